@@ -1,0 +1,87 @@
+"""Typed errors: what was wrong, what was expected, what to do.
+
+Two families, told apart by the exit code of the command line:
+
+* `UserError` (exit 2): wrong input or configuration. Carries every problem found, one line each.
+* `RunError` (exit 1): the run itself failed. A `RunError` would happen again if the run were
+  repeated (a non-finite loss, an exception in the user's network); a `RankLostError` is one that
+  a restart may cure (a killed process, a vanished host).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class SixfoldError(Exception):
+    """Base of all errors that Sixfold raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(SixfoldError):
+    """Wrong input or configuration: a list of problems, each one line with its remedy.
+
+    >>> str(UserError("unknown model 'lenet6': did you mean lenet5?"))
+    "unknown model 'lenet6': did you mean lenet5?"
+    >>> UserError(["a", "b"]).problems
+    ('a', 'b')
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Iterable[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class RunError(SixfoldError):
+    """The run failed in a way that repeating it would not cure."""
+
+
+class PeerLostError(SixfoldError):
+    """Seen from inside a rank: another rank, or the launcher, is no longer there."""
+
+    def __init__(self, peer: int, detail: str = "") -> None:
+        self.peer = peer
+        super().__init__(f"rank {peer} is gone" + (f": {detail}" if detail else ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankFailure:
+    """What is known of a rank that died: where it ran, why it ended, and its last words.
+
+    Attributes:
+        rank: number of the rank.
+        host: name of the host it ran on.
+        cause: one line, such as "killed by signal 9 (SIGKILL)" or "ValueError: ...".
+        log_tail: last lines of its traceback or of what it had printed.
+    """
+
+    rank: int
+    host: str
+    cause: str
+    log_tail: tuple[str, ...] = ()
+
+
+class RankLostError(RunError):
+    """A rank died of something that a restart may cure; carries the facts of the first to die."""
+
+    def __init__(self, failure: RankFailure, restarts: int = 0) -> None:
+        self.failure = failure
+        self.restarts = restarts
+        after = f" (after {restarts} restart{'s' if restarts != 1 else ''})" if restarts else ""
+        lines = [f"rank {failure.rank} on {failure.host} died{after}: {failure.cause}"]
+        if failure.log_tail:
+            lines.append("last lines of its log:")
+            lines += [f"  {line}" for line in failure.log_tail]
+        super().__init__("\n".join(lines))
+
+
+class RankRaisedError(RankLostError):
+    """A rank's own code raised: repeating the run would raise again, so it is never restarted."""
+
+
+class NonFiniteLossError(RunError):
+    """The loss became infinite or NaN: the run stops and keeps the last good checkpoint."""
