@@ -1,0 +1,128 @@
+"""The text of `--model-args`, and whether a network's factory takes what it says."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from sixfold.errors import UserError
+
+Literal = bool | int | float | str | None
+
+
+def parse_arguments(text: str) -> dict[str, Literal]:
+    """`width=0.5,dropout=0.1` as keyword arguments.
+
+    Args:
+        text: name=value pairs with commas between. Values are read as true, false, none, an
+            integer or a number where they look like one, else as text.
+
+    Raises:
+        UserError: with every pair that cannot be read.
+
+    >>> parse_arguments("width=0.5, depth=32, batch_norm=true, stem=small")
+    {'width': 0.5, 'depth': 32, 'batch_norm': True, 'stem': 'small'}
+    """
+    arguments: dict[str, Literal] = {}
+    problems = []
+    for pair in text.split(",") if text.strip() else ():
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not value or not name.isidentifier():
+            problems.append(
+                f"--model-args: {pair.strip()!r} is not NAME=VALUE; write pairs with commas "
+                "between, such as width=0.5,dropout=0.1"
+            )
+        elif name in arguments:
+            problems.append(f"--model-args: {name} is given twice")
+        else:
+            arguments[name] = _literal(value)
+    if problems:
+        raise UserError(problems)
+    return arguments
+
+
+def _literal(text: str) -> Literal:
+    """The value that a text looks like."""
+    word = text.lower()
+    if word in ("true", "false"):
+        return word == "true"
+    if word in ("none", "null"):
+        return None
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def argument_problems(
+    factory: Callable[..., Any], given: Mapping[str, Literal], *, model: str, reserved: set[str]
+) -> list[str]:
+    """What is wrong with the arguments that the user gave for a factory.
+
+    Args:
+        factory: what will be called with them.
+        given: the user's arguments.
+        model: what the user calls the network.
+        reserved: parameters that are not the user's to give: they follow from the data.
+
+    Returns:
+        One line for each unknown or reserved name and each value of the wrong type.
+    """
+    parameters = _keywords(factory)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return []
+    takes = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind is not parameter.VAR_POSITIONAL and name not in reserved
+    ]
+    listed = f"it takes {', '.join(takes)}" if takes else "it takes none"
+    hints = _hints(factory)
+    problems = []
+    for name, value in given.items():
+        if name in reserved:
+            problems.append(f"--model-args: {name} of {model} follows from the data: leave it out")
+        elif name not in takes:
+            close = get_close_matches(name, takes, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            problems.append(f"--model-args: {model} has no argument {name!r}{hint}: {listed}")
+        elif name in hints and not _fits(value, hints[name]):
+            wanted = getattr(hints[name], "__name__", str(hints[name]))
+            problems.append(f"--model-args: {name}={value} of {model} must be {wanted}")
+    return problems
+
+
+def _keywords(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The factory's parameters; a builtin without a signature is taken to accept anything."""
+    try:
+        return inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return {"arguments": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
+
+
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function's parameters, where they can be resolved."""
+    function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(function)
+    except (TypeError, NameError, AttributeError):
+        return {}
+
+
+def _fits(value: Literal, hint: Any) -> bool:
+    """Whether a literal is of an annotated type; types that no literal has are not judged."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    return hint is not types.NoneType or value is None

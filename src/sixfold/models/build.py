@@ -1,0 +1,71 @@
+"""Making a network: the same weights from the same seed, in any process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from sixfold.config import ModelConfig
+from sixfold.errors import UserError
+from sixfold.models.recipe import recipe
+from sixfold.models.shapes import MisfitError, Shape, times
+
+
+def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.Module:
+    """The network, on the CPU, with the weights that follow from the seed.
+
+    Every source of global randomness that a factory may use (torch, NumPy, `random`) is seeded
+    before the call and put back after it.
+
+    Args:
+        config: the network's name and arguments.
+        shape: (C, H, W) of an image.
+        classes: number of classes.
+        seed: of the initial weights.
+
+    Returns:
+        A module that maps (N, C, H, W) to (N, classes).
+
+    Raises:
+        UserError: if there is no such network, or it cannot take such images; `check` says
+            more about the second.
+
+    >>> network = build(ModelConfig(model="slide"), shape=(3, 32, 32), classes=10, seed=0)
+    >>> network(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 10])
+    """
+    cook = recipe(config, shape=shape, classes=classes)
+    with seeded(seed), torch.device("cpu"):
+        try:
+            network = cook.make()
+        except MisfitError as error:
+            raise UserError(f"{config.model} cannot take {times(shape)} images: {error}") from error
+        if any(is_lazy(parameter) for parameter in network.parameters()):
+            # Lazy layers draw their weights when they first see an input.
+            with torch.no_grad():
+                network.eval()(torch.zeros(1, *shape))
+            network.train()
+    return network
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """While open, global random states follow from `seed`; afterwards they are as they were."""
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the accelerators too, and those are not put back.
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

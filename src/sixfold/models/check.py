@@ -1,0 +1,117 @@
+"""Whether a network fits the data, found out before anything is started."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sixfold.config import ModelConfig
+from sixfold.errors import UserError
+from sixfold.models.build import seeded
+from sixfold.models.recipe import Recipe, recipe
+from sixfold.models.shapes import MisfitError, Shape, kind, run, times
+from sixfold.models.zoo import ZOO
+
+_LARGEST_SIDE = 512
+"""Where the search for the smallest images that a network takes gives up, in pixels."""
+
+
+def check(config: ModelConfig, *, shape: Shape, classes: int) -> list[str]:
+    """Run the network without computing anything, and say what does not fit.
+
+    Args:
+        config: the network's name and arguments.
+        shape: (C, H, W) of an image.
+        classes: number of classes.
+
+    Returns:
+        Problems, one line each, with the layer's name and the sizes; empty if the network fits.
+
+    >>> for problem in check(ModelConfig(model="lenet5"), shape=(1, 8, 8), classes=10):
+    ...     print(problem)
+    lenet5 cannot take 1x8x8 images: layer 'features.2' (Conv2d 20->50, kernel 5x5) would get a \
+2x2 map; images of at least 16x16 are needed: use --resize 28
+    """
+    try:
+        cook = recipe(config, shape=shape, classes=classes)
+    except UserError as error:
+        return list(error.problems)
+    problem = _try(cook, shape, classes, device="meta")
+    if problem and not cook.is_zoo:
+        # The user's code may do on the meta device what only works with values: what counts is
+        # what happens with them.
+        problem = _try(cook, shape, classes, device="cpu")
+    if not problem:
+        return []
+    return [problem + (_smallest(config, shape, classes) if cook.is_zoo else "")]
+
+
+def _try(cook: Recipe, shape: Shape, classes: int, *, device: str) -> str:
+    """Make the network and run it; what is wrong, or nothing."""
+    try:
+        with seeded(0), torch.device(device):
+            network = cook.make()
+            for training, batch in ((True, 2), (False, 1)):
+                network.train(training)
+                output = run(network, torch.zeros(batch, *shape))
+                problem = _output_problem(output, batch, classes, network)
+                if problem:
+                    return f"{cook.model}: {problem}"
+    except MisfitError as error:
+        return f"{cook.model} cannot take {times(shape)} images: {error}"
+    except UserError as error:
+        return "\n".join(error.problems)
+    return ""
+
+
+def _output_problem(output: Any, batch: int, classes: int, network: nn.Module) -> str:
+    """What is wrong with a network's output for a batch of images."""
+    when = "in training" if network.training else "in evaluation"
+    wanted = f"a tensor of {batch}x{classes} (batch x classes)"
+    if not isinstance(output, Tensor):
+        return f"its output {when} is a {type(output).__name__}, not {wanted}"
+    if not output.is_floating_point():
+        return f"its output {when} is of type {output.dtype}, not floating-point logits"
+    given = tuple(output.shape)
+    if given == (batch, classes):
+        return ""
+    found = f"its output for a batch of {batch} is {times(given) or 'a single number'}"
+    return f"{found}, not {wanted}{_output_remedy(given, batch, classes, network)}"
+
+
+def _output_remedy(given: tuple[int, ...], batch: int, classes: int, network: nn.Module) -> str:
+    """What to do about an output of the wrong shape."""
+    if given[:1] != (batch,):
+        return ": keep dim 0 for the batch, as x.flatten(1) does and x.squeeze() does not"
+    if given[1:2] == (classes,) and prod(given[2:]) == 1:
+        return ": end it with nn.Flatten()"
+    if given[1:2] == (classes,):
+        return ": average over the dims behind the classes, or flatten before the last layer"
+    linear = [
+        (name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)
+    ]
+    if len(given) == 2 and linear and linear[-1][1].out_features == given[1]:
+        name, layer = linear[-1]
+        return (
+            f": the data has {classes} classes, so its last layer '{name}' ({kind(layer)}) must "
+            f"give {classes}; let the factory take `classes` or `num_classes`, or pass it with "
+            "--model-args"
+        )
+    return ""
+
+
+def _smallest(config: ModelConfig, shape: Shape, classes: int) -> str:
+    """The least images that a network of the zoo takes, and the remedy."""
+    for side in range(1, _LARGEST_SIDE + 1):
+        square = (shape[0], side, side)
+        try:
+            cook = recipe(config, shape=square, classes=classes)
+        except UserError:
+            return ""
+        if not _try(cook, square, classes, device="meta"):
+            usual = max(side, ZOO[config.model].side)
+            return f"; images of at least {side}x{side} are needed: use --resize {usual}"
+    return ""
