@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
 from sixfold.models.recipe import recipe
-from sixfold.models.shapes import MisfitError, Shape, times
+from sixfold.models.shapes import MisfitError, Shape, run, times
 
 
 def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.Module:
@@ -40,17 +40,16 @@ def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.M
     >>> network(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    cook = recipe(config, shape=shape, classes=classes)
+    chosen = recipe(config, shape=shape, classes=classes)
     with seeded(seed), torch.device("cpu"):
         try:
-            network = cook.make()
+            network = chosen.make()
+            if any(is_lazy(parameter) for parameter in network.parameters()):
+                # Lazy layers draw their weights when they first see an image.
+                run(network.eval(), torch.zeros(1, *shape))
+                network.train()
         except MisfitError as error:
             raise UserError(f"{config.model} cannot take {times(shape)} images: {error}") from error
-        if any(is_lazy(parameter) for parameter in network.parameters()):
-            # Lazy layers draw their weights when they first see an input.
-            with torch.no_grad():
-                network.eval()(torch.zeros(1, *shape))
-            network.train()
     return network
 
 

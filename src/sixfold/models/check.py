@@ -36,35 +36,36 @@ def check(config: ModelConfig, *, shape: Shape, classes: int) -> list[str]:
 2x2 map; images of at least 16x16 are needed: use --resize 28
     """
     try:
-        cook = recipe(config, shape=shape, classes=classes)
+        chosen = recipe(config, shape=shape, classes=classes)
     except UserError as error:
         return list(error.problems)
-    problem = _try(cook, shape, classes, device="meta")
-    if problem and not cook.is_zoo:
-        # The user's code may do on the meta device what only works with values: what counts is
-        # what happens with them.
-        problem = _try(cook, shape, classes, device="cpu")
-    if not problem:
-        return []
-    return [problem + (_smallest(config, shape, classes) if cook.is_zoo else "")]
+    problems = _try(chosen, shape, classes, device="meta")
+    if problems and chosen.is_zoo:
+        return [problems[0] + _smallest(config, shape, classes), *problems[1:]]
+    if problems:
+        # The user's code may do what needs values: then only a run with values can tell.
+        problems = _try(chosen, shape, classes, device="cpu")
+    return problems
 
 
-def _try(cook: Recipe, shape: Shape, classes: int, *, device: str) -> str:
-    """Make the network and run it; what is wrong, or nothing."""
+def _try(chosen: Recipe, shape: Shape, classes: int, *, device: str) -> list[str]:
+    """Make the network and run it, in training and for a single image; what is wrong."""
     try:
         with seeded(0), torch.device(device):
-            network = cook.make()
+            network = chosen.make()
             for training, batch in ((True, 2), (False, 1)):
                 network.train(training)
                 output = run(network, torch.zeros(batch, *shape))
                 problem = _output_problem(output, batch, classes, network)
                 if problem:
-                    return f"{cook.model}: {problem}"
+                    return [f"{chosen.model}: {problem}"]
     except MisfitError as error:
-        return f"{cook.model} cannot take {times(shape)} images: {error}"
+        return [f"{chosen.model} cannot take {times(shape)} images: {error}"]
     except UserError as error:
-        return "\n".join(error.problems)
-    return ""
+        return list(error.problems)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        return [f"{chosen.model}: the network has no parameters to train"]
+    return []
 
 
 def _output_problem(output: Any, batch: int, classes: int, network: nn.Module) -> str:
@@ -107,11 +108,8 @@ def _smallest(config: ModelConfig, shape: Shape, classes: int) -> str:
     """The least images that a network of the zoo takes, and the remedy."""
     for side in range(1, _LARGEST_SIDE + 1):
         square = (shape[0], side, side)
-        try:
-            cook = recipe(config, shape=square, classes=classes)
-        except UserError:
-            return ""
-        if not _try(cook, square, classes, device="meta"):
+        chosen = recipe(config, shape=square, classes=classes)
+        if not _try(chosen, square, classes, device="meta"):
             usual = max(side, ZOO[config.model].side)
             return f"; images of at least {side}x{side} are needed: use --resize {usual}"
     return ""

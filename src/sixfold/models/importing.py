@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import site
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -23,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from sixfold.errors import UserError
+from sixfold.models.blame import is_installed, one_line
 
 
 @contextmanager
@@ -105,27 +104,7 @@ def source_file(name: str) -> Path | None:
     else:
         return None
     path = path.resolve()
-    return None if any(path.is_relative_to(root) for root in _installed()) else path
-
-
-def one_line(error: BaseException) -> str:
-    r"""An exception as one line: its type, the first line of its text and where it was raised.
-
-    >>> one_line(ValueError("no\nmore"))
-    'ValueError: no'
-    """
-    text = str(error).strip().splitlines()
-    line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-    if isinstance(error, SyntaxError):
-        return line
-    trace = error.__traceback__
-    place = ""
-    while trace is not None:
-        file = Path(trace.tb_frame.f_code.co_filename)
-        if _is_users(file):
-            place = f" ({file.name} line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return line + place
+    return None if is_installed(path) else path
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -186,15 +165,3 @@ def _no_module(name: str, directory: Path, module: str) -> str:
     """What was looked for, and where."""
     file = f"{module.replace('.', '/')}.py"
     return f"--model {name}: no module {module!r}: no {file} in {directory}, and none installed"
-
-
-def _installed() -> list[Path]:
-    """Where installed code lies: site-packages, the standard library and this package."""
-    roots = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
-    roots -= {sysconfig.get_path("scripts"), sysconfig.get_path("data")}
-    return [*(Path(root).resolve() for root in roots), Path(__file__).resolve().parents[1]]
-
-
-def _is_users(file: Path) -> bool:
-    """Whether a source file is the user's, by where it lies."""
-    return file.is_file() and not any(file.resolve().is_relative_to(root) for root in _installed())

@@ -14,7 +14,8 @@ from torch import nn
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
 from sixfold.models.arguments import argument_problems, parse_arguments
-from sixfold.models.importing import find, importable, one_line
+from sixfold.models.blame import one_line
+from sixfold.models.importing import find, importable
 from sixfold.models.shapes import MisfitError, Shape
 from sixfold.models.zoo import ZOO
 
@@ -51,7 +52,8 @@ class Recipe:
             except MisfitError:
                 raise
             except (Exception, SystemExit) as error:
-                said = str(error) if self.is_zoo else f"{self.call()} raised {one_line(error)}"
+                explained = self.is_zoo and isinstance(error, ValueError)
+                said = str(error) if explained else f"{self.call()} raised {one_line(error)}"
                 raise UserError(f"{self.model}: {said}") from error
         if not isinstance(network, nn.Module):
             raise UserError(

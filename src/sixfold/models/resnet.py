@@ -19,6 +19,10 @@ from torch import Tensor, nn
 
 from sixfold.models.initialise import he_normal
 from sixfold.models.shapes import Shape
+from sixfold.models.small import choose
+
+_BOTTLENECKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+"""Depth -> blocks in each of four stages."""
 
 
 class Block(nn.Module):
@@ -69,6 +73,53 @@ def resnet20(shape: Shape, classes: int, *, depth: int = 20, shortcut: str = "A"
         stages[f"stage{number}"] = nn.Sequential(*blocks)
     stages["head"] = _head(before, classes)
     return he_normal(nn.Sequential(stages))
+
+
+def resnet50(shape: Shape, classes: int, *, depth: int = 50, stem: str = "auto") -> nn.Sequential:
+    """Bottleneck residual network: ResNet-50, for ImageNet.
+
+    Args:
+        shape: (C, H, W) of an image, of any size.
+        classes: K.
+        depth: weighted layers: 50, 101 or 152.
+        stem: "imagenet" is a 7x7 convolution and a 3x3 max-pool, both with stride 2; "small" one
+            3x3 convolution with stride 1; "auto" is small if the shorter side is below 64 pixels.
+
+    Raises:
+        ValueError: if an argument is none of these.
+    """
+    if depth not in _BOTTLENECKS:
+        raise ValueError(f"depth={depth} must be 50, 101 or 152")
+    small = choose(stem, ("small", "imagenet"), shape, name="stem") == "small"
+    first = _conv_norm(shape[0], 64, 3) if small else _conv_norm(shape[0], 64, 7, 2)
+    pool = [] if small else [nn.MaxPool2d(3, stride=2, padding=1)]
+    stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(*first, nn.ReLU(), *pool))
+    before = 64
+    for number, count in enumerate(_BOTTLENECKS[depth], start=1):
+        narrow = 32 * 2**number
+        blocks = []
+        for index in range(count):
+            stride = 2 if number > 1 and index == 0 else 1
+            blocks.append(_bottleneck(before, narrow, stride))
+            before = 4 * narrow
+        stages[f"stage{number}"] = nn.Sequential(*blocks)
+    stages["head"] = _head(before, classes)
+    return he_normal(nn.Sequential(stages))
+
+
+def _bottleneck(before: int, narrow: int, stride: int) -> Block:
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut (option B)."""
+    maps = 4 * narrow
+    residual = nn.Sequential(
+        *_conv_norm(before, narrow, 1),
+        nn.ReLU(),
+        *_conv_norm(narrow, narrow, 3, stride),
+        nn.ReLU(),
+        *_conv_norm(narrow, maps, 1),
+    )
+    if stride == 1 and before == maps:
+        return Block(residual, nn.Identity())
+    return Block(residual, nn.Sequential(*_conv_norm(before, maps, 1, stride)))
 
 
 def _basic(before: int, maps: int, stride: int, shortcut: str) -> Block:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from math import prod
 from typing import Any
@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sixfold.models.blame import one_line
+
 Shape = tuple[int, int, int]
 """Channels, rows and columns of one image."""
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm2d)
 
 
 class MisfitError(ValueError):
@@ -64,7 +65,7 @@ def kind(module: nn.Module) -> str:
         return f"{name} {module.in_features}->{module.out_features}"
     if isinstance(module, _POOLS):
         return f"{name} {times(_pair(module.kernel_size))}"
-    if isinstance(module, _NORMS):
+    if isinstance(module, nn.BatchNorm2d):
         return f"{name} {module.num_features}"
     return name
 
@@ -80,11 +81,11 @@ def run(network: nn.Module, images: Tensor, *, name: str = "") -> Any:
     Raises:
         MisfitError: if a layer cannot take what reaches it, or a `forward` raises.
     """
-    with torch.no_grad(), _calls(network, name) as running:
+    with torch.no_grad(), _followed(network, name) as trail:
         try:
             return network(images)
         except Exception as error:
-            raise MisfitError(_explain(running[-1] if running else None, error)) from error
+            raise MisfitError(_explain(trail, error)) from error
 
 
 def output_shape(layers: nn.Module, shape: Shape, *, name: str = "features") -> tuple[int, ...]:
@@ -142,61 +143,86 @@ class _Functional(nn.Module):
         return torch.func.functional_call(self.layers, self.tensors, (images,))
 
 
+@dataclass
+class _Trail:
+    """How far a run has come.
+
+    Attributes:
+        running: the chain of modules that are running, outermost first.
+        last_map: name and output shape of the last module that gave maps (N, C, H, W).
+    """
+
+    running: list[_Call] = field(default_factory=list)
+    last_map: tuple[str, tuple[int, ...]] = ("", ())
+
+
 @contextmanager
-def _calls(network: nn.Module, name: str) -> Iterator[list[_Call]]:
-    """The chain of modules that are running, outermost first, while the context is open."""
-    running: list[_Call] = []
+def _followed(network: nn.Module, name: str) -> Iterator[_Trail]:
+    """While open, the trail of every run of `network`, whose own path is `name`."""
+    trail = _Trail()
     handles = []
-    prefix = (name,) if name else ()
-    skipped = "layers" if isinstance(network, _Functional) else ""
     for path, module in network.named_modules():
-        inner = path.removeprefix(skipped).removeprefix(".") if skipped else path
-        full = ".".join((*prefix, inner) if inner else prefix)
+        if isinstance(network, _Functional):
+            path = path.removeprefix("layers").removeprefix(".")
+        full = ".".join(part for part in (name, path) if part)
 
         def enter(module: nn.Module, inputs: tuple[Any, ...], full: str = full) -> None:
-            running.append(_Call(full, module, inputs))
+            trail.running.append(_Call(full, module, inputs))
 
         def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            del module, inputs, output
-            running.pop()
+            del module, inputs
+            call = trail.running.pop()
+            if isinstance(output, Tensor) and output.ndim == 4:
+                trail.last_map = (call.name, tuple(output.shape))
 
         handles.append(module.register_forward_pre_hook(enter))
         handles.append(module.register_forward_hook(leave))
     try:
-        yield running
+        yield trail
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _explain(call: _Call | None, error: Exception) -> str:
-    """One line: the layer, its kind and what it was given."""
-    reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-    if call is None:
+def _explain(trail: _Trail, error: Exception) -> str:
+    """One line: the layer, its kind, what it was given, and what it takes."""
+    reason = one_line(error)
+    if not trail.running:
         return reason
+    call = trail.running[-1]
     where = f"layer '{call.name}' ({kind(call.module)})" if call.name else kind(call.module)
     given = call.inputs[0] if call.inputs else None
     if not isinstance(given, Tensor):
         return f"{where}: {reason}"
-    return f"{where} {_misfit(call.module, tuple(given.shape), reason)}"
+    shape = tuple(given.shape)
+    if isinstance(call.module, nn.Linear) and shape[-1:] != (call.module.in_features,):
+        return f"{where} {_linear_misfit(call.module, shape, trail)}"
+    if isinstance(call.module, (nn.Conv2d, nn.BatchNorm2d, *_POOLS)):
+        return f"{where} {_map_misfit(call.module, shape, reason)}"
+    return f"{where} given {times(shape[1:])}: {reason}"
 
 
-def _misfit(module: nn.Module, given: tuple[int, ...], reason: str) -> str:
-    """What is wrong with an input of shape `given` (with N) for `module`."""
-    if isinstance(module, nn.Linear):
-        if given[-1:] != (module.in_features,):
-            return f"takes {module.in_features} features, but would get {times(given[1:])}" + (
-                "" if len(given) == 2 else ", whose last dim counts"
-            )
-    elif isinstance(module, (nn.Conv2d, *_POOLS, nn.BatchNorm2d)):
-        channels = getattr(module, "in_channels", getattr(module, "num_features", None))
-        if len(given) != 4:
-            return f"takes maps CxHxW, but would get {times(given[1:])}"
-        if channels is not None and given[1] != channels:
-            return f"takes {channels} channels, but would get {given[1]} ({times(given[1:])})"
-        if not isinstance(module, nn.BatchNorm2d):
-            return f"would get a {times(given[2:])} map"
-    return f"given {times(given[1:])}: {reason}"
+def _linear_misfit(layer: nn.Linear, given: tuple[int, ...], trail: _Trail) -> str:
+    """Why a linear layer cannot take an input of shape `given` (with N)."""
+    wants = f"takes {layer.in_features} features, but would get {given[-1]}"
+    if len(given) > 2:
+        return f"{wants}, the last dim of {times(given[1:])}: flatten it before"
+    name, maps = trail.last_map
+    if maps and prod(maps[1:]) == given[-1]:
+        return f"{wants}, the {times(maps[1:])} that '{name}' gives"
+    return wants
+
+
+def _map_misfit(layer: nn.Module, given: tuple[int, ...], reason: str) -> str:
+    """Why a layer that works on maps cannot take an input of shape `given` (with N)."""
+    if len(given) != 4:
+        return f"takes maps CxHxW, but would get {times(given[1:])}"
+    channels = getattr(layer, "in_channels", getattr(layer, "num_features", given[1]))
+    if given[1] != channels:
+        return f"takes {channels} channels, but would get {given[1]} ({times(given[1:])})"
+    if isinstance(layer, nn.BatchNorm2d):
+        return f"given {times(given[1:])}: {reason}"
+    return f"would get a {times(given[2:])} map"
 
 
 def _pair(value: Any) -> tuple[int, int]:

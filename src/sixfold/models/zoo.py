@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from sixfold.models.alexnet import alexnet
 from sixfold.models.cells import cells
+from sixfold.models.conv_n import conv2, conv4, conv6
 from sixfold.models.lenet import lenet5, lenet300
-from sixfold.models.resnet import resnet20
+from sixfold.models.mobilenet import mobilenet_v2
+from sixfold.models.resnet import resnet20, resnet50
 from sixfold.models.slide import slide
+from sixfold.models.vgg import vgg16
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Entry:
 
     Attributes:
         factory: called as `factory(shape, classes, **arguments)`.
-        side: rows and columns of the images for which its paper gives it, in pixels.
+        side: rows and columns of the images that it is mostly used for, in pixels.
     """
 
     factory: Callable[..., nn.Module]
@@ -38,7 +42,14 @@ ZOO = {
         Entry(lenet300, 28),
         Entry(lenet5, 28),
         Entry(cells, 256),
+        Entry(conv2, 32),
+        Entry(conv4, 32),
+        Entry(conv6, 32),
         Entry(resnet20, 32),
+        Entry(resnet50, 224),
+        Entry(vgg16, 32),
+        Entry(alexnet, 224),
+        Entry(mobilenet_v2, 224),
     )
 }
 """Name -> network, in the order in which help lists them."""
