@@ -1,0 +1,28 @@
+"""Data sets: from a specification such as ``cifar10:PATH`` to batches of tensors.
+
+>>> from sixfold.config import DataConfig
+>>> dataset = open_data(resolve(DataConfig(data="synthetic:100x3x8x8", validation=0.2)))
+>>> len(dataset.train), len(dataset.validation), len(dataset.test), dataset.shape
+(80, 20, 20, (3, 8, 8))
+"""
+
+from sixfold.data.augment import Augment, parse_augment
+from sixfold.data.batches import BatchMaker, make_batch
+from sixfold.data.dataset import DataSet, Part, Sums
+from sixfold.data.order import permutation
+from sixfold.data.prefetch import prefetch
+from sixfold.data.resolve import open_data, resolve
+
+__all__ = [
+    "Augment",
+    "BatchMaker",
+    "DataSet",
+    "Part",
+    "Sums",
+    "make_batch",
+    "open_data",
+    "parse_augment",
+    "permutation",
+    "prefetch",
+    "resolve",
+]

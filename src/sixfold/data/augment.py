@@ -1,0 +1,106 @@
+"""Random crops and flips of training images, drawn from one integer for a whole batch.
+
+The draws are made for all images of a logical shard at once, so a rank that computes only some of
+them, or recomputes them, sees what any other would have seen.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.errors import UserError
+
+DEFAULT_PAD = 4
+"""Pixels, as usual for CIFAR-10 (He et al., "Deep residual learning", 2015, section 4.2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """What is done to training images.
+
+    Attributes:
+        pad: pixels by which a crop may be moved to each side, the rest being black; 0: no crop.
+        flip: whether half of the images are mirrored left to right.
+    """
+
+    pad: int = 0
+    flip: bool = False
+
+    def apply(self, images: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
+        """Crop and flip; the same key gives the same bits.
+
+        Args:
+            images: (n, C, H, W); may be overwritten.
+            key: a 64-bit integer, such as of (seed, step, shard).
+
+        Returns:
+            (n, C, H, W), C-contiguous.
+        """
+        if not self.pad and not self.flip:
+            return images
+        # The same three draws an image whatever is asked for, so that flips do not depend on crops.
+        draws = np.random.Philox(key=key).random_raw(3 * len(images)).reshape(3, -1)
+        if self.pad:
+            moves = (draws[:2] % np.uint64(2 * self.pad + 1)).astype(np.int64) - self.pad
+            images = shift(images, moves[0], moves[1])
+        if self.flip:
+            mirrored = (draws[2] >> np.uint64(63)).astype(np.bool_)
+            images[mirrored] = images[mirrored][..., ::-1]
+        return images
+
+
+def shift(
+    images: NDArray[np.uint8], down: NDArray[np.int64], right: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """What a window sees that is moved over each image by its own offset; black outside.
+
+    Args:
+        images: (n, C, H, W).
+        down: rows by which each window is moved, (n,).
+        right: columns by which each window is moved, (n,).
+
+    Returns:
+        (n, C, H, W): ``out[i, c, y, x] = images[i, c, y + down[i], x + right[i]]``.
+    """
+    rows, columns = images.shape[2:]
+    out = np.zeros_like(images)
+    for image, target, y, x in zip(images, out, down.tolist(), right.tolist(), strict=True):
+        target[:, max(-y, 0) : max(rows - y, 0), max(-x, 0) : max(columns - x, 0)] = image[
+            :, max(y, 0) : max(rows + y, 0), max(x, 0) : max(columns + x, 0)
+        ]
+    return out
+
+
+def parse_augment(text: str) -> Augment:
+    """Read `--augment`.
+
+    Args:
+        text: ``none``, or a list of ``crop`` or ``crop:PAD`` and ``flip``.
+
+    Raises:
+        UserError: if it is anything else.
+
+    >>> parse_augment("crop:2,flip")
+    Augment(pad=2, flip=True)
+    """
+    if text == "none":
+        return Augment()
+    pad, flip, seen = 0, False, set()
+    for word in text.split(","):
+        match = re.fullmatch(r"(crop)(?::(\d{1,4}))?|(flip)", word.strip())
+        name = match and (match[1] or match[3])
+        if match is None or name in seen or (match[2] is not None and int(match[2]) == 0):
+            raise UserError(
+                f"--augment {text!r}: expected none, or crop, crop:PAD (PAD pixels, at least 1) "
+                "and flip, each at most once, separated by commas, such as crop:4,flip"
+            )
+        seen.add(name)
+        if match[1]:
+            pad = int(match[2] or DEFAULT_PAD)
+        else:
+            flip = True
+    return Augment(pad=pad, flip=flip)

@@ -1,0 +1,219 @@
+"""What a data set looks like once it is open: three parts, and the statistics of the first.
+
+A `Store` holds records and reads any of them; a `Part` is a store, or a choice of its records. The
+mean and standard deviation come from exact integer sums over the training part alone, so they
+depend neither on the order of the images nor on anything that is evaluated on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import sqrt
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.data.splits import cut
+
+Shape = tuple[int, int, int]
+"""Channels, rows and columns of one image: C H W."""
+
+
+class Store(Protocol):
+    """Records that can be read by index, without holding all their pixels in memory.
+
+    Attributes:
+        shape: of every image, C H W.
+        labels: class of every record, (N,).
+        groups: number of what a record was cut from (a microscope image), (N,); None if every
+            record stands for itself.
+    """
+
+    @property
+    def shape(self) -> Shape: ...  # noqa: D102
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None: ...  # noqa: D102
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pixels of the records, (n, C, H, W), C-contiguous and the caller's own."""
+        ...
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """File or record names, for reports."""
+        ...
+
+    def sums(self, indices: NDArray[np.int64]) -> Sums:
+        """Exact sums over the pixels of the records."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sums:
+    """Exact sums of pixel values (0 to 255) over some images.
+
+    Attributes:
+        pixels: number of pixels a channel.
+        total: sum of the values, a channel.
+        squares: sum of their squares, a channel.
+    """
+
+    pixels: int
+    total: tuple[int, ...]
+    squares: tuple[int, ...]
+
+    def mean(self) -> NDArray[np.float64]:
+        """Mean of each channel, (C,), in units of [0, 1] pixels; 0 without pixels."""
+        scale = max(self.pixels, 1) * 255
+        return np.array([float(Fraction(total, scale)) for total in self.total])
+
+    def std(self) -> NDArray[np.float64]:
+        """Standard deviation of each channel (over n, not n - 1), (C,), of [0, 1] pixels.
+
+        >>> Sums(pixels=2, total=(255,), squares=(255 * 255,)).std()
+        array([0.5])
+        """
+        count = max(self.pixels, 1)
+        pairs = zip(self.total, self.squares, strict=True)
+        # Python's integers: the difference of the two large terms is exact.
+        return np.array(
+            [
+                sqrt(Fraction(count * squares - total * total, (count * 255) ** 2))
+                for total, squares in pairs
+            ]
+        )
+
+
+def sums_of(images: NDArray[np.uint8]) -> Sums:
+    """Sums over a whole array of images.
+
+    Args:
+        images: (n, C, H, W).
+    """
+    total, squares = image_sums(images)
+    return Sums(
+        pixels=len(images) * images.shape[2] * images.shape[3],
+        total=tuple(int(value) for value in total.sum(0)),
+        squares=tuple(int(value) for value in squares.sum(0)),
+    )
+
+
+def image_sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sum of pixels and of squared pixels for each image and channel.
+
+    Args:
+        images: (n, C, H, W).
+
+    Returns:
+        Two arrays (n, C).
+    """
+    total = images.sum((2, 3), dtype=np.int64)
+    squares = np.square(images, dtype=np.uint16).sum((2, 3), dtype=np.int64)
+    return total, squares
+
+
+class Part:
+    """One part of a data set: a store, or a choice of its records.
+
+    Args:
+        store: where the records are.
+        chosen: which of its records, in the order of this part; all of them if None.
+
+    Attributes:
+        labels: class of each image, (N,).
+        shape: of each image, C H W.
+    """
+
+    def __init__(self, store: Store, chosen: NDArray[np.int64] | None = None) -> None:
+        self._store = store
+        self._chosen = chosen
+        self.labels: NDArray[np.int64] = store.labels if chosen is None else store.labels[chosen]
+        self.shape: Shape = store.shape
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Pixels of images of this part.
+
+        Args:
+            indices: places in this part, (n,), in any order, repeated or not.
+
+        Returns:
+            (n, C, H, W), 0 to 255, C-contiguous and the caller's own.
+        """
+        return self._store.images(self._stored(indices))
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """File or record names, such as ``train/cat/0001.jpg`` or ``digits[17]``."""
+        return self._store.names(self._stored(indices))
+
+    def sums(self) -> Sums:
+        """Exact sums over all pixels of this part."""
+        return self._store.sums(self._stored(np.arange(len(self), dtype=np.int64)))
+
+    def _stored(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        indices = np.asarray(indices, np.int64)
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
+            raise IndexError(f"image {int(indices.max())} of a part of {len(self)}")
+        return indices if self._chosen is None else self._chosen[indices]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """An open data set.
+
+    Attributes:
+        name: for people.
+        classes: name of each class.
+        shape: of every image, C H W.
+        train: what may be learned from.
+        validation: what may be selected on; empty unless asked for.
+        test: what is only ever reported.
+        bad: files that were left out because they could not be read, each with the reason.
+        mean: of the pixels of `train`, (C,), in units of [0, 1].
+        std: of the pixels of `train`, (C,), in units of [0, 1].
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    shape: Shape
+    train: Part
+    validation: Part
+    test: Part
+    bad: tuple[str, ...] = ()
+    mean: NDArray[np.float64] = field(init=False)
+    std: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        sums = self.train.sums()
+        object.__setattr__(self, "mean", sums.mean())
+        object.__setattr__(self, "std", sums.std())
+
+
+def assemble(
+    *,
+    name: str,
+    classes: tuple[str, ...],
+    train: Store,
+    test: Store,
+    validation: float = 0.0,
+    bad: tuple[str, ...] = (),
+) -> DataSet:
+    """A data set from its two stores; `validation` is cut from the first, by class and group."""
+    held_out = cut(train.labels, validation, groups=train.groups, purpose="validation")
+    whole = not held_out.any()
+    return DataSet(
+        name=name,
+        classes=classes,
+        shape=train.shape,
+        train=Part(train, None if whole else np.flatnonzero(~held_out)),
+        validation=Part(train, np.flatnonzero(held_out)),
+        test=Part(test),
+        bad=bad,
+    )

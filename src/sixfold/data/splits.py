@@ -1,0 +1,118 @@
+"""Setting a part of the images aside: stratified by class, never through the middle of a group.
+
+The choice depends on the labels, the groups and a seed, and on nothing else: not on the seed of
+the training, the number of workers or the machine.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.keys import key
+
+
+def cut(
+    labels: NDArray[np.int64],
+    fraction: float,
+    *,
+    groups: NDArray[np.int64] | None = None,
+    purpose: str,
+    seed: int = 0,
+) -> NDArray[np.bool_]:
+    """Which records are set aside.
+
+    Every class gives the nearest whole number of images to `fraction` of its own, but at least
+    one if it has two, and never its last one. With groups the same is aimed at, as nearly as whole
+    groups allow.
+
+    Args:
+        labels: class of each record, (N,).
+        fraction: part to set aside, 0 to 1.
+        groups: number of the group of each record, (N,): a group is set aside as a whole.
+        purpose: what for, so that two cuts of the same labels differ.
+        seed: another one gives another cut.
+
+    Returns:
+        True where a record is set aside, (N,).
+
+    >>> int(cut(np.repeat([0, 1], [10, 5]), 0.2, purpose="test").sum())
+    3
+    """
+    if fraction == 0.0 or len(labels) == 0:
+        return np.zeros(len(labels), np.bool_)
+    if groups is None:
+        return _cut_classes(labels, fraction, purpose, seed)
+    return _cut_groups(labels, groups, fraction, purpose, seed)
+
+
+def shuffled(count: int, *parts: int | str) -> NDArray[np.int64]:
+    """A permutation of `count` things that follows from the key's parts alone."""
+    # Raw draws of Philox are the same in every version of NumPy; its `permutation` may change.
+    draws = np.random.Philox(key=key(*parts)).random_raw(count)
+    return np.argsort(draws, kind="stable")
+
+
+def _cut_classes(
+    labels: NDArray[np.int64], fraction: float, purpose: str, seed: int
+) -> NDArray[np.bool_]:
+    aside = np.zeros(len(labels), np.bool_)
+    by_class = np.argsort(labels, kind="stable")
+    classes, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    for label, start, count in zip(classes, starts, counts, strict=True):
+        take = _share(int(count), fraction)
+        order = shuffled(int(count), seed, purpose, int(label))
+        aside[by_class[start : start + count][order[:take]]] = True
+    return aside
+
+
+def _share(count: int, fraction: float) -> int:
+    """How many of a class: rounded half up, at least one of two, never all."""
+    if count < 2:
+        return 0
+    return min(max(int(count * fraction + 0.5), 1), count - 1)
+
+
+def _cut_groups(
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    fraction: float,
+    purpose: str,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Greedy: add the group that brings all classes nearest to their share, while one does.
+
+    Nearness is the sum over classes of the squared relative error, so that a rare class counts as
+    much as a frequent one.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    classes, label = np.unique(labels, return_inverse=True)
+    table = np.zeros((len(names), len(classes)), np.int64)  # images of each class in each group
+    np.add.at(table, (member, label), 1)
+    totals = table.sum(0)
+    goal = np.maximum(totals * fraction, 1e-9)
+
+    order = shuffled(len(names), seed, purpose, "groups")  # which of two equally good groups
+    table = table[order]
+    taken = np.zeros(len(names), np.bool_)
+    have = np.zeros(len(classes), np.int64)
+    error = float(len(classes))
+    while True:
+        after = have + table
+        errors = (((after - goal) / goal) ** 2).sum(1)
+        # A class must keep an image to learn from.
+        errors[taken | (after >= totals).any(1)] = np.inf
+        missing = (have == 0) & (totals > 1)
+        # A class that has nothing set aside yet goes before the overall balance.
+        helps = table[:, missing].any(1) & np.isfinite(errors)
+        if helps.any():
+            errors[~helps] = np.inf
+        best = int(np.argmin(errors))
+        if not np.isfinite(errors[best]) or (errors[best] >= error and not helps.any()):
+            break
+        taken[best] = True
+        have = after[best]
+        error = float(errors[best])
+    aside = np.zeros(len(names), np.bool_)
+    aside[order] = taken
+    return aside[member]

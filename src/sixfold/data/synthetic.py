@@ -1,0 +1,140 @@
+"""Images made from their index: nothing is stored, and any of them can be made alone.
+
+Class k of ten has a smooth pattern of its own; an image is the mean of its class's pattern and of
+uniform noise. A linear classifier learns it, but not from a few images.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.data.dataset import Shape, Sums, image_sums
+from sixfold.errors import UserError
+from sixfold.keys import key
+
+CLASSES = tuple(f"class {number}" for number in range(10))
+MOST_IMAGES = 2**40
+MOST_PIXELS = 2**26
+"""A channel's rows times columns times channels, at most: 64 MiB an image."""
+
+EXACT_VALUES = 2**24
+"""Statistics are exact up to this many pixel values, which takes 30 ms; of larger sets they are
+those of evenly spaced training images."""
+
+
+@dataclass(frozen=True)
+class SyntheticStore:
+    """A store of made-up images.
+
+    Attributes:
+        count: number of images.
+        shape: C H W.
+        part: "train" or "test": the same patterns, other noise.
+    """
+
+    count: int
+    shape: Shape
+    part: str
+
+    groups = None
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each image: its index modulo ten."""
+        return np.arange(self.count, dtype=np.int64) % len(CLASSES)
+
+    @cached_property
+    def _patterns(self) -> NDArray[np.uint16]:
+        """The pattern of each class, (10, C, H, W), 0 to 255."""
+        channels, rows, columns = self.shape
+        side = 4  # corners of the coarse grid that is interpolated
+        coarse = np.random.Philox(key=key("synthetic", "patterns")).random_raw(
+            len(CLASSES) * channels * side * side
+        )
+        grid = (coarse >> np.uint64(56)).astype(np.float64)
+        grid = grid.reshape(len(CLASSES), channels, side, side)
+        down, across = _interpolation(rows, side), _interpolation(columns, side)
+        smooth: NDArray[np.float64] = np.einsum("ra,kcab,sb->kcrs", down, grid, across)
+        return np.round(smooth).astype(np.uint16)
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `Store.images`."""
+        channels, rows, columns = self.shape
+        size = channels * rows * columns
+        words = -(-size // 8)
+        start = np.uint64(key("synthetic", self.part))
+        base = start + indices.astype(np.uint64)[:, None] * np.uint64(words)
+        counters: NDArray[np.uint64] = base + np.arange(words, dtype=np.uint64)
+        draws = _mix(counters)
+        noise = draws.astype("<u8", copy=False).view(np.uint8)[:, :size]
+        noise = noise.reshape(-1, channels, rows, columns)
+        mean = (self._patterns[indices % len(CLASSES)] + noise) >> 1
+        return mean.astype(np.uint8)
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """See `Store.names`."""
+        return [f"synthetic/{self.part}[{index}]" for index in indices]
+
+    def sums(self, indices: NDArray[np.int64]) -> Sums:
+        """See `Store.sums`; of at most `EXACT_VALUES` values, evenly spaced in `indices`."""
+        channels, rows, columns = self.shape
+        most = max(EXACT_VALUES // (channels * rows * columns), 1)
+        indices = indices[:: -(-len(indices) // most) or 1]
+        total, squares = np.zeros((2, channels), np.int64)
+        for chunk in np.array_split(indices, -(-len(indices) // 256) or 1):
+            sums = image_sums(self.images(chunk))
+            total += sums[0].sum(0)
+            squares += sums[1].sum(0)
+        return Sums(
+            pixels=len(indices) * rows * columns,
+            total=tuple(total.tolist()),
+            squares=tuple(squares.tolist()),
+        )
+
+
+def _interpolation(length: int, side: int) -> NDArray[np.float64]:
+    """Linear interpolation from `side` points to `length`, as a matrix (length, side)."""
+    place = np.linspace(0, side - 1, length) if length > 1 else np.zeros(1)
+    weights: NDArray[np.float64] = np.maximum(1 - np.abs(place[:, None] - np.arange(side)), 0)
+    return weights
+
+
+def _mix(counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Random 64 bits for each counter: SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
+    word = counter * np.uint64(0x9E3779B97F4A7C15)
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return word ^ (word >> np.uint64(31))
+
+
+def parse(sizes: str, resize: int | None = None) -> tuple[SyntheticStore, SyntheticStore]:
+    """Training and test images from "NxCxHxW"; the test part has max(10, N // 5) images.
+
+    Args:
+        sizes: such as ``5000x3x32x32``.
+        resize: rows and columns to use instead.
+
+    Raises:
+        UserError: if the sizes are malformed or absurd.
+    """
+    expected = "expected synthetic:NxCxHxW, such as synthetic:5000x3x32x32"
+    match = re.fullmatch(r"(\d{1,15})x(\d{1,9})x(\d{1,9})x(\d{1,9})", sizes)
+    if match is None:
+        raise UserError(f"--data synthetic:{sizes}: {expected}")
+    count, channels, rows, columns = (int(group) for group in match.groups())
+    if resize is not None:
+        rows = columns = resize
+    pixels = channels * rows * columns
+    if not (0 < count <= MOST_IMAGES and 0 < pixels <= MOST_PIXELS):
+        raise UserError(
+            f"--data synthetic:{sizes}: {count} images of {channels}x{rows}x{columns} = {pixels} "
+            f"values; every size must be at least 1, with at most {MOST_IMAGES} images of "
+            f"{MOST_PIXELS} values; {expected}"
+        )
+    shape = (channels, rows, columns)
+    return SyntheticStore(count, shape, "train"), SyntheticStore(max(10, count // 5), shape, "test")
