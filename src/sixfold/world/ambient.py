@@ -1,0 +1,78 @@
+"""State that belongs to a whole process, which ranks that share one must keep apart.
+
+These are the random generators of torch, NumPy and `random`, and the number of threads that torch
+computes with. torch is touched only where it has been imported already.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+Randomness = dict[str, Any]
+"""States of the global generators, by module."""
+
+
+def save_randomness() -> Randomness:
+    """The states of the process's global generators."""
+    states: Randomness = {"random": random.getstate(), "numpy": np.random.get_state()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        states["torch"] = torch.get_rng_state()
+    return states
+
+
+def restore_randomness(states: Randomness) -> None:
+    """Put back what `save_randomness` gave."""
+    random.setstate(states["random"])
+    np.random.set_state(states["numpy"])
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        if "torch" in states:
+            torch.set_rng_state(states["torch"])
+        else:  # imported since: the state it would have had
+            torch.manual_seed(torch.default_generator.initial_seed())
+
+
+def seed_randomness(seed: int) -> None:
+    """Start the process's global generators from a number, such as the rank's."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(seed)
+
+
+@contextmanager
+def own_randomness(seed: int) -> Iterator[None]:
+    """Global generators that start from `seed`, and are as before afterwards.
+
+    Nothing that training draws comes from them (its randomness is counter-based), but a user's
+    function may: so it sees the same numbers on every engine.
+    """
+    before = save_randomness()
+    seed_randomness(seed)
+    try:
+        yield
+    finally:
+        restore_randomness(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch computes with one thread in the calling thread's operations; then as before."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,99 @@
+"""Is a gang still alive? The rules by which the launcher calls a rank hung.
+
+Three verdicts, from the signs of life that ranks send every second:
+
+* silent: a rank has given no sign of life for `hang_s`; its process is stopped, its host is gone;
+* deadlock: for `hang_s` every rank has waited for another one and not a byte has moved;
+* stall: for `stall_s` no exchange has gone on anywhere, some ranks wait and another computes: that
+  one is guilty. It may only be slow, hence the long time.
+
+All rules are plain functions of the signs and a time, without a clock of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass
+class Pulse:
+    """What is known of one rank.
+
+    Attributes:
+        seen: when it gave its last sign of life.
+        progress: its count of bytes moved and exchanges made.
+        moved: when that count last grew.
+        waiting_for: the ranks it waits for; empty while it computes.
+        done: it has handed over its result.
+    """
+
+    seen: float
+    progress: int = -1
+    moved: float = 0.0
+    waiting_for: tuple[int, ...] = ()
+    done: bool = False
+
+    def beat(self, now: float, progress: int, waiting_for: tuple[int, ...]) -> None:
+        """Take in a sign of life."""
+        self.seen = now
+        if progress != self.progress:
+            self.progress, self.moved = progress, now
+        self.waiting_for = waiting_for
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which rank hangs, and why that is believed."""
+
+    rank: int
+    cause: str
+    wants_stack: bool = False
+
+
+def judge(
+    pulses: Mapping[int, Pulse], now: float, *, hang_s: float, stall_s: float, since: float
+) -> Verdict | None:
+    """The verdict on a gang that has met, or None while nothing is wrong.
+
+    Args:
+        pulses: by rank.
+        now: the time.
+        hang_s: patience with silence and with a deadlock.
+        stall_s: patience with a rank that computes while others wait.
+        since: since when the launcher itself has been attentive; what it may have missed before
+            is held against nobody.
+
+    >>> judge({0: Pulse(seen=0.0), 1: Pulse(seen=65.0)}, 65.0, hang_s=60, stall_s=600, since=0)
+    Verdict(rank=0, cause='no sign of life for 60 s', wants_stack=False)
+    """
+    active = {rank: pulse for rank, pulse in pulses.items() if not pulse.done}
+    for rank, pulse in sorted(active.items()):
+        if now - max(pulse.seen, since) > hang_s:
+            return Verdict(rank, f"no sign of life for {hang_s:g} s")
+    if not active:
+        return None
+    still_s = now - max(since, *(pulse.moved for pulse in active.values()))
+    waiting = {rank: pulse.waiting_for for rank, pulse in active.items() if pulse.waiting_for}
+    computing = sorted(set(active) - set(waiting))
+    if not computing and still_s > hang_s:
+        circle = ", ".join(f"rank {rank} for {_names(peers)}" for rank, peers in waiting.items())
+        rank = min(waiting)
+        return Verdict(rank, f"deadlock, no byte moved for {hang_s:g} s: {circle}", True)
+    if waiting and still_s > stall_s:
+        guilty = next((rank for rank in _wanted(waiting) if rank in computing), computing[0])
+        others = ", ".join(str(rank) for rank in waiting)
+        return Verdict(
+            guilty, f"it has made no exchange for {stall_s:g} s; waiting for it: {others}", True
+        )
+    return None
+
+
+def _wanted(waiting: Mapping[int, tuple[int, ...]]) -> list[int]:
+    """The ranks that are waited for, most wanted first."""
+    wanted = [peer for peers in waiting.values() for peer in peers]
+    return sorted(set(wanted), key=lambda peer: (-wanted.count(peer), peer))
+
+
+def _names(peers: tuple[int, ...]) -> str:
+    return " and ".join(str(peer) for peer in sorted(peers))

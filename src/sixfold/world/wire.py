@@ -1,0 +1,316 @@
+"""The wire between launcher and ranks, and among ranks: who may speak, and in what form.
+
+Every connection begins with a handshake in which each side proves that it knows a shared secret
+without sending it (HMAC-SHA256 over two fresh nonces, in the manner of CRAM and SCRAM):
+
+    listener  -> caller    MAGIC, listener's nonce
+    caller    -> listener  MAGIC, caller's nonce, HMAC(secret, "caller" + both nonces)
+    listener  -> caller    HMAC(secret, "listener" + both nonces)
+
+All of it has fixed length and one deadline, so a stranger can make neither side allocate, parse
+or wait for long. After it, control messages are JSON with a length in front; nothing from a
+socket is ever unpickled. The bytes are not encrypted: the secret keeps strangers from speaking,
+not from listening.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import json
+import secrets
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+Address = tuple[str, int]
+"""IPv4 host and port."""
+
+HANDSHAKE_S = 10.0
+"""A handshake takes three messages of under 100 bytes: milliseconds, even between continents."""
+
+LARGEST_MESSAGE_BYTES = 16 << 20
+"""Control messages are small facts; what is larger belongs into the run directory."""
+
+MOST_STRANGERS = 128
+"""Connections that have not yet proved themselves; beyond it the oldest is dropped."""
+
+MAGIC = b"sixfold1"
+NONCE_BYTES = 32
+DIGEST_BYTES = 32
+_LENGTH = struct.Struct("!I")
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+
+
+class HandshakeError(ConnectionError):
+    """The other side does not know the secret, or does not speak our language."""
+
+
+def derive(secret: bytes, purpose: str) -> bytes:
+    """A secret for one purpose, from which neither the first nor another one follows."""
+    return hmac.digest(secret, purpose.encode(), "sha256")
+
+
+def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) -> socket.socket:
+    """Call a `Door` and pass its handshake.
+
+    Args:
+        address: where the door listens.
+        secret: what both sides know.
+        timeout_s: for reaching it and the handshake together.
+
+    Returns:
+        A blocking socket.
+
+    Raises:
+        HandshakeError: if either side refuses the other.
+        OSError: if there is nobody, or the time is over.
+    """
+    deadline = time.monotonic() + timeout_s
+    connection = socket.create_connection(address, timeout=timeout_s)
+    try:
+        _tune(connection)
+        hello = _receive_exactly(connection, len(MAGIC) + NONCE_BYTES, deadline)
+        if hello[: len(MAGIC)] != MAGIC:
+            raise HandshakeError(f"{address[0]}:{address[1]} is no Sixfold launcher or rank")
+        theirs, ours = hello[len(MAGIC) :], secrets.token_bytes(NONCE_BYTES)
+        connection.sendall(MAGIC + ours + _proof(secret, b"caller", theirs, ours))
+        proof = _receive_exactly(connection, DIGEST_BYTES, deadline)
+        if not hmac.compare_digest(proof, _proof(secret, b"listener", theirs, ours)):
+            raise HandshakeError(f"{address[0]}:{address[1]} does not know the secret of this run")
+        connection.settimeout(None)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _answer(connection: socket.socket, secret: bytes, timeout_s: float) -> None:
+    """The listener's half of the handshake."""
+    deadline = time.monotonic() + timeout_s
+    connection.settimeout(timeout_s)
+    ours = secrets.token_bytes(NONCE_BYTES)
+    connection.sendall(MAGIC + ours)
+    reply = _receive_exactly(connection, len(MAGIC) + NONCE_BYTES + DIGEST_BYTES, deadline)
+    magic, theirs, proof = (
+        reply[: len(MAGIC)],
+        reply[len(MAGIC) : -DIGEST_BYTES],
+        reply[-DIGEST_BYTES:],
+    )
+    expected = _proof(secret, b"caller", ours, theirs)
+    if magic != MAGIC or not hmac.compare_digest(proof, expected):
+        raise HandshakeError("a stranger called")
+    connection.sendall(_proof(secret, b"listener", ours, theirs))
+    connection.settimeout(None)
+
+
+def _proof(secret: bytes, role: bytes, listener_nonce: bytes, caller_nonce: bytes) -> bytes:
+    """The role keeps a side from being fed its own proof."""
+    return hmac.digest(secret, role + listener_nonce + caller_nonce, "sha256")
+
+
+def _tune(connection: socket.socket) -> None:
+    """Send at once, and notice a peer that vanished without a word (after about 90 s)."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):  # not on every system
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _receive_exactly(connection: socket.socket, count: int, deadline: float | None) -> bytes:
+    """`count` bytes; the deadline holds for all together, so dripping them does not extend it."""
+    data = bytearray(count)
+    view = memoryview(data)
+    done = 0
+    while done < count:
+        if deadline is not None:
+            connection.settimeout(max(deadline - time.monotonic(), 1e-3))
+        received = connection.recv_into(view[done:])
+        if received == 0:
+            raise HandshakeError("refused") if deadline is not None else EOFError
+        done += received
+    return bytes(data)
+
+
+def encode(message: Any) -> bytes:
+    """Plain data as a frame.
+
+    Raises:
+        TypeError: if it is not plain data.
+        ValueError: if it is larger than `LARGEST_MESSAGE_BYTES`.
+    """
+    try:
+        body = json.dumps(message, separators=(",", ":")).encode()
+    except TypeError as error:
+        raise TypeError(
+            f"{error}: a rank can hand over only plain data (None, bool, int, float, str, list, "
+            "dict); write anything else to the run directory"
+        ) from None
+    if len(body) > LARGEST_MESSAGE_BYTES:
+        raise ValueError(
+            f"a message of {len(body)} bytes is larger than {LARGEST_MESSAGE_BYTES}: write "
+            "large results to the run directory"
+        )
+    return _LENGTH.pack(len(body)) + body
+
+
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """The next control message of an authenticated, blocking connection; None at its end."""
+    try:
+        (length,) = _LENGTH.unpack(_receive_exactly(connection, _LENGTH.size, None))
+        if length > LARGEST_MESSAGE_BYTES:
+            return None
+        message = json.loads(_receive_exactly(connection, length, None))
+    except (OSError, EOFError, ValueError):  # ValueError: no JSON, so not one of ours
+        return None
+    return message if isinstance(message, dict) else None
+
+
+class Door:
+    """A listening socket that lets in whoever knows the secret, and nobody else.
+
+    Each caller has a thread of its own until it has proved itself or is dropped, so strangers who
+    say nothing, or nonsense, hold nobody up. The port is chosen by binding and stays bound.
+
+    Attributes:
+        address: where it listens.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        secret: bytes,
+        enter: Callable[[socket.socket], None],
+        *,
+        handshake_s: float = HANDSHAKE_S,
+    ) -> None:
+        """Begin to listen.
+
+        Args:
+            host: address of the one interface to listen on.
+            secret: what callers must know.
+            enter: called in the caller's thread with an authenticated, blocking socket, which it
+                owns from then on.
+            handshake_s: after which a silent caller is dropped.
+        """
+        self._secret = secret
+        self._enter = enter
+        self._handshake_s = handshake_s
+        self._lock = threading.Lock()
+        self._strangers: dict[socket.socket, None] = {}  # oldest first
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+        self._listener = socket.create_server((host, 0), backlog=512)
+        self.address: Address = self._listener.getsockname()[:2]
+        self._accepter = threading.Thread(target=self._accept, daemon=True, name="sixfold-door")
+        self._accepter.start()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                if self._closed:
+                    return
+                time.sleep(0.05)  # out of file descriptors, or a caller that hung up at once
+                continue
+            thread = threading.Thread(
+                target=self._admit, args=(connection,), daemon=True, name="sixfold-caller"
+            )
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                    return
+                self._strangers[connection] = None
+                if len(self._strangers) > MOST_STRANGERS:
+                    _shut(next(iter(self._strangers)))
+                self._threads = [other for other in self._threads if other.is_alive()]
+                self._threads.append(thread)
+                thread.start()
+
+    def _admit(self, connection: socket.socket) -> None:
+        try:
+            _tune(connection)
+            _answer(connection, self._secret, self._handshake_s)
+        except OSError:
+            connection.close()
+            return
+        finally:
+            with self._lock:
+                self._strangers.pop(connection, None)
+        if self._closed:
+            connection.close()
+        else:
+            self._enter(connection)
+
+    def close(self) -> None:
+        """Stop listening, drop strangers, and wait until every `enter` has returned."""
+        with self._lock:
+            self._closed = True
+            for connection in self._strangers:
+                _shut(connection)
+        _shut(self._listener)  # wakes accept()
+        self._listener.close()
+        self._accepter.join()
+        for thread in self._threads:
+            thread.join()
+
+
+def _shut(connection: socket.socket) -> None:
+    """End both directions; whoever is blocked on the socket wakes up."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class Connection:
+    """An authenticated socket for control messages: one thread receives, any thread may send."""
+
+    def __init__(self, sock: socket.socket, *, send_timeout_s: float = 10.0) -> None:
+        """Take over a blocking socket.
+
+        Args:
+            sock: authenticated.
+            send_timeout_s: after which a peer that takes nothing in is given up.
+        """
+        self._socket = sock
+        self._lock = threading.Lock()
+        seconds = int(send_timeout_s)
+        microseconds = int((send_timeout_s - seconds) * 1e6)
+        sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", seconds, microseconds)
+        )
+
+    def fileno(self) -> int:
+        """The socket's file descriptor."""
+        return self._socket.fileno()
+
+    def local_host(self) -> str:
+        """Address of the interface by which the other side is reached."""
+        return str(self._socket.getsockname()[0])
+
+    def send(self, message: Any) -> bool:
+        """Send plain data; False if the other side is gone."""
+        frame = encode(message)
+        with self._lock:
+            try:
+                self._socket.sendall(frame)
+            except OSError:
+                _shut(self._socket)  # half a frame may be out: nothing may follow it
+                return False
+        return True
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message, or None at the end. One thread only."""
+        return receive(self._socket)
+
+    def shut(self) -> None:
+        """End the conversation; the receiving thread wakes up and gets None."""
+        _shut(self._socket)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
