@@ -56,7 +56,7 @@ class OptimizerConfig:
     """How weights follow from gradients."""
 
     optimizer: str = option("sgd", "update rule", choices=("sgd", "adam"))
-    lr: float = option(0.05, "learning rate (peak, where a schedule varies it)")
+    lr: float = option(0.01, "learning rate (peak, where a schedule varies it)")
     momentum: float = option(0.9, "momentum of sgd")
     weight_decay: float = option(0.0, "weight decay (L2, added to the gradient)")
     schedule: str = option("constant", "learning rate over time: constant, cosine, or "

@@ -21,7 +21,8 @@ def key(*parts: int | str) -> int:
     >>> key(0, "order", 1) == key(0, "order", 1) != key(0, "order", 2)
     True
     """
-    # repr keeps 1 and "1" apart, and the separator keeps ("ab", "c") and ("a", "bc") apart.
-    text = "\x1f".join(repr(part) for part in parts)
+    # The letter keeps 1 and "1" apart, the separator ("ab", "c") and ("a", "bc"). int() makes
+    # NumPy's integers the same as Python's.
+    text = "\x1f".join(f"s{part}" if isinstance(part, str) else f"i{int(part)}" for part in parts)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

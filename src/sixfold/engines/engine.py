@@ -39,6 +39,10 @@ class Engine(Protocol):
 
     name: str
 
+    def slots(self) -> int:
+        """How many ranks can run at the same time: cores of this machine, slots of a cluster."""
+        ...
+
     def gang(
         self,
         function: RankFunction,

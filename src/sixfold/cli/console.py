@@ -1,0 +1,60 @@
+"""What a person sees while a command works: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+PLAIN_EVERY_S = 5.0
+
+
+class Console:
+    """Shows events of a run on standard error.
+
+    On a terminal, progress is one line that is rewritten; elsewhere a line now and then.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._open_line = False
+        self._last_s = float("-inf")
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show an event; see `sixfold.launch.Listener`."""
+        kind = event.get("kind")
+        if kind == "progress":
+            self._passing(
+                f"step {event['step']}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
+                f"accuracy {event['accuracy']:.1%}  {event['images_per_s']:,.0f} images/s"
+            )
+        elif kind == "prepare":
+            whole = event["done"] >= event["total"]
+            self._passing(f"preparing images: {event['done']:,} of {event['total']:,}", now=whole)
+        elif kind == "evaluation":
+            self.line(
+                f"step {event['step']}  epoch {event['epoch']:.2f}  {event['part']}: "
+                f"loss {event['eval_loss']:.4f}  accuracy {event['eval_accuracy']:.2%}"
+            )
+        elif kind == "note":
+            self.line(str(event["text"]))
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self.close()
+        print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End a line that was being rewritten."""
+        if self._open_line:
+            print(file=sys.stderr)
+            self._open_line = False
+
+    def _passing(self, text: str, *, now: bool = False) -> None:
+        if self._terminal:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            self._open_line = True
+        elif now or time.monotonic() - self._last_s > PLAIN_EVERY_S:
+            self._last_s = time.monotonic()
+            print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,102 @@
+"""The command line: one subcommand a file, errors by exit code, imports only as needed."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
+
+from sixfold import __version__
+from sixfold.cli.options import Parser
+from sixfold.errors import SixfoldError, UserError
+
+COMMANDS = {
+    "train": "train a network in parallel",
+    "predict": "classify a data set with a trained network",
+    "prepare": "turn images into tensor shards that load fast",
+    "report": "write a run's report again",
+    "models": "list the networks of the zoo",
+    "bench": "measure, beside peers",
+}
+"""Subcommand to what it does; each lives in `sixfold.cli.<name>` as ``options`` and ``run``."""
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 on success, 2 for wrong input or configuration, 1 for a failed run, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        return _dispatch([word for word in words if word != "--debug"])
+    except SixfoldError as error:
+        if debug:
+            traceback.print_exc()
+        problems = error.problems if isinstance(error, UserError) else (str(error),)
+        for problem in problems:
+            print(f"sixfold: {problem}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("sixfold: stopped; go on with --resume where a run was going", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`sixfold ... | head`): nothing is wrong.
+        sys.stderr.close()
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    parser = _parser()
+    if not words or words[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if words[0] == "--version":
+        print(f"sixfold {__version__}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        from sixfold.validate import unknown
+
+        raise UserError(unknown("command", name, COMMANDS))
+    import importlib
+
+    command = importlib.import_module(f"sixfold.cli.{name}")
+    subparser = Parser(prog=f"sixfold {name}", description=COMMANDS[name], allow_abbrev=False)
+    command.options(subparser)
+    subparser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    run: Callable[..., int] = command.run
+    parsed, extra = subparser.parse_known_args(words[1:])
+    if extra:
+        check: Callable[..., list[str]] = getattr(command, "check", lambda _: [])
+        known = [flag for action in subparser._actions for flag in action.option_strings]
+        unknown_words = [_unknown_word(word, known, subparser.prog) for word in extra]
+        raise UserError([*unknown_words, *check(parsed)])
+    return run(parsed)
+
+
+def _unknown_word(word: str, known: list[str], prog: str) -> str:
+    import difflib
+
+    flag = word.partition("=")[0]
+    near = difflib.get_close_matches(flag, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"unknown argument {word}: {hint}(see `{prog} --help`)"
+
+
+def _parser() -> Parser:
+    lines = "\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items())
+    return Parser(
+        prog="sixfold",
+        usage="sixfold COMMAND [options]",
+        formatter_class=RawDescriptionHelpFormatter,
+        description=(
+            "Train convolutional networks in parallel, on one machine or on Apache Spark, with "
+            "the\nsame bits as serial training.\n\ncommands:\n" + lines +
+            "\n\n`sixfold COMMAND --help` lists a command's options."
+        ),
+    )

@@ -1,0 +1,167 @@
+"""Command-line options generated from the configuration classes, and configurations from them.
+
+Every field of a section becomes one option; its help is the field's documentation. Values come
+from the command line, then from ``--config FILE`` (TOML or JSON, one table a section), then from
+``SIXFOLD_<NAME>`` in the environment, then from the class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sixfold.environment import settings_from_environment
+from sixfold.errors import UserError
+
+Config = TypeVar("Config")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises, so that all problems leave by one door."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+
+def sections(config_class: type[Any]) -> dict[str, type[Any]]:
+    """The sections of a configuration tree: field name to class."""
+    return {name: hint for name, hint in typing.get_type_hints(config_class).items()}
+
+
+def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
+    """One option for every field of every section of a configuration."""
+    for section, section_class in sections(config_class).items():
+        group = parser.add_argument_group(section, section_class.__doc__)
+        hints = typing.get_type_hints(section_class)
+        for field in dataclasses.fields(section_class):
+            _add_option(group, field, hints[field.name])
+
+
+def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
+    flag = "--" + field.name.replace("_", "-")
+    doc, choices = field.metadata["doc"], field.metadata["choices"]
+    if field.default not in (None, False, "", ()):
+        doc += f" (default {str(field.default).lower() if hint is bool else field.default})"
+    kind = value_type(hint)
+    # Values stay text here: `build_config` reads them, so that it can tell all problems at once.
+    options: dict[str, Any] = {"default": None, "help": doc.replace("%", "%%"), "dest": field.name}
+    if kind is bool:
+        options |= {"nargs": "?", "const": "true", "metavar": "true|false"}
+    elif kind is tuple:
+        options |= {"action": "append", "metavar": "K=V"}
+    else:
+        options |= {"metavar": "|".join(choices) if choices else kind.__name__.upper()}
+    group.add_argument(flag, **options)
+
+
+def value_type(hint: Any) -> type[Any]:
+    """The type that a field's text is read as.
+
+    >>> value_type(int | None), value_type(tuple[str, ...])
+    (<class 'int'>, <class 'tuple'>)
+    """
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return tuple
+    kind: type[Any] = hint
+    return kind
+
+
+def parse_bool(text: str) -> bool:
+    """Read true or false.
+
+    >>> parse_bool("no")
+    False
+    """
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError("true or false")
+    return words[text.lower()]
+
+
+def build_config(
+    config_class: type[Config], arguments: Mapping[str, Any], file: Path | None
+) -> Config:
+    """A configuration from parsed options, a file and the environment.
+
+    Raises:
+        UserError: with every unknown name and every value of a wrong type.
+    """
+    found: list[str] = []
+    from_file = _read_file(file) if file is not None else {}
+    environment = settings_from_environment()
+    for name in from_file.keys() - sections(config_class).keys():
+        found.append(f"{file}: unknown section [{name}]; known: {', '.join(sections(config_class))}")
+    values: dict[str, Any] = {}
+    for section, section_class in sections(config_class).items():
+        table = from_file.get(section, {})
+        if not isinstance(table, dict):
+            found.append(f"{file}: [{section}] must be a table of settings")
+            continue
+        hints = typing.get_type_hints(section_class)
+        fields = {field.name: field for field in dataclasses.fields(section_class)}
+        for name in sorted(table.keys() - fields.keys()):
+            found.append(f"{file}: unknown setting {name!r} in [{section}]")
+        chosen: dict[str, Any] = {}
+        for name, field in fields.items():
+            for where, source in (
+                (f"SIXFOLD_{name.upper()}", environment),
+                (f"{file}: {section}.{name}", table),
+                ("--" + name.replace("_", "-"), arguments),
+            ):
+                if source.get(name) is not None:
+                    try:
+                        chosen[name] = _read_value(source[name], hints[name], field)
+                    except ValueError as error:
+                        found.append(f"{where} {source[name]!r}: expected {error}")
+        values[section] = (section_class, chosen)
+    if found:
+        raise UserError(found)
+    return config_class(**{name: cls(**chosen) for name, (cls, chosen) in values.items()})
+
+
+def _read_value(value: Any, hint: Any, field: dataclasses.Field[Any]) -> Any:
+    """The value of a field from text or from a file's value.
+
+    Raises:
+        ValueError: with what was expected.
+    """
+    kind, choices = value_type(hint), field.metadata["choices"]
+    if kind is tuple:
+        return tuple(value.split()) if isinstance(value, str) else tuple(map(str, value))
+    if kind is bool:
+        return value if isinstance(value, bool) else parse_bool(str(value))
+    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+        raise ValueError(_NOUNS[kind])
+    try:
+        read = kind(value)
+    except (ValueError, TypeError):
+        raise ValueError(_NOUNS[kind]) from None
+    if choices and read not in choices:
+        raise ValueError("one of " + ", ".join(choices))
+    return read
+
+
+_NOUNS = {int: "a whole number", float: "a number", str: "text"}
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        value = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"--config {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"--config {file}: not valid TOML or JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"--config {file}: expected one table a section, such as [training]")
+    return value

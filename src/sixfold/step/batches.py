@@ -1,0 +1,73 @@
+"""From the number of a step to the samples of its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.data import Augment, BatchMaker, DataSet, permutation
+from sixfold.keys import key
+from sixfold.shards import owned_shards, shard_bounds, shard_count
+from sixfold.step.schedule import Budget
+from sixfold.step.step import Shard
+from sixfold.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """Which samples each shard of each step has; the same on every rank.
+
+    Attributes:
+        data: the data set; steps take its training part.
+        budget: batch size and length of the run.
+        seed: of the run.
+        make_batch: reads and normalises images.
+        augment: what is done to training images, or None.
+        batch_norm: whether the network has batch-norm, which wants larger shards.
+        wanted_shards: `--shards`.
+    """
+
+    data: DataSet
+    budget: Budget
+    seed: int
+    make_batch: BatchMaker
+    augment: Augment | None
+    batch_norm: bool
+    wanted_shards: int | None
+
+    def count(self, step: int) -> int:
+        """L, the number of logical shards of a step (from 0)."""
+        _, start, stop = self.budget.place(step)
+        return shard_count(stop - start, batch_norm=self.batch_norm, wanted=self.wanted_shards)
+
+    def shard(self, step: int, index: int, order: NDArray[np.int64]) -> Shard:
+        """Load one shard.
+
+        Args:
+            step: number of the step, from 0.
+            index: number of the shard.
+            order: the permutation of the step's epoch.
+        """
+        _, start, stop = self.budget.place(step)
+        first, last = shard_bounds(stop - start, self.count(step), index)
+        images, labels = self.make_batch(
+            self.data.train,
+            order[start + first : start + last],
+            augment=self.augment,
+            key=key(self.seed, "augment", step, index),
+        )
+        return Shard(index=index, images=images, labels=labels)
+
+    def own_shards(self, world: World, first_step: int) -> Iterator[Shard]:
+        """This rank's shards of all steps from `first_step` on, in order."""
+        epoch, order = -1, np.empty(0, np.int64)
+        for step in range(first_step, self.budget.total_steps):
+            if self.budget.place(step)[0] != epoch:
+                epoch = self.budget.place(step)[0]
+                order = permutation(self.seed, epoch, self.budget.images)
+            for index in owned_shards(self.count(step), world.size, world.rank):
+                yield self.shard(step, index, order)
+

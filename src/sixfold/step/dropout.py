@@ -1,0 +1,93 @@
+"""Dropout whose mask depends on (seed, step, shard, module) and on nothing else.
+
+torch's own dropout draws from a global generator, so its mask depends on everything drawn before:
+on which shards a rank has computed, and in which order. Here every module makes a generator of its
+own for every shard, so that any rank draws the same mask.
+
+Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
+JMLR 15 (2014). As in torch, values that stay are scaled by 1 / (1 - p) while training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sixfold.keys import key
+
+
+@dataclass
+class Draw:
+    """For which shard of which step the network is running; shared by all dropout modules."""
+
+    seed: int
+    step: int = 0
+    shard: int = 0
+
+    def enter(self, step: int, shard: int) -> None:
+        """Say what is computed next, and seed torch's global generator for functions that use it.
+
+        A user's network may call `torch.nn.functional.dropout` or draw noise by itself; with the
+        generator seeded per shard this too is the same on every rank.
+        """
+        self.step, self.shard = step, shard
+        torch.default_generator.manual_seed(key(self.seed, "torch", step, shard))
+
+
+class KeyedDropout(nn.Module):
+    """Dropout with a mask drawn from a key.
+
+    Args:
+        p: probability of a zero.
+        dims: dims of the input that share one draw, counted from the last: 0 for `Dropout`,
+            2 for `Dropout2d` (whole maps are dropped).
+        name: the module's name in its network.
+        draw: the current (seed, step, shard).
+    """
+
+    def __init__(self, p: float, dims: int, name: str, draw: Draw) -> None:
+        super().__init__()
+        self.p, self.dims, self.name, self.draw = p, dims, name, draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop and scale while training; pass on otherwise. Any shape."""
+        if not self.training or self.p == 0:
+            return x
+        if self.p == 1:
+            return x * 0
+        generator = torch.Generator().manual_seed(
+            key(self.draw.seed, "dropout", self.draw.step, self.draw.shard, self.name)
+        )
+        shape = x.shape[: x.dim() - self.dims] + (1,) * self.dims
+        keep = torch.empty(shape, dtype=x.dtype).bernoulli_(1 - self.p, generator=generator)
+        return x * keep.div_(1 - self.p)
+
+
+_DIMS: dict[type[nn.Module], int] = {
+    nn.Dropout: 0,
+    nn.Dropout1d: 1,
+    nn.Dropout2d: 2,
+    nn.Dropout3d: 3,
+}
+
+
+def key_dropout(model: nn.Module, draw: Draw) -> nn.Module:
+    """Replace every dropout module of a network by its keyed form, in place.
+
+    Args:
+        model: the network; if it is itself a dropout module, its keyed form is returned.
+        draw: shared by all of them.
+    """
+    for name, module in list(model.named_modules()):
+        dims = _DIMS.get(type(module))
+        if dims is None:
+            continue
+        keyed = KeyedDropout(float(module.p), dims, name, draw)  # type: ignore[arg-type]
+        keyed.train(module.training)
+        if not name:
+            return keyed
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, keyed)
+    return model

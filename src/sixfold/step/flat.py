@@ -1,0 +1,111 @@
+"""A network's state as flat vectors, so that sums, updates and checkpoints touch one tensor.
+
+All trainable parameters are moved into one vector, of which they become views; the same is done
+for the floating-point buffers (batch-norm's running statistics). The *payload* that shards
+contribute to a step's sum is one vector too:
+
+    [ gradient of every parameter | samples x every float buffer | samples x how far every
+      integer buffer has moved | loss | correct | samples ]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+ALIGNMENT_BYTES = 64
+"""Parameters start at cache lines, as freshly allocated tensors do: kernels read them aligned."""
+
+EXTRAS = 3
+"""Loss, correct and samples at the end of the payload."""
+
+
+class FlatState:
+    """Flat views of a network's parameters and buffers.
+
+    Args:
+        model: the network; its parameters and float buffers are moved into flat vectors.
+
+    Attributes:
+        parameters: (P,) all trainable parameters, each padded to a cache line with zeros.
+        buffers: (Q,) all floating-point buffers.
+        sections: lengths P, Q, K, 3 of the payload's parts, with K elements of integer buffers.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._names = [name for name, _ in named]
+        self._parameters = [parameter for _, parameter in named]
+        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self._counters = [b for b in model.buffers() if not b.is_floating_point()]
+        dtypes = {tensor.dtype for tensor in self._parameters}
+        if len(dtypes) != 1:
+            raise ValueError(f"parameters must share one dtype, found {sorted(map(str, dtypes))}")
+        self.dtype = dtypes.pop()
+        self.parameters, self._offsets = _flatten([p.data for p in self._parameters], self.dtype)
+        for parameter, view in zip(self._parameters, self.views(self.parameters), strict=True):
+            parameter.data = view
+        self.buffers, offsets = _flatten(self._buffers, self.dtype)
+        for buffer, view in zip(
+            self._buffers, _views(self.buffers, self._buffers, offsets), strict=True
+        ):
+            buffer.data = view
+        counters = sum(counter.numel() for counter in self._counters)
+        self.sections = [len(self.parameters), len(self.buffers), counters, EXTRAS]
+
+    def views(self, vector: Tensor) -> list[Tensor]:
+        """Views of a (P,) vector in the shapes of the parameters."""
+        return _views(vector, self._parameters, self._offsets)
+
+    def named_views(self, vector: Tensor) -> list[tuple[str, Tensor]]:
+        """`views`, each with the name of its parameter."""
+        return list(zip(self._names, self.views(vector), strict=True))
+
+    def gradients(self, loss: Tensor, out: Tensor) -> None:
+        """Write the gradient of `loss` into `out`, (P,); parameters it does not reach get zero."""
+        found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        views = self.views(out)
+        if all(gradient is not None for gradient in found):
+            torch._foreach_copy_(views, list(found))
+            return
+        for view, gradient in zip(views, found, strict=True):
+            if gradient is None:
+                view.zero_()
+            else:
+                view.copy_(gradient)
+
+    def counters(self) -> Tensor:
+        """A copy of all integer buffers, such as batch-norm's number of batches: (K,) int64."""
+        if not self._counters:
+            return torch.empty(0, dtype=torch.int64)
+        return torch.cat([counter.reshape(-1).long() for counter in self._counters])
+
+    def set_counters(self, values: Tensor) -> None:
+        """Put back what `counters` gave."""
+        if self._counters:
+            parts = values.split([counter.numel() for counter in self._counters])
+            for counter, part in zip(self._counters, parts, strict=True):
+                counter.copy_(part.view(counter.shape))
+
+
+def _flatten(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, list[int]]:
+    """One vector that holds all tensors, and where each begins."""
+    align = max(ALIGNMENT_BYTES // dtype.itemsize, 1)
+    offsets, length = [], 0
+    for tensor in tensors:
+        offsets.append(length)
+        length += -(-tensor.numel() // align) * align
+    vector = torch.zeros(length, dtype=dtype)
+    for view, tensor in zip(_views(vector, tensors, offsets), tensors, strict=True):
+        view.copy_(tensor)
+    return vector, offsets
+
+
+def _views(vector: Tensor, like: Sequence[Tensor], offsets: Sequence[int]) -> list[Tensor]:
+    return [
+        vector[offset : offset + tensor.numel()].view(tensor.shape)
+        for tensor, offset in zip(like, offsets, strict=True)
+    ]

@@ -1,0 +1,190 @@
+"""One training step over logical shards: forward, loss, backward. Defined here and nowhere else.
+
+A shard's contribution depends on (weights and buffers at the start of the step, step number,
+shard number, its samples) and on nothing else, so any rank can compute, or compute again, any
+shard of any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from sixfold.shards import Node, TreeFold
+from sixfold.step.dropout import Draw, key_dropout
+from sixfold.step.flat import FlatState
+from sixfold.step.lockstep import Lockstep, SharedState, TotalSum
+from sixfold.step.norm_sync import synchronise_norms
+from sixfold.world import Buffer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One logical shard of a mini-batch.
+
+    Attributes:
+        index: its number within the step.
+        images: (n, C, H, W), normalised.
+        labels: (n,) int64.
+    """
+
+    index: int
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTotals:
+    """What a whole step amounts to, the same on every rank.
+
+    Attributes:
+        gradient: (P,) mean gradient over the samples; a view that the next step overwrites.
+        loss: mean loss over the samples.
+        accuracy: part of the samples whose largest logit was the right one.
+        samples: number of samples.
+    """
+
+    gradient: Tensor
+    loss: float
+    accuracy: float
+    samples: int
+
+
+class Step:
+    """Computes shards and puts their sum to use.
+
+    Args:
+        model: the network, on the CPU, in the precision to be used. Its dropout modules are
+            replaced by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
+        seed: of the run.
+        sync_norms: batch-norm over the whole batch instead of over each shard.
+
+    Attributes:
+        model: the network as it is trained.
+        state: its flat parameters and buffers.
+    """
+
+    def __init__(self, model: nn.Module, *, seed: int, sync_norms: bool = False) -> None:
+        self.draw = Draw(seed)
+        self.lockstep = Lockstep() if sync_norms else None
+        model = key_dropout(model, self.draw)
+        if self.lockstep is not None:
+            model = synchronise_norms(model, self.lockstep)
+        self.model = model
+        self.state = FlatState(model)
+        self._spare: list[Tensor] = []
+        self._folded: list[Tensor] = []
+
+    def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
+        """Write one shard's contribution to the sum of the step.
+
+        The network's buffers are left as they were.
+
+        Args:
+            step: number of the step, from 0.
+            shard: its samples.
+            out: (payload,), overwritten; see `sixfold.step.flat`.
+        """
+        state = self.state
+        buffers, counters = state.buffers.clone(), state.counters()
+        self.draw.enter(step, shard.index)
+        self.model.train()
+        logits = self.model(shard.images)
+        loss = nn.functional.cross_entropy(logits, shard.labels, reduction="sum")
+        samples = len(shard.labels)
+        gradient, after, moved, extras = out.split(state.sections)
+        state.gradients(loss, gradient)
+        torch.mul(state.buffers, samples, out=after)
+        moved.copy_((state.counters() - counters) * samples)
+        extras[0] = loss.detach()
+        extras[1] = (logits.detach().argmax(1) == shard.labels).sum()
+        extras[2] = samples
+        state.buffers.copy_(buffers)
+        state.set_counters(counters)
+
+    def partials(
+        self, step: int, shards: Iterable[Shard], total_sum: TotalSum | None = None
+    ) -> list[tuple[Node, Buffer]]:
+        """Compute a run of shards and fold what can be folded.
+
+        Args:
+            step: number of the step, from 0.
+            shards: this rank's, in order.
+            total_sum: adds a value per shard over all ranks; needed with `sync_norms`.
+
+        Returns:
+            The payloads of the cover of the run; valid until `release`.
+        """
+        fold: TreeFold[Tensor] = TreeFold(self._add)
+        if self.lockstep is None:
+            for shard in shards:
+                out = self._take()
+                self.shard_payload(step, shard, out)
+                fold.push(Node(0, shard.index), out)
+        else:
+            if total_sum is None:
+                raise ValueError("synchronised batch-norm needs total_sum")
+            run = list(shards)
+            outs = [self._take() for _ in run]
+            self.lockstep.run(
+                [
+                    (shard.index, partial(self.shard_payload, step, shard, out))
+                    for shard, out in zip(run, outs, strict=True)
+                ],
+                total_sum,
+                SharedState(save=self._save_shared, restore=self._restore_shared),
+            )
+            for shard, out in zip(run, outs, strict=True):
+                fold.push(Node(0, shard.index), out)
+        self._folded = [value for _, value in fold.nodes]
+        return [(node, value.numpy()) for node, value in fold.nodes]
+
+    def release(self) -> None:
+        """Let the payloads of `partials` be used again."""
+        self._spare += self._folded
+        self._folded = []
+
+    def finish(self, total: Tensor) -> StepTotals:
+        """Take the sum over all shards: move the buffers on, and give the mean gradient.
+
+        Args:
+            total: (payload,), the same on every rank; overwritten.
+        """
+        state = self.state
+        gradient, after, moved, extras = total.split(state.sections)
+        loss, correct, samples = (float(value) for value in extras)
+        gradient /= samples
+        state.buffers.copy_(after.div_(samples))
+        state.set_counters(state.counters() + moved.div_(samples).round_().long())
+        return StepTotals(
+            gradient=gradient,
+            loss=loss / samples,
+            accuracy=correct / samples,
+            samples=int(samples),
+        )
+
+    def _save_shared(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        state, draw = self.state, self.draw
+        random_state = torch.default_generator.get_state()
+        return state.buffers.clone(), state.counters(), random_state, draw.step, draw.shard
+
+    def _restore_shared(self, saved: tuple[Tensor, Tensor, Tensor, int, int]) -> None:
+        buffers, counters, random_state, step, shard = saved
+        self.state.buffers.copy_(buffers)
+        self.state.set_counters(counters)
+        torch.default_generator.set_state(random_state)
+        self.draw.step, self.draw.shard = step, shard
+
+    def _take(self) -> Tensor:
+        if self._spare:
+            return self._spare.pop()
+        return torch.empty(sum(self.state.sections), dtype=self.state.dtype)
+
+    def _add(self, left: Tensor, right: Tensor) -> Tensor:
+        left += right
+        self._spare.append(right)
+        return left

@@ -1,0 +1,109 @@
+"""Checks of the settings that need neither data nor network: all problems at once."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+from sixfold.config import TrainConfig
+from sixfold.errors import UserError
+from sixfold.shards import LARGEST_COUNT, is_power_of_two
+
+STRATEGIES = {
+    "sync": "synchronous data parallel over the batch: equal to serial training bit for bit",
+}
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """A line that says a name is unknown, with the nearest known ones.
+
+    >>> unknown("model", "lenet6", ["lenet5", "slide"])
+    "unknown model 'lenet6': did you mean lenet5? (known: lenet5, slide)"
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=2)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown {what} {name!r}: {hint}(known: {', '.join(known)})"
+
+
+def problems(config: TrainConfig) -> list[str]:
+    """Everything that is wrong with the settings by themselves, one line each."""
+    return [
+        *_training_problems(config),
+        *_optimizer_problems(config),
+        *_placement_problems(config),
+    ]
+
+
+def _training_problems(config: TrainConfig) -> list[str]:
+    training, data, found = config.training, config.data, []
+    if training.batch_size < 1:
+        found.append(f"--batch-size {training.batch_size}: must be at least 1")
+    if training.epochs is not None and training.steps is not None:
+        found.append("--epochs and --steps exclude each other: give one")
+    if training.epochs is not None and not (training.epochs > 0 and math.isfinite(training.epochs)):
+        found.append(f"--epochs {training.epochs}: must be above 0")
+    if training.steps is not None and training.steps < 1:
+        found.append(f"--steps {training.steps}: must be at least 1")
+    if training.seed < 0:
+        found.append(f"--seed {training.seed}: must not be negative")
+    if not training.evaluate_every >= 0:
+        found.append(f"--evaluate-every {training.evaluate_every}: must not be negative")
+    shards = training.shards
+    if shards is not None and not (is_power_of_two(shards) and shards <= LARGEST_COUNT):
+        found.append(f"--shards {shards}: must be a power of two from 1 to {LARGEST_COUNT}")
+    elif shards is not None and shards > max(training.batch_size, 1):
+        found.append(
+            f"--shards {shards}: a batch of {training.batch_size} has no {shards} non-empty "
+            "shards; use fewer shards or a larger --batch-size"
+        )
+    if not 0 <= data.validation <= 0.5:
+        found.append(f"--validation {data.validation}: must lie between 0 and 0.5")
+    if data.resize is not None and not 1 <= data.resize <= 4096:
+        found.append(f"--resize {data.resize}: must lie between 1 and 4096 pixels")
+    return found
+
+
+def _optimizer_problems(config: TrainConfig) -> list[str]:
+    from sixfold.step.schedule import parse_schedule
+
+    optimizer, found = config.optimizer, []
+    if not (optimizer.lr >= 0 and math.isfinite(optimizer.lr)):
+        found.append(f"--lr {optimizer.lr}: must be a number of at least 0")
+    if not 0 <= optimizer.momentum < 1:
+        found.append(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
+    if not (optimizer.weight_decay >= 0 and math.isfinite(optimizer.weight_decay)):
+        found.append(f"--weight-decay {optimizer.weight_decay}: must be a number of at least 0")
+    if not (optimizer.warmup >= 0 and math.isfinite(optimizer.warmup)):
+        found.append(f"--warmup {optimizer.warmup}: must be a number of at least 0")
+    try:
+        parse_schedule(optimizer)
+    except UserError as error:
+        found += error.problems
+    return found
+
+
+def _placement_problems(config: TrainConfig) -> list[str]:
+    engine, run, found = config.engine, config.run, []
+    if config.strategy.strategy not in STRATEGIES:
+        found.append(unknown("strategy", config.strategy.strategy, STRATEGIES))
+    if engine.workers is not None and engine.workers < 1:
+        found.append(f"--workers {engine.workers}: must be at least 1")
+    if engine.max_restarts is not None and engine.max_restarts < 0:
+        found.append(f"--max-restarts {engine.max_restarts}: must not be negative")
+    if engine.engine != "spark":
+        if engine.master is not None:
+            found.append(f"--master {engine.master}: only for --engine spark")
+        if engine.spark_conf:
+            found.append("--spark-conf: only for --engine spark")
+    for setting in engine.spark_conf:
+        if "=" not in setting:
+            found.append(f"--spark-conf {setting!r}: expected key=value")
+    if run.checkpoint_every is not None and run.checkpoint_every < 1:
+        found.append(f"--checkpoint-every {run.checkpoint_every}: must be at least 1")
+    if run.keep < 1:
+        found.append(f"--keep {run.keep}: must be at least 1")
+    if run.resume and run.overwrite:
+        found.append("--resume and --overwrite exclude each other: give one")
+    return found
