@@ -18,7 +18,7 @@ from sixfold.models.shapes import MisfitError, Shape, run, times
 
 
 def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.Module:
-    """The network, on the CPU, with the weights that follow from the seed.
+    """The network, on the CPU in float32, with the weights that follow from the seed.
 
     Every source of global randomness that a factory may use (torch, NumPy, `random`) is seeded
     before the call and put back after it.
@@ -43,7 +43,7 @@ def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.M
     chosen = recipe(config, shape=shape, classes=classes)
     with seeded(seed), torch.device("cpu"):
         try:
-            network = chosen.make()
+            network = chosen.make().to("cpu")
             if any(is_lazy(parameter) for parameter in network.parameters()):
                 # Lazy layers draw their weights when they first see an image.
                 run(network.eval(), torch.zeros(1, *shape))

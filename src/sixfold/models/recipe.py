@@ -42,6 +42,9 @@ class Recipe:
     def make(self) -> nn.Module:
         """Call the factory.
 
+        Returns:
+            The network, its floating-point tensors as float32.
+
         Raises:
             MisfitError: if a network of the zoo cannot take images of this shape.
             UserError: if the factory raises anything else, or returns no network.
@@ -60,7 +63,7 @@ class Recipe:
                 f"{self.model}: {self.call()} returned {type(network).__name__}, which is no "
                 "torch.nn.Module"
             )
-        return network
+        return network.float()
 
     def call(self) -> str:
         """The call as it would be written."""

@@ -26,6 +26,9 @@ Shape = tuple[int, int, int]
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 
+_TOO_SMALL = ("Kernel size can't be greater", "Output size is too small")
+"""What torch says of a map that a convolution, or a pool, cannot take."""
+
 
 class MisfitError(ValueError):
     """A layer cannot take what reaches it. The message names the layer, its kind and the sizes."""
@@ -170,8 +173,10 @@ def _followed(network: nn.Module, name: str) -> Iterator[_Trail]:
             trail.running.append(_Call(full, module, inputs))
 
         def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            del module, inputs
-            call = trail.running.pop()
+            del inputs
+            # A module whose exception was caught further out is still on the chain: pass over it.
+            while (call := trail.running.pop()).module is not module:
+                pass
             if isinstance(output, Tensor) and output.ndim == 4:
                 trail.last_map = (call.name, tuple(output.shape))
 
@@ -220,9 +225,9 @@ def _map_misfit(layer: nn.Module, given: tuple[int, ...], reason: str) -> str:
     channels = getattr(layer, "in_channels", getattr(layer, "num_features", given[1]))
     if given[1] != channels:
         return f"takes {channels} channels, but would get {given[1]} ({times(given[1:])})"
-    if isinstance(layer, nn.BatchNorm2d):
-        return f"given {times(given[1:])}: {reason}"
-    return f"would get a {times(given[2:])} map"
+    if any(words in reason for words in _TOO_SMALL):
+        return f"would get a {times(given[2:])} map"
+    return f"given {times(given[1:])}: {reason}"
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -1,0 +1,134 @@
+"""What every network of the zoo must be able to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import fx, nn
+
+from sixfold.config import ModelConfig
+from sixfold.models import build, check, names
+from sixfold.models.zoo import ZOO
+
+Shape = tuple[int, int, int]
+
+# name, image, classes, parameters. The last as published: the slide network's and LeNet-5's by the
+# pruning literature, ResNet-20 in K. He's family by depth (0.27M), ResNet-50, VGG-16 and
+# MobileNetV2 as everyone's model zoo lists them, AlexNet as Caffe's 60,965,224; Conv-N and cells
+# by hand.
+COUNTS = [
+    ("slide", (3, 32, 32), 10, 84_362),
+    ("lenet300", (1, 28, 28), 10, 266_610),
+    ("lenet5", (1, 28, 28), 10, 431_080),
+    ("cells", (1, 256, 256), 3, 3_904 + 73_792 + 73_856 + 3 * 3200 + 3),
+    ("conv2", (3, 32, 32), 10, 38_720 + 64 * 16 * 16 * 256 + 256 + 65_792 + 2_570),
+    ("conv4", (3, 32, 32), 10, 260_160 + 128 * 8 * 8 * 256 + 256 + 65_792 + 2_570),
+    ("conv6", (3, 32, 32), 10, 1_145_408 + 256 * 4 * 4 * 256 + 256 + 65_792 + 2_570),
+    ("resnet20", (3, 32, 32), 10, 269_722),
+    ("resnet50", (3, 224, 224), 1000, 25_557_032),
+    ("vgg16", (3, 224, 224), 1000, 138_357_544),
+    ("alexnet", (3, 224, 224), 1000, 60_965_224),
+    ("mobilenet_v2", (3, 224, 224), 1000, 3_504_872),
+]
+SMALLEST = {
+    "slide": 2,
+    "lenet300": 1,
+    "lenet5": 16,
+    "cells": 64,
+    "conv2": 2,
+    "conv4": 4,
+    "conv6": 8,
+    "resnet20": 1,
+    "resnet50": 1,
+    "vgg16": 32,
+    "alexnet": 63,
+    "mobilenet_v2": 1,
+}
+
+
+def make(name: str, side: int, *, classes: int = 5) -> nn.Module:
+    return build(ModelConfig(model=name), shape=(3, side, side), classes=classes, seed=0)
+
+
+@pytest.mark.parametrize(("name", "shape", "classes", "parameters"), COUNTS)
+def test_counts_of_parameters_are_the_literatures(
+    name: str, shape: Shape, classes: int, parameters: int
+) -> None:
+    with torch.device("meta"):
+        network = ZOO[name].factory(shape, classes)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+def test_the_counts_cover_the_zoo() -> None:
+    assert [name for name, *_ in COUNTS] == list(ZOO) == list(SMALLEST) == list(names())
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_network_has_a_line_of_help(name: str) -> None:
+    line = names()[name]
+    assert line.endswith(".")
+    assert len(line) < 100
+
+
+@pytest.mark.parametrize(("name", "side"), SMALLEST.items())
+def test_every_size_from_the_smallest_on_is_taken(name: str, side: int) -> None:
+    for larger in (*range(side, side + 4), 64, 97):
+        square = (2, max(side, larger), max(side, larger))
+        assert check(ModelConfig(model=name), shape=square, classes=4) == []
+
+
+@pytest.mark.parametrize(("name", "side"), SMALLEST.items())
+def test_below_the_smallest_size_the_remedy_is_named(name: str, side: int) -> None:
+    if side == 1:
+        return
+    (problem,) = check(ModelConfig(model=name), shape=(1, side - 1, side - 1), classes=4)
+    assert problem.startswith(
+        f"{name} cannot take 1x{side - 1}x{side - 1} images: layer 'features."
+    )
+    assert f"at least {side}x{side} are needed: use --resize {ZOO[name].side}" in problem
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_uneven_images_are_taken(name: str) -> None:
+    assert check(ModelConfig(model=name), shape=(4, 70, 101), classes=2) == []
+
+
+@pytest.mark.parametrize(("name", "side"), SMALLEST.items())
+def test_one_image_in_evaluation_gives_what_it_gives_in_a_batch(name: str, side: int) -> None:
+    network = make(name, side).eval().double()
+    images = torch.rand(3, 3, side, side, dtype=torch.float64)
+    with torch.no_grad():
+        batch, alone = network(images), network(images[1:2])
+    assert alone.shape == (1, 5)
+    torch.testing.assert_close(alone, batch[1:2], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "side"), SMALLEST.items())
+def test_networks_can_be_traced_symbolically(name: str, side: int) -> None:
+    network = make(name, side).eval()
+    traced = fx.symbolic_trace(network)
+    images = torch.rand(2, 3, side, side)
+    with torch.no_grad():
+        assert torch.equal(traced(images), network(images))
+
+
+@pytest.mark.parametrize(("name", "side"), SMALLEST.items())
+def test_every_parameter_gets_a_gradient(name: str, side: int) -> None:
+    network = make(name, max(side, 8))
+    images, labels = torch.randn(4, 3, max(side, 8), max(side, 8)), torch.tensor([0, 1, 2, 3])
+    nn.functional.cross_entropy(network(images), labels).backward()
+    for path, parameter in network.named_parameters():
+        assert parameter.grad is not None, path
+        assert torch.isfinite(parameter.grad).all(), path
+        assert parameter.grad.abs().sum() > 0, path
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_layers_are_modules_that_do_not_overwrite_their_input(name: str) -> None:
+    with torch.device("meta"):
+        network = ZOO[name].factory((3, 64, 64), 10)
+    assert not any(getattr(layer, "inplace", False) for layer in network.modules())
+    graph = fx.symbolic_trace(network).graph
+    functions = {str(node.target) for node in graph.nodes if node.op == "call_function"}
+    assert functions <= {"<built-in function add>"}
+    assert not [node for node in graph.nodes if node.op == "call_method"]
