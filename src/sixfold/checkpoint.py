@@ -13,6 +13,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -136,7 +137,7 @@ def load_checkpoint(path: Path, state: FlatState, optimizer: Optimizer) -> Progr
         ) from error
 
 
-def _restore(file: safe_open, state: FlatState, optimizer: Optimizer) -> None:
+def _restore(file: Any, state: FlatState, optimizer: Optimizer) -> None:
     own = state.model.state_dict()
     for name, tensor in own.items():
         tensor.copy_(file.get_tensor(f"model.{name}"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def _slice_all_reduce(
     others = [rank for rank in range(world.size) if rank != world.rank]
     small = length * dtype.itemsize <= SMALL_BYTES
     cuts = [rank * length // world.size for rank in range(world.size + 1)]
-    slices = [slice(0, length) if small else slice(a, b) for a, b in zip(cuts, cuts[1:])]
+    slices = [slice(0, length) if small else slice(a, b) for a, b in pairwise(cuts)]
     mine = slices[world.rank]
 
     sends = {}
@@ -106,7 +107,7 @@ def _slice_all_reduce(
     result[mine] = _fold(nodes, count)
     if not small:
         world.exchange(
-            {rank: result[mine] for rank in others}, {rank: result[slices[rank]] for rank in others}
+            dict.fromkeys(others, result[mine]), {rank: result[slices[rank]] for rank in others}
         )
     return result
 

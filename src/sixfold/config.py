@@ -8,9 +8,6 @@ then environment, then the defaults below.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,25 +27,38 @@ def option(default: Any, doc: str, *, choices: tuple[str, ...] = ()) -> Any:
 class DataConfig:
     """Which images, and how they reach the network."""
 
-    data: str = option("digits", "data set: digits, mnist:DIR, cifar10:PATH, cells:PATH, "
-                       "folder:PATH, parquet:PATH, shards:DIR, synthetic:NxCxHxW")
+    data: str = option(
+        "digits",
+        "data set: digits, mnist:DIR, cifar10:PATH, cells:PATH, "
+        "folder:PATH, parquet:PATH, shards:DIR, synthetic:NxCxHxW",
+    )
     resize: int | None = option(None, "resize every image to this many pixels a side")
-    validation: float = option(0.0, "part of the training images that is set aside, stratified "
-                               "by class, to select on (0 to 0.5)")
-    augment: str = option("none", "augmentation of training images: none, or a list of "
-                          "crop[:PAD] and flip, such as crop:4,flip")
-    on_bad: str = option("fail", "what to do with images that cannot be read",
-                         choices=("fail", "skip"))
+    validation: float = option(
+        0.0,
+        "part of the training images that is set aside, stratified "
+        "by class, to select on (0 to 0.5)",
+    )
+    augment: str = option(
+        "none",
+        "augmentation of training images: none, or a list of "
+        "crop[:PAD] and flip, such as crop:4,flip",
+    )
+    on_bad: str = option(
+        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which network."""
 
-    model: str = option("lenet5", "a network of the zoo (`sixfold models` lists them) or your "
-                        "own: package.module:factory")
-    model_args: str = option("", "arguments for the network's factory, such as "
-                             "width=0.5,dropout=0.1")
+    model: str = option(
+        "lenet5",
+        "a network of the zoo (`sixfold models` lists them) or your own: package.module:factory",
+    )
+    model_args: str = option(
+        "", "arguments for the network's factory, such as width=0.5,dropout=0.1"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +69,10 @@ class OptimizerConfig:
     lr: float = option(0.01, "learning rate (peak, where a schedule varies it)")
     momentum: float = option(0.9, "momentum of sgd")
     weight_decay: float = option(0.0, "weight decay (L2, added to the gradient)")
-    schedule: str = option("constant", "learning rate over time: constant, cosine, or "
-                           "step:EVERY[:FACTOR] with EVERY in epochs")
+    schedule: str = option(
+        "constant",
+        "learning rate over time: constant, cosine, or step:EVERY[:FACTOR] with EVERY in epochs",
+    )
     warmup: float = option(0.0, "epochs of linear warm-up of the learning rate")
 
 
@@ -69,15 +81,20 @@ class TrainingConfig:
     """How long, in what batches, and with which arithmetic."""
 
     batch_size: int = option(64, "images per step, over all workers")
-    epochs: float | None = option(None, "passes over the training images (default 10 unless "
-                                  "--steps is given)")
+    epochs: float | None = option(
+        None, "passes over the training images (default 10 unless --steps is given)"
+    )
     steps: int | None = option(None, "number of steps, instead of --epochs")
     seed: int = option(0, "seed of everything random")
     precision: str = option("float32", "arithmetic", choices=("float32", "float64"))
-    batch_norm: str = option("shard", "statistics of batch-norm: each logical shard's own, or the "
-                             "whole batch's", choices=("shard", "sync"))
-    shards: int | None = option(None, "logical shards a step (a power of two; default: from the "
-                                "batch size)")
+    batch_norm: str = option(
+        "shard",
+        "statistics of batch-norm: each logical shard's own, or the whole batch's",
+        choices=("shard", "sync"),
+    )
+    shards: int | None = option(
+        None, "logical shards a step (a power of two; default: from the batch size)"
+    )
     evaluate_every: float = option(1.0, "epochs between evaluations; 0: only at the end")
 
 
@@ -86,8 +103,11 @@ class StrategyConfig:
     """What ranks do with steps."""
 
     strategy: str = option("sync", "how the work is divided (sync: the batch)")
-    exact: bool = option(True, "add gradients in a fixed order, so that the result is the same "
-                         "bit for bit for any number of workers")
+    exact: bool = option(
+        True,
+        "add gradients in a fixed order, so that the result is the same "
+        "bit for bit for any number of workers",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +116,15 @@ class EngineConfig:
 
     engine: str = option("local", "where ranks run", choices=("inline", "local", "spark"))
     workers: int | None = option(None, "number of ranks (default: one per core)")
-    master: str | None = option(None, "Spark master: local[N], local-cluster[...], spark://..., "
-                                "or none for what spark-submit set")
+    master: str | None = option(
+        None,
+        "Spark master: local[N], local-cluster[...], spark://..., "
+        "or none for what spark-submit set",
+    )
     spark_conf: tuple[str, ...] = option((), "a Spark setting, key=value; may be repeated")
-    max_restarts: int | None = option(None, "restarts after a lost rank (default 0 on local, 3 on "
-                                      "spark)")
+    max_restarts: int | None = option(
+        None, "restarts after a lost rank (default 0 on local, 3 on spark)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +134,9 @@ class RunConfig:
     out: str | None = option(None, "run directory (default runs/<name>-<hash of the settings>)")
     resume: bool = option(False, "go on from the last checkpoint in the run directory")
     overwrite: bool = option(False, "replace an older run in the run directory")
-    checkpoint_every: int | None = option(None, "steps between checkpoints (default: every epoch, "
-                                          "and every minute)")
+    checkpoint_every: int | None = option(
+        None, "steps between checkpoints (default: every epoch, and every minute)"
+    )
     keep: int = option(2, "how many checkpoints to keep, besides the best")
 
 

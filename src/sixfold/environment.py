@@ -1,23 +1,21 @@
-"""The only place where environment variables are read."""
+"""What Sixfold reads from the environment: all of it, in one place."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-PREFIX = "SIXFOLD_"
-
 
 def cache_directory() -> Path:
-    """Where prepared data sets are kept: ``SIXFOLD_CACHE``, else ``~/.cache/sixfold``."""
+    """Where prepared data is kept between runs: `SIXFOLD_CACHE`, or ``~/.cache/sixfold``."""
     chosen = os.environ.get("SIXFOLD_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "sixfold"
+    return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "sixfold"
 
 
 def settings_from_environment() -> dict[str, str]:
     """Settings given as ``SIXFOLD_<NAME>``, by name in lower case, such as ``batch_size``."""
     return {
-        name.removeprefix(PREFIX).lower(): value
+        name.removeprefix("SIXFOLD_").lower(): value
         for name, value in os.environ.items()
-        if name.startswith(PREFIX) and value and name != "SIXFOLD_CACHE"
+        if name.startswith("SIXFOLD_") and value and name != "SIXFOLD_CACHE"
     }

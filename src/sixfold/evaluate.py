@@ -96,8 +96,10 @@ def evaluate(
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         in_top5 = (best == truth[:, None]).any(1)
         rows.append(
-            np.stack([predicted.double().numpy(), confidence.double().numpy(),
-                      in_top5.double().numpy()], axis=1)
+            np.stack(
+                [predicted.double().numpy(), confidence.double().numpy(), in_top5.double().numpy()],
+                axis=1,
+            )
         )
     table = np.concatenate(rows) if rows else np.empty((0, 3))
     tables = gather(world, table)

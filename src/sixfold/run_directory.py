@@ -29,8 +29,15 @@ from typing import Any
 from sixfold.errors import RunError, UserError
 from sixfold.files import explained, write_atomically, write_json
 
-_OWN_FILES = ("config.json", "attempt", "metrics.jsonl", "result.json", "model.safetensors",
-              "report.html", "log.txt")
+_OWN_FILES = (
+    "config.json",
+    "attempt",
+    "metrics.jsonl",
+    "result.json",
+    "model.safetensors",
+    "report.html",
+    "log.txt",
+)
 _OWN_FOLDERS = ("timeline", "checkpoints", "logs")
 
 
@@ -135,7 +142,7 @@ class RankFiles:
 
     def __init__(self, claim: Claim, *, attempt: int, rank: int, host: str) -> None:
         self.path, self.attempt, self.rank = claim.path, attempt, rank
-        number, token = _read_attempt(claim.path)
+        _, token = _read_attempt(claim.path)
         if token != claim.token:
             raise UserError(
                 f"rank {rank} on {host} does not see the run directory {claim.path} that the "

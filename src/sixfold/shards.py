@@ -139,9 +139,14 @@ class TreeFold(Generic[Value]):
 
     def push(self, node: Node, value: Value) -> None:
         """Take the value of the next node to the right; siblings are added at once."""
-        while node.index % 2 == 1 and self.nodes and self.nodes[-1][0] == (
-            node.level,
-            node.index - 1,
+        while (
+            node.index % 2 == 1
+            and self.nodes
+            and self.nodes[-1][0]
+            == (
+                node.level,
+                node.index - 1,
+            )
         ):
             _, left = self.nodes.pop()
             value = self.add(left, value)

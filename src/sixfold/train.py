@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,18 +30,16 @@ from sixfold.checkpoint import (
 from sixfold.collectives import all_gather_data
 from sixfold.config import TrainConfig
 from sixfold.evaluate import evaluate
-from sixfold.run_directory import Claim, JsonLines, RankFiles
+from sixfold.run_directory import Claim, RankFiles
 from sixfold.step.batches import BatchPlan
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import make_optimizer
 from sixfold.step.schedule import budget, parse_schedule
-from sixfold.step.step import Step, StepTotals
+from sixfold.step.step import Shard, Step
 from sixfold.strategies.sync import Sync
+from sixfold.train_log import TimedIterator, TrainLog
 from sixfold.world import World
 
-FLUSH_S = 0.5
-FLUSH_STEPS = 10
-REPORT_S = 1.0
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
 """Throughput counts from the end of this step: the first ones warm up caches and allocators."""
@@ -100,7 +98,9 @@ class _Training:
             classes=len(self.data.classes),
             seed=config.training.seed,
         ).to(getattr(torch, config.training.precision))
-        self.make_batch = datasets.BatchMaker(self.data, config.training.precision)
+        self.make_batch = datasets.BatchMaker(
+            self.data, "float64" if config.training.precision == "float64" else "float32"
+        )
         augment = datasets.parse_augment(config.data.augment)
         self.plan = BatchPlan(
             data=self.data,
@@ -121,7 +121,7 @@ class _Training:
         self.strategy = Sync(world, self.step, self.optimizer, exact=config.strategy.exact)
         self.checkpoints = self.files.path / "checkpoints"
         self.progress = self._restore()
-        self.log = _Log(self.files, world, self.progress.step)
+        self.log = TrainLog(self.files, world, self.progress.step)
         self.paused_s = 0.0
         self.saved_at = time.monotonic()
         self.timed_from: tuple[float, int] | None = None
@@ -146,15 +146,15 @@ class _Training:
         shards = datasets.prefetch(self.plan.own_shards(self.world, first), depth=4)
         try:
             with shards as supply:
-                timed = _TimedIterator(supply)
+                timed = TimedIterator(supply)
                 for number in range(first, total):
-                    totals = self._advance(number, timed)
-                    self._after_step(number, totals, first)
+                    self._advance(number, timed)
+                    self._after_step(number, first)
             return self._finish(started)
         finally:
             self.log.close()
 
-    def _advance(self, number: int, supply: _TimedIterator) -> StepTotals:
+    def _advance(self, number: int, supply: TimedIterator[Shard]) -> None:
         """Make a step and log it."""
         begin, before = time.perf_counter(), dataclasses.replace(self.world.traffic)
         data_before = supply.waited_s
@@ -181,9 +181,8 @@ class _Training:
             "images_per_s": round(totals.samples / whole_s, 3),
         }
         self.log.step(number + 1, metrics_line, times)
-        return totals
 
-    def _after_step(self, number: int, totals: StepTotals, first: int) -> None:
+    def _after_step(self, number: int, first: int) -> None:
         """Evaluate and save where it is time to."""
         done, total = number + 1, self.plan.budget.total_steps
         if done - first == min(FIRST_TIMED_STEP, max(total - first - 1, 1)):
@@ -333,70 +332,3 @@ class _Training:
             "std": [float(value) for value in self.data.std],
         }
         return {"sixfold": json.dumps(card)}
-
-
-class _TimedIterator:
-    """An iterator that adds up how long its user waited for items."""
-
-    def __init__(self, items: Iterator[Any]) -> None:
-        self._next: Callable[[], Any] = items.__next__
-        self.waited_s = 0.0
-
-    def __iter__(self) -> _TimedIterator:
-        return self
-
-    def __next__(self) -> Any:
-        begin = time.perf_counter()
-        try:
-            return self._next()
-        finally:
-            self.waited_s += time.perf_counter() - begin
-
-
-class _Log:
-    """Metrics (rank 0) and time line (every rank), and word of progress to the launcher."""
-
-    def __init__(self, files: RankFiles, world: World, step: int) -> None:
-        files.fence()
-        self._world = world
-        name = f"rank-{world.rank:04d}.jsonl"
-        self._timeline = JsonLines(files.path / "timeline" / name, up_to_step=step)
-        self._metrics = (
-            JsonLines(files.path / "metrics.jsonl", up_to_step=step) if world.rank == 0 else None
-        )
-        self._waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._flushed_at = self._reported_at = float("-inf")
-
-    def step(self, step: int, line: dict[str, Any], times: dict[str, float]) -> None:
-        """Log a step; it reaches the disk at once, or with the next few."""
-        seconds = {name: round(value, 7) for name, value in times.items()}
-        self._waiting.append(({"step": step, "time": time.time(), **line}, {"step": step, **seconds}))
-        now = time.monotonic()
-        if now - self._flushed_at > FLUSH_S or len(self._waiting) >= FLUSH_STEPS:
-            self.flush()
-        if self._metrics is not None and now - self._reported_at > REPORT_S:
-            self._reported_at = now
-            self._world.report({"kind": "progress", "step": step, **line})
-
-    def evaluation(self, step: int, line: dict[str, Any]) -> None:
-        """Log an evaluation and tell the launcher."""
-        self.flush()
-        if self._metrics is not None:
-            self._metrics.append({"step": step, "time": time.time(), **line})
-            self._world.report({"kind": "evaluation", "step": step, **line})
-
-    def flush(self) -> None:
-        """Write what waits."""
-        self._flushed_at = time.monotonic()
-        if self._waiting:
-            self._timeline.append(*(times for _, times in self._waiting))
-            if self._metrics is not None:
-                self._metrics.append(*(line for line, _ in self._waiting))
-            self._waiting.clear()
-
-    def close(self) -> None:
-        """Write what waits and close."""
-        self.flush()
-        self._timeline.close()
-        if self._metrics is not None:
-            self._metrics.close()

@@ -96,7 +96,8 @@ def _parser() -> Parser:
         formatter_class=RawDescriptionHelpFormatter,
         description=(
             "Train convolutional networks in parallel, on one machine or on Apache Spark, with "
-            "the\nsame bits as serial training.\n\ncommands:\n" + lines +
-            "\n\n`sixfold COMMAND --help` lists a command's options."
+            "the\nsame bits as serial training.\n\ncommands:\n"
+            + lines
+            + "\n\n`sixfold COMMAND --help` lists a command's options."
         ),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 
-def options(parser: argparse.ArgumentParser) -> None:
+def options(_: argparse.ArgumentParser) -> None:
     """Declare no options."""
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(_: argparse.Namespace) -> int:
     """List the networks of the zoo."""
     from sixfold.models import names
 

@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
 def sections(config_class: type[Any]) -> dict[str, type[Any]]:
     """The sections of a configuration tree: field name to class."""
-    return {name: hint for name, hint in typing.get_type_hints(config_class).items()}
+    return dict(typing.get_type_hints(config_class))
 
 
 def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
@@ -100,7 +100,9 @@ def build_config(
     from_file = _read_file(file) if file is not None else {}
     environment = settings_from_environment()
     for name in from_file.keys() - sections(config_class).keys():
-        found.append(f"{file}: unknown section [{name}]; known: {', '.join(sections(config_class))}")
+        found.append(
+            f"{file}: unknown section [{name}]; known: {', '.join(sections(config_class))}"
+        )
     values: dict[str, Any] = {}
     for section, section_class in sections(config_class).items():
         table = from_file.get(section, {})

@@ -53,10 +53,12 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"steps, epochs      {result['steps']}, {result['epochs']:g}",
     ]
     if speed is not None:
-        lines.append(f"training           {speed:,.0f} images/s on {result['workers']} workers "
-                     f"({result['engine']}, {result['strategy']})")
+        lines.append(
+            f"training           {speed:,.0f} images/s on {result['workers']} workers "
+            f"({result['engine']}, {result['strategy']})"
+        )
     lines += [
-        f"wall time          {result['wall_s']:.1f} s, of which start-up {result['startup_s']:.1f} s",
+        f"wall time          {result['wall_s']:.1f} s, start-up {result['startup_s']:.1f} s of it",
         f"weights            sha256 {result['weights_sha256']}",
     ]
     if result["restarts"]:

@@ -70,4 +70,3 @@ class BatchPlan:
                 order = permutation(self.seed, epoch, self.budget.images)
             for index in owned_shards(self.count(step), world.size, world.rank):
                 yield self.shard(step, index, order)
-

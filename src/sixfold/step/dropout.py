@@ -84,7 +84,7 @@ def key_dropout(model: nn.Module, draw: Draw) -> nn.Module:
         dims = _DIMS.get(type(module))
         if dims is None:
             continue
-        keyed = KeyedDropout(float(module.p), dims, name, draw)  # type: ignore[arg-type]
+        keyed = KeyedDropout(float(module.p), dims, name, draw)
         keyed.train(module.training)
         if not name:
             return keyed

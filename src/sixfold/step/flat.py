@@ -56,6 +56,11 @@ class FlatState:
         counters = sum(counter.numel() for counter in self._counters)
         self.sections = [len(self.parameters), len(self.buffers), counters, EXTRAS]
 
+    def split(self, payload: Tensor) -> tuple[Tensor, ...]:
+        """The sections of a payload, as views: gradient, buffers, counters, extras."""
+        parts: tuple[Tensor, ...] = torch.split(payload, self.sections)
+        return parts
+
     def views(self, vector: Tensor) -> list[Tensor]:
         """Views of a (P,) vector in the shapes of the parameters."""
         return _views(vector, self._parameters, self._offsets)
@@ -86,7 +91,7 @@ class FlatState:
     def set_counters(self, values: Tensor) -> None:
         """Put back what `counters` gave."""
         if self._counters:
-            parts = values.split([counter.numel() for counter in self._counters])
+            parts = torch.split(values, [counter.numel() for counter in self._counters])
             for counter, part in zip(self._counters, parts, strict=True):
                 counter.copy_(part.view(counter.shape))
 

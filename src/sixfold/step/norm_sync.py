@@ -58,12 +58,13 @@ class SyncBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
-        output, mean, var, count = _Normalise.apply(
+        output, mean, var, count = _Normalise.apply(  # type: ignore[no-untyped-call]
             input, self.weight, self.bias, self.eps, self._lockstep
         )
         if self.track_running_stats:
             self._advance(mean, var, float(count))
-        return output  # type: ignore[no-any-return]
+        normalised: Tensor = output
+        return normalised
 
     def _advance(self, mean: Tensor, var: Tensor, count: float) -> None:
         """Move the running statistics on, with torch's unbiased variance."""
@@ -72,9 +73,7 @@ class SyncBatchNorm(_BatchNorm):
         assert self.running_var is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
-            weight = (
-                1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-            )
+            weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             unbiased = var * (count / max(count - 1, 1))
             self.running_mean.lerp_(mean, weight)
             self.running_var.lerp_(unbiased, weight)

@@ -107,14 +107,14 @@ def parse_schedule(config: OptimizerConfig) -> Schedule:
     except ValueError:
         values = [-1.0]
     expected = {"constant": (0, 0), "cosine": (0, 0), "step": (1, 2)}.get(kind)
-    if expected is None or not expected[0] <= len(values) <= expected[1] or min(
-        values, default=1.0
-    ) <= 0:
+    if (
+        expected is None
+        or not expected[0] <= len(values) <= expected[1]
+        or min(values, default=1.0) <= 0
+    ):
         raise UserError(
             f"--schedule {config.schedule!r}: expected constant, cosine, or step:EVERY[:FACTOR] "
             "with positive numbers, such as step:30:0.1 (every 30 epochs, a tenth)"
         )
-    every, factor = (values + [0.1])[:2] if values else (1.0, 1.0)
-    return Schedule(
-        kind=kind, every=every, factor=factor, peak=config.lr, warmup=config.warmup
-    )
+    every, factor = [*values, 0.1][:2] if values else (1.0, 1.0)
+    return Schedule(kind=kind, every=every, factor=factor, peak=config.lr, warmup=config.warmup)

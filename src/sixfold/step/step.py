@@ -96,7 +96,7 @@ class Step:
         logits = self.model(shard.images)
         loss = nn.functional.cross_entropy(logits, shard.labels, reduction="sum")
         samples = len(shard.labels)
-        gradient, after, moved, extras = out.split(state.sections)
+        gradient, after, moved, extras = state.split(out)
         state.gradients(loss, gradient)
         torch.mul(state.buffers, samples, out=after)
         moved.copy_((state.counters() - counters) * samples)
@@ -155,7 +155,7 @@ class Step:
             total: (payload,), the same on every rank; overwritten.
         """
         state = self.state
-        gradient, after, moved, extras = total.split(state.sections)
+        gradient, after, moved, extras = state.split(total)
         loss, correct, samples = (float(value) for value in extras)
         gradient /= samples
         state.buffers.copy_(after.div_(samples))

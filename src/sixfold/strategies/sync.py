@@ -1,5 +1,7 @@
-"""Synchronous data parallel: every rank computes some of a step's logical shards, the gradients of
-all shards are added, and every rank makes the same update.
+"""Synchronous data parallel.
+
+Every rank computes some of a step's logical shards, the gradients of all shards are added, and
+every rank makes the same update:
 
     w(t+1) = update( w(t),  1/n  sum over shards s  of  gradient of the loss of s at w(t) )
 
