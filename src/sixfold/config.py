@@ -151,3 +151,27 @@ class TrainConfig:
     strategy: StrategyConfig = StrategyConfig()
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionConfig:
+    """What is classified, with what, and where the result goes."""
+
+    run: str = option("", "run directory of `sixfold train`, or its model.safetensors")
+    data: str = option("digits", "data set, as for `sixfold train`")
+    out: str = option("", "Parquet file for the result; figures go to FILE.json beside it")
+    part: str = option("test", "which images", choices=("test", "train", "all"))
+    resize: int | None = option(
+        None, "resize images to this many pixels a side (default: what the network was trained on)"
+    )
+    on_bad: str = option(
+        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Everything that `sixfold predict` takes."""
+
+    prediction: PredictionConfig = PredictionConfig()
+    engine: EngineConfig = EngineConfig()

@@ -27,12 +27,12 @@ SMALLEST_SHARD_BATCH_NORM = 32
 class Node(NamedTuple):
     """A node of the tree over L shards: level 0 is a shard, the root has level log2 L.
 
-    Node (level, index) covers the shards from ``index << level`` up to
-    ``(index + 1) << level``, the last excluded.
+    Node (level, place) covers the shards from ``place << level`` up to
+    ``(place + 1) << level``, the last excluded.
     """
 
     level: int
-    index: int
+    place: int
 
 
 def is_power_of_two(value: int) -> bool:
@@ -102,7 +102,7 @@ def cover(run: range) -> list[Node]:
     """The fewest nodes of the tree that make up a run of shards, from left to right.
 
     >>> cover(range(3, 8))
-    [Node(level=0, index=3), Node(level=2, index=1)]
+    [Node(level=0, place=3), Node(level=2, place=1)]
     """
     nodes = []
     start, stop = run.start, run.stop
@@ -129,7 +129,7 @@ class TreeFold(Generic[Value]):
     >>> for shard, value in zip(range(4, 8), "efgh"):
     ...     fold.push(Node(0, shard), value)
     >>> fold.nodes
-    [(Node(level=2, index=1), '((ef)(gh))')]
+    [(Node(level=2, place=1), '((ef)(gh))')]
     """
 
     add: Callable[[Value, Value], Value]
@@ -140,17 +140,17 @@ class TreeFold(Generic[Value]):
     def push(self, node: Node, value: Value) -> None:
         """Take the value of the next node to the right; siblings are added at once."""
         while (
-            node.index % 2 == 1
+            node.place % 2 == 1
             and self.nodes
             and self.nodes[-1][0]
             == (
                 node.level,
-                node.index - 1,
+                node.place - 1,
             )
         ):
             _, left = self.nodes.pop()
             value = self.add(left, value)
-            node = Node(node.level + 1, node.index // 2)
+            node = Node(node.level + 1, node.place // 2)
         self.nodes.append((node, value))
 
     def root(self, count: int) -> Value:

@@ -7,7 +7,6 @@ and neither the engine nor the launcher.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from sixfold import data as datasets
 from sixfold import metrics, models
@@ -38,6 +36,7 @@ from sixfold.step.schedule import budget, parse_schedule
 from sixfold.step.step import Shard, Step
 from sixfold.strategies.sync import Sync
 from sixfold.train_log import TimedIterator, TrainLog
+from sixfold.trained import ModelCard, pack
 from sixfold.world import World
 
 CHECKPOINT_S = 60.0
@@ -261,7 +260,7 @@ class _Training:
         if not self.is_root:
             return {"rank": self.world.rank}
         tensors = model_tensors(self.step.model)
-        self.files.write_bytes("model.safetensors", save(tensors, self._model_card()))
+        self.files.write_bytes("model.safetensors", pack(self.step.model, self._card()))
         outcome |= {
             "train_images_per_s": self._throughput(),
             "training_s": round(time.monotonic() - started, 6),
@@ -320,15 +319,13 @@ class _Training:
         done = self.progress.images - images
         return round(done / spent, 3) if done and spent > 0 else None
 
-    def _model_card(self) -> dict[str, str]:
-        """Metadata of `model.safetensors`: what it takes to use the weights again."""
-        card = {
-            "model": self.config.model.model,
-            "model_args": self.config.model.model_args,
-            "precision": self.config.training.precision,
-            "shape": list(self.data.shape),
-            "classes": list(self.data.classes),
-            "mean": [float(value) for value in self.data.mean],
-            "std": [float(value) for value in self.data.std],
-        }
-        return {"sixfold": json.dumps(card)}
+    def _card(self) -> ModelCard:
+        return ModelCard(
+            model=self.config.model.model,
+            model_args=self.config.model.model_args,
+            precision=self.config.training.precision,
+            shape=self.data.shape,
+            classes=self.data.classes,
+            mean=tuple(float(value) for value in self.data.mean),
+            std=tuple(float(value) for value in self.data.std),
+        )

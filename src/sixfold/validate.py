@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
-from sixfold.config import TrainConfig
+from sixfold.config import EngineConfig, TrainConfig
 from sixfold.errors import UserError
 from sixfold.shards import LARGEST_COUNT, is_power_of_two
 
@@ -32,7 +32,8 @@ def problems(config: TrainConfig) -> list[str]:
     return [
         *_training_problems(config),
         *_optimizer_problems(config),
-        *_placement_problems(config),
+        *_run_problems(config),
+        *engine_problems(config.engine),
     ]
 
 
@@ -84,10 +85,9 @@ def _optimizer_problems(config: TrainConfig) -> list[str]:
     return found
 
 
-def _placement_problems(config: TrainConfig) -> list[str]:
-    engine, run, found = config.engine, config.run, []
-    if config.strategy.strategy not in STRATEGIES:
-        found.append(unknown("strategy", config.strategy.strategy, STRATEGIES))
+def engine_problems(engine: EngineConfig) -> list[str]:
+    """Everything that is wrong with the settings of the engine by themselves."""
+    found = []
     if engine.workers is not None and engine.workers < 1:
         found.append(f"--workers {engine.workers}: must be at least 1")
     if engine.max_restarts is not None and engine.max_restarts < 0:
@@ -100,6 +100,13 @@ def _placement_problems(config: TrainConfig) -> list[str]:
     for setting in engine.spark_conf:
         if "=" not in setting:
             found.append(f"--spark-conf {setting!r}: expected key=value")
+    return found
+
+
+def _run_problems(config: TrainConfig) -> list[str]:
+    run, found = config.run, []
+    if config.strategy.strategy not in STRATEGIES:
+        found.append(unknown("strategy", config.strategy.strategy, STRATEGIES))
     if run.checkpoint_every is not None and run.checkpoint_every < 1:
         found.append(f"--checkpoint-every {run.checkpoint_every}: must be at least 1")
     if run.keep < 1:

@@ -32,6 +32,8 @@ class Console:
         elif kind == "prepare":
             whole = event["done"] >= event["total"]
             self._passing(f"preparing images: {event['done']:,} of {event['total']:,}", now=whole)
+        elif kind == "predicted":
+            self._passing(f"classified {event['images']:,} images")
         elif kind == "evaluation":
             self.line(
                 f"step {event['step']}  epoch {event['epoch']:.2f}  {event['part']}: "

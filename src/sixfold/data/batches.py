@@ -6,7 +6,7 @@ makes the batch, in how many pieces, or on what machine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "float64"]
 
 
+class Statistics(Protocol):
+    """Mean and standard deviation of pixels, (C,) each, in units of [0, 1]; a `DataSet` has them."""
+
+    @property
+    def mean(self) -> NDArray[np.float64]: ...  # noqa: D102
+
+    @property
+    def std(self) -> NDArray[np.float64]: ...  # noqa: D102
+
+
 class BatchMaker:
     """Makes batches of a data set, normalised by the statistics of its training part.
 
@@ -28,7 +38,7 @@ class BatchMaker:
         precision: of the images.
     """
 
-    def __init__(self, dataset: DataSet, precision: Precision = "float32") -> None:
+    def __init__(self, dataset: Statistics, precision: Precision = "float32") -> None:
         # A channel that never varies is only centred: it would be divided by zero.
         std = np.where(dataset.std > 0, dataset.std, 1.0)
         dtype = np.dtype(precision)

@@ -1,0 +1,37 @@
+"""`sixfold predict`."""
+
+from __future__ import annotations
+
+import argparse
+
+from sixfold.cli.console import Console
+from sixfold.cli.options import add_options, build_config
+from sixfold.config import PredictConfig
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: every field of the configuration, the run by its place."""
+    parser.add_argument("run_word", nargs="?", metavar="RUN", help="run directory")
+    add_options(parser, PredictConfig)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict, and print the accuracy where there are labels."""
+    values = vars(arguments)
+    values["run"] = values["run"] or values["run_word"]
+    config = build_config(PredictConfig, values, None)
+    from sixfold.launch import predict
+
+    console = Console()
+    try:
+        figures = predict(config, listen=console)
+    finally:
+        console.close()
+    print(f"images             {figures['images']:,}")
+    if "accuracy" in figures:
+        print(
+            f"accuracy           {figures['accuracy']:.2%}   "
+            f"(balanced {figures['balanced_accuracy']:.2%})"
+        )
+    print(f"predictions        {figures['file']}")
+    return 0

@@ -1,0 +1,72 @@
+"""What all launchers share: engines, data, versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+from sixfold.config import DataConfig, EngineConfig
+from sixfold.engines import open_engine
+from sixfold.engines.engine import Engine
+
+Listener = Callable[[Mapping[str, Any]], None]
+"""Hears of everything that a person may want to see while the run goes on: plain data with a
+``kind``: "note", "prepare", "progress", "evaluation", "predicted"."""
+
+
+def open_engine_for(config: EngineConfig, model: str | None = None) -> Any:
+    """The engine that the settings name, to be used in a `with`.
+
+    Args:
+        config: the settings.
+        model: the network, whose source travels with the ranks if it is the user's own.
+    """
+    source = None
+    if model is not None:
+        from sixfold.models import source_file
+
+        source = source_file(model)
+    return open_engine(
+        config.engine,
+        master=config.master,
+        spark_conf=config.spark_conf,
+        ship=(source,) if source else (),
+    )
+
+
+def restarts_of(config: EngineConfig) -> int:
+    """How often a gang that lost a rank is started again: 3 times on Spark, else never."""
+    if config.max_restarts is not None:
+        return config.max_restarts
+    return 3 if config.engine == "spark" else 0
+
+
+def resolve_data(config: DataConfig, engine: Engine, workers: int, listen: Listener) -> DataConfig:
+    """Turn data into something that ranks can map, with the engine's workers where it is long.
+
+    Raises:
+        UserError: with everything that is wrong with it.
+    """
+    from sixfold import data
+
+    def pool(function: Any, items: Sequence[Any], on_done: Any = None) -> list[Any]:
+        return engine.pool(function, items, workers=workers, on_done=on_done)
+
+    def progress(done: int, total: int) -> None:
+        listen({"kind": "prepare", "done": done, "total": total})
+
+    return data.resolve(config, pool=pool, workers=workers, progress=progress)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in ("sixfold", "torch", "numpy", "pyarrow", "pyspark"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | {"cores": str(os.cpu_count())}

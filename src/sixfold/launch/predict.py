@@ -1,0 +1,108 @@
+"""The launcher of a prediction."""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from sixfold import validate
+from sixfold.config import DataConfig, PredictConfig
+from sixfold.errors import UserError
+from sixfold.files import write_json
+from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+
+
+def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+    """Classify a data set with a trained network, into a Parquet file.
+
+    Args:
+        config: the settings.
+        listen: called with progress.
+
+    Returns:
+        The figures that ``FILE.json`` holds: number of images and, where there are labels,
+        accuracy, per-class counts, confusion matrix and the worst mistakes.
+
+    Raises:
+        UserError: if the run, the data or the settings do not fit.
+        RunError: if a rank failed; no result is left behind.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    found = validate.engine_problems(config.engine)
+    if not config.prediction.run:
+        found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
+    if not config.prediction.out:
+        found.append("--out FILE: give the Parquet file for the result")
+    if found:
+        raise UserError(found)
+    out = Path(config.prediction.out).expanduser().absolute()
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"--out {out}: must be a file in a directory that exists")
+
+    from sixfold import data as datasets
+    from sixfold.predict import PredictJob, check_fit, class_map, join_parts, predict_rank
+    from sixfold.trained import read_card, weights_file
+
+    weights = weights_file(Path(config.prediction.run).expanduser().absolute())
+    card = read_card(weights)
+    with open_engine_for(config.engine, card.model) as engine:
+        workers = config.engine.workers or engine.slots()
+        asked = DataConfig(
+            data=config.prediction.data,
+            resize=config.prediction.resize or _side(card.shape),
+            on_bad=config.prediction.on_bad,
+        )
+        resolved = resolve_data(asked, engine, workers, listen)
+        opened = datasets.open_data(resolved)
+        check_fit(card, opened)
+        parts = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
+        parts.mkdir()
+        job = PredictJob(
+            weights=weights,
+            data=resolved,
+            part=config.prediction.part,
+            labels=class_map(card, opened.classes),
+            parts=parts,
+        )
+        gang = engine.gang(
+            functools.partial(predict_rank, job),
+            workers,
+            max_restarts=restarts_of(config.engine),
+            on_event=_sum_up(listen),
+        )
+        figures = join_parts(parts, out, card)
+    figures |= {
+        "run": str(weights.parent),
+        "data": config.prediction.data,
+        "part": config.prediction.part,
+        "file": str(out),
+        "bad_files": list(opened.bad),
+        "workers": workers,
+        "engine": config.engine.engine,
+        "restarts": gang.restarts,
+        "wall_s": round(time.monotonic() - started, 3),
+        "versions": versions(),
+    }
+    write_json(out.with_name(out.name + ".json"), figures)
+    return figures
+
+
+def _side(shape: tuple[int, int, int]) -> int | None:
+    """The size to bring images to: the network's, if it is square."""
+    return shape[1] if shape[1] == shape[2] else None
+
+
+def _sum_up(listen: Listener) -> Any:
+    """Turn the ranks' counts into one."""
+    counts: dict[int, int] = {}
+
+    def hear(rank: int, event: Any) -> None:
+        if event.get("kind") == "predicted":
+            counts[rank] = event["images"]
+            listen({"kind": "predicted", "images": sum(counts.values())})
+
+    return hear

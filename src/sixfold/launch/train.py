@@ -1,0 +1,201 @@
+"""The launcher of a training: checks, prepares, starts the ranks, and writes result and report."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sixfold import validate
+from sixfold.config import TrainConfig
+from sixfold.errors import UserError
+from sixfold.files import write_json
+from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.run_directory import RunDirectory, as_json, differences
+
+_PLACEMENT = ("engine", "run")
+"""Sections of the settings that do not change what is computed."""
+
+
+def train(config: TrainConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+    """Train a network and return the figures that `result.json` holds.
+
+    Args:
+        config: the settings.
+        listen: called with progress.
+
+    Raises:
+        UserError: if the settings, the data or the cluster do not fit; nothing has been run.
+        RunError: if the run failed; its directory keeps the last checkpoint.
+
+    >>> from sixfold.config import EngineConfig
+    >>> train(TrainConfig(engine=EngineConfig(workers=0)))
+    Traceback (most recent call last):
+    sixfold.errors.UserError: --workers 0: must be at least 1
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    found = validate.problems(config)
+    if found:
+        raise UserError(found)
+    config = _resolve_paths(config)
+    directory = RunDirectory(Path(str(config.run.out)))
+    finished = _older_run(config, directory)
+    if finished is not None:
+        listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
+        return finished
+    with open_engine_for(config.engine, config.model.model) as engine:
+        workers = config.engine.workers or engine.slots()
+        resolved = _prepare(config, engine, workers, listen)
+        directory.create()
+        if not config.run.resume:
+            directory.clear()
+        write_json(directory.file("config.json"), as_json(config))
+        return _run(resolved, config, directory, engine, workers, listen, started)
+
+
+def _resolve_paths(config: TrainConfig) -> TrainConfig:
+    """Make the run directory's path absolute, choosing a name if none was given."""
+    out = config.run.out
+    if out is None:
+        out = f"runs/{config.model.model.replace(':', '-')}-{_short_hash(config)}"
+    elif "://" in out and not out.startswith("file://"):
+        raise UserError(
+            f"--out {out}: the run directory must be a path that all hosts mount; copy it to "
+            "other storage when the run is done"
+        )
+    path = Path(out.removeprefix("file://")).expanduser().absolute()
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(path)))
+
+
+def _short_hash(config: TrainConfig) -> str:
+    """Eight hexadecimal digits that tell settings apart, the place of the run left out."""
+    settings = as_json(config)
+    settings.pop("run")
+    defaults = as_json(TrainConfig())
+    changed = {
+        f"{section}.{name}": value
+        for section, values in settings.items()
+        for name, value in values.items()
+        if value != defaults[section][name]
+    }
+    text = json.dumps(changed, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _older_run(config: TrainConfig, directory: RunDirectory) -> dict[str, Any] | None:
+    """The result of a finished run with the same settings; refuse to mix runs.
+
+    Raises:
+        UserError: if the directory holds another run, or none where one was to be resumed.
+    """
+    if config.run.resume and not directory.path.is_dir():
+        raise UserError(f"--resume: there is no run directory {directory.path}")
+    if not directory.holds_a_run() or config.run.overwrite:
+        return None
+    result = directory.result()
+    old, new = directory.config() or {}, _identity(config)
+    if config.run.resume:
+        old, new = _without_placement(old), _without_placement(new)
+    changed = differences({name: old.get(name, {}) for name in new}, new)
+    if changed:
+        raise UserError(
+            [
+                f"{directory.path} holds a run with other settings: choose another --out, or "
+                "replace it with --overwrite",
+                *changed,
+            ]
+        )
+    if result is None and not config.run.resume:
+        raise UserError(
+            f"{directory.path} holds a run that was not finished: go on with --resume, or replace "
+            "it with --overwrite"
+        )
+    return result
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """The settings by which two runs are told apart."""
+    settings = as_json(config)
+    settings.pop("run")
+    return settings
+
+
+def _without_placement(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in _PLACEMENT}
+
+
+def _prepare(config: TrainConfig, engine: Any, workers: int, listen: Listener) -> TrainConfig:
+    """Check data and network against each other; turn the data into something ranks can map.
+
+    Raises:
+        UserError: with everything that does not fit.
+    """
+    from sixfold import data, models
+
+    resolved = resolve_data(config.data, engine, workers, listen)
+    opened = data.open_data(resolved)
+    found = models.check(config.model, shape=opened.shape, classes=len(opened.classes))
+    if config.training.batch_size > len(opened.train):
+        found.append(
+            f"--batch-size {config.training.batch_size}: the training part of "
+            f"{config.data.data} has only {len(opened.train)} images"
+        )
+    if found:
+        raise UserError(found)
+    if opened.bad:
+        listen({"kind": "note", "text": f"{len(opened.bad)} images were skipped (see the result)"})
+    return dataclasses.replace(config, data=resolved)
+
+
+def _run(
+    resolved: TrainConfig,
+    config: TrainConfig,
+    directory: RunDirectory,
+    engine: Any,
+    workers: int,
+    listen: Listener,
+    started: float,
+) -> dict[str, Any]:
+    from sixfold.report import write_report
+    from sixfold.train import TrainJob, train_rank
+
+    before_s = time.monotonic() - started
+    gang = engine.gang(
+        functools.partial(train_rank, TrainJob(config=resolved, claim=directory.ticket())),
+        workers,
+        max_restarts=restarts_of(config.engine),
+        claim=directory.claim,
+        on_event=lambda _, event: listen(event),
+        log=directory.file("log.txt"),
+    )
+    result = {
+        **gang.results[0],
+        "wall_s": round(time.monotonic() - started, 3),
+        "startup_s": round(before_s + gang.startup_s, 3),
+        "engine_startup_s": round(gang.engine_s, 3),
+        "strategy": config.strategy.strategy,
+        "engine": config.engine.engine,
+        "workers": workers,
+        "restarts": gang.restarts,
+        "versions": versions(),
+        "report": str(directory.file("report.html")),
+    }
+    write_json(directory.file("result.json"), result)
+    write_report(directory.path, images=_test_images(resolved))
+    return result
+
+
+def _test_images(config: TrainConfig) -> Callable[[Any], Any]:
+    """Gives the report the pictures of test images by their indices."""
+    import numpy as np
+
+    from sixfold.data import open_data
+
+    opened = open_data(config.data)
+    return lambda indices: opened.test.images(np.asarray(indices, np.int64))

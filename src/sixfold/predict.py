@@ -1,0 +1,210 @@
+"""Classifying a data set with a trained network, by all ranks together, into one Parquet file.
+
+Every rank classifies a contiguous run of chunks and writes what it found to a file of its own
+beside the result; the launcher joins these files in the order of the ranks, so the result does
+not depend on their number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from sixfold import data as datasets
+from sixfold import metrics
+from sixfold.config import DataConfig
+from sixfold.errors import UserError
+from sixfold.evaluate import scored_chunks
+from sixfold.files import explained
+from sixfold.trained import ModelCard, load_network
+from sixfold.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictJob:
+    """What the launcher hands to every rank.
+
+    Attributes:
+        weights: file of the trained network.
+        data: the data set, resolved.
+        part: "test", "train" or "all".
+        labels: for each class of the data its class of the network, -1 where it has none.
+        parts: folder for the ranks' files.
+    """
+
+    weights: Path
+    data: DataConfig
+    part: str
+    labels: tuple[int, ...]
+    parts: Path
+
+
+def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """For each class of a data set its number in the network, by name; -1 if it has none.
+
+    Where no name agrees but the numbers of classes do, classes are taken by their order.
+    """
+    numbers = {name: number for number, name in enumerate(card.classes)}
+    found = tuple(numbers.get(name, -1) for name in classes)
+    if all(number < 0 for number in found) and len(classes) == len(card.classes):
+        return tuple(range(len(classes)))
+    return found
+
+
+def chosen_parts(data: datasets.DataSet, part: str) -> list[datasets.Part]:
+    """The parts of a data set that `--part` names."""
+    by_name = {"train": [data.train], "test": [data.test], "all": [data.train, data.test]}
+    return [chosen for chosen in by_name[part] if len(chosen)]
+
+
+def check_fit(card: ModelCard, data: datasets.DataSet) -> None:
+    """Refuse images that the network was not trained for.
+
+    Raises:
+        UserError: if the shapes differ.
+    """
+    if tuple(data.shape) != tuple(card.shape):
+        wanted, given = ("x".join(map(str, shape)) for shape in (card.shape, data.shape))
+        raise UserError(
+            f"the network was trained on {wanted} images (channels x rows x columns), "
+            f"the data has {given}"
+        )
+
+
+def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
+    """Classify this rank's share and write it to a file.
+
+    Returns:
+        Number of images.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        network, card = load_network(job.weights)
+        data = datasets.open_data(job.data)
+        maker = datasets.BatchMaker(
+            card.statistics(), "float64" if card.precision == "float64" else "float32"
+        )
+        images = 0
+        for number, part in enumerate(chosen_parts(data, job.part)):
+            path = job.parts / f"part-{number}-rank-{world.rank:04d}.parquet"
+            with explained(path), pq.ParquetWriter(path, schema(card)) as writer:
+                for start, stop, logits in scored_chunks(world, network, part, maker):
+                    writer.write_table(_table(job, card, part, np.arange(start, stop), logits))
+                    images += stop - start
+                    world.report({"kind": "predicted", "rank": world.rank, "images": images})
+        return {"images": images}
+    finally:
+        torch.set_num_threads(before)
+
+
+def schema(card: ModelCard) -> pa.Schema:
+    """Columns of the result: file, part, label, true_label, confidence, score_<class> ..."""
+    return pa.schema(
+        [
+            ("file", pa.string()),
+            ("label", pa.string()),
+            ("true_label", pa.string()),
+            ("confidence", pa.float32()),
+            *((f"score_{name}", pa.float32()) for name in card.classes),
+        ],
+        metadata={"classes": json.dumps(card.classes)},
+    )
+
+
+def _table(
+    job: PredictJob,
+    card: ModelCard,
+    part: datasets.Part,
+    indices: NDArray[np.int64],
+    logits: torch.Tensor,
+) -> pa.Table:
+    scores = logits.softmax(1).float().numpy()
+    predicted = scores.argmax(1)
+    truth = [_true_name(job, card, int(label)) for label in part.labels[indices]]
+    columns = [
+        pa.array(part.names(indices)),
+        pa.array([card.classes[label] for label in predicted]),
+        pa.array(truth, pa.string()),
+        pa.array(scores[np.arange(len(indices)), predicted]),
+        *(pa.array(np.ascontiguousarray(column)) for column in scores.T),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema(card))
+
+
+def _true_name(job: PredictJob, card: ModelCard, label: int) -> str | None:
+    known = job.labels[label] if 0 <= label < len(job.labels) else -1
+    return card.classes[known] if known >= 0 else None
+
+
+def join_parts(parts: Path, out: Path, card: ModelCard) -> dict[str, Any]:
+    """Join the ranks' files into one, and say how good the predictions are.
+
+    Args:
+        parts: folder with the ranks' files; removed.
+        out: the Parquet file, written under another name first.
+        card: of the network.
+
+    Returns:
+        Number of images and, where there are labels, the figures of `sixfold.metrics`.
+    """
+    temporary = out.with_name(f".{out.name}.tmp")
+    rows: list[NDArray[Any]] = []
+    files: list[str] = []
+    try:
+        with explained(out), pq.ParquetWriter(temporary, schema(card)) as writer:
+            for table in _tables(parts):
+                writer.write_table(table)
+                rows.append(_outcome(table, card))
+                files += table.column("file").to_pylist()
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+        for path in parts.glob("part-*.parquet"):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            parts.rmdir()
+    whole = np.concatenate(rows) if rows else np.empty((0, 4))
+    figures: dict[str, Any] = {"images": len(whole), "classes": list(card.classes)}
+    labelled = np.flatnonzero(whole[:, 0] >= 0)
+    if len(labelled):
+        known = whole[labelled]
+        figures["labelled_images"] = len(labelled)
+        figures |= metrics.summarize(
+            known[:, 0].astype(np.int64),
+            known[:, 1].astype(np.int64),
+            known[:, 2],
+            known[:, 3].astype(bool),
+            classes=card.classes,
+            names=lambda indices: [files[labelled[index]] for index in indices],
+            part="",
+        )
+    return figures
+
+
+def _tables(parts: Path) -> Iterator[pa.Table]:
+    for path in sorted(parts.glob("part-*.parquet")):
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group)
+
+
+def _outcome(table: pa.Table, card: ModelCard) -> NDArray[Any]:
+    """Per image: true class (-1 if unknown), predicted class, confidence, hit among five best."""
+    numbers = {name: number for number, name in enumerate(card.classes)}
+    truth = np.array([numbers.get(name, -1) for name in table.column("true_label").to_pylist()])
+    predicted = np.array([numbers[name] for name in table.column("label").to_pylist()])
+    scores = np.stack([table.column(f"score_{name}").to_numpy() for name in card.classes], axis=1)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    confidence = table.column("confidence").to_numpy()
+    return np.stack([truth, predicted, confidence, (best == truth[:, None]).any(1)], axis=1)
