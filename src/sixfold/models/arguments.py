@@ -9,23 +9,21 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from sixfold.errors import UserError
-
 Literal = bool | int | float | str | None
 
 
-def parse_arguments(text: str) -> dict[str, Literal]:
+def parse_arguments(text: str) -> tuple[dict[str, Literal], list[str]]:
     """`width=0.5,dropout=0.1` as keyword arguments.
 
     Args:
         text: name=value pairs with commas between. Values are read as true, false, none, an
             integer or a number where they look like one, else as text.
 
-    Raises:
-        UserError: with every pair that cannot be read.
+    Returns:
+        The arguments that can be read, and a line for each pair that cannot.
 
     >>> parse_arguments("width=0.5, depth=32, batch_norm=true, stem=small")
-    {'width': 0.5, 'depth': 32, 'batch_norm': True, 'stem': 'small'}
+    ({'width': 0.5, 'depth': 32, 'batch_norm': True, 'stem': 'small'}, [])
     """
     arguments: dict[str, Literal] = {}
     problems = []
@@ -40,9 +38,7 @@ def parse_arguments(text: str) -> dict[str, Literal]:
             problems.append(f"--model-args: {name} is given twice")
         else:
             arguments[name] = _literal(value)
-    if problems:
-        raise UserError(problems)
-    return arguments
+    return arguments, problems
 
 
 def _literal(text: str) -> Literal:

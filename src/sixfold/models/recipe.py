@@ -86,12 +86,7 @@ def recipe(config: ModelConfig, *, shape: Shape, classes: int) -> Recipe:
     Raises:
         UserError: with every problem found.
     """
-    problems: list[str] = []
-    given: dict[str, Any] = {}
-    try:
-        given.update(parse_arguments(config.model_args))
-    except UserError as error:
-        problems += error.problems
+    given, problems = parse_arguments(config.model_args)
     try:
         factory = _factory(config.model)
     except UserError as error:
@@ -117,7 +112,7 @@ def _factory(model: str) -> Callable[..., Any]:
         return ZOO[model].factory
     if ":" in model:
         return find(model)
-    close = get_close_matches(model.lower(), ZOO, n=3)
+    close = get_close_matches(model.lower(), ZOO, n=2)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise UserError(
         f"unknown model {model!r}: {hint}The zoo has {', '.join(ZOO)}; your own is written "
