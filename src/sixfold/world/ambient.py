@@ -63,16 +63,21 @@ def own_randomness(seed: int) -> Iterator[None]:
         restore_randomness(before)
 
 
+def use_one_thread() -> None:
+    """From now on torch computes with one thread in operations of the calling thread."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes with one thread in the calling thread's operations; then as before."""
+    """`use_one_thread`, and as before afterwards."""
     torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = None if torch is None else torch.get_num_threads()
+    use_one_thread()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch is not None:
+            torch.set_num_threads(before)

@@ -1,0 +1,178 @@
+"""Independent items over forked processes: whoever is free takes the next.
+
+Each worker has a socket pair to the launcher, over which items and results are pickled: both ends
+are ours. A worker that dies loses only the item it had; that item goes to a fresh worker. A result
+counts when it has arrived whole, and then the item is never handed out again.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import os
+import selectors
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import cloudpickle
+
+from sixfold.engines import frames
+from sixfold.engines.forks import END_S, Child, ForkServer
+from sixfold.engines.rank_log import PipeReader, RankLog
+from sixfold.world.ambient import own_randomness, use_one_thread
+from sixfold.world.faults import Fault, describe
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass
+class _Worker:
+    """A process that works on one item at a time; `index` is that item's, if it has one."""
+
+    number: int
+    child: Child
+    channel: socket.socket
+    index: int | None = None
+
+
+class LocalPool(Generic[Item, Result]):
+    """One map over items; use it once, and close it."""
+
+    def __init__(
+        self,
+        server: Callable[[], ForkServer],
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        retries: int,
+        pipes: PipeReader,
+        log: RankLog,
+    ) -> None:
+        """Prepare a map.
+
+        Args:
+            server: returns a server that can fork, a new one if the last has died.
+            function: picklable.
+            items: picklable.
+            retries: how often an item is tried again after its worker has died.
+            pipes: where workers print.
+            log: what they have printed.
+        """
+        self._server = server
+        self._body = cloudpickle.dumps(function)
+        self._items = items
+        self._retries = retries
+        self._pipes = pipes
+        self._log = log
+        self._queue = collections.deque(range(len(items)))
+        self._deaths = [0] * len(items)
+        self._results: dict[int, Result] = {}
+        self._workers: dict[int, _Worker] = {}
+        self._selector = selectors.DefaultSelector()
+        self._host = socket.gethostname()
+
+    def run(self, workers: int, on_done: Callable[[int, Result], None] | None) -> list[Result]:
+        """Work through all items.
+
+        Raises:
+            SixfoldError: for the first item that failed.
+        """
+        for number in range(min(workers, len(self._items))):
+            self._hand_out(self._start(number))
+        while len(self._results) < len(self._items):
+            for key, _ in self._selector.select():
+                worker: _Worker = key.data
+                received = frames.receive(worker.channel)
+                if received is None:
+                    self._replace(worker)
+                    continue
+                index, worker.index = worker.index, None
+                assert index is not None, "a worker answered that had no item"
+                answer = received[0]
+                if isinstance(answer, Fault):
+                    raise answer.exception()
+                self._results[index] = cloudpickle.loads(answer)
+                self._hand_out(worker)
+                if on_done is not None:
+                    on_done(index, self._results[index])
+        return [self._results[index] for index in range(len(self._items))]
+
+    def close(self) -> None:
+        """End all workers and wait until they are gone."""
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.child.kill()
+        for worker in workers:
+            worker.child.wait(END_S)
+            self._forget(worker)
+        self._selector.close()
+
+    def _start(self, number: int) -> _Worker:
+        ours, theirs = socket.socketpair()
+        output = self._pipes.pipe(number)
+        task = functools.partial(_work, self._body, number, self._host)
+        try:
+            child = self._server().fork(task, [output, theirs.fileno()], lambda _: None)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(output)
+        worker = _Worker(number, child, ours)
+        self._workers[number] = worker
+        self._selector.register(ours, selectors.EVENT_READ, worker)
+        return worker
+
+    def _hand_out(self, worker: _Worker) -> None:
+        """Give a free worker its next item, if there is one."""
+        if self._queue:
+            worker.index = self._queue.popleft()
+            item = cloudpickle.dumps(self._items[worker.index])
+            with contextlib.suppress(OSError):  # it is dead: its closed channel will tell
+                frames.send(worker.channel, item)
+
+    def _replace(self, worker: _Worker) -> None:
+        """A worker has died: give its item to a fresh one, unless that happened too often."""
+        worker.child.kill()  # it may have closed its channel only
+        worker.child.wait(END_S)
+        index = worker.index
+        self._forget(worker)
+        if index is not None:
+            self._deaths[index] += 1
+            if self._deaths[index] > self._retries:
+                self._pipes.drain(worker.number, 1.0)
+                raise Fault(
+                    kind="lost",
+                    rank=worker.number,
+                    host=self._host,
+                    cause=f"{worker.child.cause} while it worked on item {index}",
+                    log_tail=self._log.tail(worker.number),
+                ).exception(self._retries)
+            self._queue.appendleft(index)
+        if self._queue:
+            self._hand_out(self._start(worker.number))
+
+    def _forget(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.channel)
+        worker.channel.close()
+        del self._workers[worker.number]
+
+
+def _work(body: bytes, number: int, host: str, descriptors: list[int]) -> None:
+    """The life of a worker's process: take an item, answer with a pickled result or a fault."""
+    use_one_thread()
+    with socket.socket(fileno=descriptors[0]) as channel:
+        function: Callable[[Any], Any] | None = None
+        while (received := frames.receive(channel)) is not None:
+            try:
+                with own_randomness(0):
+                    if function is None:
+                        function = cloudpickle.loads(body)
+                    answer: Any = cloudpickle.dumps(function(cloudpickle.loads(received[0])))
+            except BaseException as error:
+                answer = describe(error, rank=number, host=host)
+            frames.send(channel, answer)

@@ -1,0 +1,199 @@
+"""Functions that take turns: exactly one runs at a time, and it gives way only when it says so.
+
+Each function has a thread, and one baton goes round. Whoever holds it runs until it calls
+`Turns.wait_until` with a condition that does not hold yet, or ends; the next function in order
+whose condition holds goes on. So shared data needs no locks, the order of events is the same in
+every run, and a deadlock is seen the moment it happens: nobody's condition holds.
+
+The inline engine runs ranks this way. A training step runs the logical shards of one rank this way
+through synchronised batch-norm: every shard waits at a norm until all have come there.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class DeadlockError(RuntimeError):
+    """Every function that has not ended waits for something that nobody is left to bring about.
+
+    Attributes:
+        waits: number of the function -> what it waits for.
+    """
+
+    def __init__(self, waits: Mapping[int, str]) -> None:
+        self.waits = dict(waits)
+        super().__init__("deadlock: " + "; ".join(self.waits.values()))
+
+
+class _AbandonedError(BaseException):
+    """Unwinds a function because another one has failed. No `except Exception` stops it."""
+
+
+class Turns(Generic[Value]):
+    """One round of functions that take turns; use it once.
+
+    The first function runs in the calling thread (a debugger and Ctrl-C work there), the others
+    in threads of their own. Settings that torch keeps per thread (`no_grad`, autocast, the number
+    of threads) do not pass from the caller to them: set these inside the functions. Context
+    variables do pass.
+
+    Attributes:
+        current: number of the function that is running.
+
+    >>> turns, heard = Turns(), []
+    >>> def sing(name):
+    ...     for verse in (1, 2):
+    ...         heard.append(f"{name}{verse}")
+    ...         turns.wait_until(lambda: len(heard) >= 2 * verse)
+    ...     return name.upper()
+    >>> turns.run([lambda: sing("a"), lambda: sing("b")]), heard
+    (['A', 'B'], ['a1', 'b1', 'b2', 'a2'])
+    """
+
+    def __init__(self, *, on_switch: Callable[[int, int], None] | None = None) -> None:
+        """Prepare a round.
+
+        Args:
+            on_switch: called with (from, to) when the baton passes, before `to` goes on; the
+                place to exchange state that belongs to the whole process. `from` may have ended.
+        """
+        self.current = 0
+        self._on_switch = on_switch
+        self._batons: list[threading.Lock] = []
+        self._conditions: list[Callable[[], bool] | None] = []
+        self._reasons: list[Callable[[], str]] = []
+        self._ended: list[bool] = []
+        self._values: list[Any] = []
+        self._failure: tuple[int, BaseException] | None = None
+
+    @property
+    def failed(self) -> int | None:
+        """Number of the first function that raised; None while none has."""
+        return None if self._failure is None else self._failure[0]
+
+    def run(self, functions: Sequence[Callable[[], Value]]) -> list[Value]:
+        """Run all functions to their ends.
+
+        Returns:
+            What they return, in their order.
+
+        Raises:
+            DeadlockError: if none can go on.
+            BaseException: what the first function to fail raised. The others are abandoned: their
+                `wait_until` raises, so that their ``finally`` clauses run, one at a time.
+        """
+        count = len(functions)
+        self._batons = [threading.Lock() for _ in range(count)]
+        self._conditions = [None] * count
+        self._reasons = [str] * count
+        self._ended = [False] * count
+        self._values = [None] * count
+        for baton in self._batons:
+            baton.acquire()
+        threads = [
+            threading.Thread(
+                target=contextvars.copy_context().run,
+                args=(self._play, number, functions[number]),
+                daemon=True,
+                name=f"turn-{number}",
+            )
+            for number in range(1, count)
+        ]
+        for thread in threads:
+            thread.start()
+        if functions:
+            self._batons[0].release()
+            self._play(0, functions[0])
+        for thread in threads:
+            thread.join()
+        if self._failure is not None:
+            raise self._failure[1]
+        return self._values
+
+    def wait_until(
+        self, condition: Callable[[], bool], reason: Callable[[], str] | str = "unknown"
+    ) -> None:
+        """Go on when `condition()` holds; let the others run until then.
+
+        Args:
+            condition: cheap and without side effects; called in any of the threads, while the
+                function itself stands still.
+            reason: what is waited for, in words, in case of a deadlock.
+        """
+        me = self.current
+        self._check()
+        if condition():
+            return
+        self._conditions[me] = condition
+        self._reasons[me] = reason if callable(reason) else lambda: reason
+        self._pass_on(me)
+        self._await_baton(me)
+        self._conditions[me] = None
+        self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise _AbandonedError
+
+    def _play(self, me: int, function: Callable[[], Value]) -> None:
+        """The life of one function's thread."""
+        self._await_baton(me)
+        try:
+            self._check()
+            self._values[me] = function()
+        except _AbandonedError:
+            pass
+        except BaseException as error:
+            self._fail(me, error)
+        self._ended[me] = True
+        self._pass_on(me)
+
+    def _fail(self, me: int, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = (me, error)
+
+    def _await_baton(self, me: int) -> None:
+        while True:
+            try:
+                self._batons[me].acquire()
+                return
+            except BaseException as error:  # Ctrl-C, in the calling thread, in another's turn
+                if self._failure is not None:  # the second time: leave the others behind
+                    self._ended[me] = True
+                    raise
+                self._fail(me, error)  # all end at their next switch, this one in its turn too
+
+    def _pass_on(self, me: int) -> None:
+        """Give the baton to the next function that can go on."""
+        successor = self._successor(me)
+        if successor is None and not all(self._ended):
+            waits = {
+                number: self._reasons[number]()
+                for number, ended in enumerate(self._ended)
+                if not ended
+            }
+            self._fail(min(waits), DeadlockError(waits))
+            successor = self._successor(me)  # all go on now, and find out
+        if successor is None:
+            return
+        if successor != me and self._on_switch is not None:
+            self._on_switch(me, successor)
+        self.current = successor
+        self._batons[successor].release()
+
+    def _successor(self, me: int) -> int | None:
+        """The next function, in cyclic order, that has not ended and whose condition holds."""
+        count = len(self._ended)
+        for number in [*range(me + 1, count), *range(me + 1)]:
+            condition = self._conditions[number]
+            if not self._ended[number] and (
+                condition is None or self._failure is not None or condition()
+            ):
+                return number
+        return None
