@@ -27,8 +27,13 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
         return file
 
     yield write_code
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        paths = [file] if file else list(getattr(sys.modules[name], "__path__", []))
-        if any(Path(path).is_relative_to(tmp_path) for path in paths):
-            del sys.modules[name]
+    mine = [name for name in set(sys.modules) - before if _lies_in(name, tmp_path)]
+    for name in mine:
+        del sys.modules[name]
+
+
+def _lies_in(name: str, directory: Path) -> bool:
+    """Whether an imported module, or a package without __init__.py, is from a directory."""
+    file = getattr(sys.modules[name], "__file__", None)
+    paths = [file] if file else list(getattr(sys.modules[name], "__path__", []))
+    return any(Path(path).is_relative_to(directory) for path in paths)

@@ -72,7 +72,7 @@ def test_every_network_has_a_line_of_help(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "side"), SMALLEST.items())
 def test_every_size_from_the_smallest_on_is_taken(name: str, side: int) -> None:
-    for larger in (*range(side, side + 4), 64, 97):
+    for larger in (side, side + 1, 97):
         square = (2, max(side, larger), max(side, larger))
         assert check(ModelConfig(model=name), shape=square, classes=4) == []
 

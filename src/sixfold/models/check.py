@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from math import prod
 from typing import Any
 
@@ -106,10 +107,15 @@ def _output_remedy(given: tuple[int, ...], batch: int, classes: int, network: nn
 
 def _smallest(config: ModelConfig, shape: Shape, classes: int) -> str:
     """The least images that a network of the zoo takes, and the remedy."""
-    for side in range(1, _LARGEST_SIDE + 1):
+
+    def fits(side: int) -> bool:
         square = (shape[0], side, side)
         chosen = recipe(config, shape=square, classes=classes)
-        if not _try(chosen, square, classes, device="meta"):
-            usual = max(side, ZOO[config.model].side)
-            return f"; images of at least {side}x{side} are needed: use --resize {usual}"
-    return ""
+        return not _try(chosen, square, classes, device="meta")
+
+    # A network of the zoo that takes some size takes every larger one (a test holds this).
+    side = 1 + bisect_left(range(1, _LARGEST_SIDE + 1), True, key=fits)
+    if side > _LARGEST_SIDE:
+        return ""
+    usual = max(side, ZOO[config.model].side)
+    return f"; images of at least {side}x{side} are needed: use --resize {usual}"
