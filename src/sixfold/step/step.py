@@ -79,6 +79,10 @@ class Step:
         self._spare: list[Tensor] = []
         self._folded: list[Tensor] = []
 
+    def new_payload(self) -> Tensor:
+        """A vector for a payload; zeros, since the padding between parameters is never written."""
+        return torch.zeros(sum(self.state.sections), dtype=self.state.dtype)
+
     def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
         """Write one shard's contribution to the sum of the step.
 
@@ -87,7 +91,7 @@ class Step:
         Args:
             step: number of the step, from 0.
             shard: its samples.
-            out: (payload,), overwritten; see `sixfold.step.flat`.
+            out: from `new_payload`, overwritten; see `sixfold.step.flat` for its parts.
         """
         state = self.state
         buffers, counters = state.buffers.clone(), state.counters()
@@ -182,7 +186,7 @@ class Step:
     def _take(self) -> Tensor:
         if self._spare:
             return self._spare.pop()
-        return torch.empty(sum(self.state.sections), dtype=self.state.dtype)
+        return self.new_payload()
 
     def _add(self, left: Tensor, right: Tensor) -> Tensor:
         left += right

@@ -25,8 +25,6 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
-import torch
-
 from sixfold.collectives import rank_all_reduce, tree_all_reduce
 from sixfold.errors import NonFiniteLossError
 from sixfold.shards import Node, owned_shards
@@ -52,7 +50,7 @@ class Sync:
         self.world, self.step, self.optimizer = world, step, optimizer
         self._reduce = tree_all_reduce if exact else rank_all_reduce
         self.update_s = 0.0
-        self._total = torch.empty(sum(step.state.sections), dtype=step.state.dtype)
+        self._total = step.new_payload()
 
     def advance(self, number: int, count: int, shards: Iterator[Shard], lr: float) -> StepTotals:
         """Make one step.
