@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -17,24 +19,29 @@ Listener = Callable[[Mapping[str, Any]], None]
 ``kind``: "note", "prepare", "progress", "evaluation", "predicted"."""
 
 
-def open_engine_for(config: EngineConfig, model: str | None = None) -> Any:
-    """The engine that the settings name, to be used in a `with`.
+@contextmanager
+def open_engine_for(config: EngineConfig, model: str | None = None) -> Iterator[Engine]:
+    """The engine that the settings name, closed at the end.
 
     Args:
         config: the settings.
-        model: the network, whose source travels with the ranks if it is the user's own.
+        model: the network, whose source travels to a cluster if it is the user's own.
     """
-    source = None
-    if model is not None:
+    ship: tuple[str, ...] = ()
+    if config.engine == "spark" and model is not None:
         from sixfold.models import source_file
 
         source = source_file(model)
-    return open_engine(
+        ship = (str(source),) if source else ()
+    engine = open_engine(
         config.engine,
         master=config.master,
         spark_conf=config.spark_conf,
-        ship=(source,) if source else (),
+        ship=ship,
+        preload=("sixfold.train", "sixfold.predict"),
     )
+    with contextlib.closing(engine):
+        yield engine
 
 
 def restarts_of(config: EngineConfig) -> int:

@@ -1,0 +1,72 @@
+"""What tests of all rooms share: small trainings, and the data that may lie beside the checkout."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sixfold.config import (
+    DataConfig,
+    EngineConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+    TrainingConfig,
+)
+
+SECTIONS = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "optimizer": OptimizerConfig,
+    "training": TrainingConfig,
+    "engine": EngineConfig,
+    "run": RunConfig,
+}
+
+SMALL: dict[str, Any] = {
+    "data": "synthetic:200x3x8x8",
+    "model": "slide",
+    "lr": 0.01,
+    "batch_size": 40,
+    "steps": 6,
+    "evaluate_every": 0.0,
+    "engine": "inline",
+    "workers": 1,
+}
+
+
+def small_config(**changes: Any) -> TrainConfig:
+    """Settings of a training that takes a fraction of a second, with changes by field name."""
+    values = SMALL | changes
+    sections: dict[str, Any] = {}
+    for name, section in SECTIONS.items():
+        fields = section.__dataclass_fields__
+        sections[name] = section(**{key: values.pop(key) for key in list(values) if key in fields})
+    assert not values, f"no such settings: {sorted(values)}"
+    return TrainConfig(**sections)
+
+
+@pytest.fixture
+def configure() -> Callable[..., TrainConfig]:
+    """Makes settings of a small training."""
+    return small_config
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside the checkout; skips where there is none."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the real data sets in ../shared/data")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of its own for the whole test run."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIXFOLD_CACHE", str(folder))
+        yield folder

@@ -1,0 +1,238 @@
+"""A whole training from the launcher's side: results, resuming, and refusals."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sixfold.config import TrainConfig
+from sixfold.errors import NonFiniteLossError, UserError
+from sixfold.launch import train
+
+Configure = Callable[..., TrainConfig]
+
+
+def lines_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_in_its_directory(configure: Configure, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = train(configure(out=str(out), workers=2, validation=0.2, evaluate_every=1.0, steps=9))
+    names = {path.name for path in out.iterdir()}
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+        "model.safetensors",
+        "checkpoints",
+        "report.html",
+        "log.txt",
+        "timeline",
+    } <= names
+    assert json.loads((out / "result.json").read_text()) == result
+    steps = [line for line in lines_of(out) if "loss" in line]
+    assert [line["step"] for line in steps] == list(range(1, 10))
+    assert all({"time", "epoch", "lr", "accuracy", "images"} <= line.keys() for line in steps)
+    parts = [line["part"] for line in lines_of(out) if "part" in line]
+    assert parts == ["validation", "validation", "validation", "test"]
+    timeline = sorted((out / "timeline").iterdir())
+    assert [path.name for path in timeline] == ["rank-0000.jsonl", "rank-0001.jsonl"]
+    for path in timeline:
+        assert len(path.read_text().splitlines()) == 9
+    assert result["steps"] == 9
+    assert result["workers"] == 2
+    assert result["restarts"] == 0
+    assert {"torch", "python", "sixfold"} <= result["versions"].keys()
+    assert result["report"] == str(out / "report.html")
+
+
+def test_the_hash_is_that_of_the_saved_weights(configure: Configure, tmp_path: Path) -> None:
+    from sixfold.checkpoint import weights_sha256
+
+    result = train(configure(out=str(tmp_path / "run"), model="resnet20", steps=2))
+    tensors = load_file(tmp_path / "run" / "model.safetensors")
+    assert weights_sha256(tensors) == result["weights_sha256"]
+    assert tensors["bn1.num_batches_tracked"].dtype == torch.int64 if "bn1" in tensors else True
+
+
+def test_throughput_agrees_with_the_logged_times(configure: Configure, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = train(configure(out=str(out), steps=40, evaluate_every=1.0))
+    steps = {line["step"]: line["time"] for line in lines_of(out) if "loss" in line}
+    paused = sum(line.get("eval_s", 0) for line in lines_of(out) if 3 < line["step"] < 40)
+    expected = 37 * 40 / (steps[40] - steps[3] - paused)
+    assert result["train_images_per_s"] == pytest.approx(expected, rel=0.1)
+
+
+def test_the_same_run_again_is_not_run_again(configure: Configure, tmp_path: Path) -> None:
+    config = configure(out=str(tmp_path / "run"))
+    first = train(config)
+    stamp = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    heard: list[Any] = []
+    assert train(config, listen=heard.append) == first
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert any("finished" in event.get("text", "") for event in heard)
+
+
+def test_other_settings_in_the_same_directory_are_refused(
+    configure: Configure, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    train(configure(out=out))
+    with pytest.raises(UserError) as caught:
+        train(configure(out=out, lr=0.02, batch_size=20))
+    text = str(caught.value)
+    assert "--overwrite" in text
+    assert "--lr: 0.01 -> 0.02" in text
+    assert "--batch-size: 40 -> 20" in text
+    other = train(configure(out=out, lr=0.02, overwrite=True))
+    assert other["steps"] == 6
+
+
+def test_an_unfinished_run_wants_resume_or_overwrite(configure: Configure, tmp_path: Path) -> None:
+    config = configure(out=str(tmp_path / "run"))
+    first = train(config)
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(UserError, match="was not finished"):
+        train(config)
+    again = train(configure(out=str(tmp_path / "run"), resume=True))
+    assert again["weights_sha256"] == first["weights_sha256"]
+
+
+def test_resume_without_a_directory_is_refused(configure: Configure, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no run directory"):
+        train(configure(out=str(tmp_path / "none"), resume=True))
+
+
+def test_resume_in_an_empty_directory_starts_at_step_0(
+    configure: Configure, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    result = train(configure(out=str(tmp_path / "run"), resume=True))
+    assert result["steps"] == 6
+
+
+CASES: list[dict[str, Any]] = [
+    {"momentum": 0.9, "augment": "crop:1,flip"},
+    {"optimizer": "adam", "schedule": "cosine", "warmup": 1.0, "weight_decay": 0.01},
+    {"model": "resnet20", "batch_norm": "sync", "workers": 2, "batch_size": 64},
+]
+
+
+@pytest.mark.parametrize("changes", CASES)
+@pytest.mark.parametrize("stop_after", [1, 4, 7])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    configure: Configure, tmp_path: Path, changes: dict[str, Any], stop_after: int
+) -> None:
+    """Stopped in the middle of an epoch by a launcher that asks rank 0 to stop."""
+    settings = {"steps": 9, "validation": 0.1, "checkpoint_every": 3, **changes}
+    whole = train(configure(out=str(tmp_path / "whole"), **settings))
+    out = tmp_path / "run"
+    config = configure(out=str(out), **settings)
+
+    def interrupt(event: Any) -> None:
+        if event["kind"] == "progress" and event["step"] >= stop_after:
+            raise KeyboardInterrupt
+
+    from sixfold import train_log
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_log, "REPORT_S", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, listen=interrupt)
+    assert not (out / "result.json").exists()
+    resumed = train(configure(out=str(out), resume=True, **settings))
+    assert resumed["weights_sha256"] == whole["weights_sha256"]
+    assert resumed["test_loss"] == whole["test_loss"]
+    before = [line["loss"] for line in lines_of(tmp_path / "whole") if "loss" in line]
+    after = [line["loss"] for line in lines_of(out) if "loss" in line]
+    assert after == before
+
+
+def test_only_the_last_checkpoints_and_the_best_are_kept(
+    configure: Configure, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    settings = {"validation": 0.2, "evaluate_every": 1.0, "checkpoint_every": 2, "keep": 2}
+    result = train(configure(out=str(out), steps=24, lr=0.05, **settings))
+    kept = {int(path.stem.removeprefix("step-")) for path in (out / "checkpoints").iterdir()}
+    assert {22, 24} <= kept
+    assert result["best_step"] in kept
+    assert len(kept) <= 3
+
+
+def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(
+    configure: Configure, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(NonFiniteLossError, match=r"the loss of step \d+ is (inf|nan)"):
+        train(configure(out=str(out), lr=1e18, steps=50, checkpoint_every=1))
+    kept = sorted((out / "checkpoints").iterdir())
+    assert kept
+    weights = load_file(kept[-1])
+    assert all(torch.isfinite(t).all() for n, t in weights.items() if n.startswith("model."))
+
+
+def test_every_problem_is_told_at_once(configure: Configure, tmp_path: Path) -> None:
+    config = configure(
+        out=str(tmp_path / "run"),
+        batch_size=0,
+        lr=-1.0,
+        shards=3,
+        schedule="never",
+        workers=0,
+        validation=0.9,
+        master="local[2]",
+    )
+    with pytest.raises(UserError) as caught:
+        train(config)
+    assert len(caught.value.problems) == 7
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_written(
+    configure: Configure, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="lenet5 cannot take 3x8x8 images"):
+        train(configure(out=str(tmp_path / "run"), model="lenet5"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_test_set_selects_nothing(configure: Configure, tmp_path: Path) -> None:
+    """With the test labels shuffled, everything but the test figures stays as it was."""
+    from sixfold import data
+
+    settings = {"validation": 0.2, "evaluate_every": 1.0, "steps": 12}
+    honest = train(configure(out=str(tmp_path / "a"), **settings))
+    original = data.open_data
+
+    def shuffled(config: Any) -> Any:
+        opened = original(config)
+        opened.test.labels = opened.test.labels[::-1].copy()
+        return opened
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "open_data", shuffled)
+        other = train(configure(out=str(tmp_path / "b"), **settings))
+    assert other["test_accuracy"] != honest["test_accuracy"]
+    for name in ("weights_sha256", "best_step", "validation_accuracy"):
+        assert other[name] == honest[name]
+
+
+def test_a_rank_that_sees_another_directory_is_refused(
+    configure: Configure, tmp_path: Path
+) -> None:
+    from sixfold.run_directory import RankFiles, RunDirectory
+
+    directory = RunDirectory(tmp_path / "run")
+    directory.create()
+    number = directory.claim()
+    other = dataclasses.replace(directory.ticket(), token="another")
+    with pytest.raises(UserError, match="--out must lie on storage that all hosts share"):
+        RankFiles(other, attempt=number, rank=1, host="there")
