@@ -11,7 +11,7 @@ from sixfold.data.batches import BatchMaker, make_batch
 from sixfold.data.dataset import DataSet, Part, Sums
 from sixfold.data.order import permutation
 from sixfold.data.prefetch import prefetch
-from sixfold.data.resolve import open_data, resolve
+from sixfold.data.resolve import open_data, problems, resolve
 
 __all__ = [
     "Augment",
@@ -24,5 +24,6 @@ __all__ = [
     "parse_augment",
     "permutation",
     "prefetch",
+    "problems",
     "resolve",
 ]

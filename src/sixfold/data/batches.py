@@ -21,7 +21,7 @@ Precision = Literal["float32", "float64"]
 
 
 class Statistics(Protocol):
-    """Mean and standard deviation of pixels, (C,) each, in units of [0, 1]; a `DataSet` has them."""
+    """Mean and standard deviation of pixels, (C,) each, of [0, 1]; a `DataSet` has them."""
 
     @property
     def mean(self) -> NDArray[np.float64]: ...  # noqa: D102

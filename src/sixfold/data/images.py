@@ -1,13 +1,216 @@
-"""Pictures to pixels: decoding and resizing."""
+"""Pictures to pixels: decoding, conversion and resizing of one image.
+
+Converted as one would expect: palettes to RGB, CMYK and other colour spaces to RGB, 1-bit and
+16-bit grey to 8 bits (scaled, not clipped); transparent pixels are laid over white, as a page
+would show them; a camera's orientation tag is obeyed; of an animation the first picture counts.
+What cannot be decoded is a `BadImageError`, whatever a hostile file makes the decoder raise.
+"""
 
 from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def resize_array(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Bilinear, antialiased resize of one image, as everywhere in Sixfold.
+Pixels = NDArray[np.uint8]
+"""One image, (C, H, W)."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom edge of a part of a picture, in pixels."""
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "MPO", "AVIF")
+"""What is tried. Pillow knows more, but some run other programs (EPS), and some have no signature
+by which to tell them from garbage (TGA)."""
+
+ORIENTATION_TAG = 0x0112
+
+
+class BadImageError(Exception):
+    """An image that cannot be used, with the reason; `name` if it is not the record's own."""
+
+    def __init__(self, reason: str, name: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.name = name
+
+
+@contextmanager
+def quiet_decoder() -> Iterator[None]:
+    """Within it, Pillow's warnings are not shown, and pictures too large for it are errors."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def open_picture(data: bytes) -> Image:
+    """Read the header of an encoded picture.
+
+    Raises:
+        BadImageError: if it is not a picture, or has too many pixels to be a sane one.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise BadImageError("zero bytes")
+    try:
+        return Image.open(io.BytesIO(data), formats=_formats())
+    except UnidentifiedImageError:
+        raise BadImageError("not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadImageError(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from None
+    except Exception as error:
+        raise BadImageError(_reason(error)) from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _reason(error: Exception) -> str:
+    """One line for whatever a decoder raised."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def displayed_size(picture: Image) -> tuple[int, int]:
+    """Rows and columns after the orientation tag is obeyed, from the header alone."""
+    columns, rows = picture.size
+    return (columns, rows) if _orientation(picture) >= 5 else (rows, columns)
+
+
+def decode(
+    picture: Image, *, box: Box | None = None, gray: bool = False, resize: int | None = None
+) -> Pixels:
+    """Pixels of a picture.
+
+    Args:
+        picture: as `open_picture` returns it.
+        box: take only this part, as far as it lies inside.
+        gray: make it one channel, whatever it was.
+        resize: rows and columns wanted.
+
+    Returns:
+        (1, H, W) if the picture is grey, else (3, H, W).
+
+    Raises:
+        BadImageError: if the picture is damaged or the box is empty.
+    """
+    try:
+        plain = upright(picture)
+    except BadImageError:
+        raise
+    except Exception as error:
+        raise BadImageError(_reason(error)) from None
+    return finish(plain, box=box, gray=gray, resize=resize)
+
+
+def finish(plain: Image, *, box: Box | None, gray: bool, resize: int | None) -> Pixels:
+    """Crop, grey and resize a picture of mode L or RGB. Arguments as for `decode`."""
+    from PIL import Image
+
+    if gray and plain.mode != "L":
+        plain = plain.convert("L")
+    if box is not None:
+        plain = plain.crop(clip(box, plain.size))
+    if resize is not None and plain.size != (resize, resize):
+        plain = plain.resize((resize, resize), Image.Resampling.BILINEAR)
+    array = np.asarray(plain)
+    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def clip(box: Box, size: tuple[int, int]) -> Box:
+    """The part of a box that lies inside a picture of so many columns and rows.
+
+    Raises:
+        BadImageError: if none does.
+
+    >>> clip((-5, 10, 40, 900), (640, 480))
+    (0, 10, 40, 480)
+    """
+    left, top, right, bottom = box
+    inside = (max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1]))
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise BadImageError(
+            f"box {left},{top} to {right},{bottom} is empty in a picture of {size[0]}x{size[1]}"
+        )
+    return inside
+
+
+def upright(picture: Image) -> Image:
+    """Decode a picture to mode L or RGB, turned as its orientation tag says."""
+    from PIL import Image
+
+    picture.load()
+    plain = _to_8_bits(picture)
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }.get(_orientation(picture))
+    return plain if turn is None else plain.transpose(turn)
+
+
+def _orientation(picture: Image) -> int:
+    """1 (upright) to 8, as the EXIF standard numbers them."""
+    # Looking for the tag costs more than decoding a small picture, and most have no EXIF at all.
+    if "exif" not in picture.info and picture.format != "TIFF":
+        return 1
+    try:
+        return int(picture.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # a broken tag is no reason to do without the picture
+        return 1
+
+
+def _to_8_bits(picture: Image) -> Image:
+    """Mode L or RGB."""
+    from PIL import Image
+
+    mode = picture.mode
+    clear = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info
+    if mode in ("L", "RGB") and not clear:
+        return picture
+    if mode.startswith("I") or mode == "F":
+        return Image.fromarray(_scaled(np.asarray(picture), mode))
+    if clear:
+        over = picture.convert("RGBA")
+        white = Image.new("RGBA", over.size, (255, 255, 255, 255))
+        flat = Image.alpha_composite(white, over).convert("RGB")
+        return flat.convert("L") if mode in ("1", "L", "LA", "La") else flat
+    return picture.convert("L" if mode == "1" else "RGB")
+
+
+def _scaled(values: NDArray[np.generic], mode: str) -> Pixels:
+    """16-bit grey levels, or floating-point ones from 0 to 1, as 0 to 255, rounded."""
+    wide = values.astype(np.float64)
+    top = 1.0 if mode == "F" else 65535.0
+    if not (wide.min() >= 0 and wide.max() <= top):  # also refuses NaN
+        raise BadImageError(
+            f"grey levels from {wide.min():g} to {wide.max():g}: expected 0 to {top:g}"
+        )
+    return np.floor(wide * (255 / top) + 0.5).astype(np.uint8)
+
+
+def resize_array(image: Pixels, side: int) -> Pixels:
+    """Bilinear, antialiased resize of one image, as `decode` does it.
 
     Args:
         image: (C, H, W).

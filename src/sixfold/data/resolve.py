@@ -2,29 +2,152 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+from pathlib import Path
+
 from sixfold.config import DataConfig
-from sixfold.data import digits, synthetic
+from sixfold.data import digits, paths, synthetic
+from sixfold.data.augment import parse_augment
 from sixfold.data.dataset import DataSet, assemble
+from sixfold.data.locks import locked
+from sixfold.data.manifest import NAME, Manifest, checksum_problems, load_manifest, shortened
+from sixfold.data.prepare import (
+    Job,
+    Pool,
+    Progress,
+    bad_images,
+    carry_out,
+    in_turn,
+    plan,
+)
+from sixfold.data.remote import fetch_shards
+from sixfold.data.shard_files import ShardStore
+from sixfold.data.spec import Spec, parse_spec
+from sixfold.environment import cache_directory
 from sixfold.errors import UserError
+
+HASHED_BYTES = 2**31
+"""Shards up to this size are read once in full, to compare checksums: 1 s a gigabyte and core."""
+
+MOST_VALIDATION = 0.5
 
 
 def resolve(
     config: DataConfig,
     *,
-    pool: object = None,
+    pool: Pool | None = None,
     workers: int = 1,
-    progress: object = None,
-    cache: object = None,
+    progress: Progress | None = None,
+    cache: Path | None = None,
 ) -> DataConfig:
-    """Check."""
-    open_data(config)
-    return config
+    """Check the settings and the data; prepare what ranks cannot open as it is.
+
+    Runs in the launcher, once. Data in files becomes tensor shards in the cache, under a name that
+    follows from what and where it is, how it is resized, and the files' sizes and times.
+
+    Args:
+        config: as the user gave it.
+        pool: gives the work of preparing to workers; none: it is done here.
+        workers: how many the pool has.
+        progress: told how many images are prepared.
+        cache: folder of the cache; must be reachable by all ranks.
+
+    Returns:
+        A configuration with a specification that any rank can open: digits, synthetic or
+        shards of the right size.
+
+    Raises:
+        UserError: with every problem.
+    """
+    problems = _settings_problems(config)
+    try:
+        job = plan(config.data, resize=config.resize, on_bad=config.on_bad)
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(problems)
+    spec = job.spec
+    if spec.kind in ("digits", "synthetic"):
+        return dataclasses.replace(config, data=str(spec))
+    root = (cache or cache_directory()).expanduser().absolute() / "data"
+    if spec.kind == "shards":
+        if paths.is_url(spec.where):
+            spec = Spec("shards", str(fetch_shards(spec.where, root, progress)))
+            job = plan(str(spec), resize=config.resize, on_bad=config.on_bad)
+        manifest = _verified(Path(spec.where), workers)
+        if config.resize is None or manifest.shape[1:] == (config.resize, config.resize):
+            return dataclasses.replace(config, data=str(spec), resize=None)
+    folder = root / f"{spec.kind}-{job.key[:16]}"
+    _prepare_cached(job, folder, pool or in_turn, workers, progress or (lambda *_: None))
+    return dataclasses.replace(config, data=f"shards:{folder}", resize=None)
+
+
+def _settings_problems(config: DataConfig) -> list[str]:
+    problems = []
+    if not 0 <= config.validation <= MOST_VALIDATION:
+        problems.append(
+            f"--validation {config.validation:g}: expected a part of the training images from 0 "
+            f"to {MOST_VALIDATION:g}"
+        )
+    try:
+        parse_augment(config.augment)
+    except UserError as error:
+        problems += error.problems
+    return problems
+
+
+def _verified(folder: Path, workers: int) -> Manifest:
+    """The manifest of a folder whose files are what it says, by checksum if they are not large."""
+    manifest = load_manifest(folder)
+    if manifest.bytes <= HASHED_BYTES:
+        problems = checksum_problems(folder, manifest, workers)
+        if problems:
+            raise UserError(shortened(problems))
+    return manifest
+
+
+def _prepare_cached(job: Job, folder: Path, pool: Pool, workers: int, progress: Progress) -> None:
+    """Prepare a job in the cache, unless it is there; a damaged entry is made anew."""
+    if _is_sound(folder, job, workers):
+        return
+    # Beside the folder, which may be removed.
+    with locked(folder.with_name(f"{folder.name}.lock"), wait=True):
+        if _is_sound(folder, job, workers):  # made by whoever had the lock
+            return
+        if (folder / NAME).exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        carry_out(job, folder, pool=pool, workers=workers, progress=progress)
+
+
+def _is_sound(folder: Path, job: Job, workers: int) -> bool:
+    if not (folder / NAME).exists():
+        return False
+    try:
+        manifest = _verified(folder, workers)
+    except UserError:
+        return False
+    if job.on_bad == "fail" and manifest.bad:
+        raise bad_images(manifest.bad)
+    return manifest.source.get("key") == job.key
 
 
 def open_data(config: DataConfig) -> DataSet:
-    """Open a resolved data set."""
-    kind, _, rest = config.data.partition(":")
-    if kind == "digits":
+    """Open a data set in a rank: cheap, since its pixels stay in files until they are asked for.
+
+    Args:
+        config: as `resolve` returned it.
+
+    Returns:
+        The data set, with the validation part cut off the training part.
+
+    Raises:
+        UserError: if shards are damaged.
+        ValueError: if the configuration was not resolved.
+    """
+    spec = parse_spec(config.data)
+    if spec.kind == "digits":
         train, test = digits.load(config.resize)
         return assemble(
             name="digits",
@@ -33,13 +156,24 @@ def open_data(config: DataConfig) -> DataSet:
             test=test,
             validation=config.validation,
         )
-    if kind == "synthetic":
-        made, made_test = synthetic.parse(rest, config.resize)
+    if spec.kind == "synthetic":
+        made, made_test = synthetic.parse(spec.where, config.resize)
         return assemble(
-            name=config.data,
+            name=str(spec),
             classes=synthetic.CLASSES,
             train=made,
             test=made_test,
             validation=config.validation,
         )
-    raise UserError(f"--data {config.data!r}: unknown")
+    if spec.kind != "shards" or config.resize is not None:
+        raise ValueError(f"{config.data} (resize {config.resize}) must be resolved first")
+    folder = Path(spec.where)
+    manifest = load_manifest(folder)
+    return assemble(
+        name=manifest.name,
+        classes=manifest.classes,
+        train=ShardStore(folder, manifest, "train"),
+        test=ShardStore(folder, manifest, "test"),
+        validation=config.validation,
+        bad=manifest.bad_lines(),
+    )

@@ -18,7 +18,7 @@ from sixfold.errors import UserError
 from sixfold.keys import key
 
 CLASSES = tuple(f"class {number}" for number in range(10))
-MOST_IMAGES = 2**40
+MOST_IMAGES = 10**8
 MOST_PIXELS = 2**26
 """A channel's rows times columns times channels, at most: 64 MiB an image."""
 
@@ -68,8 +68,10 @@ class SyntheticStore:
         size = channels * rows * columns
         words = -(-size // 8)
         start = np.uint64(key("synthetic", self.part))
-        base = start + indices.astype(np.uint64)[:, None] * np.uint64(words)
-        counters: NDArray[np.uint64] = base + np.arange(words, dtype=np.uint64)
+        first = np.multiply(indices.astype(np.uint64), np.uint64(words), dtype=np.uint64)
+        counters = np.add(
+            start + first[:, None], np.arange(words, dtype=np.uint64), dtype=np.uint64
+        )
         draws = _mix(counters)
         noise = draws.astype("<u8", copy=False).view(np.uint8)[:, :size]
         noise = noise.reshape(-1, channels, rows, columns)

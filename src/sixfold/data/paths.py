@@ -1,0 +1,226 @@
+"""Files and folders by path or by URL: one way to list and read both.
+
+Plain paths go to the operating system; anything with ``://`` goes through fsspec. What cannot be
+reached is a `UserError` that names the path.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from sixfold.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A file or folder.
+
+    Attributes:
+        name: relative to what was listed, with ``/`` between folders.
+        is_folder: whether it is a folder.
+        size: bytes of a file.
+        stamp: what changes when the file does: a time, or a tag of the remote store.
+    """
+
+    name: str
+    is_folder: bool
+    size: int
+    stamp: str
+
+
+def is_url(path: str) -> bool:
+    """Whether a path belongs to fsspec.
+
+    >>> is_url("s3://bucket/set"), is_url("/data/set")
+    (True, False)
+    """
+    return "://" in path
+
+
+def absolute(path: str) -> str:
+    """An absolute path or a URL, the same wherever it is read from; ``file://`` becomes a path."""
+    if path.startswith("file://"):
+        path = path.removeprefix("file://")
+    if is_url(path):
+        return path.rstrip("/") if not path.endswith("://") else path
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 (pathlib keeps "..")
+
+
+def join(path: str, name: str) -> str:
+    """The path of something inside a folder; the folder itself for an empty name."""
+    return f"{path.rstrip('/')}/{name}" if name else path
+
+
+def base_name(path: str) -> str:
+    """Last part of a path or URL."""
+    return path.rstrip("/").rpartition("/")[2]
+
+
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turn a refusal to read `path`, local or remote, into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file or folder") from None
+    except ImportError as error:
+        raise UserError(f"{path}: {error} (a package for this kind of URL is missing)") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        if not is_url(path):
+            raise
+        # A remote store may raise anything.
+        raise UserError(f"{path}: cannot be read: {error or type(error).__name__}") from None
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URL, and the path inside it.
+
+    Raises:
+        UserError: if the protocol is unknown or its package is missing.
+    """
+    import fsspec
+
+    with explained(url):
+        fs, inner = fsspec.core.url_to_fs(url)
+        return fs, inner
+
+
+def look(path: str) -> Entry:
+    """What is at a path.
+
+    Raises:
+        UserError: if nothing is.
+    """
+    with explained(path):
+        if not is_url(path):
+            return _local_entry("", Path(path).stat())
+        fs, inner = filesystem(path)
+        return _remote_entry("", fs.info(inner))
+
+
+def children(path: str) -> list[Entry]:
+    """What lies directly in a folder, by name; nothing if it is a file."""
+    with explained(path):
+        if not is_url(path):
+            folder = Path(path)
+            if not folder.is_dir():
+                return []
+            found = [_local_child(child) for child in folder.iterdir()]
+        else:
+            fs, inner = filesystem(path)
+            if not fs.isdir(inner):
+                return []
+            found = [
+                _remote_entry(base_name(info["name"]), info) for info in fs.ls(inner, detail=True)
+            ]
+    return sorted((entry for entry in found if entry), key=lambda entry: entry.name)
+
+
+def walk(path: str) -> list[Entry]:
+    """Every file and folder below a folder, at any depth, by name; hidden ones are left out."""
+    with explained(path):
+        found = _walk_local(path) if not is_url(path) else _walk_remote(path)
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open a file to be read, anywhere in it."""
+    with explained(path):
+        if not is_url(path):
+            return Path(path).open("rb")
+        fs, inner = filesystem(path)
+        opened: IO[bytes] = fs.open(inner, "rb")
+        return opened
+
+
+def read_file(path: str) -> bytes:
+    """All bytes of a file."""
+    with explained(path):
+        if not is_url(path):
+            return Path(path).read_bytes()
+        fs, inner = filesystem(path)
+        data: bytes = fs.cat_file(inner)
+        return data
+
+
+def hidden(name: str) -> bool:
+    """Whether a file is not the user's own: hidden, or left by an operating system.
+
+    >>> hidden("train/.DS_Store"), hidden("__MACOSX/train/a.png"), hidden("train/a.png")
+    (True, True, False)
+    """
+    return any(
+        part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini")
+        for part in name.split("/")
+    )
+
+
+def _local_entry(name: str, status: os.stat_result) -> Entry:
+    return Entry(
+        name=name,
+        is_folder=stat.S_ISDIR(status.st_mode),
+        size=status.st_size,
+        stamp=str(status.st_mtime_ns),
+    )
+
+
+def _local_child(child: Path) -> Entry | None:
+    try:
+        return _local_entry(child.name, child.stat())
+    except OSError:  # a dangling link, or gone meanwhile
+        return None
+
+
+def _walk_local(path: str) -> list[Entry]:
+    found = []
+    seen: set[tuple[int, int]] = set()
+    pending = [("", path)]
+    while pending:
+        prefix, folder = pending.pop()
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as listing:
+            for item in listing:
+                if hidden(item.name):
+                    continue
+                try:
+                    entry = _local_entry(prefix + item.name, item.stat())
+                except OSError:
+                    # A dangling link stays in the list: reading it will say what is wrong.
+                    entry = Entry(name=prefix + item.name, is_folder=False, size=0, stamp="gone")
+                found.append(entry)
+                if entry.is_folder:
+                    pending.append((f"{entry.name}/", item.path))
+    return found
+
+
+def _walk_remote(path: str) -> list[Entry]:
+    fs, inner = filesystem(path)
+    root = inner.rstrip("/")
+    found = fs.find(inner, withdirs=True, detail=True).items()
+    entries = [_remote_entry(name[len(root) :].strip("/"), info) for name, info in found]
+    return [entry for entry in entries if entry.name and not hidden(entry.name)]
+
+
+def _remote_entry(name: str, info: dict[str, Any]) -> Entry:
+    # Stores differ in how they tell that a file has changed.
+    tags = ("mtime", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "created")
+    stamps = [str(info[tag]) for tag in tags if info.get(tag)]
+    return Entry(
+        name=name,
+        is_folder=info["type"] == "directory",
+        size=int(info.get("size") or 0),
+        stamp=stamps[0] if stamps else "",
+    )

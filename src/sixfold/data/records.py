@@ -1,0 +1,268 @@
+"""What a format finds: records in a fixed order, cut into chunks that any worker can read alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.data.dataset import Shape
+from sixfold.data.extents import Extent, ExtentReader
+from sixfold.data.images import (
+    BadImageError,
+    Box,
+    Pixels,
+    decode,
+    displayed_size,
+    finish,
+    open_picture,
+    resize_array,
+    upright,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Picture(Protocol):
+    """One image, of which so far only the header may have been read."""
+
+    def size(self) -> tuple[int, int]:
+        """Rows and columns.
+
+        Raises:
+            BadImageError: if they cannot be told.
+        """
+        ...
+
+    def pixels(self, resize: int | None) -> Pixels:
+        """Decode it, (C, H, W).
+
+        Raises:
+            BadImageError: if it cannot be decoded.
+        """
+        ...
+
+
+class Chunk(Protocol):
+    """Some records; picklable, and reads its own files.
+
+    Attributes:
+        labels: class of each record.
+        groups: what each record was cut from; empty strings if nothing.
+    """
+
+    @property
+    def names(self) -> Sequence[str]: ...  # noqa: D102
+
+    @property
+    def labels(self) -> Sequence[int]: ...  # noqa: D102
+
+    @property
+    def groups(self) -> Sequence[str]: ...  # noqa: D102
+
+    def pictures(self) -> Iterator[Picture]:
+        """The records' images, one at a time."""
+        ...
+
+
+class Records(Protocol):
+    """All records of a part, in their final order."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
+
+    def take(self, indices: NDArray[np.int64]) -> Records:
+        """Some of the records."""
+        ...
+
+    def chunk(self, start: int, stop: int) -> Chunk:
+        """The records from `start` to before `stop`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A data set as found.
+
+    Attributes:
+        name: for people.
+        classes: name of each class.
+        parts: "train" and "test".
+        split: how the parts were told apart, for people.
+        left_out: (name, reason) of what is no record, though it looks like one.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    parts: Mapping[str, Records]
+    split: str
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class ArrayPicture:
+    """An image that is there already, (C, H, W)."""
+
+    array: Pixels
+
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.array.shape[1], self.array.shape[2]
+
+    def pixels(self, resize: int | None) -> Pixels:
+        """The array, resized."""
+        return self.array if resize is None else resize_array(self.array, resize)
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """An image as the bytes of a JPEG, PNG or the like."""
+
+    data: bytes
+
+    def size(self) -> tuple[int, int]:
+        """Rows and columns, from the header."""
+        return displayed_size(open_picture(self.data))
+
+    def pixels(self, resize: int | None) -> Pixels:
+        """Decode all of it."""
+        return decode(open_picture(self.data), resize=resize)
+
+
+@dataclass(frozen=True)
+class BadPicture:
+    """An image of which it is known already that it cannot be had."""
+
+    error: BadImageError
+
+    def size(self) -> tuple[int, int]:
+        """Raises the error."""
+        raise self.error
+
+    def pixels(self, resize: int | None) -> Pixels:  # noqa: ARG002 (the protocol's)
+        """Raises the error."""
+        raise self.error
+
+
+@dataclass(frozen=True)
+class CropPicture:
+    """A grey crop of a larger picture."""
+
+    whole: Image
+    box: Box
+
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the crop."""
+        return self.pixels(None).shape[1], self.pixels(None).shape[2]
+
+    def pixels(self, resize: int | None) -> Pixels:
+        """Cut it out."""
+        return finish(self.whole, box=self.box, gray=True, resize=resize)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecords:
+    """Records that are files, stretches of files, or parts of the pictures in them.
+
+    The same class serves as its own chunk: a chunk is the records from one place to another.
+
+    Attributes:
+        names: of each record.
+        labels: class of each record, (N,).
+        extents: where each record's bytes are.
+        groups: what each record was cut from.
+        boxes: part of the picture that is the record; absent: all of it.
+        raw: shape (C, H, W) of records that are plain pixels; absent: they are encoded pictures.
+    """
+
+    names: Sequence[str]
+    labels: NDArray[np.int64]
+    extents: Sequence[Extent]
+    groups: Sequence[str] = ()
+    boxes: Sequence[Box] = ()
+    raw: Shape | None = None
+
+    def take(self, indices: NDArray[np.int64]) -> FileRecords:
+        """See `Records.take`."""
+        return FileRecords(
+            names=[self.names[index] for index in indices],
+            labels=self.labels[indices],
+            extents=[self.extents[index] for index in indices],
+            groups=[self.groups[index] for index in indices] if self.groups else (),
+            boxes=[self.boxes[index] for index in indices] if self.boxes else (),
+            raw=self.raw,
+        )
+
+    def chunk(self, start: int, stop: int) -> FileChunk:
+        """See `Records.chunk`."""
+        return FileChunk(self.take(np.arange(start, min(stop, len(self.labels)))))
+
+
+@dataclass(frozen=True)
+class FileChunk:
+    """A chunk of `FileRecords`."""
+
+    records: FileRecords
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Chunk`."""
+        return self.records.names
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """See `Chunk`."""
+        labels: list[int] = self.records.labels.tolist()
+        return labels
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """See `Chunk`."""
+        return self.records.groups or [""] * len(self.records.names)
+
+    def pictures(self) -> Iterator[Picture]:
+        """See `Chunk.pictures`."""
+        with ExtentReader() as reader:
+            if self.records.boxes:
+                yield from self._crops(reader)
+                return
+            for extent in self.records.extents:
+                try:
+                    data = reader.read(extent)
+                except BadImageError as error:
+                    yield BadPicture(error)
+                    continue
+                raw = self.records.raw
+                if raw is None:
+                    yield EncodedPicture(data)
+                else:
+                    yield ArrayPicture(np.frombuffer(data, np.uint8).reshape(raw))
+
+    def _crops(self, reader: ExtentReader) -> Iterator[Picture]:
+        """Crops of pictures, each of which is decoded once for all crops that follow each other."""
+        last: Extent | None = None
+        whole: Image | BadImageError = BadImageError("nothing was read")
+        for extent, group, box in zip(
+            self.records.extents, self.groups, self.records.boxes, strict=True
+        ):
+            if extent != last:
+                whole, last = _whole_picture(reader, extent, group), extent
+            if isinstance(whole, BadImageError):
+                yield BadPicture(whole)
+            else:
+                yield CropPicture(whole, box)
+
+
+def _whole_picture(reader: ExtentReader, extent: Extent, name: str) -> Image | BadImageError:
+    """The picture, or why it cannot be had (said once, of the picture, not of every crop)."""
+    try:
+        plain = upright(open_picture(reader.read(extent)))
+        return plain if plain.mode == "L" else plain.convert("L")
+    except BadImageError as error:
+        return BadImageError(error.reason, name)
+    except Exception as error:
+        return BadImageError(str(error) or type(error).__name__, name)

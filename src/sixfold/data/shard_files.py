@@ -1,0 +1,256 @@
+"""Tensor shards: Arrow files of images that are mapped into memory, never read as a whole.
+
+A file is one record batch with the columns
+
+    image               fixed-shape tensor, uint8, (C, H, W)
+    label               int32
+    name                string: the file or record it came from
+    group               string: what it was cut from, if anything
+    pixel_sum           fixed-size list, int64, (C,): sum of the pixels
+    pixel_square_sum    fixed-size list, int64, (C,): sum of their squares
+
+so the mean and standard deviation of any choice of images are exact and read no pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.data.dataset import Shape, Sums, image_sums
+from sixfold.data.manifest import Manifest, shortened
+from sixfold.errors import UserError
+
+
+def schema(shape: Shape) -> Any:
+    """Arrow schema of a file of images of this shape."""
+    import pyarrow as pa
+
+    sums = pa.list_(pa.int64(), shape[0])
+    return pa.schema(
+        [
+            ("image", pa.fixed_shape_tensor(pa.uint8(), shape)),
+            ("label", pa.int32()),
+            ("name", pa.string()),
+            ("group", pa.string()),
+            ("pixel_sum", sums),
+            ("pixel_square_sum", sums),
+        ]
+    )
+
+
+def encode(
+    images: NDArray[np.uint8], labels: Sequence[int], names: Sequence[str], groups: Sequence[str]
+) -> bytes:
+    """A file's bytes, which depend on the records alone.
+
+    Args:
+        images: (n, C, H, W), C-contiguous.
+        labels: n classes.
+        names: n names.
+        groups: n names; empty for none.
+    """
+    import pyarrow as pa
+
+    channels, rows, columns = images.shape[1:]
+    shape = (channels, rows, columns)
+    total, squares = image_sums(images)
+
+    def lists(values: NDArray[Any], width: int) -> Any:
+        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
+
+    tensors = lists(images, channels * rows * columns)
+    kind = schema(shape)
+    batch = pa.record_batch(
+        [
+            pa.ExtensionArray.from_storage(kind.field("image").type, tensors),
+            pa.array(labels, pa.int32()),
+            pa.array([_text(name) for name in names], pa.string()),
+            pa.array([_text(group) for group in groups], pa.string()),
+            lists(total, channels),
+            lists(squares, channels),
+        ],
+        schema=kind,
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, kind) as writer:
+        writer.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _text(name: str) -> str:
+    """A file name that is no valid Unicode, with what is not written as an escape."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One mapped file.
+
+    Attributes:
+        pixels: (n, C, H, W), a view of the file.
+        labels: (n,), a view of the file.
+        totals: sums of pixels, (n, C), a view of the file.
+        squares: sums of squared pixels, (n, C), a view of the file.
+        columns: the Arrow columns of names and groups.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    totals: NDArray[np.int64]
+    squares: NDArray[np.int64]
+    names: Any
+    groups: Any
+
+
+def open_shard(path: Path, shape: Shape) -> ShardFile:
+    """Map a file.
+
+    Args:
+        path: of the file.
+        shape: that its images must have.
+
+    Raises:
+        UserError: if it is damaged or of another form.
+    """
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source:
+            # The map lives as long as the arrays; the file is closed at once, since a large set
+            # has more files than a process may have open.
+            reader = pa.ipc.open_file(source)
+            if not reader.schema.equals(schema(shape)):
+                raise UserError(
+                    f"{path}: columns other than those of images of {_times(shape)}: prepare the "
+                    "shards again"
+                )
+            if reader.num_record_batches != 1:
+                raise UserError(f"{path}: {reader.num_record_batches} batches: expected one")
+            batch = reader.get_batch(0)
+            # Looks at every offset, so that a damaged file cannot lead outside of the map.
+            batch.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: damaged ({reason}): prepare the shards again") from None
+    if any(column.null_count for column in batch.columns):
+        raise UserError(f"{path}: damaged (it has nulls): prepare the shards again")
+    count = batch.num_rows
+
+    def numbers(name: str) -> NDArray[Any]:
+        array = batch.column(name)
+        array = getattr(array, "storage", array)
+        values: NDArray[Any] = array.flatten().to_numpy(zero_copy_only=True)
+        return values
+
+    return ShardFile(
+        pixels=numbers("image").reshape(count, *shape),
+        labels=batch.column("label").to_numpy(zero_copy_only=True),
+        totals=numbers("pixel_sum").reshape(count, -1),
+        squares=numbers("pixel_square_sum").reshape(count, -1),
+        names=batch.column("name"),
+        groups=batch.column("group"),
+    )
+
+
+def _times(shape: Shape) -> str:
+    return "x".join(str(size) for size in shape)
+
+
+class ShardStore:
+    """A store over mapped files: holds labels and sums, and reads pixels as they are asked for.
+
+    Args:
+        folder: of the shards.
+        manifest: of the folder, checked.
+        part: "train" or "test".
+
+    Raises:
+        UserError: if a file is not what the manifest says.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, part: str) -> None:
+        entries = manifest.parts[part]
+        problems: list[str] = []
+        self._files: list[ShardFile] = []
+        for entry in entries:
+            try:
+                file = open_shard(folder / entry.file, manifest.shape)
+            except UserError as error:
+                problems += error.problems
+                continue
+            if len(file.labels) != entry.count:
+                problems.append(
+                    f"{folder / entry.file}: {len(file.labels)} images, but the manifest says "
+                    f"{entry.count}"
+                )
+            elif not 0 <= file.labels.min() <= file.labels.max() < len(manifest.classes):
+                problems.append(
+                    f"{folder / entry.file}: labels from {file.labels.min()} to "
+                    f"{file.labels.max()}: expected 0 to {len(manifest.classes) - 1}"
+                )
+            self._files.append(file)
+        if problems:
+            raise UserError(shortened(problems))
+        self.shape: Shape = manifest.shape
+        self._starts = np.cumsum([0, *(len(file.labels) for file in self._files)])
+        self.labels: NDArray[np.int64] = self._joined([file.labels for file in self._files])
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """See `Store`."""
+        import pyarrow as pa
+
+        whole = pa.chunked_array([file.groups for file in self._files], pa.string())
+        codes = whole.combine_chunks().dictionary_encode()
+        if len(codes.dictionary) == 0 or codes.dictionary.to_pylist() == [""]:
+            return None
+        numbers: NDArray[np.int64] = codes.indices.to_numpy().astype(np.int64)
+        return numbers
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `Store.images`."""
+        out = np.empty((len(indices), *self.shape), np.uint8)
+        numbers, rows = self._places(indices)
+        pixels = [file.pixels for file in self._files]
+        for target, number, row in zip(out, numbers.tolist(), rows.tolist(), strict=True):
+            target[...] = pixels[number][row]
+        return out
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """See `Store.names`."""
+        numbers, rows = self._places(indices)
+        return [
+            self._files[number].names[row].as_py()
+            for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)
+        ]
+
+    def sums(self, indices: NDArray[np.int64]) -> Sums:
+        """See `Store.sums`; reads no pixels."""
+        chosen = np.bincount(indices, minlength=len(self.labels))
+        total, squares = np.zeros((2, self.shape[0]), np.int64)
+        for file, start in zip(self._files, self._starts, strict=False):
+            times = chosen[start : start + len(file.labels)]
+            total += times @ file.totals
+            squares += times @ file.squares
+        return Sums(
+            pixels=len(indices) * self.shape[1] * self.shape[2],
+            total=tuple(total.tolist()),
+            squares=tuple(squares.tolist()),
+        )
+
+    def _places(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """File of each record, and its row there."""
+        numbers = np.searchsorted(self._starts, indices, side="right") - 1
+        return numbers, indices - self._starts[numbers]
+
+    @staticmethod
+    def _joined(arrays: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
+        return np.concatenate([np.empty(0, np.int64), *arrays]).astype(np.int64)

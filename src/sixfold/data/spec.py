@@ -1,0 +1,74 @@
+"""Data specifications: ``kind`` or ``kind:where``, as `--data` takes them."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from sixfold.data import paths
+from sixfold.errors import UserError
+
+EMBEDDED = ("digits",)
+MADE_UP = ("synthetic",)
+SHARDS = ("shards",)
+FILES = ("mnist", "cifar10", "cells", "folder", "parquet")
+FORMS = {
+    "digits": "digits",
+    "mnist": "mnist:DIR",
+    "cifar10": "cifar10:PATH",
+    "cells": "cells:PATH",
+    "folder": "folder:PATH",
+    "parquet": "parquet:PATH",
+    "shards": "shards:DIR",
+    "synthetic": "synthetic:NxCxHxW",
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A specification taken apart.
+
+    Attributes:
+        kind: one of `FORMS`.
+        where: an absolute path, a URL, or sizes; empty for digits.
+    """
+
+    kind: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.where}" if self.where else self.kind
+
+
+def parse_spec(text: str) -> Spec:
+    """Take a specification apart; paths become absolute.
+
+    Raises:
+        UserError: if there is no such kind, or the path is missing.
+
+    >>> parse_spec("digits"), str(parse_spec("mnist:/data/../mnist/"))
+    (Spec(kind='digits', where=''), 'mnist:/mnist')
+    """
+    kind, colon, where = text.partition(":")
+    if kind not in FORMS:
+        near = difflib.get_close_matches(kind.lower(), FORMS, 1)
+        hint = f"did you mean {FORMS[near[0]]}? " if near else ""
+        raise UserError(
+            f"--data {text!r}: unknown kind {kind!r}: {hint}expected {', '.join(FORMS.values())}"
+        )
+    if kind in EMBEDDED:
+        if colon:
+            raise UserError(f"--data {text!r}: {kind} takes nothing after it")
+        return Spec(kind, "")
+    if not where.strip():
+        raise UserError(f"--data {text!r}: expected {FORMS[kind]}")
+    return Spec(kind, where if kind in MADE_UP else paths.absolute(where))
+
+
+def absolute_spec(text: str) -> str:
+    """The same specification with its path made absolute: it means the same from any folder.
+
+    Raises:
+        UserError: as `parse_spec`.
+    """
+    return str(parse_spec(text))
