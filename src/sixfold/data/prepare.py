@@ -56,6 +56,7 @@ PROBED = 64
 
 ON_BAD = ("fail", "skip")
 CELL_SIZE = 256
+MOST_SIDE = 4096
 
 
 class Pool(Protocol):
@@ -111,6 +112,16 @@ class Job:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def setting_problems(*, resize: int | None, on_bad: str) -> list[str]:
+    """What is wrong with the settings; empty if nothing."""
+    problems = []
+    if resize is not None and not 0 < resize <= MOST_SIDE:
+        problems.append(f"--resize {resize}: expected 1 to {MOST_SIDE} pixels")
+    if on_bad not in ON_BAD:
+        problems.append(f"--on-bad {on_bad!r}: expected {' or '.join(ON_BAD)}")
+    return problems
+
+
 def plan(source: str, *, resize: int | None, on_bad: str) -> Job:
     """Find the source, and check the settings.
 
@@ -122,11 +133,7 @@ def plan(source: str, *, resize: int | None, on_bad: str) -> Job:
     Raises:
         UserError: with every problem.
     """
-    problems = []
-    if resize is not None and not 0 < resize <= 4096:
-        problems.append(f"--resize {resize}: expected 1 to 4096 pixels")
-    if on_bad not in ON_BAD:
-        problems.append(f"--on-bad {on_bad!r}: expected {' or '.join(ON_BAD)}")
+    problems = setting_problems(resize=resize, on_bad=on_bad)
     try:
         spec = parse_spec(source)
         path = sources.locate(spec)

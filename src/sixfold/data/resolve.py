@@ -20,9 +20,11 @@ from sixfold.data.prepare import (
     carry_out,
     in_turn,
     plan,
+    setting_problems,
 )
 from sixfold.data.remote import fetch_shards
 from sixfold.data.shard_files import ShardStore
+from sixfold.data.sources import locate
 from sixfold.data.spec import Spec, parse_spec
 from sixfold.environment import cache_directory
 from sixfold.errors import UserError
@@ -60,13 +62,10 @@ def resolve(
     Raises:
         UserError: with every problem.
     """
-    problems = _settings_problems(config)
-    try:
-        job = plan(config.data, resize=config.resize, on_bad=config.on_bad)
-    except UserError as error:
-        problems += error.problems
-    if problems:
-        raise UserError(problems)
+    found = problems(config)
+    if found:
+        raise UserError(found)
+    job = plan(config.data, resize=config.resize, on_bad=config.on_bad)
     spec = job.spec
     if spec.kind in ("digits", "synthetic"):
         return dataclasses.replace(config, data=str(spec))
@@ -83,18 +82,20 @@ def resolve(
     return dataclasses.replace(config, data=f"shards:{folder}", resize=None)
 
 
-def _settings_problems(config: DataConfig) -> list[str]:
-    problems = []
+def problems(config: DataConfig) -> list[str]:
+    """What is wrong with the settings, as far as a glance at the data tells; empty if nothing."""
+    found = setting_problems(resize=config.resize, on_bad=config.on_bad)
     if not 0 <= config.validation <= MOST_VALIDATION:
-        problems.append(
+        found.append(
             f"--validation {config.validation:g}: expected a part of the training images from 0 "
             f"to {MOST_VALIDATION:g}"
         )
-    try:
-        parse_augment(config.augment)
-    except UserError as error:
-        problems += error.problems
-    return problems
+    for check in (lambda: parse_augment(config.augment), lambda: locate(parse_spec(config.data))):
+        try:
+            check()
+        except UserError as error:
+            found += error.problems
+    return found
 
 
 def _verified(folder: Path, workers: int) -> Manifest:
