@@ -6,24 +6,8 @@ from typing import Any
 
 import pytest
 
-from sixfold.config import (
-    DataConfig,
-    EngineConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TrainConfig,
-    TrainingConfig,
-)
-
-SECTIONS = {
-    "data": DataConfig,
-    "model": ModelConfig,
-    "optimizer": OptimizerConfig,
-    "training": TrainingConfig,
-    "engine": EngineConfig,
-    "run": RunConfig,
-}
+import sixfold
+from sixfold.config import TrainConfig
 
 SMALL: dict[str, Any] = {
     "data": "synthetic:200x3x8x8",
@@ -39,13 +23,7 @@ SMALL: dict[str, Any] = {
 
 def small_config(**changes: Any) -> TrainConfig:
     """Settings of a training that takes a fraction of a second, with changes by field name."""
-    values = SMALL | changes
-    sections: dict[str, Any] = {}
-    for name, section in SECTIONS.items():
-        fields = section.__dataclass_fields__
-        sections[name] = section(**{key: values.pop(key) for key in list(values) if key in fields})
-    assert not values, f"no such settings: {sorted(values)}"
-    return TrainConfig(**sections)
+    return sixfold.configure(**SMALL | changes)
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from sixfold.world import World
 def shard_vector(shard: int, length: int) -> np.ndarray[Any, Any]:
     """Values of very different size, so that another order of adding gives other bits."""
     random = np.random.default_rng(shard)
-    return (random.standard_normal(length) * 10.0 ** random.integers(-6, 6, length)).astype(
-        np.float32
-    )
+    values = random.standard_normal(length) * 10.0 ** random.integers(-6, 6, length)
+    return np.asarray(values, np.float32)
 
 
 def serial_sum(count: int, length: int) -> np.ndarray[Any, Any]:

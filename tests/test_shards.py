@@ -1,5 +1,7 @@
 """The tree over logical shards: counts, bounds, covers, and the order of sums."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +48,7 @@ def test_bounds_cut_the_batch_without_gap(samples: int, level: int) -> None:
     bounds = [shard_bounds(samples, count, shard) for shard in range(count)]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == samples
-    assert all(a[1] == b[0] for a, b in zip(bounds, bounds[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(bounds))
     sizes = {stop - start for start, stop in bounds}
     assert max(sizes) - min(sizes) <= 1
     assert min(sizes) >= 1

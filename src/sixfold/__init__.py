@@ -1,3 +1,55 @@
-"""Sixfold: train convolutional networks in parallel along any of a convolution's loops."""
+"""Sixfold: train convolutional networks in parallel along any of a convolution's loops.
+
+>>> import sixfold
+>>> settings = sixfold.configure(data="digits", resize=28, model="lenet5", epochs=3, workers=2)
+>>> settings.training.epochs
+3
+
+``sixfold.train(settings)`` trains and returns the figures of ``result.json``;
+``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.prepare(...)`` turns
+images into tensor shards. Nothing heavy is imported before one of them is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sixfold.config import PredictConfig, PrepareConfig, TrainConfig, configure
+    from sixfold.errors import RunError, UserError
+    from sixfold.launch import predict, prepare, train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "PredictConfig",
+    "PrepareConfig",
+    "RunError",
+    "TrainConfig",
+    "UserError",
+    "configure",
+    "predict",
+    "prepare",
+    "train",
+]
+
+_HOMES = {
+    "PredictConfig": "config",
+    "PrepareConfig": "config",
+    "TrainConfig": "config",
+    "configure": "config",
+    "RunError": "errors",
+    "UserError": "errors",
+    "predict": "launch",
+    "prepare": "launch",
+    "train": "launch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sixfold' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sixfold.{_HOMES[name]}"), name)

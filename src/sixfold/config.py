@@ -8,6 +8,7 @@ then environment, then the defaults below.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,3 +176,44 @@ class PredictConfig:
 
     prediction: PredictionConfig = PredictionConfig()
     engine: EngineConfig = EngineConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationConfig:
+    """What is prepared, and where to."""
+
+    source: str = option("", "data specification, such as folder:PATH or cifar10:PATH")
+    destination: str = option("", "folder for the tensor shards")
+    resize: int | None = option(None, "resize every image to this many pixels a side")
+    on_bad: str = option(
+        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Everything that `sixfold prepare` takes."""
+
+    preparation: PreparationConfig = PreparationConfig()
+    engine: EngineConfig = EngineConfig()
+
+
+def configure(**settings: Any) -> TrainConfig:
+    """Settings of a training from plain names, as the command line has them.
+
+    Args:
+        settings: any field of any section of `TrainConfig`.
+
+    Raises:
+        TypeError: if there is no such setting.
+
+    >>> configure(model="slide", batch_size=100, workers=2).training.batch_size
+    100
+    """
+    chosen = {}
+    for name, section in typing.get_type_hints(TrainConfig).items():
+        known = {field.name for field in dataclasses.fields(section)}
+        chosen[name] = section(**{key: settings.pop(key) for key in known & settings.keys()})
+    if settings:
+        raise TypeError(f"no such settings: {', '.join(sorted(settings))}")
+    return TrainConfig(**chosen)

@@ -10,6 +10,8 @@ from sixfold.config import EngineConfig, TrainConfig
 from sixfold.errors import UserError
 from sixfold.shards import LARGEST_COUNT, is_power_of_two
 
+ENGINES = ("inline", "local", "spark")
+
 STRATEGIES = {
     "sync": "synchronous data parallel over the batch: equal to serial training bit for bit",
 }
@@ -38,7 +40,7 @@ def problems(config: TrainConfig) -> list[str]:
 
 
 def _training_problems(config: TrainConfig) -> list[str]:
-    training, data, found = config.training, config.data, []
+    training, found = config.training, []
     if training.batch_size < 1:
         found.append(f"--batch-size {training.batch_size}: must be at least 1")
     if training.epochs is not None and training.steps is not None:
@@ -59,10 +61,6 @@ def _training_problems(config: TrainConfig) -> list[str]:
             f"--shards {shards}: a batch of {training.batch_size} has no {shards} non-empty "
             "shards; use fewer shards or a larger --batch-size"
         )
-    if not 0 <= data.validation <= 0.5:
-        found.append(f"--validation {data.validation}: must lie between 0 and 0.5")
-    if data.resize is not None and not 1 <= data.resize <= 4096:
-        found.append(f"--resize {data.resize}: must lie between 1 and 4096 pixels")
     return found
 
 
@@ -88,6 +86,8 @@ def _optimizer_problems(config: TrainConfig) -> list[str]:
 def engine_problems(engine: EngineConfig) -> list[str]:
     """Everything that is wrong with the settings of the engine by themselves."""
     found = []
+    if engine.engine not in ENGINES:
+        found.append(unknown("engine", engine.engine, ENGINES))
     if engine.workers is not None and engine.workers < 1:
         found.append(f"--workers {engine.workers}: must be at least 1")
     if engine.max_restarts is not None and engine.max_restarts < 0:

@@ -140,10 +140,10 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
         if event["kind"] == "progress" and event["step"] >= stop_after:
             raise KeyboardInterrupt
 
-    from sixfold import train_log
+    from sixfold import training_log
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_log, "REPORT_S", -1.0)
+        patch.setattr(training_log, "REPORT_S", -1.0)
         with pytest.raises(KeyboardInterrupt):
             train(config, listen=interrupt)
     assert not (out / "result.json").exists()

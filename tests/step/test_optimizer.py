@@ -1,5 +1,7 @@
 """Update rules against torch.optim."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,7 +27,7 @@ CASES = [
 
 @pytest.mark.parametrize(("config", "peer", "options"), CASES)
 def test_updates_are_those_of_torch(
-    config: OptimizerConfig, peer: type[torch.optim.Optimizer], options: dict[str, float]
+    config: OptimizerConfig, peer: type[torch.optim.Optimizer], options: dict[str, Any]
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(50, generator=generator, dtype=torch.float64)

@@ -1,6 +1,7 @@
 """Steps, epochs and learning rates."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -38,7 +39,7 @@ def test_warm_up_rises_to_the_peak_and_cosine_falls_to_nothing() -> None:
     assert rates[19] == pytest.approx(0.4)
     assert rates[20] == pytest.approx(0.4)
     assert rates[60] == pytest.approx(0.2)
-    assert all(a > b for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[20:]))
     assert rates[99] == pytest.approx(0.2 * (1 + math.cos(math.pi * 79 / 80)))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.collectives import tree_all_reduce
-from sixfold.shards import owned_shards, shard_bounds, shard_count
+from sixfold.shards import shard_bounds, shard_count
 from sixfold.step.dropout import KeyedDropout
 from sixfold.step.lockstep import SharedState, replay
 from sixfold.step.step import Shard, Step, StepTotals
@@ -202,7 +202,7 @@ def test_one_shard_of_a_synchronised_step_can_be_computed_again_from_the_kept_su
         original(number, shard, out)
         payloads[shard.index] = out.clone()
 
-    step.shard_payload = keep  # type: ignore[method-assign]
+    step.shard_payload = keep  # type: ignore[method-assign,assignment]
     step.partials(0, shards, lambda p, out: tree_all_reduce(world, p, 4, out=out))
     kept = list(step.lockstep.totals)
     assert kept
@@ -227,7 +227,7 @@ def test_dropout_masks_differ_between_steps_shards_and_modules() -> None:
         return flat(ones), maps(ones)
 
     flat_0, maps_0 = masks(0, 0)
-    assert set(flat_0.unique().tolist()) == {0.0, 2.0}
+    assert set(flat_0.flatten().tolist()) == {0.0, 2.0}
     assert abs(float(flat_0.mean()) - 1) < 0.05
     whole_maps = maps_0.flatten(2)
     assert torch.equal(whole_maps.amin(2), whole_maps.amax(2))

@@ -1,6 +1,7 @@
 """Launchers: what the command line and the Python API call. One file a job."""
 
-from sixfold.launch.predict import predict
-from sixfold.launch.train import train
+from sixfold.launch.prediction import predict
+from sixfold.launch.preparation import prepare
+from sixfold.launch.training import train
 
-__all__ = ["predict", "train"]
+__all__ = ["predict", "prepare", "train"]

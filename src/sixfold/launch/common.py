@@ -38,7 +38,7 @@ def open_engine_for(config: EngineConfig, model: str | None = None) -> Iterator[
         master=config.master,
         spark_conf=config.spark_conf,
         ship=ship,
-        preload=("sixfold.train", "sixfold.predict"),
+        preload=("sixfold.training", "sixfold.prediction"),
     )
     with contextlib.closing(engine):
         yield engine
@@ -51,6 +51,15 @@ def restarts_of(config: EngineConfig) -> int:
     return 3 if config.engine == "spark" else 0
 
 
+def pool_of(engine: Engine, workers: int) -> Any:
+    """The engine's pool in the form in which `sixfold.data` asks for one."""
+
+    def pool(function: Any, items: Sequence[Any], on_done: Any) -> list[Any]:
+        return engine.pool(function, items, workers=workers, on_done=on_done)
+
+    return pool
+
+
 def resolve_data(config: DataConfig, engine: Engine, workers: int, listen: Listener) -> DataConfig:
     """Turn data into something that ranks can map, with the engine's workers where it is long.
 
@@ -59,13 +68,12 @@ def resolve_data(config: DataConfig, engine: Engine, workers: int, listen: Liste
     """
     from sixfold import data
 
-    def pool(function: Any, items: Sequence[Any], on_done: Any = None) -> list[Any]:
-        return engine.pool(function, items, workers=workers, on_done=on_done)
-
-    def progress(done: int, total: int) -> None:
-        listen({"kind": "prepare", "done": done, "total": total})
-
-    return data.resolve(config, pool=pool, workers=workers, progress=progress)
+    return data.resolve(
+        config,
+        pool=pool_of(engine, workers),
+        workers=workers,
+        progress=lambda done, total: listen({"kind": "prepare", "done": done, "total": total}),
+    )
 
 
 def versions() -> dict[str, str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sixfold import validate
-from sixfold.config import TrainConfig
+from sixfold import data, validate
+from sixfold.config import ModelConfig, TrainConfig
 from sixfold.errors import UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.launch.reporting import test_images
 from sixfold.run_directory import RunDirectory, as_json, differences
 
 _PLACEMENT = ("engine", "run")
@@ -40,16 +41,22 @@ def train(config: TrainConfig, *, listen: Listener | None = None) -> dict[str, A
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
-    found = validate.problems(config)
-    if found:
-        raise UserError(found)
-    config = _resolve_paths(config)
-    directory = RunDirectory(Path(str(config.run.out)))
-    finished = _older_run(config, directory)
-    if finished is not None:
-        listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
-        return finished
-    with open_engine_for(config.engine, config.model.model) as engine:
+    found = validate.problems(config) + data.problems(config.data)
+    with contextlib.ExitStack() as stack:
+        if config.engine.engine == "local" and not found:
+            # Its ranks import torch while the launcher does.
+            engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
+        found += _network_problems(config.model)
+        if found:
+            raise UserError(found)
+        config = _resolve_paths(config)
+        directory = RunDirectory(Path(str(config.run.out)))
+        finished = _older_run(config, directory)
+        if finished is not None:
+            listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
+            return finished
+        if config.engine.engine != "local":
+            engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
         workers = config.engine.workers or engine.slots()
         resolved = _prepare(config, engine, workers, listen)
         directory.create()
@@ -57,6 +64,17 @@ def train(config: TrainConfig, *, listen: Listener | None = None) -> dict[str, A
             directory.clear()
         write_json(directory.file("config.json"), as_json(config))
         return _run(resolved, config, directory, engine, workers, listen, started)
+
+
+def _network_problems(config: ModelConfig) -> list[str]:
+    """What is wrong with the network's name and arguments, whatever the data are."""
+    from sixfold.models.recipe import recipe
+
+    try:
+        recipe(config, shape=(3, 32, 32), classes=10)
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 def _resolve_paths(config: TrainConfig) -> TrainConfig:
@@ -136,7 +154,7 @@ def _prepare(config: TrainConfig, engine: Any, workers: int, listen: Listener) -
     Raises:
         UserError: with everything that does not fit.
     """
-    from sixfold import data, models
+    from sixfold import models
 
     resolved = resolve_data(config.data, engine, workers, listen)
     opened = data.open_data(resolved)
@@ -163,7 +181,7 @@ def _run(
     started: float,
 ) -> dict[str, Any]:
     from sixfold.report import write_report
-    from sixfold.train import TrainJob, train_rank
+    from sixfold.training import TrainJob, train_rank
 
     before_s = time.monotonic() - started
     gang = engine.gang(
@@ -187,15 +205,5 @@ def _run(
         "report": str(directory.file("report.html")),
     }
     write_json(directory.file("result.json"), result)
-    write_report(directory.path, images=_test_images(resolved))
+    write_report(directory.path, images=test_images(resolved.data))
     return result
-
-
-def _test_images(config: TrainConfig) -> Callable[[Any], Any]:
-    """Gives the report the pictures of test images by their indices."""
-    import numpy as np
-
-    from sixfold.data import open_data
-
-    opened = open_data(config.data)
-    return lambda indices: opened.test.images(np.asarray(indices, np.int64))

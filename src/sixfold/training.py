@@ -35,8 +35,8 @@ from sixfold.step.optimizer import make_optimizer
 from sixfold.step.schedule import budget, parse_schedule
 from sixfold.step.step import Shard, Step
 from sixfold.strategies.sync import Sync
-from sixfold.train_log import TimedIterator, TrainLog
 from sixfold.trained import ModelCard, pack
+from sixfold.training_log import TimedIterator, TrainLog
 from sixfold.world import World
 
 CHECKPOINT_S = 60.0

@@ -44,7 +44,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         raise UserError(f"--out {out}: must be a file in a directory that exists")
 
     from sixfold import data as datasets
-    from sixfold.predict import PredictJob, check_fit, class_map, join_parts, predict_rank
+    from sixfold.prediction import PredictJob, check_fit, class_map, join_parts, predict_rank
     from sixfold.trained import read_card, weights_file
 
     weights = weights_file(Path(config.prediction.run).expanduser().absolute())

@@ -1,0 +1,40 @@
+"""`sixfold prepare`."""
+
+from __future__ import annotations
+
+import argparse
+
+from sixfold.cli.console import Console
+from sixfold.cli.options import add_options, build_config
+from sixfold.config import PrepareConfig
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: every field of the configuration, source and destination by place."""
+    parser.add_argument("source_word", nargs="?", metavar="SRC", help="data specification")
+    parser.add_argument("destination_word", nargs="?", metavar="DST", help="folder for the shards")
+    add_options(parser, PrepareConfig)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare, and say what was made."""
+    values = vars(arguments)
+    values["source"] = values["source"] or values["source_word"]
+    values["destination"] = values["destination"] or values["destination_word"]
+    config = build_config(PrepareConfig, values, None)
+    from sixfold.launch import prepare
+
+    console = Console()
+    try:
+        made = prepare(config, listen=console)
+    finally:
+        console.close()
+    parts = ", ".join(f"{count:,} {part}" for part, count in made["images"].items())
+    print(f"images             {parts}")
+    print(f"classes            {len(made['classes'])}")
+    print(f"shape              {'x'.join(map(str, made['shape']))}")
+    if made["bad_files"]:
+        print(f"skipped images     {len(made['bad_files'])} (listed in manifest.json)")
+    print(f"speed              {made['images_per_s']:,.0f} images/s, {made['wall_s']:.1f} s")
+    print(f"use them with      --data shards:{made['destination']}")
+    return 0

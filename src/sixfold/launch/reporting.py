@@ -1,0 +1,53 @@
+"""Writing a run's report, with pictures where its data are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.config import DataConfig
+from sixfold.errors import SixfoldError, UserError
+from sixfold.run_directory import read_json
+
+Images = Callable[[Sequence[int]], NDArray[np.uint8]]
+
+
+def test_images(resolved: DataConfig) -> Images:
+    """Gives the pictures of test images by their indices.
+
+    Args:
+        resolved: data as `sixfold.data.resolve` gives it.
+    """
+    from sixfold.data import open_data
+
+    opened = open_data(resolved)
+    return lambda indices: opened.test.images(np.asarray(indices, np.int64))
+
+
+def rewrite_report(run: Path) -> Path:
+    """Write the report of a run again, finished or not.
+
+    Raises:
+        UserError: if there is no run.
+    """
+    from sixfold.report import write_report
+
+    run = run.expanduser().absolute()
+    config = read_json(run / "config.json")
+    if config is None:
+        raise UserError(f"{run} is no run directory: it holds no config.json")
+    return write_report(run, images=_images_of(config))
+
+
+def _images_of(config: dict[str, Any]) -> Images | None:
+    """The run's test images, or None where its data can no longer be opened."""
+    from sixfold.data import resolve
+
+    try:
+        return test_images(resolve(DataConfig(**config["data"])))
+    except (SixfoldError, KeyError, TypeError):
+        return None
