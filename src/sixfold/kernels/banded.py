@@ -35,7 +35,8 @@ def im2col_matrix(geometry: Geometry) -> Sparse:
         geometry: sizes, stride, padding, dilation.
 
     Returns:
-        A CSR matrix of zeros and ones (float64), at most one of them in a row.
+        A CSR matrix of int8, so that products have the type of the images, with at most one
+        element in a row, which is 1.
 
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
     >>> (im2col_matrix(Geometry.of(x.shape, (1, 1, 2, 2))) @ x.ravel()).reshape(4, 4)
@@ -45,7 +46,7 @@ def im2col_matrix(geometry: Geometry) -> Sparse:
            [4., 5., 7., 8.]])
     """
     pixels, inside = _taps(geometry)
-    return _csr(np.ones(inside.size), pixels.ravel(), inside.ravel(), 1, geometry)
+    return _csr(np.ones(inside.size, np.int8), pixels.ravel(), inside.ravel(), 1, geometry)
 
 
 def toeplitz_matrix(weights: Array, geometry: Geometry) -> Sparse:
@@ -183,9 +184,11 @@ def _csr(
 ) -> Sparse:
     """A matrix from `row` taps for each of its rows, without those that fall on the padding."""
     counts = inside.reshape(-1, row).sum(axis=1)
-    pointers = np.concatenate([[0], np.cumsum(counts)])
     length = geometry.batch * geometry.channels * geometry.size[0] * geometry.size[1]
-    return csr_array((values[inside], pixels[inside], pointers), shape=(counts.size, length))
+    index = np.int32 if max(length, inside.size) < 2**31 else np.int64
+    pointers = np.concatenate([[0], np.cumsum(counts)]).astype(index)
+    elements = (values[inside], pixels[inside].astype(index), pointers)
+    return csr_array(elements, shape=(counts.size, length))
 
 
 def _patches(images: Array, geometry: Geometry) -> Array:
