@@ -16,17 +16,15 @@ import queue
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sixfold.world import watch, wire
 from sixfold.world.faults import Fault
+from sixfold.world.inquest import GRACE_S, Inquest
 from sixfold.world.world import PlainData
 
-GRACE_S = {"connection": 1.5, "peer": 3.0}
-"""How long a symptom waits for its cause to arrive: a lost connection for the exit status of its
-process, a rank's complaint about a peer for news of that peer."""
 STACK_S = 5.0
 """For a rank under suspicion to tell what it is doing."""
 INATTENTION_S = 5.0
@@ -59,13 +57,6 @@ class Member:
 
 
 @dataclass
-class _Suspicion:
-    fault: Fault
-    weight: int
-    due: float
-
-
-@dataclass
 class _Generation:
     """What belongs to one try of the gang."""
 
@@ -74,7 +65,7 @@ class _Generation:
     members: dict[int, Member] = field(default_factory=dict)
     results: dict[int, Any] = field(default_factory=dict)
     met_at: float | None = None
-    suspicion: _Suspicion | None = None
+    inquest: Inquest = field(default_factory=Inquest)
     asked_for_stack: tuple[watch.Verdict, float] | None = None
 
 
@@ -88,6 +79,7 @@ class Rendezvous:
         fault: why the present generation failed; None while it has not. Its connections are
             closed by then.
         restarts: how many generations came before the present one.
+        last_fault: why the generation before the present one failed, as far as it is known.
     """
 
     def __init__(
@@ -99,6 +91,7 @@ class Rendezvous:
         on_event: Callable[[int, PlainData], None] | None = None,
         hang_s: float = 60.0,
         stall_s: float = 600.0,
+        graces_s: Mapping[str, float] = GRACE_S,
     ) -> None:
         """Bind a port and let ranks come.
 
@@ -111,15 +104,18 @@ class Rendezvous:
             hang_s: silence after which a rank is given up.
             stall_s: time without any exchange after which a rank that keeps others waiting is
                 given up.
+            graces_s: how long symptoms wait for their cause; see `sixfold.world.inquest`.
         """
         self.size = size
         self.secret = secrets.token_bytes(32)
         self.fault: Fault | None = None
         self.restarts = 0
+        self.last_fault: Fault | None = None
         self._claim = claim
         self._on_event = on_event
         self._hang_s = hang_s
         self._stall_s = stall_s
+        self._graces_s = graces_s
         self._inbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
         self._now = _Generation()
         self._stopping = False
@@ -167,8 +163,9 @@ class Rendezvous:
         """
         if self._now.number >= 0:
             self.restarts += 1
+        self.last_fault = self.fault or self._now.inquest.best
         self._shut_members()
-        self._now = _Generation(number=generation)
+        self._now = _Generation(number=generation, inquest=Inquest(self._graces_s))
         self.fault = None
         self._now.attempt = generation if self._claim is None else self._claim()
 
@@ -185,8 +182,8 @@ class Rendezvous:
             self._attentive_since = now
         if self.finished or self.fault is not None:
             timeout_s = 0.0
-        elif self._now.suspicion is not None:
-            timeout_s = max(min(timeout_s, self._now.suspicion.due - now), 0.0)
+        elif self._now.inquest.due is not None:
+            timeout_s = max(min(timeout_s, self._now.inquest.due - now), 0.0)
         try:
             notice = self._inbox.get(timeout=timeout_s)
             while True:
@@ -325,7 +322,7 @@ class Rendezvous:
                 return member
         return None
 
-    # Faults: causes are believed at once, symptoms only when no cause turns up.
+    # Faults: see `sixfold.world.inquest`.
 
     def _heard_error(self, member: Member, fault: Fault) -> None:
         if fault.kind != "peer":
@@ -337,9 +334,8 @@ class Rendezvous:
         else:
             accused = self._now.members.get(fault.peer, member)
             cause = f"lost by rank {fault.rank}: {fault.cause}"
-            self._suspect(
-                Fault(kind="lost", rank=accused.rank, host=accused.host, cause=cause), 1, "peer"
-            )
+            lost = Fault(kind="lost", rank=accused.rank, host=accused.host, cause=cause)
+            self._now.inquest.add(lost, "peer", time.monotonic())
 
     def _lost_connection(self, connection: wire.Connection) -> None:
         member = self._member(connection)
@@ -351,7 +347,7 @@ class Rendezvous:
             host=member.host,
             cause=f"its connection broke (process {member.pid} was killed, or its host vanished)",
         )
-        self._suspect(fault, 2, "connection")
+        self._now.inquest.add(fault, "connection", time.monotonic())
 
     def _process_ended(
         self, rank: int, cause: str, generation: int, log_tail: tuple[str, ...]
@@ -362,16 +358,9 @@ class Rendezvous:
         host = member.host if member else socket.gethostname()
         self._settle(Fault(kind="lost", rank=rank, host=host, cause=cause, log_tail=log_tail))
 
-    def _suspect(self, fault: Fault, weight: int, grace: str) -> None:
-        due = time.monotonic() + GRACE_S[grace]
-        old = self._now.suspicion
-        if old is None or weight > old.weight:
-            self._now.suspicion = _Suspicion(fault, weight, due)
-
     def _settle(self, fault: Fault) -> None:
         if self.fault is None and not self.finished:
             self.fault = fault
-            self._now.suspicion = None
             self._shut_members()
 
     def _shut_members(self) -> None:
@@ -382,28 +371,31 @@ class Rendezvous:
 
     def _judge(self) -> None:
         now = time.monotonic()
-        suspicion, asked = self._now.suspicion, self._now.asked_for_stack
         if self.fault is not None or self.finished:
             return
-        if suspicion is not None and now >= suspicion.due:
-            self._settle(suspicion.fault)
-        elif asked is not None:
-            if now >= asked[1]:
-                self._convict(asked[0], ())
-        elif suspicion is None:
-            pulses = {member.rank: member.pulse for member in self._now.members.values()}
-            verdict = watch.judge(
-                pulses,
-                now,
-                hang_s=self._hang_s,
-                stall_s=self._stall_s,
-                since=self._attentive_since,
-            )
-            if verdict is not None and verdict.wants_stack:
-                self._now.asked_for_stack = (verdict, now + STACK_S)
-                self._now.members[verdict.rank].connection.send({"kind": "dump"})
-            elif verdict is not None:
+        fault = self._now.inquest.verdict(now)
+        if fault is not None:
+            self._settle(fault)
+        elif self._now.asked_for_stack is not None:
+            verdict, due = self._now.asked_for_stack
+            if now >= due:
                 self._convict(verdict, ())
+        elif self._now.inquest.due is None:
+            self._look_for_hung_ranks(now)
+
+    def _look_for_hung_ranks(self, now: float) -> None:
+        verdict = watch.judge(
+            {member.rank: member.pulse for member in self._now.members.values()},
+            now,
+            hang_s=self._hang_s,
+            stall_s=self._stall_s,
+            since=self._attentive_since,
+        )
+        if verdict is not None and verdict.wants_stack:
+            self._now.asked_for_stack = (verdict, now + STACK_S)
+            self._now.members[verdict.rank].connection.send({"kind": "dump"})
+        elif verdict is not None:
+            self._convict(verdict, ())
 
     def _convict(self, verdict: watch.Verdict, stack: tuple[str, ...]) -> None:
         host = self._now.members[verdict.rank].host

@@ -1,0 +1,225 @@
+"""A gang on Spark, from the launcher's side: one job in a thread, and the loop that watches it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from pyspark import cloudpickle
+
+from sixfold.engines.engine import Gang, RankFunction
+from sixfold.engines.rank_log import RankLog
+from sixfold.engines.spark_job import END_S, Job, explain
+from sixfold.engines.spark_session import Session
+from sixfold.engines.spark_worker import PRINTED, RankTask
+from sixfold.errors import RunError, SixfoldError, UserError
+from sixfold.world import PlainData
+from sixfold.world.faults import Fault
+from sixfold.world.rendezvous import Rendezvous, with_log
+
+SCHEDULE_S = 60.0
+"""For Spark to give all ranks of a gang a slot, once the cluster has enough of them. It takes
+0.1 s, unless other jobs hold them, or a lost executor is not replaced."""
+
+JOIN_S = 300.0
+"""For ranks that Spark runs to join: Python may have to import torch from a slow network drive."""
+
+GRACES_S = {"connection": 0.2, "peer": 1.0}
+"""See `sixfold.world.rendezvous.GRACE_S`: no exit status will come from Spark, so a broken
+connection is all there is to know, and every moment of waiting delays the restart."""
+
+STOP_S = 2.0
+"""For ranks to end by themselves after Ctrl-C, before they are cut off; as on `local`."""
+
+_WATCH_S = 1.0
+_IDLE_S = 0.05
+
+
+class _NoRestartLeft(Exception):  # noqa: N818  not an error of anybody
+    """A generation has begun that may not."""
+
+
+class GangRun:
+    """One call of `gang`; to be used in a `with`."""
+
+    def __init__(
+        self,
+        session: Session,
+        size: int,
+        *,
+        max_restarts: int,
+        claim: Callable[[], int] | None,
+        on_event: Callable[[int, PlainData], None] | None,
+        log: RankLog,
+    ) -> None:
+        self._session = session
+        self._size = size
+        self._max_restarts = max_restarts
+        self._claim = claim
+        self._on_event = on_event
+        self._log = log
+        self._job: Job | None = None
+        self._joined_before = -1  # generation when the job was submitted
+        self._stalled_since = time.monotonic()
+        self._host, advertised = session.driver_host()
+        self._rendezvous = Rendezvous(
+            size, host=self._host, claim=self._begin, on_event=self._hear, graces_s=GRACES_S
+        )
+        self._address = advertised, self._rendezvous.address[1]
+        self.first_line_at: float | None = None
+        self.met_at: float | None = None
+
+    def run(self, function: RankFunction, archives: tuple[str, ...], began: float) -> Gang:
+        """Run the gang to its end.
+
+        Args:
+            function: of the ranks.
+            archives: names of the zip files with the user's modules.
+            began: when the call began (`time.monotonic()`).
+        """
+        rendezvous = self._rendezvous
+        task = RankTask(
+            function=cloudpickle.dumps(function),
+            archives=archives,
+            address=self._address,
+            secret=rendezvous.secret,
+            size=self._size,
+        )
+        try:
+            self._watch(task)
+        except KeyboardInterrupt:
+            self._wind_down()
+            raise
+        except _NoRestartLeft:
+            raise self._error(rendezvous.last_fault, self._max_restarts) from None
+        if self._job is not None:
+            self._job.end(patience_s=END_S)
+        now = time.monotonic()
+        return Gang(
+            results=rendezvous.results,
+            restarts=rendezvous.restarts,
+            startup_s=(self.met_at or now) - began,
+            engine_s=(self.first_line_at or now) - began,
+        )
+
+    def __enter__(self) -> GangRun:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._rendezvous.close()  # with it, all ranks that are left
+        if self._job is not None:
+            self._job.end(patience_s=0.0)
+
+    def _watch(self, task: RankTask) -> None:
+        """Return when all ranks have handed over their results."""
+        rendezvous = self._rendezvous
+        while not rendezvous.finished:
+            if self._job is None:
+                self._submit(task)
+            began = time.monotonic()
+            rendezvous.poll(_WATCH_S)
+            self._note_times()
+            if rendezvous.finished:
+                return
+            fault = rendezvous.fault
+            if fault is not None:
+                if not fault.curable or rendezvous.restarts >= self._max_restarts:
+                    raise self._error(fault, rendezvous.restarts)
+                if time.monotonic() - began < _IDLE_S:
+                    time.sleep(_IDLE_S)  # it is Spark's turn, and poll() does not wait any more
+            self._check_job()
+
+    def _submit(self, task: RankTask) -> None:
+        context = self._session.context
+
+        def action() -> None:
+            ranks = context.parallelize(range(self._size), self._size).barrier().mapPartitions(task)
+            # Counted in Java: the stage after the shuffle needs no Python.
+            ranks.coalesce(1, shuffle=True)._jrdd.count()
+
+        self._joined_before = self._rendezvous.generation
+        self._stalled_since = time.monotonic()
+        self._job = Job(context, action, f"sixfold: gang of {self._size} ranks")
+
+    def _begin(self) -> int:
+        """Called when the first rank of a generation joins."""
+        restarts = self._rendezvous.restarts
+        if restarts > self._max_restarts:
+            raise _NoRestartLeft
+        return restarts if self._claim is None else self._claim()
+
+    def _hear(self, rank: int, event: PlainData) -> None:
+        if PRINTED in event:
+            self._log.feed(rank, str(event[PRINTED]).encode(errors="replace"))
+        elif self._on_event is not None:
+            self._on_event(rank, event)
+
+    def _note_times(self) -> None:
+        met_at = self._rendezvous.met_at
+        if self.met_at is None and met_at is not None:
+            self.met_at = met_at
+            members = self._rendezvous.members.values()
+            self.first_line_at = max(member.first_line for member in members)
+
+    def _error(self, fault: Fault | None, restarts: int) -> SixfoldError:
+        if fault is None:
+            cause = "Spark started its stage again and gave no reason"
+            fault = Fault(kind="lost", rank=0, host=self._host, cause=cause)
+        return with_log(fault, self._log.tail(fault.rank)).exception(restarts)
+
+    def _check_job(self) -> None:
+        """Submit again what Spark has given up; give up what Spark does not get started."""
+        rendezvous, job = self._rendezvous, self._job
+        if job is not None and not job.running:
+            if job.error is not None and rendezvous.generation == self._joined_before:
+                raise _failed(job.error)
+            if rendezvous.fault is None:
+                rendezvous.poll(max(GRACES_S.values()))  # why, may be on its way
+            if rendezvous.fault is None and not rendezvous.finished:
+                raise RunError("Spark ended the job of the gang before its ranks had ended")
+            self._job = None
+        missing = self._size - len(rendezvous.members)
+        if missing == 0 and rendezvous.fault is None:
+            self._stalled_since = time.monotonic()
+        elif job is not None and time.monotonic() - self._stalled_since > SCHEDULE_S:
+            self._give_up(job, missing)
+
+    def _give_up(self, job: Job, missing: int) -> None:
+        """Raise if Spark cannot start the ranks; or let it try for longer."""
+        rendezvous = self._rendezvous
+        stalled_s = time.monotonic() - self._stalled_since
+        active, slots = job.active_tasks(), self._session.slots()
+        if active and stalled_s < JOIN_S:
+            return
+        if active:
+            why = f"{missing} of {self._size} ranks have not joined within {stalled_s:.0f} s"
+        else:
+            why = (
+                f"Spark has not started the {self._size} ranks within {stalled_s:.0f} s: "
+                f"{self._session.master.url} has {slots} task slots, and other jobs of this "
+                "application may hold them"
+            )
+        if rendezvous.fault is not None:
+            lost = dataclasses.replace(
+                rendezvous.fault, cause=f"{rendezvous.fault.cause}; then {why}"
+            )
+            raise self._error(lost, rendezvous.restarts)
+        raise RunError(why) if active else UserError(f"{why}: end them, or use fewer --workers")
+
+    def _wind_down(self) -> None:
+        """After Ctrl-C: ask the ranks to stop; what is left then is cut off."""
+        self._rendezvous.stop()
+        deadline = time.monotonic() + STOP_S
+        while time.monotonic() < deadline and not self._rendezvous.finished:
+            if self._rendezvous.fault is not None or not self._rendezvous.members:
+                return
+            self._rendezvous.poll(0.1)
+
+
+def _failed(error: Exception) -> SixfoldError:
+    """A job of which no rank has ever joined."""
+    reason = explain(error)
+    if "SPARK-24819" in reason or "BARRIER" in reason.upper():
+        return UserError(f"Spark cannot start the ranks together: {reason}")
+    return RunError(f"Spark could not run the ranks: {reason}")

@@ -1,0 +1,293 @@
+"""A SparkContext to work with: the one that is active, or one of our own with its own JVM."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark import SparkContext
+from pyspark.find_spark_home import _find_spark_home
+
+from sixfold.engines.spark_master import (
+    LOOPBACK,
+    Master,
+    check_java,
+    parse_master,
+    parse_settings,
+    reach,
+    submitted_master,
+)
+from sixfold.engines.spark_start import Start
+from sixfold.errors import RunError, UserError
+from sixfold.world.faults import TAIL_LINES, explain_status
+
+FIRST_EXECUTOR_S = 15.0
+"""For the first executor to register; measured 3 s on an idle host, up to 10 s on a busy one."""
+
+NEXT_EXECUTOR_S = 8.0
+"""For one more executor, after the last that registered."""
+
+SETTLED_S = 2.0
+"""Without any new executor, after which a cluster of unknown size is taken to be complete."""
+
+_FORWARD_S = 0.5
+
+
+class Session:
+    """A SparkContext, and how to be rid of it.
+
+    Attributes:
+        context: to run jobs with.
+        ours: whether this session was started here, and ends with `close`.
+        master: where it runs.
+        startup_s: seconds that starting it took.
+        log: file to which its JVM writes; None if it is not ours.
+    """
+
+    def __init__(
+        self,
+        context: SparkContext,
+        master: Master,
+        *,
+        startup_s: float = 0.0,
+        log: Path | None = None,
+        process: subprocess.Popen[bytes] | None = None,
+        cleanup: contextlib.ExitStack | None = None,
+    ) -> None:
+        self.context = context
+        self.ours = cleanup is not None
+        self.master = master
+        self.startup_s = startup_s
+        self.log = log
+        self._process = process
+        self._forwarded_bytes = 0
+        self._cleanup = cleanup
+
+    def setting(self, key: str, default: str) -> str:
+        """A Spark setting as it is in force."""
+        return str(self.context.getConf().get(key, default))
+
+    def driver_host(self) -> tuple[str, str]:
+        """The address to listen on, and the one by which executors reach it."""
+        if self.master.on_this_host:
+            return LOOPBACK, LOOPBACK
+        host = self.setting("spark.driver.host", LOOPBACK)
+        return self.setting("spark.driver.bindAddress", host), host
+
+    def slots(self) -> int:
+        """How many tasks can run at a time now, busy slots included."""
+        scala = self.context._jsc.sc()
+        profile = scala.resourceProfileManager().defaultResourceProfile()
+        return int(scala.maxNumConcurrentTasks(profile))
+
+    def all_slots(self) -> int:
+        """How many tasks can run at a time, once no more executors register.
+
+        Raises:
+            UserError: if none registers.
+        """
+        self.wait_for_slots(1)
+        slots, changed = self.slots(), time.monotonic()
+        while slots < (self.master.slots or sys.maxsize):
+            time.sleep(0.05)
+            before, slots = slots, self.slots()
+            if slots != before:
+                changed = time.monotonic()
+            limit_s = NEXT_EXECUTOR_S if self.master.slots else SETTLED_S
+            if time.monotonic() - changed > limit_s:
+                break
+        return slots
+
+    def wait_for_slots(self, size: int) -> None:
+        """Return once `size` tasks can run at a time.
+
+        Raises:
+            UserError: with the count, if the cluster has fewer, seconds after its last executor
+                has registered.
+        """
+        self._refuse_dynamic_allocation()
+        slots = self.slots()
+        limit_s = 0.0 if self.master.kind == "local" else FIRST_EXECUTOR_S
+        changed = time.monotonic()
+        most = self.master.slots
+        while slots < size and (most is None or size <= most):
+            if time.monotonic() - changed > limit_s:
+                break
+            time.sleep(0.05)
+            before, slots = slots, self.slots()
+            if slots != before:
+                changed, limit_s = time.monotonic(), NEXT_EXECUTOR_S
+        if slots < size:
+            slots = max(slots, most or 0)
+            cpus = self.setting("spark.task.cpus", "1")
+            each = f" ({cpus} cores each: spark.task.cpus)" if cpus != "1" else ""
+            raise UserError(
+                f"{size} ranks need {size} Spark task slots at the same time, and "
+                f"{self.master.url} has {slots}{each}: use --workers {slots} or fewer, or a "
+                "master with more cores"
+                if slots
+                else f"no executor of {self.master.url} has registered within "
+                f"{FIRST_EXECUTOR_S:g} s: check on its web page that it has workers with free "
+                "cores and at least spark.executor.memory "
+                f"({self.setting('spark.executor.memory', '1g')}) of free memory"
+            )
+
+    def _refuse_dynamic_allocation(self) -> None:
+        enabled = self.setting("spark.dynamicAllocation.enabled", "false").lower() == "true"
+        if enabled and self.master.kind != "local":
+            raise UserError(
+                "Spark cannot start a group of ranks together while it adds and removes "
+                "executors (SPARK-24942): set spark.dynamicAllocation.enabled=false"
+            )
+
+    def check_alive(self) -> None:
+        """Raise if the JVM of our own session has ended.
+
+        Raises:
+            RunError: with the last lines that it wrote.
+        """
+        if self._process is None:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self._process.wait(0.5)  # its connections close a moment before it ends
+            lines = self.log.read_text(errors="replace").splitlines() if self.log else []
+            how = explain_status(status)
+            raise RunError(
+                "\n".join([f"Spark's driver JVM has ended: {how}", *lines[-TAIL_LINES:]])
+            )
+
+    @contextmanager
+    def forwarding_log(self, path: Path | None) -> Iterator[None]:
+        """Append what our own JVM has written, and writes meanwhile, to a file."""
+        if self.log is None or path is None:
+            yield
+            return
+        ended = threading.Event()
+        thread = threading.Thread(
+            target=self._forward, args=(self.log, path, ended), daemon=True, name="sixfold-jvm-log"
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _forward(self, source: Path, path: Path, ended: threading.Event) -> None:
+        with source.open("rb") as reading, path.open("ab", buffering=0) as writing:
+            reading.seek(self._forwarded_bytes)
+            last = False
+            while not last:
+                last = ended.wait(_FORWARD_S)
+                while (line := reading.readline()).endswith(b"\n") or (last and line):
+                    writing.write(b"[spark] " + line)
+                    self._forwarded_bytes += len(line)
+                reading.seek(self._forwarded_bytes)
+
+    def close(self) -> None:
+        """End the session if it is ours; harmless if called twice."""
+        if self._cleanup is not None:
+            self._cleanup.close()
+
+
+def open_session(master: str | None = None, spark_conf: Iterable[str] = ()) -> Session:
+    """The active SparkContext, or a new one.
+
+    Args:
+        master: its URL; None for the active session's, or what spark-submit or Spark's own
+            settings say.
+        spark_conf: Spark settings, key=value, that go before ours.
+
+    Raises:
+        UserError: if there can be none with this master and these settings.
+    """
+    active = SparkContext._active_spark_context
+    if active is not None:
+        return _adopt(active, master, parse_settings(spark_conf))
+    parsed, settings = _check(master, spark_conf)
+    local_address = reach(parsed) if parsed is not None else None
+    began = time.monotonic()
+    with contextlib.ExitStack() as cleanup:
+        folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="sixfold-spark-"))
+        start = Start(parsed, settings, local_address, Path(folder) / "jvm.txt")
+        context = start.run(cleanup)
+        return Session(
+            context,
+            parsed or parse_master(context.master),
+            startup_s=time.monotonic() - began,
+            log=start.log,
+            process=start.process,
+            cleanup=cleanup.pop_all(),
+        )
+
+
+def _check(master: str | None, spark_conf: Iterable[str]) -> tuple[Master | None, dict[str, str]]:
+    """Find out what can be known without starting anything; see `open_session`."""
+    settings: dict[str, str] = {}
+    parsed: Master | None = None
+    problems: list[str] = []
+    if "SPARK_REMOTE" in os.environ or "SPARK_CONNECT_MODE_ENABLED" in os.environ:
+        problems.append(
+            "Spark Connect cannot start a group of ranks (it has no barrier execution): use a "
+            "classic session, with --master, and unset SPARK_REMOTE"
+        )
+    try:
+        settings = parse_settings(spark_conf)
+    except UserError as error:
+        problems += error.problems
+    try:
+        parsed = _choose_master(master, settings)
+    except UserError as error:
+        problems += error.problems
+    if not _has_gateway():
+        problems += check_java(os.environ)
+    if problems:
+        raise UserError(problems)
+    return parsed, settings
+
+
+def _has_gateway() -> bool:
+    """Whether a JVM runs already: that of spark-submit, or of a session that was stopped."""
+    return SparkContext._gateway is not None or "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]) -> Session:
+    """Use the active session, which cannot be given other settings any more."""
+    problems = []
+    if master is not None and parse_master(master).url != parse_master(active.master).url:
+        problems.append(
+            f"a Spark session with master {active.master} is active in this process, so --master "
+            f"{master} cannot be used: leave it out, or stop that session first"
+        )
+    conf = active.getConf()
+    for key, value in settings.items():
+        if conf.get(key) != value:
+            problems.append(
+                f"a Spark session is active in this process, in which {key} is "
+                f"{conf.get(key) or 'not set'}: {value!r} cannot be set any more"
+            )
+    if problems:
+        raise UserError(problems)
+    return Session(active, parse_master(active.master))
+
+
+def _choose_master(master: str | None, settings: Mapping[str, str]) -> Master | None:
+    """The master to use; None if it is known only to the JVM that spark-submit has started."""
+    url = master or settings.get("spark.master")
+    if url is None and "PYSPARK_GATEWAY_PORT" in os.environ:
+        return None
+    url = url or submitted_master(os.environ, Path(_find_spark_home()))
+    if url is None:
+        raise UserError(
+            "--engine spark needs to know where to run: give --master, such as local[2] or "
+            "spark://HOST:7077 (there is no active Spark session, nor a master set by spark-submit)"
+        )
+    return parse_master(url)
