@@ -22,16 +22,8 @@ from sixfold.engines.fork_server import Ended, Fork, Forked, Kill, Setup
 from sixfold.errors import RunError
 from sixfold.world.faults import explain_status
 
-ONE_THREAD = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-    )
-}
+_THREADS = "OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS"
+ONE_THREAD = dict.fromkeys([*_THREADS.split(), "VECLIB_MAXIMUM_THREADS"], "1")
 """Environment of ranks: there are as many as cores, so each computes with one thread; and the
 server must have a single thread when it forks."""
 
@@ -137,6 +129,7 @@ class ForkServer:
 
         Raises:
             RunError: if the server is dead.
+            KeyboardInterrupt: after Ctrl-C; the server and all its processes are ended then.
         """
         child = Child(self, on_exit)
         environment = {**os.environ, **ONE_THREAD}
@@ -148,8 +141,12 @@ class ForkServer:
             number = self._number
             self._begun[number] = child
         request = Fork(number, body, list(sys.path), str(Path.cwd()), environment)
-        self._send(request, descriptors)
-        child._started.wait()
+        try:
+            self._send(request, descriptors)
+            child._started.wait()
+        except BaseException:  # Ctrl-C: half a request may be out, or a process we do not know
+            self.close()
+            raise
         if child.pid == 0:
             raise RunError(f"the fork server could not start a rank: {self._dead}")
         return child

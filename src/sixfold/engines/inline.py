@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import socket
 import sys
 import time
@@ -28,6 +27,7 @@ from sixfold.engines.rank_log import RankLog, RankWriter
 from sixfold.world import Buffer, PlainData, World, wire
 from sixfold.world.ambient import (
     Randomness,
+    cores,
     one_thread,
     own_randomness,
     restore_randomness,
@@ -49,7 +49,7 @@ class InlineEngine:
 
     def slots(self) -> int:
         """Cores of this machine: as many ranks as `local` would start, though one runs."""
-        return len(os.sched_getaffinity(0))
+        return cores()
 
     def gang(
         self,

@@ -25,7 +25,7 @@ from sixfold.engines.local_pool import LocalPool
 from sixfold.engines.rank_log import PipeReader, RankLog
 from sixfold.errors import PeerLostError, UserError
 from sixfold.world import PlainData, World
-from sixfold.world.ambient import use_one_thread
+from sixfold.world.ambient import cores, use_one_thread
 from sixfold.world.faults import Fault
 from sixfold.world.membership import ORPHAN_STATUS, run_rank
 from sixfold.world.rendezvous import Rendezvous, with_log
@@ -68,7 +68,7 @@ class LocalEngine:
 
     def slots(self) -> int:
         """Cores that this process may use."""
-        return len(os.sched_getaffinity(0))
+        return cores()
 
     def warm_up(self) -> ForkServer:
         """Have a server running; its imports go on in the background."""
@@ -195,7 +195,7 @@ class _LocalGang:
             _wind_down(rendezvous, children)
             raise
         finally:
-            _end(children, server, complete=len(children) == rendezvous.size)
+            _end(children, server)
         return rendezvous.fault
 
     def _start(self, server: ForkServer, body: bytes, rank: int, generation: int) -> Child:
@@ -279,7 +279,7 @@ def _wind_down(rendezvous: Rendezvous, children: Sequence[Child]) -> None:
     _wait(children, TERM_S)
 
 
-def _end(children: Sequence[Child], server: ForkServer, *, complete: bool) -> None:
+def _end(children: Sequence[Child], server: ForkServer) -> None:
     """Kill what is left, and see to it that it is gone."""
     try:
         for child in children:
@@ -288,5 +288,5 @@ def _end(children: Sequence[Child], server: ForkServer, *, complete: bool) -> No
     except KeyboardInterrupt:
         server.close()
         raise
-    if not gone or not complete:  # the server is stuck, or a fork may be on its way
+    if not gone:  # the server is stuck
         server.close()

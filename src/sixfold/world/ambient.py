@@ -6,6 +6,7 @@ computes with. torch is touched only where it has been imported already.
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,13 @@ def own_randomness(seed: int) -> Iterator[None]:
         yield
     finally:
         restore_randomness(before)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def use_one_thread() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from sixfold.errors import PeerLostError
 from sixfold.world import wire
-from sixfold.world.ambient import own_randomness
+from sixfold.world.ambient import cores, own_randomness
 from sixfold.world.faults import describe
 from sixfold.world.mesh import Mesh
 from sixfold.world.wire import Address
@@ -137,7 +137,7 @@ def _member(
             }
             start, sockets = _meet(control, secret, generation, introduction)
             local = [there for there, _ in start["peers"]].count(start["peers"][rank][0])
-            mesh = Mesh(sockets, spin=local <= len(os.sched_getaffinity(0)))
+            mesh = Mesh(sockets, spin=local <= cores())
             with contextlib.closing(mesh):
                 control.watch(mesh)
                 member = _Member(rank, size, host, start["attempt"], mesh, control)

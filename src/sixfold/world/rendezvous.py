@@ -27,6 +27,8 @@ from sixfold.world.world import PlainData
 
 STACK_S = 5.0
 """For a rank under suspicion to tell what it is doing."""
+MOST_NOTICES = 1000
+"""Taken in at one poll, so that talkative ranks do not keep it from judging."""
 INATTENTION_S = 5.0
 """A pause between two polls after which silence counts from anew: the launcher was suspended."""
 
@@ -170,7 +172,7 @@ class Rendezvous:
         self._now.attempt = generation if self._claim is None else self._claim()
 
     def poll(self, timeout_s: float) -> None:
-        """Take in what ranks have said; wait for it at most so long. Callbacks run in here.
+        """Take in what ranks have said; wait at most so long for the first. Callbacks run here.
 
         Call it in a loop, at least every few seconds, until `finished` or `fault`.
 
@@ -180,15 +182,12 @@ class Rendezvous:
         now = time.monotonic()
         if now - self._polled_at > INATTENTION_S:
             self._attentive_since = now
-        if self.finished or self.fault is not None:
-            timeout_s = 0.0
-        elif self._now.inquest.due is not None:
+        if self.fault is None and self._now.inquest.due is not None:
             timeout_s = max(min(timeout_s, self._now.inquest.due - now), 0.0)
         try:
-            notice = self._inbox.get(timeout=timeout_s)
-            while True:
-                self._take(*notice)
-                notice = self._inbox.get_nowait()
+            self._take(*self._inbox.get(timeout=timeout_s))
+            for _ in range(MOST_NOTICES):
+                self._take(*self._inbox.get_nowait())
         except queue.Empty:
             pass
         self._judge()

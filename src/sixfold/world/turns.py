@@ -190,7 +190,8 @@ class Turns(Generic[Value]):
     def _successor(self, me: int) -> int | None:
         """The next function, in cyclic order, that has not ended and whose condition holds."""
         count = len(self._ended)
-        for number in [*range(me + 1, count), *range(me + 1)]:
+        for distance in range(1, count + 1):
+            number = (me + distance) % count
             condition = self._conditions[number]
             if not self._ended[number] and (
                 condition is None or self._failure is not None or condition()

@@ -67,15 +67,15 @@ def judge(
     >>> judge({0: Pulse(seen=0.0), 1: Pulse(seen=65.0)}, 65.0, hang_s=60, stall_s=600, since=0)
     Verdict(rank=0, cause='no sign of life for 60 s', wants_stack=False)
     """
-    active = {rank: pulse for rank, pulse in pulses.items() if not pulse.done}
-    for rank, pulse in sorted(active.items()):
+    active = {rank: pulse for rank, pulse in sorted(pulses.items()) if not pulse.done}
+    for rank, pulse in active.items():
         if now - max(pulse.seen, since) > hang_s:
             return Verdict(rank, f"no sign of life for {hang_s:g} s")
     if not active:
         return None
     still_s = now - max(since, *(pulse.moved for pulse in active.values()))
     waiting = {rank: pulse.waiting_for for rank, pulse in active.items() if pulse.waiting_for}
-    computing = sorted(set(active) - set(waiting))
+    computing = [rank for rank in active if rank not in waiting]
     if not computing and still_s > hang_s:
         circle = ", ".join(f"rank {rank} for {_names(peers)}" for rank, peers in waiting.items())
         rank = min(waiting)
