@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from sixfold.config import EngineConfig, TrainConfig
 from sixfold.errors import UserError
 from sixfold.shards import LARGEST_COUNT, is_power_of_two
-
-ENGINES = ("inline", "local", "spark")
 
 STRATEGIES = {
     "sync": "synchronous data parallel over the batch: equal to serial training bit for bit",
@@ -32,11 +32,25 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 def problems(config: TrainConfig) -> list[str]:
     """Everything that is wrong with the settings by themselves, one line each."""
     return [
+        *choice_problems(config),
         *_training_problems(config),
         *_optimizer_problems(config),
         *_run_problems(config),
         *engine_problems(config.engine),
     ]
+
+
+def choice_problems(config: Any) -> list[str]:
+    """Values that are none of the few that a setting allows, over all sections of a tree."""
+    found = []
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        for field in dataclasses.fields(values):
+            value, choices = getattr(values, field.name), field.metadata["choices"]
+            if choices and value not in choices:
+                flag = field.name.replace("_", "-")
+                found.append(f"--{flag} {value}: " + unknown(flag, str(value), choices))
+    return found
 
 
 def _training_problems(config: TrainConfig) -> list[str]:
@@ -86,8 +100,6 @@ def _optimizer_problems(config: TrainConfig) -> list[str]:
 def engine_problems(engine: EngineConfig) -> list[str]:
     """Everything that is wrong with the settings of the engine by themselves."""
     found = []
-    if engine.engine not in ENGINES:
-        found.append(unknown("engine", engine.engine, ENGINES))
     if engine.workers is not None and engine.workers < 1:
         found.append(f"--workers {engine.workers}: must be at least 1")
     if engine.max_restarts is not None and engine.max_restarts < 0:

@@ -21,6 +21,12 @@ class Console:
         self._open_line = False
         self._last_s = float("-inf")
 
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Show an event; see `sixfold.launch.Listener`."""
         kind = event.get("kind")

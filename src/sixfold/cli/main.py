@@ -19,7 +19,8 @@ COMMANDS = {
     "models": "list the networks of the zoo",
     "bench": "measure, beside peers",
 }
-"""Subcommand to what it does; each lives in `sixfold.cli.<name>` as ``options`` and ``run``."""
+"""Subcommand to what it does. Each lives in `sixfold.cli.<name>` as ``options(parser)`` and
+``run(arguments, problems)``, where problems are words that no option takes."""
 
 INTERRUPTED = 130
 
@@ -71,12 +72,8 @@ def _dispatch(words: list[str]) -> int:
     subparser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     run: Callable[..., int] = command.run
     parsed, extra = subparser.parse_known_args(words[1:])
-    if extra:
-        check: Callable[..., list[str]] = getattr(command, "check", lambda _: [])
-        known = [flag for action in subparser._actions for flag in action.option_strings]
-        unknown_words = [_unknown_word(word, known, subparser.prog) for word in extra]
-        raise UserError([*unknown_words, *check(parsed)])
-    return run(parsed)
+    known = [flag for action in subparser._actions for flag in action.option_strings]
+    return run(parsed, [_unknown_word(word, known, subparser.prog) for word in extra])
 
 
 def _unknown_word(word: str, known: list[str], prog: str) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 
+from sixfold.errors import UserError
+
 
 def options(_: argparse.ArgumentParser) -> None:
     """Declare no options."""
 
 
-def run(_: argparse.Namespace) -> int:
+def run(_: argparse.Namespace, problems: list[str]) -> int:
     """List the networks of the zoo."""
+    if problems:
+        raise UserError(problems)
     from sixfold.models import names
 
     for name, what in names().items():

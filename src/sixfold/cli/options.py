@@ -88,13 +88,17 @@ def parse_bool(text: str) -> bool:
     return words[text.lower()]
 
 
-def build_config(
-    config_class: type[Config], arguments: Mapping[str, Any], file: Path | None
-) -> Config:
+def read_config(
+    config_class: type[Config], arguments: Mapping[str, Any], file: Path | None = None
+) -> tuple[Config, list[str]]:
     """A configuration from parsed options, a file and the environment.
 
+    Returns:
+        The configuration, with defaults for what could not be read; and every unknown name and
+        every value of a wrong type, one line each.
+
     Raises:
-        UserError: with every unknown name and every value of a wrong type.
+        UserError: if the file cannot be read at all.
     """
     found: list[str] = []
     from_file = _read_file(file) if file is not None else {}
@@ -110,11 +114,11 @@ def build_config(
             found.append(f"{file}: [{section}] must be a table of settings")
             continue
         hints = typing.get_type_hints(section_class)
-        fields = {field.name: field for field in dataclasses.fields(section_class)}
-        for name in sorted(table.keys() - fields.keys()):
+        fields = [field.name for field in dataclasses.fields(section_class)]
+        for name in sorted(table.keys() - set(fields)):
             found.append(f"{file}: unknown setting {name!r} in [{section}]")
         chosen: dict[str, Any] = {}
-        for name, field in fields.items():
+        for name in fields:
             for where, source in (
                 (f"SIXFOLD_{name.upper()}", environment),
                 (f"{file}: {section}.{name}", table),
@@ -122,22 +126,21 @@ def build_config(
             ):
                 if source.get(name) is not None:
                     try:
-                        chosen[name] = _read_value(source[name], hints[name], field)
+                        chosen[name] = _read_value(source[name], hints[name])
                     except ValueError as error:
                         found.append(f"{where} {source[name]!r}: expected {error}")
         values[section] = (section_class, chosen)
-    if found:
-        raise UserError(found)
-    return config_class(**{name: cls(**chosen) for name, (cls, chosen) in values.items()})
+    config = config_class(**{name: cls(**chosen) for name, (cls, chosen) in values.items()})
+    return config, found
 
 
-def _read_value(value: Any, hint: Any, field: dataclasses.Field[Any]) -> Any:
+def _read_value(value: Any, hint: Any) -> Any:
     """The value of a field from text or from a file's value.
 
     Raises:
         ValueError: with what was expected.
     """
-    kind, choices = value_type(hint), field.metadata["choices"]
+    kind = value_type(hint)
     if kind is tuple:
         return tuple(value.split()) if isinstance(value, str) else tuple(map(str, value))
     if kind is bool:
@@ -145,12 +148,9 @@ def _read_value(value: Any, hint: Any, field: dataclasses.Field[Any]) -> Any:
     if isinstance(value, bool) or (kind is int and isinstance(value, float)):
         raise ValueError(_NOUNS[kind])
     try:
-        read = kind(value)
+        return kind(value)
     except (ValueError, TypeError):
         raise ValueError(_NOUNS[kind]) from None
-    if choices and read not in choices:
-        raise ValueError("one of " + ", ".join(choices))
-    return read
 
 
 _NOUNS = {int: "a whole number", float: "a number", str: "text"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, build_config
+from sixfold.cli.options import add_options, read_config
 from sixfold.config import PredictConfig
+from sixfold.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -15,18 +16,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, PredictConfig)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Predict, and print the accuracy where there are labels."""
     values = vars(arguments)
     values["run"] = values["run"] or values["run_word"]
-    config = build_config(PredictConfig, values, None)
+    config, unread = read_config(PredictConfig, values)
+    if problems or unread:
+        raise UserError([*problems, *unread])
     from sixfold.launch import predict
 
-    console = Console()
-    try:
+    with Console() as console:
         figures = predict(config, listen=console)
-    finally:
-        console.close()
     print(f"images             {figures['images']:,}")
     if "accuracy" in figures:
         print(

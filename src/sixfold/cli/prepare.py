@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, build_config
+from sixfold.cli.options import add_options, read_config
 from sixfold.config import PrepareConfig
+from sixfold.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -16,19 +17,18 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, PrepareConfig)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Prepare, and say what was made."""
     values = vars(arguments)
     values["source"] = values["source"] or values["source_word"]
     values["destination"] = values["destination"] or values["destination_word"]
-    config = build_config(PrepareConfig, values, None)
+    config, unread = read_config(PrepareConfig, values)
+    if problems or unread:
+        raise UserError([*problems, *unread])
     from sixfold.launch import prepare
 
-    console = Console()
-    try:
+    with Console() as console:
         made = prepare(config, listen=console)
-    finally:
-        console.close()
     parts = ", ".join(f"{count:,} {part}" for part, count in made["images"].items())
     print(f"images             {parts}")
     print(f"classes            {len(made['classes'])}")

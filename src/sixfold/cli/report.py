@@ -13,10 +13,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_word", nargs="?", metavar="RUN", help="run directory")
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Write the report of a run again, finished or not."""
     if not arguments.run_word:
-        raise UserError("give the run directory: sixfold report RUN")
+        problems = [*problems, "give the run directory: sixfold report RUN"]
+    if problems:
+        raise UserError(problems)
     from sixfold.launch.reporting import rewrite_report
 
     print(rewrite_report(Path(arguments.run_word)))

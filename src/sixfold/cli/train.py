@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, build_config
+from sixfold.cli.options import add_options, read_config
 from sixfold.config import TrainConfig
 from sixfold.errors import UserError
 
@@ -18,26 +18,15 @@ def options(parser: argparse.ArgumentParser) -> None:
     add_options(parser, TrainConfig)
 
 
-def check(arguments: argparse.Namespace) -> list[str]:
-    """What is wrong with the options that were understood."""
-    from sixfold import validate
-
-    try:
-        return validate.problems(build_config(TrainConfig, vars(arguments), arguments.config))
-    except UserError as error:
-        return list(error.problems)
-
-
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Train, and print where the results are."""
-    config = build_config(TrainConfig, vars(arguments), arguments.config)
-    from sixfold.launch import train
+    config, unread = read_config(TrainConfig, vars(arguments), arguments.config)
+    from sixfold import launch
 
-    console = Console()
-    try:
-        result = train(config, listen=console)
-    finally:
-        console.close()
+    if problems or unread:
+        raise UserError([*problems, *unread, *launch.training_problems(config)])
+    with Console() as console:
+        result = launch.train(config, listen=console)
     print("\n".join(summary(result)))
     return 0
 

@@ -2,6 +2,6 @@
 
 from sixfold.launch.prediction import predict
 from sixfold.launch.preparation import prepare
-from sixfold.launch.training import train
+from sixfold.launch.training import train, training_problems
 
-__all__ = ["predict", "prepare", "train"]
+__all__ = ["predict", "prepare", "train", "training_problems"]

@@ -32,7 +32,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
-    found = validate.engine_problems(config.engine)
+    found = validate.choice_problems(config) + validate.engine_problems(config.engine)
     if not config.prediction.run:
         found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
     if not config.prediction.out:

@@ -27,7 +27,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
     started = time.monotonic()
     listen = listen or (lambda _: None)
     preparation = config.preparation
-    found = validate.engine_problems(config.engine)
+    found = validate.choice_problems(config) + validate.engine_problems(config.engine)
     if not preparation.source or not preparation.destination:
         found.append("give source and destination: sixfold prepare SRC DST")
     if found:

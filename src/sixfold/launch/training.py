@@ -13,6 +13,7 @@ from typing import Any
 
 from sixfold import data, validate
 from sixfold.config import ModelConfig, TrainConfig
+from sixfold.engines import Engine
 from sixfold.errors import UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
@@ -23,11 +24,14 @@ _PLACEMENT = ("engine", "run")
 """Sections of the settings that do not change what is computed."""
 
 
-def train(config: TrainConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+def train(
+    config: TrainConfig, *, engine: Engine | None = None, listen: Listener | None = None
+) -> dict[str, Any]:
     """Train a network and return the figures that `result.json` holds.
 
     Args:
         config: the settings.
+        engine: an open engine to be used and left open; one is opened for the run if absent.
         listen: called with progress.
 
     Raises:
@@ -41,12 +45,11 @@ def train(config: TrainConfig, *, listen: Listener | None = None) -> dict[str, A
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
-    found = validate.problems(config) + data.problems(config.data)
     with contextlib.ExitStack() as stack:
-        if config.engine.engine == "local" and not found:
-            # Its ranks import torch while the launcher does.
+        if engine is None and config.engine.engine == "local":
+            # Its fork server imports torch while the launcher does.
             engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
-        found += _network_problems(config.model)
+        found = training_problems(config)
         if found:
             raise UserError(found)
         config = _resolve_paths(config)
@@ -55,7 +58,7 @@ def train(config: TrainConfig, *, listen: Listener | None = None) -> dict[str, A
         if finished is not None:
             listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
             return finished
-        if config.engine.engine != "local":
+        if engine is None:
             engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
         workers = config.engine.workers or engine.slots()
         resolved = _prepare(config, engine, workers, listen)
@@ -64,6 +67,15 @@ def train(config: TrainConfig, *, listen: Listener | None = None) -> dict[str, A
             directory.clear()
         write_json(directory.file("config.json"), as_json(config))
         return _run(resolved, config, directory, engine, workers, listen, started)
+
+
+def training_problems(config: TrainConfig) -> list[str]:
+    """Everything that is wrong with the settings and can be told without reading any image."""
+    return [
+        *validate.problems(config),
+        *data.problems(config.data),
+        *_network_problems(config.model),
+    ]
 
 
 def _network_problems(config: ModelConfig) -> list[str]:
@@ -148,7 +160,7 @@ def _without_placement(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in _PLACEMENT}
 
 
-def _prepare(config: TrainConfig, engine: Any, workers: int, listen: Listener) -> TrainConfig:
+def _prepare(config: TrainConfig, engine: Engine, workers: int, listen: Listener) -> TrainConfig:
     """Check data and network against each other; turn the data into something ranks can map.
 
     Raises:
@@ -175,7 +187,7 @@ def _run(
     resolved: TrainConfig,
     config: TrainConfig,
     directory: RunDirectory,
-    engine: Any,
+    engine: Engine,
     workers: int,
     listen: Listener,
     started: float,

@@ -1,0 +1,162 @@
+"""Every strategy that promises equality with serial training, on every engine.
+
+A new strategy is tested by a row in `STRATEGIES`, a new engine by a row in `ENGINES`.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sixfold.config import TrainConfig
+from sixfold.engines import Engine
+from sixfold.launch import train
+
+Configure = Callable[..., TrainConfig]
+
+STRATEGIES: dict[str, dict[str, Any]] = {"sync": {"strategy": "sync"}}
+
+ENGINES = ["inline", "local"]
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "batch 7": {"batch_size": 7, "steps": 20, "data": "synthetic:50x3x8x8"},
+    "batch 10": {"batch_size": 10, "steps": 8, "data": "synthetic:64x3x8x8"},
+    "batch 100": {"batch_size": 100, "steps": 6, "data": "synthetic:230x3x8x8"},
+    "batch 1000": {"batch_size": 1000, "steps": 3, "data": "synthetic:1030x3x8x8"},
+}
+DEMANDING: dict[str, dict[str, Any]] = {
+    "augmentation": {"augment": "crop:2,flip", "batch_size": 50},
+    "dropout in the user's network": {"model": "dropping:network", "batch_size": 50},
+    "batch-norm of shards": {"model": "resnet20", "batch_size": 70, "steps": 3},
+    "batch-norm of the batch": {
+        "model": "resnet20",
+        "batch_size": 70,
+        "steps": 2,
+        "batch_norm": "sync",
+    },
+    "adam in float64": {"optimizer": "adam", "precision": "float64", "lr": 0.001},
+    "given shards": {"shards": 8, "batch_size": 33},
+}
+CASES = PLAIN | DEMANDING
+
+OWN_NETWORK = """
+from torch import nn
+
+
+def network(shape, classes):
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 8, 3),
+        nn.ReLU(),
+        nn.Dropout2d(0.2),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(8 * (shape[1] - 2) * (shape[2] - 2), classes),
+    )
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A user's own network in a file in the current directory."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "dropping.py").write_text(OWN_NETWORK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield
+
+
+@pytest.fixture(scope="module")
+def serial(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[TrainConfig, str], dict[str, Any]]:
+    """The same training on one worker, inline; computed once a case."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def run(config: TrainConfig, case: str) -> dict[str, Any]:
+        if case not in found:
+            found[case] = train(config)
+        return found[case]
+
+    return run
+
+
+def check(
+    configure: Configure,
+    engine: Engine,
+    serial: Callable[[TrainConfig, str], dict[str, Any]],
+    folder: Path,
+    case: str,
+    workers: int,
+    **more: Any,
+) -> None:
+    """Train and compare with the serial run, bit for bit."""
+    settings = CASES[case]
+    expected = serial(configure(out=str(folder / "serial"), **settings), case)
+    found = train(
+        configure(
+            out=str(folder / "run"), workers=workers, engine=engine.name, **settings, **more
+        ),
+        engine=engine,
+    )
+    for name in ("weights_sha256", "test_loss", "test_accuracy", "steps"):
+        assert found[name] == expected[name], name
+    assert found["workers"] == workers
+
+
+@pytest.mark.parametrize("workers", [2, 3, 4])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_inline_has_the_bits_of_one_worker(
+    configure: Configure,
+    engine_named: Callable[[str], Engine],
+    serial: Callable[[TrainConfig, str], dict[str, Any]],
+    tmp_path: Path,
+    strategy: str,
+    case: str,
+    workers: int,
+) -> None:
+    check(configure, engine_named("inline"), serial, tmp_path, case, workers)
+
+
+@pytest.mark.parametrize(
+    ("case", "workers"),
+    [
+        ("batch 7", 3),
+        ("batch 10", 4),
+        ("batch 100", 1),
+        ("batch 100", 2),
+        ("batch 1000", 3),
+        ("augmentation", 2),
+        ("dropout in the user's network", 2),
+        ("batch-norm of shards", 3),
+        ("batch-norm of the batch", 2),
+    ],
+)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_local_has_the_bits_of_one_worker(
+    configure: Configure,
+    engine_named: Callable[[str], Engine],
+    serial: Callable[[TrainConfig, str], dict[str, Any]],
+    tmp_path: Path,
+    strategy: str,
+    case: str,
+    workers: int,
+) -> None:
+    check(configure, engine_named("local"), serial, tmp_path, case, workers)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_local_has_the_bits_of_one_worker_in_every_case(
+    configure: Configure,
+    engine_named: Callable[[str], Engine],
+    serial: Callable[[TrainConfig, str], dict[str, Any]],
+    tmp_path: Path,
+    strategy: str,
+    case: str,
+    workers: int,
+) -> None:
+    check(configure, engine_named("local"), serial, tmp_path, case, workers)
