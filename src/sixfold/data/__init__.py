@@ -9,9 +9,11 @@
 from sixfold.data.augment import Augment, parse_augment
 from sixfold.data.batches import BatchMaker, make_batch
 from sixfold.data.dataset import DataSet, Part, Sums
+from sixfold.data.opening import open_data, problems, resolve
 from sixfold.data.order import permutation
-from sixfold.data.prefetch import prefetch
-from sixfold.data.resolve import open_data, problems, resolve
+from sixfold.data.prefetching import prefetch
+from sixfold.data.preparation import prepare
+from sixfold.data.spec import absolute_spec
 
 __all__ = [
     "Augment",
@@ -19,11 +21,13 @@ __all__ = [
     "DataSet",
     "Part",
     "Sums",
+    "absolute_spec",
     "make_batch",
     "open_data",
     "parse_augment",
     "permutation",
     "prefetch",
+    "prepare",
     "problems",
     "resolve",
 ]

@@ -27,6 +27,9 @@ from sixfold.errors import UserError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
 BLOCK_BYTES = 2**20
+STREAM_BYTES = 2**14
+"""What `tarfile` takes at a time: it copies the rest of it for every header that it reads."""
+
 
 _DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -138,7 +141,7 @@ def _list_compressed_tar(source: Any, spool: Path) -> Members:
     tee = _Tee(source, target)
     try:
         # Stream mode: never seeks, so it can read what the other thread is only just producing.
-        with tarfile.open(fileobj=cast(IO[bytes], tee), mode="r|", bufsize=BLOCK_BYTES) as archive:
+        with tarfile.open(fileobj=cast(IO[bytes], tee), mode="r|", bufsize=STREAM_BYTES) as archive:
             members, end = _members(archive, str(target))
         tee.drain()
     finally:

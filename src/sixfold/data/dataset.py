@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data.splits import cut
+from sixfold.errors import UserError
 
 Shape = tuple[int, int, int]
 """Channels, rows and columns of one image: C H W."""
@@ -205,9 +206,18 @@ def assemble(
     validation: float = 0.0,
     bad: tuple[str, ...] = (),
 ) -> DataSet:
-    """A data set from its two stores; `validation` is cut from the first, by class and group."""
+    """A data set from its two stores; `validation` is cut from the first, by class and group.
+
+    Raises:
+        UserError: if there is nothing that could be set aside.
+    """
     held_out = cut(train.labels, validation, groups=train.groups, purpose="validation")
     whole = not held_out.any()
+    if validation and whole:
+        raise UserError(
+            f"--validation {validation:g}: of {len(train.labels)} training images none can be set "
+            "aside: every class needs at least two"
+        )
     return DataSet(
         name=name,
         classes=classes,

@@ -10,18 +10,11 @@ from sixfold.config import DataConfig
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.augment import parse_augment
 from sixfold.data.dataset import DataSet, assemble
+from sixfold.data.job import Job, plan, setting_problems
 from sixfold.data.locks import locked
+from sixfold.data.making import Pool, Progress, bad_images, in_turn
 from sixfold.data.manifest import NAME, Manifest, checksum_problems, load_manifest, shortened
-from sixfold.data.prepare import (
-    Job,
-    Pool,
-    Progress,
-    bad_images,
-    carry_out,
-    in_turn,
-    plan,
-    setting_problems,
-)
+from sixfold.data.preparation import carry_out
 from sixfold.data.remote import fetch_shards
 from sixfold.data.shard_files import ShardStore
 from sixfold.data.sources import locate

@@ -1,0 +1,78 @@
+"""What is to be prepared, and how: the settings, checked, and what names the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from sixfold.data import sources
+from sixfold.data.formats.cells import DEFAULT_SIZE
+from sixfold.data.spec import Spec, parse_spec
+from sixfold.errors import UserError
+
+LAYOUT = 1
+"""Raised whenever the same source and settings would give other bytes."""
+
+ON_BAD = ("fail", "skip")
+MOST_SIDE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be prepared, and how.
+
+    Attributes:
+        spec: the source.
+        path: where the source was found.
+        fingerprint: of what is there.
+        resize: rows and columns, if not the images' own.
+        on_bad: "fail" or "skip".
+    """
+
+    spec: Spec
+    path: str
+    fingerprint: str
+    resize: int | None
+    on_bad: str
+
+    @property
+    def key(self) -> str:
+        """Names the shards' bytes: another key means other shards."""
+        parts = [LAYOUT, self.spec.kind, self.path, self.fingerprint, self.resize]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def setting_problems(*, resize: int | None, on_bad: str) -> list[str]:
+    """What is wrong with the settings; empty if nothing."""
+    problems = []
+    if resize is not None and not 0 < resize <= MOST_SIDE:
+        problems.append(f"--resize {resize}: expected 1 to {MOST_SIDE} pixels")
+    if on_bad not in ON_BAD:
+        problems.append(f"--on-bad {on_bad!r}: expected {' or '.join(ON_BAD)}")
+    return problems
+
+
+def plan(source: str, *, resize: int | None, on_bad: str) -> Job:
+    """Find the source, and check the settings.
+
+    Args:
+        source: data specification.
+        resize: rows and columns, if not the images' own (cells: 256).
+        on_bad: "fail" or "skip".
+
+    Raises:
+        UserError: with every problem.
+    """
+    problems = setting_problems(resize=resize, on_bad=on_bad)
+    try:
+        spec = parse_spec(source)
+        path = sources.locate(spec)
+        fingerprint = sources.source_fingerprint(spec, path)
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(problems)
+    if spec.kind == "cells" and resize is None:
+        resize = DEFAULT_SIZE
+    return Job(spec=spec, path=path, fingerprint=fingerprint, resize=resize, on_bad=on_bad)

@@ -1,0 +1,202 @@
+"""Turning any data set into tensor shards, in parallel, resumably, with the same bytes every time.
+
+The records are listed in a fixed order and cut into chunks whose size follows from the image's;
+each chunk becomes one file, whoever makes it. Chunks that an earlier, interrupted attempt has
+finished are recognised by their notes in ``DST/.prepare`` and checked, not made again. The
+manifest is written last: a folder without one is not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+from sixfold.data import sources
+from sixfold.data.job import Job, plan
+from sixfold.data.locks import locked
+from sixfold.data.making import (
+    NOTES,
+    Notes,
+    Pool,
+    Progress,
+    all_bad,
+    bad_images,
+    in_turn,
+    make_shards,
+)
+from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest
+from sixfold.data.records import Listing
+from sixfold.errors import UserError
+from sixfold.files import write_json
+
+_OWN_FILES = re.compile(r"\.?(train|test)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp")
+
+
+def prepare(
+    source: str,
+    destination: str | Path,
+    *,
+    resize: int | None = None,
+    on_bad: str = "fail",
+    pool: Pool | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Make tensor shards of a data set.
+
+    A finished destination with the same source and settings is checked and left alone; an
+    unfinished one is gone on with. The shards do not depend on the pool.
+
+    Args:
+        source: data specification, such as ``folder:/data/pets``.
+        destination: folder for the shards; made if absent. The pool's workers must reach it.
+        resize: rows and columns, if not the images' own.
+        on_bad: whether images that cannot be read stop the preparation or are left out.
+        pool: gives chunks to workers; they are made one after the other if absent.
+        workers: threads for checking sums.
+        progress: told how many images are done.
+
+    Returns:
+        The manifest of the finished shards.
+
+    Raises:
+        UserError: with everything that is wrong with the source, the settings or the destination.
+    """
+    folder = _destination(destination)
+    job = plan(source, resize=resize, on_bad=on_bad)
+    _check_free(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / NOTES, wait=False):
+        return carry_out(
+            job,
+            folder,
+            pool=pool or in_turn,
+            workers=workers,
+            progress=progress or (lambda *_: None),
+        )
+
+
+def _destination(destination: str | Path) -> Path:
+    text = str(destination)
+    if "://" in text and not text.startswith("file://"):
+        raise UserError(
+            f"{text}: shards are mapped into memory, so they must lie on a disk that the workers "
+            "mount: give a folder, and copy it to other storage afterwards"
+        )
+    folder = Path(text.removeprefix("file://")).expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; expected a folder for the shards")
+    return folder
+
+
+def carry_out(job: Job, folder: Path, *, pool: Pool, workers: int, progress: Progress) -> Manifest:
+    """Prepare a job in a folder that this process has to itself. See `prepare`."""
+    if (folder / NAME).exists():
+        return _existing(job, folder, workers)
+    _check_free(folder)
+    notes = folder / NOTES
+    if _begun_with(notes) != job.key:
+        _clear(folder)
+    spool = notes / "spool"
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir(parents=True)
+    write_json(notes / "job.json", {"key": job.key})
+    try:
+        listing = sources.list_records(job.spec, job.path, spool)
+        made = make_shards(job, listing, folder, pool=pool, progress=progress)
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
+    for leftover in folder.glob(".*.tmp"):  # of workers that were killed
+        leftover.unlink()
+    manifest = _describe(job, listing, made)
+    manifest.save(folder)
+    shutil.rmtree(notes, ignore_errors=True)
+    return manifest
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that holds anything but shards, or files that this program did not write."""
+    if not folder.exists() or (folder / NAME).exists():
+        return
+    begun = _begun_with(folder / NOTES) is not None
+    others = [
+        item.name
+        for item in folder.iterdir()
+        if item.name != NOTES and not (begun and _OWN_FILES.fullmatch(item.name))
+    ]
+    if others:
+        raise UserError(
+            f"{folder}: holds other files ({', '.join(sorted(others)[:3])}): give a new or empty "
+            "folder for the shards"
+        )
+
+
+def _existing(job: Job, folder: Path, workers: int) -> Manifest:
+    """A finished destination, if it is what would be made."""
+    manifest = load_manifest(folder)
+    if manifest.source.get("key") != job.key:
+        raise UserError(
+            f"{folder}: holds shards of another source, or made with other settings "
+            f"({manifest.source.get('spec')}, resize {manifest.settings.get('resize')}): give "
+            "another folder, or delete this one"
+        )
+    problems = checksum_problems(folder, manifest, workers)
+    if problems:
+        raise UserError(problems)
+    if job.on_bad == "fail" and manifest.bad:
+        raise bad_images(manifest.bad)
+    shutil.rmtree(folder / NOTES, ignore_errors=True)
+    return manifest
+
+
+def _begun_with(notes: Path) -> str | None:
+    """Key of the job that left these notes."""
+    try:
+        key: str | None = json.loads((notes / "job.json").read_bytes())["key"]
+        return key
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an unfinished preparation of something else has left."""
+    for file in folder.iterdir():
+        if _OWN_FILES.fullmatch(file.name):
+            file.unlink()
+    for note in (folder / NOTES).glob("*.json"):
+        note.unlink()
+
+
+def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
+    everything = [note for part in PARTS for note in made[part]]
+    channels, rows, columns = next(s[:3] for note in everything for s in note.shapes)
+    from importlib import metadata
+
+    names = ("sixfold", "pillow", "numpy", "pyarrow")
+    return Manifest(
+        name=listing.name,
+        classes=tuple(_printable(name) for name in listing.classes),
+        shape=(channels, rows, columns),
+        parts={part: tuple(n.entry for n in made[part] if n.entry) for part in PARTS},
+        bad=_printable_pairs(all_bad(everything)),
+        left_out=_printable_pairs(listing.left_out),
+        source={
+            "spec": str(job.spec),
+            "path": job.path,
+            "split": listing.split,
+            "fingerprint": job.fingerprint,
+            "key": job.key,
+        },
+        settings={"resize": job.resize, "on_bad": job.on_bad},
+        versions={name: metadata.version(name) for name in names},
+    )
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _printable_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((_printable(name), reason) for name, reason in pairs)
