@@ -138,5 +138,3 @@ def alone(attempt: int = 0) -> World:
     1
     """
     return World(rank=0, size=1, host="localhost", attempt=attempt, link=Alone())
-
-
