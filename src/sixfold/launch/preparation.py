@@ -33,7 +33,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
     if found:
         raise UserError(found)
 
-    from sixfold.data.prepare import prepare as make_shards
+    from sixfold.data.preparation import prepare as make_shards
 
     with open_engine_for(config.engine) as engine:
         workers = config.engine.workers or engine.slots()
