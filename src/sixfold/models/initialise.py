@@ -22,9 +22,15 @@ def glorot_normal(network: Network) -> Network:
 
 
 def he_normal(network: Network) -> Network:
-    """Normal, variance 2 / fan_out. K. He et al., "Delving deep into rectifiers", ICCV 2015."""
-    for layer in _weighted(network):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    """Normal, variance 2 / fan_in. K. He et al., "Delving deep into rectifiers", ICCV 2015.
+
+    The 2 makes up for the half that a ReLU takes away; the last layer, which none follows, gets
+    1 / fan_in, or else the first losses would be far above log K.
+    """
+    *hidden, last = _weighted(network)
+    for layer in hidden:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.kaiming_normal_(last.weight, nonlinearity="linear")
     return network
 
 
