@@ -89,9 +89,9 @@ def test_types_are_checked_against_annotations() -> None:
 
 def test_unknown_and_reserved_names_are_explained() -> None:
     assert argument_problems(
-        factory, {"widht": 1, "shape": 2}, model="net", reserved={"shape"}
+        factory, {"wdth": 1, "shape": 2}, model="net", reserved={"shape"}
     ) == [
-        "--model-args: net has no argument 'widht' (did you mean width?): it takes width, depth",
+        "--model-args: net has no argument 'wdth' (did you mean width?): it takes width, depth",
         "--model-args: shape of net follows from the data: leave it out",
     ]
     assert argument_problems(print, {"x": 1}, model="net", reserved=set()) != []

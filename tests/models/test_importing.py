@@ -90,7 +90,7 @@ def test_failures_inside_a_module_are_told_from_missing_ones(write: Write) -> No
 
 def test_what_cannot_be_called_is_explained(write: Write) -> None:
     write("my_net.py", NET)
-    assert "my_net has no 'mkae'; did you mean make?" in problem("my_net:mkae")
+    assert "my_net has no 'maker'; did you mean make?" in problem("my_net:maker")
     assert "Net has no 'mak'" in problem("my_net:Net.mak")
     assert "is a int: it cannot be called" in problem("my_net:size")
     assert "a network that is already built" in problem("my_net:built")
