@@ -1,0 +1,219 @@
+"""The command line: exit codes, what is said, and where."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sixfold.cli.main import main
+
+QUICK = ["--data", "synthetic:200x3x8x8", "--model", "slide", "--batch-size", "40", "--steps", "6"]
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line]
+
+
+def test_no_words_and_help_list_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"]):
+        assert main(words) == 0
+        assert "train" in capsys.readouterr().out
+
+
+def test_wrong_words_are_told_all_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--engine", "locl", "--model", "lenet6", "--data", "digts", "--fast"]
+    assert main([*words, "--workers", "two", "--augment", "zoom", "--lr", "-1"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    told = lines(captured.err)
+    assert len(told) == 7
+    assert all(line.startswith("sixfold: ") for line in told)
+    text = captured.err
+    for name in ("--fast", "locl", "lenet6", "digts", "'two'", "zoom", "--lr -1"):
+        assert name in text
+
+
+def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "did you mean train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["predict", "--out", "x.parquet"], "give the run to predict with"),
+        (["predict", "nowhere", "--out", "x.parquet"], "there is no run"),
+        (["prepare"], "give source and destination"),
+        (["report"], "give the run directory"),
+        (["report", "nowhere"], "is no run directory"),
+        (["train", "--config", "none.toml"], "No such file"),
+        (["train", "--out", "s3://bucket/run"], "must be a path that all hosts mount"),
+        (["train", "--data", "mnist:/nowhere"], "/nowhere"),
+        (["train", "--model", "nowhere:net"], "nowhere"),
+        (["train", "--data", "synthetic:50x1x16x16", "--batch-size", "51"], "has only 50 images"),
+    ],
+)
+def test_wrong_input_is_exit_2_and_one_line(
+    words: list[str],
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    engine = ["--engine", "inline"] if words[0] in ("train", "predict", "prepare") else []
+    assert main([*words, *engine]) == 2
+    told = lines(capsys.readouterr().err)
+    assert len(told) == 1, told
+    assert what in told[0]
+
+
+def test_argument_wins_over_file_and_file_over_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[training]\nbatch_size = 50\nsteps = 4\n[optimizer]\nlr = 0.02\n")
+    monkeypatch.setenv("SIXFOLD_LR", "0.03")
+    monkeypatch.setenv("SIXFOLD_SEED", "7")
+    out = tmp_path / "run"
+    words = ["train", *QUICK, "--engine", "inline", "--config", str(file), "--out", str(out)]
+    assert main(words) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["training"]["batch_size"] == 40
+    assert config["training"]["steps"] == 6
+    assert config["optimizer"]["lr"] == 0.02
+    assert config["training"]["seed"] == 7
+
+
+def test_mistakes_in_a_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[training]\nbatch_sise = 50\nsteps = 'many'\n[trainig]\n")
+    assert main(["train", "--config", str(file)]) == 2
+    text = capsys.readouterr().err
+    assert "unknown setting 'batch_sise' in [training]" in text
+    assert "expected a whole number" in text
+    assert "unknown section [trainig]" in text
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--lr", "x", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_train_then_predict_then_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["train", *QUICK, "--engine", "inline", "--workers", "2", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((out / "result.json").read_text())
+    assert f"test accuracy      {result['test_accuracy']:.2%}" in printed
+    assert str(out / "report.html") in printed
+    file = tmp_path / "scores.parquet"
+    words = ["predict", str(out), "--data", "synthetic:200x3x8x8", "--out", str(file)]
+    assert main([*words, "--engine", "inline", "--workers", "3"]) == 0
+    figures = json.loads((tmp_path / "scores.parquet.json").read_text())
+    assert figures["accuracy"] == result["test_accuracy"]
+    (out / "report.html").unlink()
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").is_file()
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    """A long training in a process of its own."""
+    words = ["train", "--data", "synthetic:500x3x16x16", "--model", "slide", "--batch-size", "50"]
+    words += ["--steps", "100000", "--workers", "2", "--out", str(out), "--checkpoint-every", "20"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "sixfold", *words, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_steps(out: Path, process: subprocess.Popen[str]) -> None:
+    """Return once a checkpoint has been written."""
+    deadline = time.monotonic() + 60
+    while not list((out / "checkpoints").glob("step-*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no checkpoint within a minute"
+        time.sleep(0.05)
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def assert_gone(processes: list[psutil.Process], within_s: float = 10) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=within_s)
+    assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that compute: grandchildren of the launcher, by the fork server."""
+    server = psutil.Process(process.pid).children()[0]
+    ranks = server.children()
+    assert len(ranks) == 2
+    return ranks
+
+
+def test_a_killed_rank_ends_the_run_with_its_facts(tmp_path: Path) -> None:
+    process = start(tmp_path / "run")
+    wait_for_steps(tmp_path / "run", process)
+    everyone = family(process)
+    begin = time.monotonic()
+    os.kill(ranks_of(process)[1].pid, signal.SIGKILL)
+    _, told = process.communicate(timeout=30)
+    assert time.monotonic() - begin < 10
+    assert process.returncode == 1
+    assert "rank" in told
+    assert "SIGKILL" in told
+    assert "Traceback" not in told
+    assert_gone(everyone)
+    assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
+
+
+def test_ctrl_c_stops_all_ranks_and_keeps_a_checkpoint(tmp_path: Path) -> None:
+    process = start(tmp_path / "run")
+    wait_for_steps(tmp_path / "run", process)
+    everyone = family(process)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "--resume" in told
+    assert "Traceback" not in told
+    assert_gone(everyone)
+
+
+def test_ranks_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
+    process = start(tmp_path / "run")
+    wait_for_steps(tmp_path / "run", process)
+    everyone = family(process)
+    process.kill()
+    process.communicate(timeout=30)
+    assert_gone(everyone)
+
+
+def test_a_run_killed_as_a_whole_resumes_to_the_same_hash(tmp_path: Path) -> None:
+    words = ["--steps", "60", "--momentum", "0.5"]
+    whole = start(tmp_path / "whole", *words)
+    whole.communicate(timeout=100)
+    process = start(tmp_path / "run", *words, "--checkpoint-every", "7")
+    wait_for_steps(tmp_path / "run", process)
+    for victim in [*family(process), psutil.Process(process.pid)]:
+        victim.kill()
+    process.communicate(timeout=30)
+    resumed = start(tmp_path / "run", *words, "--resume", "--workers", "1")
+    _, told = resumed.communicate(timeout=100)
+    assert resumed.returncode == 0, told
+    hashes = {
+        json.loads((tmp_path / name / "result.json").read_text())["weights_sha256"]
+        for name in ("whole", "run")
+    }
+    assert len(hashes) == 1

@@ -1,0 +1,54 @@
+"""What starting costs: nothing heavy is imported before it is needed."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+HEAVY = ["torch", "pyspark", "numpy", "pyarrow", "sklearn", "scipy", "PIL", "plotly"]
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "import sixfold",
+        "import sixfold; sixfold.configure(model='slide')",
+        "from sixfold.cli.main import main; main(['--help'])",
+        "from sixfold.cli.main import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
+    ],
+)
+def test_nothing_heavy_is_imported(action: str) -> None:
+    out = run(f"{action}\nimport sys, json\nprint(); print(json.dumps(sorted(sys.modules)))")
+    loaded = set(json.loads(out.splitlines()[-1]))
+    assert not loaded & set(HEAVY)
+
+
+def test_help_comes_at_once() -> None:
+    def measure() -> float:
+        begin = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "sixfold", "--help"], capture_output=True, timeout=60, check=True
+        )
+        return time.perf_counter() - begin
+
+    # The best of several: the machine may be busy with something else.
+    assert min(measure() for _ in range(5)) < 0.5
+
+
+def test_public_names_exist_and_others_are_refused() -> None:
+    import sixfold
+
+    for name in sixfold.__all__:
+        assert getattr(sixfold, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sixfold.nothing
