@@ -1,0 +1,7 @@
+"""The report of a run: one HTML file, made from what the run directory holds."""
+
+from __future__ import annotations
+
+from sixfold.report.page import write_report
+
+__all__ = ["write_report"]
