@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextvars
+import random
 import signal
 import threading
 import time
@@ -230,3 +231,29 @@ def test_no_thread_is_left() -> None:
     functions: list[Callable[[], Any]] = [lambda: None] * 50
     Turns[Any]().run(functions)
     assert threading.active_count() == before
+
+
+def test_ctrl_c_at_any_moment_ends_all() -> None:
+    main = threading.get_ident()
+    generator = random.Random(0)
+    for _ in range(30):
+        turns: Turns[None] = Turns()
+        count = [0]
+        ended: list[int] = []
+
+        def play(turns: Turns[None], count: list[int], ended: list[int]) -> None:
+            try:
+                while True:
+                    count[0] += 1
+                    before = count[0]
+                    turns.wait_until(lambda: count[0] > before)  # noqa: B023  used at once
+            finally:
+                ended.append(1)
+
+        delay_s = generator.uniform(0.0, 0.002)
+        timer = threading.Timer(delay_s, signal.pthread_kill, [main, signal.SIGINT])
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012  the signal must come inside
+            timer.start()
+            turns.run([partial(play, turns, count, ended)] * 3)
+        timer.join()
+        assert turns.failed is not None

@@ -52,6 +52,7 @@ class Fork:
         task: pickled callable that takes a list of the descriptors sent along but the first,
             which becomes the process's standard output and error.
         path: `sys.path` of the launcher.
+        arguments: `sys.argv` of the launcher.
         directory: working directory of the launcher.
         environment: environment variables of the launcher.
     """
@@ -59,6 +60,7 @@ class Fork:
     number: int
     task: bytes
     path: list[str]
+    arguments: list[str]
     directory: str
     environment: dict[str, str]
 
@@ -190,6 +192,7 @@ class _Server:
             os.environ.clear()
             os.environ.update(request.environment)
             sys.path[:] = request.path
+            sys.argv[:] = request.arguments
             os.chdir(request.directory)
             pickle.loads(request.task)(others)
             status = 0

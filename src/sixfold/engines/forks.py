@@ -140,7 +140,7 @@ class ForkServer:
             self._number += 1
             number = self._number
             self._begun[number] = child
-        request = Fork(number, body, list(sys.path), str(Path.cwd()), environment)
+        request = Fork(number, body, list(sys.path), list(sys.argv), str(Path.cwd()), environment)
         try:
             self._send(request, descriptors)
             child._started.wait()
@@ -206,9 +206,12 @@ class ForkServer:
 
 
 def _exists(pid: int) -> bool:
-    """Whether a process that is no child of ours is still there."""
+    """Whether a process that is no child of ours still runs."""
     try:
         os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return not Path("/proc/self/stat").exists()  # gone meanwhile, unless there is no /proc
     except OSError:
         return False
-    return True
+    return state != "Z"  # dead already, though nobody has asked for its status

@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ from sixfold.errors import PeerLostError, UserError
 from sixfold.world import PlainData, World
 from sixfold.world.ambient import cores, use_one_thread
 from sixfold.world.faults import Fault
-from sixfold.world.membership import ORPHAN_STATUS, run_rank
+from sixfold.world.membership import ORPHAN_STATUS, AttemptEndedError, run_rank
 from sixfold.world.rendezvous import Rendezvous, with_log
 from sixfold.world.wire import Address
 
@@ -243,7 +244,13 @@ def _rank_main(
     use_one_thread()
 
     def function(world: World) -> Any:
-        return cloudpickle.loads(body)(world)  # in here, so that its errors are reported
+        try:
+            return cloudpickle.loads(body)(world)  # in here, so that its errors are reported
+        except (UserError, PeerLostError):  # told by the launcher, or a mere consequence
+            raise
+        except BaseException:
+            traceback.print_exc()  # into the log, before the launcher hears of it and ends all
+            raise
 
     try:
         run_rank(
@@ -257,8 +264,10 @@ def _rank_main(
             exit_when_orphaned=True,
             started=started,
         )
-    except (UserError, PeerLostError):
-        raise SystemExit(1) from None  # told by the launcher, or a mere consequence
+    except AttemptEndedError:  # nobody was there to be told
+        raise
+    except BaseException:
+        raise SystemExit(1) from None
 
 
 def _wait(children: Sequence[Child], timeout_s: float) -> bool:

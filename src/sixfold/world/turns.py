@@ -1,9 +1,9 @@
 """Functions that take turns: exactly one runs at a time, and it gives way only when it says so.
 
-Each function has a thread, and one baton goes round. Whoever holds it runs until it calls
-`Turns.wait_until` with a condition that does not hold yet, or ends; the next function in order
-whose condition holds goes on. So shared data needs no locks, the order of events is the same in
-every run, and a deadlock is seen the moment it happens: nobody's condition holds.
+Each function has a thread, and the turn goes round. The function whose turn it is runs until it
+calls `Turns.wait_until` with a condition that does not hold yet, or ends; the next function in
+order whose condition holds goes on. So shared data needs no locks, the order of events is the same
+in every run, and a deadlock is seen the moment it happens: nobody's condition holds.
 
 The inline engine runs ranks this way. A training step runs the logical shards of one rank this way
 through synchronised batch-norm: every shard waits at a norm until all have come there.
@@ -11,12 +11,17 @@ through synchronised batch-norm: every shard waits at a norm until all have come
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
+
+
+LOST_WAKE_S = 1.0
+"""After which a sleeping thread looks whether it is its turn without having been told."""
 
 
 class DeadlockError(RuntimeError):
@@ -60,12 +65,12 @@ class Turns(Generic[Value]):
         """Prepare a round.
 
         Args:
-            on_switch: called with (from, to) when the baton passes, before `to` goes on; the
+            on_switch: called with (from, to) when the turn passes, before `to` goes on; the
                 place to exchange state that belongs to the whole process. `from` may have ended.
         """
         self.current = 0
         self._on_switch = on_switch
-        self._batons: list[threading.Lock] = []
+        self._wakes: list[threading.Lock] = []
         self._conditions: list[Callable[[], bool] | None] = []
         self._reasons: list[Callable[[], str]] = []
         self._ended: list[bool] = []
@@ -89,13 +94,11 @@ class Turns(Generic[Value]):
                 `wait_until` raises, so that their ``finally`` clauses run, one at a time.
         """
         count = len(functions)
-        self._batons = [threading.Lock() for _ in range(count)]
+        self._wakes = [threading.Lock() for _ in range(count)]
         self._conditions = [None] * count
         self._reasons = [str] * count
         self._ended = [False] * count
         self._values = [None] * count
-        for baton in self._batons:
-            baton.acquire()
         threads = [
             threading.Thread(
                 target=contextvars.copy_context().run,
@@ -108,7 +111,6 @@ class Turns(Generic[Value]):
         for thread in threads:
             thread.start()
         if functions:
-            self._batons[0].release()
             self._play(0, functions[0])
         for thread in threads:
             thread.join()
@@ -132,8 +134,11 @@ class Turns(Generic[Value]):
             return
         self._conditions[me] = condition
         self._reasons[me] = reason if callable(reason) else lambda: reason
-        self._pass_on(me)
-        self._await_baton(me)
+        try:
+            self._pass_on(me)
+        except BaseException as error:  # from a condition or `on_switch`, or Ctrl-C
+            self._fail(me, error)
+        self._await_turn(me)
         self._conditions[me] = None
         self._check()
 
@@ -143,7 +148,7 @@ class Turns(Generic[Value]):
 
     def _play(self, me: int, function: Callable[[], Value]) -> None:
         """The life of one function's thread."""
-        self._await_baton(me)
+        self._await_turn(me)
         try:
             self._check()
             self._values[me] = function()
@@ -151,6 +156,7 @@ class Turns(Generic[Value]):
             pass
         except BaseException as error:
             self._fail(me, error)
+        self._await_turn(me)  # Ctrl-C may have come in another's
         self._ended[me] = True
         self._pass_on(me)
 
@@ -158,19 +164,21 @@ class Turns(Generic[Value]):
         if self._failure is None:
             self._failure = (me, error)
 
-    def _await_baton(self, me: int) -> None:
-        while True:
+    def _await_turn(self, me: int) -> None:
+        # `current` tells whose turn it is; the lock only wakes the thread. So nothing goes wrong
+        # when Ctrl-C strikes the calling thread between any two of its instructions, but that a
+        # wake may get lost: therefore the time limit.
+        while self.current != me:
             try:
-                self._batons[me].acquire()
-                return
-            except BaseException as error:  # Ctrl-C, in the calling thread, in another's turn
-                if self._failure is not None:  # the second time: leave the others behind
+                self._wakes[me].acquire(timeout=LOST_WAKE_S)
+            except BaseException as error:
+                if self._failure is not None:  # the second Ctrl-C: leave the others behind
                     self._ended[me] = True
                     raise
                 self._fail(me, error)  # all end at their next switch, this one in its turn too
 
     def _pass_on(self, me: int) -> None:
-        """Give the baton to the next function that can go on."""
+        """Give the turn to the next function that can go on."""
         successor = self._successor(me)
         if successor is None and not all(self._ended):
             waits = {
@@ -180,12 +188,13 @@ class Turns(Generic[Value]):
             }
             self._fail(min(waits), DeadlockError(waits))
             successor = self._successor(me)  # all go on now, and find out
-        if successor is None:
+        if successor is None or successor == me:
             return
-        if successor != me and self._on_switch is not None:
+        if self._on_switch is not None:
             self._on_switch(me, successor)
         self.current = successor
-        self._batons[successor].release()
+        with contextlib.suppress(RuntimeError):  # it is awake already
+            self._wakes[successor].release()
 
     def _successor(self, me: int) -> int | None:
         """The next function, in cyclic order, that has not ended and whose condition holds."""
