@@ -24,7 +24,8 @@ HEAVY = ["torch", "pyspark", "numpy", "pyarrow", "sklearn", "scipy", "PIL", "plo
         "import sixfold",
         "import sixfold; sixfold.configure(model='slide')",
         "from sixfold.cli.main import main; main(['--help'])",
-        "from sixfold.cli.main import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
+        "from sixfold.cli.main import main\n"
+        "try: main(['train', '--help'])\nexcept SystemExit: pass",
     ],
 )
 def test_nothing_heavy_is_imported(action: str) -> None:

@@ -58,7 +58,7 @@ def imports_of(path: Path) -> set[str]:
 def room(module: str) -> str | None:
     """The room that a module lies in, such as `data`; None for the package itself."""
     parts = module.split(".")
-    if len(parts) < 2 or not (ROOT / parts[1]).is_dir() and not (ROOT / f"{parts[1]}.py").is_file():
+    if len(parts) < 2 or (not (ROOT / parts[1]).is_dir() and not (ROOT / f"{parts[1]}.py").is_file()):
         return None
     return parts[1]
 

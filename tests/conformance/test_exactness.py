@@ -94,9 +94,7 @@ def check(
     settings = CASES[case]
     expected = serial(configure(out=str(folder / "serial"), **settings), case)
     found = train(
-        configure(
-            out=str(folder / "run"), workers=workers, engine=engine.name, **settings, **more
-        ),
+        configure(out=str(folder / "run"), workers=workers, engine=engine.name, **settings, **more),
         engine=engine,
     )
     for name in ("weights_sha256", "test_loss", "test_accuracy", "steps"):
