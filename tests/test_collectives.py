@@ -28,7 +28,7 @@ def serial_sum(count: int, length: int) -> np.ndarray[Any, Any]:
         if high - low == 1:
             return shard_vector(low, length)
         middle = (low + high) // 2
-        return tree(low, middle) + tree(middle, high)
+        return np.add(tree(low, middle), tree(middle, high))
 
     return tree(0, count)
 

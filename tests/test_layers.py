@@ -58,9 +58,10 @@ def imports_of(path: Path) -> set[str]:
 def room(module: str) -> str | None:
     """The room that a module lies in, such as `data`; None for the package itself."""
     parts = module.split(".")
-    if len(parts) < 2 or (not (ROOT / parts[1]).is_dir() and not (ROOT / f"{parts[1]}.py").is_file()):
+    if len(parts) < 2:
         return None
-    return parts[1]
+    is_room = (ROOT / parts[1]).is_dir() or (ROOT / f"{parts[1]}.py").is_file()
+    return parts[1] if is_room else None
 
 
 def layer(name: str) -> int:

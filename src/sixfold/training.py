@@ -139,6 +139,7 @@ class _Training:
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
+        self._warn_of_idle_ranks()
         started = time.monotonic()
         total = self.plan.budget.total_steps
         first = self.progress.step
@@ -152,6 +153,18 @@ class _Training:
             return self._finish(started)
         finally:
             self.log.close()
+
+    def _warn_of_idle_ranks(self) -> None:
+        count, size = self.plan.count(0), self.world.size
+        if self.is_root and size > count:
+            self.world.report(
+                {
+                    "kind": "note",
+                    "text": f"{size - count} of {size} workers have nothing to do: a step of "
+                    f"{self.plan.budget.batch_size} images has {count} logical shards (--shards, "
+                    "or a larger --batch-size, gives more)",
+                }
+            )
 
     def _advance(self, number: int, supply: TimedIterator[Shard]) -> None:
         """Make a step and log it."""

@@ -145,7 +145,8 @@ def wait_for_steps(out: Path, process: subprocess.Popen[str]) -> None:
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
+    found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    return found
 
 
 def assert_gone(processes: list[psutil.Process], within_s: float = 10) -> None:
@@ -156,7 +157,7 @@ def assert_gone(processes: list[psutil.Process], within_s: float = 10) -> None:
 def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that compute: grandchildren of the launcher, by the fork server."""
     server = psutil.Process(process.pid).children()[0]
-    ranks = server.children()
+    ranks: list[psutil.Process] = server.children()
     assert len(ranks) == 2
     return ranks
 

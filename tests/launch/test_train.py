@@ -236,3 +236,14 @@ def test_a_rank_that_sees_another_directory_is_refused(
     other = dataclasses.replace(directory.ticket(), token="another")
     with pytest.raises(UserError, match="--out must lie on storage that all hosts share"):
         RankFiles(other, attempt=number, rank=1, host="there")
+
+
+def test_workers_beyond_the_shards_stay_idle_and_that_is_told(
+    configure: Configure, tmp_path: Path
+) -> None:
+    heard: list[Any] = []
+    settings = {"batch_size": 10, "steps": 3}
+    result = train(configure(out=str(tmp_path / "a"), workers=5, **settings), listen=heard.append)
+    assert any("3 of 5 workers have nothing to do" in event.get("text", "") for event in heard)
+    alone = train(configure(out=str(tmp_path / "b"), **settings))
+    assert result["weights_sha256"] == alone["weights_sha256"]

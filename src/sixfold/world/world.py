@@ -74,7 +74,7 @@ class World:
     traffic: Traffic = field(default_factory=Traffic)
 
     def exchange(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> None:
-        """Send `sends[peer]` to each peer and fill `receives[peer]` from each, all at the same time.
+        """Send `sends[peer]` to each peer and fill `receives[peer]` from each, all at once.
 
         Between two ranks messages keep their order. A send has no partner but the receive that
         the peer posts for it, of the same number of bytes; ranks that have nothing to say to each
