@@ -1,13 +1,19 @@
 """Small data sets on disk, and pools to prepare them with."""
 
 import concurrent.futures
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# Cores are shared: how long an example takes says nothing about the code.
+settings.register_profile("shared cores", deadline=None)
+settings.load_profile("shared cores")
 
 
 def random_picture(rows: int, columns: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -60,7 +66,8 @@ def pool_of() -> Callable[[int], Pool]:
             items: Sequence[Any],
             on_done: Callable[[int, Any], None],
         ) -> list[Any]:
-            with concurrent.futures.ProcessPoolExecutor(workers) as executor:
+            context = multiprocessing.get_context("forkserver")
+            with concurrent.futures.ProcessPoolExecutor(workers, context) as executor:
                 futures = {executor.submit(function, item): i for i, item in enumerate(items)}
                 for future in concurrent.futures.as_completed(futures):
                     on_done(futures[future], future.result())

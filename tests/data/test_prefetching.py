@@ -59,9 +59,13 @@ def test_leaving_early_ends_the_thread_and_closes_the_items() -> None:
         finally:
             closed.set()
 
-    with pytest.raises(RuntimeError, match="mine"), prefetch(make(), 1) as items:
-        next(items)
-        raise RuntimeError("mine")
+    def leave_by_an_exception() -> None:
+        with prefetch(make(), 1) as items:
+            next(items)
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        leave_by_an_exception()
     assert closed.is_set()
     assert not threads()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sixfold.errors import UserError
@@ -26,6 +26,9 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        # Closing alone would not do: a process forked meanwhile has the file open too.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

@@ -42,6 +42,7 @@ class Pool(Protocol):
         function: Callable[[Any], Any],
         items: Sequence[Any],
         on_done: Callable[[int, Any], None],
+        /,
     ) -> Sequence[Any]:
         """Map `function` over `items`; call `on_done` with (index, result) as results arrive."""
         ...

@@ -83,12 +83,23 @@ def problems(config: DataConfig) -> list[str]:
             f"--validation {config.validation:g}: expected a part of the training images from 0 "
             f"to {MOST_VALIDATION:g}"
         )
-    for check in (lambda: parse_augment(config.augment), lambda: locate(parse_spec(config.data))):
+    for check in (_check_augment, _check_spec):
         try:
-            check()
+            check(config)
         except UserError as error:
             found += error.problems
     return found
+
+
+def _check_augment(config: DataConfig) -> None:
+    parse_augment(config.augment)
+
+
+def _check_spec(config: DataConfig) -> None:
+    spec = parse_spec(config.data)
+    if spec.kind == "synthetic":
+        synthetic.parse(spec.where, config.resize)
+    locate(spec)
 
 
 def _verified(folder: Path, workers: int) -> Manifest:

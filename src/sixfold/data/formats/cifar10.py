@@ -171,6 +171,8 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return _empty_array
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
+            return _array_of_bytes
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if module == "_codecs" and name == "encode":
@@ -181,6 +183,12 @@ class _ArrayUnpickler(pickle.Unpickler):
 def _empty_array(*_: object) -> NDArray[Any]:
     """An array yet to be filled; its first shape is always (0,), whatever a forged file asks."""
     return np.ndarray.__new__(np.ndarray, (0,), "b")
+
+
+def _array_of_bytes(data: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
+    """How pickles of protocol 5 write arrays."""
+    values: NDArray[Any] = np.frombuffer(data, kind)
+    return values.reshape(shape, order=order)
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,32 @@ LABEL_NAMES = (
 )
 
 
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn what Arrow says of a damaged file into one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{path}: not a readable Parquet file, or damaged ({reason}): fetch it again"
+        ) from None
+
+
 def common_schema(files: Sequence[str]) -> Any:
     """The schema that all files must have."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schemas, problems = [], []
+    schemas: list[Any] = []
+    problems: list[str] = []
     for file in files:
         try:
-            with paths.open_file(file) as source:
+            with readable(file), paths.open_file(file) as source:
                 schemas.append(pq.read_schema(source))
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).split("\n")[0]
-            problems.append(f"{file}: not a readable Parquet file: {reason}")
+        except UserError as error:
+            problems += error.problems
     problems += [
         f"{file}: columns {_describe(schema)} differ from those of {files[0]}: "
         f"{_describe(schemas[0])}"
@@ -94,14 +108,10 @@ def _is_label(kind: Any) -> bool:
 
 def read_labels(path: str, column: str) -> Any:
     """One column of a file, as Arrow's chunked array."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with paths.open_file(path) as source:
-            return pq.read_table(source, columns=[column]).column(0)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    with readable(path), paths.open_file(path) as source:
+        return pq.read_table(source, columns=[column]).column(0)
 
 
 def classify(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data import paths
-from sixfold.data.formats.columns import choose, classify, common_schema, read_labels
+from sixfold.data.formats.columns import choose, classify, common_schema, read_labels, readable
 from sixfold.data.formats.folder import (
     TEST_FRACTION,
     TEST_NAMES,
@@ -130,7 +130,7 @@ def _values(path: str, column: str, rows: NDArray[np.int64]) -> Iterator[Any]:
     """Arrow scalars of one column at ascending rows, reading only the row groups they are in."""
     import pyarrow.parquet as pq
 
-    with paths.open_file(path) as source, pq.ParquetFile(source) as file:
+    with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
         counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(counts)])
         for group in np.unique(np.searchsorted(starts, rows, side="right") - 1):

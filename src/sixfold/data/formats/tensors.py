@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data import paths
+from sixfold.data.formats.columns import readable
 from sixfold.data.images import BadImageError, Pixels
 from sixfold.errors import UserError
 
@@ -129,7 +130,7 @@ def _largest(path: str, column: str) -> float:
     """Largest number of the first rows."""
     import pyarrow.parquet as pq
 
-    with paths.open_file(path) as source, pq.ParquetFile(source) as file:
+    with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
         for batch in file.iter_batches(SAMPLE_ROWS, columns=[column]):
             values = batch.column(0)
             values = getattr(values, "storage", values)

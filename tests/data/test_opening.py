@@ -1,0 +1,166 @@
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sixfold.config import DataConfig
+from sixfold.data import open_data, prepare, problems, resolve
+from sixfold.errors import UserError
+
+FolderMaker = Callable[..., Path]
+
+
+def refuse(_function: Any, _items: Any, _on_done: Any) -> Any:
+    raise AssertionError("nothing was to be prepared")
+
+
+def test_files_are_prepared_once(tmp_path: Path, image_folder: FolderMaker) -> None:
+    source = image_folder({"cat": 6, "dog": 5})
+    config = DataConfig(data=f"folder:{source}", validation=0.3, augment="flip")
+    resolved = resolve(config, cache=tmp_path / "cache")
+    assert resolved.data.startswith(f"shards:{tmp_path}/cache/data/folder-")
+    assert (resolved.validation, resolved.augment) == (0.3, "flip")
+    assert resolve(config, cache=tmp_path / "cache", pool=refuse) == resolved
+    dataset = open_data(resolved)
+    assert dataset.name == "folder:set"
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 11
+
+
+def test_a_changed_source_is_prepared_again(tmp_path: Path, image_folder: FolderMaker) -> None:
+    source = image_folder({"cat": 6, "dog": 5})
+    config = DataConfig(data=f"folder:{source}")
+    first = resolve(config, cache=tmp_path / "cache")
+    (source / "cat" / "0000.png").unlink()
+    second = resolve(config, cache=tmp_path / "cache")
+    resized = resolve(DataConfig(data=f"folder:{source}", resize=4), cache=tmp_path / "cache")
+    assert len({first.data, second.data, resized.data}) == 3
+    assert resized.resize is None
+    assert open_data(resized).shape == (3, 4, 4)
+
+
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, image_folder: FolderMaker) -> None:
+    source = image_folder({"cat": 6, "dog": 5})
+    config = DataConfig(data=f"folder:{source}")
+    resolved = resolve(config, cache=tmp_path / "cache")
+    shard = Path(resolved.data.removeprefix("shards:")) / "train-00000.arrow"
+    whole = shard.read_bytes()
+    for damaged in (whole[:-5], b"", whole[:99] + b"\x01" + whole[100:]):
+        shard.write_bytes(damaged)
+        assert resolve(config, cache=tmp_path / "cache") == resolved
+        assert shard.read_bytes() == whole
+
+
+def test_the_cache_is_where_the_environment_says(
+    tmp_path: Path, image_folder: FolderMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "elsewhere"))
+    resolved = resolve(DataConfig(data=f"folder:{image_folder({'a': 2, 'b': 2})}"))
+    assert str(tmp_path / "elsewhere") in resolved.data
+
+
+def test_skipped_images_of_the_cache_are_remembered(
+    tmp_path: Path, image_folder: FolderMaker
+) -> None:
+    source = image_folder({"cat": 6, "dog": 5})
+    (source / "cat" / "0003.png").write_bytes(b"")
+    skip = DataConfig(data=f"folder:{source}", on_bad="skip")
+    resolved = resolve(skip, cache=tmp_path / "cache")
+    assert open_data(resolved).bad == ("cat/0003.png: zero bytes",)
+    with pytest.raises(UserError, match="1 image cannot be read"):
+        resolve(DataConfig(data=f"folder:{source}"), cache=tmp_path / "cache")
+    assert resolve(skip, cache=tmp_path / "cache", pool=refuse) == resolved
+
+
+def test_shards_are_used_where_they_are(tmp_path: Path) -> None:
+    prepare("synthetic:40x3x8x8", tmp_path / "shards")
+    spec = f"shards:{tmp_path / 'shards'}"
+    cache = tmp_path / "cache"
+    assert resolve(DataConfig(data=spec), cache=cache) == DataConfig(data=spec)
+    assert resolve(DataConfig(data=spec, resize=8), cache=cache) == DataConfig(data=spec)
+    assert not cache.exists()
+    resized = resolve(DataConfig(data=spec, resize=5), cache=cache)
+    assert open_data(resized).shape == (3, 5, 5)
+
+
+def test_validation_is_cut_from_training_alone(tmp_path: Path, image_folder: FolderMaker) -> None:
+    source = image_folder({"train/a": 20, "train/b": 10, "test/a": 5, "test/b": 5})
+    resolved = resolve(DataConfig(data=f"folder:{source}"), cache=tmp_path)
+    plain = open_data(resolved)
+    cut = open_data(DataConfig(data=resolved.data, validation=0.2))
+    assert len(plain.validation) == 0
+    assert np.bincount(cut.validation.labels).tolist() == [4, 2]
+    names = [set(part.names(np.arange(len(part)))) for part in (cut.train, cut.validation)]
+    assert not names[0] & names[1]
+    assert names[0] | names[1] == set(plain.train.names(np.arange(30)))
+    everything = np.arange(10)
+    assert (cut.test.images(everything) == plain.test.images(everything)).all()
+
+
+def test_nothing_leaks_into_the_statistics(tmp_path: Path, image_folder: FolderMaker) -> None:
+    counts = {"train/a": 20, "train/b": 10, "test/a": 5, "test/b": 5}
+    source = image_folder(counts)
+    resolved = resolve(DataConfig(data=f"folder:{source}", validation=0.3), cache=tmp_path)
+    dataset = open_data(resolved)
+    pixels = dataset.train.images(np.arange(len(dataset.train))) / 255
+    np.testing.assert_allclose(dataset.mean, pixels.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(dataset.std, pixels.std((0, 2, 3)), rtol=1e-9)
+    # Whatever is put in the place of the other images, mean and deviation keep their bits.
+    others = [
+        name
+        for part in (dataset.validation, dataset.test)
+        for name in part.names(np.arange(len(part)))
+    ]
+    black = image_folder({"x": 1}, mode="L", name="black") / "x/0000.png"
+    for name in others:
+        (source / name).write_bytes(black.read_bytes())
+    changed = open_data(resolve(resolved_config(source), cache=tmp_path))
+    assert (changed.mean == dataset.mean).all()
+    assert (changed.std == dataset.std).all()
+
+
+def resolved_config(source: Path) -> DataConfig:
+    return DataConfig(data=f"folder:{source}", validation=0.3)
+
+
+def test_a_set_is_its_archive(tmp_path: Path, image_folder: FolderMaker) -> None:
+    source = image_folder({"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2})
+    with tarfile.open(tmp_path / "pack.tar.gz", "w:gz") as archive:
+        archive.add(source, "set")
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "pack.tar.gz").rename(tmp_path / "alone" / "pack.tar.gz")
+    direct = open_data(resolve(DataConfig(data=f"folder:{source}"), cache=tmp_path / "cache"))
+    for path in (tmp_path / "alone", tmp_path / "alone" / "pack.tar.gz"):
+        packed = open_data(resolve(DataConfig(data=f"folder:{path}"), cache=tmp_path / "cache"))
+        assert (packed.train.images(np.arange(8)) == direct.train.images(np.arange(8))).all()
+        assert packed.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("validation", [-0.1, 0.51, 1.0, float("nan")])
+def test_wrong_parts_are_refused(validation: float) -> None:
+    with pytest.raises(UserError, match="--validation"):
+        resolve(DataConfig(validation=validation))
+
+
+def test_a_part_that_cannot_be_cut_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none can be set aside"):
+        open_data(DataConfig(data="synthetic:5x1x4x4", validation=0.5))
+
+
+def test_all_problems_come_at_once() -> None:
+    config = DataConfig(
+        data="folder:/no/such", validation=2.0, augment="spin", resize=-1, on_bad="cry"
+    )
+    found = problems(config)
+    assert len(found) == 5
+    with pytest.raises(UserError) as error:
+        resolve(config)
+    assert list(error.value.problems) == found
+    assert problems(DataConfig()) == []
+
+
+def test_a_rank_opens_only_what_was_resolved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be resolved first"):
+        open_data(DataConfig(data=f"folder:{tmp_path}"))
