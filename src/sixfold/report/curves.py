@@ -227,7 +227,7 @@ def _value_axis(
     if name == "accuracy":
         low, high = np.clip([low, high], 0.0, 1.0)
         return linear(float(min(low, 0.99)), float(max(high, low + 0.01)), percent_tick)
-    if low > 0 and high / low > 100:
+    if low > 0 and high > 100 * low:
         return logarithmic(float(low), float(high), write)
     return linear(0.0 if 0 <= low < 0.7 * high else float(low), float(high), write)
 

@@ -25,7 +25,7 @@ _UNSHOWABLE = re.compile(
 )
 
 _LARGEST = 1e100
-"""No figure of a run is larger, and sums of smaller ones cannot overflow."""
+"""No figure of a run is larger, and sums and ratios of smaller ones cannot overflow."""
 
 _MAX_LABEL = 300
 
@@ -42,7 +42,7 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return math.nan
     if abs(value) < _LARGEST:
-        return float(value)
+        return float(value) if abs(value) > 1 / _LARGEST else 0.0
     return math.inf if value > 0 else -math.inf
 
 

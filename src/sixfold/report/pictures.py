@@ -147,13 +147,11 @@ def picture(image: NDArray[Any]) -> tuple[str, int, int, bool]:
         made = Image.fromarray(np.ascontiguousarray(image[:3].transpose(1, 2, 0)), "RGB")
     else:
         made = Image.fromarray(np.ascontiguousarray(image[0]), "L")
-    longest = max(made.size)
-    if longest > MAX_SIDE:
-        size = [max(1, round(side * MAX_SIDE / longest)) for side in made.size]
-        made = made.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+    made.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     made.save(buffer, "PNG", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    longest = max(made.size)
     pixelated = longest <= LARGEST_PIXELATED
     factor = SHOWN_SIDE // longest if pixelated else SHOWN_SIDE / longest
     width, height = (max(1, round(side * factor)) for side in made.size)
