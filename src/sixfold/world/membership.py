@@ -124,8 +124,10 @@ def _member(
 ) -> Iterator[_Member]:
     host = host or socket.gethostname()
     age_s = 0.0 if started is None else time.monotonic() - started
-    with _Control(address, secret, exit_when_orphaned=exit_when_orphaned) as control:
-        member = None
+    with (
+        _Control(address, secret, exit_when_orphaned=exit_when_orphaned) as control,
+        contextlib.ExitStack() as goodbye,  # peers see the end after the launcher has heard why
+    ):
         try:
             introduction = {
                 "rank": rank,
@@ -137,11 +139,10 @@ def _member(
             }
             start, sockets = _meet(control, secret, generation, introduction)
             local = [there for there, _ in start["peers"]].count(start["peers"][rank][0])
-            mesh = Mesh(sockets, spin=local <= cores())
-            with contextlib.closing(mesh):
-                control.watch(mesh)
-                member = _Member(rank, size, host, start["attempt"], mesh, control)
-                yield member
+            mesh = goodbye.enter_context(contextlib.closing(Mesh(sockets, spin=local <= cores())))
+            control.watch(mesh)
+            member = _Member(rank, size, host, start["attempt"], mesh, control)
+            yield member
         except BaseException as error:
             fault = describe(error, rank=rank, host=host)
             control.part({"kind": "error", "fault": fault.to_plain()})

@@ -108,12 +108,16 @@ class Turns(Generic[Value]):
             )
             for number in range(1, count)
         ]
-        for thread in threads:
-            thread.start()
+        try:
+            for thread in threads:
+                thread.start()
+        except BaseException as error:  # Ctrl-C, or no more threads to be had
+            self._fail(0, error)
+            self._give_up()
         if functions:
             self._play(0, functions[0])
         for thread in threads:
-            thread.join()
+            self._join(thread)
         if self._failure is not None:
             raise self._failure[1]
         return self._values
@@ -142,6 +146,14 @@ class Turns(Generic[Value]):
         self._conditions[me] = None
         self._check()
 
+    def _join(self, thread: threading.Thread) -> None:
+        """Wait for a thread's end, and let Ctrl-C hasten it."""
+        while thread.is_alive():
+            try:
+                thread.join()
+            except BaseException as error:
+                self._interrupted(0, error)
+
     def _check(self) -> None:
         if self._failure is not None:
             raise _AbandonedError
@@ -168,14 +180,28 @@ class Turns(Generic[Value]):
         # `current` tells whose turn it is; the lock only wakes the thread. So nothing goes wrong
         # when Ctrl-C strikes the calling thread between any two of its instructions, but that a
         # wake may get lost: therefore the time limit.
-        while self.current != me:
+        while self.current != me and not self._ended[me]:
             try:
                 self._wakes[me].acquire(timeout=LOST_WAKE_S)
             except BaseException as error:
-                if self._failure is not None:  # the second Ctrl-C: leave the others behind
-                    self._ended[me] = True
-                    raise
-                self._fail(me, error)  # all end at their next switch, this one in its turn too
+                self._interrupted(me, error)
+
+    def _interrupted(self, me: int, error: BaseException) -> None:
+        """Ctrl-C in another's turn: all end at their next switch, each in its turn.
+
+        The second time they are left behind, to end as they come to it.
+        """
+        if self._failure is not None:
+            self._give_up()
+            raise error
+        self._fail(me, error)
+
+    def _give_up(self) -> None:
+        """Nobody's turn counts any more: wake all to end as they are."""
+        self._ended = [True] * len(self._ended)
+        for wake in self._wakes:
+            with contextlib.suppress(RuntimeError):
+                wake.release()
 
     def _pass_on(self, me: int) -> None:
         """Give the turn to the next function that can go on."""
