@@ -120,6 +120,7 @@ def test_a_finished_folder_is_left_alone(tmp_path: Path, image_folder: FolderMak
     for change in ({"resize": 4}, {"source": "digits"}):
         with pytest.raises(UserError, match="holds shards of another source"):
             prepare(**{"source": f"folder:{source}", "destination": folder, **change})  # type: ignore[arg-type]
+    assert {file.name for file in folder.iterdir()} == set(before)
     shard = folder / "train-00000.arrow"
     data = bytearray(shard.read_bytes())
     data[-300] ^= 1

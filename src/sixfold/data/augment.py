@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from sixfold.errors import UserError
@@ -66,13 +67,22 @@ def shift(
     Returns:
         (n, C, H, W): ``out[i, c, y, x] = images[i, c, y + down[i], x + right[i]]``.
     """
-    rows, columns = images.shape[2:]
-    out = np.zeros_like(images)
-    for image, target, y, x in zip(images, out, down.tolist(), right.tolist(), strict=True):
-        target[:, max(-y, 0) : max(rows - y, 0), max(-x, 0) : max(columns - x, 0)] = image[
-            :, max(y, 0) : max(rows + y, 0), max(x, 0) : max(columns + x, 0)
-        ]
-    return out
+    count, channels, rows, columns = images.shape
+    # Further than its own size a window sees nothing but black.
+    down, right = np.clip(down, -rows, rows), np.clip(right, -columns, columns)
+    pad_y, pad_x = (int(np.abs(moves).max(initial=0)) for moves in (down, right))
+    padded = np.zeros((count, channels, rows + 2 * pad_y, columns + 2 * pad_x), np.uint8)
+    padded[:, :, pad_y : pad_y + rows, pad_x : pad_x + columns] = images
+    # Every window of every image, as a view: one copy then takes one of each.
+    image, channel, row, column = padded.strides
+    windows = as_strided(
+        padded,
+        (count, 2 * pad_y + 1, 2 * pad_x + 1, channels, rows, columns),
+        (image, row, column, channel, row, column),
+        writeable=False,
+    )
+    chosen: NDArray[np.uint8] = windows[np.arange(count), down + pad_y, right + pad_x]
+    return chosen
 
 
 def parse_augment(text: str) -> Augment:

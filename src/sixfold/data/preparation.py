@@ -135,6 +135,7 @@ def _check_free(folder: Path) -> None:
 
 def _existing(job: Job, folder: Path, workers: int) -> Manifest:
     """A finished destination, if it is what would be made."""
+    shutil.rmtree(folder / NOTES, ignore_errors=True)
     manifest = load_manifest(folder)
     if manifest.source.get("key") != job.key:
         raise UserError(
@@ -147,7 +148,6 @@ def _existing(job: Job, folder: Path, workers: int) -> Manifest:
         raise UserError(problems)
     if job.on_bad == "fail" and manifest.bad:
         raise bad_images(manifest.bad)
-    shutil.rmtree(folder / NOTES, ignore_errors=True)
     return manifest
 
 
