@@ -15,6 +15,9 @@ from sixfold.report.lines import label
 from sixfold.report.record import Record
 from sixfold.report.settings import show
 
+UNEVEN = 1.2
+"""Classes are uneven if the largest has so many times the images of the smallest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -41,7 +44,7 @@ def _quality(record: Record, bars: Sequence[Bar]) -> list[Figure]:
         found.append(last)
     counts = {bar.images for bar in bars if bar.images}
     balanced = record.figure("balanced_accuracy")
-    if len(counts) > 1 and math.isfinite(balanced):
+    if counts and max(counts) > UNEVEN * min(counts) and math.isfinite(balanced):
         detail = f"mean over classes of {min(counts):,} to {max(counts):,} images"
         found.append(Figure(name="Balanced accuracy", value=percent(balanced, 2), detail=detail))
     top5 = record.figure("top5_accuracy")
@@ -52,7 +55,8 @@ def _quality(record: Record, bars: Sequence[Bar]) -> list[Figure]:
     validation = record.figure("validation_accuracy")
     if math.isfinite(validation):
         best = record.figure("best_step")
-        detail = f"best at step {plain(best)}" if best >= 0 else ""
+        peak = percent(record.figure("best_validation_accuracy"), 2)
+        detail = f"best {peak}, at step {plain(best)}" if best >= 0 else ""
         found.append(
             Figure(name="Validation accuracy", value=percent(validation, 2), detail=detail)
         )
