@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
+from sixfold.engines.forks import Child, ForkServer
 from sixfold.engines.local import LocalEngine
 from sixfold.errors import (
     NonFiniteLossError,
@@ -322,6 +323,23 @@ def test_a_stopped_rank_is_given_up_and_killed(vanish: Vanish, nothing_left_behi
             engine.gang(ring_for_ever, 2, on_event=Pids(2, act))
         assert info.value.failure.rank == 1
         vanish(*pids, timeout_s=0.1)
+
+
+def test_a_rank_that_does_not_join_is_given_up(
+    local: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sixfold.engines.local.JOIN_S", 0.5)
+    monkeypatch.setattr("sixfold.engines.local.POLL_S", 0.1)
+    fork = ForkServer.fork
+
+    def fork_and_stop(server: ForkServer, *arguments: Any) -> Child:
+        child = fork(server, *arguments)
+        child.kill(signal.SIGSTOP)
+        return child
+
+    monkeypatch.setattr(ForkServer, "fork", fork_and_stop)
+    with within(BAR_S), pytest.raises(RankLostError, match=r"did not join within 0\.5 s"):
+        local.gang(total, 1)
 
 
 def test_what_a_rank_has_started_ends_with_it(local: LocalEngine, vanish: Vanish) -> None:

@@ -1,7 +1,8 @@
 """The process that forks ranks: `python -m sixfold.engines.fork_server DESCRIPTOR`.
 
 It imports what ranks need while it has a single thread, then forks a process for every request, so
-that a rank starts in milliseconds and shares the memory of the imported code. (The standard
+that a rank starts in milliseconds and shares the memory of the imported code. (pyarrow's allocator
+starts a thread on import; that one knows about forks. The standard
 library's `multiprocessing` has such a server too, but runs the user's script again in every child.)
 
 When the launcher's end of the inherited socket pair closes, the launcher is gone: all children are

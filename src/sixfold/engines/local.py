@@ -36,6 +36,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 POLL_S = 0.5
+JOIN_S = 120.0
+"""For a forked rank to join, which takes milliseconds unless the machine is swapping."""
 STOP_S = 2.0
 """For ranks to end by themselves after Ctrl-C, before they are made to."""
 TERM_S = 1.0
@@ -187,9 +189,12 @@ class _LocalGang:
         try:
             for rank in range(rendezvous.size):
                 children.append(self._start(server, body, rank, generation))
+            deadline = time.monotonic() + JOIN_S
             while not rendezvous.finished and rendezvous.fault is None:
                 rendezvous.poll(POLL_S)
                 self._note_times()
+                if time.monotonic() > deadline:
+                    self._accuse_absent(generation)
             if rendezvous.finished:
                 _wait(children, END_S)
         except KeyboardInterrupt:
@@ -221,6 +226,11 @@ class _LocalGang:
             return server.fork(task, [output], ended)
         finally:
             os.close(output)
+
+    def _accuse_absent(self, generation: int) -> None:
+        """A rank that has not joined by now will not."""
+        for rank in set(range(self._rendezvous.size)) - set(self._rendezvous.members):
+            self._rendezvous.died(rank, f"did not join within {JOIN_S:g} s", generation=generation)
 
     def _note_times(self) -> None:
         met_at = self._rendezvous.met_at
