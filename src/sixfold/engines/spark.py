@@ -46,6 +46,8 @@ class SparkEngine:
         master: str | None = None,
         spark_conf: Sequence[str] = (),
         ship: Sequence[str | Path] = (),
+        hang_s: float = 60.0,
+        stall_s: float = 600.0,
     ) -> None:
         """Use the active Spark session, or start one, and send our code to its executors.
 
@@ -53,11 +55,16 @@ class SparkEngine:
             master: Spark master; None for the active session's, or what spark-submit has set.
             spark_conf: Spark settings, key=value.
             ship: the user's own .py files, and folders of packages, that the executors need.
+            hang_s: silence after which a rank is given up.
+            stall_s: time without any exchange after which a rank that keeps the others waiting
+                is given up.
 
         Raises:
             UserError: if there is no Spark to be had, told within seconds.
         """
         self._session = open_session(master, spark_conf)
+        self._hang_s = hang_s
+        self._stall_s = stall_s
         self._ship = tuple(Path(source) for source in ship)
         self._archives: tuple[str, ...] | None = None
         self._session_s = self._session.startup_s
@@ -91,6 +98,8 @@ class SparkEngine:
                 claim=claim,
                 on_event=on_event,
                 log=rank_log,
+                hang_s=self._hang_s,
+                stall_s=self._stall_s,
             ) as run:
                 gang = run.run(function, archives, began)
         session_s, self._session_s = self._session_s, 0.0
@@ -167,7 +176,7 @@ def _try_out(session: Session) -> None:
                 )
     finally:
         job.end(patience_s=0.0)
-    session.check_alive()
+    session.check_alive(0.5)
     if job.error is not None:
         raise UserError(
             f"Spark's executors cannot run Python: {explain(job.error)}; name a Python of this "

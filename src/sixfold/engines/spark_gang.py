@@ -18,7 +18,7 @@ from sixfold.world import PlainData
 from sixfold.world.faults import Fault
 from sixfold.world.rendezvous import Rendezvous, with_log
 
-SCHEDULE_S = 60.0
+SCHEDULE_S = 30.0
 """For Spark to give all ranks of a gang a slot, once the cluster has enough of them. It takes
 0.1 s, unless other jobs hold them, or a lost executor is not replaced."""
 
@@ -33,7 +33,6 @@ STOP_S = 2.0
 """For ranks to end by themselves after Ctrl-C, before they are cut off; as on `local`."""
 
 _WATCH_S = 1.0
-_IDLE_S = 0.05
 
 
 class _NoRestartLeft(Exception):  # noqa: N818  not an error of anybody
@@ -52,6 +51,8 @@ class GangRun:
         claim: Callable[[], int] | None,
         on_event: Callable[[int, PlainData], None] | None,
         log: RankLog,
+        hang_s: float,
+        stall_s: float,
     ) -> None:
         self._session = session
         self._size = size
@@ -64,7 +65,13 @@ class GangRun:
         self._stalled_since = time.monotonic()
         self._host, advertised = session.driver_host()
         self._rendezvous = Rendezvous(
-            size, host=self._host, claim=self._begin, on_event=self._hear, graces_s=GRACES_S
+            size,
+            host=self._host,
+            claim=self._begin,
+            on_event=self._hear,
+            hang_s=hang_s,
+            stall_s=stall_s,
+            graces_s=GRACES_S,
         )
         self._address = advertised, self._rendezvous.address[1]
         self.first_line_at: float | None = None
@@ -117,17 +124,17 @@ class GangRun:
         while not rendezvous.finished:
             if self._job is None:
                 self._submit(task)
-            began = time.monotonic()
             rendezvous.poll(_WATCH_S)
             self._note_times()
             if rendezvous.finished:
                 return
             fault = rendezvous.fault
-            if fault is not None:
-                if not fault.curable or rendezvous.restarts >= self._max_restarts:
-                    raise self._error(fault, rendezvous.restarts)
-                if time.monotonic() - began < _IDLE_S:
-                    time.sleep(_IDLE_S)  # it is Spark's turn, and poll() does not wait any more
+            if fault is not None and not (
+                fault.curable and rendezvous.restarts < self._max_restarts
+            ):
+                if fault.curable:
+                    self._session.check_alive(0.5)  # or else all ranks died with the JVM
+                raise self._error(fault, rendezvous.restarts)
             self._check_job()
 
     def _submit(self, task: RankTask) -> None:
@@ -172,8 +179,10 @@ class GangRun:
         """Submit again what Spark has given up; give up what Spark does not get started."""
         rendezvous, job = self._rendezvous, self._job
         if job is not None and not job.running:
-            if job.error is not None and rendezvous.generation == self._joined_before:
-                raise _failed(job.error)
+            if job.error is not None:
+                self._session.check_alive(0.5)
+                if rendezvous.generation == self._joined_before:
+                    raise _failed(job.error)
             if rendezvous.fault is None:
                 rendezvous.poll(max(GRACES_S.values()))  # why, may be on its way
             if rendezvous.fault is None and not rendezvous.finished:

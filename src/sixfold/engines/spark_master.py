@@ -6,6 +6,7 @@ and a Java traceback to say that there is no Java. Nothing here imports pyspark.
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import re
@@ -144,7 +145,7 @@ def submitted_master(environ: Mapping[str, str], spark_home: Path | None) -> str
     'local[2]'
     """
     words = shlex.split(environ.get("PYSPARK_SUBMIT_ARGS", ""))
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.pairwise([*words, ""]):
         if word == "--master" and following:
             return following
         if word.startswith("--master="):

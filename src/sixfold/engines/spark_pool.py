@@ -115,7 +115,7 @@ class PoolRun(Generic[Item, Result]):
                 self._results[index] = outcome[0]["value"]
                 return True
         else:
-            self._session.check_alive()
+            self._session.check_alive(0.5)
             cause = f"{cause}: {explain(job.error)}"
         self._tries_left[index] -= min(self._tries_per_job, self._tries_left[index])
         if self._tries_left[index] == 0:

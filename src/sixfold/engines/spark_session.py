@@ -29,14 +29,19 @@ from sixfold.engines.spark_start import Start
 from sixfold.errors import RunError, UserError
 from sixfold.world.faults import TAIL_LINES, explain_status
 
-FIRST_EXECUTOR_S = 15.0
-"""For the first executor to register; measured 3 s on an idle host, up to 10 s on a busy one."""
+FIRST_EXECUTOR_S = 20.0
+"""For the first executor to register; measured 3 s on an idle host, 12 s on a very busy one."""
 
 NEXT_EXECUTOR_S = 8.0
 """For one more executor, after the last that registered."""
 
 SETTLED_S = 2.0
 """Without any new executor, after which a cluster of unknown size is taken to be complete."""
+
+DYNAMIC_ALLOCATION = (
+    "Spark cannot start a group of ranks together while it adds and removes executors "
+    "(SPARK-24942): set spark.dynamicAllocation.enabled=false"
+)
 
 _FORWARD_S = 0.5
 
@@ -113,56 +118,65 @@ class Session:
             UserError: with the count, if the cluster has fewer, seconds after its last executor
                 has registered.
         """
-        self._refuse_dynamic_allocation()
+        self.check_alive()
+        if self.master.kind != "local" and _is_true(
+            self.setting("spark.dynamicAllocation.enabled", "")
+        ):
+            raise UserError(DYNAMIC_ALLOCATION)
         slots = self.slots()
-        limit_s = 0.0 if self.master.kind == "local" else FIRST_EXECUTOR_S
+        limit_s = NEXT_EXECUTOR_S if slots else FIRST_EXECUTOR_S
         changed = time.monotonic()
-        most = self.master.slots
-        while slots < size and (most is None or size <= most):
-            if time.monotonic() - changed > limit_s:
-                break
+        most = self.master.slots or sys.maxsize
+        while slots < size <= most and time.monotonic() - changed <= limit_s:
+            self.check_alive()
             time.sleep(0.05)
             before, slots = slots, self.slots()
             if slots != before:
                 changed, limit_s = time.monotonic(), NEXT_EXECUTOR_S
         if slots < size:
-            slots = max(slots, most or 0)
-            cpus = self.setting("spark.task.cpus", "1")
-            each = f" ({cpus} cores each: spark.task.cpus)" if cpus != "1" else ""
-            raise UserError(
-                f"{size} ranks need {size} Spark task slots at the same time, and "
-                f"{self.master.url} has {slots}{each}: use --workers {slots} or fewer, or a "
-                "master with more cores"
-                if slots
-                else f"no executor of {self.master.url} has registered within "
-                f"{FIRST_EXECUTOR_S:g} s: check on its web page that it has workers with free "
-                "cores and at least spark.executor.memory "
-                f"({self.setting('spark.executor.memory', '1g')}) of free memory"
-            )
+            raise UserError(self._too_few(size, slots))
 
-    def _refuse_dynamic_allocation(self) -> None:
-        enabled = self.setting("spark.dynamicAllocation.enabled", "false").lower() == "true"
-        if enabled and self.master.kind != "local":
-            raise UserError(
-                "Spark cannot start a group of ranks together while it adds and removes "
-                "executors (SPARK-24942): set spark.dynamicAllocation.enabled=false"
+    def _too_few(self, size: int, slots: int) -> str:
+        url, most = self.master.url, self.master.slots or 0
+        if slots == 0 and size > most:
+            return (
+                f"no executor of {url} has registered within {FIRST_EXECUTOR_S:g} s: check on its "
+                "web page that it has workers with free cores and at least "
+                f"{self.setting('spark.executor.memory', '1g')} of free memory "
+                "(spark.executor.memory), and that they can connect to this host, "
+                f"{self.driver_host()[1]} (spark.driver.host)"
             )
+        cpus = self.setting("spark.task.cpus", "1")
+        each = f" of {cpus} cores each (spark.task.cpus)" if cpus != "1" else ""
+        if size <= most:
+            return f"{url} should have {most} task slots{each}, and only {slots} have come up"
+        return (
+            f"{size} ranks need {size} Spark task slots at the same time, and {url} has "
+            f"{max(slots, most)}{each}: use --workers {max(slots, most)} or fewer, or a master "
+            "with more cores"
+        )
 
-    def check_alive(self) -> None:
-        """Raise if the JVM of our own session has ended.
+    def check_alive(self, patience_s: float = 0.0) -> None:
+        """Raise if Spark is no longer there.
+
+        Args:
+            patience_s: for a JVM whose connections have broken, to end.
 
         Raises:
-            RunError: with the last lines that it wrote.
+            RunError: with the last lines that the JVM wrote, if it is ours.
         """
-        if self._process is None:
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            status = self._process.wait(0.5)  # its connections close a moment before it ends
-            lines = self.log.read_text(errors="replace").splitlines() if self.log else []
-            how = explain_status(status)
-            raise RunError(
-                "\n".join([f"Spark's driver JVM has ended: {how}", *lines[-TAIL_LINES:]])
-            )
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(patience_s)
+                what = f"the JVM of Spark's driver was lost: {explain_status(status)}"
+                raise RunError("\n".join([what, *self._log_lines()[-TAIL_LINES:]]))
+        scala = getattr(self.context._jsc, "sc", None)
+        if scala is None or scala().isStopped():
+            errors = [line for line in self._log_lines() if " ERROR " in line]
+            raise RunError("\n".join(["Spark has ended the application", *errors[-3:]]))
+
+    def _log_lines(self) -> list[str]:
+        return [] if self.log is None else self.log.read_text(errors="replace").splitlines()
 
     @contextmanager
     def forwarding_log(self, path: Path | None) -> Iterator[None]:
@@ -243,6 +257,8 @@ def _check(master: str | None, spark_conf: Iterable[str]) -> tuple[Master | None
         settings = parse_settings(spark_conf)
     except UserError as error:
         problems += error.problems
+    if _is_true(settings.get("spark.dynamicAllocation.enabled", "")):
+        problems.append(DYNAMIC_ALLOCATION)
     try:
         parsed = _choose_master(master, settings)
     except UserError as error:
@@ -291,3 +307,7 @@ def _choose_master(master: str | None, settings: Mapping[str, str]) -> Master | 
             "spark://HOST:7077 (there is no active Spark session, nor a master set by spark-submit)"
         )
     return parse_master(url)
+
+
+def _is_true(value: str) -> bool:
+    return value.strip().lower() == "true"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +28,9 @@ from sixfold.engines.spark_master import LOOPBACK, Master
 from sixfold.engines.spark_package import import_path_kept
 from sixfold.errors import UserError
 
-REGISTER_S = 12.0
-"""For a standalone master to accept the application; on an idle host it takes 2 s, JVM excluded."""
+REGISTER_S = 15.0
+"""For a standalone master to accept the application: measured 2 s on an idle host, 8 s on a busy
+one, the start of the JVM excluded."""
 
 STOP_S = 10.0
 """For a JVM to end by itself, which takes 0.3 s."""
@@ -118,7 +118,10 @@ class Start:
             if not self._cancelled:
                 self._connect()
         except BaseException as error:  # whatever it is, it is told by the thread that waits
-            self._error = error
+            with warnings.catch_warnings():
+                # Its traceback holds the pipe of a JVM that did not come up: let go of it.
+                warnings.simplefilter("ignore", ResourceWarning)
+                self._error = error.with_traceback(None)
         finally:
             self._launched.set()
 
@@ -141,6 +144,8 @@ class Start:
             conf.setIfMissing(key, value)
         with import_path_kept():
             context = SparkContext(conf=conf, gateway=self._gateway)
+        # It would print a traceback when the JVM is lost.
+        context._accumulatorServer.handle_error = lambda *_: None
         python = conf.get("spark.pyspark.python")
         if python is not None:
             context.pythonExec = python
@@ -153,8 +158,8 @@ class Start:
         if self._error is not None and hasattr(self._error, "java_exception"):
             return explain(self._error)
         lines = self.log.read_text(errors="replace").splitlines()
-        telling = [line for line in lines if re.search(r"error|exception", line, re.IGNORECASE)]
-        return (telling or lines or [f"{type(self._error).__name__}: {self._error}"])[0].strip()
+        telling = [line.strip() for line in lines if line.strip() and "WARN" not in line]
+        return "; ".join(telling[:2]) or f"{type(self._error).__name__}: {self._error}"
 
     def _stop(self) -> None:
         """End the context, and the JVM if it was started here."""
@@ -168,7 +173,7 @@ class Start:
         if self._context is not None:
             work = Path(_find_spark_home(), "work", str(self._context.applicationId))
             server = self._context._accumulatorServer
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), contextlib.suppress(Exception):
                 warnings.simplefilter("ignore")  # a JVM that was killed cannot be stopped cleanly
                 self._context.stop()
             if server is not None:

@@ -1,0 +1,290 @@
+"""Spark engines for tests: one session per master, alive for the whole test run.
+
+A process can hold one SparkContext at a time, so each session lives in a process of its own, and a
+test talks to it through an `EngineProcess`, which is an engine like any other. Callbacks run in the
+test's process; `call` runs a function of the test over there.
+
+This file is a pytest plugin (see `pytest_plugins` in conftest.py) and the program of that process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from sixfold.engines.engine import Gang, RankFunction
+from sixfold.errors import RankLostError, UserError
+from sixfold.world import PlainData
+
+START_S = 90.0
+"""For a process to come up on a machine that is busy with other tests."""
+
+CLUSTER = "local-cluster[2,1,1024]"
+
+
+class EngineProcess:
+    """A `SparkEngine` in a process of its own."""
+
+    name = "spark"
+
+    def __init__(self, master: str, folder: Path) -> None:
+        ours, theirs = Pipe()
+        self._connection = ours
+        self.output = folder / "output.txt"
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno()), master],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                start_new_session=True,
+            )
+        theirs.close()
+        self._answer(None, None)
+
+    def slots(self) -> int:
+        return int(self._ask("slots"))
+
+    def gang(
+        self,
+        function: RankFunction,
+        size: int,
+        *,
+        max_restarts: int = 0,
+        claim: Callable[[], int] | None = None,
+        on_event: Callable[[int, PlainData], None] | None = None,
+        log: Path | None = None,
+    ) -> Gang:
+        options = {"max_restarts": max_restarts, "log": log, "claim": claim is not None}
+        gang = self._ask("gang", function, size, options, claim=claim, on_event=on_event)
+        assert isinstance(gang, Gang)
+        return gang
+
+    def pool(
+        self,
+        function: Callable[[Any], Any],
+        items: Sequence[Any],
+        *,
+        workers: int,
+        retries: int = 2,
+        on_done: Callable[[int, Any], None] | None = None,
+        log: Path | None = None,
+    ) -> list[Any]:
+        options = {"workers": workers, "retries": retries, "log": log}
+        results = self._ask("pool", function, items, options, on_event=on_done)
+        assert isinstance(results, list)
+        return results
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of `function(engine, *arguments)` in the engine's process."""
+        return self._ask("call", function, arguments)
+
+    def close(self) -> None:
+        """End the process, by force if need be."""
+        with contextlib.suppress(OSError):
+            self._connection.close()
+        try:
+            self._process.wait(30.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(
+        self,
+        *request: Any,
+        claim: Callable[[], int] | None = None,
+        on_event: Callable[[int, Any], None] | None = None,
+    ) -> Any:
+        self._connection.send_bytes(cloudpickle.dumps(request))
+        return self._answer(claim, on_event)
+
+    def _answer(
+        self, claim: Callable[[], int] | None, on_event: Callable[[int, Any], None] | None
+    ) -> Any:
+        while True:
+            try:
+                kind, *facts = cloudpickle.loads(self._connection.recv_bytes())
+            except EOFError:
+                raise AssertionError(
+                    f"the engine's process died: {self.output.read_text()}"
+                ) from None
+            if kind == "claim" and claim is not None:
+                self._connection.send_bytes(cloudpickle.dumps(claim()))
+            elif kind == "event" and on_event is not None:
+                on_event(*facts)
+            elif kind == "result":
+                return facts[0]
+            elif kind == "raised":
+                make, arguments = facts
+                raise make(*arguments)
+
+
+def _serve(connection: Connection, master: str) -> None:
+    """The life of an engine's process."""
+    from pyspark import cloudpickle as spark_pickle
+
+    from sixfold.engines.spark import SparkEngine
+
+    def send(*message: Any) -> None:
+        connection.send_bytes(spark_pickle.dumps(message))
+
+    def claim() -> int:
+        send("claim")
+        return int(cloudpickle.loads(connection.recv_bytes()))
+
+    def on_event(number: int, fact: Any) -> None:
+        send("event", number, fact)
+
+    try:
+        engine = SparkEngine(master=master)
+    except Exception as error:
+        send("raised", *_taken_apart(error))
+        return
+    with engine:
+        send("result", None)
+        while True:
+            try:
+                kind, *request = cloudpickle.loads(connection.recv_bytes())
+            except EOFError:
+                return
+            try:
+                if kind == "slots":
+                    result: Any = engine.slots()
+                elif kind == "gang":
+                    function, size, options = request
+                    options["claim"] = claim if options["claim"] else None
+                    result = engine.gang(function, size, on_event=on_event, **options)
+                elif kind == "pool":
+                    function, items, options = request
+                    result = engine.pool(function, items, on_done=on_event, **options)
+                else:
+                    result = request[0](engine, *request[1])
+                send("result", result)
+            except Exception as error:
+                send("raised", *_taken_apart(error))
+
+
+def _taken_apart(error: Exception) -> tuple[type[Exception], tuple[Any, ...]]:
+    """An error's class and what it is made from."""
+    if isinstance(error, RankLostError):
+        return type(error), (error.failure, error.restarts)
+    if isinstance(error, UserError):
+        return type(error), (error.problems,)
+    return type(error), error.args
+
+
+def _need_spark() -> None:
+    pytest.importorskip("pyspark")
+    if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
+        pytest.skip("Spark needs a Java runtime")
+
+
+@contextlib.contextmanager
+def _engine(master: str, factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    _need_spark()
+    with contextlib.closing(EngineProcess(master, factory.mktemp("spark"))) as engine:
+        yield engine
+    assert engine.output.read_text() == ""  # Spark prints nothing, nor does Python
+
+
+@pytest.fixture(scope="session")
+def spark_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """An engine with two task slots in one JVM."""
+    with _engine("local[2]", tmp_path_factory) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def spark_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """An engine with two executors, each a JVM of its own with one slot."""
+    with _engine(CLUSTER, tmp_path_factory) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def spark_standalone(
+    standalone_master: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EngineProcess]:
+    """An engine on a real standalone cluster with two workers of one core each."""
+    with _engine(standalone_master, tmp_path_factory) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def standalone_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the master of a standalone cluster that is started for the test run."""
+    _need_spark()
+    folder = tmp_path_factory.mktemp("standalone")
+    with contextlib.ExitStack() as stack:
+        log = _daemon(stack, folder, "master.Master", "--webui-port", "0")
+        url = _wait_for(log, r"Starting Spark master at (spark://\S+)")
+        logs = [
+            _daemon(
+                stack,
+                folder,
+                "worker.Worker",
+                *("--webui-port", "0", "--cores", "1", "--memory", "1g"),
+                *("--work-dir", str(folder / f"work{number}"), url),
+            )
+            for number in range(2)
+        ]
+        for log in logs:
+            _wait_for(log, r"Successfully registered with master (\S+)")
+        yield url
+
+
+def _daemon(stack: contextlib.ExitStack, folder: Path, name: str, *arguments: str) -> Path:
+    """Start a master or a worker on a port of its own choice; its log."""
+    import pyspark
+
+    home = Path(next(iter(pyspark.__path__)))
+    java = Path(os.environ["JAVA_HOME"], "bin", "java") if "JAVA_HOME" in os.environ else "java"
+    environment = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
+    environment["SPARK_SCALA_VERSION"] = "2.13"  # otherwise set by Spark's scripts
+    command = [str(java), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    command += ["-cp", f"{home}/jars/*", f"org.apache.spark.deploy.{name}"]
+    log = folder / f"{name}-{len(list(folder.glob('*.txt')))}.txt"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", "0", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ
+            | {
+                "SPARK_HOME": str(home),
+                "SPARK_SCALA_VERSION": "2.13",
+                "SPARK_LOCAL_IP": "127.0.0.1",
+            },
+            start_new_session=True,
+        )
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return log
+
+
+def _wait_for(log: Path, pattern: str) -> str:
+    deadline = time.monotonic() + START_S
+    while (found := re.search(pattern, log.read_text())) is None:
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    return found[1]
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])), sys.argv[2])
