@@ -9,6 +9,8 @@ import pytest
 import sixfold
 from sixfold.config import TrainConfig
 
+pytest_plugins = ["tests.spark_masters"]
+
 SMALL: dict[str, Any] = {
     "data": "synthetic:200x3x8x8",
     "model": "slide",

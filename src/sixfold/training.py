@@ -7,6 +7,7 @@ and neither the engine nor the launcher.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,6 +140,8 @@ class _Training:
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
+        world = self.world
+        world.report({"kind": "rank", "rank": world.rank, "host": world.host, "pid": os.getpid()})
         self._warn_of_idle_ranks()
         started = time.monotonic()
         total = self.plan.budget.total_steps

@@ -1,6 +1,6 @@
 """Every strategy that promises equality with serial training, on every engine.
 
-A new strategy is tested by a row in `STRATEGIES`, a new engine by a row in `ENGINES`.
+A new strategy is tested by a row in `STRATEGIES`, a new Spark master by one in `SPARK`.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,8 @@ Configure = Callable[..., TrainConfig]
 
 STRATEGIES: dict[str, dict[str, Any]] = {"sync": {"strategy": "sync"}}
 
-ENGINES = ["inline", "local"]
+SPARK = ["spark_local", "spark_cluster", "spark_standalone"]
+"""Fixtures: a Spark engine each, on one JVM, on two executors, on a real standalone cluster."""
 
 PLAIN: dict[str, dict[str, Any]] = {
     "batch 7": {"batch_size": 7, "steps": 20, "data": "synthetic:50x3x8x8"},
@@ -142,6 +143,41 @@ def test_local_has_the_bits_of_one_worker(
     workers: int,
 ) -> None:
     check(configure, engine_named("local"), serial, tmp_path, case, workers)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("case", ["batch 10", "batch-norm of the batch"])
+@pytest.mark.parametrize("master", SPARK)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_spark_has_the_bits_of_one_worker(
+    configure: Configure,
+    request: pytest.FixtureRequest,
+    serial: Callable[[TrainConfig, str], dict[str, Any]],
+    tmp_path: Path,
+    strategy: str,
+    master: str,
+    case: str,
+) -> None:
+    check(configure, request.getfixturevalue(master), serial, tmp_path, case, 2)
+
+
+@pytest.mark.full
+@pytest.mark.spark
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("case", [case for case in CASES if "user's" not in case])
+@pytest.mark.parametrize("master", SPARK)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_spark_has_the_bits_of_one_worker_in_every_case(
+    configure: Configure,
+    request: pytest.FixtureRequest,
+    serial: Callable[[TrainConfig, str], dict[str, Any]],
+    tmp_path: Path,
+    strategy: str,
+    master: str,
+    case: str,
+    workers: int,
+) -> None:
+    check(configure, request.getfixturevalue(master), serial, tmp_path, case, workers)
 
 
 @pytest.mark.full
