@@ -24,7 +24,6 @@ from sixfold.errors import (
     NonFiniteLossError,
     RankLostError,
     RankRaisedError,
-    RunError,
     UserError,
 )
 from sixfold.world import PlainData, World
@@ -443,7 +442,10 @@ def test_a_gang_is_restarted_with_a_new_server(local: LocalEngine) -> None:
 
 LAUNCHER = textwrap.dedent("""
     import os, sys, time
+    from sixfold.engines import local
     from sixfold.engines.local import LocalEngine
+
+    local.STOP_S = 1.0  # less patient than it is with users
 
     def work(world):
         world.report({"pid": os.getpid()})
@@ -560,5 +562,32 @@ def test_a_server_that_cannot_start_is_told(
     monkeypatch: pytest.MonkeyPatch, nothing_left_behind: None
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with LocalEngine() as engine, pytest.raises(RunError, match=r"fork server .*status 1"):
-        engine.gang(total, 1)
+    with LocalEngine() as engine:
+        with pytest.raises(RankLostError, match=r"could not be started.*fork server .*status 1"):
+            engine.gang(total, 1, max_restarts=1)
+        with pytest.raises(RankLostError, match=r"could not be started.*fork server .*status 1"):
+            engine.pool(abs, [1], workers=1)
+
+
+def test_a_server_that_dies_while_it_starts_is_replaced(local: LocalEngine) -> None:
+    os.kill(local.warm_up().pid, signal.SIGKILL)
+    assert local.gang(total, 2, max_restarts=1).results == [3, 3]
+
+
+def test_a_server_that_does_not_answer_is_given_up(
+    local: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sixfold.engines.forks.START_S", 0.3)
+    monkeypatch.setattr("sixfold.engines.forks.END_S", 0.2)
+    os.kill(local.warm_up().pid, signal.SIGSTOP)
+    with within(BAR_S), pytest.raises(RankLostError, match=r"did not start it within 0\.3 s"):
+        local.gang(total, 1)
+
+
+def test_a_log_that_cannot_be_written_leaves_nothing_behind(
+    local: LocalEngine, tmp_path: Path
+) -> None:
+    with pytest.raises(IsADirectoryError):
+        local.gang(total, 1, log=tmp_path)
+    with pytest.raises(IsADirectoryError):
+        local.pool(abs, [1], workers=1, log=tmp_path)

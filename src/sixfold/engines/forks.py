@@ -16,7 +16,6 @@ from typing import Any
 
 import cloudpickle
 
-import sixfold
 from sixfold.engines import frames
 from sixfold.engines.fork_server import Ended, Fork, Forked, Kill, Setup
 from sixfold.errors import RunError
@@ -29,6 +28,14 @@ server must have a single thread when it forks."""
 
 END_S = 5.0
 """For the server, or a killed process, to be gone."""
+START_S = 300.0
+"""For the server to import what ranks need and to fork: seconds, unless from a slow network."""
+DRAIN_S = 1.0
+"""For the last words of a process that has ended to come through its pipe."""
+
+
+class ServerDiedError(RunError):
+    """The fork server is dead, so a process could not be started."""
 
 
 class Child:
@@ -84,14 +91,15 @@ class ForkServer:
         ours, theirs = socket.socketpair()
         self._pair = ours
         with theirs:
-            root = str(Path(sixfold.__file__).parents[1])
+            # The launcher's own path, so that every module is found where the launcher finds it.
+            path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
             self._process = subprocess.Popen(
                 # -P: nothing in the working directory may shadow a module of the server.
                 [sys.executable, "-P", "-m", "sixfold.engines.fork_server", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # so that Ctrl-C reaches the launcher only
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": root},
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
             )
         self._send_lock = threading.Lock()
         self._lock = threading.Lock()
@@ -128,7 +136,7 @@ class ForkServer:
             on_exit: called in a thread when the process has ended.
 
         Raises:
-            RunError: if the server is dead.
+            ServerDiedError: if the server is dead or does not answer.
             KeyboardInterrupt: after Ctrl-C; the server and all its processes are ended then.
         """
         child = Child(self, on_exit)
@@ -136,19 +144,20 @@ class ForkServer:
         body = cloudpickle.dumps(task)
         with self._lock:
             if self._dead is not None:
-                raise RunError(f"the fork server could not start a rank: {self._dead}")
+                raise ServerDiedError(f"it could not be started: {self._dead}")
             self._number += 1
             number = self._number
             self._begun[number] = child
         request = Fork(number, body, list(sys.path), list(sys.argv), str(Path.cwd()), environment)
         try:
             self._send(request, descriptors)
-            child._started.wait()
+            if not child._started.wait(START_S):
+                raise ServerDiedError(f"its fork server did not start it within {START_S:g} s")
         except BaseException:  # Ctrl-C: half a request may be out, or a process we do not know
             self.close()
             raise
         if child.pid == 0:
-            raise RunError(f"the fork server could not start a rank: {self._dead}")
+            raise ServerDiedError(f"it could not be started: {self._dead}")
         return child
 
     def kill(self, pid: int, number: int) -> None:

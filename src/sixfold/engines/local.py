@@ -15,13 +15,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cloudpickle
 
 from sixfold.engines.engine import Gang, RankFunction
-from sixfold.engines.forks import END_S, Child, ForkServer
+from sixfold.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.engines.local_pool import LocalPool
 from sixfold.engines.rank_log import PipeReader, RankLog
 from sixfold.errors import PeerLostError, UserError
@@ -94,19 +95,22 @@ class LocalEngine:
         """Run `function(world)` in `size` processes that talk to each other."""
         began = time.monotonic()
         self.warm_up()
-        rendezvous = Rendezvous(
-            size, claim=claim, on_event=on_event, hang_s=self._hang_s, stall_s=self._stall_s
-        )
-        rank_log = RankLog(log)
-        pipes = PipeReader(rank_log)
-        try:
+        body = cloudpickle.dumps(function)
+        with (
+            closing(RankLog(log)) as rank_log,
+            closing(PipeReader(rank_log)) as pipes,
+            closing(
+                Rendezvous(
+                    size, claim=claim, on_event=on_event, hang_s=self._hang_s, stall_s=self._stall_s
+                )
+            ) as rendezvous,
+        ):
             gang = _LocalGang(rendezvous, pipes, self.warm_up, began)
-            body = cloudpickle.dumps(function)
             for generation in range(max_restarts + 1):
                 fault = gang.attempt(body, generation)
                 if fault is None:
                     break
-                pipes.drain(fault.rank, 1.0)
+                pipes.drain(fault.rank, DRAIN_S)
                 if not fault.curable or generation == max_restarts:
                     raise with_log(fault, rank_log.tail(fault.rank)).exception(generation)
             return Gang(
@@ -115,10 +119,6 @@ class LocalEngine:
                 startup_s=gang.startup_s,
                 engine_s=gang.engine_s,
             )
-        finally:
-            rendezvous.close()
-            pipes.close()
-            rank_log.close()
 
     def pool(
         self,
@@ -131,15 +131,15 @@ class LocalEngine:
         log: Path | None = None,
     ) -> list[Result]:
         """Map `function` over items in processes, each item handed to whichever is free."""
-        rank_log = RankLog(log)
-        pipes = PipeReader(rank_log)
-        pool = LocalPool(self.warm_up, function, items, retries, pipes, rank_log)
-        try:
+        body = cloudpickle.dumps(function)
+        with (
+            closing(RankLog(log)) as rank_log,
+            closing(PipeReader(rank_log)) as pipes,
+            closing(
+                LocalPool[Item, Result](self.warm_up, body, items, retries, pipes, rank_log)
+            ) as pool,
+        ):
             return pool.run(workers, on_done)
-        finally:
-            pool.close()
-            pipes.close()
-            rank_log.close()
 
     def close(self) -> None:
         """End the server, and with it everything it has forked."""
@@ -187,8 +187,7 @@ class _LocalGang:
         children: list[Child] = []
         server = self._server()
         try:
-            for rank in range(rendezvous.size):
-                children.append(self._start(server, body, rank, generation))
+            self._start_all(server, body, generation, children)
             deadline = time.monotonic() + JOIN_S
             while not rendezvous.finished and rendezvous.fault is None:
                 rendezvous.poll(POLL_S)
@@ -203,6 +202,16 @@ class _LocalGang:
         finally:
             _end(children, server)
         return rendezvous.fault
+
+    def _start_all(
+        self, server: ForkServer, body: bytes, generation: int, children: list[Child]
+    ) -> None:
+        for rank in range(self._rendezvous.size):
+            try:
+                children.append(self._start(server, body, rank, generation))
+            except ServerDiedError as error:
+                self._rendezvous.died(rank, str(error), generation=generation)
+                return
 
     def _start(self, server: ForkServer, body: bytes, rank: int, generation: int) -> Child:
         rendezvous = self._rendezvous

@@ -20,8 +20,9 @@ from typing import Any, Generic, TypeVar
 import cloudpickle
 
 from sixfold.engines import frames
-from sixfold.engines.forks import END_S, Child, ForkServer
+from sixfold.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.engines.rank_log import PipeReader, RankLog
+from sixfold.errors import SixfoldError
 from sixfold.world.ambient import own_randomness, use_one_thread
 from sixfold.world.faults import Fault, describe
 
@@ -45,7 +46,7 @@ class LocalPool(Generic[Item, Result]):
     def __init__(
         self,
         server: Callable[[], ForkServer],
-        function: Callable[[Item], Result],
+        body: bytes,
         items: Sequence[Item],
         retries: int,
         pipes: PipeReader,
@@ -55,14 +56,14 @@ class LocalPool(Generic[Item, Result]):
 
         Args:
             server: returns a server that can fork, a new one if the last has died.
-            function: picklable.
+            body: the pickled function.
             items: picklable.
             retries: how often an item is tried again after its worker has died.
             pipes: where workers print.
             log: what they have printed.
         """
         self._server = server
-        self._body = cloudpickle.dumps(function)
+        self._body = body
         self._items = items
         self._retries = retries
         self._pipes = pipes
@@ -111,6 +112,18 @@ class LocalPool(Generic[Item, Result]):
         self._selector.close()
 
     def _start(self, number: int) -> _Worker:
+        for attempt in range(self._retries + 1):
+            try:
+                worker = self._fork(number)
+                break
+            except ServerDiedError as error:
+                if attempt == self._retries:
+                    raise self._lost(number, str(error)) from None
+        self._workers[number] = worker
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        return worker
+
+    def _fork(self, number: int) -> _Worker:
         ours, theirs = socket.socketpair()
         output = self._pipes.pipe(number)
         task = functools.partial(_work, self._body, number, self._host)
@@ -122,10 +135,19 @@ class LocalPool(Generic[Item, Result]):
         finally:
             theirs.close()
             os.close(output)
-        worker = _Worker(number, child, ours)
-        self._workers[number] = worker
-        self._selector.register(ours, selectors.EVENT_READ, worker)
-        return worker
+        return _Worker(number, child, ours)
+
+    def _lost(self, number: int, cause: str) -> SixfoldError:
+        """The error for a worker that was lost too often."""
+        self._pipes.drain(number, DRAIN_S)
+        fault = Fault(
+            kind="lost",
+            rank=number,
+            host=self._host,
+            cause=cause,
+            log_tail=self._log.tail(number),
+        )
+        return fault.exception(self._retries)
 
     def _hand_out(self, worker: _Worker) -> None:
         """Give a free worker its next item, if there is one."""
@@ -144,14 +166,8 @@ class LocalPool(Generic[Item, Result]):
         if index is not None:
             self._deaths[index] += 1
             if self._deaths[index] > self._retries:
-                self._pipes.drain(worker.number, 1.0)
-                raise Fault(
-                    kind="lost",
-                    rank=worker.number,
-                    host=self._host,
-                    cause=f"{worker.child.cause} while it worked on item {index}",
-                    log_tail=self._log.tail(worker.number),
-                ).exception(self._retries)
+                cause = f"{worker.child.cause} while it worked on item {index}"
+                raise self._lost(worker.number, cause)
             self._queue.appendleft(index)
         if self._queue:
             self._hand_out(self._start(worker.number))
