@@ -15,7 +15,8 @@ import pytest
 
 from sixfold.errors import PeerLostError, UserError
 from sixfold.world import World, wire
-from sixfold.world.membership import ORPHAN_STATUS, AttemptEndedError, join
+from sixfold.world.control import ORPHAN_STATUS, AttemptEndedError
+from sixfold.world.membership import join
 
 if TYPE_CHECKING:
     from tests.world.conftest import ThreadGang

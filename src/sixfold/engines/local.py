@@ -28,8 +28,9 @@ from sixfold.engines.rank_log import PipeReader, RankLog
 from sixfold.errors import PeerLostError, UserError
 from sixfold.world import PlainData, World
 from sixfold.world.ambient import cores, use_one_thread
+from sixfold.world.control import ORPHAN_STATUS, AttemptEndedError
 from sixfold.world.faults import Fault
-from sixfold.world.membership import ORPHAN_STATUS, AttemptEndedError, run_rank
+from sixfold.world.membership import run_rank
 from sixfold.world.rendezvous import Rendezvous, with_log
 from sixfold.world.wire import Address
 

@@ -1,8 +1,6 @@
 """A rank's side of a gang: it joins, meets the others, works, and leaves nothing behind.
 
-A control thread keeps the connection to the launcher: it sends a sign of life every second, hears
-when to stop, shows this rank's stacks when asked, and notices when the launcher, or this attempt
-at the run, is over. A rank that has been superseded cannot go on: its process ends at once
+A rank that has been superseded, or has lost its launcher, cannot go on: its process ends at once
 (`exit_when_orphaned`), or every further exchange fails.
 """
 
@@ -11,12 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import select
 import socket
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,26 +18,15 @@ from typing import Any
 from sixfold.errors import PeerLostError
 from sixfold.world import wire
 from sixfold.world.ambient import cores, own_randomness
+from sixfold.world.control import Control
+from sixfold.world.door import Door
 from sixfold.world.faults import describe
 from sixfold.world.mesh import Mesh
 from sixfold.world.wire import Address
 from sixfold.world.world import Buffer, PlainData, World
 
-HEARTBEAT_S = 1.0
 MEET_S = 30.0
 """For connecting to the other ranks, once the launcher knows that all of them run."""
-PART_S = 10.0
-"""For the launcher to confirm that it has heard the last word of this rank."""
-ORPHAN_STATUS = 114
-"""Exit status of a rank whose launcher or attempt has ended."""
-
-
-class AttemptEndedError(PeerLostError):
-    """The launcher is gone, or has ended the attempt that this rank belongs to."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(-1)
-        self.args = (f"the launcher ended this attempt: {detail}",)
 
 
 @contextmanager
@@ -125,7 +108,7 @@ def _member(
     host = host or socket.gethostname()
     age_s = 0.0 if started is None else time.monotonic() - started
     with (
-        _Control(address, secret, exit_when_orphaned=exit_when_orphaned) as control,
+        Control(address, secret, exit_when_orphaned=exit_when_orphaned) as control,
         contextlib.ExitStack() as goodbye,  # peers see the end after the launcher has heard why
     ):
         try:
@@ -154,7 +137,7 @@ class _Member:
     """The link of a rank that is a process of its own."""
 
     def __init__(
-        self, rank: int, size: int, host: str, attempt: int, mesh: Mesh, control: _Control
+        self, rank: int, size: int, host: str, attempt: int, mesh: Mesh, control: Control
     ) -> None:
         self._mesh = mesh
         self._control = control
@@ -179,98 +162,8 @@ class _Member:
         return self._control.stop_asked
 
 
-class _Control:
-    """The connection to the launcher, and the thread that minds it."""
-
-    def __init__(self, address: Address, secret: bytes, *, exit_when_orphaned: bool) -> None:
-        try:
-            self.connection = wire.Connection(wire.connect(address, secret))
-        except OSError as error:
-            raise AttemptEndedError(
-                f"nobody answers at {address[0]}:{address[1]}: {error}"
-            ) from error
-        self.stop_asked = False
-        self._exit_when_orphaned = exit_when_orphaned
-        self._ended: str | None = None
-        self._parting = False
-        self._mesh: Mesh | None = None
-        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._mind, daemon=True, name="sixfold-control")
-
-    def __enter__(self) -> _Control:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._parting = True
-        self.connection.shut()
-        self._thread.join()
-        self.connection.close()
-
-    def watch(self, mesh: Mesh) -> None:
-        """Report on this mesh from now on, and end it with the attempt."""
-        self._mesh = mesh
-        self.connection.send({"kind": "met"})
-        self.check()
-
-    def check(self) -> None:
-        """Raise if the attempt is over."""
-        if self._ended is not None:
-            raise AttemptEndedError(self._ended)
-
-    def part(self, last_word: PlainData) -> None:
-        """Say the last word and wait until the launcher has heard it."""
-        self._parting = True
-        if self.connection.send(last_word):
-            self._thread.join(PART_S)
-
-    def _mind(self) -> None:
-        poll = select.poll()
-        poll.register(self.connection.fileno(), select.POLLIN)
-        beat = 0.0
-        while True:
-            wait_s = beat - time.monotonic()
-            if wait_s <= 0:
-                self.connection.send(self._sign_of_life())
-                beat = time.monotonic() + HEARTBEAT_S
-                continue
-            if not poll.poll(wait_s * 1000):
-                continue
-            message = self.connection.receive()
-            if message is None or message["kind"] == "refuse":
-                self._orphaned("" if message is None else message["reason"])
-                return
-            if message["kind"] == "start":
-                self.inbox.put(message)
-            elif message["kind"] == "stop":
-                self.stop_asked = True
-            elif message["kind"] == "dump":
-                self.connection.send({"kind": "stacks", "lines": _stacks()})
-            elif message["kind"] == "bye":
-                return
-
-    def _sign_of_life(self) -> dict[str, Any]:
-        if self._mesh is None:
-            return {"kind": "alive", "progress": 0, "waiting_for": []}
-        return {
-            "kind": "alive",
-            "progress": self._mesh.progress,
-            "waiting_for": list(self._mesh.waiting_for),
-        }
-
-    def _orphaned(self, reason: str) -> None:
-        if self._parting:
-            return
-        if self._exit_when_orphaned:
-            os._exit(ORPHAN_STATUS)
-        self._ended = reason or "it closed the connection"
-        self.inbox.put(None)
-        if self._mesh is not None:
-            self._mesh.shut()
-
-
 def _meet(
-    control: _Control, secret: bytes, generation: int, introduction: dict[str, Any]
+    control: Control, secret: bytes, generation: int, introduction: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[int, socket.socket]]:
     """Tell the launcher where to be found, learn where the others are, and connect to them.
 
@@ -292,7 +185,7 @@ def _meet(
 
     # A rank of another generation does not know this secret, even if it finds the port.
     mesh_secret = wire.derive(secret, f"mesh of generation {generation}")
-    door = wire.Door(control.connection.local_host(), mesh_secret, arrived)
+    door = Door(control.connection.local_host(), mesh_secret, arrived)
     sockets: dict[int, socket.socket] = {}
     start: dict[str, Any] = {}
     deadline: float | None = None
@@ -340,15 +233,3 @@ def _close_all(sockets: Mapping[int, socket.socket], inbox: queue.SimpleQueue[An
         arrival = inbox.get()
         if isinstance(arrival, tuple):
             arrival[1].close()
-
-
-def _stacks() -> list[str]:
-    """What every thread of this process is doing, except the one that tells."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    lines = []
-    for ident, frame in sys._current_frames().items():
-        if ident == threading.get_ident():
-            continue
-        lines.append(f"thread {names.get(ident, ident)}:")
-        lines += "".join(traceback.format_stack(frame)).splitlines()
-    return lines

@@ -17,58 +17,18 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from sixfold.world import watch, wire
+from sixfold.world.door import Door
 from sixfold.world.faults import Fault
-from sixfold.world.inquest import GRACE_S, Inquest
-from sixfold.world.world import PlainData
+from sixfold.world.generation import Generation, Member, OnEvent, Patience
+from sixfold.world.inquest import GRACE_S
 
-STACK_S = 5.0
-"""For a rank under suspicion to tell what it is doing."""
 MOST_NOTICES = 1000
 """Taken in at one poll, so that talkative ranks do not keep it from judging."""
 INATTENTION_S = 5.0
 """A pause between two polls after which silence counts from anew: the launcher was suspended."""
-
-
-@dataclass
-class Member:
-    """A rank that has joined the present generation.
-
-    Attributes:
-        rank: its number.
-        host: name of its host.
-        pid: its process there.
-        address: where its peers reach it.
-        first_line: when our first line of code ran in it (`time.monotonic()` of the launcher).
-        met: it is connected to all others.
-        done: it has said its last word, a result or an error.
-    """
-
-    rank: int
-    host: str
-    pid: int
-    address: tuple[str, int]
-    first_line: float
-    connection: wire.Connection
-    pulse: watch.Pulse
-    met: bool = False
-    done: bool = False
-
-
-@dataclass
-class _Generation:
-    """What belongs to one try of the gang."""
-
-    number: int = -1
-    attempt: int = -1
-    members: dict[int, Member] = field(default_factory=dict)
-    results: dict[int, Any] = field(default_factory=dict)
-    met_at: float | None = None
-    inquest: Inquest = field(default_factory=Inquest)
-    asked_for_stack: tuple[watch.Verdict, float] | None = None
 
 
 class Rendezvous:
@@ -78,8 +38,6 @@ class Rendezvous:
         address: where ranks join.
         secret: what they must know for it.
         size: number of ranks.
-        fault: why the present generation failed; None while it has not. Its connections are
-            closed by then.
         restarts: how many generations came before the present one.
         last_fault: why the generation before the present one failed, as far as it is known.
     """
@@ -90,7 +48,7 @@ class Rendezvous:
         *,
         host: str = "127.0.0.1",
         claim: Callable[[], int] | None = None,
-        on_event: Callable[[int, PlainData], None] | None = None,
+        on_event: OnEvent | None = None,
         hang_s: float = 60.0,
         stall_s: float = 600.0,
         graces_s: Mapping[str, float] = GRACE_S,
@@ -100,8 +58,8 @@ class Rendezvous:
         Args:
             size: number of ranks.
             host: address of the interface that ranks reach.
-            claim: called when the first rank of a new generation joins; returns the number of
-                the attempt. Without it the generation's own number is used.
+            claim: called when a new generation begins; returns the number of the attempt.
+                Without it the generation's own number is used.
             on_event: called with (rank, event) for every `world.report`.
             hang_s: silence after which a rank is given up.
             stall_s: time without any exchange after which a rank that keeps others waiting is
@@ -110,21 +68,18 @@ class Rendezvous:
         """
         self.size = size
         self.secret = secrets.token_bytes(32)
-        self.fault: Fault | None = None
         self.restarts = 0
         self.last_fault: Fault | None = None
         self._claim = claim
         self._on_event = on_event
-        self._hang_s = hang_s
-        self._stall_s = stall_s
-        self._graces_s = graces_s
+        self._patience = Patience(hang_s=hang_s, stall_s=stall_s, graces_s=graces_s)
         self._inbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._now = _Generation()
+        self._now = Generation(-1, size, self._patience)
         self._stopping = False
         self._closed = False
         self._attentive_since = self._polled_at = time.monotonic()
         self._connections: set[wire.Connection] = set()
-        self._door = wire.Door(host, self.secret, self._listen)
+        self._door = Door(host, self.secret, self._listen)
         self.address = self._door.address
 
     # What the launcher may ask.
@@ -145,9 +100,17 @@ class Rendezvous:
         return self._now.met_at
 
     @property
+    def fault(self) -> Fault | None:
+        """Why the present generation failed; None while it has not.
+
+        Its connections are shut by then.
+        """
+        return self._now.fault
+
+    @property
     def finished(self) -> bool:
         """Whether all ranks have handed over their results."""
-        return len(self._now.results) == self.size
+        return self._now.finished
 
     @property
     def results(self) -> list[Any]:
@@ -165,10 +128,9 @@ class Rendezvous:
         """
         if self._now.number >= 0:
             self.restarts += 1
-        self.last_fault = self.fault or self._now.inquest.best
-        self._shut_members()
-        self._now = _Generation(number=generation, inquest=Inquest(self._graces_s))
-        self.fault = None
+        self.last_fault = self._now.best_guess
+        self._now.shut()
+        self._now = Generation(generation, self.size, self._patience)
         self._now.attempt = generation if self._claim is None else self._claim()
 
     def poll(self, timeout_s: float) -> None:
@@ -182,16 +144,16 @@ class Rendezvous:
         now = time.monotonic()
         if now - self._polled_at > INATTENTION_S:
             self._attentive_since = now
-        if self.fault is None and self._now.inquest.due is not None:
-            timeout_s = max(min(timeout_s, self._now.inquest.due - now), 0.0)
+        if self._now.due is not None:
+            timeout_s = max(min(timeout_s, self._now.due - now), 0.0)
         try:
             self._take(*self._inbox.get(timeout=timeout_s))
             for _ in range(MOST_NOTICES):
                 self._take(*self._inbox.get_nowait())
         except queue.Empty:
             pass
-        self._judge()
         self._polled_at = time.monotonic()
+        self._now.judge(self._polled_at, self._attentive_since)
 
     def died(
         self, rank: int, cause: str, *, generation: int, log_tail: tuple[str, ...] = ()
@@ -209,8 +171,7 @@ class Rendezvous:
     def stop(self) -> None:
         """Ask all ranks to stop, those that are still to join too."""
         self._stopping = True
-        for member in self._now.members.values():
-            member.connection.send({"kind": "stop"})
+        self._now.tell_all({"kind": "stop"})
 
     def close(self) -> None:
         """End all connections, and with them the ranks; harmless if called twice."""
@@ -231,7 +192,7 @@ class Rendezvous:
         while (message := connection.receive()) is not None:
             self._inbox.put(("said", connection, message, time.monotonic()))
         self._connections.discard(connection)
-        self._inbox.put(("left", connection))
+        self._inbox.put(("left", connection, time.monotonic()))
         connection.close()
 
     # The launcher's thread, in poll().
@@ -240,167 +201,65 @@ class Rendezvous:
         if what == "said":
             self._hear(*facts)
         elif what == "left":
-            self._lost_connection(*facts)
+            self._connection_broke(*facts)
         else:
             self._process_ended(*facts)
 
     def _hear(self, connection: wire.Connection, message: dict[str, Any], when: float) -> None:
-        kind = message["kind"]
-        if kind == "join":
+        if message["kind"] == "join":
             self._let_join(connection, message, when)
             return
-        member = self._member(connection)
-        if member is None:  # of an older generation, or before it joined
-            return
-        member.pulse.seen = when
-        if kind == "alive":
-            member.pulse.beat(when, message["progress"], tuple(message["waiting_for"]))
-        elif kind == "met":
-            member.met = True
-            if sum(other.met for other in self._now.members.values()) == self.size:
-                self._now.met_at = when
-        elif kind == "event":
-            if self._on_event is not None:
-                self._on_event(member.rank, message["event"])
-        elif kind == "result":
-            self._now.results[member.rank] = message["value"]
-            self._part(member)
-        elif kind == "error":
-            self._part(member)
-            self._heard_error(member, Fault.from_plain(message["fault"]))
-        elif kind == "stacks" and self._now.asked_for_stack is not None:
-            verdict, _ = self._now.asked_for_stack
-            if verdict.rank == member.rank:
-                self._convict(verdict, tuple(message["lines"]))
+        member = self._now.member(connection)
+        if member is not None:  # and not of an older generation
+            self._now.hear(member, message, when, self._on_event)
 
-    def _part(self, member: Member) -> None:
-        member.done = member.pulse.done = True
-        member.connection.send({"kind": "bye"})
-
-    def _let_join(self, connection: wire.Connection, message: dict[str, Any], when: float) -> None:
-        generation, rank = message["generation"], message["rank"]
-        refusal = ""
-        if self.fault is not None and not self.fault.curable:
-            refusal = f"the run has failed: {self.fault.cause}"
-        elif generation < self._now.number:
-            refusal = f"generation {generation} was superseded by {self._now.number}"
-        elif generation == self._now.number and (self.fault is not None or self.finished):
-            refusal = "it is over"
-        elif message["size"] != self.size or not 0 <= rank < self.size:
-            refusal = f"there is no rank {rank} of {message['size']}, only {self.size} ranks"
-        elif generation == self._now.number and rank in self._now.members:
-            refusal = f"rank {rank} has joined already"
-        if refusal:
-            connection.send({"kind": "refuse", "reason": refusal})
-            connection.shut()
-            return
-        if generation > self._now.number:
-            self.admit(generation)
-        self._now.members[rank] = Member(
-            rank=rank,
-            host=message["host"],
-            pid=message["pid"],
-            address=(message["address"][0], message["address"][1]),
-            first_line=when - message["age_s"],
-            connection=connection,
-            pulse=watch.Pulse(seen=when, moved=when),
-        )
-        if self._stopping:
-            connection.send({"kind": "stop"})
-        if len(self._now.members) == self.size:
-            self._start()
-
-    def _start(self) -> None:
-        peers = [list(self._now.members[rank].address) for rank in range(self.size)]
-        for member in self._now.members.values():
-            member.connection.send({"kind": "start", "attempt": self._now.attempt, "peers": peers})
-
-    def _member(self, connection: wire.Connection) -> Member | None:
-        for member in self._now.members.values():
-            if member.connection is connection:
-                return member
-        return None
-
-    # Faults: see `sixfold.world.inquest`.
-
-    def _heard_error(self, member: Member, fault: Fault) -> None:
-        if fault.kind != "peer":
-            self._settle(fault)
-        elif fault.peer in self._now.results:
-            cause = f"rank {fault.rank} wanted an exchange with it after it had finished"
-            host = self._now.members[fault.peer].host
-            self._settle(Fault(kind="raised", rank=fault.peer, host=host, cause=cause))
-        else:
-            accused = self._now.members.get(fault.peer, member)
-            cause = f"lost by rank {fault.rank}: {fault.cause}"
-            lost = Fault(kind="lost", rank=accused.rank, host=accused.host, cause=cause)
-            self._now.inquest.add(lost, "peer", time.monotonic())
-
-    def _lost_connection(self, connection: wire.Connection) -> None:
-        member = self._member(connection)
-        if member is None or member.done:
-            return
-        fault = Fault(
-            kind="lost",
-            rank=member.rank,
-            host=member.host,
-            cause=f"its connection broke (process {member.pid} was killed, or its host vanished)",
-        )
-        self._now.inquest.add(fault, "connection", time.monotonic())
+    def _connection_broke(self, connection: wire.Connection, when: float) -> None:
+        member = self._now.member(connection)
+        if member is not None:
+            self._now.connection_broke(member, when)
 
     def _process_ended(
         self, rank: int, cause: str, generation: int, log_tail: tuple[str, ...]
     ) -> None:
-        member = self._now.members.get(rank)
-        if generation != self._now.number or (member is not None and member.done):
+        if generation == self._now.number:
+            self._now.process_ended(rank, cause, log_tail)
+
+    def _let_join(self, connection: wire.Connection, message: dict[str, Any], when: float) -> None:
+        refusal = self._refusal(message["rank"], message["size"], message["generation"])
+        if refusal:
+            connection.send({"kind": "refuse", "reason": refusal})
+            connection.shut()
             return
-        host = member.host if member else socket.gethostname()
-        self._settle(Fault(kind="lost", rank=rank, host=host, cause=cause, log_tail=log_tail))
-
-    def _settle(self, fault: Fault) -> None:
-        if self.fault is None and not self.finished:
-            self.fault = fault
-            self._shut_members()
-
-    def _shut_members(self) -> None:
-        for member in self._now.members.values():
-            member.connection.shut()
-
-    # Hung ranks.
-
-    def _judge(self) -> None:
-        now = time.monotonic()
-        if self.fault is not None or self.finished:
-            return
-        fault = self._now.inquest.verdict(now)
-        if fault is not None:
-            self._settle(fault)
-        elif self._now.asked_for_stack is not None:
-            verdict, due = self._now.asked_for_stack
-            if now >= due:
-                self._convict(verdict, ())
-        elif self._now.inquest.due is None:
-            self._look_for_hung_ranks(now)
-
-    def _look_for_hung_ranks(self, now: float) -> None:
-        verdict = watch.judge(
-            {member.rank: member.pulse for member in self._now.members.values()},
-            now,
-            hang_s=self._hang_s,
-            stall_s=self._stall_s,
-            since=self._attentive_since,
+        if message["generation"] > self._now.number:
+            self.admit(message["generation"])
+        if self._stopping:
+            connection.send({"kind": "stop"})
+        self._now.add(
+            Member(
+                rank=message["rank"],
+                host=message["host"],
+                pid=message["pid"],
+                address=(message["address"][0], message["address"][1]),
+                first_line=when - message["age_s"],
+                connection=connection,
+                pulse=watch.Pulse(seen=when, moved=when),
+            )
         )
-        if verdict is not None and verdict.wants_stack:
-            self._now.asked_for_stack = (verdict, now + STACK_S)
-            self._now.members[verdict.rank].connection.send({"kind": "dump"})
-        elif verdict is not None:
-            self._convict(verdict, ())
 
-    def _convict(self, verdict: watch.Verdict, stack: tuple[str, ...]) -> None:
-        host = self._now.members[verdict.rank].host
-        self._settle(
-            Fault(kind="lost", rank=verdict.rank, host=host, cause=verdict.cause, log_tail=stack)
-        )
+    def _refusal(self, rank: int, size: int, generation: int) -> str:
+        """Why such a rank may not join; empty if it may."""
+        now = self._now
+        if now.fault is not None and not now.fault.curable:
+            return f"the run has failed: {now.fault.cause}"
+        if generation < now.number:
+            return f"generation {generation} was superseded by {now.number}"
+        if generation == now.number and now.over:
+            return "it is over"
+        if size != self.size or not 0 <= rank < size:
+            return f"there is no rank {rank} of {size}, only {self.size} ranks"
+        if generation == now.number and rank in now.members:
+            return f"rank {rank} has joined already"
+        return ""
 
 
 def with_log(fault: Fault, log_tail: tuple[str, ...]) -> Fault:

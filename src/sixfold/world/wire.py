@@ -23,7 +23,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 Address = tuple[str, int]
@@ -34,9 +33,6 @@ HANDSHAKE_S = 10.0
 
 LARGEST_MESSAGE_BYTES = 16 << 20
 """Control messages are small facts; what is larger belongs into the run directory."""
-
-MOST_STRANGERS = 128
-"""Connections that have not yet proved themselves; beyond it the oldest is dropped."""
 
 MAGIC = b"sixfold1"
 NONCE_BYTES = 32
@@ -88,8 +84,9 @@ def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) 
     return connection
 
 
-def _answer(connection: socket.socket, secret: bytes, timeout_s: float) -> None:
-    """The listener's half of the handshake."""
+def answer(connection: socket.socket, secret: bytes, *, timeout_s: float = HANDSHAKE_S) -> None:
+    """The listener's half of the handshake; an `OSError` if it fails."""
+    _tune(connection)
     deadline = time.monotonic() + timeout_s
     connection.settimeout(timeout_s)
     ours = secrets.token_bytes(NONCE_BYTES)
@@ -170,97 +167,7 @@ def receive(connection: socket.socket) -> dict[str, Any] | None:
     return message if isinstance(message, dict) else None
 
 
-class Door:
-    """A listening socket that lets in whoever knows the secret, and nobody else.
-
-    Each caller has a thread of its own until it has proved itself or is dropped, so strangers who
-    say nothing, or nonsense, hold nobody up. The port is chosen by binding and stays bound.
-
-    Attributes:
-        address: where it listens.
-    """
-
-    def __init__(
-        self,
-        host: str,
-        secret: bytes,
-        enter: Callable[[socket.socket], None],
-        *,
-        handshake_s: float = HANDSHAKE_S,
-    ) -> None:
-        """Begin to listen.
-
-        Args:
-            host: address of the one interface to listen on.
-            secret: what callers must know.
-            enter: called in the caller's thread with an authenticated, blocking socket, which it
-                owns from then on.
-            handshake_s: after which a silent caller is dropped.
-        """
-        self._secret = secret
-        self._enter = enter
-        self._handshake_s = handshake_s
-        self._lock = threading.Lock()
-        self._strangers: dict[socket.socket, None] = {}  # oldest first
-        self._threads: list[threading.Thread] = []
-        self._closed = False
-        self._listener = socket.create_server((host, 0), backlog=512)
-        self.address: Address = self._listener.getsockname()[:2]
-        self._accepter = threading.Thread(target=self._accept, daemon=True, name="sixfold-door")
-        self._accepter.start()
-
-    def _accept(self) -> None:
-        while not self._closed:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                if self._closed:
-                    return
-                time.sleep(0.05)  # out of file descriptors, or a caller that hung up at once
-                continue
-            thread = threading.Thread(
-                target=self._admit, args=(connection,), daemon=True, name="sixfold-caller"
-            )
-            with self._lock:
-                if self._closed:
-                    connection.close()
-                    return
-                self._strangers[connection] = None
-                if len(self._strangers) > MOST_STRANGERS:
-                    _shut(next(iter(self._strangers)))
-                self._threads = [other for other in self._threads if other.is_alive()]
-                self._threads.append(thread)
-                thread.start()
-
-    def _admit(self, connection: socket.socket) -> None:
-        try:
-            _tune(connection)
-            _answer(connection, self._secret, self._handshake_s)
-        except OSError:
-            connection.close()
-            return
-        finally:
-            with self._lock:
-                self._strangers.pop(connection, None)
-        if self._closed:
-            connection.close()
-        else:
-            self._enter(connection)
-
-    def close(self) -> None:
-        """Stop listening, drop strangers, and wait until every `enter` has returned."""
-        with self._lock:
-            self._closed = True
-            for connection in self._strangers:
-                _shut(connection)
-        _shut(self._listener)  # wakes accept()
-        self._listener.close()
-        self._accepter.join()
-        for thread in self._threads:
-            thread.join()
-
-
-def _shut(connection: socket.socket) -> None:
+def shut(connection: socket.socket) -> None:
     """End both directions; whoever is blocked on the socket wakes up."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
@@ -299,7 +206,7 @@ class Connection:
             try:
                 self._socket.sendall(frame)
             except OSError:
-                _shut(self._socket)  # half a frame may be out: nothing may follow it
+                shut(self._socket)  # half a frame may be out: nothing may follow it
                 return False
         return True
 
@@ -309,7 +216,7 @@ class Connection:
 
     def shut(self) -> None:
         """End the conversation; the receiving thread wakes up and gets None."""
-        _shut(self._socket)
+        shut(self._socket)
 
     def close(self) -> None:
         """Give the socket back."""
