@@ -96,6 +96,31 @@ def test_a_broken_header_is_no_end(archive: Callable[[str], Path], spool: Path, 
         list_archive(str(path), spool)
 
 
+FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+NAMES = ("a.jpg", "ä/ö.jpg", "d" * 90 + "/" + "x" * 60, "y" * 300 + "/z")
+
+
+@pytest.mark.parametrize(
+    ("form", "name"),
+    # The oldest form has no room for long names.
+    [(f, n) for f in FORMS for n in NAMES if len(n) < 255 or f != tarfile.USTAR_FORMAT],
+)
+def test_names_of_any_length_are_read(tmp_path: Path, spool: Path, form: int, name: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as tar:
+        folder = tarfile.TarInfo("./empty/")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for data in (b"first", b"second"):
+            member = tarfile.TarInfo(f"{name}.{data.decode()}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    files, folders = list_archive(str(tmp_path / "a.tar"), spool)
+    with ExtentReader() as reader:
+        found = {name: reader.read(extent) for name, extent in files.items()}
+    assert found == {f"{name}.first": b"first", f"{name}.second": b"second"}
+    assert folders == {"empty"}
+
+
 def test_wrong_bytes_in_a_compressed_tar_are_noticed(
     archive: Callable[[str], Path], spool: Path
 ) -> None:

@@ -1,8 +1,7 @@
 """Archives read in place: where each member's bytes are, without unpacking to files.
 
 A zip or an uncompressed tar is read where it lies. A compressed tar cannot be entered in the
-middle, so it is decompressed once, into one temporary file beside the shards; its members are
-listed on the way, while another thread decompresses.
+middle, so it is decompressed once, into one temporary file beside the shards.
 """
 
 from __future__ import annotations
@@ -10,16 +9,15 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import queue
+import mmap
 import shutil
 import struct
 import tarfile
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from sixfold.data import paths
 from sixfold.data.extents import Extent
@@ -27,10 +25,6 @@ from sixfold.errors import UserError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
 BLOCK_BYTES = 2**20
-STREAM_BYTES = 2**14
-"""What `tarfile` takes at a time: it copies the rest of it for every header that it reads."""
-
-
 _DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"\xfd7zXZ\x00": lzma.open,
@@ -80,11 +74,11 @@ def list_archive(path: str, spool: Path) -> Members:
             file.seek(0)
             for signature, decompressor in _DECOMPRESSORS.items():
                 if start.startswith(signature):
-                    return _list_compressed_tar(decompressor(file), spool)
+                    return _list_tar(_decompress(decompressor(file), spool))
             if start.startswith(b"PK"):
                 return _list_zip(path, file)
             if start[257:262] == b"ustar" or path.lower().endswith(".tar"):
-                return _list_tar(path, file)
+                return _list_tar(path)
     except _DAMAGE as error:
         raise UserError(
             f"{path}: the archive is damaged or incomplete ({error}): fetch it again"
@@ -102,101 +96,80 @@ def _fetch(url: str, spool: Path) -> str:
     return str(target)
 
 
-def _list_tar(path: str, file: IO[bytes]) -> Members:
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        members, end = _members(archive, path)
-    _check_end(path, end)
-    return members
+def _decompress(source: Any, spool: Path) -> str:
+    """Write what a compressed file holds to a temporary one; returns its path."""
+    target = spool / "archive.tar"
+    with source, target.open("wb") as file:
+        shutil.copyfileobj(source, file, BLOCK_BYTES)
+    return str(target)
 
 
-def _members(archive: tarfile.TarFile, path: str) -> tuple[Members, int]:
-    """Members of an archive that will be found at `path`, and where their list ended."""
+def _list_tar(path: str) -> Members:
+    with Path(path).open("rb") as file:
+        if not Path(path).stat().st_size:
+            raise tarfile.ReadError("it is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            members = _list_plain_tar(path, data)
+            return members if members is not None else _list_any_tar(path, file, data)
+
+
+def _list_plain_tar(path: str, data: mmap.mmap) -> Members | None:
+    """List a tar of nothing but files and folders with short names, ten times as fast as `tarfile`.
+
+    Returns:
+        None if there is anything else in it, or anything wrong.
+    """
     files: dict[str, Extent] = {}
     folders: set[str] = set()
-    while (member := archive.next()) is not None:
-        name = _plain(member.name)
-        if member.isdir():
-            folders.add(name)
-        elif member.isreg() and not member.issparse():
-            files[name] = Extent(path, member.offset_data, member.size)
-        archive.members = []  # type: ignore[attr-defined]  # a million records are a gigabyte
-    return (files, folders), archive.offset
+    place = 0
+    while any(header := data[place : place + tarfile.BLOCKSIZE]):
+        kind, magic = header[156:157], header[257:263]
+        try:
+            size, checksum = _octal(header[124:136]), _octal(header[148:156])
+        except ValueError:
+            return None
+        # The checksum is of the header with spaces in the checksum's own place.
+        right = checksum == sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        if kind not in (tarfile.REGTYPE, tarfile.DIRTYPE) or magic[:5] != b"ustar" or not right:
+            return None
+        name = _until_null(header[:100])
+        if magic == b"ustar\0" and header[345]:
+            name = f"{_until_null(header[345:500])}/{name}"
+        if kind == tarfile.DIRTYPE:
+            folders.add(_plain(name))
+        else:
+            files[_plain(name)] = Extent(path, place + tarfile.BLOCKSIZE, size)
+        place += tarfile.BLOCKSIZE * (1 + -(-size // tarfile.BLOCKSIZE))
+    return (files, folders) if place <= len(data) else None
 
 
-def _check_end(path: str, end: int) -> None:
-    """The list must end with zeros or with the file: `tarfile` takes a broken header for an end."""
-    with Path(path).open("rb") as file:
-        file.seek(end)
-        if any(file.read(tarfile.BLOCKSIZE)):
-            raise tarfile.ReadError(f"broken header at byte {end}")
+def _octal(field: bytes) -> int:
+    return int(field.strip(b" \0"), 8)
+
+
+def _until_null(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+
+def _list_any_tar(path: str, file: IO[bytes], data: mmap.mmap) -> Members:
+    files: dict[str, Extent] = {}
+    folders: set[str] = set()
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            name = _plain(member.name)
+            if member.isdir():
+                folders.add(name)
+            elif member.isreg() and not member.issparse():
+                files[name] = Extent(path, member.offset_data, member.size)
+            archive.members = []  # type: ignore[attr-defined]  # a million records are a gigabyte
+        # `tarfile` takes a broken header for the end: there must be zeros, or nothing more.
+        if any(data[archive.offset : archive.offset + tarfile.BLOCKSIZE]):
+            raise tarfile.ReadError(f"broken header at byte {archive.offset}")
+    return files, folders
 
 
 def _plain(name: str) -> str:
     return name.removeprefix("./").strip("/")
-
-
-def _list_compressed_tar(source: Any, spool: Path) -> Members:
-    """Decompress to a temporary file; list the members from the same blocks as they pass."""
-    target = spool / "archive.tar"
-    tee = _Tee(source, target)
-    try:
-        # Stream mode: never seeks, so it can read what the other thread is only just producing.
-        with tarfile.open(fileobj=cast(IO[bytes], tee), mode="r|", bufsize=STREAM_BYTES) as archive:
-            members, end = _members(archive, str(target))
-        tee.drain()
-    finally:
-        tee.close()
-    _check_end(str(target), end)
-    return members
-
-
-class _Tee:
-    """A readable stream of what a thread decompresses and also writes to a file."""
-
-    def __init__(self, source: Any, target: Path) -> None:
-        self._blocks: queue.Queue[bytes | BaseException] = queue.Queue(16)
-        self._closing = threading.Event()
-        self._rest = b""
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, args=(source, target), daemon=True)
-        self._thread.start()
-
-    def _run(self, source: Any, target: Path) -> None:
-        try:
-            with target.open("wb") as file:
-                while not self._closing.is_set():
-                    block = source.read(BLOCK_BYTES)
-                    file.write(block)
-                    if not block:
-                        break
-                    self._blocks.put(block)
-            self._blocks.put(b"")
-        except BaseException as error:  # raised again in the thread that reads
-            self._blocks.put(error)
-
-    def read(self, size: int) -> bytes:
-        while len(self._rest) < size and not self._ended:
-            block = self._blocks.get()
-            if isinstance(block, BaseException):
-                self._ended = True
-                raise block
-            self._ended = not block
-            self._rest += block
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
-
-    def drain(self) -> None:
-        """Read what follows the last member: a checksum may be wrong only there."""
-        while self.read(BLOCK_BYTES):
-            pass
-
-    def close(self) -> None:
-        self._closing.set()
-        while self._thread.is_alive():
-            try:
-                self._blocks.get(timeout=0.01)
-            except queue.Empty:
-                self._thread.join(0.01)
 
 
 def _list_zip(path: str, file: IO[bytes]) -> Members:
