@@ -40,13 +40,13 @@ class EngineProcess:
 
     name = "spark"
 
-    def __init__(self, master: str, folder: Path) -> None:
+    def __init__(self, master: str, folder: Path, *spark_conf: str) -> None:
         ours, theirs = Pipe()
         self._connection = ours
         self.output = folder / "output.txt"
         with self.output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), master],
+                [sys.executable, __file__, str(theirs.fileno()), master, *spark_conf],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -55,7 +55,11 @@ class EngineProcess:
                 start_new_session=True,
             )
         theirs.close()
-        self._answer(None, None)
+        try:
+            self._answer(None, None)
+        except BaseException:
+            self.close()
+            raise
 
     def slots(self) -> int:
         return int(self._ask("slots"))
@@ -134,7 +138,7 @@ class EngineProcess:
                 raise make(*arguments)
 
 
-def _serve(connection: Connection, master: str) -> None:
+def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
     """The life of an engine's process."""
     from pyspark import cloudpickle as spark_pickle
 
@@ -151,7 +155,7 @@ def _serve(connection: Connection, master: str) -> None:
         send("event", number, fact)
 
     try:
-        engine = SparkEngine(master=master)
+        engine = SparkEngine(master=master, spark_conf=spark_conf)
     except Exception as error:
         send("raised", *_taken_apart(error))
         return
@@ -287,4 +291,4 @@ def _wait_for(log: Path, pattern: str) -> str:
 
 
 if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])), sys.argv[2])
+    _serve(Connection(int(sys.argv[1])), *sys.argv[2:])

@@ -1,21 +1,16 @@
-"""What can be known of a Spark cluster before a JVM is started: masters, settings, Java.
+"""What can be known of a Spark cluster before anything is started: its URL, settings, Java.
 
-Spark itself takes more than a minute and a hundred lines to say that a master cannot be reached,
-and a Java traceback to say that there is no Java. Nothing here imports pyspark.
+Spark itself would tell of these with a Java traceback, or not at all. Nothing here imports pyspark.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import queue
 import re
 import shlex
 import shutil
-import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +22,6 @@ OLDEST_JAVA = 17
 """Spark 4 runs on Java 17 and newer (https://spark.apache.org/docs/4.0.0/)."""
 
 LOOPBACK = "127.0.0.1"
-
-REACH_S = 4.0
-"""A TCP connection within a cluster takes milliseconds; a name server may need seconds."""
 
 Kind = Literal["local", "local-cluster", "standalone", "other"]
 
@@ -183,7 +175,7 @@ def check_java(environ: Mapping[str, str]) -> list[str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         why = f"JAVA_HOME is {home}, but " if home else ""
-        return [f"Spark needs Java: {why}{java} cannot be run ({_short(error)}): {remedy}"]
+        return [f"Spark needs Java: {why}{java} cannot be run ({brief(error)}): {remedy}"]
     version = java_version(answer.stderr + answer.stdout)
     if version is None:
         return [f"Spark needs Java: {java} -version does not tell a version: {remedy}"]
@@ -204,59 +196,7 @@ def java_version(output: str) -> int | None:
     return int(found[2]) if found[1] == "1" and found[2] else int(found[1])
 
 
-def reach(master: Master, *, timeout_s: float = REACH_S) -> str | None:
-    """Make sure that one of a standalone cluster's masters can be connected to.
-
-    Args:
-        master: any; only a standalone one is called.
-        timeout_s: for all of them together, resolving their names included.
-
-    Returns:
-        The address of the interface of this host by which the first to answer was reached, or
-        None if there is nobody to call.
-
-    Raises:
-        UserError: if none answers.
-    """
-    if not master.addresses:
-        return None
-    answers: queue.SimpleQueue[tuple[str, OSError | str]] = queue.SimpleQueue()
-    for host, port in master.addresses:
-        # Threads, because nothing bounds the time that resolving a name may take.
-        threading.Thread(
-            target=_call, args=(host, port, timeout_s, answers), daemon=True, name="sixfold-reach"
-        ).start()
-    deadline = time.monotonic() + timeout_s
-    failures = {f"{host}:{port}": "no answer" for host, port in master.addresses}
-    for _ in master.addresses:
-        try:
-            name, answer = answers.get(timeout=max(deadline - time.monotonic(), 0.01))
-        except queue.Empty:
-            break
-        if isinstance(answer, str):
-            return answer
-        failures[name] = _short(answer)
-    details = "; ".join(f"{name}: {why}" for name, why in failures.items())
-    raise UserError(
-        f"the Spark master {master.url} cannot be reached ({details}): check that it runs "
-        "(sbin/start-master.sh) and that host and port are those on its web page"
-    )
-
-
-def _call(
-    host: str, port: int, timeout_s: float, answers: queue.SimpleQueue[tuple[str, OSError | str]]
-) -> None:
-    name = f"{host}:{port}"
-    try:
-        with socket.create_connection((host, port), timeout=timeout_s) as connection:
-            answers.put((name, str(connection.getsockname()[0])))
-    except OSError as error:
-        answers.put((name, error))
-    except UnicodeError:  # a label of the name is empty or too long
-        answers.put((name, OSError("not a host name")))
-
-
-def _short(error: BaseException) -> str:
+def brief(error: BaseException) -> str:
     """An error of the system in a few words."""
     if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
         return "no answer"

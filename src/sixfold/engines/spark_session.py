@@ -22,9 +22,9 @@ from sixfold.engines.spark_master import (
     check_java,
     parse_master,
     parse_settings,
-    reach,
     submitted_master,
 )
+from sixfold.engines.spark_reach import reach
 from sixfold.engines.spark_start import Start
 from sixfold.errors import RunError, UserError
 from sixfold.world.faults import TAIL_LINES, explain_status
@@ -227,11 +227,11 @@ def open_session(master: str | None = None, spark_conf: Iterable[str] = ()) -> S
     if active is not None:
         return _adopt(active, master, parse_settings(spark_conf))
     parsed, settings = _check(master, spark_conf)
-    local_address = reach(parsed) if parsed is not None else None
+    reached = reach(parsed) if parsed is not None else None
     began = time.monotonic()
     with contextlib.ExitStack() as cleanup:
         folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="sixfold-spark-"))
-        start = Start(parsed, settings, local_address, Path(folder) / "jvm.txt")
+        start = Start(parsed, settings, reached, Path(folder) / "jvm.txt")
         context = start.run(cleanup)
         return Session(
             context,

@@ -26,11 +26,15 @@ from pyspark.java_gateway import launch_gateway
 from sixfold.engines.spark_job import explain
 from sixfold.engines.spark_master import LOOPBACK, Master
 from sixfold.engines.spark_package import import_path_kept
+from sixfold.engines.spark_reach import Reached
 from sixfold.errors import UserError
 
-REGISTER_S = 15.0
-"""For a standalone master to accept the application: measured 2 s on an idle host, 8 s on a busy
-one, the start of the JVM excluded."""
+REGISTER_S = 60.0
+"""For a Spark master to accept the application: measured 2 s on an idle host, 8 s on a busy one,
+the start of the JVM excluded."""
+
+SILENT_S = 12.0
+"""The same for a server of which it is not known that it is Spark."""
 
 STOP_S = 10.0
 """For a JVM to end by itself, which takes 0.3 s."""
@@ -67,23 +71,27 @@ class Start:
         self,
         master: Master | None,
         settings: Mapping[str, str],
-        local_address: str | None,
+        reached: Reached | None,
         log: Path,
     ) -> None:
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
         self._master = master
+        self._reached = reached
         self._settings = dict(settings)
         self._gateway: Any = SparkContext._gateway
         self._context: SparkContext | None = None
         self._error: BaseException | None = None
+        self._work_folder: Path | None = None
         self._cancelled = False
         self._launched = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="sixfold-spark-start")
         if master is not None:
-            self._settings.setdefault("spark.master", master.url)
-            host = LOOPBACK if master.on_this_host else local_address
-            if host is not None and "SPARK_LOCAL_IP" not in os.environ:
+            self._settings["spark.master"] = master.url
+            host = LOOPBACK if master.on_this_host else ""
+            if reached is not None:
+                host = reached.local_address
+            if host and "SPARK_LOCAL_IP" not in os.environ:
                 self._settings.setdefault("spark.driver.host", host)
                 if host == LOOPBACK:
                     self._settings.setdefault("spark.driver.bindAddress", host)
@@ -97,14 +105,16 @@ class Start:
         cleanup.callback(self._stop)
         self._thread.start()
         self._launched.wait()
-        limited = self._master is not None and self._master.kind == "standalone"
-        self._thread.join(REGISTER_S if limited else None)
+        patience_s = None
+        if self._reached is not None:
+            patience_s = REGISTER_S if self._reached.is_spark else SILENT_S
+        self._thread.join(patience_s)
         if self._context is not None:
             return self._context
         if self._thread.is_alive():
             raise UserError(
                 f"the Spark master {self._settings['spark.master']} can be connected to but did "
-                f"not accept the application within {REGISTER_S:g} s: check that this is the "
+                f"not accept the application within {patience_s:g} s: check that this is the "
                 "port for applications (usually 7077, not that of a web page), that the master "
                 f"is not in standby and that its Spark is of version {pyspark.__version__}"
             )
@@ -151,6 +161,9 @@ class Start:
             context.pythonExec = python
         elif "PYSPARK_PYTHON" not in os.environ:
             context.pythonExec = sys.executable
+        if self._master is not None and self._master.kind == "local-cluster":
+            # Its workers write into Spark's own folder, and leave it to others to clear up.
+            self._work_folder = Path(_find_spark_home(), "work", str(context.applicationId))
         self._context = context
 
     def _reason(self) -> str:
@@ -169,9 +182,7 @@ class Start:
             if self.process is not None:
                 self.process.kill()  # wakes the thread that waits for Java's answer
             self._thread.join(STOP_S)
-        work = None
         if self._context is not None:
-            work = Path(_find_spark_home(), "work", str(self._context.applicationId))
             server = self._context._accumulatorServer
             with warnings.catch_warnings(), contextlib.suppress(Exception):
                 warnings.simplefilter("ignore")  # a JVM that was killed cannot be stopped cleanly
@@ -180,10 +191,10 @@ class Start:
                 server.server_close()
         if self.process is not None:
             _end_jvm(self._gateway, self.process)
-        if work is not None and self._master is not None and self._master.kind == "local-cluster":
-            shutil.rmtree(work, ignore_errors=True)  # its workers write into Spark's own folder
+        if self._work_folder is not None:
+            shutil.rmtree(self._work_folder, ignore_errors=True)
             with contextlib.suppress(OSError):
-                work.parent.rmdir()
+                self._work_folder.parent.rmdir()
 
 
 def _end_jvm(gateway: Any, process: subprocess.Popen[bytes]) -> None:

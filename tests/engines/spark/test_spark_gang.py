@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
@@ -406,3 +407,15 @@ def test_a_rank_that_hangs_is_given_up_and_replaced(spark_local: EngineProcess) 
     gang = spark_local.call(run)
     assert gang.results == [1, 1]
     assert gang.restarts == 1
+
+
+@pytest.mark.full
+def test_a_job_that_spark_gives_up_is_submitted_again(tmp_path: Path) -> None:
+    killer = Killer(2)
+    engine = EngineProcess("local[2]", tmp_path, "spark.stage.maxConsecutiveAttempts=1")
+    with contextlib.closing(engine):
+        gang = engine.gang(
+            last_until(2), 2, max_restarts=2, claim=killer.claim, on_event=killer.on_event
+        )
+    assert gang.results == [2, 2]
+    assert gang.restarts == 2

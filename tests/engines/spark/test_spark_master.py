@@ -1,19 +1,15 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sixfold.engines.spark_master import (
-    Master,
     check_java,
     parse_master,
     parse_settings,
-    reach,
     submitted_master,
 )
 from sixfold.errors import UserError
@@ -134,45 +130,3 @@ def test_something_else_named_java_is_told(write_java: WriteJava) -> None:
 
 def test_a_new_java_is_accepted(write_java: WriteJava) -> None:
     assert check_java({"JAVA_HOME": str(write_java('openjdk version "21" 2023-09-19'))}) == []
-
-
-def test_only_standalone_masters_are_called() -> None:
-    assert reach(parse_master("local[2]")) is None
-
-
-def test_a_master_that_answers_is_reached_over_the_right_interface() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert reach(parse_master(f"spark://127.0.0.1:{port}")) == "127.0.0.1"
-
-
-def test_one_of_several_masters_is_enough() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert reach(parse_master(f"spark://127.0.0.1:1,127.0.0.1:{port}")) == "127.0.0.1"
-
-
-def test_masters_that_refuse_or_do_not_exist_are_told_at_once() -> None:
-    began = time.monotonic()
-    with pytest.raises(UserError) as caught:
-        reach(parse_master("spark://127.0.0.1:1,no-such-host.invalid:7077"))
-    assert time.monotonic() - began < 5.0
-    assert len(str(caught.value).splitlines()) == 1
-    assert "127.0.0.1:1: Connection refused" in str(caught.value)
-    assert "no-such-host.invalid:7077" in str(caught.value)
-
-
-def test_a_master_that_does_not_answer_is_given_up_in_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def slow(*_: object, **__: object) -> None:
-        time.sleep(0.5)
-        raise TimeoutError
-
-    monkeypatch.setattr(socket, "create_connection", slow)
-    master = Master(url="spark://a:1", kind="standalone", addresses=(("a", 1),))
-    began = time.monotonic()
-    with pytest.raises(UserError, match="a:1: no answer"):
-        reach(master, timeout_s=0.1)
-    assert time.monotonic() - began < 0.4
-    time.sleep(0.6)  # for the thread that still waits

@@ -20,6 +20,8 @@ from sixfold.errors import RunError, UserError
 pytest.importorskip("pyspark")
 
 from sixfold.engines.spark import SparkEngine
+from sixfold.engines.spark_master import parse_master
+from sixfold.engines.spark_session import Session
 
 pytestmark = pytest.mark.spark
 
@@ -110,6 +112,8 @@ def test_executors_without_our_packages_are_told(monkeypatch: pytest.MonkeyPatch
 SCRIPT = """
 import os, sys, time
 from sixfold.engines.spark import SparkEngine
+from sixfold.engines.spark_master import parse_master
+from sixfold.engines.spark_session import Session
 
 def work(world):
     world.report({"pid": os.getpid()})
@@ -187,11 +191,12 @@ def test_the_death_of_the_jvm_is_told(tmp_path: Path, vanish: Vanish) -> None:
 
 @pytest.mark.full
 def test_a_server_that_is_no_spark_master_is_told(vanish: Vanish) -> None:
+    before = set(psutil.Process().children())
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(UserError, match="did not accept the application"):
             SparkEngine(master=f"spark://127.0.0.1:{port}")
-    vanish(*[process.pid for process in psutil.Process().children() if process.name() == "java"])
+    vanish(*[process.pid for process in set(psutil.Process().children()) - before])
 
 
 @pytest.mark.full
@@ -200,13 +205,21 @@ def test_a_jvm_that_does_not_start_is_told() -> None:
         SparkEngine(master="local[1]", spark_conf=["spark.driver.memory=zz"])
 
 
-@pytest.mark.full
-def test_an_application_that_the_master_removes_is_told(standalone_master: str) -> None:
-    with (
-        SparkEngine(
-            master=standalone_master,
-            spark_conf=["spark.executor.extraJavaOptions=-agentlib:no_such"],
-        ) as engine,
-        pytest.raises(RunError, match="Spark has ended the application"),
-    ):
-        engine.slots()
+def test_an_application_that_the_master_removed_is_told_with_sparks_reason(tmp_path: Path) -> None:
+    """Such as when ten executors in a row could not be started."""
+
+    class Stopped:
+        def sc(self) -> Stopped:
+            return self
+
+        def isStopped(self) -> bool:  # noqa: N802  Spark's name
+            return True
+
+    class Context:
+        _jsc = Stopped()
+
+    log = tmp_path / "jvm.txt"
+    log.write_text("12:00:00 INFO all is well\n12:00:01 ERROR Master removed our application\n")
+    session = Session(Context(), parse_master("spark://somewhere:7077"), log=log)
+    with pytest.raises(RunError, match=r"ended the application\n.*Master removed our application"):
+        session.wait_for_slots(2)
