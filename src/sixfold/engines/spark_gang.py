@@ -181,12 +181,14 @@ class GangRun:
         if job is not None and not job.running:
             if job.error is not None:
                 self._session.check_alive(0.5)
-                if rendezvous.generation == self._joined_before:
+                cancelled = "SPARK_JOB_CANCELLED" in str(job.error)  # by somebody else
+                if cancelled or rendezvous.generation == self._joined_before:
                     raise _failed(job.error)
             if rendezvous.fault is None:
                 rendezvous.poll(max(GRACES_S.values()))  # why, may be on its way
             if rendezvous.fault is None and not rendezvous.finished:
-                raise RunError("Spark ended the job of the gang before its ranks had ended")
+                why = f": {explain(job.error)}" if job.error is not None else ""
+                raise RunError(f"Spark ended the job of the gang before its ranks had ended{why}")
             self._job = None
         missing = self._size - len(rendezvous.members)
         if missing == 0 and rendezvous.fault is None:
@@ -227,7 +229,7 @@ class GangRun:
 
 
 def _failed(error: Exception) -> SixfoldError:
-    """A job of which no rank has ever joined."""
+    """The error for a job that cannot be cured by starting it again."""
     reason = explain(error)
     if "SPARK-24819" in reason or "BARRIER" in reason.upper():
         return UserError(f"Spark cannot start the ranks together: {reason}")

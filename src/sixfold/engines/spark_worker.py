@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ from pyspark import BarrierTaskContext, SparkFiles, TaskContext, cloudpickle
 
 from sixfold.engines.rank_log import LONGEST_LINE_BYTES
 from sixfold.engines.spark_package import importable
-from sixfold.errors import UserError
+from sixfold.errors import PeerLostError, UserError
 from sixfold.world.ambient import one_thread, own_randomness
 from sixfold.world.faults import describe
 from sixfold.world.membership import run_rank
@@ -97,9 +98,11 @@ class RankTask(Task):
 
             def work(world: World) -> Any:
                 printed.flow_to(lambda text: world.report({PRINTED: text}))
-                result = function(world)
-                printed.finish()
-                return result
+                try:
+                    return function(world)
+                finally:
+                    with contextlib.suppress(PeerLostError):  # then nobody listens any more
+                        printed.finish()
 
             try:
                 run_rank(
@@ -147,7 +150,7 @@ class ItemTask(Task):
                     value = function(cloudpickle.loads(self.item))
                 encode(value)  # plain data, or a complaint
                 outcome = {"value": json.loads(json.dumps(value))}
-            except Exception as error:
+            except BaseException as error:  # SystemExit too
                 fault = describe(error, rank=self.index, host=socket.gethostname())
                 outcome = {"fault": fault.to_plain()}
             printed.finish()
@@ -233,6 +236,7 @@ def _process_kept() -> Iterator[None]:
     environment = dict(os.environ)
     folder = Path.cwd()
     path = list(sys.path)
+    log_level, log_handlers = logging.root.level, list(logging.root.handlers)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with warnings.catch_warnings(), _torch_kept():
@@ -243,6 +247,8 @@ def _process_kept() -> Iterator[None]:
         with contextlib.suppress(OSError):  # the folder may be gone by now
             os.chdir(folder)
         sys.path[:] = path
+        logging.root.setLevel(log_level)
+        logging.root.handlers[:] = log_handlers
         for number, handler in handlers.items():
             signal.signal(number, handler)
         _end_children()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import logging
 import os
 import random
 import signal
@@ -289,10 +290,24 @@ def test_slots_held_by_another_job_are_told(spark_local: EngineProcess) -> None:
     assert "has 2 task slots, and other jobs of this application may hold them" in message
 
 
+def test_a_job_that_somebody_cancels_is_not_started_again(spark_local: EngineProcess) -> None:
+    def run(engine: Any) -> str:
+        context = engine._session.context
+        threading.Timer(1.0, context.cancelAllJobs).start()
+        try:
+            engine.gang(last_until(9), 2, max_restarts=3)
+        except RunError as error:
+            return str(error)
+        return ""
+
+    assert "cancelled" in spark_local.call(run)
+
+
 def state_of_process(world: World) -> dict[str, Any]:
     """Everything that a rank could leave behind in its process."""
     import torch
 
+    time.sleep(0.2)  # for the system to clear up threads that have just ended
     return {
         "pid": os.getpid(),
         "files": len(list(Path("/proc/self/fd").iterdir())),
@@ -307,7 +322,7 @@ def state_of_process(world: World) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "random": [random.random(), float(np.random.rand()), float(torch.rand(()))],
         "handlers": [str(signal.getsignal(number)) for number in (2, 15)],
-        "stdout": type(sys.stdout).__name__,
+        "logging": [logging.root.level, len(logging.root.handlers)],
     }
 
 
@@ -323,6 +338,7 @@ def make_a_mess(world: World) -> int:
     torch.set_num_threads(5)
     torch.set_default_dtype(torch.float64)
     torch.use_deterministic_algorithms(True)
+    logging.basicConfig(level=logging.DEBUG)
     random.seed(1)
     np.random.seed(2)
     torch.manual_seed(3)
