@@ -159,9 +159,16 @@ class PredictionConfig:
     """What is classified, with what, and where the result goes."""
 
     run: str = option("", "run directory of `sixfold train`, or its model.safetensors")
-    data: str = option("digits", "data set, as for `sixfold train`")
+    data: str = option(
+        "digits", "data set, as for `sixfold train`, or images:PATH for pictures without labels"
+    )
     out: str = option("", "Parquet file for the result; figures go to FILE.json beside it")
-    part: str = option("test", "which images", choices=("test", "train", "all"))
+    part: str = option(
+        "auto",
+        "which images; auto: the test part of a set that came with one or that the run was "
+        "trained on, else all",
+        choices=("auto", "test", "train", "all"),
+    )
     resize: int | None = option(
         None, "resize images to this many pixels a side (default: what the network was trained on)"
     )

@@ -177,6 +177,7 @@ class DataSet:
         validation: what may be selected on; empty unless asked for.
         test: what is only ever reported.
         bad: files that were left out because they could not be read, each with the reason.
+        own_test: whether the set came with its test part, rather than having one cut off it.
         mean: of the pixels of `train`, (C,), in units of [0, 1].
         std: of the pixels of `train`, (C,), in units of [0, 1].
     """
@@ -188,6 +189,7 @@ class DataSet:
     validation: Part
     test: Part
     bad: tuple[str, ...] = ()
+    own_test: bool = True
     mean: NDArray[np.float64] = field(init=False)
     std: NDArray[np.float64] = field(init=False)
 
@@ -205,6 +207,7 @@ def assemble(
     test: Store,
     validation: float = 0.0,
     bad: tuple[str, ...] = (),
+    own_test: bool = True,
 ) -> DataSet:
     """A data set from its two stores; `validation` is cut from the first, by class and group.
 
@@ -226,4 +229,5 @@ def assemble(
         validation=Part(train, np.flatnonzero(held_out)),
         test=Part(test),
         bad=bad,
+        own_test=own_test,
     )

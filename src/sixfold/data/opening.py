@@ -181,4 +181,5 @@ def open_data(config: DataConfig) -> DataSet:
         test=ShardStore(folder, manifest, "test"),
         validation=config.validation,
         bad=manifest.bad_lines(),
+        own_test=not str(manifest.source.get("split", "")).startswith("80/20"),
     )

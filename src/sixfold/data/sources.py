@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.archives import is_archive_name
-from sixfold.data.formats import cells, cifar10, folder, mnist, parquet
+from sixfold.data.formats import cells, cifar10, folder, mnist, parquet, unlabelled
 from sixfold.data.formats.shards import list_shards
 from sixfold.data.formats.stores import list_stores
 from sixfold.data.records import Listing
@@ -79,7 +79,7 @@ def locate(spec: Spec) -> str:
     entry = paths.look(spec.where)
     if not entry.is_folder:
         return spec.where
-    if spec.kind == "folder":
+    if spec.kind in ("folder", "images"):
         inside = [entry for entry in paths.children(spec.where) if not paths.hidden(entry.name)]
         archives = [entry.name for entry in inside if is_archive_name(entry.name)]
         alone = len(archives) == 1 and not any(entry.is_folder for entry in inside)
@@ -146,10 +146,17 @@ def list_records(spec: Spec, path: str, spool: Path) -> Listing:
         return list_shards(Path(path))
     if spec.kind == "parquet":
         return parquet.read(path, _name(spec))
-    reader = {"mnist": mnist.read, "cifar10": cifar10.read, "cells": cells.read}.get(spec.kind)
-    tree = open_tree(path, spool)
-    return reader(tree, spec.kind) if reader else folder.read(tree, _name(spec))
+    readers = {
+        "mnist": mnist.read,
+        "cifar10": cifar10.read,
+        "cells": cells.read,
+        "folder": folder.read,
+        "images": unlabelled.read,
+    }
+    return readers[spec.kind](open_tree(path, spool), _name(spec))
 
 
 def _name(spec: Spec) -> str:
+    if spec.kind in _HABITATS:
+        return spec.kind
     return f"{spec.kind}:{paths.base_name(spec.where)}"

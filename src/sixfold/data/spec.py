@@ -11,13 +11,14 @@ from sixfold.errors import UserError
 EMBEDDED = ("digits",)
 MADE_UP = ("synthetic",)
 SHARDS = ("shards",)
-FILES = ("mnist", "cifar10", "cells", "folder", "parquet")
+FILES = ("mnist", "cifar10", "cells", "folder", "images", "parquet")
 FORMS = {
     "digits": "digits",
     "mnist": "mnist:DIR",
     "cifar10": "cifar10:PATH",
     "cells": "cells:PATH",
     "folder": "folder:PATH",
+    "images": "images:PATH",
     "parquet": "parquet:PATH",
     "shards": "shards:DIR",
     "synthetic": "synthetic:NxCxHxW",

@@ -10,9 +10,11 @@ from typing import Any
 
 from sixfold import validate
 from sixfold.config import DataConfig, PredictConfig
+from sixfold.data import absolute_spec
 from sixfold.errors import UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.run_directory import read_json
 
 
 def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[str, Any]:
@@ -59,12 +61,15 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         resolved = resolve_data(asked, engine, workers, listen)
         opened = datasets.open_data(resolved)
         check_fit(card, opened)
+        part = config.prediction.part
+        if part == "auto":
+            part = "test" if opened.own_test or _trained_on(weights, asked) else "all"
         parts = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
         parts.mkdir()
         job = PredictJob(
             weights=weights,
             data=resolved,
-            part=config.prediction.part,
+            part=part,
             labels=class_map(card, opened.classes),
             parts=parts,
         )
@@ -78,7 +83,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
     figures |= {
         "run": str(weights.parent),
         "data": config.prediction.data,
-        "part": config.prediction.part,
+        "part": part,
         "file": str(out),
         "bad_files": list(opened.bad),
         "workers": workers,
@@ -89,6 +94,13 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
     }
     write_json(out.with_name(out.name + ".json"), figures)
     return figures
+
+
+def _trained_on(weights: Path, asked: DataConfig) -> bool:
+    """Whether the run was trained on the data that are asked for."""
+    settings = read_json(weights.with_name("config.json")) or {}
+    trained = settings.get("data", {}).get("data", "")
+    return bool(trained) and trained == absolute_spec(asked.data)
 
 
 def _side(shape: tuple[int, int, int]) -> int | None:

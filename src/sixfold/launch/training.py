@@ -100,7 +100,11 @@ def _resolve_paths(config: TrainConfig) -> TrainConfig:
             "other storage when the run is done"
         )
     path = Path(out.removeprefix("file://")).expanduser().absolute()
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(path)))
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
+        run=dataclasses.replace(config.run, out=str(path)),
+    )
 
 
 def _short_hash(config: TrainConfig) -> str:
@@ -171,6 +175,10 @@ def _prepare(config: TrainConfig, engine: Engine, workers: int, listen: Listener
     resolved = resolve_data(config.data, engine, workers, listen)
     opened = data.open_data(resolved)
     found = models.check(config.model, shape=opened.shape, classes=len(opened.classes))
+    if not len(opened.train):
+        raise UserError(
+            f"--data {config.data.data}: has no labels to learn from; it can only be predicted"
+        )
     if config.training.batch_size > len(opened.train):
         found.append(
             f"--batch-size {config.training.batch_size}: the training part of "

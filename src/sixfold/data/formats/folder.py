@@ -18,7 +18,10 @@ VALIDATION_NAMES = ("val", "valid", "validation")
 """Taken for the test part only where there is none: models are selected on `--validation`."""
 
 TEST_FRACTION = 0.2
-LAYOUT = "expected train/<class>/* with test/<class>/*, or <class>/*"
+LAYOUT = (
+    "expected train/<class>/* with test/<class>/*, or <class>/* (pictures without labels, to be "
+    "predicted only, are images:PATH)"
+)
 
 
 def read(tree: Tree, name: str, *, classes: Sequence[str] | None = None) -> Listing:
