@@ -126,14 +126,14 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
     return settings
 
 
-def submitted_master(environ: Mapping[str, str], spark_home: Path | None) -> str | None:
+def submitted_master(environ: Mapping[str, str], spark_home: Path) -> str | None:
     """The master that spark-submit, the environment or Spark's defaults file names, if any.
 
     Args:
         environ: the environment.
-        spark_home: where Spark is installed; its `conf` is looked into.
+        spark_home: where Spark is installed.
 
-    >>> submitted_master({"PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}, None)
+    >>> submitted_master({"PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}, Path())
     'local[2]'
     """
     words = shlex.split(environ.get("PYSPARK_SUBMIT_ARGS", ""))
@@ -142,13 +142,17 @@ def submitted_master(environ: Mapping[str, str], spark_home: Path | None) -> str
             return following
         if word.startswith("--master="):
             return word.partition("=")[2]
-    folder = environ.get("SPARK_CONF_DIR") or (spark_home / "conf" if spark_home else None)
-    defaults = Path(folder) / "spark-defaults.conf" if folder else None
-    if defaults is not None and defaults.is_file():
-        for line in defaults.read_text(errors="replace").splitlines():
-            if found := re.match(r"\s*spark\.master[\s=:]+(\S+)", line):
-                return found[1]
-    return environ.get("MASTER") or None
+    return default_settings(environ, spark_home).get("spark.master") or environ.get("MASTER")
+
+
+def default_settings(environ: Mapping[str, str], spark_home: Path) -> dict[str, str]:
+    """The settings in Spark's own defaults file, if it has one."""
+    file = Path(environ.get("SPARK_CONF_DIR") or spark_home / "conf") / "spark-defaults.conf"
+    if not file.is_file():
+        return {}
+    lines = (line.strip() for line in file.read_text(errors="replace").splitlines())
+    found = (re.match(r"(spark\.[^\s=:]+)[\s=:]+(\S.*)", line) for line in lines)
+    return {match[1]: match[2] for match in found if match}
 
 
 def check_java(environ: Mapping[str, str]) -> list[str]:
