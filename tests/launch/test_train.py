@@ -247,3 +247,18 @@ def test_workers_beyond_the_shards_stay_idle_and_that_is_told(
     assert any("3 of 5 workers have nothing to do" in event.get("text", "") for event in heard)
     alone = train(configure(out=str(tmp_path / "b"), **settings))
     assert result["weights_sha256"] == alone["weights_sha256"]
+
+
+def test_a_run_that_an_engine_refuses_leaves_nothing_in_the_way(
+    configure: Configure, tmp_path: Path
+) -> None:
+    from sixfold.engines.inline import InlineEngine
+
+    class Small(InlineEngine):
+        def gang(self, *_: Any, **__: Any) -> Any:
+            raise UserError("2 ranks need 2 slots")
+
+    out = str(tmp_path / "run")
+    with pytest.raises(UserError, match="need 2 slots"):
+        train(configure(out=out, workers=2), engine=Small())
+    assert train(configure(out=out))["steps"] == 6

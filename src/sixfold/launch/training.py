@@ -35,7 +35,7 @@ def train(
         listen: called with progress.
 
     Raises:
-        UserError: if the settings, the data or the cluster do not fit; nothing has been run.
+        UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
         RunError: if the run failed; its directory keeps the last checkpoint.
 
     >>> from sixfold.config import EngineConfig
@@ -66,7 +66,13 @@ def train(
         if not config.run.resume:
             directory.clear()
         write_json(directory.file("config.json"), as_json(config))
-        return _run(resolved, config, directory, engine, workers, listen, started)
+        try:
+            return _run(resolved, config, directory, engine, workers, listen, started)
+        except UserError:
+            # Refused by engine or ranks: leave no half-begun run in the way of the next try.
+            if not any(directory.file("checkpoints").glob("step-*")):
+                directory.clear()
+            raise
 
 
 def training_problems(config: TrainConfig) -> list[str]:
