@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sixfold.report.page import write_report
+from sixfold.report.page import style, write_report
 
-__all__ = ["write_report"]
+__all__ = ["style", "write_report"]

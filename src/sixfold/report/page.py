@@ -38,6 +38,15 @@ MAX_BAD_FILES = 200
 _HERE = Path(__file__).parent
 
 
+def _text(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def style() -> str:
+    """The style sheet, for other pages too."""
+    return _text("style.css")
+
+
 def write_report(run_dir: Path, *, images: Images | None = None) -> Path:
     """Write `report.html` into a run directory, from what is in it.
 
@@ -82,7 +91,7 @@ def render(record: Record, images: Images | None) -> str:
         bad_files=_strings(record.result.get("bad_files")),
         max_bad_files=MAX_BAD_FILES,
         notes=notes,
-        style=Markup(_text("style.css")),
+        style=Markup(style()),
         script=Markup(script),
         script_hash=_script_hash(script),
         version=__version__,
@@ -106,10 +115,6 @@ def _template() -> Any:
 def _clean(value: Any) -> Any:
     """What the template shows, made showable; what is already markup is left alone."""
     return clean(value) if type(value) is str else value
-
-
-def _text(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _script_hash(script: str) -> str:
