@@ -1,0 +1,206 @@
+"""`sixfold bench train`: images/s of training at several batch sizes, beside two peers.
+
+All contenders make the same number of steps on the same images with the same network and plain
+SGD with momentum, each in processes of its own; each is timed inside, from the end of step 3 to
+the last. They take turns, so that whatever else the machine does falls on all of them, and ratios
+are taken repeat by repeat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sixfold.bench.contenders import (
+    NotMeasuredError,
+    Task,
+    cores,
+    pytorch_eager,
+    sixfold_local,
+    torch_distributor,
+)
+from sixfold.bench.figures import Results, as_json, steps_for, table
+from sixfold.bench.options import TrainBenchConfig, parse_batches, problems
+from sixfold.bench.page import render
+from sixfold.config import DataConfig
+from sixfold.errors import RunError, UserError
+from sixfold.files import write_atomically, write_json
+from sixfold.launch.common import versions
+from sixfold.training import FIRST_TIMED_STEP
+
+CALIBRATION_S = 1.0
+
+Show = Callable[[str], None]
+Measure = Callable[[Task], float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contender:
+    """Someone who is measured.
+
+    Attributes:
+        name: short, for tables.
+        what: what exactly runs.
+        measure: images/s of a task; raises NotMeasuredError.
+    """
+
+    name: str
+    what: str
+    measure: Measure
+
+
+def contenders(workers: int) -> list[Contender]:
+    """Sixfold first, then its peers."""
+    return [
+        Contender(
+            name="sixfold",
+            what=f"sixfold train, local engine, {workers} workers of one thread",
+            measure=sixfold_local,
+        ),
+        Contender(
+            name="eager",
+            what=f"plain PyTorch loop, one process, {cores()} threads",
+            measure=pytorch_eager,
+        ),
+        Contender(
+            name="ddp",
+            what=f"TorchDistributor (local mode) with DistributedDataParallel over gloo, "
+            f"{workers} processes of one thread",
+            measure=torch_distributor,
+        ),
+    ]
+
+
+def run_train_bench(config: TrainBenchConfig, *, show: Show) -> Results:
+    """Measure, show the table, and write `train.json` and `train.html`.
+
+    Raises:
+        UserError: if the settings make no sense.
+        RunError: if Sixfold itself could not be measured.
+    """
+    found = problems(config, FIRST_TIMED_STEP)
+    if found:
+        raise UserError(found)
+    out = Path(config.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from error
+    data = resolve(config)
+    started = time.time()
+    load_before = os.getloadavg()
+    entered = contenders(config.workers)
+    for contender in entered:
+        show(f"{contender.name}: {contender.what}")
+    results = measure(config, data, entered, show)
+    for line in table(results):
+        show(line)
+    record = {
+        "benchmark": "train",
+        "started": started,
+        "seconds": round(time.time() - started, 1),
+        "settings": dataclasses.asdict(config),
+        "what": {contender.name: contender.what for contender in entered},
+        "machine": platform.platform(),
+        "cores": cores(),
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+        "versions": versions(),
+        **as_json(results),
+    }
+    write_json(out / "train.json", record)
+    write_atomically(out / "train.html", render(results, record).encode())
+    show(f"written: {out / 'train.json'} and {out / 'train.html'}")
+    return results
+
+
+def resolve(config: TrainBenchConfig) -> DataConfig:
+    """The data, prepared so that every process opens it cheaply.
+
+    Raises:
+        UserError: if data or network are wrong, or a batch is larger than the training part.
+    """
+    from sixfold import data, models
+    from sixfold.config import ModelConfig
+
+    resolved = data.resolve(DataConfig(data=config.data))
+    opened = data.open_data(resolved)
+    found = models.check(
+        ModelConfig(model=config.model), shape=opened.shape, classes=len(opened.classes)
+    )
+    large = [size for size in parse_batches(config.batches) if size > len(opened.train)]
+    if large:
+        found.append(
+            f"--batches {config.batches}: the training part of {config.data} has only "
+            f"{len(opened.train)} images"
+        )
+    if found:
+        raise UserError(found)
+    return resolved
+
+
+def measure(
+    config: TrainBenchConfig, data: DataConfig, entered: Sequence[Contender], show: Show
+) -> Results:
+    """All measurements: the contenders take turns at each batch size, again and again.
+
+    Raises:
+        RunError: if the first contender, Sixfold, could not be measured.
+    """
+    batches = parse_batches(config.batches)
+    results = Results(contenders=tuple(c.name for c in entered), batches=tuple(batches))
+    tasks = {batch: _task(config, data, batch) for batch in batches}
+    for batch, task in tasks.items():
+        results.steps[batch] = task.steps or 0
+    for repeat in range(config.repeats):
+        for batch, task in tasks.items():
+            # Another one begins each time, so that none always runs on a hot or a cool machine.
+            turn = repeat % len(entered)
+            for contender in [*entered[turn:], *entered[:turn]]:
+                told = _attempt(contender, task, results, is_own=contender is entered[0])
+                show(f"repeat {repeat + 1}, batch {batch}: {contender.name} {told}")
+    return results
+
+
+def _attempt(contender: Contender, task: Task, results: Results, *, is_own: bool) -> str:
+    """One measurement into the results, and in words; a peer that fails stops nothing."""
+    if results.is_out(contender.name):
+        results.skip(contender.name, task.batch)
+        return "not tried again"
+    try:
+        rate = contender.measure(task)
+    except NotMeasuredError as error:
+        if is_own:
+            raise RunError(f"sixfold could not be measured: {error}") from error
+        results.fail(contender.name, task.batch, str(error))
+        return f"not measured: {error}"
+    results.add(contender.name, task.batch, rate)
+    return f"{rate:,.0f} images/s"
+
+
+def _task(config: TrainBenchConfig, data: DataConfig, batch: int) -> Task:
+    """What is measured at a batch size; a short run of the plain loop tells how many steps."""
+    task = Task(
+        spec=config.data,
+        data=data,
+        model=config.model,
+        workers=config.workers,
+        batch=batch,
+        steps=config.steps,
+        seconds=config.seconds,
+        first_timed_step=FIRST_TIMED_STEP,
+    )
+    if config.steps is not None:
+        return task
+    try:
+        rate = pytorch_eager(dataclasses.replace(task, seconds=min(CALIBRATION_S, config.seconds)))
+    except NotMeasuredError as error:
+        raise RunError(f"the plain PyTorch loop cannot run: {error}") from error
+    steps = steps_for(config.seconds, rate, batch, FIRST_TIMED_STEP)
+    # The time limit of a process follows from the steps, where five of them take longer.
+    seconds: Any = max(config.seconds, steps * batch / rate)
+    return dataclasses.replace(task, steps=steps, seconds=seconds)
