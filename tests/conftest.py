@@ -1,10 +1,14 @@
 """What tests of all rooms share: small trainings, and the data that may lie beside the checkout."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is imported: tests run beside ranks of their own, and threads would fight for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sixfold
 from sixfold.config import TrainConfig

@@ -19,7 +19,7 @@ SETTINGS: dict[str, Any] = {
     "model": "slide",
     "data": "synthetic:400x3x8x8",
     "batch_size": 20,
-    "steps": 1500,
+    "steps": 800,
     "checkpoint_every": 50,
     "workers": 2,
     "lr": 0.001,
