@@ -18,7 +18,8 @@ def shard_vector(shard: int, length: int) -> np.ndarray[Any, Any]:
     """Values of very different size, so that another order of adding gives other bits."""
     random = np.random.default_rng(shard)
     values = random.standard_normal(length) * 10.0 ** random.integers(-6, 6, length)
-    return np.asarray(values, np.float32)
+    single: np.ndarray[Any, Any] = np.asarray(values, np.float32)
+    return single
 
 
 def serial_sum(count: int, length: int) -> np.ndarray[Any, Any]:
