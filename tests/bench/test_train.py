@@ -91,6 +91,27 @@ def test_steps_follow_from_a_short_run_of_the_plain_loop(monkeypatch: pytest.Mon
     assert (task.steps, task.seconds) == (13, 2.6)
 
 
+def test_steps_chosen_on_a_busy_machine_are_chosen_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The first look says 10 images/s; measured are 1000, then 990.
+    monkeypatch.setattr(train, "pytorch_eager", lambda task: 10.0)
+    steps: list[int | None] = []
+
+    def measured(task: Task) -> float:
+        steps.append(task.steps)
+        return 1000.0 if len(steps) == 1 else 990.0
+
+    pretend(monkeypatch, {"sixfold": measured})
+    lines: list[str] = []
+    changed = config(batches="10", steps=None, seconds=1.0, repeats=2, out=str(tmp_path))
+    results = train.run_train_bench(changed, show=lines.append)
+    assert steps == [8, 103, 103]
+    assert "batch 10: that was too short; again, with 103 steps" in lines
+    assert results.samples["sixfold", 10] == [990.0, 990.0]
+    assert results.steps[10] == 103
+
+
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     bad = config(batches="10,x", repeats=0, workers=0, seconds=-1.0, steps=3, out=str(tmp_path))
     with pytest.raises(UserError) as caught:

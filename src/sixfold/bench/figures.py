@@ -87,6 +87,16 @@ class Results:
             for rate in found
         )
 
+    def fastest(self, batch: int) -> float:
+        """The highest images/s of anyone at a batch size."""
+        found = [self.rates(name, batch) for name in self.contenders]
+        return max(rate.most for rate in found if rate)
+
+    def forget(self, batch: int) -> None:
+        """Drop what was measured at a batch size."""
+        for name in self.contenders:
+            self.samples.pop((name, batch), None)
+
     def rates(self, contender: str, batch: int) -> Spread | None:
         """Images/s of a contender, or None if it was never measured."""
         good = [rate for rate in self.samples.get((contender, batch), []) if rate is not None]

@@ -14,7 +14,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from sixfold.bench.contenders import (
     NotMeasuredError,
@@ -154,16 +153,36 @@ def measure(
     batches = parse_batches(config.batches)
     results = Results(contenders=tuple(c.name for c in entered), batches=tuple(batches))
     tasks = {batch: _task(config, data, batch) for batch in batches}
-    for batch, task in tasks.items():
-        results.steps[batch] = task.steps or 0
     for repeat in range(config.repeats):
-        for batch, task in tasks.items():
-            # Another one begins each time, so that none always runs on a hot or a cool machine.
-            turn = repeat % len(entered)
-            for contender in [*entered[turn:], *entered[:turn]]:
-                told = _attempt(contender, task, results, is_own=contender is entered[0])
-                show(f"repeat {repeat + 1}, batch {batch}: {contender.name} {told}")
+        # Another one begins each time, so that none always runs on a hot or a cool machine.
+        turn = repeat % len(entered)
+        order = [*entered[turn:], *entered[:turn]]
+        for batch in batches:
+            _take_turns(order, tasks[batch], results, entered[0], f"repeat {repeat + 1}", show)
+            if repeat == 0 and config.steps is None:
+                longer = _chosen(tasks[batch], config.seconds, results.fastest(batch))
+                if (longer.steps or 0) > 2 * (tasks[batch].steps or 0):
+                    # The machine was busy when the number of steps was chosen: begin anew.
+                    tasks[batch] = longer
+                    results.forget(batch)
+                    show(f"batch {batch}: that was too short; again, with {longer.steps} steps")
+                    _take_turns(order, longer, results, entered[0], "repeat 1", show)
+            results.steps[batch] = tasks[batch].steps or 0
     return results
+
+
+def _take_turns(
+    order: Sequence[Contender],
+    task: Task,
+    results: Results,
+    own: Contender,
+    what: str,
+    show: Show,
+) -> None:
+    """One measurement of each contender."""
+    for contender in order:
+        told = _attempt(contender, task, results, is_own=contender is own)
+        show(f"{what}, batch {task.batch}: {contender.name} {told}")
 
 
 def _attempt(contender: Contender, task: Task, results: Results, *, is_own: bool) -> str:
@@ -200,7 +219,11 @@ def _task(config: TrainBenchConfig, data: DataConfig, batch: int) -> Task:
         rate = pytorch_eager(dataclasses.replace(task, seconds=min(CALIBRATION_S, config.seconds)))
     except NotMeasuredError as error:
         raise RunError(f"the plain PyTorch loop cannot run: {error}") from error
-    steps = steps_for(config.seconds, rate, batch, FIRST_TIMED_STEP)
-    # The time limit of a process follows from the steps, where five of them take longer.
-    seconds: Any = max(config.seconds, steps * batch / rate)
-    return dataclasses.replace(task, steps=steps, seconds=seconds)
+    return _chosen(task, config.seconds, rate)
+
+
+def _chosen(task: Task, seconds: float, rate: float) -> Task:
+    """The task with as many steps as take so long at so many images/s."""
+    steps = steps_for(seconds, rate, task.batch, FIRST_TIMED_STEP)
+    # The time limit of a process follows from the steps, where the fewest take longer.
+    return dataclasses.replace(task, steps=steps, seconds=max(seconds, steps * task.batch / rate))

@@ -133,6 +133,17 @@ def plain(value: float) -> str:
     return f"{value:.{digits}f}".rstrip("0").rstrip(".")
 
 
+def compact(value: float) -> str:
+    """A number as short as a tick's label must be.
+
+    >>> compact(2_500_000), compact(1e12), compact(20_000), compact(0.05)
+    ('2.5M', '1e+12', '20,000', '0.05')
+    """
+    if 1e6 <= abs(value) < 1e9:
+        return f"{value / 1e6:.4g}M"
+    return f"{value:.3g}" if abs(value) >= 1e9 else plain(value)
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """A fraction in percent.
 
@@ -188,4 +199,4 @@ def time_axis(high_s: float) -> tuple[Axis, str, float]:
     ('min', 60.0, ['0', '1', '2', '3', '4', '5'])
     """
     unit, size = ("h", 3600.0) if high_s > 7200 else ("min", 60.0) if high_s > 120 else ("s", 1.0)
-    return linear(0.0, high_s / size, plain, snug=True), unit, size
+    return linear(0.0, high_s / size, compact, snug=True), unit, size

@@ -10,6 +10,7 @@ from sixfold.report.axes import (
     MISSING,
     Axis,
     Format,
+    compact,
     duration,
     linear,
     logarithmic,
@@ -63,7 +64,7 @@ def _measure_chart(
     window = window_for(len(values))
     soft = smooth(values, window)
     x = _step_axis([table, *record.evaluations.values()])
-    y = _value_axis(name, values, soft, [t[eval_column] for t in shown.values()], write)
+    y = _value_axis(name, values, soft, [t[eval_column] for t in shown.values()])
     note = [f"log scale of {name}"] if y.log else []
     if has_training and window > 1:
         note.append(f"line: mean of {window:,} logged steps; faint: each of them")
@@ -99,7 +100,7 @@ def _rate_chart(record: Record) -> Chart | None:
     if not len(good) or good.min() == good.max():
         return None
     x = _step_axis([table])
-    y = linear(0.0, float(good.max()), plain)
+    y = linear(0.0, float(good.max()), compact)
     chart = Chart(
         id="lr",
         title="Learning rate",
@@ -128,7 +129,7 @@ def throughput_chart(record: Record) -> Chart | None:
     soft = smooth(rates, window)
     x, unit, unit_s = time_axis(float(time[-1]))
     # One stalled step must not flatten the rest, nor one burst: the middle 98% set the scale.
-    y = linear(0.0, float(np.percentile(rates, 99)) * 1.05, plain, count=4, snug=True)
+    y = linear(0.0, float(np.percentile(rates, 99)) * 1.05, compact, count=4, snug=True)
     note = "the pause before a resumption is cut out" if len(pauses) else ""
     middle = float(np.median(rates))
     chart = Chart(
@@ -212,12 +213,10 @@ def _step_axis(tables: Sequence[Table]) -> Axis:
     # A run that begins at step 1 gets an axis that begins at 0, where its round ticks are.
     if low <= 0.02 * high:
         low = 0.0
-    return linear(low, high, plain, snug=True, least=1)
+    return linear(low, high, compact, snug=True, least=1)
 
 
-def _value_axis(
-    name: str, raw: Floats, soft: Floats, evaluations: Sequence[Floats], write: Format
-) -> Axis:
+def _value_axis(name: str, raw: Floats, soft: Floats, evaluations: Sequence[Floats]) -> Axis:
     """An axis that shows all smoothed and evaluated values and nearly all raw ones."""
     main = np.concatenate([soft, *evaluations])
     main = main[np.isfinite(main)]
@@ -228,8 +227,8 @@ def _value_axis(
         low, high = np.clip([low, high], 0.0, 1.0)
         return linear(float(min(low, 0.99)), float(max(high, low + 0.01)), percent_tick)
     if low > 0 and high > 100 * low:
-        return logarithmic(float(low), float(high), write)
-    return linear(0.0 if 0 <= low < 0.7 * high else float(low), float(high), write)
+        return logarithmic(float(low), float(high), compact)
+    return linear(0.0 if 0 <= low < 0.7 * high else float(low), float(high), compact)
 
 
 def _summary(

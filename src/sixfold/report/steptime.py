@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sixfold.report.axes import Axis, linear, milliseconds, percent, plain
+from sixfold.report.axes import Axis, compact, linear, milliseconds, percent, plain
 from sixfold.report.chart import Chart, Key, Path, places, short
 from sixfold.report.record import PHASES, Timeline
 from sixfold.report.series import Floats, bins
@@ -172,7 +172,7 @@ def _step_axis(timelines: Sequence[Timeline]) -> Axis:
     low = min(float(timeline.step[0]) for timeline in timelines)
     high = max(float(timeline.step[-1]) for timeline in timelines) + 1
     # From 0 on where that is near, because there the round ticks begin.
-    return linear(0.0 if low <= 0.02 * high else low, high, plain, snug=True, least=1)
+    return linear(0.0 if low <= 0.02 * high else low, high, compact, snug=True, least=1)
 
 
 def _height_axis(heights: Sequence[tuple[Floats, Floats]]) -> Axis:
@@ -182,7 +182,7 @@ def _height_axis(heights: Sequence[tuple[Floats, Floats]]) -> Axis:
         skip = WARM_UP_STEPS if len(edges) > 3 * WARM_UP_STEPS else 0
         totals.append(seconds.sum(axis=1)[skip:])
     top = float(np.percentile(np.concatenate(totals), 99)) * 1.05
-    return linear(0.0, top, lambda seconds: plain(round(1000 * seconds, 9)), count=4, snug=True)
+    return linear(0.0, top, lambda seconds: compact(round(1000 * seconds, 9)), count=4, snug=True)
 
 
 def _chart(timeline: Timeline, x: Axis, y: Axis, edges: Floats, seconds: Floats) -> Chart:
