@@ -19,6 +19,7 @@ from sixfold.step.dropout import Draw, key_dropout
 from sixfold.step.flat import FlatState
 from sixfold.step.lockstep import Lockstep, SharedState, TotalSum
 from sixfold.step.norm_sync import synchronise_norms
+from sixfold.step.rewrites import relu_behind_max_pool
 from sixfold.world import Buffer
 
 
@@ -58,8 +59,9 @@ class Step:
     """Computes shards and puts their sum to use.
 
     Args:
-        model: the network, on the CPU, in the precision to be used. Its dropout modules are
-            replaced by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
+        model: the network, on the CPU, in the precision to be used. It is rewritten for speed
+            without changing its values (`sixfold.step.rewrites`); its dropout modules are replaced
+            by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
         seed: of the run.
         sync_norms: batch-norm over the whole batch instead of over each shard.
 
@@ -71,7 +73,7 @@ class Step:
     def __init__(self, model: nn.Module, *, seed: int, sync_norms: bool = False) -> None:
         self.draw = Draw(seed)
         self.lockstep = Lockstep() if sync_norms else None
-        model = key_dropout(model, self.draw)
+        model = key_dropout(relu_behind_max_pool(model), self.draw)
         if self.lockstep is not None:
             model = synchronise_norms(model, self.lockstep)
         self.model = model
@@ -97,7 +99,11 @@ class Step:
         buffers, counters = state.buffers.clone(), state.counters()
         self.draw.enter(step, shard.index)
         self.model.train()
-        logits = self.model(shard.images)
+        images = shard.images
+        if images.dim() == 4:
+            # N H W C: torch's pooling and convolution run up to twice as fast in this layout.
+            images = images.contiguous(memory_format=torch.channels_last)
+        logits = self.model(images)
         loss = nn.functional.cross_entropy(logits, shard.labels, reduction="sum")
         samples = len(shard.labels)
         gradient, after, moved, extras = state.split(out)
