@@ -269,7 +269,8 @@ def _torch_kept() -> Iterator[None]:
         if torch is not None:
             torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 1))
             torch.set_default_dtype(dtype or torch.float32)
-            torch.use_deterministic_algorithms(deterministic)
+            if torch.are_deterministic_algorithms_enabled() != deterministic:
+                torch.use_deterministic_algorithms(deterministic)  # imports 800 modules
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
 

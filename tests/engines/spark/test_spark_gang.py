@@ -364,6 +364,20 @@ def test_nothing_stays_behind_in_a_worker_that_is_used_again(spark_local: Engine
     assert numbers[0] == numbers[1]
 
 
+def test_the_end_of_a_rank_costs_no_imports(spark_local: EngineProcess) -> None:
+    """Some of torch's settings import hundreds of modules when they are put back."""
+
+    def work(world: World) -> list[int]:
+        import torch
+
+        return [os.getpid(), len(sys.modules), torch.get_num_threads()]
+
+    killer = Killer(1)  # so that the workers are new
+    spark_local.gang(last_until(1), 2, max_restarts=1, claim=killer.claim, on_event=killer.on_event)
+    first, second = (sorted(spark_local.gang(work, 2).results) for _ in range(2))
+    assert first == second
+
+
 def test_a_process_group_left_open_does_not_break_the_next_gang(
     spark_local: EngineProcess,
 ) -> None:
