@@ -54,9 +54,10 @@ def _quality(record: Record, bars: Sequence[Bar]) -> list[Figure]:
         )
     validation = record.figure("validation_accuracy")
     if math.isfinite(validation):
-        best = record.figure("best_step")
-        peak = percent(record.figure("best_validation_accuracy"), 2)
-        detail = f"best {peak}, at step {plain(best)}" if best >= 0 else ""
+        best = record.figure("best_validation_accuracy")
+        step = record.figure("best_step")
+        # The best of the evaluations between epochs may be below the one at the end.
+        detail = f"best {percent(best, 2)}, at step {plain(step)}" if best > validation else ""
         found.append(
             Figure(name="Validation accuracy", value=percent(validation, 2), detail=detail)
         )
