@@ -29,7 +29,8 @@ def serial_sum(count: int, length: int) -> np.ndarray[Any, Any]:
         if high - low == 1:
             return shard_vector(low, length)
         middle = (low + high) // 2
-        return np.add(tree(low, middle), tree(middle, high))
+        total: np.ndarray[Any, Any] = tree(low, middle) + tree(middle, high)
+        return total
 
     return tree(0, count)
 

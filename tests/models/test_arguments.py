@@ -88,9 +88,7 @@ def test_types_are_checked_against_annotations() -> None:
 
 
 def test_unknown_and_reserved_names_are_explained() -> None:
-    assert argument_problems(
-        factory, {"wdth": 1, "shape": 2}, model="net", reserved={"shape"}
-    ) == [
+    assert argument_problems(factory, {"wdth": 1, "shape": 2}, model="net", reserved={"shape"}) == [
         "--model-args: net has no argument 'wdth' (did you mean width?): it takes width, depth",
         "--model-args: shape of net follows from the data: leave it out",
     ]
