@@ -124,6 +124,7 @@ class _Training:
         self.log = TrainLog(self.files, world, self.progress.step)
         self.paused_s = 0.0
         self.saved_at = time.monotonic()
+        self.ended = 0.0
         self.timed_from: tuple[float, int] | None = None
 
     @property
@@ -195,16 +196,14 @@ class _Training:
             "images": totals.samples,
             "images_per_s": round(totals.samples / whole_s, 3),
         }
-        self.log.step(number + 1, metrics_line, times)
+        self.ended = self.log.step(number + 1, metrics_line, times)
 
     def _after_step(self, number: int, first: int) -> None:
         """Evaluate and save where it is time to."""
         done, total = number + 1, self.plan.budget.total_steps
         if done - first == min(FIRST_TIMED_STEP, max(total - first - 1, 1)):
-            self.timed_from = (time.time(), self.progress.images)
+            self.timed_from = (self.ended, self.progress.images)
             self.paused_s = 0.0
-        if done == total:
-            self.ended = time.time()
         if done < total and self._crosses(done, self.config.training.evaluate_every):
             self._evaluate()
         if self.is_root:

@@ -30,18 +30,22 @@ class TrainLog:
         self._waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._flushed_at = self._reported_at = float("-inf")
 
-    def step(self, step: int, line: dict[str, Any], times: dict[str, float]) -> None:
-        """Log a step; it reaches the disk at once, or with the next few."""
+    def step(self, step: int, line: dict[str, Any], times: dict[str, float]) -> float:
+        """Log a step; it reaches the disk at once, or with the next few.
+
+        Returns:
+            The time that was logged, in Unix seconds.
+        """
+        ended = time.time()
         seconds = {name: round(value, 7) for name, value in times.items()}
-        self._waiting.append(
-            ({"step": step, "time": time.time(), **line}, {"step": step, **seconds})
-        )
+        self._waiting.append(({"step": step, "time": ended, **line}, {"step": step, **seconds}))
         now = time.monotonic()
         if now - self._flushed_at > FLUSH_S or len(self._waiting) >= FLUSH_STEPS:
             self.flush()
         if self._metrics is not None and now - self._reported_at > REPORT_S:
             self._reported_at = now
             self._world.report({"kind": "progress", "step": step, **line})
+        return ended
 
     def evaluation(self, step: int, line: dict[str, Any]) -> None:
         """Log an evaluation and tell the launcher."""
