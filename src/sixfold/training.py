@@ -17,32 +17,25 @@ from typing import Any
 import torch
 
 from sixfold import data as datasets
-from sixfold import metrics, models
-from sixfold.checkpoint import (
-    Progress,
-    list_checkpoints,
-    load_checkpoint,
-    model_tensors,
-    save_checkpoint,
-    weights_sha256,
-)
-from sixfold.collectives import all_gather_data
+from sixfold import metrics
+from sixfold.checkpoint import Progress, list_checkpoints
+from sixfold.collectives import all_gather_data, all_gather_int
 from sixfold.config import TrainConfig
-from sixfold.evaluate import evaluate
+from sixfold.evaluate import Evaluation
 from sixfold.run_directory import Claim, RankFiles
-from sixfold.step.batches import BatchPlan
-from sixfold.step.norm_sync import has_batch_norm
-from sixfold.step.optimizer import make_optimizer
-from sixfold.step.schedule import budget, parse_schedule
-from sixfold.step.step import Shard, Step
-from sixfold.strategies.sync import Sync
-from sixfold.trained import ModelCard, pack
+from sixfold.step.schedule import parse_schedule
+from sixfold.step.step import Shard
+from sixfold.strategies.opening import open_strategy
+from sixfold.trained import ModelCard
 from sixfold.training_log import TimedIterator, TrainLog
 from sixfold.world import World
 
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
 """Throughput counts from the end of this step: the first ones warm up caches and allocators."""
+
+_SAVE, _STOP = 1, 2
+"""What rank 0 wishes after a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,35 +85,12 @@ class _Training:
         self.world, self.config = world, config
         self.files = RankFiles(job.claim, attempt=world.attempt, rank=world.rank, host=world.host)
         self.data = datasets.open_data(config.data)
-        model = models.build(
-            config.model,
-            shape=self.data.shape,
-            classes=len(self.data.classes),
-            seed=config.training.seed,
-        ).to(getattr(torch, config.training.precision))
-        self.make_batch = datasets.BatchMaker(
-            self.data, "float64" if config.training.precision == "float64" else "float32"
-        )
-        augment = datasets.parse_augment(config.data.augment)
-        self.plan = BatchPlan(
-            data=self.data,
-            budget=budget(config.training, len(self.data.train)),
-            seed=config.training.seed,
-            make_batch=self.make_batch,
-            augment=augment,
-            batch_norm=has_batch_norm(model),
-            wanted_shards=config.training.shards,
-        )
-        self.step = Step(
-            model,
-            seed=config.training.seed,
-            sync_norms=config.training.batch_norm == "sync",
-        )
+        self.strategy = open_strategy(world, config, self.data)
+        self.network, self.budget = self.strategy.network, self.strategy.budget
         self.schedule = parse_schedule(config.optimizer)
-        self.optimizer = make_optimizer(config.optimizer, self.step.state.parameters)
-        self.strategy = Sync(world, self.step, self.optimizer, exact=config.strategy.exact)
         self.checkpoints = self.files.path / "checkpoints"
         self.progress = self._restore()
+        self.settled_at = self.progress.step
         self.log = TrainLog(self.files, world, self.progress.step)
         self.paused_s = 0.0
         self.saved_at = time.monotonic()
@@ -135,47 +105,30 @@ class _Training:
         """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
         found = list_checkpoints(self.checkpoints) if self.is_root else []
         newest = all_gather_data(self.world, found[-1].name if found else "")[0]
-        if not newest:
-            return Progress()
-        return load_checkpoint(self.checkpoints / newest, self.step.state, self.optimizer)
+        return self.network.restore(self.checkpoints / newest) if newest else Progress()
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
         world = self.world
         world.report({"kind": "rank", "rank": world.rank, "host": world.host, "pid": os.getpid()})
-        self._warn_of_idle_ranks()
         started = time.monotonic()
-        total = self.plan.budget.total_steps
         first = self.progress.step
-        shards = datasets.prefetch(self.plan.own_shards(self.world, first), depth=4)
         try:
-            with shards as supply:
+            with datasets.prefetch(self.strategy.supply(first), depth=4) as supply:
                 timed = TimedIterator(supply)
-                for number in range(first, total):
+                for number in range(first, self.budget.total_steps):
                     self._advance(number, timed)
-                    self._after_step(number, first)
+                    self._after_step(number + 1, first)
             return self._finish(started)
         finally:
             self.log.close()
-
-    def _warn_of_idle_ranks(self) -> None:
-        count, size = self.plan.count(0), self.world.size
-        if self.is_root and size > count:
-            self.world.report(
-                {
-                    "kind": "note",
-                    "text": f"{size - count} of {size} workers have nothing to do: a step of "
-                    f"{self.plan.budget.batch_size} images has {count} logical shards (--shards, "
-                    "or a larger --batch-size, gives more)",
-                }
-            )
 
     def _advance(self, number: int, supply: TimedIterator[Shard]) -> None:
         """Make a step and log it."""
         begin, before = time.perf_counter(), dataclasses.replace(self.world.traffic)
         data_before = supply.waited_s
-        lr = self.schedule.rate(number, self.plan.budget)
-        totals = self.strategy.advance(number, self.plan.count(number), supply, lr)
+        lr = self.schedule.rate(number, self.budget)
+        totals = self.strategy.advance(number, supply, lr)
         whole_s = time.perf_counter() - begin
         traffic = self.world.traffic
         times = {
@@ -189,7 +142,7 @@ class _Training:
             self.progress, step=number + 1, images=self.progress.images + totals.samples
         )
         metrics_line = {
-            "epoch": round(self.plan.budget.epochs_done(number + 1), 6),
+            "epoch": round(self.budget.epochs_done(number + 1), 6),
             "loss": totals.loss,
             "accuracy": totals.accuracy,
             "lr": lr,
@@ -198,47 +151,45 @@ class _Training:
         }
         self.ended = self.log.step(number + 1, metrics_line, times)
 
-    def _after_step(self, number: int, first: int) -> None:
-        """Evaluate and save where it is time to."""
-        done, total = number + 1, self.plan.budget.total_steps
+    def _after_step(self, done: int, first: int) -> None:
+        """Evaluate and save where it is time to, and the ranks hold weights to be judged."""
+        total = self.budget.total_steps
         if done - first == min(FIRST_TIMED_STEP, max(total - first - 1, 1)):
             self.timed_from = (self.ended, self.progress.images)
             self.paused_s = 0.0
-        if done < total and self._crosses(done, self.config.training.evaluate_every):
+        if not self.strategy.settled(done):
+            return
+        before, self.settled_at = self.settled_at, done
+        if done < total and self._crosses(before, done, self.config.training.evaluate_every):
             self._evaluate()
-        if self.is_root:
-            stop = self.world.should_stop()
-            if done == total or stop or self._should_save(done):
-                self._save()
-            if stop:
-                raise KeyboardInterrupt
+        stop = self.is_root and self.world.should_stop()
+        wish = _STOP if stop else _SAVE if done == total or self._should_save(before, done) else 0
+        if self.network.together:
+            wish = all_gather_int(self.world, wish)[0]
+        elif not self.is_root:
+            return
+        if wish:
+            self._save()
+        if wish == _STOP:
+            raise KeyboardInterrupt
 
-    def _crosses(self, done: int, every_epochs: float) -> bool:
-        """True if a multiple of so many epochs was reached by the last step."""
+    def _crosses(self, before: int, done: int, every_epochs: float) -> bool:
+        """True if a multiple of so many epochs was reached after step `before`."""
         if every_epochs <= 0:
             return False
-        steps = every_epochs * self.plan.budget.steps_per_epoch
-        return int(done / steps + 1e-9) > int((done - 1) / steps + 1e-9)
+        steps = every_epochs * self.budget.steps_per_epoch
+        return int(done / steps + 1e-9) > int(before / steps + 1e-9)
 
-    def _should_save(self, done: int) -> bool:
+    def _should_save(self, before: int, done: int) -> bool:
         every = self.config.run.checkpoint_every
         if every is not None:
-            return done % every == 0
-        return (
-            done % self.plan.budget.steps_per_epoch == 0
-            or time.monotonic() - self.saved_at > CHECKPOINT_S
-        )
+            return done // every > before // every
+        return self._crosses(before, done, 1.0) or time.monotonic() - self.saved_at > CHECKPOINT_S
 
     def _save(self) -> None:
         self.files.fence()
         self.log.flush()
-        save_checkpoint(
-            self.checkpoints,
-            self.progress,
-            self.step.state,
-            self.optimizer,
-            keep=self.config.run.keep,
-        )
+        self.network.save(self.checkpoints, self.progress, keep=self.config.run.keep)
         self.saved_at = time.monotonic()
 
     def _evaluate(self) -> None:
@@ -246,68 +197,64 @@ class _Training:
         begin = time.monotonic()
         on_validation = len(self.data.validation) > 0
         part = self.data.validation if on_validation else self.data.test
-        found = evaluate(self.world, self.step.model, part, self.make_batch)
+        found = self.network.evaluate(part)
         spent = time.monotonic() - begin
         self.paused_s += spent
-        if found is None:
+        if found is not None:
+            self._log_evaluation("validation" if on_validation else "test", found, spent)
+        if on_validation:
+            # Only the validation part may choose: the test set is looked at, never selected on.
+            self._keep_best(found)
+
+    def _keep_best(self, found: Evaluation | None) -> None:
+        """Save if no evaluation was better; `found` is None but on rank 0."""
+        progress = self.progress
+        better = found is not None and found.accuracy > progress.best_accuracy
+        best_step = progress.step if better else progress.best_step
+        if self.network.together:
+            best_step = all_gather_int(self.world, best_step)[0]
+        if best_step == progress.best_step:
             return
-        name = "validation" if on_validation else "test"
-        self.log.evaluation(
-            self.progress.step,
-            {
-                "epoch": round(self.plan.budget.epochs_done(self.progress.step), 6),
-                "part": name,
-                "eval_loss": found.loss,
-                "eval_accuracy": found.accuracy,
-                "eval_s": round(spent, 6),
-            },
-        )
-        # Only the validation part may choose: the test set is looked at, never selected on.
-        if on_validation and found.accuracy > self.progress.best_accuracy:
-            self.progress = dataclasses.replace(
-                self.progress, best_step=self.progress.step, best_accuracy=found.accuracy
-            )
-            self._save()
+        accuracy = found.accuracy if found is not None else progress.best_accuracy
+        self.progress = dataclasses.replace(progress, best_step=best_step, best_accuracy=accuracy)
+        self._save()
+
+    def _log_evaluation(self, part: str, found: Evaluation, spent_s: float | None) -> None:
+        line = {
+            "epoch": round(self.budget.epochs_done(self.progress.step), 6),
+            "part": part,
+            "eval_loss": found.loss,
+            "eval_accuracy": found.accuracy,
+        }
+        if spent_s is not None:
+            line["eval_s"] = round(spent_s, 6)
+        self.log.evaluation(self.progress.step, line)
 
     def _finish(self, started: float) -> dict[str, Any]:
         """Final evaluation and weights."""
         outcome = self._final_figures()
+        outcome |= self.network.publish(self.files, self._card())
         if not self.is_root:
             return {"rank": self.world.rank}
-        tensors = model_tensors(self.step.model)
-        self.files.write_bytes("model.safetensors", pack(self.step.model, self._card()))
-        outcome |= {
+        return outcome | {
             "train_images_per_s": self._throughput(),
             "training_s": round(time.monotonic() - started, 6),
             "steps": self.progress.step,
-            "epochs": round(self.plan.budget.epochs_done(self.progress.step), 6),
+            "epochs": round(self.budget.epochs_done(self.progress.step), 6),
             "images": self.progress.images,
-            "weights_sha256": weights_sha256(tensors),
-            "parameters": sum(p.numel() for p in self.step.model.parameters()),
-            "logical_shards": self.plan.count(0),
             "bad_files": list(self.data.bad),
+            **self.strategy.figures(),
         }
-        return outcome
 
     def _final_figures(self) -> dict[str, Any]:
         """Test figures, and the validation accuracy where there is such a part."""
         figures: dict[str, Any] = {}
         for name in ("validation", "test"):
             part = getattr(self.data, name)
-            if not len(part):
-                continue
-            found = evaluate(self.world, self.step.model, part, self.make_batch)
+            found = self.network.evaluate(part) if len(part) else None
             if found is None:
                 continue
-            self.log.evaluation(
-                self.progress.step,
-                {
-                    "epoch": round(self.plan.budget.epochs_done(self.progress.step), 6),
-                    "part": name,
-                    "eval_loss": found.loss,
-                    "eval_accuracy": found.accuracy,
-                },
-            )
+            self._log_evaluation(name, found, None)
             if name == "test":
                 figures |= {"test_loss": found.loss}
                 figures |= metrics.summarize(

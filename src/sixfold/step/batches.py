@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.data import Augment, BatchMaker, DataSet, permutation
+from sixfold.config import TrainConfig
+from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutation
 from sixfold.keys import key
 from sixfold.shards import owned_shards, shard_bounds, shard_count
-from sixfold.step.schedule import Budget
+from sixfold.step.schedule import Budget, budget
 from sixfold.step.step import Shard
 from sixfold.world import World
 
@@ -70,3 +71,23 @@ class BatchPlan:
                 order = permutation(self.seed, epoch, self.budget.images)
             for index in owned_shards(self.count(step), world.size, world.rank):
                 yield self.shard(step, index, order)
+
+
+def plan_batches(config: TrainConfig, data: DataSet, *, batch_norm: bool) -> BatchPlan:
+    """The batches that the settings ask for.
+
+    Args:
+        config: the settings, checked.
+        data: the data set.
+        batch_norm: whether the network has batch-norm.
+    """
+    training = config.training
+    return BatchPlan(
+        data=data,
+        budget=budget(training, len(data.train)),
+        seed=training.seed,
+        make_batch=BatchMaker(data, "float64" if training.precision == "float64" else "float32"),
+        augment=parse_augment(config.data.augment),
+        batch_norm=batch_norm,
+        wanted_shards=training.shards,
+    )

@@ -24,48 +24,59 @@ import math
 import time
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
+import torch
+
+from sixfold import models
 from sixfold.collectives import rank_all_reduce, tree_all_reduce
+from sixfold.config import TrainConfig
+from sixfold.data import DataSet
 from sixfold.errors import NonFiniteLossError
 from sixfold.shards import Node, owned_shards
-from sixfold.step.optimizer import Optimizer
+from sixfold.step.batches import BatchPlan, plan_batches
+from sixfold.step.norm_sync import has_batch_norm
+from sixfold.step.optimizer import Optimizer, make_optimizer
 from sixfold.step.step import Shard, Step, StepTotals
+from sixfold.strategies.whole import WholeNetwork
 from sixfold.world import Buffer, World
 
 
 class Sync:
-    """The strategy `sync`.
+    """The strategy `sync`; see `sixfold.strategies.strategy.Strategy`.
 
     Args:
         world: the gang.
         step: the network and how its shards are computed.
+        plan: which samples each shard has.
         optimizer: the update rule.
+        network: how the network is evaluated and saved.
         exact: add in the fixed tree (True) or by rank (False).
-
-    Attributes:
-        update_s: seconds that the last update of the weights took.
     """
 
-    def __init__(self, world: World, step: Step, optimizer: Optimizer, *, exact: bool) -> None:
-        self.world, self.step, self.optimizer = world, step, optimizer
+    def __init__(
+        self,
+        world: World,
+        step: Step,
+        plan: BatchPlan,
+        optimizer: Optimizer,
+        network: WholeNetwork,
+        *,
+        exact: bool,
+    ) -> None:
+        self.world, self.step, self.plan, self.optimizer = world, step, plan, optimizer
+        self.network, self.budget = network, plan.budget
         self._reduce = tree_all_reduce if exact else rank_all_reduce
         self.update_s = 0.0
         self._total = step.new_payload()
 
-    def advance(self, number: int, count: int, shards: Iterator[Shard], lr: float) -> StepTotals:
-        """Make one step.
+    def supply(self, first: int) -> Iterator[Shard]:
+        """This rank's run of every step's shards."""
+        return self.plan.own_shards(self.world, first)
 
-        Args:
-            number: of the step, from 0.
-            count: L, its number of logical shards.
-            shards: yields this rank's shards of the step, in order; no more are taken.
-            lr: learning rate of the step.
-
-        Raises:
-            NonFiniteLossError: if the loss is infinite or NaN; the weights are left as they were.
-            PeerLostError: if a rank is gone.
-        """
-        world, step = self.world, self.step
+    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+        """Compute the own shards, add up everybody's, update."""
+        world, step, count = self.world, self.step, self.plan.count(number)
         own = owned_shards(count, world.size, world.rank)
 
         # Ranks without a shard do not take part in the sums within a step.
@@ -74,16 +85,53 @@ class Sync:
         def total_sum(partials: list[tuple[Node, Buffer]], out: Buffer) -> Buffer:
             return tree_all_reduce(active, partials, count, out=out)
 
-        partials = step.partials(number, islice(shards, len(own)), total_sum)
+        partials = step.partials(number, islice(supply, len(own)), total_sum)
         self._reduce(world, partials, count, out=self._total.numpy())
         step.release()
         totals = step.finish(self._total)
         if not math.isfinite(totals.loss):
-            raise NonFiniteLossError(
-                f"the loss of step {number + 1} is {totals.loss}: training stops, the last "
-                "checkpoint is kept; try a smaller --lr, or --warmup"
-            )
+            raise diverged(number, totals.loss)
         begin = time.perf_counter()
         self.optimizer.update(step.state.parameters, totals.gradient, lr)
         self.update_s = time.perf_counter() - begin
         return totals
+
+    def settled(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
+        """Always: all ranks hold the same weights after every step."""
+        return True
+
+    def figures(self) -> dict[str, Any]:
+        """The number of logical shards of a whole batch."""
+        return {"logical_shards": self.plan.count(0)}
+
+
+def diverged(number: int, loss: float) -> NonFiniteLossError:
+    """The error of a step (from 0) whose loss is not finite."""
+    return NonFiniteLossError(
+        f"the loss of step {number + 1} is {loss}: training stops, the last checkpoint is kept; "
+        "try a smaller --lr, or --warmup"
+    )
+
+
+def open_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
+    """Build the network and divide the batch; see `sixfold.strategies.opening`."""
+    training = config.training
+    model = models.build(
+        config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
+    ).to(getattr(torch, training.precision))
+    plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
+    step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync")
+    optimizer = make_optimizer(config.optimizer, step.state.parameters)
+    network = WholeNetwork(world, step.state, optimizer, plan.make_batch)
+    if world.rank == 0 and world.size > plan.count(0):
+        world.report({"kind": "note", "text": _idle_ranks(world.size, plan)})
+    return Sync(world, step, plan, optimizer, network, exact=config.strategy.exact)
+
+
+def _idle_ranks(size: int, plan: BatchPlan) -> str:
+    count = plan.count(0)
+    return (
+        f"{size - count} of {size} workers have nothing to do: a step of "
+        f"{plan.budget.batch_size} images has {count} logical shards (--shards, or a larger "
+        "--batch-size, gives more)"
+    )

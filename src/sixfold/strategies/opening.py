@@ -1,0 +1,24 @@
+"""From the name of a strategy to one that is ready for its first step."""
+
+from __future__ import annotations
+
+from sixfold.config import TrainConfig
+from sixfold.data import DataSet
+from sixfold.strategies.strategy import Strategy
+from sixfold.strategies.sync import open_sync
+from sixfold.world import World
+
+
+def open_strategy(world: World, config: TrainConfig, data: DataSet) -> Strategy:
+    """Build the network and what trains it, on one rank.
+
+    Args:
+        world: the gang.
+        config: the settings, checked.
+        data: the data set that they name.
+
+    Raises:
+        UserError: if the network or the division does not fit the data.
+    """
+    openers = {"sync": open_sync}
+    return openers[config.strategy.strategy](world, config, data)

@@ -1,0 +1,69 @@
+"""A network of which every rank holds a whole copy, the same on all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sixfold.checkpoint import (
+    Progress,
+    load_checkpoint,
+    model_tensors,
+    save_checkpoint,
+    weights_sha256,
+)
+from sixfold.data import BatchMaker, Part
+from sixfold.evaluate import Evaluation, evaluate
+from sixfold.run_directory import RankFiles
+from sixfold.step.flat import FlatState
+from sixfold.step.optimizer import Optimizer
+from sixfold.trained import ModelCard, pack
+from sixfold.world import World
+
+
+class WholeNetwork:
+    """See `sixfold.strategies.strategy.Network`; rank 0 saves for all.
+
+    Args:
+        world: the gang; its ranks share the evaluations.
+        state: flat views of the network.
+        optimizer: the update rule, whose state is saved along.
+        make_batch: reads and normalises images.
+    """
+
+    together = False
+
+    def __init__(
+        self, world: World, state: FlatState, optimizer: Optimizer, make_batch: BatchMaker
+    ) -> None:
+        self._world, self._state, self._optimizer = world, state, optimizer
+        self._make_batch = make_batch
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self._state.model
+
+    def evaluate(self, part: Part) -> Evaluation | None:
+        """Classify a part, its chunks shared out over the ranks."""
+        return evaluate(self._world, self.model, part, self._make_batch)
+
+    def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
+        """Write a checkpoint, on rank 0."""
+        save_checkpoint(folder, progress, self._state, self._optimizer, keep=keep)
+
+    def restore(self, path: Path) -> Progress:
+        """Read a checkpoint, on every rank."""
+        return load_checkpoint(path, self._state, self._optimizer)
+
+    def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
+        """Write the weights, on rank 0."""
+        if self._world.rank != 0:
+            return {}
+        files.write_bytes("model.safetensors", pack(self.model, card))
+        return {
+            "weights_sha256": weights_sha256(model_tensors(self.model)),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+        }
