@@ -16,6 +16,7 @@ LAYERS = [
     ["collectives"],
     ["data", "models", "kernels", "metrics"],
     ["step"],
+    ["sparsity"],
     ["checkpoint", "run_directory", "trained"],
     ["evaluate", "strategies"],
     ["training_log"],
