@@ -11,6 +11,7 @@ from sixfold.errors import UserError
 from sixfold.models import build
 from sixfold.sparsity import (
     Counts,
+    Mask,
     kept_weights,
     load_mask,
     magnitude_mask,
@@ -53,7 +54,8 @@ def test_a_chain_of_prunings_is_nested_and_exact(scope: str) -> None:
     network = build(ModelConfig(model="lenet300"), shape=(1, 28, 28), classes=10, seed=3)
     layers = prunable(network)
     weights = {name: p.detach().clone() for name, p in network.named_parameters()}
-    mask, total = None, sum(layer.size for layer in layers)
+    total = sum(layer.size for layer in layers)
+    mask: Mask | None = None
     for sparsity in (0.2, 0.36, 0.488, 0.95):
         already = {n: int((~kept).sum()) for n, kept in (mask or {}).items()}
         groups = prune_counts(layers, sparsity, scope=scope, already=already)
