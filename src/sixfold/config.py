@@ -100,6 +100,22 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BeginningConfig:
+    """What the training begins with."""
+
+    weights: str | None = option(
+        None,
+        "begin with the weights of this run, weights file or checkpoint instead of fresh ones",
+    )
+    mask: str | None = option(
+        None, "keep the weights that this mask file removes at zero (see `sixfold tickets`)"
+    )
+    first_step: int = option(
+        0, "begin at this step, from 0, of the schedule and of the order of the data"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StrategyConfig:
     """What ranks do with steps."""
 
@@ -139,6 +155,9 @@ class RunConfig:
         None, "steps between checkpoints (default: every epoch, and every minute)"
     )
     keep: int = option(2, "how many checkpoints to keep, besides the best")
+    keep_at: tuple[str, ...] = option(
+        (), "a step whose checkpoint stays, in snapshots/ (0: the initial weights); may be repeated"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +168,7 @@ class TrainConfig:
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    beginning: BeginningConfig = BeginningConfig()
     strategy: StrategyConfig = StrategyConfig()
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()

@@ -7,6 +7,7 @@ Layout::
     metrics.jsonl          one object per logged step
     timeline/rank-0000.jsonl   where each rank's time went, step by step
     checkpoints/           the last few and the best
+    snapshots/             the checkpoints of the steps that `--keep-at` names
     model.safetensors      the final weights
     result.json            the figures; its presence means that the run is finished
     report.html            the report
@@ -38,7 +39,7 @@ _OWN_FILES = (
     "report.html",
     "log.txt",
 )
-_OWN_FOLDERS = ("timeline", "checkpoints", "logs")
+_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "logs")
 
 
 class SupersededError(RunError):

@@ -89,6 +89,7 @@ class _Training:
         self.network, self.budget = self.strategy.network, self.strategy.budget
         self.schedule = parse_schedule(config.optimizer)
         self.checkpoints = self.files.path / "checkpoints"
+        self.kept_steps = {int(step) for step in config.run.keep_at}
         self.progress = self._restore()
         self.settled_at = self.progress.step
         self.log = TrainLog(self.files, world, self.progress.step)
@@ -105,7 +106,9 @@ class _Training:
         """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
         found = list_checkpoints(self.checkpoints) if self.is_root else []
         newest = all_gather_data(self.world, found[-1].name if found else "")[0]
-        return self.network.restore(self.checkpoints / newest) if newest else Progress()
+        if newest:
+            return self.network.restore(self.checkpoints / newest)
+        return Progress(step=self.config.beginning.first_step)
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
@@ -113,6 +116,7 @@ class _Training:
         world.report({"kind": "rank", "rank": world.rank, "host": world.host, "pid": os.getpid()})
         started = time.monotonic()
         first = self.progress.step
+        self._keep_snapshot(first - 1, first)
         try:
             with datasets.prefetch(self.strategy.supply(first), depth=4) as supply:
                 timed = TimedIterator(supply)
@@ -160,6 +164,7 @@ class _Training:
         if not self.strategy.settled(done):
             return
         before, self.settled_at = self.settled_at, done
+        self._keep_snapshot(before, done)
         if done < total and self._crosses(before, done, self.config.training.evaluate_every):
             self._evaluate()
         stop = self.is_root and self.world.should_stop()
@@ -191,6 +196,14 @@ class _Training:
         self.log.flush()
         self.network.save(self.checkpoints, self.progress, keep=self.config.run.keep)
         self.saved_at = time.monotonic()
+
+    def _keep_snapshot(self, before: int, done: int) -> None:
+        """Keep the weights of a step for which that was asked, if it lies in (before, done]."""
+        wanted = any(before < step <= done for step in self.kept_steps)
+        if wanted and (self.is_root or self.network.together):
+            self.files.fence()
+            folder = self.files.path / "snapshots"
+            self.network.save(folder, self.progress, keep=len(self.kept_steps) + 1)
 
     def _evaluate(self) -> None:
         """Evaluate between epochs: on the validation part if there is one."""

@@ -35,6 +35,7 @@ def problems(config: TrainConfig) -> list[str]:
         *choice_problems(config),
         *_training_problems(config),
         *_optimizer_problems(config),
+        *_beginning_problems(config),
         *_run_problems(config),
         *engine_problems(config.engine),
     ]
@@ -97,6 +98,24 @@ def _optimizer_problems(config: TrainConfig) -> list[str]:
     return found
 
 
+def _beginning_problems(config: TrainConfig) -> list[str]:
+    beginning, found = config.beginning, []
+    if beginning.first_step < 0:
+        found.append(f"--first-step {beginning.first_step}: must not be negative")
+    steps = config.training.steps
+    if steps is not None and 0 < steps <= beginning.first_step:
+        found.append(
+            f"--first-step {beginning.first_step}: --steps {steps} ends before it; --steps counts "
+            "from step 0"
+        )
+    if beginning != type(beginning)() and config.strategy.strategy != "sync":
+        found.append(
+            "--weights, --mask and --first-step: only with --strategy sync, not "
+            f"{config.strategy.strategy}"
+        )
+    return found
+
+
 def engine_problems(engine: EngineConfig) -> list[str]:
     """Everything that is wrong with the settings of the engine by themselves."""
     found = []
@@ -123,6 +142,9 @@ def _run_problems(config: TrainConfig) -> list[str]:
         found.append(f"--checkpoint-every {run.checkpoint_every}: must be at least 1")
     if run.keep < 1:
         found.append(f"--keep {run.keep}: must be at least 1")
+    for step in run.keep_at:
+        if not step.isdecimal():
+            found.append(f"--keep-at {step}: must be a whole number of steps, from 0")
     if run.resume and run.overwrite:
         found.append("--resume and --overwrite exclude each other: give one")
     return found

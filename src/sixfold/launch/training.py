@@ -109,8 +109,17 @@ def _resolve_paths(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
+        beginning=dataclasses.replace(
+            config.beginning,
+            weights=_absolute(config.beginning.weights),
+            mask=_absolute(config.beginning.mask),
+        ),
         run=dataclasses.replace(config.run, out=str(path)),
     )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 def _short_hash(config: TrainConfig) -> str:

@@ -34,6 +34,7 @@ from sixfold.config import TrainConfig
 from sixfold.data import DataSet
 from sixfold.errors import NonFiniteLossError
 from sixfold.shards import Node, owned_shards
+from sixfold.sparsity.beginning import begin
 from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
@@ -122,6 +123,7 @@ def open_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
     step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync")
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
+    optimizer = begin(config.beginning, step.state, optimizer)
     network = WholeNetwork(world, step.state, optimizer, plan.make_batch)
     if world.rank == 0 and world.size > plan.count(0):
         world.report({"kind": "note", "text": _idle_ranks(world.size, plan)})

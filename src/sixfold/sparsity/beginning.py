@@ -1,0 +1,94 @@
+"""What a training begins with: weights from a file, and a mask that it keeps to.
+
+The state of the update rule starts fresh, whatever the file holds: velocities and moments that
+were built up without the mask would carry removed weights along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sixfold.config import BeginningConfig
+from sixfold.errors import UserError
+from sixfold.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
+from sixfold.sparsity.masks import load_mask
+from sixfold.step.flat import FlatState
+from sixfold.step.optimizer import Optimizer
+
+
+def begin(config: BeginningConfig, state: FlatState, rule: Optimizer) -> Optimizer:
+    """Put weights in place, remove what the mask removes, and see that it stays removed.
+
+    Args:
+        config: the settings.
+        state: the network's, changed in place.
+        rule: its update rule, with fresh state.
+
+    Returns:
+        The rule to be used.
+
+    Raises:
+        UserError: if a file cannot be read or does not fit the network.
+    """
+    if config.weights is not None:
+        put_weights(read_weights(Path(config.weights)), state, config.weights)
+    if config.mask is None:
+        return rule
+    try:
+        vector = mask_vector(load_mask(Path(config.mask)), state)
+    except ValueError as error:
+        raise UserError(f"--mask {config.mask} does not fit the network: {error}") from None
+    zero_masked(state, vector)
+    return MaskedUpdate(rule, vector)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A network's state by name, from a run directory, a weights file or a checkpoint.
+
+    Raises:
+        UserError: if there is none.
+    """
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+            # A checkpoint holds the update rule's state besides, each under a prefix.
+            if "progress" in (opened.metadata() or {}):
+                prefix = "model."
+                names = [name for name in names if name.startswith(prefix)]
+                return {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
+            return {name: opened.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: no weights can be read from it ({error})") from error
+
+
+def put_weights(weights: Mapping[str, Tensor], state: FlatState, where: str) -> None:
+    """Copy weights and buffers into a network.
+
+    Raises:
+        UserError: if names or shapes are not the network's; nothing is copied then.
+    """
+    own = state.model.state_dict()
+    wrong = [
+        f"{name} {tuple(tensor.shape)}, has {_shape(weights.get(name))}"
+        for name, tensor in own.items()
+        if name not in weights or weights[name].shape != tensor.shape
+    ]
+    wrong += [f"no {name}, has one" for name in weights.keys() - own.keys()]
+    if wrong:
+        raise UserError(
+            f"--weights {where} does not fit the network: it needs {wrong[0]}"
+            + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else str(tuple(tensor.shape))
