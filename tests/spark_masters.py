@@ -86,10 +86,11 @@ class EngineProcess:
         *,
         workers: int,
         retries: int = 2,
+        after: Sequence[Sequence[int]] | None = None,
         on_done: Callable[[int, Any], None] | None = None,
         log: Path | None = None,
     ) -> list[Any]:
-        options = {"workers": workers, "retries": retries, "log": log}
+        options = {"workers": workers, "retries": retries, "after": after, "log": log}
         results = self._ask("pool", function, items, options, on_event=on_done)
         assert isinstance(results, list)
         return results

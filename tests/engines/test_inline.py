@@ -220,6 +220,18 @@ def test_what_ranks_print_is_logged(
     assert capsys.readouterr().out == "back\n"
 
 
+def test_an_item_waits_for_those_it_comes_after(inline: InlineEngine) -> None:
+    order: list[int] = []
+    results = inline.pool(
+        lambda number: order.append(number) or number,  # type: ignore[func-returns-value]
+        range(4),
+        workers=2,
+        after=[[2], [0], [], []],
+    )
+    assert order == [2, 0, 1, 3]
+    assert results == [0, 1, 2, 3]
+
+
 def test_a_pool_runs_items_one_after_another(inline: InlineEngine) -> None:
     done: list[tuple[int, int]] = []
     results = inline.pool(

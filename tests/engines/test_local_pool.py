@@ -51,6 +51,33 @@ def test_no_items_need_no_workers(local: LocalEngine) -> None:
     assert local.pool(abs, [], workers=3) == []
 
 
+def test_an_item_waits_for_those_it_comes_after(local: LocalEngine, tmp_path: Path) -> None:
+    def work(number: int) -> list[int]:
+        before = sorted(int(path.name) for path in tmp_path.iterdir())
+        time.sleep(0.02)
+        (tmp_path / str(number)).touch()
+        return before
+
+    after = [[3], [0], [], [2], []]
+    seen = local.pool(work, range(5), workers=2, after=after)
+    for number, needed in enumerate(after):
+        assert set(needed) <= set(seen[number])
+
+
+def test_a_dead_worker_s_item_still_holds_back_those_after_it(
+    local: LocalEngine, dying: Callable[[int, int], Die]
+) -> None:
+    order: list[int] = []
+    local.pool(
+        dying(0, 2),
+        range(3),
+        workers=2,
+        after=[[], [0], [1]],
+        on_done=lambda index, _: order.append(index),
+    )
+    assert order == [0, 1, 2]
+
+
 def test_whoever_is_free_takes_the_next(local: LocalEngine) -> None:
     def work(number: int) -> int:
         time.sleep(0.5 if number == 0 else 0.005)

@@ -83,10 +83,11 @@ class Engine(Protocol):
         *,
         workers: int,
         retries: int = 2,
+        after: Sequence[Sequence[int]] | None = None,
         on_done: Callable[[int, Result], None] | None = None,
         log: Path | None = None,
     ) -> list[Result]:
-        """Map `function` over independent items, each handed to whichever worker is free.
+        """Map `function` over items, each handed to whichever worker is free.
 
         An item whose worker dies is given to another, at most `retries` times; each item's result
         is accepted exactly once.
@@ -96,6 +97,8 @@ class Engine(Protocol):
             items: picklable.
             workers: how many run at a time.
             retries: how often an item is tried again after its worker died.
+            after: for each item the indices of those whose results must have arrived before it
+                is handed out; without it all are independent.
             on_done: called in the launcher with (index, result) as results arrive.
             log: as for `gang`.
 

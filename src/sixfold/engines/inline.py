@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sixfold.engines.engine import Gang, RankFunction
+from sixfold.engines.item_queue import ItemQueue
 from sixfold.engines.rank_log import RankLog, RankWriter
 from sixfold.world import Buffer, PlainData, World, wire
 from sixfold.world.ambient import (
@@ -101,25 +102,27 @@ class InlineEngine:
         *,
         workers: int,  # noqa: ARG002  items run one after another
         retries: int = 2,  # noqa: ARG002
+        after: Sequence[Sequence[int]] | None = None,
         on_done: Callable[[int, Result], None] | None = None,
         log: Path | None = None,
     ) -> list[Result]:
         """Map `function` over items, one after another."""
-        results: list[Result] = []
-        for index, item in enumerate(items):
+        results: dict[int, Result] = {}
+        queue = ItemQueue(len(items), after)
+        while (index := queue.take()) is not None:
             with _process_state(log) as state:
                 state.switch(-1, 0)
                 try:
-                    result = function(item)
+                    results[index] = function(items[index])
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
                     host = socket.gethostname()
                     raise describe(error, rank=0, host=host).exception() from error
-            results.append(result)
+            queue.done(index)
             if on_done is not None:
-                on_done(index, result)
-        return results
+                on_done(index, results[index])
+        return [results[index] for index in range(len(items))]
 
     def close(self) -> None:
         """Nothing outlives a call."""

@@ -128,6 +128,7 @@ class LocalEngine:
         *,
         workers: int,
         retries: int = 2,
+        after: Sequence[Sequence[int]] | None = None,
         on_done: Callable[[int, Result], None] | None = None,
         log: Path | None = None,
     ) -> list[Result]:
@@ -137,7 +138,7 @@ class LocalEngine:
             closing(RankLog(log)) as rank_log,
             closing(PipeReader(rank_log)) as pipes,
             closing(
-                LocalPool[Item, Result](self.warm_up, body, items, retries, pipes, rank_log)
+                LocalPool[Item, Result](self.warm_up, body, items, retries, after, pipes, rank_log)
             ) as pool,
         ):
             return pool.run(workers, on_done)

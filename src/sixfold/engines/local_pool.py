@@ -7,7 +7,6 @@ counts when it has arrived whole, and then the item is never handed out again.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import os
@@ -21,6 +20,7 @@ import cloudpickle
 
 from sixfold.engines import frames
 from sixfold.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
+from sixfold.engines.item_queue import ItemQueue
 from sixfold.engines.rank_log import PipeReader, RankLog
 from sixfold.errors import SixfoldError
 from sixfold.world.ambient import own_randomness, use_one_thread
@@ -49,6 +49,7 @@ class LocalPool(Generic[Item, Result]):
         body: bytes,
         items: Sequence[Item],
         retries: int,
+        after: Sequence[Sequence[int]] | None,
         pipes: PipeReader,
         log: RankLog,
     ) -> None:
@@ -59,6 +60,7 @@ class LocalPool(Generic[Item, Result]):
             body: the pickled function.
             items: picklable.
             retries: how often an item is tried again after its worker has died.
+            after: for each item the indices of those that must be done before it.
             pipes: where workers print.
             log: what they have printed.
         """
@@ -68,7 +70,7 @@ class LocalPool(Generic[Item, Result]):
         self._retries = retries
         self._pipes = pipes
         self._log = log
-        self._queue = collections.deque(range(len(items)))
+        self._queue = ItemQueue(len(items), after)
         self._deaths = [0] * len(items)
         self._results: dict[int, Result] = {}
         self._workers: dict[int, _Worker] = {}
@@ -96,7 +98,9 @@ class LocalPool(Generic[Item, Result]):
                 if isinstance(answer, Fault):
                     raise answer.exception()
                 self._results[index] = cloudpickle.loads(answer)
-                self._hand_out(worker)
+                self._queue.done(index)
+                for free in [w for w in self._workers.values() if w.index is None]:
+                    self._hand_out(free)
                 if on_done is not None:
                     on_done(index, self._results[index])
         return [self._results[index] for index in range(len(self._items))]
@@ -150,9 +154,9 @@ class LocalPool(Generic[Item, Result]):
         return fault.exception(self._retries)
 
     def _hand_out(self, worker: _Worker) -> None:
-        """Give a free worker its next item, if there is one."""
-        if self._queue:
-            worker.index = self._queue.popleft()
+        """Give a free worker its next item, if one is ready."""
+        worker.index = self._queue.take()
+        if worker.index is not None:
             item = cloudpickle.dumps(self._items[worker.index])
             with contextlib.suppress(OSError):  # it is dead: its closed channel will tell
                 frames.send(worker.channel, item)
@@ -168,7 +172,7 @@ class LocalPool(Generic[Item, Result]):
             if self._deaths[index] > self._retries:
                 cause = f"{worker.child.cause} while it worked on item {index}"
                 raise self._lost(worker.number, cause)
-            self._queue.appendleft(index)
+            self._queue.put_back(index)
         if self._queue:
             self._hand_out(self._start(worker.number))
 

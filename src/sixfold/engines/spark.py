@@ -112,6 +112,7 @@ class SparkEngine:
         *,
         workers: int,
         retries: int = 2,
+        after: Sequence[Sequence[int]] | None = None,
         on_done: Callable[[int, Result], None] | None = None,
         log: Path | None = None,
     ) -> list[Result]:
@@ -122,7 +123,13 @@ class SparkEngine:
             self._session.wait_for_slots(1)
             archives = self._send_code()
             with PoolRun(
-                self._session, function, items, retries=retries, archives=archives, log=rank_log
+                self._session,
+                function,
+                items,
+                retries=retries,
+                after=after,
+                archives=archives,
+                log=rank_log,
             ) as run:
                 return run.run(workers, on_done)
 

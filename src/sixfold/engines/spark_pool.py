@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from pyspark import cloudpickle
 
+from sixfold.engines.item_queue import ItemQueue
 from sixfold.engines.rank_log import RankLog
 from sixfold.engines.spark_job import Job, explain
 from sixfold.engines.spark_session import Session
@@ -42,6 +42,7 @@ class PoolRun(Generic[Item, Result]):
         items: Sequence[Item],
         *,
         retries: int,
+        after: Sequence[Sequence[int]] | None,
         archives: tuple[str, ...],
         log: RankLog,
     ) -> None:
@@ -57,7 +58,7 @@ class PoolRun(Generic[Item, Result]):
             else max(int(session.setting("spark.task.maxFailures", "4")), 1)
         )
         self._tries_left = [retries + 1] * len(items)
-        self._waiting = deque(range(len(items)))
+        self._queue = ItemQueue(len(items), after)
         self._running: dict[int, tuple[Job, list[Any]]] = {}
         self._results: dict[int, Result] = {}
         self._alive_at = time.monotonic()
@@ -65,8 +66,8 @@ class PoolRun(Generic[Item, Result]):
     def run(self, workers: int, on_done: Callable[[int, Result], None] | None) -> list[Result]:
         """Run all items, `workers` at a time."""
         while len(self._results) < len(self._items):
-            while self._waiting and len(self._running) < workers:
-                self._submit(self._waiting.popleft())
+            while len(self._running) < workers and (ready := self._queue.take()) is not None:
+                self._submit(ready)
             ended = [index for index, (job, _) in self._running.items() if not job.running]
             for index in ended:
                 if self._accept(index) and on_done is not None:
@@ -113,6 +114,7 @@ class PoolRun(Generic[Item, Result]):
                 raise with_log(fault, self._log.tail(index)).exception()
             if "value" in outcome[0]:
                 self._results[index] = outcome[0]["value"]
+                self._queue.done(index)
                 return True
         else:
             self._session.check_alive(0.5)
@@ -121,7 +123,7 @@ class PoolRun(Generic[Item, Result]):
         if self._tries_left[index] == 0:
             host = socket.gethostname()
             raise Fault(kind="lost", rank=index, host=host, cause=cause).exception()
-        self._waiting.appendleft(index)
+        self._queue.put_back(index)
         return False
 
     def _check_executors(self) -> None:

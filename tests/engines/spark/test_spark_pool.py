@@ -46,6 +46,16 @@ def test_no_more_than_so_many_items_at_a_time(spark_local: EngineProcess, tmp_pa
     assert spark_local.pool(alone, [0, 1, 2], workers=1) == [True] * 3
 
 
+def test_an_item_waits_for_those_it_comes_after(spark_local: EngineProcess, tmp_path: Path) -> None:
+    def work(number: int) -> list[str]:
+        before = sorted(path.name for path in tmp_path.iterdir())
+        (tmp_path / str(number)).touch()
+        return before
+
+    seen = spark_local.pool(work, [0, 1, 2], workers=2, after=[[1], [2], []])
+    assert seen == [["1", "2"], ["2"], []]
+
+
 @pytest.mark.parametrize("master", ["local", pytest.param("cluster", marks=pytest.mark.full)])
 def test_an_item_whose_worker_is_killed_is_tried_again(
     master: str, request: pytest.FixtureRequest, tmp_path: Path
