@@ -16,6 +16,7 @@ LAYERS = [
     ["collectives"],
     ["data", "models", "kernels", "metrics"],
     ["step"],
+    ["merges"],
     ["sparsity"],
     ["checkpoint", "run_directory", "trained"],
     ["evaluate", "strategies"],

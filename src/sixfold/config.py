@@ -119,7 +119,7 @@ class BeginningConfig:
 class StrategyConfig:
     """What ranks do with steps."""
 
-    strategy: str = option("sync", "how the work is divided (sync: the batch)")
+    strategy: str = option("sync", "how the work is divided (`sixfold strategies` lists the ways)")
     exact: bool = option(
         True,
         "add gradients in a fixed order, so that the result is the same "

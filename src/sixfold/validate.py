@@ -11,10 +11,7 @@ from typing import Any
 from sixfold.config import EngineConfig, TrainConfig
 from sixfold.errors import UserError
 from sixfold.shards import LARGEST_COUNT, is_power_of_two
-
-STRATEGIES = {
-    "sync": "synchronous data parallel over the batch: equal to serial training bit for bit",
-}
+from sixfold.strategies.overview import STRATEGIES
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

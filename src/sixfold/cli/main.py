@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "classify a data set with a trained network",
     "prepare": "turn images into tensor shards that load fast",
     "report": "write a run's report again",
+    "strategies": "list the ways to divide the work",
     "models": "list the networks of the zoo",
     "bench": "measure, beside peers",
 }
@@ -86,7 +87,7 @@ def _unknown_word(word: str, known: list[str], prog: str) -> str:
 
 
 def _parser() -> Parser:
-    lines = "\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items())
+    lines = "\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items())
     return Parser(
         prog="sixfold",
         usage="sixfold COMMAND [options]",

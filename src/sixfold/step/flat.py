@@ -49,9 +49,9 @@ class FlatState:
         for parameter, view in zip(self._parameters, self.views(self.parameters), strict=True):
             parameter.data = view
         self.buffers, offsets = _flatten(self._buffers, self.dtype)
-        for buffer, view in zip(
-            self._buffers, _views(self.buffers, self._buffers, offsets), strict=True
-        ):
+        self._buffer_names = [n for n, b in model.named_buffers() if b.is_floating_point()]
+        self._buffer_offsets = offsets
+        for (_, view), buffer in zip(self.named_buffers(self.buffers), self._buffers, strict=True):
             buffer.data = view
         counters = sum(counter.numel() for counter in self._counters)
         self.sections = [len(self.parameters), len(self.buffers), counters, EXTRAS]
@@ -68,6 +68,11 @@ class FlatState:
     def named_views(self, vector: Tensor) -> list[tuple[str, Tensor]]:
         """`views`, each with the name of its parameter."""
         return list(zip(self._names, self.views(vector), strict=True))
+
+    def named_buffers(self, vector: Tensor) -> list[tuple[str, Tensor]]:
+        """Views of a (Q,) vector in the shapes of the float buffers, each with its name."""
+        views = _views(vector, self._buffers, self._buffer_offsets)
+        return list(zip(self._buffer_names, views, strict=True))
 
     def gradients(self, loss: Tensor, out: Tensor) -> None:
         """Write the gradient of `loss` into `out`, (P,); parameters it does not reach get zero."""

@@ -1,0 +1,44 @@
+"""All strategies at a glance: what each promises, what it sends, and when to use it.
+
+`sixfold strategies` prints this; `docs/strategies.md` says the same at length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """One strategy.
+
+    Attributes:
+        what: how it divides the work, one line.
+        guarantee: how its result relates to serial training.
+        sends: bytes that each rank sends per step.
+        use: when to choose it.
+        lost_rank: what happens when a rank dies.
+    """
+
+    what: str
+    guarantee: str
+    sends: str
+    use: str
+    lost_rank: str
+
+
+LEGEND = (
+    "Bytes are those that one rank sends. P: size of all weights and float buffers; n: ranks; "
+    "docs/strategies.md has a page on each."
+)
+
+STRATEGIES: dict[str, Overview] = {
+    "sync": Overview(
+        what="data parallel: the batch is divided, and gradients are added at every step",
+        guarantee="equal to serial training bit for bit, for any number of workers",
+        sends="2 P (n-1)/n for n a power of two; others send up to 2 log2 L partial sums, not one",
+        use="by default: whenever a batch is worth dividing and ranks are well connected",
+        lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
+    ),
+}
+"""Name to overview, in the order of the page."""
