@@ -24,6 +24,7 @@ LAYERS = [
     ["training", "prediction"],
     ["report"],
     ["validate", "engines"],
+    ["jobs"],
     ["launch"],
     ["bench"],
     ["cli"],
