@@ -1,0 +1,1 @@
+"""Deep Compression: pruning, weight sharing and entropy coding, in one checked file."""

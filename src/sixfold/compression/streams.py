@@ -1,0 +1,153 @@
+"""A sequence of symbols as bytes that say themselves how they are coded.
+
+    coder   1 byte: 0 fixed width, 1 Huffman, 2 rANS
+    fixed   payload: the symbols at `width_of(alphabet)` bits
+    Huffman lanes (varint), bits of the shortest lane (varint), width of the rest (1 byte),
+            code lengths (4 bits a symbol), rest of each lane's bits (width bits a lane),
+            length of the payload (varint), payload
+    rANS    lanes (varint), precision (1 byte), coarse frequencies (1 byte a symbol),
+            states (4 bytes a lane), number of words (varint), words (2 bytes each)
+
+Count and alphabet are known to the reader. A coder whose tables cost more than it saves gives way
+to fixed width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.compression import bits, huffman, rans
+from sixfold.compression.bits import Symbols
+from sixfold.compression.wire import DamagedError, Reader, varint
+
+Coder = Literal["fixed", "huffman", "ans"]
+CODERS: tuple[Coder, ...] = ("fixed", "huffman", "ans")
+"""By their numbers in the file."""
+
+SYMBOLS_PER_LANE = 2048
+"""A lane costs some 2 bytes: 0.2% of 2048 symbols of 4 bits."""
+
+MOST_LANES = 4096
+"""The working arrays of a step stay in the first-level cache."""
+
+
+def encode_stream(symbols: NDArray[Any], alphabet: int, coder: Coder) -> bytes:
+    """Symbols as bytes.
+
+    Args:
+        symbols: (n,) below `alphabet`.
+        alphabet: A, at most `huffman.LARGEST_ALPHABET`.
+        coder: which.
+    """
+    width = bits.width_of(alphabet)
+    plain = bits.packed_bytes(len(symbols), width)
+    if coder != "fixed" and len(symbols):
+        found = _huffman(symbols, alphabet) if coder == "huffman" else _rans(symbols, alphabet)
+        if len(found) <= plain:
+            return found
+    return b"\0" + bits.pack(symbols, width)
+
+
+def decode_stream(reader: Reader, count: int, alphabet: int) -> Symbols:
+    """The symbols that `encode_stream` was given, (count,).
+
+    Raises:
+        DamagedError: if the bytes cannot have come from it.
+    """
+    coder = reader.octet()
+    try:
+        if coder == 0:
+            width = bits.width_of(alphabet)
+            data = reader.take(bits.packed_bytes(count, width))
+            symbols = bits.unpack(data, width, count).astype(np.uint16)
+        elif coder == 1:
+            symbols = _read_huffman(reader, count, alphabet)
+        elif coder == 2:
+            symbols = _read_rans(reader, count, alphabet)
+        else:
+            raise DamagedError(f"coder {coder} is unknown")
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+    if count and int(symbols.max()) >= alphabet:
+        raise DamagedError("a symbol is outside of its alphabet")
+    return symbols
+
+
+def lanes_for(count: int) -> int:
+    """How many lanes so many symbols are dealt to."""
+    return min(max(count // SYMBOLS_PER_LANE, 1), MOST_LANES)
+
+
+def _huffman(symbols: NDArray[Any], alphabet: int) -> bytes:
+    lengths = huffman.code_lengths(np.bincount(symbols, minlength=alphabet))
+    payload, lane_bits = huffman.encode(symbols, lengths, lanes_for(len(symbols)))
+    least = int(lane_bits.min())
+    width = int(lane_bits.max() - least).bit_length()
+    return b"".join(
+        (
+            b"\1",
+            varint(len(lane_bits)),
+            varint(least),
+            bytes([width]),
+            bits.pack(lengths, 4),
+            bits.pack(lane_bits - least, width),
+            varint(len(payload)),
+            payload,
+        )
+    )
+
+
+def _read_huffman(reader: Reader, count: int, alphabet: int) -> Symbols:
+    lanes, least, width = _read_lanes(reader, count), reader.varint(1 << 32), reader.octet()
+    if width > 31:
+        raise DamagedError("a lane's length is absurd")
+    table = reader.take(bits.packed_bytes(alphabet, 4))
+    lengths = bits.unpack(table, 4, alphabet).astype(np.uint8)
+    if not huffman.is_complete(lengths):
+        raise DamagedError("its code lengths make no code")
+    rest = bits.unpack(reader.take(bits.packed_bytes(lanes, width)), width, lanes)
+    data = reader.take(reader.varint(reader.left))
+    if count > 8 * len(data):
+        raise DamagedError("more symbols than bits")
+    return huffman.decode(data, rest.astype(np.int64) + least, lengths, count)
+
+
+def _rans(symbols: NDArray[Any], alphabet: int) -> bytes:
+    table = rans.coarse(np.bincount(symbols, minlength=alphabet))
+    precision = 12 if alphabet <= 64 else 14
+    frequencies = rans.normalise(rans.weights_of(table), precision)
+    words, states = rans.encode(symbols, frequencies, precision, lanes_for(len(symbols)))
+    return b"".join(
+        (
+            b"\2",
+            varint(len(states)),
+            bytes([precision]),
+            table.tobytes(),
+            states.astype("<u4").tobytes(),
+            varint(len(words)),
+            words.astype("<u2").tobytes(),
+        )
+    )
+
+
+def _read_rans(reader: Reader, count: int, alphabet: int) -> Symbols:
+    lanes, precision = _read_lanes(reader, count), reader.octet()
+    if precision not in rans.PRECISIONS:
+        raise DamagedError(f"precision {precision} is outside of {rans.PRECISIONS}")
+    table = np.frombuffer(reader.take(alphabet), np.uint8)
+    if not 1 <= np.count_nonzero(table) <= 1 << precision:
+        raise DamagedError("its frequencies make no code")
+    frequencies = rans.normalise(rans.weights_of(table), precision)
+    states = np.frombuffer(reader.take(4 * lanes), "<u4").astype(np.uint32)
+    words = np.frombuffer(reader.take(2 * reader.varint(reader.left // 2)), "<u2")
+    return rans.decode(words.astype(np.uint16), states, frequencies, precision, count)
+
+
+def _read_lanes(reader: Reader, count: int) -> int:
+    lanes = reader.varint(MOST_LANES)
+    if not 1 <= lanes <= max(count, 1):
+        raise DamagedError(f"{lanes} lanes for {count} symbols")
+    return lanes
