@@ -20,6 +20,7 @@ LAYERS = [
     ["sparsity"],
     ["checkpoint", "run_directory", "trained"],
     ["evaluate", "strategies"],
+    ["compression"],
     ["training_log"],
     ["training", "prediction"],
     ["report"],

@@ -6,7 +6,8 @@
 3
 
 ``sixfold.train(settings)`` trains and returns the figures of ``result.json``;
-``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.prepare(...)`` turns
+``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.load(path)`` gives a
+trained network, compressed or not; ``sixfold.prepare(...)`` turns
 images into tensor shards. Nothing heavy is imported before one of them is used.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sixfold.compression.loading import load
     from sixfold.config import PredictConfig, PrepareConfig, TrainConfig, configure
     from sixfold.errors import RunError, UserError
     from sixfold.launch import predict, prepare, train
@@ -28,6 +30,7 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "configure",
+    "load",
     "predict",
     "prepare",
     "train",
@@ -40,6 +43,7 @@ _HOMES = {
     "configure": "config",
     "RunError": "errors",
     "UserError": "errors",
+    "load": "compression.loading",
     "predict": "launch",
     "prepare": "launch",
     "train": "launch",

@@ -110,6 +110,9 @@ class BeginningConfig:
     mask: str | None = option(
         None, "keep the weights that this mask file removes at zero (see `sixfold tickets`)"
     )
+    shared: str | None = option(
+        None, "keep equal the weights that this cluster file joins (see `sixfold compress`)"
+    )
     first_step: int = option(
         0, "begin at this step, from 0, of the schedule and of the order of the data"
     )
@@ -178,7 +181,9 @@ class TrainConfig:
 class PredictionConfig:
     """What is classified, with what, and where the result goes."""
 
-    run: str = option("", "run directory of `sixfold train`, or its model.safetensors")
+    run: str = option(
+        "", "run directory of `sixfold train`, its model.safetensors, or a model.sixz"
+    )
     data: str = option(
         "digits", "data set, as for `sixfold train`, or images:PATH for pictures without labels"
     )

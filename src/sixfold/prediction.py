@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from sixfold import data as datasets
 from sixfold import metrics
+from sixfold.compression.loading import load_network
 from sixfold.config import DataConfig
 from sixfold.errors import UserError
 from sixfold.evaluate import scored_chunks
 from sixfold.files import explained
-from sixfold.trained import ModelCard, load_network
+from sixfold.trained import ModelCard
 from sixfold.world import World
 
 

@@ -107,7 +107,7 @@ def _beginning_problems(config: TrainConfig) -> list[str]:
         )
     if beginning != type(beginning)() and config.strategy.strategy != "sync":
         found.append(
-            "--weights, --mask and --first-step: only with --strategy sync, not "
+            "--weights, --mask, --shared and --first-step: only with --strategy sync, not "
             f"{config.strategy.strategy}"
         )
     return found

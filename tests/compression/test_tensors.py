@@ -68,7 +68,7 @@ def test_entropy_coders_beat_fixed_width_and_columns_are_used_where_they_help() 
     sizes = {coder: len(pack_tensor(tensor, coder)[0]) for coder in CODERS}
     assert max(sizes["ans"], sizes["huffman"]) < 0.99 * sizes["fixed"]
     empty_columns = tensor.clone()
-    empty_columns[:, ::2] = 0
+    empty_columns[:, torch.rand(784, generator=torch.Generator().manual_seed(0)) < 0.6] = 0
     assert pack_tensor(empty_columns, "ans")[0][1] == 1
     assert pack_tensor(empty_columns.T.contiguous(), "ans")[0][1] == 0
 

@@ -169,9 +169,9 @@ def _unsigned(dtype: torch.dtype) -> np.dtype[Any]:
 
 def _patterns(tensor: Tensor) -> Patterns:
     """The flat tensor as whole numbers, minus zero made zero."""
-    flat = tensor.detach().contiguous().reshape(-1)
+    flat = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.detach().reshape(-1))
     if flat.is_floating_point():
-        flat = flat + 0.0  # -0.0 + 0.0 is 0.0; all else stays
+        flat += 0.0  # -0.0 + 0.0 is 0.0; all else stays
     return flat.view(torch.uint8).numpy().view(_unsigned(tensor.dtype))
 
 

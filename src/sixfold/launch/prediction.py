@@ -46,8 +46,9 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         raise UserError(f"--out {out}: must be a file in a directory that exists")
 
     from sixfold import data as datasets
+    from sixfold.compression.loading import read_card
     from sixfold.prediction import PredictJob, check_fit, class_map, join_parts, predict_rank
-    from sixfold.trained import read_card, weights_file
+    from sixfold.trained import weights_file
 
     weights = weights_file(Path(config.prediction.run).expanduser().absolute())
     card = read_card(weights)

@@ -113,6 +113,7 @@ def _resolve_paths(config: TrainConfig) -> TrainConfig:
             config.beginning,
             weights=_absolute(config.beginning.weights),
             mask=_absolute(config.beginning.mask),
+            shared=_absolute(config.beginning.shared),
         ),
         run=dataclasses.replace(config.run, out=str(path)),
     )

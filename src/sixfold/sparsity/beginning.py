@@ -1,4 +1,4 @@
-"""What a training begins with: weights from a file, and a mask that it keeps to.
+"""What a training begins with: weights from a file, and a mask or clusters that it keeps to.
 
 The state of the update rule starts fresh, whatever the file holds: velocities and moments that
 were built up without the mask would carry removed weights along.
@@ -17,6 +17,7 @@ from sixfold.config import BeginningConfig
 from sixfold.errors import UserError
 from sixfold.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
 from sixfold.sparsity.masks import load_mask
+from sixfold.sparsity.shared import SharedUpdate, check_shared, cluster_vector, load_clusters
 from sixfold.step.flat import FlatState
 from sixfold.step.optimizer import Optimizer
 
@@ -37,14 +38,22 @@ def begin(config: BeginningConfig, state: FlatState, rule: Optimizer) -> Optimiz
     """
     if config.weights is not None:
         put_weights(read_weights(Path(config.weights)), state, config.weights)
-    if config.mask is None:
-        return rule
-    try:
-        vector = mask_vector(load_mask(Path(config.mask)), state)
-    except ValueError as error:
-        raise UserError(f"--mask {config.mask} does not fit the network: {error}") from None
-    zero_masked(state, vector)
-    return MaskedUpdate(rule, vector)
+    if config.mask is not None:
+        try:
+            vector = mask_vector(load_mask(Path(config.mask)), state)
+        except ValueError as error:
+            raise UserError(f"--mask {config.mask} does not fit the network: {error}") from None
+        zero_masked(state, vector)
+        rule = MaskedUpdate(rule, vector)
+    if config.shared is not None:
+        try:
+            clusters = load_clusters(Path(config.shared))
+            vector = cluster_vector(clusters, state)
+            check_shared(state, clusters)
+        except ValueError as error:
+            raise UserError(f"--shared {config.shared} does not fit the network: {error}") from None
+        rule = SharedUpdate(rule, vector)
+    return rule
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,134 @@
+"""Weight sharing: a tensor's values replaced by those of a few clusters, found by k-means.
+
+S. Han, H. Mao, W. Dally, "Deep compression", ICLR 2016, section 3: the weights that are not zero
+are divided into K clusters so that the sum of squared distances to the clusters' means is small
+(Lloyd's algorithm), starting from centroids that are
+
+    linear   evenly spaced between the least and the greatest weight: large weights, which are few
+             and matter most, get centroids too; the paper found it best
+    density  at evenly spaced quantiles
+    random   at weights drawn at random
+
+In one dimension the clusters are stretches of the sorted weights, so a round takes K look-ups and
+differences of running sums instead of n K distances.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Start = Literal["linear", "density", "random"]
+STARTS: tuple[Start, ...] = ("linear", "density", "random")
+
+MOST_ROUNDS = 200
+_SMALLEST_NORMAL_HALF = 2.0**-14
+_LARGEST_HALF = 65504.0
+
+Floats = NDArray[np.float64]
+
+
+def first_centroids(values: Floats, count: int, start: Start, seed: int) -> Floats:
+    """Where k-means begins, ascending.
+
+    Args:
+        values: (n,) ascending, at least one.
+        count: K.
+        start: how.
+        seed: of the draw, for "random".
+    """
+    if start == "linear":
+        return np.linspace(values[0], values[-1], count)
+    if start == "density":
+        return np.quantile(values, (np.arange(count) + 0.5) / count)
+    chosen = np.random.default_rng(seed).choice(len(values), count, replace=len(values) < count)
+    return np.sort(values[chosen])
+
+
+def k_means(values: Floats, centroids: Floats, rounds: int = MOST_ROUNDS) -> Floats:
+    """Lloyd's algorithm until nothing moves, at most so many rounds.
+
+    Args:
+        values: (n,) ascending.
+        centroids: (K,) ascending, where to begin.
+        rounds: at most.
+
+    Returns:
+        (K,) ascending; a centroid that no value is near to stays where it was.
+
+    >>> k_means(np.array([1.0, 2.0, 9.0]), np.array([1.0, 9.0])).tolist()
+    [1.5, 9.0]
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    bounds = None
+    for _ in range(rounds):
+        before, bounds = bounds, _bounds(values, centroids)
+        if before is not None and np.array_equal(before, bounds):
+            break
+        counts = np.diff(bounds)
+        means = np.diff(sums[bounds]) / np.maximum(counts, 1)
+        centroids = np.where(counts > 0, means, centroids)
+    return centroids
+
+
+def _bounds(values: Floats, centroids: Floats) -> NDArray[np.int64]:
+    """Where the clusters of the sorted values begin, and where the last ends, (K + 1,)."""
+    middles = (centroids[:-1] + centroids[1:]) / 2
+    inner = np.searchsorted(values, middles, side="right")
+    return np.concatenate([[0], inner, [len(values)]]).astype(np.int64)
+
+
+def nearest(values: Floats, centroids: Floats) -> NDArray[np.int64]:
+    """For each value the number of the nearest centroid; of two equally near, the lower.
+
+    >>> nearest(np.array([0.0, 0.5, 0.6]), np.array([0.0, 1.0])).tolist()
+    [0, 0, 1]
+    """
+    return np.searchsorted((centroids[:-1] + centroids[1:]) / 2, values, side="left")
+
+
+def share(weights: Tensor, bits: int, *, start: Start, seed: int) -> tuple[Tensor, Tensor]:
+    """Give a tensor's weights at most 2**bits - 1 different values besides zero.
+
+    Args:
+        weights: of any shape; zeros stay zeros.
+        bits: of a symbol; one of the 2**bits symbols means zero.
+        start: where k-means begins.
+        seed: for a random start.
+
+    Returns:
+        The weights with shared values, and each one's cluster: int16, 0 for zeros.
+    """
+    flat = weights.detach().reshape(-1)
+    places = torch.nonzero(flat).reshape(-1)
+    values = flat[places].double().numpy()
+    shared, numbers = torch.zeros_like(flat), torch.zeros(len(flat), dtype=torch.int16)
+    if len(values):
+        ordered = np.sort(values)
+        centroids = k_means(ordered, first_centroids(ordered, (1 << bits) - 1, start, seed))
+        used, clusters = np.unique(nearest(values, centroids), return_inverse=True)
+        shared[places] = torch.from_numpy(centroids[used][clusters]).to(flat.dtype)
+        numbers[places] = torch.from_numpy(clusters.astype(np.int16)) + 1
+    return shared.reshape(weights.shape), numbers.reshape(weights.shape)
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """A float tensor rounded to what float16 holds, if that is within 2**-11 for every element.
+
+    Tensors with elements too large or too small for that, and those that are not of floats, come
+    back as they are.
+
+    >>> halved(torch.tensor([0.1, 70000.0])).tolist() == torch.tensor([0.1, 70000.0]).tolist()
+    True
+    >>> halved(torch.tensor([0.1])).item()
+    0.0999755859375
+    """
+    if not tensor.is_floating_point():
+        return tensor
+    size = tensor.abs()
+    fits = (size == 0) | ((size >= _SMALLEST_NORMAL_HALF) & (size <= _LARGEST_HALF))
+    return tensor.half().to(tensor.dtype) if bool(fits.all()) else tensor

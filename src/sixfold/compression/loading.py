@@ -1,0 +1,148 @@
+"""From a file to a network that runs: compressed or not, a run directory or a single file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sixfold import trained
+from sixfold.compression.container import Container, is_container, read_container, refusal, unpack
+from sixfold.compression.wire import DamagedError
+from sixfold.config import ModelConfig
+from sixfold.errors import UserError
+from sixfold.models.recipe import recipe
+from sixfold.trained import ModelCard
+
+_LARGEST_SIDE = 1 << 16
+
+
+def load(path: str | Path) -> nn.Module:
+    """A trained network, ready to classify.
+
+    Args:
+        path: a ``model.sixz``, a ``model.safetensors``, or a run directory of ``sixfold train`` or
+            ``sixfold compress``.
+
+    Returns:
+        The network in evaluation mode, on the CPU: (N, C, H, W) normalised images to (N, classes).
+
+    Raises:
+        UserError: if there is none, or the file is damaged or does not fit its network.
+
+    Only load a file whose network is your own ``package.module:factory`` if you trust its writer:
+    the factory is called.
+    """
+    return load_network(trained.weights_file(Path(path).expanduser().absolute()))[0]
+
+
+def load_network(file: Path) -> tuple[nn.Module, ModelCard]:
+    """A network in evaluation mode, and its card, from a compressed or a plain weights file.
+
+    Raises:
+        UserError: if the file is damaged or does not fit the network of that name.
+    """
+    if not is_container(file):
+        return trained.load_network(file)
+    container = read_container(file)
+    try:
+        return rebuild(container)
+    except DamagedError as error:
+        raise refusal(file, error) from error
+    except UserError as error:
+        raise UserError(f"{file}: {problem}" for problem in error.problems) from error
+
+
+def read_card(file: Path) -> ModelCard:
+    """The card of a compressed or a plain weights file.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    if not is_container(file):
+        return trained.read_card(file)
+    try:
+        return card_of(read_container(file).header)
+    except DamagedError as error:
+        raise refusal(file, error) from error
+
+
+def rebuild(container: Container) -> tuple[nn.Module, ModelCard]:
+    """The network that a container holds, in evaluation mode, and its card.
+
+    Raises:
+        DamagedError: if the card makes no sense, or the tensors are not the network's.
+        UserError: if there is no network of that name here.
+    """
+    card = card_of(container.header)
+    network = skeleton(card)
+    tensors = unpack(container, network.state_dict())
+    network.load_state_dict(tensors, assign=True)
+    if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
+        # Something that the state dict leaves out: then it has to be computed by the factory.
+        network = card.build()
+        network.load_state_dict(tensors)
+    return network.eval(), card
+
+
+def skeleton(card: ModelCard) -> nn.Module:
+    """The network without values (on device meta), or with fresh ones where it needs values."""
+    chosen = recipe(
+        ModelConfig(model=card.model, model_args=card.model_args),
+        shape=card.shape,
+        classes=len(card.classes),
+    )
+    try:
+        with torch.device("meta"):
+            network = chosen.make()
+        network.state_dict()
+        return network.to(getattr(torch, card.precision))
+    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+        # The factory computes with values: a zoo's network never does, the user's own may.
+        if chosen.is_zoo:
+            raise DamagedError(f"{card.model} cannot be built for {card.shape} images") from None
+        return card.build()
+
+
+def card_of(header: Mapping[str, Any]) -> ModelCard:
+    """The card in a container's header.
+
+    Raises:
+        DamagedError: if a field is missing or makes no sense.
+    """
+    fields = header.get("card")
+    if not isinstance(fields, dict):
+        raise DamagedError("it has no card")
+    texts = [fields.get(name) for name in ("model", "model_args", "precision")]
+    if not all(isinstance(text, str) for text in texts) or texts[2] not in ("float32", "float64"):
+        raise DamagedError("its card names no network")
+    shape, classes = fields.get("shape"), fields.get("classes")
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 3
+        or not all(type(size) is int and 1 <= size <= _LARGEST_SIDE for size in shape)
+        or not isinstance(classes, list)
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise DamagedError("its card has no shape or no classes")
+    numbers = {}
+    for name in ("mean", "std"):
+        values = fields.get(name)
+        if not isinstance(values, list) or len(values) != shape[0]:
+            raise DamagedError(f"its card has no {name} for each channel")
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            raise DamagedError(f"its card's {name} are no numbers")
+        numbers[name] = tuple(float(value) for value in values)
+    return ModelCard(
+        model=fields["model"],
+        model_args=fields["model_args"],
+        precision=fields["precision"],
+        shape=(shape[0], shape[1], shape[2]),
+        classes=tuple(classes),
+        mean=numbers["mean"],
+        std=numbers["std"],
+    )

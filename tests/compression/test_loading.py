@@ -1,0 +1,134 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import sixfold
+from sixfold.compression import container
+from sixfold.compression.loading import card_of, load_network, read_card
+from sixfold.compression.wire import DamagedError
+from sixfold.errors import UserError
+from sixfold.trained import ModelCard, pack
+
+CARD = ModelCard(
+    model="resnet20",
+    model_args="",
+    precision="float32",
+    shape=(3, 16, 16),
+    classes=("cat", "dog", "owl"),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.2, 0.3),
+)
+
+
+def network_of(card: ModelCard) -> nn.Module:
+    """A network with batch-norm whose buffers are not those of a fresh one."""
+    network = card.build()
+    with torch.no_grad():
+        for buffer in network.buffers():
+            buffer.add_(1)
+    return network.eval()
+
+
+def write(path: Path, network: nn.Module, card: ModelCard) -> Path:
+    header = {"card": dataclasses.asdict(card)}
+    path.write_bytes(container.to_bytes(header, network.state_dict(), "ans")[0])
+    return path
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_compressed_network_computes_what_it_computed(precision: str, tmp_path: Path) -> None:
+    card = dataclasses.replace(CARD, precision=precision)
+    network = network_of(card)
+    path = write(tmp_path / "model.sixz", network, card)
+    images = torch.randn(2, 3, 16, 16, dtype=getattr(torch, precision))
+    loaded = sixfold.load(path)
+    assert not loaded.training
+    assert torch.equal(loaded(images), network(images))
+    assert read_card(path) == card
+
+
+def test_load_takes_plain_weights_and_run_directories_too(tmp_path: Path) -> None:
+    network = network_of(CARD)
+    (tmp_path / "model.safetensors").write_bytes(pack(network, CARD))
+    images = torch.randn(2, 3, 16, 16)
+    for path in (tmp_path, str(tmp_path / "model.safetensors")):
+        assert torch.equal(sixfold.load(path)(images), network(images))
+
+
+FACTORY = '''
+"""A network with a buffer that its state leaves out."""
+import torch
+from torch import nn
+
+class Scaled(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.linear = nn.Linear(768, num_classes)
+        self.register_buffer("scale", torch.full((1,), 3.0), persistent=False)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1)) * self.scale
+
+def scaled(num_classes):
+    return Scaled(num_classes)
+'''
+
+
+def test_the_user_s_own_network_with_buffers_outside_of_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_scaled.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    card = dataclasses.replace(CARD, model="own_scaled:scaled")
+    network = card.build().eval()
+    path = write(tmp_path / "model.sixz", network, card)
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(sixfold.load(path)(images), network(images))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": 3},
+        {"model_args": None},
+        {"precision": "int64"},
+        {"shape": [3, 16]},
+        {"shape": [3, 16, True]},
+        {"shape": [3, 1 << 40, 16]},
+        {"shape": "3x16"},
+        {"classes": "abc"},
+        {"classes": [1, 2]},
+        {"mean": [0.5]},
+        {"std": [0.1, 0.2, float("nan")]},
+    ],
+)
+def test_cards_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+    fields = dataclasses.asdict(CARD) | {
+        "shape": list(CARD.shape),
+        "classes": list(CARD.classes),
+        "mean": list(CARD.mean),
+        "std": list(CARD.std),
+    }
+    assert card_of({"card": fields}) == CARD
+    with pytest.raises(DamagedError):
+        card_of({"card": fields | change})
+    with pytest.raises(DamagedError):
+        card_of({})
+
+
+def test_a_file_for_another_network_is_refused_in_one_line(tmp_path: Path) -> None:
+    network = network_of(CARD)
+    other = dataclasses.replace(CARD, model="lenet300")
+    with pytest.raises(UserError, match="in the file and") as caught:
+        load_network(write(tmp_path / "model.sixz", network, other))
+    assert len(caught.value.problems) == 1
+    unknown = dataclasses.replace(CARD, model="lenet3000")
+    with pytest.raises(UserError, match="lenet3000"):
+        load_network(write(tmp_path / "model.sixz", network, unknown))
+    impossible = dataclasses.replace(CARD, model="lenet5", shape=(3, 4, 4))
+    with pytest.raises(UserError, match=r"model\.sixz"):
+        load_network(write(tmp_path / "model.sixz", network, impossible))
