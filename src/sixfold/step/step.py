@@ -19,7 +19,7 @@ from sixfold.step.dropout import Draw, key_dropout
 from sixfold.step.flat import FlatState
 from sixfold.step.lockstep import Lockstep, SharedState, TotalSum
 from sixfold.step.norm_sync import synchronise_norms
-from sixfold.step.rewrites import relu_behind_max_pool
+from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.world import Buffer
 
 
@@ -73,7 +73,7 @@ class Step:
     def __init__(self, model: nn.Module, *, seed: int, sync_norms: bool = False) -> None:
         self.draw = Draw(seed)
         self.lockstep = Lockstep() if sync_norms else None
-        model = key_dropout(relu_behind_max_pool(model), self.draw)
+        model = key_dropout(fused_max_pool(relu_behind_max_pool(model)), self.draw)
         if self.lockstep is not None:
             model = synchronise_norms(model, self.lockstep)
         self.model = model
@@ -99,11 +99,7 @@ class Step:
         buffers, counters = state.buffers.clone(), state.counters()
         self.draw.enter(step, shard.index)
         self.model.train()
-        images = shard.images
-        if images.dim() == 4:
-            # N H W C: torch's pooling and convolution run up to twice as fast in this layout.
-            images = images.contiguous(memory_format=torch.channels_last)
-        logits = self.model(images)
+        logits = self.model(_channels_last(shard.images))
         loss = nn.functional.cross_entropy(logits, shard.labels, reduction="sum")
         samples = len(shard.labels)
         gradient, after, moved, extras = state.split(out)
@@ -198,3 +194,17 @@ class Step:
         left += right
         self._spare.append(right)
         return left
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    """Images in the layout N H W C, in which torch's convolution and pooling are fastest.
+
+    Images of one channel lie the same in both layouts; only their strides tell torch which is
+    meant, and `Tensor.contiguous` leaves those alone.
+    """
+    if images.dim() != 4:
+        return images
+    out = torch.empty(
+        images.shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
+    )
+    return out.copy_(images)

@@ -1,0 +1,1 @@
+"""Kernels of our own, in C, where the library is far from the machine's limit."""

@@ -1,0 +1,150 @@
+/* Kernels of Sixfold's own, as a Python module: max-pooling with the ReLU behind it.
+ *
+ * Values are compared and moved, never added in another order than torch adds them, so a machine
+ * with this module and one without compute the same bits. Arguments are addresses and sizes; the
+ * caller, `sixfold.native.max_pool`, answers for them. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
+#define CLONES __attribute__((noinline, target_clones("avx2", "default")))
+#else
+#define CLONES
+#endif
+
+#define LANES 8
+#define NOWHERE 255
+
+typedef struct {
+    long images, height, width, channels;
+    long kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
+    long out_h, out_w, relu;
+} Geometry;
+
+/* The part of a pooling window that lies within the image. */
+typedef struct {
+    long top, left;             /* row and column of its first element, perhaps outside */
+    long first_i, last_i;       /* kernel rows inside, the last exclusive */
+    long first_j, last_j;
+    int rows_whole, cols_whole; /* whether nothing was cut off */
+} Window;
+
+static inline __attribute__((always_inline)) void
+inside(long start, long step, long count, long length, long *first, long *last)
+{
+    *first = start < 0 ? (-start + step - 1) / step : 0;
+    *last = count;
+    while (*last > *first && start + (*last - 1) * step >= length) --*last;
+}
+
+static inline __attribute__((always_inline)) Window window(const Geometry *g, long r, long s)
+{
+    Window w;
+    w.top = r * g->stride_h - g->padding_h;
+    w.left = s * g->stride_w - g->padding_w;
+    inside(w.top, g->dilation_h, g->kernel_h, g->height, &w.first_i, &w.last_i);
+    inside(w.left, g->dilation_w, g->kernel_w, g->width, &w.first_j, &w.last_j);
+    w.rows_whole = w.first_i == 0 && w.last_i == g->kernel_h;
+    w.cols_whole = w.first_j == 0 && w.last_j == g->kernel_w;
+    return w;
+}
+
+typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+typedef float Floats __attribute__((vector_size(LANES * 4)));
+typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef double Doubles __attribute__((vector_size(LANES * 8)));
+typedef int64_t Longs __attribute__((vector_size(LANES * 8)));
+
+#define T float
+#define I int32_t
+#define VT Floats
+#define VI Ints
+#define NAME(name) name##_float
+#include "pool.inc"
+#undef T
+#undef I
+#undef VT
+#undef VI
+#undef NAME
+
+#define T double
+#define I int64_t
+#define VT Doubles
+#define VI Longs
+#define NAME(name) name##_double
+#include "pool.inc"
+
+#define SIZES 15
+
+/* Reads (itemsize, three addresses, fifteen sizes); returns 0 with an exception set if it fails. */
+static int read_arguments(PyObject *const *args, Py_ssize_t count, long *itemsize,
+                          void **addresses, Geometry *geometry)
+{
+    if (count != 4 + SIZES) {
+        PyErr_Format(PyExc_TypeError, "expected %d arguments, got %zd", 4 + SIZES, count);
+        return 0;
+    }
+    *itemsize = PyLong_AsLong(args[0]);
+    for (int k = 0; k < 3; k++) addresses[k] = PyLong_AsVoidPtr(args[1 + k]);
+    long *sizes = (long *)geometry;
+    for (int k = 0; k < SIZES; k++) sizes[k] = PyLong_AsLong(args[4 + k]);
+    if (PyErr_Occurred()) return 0;
+    if (*itemsize != 4 && *itemsize != 8) {
+        PyErr_SetString(PyExc_ValueError, "elements must be float32 or float64");
+        return 0;
+    }
+    return 1;
+}
+
+static PyObject *max_pool_forward(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    long itemsize;
+    void *at[3];
+    Geometry g;
+    (void)module;
+    if (!read_arguments(args, count, &itemsize, at, &g)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    if (itemsize == 4)
+        forward_float(&g, at[0], at[1], at[2]);
+    else
+        forward_double(&g, at[0], at[1], at[2]);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *max_pool_backward(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    long itemsize;
+    void *at[3];
+    Geometry g;
+    (void)module;
+    if (!read_arguments(args, count, &itemsize, at, &g)) return NULL;
+    /* Windows that tile the input write every element once; others need zeros to add to. */
+    const int tiles = g.kernel_h == g.stride_h && g.kernel_w == g.stride_w && !g.padding_h &&
+                      !g.padding_w && g.dilation_h == 1 && g.dilation_w == 1 &&
+                      g.out_h * g.stride_h >= g.height && g.out_w * g.stride_w >= g.width;
+    Py_BEGIN_ALLOW_THREADS
+    if (!tiles) memset(at[2], 0, (size_t)(g.images * g.height * g.width * g.channels * itemsize));
+    if (itemsize == 4)
+        backward_float(&g, at[0], at[1], at[2], !tiles);
+    else
+        backward_double(&g, at[0], at[1], at[2], !tiles);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"max_pool_forward", (PyCFunction)(void (*)(void))max_pool_forward, METH_FASTCALL,
+     "max_pool_forward(itemsize, x, y, place, *geometry)"},
+    {"max_pool_backward", (PyCFunction)(void (*)(void))max_pool_backward, METH_FASTCALL,
+     "max_pool_backward(itemsize, grad, place, x_grad, *geometry)"},
+    {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "kernels",
+                                        "See sixfold.native.", -1, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_kernels(void) { return PyModule_Create(&definition); }
