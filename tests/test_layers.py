@@ -14,7 +14,7 @@ LAYERS = [
     ["errors", "config", "environment", "keys", "shards", "files"],
     ["world"],
     ["collectives"],
-    ["data", "models", "kernels", "metrics"],
+    ["data", "models", "kernels", "native", "metrics"],
     ["step"],
     ["merges"],
     ["sparsity"],

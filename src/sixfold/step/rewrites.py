@@ -45,7 +45,7 @@ def relu_behind_max_pool(model: nn.Module) -> nn.Module:
 
 
 def fused_max_pool(model: nn.Module) -> nn.Module:
-    """Put `MaxPoolReLU2d` in the place of every max-pool, and of the ReLU right behind it, in place.
+    """Put `MaxPoolReLU2d` in the place of every max-pool and of the ReLU right behind it.
 
     Exact to the bit, forward and backward: values are only compared and moved; see
     `sixfold.native.max_pool`.
