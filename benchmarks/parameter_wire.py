@@ -47,7 +47,7 @@ def _own_server(ready: Any, count: int) -> None:
 
 
 class _Token(flight.ServerMiddlewareFactory):  # type: ignore[misc]
-    def start_call(self, info: Any, headers: Any) -> None:
+    def start_call(self, _info: Any, headers: Any) -> None:
         if headers.get("authorization") != [SECRET.hex()]:
             raise flight.FlightUnauthenticatedError("no")
 
@@ -60,7 +60,7 @@ class _FlightServer(flight.FlightServerBase):  # type: ignore[misc]
     def _batch(self) -> Any:
         return pa.record_batch([pa.array(self.weights)], names=["w"])
 
-    def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
+    def do_exchange(self, _context: Any, _descriptor: Any, reader: Any, writer: Any) -> None:
         begun = False
         for chunk in reader:
             gradient = chunk.data.column(0).to_numpy()
@@ -71,11 +71,11 @@ class _FlightServer(flight.FlightServerBase):  # type: ignore[misc]
                 begun = True
             writer.write_batch(batch)
 
-    def do_put(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
+    def do_put(self, _context: Any, _descriptor: Any, reader: Any, _writer: Any) -> None:
         for chunk in reader:
             np.add(self.weights, chunk.data.column(0).to_numpy(), out=self.weights)
 
-    def do_get(self, context: Any, ticket: Any) -> Any:
+    def do_get(self, _context: Any, _ticket: Any) -> Any:
         batch = self._batch()
         return flight.GeneratorStream(batch.schema, [batch])
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,11 @@ def save_checkpoint(
     optimizer: Optimizer,
     *,
     keep: int,
+    notes: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a checkpoint, then remove all but the last `keep` and the best.
+
+    `notes` are kept in its metadata for `read_notes`.
 
     Raises:
         RunError: if it cannot be written; older checkpoints stay.
@@ -92,6 +96,7 @@ def save_checkpoint(
         for name, view in state.named_views(vector):
             tensors[f"optimizer.{slot}.{name}"] = view.clone()
     metadata = {
+        **(notes or {}),
         "format": str(FORMAT),
         "progress": json.dumps(asdict(progress)),
         "updates": str(optimizer.updates),
@@ -111,6 +116,21 @@ def list_checkpoints(folder: Path) -> list[Path]:
         for path in folder.glob("step-*.safetensors")
         if re.fullmatch(r"step-\d{9,}\.safetensors", path.name)
     )
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """The metadata of a checkpoint, with the `notes` that were saved along.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove it to go on from an older checkpoint"
+        ) from error
 
 
 def load_checkpoint(path: Path, state: FlatState, optimizer: Optimizer) -> Progress:

@@ -1,4 +1,4 @@
-"""Whatever dies, repeats itself or overtakes: every update counts once in the history that survives.
+"""Whatever dies, repeats itself or overtakes: every update counts once in what survives.
 
 Servers and lease book are real, the network between them is a bag of messages of which any may
 arrive next, late, or twice. Every update adds a number of its own to the weights, so the weights

@@ -32,8 +32,10 @@ class ServerLostError(ConnectionError):
 
 
 class Access(Protocol):
-    """One server as a worker sees it. Each request is sent first and answered later, so that a
-    worker can have all servers work for it at the same time.
+    """One server as a worker sees it.
+
+    A request is sent first and its answer fetched later, so that a worker can have all servers
+    work for it at the same time.
 
     Attributes:
         bytes_moved: sent and received so far.
@@ -61,6 +63,10 @@ class Access(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """End the conversation."""
+        ...
+
 
 class DirectAccess:
     """A server of the same process."""
@@ -86,6 +92,9 @@ class DirectAccess:
     def answer(self) -> tuple[Answer | None, Pulled | None]:
         """See `Access`."""
         return self._answer
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 class RemoteAccess:
@@ -174,9 +183,7 @@ def answer_to_plain(answer: Answer) -> list[Any]:
 def answer_from_plain(data: Any) -> Answer:
     """What `answer_to_plain` was given."""
     outcome, applied, version, staleness = data
-    return Answer(
-        outcome=outcome, applied=applied, version=Version(*version), staleness=staleness
-    )
+    return Answer(outcome=outcome, applied=applied, version=Version(*version), staleness=staleness)
 
 
 def serve_request(

@@ -10,6 +10,7 @@ Parameters, floating-point buffers and integer buffers are laid end to end (see
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 ALIGNMENT = 64
 """Cuts lie at multiples of so many elements, so that no server's kernels work on odd tails."""
@@ -55,7 +56,7 @@ def cut(parameters: int, buffers: int, counters: int, servers: int) -> list[Slic
     starts = (0, parameters, parameters + buffers)
     lengths = (parameters, buffers, counters)
     slices = []
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in pairwise(cuts):
         ranges = [
             (min(max(first - start, 0), length), min(max(last - start, 0), length))
             for start, length in zip(starts, lengths, strict=True)
