@@ -64,6 +64,10 @@ class EngineProcess:
     def slots(self) -> int:
         return int(self._ask("slots"))
 
+    def hosts(self) -> tuple[str, str]:
+        listen, reached = self._ask("hosts")
+        return str(listen), str(reached)
+
     def gang(
         self,
         function: RankFunction,
@@ -170,6 +174,8 @@ def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
             try:
                 if kind == "slots":
                     result: Any = engine.slots()
+                elif kind == "hosts":
+                    result = engine.hosts()
                 elif kind == "gang":
                     function, size, options = request
                     options["claim"] = claim if options["claim"] else None

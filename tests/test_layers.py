@@ -19,6 +19,7 @@ LAYERS = [
     ["merges"],
     ["sparsity"],
     ["checkpoint", "run_directory", "trained"],
+    ["servers"],
     ["evaluate", "strategies"],
     ["compression"],
     ["training_log"],

@@ -128,6 +128,12 @@ class StrategyConfig:
         "add gradients in a fixed order, so that the result is the same "
         "bit for bit for any number of workers",
     )
+    servers: int = option(1, "param_server: processes that own the weights, each a slice of them")
+    staleness: int | None = option(
+        None,
+        "param_server: most updates between a pull of weights and the push of the gradient "
+        "(default: 4 for every worker)",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

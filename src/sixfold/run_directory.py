@@ -8,6 +8,7 @@ Layout::
     timeline/rank-0000.jsonl   where each rank's time went, step by step
     checkpoints/           the last few and the best
     snapshots/             the checkpoints of the steps that `--keep-at` names
+    servers/               snapshots of parameter servers, for their restart
     model.safetensors      the final weights
     result.json            the figures; its presence means that the run is finished
     report.html            the report
@@ -39,7 +40,7 @@ _OWN_FILES = (
     "report.html",
     "log.txt",
 )
-_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "logs")
+_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "servers", "logs")
 
 
 class SupersededError(RunError):

@@ -33,6 +33,7 @@ def problems(config: TrainConfig) -> list[str]:
         *_training_problems(config),
         *_optimizer_problems(config),
         *_beginning_problems(config),
+        *_strategy_problems(config),
         *_run_problems(config),
         *engine_problems(config.engine),
     ]
@@ -110,6 +111,23 @@ def _beginning_problems(config: TrainConfig) -> list[str]:
             "--weights, --mask, --shared and --first-step: only with --strategy sync, not "
             f"{config.strategy.strategy}"
         )
+    return found
+
+
+def _strategy_problems(config: TrainConfig) -> list[str]:
+    strategy, found = config.strategy, []
+    defaults = type(strategy)()
+    if strategy.strategy != "param_server":
+        for name in ("servers", "staleness"):
+            if getattr(strategy, name) != getattr(defaults, name):
+                found.append(f"--{name}: only for --strategy param_server")
+        return found
+    if strategy.servers < 1:
+        found.append(f"--servers {strategy.servers}: must be at least 1")
+    if strategy.staleness is not None and strategy.staleness < 0:
+        found.append(f"--staleness {strategy.staleness}: must not be negative")
+    if config.run.keep_at:
+        found.append("--keep-at: not with --strategy param_server, which has no weights of a step")
     return found
 
 

@@ -12,6 +12,9 @@ from sixfold.world import PlainData, World
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+LOOPBACK = "127.0.0.1"
+"""The interface on which only this machine can call."""
+
 RankFunction = Callable[[World], Any]
 """Run by every rank; picklable; returns plain data (what JSON can hold)."""
 
@@ -41,6 +44,14 @@ class Engine(Protocol):
 
     def slots(self) -> int:
         """How many ranks can run at the same time: cores of this machine, slots of a cluster."""
+        ...
+
+    def hosts(self) -> tuple[str, str]:
+        """Where this process may be called from a `pool`.
+
+        Returns:
+            The address of the interface to listen on, and the one by which items reach it.
+        """
         ...
 
     def gang(

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sixfold.engines.engine import Gang, RankFunction
+from sixfold.engines.engine import LOOPBACK, Gang, RankFunction
 from sixfold.engines.item_queue import ItemQueue
 from sixfold.engines.rank_log import RankLog, RankWriter
 from sixfold.world import Buffer, PlainData, World, wire
@@ -51,6 +51,10 @@ class InlineEngine:
     def slots(self) -> int:
         """Cores of this machine: as many ranks as `local` would start, though one runs."""
         return cores()
+
+    def hosts(self) -> tuple[str, str]:
+        """This machine alone."""
+        return LOOPBACK, LOOPBACK
 
     def gang(
         self,

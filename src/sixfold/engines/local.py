@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import cloudpickle
 
-from sixfold.engines.engine import Gang, RankFunction
+from sixfold.engines.engine import LOOPBACK, Gang, RankFunction
 from sixfold.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.engines.local_pool import LocalPool
 from sixfold.engines.rank_log import PipeReader, RankLog
@@ -74,6 +74,10 @@ class LocalEngine:
     def slots(self) -> int:
         """Cores that this process may use."""
         return cores()
+
+    def hosts(self) -> tuple[str, str]:
+        """This machine alone."""
+        return LOOPBACK, LOOPBACK
 
     def warm_up(self) -> ForkServer:
         """Have a server running; its imports go on in the background."""

@@ -73,6 +73,10 @@ class SparkEngine:
         """How many ranks can run at the same time, once all executors have registered."""
         return self._session.all_slots()
 
+    def hosts(self) -> tuple[str, str]:
+        """The driver's address, as Spark's executors know it."""
+        return self._session.driver_host()
+
     def gang(
         self,
         function: RankFunction,

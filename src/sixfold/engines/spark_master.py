@@ -21,8 +21,6 @@ from sixfold.errors import UserError
 OLDEST_JAVA = 17
 """Spark 4 runs on Java 17 and newer (https://spark.apache.org/docs/4.0.0/)."""
 
-LOOPBACK = "127.0.0.1"
-
 Kind = Literal["local", "local-cluster", "standalone", "other"]
 
 _LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:,(\d+))?\])?")

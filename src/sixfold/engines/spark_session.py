@@ -16,8 +16,8 @@ from pathlib import Path
 from pyspark import SparkContext
 from pyspark.find_spark_home import _find_spark_home
 
+from sixfold.engines.engine import LOOPBACK
 from sixfold.engines.spark_master import (
-    LOOPBACK,
     Master,
     check_java,
     parse_master,

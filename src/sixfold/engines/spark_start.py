@@ -23,8 +23,9 @@ from pyspark import SparkConf, SparkContext
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.java_gateway import launch_gateway
 
+from sixfold.engines.engine import LOOPBACK
 from sixfold.engines.spark_job import explain
-from sixfold.engines.spark_master import LOOPBACK, Master, default_settings
+from sixfold.engines.spark_master import Master, default_settings
 from sixfold.engines.spark_package import import_path_kept
 from sixfold.engines.spark_reach import Reached
 from sixfold.errors import UserError

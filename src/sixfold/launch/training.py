@@ -220,6 +220,14 @@ def _run(
     from sixfold.training import TrainJob, train_rank
 
     before_s = time.monotonic() - started
+    asynchronous = None
+    if config.strategy.strategy == "param_server":
+        from sixfold.launch.param_server import train_with_servers
+
+        asynchronous = train_with_servers(resolved, directory, engine, workers, listen)
+        # What is left to the gang is to evaluate and to write the weights.
+        strategy = dataclasses.replace(resolved.strategy, strategy="sync")
+        resolved = dataclasses.replace(resolved, strategy=strategy)
     gang = engine.gang(
         functools.partial(train_rank, TrainJob(config=resolved, claim=directory.ticket())),
         workers,
@@ -240,6 +248,10 @@ def _run(
         "versions": versions(),
         "report": str(directory.file("report.html")),
     }
+    if asynchronous is not None:
+        result |= asynchronous.figures
+        result["restarts"] += asynchronous.restarts
+        result["startup_s"] = round(before_s + asynchronous.begun_s, 3)
     write_json(directory.file("result.json"), result)
     write_report(directory.path, images=test_images(resolved.data))
     return result

@@ -5,6 +5,7 @@ Both speak the same four words, so a worker does not know which it talks to.
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -69,7 +70,7 @@ class Access(Protocol):
 
 
 class DirectAccess:
-    """A server of the same process."""
+    """A server of the same process; the bytes are those that a wire would have to carry."""
 
     def __init__(self, server: ShardServer) -> None:
         self.server = server
@@ -82,12 +83,15 @@ class DirectAccess:
 
     def pull(self) -> None:
         """See `Access`."""
-        self._answer = (None, self.server.pull())
+        self._answer = (None, self._pulled())
 
     def push(self, push: Push) -> None:
         """See `Access`."""
-        own = Push(**{**push.__dict__, "gradient": push.gradient.clone()})
-        self._answer = (self.server.push(own), self.server.pull())
+        own = dataclasses.replace(push, gradient=push.gradient.clone())
+        self.bytes_moved += sum(
+            tensor.nbytes for tensor in (push.gradient, push.before, push.after, push.moved)
+        )
+        self._answer = (self.server.push(own), self._pulled())
 
     def answer(self) -> tuple[Answer | None, Pulled | None]:
         """See `Access`."""
@@ -95,6 +99,13 @@ class DirectAccess:
 
     def close(self) -> None:
         """Nothing."""
+
+    def _pulled(self) -> Pulled:
+        pulled = self.server.pull()
+        self.bytes_moved += sum(
+            tensor.nbytes for tensor in (pulled.weights, pulled.buffers, pulled.counters)
+        )
+        return pulled
 
 
 class RemoteAccess:

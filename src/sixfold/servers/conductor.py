@@ -124,6 +124,11 @@ class Conductor:
         """Whether nothing is left to do, or nothing can be done any more."""
         return self.finished or self.failure is not None
 
+    def fail(self, error: BaseException) -> None:
+        """Something went wrong that no worker knows of: all are sent home."""
+        with self._lock:
+            self.failure = self.failure or error
+
     # What servers say.
 
     def server_joined(

@@ -33,7 +33,7 @@ class Reception:
         self._conductor, self._most_bytes = conductor, most_bytes
         self._lock = threading.Lock()
         self._callers: dict[wire.Connection, str] = {}
-        self._closing = False
+        self._stopping = self._closing = False
         self._door = Door(host, self.secret, self._serve)
         self.address = self._door.address
 
@@ -58,8 +58,9 @@ class Reception:
         return found
 
     def stop_servers(self) -> None:
-        """Tell the servers that they are not needed any more."""
+        """Tell the servers, those too that are just starting, that they are not needed any more."""
         with self._lock:
+            self._stopping = True
             servers = [caller for caller, role in self._callers.items() if role == "server"]
         for caller in servers:
             caller.send({"kind": "stop"})
@@ -101,7 +102,11 @@ class Reception:
             server, (str(host), int(port)), life, table_from_plain(first["applied"])
         )
         try:
-            while caller.receive() is not None:
+            with self._lock:
+                stopping = self._stopping
+            if stopping:
+                caller.send({"kind": "stop"})
+            while (message := caller.receive()) is not None and message.get("kind") != "bye":
                 continue
         finally:
             self._conductor.server_left(server, life)

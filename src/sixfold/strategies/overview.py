@@ -40,5 +40,12 @@ STRATEGIES: dict[str, Overview] = {
         use="by default: whenever a batch is worth dividing and ranks are well connected",
         lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
     ),
+    "param_server": Overview(
+        what="asynchronous: workers pull weights from servers and push gradients, nobody waits",
+        guarantee="bounded staleness; every step is applied exactly once; the bits vary",
+        sends="P + G + 2 Q to and from the servers (G gradient, Q float buffers), for each batch",
+        use="workers of unequal speed, or that come and go",
+        lost_rank="the others go on; a worker loses a gradient, a server about a second of updates",
+    ),
 }
 """Name to overview, in the order of the page."""

@@ -33,7 +33,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from sixfold.collectives import tree_all_reduce
 from sixfold.config import TrainConfig
 from sixfold.data import permutation
 from sixfold.evaluate import evaluate
+from sixfold.run_directory import Claim, RankFiles
 from sixfold.servers.access import Access, ServerLostError
 from sixfold.servers.desk import Desk, OverError, RemoteDesk
 from sixfold.servers.leases import Lease
@@ -75,7 +76,8 @@ class WorkerJob:
 
     Attributes:
         config: the settings, with the data resolved.
-        path: the run directory.
+        claim: the run directory.
+        attempt: number of this attempt at the run.
         servers: how many.
         address: of the launcher's `Reception`.
         secret: of the same.
@@ -83,7 +85,8 @@ class WorkerJob:
     """
 
     config: TrainConfig
-    path: Path
+    claim: Claim
+    attempt: int
     servers: int
     address: Address
     secret: bytes
@@ -101,7 +104,7 @@ def work(job: WorkerJob, worker: int) -> int:
         Its number.
 
     Raises:
-        UserError: if the data cannot be read from this host.
+        UserError: if the run directory or the data cannot be used from this host.
         NonFiniteLossError: if the training diverges.
         PeerLostError: if the launcher is gone.
     """
@@ -112,8 +115,10 @@ def work(job: WorkerJob, worker: int) -> int:
         "pid": os.getpid(),
     }
     desk = RemoteDesk(job.address, job.secret, introduction, most_bytes=job.most_bytes)
+    host = introduction["host"]
+    files = RankFiles(job.claim, attempt=job.attempt, rank=worker, host=str(host))
     with one_thread():
-        for _ in Worker(job.config, job.path, desk, servers=job.servers).run():
+        for _ in Worker(job.config, files.path, desk, servers=job.servers).run():
             pass
     desk.part()
     return worker
@@ -189,7 +194,7 @@ class Worker:
         self._bytes_before = 0
         self._bytes_closed = 0
 
-    def run(self) -> Iterator[None]:
+    def run(self) -> Generator[None]:
         """Work until there is nothing left to do; yields where another worker may take a turn."""
         while True:
             task = self._desk.next()
