@@ -16,7 +16,8 @@ from sixfold.engines.engine import Engine
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Hears of everything that a person may want to see while the run goes on: plain data with a
-``kind``: "note", "prepare", "rank" (where a rank runs), "progress", "evaluation", "predicted"."""
+``kind``: "note", "prepare", "rank" (where a rank runs), "server" (a
+parameter server has started), "progress", "evaluation", "predicted"."""
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -187,7 +188,7 @@ def _take_turns(
         for snapshot in snapshots
     ]
     for number, snapshot in enumerate(snapshots):
-        conductor.server_joined(number, None, 1, snapshot.ledger.applied)
+        conductor.server_joined(number, None, 1, snapshot.ledger.applied, os.getpid())
 
     def gather() -> list[Snapshot]:
         return [server.snapshot() for server in servers]

@@ -132,9 +132,10 @@ class Conductor:
     # What servers say.
 
     def server_joined(
-        self, server: int, address: tuple[str, int] | None, life: int, table: Table
+        self, server: int, address: tuple[str, int] | None, life: int, table: Table, pid: int
     ) -> None:
         """A server has started, with this table."""
+        self._listen({"kind": "server", "server": server, "pid": pid})
         with self._lock:
             entry = self._servers[server]
             entry.address, entry.life = address, life

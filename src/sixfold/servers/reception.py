@@ -99,7 +99,11 @@ class Reception:
         server, life = int(first["server"]), int(first["life"])
         host, port = first["address"]
         self._conductor.server_joined(
-            server, (str(host), int(port)), life, table_from_plain(first["applied"])
+            server,
+            (str(host), int(port)),
+            life,
+            table_from_plain(first["applied"]),
+            int(first["pid"]),
         )
         try:
             with self._lock:
