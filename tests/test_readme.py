@@ -26,7 +26,8 @@ def test_every_source_file_is_in_the_tree_and_nothing_else() -> None:
     real = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "src" / "sixfold").rglob("*")
-        if path.suffix in (".py", ".html", ".css", ".js", ".c", ".inc") and path.name != "__init__.py"
+        if path.suffix in (".py", ".html", ".css", ".js", ".c", ".inc")
+        and path.name != "__init__.py"
     }
     tree = {path for path in listed() if path.startswith("src/sixfold/")}
     files = {path for path in tree if (ROOT / path).is_file()}
