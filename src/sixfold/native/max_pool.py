@@ -10,6 +10,7 @@ does the work.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 try:
-    from sixfold.native import kernels  # type: ignore[attr-defined]
+    kernels: Any = importlib.import_module("sixfold.native.kernels")
 except ImportError:
     kernels = None
 
@@ -52,25 +53,27 @@ class MaxPoolReLU2d(nn.MaxPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool (N, C, H, W)."""
-        if self._fits and kernels is not None and _suits(x):
-            geometry = self._geometry(x)
-            if min(geometry[12:14]) > 0:
-                return cast(Tensor, _MaxPool.apply(x, geometry))
-        pooled = super().forward(x)
+        geometry = self.geometry(x)
+        if geometry is not None:
+            return cast(Tensor, _MaxPool.apply(x, geometry))  # type: ignore[no-untyped-call]
+        pooled: Tensor = super().forward(x)
         return pooled.relu() if self.relu else pooled
 
     def extra_repr(self) -> str:
         """The settings."""
         return super().extra_repr() + f", relu={self.relu}"
 
-    def _geometry(self, x: Tensor) -> Geometry:
+    def geometry(self, x: Tensor) -> Geometry | None:
+        """What the C module is told of an input; None if torch must do the work."""
+        if not (self._fits and kernels is not None and _suits(x)):
+            return None
         images, channels, height, width = x.shape
         kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w, *dilation = self._window
         out_h = (height + 2 * padding_h - dilation[0] * (kernel_h - 1) - 1) // stride_h + 1
         out_w = (width + 2 * padding_w - dilation[1] * (kernel_w - 1) - 1) // stride_w + 1
+        if min(out_h, out_w) <= 0:  # torch says what is wrong
+            return None
         return (images, height, width, channels, *self._window, out_h, out_w, int(self.relu))
-
-    # torch's own checks of padding against kernel run when the geometry is refused above.
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
@@ -88,28 +91,40 @@ def _suits(x: Tensor) -> bool:
     )
 
 
+def pool_forward(x: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Values and places of the maxima, (N, C, H', W') each; see `MaxPoolReLU2d.geometry`."""
+    shape = (geometry[0], geometry[3], geometry[12], geometry[13])
+    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    place = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
+    kernels.max_pool_forward(
+        x.element_size(), x.data_ptr(), y.data_ptr(), place.data_ptr(), *geometry
+    )
+    return y, place
+
+
+def pool_backward(grad: Tensor, place: Tensor, geometry: Geometry) -> Tensor:
+    """The input's gradient, (N, C, H, W), from the output's and `pool_forward`'s places."""
+    images, height, width, channels = geometry[:4]
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    if grad.stride() != place.stride():  # sizes of 1 leave strides open: `contiguous` may not act
+        grad = torch.empty_strided(place.shape, place.stride(), dtype=grad.dtype).copy_(grad)
+    x_grad = torch.empty(
+        (images, channels, height, width), dtype=grad.dtype, memory_format=torch.channels_last
+    )
+    kernels.max_pool_backward(
+        grad.element_size(), grad.data_ptr(), place.data_ptr(), x_grad.data_ptr(), *geometry
+    )
+    return x_grad
+
+
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, geometry: Geometry) -> Tensor:
-        shape = (geometry[0], geometry[3], geometry[12], geometry[13])
-        y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-        place = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
-        kernels.max_pool_forward(
-            x.element_size(), x.data_ptr(), y.data_ptr(), place.data_ptr(), *geometry
-        )
-        ctx.place, ctx.geometry = place, geometry
+        y, ctx.place = pool_forward(x, geometry)
+        ctx.geometry = geometry
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        geometry = ctx.geometry
-        images, height, width, channels = geometry[:4]
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        x_grad = torch.empty(
-            (images, channels, height, width), dtype=grad.dtype, memory_format=torch.channels_last
-        )
-        kernels.max_pool_backward(
-            grad.element_size(), grad.data_ptr(), ctx.place.data_ptr(), x_grad.data_ptr(), *geometry
-        )
-        return x_grad, None
+        return pool_backward(grad, ctx.place, ctx.geometry), None

@@ -26,14 +26,15 @@ class Draw:
     step: int = 0
     shard: int = 0
 
-    def enter(self, step: int, shard: int) -> None:
+    def enter(self, step: int, shard: int, *, seed_torch: bool = True) -> None:
         """Say what is computed next, and seed torch's global generator for functions that use it.
 
         A user's network may call `torch.nn.functional.dropout` or draw noise by itself; with the
         generator seeded per shard this too is the same on every rank.
         """
         self.step, self.shard = step, shard
-        torch.default_generator.manual_seed(key(self.seed, "torch", step, shard))
+        if seed_torch:
+            torch.default_generator.manual_seed(key(self.seed, "torch", step, shard))
 
 
 class KeyedDropout(nn.Module):

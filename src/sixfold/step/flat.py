@@ -10,9 +10,13 @@ contribute to a step's sum is one vector too:
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 ALIGNMENT_BYTES = 64
@@ -20,6 +24,23 @@ ALIGNMENT_BYTES = 64
 
 EXTRAS = 3
 """Loss, correct and samples at the end of the payload."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PayloadParts:
+    """Views of a payload's sections.
+
+    Attributes:
+        gradients: one a parameter, in its shape.
+        buffers: (Q,) samples times every float buffer.
+        counters: (K,) samples times how far every integer buffer has moved.
+        extras: (3,) loss, correct, samples.
+    """
+
+    gradients: list[Tensor]
+    buffers: Tensor
+    counters: Tensor
+    extras: NDArray[Any]
 
 
 class FlatState:
@@ -54,12 +75,38 @@ class FlatState:
         for (_, view), buffer in zip(self.named_buffers(self.buffers), self._buffers, strict=True):
             buffer.data = view
         counters = sum(counter.numel() for counter in self._counters)
+        self._parts: dict[int, PayloadParts] = {}
         self.sections = [len(self.parameters), len(self.buffers), counters, EXTRAS]
+
+    @property
+    def trainable(self) -> Sequence[nn.Parameter]:
+        """The parameters, in the order of their places in the vector."""
+        return self._parameters
 
     def split(self, payload: Tensor) -> tuple[Tensor, ...]:
         """The sections of a payload, as views: gradient, buffers, counters, extras."""
         parts: tuple[Tensor, ...] = torch.split(payload, self.sections)
         return parts
+
+    @property
+    def has_buffers(self) -> bool:
+        """Whether there is anything that a forward pass may change."""
+        return bool(self._buffers or self._counters)
+
+    def parts(self, payload: Tensor) -> PayloadParts:
+        """The sections of a payload to be written, as views; kept as long as the payload lives."""
+        found = self._parts.get(id(payload))
+        if found is None:
+            gradient, buffers, counters, extras = self.split(payload)
+            found = PayloadParts(
+                gradients=self.views(gradient),
+                buffers=buffers,
+                counters=counters,
+                extras=extras.numpy(),
+            )
+            self._parts[id(payload)] = found
+            weakref.finalize(payload, self._parts.pop, id(payload), None)
+        return found
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """Views of a (P,) vector in the shapes of the parameters."""
@@ -73,19 +120,6 @@ class FlatState:
         """Views of a (Q,) vector in the shapes of the float buffers, each with its name."""
         views = _views(vector, self._buffers, self._buffer_offsets)
         return list(zip(self._buffer_names, views, strict=True))
-
-    def gradients(self, loss: Tensor, out: Tensor) -> None:
-        """Write the gradient of `loss` into `out`, (P,); parameters it does not reach get zero."""
-        found = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-        views = self.views(out)
-        if all(gradient is not None for gradient in found):
-            torch._foreach_copy_(views, list(found))
-            return
-        for view, gradient in zip(views, found, strict=True):
-            if gradient is None:
-                view.zero_()
-            else:
-                view.copy_(gradient)
 
     def counters(self) -> Tensor:
         """A copy of all integer buffers, such as batch-norm's number of batches: (K,) int64."""

@@ -78,7 +78,7 @@ def _relu_behind(module: nn.Module, name: str) -> str | None:
     following = names[names.index(name) + 1 :][:1]
     for candidate in following:
         child = module._modules[candidate]
-        if type(child) is nn.ReLU and not _has_hooks(child):
+        if type(child) is nn.ReLU and not has_hooks(child):
             return candidate
     return None
 
@@ -86,8 +86,17 @@ def _relu_behind(module: nn.Module, name: str) -> str | None:
 def _plain_max_pool(module: nn.Module) -> bool:
     if type(module) not in (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d):
         return False
-    return not module.return_indices and not _has_hooks(module)
+    return not module.return_indices and not has_hooks(module)
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody watches a module's calls, so that nothing may be done past it."""
+    return any(
+        getattr(module, name)
+        for name in (
+            "_forward_hooks",
+            "_forward_pre_hooks",
+            "_backward_hooks",
+            "_backward_pre_hooks",
+        )
+    )

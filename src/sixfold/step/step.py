@@ -11,10 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sixfold.shards import Node, TreeFold
+from sixfold.step.chain import Chain
 from sixfold.step.dropout import Draw, key_dropout
 from sixfold.step.flat import FlatState
 from sixfold.step.lockstep import Lockstep, SharedState, TotalSum
@@ -78,6 +80,8 @@ class Step:
             model = synchronise_norms(model, self.lockstep)
         self.model = model
         self.state = FlatState(model)
+        # Within a synchronised norm all shards meet, which only a whole graph can wait for.
+        self._chain = Chain(model, self.state.trainable, whole=sync_norms)
         self._spare: list[Tensor] = []
         self._folded: list[Tensor] = []
 
@@ -95,22 +99,23 @@ class Step:
             shard: its samples.
             out: from `new_payload`, overwritten; see `sixfold.step.flat` for its parts.
         """
-        state = self.state
-        buffers, counters = state.buffers.clone(), state.counters()
-        self.draw.enter(step, shard.index)
-        self.model.train()
-        logits = self.model(_channels_last(shard.images))
-        loss = nn.functional.cross_entropy(logits, shard.labels, reduction="sum")
-        samples = len(shard.labels)
-        gradient, after, moved, extras = state.split(out)
-        state.gradients(loss, gradient)
-        torch.mul(state.buffers, samples, out=after)
-        moved.copy_((state.counters() - counters) * samples)
-        extras[0] = loss.detach()
-        extras[1] = (logits.detach().argmax(1) == shard.labels).sum()
-        extras[2] = samples
-        state.buffers.copy_(buffers)
-        state.set_counters(counters)
+        state, labels, samples = self.state, shard.labels, len(shard.labels)
+        before = self._save_buffers()
+        self.draw.enter(step, shard.index, seed_torch=self._chain.needs_autograd)
+        if not self.model.training:
+            self.model.train()
+        logits, saved = self._chain.forward(_channels_last(shard.images))
+        loss, grad = _cross_entropy(logits, labels)
+        parts = state.parts(out)
+        self._chain.backward(saved, grad, parts.gradients)
+        if before is not None:
+            buffers, counters = before
+            torch.mul(state.buffers, samples, out=parts.buffers)
+            parts.counters.copy_((state.counters() - counters) * samples)
+            state.buffers.copy_(buffers)
+            state.set_counters(counters)
+        correct = np.count_nonzero(logits.numpy().argmax(1) == labels.numpy())
+        parts.extras[:] = loss.item(), correct, samples
 
     def partials(
         self, step: int, shards: Iterable[Shard], total_sum: TotalSum | None = None
@@ -173,6 +178,13 @@ class Step:
             samples=int(samples),
         )
 
+    def _save_buffers(self) -> tuple[Tensor, Tensor] | None:
+        """What a forward pass may change, if there is any of it."""
+        state = self.state
+        if not state.has_buffers:
+            return None
+        return state.buffers.clone(), state.counters()
+
     def _save_shared(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
         state, draw = self.state, self.draw
         random_state = torch.default_generator.get_state()
@@ -194,6 +206,29 @@ class Step:
         left += right
         self._spare.append(right)
         return left
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over samples of the cross-entropy, and its gradient: softmax less one at the label.
+
+    Args:
+        logits: (n, classes).
+        labels: (n,) int64.
+
+    Returns:
+        The loss, (), and the gradient, (n, classes).
+    """
+    aten = torch.ops.aten
+    log_probability = logits.log_softmax(1)
+    loss, weight = aten.nll_loss_forward(log_probability, labels, None, _SUM, _NO_LABEL)
+    grad = aten.nll_loss_backward(
+        torch.ones_like(loss), log_probability, labels, None, _SUM, _NO_LABEL, weight
+    )
+    return loss, aten._log_softmax_backward_data(grad, log_probability, 1, logits.dtype)
+
+
+_SUM, _NO_LABEL = 2, -100
+"""torch's numbers for adding over samples, and for a label that stands for none."""
 
 
 def _channels_last(images: Tensor) -> Tensor:
