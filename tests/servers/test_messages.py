@@ -5,9 +5,11 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sixfold.servers.messages import BrokenFrameError, receive, send
 
@@ -23,7 +25,11 @@ def pair() -> Iterator[Pair]:
 
 
 def test_plain_data_and_arrays_arrive_as_they_were_sent(pair: Pair) -> None:
-    arrays = [np.arange(5, dtype=np.float32), np.empty(0), np.array([1, 2], np.int64)]
+    arrays: list[NDArray[Any]] = [
+        np.arange(5, dtype=np.float32),
+        np.empty(0),
+        np.array([1, 2], np.int64),
+    ]
     sent = send(pair[0], {"op": "push", "lr": 0.1}, arrays)
     header, found, came = receive(pair[1], most_bytes=1000)
     assert header == {"op": "push", "lr": 0.1}
