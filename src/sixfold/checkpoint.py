@@ -81,11 +81,19 @@ def save_checkpoint(
     optimizer: Optimizer,
     *,
     keep: int,
+    extra: Mapping[str, Tensor] | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a checkpoint, then remove all but the last `keep` and the best.
 
-    `notes` are kept in its metadata for `read_notes`.
+    Args:
+        folder: where checkpoints lie.
+        progress: how far the run has come.
+        state: the network's.
+        optimizer: whose state is saved along.
+        keep: how many checkpoints to keep.
+        extra: tensors that a strategy needs to go on, for `load_extra`.
+        notes: kept in the metadata, for `read_notes`.
 
     Raises:
         RunError: if it cannot be written; older checkpoints stay.
@@ -95,6 +103,7 @@ def save_checkpoint(
     for slot, vector in optimizer.slots.items():
         for name, view in state.named_views(vector):
             tensors[f"optimizer.{slot}.{name}"] = view.clone()
+    tensors |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
     metadata = {
         **(notes or {}),
         "format": str(FORMAT),
@@ -155,6 +164,22 @@ def load_checkpoint(path: Path, state: FlatState, optimizer: Optimizer) -> Progr
             f"{path} is damaged or belongs to another network ({error}): remove it to go on from "
             "an older checkpoint"
         ) from error
+
+
+def load_extra(path: Path) -> dict[str, Tensor]:
+    """What else the strategy that wrote a checkpoint has saved in it.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith("extra.")]  # noqa: SIM118
+            return {name.removeprefix("extra."): file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it to go on from an older one") from (
+            error
+        )
 
 
 def _restore(file: Any, state: FlatState, optimizer: Optimizer) -> None:

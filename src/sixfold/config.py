@@ -137,6 +137,38 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocalSgdConfig:
+    """How workers that train apart become one again (--strategy local_sgd)."""
+
+    local_steps: int = option(16, "steps that each worker makes by itself between two merges")
+    merge: str = option(
+        "mean",
+        "how weights are merged",
+        choices=("mean", "max_delta", "map_delta", "best", "genetic", "nesterov"),
+    )
+    align: bool = option(
+        False, "match feature maps by permutation before a merge, and report how many had moved"
+    )
+    groups: int = option(1, "groups of workers; each merges by itself, all become one at the end")
+    swap_every: int | None = option(
+        None, "merges after which each group hands one member on to the next group"
+    )
+    post_local: float = option(0.0, "epochs of synchronous training (as `sync`) at the beginning")
+    compare_serial: bool = option(
+        False, "train serially over the same images too, and report its deltas beside the workers'"
+    )
+    outer_lr: float = option(0.7, "learning rate of the outer optimizer (nesterov)")
+    outer_momentum: float = option(0.9, "momentum of the outer optimizer (nesterov)")
+    population: int = option(16, "networks in each generation (genetic)")
+    generations: int = option(4, "generations that follow the workers' own networks (genetic)")
+    elite: int = option(2, "fittest networks that go on unchanged (genetic)")
+    mutation_rate: float = option(0.05, "probability that a feature map is changed (genetic)")
+    mutation_scale: float = option(
+        0.02, "size of that change, relative to the map's weights (genetic)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """Where the ranks run."""
 
@@ -179,6 +211,7 @@ class TrainConfig:
     training: TrainingConfig = TrainingConfig()
     beginning: BeginningConfig = BeginningConfig()
     strategy: StrategyConfig = StrategyConfig()
+    local_sgd: LocalSgdConfig = LocalSgdConfig()
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
 

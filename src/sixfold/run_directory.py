@@ -5,6 +5,7 @@ Layout::
     config.json            settings as resolved
     attempt                number of the newest attempt, and a token that proves the disk is shared
     metrics.jsonl          one object per logged step
+    merges.jsonl           one object per merge of weights, where workers train apart
     timeline/rank-0000.jsonl   where each rank's time went, step by step
     checkpoints/           the last few and the best
     snapshots/             the checkpoints of the steps that `--keep-at` names
@@ -35,6 +36,7 @@ _OWN_FILES = (
     "config.json",
     "attempt",
     "metrics.jsonl",
+    "merges.jsonl",
     "result.json",
     "model.safetensors",
     "report.html",
@@ -212,6 +214,11 @@ class JsonLines:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def __del__(self) -> None:
+        # A rank that ends by an exception does not always come to close what it has opened.
+        if "_file" in self.__dict__:
+            self._file.close()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 from sixfold.config import EngineConfig, TrainConfig
 from sixfold.errors import UserError
 from sixfold.shards import LARGEST_COUNT, is_power_of_two
+from sixfold.strategies.local_checks import local_sgd_problems
 from sixfold.strategies.overview import STRATEGIES
 
 
@@ -34,6 +35,7 @@ def problems(config: TrainConfig) -> list[str]:
         *_optimizer_problems(config),
         *_beginning_problems(config),
         *_strategy_problems(config),
+        *local_sgd_problems(config),
         *_run_problems(config),
         *engine_problems(config.engine),
     ]

@@ -39,9 +39,17 @@ class BatchPlan:
     batch_norm: bool
     wanted_shards: int | None
 
+    def place(self, step: int) -> tuple[int, int, int]:
+        """Epoch of a step (both from 0), and its first and one-past-last place in that epoch."""
+        return self.budget.place(step)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The training images in the order in which an epoch visits them."""
+        return permutation(self.seed, epoch, self.budget.images)
+
     def count(self, step: int) -> int:
         """L, the number of logical shards of a step (from 0)."""
-        _, start, stop = self.budget.place(step)
+        _, start, stop = self.place(step)
         return shard_count(stop - start, batch_norm=self.batch_norm, wanted=self.wanted_shards)
 
     def shard(self, step: int, index: int, order: NDArray[np.int64]) -> Shard:
@@ -52,7 +60,7 @@ class BatchPlan:
             index: number of the shard.
             order: the permutation of the step's epoch.
         """
-        _, start, stop = self.budget.place(step)
+        _, start, stop = self.place(step)
         first, last = shard_bounds(stop - start, self.count(step), index)
         images, labels = self.make_batch(
             self.data.train,
@@ -66,9 +74,9 @@ class BatchPlan:
         """This rank's shards of all steps from `first_step` on, in order."""
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(first_step, self.budget.total_steps):
-            if self.budget.place(step)[0] != epoch:
-                epoch = self.budget.place(step)[0]
-                order = permutation(self.seed, epoch, self.budget.images)
+            if self.place(step)[0] != epoch:
+                epoch = self.place(step)[0]
+                order = self.order(epoch)
             for index in owned_shards(self.count(step), world.size, world.rank):
                 yield self.shard(step, index, order)
 

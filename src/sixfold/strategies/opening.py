@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sixfold.config import TrainConfig
 from sixfold.data import DataSet
+from sixfold.strategies.local_sgd import open_local_sgd
 from sixfold.strategies.strategy import Strategy
 from sixfold.strategies.sync import open_sync
 from sixfold.world import World
@@ -20,5 +23,8 @@ def open_strategy(world: World, config: TrainConfig, data: DataSet) -> Strategy:
     Raises:
         UserError: if the network or the division does not fit the data.
     """
-    openers = {"sync": open_sync}
+    openers: dict[str, Callable[[World, TrainConfig, DataSet], Strategy]] = {
+        "sync": open_sync,
+        "local_sgd": open_local_sgd,
+    }
     return openers[config.strategy.strategy](world, config, data)

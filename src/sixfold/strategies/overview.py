@@ -40,6 +40,13 @@ STRATEGIES: dict[str, Overview] = {
         use="by default: whenever a batch is worth dividing and ranks are well connected",
         lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
     ),
+    "local_sgd": Overview(
+        what="workers train apart on images of their own, and merge their weights every H steps",
+        guarantee="approximate: the result depends on the number of workers, and on nothing else",
+        sends="2 P (1+s) (n-1)/n / H, s state vectors of the optimizer (1 with momentum)",
+        use="slow networks, since it sends H times less; or to study how networks can be merged",
+        lost_rank="all ranks start again from the last merge that was saved; only time is lost",
+    ),
     "param_server": Overview(
         what="asynchronous: workers pull weights from servers and push gradients, nobody waits",
         guarantee="bounded staleness; every step is applied exactly once; the bits vary",

@@ -116,6 +116,14 @@ def diverged(number: int, loss: float) -> NonFiniteLossError:
 
 def open_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
     """Build the network and divide the batch; see `sixfold.strategies.opening`."""
+    sync = build_sync(world, config, data)
+    if world.rank == 0 and world.size > sync.plan.count(0):
+        world.report({"kind": "note", "text": _idle_ranks(world.size, sync.plan)})
+    return sync
+
+
+def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
+    """`open_sync` without a word to the user: for strategies that begin synchronously."""
     training = config.training
     model = models.build(
         config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
@@ -125,8 +133,6 @@ def open_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     optimizer = begin(config.beginning, step.state, optimizer)
     network = WholeNetwork(world, step.state, optimizer, plan.make_batch)
-    if world.rank == 0 and world.size > plan.count(0):
-        world.report({"kind": "note", "text": _idle_ranks(world.size, plan)})
     return Sync(world, step, plan, optimizer, network, exact=config.strategy.exact)
 
 

@@ -105,6 +105,15 @@ class World:
             dict.fromkeys(others, token), {peer: np.empty(1, np.uint8) for peer in others}
         )
 
+    def keep_alive(self) -> None:
+        """Show that this rank gets on with work that needs no exchange for minutes.
+
+        The launcher takes exchanges for signs of progress (`sixfold.world.watch`), and calls a
+        rank hung that others wait for while it makes none.
+        """
+        if self.size > 1:
+            self.link.exchange({}, {})
+
     def report(self, event: PlainData) -> None:
         """Hand a small message of plain data (JSON types) to the launcher's `on_event`."""
         self.link.report(event)

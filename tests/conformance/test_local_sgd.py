@@ -1,0 +1,98 @@
+"""Local SGD promises the same bits on every engine, for a given number of workers."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sixfold.config import TrainConfig
+from sixfold.engines import Engine
+from sixfold.launch import train
+
+Configure = Callable[..., TrainConfig]
+
+LOCAL: dict[str, Any] = {
+    "strategy": "local_sgd",
+    "local_steps": 3,
+    "workers": 2,
+    "batch_size": 10,
+    "steps": 8,
+    "data": "synthetic:64x3x8x8",
+}
+CASES: dict[str, dict[str, Any]] = {
+    "mean": {"merge": "mean", "augment": "crop:2,flip", "post_local": 0.5},
+    "max_delta": {"merge": "max_delta", "optimizer": "adam", "lr": 0.001},
+    "map_delta": {"merge": "map_delta", "model": "resnet20", "model_args": "depth=8"},
+    "best": {"merge": "best", "validation": 0.2},
+    "genetic": {"merge": "genetic", "validation": 0.2, "population": 4, "generations": 1},
+    "nesterov": {"merge": "nesterov", "groups": 2, "swap_every": 1, "workers": 3},
+    "aligned": {"align": True, "compare_serial": True},
+}
+
+
+def check(configure: Configure, engine: Engine, folder: Path, case: str) -> None:
+    settings = LOCAL | CASES[case]
+    expected = train(configure(out=str(folder / "inline"), **settings))
+    settings |= {"engine": engine.name, "out": str(folder / "run")}
+    found = train(configure(**settings), engine=engine)
+    for name in ("weights_sha256", "test_loss", "test_accuracy", "steps", "images"):
+        assert found[name] == expected[name], name
+    assert found.get("serial_test_loss") == expected.get("serial_test_loss")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_local_has_the_bits_of_inline(
+    configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path, case: str
+) -> None:
+    check(configure, engine_named("local"), tmp_path, case)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    ("case", "master"),
+    [
+        ("mean", "spark_local"),
+        *[
+            pytest.param(case, master, marks=pytest.mark.full)
+            for case in CASES
+            if CASES[case].get("workers", 2) == 2
+            for master in ("spark_local", "spark_cluster")
+            if (case, master) != ("mean", "spark_local")
+        ],
+    ],
+)
+def test_spark_has_the_bits_of_inline(
+    configure: Configure,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    case: str,
+    master: str,
+) -> None:
+    check(configure, request.getfixturevalue(master), tmp_path, case)
+
+
+def test_a_killed_rank_costs_time_and_nothing_else(
+    configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path
+) -> None:
+    settings = LOCAL | {"steps": 400, "local_steps": 20, "checkpoint_every": 40, "lr": 0.001}
+    calm = train(configure(out=str(tmp_path / "calm"), **settings))
+    pids: dict[int, int] = {}
+
+    def kill(event: Any) -> None:
+        if event["kind"] == "rank":
+            pids[event["rank"]] = event["pid"]
+        elif event["kind"] == "progress" and event["step"] > 50 and pids:
+            os.kill(pids[1], signal.SIGKILL)
+            pids.clear()
+
+    from sixfold import training_log
+
+    settings |= {"engine": "local", "max_restarts": 3, "out": str(tmp_path / "run")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_log, "REPORT_S", 0.0)
+        found = train(configure(**settings), engine=engine_named("local"), listen=kill)
+    assert found["restarts"] >= 1
+    assert found["weights_sha256"] == calm["weights_sha256"]
