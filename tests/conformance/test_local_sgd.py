@@ -77,7 +77,8 @@ def test_spark_has_the_bits_of_inline(
 def test_a_killed_rank_costs_time_and_nothing_else(
     configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path
 ) -> None:
-    settings = LOCAL | {"steps": 1200, "local_steps": 20, "checkpoint_every": 100, "lr": 0.001}
+    settings = LOCAL | {"steps": 300, "local_steps": 20, "checkpoint_every": 50}
+    settings |= {"evaluate_every": 10.0, "lr": 0.001}
     calm = train(configure(out=str(tmp_path / "calm"), **settings))
     pids: dict[int, int] = {}
     killed: list[int] = []
@@ -85,7 +86,7 @@ def test_a_killed_rank_costs_time_and_nothing_else(
     def kill(event: Any) -> None:
         if event["kind"] == "rank":
             pids[event["rank"]] = event["pid"]
-        elif event["kind"] == "progress" and event["step"] > 50 and not killed:
+        elif event["kind"] == "evaluation" and not killed:
             killed.append(event["step"])
             os.kill(pids[1], signal.SIGKILL)
 
