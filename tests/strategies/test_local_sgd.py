@@ -63,7 +63,8 @@ def reference(config: TrainConfig) -> dict[str, Tensor]:
             chosen = own.order(epoch)[start:stop]
             images, labels = plan.make_batch(opened.train, chosen)
             optimizers[worker].zero_grad()
-            nn.functional.cross_entropy(networks[worker](images), labels).backward()
+            loss = nn.functional.cross_entropy(networks[worker](images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizers[worker].step()
             examples[worker] += len(labels)
         done = step + 1
