@@ -24,8 +24,8 @@ def test_every_strategy_has_a_row_and_a_page_with_a_picture() -> None:
     for name in STRATEGIES:
         assert f"[`{name}`](#{name})" in text
         assert "```" in sections[name] or ".svg" in sections[name]
-        for title in ("Guarantee", "Sends", "When a rank dies", "Use it"):
-            assert f"**{title}" in sections[name], (name, title)
+        for title in ("Guarantee", "Sends", r"When a \w+ dies", "Use it"):
+            assert re.search(rf"\*\*{title}", sections[name]), (name, title)
 
 
 def test_another_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
