@@ -134,6 +134,9 @@ class StrategyConfig:
         "param_server: most updates between a pull of weights and the push of the gradient "
         "(default: 4 for every worker)",
     )
+    merge_every: int = option(
+        100, "hogwild: steps between two meetings of all workers, where groups of them are merged"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

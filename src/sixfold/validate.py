@@ -119,6 +119,11 @@ def _beginning_problems(config: TrainConfig) -> list[str]:
 def _strategy_problems(config: TrainConfig) -> list[str]:
     strategy, found = config.strategy, []
     defaults = type(strategy)()
+    if strategy.strategy == "hogwild":
+        if strategy.merge_every < 1:
+            found.append(f"--merge-every {strategy.merge_every}: must be at least 1")
+    elif strategy.merge_every != defaults.merge_every:
+        found.append("--merge-every: only for --strategy hogwild")
     if strategy.strategy != "param_server":
         for name in ("servers", "staleness"):
             if getattr(strategy, name) != getattr(defaults, name):

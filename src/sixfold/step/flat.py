@@ -121,6 +121,13 @@ class FlatState:
         views = _views(vector, self._buffers, self._buffer_offsets)
         return list(zip(self._buffer_names, views, strict=True))
 
+    def move_parameters(self, vector: Tensor) -> None:
+        """Let the parameters live in another (P,) vector, such as one in shared memory."""
+        vector.copy_(self.parameters)
+        self.parameters = vector
+        for parameter, view in zip(self._parameters, self.views(vector), strict=True):
+            parameter.data = view
+
     def counters(self) -> Tensor:
         """A copy of all integer buffers, such as batch-norm's number of batches: (K,) int64."""
         if not self._counters:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from sixfold.config import TrainConfig
 from sixfold.data import DataSet
+from sixfold.strategies.hogwild import open_hogwild
 from sixfold.strategies.local_sgd import open_local_sgd
 from sixfold.strategies.strategy import Strategy
 from sixfold.strategies.sync import open_sync
@@ -26,5 +27,6 @@ def open_strategy(world: World, config: TrainConfig, data: DataSet) -> Strategy:
     openers: dict[str, Callable[[World, TrainConfig, DataSet], Strategy]] = {
         "sync": open_sync,
         "local_sgd": open_local_sgd,
+        "hogwild": open_hogwild,
     }
     return openers[config.strategy.strategy](world, config, data)

@@ -47,6 +47,13 @@ STRATEGIES: dict[str, Overview] = {
         use="slow networks, since it sends H times less; or to study how networks can be merged",
         lost_rank="all ranks start again from the last merge that was saved; only time is lost",
     ),
+    "hogwild": Overview(
+        what="workers of one machine update shared weights without locks, each on its own batches",
+        guarantee="approximate: gradients are some updates old, and a few updates may be lost",
+        sends="nothing within a machine; at a merge of m groups 2 (P + optimizer state) (m-1)/m",
+        use="many cores of one machine and batches too small to be divided",
+        lost_rank="all ranks start again from the last checkpoint",
+    ),
     "param_server": Overview(
         what="asynchronous: workers pull weights from servers and push gradients, nobody waits",
         guarantee="bounded staleness; every step is applied exactly once; the bits vary",

@@ -1,0 +1,89 @@
+"""Memory that processes of one machine share, and that nothing can leave behind.
+
+It is an anonymous file in memory (memfd_create(2)). It has no name in any directory: others open
+it through ``/proc/PID/fd/N`` of the process that made it, while that one keeps it open. When the
+last process that maps it has ended, by whatever death, the kernel frees it; so there is nothing to
+be cleaned up, unlike with /dev/shm or `multiprocessing.shared_memory`, whose files outlive a
+process that is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SharedMemory:
+    """A stretch of memory, mapped into this process.
+
+    Attributes:
+        path: by which other processes of this machine find it, until `seal`; empty in those.
+
+    >>> with SharedMemory.create(64) as ours, SharedMemory.attach(ours.path, 64) as theirs:
+    ...     _ = ours.tensor(torch.float32, 0, 2).fill_(7.0)
+    ...     theirs.tensor(torch.float32, 0, 2)
+    tensor([7., 7.])
+    """
+
+    def __init__(self, mapped: mmap.mmap, descriptor: int = -1) -> None:
+        self._mapped, self._descriptor = mapped, descriptor
+        self.path = f"/proc/{os.getpid()}/fd/{descriptor}" if descriptor >= 0 else ""
+
+    @classmethod
+    def create(cls, count_bytes: int) -> SharedMemory:
+        """Make some, filled with zeros.
+
+        Where there is no memfd_create, which is Linux's, no other process will find it.
+
+        Raises:
+            OSError: if there is not so much.
+        """
+        if not hasattr(os, "memfd_create"):
+            return cls(mmap.mmap(-1, count_bytes))
+        descriptor = os.memfd_create("sixfold", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, count_bytes)
+            return cls(mmap.mmap(descriptor, count_bytes), descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def attach(cls, path: str, count_bytes: int) -> SharedMemory:
+        """Map what another process has made.
+
+        Raises:
+            OSError: if it cannot be seen from here.
+            ValueError: if it is smaller.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return cls(mmap.mmap(descriptor, count_bytes))
+        finally:
+            os.close(descriptor)
+
+    def tensor(self, dtype: torch.dtype, start_bytes: int, count: int) -> Tensor:
+        """A one-dimensional tensor that lies in it; it keeps the memory alive."""
+        window = np.frombuffer(
+            self._mapped, np.uint8, count=count * dtype.itemsize, offset=start_bytes
+        )
+        return torch.from_numpy(window).view(dtype)
+
+    def seal(self) -> None:
+        """Let nobody in any more; whoever has mapped it, keeps it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor, self.path = -1, ""
+
+    def __enter__(self) -> SharedMemory:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.seal()
+        with contextlib.suppress(BufferError):  # tensors still lie in it: it goes with the last
+            self._mapped.close()
