@@ -6,9 +6,10 @@
 3
 
 ``sixfold.train(settings)`` trains and returns the figures of ``result.json``;
-``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.load(path)`` gives a
-trained network, compressed or not; ``sixfold.prepare(...)`` turns
-images into tensor shards. Nothing heavy is imported before one of them is used.
+``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.compress(...)``
+prunes, shares and codes its weights; ``sixfold.load(path)`` gives a trained network, compressed
+or not; ``sixfold.prepare(...)`` turns images into tensor shards. Nothing heavy is imported before
+one of them is used.
 """
 
 from __future__ import annotations
@@ -17,18 +18,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sixfold.compression.loading import load
-    from sixfold.config import PredictConfig, PrepareConfig, TrainConfig, configure
+    from sixfold.config import (
+        CompressConfig,
+        PredictConfig,
+        PrepareConfig,
+        TrainConfig,
+        configure,
+    )
     from sixfold.errors import RunError, UserError
     from sixfold.launch import predict, prepare, train
+    from sixfold.launch.compression import compress
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompressConfig",
     "PredictConfig",
     "PrepareConfig",
     "RunError",
     "TrainConfig",
     "UserError",
+    "compress",
     "configure",
     "load",
     "predict",
@@ -37,6 +47,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CompressConfig": "config",
+    "compress": "launch.compression",
     "PredictConfig": "config",
     "PrepareConfig": "config",
     "TrainConfig": "config",

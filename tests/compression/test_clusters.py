@@ -70,7 +70,7 @@ def test_fewer_values_than_clusters_stay_as_they_are() -> None:
 
 
 def test_halving_is_within_its_bound_or_not_done() -> None:
-    fine = torch.tensor([0.0, 1e-3, -12.345, 60000.0])
-    assert ((clusters.halved(fine) - fine).abs() <= fine.abs() * 2**-11).all()
-    for odd in (torch.tensor([1e-7, 1.0]), torch.tensor([float("inf")]), torch.arange(3)):
+    fine = torch.tensor([0.0, 1e-9, 3e-6, 1e-3, -12.345, 60000.0])
+    assert ((clusters.halved(fine) - fine).abs() <= fine.abs().clamp(min=2**-14) * 2**-11).all()
+    for odd in (torch.tensor([65520.0, 1.0]), torch.tensor([float("inf")]), torch.arange(3)):
         assert torch.equal(clusters.halved(odd), odd)

@@ -14,6 +14,7 @@ from sixfold.errors import SixfoldError, UserError
 COMMANDS = {
     "train": "train a network in parallel",
     "predict": "classify a data set with a trained network",
+    "compress": "prune, share and code the weights of a trained network",
     "prepare": "turn images into tensor shards that load fast",
     "report": "write a run's report again",
     "strategies": "list the ways to divide the work",

@@ -26,7 +26,6 @@ Start = Literal["linear", "density", "random"]
 STARTS: tuple[Start, ...] = ("linear", "density", "random")
 
 MOST_ROUNDS = 200
-_SMALLEST_NORMAL_HALF = 2.0**-14
 _LARGEST_HALF = 65504.0
 
 Floats = NDArray[np.float64]
@@ -117,18 +116,15 @@ def share(weights: Tensor, bits: int, *, start: Start, seed: int) -> tuple[Tenso
 
 
 def halved(tensor: Tensor) -> Tensor:
-    """A float tensor rounded to what float16 holds, if that is within 2**-11 for every element.
+    """A float tensor rounded to float16: within 2**-11 of each element, or 2**-25 of tiny ones.
 
-    Tensors with elements too large or too small for that, and those that are not of floats, come
-    back as they are.
+    Tensors with elements above what float16 holds, and those not of floats, come back as they are.
 
     >>> halved(torch.tensor([0.1, 70000.0])).tolist() == torch.tensor([0.1, 70000.0]).tolist()
     True
     >>> halved(torch.tensor([0.1])).item()
     0.0999755859375
     """
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or not bool((tensor.abs() <= _LARGEST_HALF).all()):
         return tensor
-    size = tensor.abs()
-    fits = (size == 0) | ((size >= _SMALLEST_NORMAL_HALF) & (size <= _LARGEST_HALF))
-    return tensor.half().to(tensor.dtype) if bool(fits.all()) else tensor
+    return tensor.half().to(tensor.dtype)

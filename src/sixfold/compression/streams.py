@@ -3,10 +3,11 @@
     coder   1 byte: 0 fixed width, 1 Huffman, 2 rANS
     fixed   payload: the symbols at `width_of(alphabet)` bits
     Huffman lanes (varint), bits of the shortest lane (varint), width of the rest (1 byte),
-            code lengths (4 bits a symbol), rest of each lane's bits (width bits a lane),
+            table of code lengths, rest of each lane's bits (width bits a lane),
             length of the payload (varint), payload
-    rANS    lanes (varint), precision (1 byte), coarse frequencies (1 byte a symbol),
+    rANS    lanes (varint), precision (1 byte), table of coarse frequencies,
             states (4 bytes a lane), number of words (varint), words (2 bytes each)
+    table   length in bytes (varint), a number for each symbol by `sixfold.compression.rice`
 
 Count and alphabet are known to the reader. A coder whose tables cost more than it saves gives way
 to fixed width.
@@ -21,14 +22,19 @@ from numpy.typing import NDArray
 
 from sixfold.compression import bits, huffman, rans
 from sixfold.compression.bits import Symbols
+from sixfold.compression.rice import pack_table, unpack_table
 from sixfold.compression.wire import DamagedError, Reader, varint
 
 Coder = Literal["fixed", "huffman", "ans"]
 CODERS: tuple[Coder, ...] = ("fixed", "huffman", "ans")
 """By their numbers in the file."""
 
-SYMBOLS_PER_LANE = 2048
-"""A lane costs some 2 bytes: 0.2% of 2048 symbols of 4 bits."""
+SYMBOLS_PER_LANE = 4096
+"""In short streams, where every byte counts and time does not. A lane costs some 2 bytes."""
+
+LONG_STREAM = 1 << 17
+SYMBOLS_PER_LANE_IF_LONG = 1024
+"""Decoding takes a step for every symbol of a lane; 2 bytes are 0.35% of 1024 of 4.5 bits each."""
 
 MOST_LANES = 4096
 """The working arrays of a step stay in the first-level cache."""
@@ -78,7 +84,18 @@ def decode_stream(reader: Reader, count: int, alphabet: int) -> Symbols:
 
 def lanes_for(count: int) -> int:
     """How many lanes so many symbols are dealt to."""
-    return min(max(count // SYMBOLS_PER_LANE, 1), MOST_LANES)
+    each = SYMBOLS_PER_LANE if count < LONG_STREAM else SYMBOLS_PER_LANE_IF_LONG
+    return min(max(count // each, 1), MOST_LANES)
+
+
+def _table(numbers: NDArray[np.uint8]) -> bytes:
+    packed = pack_table(numbers.tolist())
+    return varint(len(packed)) + packed
+
+
+def _read_table(reader: Reader, alphabet: int) -> NDArray[np.uint8]:
+    # In unary a number takes at most 512 bits.
+    return unpack_table(reader.take(reader.varint(64 * alphabet + 1)), alphabet)
 
 
 def _huffman(symbols: NDArray[Any], alphabet: int) -> bytes:
@@ -92,7 +109,7 @@ def _huffman(symbols: NDArray[Any], alphabet: int) -> bytes:
             varint(len(lane_bits)),
             varint(least),
             bytes([width]),
-            bits.pack(lengths, 4),
+            _table(lengths),
             bits.pack(lane_bits - least, width),
             varint(len(payload)),
             payload,
@@ -104,8 +121,7 @@ def _read_huffman(reader: Reader, count: int, alphabet: int) -> Symbols:
     lanes, least, width = _read_lanes(reader, count), reader.varint(1 << 32), reader.octet()
     if width > 31:
         raise DamagedError("a lane's length is absurd")
-    table = reader.take(bits.packed_bytes(alphabet, 4))
-    lengths = bits.unpack(table, 4, alphabet).astype(np.uint8)
+    lengths = _read_table(reader, alphabet)
     if not huffman.is_complete(lengths):
         raise DamagedError("its code lengths make no code")
     rest = bits.unpack(reader.take(bits.packed_bytes(lanes, width)), width, lanes)
@@ -125,7 +141,7 @@ def _rans(symbols: NDArray[Any], alphabet: int) -> bytes:
             b"\2",
             varint(len(states)),
             bytes([precision]),
-            table.tobytes(),
+            _table(table),
             states.astype("<u4").tobytes(),
             varint(len(words)),
             words.astype("<u2").tobytes(),
@@ -137,7 +153,7 @@ def _read_rans(reader: Reader, count: int, alphabet: int) -> Symbols:
     lanes, precision = _read_lanes(reader, count), reader.octet()
     if precision not in rans.PRECISIONS:
         raise DamagedError(f"precision {precision} is outside of {rans.PRECISIONS}")
-    table = np.frombuffer(reader.take(alphabet), np.uint8)
+    table = _read_table(reader, alphabet)
     if not 1 <= np.count_nonzero(table) <= 1 << precision:
         raise DamagedError("its frequencies make no code")
     frequencies = rans.normalise(rans.weights_of(table), precision)

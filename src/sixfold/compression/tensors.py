@@ -70,6 +70,8 @@ class Parts:
         position_bytes: the stream of gaps.
         value_bytes: the stream of symbols, or the elements themselves.
         codebook_bytes: the different values.
+        entropy_bytes: what positions and values need at least by a coder that knows just how often
+            each symbol occurs; elements that are stored as they are count in full.
     """
 
     elements: int
@@ -80,6 +82,7 @@ class Parts:
     position_bytes: int = 0
     value_bytes: int = 0
     codebook_bytes: int = 0
+    entropy_bytes: float = 0.0
 
 
 def pack_tensor(tensor: Tensor, coder: Coder) -> tuple[bytes, Parts]:
@@ -98,7 +101,11 @@ def pack_tensor(tensor: Tensor, coder: Coder) -> tuple[bytes, Parts]:
     if not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() < SMALLEST_CODED:
         data = _raw(tensor, patterns)
         parts = Parts(
-            elements=tensor.numel(), entries=tensor.numel(), kept=kept, value_bytes=len(data) - 1
+            elements=tensor.numel(),
+            entries=tensor.numel(),
+            kept=kept,
+            value_bytes=len(data) - 1,
+            entropy_bytes=len(data) - 1,
         )
         return data, parts
     present = patterns[places]
@@ -119,19 +126,20 @@ def pack_tensor(tensor: Tensor, coder: Coder) -> tuple[bytes, Parts]:
     if symbols is None:
         entries = np.zeros(len(sparse.gaps), patterns.dtype)
         entries[sparse.symbols > 0] = present
-        values, book_bytes = _planes(entries, coder), 0
+        values = _planes(entries, coder)
     else:
-        values, book_bytes = _coded(tensor.dtype, codebook, sparse.symbols, coder)
+        values = _coded(tensor.dtype, codebook, sparse.symbols, coder)
     head = bytes([3, by_columns, gap_bits]) + varint(len(sparse.gaps))
-    return head + positions + values, Parts(
+    return head + positions + values.data, Parts(
         elements=tensor.numel(),
         entries=len(sparse.gaps),
         kept=kept,
         values=len(codebook),
         gap_bits=gap_bits,
         position_bytes=len(positions),
-        value_bytes=len(values) - book_bytes,
-        codebook_bytes=book_bytes,
+        value_bytes=len(values.data) - values.book_bytes,
+        codebook_bytes=values.book_bytes,
+        entropy_bytes=_entropy_bytes(sparse.gaps) + values.entropy_bytes,
     )
 
 
@@ -207,7 +215,8 @@ def _codebook(present: Patterns) -> Patterns:
     if len(np.unique(present[:_SAMPLE])) > MOST_VALUES:
         return nothing
     known = np.unique(present)
-    return known if len(known) <= MOST_VALUES else nothing
+    # A codebook of values that occur once would be the values themselves, and symbols besides.
+    return known if len(known) <= min(MOST_VALUES, len(present) // 2) else nothing
 
 
 def _plan(
@@ -247,36 +256,55 @@ def _dense(
     coder: Coder,
 ) -> tuple[bytes, Parts]:
     if symbols is None:
-        values, book_bytes = _planes(patterns, coder), 0
+        values = _planes(patterns, coder)
     else:
         every = np.zeros(len(patterns), np.uint16)
         every[places] = symbols
-        values, book_bytes = _coded(tensor.dtype, codebook, every, coder)
-    return b"\2" + values, Parts(
+        values = _coded(tensor.dtype, codebook, every, coder)
+    return b"\2" + values.data, Parts(
         elements=len(patterns),
         entries=len(patterns),
         kept=len(places),
         values=len(codebook),
-        value_bytes=len(values) - book_bytes,
-        codebook_bytes=book_bytes,
+        value_bytes=len(values.data) - values.book_bytes,
+        codebook_bytes=values.book_bytes,
+        entropy_bytes=values.entropy_bytes,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """Elements or entries as bytes, how many of these are the codebook, and the rest's entropy."""
+
+    data: bytes
+    book_bytes: int
+    entropy_bytes: float
+
+
+def _entropy_bytes(symbols: NDArray[np.uint16]) -> float:
+    return gaps.entropy_bits(np.bincount(symbols)) / 8
 
 
 def _coded(
     dtype: torch.dtype, codebook: Patterns, symbols: NDArray[np.uint16], coder: Coder
-) -> tuple[bytes, int]:
-    """Values by codebook; and how many of the bytes are the codebook itself."""
+) -> _Values:
     half = _as_half(codebook, dtype)
-    book = codebook.tobytes() if half is None else half
     head = (b"\0" if half is None else b"\1") + varint(len(codebook))
-    return head + book + encode_stream(symbols, len(codebook) + 1, coder), len(head) + len(book)
+    book = codebook.tobytes() if half is None else half
+    return _Values(
+        data=head + book + encode_stream(symbols, len(codebook) + 1, coder),
+        book_bytes=len(head) + len(book),
+        entropy_bytes=_entropy_bytes(symbols),
+    )
 
 
-def _planes(patterns: Patterns, coder: Coder) -> bytes:
+def _planes(patterns: Patterns, coder: Coder) -> _Values:
     planes = patterns.view(np.uint8).reshape(len(patterns), patterns.dtype.itemsize)
-    return b"\2" + b"".join(
-        encode_stream(planes[:, number].astype(np.uint16), 256, coder)
-        for number in range(planes.shape[1])
+    columns = [planes[:, number].astype(np.uint16) for number in range(planes.shape[1])]
+    return _Values(
+        data=b"\2" + b"".join(encode_stream(column, 256, coder) for column in columns),
+        book_bytes=0,
+        entropy_bytes=sum(map(_entropy_bytes, columns)),
     )
 
 

@@ -1,0 +1,245 @@
+"""A whole compression from the launcher's side: stages, files, resuming, searching, refusals."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sixfold
+from sixfold.compression.container import read_container
+from sixfold.config import CompressConfig, CompressionConfig, EngineConfig, TrainConfig
+from sixfold.errors import UserError
+from sixfold.launch import compression, train
+from sixfold.launch.compression import compress
+from sixfold.sparsity.beginning import read_weights
+
+Configure = Callable[..., TrainConfig]
+WORKERS = {"inline": 1, "local": 2}
+
+
+def config_of(run: Path, out: Path, engine: str = "inline", **changes: Any) -> CompressConfig:
+    """Settings of a small compression."""
+    settings: dict[str, Any] = {
+        "run": str(run),
+        "out": str(out),
+        "rounds": 2,
+        "prune_epochs": 1.0,
+        "share_epochs": 1.0,
+        "sparsity": "0.8",
+        "bits": "4",
+    }
+    return CompressConfig(
+        compression=CompressionConfig(**settings | changes),
+        engine=EngineConfig(engine=engine, workers=WORKERS[engine]),
+    )
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network, trained until it knows its classes."""
+    out = tmp_path_factory.mktemp("dense") / "run"
+    train(
+        sixfold.configure(
+            data="digits",
+            model="lenet300",
+            lr=0.1,
+            batch_size=50,
+            epochs=4,
+            validation=0.2,
+            engine="inline",
+            workers=1,
+            out=str(out),
+        )
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def compressed(dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small network, compressed."""
+    out = tmp_path_factory.mktemp("compressed") / "out"
+    compress(config_of(dense, out))
+    return out
+
+
+def test_every_stage_is_smaller_and_the_network_still_knows_its_classes(compressed: Path) -> None:
+    result = json.loads((compressed / "result.json").read_text())
+    dense, stages = result["dense"], result["stages"]
+    assert [stage["stage"] for stage in stages] == ["prune", "share", "code"]
+    sizes = [dense["bytes"], *(stage["bytes"] for stage in stages)]
+    assert sizes == sorted(sizes, reverse=True)
+    for stage in stages:
+        assert stage["bytes"] == (compressed / stage["file"]).stat().st_size
+        assert stage["ratio"] == pytest.approx(dense["bytes"] / stage["bytes"], abs=1e-3)
+    assert dense["test_accuracy"] > 0.85
+    assert stages[-1]["test_accuracy"] > dense["test_accuracy"] - 0.06
+    assert result["ratio"] > 12
+    assert 1 <= result["stream_bytes"] / result["entropy_bytes"] < 1.1
+    assert "lenet300" in (compressed / "report.html").read_text()
+
+
+def test_layers_keep_and_share_exactly_what_was_asked_for(compressed: Path) -> None:
+    result = json.loads((compressed / "result.json").read_text())
+    tensors = sixfold.load(compressed / "model.sixz").state_dict()
+    for row in result["layers"]:
+        if row["name"].endswith(".weight"):
+            weights = tensors[row["name"]]
+            assert int((weights != 0).sum()) == row["kept"] == round(weights.numel() * 0.2)
+            assert len(set(weights[weights != 0].tolist())) == row["values"] <= 15
+    plain = read_weights(compressed / "model.safetensors")
+    assert all(torch.equal(plain[name], tensor) for name, tensor in tensors.items())
+
+
+def test_workers_and_engine_do_not_alter_a_byte(
+    dense: Path, compressed: Path, tmp_path: Path
+) -> None:
+    compress(config_of(dense, tmp_path / "out", engine="local"))
+    for name in ("pruned.sixz", "shared.sixz", "model.sixz"):
+        assert (tmp_path / "out" / name).read_bytes() == (compressed / name).read_bytes()
+
+
+def test_prediction_takes_the_compressed_file(
+    dense: Path, compressed: Path, tmp_path: Path
+) -> None:
+    from sixfold.config import PredictConfig, PredictionConfig
+
+    accuracies = []
+    for name in ("model.sixz", "model.safetensors"):
+        settings = PredictionConfig(
+            run=str(compressed / name), data="digits", part="test", out=str(tmp_path / name)
+        )
+        figures = sixfold.predict(
+            PredictConfig(prediction=settings, engine=EngineConfig(engine="inline", workers=1))
+        )
+        accuracies.append(figures["accuracy"])
+    result = json.loads((compressed / "result.json").read_text())
+    assert accuracies == [result["stages"][-1]["test_accuracy"]] * 2
+
+
+def test_coding_alone_loses_nothing(dense: Path, tmp_path: Path) -> None:
+    result = compress(config_of(dense, tmp_path / "out", stages="code", coder="ans"))
+    before = read_weights(dense)
+    after = sixfold.load(tmp_path / "out" / "model.sixz").state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+    assert 1.05 < result["ratio"] < 2
+
+
+def test_sharing_alone_keeps_all_weights(dense: Path, tmp_path: Path) -> None:
+    result = compress(config_of(dense, tmp_path / "out", stages="share", share_epochs=0.0))
+    assert (tmp_path / "out" / "model.sixz").read_bytes() == (
+        tmp_path / "out" / "shared.sixz"
+    ).read_bytes()
+    tensors = sixfold.load(tmp_path / "out").state_dict()
+    assert (tensors["fc1.weight"] != 0).float().mean() > 0.99
+    assert len(np.unique(tensors["fc1.weight"].numpy())) <= 16
+    assert 7 < result["ratio"] < 9
+
+
+def test_a_compression_goes_on_where_it_was(
+    dense: Path, compressed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    config = config_of(dense, out)
+    monkeypatch.setattr(compression, "_figures", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compress(config)
+    monkeypatch.undo()
+    # As if the last training had been cut off.
+    (out / "share" / "result.json").unlink()
+    (out / "share" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="--resume"):
+        compress(config)
+    first = (out / "prune-01" / "result.json").stat().st_mtime_ns
+    resumed = dataclasses.replace(
+        config, compression=dataclasses.replace(config.compression, resume=True)
+    )
+    compress(resumed)
+    assert (out / "prune-01" / "result.json").stat().st_mtime_ns == first
+    assert (out / "model.sixz").read_bytes() == (compressed / "model.sixz").read_bytes()
+    assert compress(config) == json.loads((out / "result.json").read_text())
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_search_finds_a_small_file_within_the_bound(dense: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = config_of(dense, out, engine="local", max_accuracy_loss=0.03, rounds=1)
+    result = compress(config)
+    target = result["search"]["target"]
+    assert target == pytest.approx(result["dense"]["validation_accuracy"] - 0.03)
+    assert result["stages"][-1]["validation_accuracy"] >= target
+    reached = [trial for trial in result["search"]["trials"] if trial["reached"]]
+    assert result["bytes"] == min(trial["bytes"] for trial in reached)
+    assert result["bytes"] == (out / "model.sixz").stat().st_size
+    chosen = min(reached, key=lambda trial: trial["bytes"])
+    kept = sum(row["kept"] for row in result["layers"] if row["name"].endswith(".weight"))
+    total = sum(row["weights"] for row in result["layers"] if row["name"].endswith(".weight"))
+    assert kept / total == pytest.approx(chosen["kept"], rel=0.02)
+    assert read_container(out / "model.sixz").size_bytes == result["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run": ""}, "give the run to compress"),
+        ({"stages": "prune,shar"}, "did you mean share"),
+        ({"sparsity": "1.5"}, "--sparsity: '1.5' is no part"),
+        ({"sparsity": "fc9=0.5"}, "there is no layer 'fc9'"),
+        ({"bits": "12"}, "--bits: '12' is no number of bits"),
+        ({"rounds": 0}, "--rounds 0"),
+        ({"scope": "global", "sparsity": "fc1=0.3"}, "--scope global"),
+        ({"coder": "zip"}, "--coder zip"),
+        ({"max_accuracy_loss": 2.0}, "--max-accuracy-loss 2.0"),
+        ({"run": "/nowhere/at/all"}, "there is no run"),
+        ({"data": "mnist:/nowhere"}, "/nowhere"),
+    ],
+)
+def test_wrong_settings_are_refused_and_nothing_is_written(
+    dense: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    config = config_of(dense, tmp_path / "out")
+    changed = dataclasses.replace(config.compression, **changes)
+    with pytest.raises(UserError) as caught:
+        compress(dataclasses.replace(config, compression=changed))
+    assert said in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_problems_are_told_at_once(dense: Path, tmp_path: Path) -> None:
+    config = config_of(dense, tmp_path / "out", rounds=0, share_lr=-1.0, stages="x")
+    with pytest.raises(UserError) as caught:
+        compress(config)
+    assert len(caught.value.problems) == 3
+
+
+def test_weights_without_settings_beside_need_data(dense: Path, tmp_path: Path) -> None:
+    lone = tmp_path / "lone.safetensors"
+    shutil.copyfile(dense / "model.safetensors", lone)
+    with pytest.raises(UserError, match="--data"):
+        compress(config_of(lone, tmp_path / "out"))
+    result = compress(config_of(lone, tmp_path / "out", data="digits", stages="code"))
+    assert result["stages"][0]["test_accuracy"] > 0.85
+
+
+def test_onnx_says_what_is_missing_or_computes_the_same(dense: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
+    from onnx.reference import ReferenceEvaluator
+
+    path = tmp_path / "model.onnx"
+    compress(config_of(dense, tmp_path / "out", stages="code", onnx=str(path)))
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model)
+    images = torch.randn(3, 1, 8, 8)
+    (found,) = ReferenceEvaluator(model).run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        expected = sixfold.load(dense)(images).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
