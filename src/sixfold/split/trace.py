@@ -1,0 +1,143 @@
+"""A network as a list of calls: which layer gets what, and the shape of everything.
+
+The network is traced symbolically and run once on the meta device, where tensors have shapes but
+no values, so a network of any size is read in milliseconds and without memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from sixfold.split.value import UnsupportedError
+
+SAMPLES = 3
+"""Samples of the run on the meta device; a number that hardly is the size of another dim."""
+
+REMEDY = "divide the batch instead (--strategy sync)"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call in a network.
+
+    Attributes:
+        name: of the module, or of the call's result where it is no module.
+        called: the module, or the function, or the name of a method.
+        arguments: as written; other calls' results as `fx.Node`.
+        named: arguments by name.
+        node: the call's result.
+        shape: of the result; None if it is no tensor.
+    """
+
+    name: str
+    called: Any
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    node: fx.Node
+    shape: tuple[int, ...] | None
+
+    @property
+    def kind(self) -> str:
+        """What is called, in words."""
+        if isinstance(self.called, nn.Module):
+            return type(self.called).__name__
+        return str(getattr(self.called, "__name__", self.called))
+
+    def tensors(self) -> list[fx.Node]:
+        """Results of other calls among the arguments, in order, those in lists included."""
+        return list(_nodes((self.arguments, self.named)))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A network's calls in order.
+
+    Attributes:
+        network: what was traced.
+        source: the network's input.
+        calls: in order of execution.
+        output: the call that gives the network's output.
+    """
+
+    network: nn.Module
+    source: fx.Node
+    calls: list[Call]
+    output: fx.Node
+
+
+def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
+    """Read a network.
+
+    Args:
+        network: on the meta device.
+        shape: (C, H, W) of an image.
+
+    Raises:
+        UnsupportedError: if it cannot be read without values.
+    """
+    network.train()
+    try:
+        module = fx.GraphModule(network, fx.Tracer().trace(network))
+        graph = module.graph
+        graph.eliminate_dead_code()
+        recorder = _Recorder(module)
+        dtype = next((p.dtype for p in network.parameters()), torch.float32)
+        with torch.no_grad(), torch.device("meta"):
+            recorder.run(torch.empty(SAMPLES, *shape, dtype=dtype, device="meta"))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnsupportedError(
+            f"the network's forward cannot be followed ({reason}): write it without decisions "
+            f"that depend on values or on the batch, or {REMEDY}"
+        ) from error
+    sources = [node for node in graph.nodes if node.op == "placeholder"]
+    outputs = [node.args[0] for node in graph.nodes if node.op == "output"]
+    if not isinstance(outputs[0], fx.Node):
+        raise UnsupportedError(f"the network must return one tensor, or {REMEDY}")
+    calls = [
+        Call(
+            name=str(node.target) if node.op in ("call_module", "get_attr") else node.name,
+            called=network.get_submodule(str(node.target))
+            if node.op == "call_module"
+            else node.op
+            if node.op == "get_attr"
+            else node.target,
+            arguments=node.args,
+            named=dict(node.kwargs),
+            node=node,
+            shape=recorder.shapes.get(node.name),
+        )
+        for node in graph.nodes
+        if node.op in ("call_module", "call_function", "call_method", "get_attr")
+    ]
+    return Trace(network=network, source=sources[0], calls=calls, output=outputs[0])
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a network and keeps the shape of every tensor."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.shapes[n.name] = tuple(result.shape)
+        return result
+
+
+def _nodes(value: Any) -> Iterator[fx.Node]:
+    if isinstance(value, fx.Node):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _nodes(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _nodes(item)
