@@ -123,6 +123,11 @@ class StrategyConfig:
     """What ranks do with steps."""
 
     strategy: str = option("sync", "how the work is divided (`sixfold strategies` lists the ways)")
+    grid: str = option(
+        "",
+        "model_parallel: ranks along each axis, such as batch=2,rows=2,cols=1,cout=1,cin=1; their "
+        "product is --workers (default: all along rows)",
+    )
     exact: bool = option(
         True,
         "add gradients in a fixed order, so that the result is the same "

@@ -36,15 +36,25 @@ class BatchMaker:
     Args:
         dataset: whose mean and standard deviation are used.
         precision: of the images.
+        box: the part of every image that is made, an interval of channels, of rows and of
+            columns; all of it if None. Images are augmented whole.
     """
 
-    def __init__(self, dataset: Statistics, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        dataset: Statistics,
+        precision: Precision = "float32",
+        box: tuple[tuple[int, int], ...] | None = None,
+    ) -> None:
         # A channel that never varies is only centred: it would be divided by zero.
         std = np.where(dataset.std > 0, dataset.std, 1.0)
         dtype = np.dtype(precision)
         self._scale = (1 / (255 * std)).astype(dtype)[:, None, None]
         self._shift = (-dataset.mean / std).astype(dtype)[:, None, None]
         self._dtype = dtype
+        self._part = None if box is None else tuple(slice(start, stop) for start, stop in box)
+        if self._part is not None:
+            self._scale, self._shift = self._scale[self._part[0]], self._shift[self._part[0]]
 
     def __call__(
         self,
@@ -76,7 +86,9 @@ class BatchMaker:
         )
 
     def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.float64]:
-        """(p / 255 - mean) / std of each channel, (n, C, H, W)."""
+        """(p / 255 - mean) / std of each channel, (n, C, H, W), of the part that is made."""
+        if self._part is not None:
+            images = images[(slice(None), *self._part)]
         out = images.astype(self._dtype, order="C")
         out *= self._scale
         out += self._shift

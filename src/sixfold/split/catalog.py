@@ -70,8 +70,13 @@ LAYERS: dict[type[nn.Module], Division] = {
 }
 
 UNARY: set[Any] = {
-    functional.relu, functional.relu6, functional.gelu, functional.silu, functional.mish, functional.elu, functional.selu, functional.celu, functional.leaky_relu, functional.hardswish,
-    functional.hardsigmoid, functional.hardtanh, functional.softplus, functional.softsign, functional.logsigmoid, functional.sigmoid, functional.tanh,
+    *(
+        getattr(functional, name)
+        for name in (
+            "relu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu", "leaky_relu", "sigmoid",
+            "hardswish", "hardsigmoid", "hardtanh", "softplus", "softsign", "logsigmoid", "tanh",
+        )
+    ),
     torch.relu, torch.sigmoid, torch.tanh, torch.exp, torch.abs, torch.square, torch.sqrt,
     torch.clamp, torch.pow, operator.neg, operator.pow,
 }  # fmt: skip

@@ -73,6 +73,9 @@ def segments(outputs: Interval, per_group: int, inputs_per_group: int) -> list[S
 class LocalConv(LocalLayer):
     """A rank's part of a convolution."""
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(
         self,
         rank: int,
@@ -85,7 +88,7 @@ class LocalConv(LocalLayer):
     ) -> None:
         super().__init__(rank)
         mesh, groups = held.mesh, conv.groups
-        self.fetch, self.total = fetch, total
+        self._fetch, self._total = fetch, total
         self._stride, self._dilation, self._padding = conv.stride, conv.dilation, padding
         self._out = sizes(held.box(rank))
         channels = conv.in_channels // groups
@@ -99,8 +102,8 @@ class LocalConv(LocalLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, *own input) -> (n, *own output)."""
-        x = self.fetch(x)
-        own_bias = None if self.total is not None else self.bias
+        x = self._fetch(x)
+        own_bias = None if self._total is not None else self.bias
         if 0 in self._out or x.shape[1] == 0:
             y = nothing(len(x), self._out, x, self.weight)
             if own_bias is not None:
@@ -109,8 +112,8 @@ class LocalConv(LocalLayer):
             y = self._convolve(x, self.weight, own_bias, self._segments[0].groups)
         else:
             y = torch.cat([self._segment(x, own_bias, part) for part in self._segments], 1)
-        if self.total is not None:
-            y = self.total(y)
+        if self._total is not None:
+            y = self._total(y)
             if self.bias is not None:
                 y = y + self.bias.view(-1, 1, 1)
         return y

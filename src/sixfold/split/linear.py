@@ -31,6 +31,9 @@ from sixfold.split.value import Context, Shape, Value
 class LocalLinear(LocalLayer):
     """A rank's part of a linear layer."""
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(
         self,
         rank: int,

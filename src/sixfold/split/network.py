@@ -52,6 +52,7 @@ class DividedNetwork(nn.Module):
 
     Args:
         tile: the ranks that divide it.
+        mesh: their axes.
         steps: layers in order.
         source: name of the network's input.
         output: name of the value that is the network's output.
@@ -62,9 +63,17 @@ class DividedNetwork(nn.Module):
         parts: name of a parameter or buffer -> which part of it the rank holds.
     """
 
-    def __init__(self, tile: World, steps: list[Step], source: str, output: str, box: Box) -> None:
+    def __init__(
+        self,
+        tile: World,
+        mesh: Mesh,
+        steps: list[Step],
+        source: str,
+        output: str,
+        box: Box,
+    ) -> None:
         super().__init__()
-        self.tile, self.box = tile, box
+        self.tile, self.mesh, self.box = tile, mesh, box
         self._steps, self._source, self._output = steps, source, output
         self.parts: dict[str, Part] = {}
 
@@ -166,7 +175,9 @@ class _Division:
         output = self._end()
         box = self._cut_input()
         source = self.traced.source.name
-        divided = DividedNetwork(self.tile, self._with_last_uses(output), source, output, box)
+        divided = DividedNetwork(
+            self.tile, self.mesh, self._with_last_uses(output), source, output, box
+        )
         for name, layer in self.owned.items():
             divided.adopt(name, layer)
         return divided

@@ -37,6 +37,12 @@ class LocalNorm(LocalLayer):
         batch_sum: adds over all logical shards of a step, where statistics are the batch's.
     """
 
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
     def __init__(
         self,
         rank: int,
@@ -76,7 +82,8 @@ class LocalNorm(LocalLayer):
             return self._alone(x)
         y, *statistics = normalise(x, self.weight, self.bias, self._eps, self._total)
         if self.running_mean is not None:
-            assert isinstance(self.num_batches_tracked, Tensor)
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
             mean, var, count = statistics
             advance_running(
                 self.running_mean,
@@ -91,7 +98,7 @@ class LocalNorm(LocalLayer):
         """As torch does it: nobody else has values of these channels."""
         momentum = self._momentum
         if self.running_mean is not None:
-            assert isinstance(self.num_batches_tracked, Tensor)
+            assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
             momentum = 1 / float(self.num_batches_tracked) if momentum is None else momentum
         return functional.batch_norm(

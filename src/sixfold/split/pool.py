@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.split.exchange import Fetch, nothing
-from sixfold.split.layout import Interval, Layout, maps, sizes
+from sixfold.split.layout import Box, Interval, Layout, maps, sizes
 from sixfold.split.value import Context, Shape, UnsupportedError, Value
 from sixfold.split.window import Window
 
@@ -154,7 +154,7 @@ def divide_adaptive_pool(
         raise UnsupportedError("return_indices=True cannot be divided: leave it out")
     (value,) = inputs
     held = maps(context.mesh, out)
-    needs = []
+    needs: list[Box] = []
     for channels, rows, cols in held.boxes():
         found = (
             channels,

@@ -36,6 +36,14 @@ class Draw:
         if seed_torch:
             torch.default_generator.manual_seed(key(self.seed, "torch", step, shard))
 
+    def mask(self, name: str, p: float, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The mask of the dropout module `name`: zeros with probability `p`, else 1 / (1 - p)."""
+        generator = torch.Generator().manual_seed(
+            key(self.seed, "dropout", self.step, self.shard, name)
+        )
+        keep = torch.empty(shape, dtype=dtype).bernoulli_(1 - p, generator=generator)
+        return keep.div_(1 - p)
+
 
 class KeyedDropout(nn.Module):
     """Dropout with a mask drawn from a key.
@@ -58,12 +66,8 @@ class KeyedDropout(nn.Module):
             return x
         if self.p == 1:
             return x * 0
-        generator = torch.Generator().manual_seed(
-            key(self.draw.seed, "dropout", self.draw.step, self.draw.shard, self.name)
-        )
         shape = x.shape[: x.dim() - self.dims] + (1,) * self.dims
-        keep = torch.empty(shape, dtype=x.dtype).bernoulli_(1 - self.p, generator=generator)
-        return x * keep.div_(1 - self.p)
+        return x * self.draw.mask(self.name, self.p, shape, x.dtype)
 
 
 _DIMS: dict[type[nn.Module], int] = {

@@ -8,6 +8,7 @@ from sixfold.config import TrainConfig
 from sixfold.data import DataSet
 from sixfold.strategies.hogwild import open_hogwild
 from sixfold.strategies.local_sgd import open_local_sgd
+from sixfold.strategies.model_parallel import open_model_parallel
 from sixfold.strategies.strategy import Strategy
 from sixfold.strategies.sync import open_sync
 from sixfold.world import World
@@ -28,5 +29,6 @@ def open_strategy(world: World, config: TrainConfig, data: DataSet) -> Strategy:
         "sync": open_sync,
         "local_sgd": open_local_sgd,
         "hogwild": open_hogwild,
+        "model_parallel": open_model_parallel,
     }
     return openers[config.strategy.strategy](world, config, data)
