@@ -35,6 +35,7 @@ def problems(config: TrainConfig) -> list[str]:
         *_optimizer_problems(config),
         *_beginning_problems(config),
         *_strategy_problems(config),
+        *_grid_problems(config),
         *local_sgd_problems(config),
         *_run_problems(config),
         *engine_problems(config.engine),
@@ -136,6 +137,14 @@ def _strategy_problems(config: TrainConfig) -> list[str]:
     if config.run.keep_at:
         found.append("--keep-at: not with --strategy param_server, which has no weights of a step")
     return found
+
+
+def _grid_problems(config: TrainConfig) -> list[str]:
+    from sixfold.split.grid import parse_grid
+
+    if config.strategy.grid and config.strategy.strategy != "model_parallel":
+        return ["--grid: only for --strategy model_parallel"]
+    return parse_grid(config.strategy.grid)[1]
 
 
 def engine_problems(engine: EngineConfig) -> list[str]:

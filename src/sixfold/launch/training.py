@@ -200,11 +200,20 @@ def _prepare(config: TrainConfig, engine: Engine, workers: int, listen: Listener
             f"--batch-size {config.training.batch_size}: the training part of "
             f"{config.data.data} has only {len(opened.train)} images"
         )
+    if config.strategy.strategy == "model_parallel":
+        found += _division_problems(config, workers, opened)
     if found:
         raise UserError(found)
     if opened.bad:
         listen({"kind": "note", "text": f"{len(opened.bad)} images were skipped (see the result)"})
     return dataclasses.replace(config, data=resolved)
+
+
+def _division_problems(config: TrainConfig, workers: int, opened: data.DataSet) -> list[str]:
+    """Why the network cannot be divided among so many workers."""
+    from sixfold.strategies.model_parallel import division_problems
+
+    return division_problems(config, workers, shape=opened.shape, classes=len(opened.classes))
 
 
 def _run(

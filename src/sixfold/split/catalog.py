@@ -15,6 +15,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.split.conv import divide_conv
 from sixfold.split.join import (
     Binary,
@@ -52,6 +53,7 @@ LAYERS: dict[type[nn.Module], Division] = {
     nn.BatchNorm1d: divide_norm,
     nn.BatchNorm2d: divide_norm,
     nn.MaxPool2d: divide_max_pool,
+    MaxPoolReLU2d: divide_max_pool,
     nn.AvgPool2d: divide_avg_pool,
     nn.AdaptiveAvgPool2d: divide_adaptive_pool,
     nn.AdaptiveMaxPool2d: divide_adaptive_pool,
@@ -246,6 +248,6 @@ def _unsupported(call: Call) -> UnsupportedError:
 def explain(call: Call, error: UnsupportedError) -> list[str]:
     """An error of a layer's division, with the layer's name."""
     return [
-        text if call.name in text else f"{_where(call)}: {text}, or {REMEDY}"
+        text if text.startswith(_where(call)) else f"{_where(call)}: {text}, or {REMEDY}"
         for text in error.problems
     ]

@@ -77,6 +77,8 @@ class LocalNorm(LocalLayer):
     def _train(self, x: Tensor) -> Tensor:
         if self._rank_sum is None and self.batch_sum is None:
             if x.numel() == 0:
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked += 1
                 sources = [t for t in (self.weight, self.bias) if t is not None]
                 return nothing(len(x), x.shape[1:], x, *sources)
             return self._alone(x)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.split.exchange import Fetch, nothing
 from sixfold.split.layout import Box, Interval, Layout, maps, sizes
 from sixfold.split.value import Context, Shape, UnsupportedError, Value
@@ -92,7 +93,7 @@ class _Adaptive(nn.Module):
 def divide_max_pool(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
 ) -> tuple[nn.Module, Layout]:
-    """Divide a max-pool."""
+    """Divide a max-pool, and the ReLU that may be part of it."""
     assert isinstance(layer, nn.MaxPool2d)
     if layer.return_indices:
         raise UnsupportedError("return_indices=True cannot be divided: leave it out")
@@ -103,9 +104,9 @@ def divide_max_pool(
     windows = _windows(held, inputs[0].shape, kernel, stride, padding, dilation)
     native = [pad if window is None else 0 for pad, window in zip(padding, windows, strict=True)]
     fetch = _fetch(context, inputs[0], held, windows, fill=-torch.inf)
-    compute = nn.MaxPool2d(
-        kernel, stride, (native[0], native[1]), dilation, ceil_mode=layer.ceil_mode
-    )
+    pool = nn.MaxPool2d(kernel, stride, (native[0], native[1]), dilation, ceil_mode=layer.ceil_mode)
+    relu = isinstance(layer, MaxPoolReLU2d) and layer.relu
+    compute = MaxPoolReLU2d(pool, relu=relu)
     return LocalWindows(fetch, sizes(held.box(context.rank)), compute), held
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.split.value import UnsupportedError
 
 SAMPLES = 3
@@ -82,11 +83,12 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
     """
     network.train()
     try:
-        module = fx.GraphModule(network, fx.Tracer().trace(network))
+        module = fx.GraphModule(network, _Tracer().trace(network))
         graph = module.graph
         graph.eliminate_dead_code()
         recorder = _Recorder(module)
         dtype = next((p.dtype for p in network.parameters()), torch.float32)
+        network.eval()  # norms look at values while training
         with torch.no_grad(), torch.device("meta"):
             recorder.run(torch.empty(SAMPLES, *shape, dtype=dtype, device="meta"))
     except Exception as error:
@@ -116,6 +118,13 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
         if node.op in ("call_module", "call_function", "call_method", "get_attr")
     ]
     return Trace(network=network, source=sources[0], calls=calls, output=outputs[0])
+
+
+class _Tracer(fx.Tracer):
+    """Looks into the user's own modules, and into no layer of torch's or ours."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, MaxPoolReLU2d) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Recorder(fx.Interpreter):

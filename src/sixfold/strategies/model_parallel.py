@@ -50,10 +50,11 @@ from sixfold.split.network import DividedNetwork, divide
 from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
-from sixfold.step.rewrites import relu_behind_max_pool
+from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.step.step import Shard, Step, StepTotals
 from sixfold.strategies.divided import PartialNetwork
-from sixfold.strategies.sync import diverged
+from sixfold.strategies.strategy import Strategy
+from sixfold.strategies.sync import diverged, open_sync
 from sixfold.world import Alone, Buffer, World
 from sixfold.world.group import group
 
@@ -193,9 +194,11 @@ def division_problems(
     return []
 
 
-def open_model_parallel(world: World, config: TrainConfig, data: DataSet) -> ModelParallel:
+def open_model_parallel(world: World, config: TrainConfig, data: DataSet) -> Strategy:
     """Divide the network and the batch; see `sixfold.strategies.opening`."""
     training, grid = config.training, grid_of(config, world.size)
+    if grid.mesh.size == 1:
+        return open_sync(world, config, data)
     batch, place = divmod(world.rank, grid.mesh.size)
     tile = group(world, range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
     tiles = group(world, range(place, world.size, grid.mesh.size))
@@ -222,7 +225,8 @@ def open_model_parallel(world: World, config: TrainConfig, data: DataSet) -> Mod
 def _skeleton(config: ModelConfig, shape: Shape, classes: int, seed: int) -> Skeleton:
     """The network without memory, rewritten as it is for serial training."""
     found = skeleton(config, shape=shape, classes=classes, seed=seed)
-    return dataclasses.replace(found, network=relu_behind_max_pool(found.network))
+    network = fused_max_pool(relu_behind_max_pool(found.network))
+    return dataclasses.replace(found, network=network)
 
 
 def _materialise(

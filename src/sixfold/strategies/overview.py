@@ -61,5 +61,13 @@ STRATEGIES: dict[str, Overview] = {
         use="workers of unequal speed, or that come and go",
         lost_rank="the others go on; a worker loses a gradient, a server about a second of updates",
     ),
+    "model_parallel": Overview(
+        what="rows, columns and channels of the maps are divided, in any grid with the batch",
+        guarantee="equal to serial training up to rounding (1e-10 in float64), the same every time",
+        sends="halos or channels of maps, the outputs of linear layers, gradients of convolutions "
+        "where rows or columns are divided",
+        use="small batches of large images, and networks too large for one rank",
+        lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
+    ),
 }
 """Name to overview, in the order of the page."""
