@@ -177,7 +177,10 @@ def _identity(config: TrainConfig) -> dict[str, Any]:
 
 
 def _without_placement(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in _PLACEMENT}
+    found = {name: value for name, value in settings.items() if name not in _PLACEMENT}
+    # The grid follows from the number of workers: a run may go on in another.
+    strategy = {name: value for name, value in found.get("strategy", {}).items() if name != "grid"}
+    return found | {"strategy": strategy}
 
 
 def _prepare(config: TrainConfig, engine: Engine, workers: int, listen: Listener) -> TrainConfig:

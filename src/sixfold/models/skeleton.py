@@ -219,7 +219,7 @@ def _storage(tensor: Tensor) -> int:
     return number
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Keeps what is done to the values of tensors on the meta device.
 
     Attributes:
@@ -230,7 +230,7 @@ class _Recorder(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fills: list[Fill] = []
         self.known: dict[int, Any] = {}
         self.faithful = True
@@ -273,7 +273,7 @@ def _watched(recorder: _Recorder) -> Iterator[None]:
     """While open, notice calls of functions that do nothing on the meta device."""
     before = sys.getprofile()
 
-    def watch(frame: FrameType, event: str, argument: Any) -> None:
+    def watch(frame: FrameType, event: Any, argument: Any) -> None:
         if event == "call" and frame.f_code in _SILENT_ON_META:
             recorder.faithful = False
         if before is not None:

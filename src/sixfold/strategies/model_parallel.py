@@ -108,7 +108,7 @@ class ModelParallel:
         step.release()
         for rank_sum, views in self._sums:
             total = rank_sum(torch.cat([view.reshape(-1) for view in views]))
-            sums = total.split([view.numel() for view in views])
+            sums = torch.split(total, [view.numel() for view in views])
             for view, part in zip(views, sums, strict=True):
                 view.copy_(part.view(view.shape))
         totals = step.finish(self._total)

@@ -64,8 +64,9 @@ STRATEGIES: dict[str, Overview] = {
     "model_parallel": Overview(
         what="rows, columns and channels of the maps are divided, in any grid with the batch",
         guarantee="equal to serial training up to rounding (1e-10 in float64), the same every time",
-        sends="halos or channels of maps, the outputs of linear layers, gradients of convolutions "
-        "where rows or columns are divided",
+        sends="rows, cols: 2 B C W h a layer with a halo of h rows, and 2 Pc (m-1)/m, Pc the size "
+        "of convolutions, m = rows x cols; cout: 2 B C H W (cout-1)/cout a convolution behind the "
+        "first; linear layers: B K (T-1) at the end of the network of T ranks, or 2 B K (T-1)/T",
         use="small batches of large images, and networks too large for one rank",
         lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
     ),
