@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from sixfold.split.catalog import explain, look_up
 from sixfold.split.exchange import Fetch
 from sixfold.split.grid import Mesh
+from sixfold.split.join import Concatenation
 from sixfold.split.layout import Box, everywhere, is_empty, slices
 from sixfold.split.local import LocalLayer
 from sixfold.split.norm import LocalNorm
@@ -196,7 +197,7 @@ class _Division:
             else:
                 self.names[call.node.name] = name
             return
-        out = self._shape_of(call.shape, inputs[0])
+        out = self._shape_of(call.shape, inputs[0], entry.layer)
         self.context.name, self.context.is_last = call.name, self._is_last(call.node)
         layer, layout = entry.division(self.context, entry.layer, inputs, out)
         self._own(call.name, layer)
@@ -206,11 +207,12 @@ class _Division:
         if entry.in_place:  # whoever takes its input from now on sees what it has become
             self.names[entry.inputs[0].name] = call.node.name
 
-    def _shape_of(self, shape: tuple[int, ...], first: Value) -> Shape:
+    def _shape_of(self, shape: tuple[int, ...], first: Value, layer: nn.Module) -> Shape:
         """(C, H, W) of a result; one of flattened maps keeps their rows and columns."""
         if len(shape) == 4:
             return shape[1], shape[2], shape[3]
-        if first.flat and torch.Size(first.shape).numel() == shape[1]:
+        makes_features = isinstance(layer, (nn.Linear, Concatenation))
+        if first.flat and not makes_features and torch.Size(first.shape).numel() == shape[1]:
             return first.shape
         return shape[1], 1, 1
 
