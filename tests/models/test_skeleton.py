@@ -1,6 +1,7 @@
 """Networks without memory: any part of their initial values is that of the whole, bit for bit."""
 
 import resource
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_what_the_record_cannot_tell_is_built_whole(
             return factory()
 
     monkeypatch.setattr(module, "recipe", lambda *_, **__: Chosen)
-    monkeypatch.setattr("sixfold.models.build.recipe", lambda *_, **__: Chosen)
+    monkeypatch.setattr(sys.modules["sixfold.models.build"], "recipe", lambda *_, **__: Chosen)
     config, more = ModelConfig(model="own"), settings_of("own")
     found = skeleton(config, **more)
     assert (found.fills is not None) == recorded
