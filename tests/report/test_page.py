@@ -238,6 +238,16 @@ def test_restarts_and_skipped_files_are_told(make_run: MakeRun) -> None:
     assert "and 300 more" in page.text
 
 
+def test_what_killed_servers_and_workers_cost_is_told(make_run: MakeRun) -> None:
+    run = make_run()
+    result = json.loads((run / "result.json").read_text())
+    result |= {"restarts": 4, "server_losses": [{"server": 1}], "lost_updates": 17}
+    (run / "result.json").write_text(json.dumps(result))
+    text = check(write_report(run)).text
+    assert "3 workers and 1 parameter server died and were replaced" in text
+    assert "17 updates of a server" in text
+
+
 def test_pictures_that_cannot_be_read_are_told(make_run: MakeRun) -> None:
     def gone(indices: Any) -> NDArray[np.uint8]:
         raise OSError("the disk is gone")

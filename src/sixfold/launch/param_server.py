@@ -43,6 +43,7 @@ from sixfold.step.batches import plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import make_optimizer
 from sixfold.step.step import Step
+from sixfold.strategies.delay import advice
 from sixfold.strategies.param_server import Worker, WorkerJob, work
 
 KEEP_S = 0.05
@@ -51,6 +52,9 @@ RETRIES = 10
 """How often a worker, or a server, is replaced; the others do not notice."""
 STOP_S = 30.0
 """For servers to end once they are told."""
+PART_S = 10.0
+"""For a worker to hear that the work is done: it asks again within milliseconds or, if it has
+just lost its lease to another one, after a step."""
 STALENESS_PER_WORKER = 4
 """Workers of one speed see a staleness of about their number less one; four times that leaves room
 for uneven ones, and still refuses a gradient that belongs to weights of long ago."""
@@ -96,6 +100,9 @@ def train_with_servers(
             first_seen.append(time.monotonic())
         listen(event)
 
+    if workers > 1 and config.optimizer.optimizer == "sgd":
+        text = f"param_server: {advice(workers - 1, config.optimizer.momentum)}"
+        listen({"kind": "note", "text": text})
     conductor, snapshots, most_bytes = _prepare(config, directory, attempt, workers, heard)
     try:
         if engine.name == "inline":
@@ -200,7 +207,7 @@ def _take_turns(
             files = RankFiles(
                 directory.ticket(), attempt=attempt, rank=number, host="the launcher's host"
             )
-            turns = Worker(config, files.path, desk, servers=len(servers)).run()
+            turns = Worker(config, files.path, desk, servers=len(servers), workers=workers).run()
             stack.callback(turns.close)
             playing.append(turns)
         try:
@@ -210,6 +217,10 @@ def _take_turns(
         except KeyboardInterrupt:
             conductor.save(gather)
             raise
+
+
+class _LeftBehindError(Exception):
+    """The work is done, but a worker does not come to hear of it."""
 
 
 class _Processes:
@@ -253,6 +264,7 @@ class _Processes:
                 claim=self._directory.ticket(),
                 attempt=attempt,
                 servers=len(snapshots),
+                workers=workers,
                 address=(reached_by, reception.address[1]),
                 secret=reception.secret,
                 most_bytes=self._most_bytes,
@@ -266,14 +278,22 @@ class _Processes:
             raise self._conductor.failure
 
     def _run_workers(self, job: WorkerJob, workers: int, reception: Reception) -> None:
+        def returned(_index: int, _worker: int) -> None:
+            """Do not wait for a worker that hangs when the others have ended the work."""
+            if self._conductor.over and not reception.wait_for_workers(PART_S):
+                raise _LeftBehindError
+
         try:
             self._engine.pool(
                 functools.partial(work, job),
                 range(workers),
                 workers=workers,
                 retries=self._retries,
+                on_done=returned,
                 log=self._directory.file("log.txt"),
             )
+        except _LeftBehindError:
+            return
         except KeyboardInterrupt:
             self._conductor.save(reception.gather)
             raise

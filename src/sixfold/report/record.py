@@ -99,10 +99,8 @@ def read_record(run_dir: Path) -> Record:
     training, evaluations = _read_metrics(run_dir / "metrics.jsonl", notes)
     if result is None:
         notes.insert(0, _unfinished(config or {}, training))
-    elif (restarts := number(result.get("restarts"))) > 0:
-        notes.append(
-            f"The run was restarted {_count(int(min(restarts, 1e9)), 'time')} after a lost rank."
-        )
+    else:
+        notes += _losses(result)
     return Record(
         name=run_dir.absolute().name,
         config={key: value for key, value in (config or {}).items() if isinstance(value, dict)},
@@ -113,6 +111,30 @@ def read_record(run_dir: Path) -> Record:
         timelines=_read_timelines(run_dir / "timeline", notes),
         notes=notes,
     )
+
+
+def _losses(result: dict[str, Any]) -> list[str]:
+    """The sentence about what died, and what that cost."""
+    restarts = number(result.get("restarts"))
+    if not restarts > 0:
+        return []
+    servers = result.get("server_losses")
+    if not isinstance(servers, list):  # of a gang, which starts again as a whole
+        return [
+            f"The run was restarted {_count(int(min(restarts, 1e9)), 'time')} after a lost rank."
+        ]
+    lost = number(result.get("lost_updates"))
+    made_again = (
+        f" {_count(int(min(lost, 1e9)), 'update')} of a server's slice were not in its snapshot "
+        "and were made again."
+        if lost > 0
+        else " No update was lost."
+    )
+    workers = int(min(max(restarts - len(servers), 0), 1e9))
+    return [
+        f"{_count(workers, 'worker')} and {_count(len(servers), 'parameter server')} died and were "
+        f"replaced, while the others went on.{made_again}"
+    ]
 
 
 def _unfinished(config: dict[str, Any], training: Table) -> str:

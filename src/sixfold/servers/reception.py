@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
+import time
 from typing import Any
 
 from sixfold.servers.access import RemoteAccess, ServerLostError
@@ -64,6 +65,17 @@ class Reception:
             servers = [caller for caller, role in self._callers.items() if role == "server"]
         for caller in servers:
             caller.send({"kind": "stop"})
+
+    def wait_for_workers(self, timeout_s: float) -> bool:
+        """Wait until no worker is connected; whether it has come to that."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with self._lock:
+                if "worker" not in self._callers.values():
+                    return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
 
     def close(self) -> None:
         """End all conversations; whoever had not parted, ends."""

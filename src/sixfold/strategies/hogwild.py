@@ -56,9 +56,9 @@ from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
 from sixfold.step.schedule import Budget
 from sixfold.step.step import Shard, Step, StepTotals
+from sixfold.strategies.delay import advice, diverged_by_delay
 from sixfold.strategies.hogwild_groups import find_groups
 from sixfold.strategies.hogwild_memory import SharedMemory
-from sixfold.strategies.sync import diverged
 from sixfold.strategies.whole import WholeNetwork
 from sixfold.world import Buffer, PlainData, World
 from sixfold.world.world import Link, alone
@@ -177,8 +177,7 @@ class Hogwild:
         commons: what this rank's group shares.
         groups: the ranks that share memory.
         network: how the network is evaluated and saved.
-        merge_every: steps between the meetings of all ranks.
-        checkpoint_every: steps between checkpoints, if that was set.
+        config: the settings.
     """
 
     def __init__(
@@ -190,17 +189,16 @@ class Hogwild:
         commons: Commons,
         groups: list[list[int]],
         network: WholeNetwork,
-        *,
-        merge_every: int,
-        checkpoint_every: int | None,
+        config: TrainConfig,
     ) -> None:
         self.world, self.step, self.plan, self.optimizer = world, step, plan, optimizer
         self.network = network
         self._rounds = Rounds(serial=plan.budget, ranks=world.size)
         self.budget = self._rounds.budget()
         self.update_s = 0.0
-        self._commons, self._groups, self._merge_every = commons, groups, merge_every
-        self._checkpoint_every = checkpoint_every
+        self._commons, self._groups, self._config = commons, groups, config.optimizer
+        self._merge_every = config.strategy.merge_every
+        self._checkpoint_every = config.run.checkpoint_every
         self._own = next(group for group in groups if world.rank in group)
         self._examples = [0] * len(groups)
         self._apart = False
@@ -250,7 +248,8 @@ class Hogwild:
         self.step.release()
         totals = self.step.finish(self._total)
         if not math.isfinite(totals.loss):
-            raise diverged(number, totals.loss)
+            others = len(self._own) - 1
+            raise diverged_by_delay(number, totals.loss, others, self._config)
         begin = time.perf_counter()
         _add_change(shared.buffers, before, state.buffers)
         shared.counters += state.counters() - counters
@@ -336,18 +335,12 @@ def open_hogwild(world: World, config: TrainConfig, data: DataSet) -> Hogwild:
     commons = Commons(memory, step.state, optimizer)
     if world.rank == 0:
         world.report({"kind": "note", "text": _who_shares(groups)})
+        others = max(map(len, groups)) - 1
+        if others and config.optimizer.optimizer == "sgd":
+            text = f"hogwild: {advice(others, config.optimizer.momentum)}"
+            world.report({"kind": "note", "text": text})
     network = WholeNetwork(world, step.state, optimizer, plan.make_batch)
-    return Hogwild(
-        world,
-        step,
-        plan,
-        optimizer,
-        commons,
-        groups,
-        network,
-        merge_every=config.strategy.merge_every,
-        checkpoint_every=config.run.checkpoint_every,
-    )
+    return Hogwild(world, step, plan, optimizer, commons, groups, network, config)
 
 
 def _common_memory(world: World, groups: list[list[int]], count_bytes: int) -> SharedMemory:

@@ -60,7 +60,7 @@ from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import make_optimizer
 from sixfold.step.schedule import parse_schedule
 from sixfold.step.step import Shard, Step, StepTotals
-from sixfold.strategies.sync import diverged
+from sixfold.strategies.delay import diverged_by_delay
 from sixfold.world import Buffer
 from sixfold.world.ambient import one_thread
 from sixfold.world.wire import Address
@@ -79,6 +79,7 @@ class WorkerJob:
         claim: the run directory.
         attempt: number of this attempt at the run.
         servers: how many.
+        workers: how many.
         address: of the launcher's `Reception`.
         secret: of the same.
         most_bytes: the size of a server's answer at most.
@@ -88,6 +89,7 @@ class WorkerJob:
     claim: Claim
     attempt: int
     servers: int
+    workers: int
     address: Address
     secret: bytes
     most_bytes: int
@@ -118,7 +120,9 @@ def work(job: WorkerJob, worker: int) -> int:
     host = introduction["host"]
     files = RankFiles(job.claim, attempt=job.attempt, rank=worker, host=str(host))
     with one_thread():
-        for _ in Worker(job.config, files.path, desk, servers=job.servers).run():
+        for _ in Worker(
+            job.config, files.path, desk, servers=job.servers, workers=job.workers
+        ).run():
             pass
     desk.part()
     return worker
@@ -170,10 +174,14 @@ class Worker:
         path: the run directory.
         desk: who says what to do.
         servers: how many there are.
+        workers: how many there are.
     """
 
-    def __init__(self, config: TrainConfig, path: Path, desk: Desk, *, servers: int) -> None:
+    def __init__(
+        self, config: TrainConfig, path: Path, desk: Desk, *, servers: int, workers: int
+    ) -> None:
         self._config, self._path, self._desk = config, path, desk
+        self._workers = workers
         self._data = datasets.open_data(config.data)
         training = config.training
         model = models.build(
@@ -274,7 +282,7 @@ class Worker:
         before = state.buffers.clone()
         totals = self._gradient(number, shards)
         if not math.isfinite(totals.loss):
-            raise diverged(number, totals.loss)
+            raise diverged_by_delay(number, totals.loss, self._workers - 1, self._config.optimizer)
         lr = self._schedule.rate(number, self._plan.budget)
         line = {
             "loss": totals.loss,
