@@ -22,7 +22,7 @@ def test_without_staleness_it_is_that_of_heavy_ball(momentum: float) -> None:
 @pytest.mark.parametrize("staleness", [0, 1, 3, 7])
 def test_the_recursion_converges_below_and_diverges_above(staleness: int, momentum: float) -> None:
     limit = largest_stable(staleness, momentum)
-    assert _size_after(0.97 * limit, staleness, momentum) < 1e-6
+    assert _size_after(0.97 * limit, staleness, momentum) < 1e-3
     assert _size_after(1.03 * limit, staleness, momentum) > 1e3
 
 
