@@ -27,6 +27,7 @@ from sixfold.report.classes import class_section
 from sixfold.report.curves import learning_charts, throughput_chart
 from sixfold.report.headline import headline, subtitle
 from sixfold.report.lines import clean, label, number
+from sixfold.report.merging import merge_section
 from sixfold.report.pictures import Images, mistakes
 from sixfold.report.record import Record, read_record
 from sixfold.report.settings import setting_sections
@@ -83,6 +84,7 @@ def render(record: Record, images: Images | None) -> str:
         learning=learning_charts(record),
         classes=classes,
         mistakes=mistakes(record.result, names, images, notes),
+        merging=merge_section(record),
         step_time=step_time(record.timelines),
         throughput=throughput_chart(record),
         sections=setting_sections(record.config),

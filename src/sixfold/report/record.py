@@ -59,6 +59,7 @@ class Record:
         training: the logged steps.
         evaluations: part ("validation", "test") -> its evaluations.
         timelines: one per rank, by rank.
+        merges: what is told of each merge of weights, by step; empty where none were merged.
         notes: what a reader should know about missing or damaged files, in sentences.
     """
 
@@ -69,6 +70,7 @@ class Record:
     training: Table
     evaluations: dict[str, Table]
     timelines: list[Timeline]
+    merges: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def figure(self, name: str) -> float:
@@ -109,6 +111,7 @@ def read_record(run_dir: Path) -> Record:
         training=training,
         evaluations=evaluations,
         timelines=_read_timelines(run_dir / "timeline", notes),
+        merges=_read_merges(run_dir / "merges.jsonl", notes),
         notes=notes,
     )
 
@@ -203,6 +206,29 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[Table, dict[str, Table]
     return training, {
         part: tabulate(found, EVALUATION) for part, found in evaluations.items() if found
     }
+
+
+def _read_merges(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The merges, by step; of several lines for one step the last."""
+    found: dict[float, dict[str, Any]] = {}
+    skipped = 0
+    try:
+        for lines in batches(path):
+            objects, bad = parse(lines)
+            skipped += bad
+            for entry in objects:
+                step = number(entry.get("step"))
+                if math.isfinite(step):
+                    found[step] = entry
+                else:
+                    skipped += 1
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        notes.append(f"merges.jsonl could not be read: {error.strerror or error}.")
+    if skipped:
+        notes.append(_skipped("merges.jsonl", skipped))
+    return [found[step] for step in sorted(found)]
 
 
 def _read_timelines(folder: Path, notes: list[str]) -> list[Timeline]:
