@@ -309,8 +309,9 @@ class CompressionConfig:
     prune_epochs: float = option(3.0, "epochs of training after each round of pruning")
     share_epochs: float = option(2.0, "epochs of training of the shared values; 0: none")
     lr: float | None = option(
-        None, "learning rate after pruning (default: half of the run's); falls to 0 in every round"
+        None, "learning rate after pruning (default: the run's); falls to 0 in every round"
     )
+    weight_decay: float | None = option(None, "weight decay after pruning (default: the run's)")
     share_lr: float = option(1e-4, "learning rate of Adam on the shared values")
     max_accuracy_loss: float | None = option(
         None,

@@ -13,6 +13,7 @@ a linear layer empty.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,32 +77,29 @@ def places_of(gaps: Symbols) -> NDArray[np.int64]:
     return steps
 
 
-def best_bits(places: NDArray[np.int64], symbols: NDArray[Any], *, fixed: bool) -> tuple[int, int]:
+def best_bits(
+    places: NDArray[np.int64], symbols: NDArray[Any], size_of: Callable[[NDArray[Any]], float]
+) -> tuple[int, float]:
     """How many bits of a gap make the file smallest.
 
     Args:
         places: as for `encode`.
         symbols: as for `encode`.
-        fixed: gaps and symbols take whole numbers of bits (True), or an entropy coder's (False).
+        size_of: bits that a coder needs for symbols of given counts.
 
     Returns:
-        The bits, and the size of gaps and symbols in bits, estimated.
+        The bits, and the size of gaps and symbols in bits.
     """
     distance = np.diff(places, prepend=-1) - 1
     counts = np.bincount(symbols, minlength=1)
     options = []
     for bits in range(1, MOST_BITS + 1):
         fillers = int((distance >> bits).sum())
-        if fixed:
-            width = int(counts.size - 1).bit_length()
-            size = (len(places) + fillers) * (bits + width)
-        else:
-            gaps = np.bincount(distance & ((1 << bits) - 1), minlength=1 << bits)
-            gaps[-1] += fillers
-            with_fillers = counts.copy()
-            with_fillers[0] = fillers
-            size = int(entropy_bits(gaps) + entropy_bits(with_fillers))
-        options.append((size, bits))
+        gaps = np.bincount(distance & ((1 << bits) - 1), minlength=1 << bits)
+        gaps[-1] += fillers
+        with_fillers = counts.copy()
+        with_fillers[0] = fillers
+        options.append((size_of(gaps) + size_of(with_fillers), bits))
     size, bits = min(options)
     return bits, size
 

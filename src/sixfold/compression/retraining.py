@@ -34,7 +34,10 @@ class Retraining:
         base: settings of the training that made the network; data, batches and seed are taken over.
         prune_epochs: after each round of pruning.
         share_epochs: after weight sharing.
-        lr: peak learning rate after pruning; falls to 0 in every round by a cosine.
+        lr: peak learning rate after pruning; falls to 0 in every round by a cosine. As large as
+            in the first training is best: A. Renda, J. Frankle, M. Carbin, "Comparing rewinding and
+            fine-tuning in neural network pruning", ICLR 2020.
+        weight_decay: after pruning.
         share_lr: learning rate of Adam on centroids, biases and batch-norm, with a cosine too.
     """
 
@@ -42,12 +45,17 @@ class Retraining:
     prune_epochs: float
     share_epochs: float
     lr: float
+    weight_decay: float
     share_lr: float
 
     def after_pruning(self, weights: Path, mask: Path, out: Path) -> TrainConfig:
         """Train the weights that a mask keeps."""
         optimizer = dataclasses.replace(
-            self.base.optimizer, lr=self.lr, schedule="cosine", warmup=0.0
+            self.base.optimizer,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            schedule="cosine",
+            warmup=0.0,
         )
         beginning = BeginningConfig(weights=str(weights), mask=str(mask))
         return self._settings(optimizer, beginning, self.prune_epochs, out)

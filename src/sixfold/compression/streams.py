@@ -5,8 +5,9 @@
     Huffman lanes (varint), bits of the shortest lane (varint), width of the rest (1 byte),
             table of code lengths, rest of each lane's bits (width bits a lane),
             length of the payload (varint), payload
-    rANS    lanes (varint), precision (1 byte), table of coarse frequencies,
-            states (4 bytes a lane), number of words (varint), words (2 bytes each)
+    rANS    lanes (varint), precision (4 bits) and shift (4 bits above), table of coarse
+            frequencies, shifted down (few symbols do not pay for exact ones), states (4 bytes a
+            lane), number of words (varint), words (2 bytes each)
     table   length in bytes (varint), a number for each symbol by `sixfold.compression.rice`
 
 Count and alphabet are known to the reader. A coder whose tables cost more than it saves gives way
@@ -35,6 +36,8 @@ SYMBOLS_PER_LANE = 4096
 LONG_STREAM = 1 << 17
 SYMBOLS_PER_LANE_IF_LONG = 1024
 """Decoding takes a step for every symbol of a lane; 2 bytes are 0.35% of 1024 of 4.5 bits each."""
+
+MOST_SHIFT = 3
 
 MOST_LANES = 4096
 """The working arrays of a step stay in the first-level cache."""
@@ -80,6 +83,28 @@ def decode_stream(reader: Reader, count: int, alphabet: int) -> Symbols:
     if count and int(symbols.max()) >= alphabet:
         raise DamagedError("a symbol is outside of its alphabet")
     return symbols
+
+
+def size_bits(counts: NDArray[np.int64], coder: Coder) -> float:
+    """About how many bits a coder needs for symbols of these counts, its table included.
+
+    Args:
+        counts: (A,) how often each symbol occurs.
+        coder: which.
+    """
+    total = int(counts.sum())
+    plain = float(total * bits.width_of(len(counts)))
+    if coder == "fixed" or not total:
+        return plain
+    if coder == "ans":
+        table, shift = _rans_table(counts, _precision(len(counts)))
+        return min(_rans_bits(counts, table, shift, _precision(len(counts))), plain)
+    used = counts > 0
+    # No Huffman code is shorter than 1 bit; otherwise it is within hundredths of the entropy.
+    ideal = np.maximum(np.log2(total / counts[used]), 1.0)
+    lengths = np.zeros(len(counts), np.uint8)
+    lengths[used] = np.minimum(np.ceil(ideal), huffman.LONGEST)
+    return min(float((counts[used] * ideal).sum()) + 8 * len(_table(lengths)), plain)
 
 
 def lanes_for(count: int) -> int:
@@ -132,15 +157,16 @@ def _read_huffman(reader: Reader, count: int, alphabet: int) -> Symbols:
 
 
 def _rans(symbols: NDArray[Any], alphabet: int) -> bytes:
-    table = rans.coarse(np.bincount(symbols, minlength=alphabet))
-    precision = 12 if alphabet <= 64 else 14
-    frequencies = rans.normalise(rans.weights_of(table), precision)
+    counts = np.bincount(symbols, minlength=alphabet)
+    precision = _precision(alphabet)
+    table, shift = _rans_table(counts, precision)
+    frequencies = _frequencies(table, shift, precision)
     words, states = rans.encode(symbols, frequencies, precision, lanes_for(len(symbols)))
     return b"".join(
         (
             b"\2",
             varint(len(states)),
-            bytes([precision]),
+            bytes([precision | shift << 4]),
             _table(table),
             states.astype("<u4").tobytes(),
             varint(len(words)),
@@ -149,14 +175,46 @@ def _rans(symbols: NDArray[Any], alphabet: int) -> bytes:
     )
 
 
+def _rans_table(counts: NDArray[np.int64], precision: int) -> tuple[NDArray[np.uint8], int]:
+    """The table and its shift with which table and symbols together are shortest."""
+    fine = rans.coarse(counts).astype(np.int64)
+    used = counts > 0
+    options = []
+    for shift in range(MOST_SHIFT + 1):
+        rounded = np.where(used, np.maximum((fine + (1 << shift >> 1)) >> shift, 1), 0)
+        table = np.minimum(rounded, 255 >> shift).astype(np.uint8)
+        options.append((_rans_bits(counts, table, shift, precision), shift, table))
+    _, shift, table = min(options, key=lambda option: option[:2])
+    return table, shift
+
+
+def _rans_bits(
+    counts: NDArray[np.int64], table: NDArray[np.uint8], shift: int, precision: int
+) -> float:
+    """Bits of a table, of symbols of these counts coded by it, and of the lanes' first states."""
+    used = counts > 0
+    frequencies = _frequencies(table, shift, precision)[used]
+    symbols = float((counts[used] * (precision - np.log2(frequencies))).sum())
+    return symbols + 8 * len(_table(table)) + 16 * lanes_for(int(counts.sum()))
+
+
+def _precision(alphabet: int) -> int:
+    return 12 if alphabet <= 64 else 14
+
+
+def _frequencies(table: NDArray[np.uint8], shift: int, precision: int) -> NDArray[np.uint32]:
+    return rans.normalise(rans.weights_of(table << np.uint8(shift)), precision)
+
+
 def _read_rans(reader: Reader, count: int, alphabet: int) -> Symbols:
-    lanes, precision = _read_lanes(reader, count), reader.octet()
-    if precision not in rans.PRECISIONS:
-        raise DamagedError(f"precision {precision} is outside of {rans.PRECISIONS}")
+    lanes, options = _read_lanes(reader, count), reader.octet()
+    precision, shift = options & 15, options >> 4
+    if precision not in rans.PRECISIONS or shift > MOST_SHIFT:
+        raise DamagedError(f"precision {precision} with shift {shift} is unknown")
     table = _read_table(reader, alphabet)
-    if not 1 <= np.count_nonzero(table) <= 1 << precision:
+    if not 1 <= np.count_nonzero(table) <= 1 << precision or int(table.max()) > 255 >> shift:
         raise DamagedError("its frequencies make no code")
-    frequencies = rans.normalise(rans.weights_of(table), precision)
+    frequencies = _frequencies(table, shift, precision)
     states = np.frombuffer(reader.take(4 * lanes), "<u4").astype(np.uint32)
     words = np.frombuffer(reader.take(2 * reader.varint(reader.left // 2)), "<u2")
     return rans.decode(words.astype(np.uint16), states, frequencies, precision, count)

@@ -19,6 +19,7 @@ comes back as zero.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sixfold.compression import gaps
-from sixfold.compression.streams import Coder, decode_stream, encode_stream
+from sixfold.compression.streams import Coder, decode_stream, encode_stream, size_bits
 from sixfold.compression.wire import DamagedError, Reader, varint
 
 DTYPES: tuple[torch.dtype, ...] = (
@@ -111,7 +112,7 @@ def pack_tensor(tensor: Tensor, coder: Coder) -> tuple[bytes, Parts]:
     present = patterns[places]
     codebook = _codebook(present)
     symbols = (np.searchsorted(codebook, present) + 1).astype(np.uint16) if len(codebook) else None
-    plan = _plan(places, symbols, tensor, fixed=coder == "fixed")
+    plan = _plan(places, symbols, tensor, coder)
     if plan is None:
         return _dense(tensor, patterns, places, codebook, symbols, coder)
     by_columns, gap_bits = plan
@@ -220,20 +221,20 @@ def _codebook(present: Patterns) -> Patterns:
 
 
 def _plan(
-    places: NDArray[np.int64], symbols: NDArray[np.uint16] | None, tensor: Tensor, *, fixed: bool
+    places: NDArray[np.int64], symbols: NDArray[np.uint16] | None, tensor: Tensor, coder: Coder
 ) -> tuple[bool, int] | None:
     """Scan by columns or not, and bits of a gap; None if it is shorter to store all elements."""
     elements, kept = tensor.numel(), len(places)
+    size_of = functools.partial(size_bits, coder=coder)
     if symbols is None:
         symbols = np.ones(kept, np.uint16)
         bits_each = 8 * tensor.element_size()
-        dense = bits_each * elements
+        dense = float(bits_each * elements)
     else:
         bits_each = 0
         counts = np.bincount(symbols, minlength=1)
         counts[0] = elements - kept
-        width = int(counts.size - 1).bit_length()
-        dense = elements * width if fixed else int(gaps.entropy_bits(counts))
+        dense = size_of(counts)
     options = [(dense, 0, False, 0)]
     for by_columns in (False, True):
         scanned, marks = places, symbols
@@ -241,7 +242,7 @@ def _plan(
             scanned = gaps.by_columns(places, tuple(tensor.shape))
             order = np.argsort(scanned)
             scanned, marks = scanned[order], symbols[order]
-        gap_bits, size = gaps.best_bits(scanned, marks, fixed=fixed)
+        gap_bits, size = gaps.best_bits(scanned, marks, size_of)
         options.append((size + bits_each * kept, 1, by_columns, gap_bits))
     _, is_sparse, by_columns, gap_bits = min(options)
     return (by_columns, gap_bits) if is_sparse else None

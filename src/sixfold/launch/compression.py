@@ -130,6 +130,8 @@ def _problems(config: CompressConfig) -> list[str]:
     for flag, rate in (("lr", settings.lr), ("share-lr", settings.share_lr)):
         if rate is not None and not rate > 0:
             found.append(f"--{flag} {rate}: must be above 0")
+    if settings.weight_decay is not None and not settings.weight_decay >= 0:
+        found.append(f"--weight-decay {settings.weight_decay}: must not be negative")
     bound = settings.max_accuracy_loss
     if bound is not None and not 0 <= bound < 1:
         found.append(f"--max-accuracy-loss {bound}: must be a part from 0 to below 1")
@@ -272,7 +274,10 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig) -> _Job:
         base=dataclasses.replace(base, model=model, training=training, engine=config.engine),
         prune_epochs=settings.prune_epochs,
         share_epochs=settings.share_epochs,
-        lr=base.optimizer.lr / 2 if settings.lr is None else settings.lr,
+        lr=base.optimizer.lr if settings.lr is None else settings.lr,
+        weight_decay=(
+            base.optimizer.weight_decay if settings.weight_decay is None else settings.weight_decay
+        ),
         share_lr=settings.share_lr,
     )
     return _Job(

@@ -128,7 +128,7 @@ class _Search:
             "weights": weights,
             "base": as_json(retraining.base) | {"engine": {}, "run": {}},
             "epochs": [retraining.prune_epochs, retraining.share_epochs],
-            "rates": [retraining.lr, retraining.share_lr],
+            "rates": [retraining.lr, retraining.weight_decay, retraining.share_lr],
             "rounds": self.task.rounds,
             "start": self.task.start,
             "coder": self.task.coder,
