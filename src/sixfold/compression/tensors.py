@@ -55,7 +55,7 @@ SMALLEST_CODED = 64
 _SAMPLE = 1 << 14
 
 _COLUMNS_COST = 1.005
-"""A scan by columns decodes slower, since its entries are scattered: it must save half a percent."""
+"""A scan by columns decodes slower, its entries being scattered: it must save half a percent."""
 
 Patterns = NDArray[Any]
 """Elements as whole numbers of their size: nothing depends on how floats compare."""
