@@ -1,0 +1,101 @@
+"""Means with their confidence intervals, and whether one lies below another.
+
+Over K seeds a mean has the interval of Student's t; two means are compared by Welch's test. With a
+single seed nothing is known of the spread between trainings: there the interval is that of the
+finite number of images alone (normal approximation of the binomial), and says so little as it can.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean, and where it may lie.
+
+    Attributes:
+        mean: of the values.
+        low: lower end of the interval.
+        high: upper end.
+        seeds: number of values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def interval(values: Sequence[float], images: int) -> Interval:
+    """Mean accuracy over seeds, with its 95% interval.
+
+    Args:
+        values: accuracies, one a seed.
+        images: of which each was taken; used where there is one seed only.
+
+    >>> found = interval([0.90, 0.92, 0.94], 1000)
+    >>> round(found.mean, 3), round(found.high - found.mean, 4)
+    (0.92, 0.0497)
+    """
+    mean, variance, freedom = _moments(values, images)
+    half = _quantile(freedom) * math.sqrt(variance)
+    return Interval(mean=mean, low=mean - half, high=mean + half, seeds=len(values))
+
+
+def difference(values: Sequence[float], reference: Sequence[float], images: int) -> Interval:
+    """Mean of `values` less that of `reference`, with its 95% interval (Welch).
+
+    >>> found = difference([0.5, 0.52], [0.9, 0.92], 1000)
+    >>> round(found.mean, 3), found.high < 0
+    (-0.4, True)
+    """
+    mean, variance, freedom = _moments(values, images)
+    other, other_variance, other_freedom = _moments(reference, images)
+    total = variance + other_variance
+    if total == 0:
+        joint = math.inf
+    else:
+        joint = total**2 / (variance**2 / freedom + other_variance**2 / other_freedom)
+    half = _quantile(joint) * math.sqrt(total)
+    gap = mean - other
+    return Interval(mean=gap, low=gap - half, high=gap + half, seeds=len(values))
+
+
+def verdict(gap: Interval) -> str:
+    """What a difference to the dense network amounts to.
+
+    Returns:
+        "better" if the whole interval lies above 0, "below" if it lies below 0, else "matching".
+    """
+    if gap.low > 0:
+        return "better"
+    return "below" if gap.high < 0 else "matching"
+
+
+def _moments(values: Sequence[float], images: int) -> tuple[float, float, float]:
+    """Mean, variance of the mean, and degrees of freedom."""
+    array = np.asarray(values, np.float64)
+    mean = float(array.mean())
+    if len(array) > 1:
+        return mean, float(array.var(ddof=1)) / len(array), len(array) - 1.0
+    return mean, max(mean * (1 - mean), 0.0) / max(images, 1), math.inf
+
+
+def _quantile(freedom: float) -> float:
+    """The value that Student's t exceeds in either direction with probability 5%."""
+    from scipy.special import ndtri, stdtrit
+
+    upper = (1 + LEVEL) / 2
+    return float(ndtri(upper) if math.isinf(freedom) else stdtrit(freedom, upper))

@@ -1,0 +1,87 @@
+"""How much faster the search is on many workers: expected before the members run, and measured.
+
+With T1 the time that one worker would need for everything, TW the time that W workers need,
+
+    S = T1 / TW        E = S / W
+
+TW is the dense run on all W workers, then the members on single ones, as `sixfold.jobs.makespan`
+plays it through (Amdahl: what does not divide, here the dense run's own loss and the last members
+that run while other workers are idle, bounds S). T1 is expected from the dense run's own steps:
+the seconds that its ranks spent on computing, reading and updating, added up.
+
+Measured, T1 is the dense run's share plus the seconds that members took while W of them ran side
+by side. Where cores share memory and caches these are more than one worker alone would need, which
+flatters S; `docs/tickets.md` has the comparison that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sixfold.jobs import Member, Outcome, makespan
+from sixfold.run_directory import read_json_lines
+
+
+def dense_work_s(run: Path) -> float:
+    """Seconds that one worker would need for the steps of a training, its ranks' work added up.
+
+    Args:
+        run: run directory.
+    """
+    total = 0.0
+    for path in sorted((run / "timeline").glob("rank-*.jsonl")):
+        for line in read_json_lines(path):
+            total += line.get("compute_s", 0.0) + line.get("data_s", 0.0)
+            if path.name == "rank-0000.jsonl":  # every rank makes the whole update
+                total += line.get("update_s", 0.0)
+    return total
+
+
+def expected(
+    members: Sequence[Member], *, step_s: float, dense_s: float, dense_work: float, workers: int
+) -> dict[str, float]:
+    """S and E of the whole search, before any member has run.
+
+    Args:
+        members: with `cost` in steps.
+        step_s: seconds of a step on one worker.
+        dense_s: seconds of the dense run on all workers.
+        dense_work: what it would take one worker.
+        workers: W.
+    """
+    seconds = {member.name: member.cost * step_s for member in members}
+    job_s = makespan(members, seconds, workers)
+    return _figures(dense_work + sum(seconds.values()), dense_s + job_s, workers, job_s)
+
+
+def measured(
+    outcome: Outcome, *, dense_s: float, dense_work: float, workers: int
+) -> dict[str, float]:
+    """The same from what has happened; of the members that this run of the job has done."""
+    figures = _figures(
+        dense_work + outcome.busy_s, dense_s + outcome.wall_s, workers, outcome.wall_s
+    )
+    done = len({r["identity"] for n, r in outcome.records.items() if n not in outcome.done_before})
+    idle_s = outcome.wall_s * workers - outcome.busy_s
+    return figures | {
+        "busy_s": outcome.busy_s,
+        "members_busy": outcome.busy_s / (outcome.wall_s * workers),
+        "overhead_per_member_s": idle_s / max(done, 1),
+    }
+
+
+def _figures(one_s: float, many_s: float, workers: int, job_s: float) -> dict[str, float]:
+    return {
+        "one_worker_s": one_s,
+        "all_workers_s": many_s,
+        "job_s": job_s,
+        "speedup": one_s / many_s,
+        "efficiency": one_s / many_s / workers,
+    }
+
+
+def as_text(figures: dict[str, Any]) -> str:
+    """S and E in one line."""
+    return f"S {figures['speedup']:.2f}, E {figures['efficiency']:.0%}"
