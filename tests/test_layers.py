@@ -27,6 +27,7 @@ LAYERS = [
     ["report"],
     ["validate", "engines"],
     ["jobs"],
+    ["tickets"],
     ["launch"],
     ["bench"],
     ["cli"],

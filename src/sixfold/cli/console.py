@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from sixfold.cli.job_table import JobTable
+
 PLAIN_EVERY_S = 5.0
 
 
@@ -20,6 +22,7 @@ class Console:
         self._terminal = sys.stderr.isatty()
         self._open_line = False
         self._last_s = float("-inf")
+        self._jobs = JobTable(self._raw, terminal=self._terminal)
 
     def __enter__(self) -> Console:
         return self
@@ -45,6 +48,9 @@ class Console:
                 f"step {event['step']}  epoch {event['epoch']:.2f}  {event['part']}: "
                 f"loss {event['eval_loss']:.4f}  accuracy {event['eval_accuracy']:.2%}"
             )
+        elif kind == "job":
+            self._end_line()
+            self._jobs.show(event)
         elif kind == "note":
             self.line(str(event["text"]))
 
@@ -54,10 +60,17 @@ class Console:
         print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """End a line that was being rewritten."""
+        """End a line, or a table, that was being rewritten."""
+        self._end_line()
+        self._jobs.close()
+
+    def _end_line(self) -> None:
         if self._open_line:
             print(file=sys.stderr)
             self._open_line = False
+
+    def _raw(self, text: str) -> None:
+        print(text, end="", file=sys.stderr, flush=True)
 
     def _passing(self, text: str, *, now: bool = False) -> None:
         if self._terminal:

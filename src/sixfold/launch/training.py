@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,9 @@ from sixfold.engines import Engine
 from sixfold.errors import UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.launch.directory import older_run, run_path
 from sixfold.launch.reporting import test_images
-from sixfold.run_directory import RunDirectory, as_json, differences
-
-_PLACEMENT = ("engine", "run")
-"""Sections of the settings that do not change what is computed."""
+from sixfold.run_directory import RunDirectory, as_json
 
 
 def train(
@@ -54,14 +50,14 @@ def train(
             raise UserError(found)
         config = _resolve_paths(config)
         directory = RunDirectory(Path(str(config.run.out)))
-        finished = _older_run(config, directory)
+        finished = older_run(config, directory)
         if finished is not None:
             listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
             return finished
         if engine is None:
             engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
         workers = config.engine.workers or engine.slots()
-        resolved = _prepare(config, engine, workers, listen)
+        resolved = fit_data(config, engine, workers, listen)
         directory.create()
         if not config.run.resume:
             directory.clear()
@@ -97,15 +93,7 @@ def _network_problems(config: ModelConfig) -> list[str]:
 
 def _resolve_paths(config: TrainConfig) -> TrainConfig:
     """Make the run directory's path absolute, choosing a name if none was given."""
-    out = config.run.out
-    if out is None:
-        out = f"runs/{config.model.model.replace(':', '-')}-{_short_hash(config)}"
-    elif "://" in out and not out.startswith("file://"):
-        raise UserError(
-            f"--out {out}: the run directory must be a path that all hosts mount; copy it to "
-            "other storage when the run is done"
-        )
-    path = Path(out.removeprefix("file://")).expanduser().absolute()
+    path = run_path(config, TrainConfig(), config.model.model)
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
@@ -123,67 +111,7 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
-def _short_hash(config: TrainConfig) -> str:
-    """Eight hexadecimal digits that tell settings apart, the place of the run left out."""
-    settings = as_json(config)
-    settings.pop("run")
-    defaults = as_json(TrainConfig())
-    changed = {
-        f"{section}.{name}": value
-        for section, values in settings.items()
-        for name, value in values.items()
-        if value != defaults[section][name]
-    }
-    text = json.dumps(changed, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _older_run(config: TrainConfig, directory: RunDirectory) -> dict[str, Any] | None:
-    """The result of a finished run with the same settings; refuse to mix runs.
-
-    Raises:
-        UserError: if the directory holds another run, or none where one was to be resumed.
-    """
-    if config.run.resume and not directory.path.is_dir():
-        raise UserError(f"--resume: there is no run directory {directory.path}")
-    if not directory.holds_a_run() or config.run.overwrite:
-        return None
-    result = directory.result()
-    old, new = directory.config() or {}, _identity(config)
-    if config.run.resume:
-        old, new = _without_placement(old), _without_placement(new)
-    changed = differences({name: old.get(name, {}) for name in new}, new)
-    if changed:
-        raise UserError(
-            [
-                f"{directory.path} holds a run with other settings: choose another --out, or "
-                "replace it with --overwrite",
-                *changed,
-            ]
-        )
-    if result is None and not config.run.resume:
-        raise UserError(
-            f"{directory.path} holds a run that was not finished: go on with --resume, or replace "
-            "it with --overwrite"
-        )
-    return result
-
-
-def _identity(config: TrainConfig) -> dict[str, Any]:
-    """The settings by which two runs are told apart."""
-    settings = as_json(config)
-    settings.pop("run")
-    return settings
-
-
-def _without_placement(settings: dict[str, Any]) -> dict[str, Any]:
-    found = {name: value for name, value in settings.items() if name not in _PLACEMENT}
-    # The grid follows from the number of workers: a run may go on in another.
-    strategy = {name: value for name, value in found.get("strategy", {}).items() if name != "grid"}
-    return found | {"strategy": strategy}
-
-
-def _prepare(config: TrainConfig, engine: Engine, workers: int, listen: Listener) -> TrainConfig:
+def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener) -> TrainConfig:
     """Check data and network against each other; turn the data into something ranks can map.
 
     Raises:

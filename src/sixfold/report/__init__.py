@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from sixfold.report.page import style, write_report
+from sixfold.report.furniture import furniture, style, template
+from sixfold.report.page import write_report
 
-__all__ = ["style", "write_report"]
+__all__ = ["furniture", "style", "template", "write_report"]

@@ -9,24 +9,18 @@ light and dark by CSS, stays sharp in print, and needs forty lines of script for
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
-from sixfold import __version__
 from sixfold.files import write_atomically
 from sixfold.report.axes import duration, plain
 from sixfold.report.classes import class_section
 from sixfold.report.curves import learning_charts, throughput_chart
+from sixfold.report.furniture import furniture, template
 from sixfold.report.headline import headline, subtitle
-from sixfold.report.lines import clean, label, number
+from sixfold.report.lines import label, number
 from sixfold.report.merging import merge_section
 from sixfold.report.pictures import Images, mistakes
 from sixfold.report.record import Record, read_record
@@ -36,16 +30,7 @@ from sixfold.report.steptime import step_time
 MAX_BAD_FILES = 200
 """Skipped files that are listed; `result.json` has all."""
 
-_HERE = Path(__file__).parent
-
-
-def _text(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
-
-
-def style() -> str:
-    """The style sheet, for other pages too."""
-    return _text("style.css")
+_TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def write_report(run_dir: Path, *, images: Images | None = None) -> Path:
@@ -76,8 +61,7 @@ def render(record: Record, images: Images | None) -> str:
     notes = record.notes
     classes = class_section(record.result, notes)
     names = classes.names if classes else []
-    script = _text("hover.js")
-    page: str = _template().render(
+    return template(_TEMPLATE).render(
         record=record,
         subtitle=subtitle(record),
         figures=headline(record, classes.every if classes else []),
@@ -93,35 +77,8 @@ def render(record: Record, images: Images | None) -> str:
         bad_files=_strings(record.result.get("bad_files")),
         max_bad_files=MAX_BAD_FILES,
         notes=notes,
-        style=Markup(style()),
-        script=Markup(script),
-        script_hash=_script_hash(script),
-        version=__version__,
+        **furniture(),
     )
-    return page
-
-
-@functools.cache
-def _template() -> Any:
-    """The page's template, with everything escaped that is not marked as safe here."""
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_clean,
-    )
-    return environment.from_string(_text("page.html"))
-
-
-def _clean(value: Any) -> Any:
-    """What the template shows, made showable; what is already markup is left alone."""
-    return clean(value) if type(value) is str else value
-
-
-def _script_hash(script: str) -> str:
-    """What the page's policy names its own script by, so that no other may run."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _strings(value: Any) -> list[str]:

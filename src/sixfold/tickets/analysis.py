@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from sixfold.tickets.intervals import difference, interval, verdict
+from sixfold.tickets.intervals import difference, interval, margin, verdict
 from sixfold.tickets.plan import Cell, Plan
 from sixfold.tickets.transfer import WAYS, transfer_name
 
@@ -47,6 +47,7 @@ def cell_figures(
         Plain data, in the order of the plan.
     """
     reference = [run["accuracy"] for run in dense["runs"]]
+    least = margin(dense["accuracy"]["mean"], images[0])
     found = []
     for cell in plan.cells:
         runs = [
@@ -65,7 +66,7 @@ def cell_figures(
                 "kept": runs[0]["kept"],
                 "prunable": runs[0]["prunable"],
                 "layers": runs[0]["layers"],
-                "verdict": verdict(gap),
+                "verdict": verdict(gap, least),
                 "difference": gap.plain(),
                 **_over_seeds(runs, images),
                 **{name: line[name] for name in ("instability", "errors") if name in line},
@@ -125,7 +126,7 @@ def transfer_figures(results: Results, seeds: int, images: tuple[int, int]) -> l
                 {
                     "way": way,
                     "difference": gap.plain(),
-                    "verdict": verdict(gap),
+                    "verdict": verdict(gap, margin(fmean(scratch), images[0])),
                     **_over_seeds(runs, images),
                 }
             )

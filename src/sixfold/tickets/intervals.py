@@ -73,15 +73,35 @@ def difference(values: Sequence[float], reference: Sequence[float], images: int)
     return Interval(mean=gap, low=gap - half, high=gap + half, seeds=len(values))
 
 
-def verdict(gap: Interval) -> str:
+def margin(accuracy: float, images: int) -> float:
+    """The least difference that so many images can show: half the 95% interval of an accuracy.
+
+    >>> round(margin(0.98, 6000), 4)
+    0.0035
+    """
+    return _quantile(math.inf) * math.sqrt(max(accuracy * (1 - accuracy), 0.0) / max(images, 1))
+
+
+def verdict(gap: Interval, least: float) -> str:
     """What a difference to the dense network amounts to.
 
+    Few seeds make wide intervals, which say that nothing is known rather than that two networks
+    are equal; so a network whose mean is lower by more than `least` is below in any case.
+
+    Args:
+        gap: from `difference`.
+        least: from `margin`.
+
     Returns:
-        "better" if the whole interval lies above 0, "below" if it lies below 0, else "matching".
+        "better" if the whole interval lies above 0; "below" if it lies below 0, or its middle below
+        -`least`; otherwise "matching".
+
+    >>> verdict(Interval(mean=-0.4, low=-1.1, high=0.3, seeds=2), 0.0035)
+    'below'
     """
     if gap.low > 0:
         return "better"
-    return "below" if gap.high < 0 else "matching"
+    return "below" if gap.high < 0 or gap.mean < -least else "matching"
 
 
 def _moments(values: Sequence[float], images: int) -> tuple[float, float, float]:

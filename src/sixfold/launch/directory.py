@@ -1,0 +1,101 @@
+"""Which run directory is used, and whether it may be: what lies there may be another run's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sixfold.errors import UserError
+from sixfold.run_directory import RunDirectory, as_json, differences
+
+_PLACEMENT = ("engine", "run")
+"""Sections of the settings that do not change what is computed."""
+
+
+def run_path(config: Any, defaults: Any, name: str) -> Path:
+    """The run directory's absolute path, its name chosen from the settings if none was given.
+
+    Args:
+        config: a tree of settings with a section `run`.
+        defaults: the same with default values; what differs from them decides the name.
+        name: begins the name that is chosen.
+
+    Raises:
+        UserError: if it is a URL, which ranks could not map.
+    """
+    out = config.run.out
+    if out is None:
+        out = f"runs/{name.replace(':', '-')}-{_short_hash(config, defaults)}"
+    elif "://" in out and not out.startswith("file://"):
+        raise UserError(
+            f"--out {out}: the run directory must be a path that all hosts mount; copy it to "
+            "other storage when the run is done"
+        )
+    return Path(out.removeprefix("file://")).expanduser().absolute()
+
+
+def _short_hash(config: Any, defaults: Any) -> str:
+    """Eight hexadecimal digits that tell settings apart, the place of the run left out."""
+    settings, usual = as_json(config), as_json(defaults)
+    settings.pop("run")
+    changed = {
+        f"{section}.{name}": value
+        for section, values in settings.items()
+        for name, value in values.items()
+        if value != usual[section][name]
+    }
+    text = json.dumps(changed, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def older_run(
+    config: Any, directory: RunDirectory, *, growing: tuple[str, ...] = ()
+) -> dict[str, Any] | None:
+    """The result of a finished run with the same settings; refuse to mix runs.
+
+    Args:
+        config: a tree of settings with a section `run`.
+        directory: where the run is to be.
+        growing: sections that may differ where the run is resumed, which is unfinished then.
+
+    Raises:
+        UserError: if the directory holds another run, or none where one was to be resumed.
+    """
+    if config.run.resume and not directory.path.is_dir():
+        raise UserError(f"--resume: there is no run directory {directory.path}")
+    if not directory.holds_a_run() or config.run.overwrite:
+        return None
+    result = directory.result()
+    old, new = directory.config() or {}, as_json(config)
+    new.pop("run")
+    if config.run.resume:
+        old, new = _without(old, _PLACEMENT), _without(new, _PLACEMENT)
+        if differences(*({name: tree.get(name, {}) for name in growing} for tree in (old, new))):
+            result = None
+        old, new = _without(old, growing), _without(new, growing)
+    changed = differences({name: old.get(name, {}) for name in new}, new)
+    if changed:
+        raise UserError(
+            [
+                f"{directory.path} holds a run with other settings: choose another --out, or "
+                "replace it with --overwrite",
+                *changed,
+            ]
+        )
+    if result is None and not config.run.resume:
+        raise UserError(
+            f"{directory.path} holds a run that was not finished: go on with --resume, or replace "
+            "it with --overwrite"
+        )
+    return result
+
+
+def _without(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    found = {name: value for name, value in settings.items() if name not in names}
+    if "strategy" in found:
+        # The grid follows from the number of workers: a run may go on in another.
+        strategy = {name: value for name, value in found["strategy"].items() if name != "grid"}
+        found["strategy"] = strategy
+    return found
