@@ -64,10 +64,8 @@ def difference(values: Sequence[float], reference: Sequence[float], images: int)
     mean, variance, freedom = _moments(values, images)
     other, other_variance, other_freedom = _moments(reference, images)
     total = variance + other_variance
-    if total == 0:
-        joint = math.inf
-    else:
-        joint = total**2 / (variance**2 / freedom + other_variance**2 / other_freedom)
+    inverse = variance**2 / freedom + other_variance**2 / other_freedom
+    joint = total**2 / inverse if inverse else math.inf
     half = _quantile(joint) * math.sqrt(total)
     gap = mean - other
     return Interval(mean=gap, low=gap - half, high=gap + half, seeds=len(values))
