@@ -21,12 +21,15 @@ parameter server has started), "progress", "evaluation", "predicted"."""
 
 
 @contextmanager
-def open_engine_for(config: EngineConfig, model: str | None = None) -> Iterator[Engine]:
+def open_engine_for(
+    config: EngineConfig, model: str | None = None, preload: Sequence[str] = ()
+) -> Iterator[Engine]:
     """The engine that the settings name, closed at the end.
 
     Args:
         config: the settings.
         model: the network, whose source travels to a cluster if it is the user's own.
+        preload: modules that ranks need besides, imported once for all by `local`.
     """
     ship: tuple[str, ...] = ()
     if config.engine == "spark" and model is not None:
@@ -39,7 +42,7 @@ def open_engine_for(config: EngineConfig, model: str | None = None) -> Iterator[
         master=config.master,
         spark_conf=config.spark_conf,
         ship=ship,
-        preload=("sixfold.training", "sixfold.prediction"),
+        preload=("sixfold.training", "sixfold.prediction", *preload),
     )
     with contextlib.closing(engine):
         yield engine

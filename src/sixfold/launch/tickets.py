@@ -63,7 +63,7 @@ def tickets(
     listen = listen or (lambda _: None)
     with contextlib.ExitStack() as stack:
         if engine is None and config.engine.engine == "local":
-            engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
+            engine = stack.enter_context(_open(config))
         found = ticket_problems(config)
         if found:
             raise UserError(found)
@@ -74,8 +74,15 @@ def tickets(
             listen({"kind": "note", "text": f"{directory.path} holds this job, finished"})
             return finished
         if engine is None:
-            engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
+            engine = stack.enter_context(_open(config))
         return _Search(config, directory, engine, listen).run(started)
+
+
+def _open(config: TicketsConfig) -> contextlib.AbstractContextManager[Engine]:
+    """The engine; its workers find imported what each would otherwise spend a second on."""
+    return open_engine_for(
+        config.engine, config.model.model, preload=("sixfold.tickets.member", "torch._dynamo")
+    )
 
 
 def ticket_problems(config: TicketsConfig) -> list[str]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from sixfold import __version__
 from sixfold.files import write_atomically
 from sixfold.report.axes import MISSING, percent, plain
-from sixfold.report.page import style
+from sixfold.report.furniture import style
 
 _HERE = Path(__file__).parent
 _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
