@@ -171,22 +171,20 @@ def test_a_failed_member_fails_the_job_and_is_tried_again(
 
 
 def kill_once(members: Path, killed: list[int]) -> None:
-    """Kill the first worker that says it is past a tenth of its member."""
+    """Kill the first worker that has saved a checkpoint of its member."""
     deadline = time.monotonic() + 60
     while not killed and time.monotonic() < deadline:
-        for path in members.glob("*/progress.json"):
-            told = json.loads(path.read_text())
-            if told.get("part", 0) > 0.1:
-                killed.append(told["pid"])
-                os.kill(told["pid"], signal.SIGKILL)
-                return
-        time.sleep(0.01)
+        for path in members.glob("*/checkpoints/step-*.safetensors"):
+            killed.append(json.loads((path.parents[1] / "progress.json").read_text())["pid"])
+            os.kill(killed[0], signal.SIGKILL)
+            return
+        time.sleep(0.002)
 
 
 def test_a_killed_worker_costs_a_try_and_not_a_bit(
     search: Callable[..., TicketsConfig], tmp_path: Path
 ) -> None:
-    settings = {"steps": 400, "checkpoint_every": 40}
+    settings = {"steps": 150, "checkpoint_every": 5}
     calm = tickets(search("calm", settings))
     killed: list[int] = []
     killer = threading.Thread(target=kill_once, args=(tmp_path / "job" / "members", killed))
