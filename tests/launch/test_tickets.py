@@ -181,6 +181,7 @@ def kill_once(members: Path, killed: list[int]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.full
 def test_a_killed_worker_costs_a_try_and_not_a_bit(
     search: Callable[..., TicketsConfig], tmp_path: Path
 ) -> None:
