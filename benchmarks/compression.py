@@ -87,14 +87,16 @@ def decode(path: Path, repeats: int) -> dict[str, Any]:
     card = json.loads(json.dumps(found.header["card"]))
     expected = skeleton(card_of(card["model"])).state_dict()
     before = peak_mib()
-    seconds = []
+    seconds, cpu, after = [], [], before
     for _ in range(repeats):
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
         tensors = container.unpack(container.read_container(path), expected)
         seconds.append(time.perf_counter() - begin)
+        cpu.append(time.process_time() - begin_cpu)
+        after = after if len(seconds) > 1 else peak_mib()
         digest = checksum(tensors)
         del tensors
-    return {"seconds": seconds, "mib": peak_mib() - before, "sum": digest}
+    return {"seconds": seconds, "cpu": cpu, "mib": after - before, "sum": digest}
 
 
 def peak_mib() -> float:
@@ -177,7 +179,8 @@ def measure(model: str, repeats: int) -> None:
             f"{100 * (streams / entropy - 1):.2f}% above entropy)\n"
             f"           encode {encoding:.2f} s ({dense / encoding / 1e6:.0f} MB/s dense), "
             f"decode {middle:.2f} s ({seconds[0]:.2f}-{seconds[-1]:.2f}; "
-            f"{dense / middle / 1e6:.0f} MB/s dense), {found['mib']:.0f} MiB more than before"
+            f"{dense / middle / 1e6:.0f} MB/s dense; {min(found['cpu']):.2f} s of processor time), "
+            f"{found['mib']:.0f} MiB more than before"
         )
     print(f"  values of the largest layer, {peer_constriction(tensors)}")
 

@@ -186,6 +186,57 @@ def test_a_search_finds_a_small_file_within_the_bound(dense: Path, tmp_path: Pat
     assert read_container(out / "model.sixz").size_bytes == result["bytes"]
 
 
+FACTORY = '''
+"""A network with a parameter that belongs to no convolution, linear layer or batch-norm."""
+import torch
+from torch import nn
+
+class Mixed(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3)
+        self.norm = nn.BatchNorm2d(6)
+        self.mix = nn.Parameter(torch.randn(6, 12) / 3)
+        self.head = nn.Linear(12, num_classes)
+
+    def forward(self, images):
+        features = self.norm(self.conv(images)).relu().mean((2, 3))
+        return self.head(features @ self.mix)
+
+def mixed(num_classes):
+    return Mixed(num_classes)
+'''
+
+
+def test_parameters_of_other_kinds_are_named_and_stored_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_mixed.py").write_text(FACTORY)
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    settings = {"data": "digits", "model": "own_mixed:mixed", "steps": 5, "batch_size": 64}
+    train(sixfold.configure(**settings, engine="inline", workers=1, out=str(run)))
+    heard: list[Any] = []
+    out = tmp_path / "out"
+    result = compress(config_of(run, out, rounds=1, share_epochs=0.0), listen=heard.append)
+    assert result["unsupported"] == ["mix"]
+    assert any("mix is no weight of" in event.get("text", "") for event in heard)
+    assert "mix is no weight of" in (out / "report.html").read_text()
+    tensors = sixfold.load(out / "model.sixz").state_dict()
+    pruned = read_weights(out / "prune-01")
+    assert torch.allclose(tensors["mix"], pruned["mix"], atol=1e-3)
+    assert int((tensors["mix"] != 0).sum()) == 72
+    assert tensors["norm.num_batches_tracked"] == pruned["norm.num_batches_tracked"]
+
+
+def test_the_report_can_be_written_again(compressed: Path) -> None:
+    from sixfold.launch.reporting import rewrite_report
+
+    before = (compressed / "report.html").read_bytes()
+    (compressed / "report.html").unlink()
+    assert rewrite_report(compressed).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -211,6 +262,11 @@ def test_wrong_settings_are_refused_and_nothing_is_written(
         compress(dataclasses.replace(config, compression=changed))
     assert said in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_compressed_file_is_not_compressed_again(compressed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is compressed already"):
+        compress(config_of(compressed / "model.sixz", tmp_path / "out"))
 
 
 def test_several_problems_are_told_at_once(dense: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from sixfold import data, validate
+from sixfold.compression.container import is_container
 from sixfold.compression.evaluation import EvaluateJob, evaluate_rank
 from sixfold.compression.export import export_onnx, onnx_problems
 from sixfold.compression.loading import load_network, skeleton
@@ -81,6 +82,8 @@ def compress(config: CompressConfig, *, listen: Listener | None = None) -> dict[
     if found := _problems(config):
         raise UserError(found)
     weights = weights_file(Path(settings.run).expanduser().absolute())
+    if is_container(weights):
+        raise UserError(f"{weights} is compressed already: give the run it was made from")
     config = _resolve_paths(config, weights)
     directory = RunDirectory(Path(str(config.compression.out)))
     finished = _older_result(config, directory)
@@ -147,7 +150,8 @@ def _problems(config: CompressConfig) -> list[str]:
 def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
     settings = config.compression
     home = weights.parent
-    out = Path(settings.out or f"{home}-compressed").expanduser().absolute()
+    source = home if weights.name == "model.safetensors" else weights.with_suffix("")
+    out = Path(settings.out or f"{source}-compressed").expanduser().absolute()
     if out == home:
         raise UserError(f"--out {out}: is the run that is compressed; choose another directory")
     return dataclasses.replace(

@@ -40,7 +40,20 @@ def rewrite_report(run: Path) -> Path:
     config = read_json(run / "config.json")
     if config is None:
         raise UserError(f"{run} is no run directory: it holds no config.json")
+    if "compression" in config:
+        return _rewrite_compression(run)
     return write_report(run, images=_images_of(config))
+
+
+def _rewrite_compression(run: Path) -> Path:
+    from sixfold.report.compression import write_page
+
+    result = read_json(run / "result.json")
+    if result is None:
+        raise UserError(f"{run} holds a compression that is not finished: go on with --resume")
+    path = run / "report.html"
+    write_page(path, result)
+    return path
 
 
 def _images_of(config: dict[str, Any]) -> Images | None:
