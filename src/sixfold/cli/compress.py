@@ -45,9 +45,10 @@ def summary(result: dict[str, Any]) -> list[str]:
             f"{_STAGES.get(name, name):<16} {row['bytes']:>13,} {ratio:>7}  "
             f"{_error(row, 'test'):>10}  {_error(row, 'validation'):>10}"
         )
+    for name in ("sparsity", "bits"):
+        if result[name]:
+            lines.append(f"{name:<16} {result[name]}")
     lines += [
-        f"sparsity         {result['sparsity']}",
-        f"bits             {result['bits']}",
         f"model            {Path(result['report']).with_name('model.sixz')}",
         f"report           {result['report']}",
     ]
