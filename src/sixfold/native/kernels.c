@@ -2,7 +2,10 @@
  *
  * Values are compared and moved, never added in another order than torch adds them, so a machine
  * with this module and one without compute the same bits. Arguments are addresses and sizes; the
- * caller, `sixfold.native.max_pool`, answers for them. */
+ * caller, `sixfold.native.max_pool`, answers for them.
+ *
+ * The interpreter's lock is kept: a rank computes in one thread, and the one that makes its next
+ * batch would hold the lock for longer than a call takes. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -107,12 +110,10 @@ static PyObject *max_pool_forward(PyObject *module, PyObject *const *args, Py_ss
     Geometry g;
     (void)module;
     if (!read_arguments(args, count, &itemsize, at, &g)) return NULL;
-    Py_BEGIN_ALLOW_THREADS
     if (itemsize == 4)
         forward_float(&g, at[0], at[1], at[2]);
     else
         forward_double(&g, at[0], at[1], at[2]);
-    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
@@ -127,13 +128,11 @@ static PyObject *max_pool_backward(PyObject *module, PyObject *const *args, Py_s
     const int tiles = g.kernel_h == g.stride_h && g.kernel_w == g.stride_w && !g.padding_h &&
                       !g.padding_w && g.dilation_h == 1 && g.dilation_w == 1 &&
                       g.out_h * g.stride_h >= g.height && g.out_w * g.stride_w >= g.width;
-    Py_BEGIN_ALLOW_THREADS
     if (!tiles) memset(at[2], 0, (size_t)(g.images * g.height * g.width * g.channels * itemsize));
     if (itemsize == 4)
         backward_float(&g, at[0], at[1], at[2], !tiles);
     else
         backward_double(&g, at[0], at[1], at[2], !tiles);
-    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
