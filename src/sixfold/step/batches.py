@@ -19,7 +19,6 @@ from sixfold.step.schedule import Budget, budget
 from sixfold.step.step import Shard
 from sixfold.world import World
 
-
 BLOCK_IMAGES = 64
 """At least so many images are read at a time; larger shards come one by one."""
 
