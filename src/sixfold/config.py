@@ -244,6 +244,9 @@ class PredictionConfig:
     resize: int | None = option(
         None, "resize images to this many pixels a side (default: what the network was trained on)"
     )
+    sparse: str | None = option(
+        None, "run pruned layers in the sparse forms that this file of `sixfold sparse` names"
+    )
     on_bad: str = option(
         "fail", "what to do with images that cannot be read", choices=("fail", "skip")
     )
@@ -255,6 +258,28 @@ class PredictConfig:
 
     prediction: PredictionConfig = PredictionConfig()
     engine: EngineConfig = EngineConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseFormsConfig:
+    """Which network's layers are measured, dense and sparse, and how."""
+
+    run: str = option("", "run directory, a ticket's folder, model.safetensors or model.sixz")
+    batches: str = option(
+        "1,16,256", "batch sizes, separated by commas; the choice is made for the last"
+    )
+    repeats: int = option(7, "timings of each form of each layer; the least counts")
+    crossover: bool = option(
+        False, "also look for the part of weights left below which sparse forms win"
+    )
+    out: str | None = option(None, "file for the choice (default: sparse.json in the run)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseConfig:
+    """Everything that `sixfold sparse` takes."""
+
+    sparse_forms: SparseFormsConfig = SparseFormsConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

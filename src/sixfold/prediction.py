@@ -27,6 +27,7 @@ from sixfold.config import DataConfig
 from sixfold.errors import UserError
 from sixfold.evaluate import scored_chunks
 from sixfold.files import explained
+from sixfold.sparsity.choosing import load_choice, sparse_network
 from sixfold.trained import ModelCard
 from sixfold.world import World
 
@@ -41,6 +42,7 @@ class PredictJob:
         part: "test", "train" or "all".
         labels: for each class of the data its class of the network, -1 where it has none.
         parts: folder for the ranks' files.
+        sparse: file of `sixfold sparse`, or None to run every layer dense.
     """
 
     weights: Path
@@ -48,6 +50,7 @@ class PredictJob:
     part: str
     labels: tuple[int, ...]
     parts: Path
+    sparse: Path | None = None
 
 
 def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:
@@ -92,6 +95,8 @@ def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
     torch.set_num_threads(1)
     try:
         network, card = load_network(job.weights)
+        if job.sparse is not None:
+            sparse_network(network, card.shape, load_choice(job.sparse))
         data = datasets.open_data(job.data)
         maker = datasets.BatchMaker(
             card.statistics(), "float64" if card.precision == "float64" else "float32"

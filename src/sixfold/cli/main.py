@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": "classify a data set with a trained network",
     "compress": "prune, share and code the weights of a trained network",
     "prepare": "turn images into tensor shards that load fast",
+    "sparse": "choose, by measuring, which layers of a pruned network run sparse",
     "tickets": "search for lottery tickets: sparse networks that train as well as the dense one",
     "report": "write a run's report again",
     "strategies": "list the ways to divide the work",

@@ -52,6 +52,12 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
 
     weights = weights_file(Path(config.prediction.run).expanduser().absolute())
     card = read_card(weights)
+    sparse = None
+    if config.prediction.sparse is not None:
+        from sixfold.sparsity.choosing import load_choice
+
+        sparse = Path(config.prediction.sparse).expanduser().absolute()
+        load_choice(sparse)  # refused here rather than in every rank
     with open_engine_for(config.engine, card.model) as engine:
         workers = config.engine.workers or engine.slots()
         asked = DataConfig(
@@ -73,6 +79,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
             part=part,
             labels=class_map(card, opened.classes),
             parts=parts,
+            sparse=sparse,
         )
         gang = engine.gang(
             functools.partial(predict_rank, job),
