@@ -74,4 +74,4 @@ def test_what_has_no_sparse_form_is_refused() -> None:
     with pytest.raises(ValueError, match="no sparse form"):
         sparse_layer(grouped, "csr")
     with pytest.raises(ValueError, match="choose csr or axpy"):
-        sparse_layer(nn.Linear(2, 2), "coo")
+        sparse_layer(nn.Linear(2, 2), "dense")
