@@ -30,6 +30,13 @@ CASES: dict[str, dict[str, Any]] = {
     "genetic": {"merge": "genetic", "validation": 0.2, "population": 4, "generations": 1},
     "nesterov": {"merge": "nesterov", "groups": 2, "swap_every": 1, "workers": 3},
     "aligned": {"align": True, "compare_serial": True},
+    "depthwise": {
+        "align": True,
+        "model": "mobilenet_v2",
+        "model_args": "width=0.25",
+        "data": "synthetic:64x3x16x16",
+        "steps": 4,
+    },
 }
 
 
