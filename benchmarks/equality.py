@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import sixfold
 from safetensors.torch import load_file
+
+import sixfold
 from sixfold.engines import Engine, open_engine
 from sixfold.launch import train
 
