@@ -88,7 +88,7 @@ def main() -> None:
     options = parser.parse_args()
     for network in options.networks:
         for batch in options.batches:
-            count = min(max(options.images // batch, 4), 200)
+            count = min(max(options.images // batch, 3), 150)
             for name in options.grids:
                 grid = DIVISIONS.get(name, name)
                 ranks = measure(network, grid, options.workers, batch, count)
