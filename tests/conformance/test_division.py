@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.conformance.test_recovery import Killer
 
 from sixfold.config import TrainConfig
 from sixfold.engines import Engine
@@ -52,7 +53,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "adam": {"model": "slide", "data": "synthetic:60x3x16x16", "optimizer": "adam", "lr": 0.001},
 }
 COMMON: dict[str, Any] = {"precision": "float64", "batch_size": 40, "steps": 5}
-SMALL = ("slide", "lenet5", "cells", "resnet", "resnet, norms of the batch", "mobilenet")
 
 GRIDS = {
     "rows=2": 2,
@@ -120,11 +120,8 @@ def check(
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("network", ["slide", "resnet, norms of the batch"])
-def test_every_grid_inline(
-    configure: Configure, serial: Serial, tmp_path: Path, network: str, grid: str
-) -> None:
-    check(configure, serial, tmp_path, network, grid)
+def test_every_grid_inline(configure: Configure, serial: Serial, tmp_path: Path, grid: str) -> None:
+    check(configure, serial, tmp_path, "slide", grid)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +130,7 @@ def test_every_grid_inline(
         ("lenet5", "cin=2"),
         ("cells", "rows=2,cols=2"),
         ("resnet", "rows=2"),
+        ("resnet, norms of the batch", "batch=2,rows=2"),
         ("mobilenet", "cout=2"),
         ("augmented", "cols=3"),
         ("adam", "cout=2,cin=2"),
@@ -228,3 +226,27 @@ def test_the_same_grid_gives_the_same_bits_on_threads_and_processes(
         for name in ("inline", "local")
     }
     assert len(hashes) == 1
+
+
+@pytest.mark.full
+def test_a_killed_rank_costs_time_and_nothing_else(
+    configure: Configure, tmp_path: Path, engine_named: Callable[[str], Engine]
+) -> None:
+    settings: dict[str, Any] = {
+        "data": "synthetic:400x3x8x8",
+        "batch_size": 20,
+        "steps": 800,
+        "checkpoint_every": 50,
+        "workers": 2,
+        "lr": 0.001,
+        "strategy": "model_parallel",
+        "grid": "rows=2",
+    }
+    calm = train(configure(out=str(tmp_path / "calm"), **settings))
+    found = train(
+        configure(out=str(tmp_path / "run"), max_restarts=1, **settings | {"engine": "local"}),
+        engine=engine_named("local"),
+        listen=Killer(1),
+    )
+    assert found["restarts"] == 1
+    assert found["weights_sha256"] == calm["weights_sha256"]

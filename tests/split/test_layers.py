@@ -12,9 +12,7 @@ from sixfold.split.grid import Mesh
 
 SHAPE = (3, 11, 9)
 MESHES = [
-    Mesh(rows=2),
     Mesh(cols=3),
-    Mesh(cout=2),
     Mesh(cin=2),
     Mesh(rows=2, cols=2),
     Mesh(cout=2, cin=2, rows=2),

@@ -29,7 +29,7 @@ from sixfold.world import World
 
 
 @dataclass(frozen=True)
-class Step:
+class Turn:
     """One layer's turn in a forward pass.
 
     Attributes:
@@ -68,7 +68,7 @@ class DividedNetwork(nn.Module):
         self,
         tile: World,
         mesh: Mesh,
-        steps: list[Step],
+        steps: list[Turn],
         source: str,
         output: str,
         box: Box,
@@ -157,7 +157,7 @@ class _Division:
         self.shapes: dict[str, tuple[int, ...] | None] = {source: (1, *shape)}
         self.shapes |= {call.node.name: call.shape for call in traced.calls}
         self.names = {source: source}  # of the value that a call's result is
-        self.steps: list[Step] = []
+        self.steps: list[Turn] = []
         self.owned: dict[str, LocalLayer] = {}
         self.problems: list[str] = []
 
@@ -223,7 +223,7 @@ class _Division:
         return name
 
     def _append(self, layer: nn.Module, inputs: tuple[str, ...], result: str) -> None:
-        self.steps.append(Step(layer, inputs, result))
+        self.steps.append(Turn(layer, inputs, result))
 
     def _own(self, name: str, layer: nn.Module) -> None:
         """Keep a layer that has parameters; one that is called twice must be divided alike."""
@@ -295,7 +295,7 @@ class _Division:
             fetch.hold(box)
         return box
 
-    def _with_last_uses(self, output: str) -> list[Step]:
+    def _with_last_uses(self, output: str) -> list[Turn]:
         """Note which values can be forgotten after each step."""
         needed, found = {output}, []
         for step in reversed(self.steps):
