@@ -105,7 +105,7 @@ def round_for(sizes: Sequence[int], rates: Sequence[float], sparsity: float) -> 
         ValueError: if groups with rate 0 hold more than may be left.
 
     >>> round(round_for([100, 10], [0.2, 0.1], 0.19), 3)
-    0.992
+    0.995
     """
     left = (1 - sparsity) * sum(sizes)
 
