@@ -206,7 +206,7 @@ def test_processes_learn_together_and_a_killed_rank_leaves_no_memory_behind(
     killer = _Killer()
     with pytest.raises(RankLostError, match="SIGKILL"):
         train(configure(out=str(tmp_path / "dead"), **settings), engine=local, listen=killer)
-    # Nobody who could map it is left, and it has no name: see test_hogwild_memory.py.
+    # Nobody who could map it is left, and it has no name: see test_shared_memory.py.
     assert not any(Path(f"/proc/{pid}/maps").exists() for pid in killer.pids.values())
     config = configure(out=str(tmp_path / "run"), max_restarts=1, **settings)
     result = train(config, engine=local, listen=_Killer())

@@ -15,19 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.errors import PeerLostError
-from sixfold.world.mesh import Mesh
+from sixfold.world.mesh import Mesh, share_memory
 from sixfold.world.world import Buffer
 
 
 @contextmanager
-def meshes(size: int, *, spin: bool = False) -> Iterator[list[Mesh]]:
-    """All ranks' meshes over real TCP connections."""
+def meshes(size: int, *, spin: bool = False, share: bool = False) -> Iterator[list[Mesh]]:
+    """All ranks' meshes over real TCP connections, with or without shared memory."""
     ends: list[dict[int, socket.socket]] = [{} for _ in range(size)]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for low, high in itertools.combinations(range(size), 2):
             ends[high][low] = socket.create_connection(listener.getsockname())
             ends[low][high], _ = listener.accept()
-    made = [Mesh(sockets, spin=spin) for sockets in ends]
+    boxes = run_all([partial(share_memory, sockets) for sockets in ends]) if share else [{}] * size
+    made = [
+        Mesh(sockets, spin=spin, mailboxes=shared)
+        for sockets, shared in zip(ends, boxes, strict=True)
+    ]
     try:
         yield made
     finally:
@@ -64,7 +68,7 @@ def content(turn: int, sender: int, receiver: int, size: int) -> Buffer:
 
 Rounds = list[dict[tuple[int, int], int]]
 
-SIZES = st.sampled_from([0, 1, 7, 8, 9, 1000, 65_536, 300_001, 1_000_000])
+SIZES = st.sampled_from([0, 1, 7, 8, 9, 1000, 16_384, 65_536, 300_001, 1_000_000, 1_100_000])
 
 
 @st.composite
@@ -94,10 +98,10 @@ def play(mesh: Mesh, rank: int, rounds: Rounds) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(patterns())
-def test_any_pattern_arrives_whole_and_in_order(pattern: tuple[int, Rounds]) -> None:
+@given(patterns(), st.booleans())
+def test_any_pattern_arrives_whole_and_in_order(pattern: tuple[int, Rounds], share: bool) -> None:
     size, rounds = pattern
-    with meshes(size) as made:
+    with meshes(size, share=share) as made:
         players = [partial(play, made[rank], rank, rounds) for rank in range(size)]
         assert run_all(players) == [None] * size
 

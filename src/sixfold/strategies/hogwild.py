@@ -58,9 +58,9 @@ from sixfold.step.schedule import Budget
 from sixfold.step.step import Shard, Step, StepTotals
 from sixfold.strategies.delay import advice, diverged_by_delay
 from sixfold.strategies.hogwild_groups import find_groups
-from sixfold.strategies.hogwild_memory import SharedMemory
 from sixfold.strategies.whole import WholeNetwork
 from sixfold.world import Buffer, PlainData, World
+from sixfold.world.shared_memory import SharedMemory
 from sixfold.world.world import Link, alone
 
 
@@ -123,8 +123,9 @@ class Commons:
         weights, buffers, counters, _ = state.sections
         slots = list(optimizer.slots)
         floats = weights * (1 + len(slots)) + buffers
-        self.counters = memory.tensor(torch.int64, 0, counters)
-        self.floats = memory.tensor(state.dtype, _padded(8 * counters), floats)
+        self.counters = torch.from_numpy(memory.array(np.int64, 0, counters))
+        kind = np.dtype(str(state.dtype).removeprefix("torch."))
+        self.floats = torch.from_numpy(memory.array(kind, _padded(8 * counters), floats))
         parts = torch.split(self.floats, [weights] * (1 + len(slots)) + [buffers])
         state.move_parameters(parts[0])
         for name, part in zip(slots, parts[1:-1], strict=True):

@@ -12,11 +12,10 @@ import secrets
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from sixfold.collectives import all_gather_data
-from sixfold.strategies.hogwild_memory import SharedMemory
 from sixfold.world import World
+from sixfold.world.shared_memory import SharedMemory
 
 _TOKEN_BYTES = 32
 
@@ -31,9 +30,7 @@ def find_groups(world: World) -> list[list[int]]:
         path = ""
         with contextlib.suppress(OSError):
             scrap = stack.enter_context(SharedMemory.create(_TOKEN_BYTES))
-            scrap.tensor(torch.uint8, 0, _TOKEN_BYTES)[:] = torch.from_numpy(
-                np.frombuffer(token, np.uint8).copy()
-            )
+            scrap.array(np.uint8, 0, _TOKEN_BYTES)[:] = np.frombuffer(token, np.uint8)
             path = scrap.path
         scraps = all_gather_data(world, [path, token.hex()])
         seen = [rank for rank, (path, text) in enumerate(scraps) if _can_read(path, text)]
@@ -67,7 +64,7 @@ def _can_read(path: str, token: str) -> bool:
         return False
     try:
         with SharedMemory.attach(path, _TOKEN_BYTES) as scrap:
-            found = bytes(scrap.tensor(torch.uint8, 0, _TOKEN_BYTES).numpy())
+            found = scrap.array(np.uint8, 0, _TOKEN_BYTES).tobytes()
     except (OSError, ValueError):
         return False
     return found.hex() == token

@@ -21,7 +21,7 @@ from sixfold.world.ambient import cores, own_randomness
 from sixfold.world.control import Control
 from sixfold.world.door import Door
 from sixfold.world.faults import describe
-from sixfold.world.mesh import Mesh
+from sixfold.world.mesh import Mesh, share_memory
 from sixfold.world.wire import Address
 from sixfold.world.world import Buffer, PlainData, World
 
@@ -121,8 +121,12 @@ def _member(
                 "age_s": age_s,
             }
             start, sockets = _meet(control, secret, generation, introduction)
-            local = [there for there, _ in start["peers"]].count(start["peers"][rank][0])
-            mesh = goodbye.enter_context(contextlib.closing(Mesh(sockets, spin=local <= cores())))
+            here = start["peers"][rank][0]
+            local = [peer for peer, (there, _) in enumerate(start["peers"]) if there == here]
+            boxes = share_memory({peer: sockets[peer] for peer in local if peer != rank})
+            mesh = goodbye.enter_context(
+                contextlib.closing(Mesh(sockets, spin=len(local) <= cores(), mailboxes=boxes))
+            )
             control.watch(mesh)
             member = _Member(rank, size, host, start["attempt"], mesh, control)
             yield member

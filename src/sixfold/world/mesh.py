@@ -1,5 +1,8 @@
 """Bytes between ranks: one TCP connection for every pair, all used at once.
 
+Between ranks of one host the bytes of middling messages go through memory that both map
+(`sixfold.world.mailbox`); everything else is the same.
+
 An exchange sends and receives without blocking on any one peer, so no pattern of sends and
 receives can deadlock by filling a buffer. Every message has its length in front: ranks that
 disagree about an exchange find out, instead of taking one array's bytes for another's.
@@ -7,15 +10,18 @@ disagree about an exchange find out, instead of taking one array's bytes for ano
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import struct
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sixfold.errors import PeerLostError
+from sixfold.world import wire
+from sixfold.world.mailbox import Mailbox, may_share
 from sixfold.world.world import Buffer
 
 SPIN_S = 200e-6
@@ -23,6 +29,8 @@ SPIN_S = 200e-6
 kernel takes to put a process to sleep and wake it again."""
 
 _HEADER = struct.Struct("=Q")
+_IN_MAILBOX = 1 << 63
+"""Set in a header whose bytes lie in the mailbox instead of following."""
 
 
 class Mesh:
@@ -35,14 +43,22 @@ class Mesh:
             rank computes or bytes move.
     """
 
-    def __init__(self, sockets: Mapping[int, socket.socket], *, spin: bool) -> None:
+    def __init__(
+        self,
+        sockets: Mapping[int, socket.socket],
+        *,
+        spin: bool,
+        mailboxes: Mapping[int, Mailboxes] | None = None,
+    ) -> None:
         """Take over authenticated sockets.
 
         Args:
             sockets: peer -> connection.
             spin: whether every rank of this host has a core to itself.
+            mailboxes: from `share_memory`.
         """
         self._sockets = dict(sockets)
+        self._boxes = dict(mailboxes or {})
         self._spin_s = SPIN_S if spin else 0.0
         self.progress = 0
         self.waiting_for: tuple[int, ...] = ()
@@ -65,9 +81,13 @@ class Mesh:
         idle_s = 0.0
         idle_since: float | None = None
         flows: list[_Flow] = [
-            _Outgoing(peer, self._socket(peer), array) for peer, array in sends.items()
+            _Outgoing(peer, self._socket(peer), array, self._boxes.get(peer, _NO_BOXES).out)
+            for peer, array in sends.items()
         ]
-        flows += [_Incoming(peer, self._socket(peer), array) for peer, array in receives.items()]
+        flows += [
+            _Incoming(peer, self._socket(peer), array, self._boxes.get(peer, _NO_BOXES).into)
+            for peer, array in receives.items()
+        ]
         while flows:
             moved = 0
             finished = False
@@ -112,6 +132,71 @@ class Mesh:
         """Close all connections; what was sent still arrives."""
         for connection in self._sockets.values():
             connection.close()
+        for boxes in self._boxes.values():
+            boxes.close()
+
+
+class Mailboxes(NamedTuple):
+    """The ways to a peer and from it, as far as there are any."""
+
+    out: Mailbox | None
+    into: Mailbox | None
+
+    def close(self) -> None:
+        """Give their memory back."""
+        for box in self:
+            if box is not None:
+                box.close()
+
+
+_NO_BOXES = Mailboxes(None, None)
+
+
+def share_memory(sockets: Mapping[int, socket.socket]) -> dict[int, Mailboxes]:
+    """Find out with which peers memory can be shared, and share it.
+
+    Every rank at the other end must call this too, at the same point of the conversation.
+
+    Args:
+        sockets: authenticated, blocking connections to peers of this host.
+
+    Raises:
+        PeerLostError: if a peer is gone.
+    """
+    own: dict[int, Mailbox] = {}
+    try:
+        for peer, connection in sockets.items():
+            with contextlib.suppress(OSError):  # no memory: the bytes go through the sockets
+                if may_share():
+                    own[peer] = Mailbox.create()
+            _tell(peer, connection, own[peer].offer() if peer in own else {})
+        theirs = {peer: Mailbox.accept(_hear(peer, sockets[peer])) for peer in sockets}
+        for peer, connection in sockets.items():
+            _tell(peer, connection, {"accepted": theirs[peer] is not None})
+        accepted = {peer: bool(_hear(peer, sockets[peer]).get("accepted")) for peer in sockets}
+    except BaseException:
+        for box in own.values():
+            box.close()
+        raise
+    for peer, box in list(own.items()):
+        box.seal()
+        if not accepted[peer]:
+            own.pop(peer).close()
+    return {peer: Mailboxes(own.get(peer), theirs[peer]) for peer in sockets}
+
+
+def _tell(peer: int, connection: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        connection.sendall(wire.encode(message))
+    except OSError as error:
+        raise PeerLostError(peer, error.strerror or str(error)) from None
+
+
+def _hear(peer: int, connection: socket.socket) -> dict[str, Any]:
+    message = wire.receive(connection)
+    if message is None:
+        raise PeerLostError(peer, "it closed the connection")
+    return message
 
 
 class _Flow:
@@ -120,11 +205,10 @@ class _Flow:
     __slots__ = ("connection", "done", "peer", "views")
     events: int
 
-    def __init__(self, peer: int, connection: socket.socket, header: bytearray, array: Buffer):
+    def __init__(self, peer: int, connection: socket.socket, views: list[memoryview]):
         self.peer = peer
         self.connection = connection
-        payload: Any = array  # a buffer, which NumPy 2's annotations do not say
-        self.views = [memoryview(header), memoryview(payload).cast("B")]
+        self.views = views
         self.done = False
 
     def move(self) -> int:
@@ -145,8 +229,15 @@ class _Outgoing(_Flow):
     __slots__ = ()
     events = select.POLLOUT
 
-    def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
-        super().__init__(peer, connection, bytearray(_HEADER.pack(array.nbytes)), array)
+    def __init__(
+        self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox | None
+    ) -> None:
+        payload = _bytes_of(array)
+        if box is not None and box.put(payload):
+            views = [memoryview(_HEADER.pack(array.nbytes | _IN_MAILBOX))]
+        else:
+            views = [memoryview(_HEADER.pack(array.nbytes)), payload]
+        super().__init__(peer, connection, views)
 
     def move(self) -> int:
         try:
@@ -160,17 +251,23 @@ class _Outgoing(_Flow):
 
 
 class _Incoming(_Flow):
-    __slots__ = ("expected", "header")
+    __slots__ = ("box", "expected", "header", "payload")
     events = select.POLLIN
 
-    def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
+    def __init__(
+        self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox | None
+    ) -> None:
         self.header: bytearray | None = bytearray(_HEADER.size)
         self.expected = array.nbytes
-        super().__init__(peer, connection, self.header, array)
+        self.payload = _bytes_of(array)
+        self.box = box
+        # What follows a header that points to the mailbox is already the next message's.
+        follows = [] if box is not None else [self.payload]
+        super().__init__(peer, connection, [memoryview(self.header), *follows])
 
     def move(self) -> int:
         try:
-            if self.header is None:
+            if len(self.views) == 1:
                 count = self.connection.recv_into(self.views[0])
             else:
                 count = self.connection.recvmsg_into(self.views)[0]
@@ -180,16 +277,35 @@ class _Incoming(_Flow):
             raise PeerLostError(self.peer, error.strerror or str(error)) from None
         if count == 0:
             raise PeerLostError(self.peer, "it closed the connection")
+        whole_header = self.header is not None and count >= len(self.views[0])
         self._advance(count)
-        if self.header is not None and len(self.views) < 2:
-            (announced,) = _HEADER.unpack(self.header)
-            self.header = None
-            if announced != self.expected:
-                raise RuntimeError(
-                    f"rank {self.peer} sent {announced} bytes where {self.expected} were "
-                    "expected: the ranks disagree about their exchanges"
-                )
+        if whole_header:
+            count += self._read_header()
         return count
+
+    def _read_header(self) -> int:
+        """Check what is announced, and fetch it if it is in the mailbox; bytes fetched."""
+        assert self.header is not None
+        (announced,) = _HEADER.unpack(self.header)
+        self.header = None
+        if announced & ~_IN_MAILBOX != self.expected:
+            raise RuntimeError(
+                f"rank {self.peer} sent {announced & ~_IN_MAILBOX} bytes where {self.expected} "
+                "were expected: the ranks disagree about their exchanges"
+            )
+        if self.box is None:
+            return 0
+        if announced & _IN_MAILBOX:
+            self.box.take(self.payload)
+            self.done = True
+            return self.expected
+        self.views, self.done = [self.payload], False
+        return 0
+
+
+def _bytes_of(array: Buffer) -> memoryview:
+    payload: Any = array  # a buffer, which NumPy 2's annotations do not say
+    return memoryview(payload).cast("B")
 
 
 def _wait(flows: list[_Flow]) -> None:

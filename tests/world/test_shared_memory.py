@@ -6,16 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
-from sixfold.strategies.hogwild_memory import SharedMemory
+from sixfold.world.shared_memory import SharedMemory
 
 CHILD = """
-import os, sys, time, torch
-from sixfold.strategies.hogwild_memory import SharedMemory
+import os, sys, time, numpy as np
+from sixfold.world.shared_memory import SharedMemory
 memory = SharedMemory.attach(sys.argv[1], 4096)
-memory.tensor(torch.float64, 64, 4).add_(1.0)
+memory.array(np.float64, 64, 4)[:] += 1.0
 print("done", flush=True)
 time.sleep(60)
 """
@@ -23,8 +23,8 @@ time.sleep(60)
 
 def test_another_process_writes_what_this_one_reads_and_no_file_is_made() -> None:
     with SharedMemory.create(4096) as memory:
-        values = memory.tensor(torch.float64, 64, 4)
-        values.copy_(torch.arange(4))
+        values = memory.array(np.float64, 64, 4)
+        values[:] = np.arange(4)
         with subprocess.Popen(
             [sys.executable, "-c", CHILD, memory.path], stdout=subprocess.PIPE, text=True
         ) as child:
@@ -44,14 +44,14 @@ def test_once_sealed_nobody_gets_in_and_who_is_in_stays() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors - 1
     with pytest.raises(OSError):
         SharedMemory.attach(path, 64)
-    ours.tensor(torch.int64, 0, 8).fill_(5)
-    assert theirs.tensor(torch.int64, 0, 8).tolist() == [5] * 8
+    ours.array(np.int64, 0, 8)[:] = 5
+    assert theirs.array(np.int64, 0, 8).tolist() == [5] * 8
 
 
-def test_a_tensor_keeps_its_memory() -> None:
+def test_an_array_keeps_its_memory() -> None:
     with SharedMemory.create(64) as memory:
-        values = memory.tensor(torch.float32, 0, 16)
-    values.fill_(3.0)
+        values = memory.array(np.float32, 0, 16)
+    values[:] = 3.0
     assert values.sum() == 48.0
 
 
@@ -64,4 +64,4 @@ def test_a_system_without_such_files_has_memory_of_its_own(monkeypatch: pytest.M
     monkeypatch.delattr(os, "memfd_create")
     with SharedMemory.create(64) as memory:
         assert memory.path == ""
-        assert memory.tensor(torch.float32, 0, 4).tolist() == [0.0] * 4
+        assert memory.array(np.float32, 0, 4).tolist() == [0.0] * 4

@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import DTypeLike, NDArray
 
 
 class SharedMemory:
@@ -25,9 +25,9 @@ class SharedMemory:
         path: by which other processes of this machine find it, until `seal`; empty in those.
 
     >>> with SharedMemory.create(64) as ours, SharedMemory.attach(ours.path, 64) as theirs:
-    ...     _ = ours.tensor(torch.float32, 0, 2).fill_(7.0)
-    ...     theirs.tensor(torch.float32, 0, 2)
-    tensor([7., 7.])
+    ...     ours.array(np.float32, 0, 2)[:] = 7.0
+    ...     theirs.array(np.float32, 0, 2)
+    array([7., 7.], dtype=float32)
     """
 
     def __init__(self, mapped: mmap.mmap, descriptor: int = -1) -> None:
@@ -67,12 +67,9 @@ class SharedMemory:
         finally:
             os.close(descriptor)
 
-    def tensor(self, dtype: torch.dtype, start_bytes: int, count: int) -> Tensor:
-        """A one-dimensional tensor that lies in it; it keeps the memory alive."""
-        window = np.frombuffer(
-            self._mapped, np.uint8, count=count * dtype.itemsize, offset=start_bytes
-        )
-        return torch.from_numpy(window).view(dtype)
+    def array(self, dtype: DTypeLike, start_bytes: int, count: int) -> NDArray[Any]:
+        """A one-dimensional array that lies in it; it keeps the memory alive."""
+        return np.frombuffer(self._mapped, dtype, count=count, offset=start_bytes)
 
     def seal(self) -> None:
         """Let nobody in any more; whoever has mapped it, keeps it."""
@@ -85,5 +82,5 @@ class SharedMemory:
 
     def __exit__(self, *exc_info: object) -> None:
         self.seal()
-        with contextlib.suppress(BufferError):  # tensors still lie in it: it goes with the last
+        with contextlib.suppress(BufferError):  # arrays still lie in it: it goes with the last
             self._mapped.close()
