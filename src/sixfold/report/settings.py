@@ -36,9 +36,16 @@ class Setting:
     doc: str
 
 
-def setting_sections(config: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Setting]]]:
-    """The settings by section, in the order in which the configuration declares them."""
-    defaults = _defaults()
+def setting_sections(
+    config: Mapping[str, Mapping[str, Any]], tree: type[Any] = TrainConfig
+) -> list[tuple[str, list[Setting]]]:
+    """The settings by section, in the order in which the configuration declares them.
+
+    Args:
+        config: as `config.json` holds them.
+        tree: the configuration's class, which has the defaults.
+    """
+    defaults = _defaults(tree)
     order = {section: k for k, section in enumerate(defaults)}
     found = []
     for section in sorted(config, key=lambda name: order.get(name, len(order))):
@@ -49,14 +56,14 @@ def setting_sections(config: Mapping[str, Mapping[str, Any]]) -> list[tuple[str,
     return found
 
 
-def _defaults() -> dict[str, dict[str, tuple[Any, str]]]:
+def _defaults(tree: type[Any]) -> dict[str, dict[str, tuple[Any, str]]]:
     """Section -> name -> default and documentation."""
     return {
         section.name: {
             field.name: (field.default, str(field.metadata.get("doc", "")))
             for field in dataclasses.fields(section.default)
         }
-        for section in dataclasses.fields(TrainConfig)
+        for section in dataclasses.fields(tree)
         if dataclasses.is_dataclass(section.default)
     }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sixfold.config import TicketsConfig
 from sixfold.files import write_atomically
 from sixfold.report import furniture, template
 from sixfold.report.axes import duration, percent, plain
@@ -93,7 +94,7 @@ def render(name: str, config: Mapping[str, Mapping[str, Any]], result: Mapping[s
         transfer=_transfer(result.get("transfer")),
         speedup=_speedup(result["speedup"], result["workers"]),
         failures=sorted(result["failures"].items()),
-        sections=setting_sections(config),
+        sections=setting_sections(config, TicketsConfig),
         versions=sorted(result["versions"].items()),
         **furniture(),
     )
