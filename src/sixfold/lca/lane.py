@@ -1,0 +1,200 @@
+"""A lane: a fixed number of elements that are computed together, each in a slot of its own.
+
+Kernels always see all slots of a lane, empty ones too, so an element's numbers do not depend on
+how many others there are; and what a slot computes does not depend on its place or on its
+neighbours (`tests/lca/test_lane.py` holds the kernels to that). Hence a batch of B equals B single
+runs bit for bit.
+
+One class for each way to compute g = D^T (x - D a):
+
+    residual form   r = x - D a, g = D^T r      two convolutions, 2 K C R S multiply-adds
+    Gram form       g = b - (D^T D) a           one, K^2 (2 taps - 1)^2; b = D^T x is kept
+    dense           as residual form, with two matrix products; or b - (D^T D) a with one
+    local           dictionaries of their own for elements or positions: `lane_local.py`
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Lane(Protocol):
+    """What the dynamics need of a lane.
+
+    Attributes:
+        code: (W, K, P, Q), activations; whoever writes to it changes what `gradient` sees.
+    """
+
+    code: Tensor
+
+    def load(self, slot: int, image: Tensor) -> None:
+        """Put an image (C, H, W) into a slot; its code is the caller's to set."""
+        ...
+
+    def gradient(self) -> Tensor:
+        """g = D^T (x - D a) of the present code, (W, K, P, Q).
+
+        Valid until the next call; the caller may overwrite it, but ask for `squares` before.
+        """
+        ...
+
+    def squares(self) -> Tensor:
+        """Terms whose sum over all but dim 0 is |x - D a|^2 at the last `gradient`, (W, ...)."""
+        ...
+
+
+class ResidualLane:
+    """Residual form over images sorted by phase.
+
+    Args:
+        width: W, number of slots.
+        analysis: kernels of D^T, (K, c, taps, taps).
+        synthesis: kernels of D, (c, K, taps, taps).
+        grid: (U, V) of the images.
+        positions: (P, Q) of the code.
+        halo: zeros around the code, by axis.
+        skip: zeros around the residual, by axis.
+        mask: (1, c, U, V), 1 where a pixel counts; None if all do.
+
+    Attributes:
+        padded_code: the code and its halo, (W, K, P + 2 halo, Q + 2 halo).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        analysis: Tensor,
+        synthesis: Tensor,
+        grid: tuple[int, int],
+        positions: tuple[int, int],
+        halo: tuple[int, int],
+        skip: tuple[int, int],
+        mask: Tensor | None,
+    ) -> None:
+        self._analysis, self._synthesis, self._mask = analysis, synthesis, mask
+        channels, atoms = synthesis.shape[:2]
+        self.padded_code, self.code = _framed(analysis, width, atoms, positions, halo)
+        self._padded_residual, self.residual = _framed(analysis, width, channels, grid, skip)
+        self._image = analysis.new_zeros(width, channels, *grid)
+
+    def load(self, slot: int, image: Tensor) -> None:
+        """Put an image, already sorted by phase (c, U, V), into a slot."""
+        self._image[slot].copy_(image)
+
+    def gradient(self) -> Tensor:
+        """See `Lane`."""
+        made = functional.conv2d(self.padded_code, self._synthesis)
+        torch.sub(self._image, made, out=self.residual)
+        if self._mask is not None:
+            self.residual.mul_(self._mask)
+        return functional.conv2d(self._padded_residual, self._analysis)
+
+    def squares(self) -> Tensor:
+        """See `Lane`."""
+        return self.residual.square()
+
+
+class GramLane:
+    """Gram form: the atoms' products with each other are convolved with the code.
+
+    Args:
+        width: W, number of slots.
+        analysis: kernels of D^T, (K, c, taps, taps).
+        gram: kernels of D^T D, (K, K, 2 taps - 1, 2 taps - 1).
+        positions: (P, Q) of the code.
+        skip: zeros around the sorted image, by axis.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        analysis: Tensor,
+        gram: Tensor,
+        positions: tuple[int, int],
+        skip: tuple[int, int],
+    ) -> None:
+        self._analysis, self._gram, self._skip = analysis, gram, skip
+        halo = gram.shape[2] // 2, gram.shape[3] // 2
+        self._padded_code, self.code = _framed(gram, width, gram.shape[0], positions, halo)
+        self._drive = torch.zeros_like(self.code)
+        self._energy = gram.new_zeros(width, 1, 1, 1)
+        self._last = torch.zeros_like(self.code)
+
+    def load(self, slot: int, image: Tensor) -> None:
+        """Put an image, already sorted by phase (c, U, V), into a slot."""
+        self._drive[slot] = functional.conv2d(image[None], self._analysis, padding=self._skip)[0]
+        self._energy[slot] = image.square().sum()
+
+    def gradient(self) -> Tensor:
+        """See `Lane`."""
+        torch.sub(
+            self._drive, functional.conv2d(self._padded_code, self._gram), out=self._last
+        )
+        return self._last
+
+    def squares(self) -> Tensor:
+        """See `Lane`; |x - D a|^2 = |x|^2 - <a, b + g>."""
+        terms = (self._drive + self._last).mul_(self.code).double()
+        width = len(terms)
+        return torch.cat([self._energy.double().view(width, 1), -terms.view(width, -1)], 1)
+
+
+class DenseLane:
+    """A fully connected dictionary, in the form that was chosen.
+
+    Args:
+        width: W, number of slots.
+        dictionary: (K, M), M numbers in an image.
+        gram: (K, K) = D^T D for the Gram form; None for the residual form.
+    """
+
+    def __init__(self, width: int, *, dictionary: Tensor, gram: Tensor | None) -> None:
+        self._dictionary, self._gram = dictionary, gram
+        self._transposed = dictionary.t().contiguous()
+        atoms, size = dictionary.shape
+        self.code = dictionary.new_zeros(width, atoms, 1, 1)
+        self._flat = self.code.view(width, atoms)
+        self._image = dictionary.new_zeros(width, size)
+        self.residual = torch.zeros_like(self._image)
+        self._drive = torch.zeros_like(self._flat)
+        self._gradient = torch.zeros_like(self._flat)
+
+    def load(self, slot: int, image: Tensor) -> None:
+        """Put an image (C, H, W) into a slot."""
+        self._image[slot] = image.reshape(-1)
+        if self._gram is not None:
+            # All slots: a product of one row alone has other bits.
+            torch.mm(self._image, self._transposed, out=self._drive)
+
+    def gradient(self) -> Tensor:
+        """See `Lane`."""
+        if self._gram is None:
+            torch.mm(self._flat, self._dictionary, out=self.residual)
+            torch.sub(self._image, self.residual, out=self.residual)
+            torch.mm(self.residual, self._transposed, out=self._gradient)
+        else:
+            torch.mm(self._flat, self._gram, out=self._gradient)
+            torch.sub(self._drive, self._gradient, out=self._gradient)
+        return self._gradient.view(self.code.shape)
+
+    def squares(self) -> Tensor:
+        """See `Lane`."""
+        if self._gram is not None:
+            torch.mm(self._flat, self._dictionary, out=self.residual)
+            torch.sub(self._image, self.residual, out=self.residual)
+        return self.residual.square()
+
+
+def _framed(
+    like: Tensor, width: int, channels: int, size: tuple[int, int], frame: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Zeros with a frame around them, (W, c, U + 2, V + 2), and the view without the frame."""
+    (u, v), (fu, fv) = size, frame
+    whole = like.new_zeros(width, channels, u + 2 * fu, v + 2 * fv)
+    return whole, whole[:, :, fu : fu + u, fv : fv + v]

@@ -1,0 +1,100 @@
+"""Lanes whose dictionary is not the same everywhere: one per element, or one per position.
+
+The code of position p is a column a_p, its patch of the image a column x_p of C R S numbers:
+
+    one per element    D_w (C R S, K) for the element in slot w, at all its positions
+    one per position   D_p (C R S, K) for position p, for all elements; nothing is shared
+
+Both are batches of matrix products between codes and patches; patches are cut out of the image
+and added up in it by `unfold` and `fold`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sixfold.lca.geometry import Geometry
+
+
+class LocalLane:
+    """Residual form with a dictionary for each element, or for each position.
+
+    Args:
+        width: W, number of slots.
+        geometry: the sizes.
+        per_position: (P Q, K, C, R, S), dictionaries of the positions; None if elements have
+            their own, which come with `load_dictionary`.
+        dtype: of everything.
+    """
+
+    def __init__(
+        self, width: int, *, geometry: Geometry, per_position: Tensor | None, dtype: torch.dtype
+    ) -> None:
+        self._geometry = geometry
+        (p, q), k = geometry.positions, geometry.atoms
+        (ph, pw), (c, h, w) = geometry.padding, geometry.image
+        m = c * geometry.kernel[0] * geometry.kernel[1]
+        self.code = torch.zeros(width, k, p, q, dtype=dtype)
+        self._canvas = (h + 2 * ph, w + 2 * pw)
+        self._image = torch.zeros(width, c, *self._canvas, dtype=dtype)
+        self._residual = torch.zeros_like(self._image)
+        self._of_positions = per_position is not None
+        self._dictionary = (
+            torch.zeros(width, k, m, dtype=dtype)
+            if per_position is None
+            else per_position.reshape(p * q, k, m)
+        )
+        free = geometry.boundary == "free"
+        inside = torch.zeros(1, 1, *self._canvas, dtype=dtype)
+        reach = geometry.reach
+        inside[:, :, ph : ph + reach[0], pw : pw + reach[1]] = 1
+        self._inside = inside
+        self._mask = inside if free and (ph or pw) else None
+
+    def load(self, slot: int, image: Tensor) -> None:
+        """Put an image (C, H, W) into a slot."""
+        (ph, pw), (_, h, w) = self._geometry.padding, self._geometry.image
+        self._image[slot, :, ph : ph + h, pw : pw + w] = image
+        self._image[slot].mul_(self._inside[0])
+
+    def load_dictionary(self, slot: int, dictionary: Tensor) -> None:
+        """Give the element in a slot its own dictionary, (K, C, R, S)."""
+        self._dictionary[slot] = dictionary.flatten(1)
+
+    def gradient(self) -> Tensor:
+        """See `Lane`."""
+        torch.sub(self._image, self._fold(self._patches()), out=self._residual)
+        if self._mask is not None:
+            self._residual.mul_(self._mask)
+        columns = functional.unfold(
+            self._residual, self._geometry.kernel, stride=self._geometry.stride
+        )  # (W, M, P Q)
+        if self._of_positions:
+            found = torch.bmm(columns.permute(2, 0, 1), self._dictionary.transpose(1, 2))
+            found = found.permute(1, 2, 0)
+        else:
+            found = torch.bmm(self._dictionary, columns)
+        return found.reshape(self.code.shape)
+
+    def _patches(self) -> Tensor:
+        """D a of every position by itself, (W, M, P Q)."""
+        flat = self.code.flatten(2)
+        if self._of_positions:
+            return torch.bmm(flat.permute(2, 0, 1), self._dictionary).permute(1, 2, 0)
+        return torch.bmm(self._dictionary.transpose(1, 2), flat)
+
+    def _fold(self, patches: Tensor) -> Tensor:
+        return functional.fold(
+            patches, self._canvas, self._geometry.kernel, stride=self._geometry.stride
+        )
+
+    def own_pixels(self) -> Tensor:
+        """The residual of the last `gradient` without the canvas around it, (W, C, H, W)."""
+        (ph, pw), (_, h, w) = self._geometry.padding, self._geometry.image
+        return self._residual[:, :, ph : ph + h, pw : pw + w]
+
+    def squares(self) -> Tensor:
+        """See `Lane`."""
+        return self._residual.square()
