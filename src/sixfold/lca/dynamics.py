@@ -71,6 +71,32 @@ class Membrane:
             self._velocity[slot].zero_()
         self._threshold(self.potential[slot], out=self._lane.code[slot])
 
+    def settle(self, slot: int, gradient: Tensor) -> None:
+        """Give potentials below the threshold, of which a warm start knows nothing, their value.
+
+        At rest u = g off the support. Left at zero they would overshoot on the way there.
+
+        Args:
+            slot: which.
+            gradient: g of the present code, (W, K, P, Q).
+        """
+        level, quiet = self._threshold.level, self._lane.code[slot] == 0
+        rest = gradient[slot].clamp(-level, level)
+        self.potential[slot] = torch.where(quiet, rest, self.potential[slot])
+
+    def restore(self, slots: Tensor, potential: Tensor) -> None:
+        """Put the potentials of some slots back, and at rest.
+
+        Args:
+            slots: (W,) bool.
+            potential: (W, K, P, Q), of which theirs are taken.
+        """
+        for slot in slots.nonzero().flatten().tolist():
+            self.potential[slot].copy_(potential[slot])
+            self._threshold(self.potential[slot], out=self._lane.code[slot])
+            if self._velocity is not None:
+                self._velocity[slot].zero_()
+
     def advance(self, gradient: Tensor) -> None:
         """One time step of all slots. `gradient` (W, K, P, Q) is overwritten."""
         gradient.add_(self._lane.code).sub_(self.potential)

@@ -29,8 +29,8 @@ from sixfold.lca.thresholds import Threshold
 if TYPE_CHECKING:
     from sixfold.lca.tiles import Tiles
 
-SMALLEST_RATE = 1e-7
-"""An adaptive step below this has been halved by rounding alone: there is nothing left to gain."""
+STUCK_RATE = 1e-7
+"""An adaptive step below this was halved because of rounding: there is nothing left to gain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,40 +146,41 @@ class _Run:
         self.period = self.dynamics.check_every if needs_readings else self.dynamics.max_steps
         self.trace: list[dict[str, Any]] | None = [] if trace else None
         self._empty_solution(len(images))
-        # Slots: which element, and what was true of it at its last reading.
+        # Slots: which element, and what was true of it at its last good reading.
         width = solver.width
         self.element: list[int | None] = [None] * width
         self.step = [0] * width
         self.unit = torch.ones(width, dtype=torch.float64)
-        self.energy = torch.full((width,), torch.inf, dtype=torch.float64)
         self.kept = torch.zeros_like(self.membrane.potential) if self.rule else None
+        self.last = _nothing(width)
         self.pending: Iterator[int] = iter(range(len(images)))
 
     def _empty_solution(self, n: int) -> None:
         shape = self.lane.code.shape[1:]
         self.codes = self.lane.code.new_zeros(n, *shape)
-        doubles = {
-            name: torch.full((n,), torch.nan, dtype=torch.float64)
-            for name in ("energy", "squares", "gap", "violation", "rate")
-        }
         self.found: dict[str, Tensor] = {
-            **doubles,
-            "active": torch.zeros(n, dtype=torch.int64),
-            "steps": torch.zeros(n, dtype=torch.int64),
-            "done": torch.zeros(n, dtype=torch.bool),
+            name: torch.zeros(n, dtype=value.dtype) for name, value in vars(_nothing(1)).items()
         }
+        self.found["steps"] = torch.zeros(n, dtype=torch.int64)
+        self.found["done"] = torch.zeros(n, dtype=torch.bool)
+        self.found["rate"] = torch.zeros(n, dtype=torch.float64)
 
     def finish(self) -> Solution:
         """Run until every element has left."""
-        self._fill()
+        changed = self._fill()
+        gradient = self._gradient()
         while any(element is not None for element in self.element):
-            gradient = self._check()
+            if changed:
+                gradient = self._gradient()
+                self._settle(gradient)
             for _ in range(self.period):
-                if gradient is None:
-                    break
                 self.membrane.advance(gradient)
                 gradient = self._gradient()
             self.step = [step + self.period for step in self.step]
+            reading = self.meter.read(self.lane, gradient, self.unit)
+            moved = self._take(reading)
+            left = self._retire()
+            changed = self._fill() or moved or left
         return Solution(codes=self.codes, trace=self.trace or [], **self.found)
 
     def _gradient(self) -> Tensor:
@@ -188,61 +189,114 @@ class _Run:
             self.solver.tiles.fill_halo(self.lane.padded_code)
         return self.lane.gradient()
 
-    def _fill(self) -> list[int]:
-        """Load pending elements into empty slots; which slots were filled."""
-        filled = []
+    def _fill(self) -> bool:
+        """Load pending elements into empty slots; whether there were any."""
+        filled = False
         for slot, element in enumerate(self.element):
-            if element is not None:
-                continue
-            following = next(self.pending, None)
-            if following is None:
-                break
-            self._load(slot, following)
-            filled.append(slot)
+            if element is None:
+                following = next(self.pending, None)
+                if following is None:
+                    break
+                self._load(slot, following)
+                filled = True
         return filled
 
     def _load(self, slot: int, element: int) -> None:
         self.element[slot], self.step[slot] = element, 0
         self.unit[slot] = self.units[element]
-        self.energy[slot] = torch.inf
+        self.last.energy[slot] = torch.inf
         self.lane.load(slot, self.images[element])
         interaction = self.solver.interaction
         if isinstance(self.lane, LocalLane) and interaction.sharing == "element":
             self.lane.load_dictionary(slot, interaction.dictionary[element])
         start = None if self.start is None else self.start[element]
         self.membrane.set(slot, start, self.first_rate)
+        if self.kept is not None:
+            self.kept[slot] = self.membrane.potential[slot]
 
-    def _check(self) -> Tensor | None:
-        """Take a reading, let elements leave and others come; the gradient to go on with.
+    def _settle(self, gradient: Tensor) -> None:
+        """Complete the potentials of those that have just come with a code."""
+        for slot, element in enumerate(self.element):
+            if element is None or self.step[slot] or self.start is None:
+                continue
+            if self.start[element] is not None:
+                self.membrane.settle(slot, gradient)
+                if self.kept is not None:
+                    self.kept[slot] = self.membrane.potential[slot]
 
-        None if no element is left.
-        """
-        fresh = {slot for slot, step in enumerate(self.step) if step == 0}
-        while True:
-            gradient = self._gradient()
-            if self.period == self.dynamics.max_steps and not self._ripe():
-                return gradient
-            reading = self.meter.read(self.lane, gradient, self.unit)
-            self._note(reading)
-            left = self._retire(reading)
-            moved = self._adapt(reading, fresh) if self.rule else False
-            self.energy = torch.where(reading.energy < self.energy, reading.energy, self.energy)
-            came = self._fill()
-            if not left and not moved:
-                return gradient
-            if all(element is None for element in self.element):
-                return None
-            if not came:
-                return self._gradient()
-            # Those who stay have had their reading: only the new ones are looked at again.
-            gradient = self._look_at_new(came)
-            return gradient
+    def _take(self, reading: Reading) -> bool:
+        """Note a reading and adapt the time steps; whether potentials were put back."""
+        occupied = torch.tensor([element is not None for element in self.element])
+        diverged = reading.energy.isinf()
+        if self.rule is None or self.kept is None:
+            if bool((diverged & occupied).any()):
+                raise RunError(
+                    f"potentials diverge with a time step of {self.first_rate:g} tau: use a "
+                    "smaller --dt, or --adaptive"
+                )
+            self.last = reading
+            self._note(occupied)
+            return False
+        risen = occupied & (diverged | (reading.energy > self.last.energy * (1 + self.rule.slack)))
+        for name, value in vars(reading).items():
+            before = getattr(self.last, name)
+            before.copy_(torch.where(risen, before, value))
+        self._note(occupied & ~risen)
+        self.membrane.restore(risen, self.kept)
+        self.kept.copy_(self.membrane.potential)
+        rates = self.membrane.rate.view(-1)
+        rates.mul_(torch.where(risen, self.rule.shrink, self.rule.grow).to(rates.dtype))
+        rates.clamp_(max=1.0)
+        return bool(risen.any())
 
-    def _look_at_new(self, came: list[int]) -> Tensor:
-        raise NotImplementedError
+    def _note(self, slots: Tensor) -> None:
+        """Add the last reading of some slots to the trace."""
+        if self.trace is None:
+            return
+        for slot in slots.nonzero().flatten().tolist():
+            values = {name: value[slot].item() for name, value in vars(self.last).items()}
+            self.trace.append(
+                {
+                    "element": self.element[slot],
+                    "step": self.step[slot],
+                    **values,
+                    "rate": float(self.membrane.rate[slot]),
+                }
+            )
 
-    def _ripe(self) -> bool:
-        return any(
-            element is not None and step >= self.dynamics.max_steps
-            for element, step in zip(self.element, self.step, strict=True)
+    def _retire(self) -> bool:
+        """Let the elements leave that are done; whether there were any."""
+        tolerance, left = self.dynamics.tolerance, False
+        certificate = getattr(
+            self.last, "gap" if self.dynamics.certificate == "gap" else "violation"
         )
+        for slot, element in enumerate(self.element):
+            if element is None:
+                continue
+            done = tolerance > 0 and float(certificate[slot]) <= tolerance
+            rate_now = float(self.membrane.rate[slot])
+            if not (done or self.step[slot] >= self.dynamics.max_steps or rate_now < STUCK_RATE):
+                continue
+            for name, value in vars(self.last).items():
+                self.found[name][element] = value[slot]
+            self.found["steps"][element] = self.step[slot]
+            self.found["done"][element] = done
+            self.found["rate"][element] = rate_now
+            self.codes[element] = self.lane.code[slot]
+            self.element[slot] = None
+            self.lane.code[slot].zero_()
+            self.membrane.set(slot, None, 0.0)
+            left = True
+        return left
+
+
+def _nothing(width: int) -> Reading:
+    """A reading of slots of which nothing is known yet."""
+    unknown = torch.full((width,), torch.inf, dtype=torch.float64)
+    return Reading(
+        energy=unknown.clone(),
+        squares=unknown.clone(),
+        active=torch.zeros(width, dtype=torch.int64),
+        gap=unknown.clone(),
+        violation=unknown.clone(),
+    )

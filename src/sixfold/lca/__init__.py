@@ -1,0 +1,54 @@
+"""Sparse coding by locally competitive algorithms (LCA), batched and parallel.
+
+>>> import torch
+>>> from sixfold.lca import LCA
+>>> layer = LCA(channels=1, atoms=8, kernel=5, stride=1, padding="half", threshold=0.1)
+>>> layer(torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))).shape
+torch.Size([2, 8, 12, 12])
+
+Nothing heavy is imported before one of the names is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sixfold.lca.dictionary import load_dictionary
+    from sixfold.lca.geometry import Geometry
+    from sixfold.lca.interaction import Interaction
+    from sixfold.lca.module import LCA
+    from sixfold.lca.options import DynamicsConfig
+    from sixfold.lca.solver import Solution, Solver
+    from sixfold.lca.transformer import LCATransformer
+
+_HOMES = {
+    "LCA": "module",
+    "LCATransformer": "transformer",
+    "DynamicsConfig": "options",
+    "Geometry": "geometry",
+    "Interaction": "interaction",
+    "Solution": "solver",
+    "Solver": "solver",
+    "load_dictionary": "dictionary",
+}
+
+__all__ = [
+    "LCA",
+    "DynamicsConfig",
+    "Geometry",
+    "Interaction",
+    "LCATransformer",
+    "Solution",
+    "Solver",
+    "load_dictionary",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sixfold.lca' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sixfold.lca.{_HOMES[name]}"), name)
