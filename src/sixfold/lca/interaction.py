@@ -99,7 +99,8 @@ class Interaction:
                 positions=tile.positions,
                 halo=tile.halo,
                 skip=(0, 0),
-                mask=tile.mask(self._mask, dictionary.dtype),
+                mask=tile.mask(self._mask, self.phases.channels, dictionary.dtype),
+                owned=tile.owned(),
             )
         return ResidualLane(
             width,

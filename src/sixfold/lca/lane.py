@@ -59,6 +59,7 @@ class ResidualLane:
         halo: zeros around the code, by axis.
         skip: zeros around the residual, by axis.
         mask: (1, c, U, V), 1 where a pixel counts; None if all do.
+        owned: rows and columns of the grid whose squares are this lane's to count.
 
     Attributes:
         padded_code: the code and its halo, (W, K, P + 2 halo, Q + 2 halo).
@@ -75,8 +76,10 @@ class ResidualLane:
         halo: tuple[int, int],
         skip: tuple[int, int],
         mask: Tensor | None,
+        owned: tuple[slice, slice] = (slice(None), slice(None)),
     ) -> None:
         self._analysis, self._synthesis, self._mask = analysis, synthesis, mask
+        self._owned = owned
         channels, atoms = synthesis.shape[:2]
         self.padded_code, self.code = _framed(analysis, width, atoms, positions, halo)
         self._padded_residual, self.residual = _framed(analysis, width, channels, grid, skip)
@@ -96,7 +99,7 @@ class ResidualLane:
 
     def squares(self) -> Tensor:
         """See `Lane`."""
-        return self.residual.square()
+        return self.residual[:, :, self._owned[0], self._owned[1]].square()
 
 
 class GramLane:

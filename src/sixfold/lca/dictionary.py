@@ -1,0 +1,187 @@
+"""Dictionaries: their first atoms, their norm, and the file in which one is kept.
+
+The file is a safetensors file: the atoms, the whitening filter where there is one, and a card in
+its metadata that says how images must be prepared and what code the atoms are meant for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sixfold import keys
+from sixfold.errors import UserError
+from sixfold.files import write_atomically
+from sixfold.lca.geometry import Geometry
+from sixfold.lca.options import DynamicsConfig
+from sixfold.lca.preprocess import Preprocess
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """A dictionary with all that is needed to use it.
+
+    Attributes:
+        atoms: (K, C, R, S), each of norm 1.
+        geometry: the sizes it was learned for.
+        preprocess: how images are prepared.
+        dynamics: how codes came about.
+        data: specification of what it was learned from.
+    """
+
+    atoms: Tensor
+    geometry: Geometry
+    preprocess: Preprocess
+    dynamics: DynamicsConfig
+    data: str = ""
+
+
+def normalise(atoms: Tensor) -> Tensor:
+    """Atoms of norm 1; one that is nothing at all stays so.
+
+    Args:
+        atoms: (..., C, R, S).
+    """
+    norms = atoms.flatten(-3).double().square().sum(-1).sqrt()
+    norms = torch.where(norms > 0, norms, 1.0)[..., None, None, None]
+    return (atoms.double() / norms).to(atoms.dtype)
+
+
+def random_atoms(geometry: Geometry, seed: int, dtype: torch.dtype) -> Tensor:
+    """Normal random numbers, normalised, (K, C, R, S); the same on every machine."""
+    generator = torch.Generator().manual_seed(keys.key(seed, "atoms"))
+    shape = (geometry.atoms, *geometry.atom_shape)
+    return normalise(torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def patch_places(geometry: Geometry, images: int, seed: int) -> list[tuple[int, int, int]]:
+    """Where the first atoms are cut out: image, first row, first column of each."""
+    (_, height, width), (rows, columns) = geometry.image, geometry.kernel
+    found = []
+    for atom in range(geometry.atoms):
+        draw = [keys.key(seed, "patch", atom, what) for what in ("image", "row", "column")]
+        found.append(
+            (
+                draw[0] % images,
+                draw[1] % max(height - rows + 1, 1),
+                draw[2] % max(width - columns + 1, 1),
+            )
+        )
+    return found
+
+
+def patch_atoms(geometry: Geometry, seed: int, images: dict[int, Tensor], count: int) -> Tensor:
+    """Patches of images less their mean, with a little noise so that no two are equal.
+
+    Args:
+        geometry: the sizes.
+        seed: of the run.
+        images: prepared images (C, H, W) by index; those of `patch_places`.
+        count: number of images to choose from.
+
+    Returns:
+        (K, C, R, S), normalised.
+    """
+    rows, columns = geometry.kernel
+    noise = random_atoms(geometry, seed, torch.float64)
+    atoms = noise.clone()
+    for atom, (image, row, column) in enumerate(patch_places(geometry, count, seed)):
+        patch = images[image][:, row : row + rows, column : column + columns].double()
+        patch = patch - patch.mean()
+        size = float(patch.square().sum().sqrt())
+        if patch.shape == atoms[atom].shape and size > 0:
+            atoms[atom] = patch / size + 0.1 * noise[atom]
+    return normalise(atoms)
+
+
+def pack(learned: Learned) -> bytes:
+    """The dictionary as the bytes of its file."""
+    preprocess = learned.preprocess
+    card = {
+        "format": FORMAT,
+        "geometry": dataclasses.asdict(learned.geometry),
+        "dynamics": dataclasses.asdict(learned.dynamics),
+        "preprocess": {"kind": preprocess.kind, "mean": list(preprocess.mean)},
+        "data": learned.data,
+    }
+    tensors = {"atoms": learned.atoms.contiguous()}
+    if preprocess.whitening is not None:
+        tensors["whitening"] = preprocess.whitening.contiguous()
+    data: bytes = save(tensors, {"sixfold.lca": json.dumps(card)})
+    return data
+
+
+def save_dictionary(path: Path, learned: Learned) -> None:
+    """Write the dictionary's file, all at once.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    write_atomically(path, pack(learned))
+
+
+def dictionary_file(run: Path) -> Path:
+    """The dictionary of a run directory; a path to such a file is taken as it is.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if run.is_file():
+        return run
+    if (run / "dictionary.safetensors").is_file():
+        return run / "dictionary.safetensors"
+    if not run.exists():
+        raise UserError(f"there is no run {run}: give a run directory of `sixfold lca learn`")
+    raise UserError(
+        f"{run} holds no dictionary.safetensors: the run is not finished (go on with "
+        "`sixfold lca learn ... --resume`) or it learned no dictionary"
+    )
+
+
+def load_dictionary(path: Path | str) -> Learned:
+    """A dictionary from its file, or from the run directory that holds it.
+
+    Raises:
+        UserError: if there is none, or it is damaged or not one of ours.
+    """
+    file = dictionary_file(Path(path).expanduser())
+    try:
+        with safe_open(file, framework="pt") as opened:
+            card = json.loads((opened.metadata() or {})["sixfold.lca"])
+            atoms = opened.get_tensor("atoms")
+            names = set(opened.keys())
+            whitening = opened.get_tensor("whitening") if "whitening" in names else None
+        if card["format"] != FORMAT:
+            raise ValueError(f"format {card['format']}, this version reads {FORMAT}")
+        return Learned(
+            atoms=atoms,
+            geometry=geometry_from(card["geometry"]),
+            preprocess=Preprocess(
+                kind=card["preprocess"]["kind"],
+                mean=tuple(card["preprocess"]["mean"]),
+                whitening=whitening,
+            ),
+            dynamics=DynamicsConfig(**card["dynamics"]),
+            data=card["data"],
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} is damaged or no dictionary of `sixfold lca learn` ({error}): learn again, "
+            "or give another run"
+        ) from error
+
+
+def geometry_from(fields: dict[str, Any]) -> Geometry:
+    """A geometry from plain data."""
+    pairs = {name: tuple(fields[name]) for name in ("kernel", "stride", "padding")}
+    return Geometry(**{**fields, **pairs})

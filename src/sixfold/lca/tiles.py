@@ -1,0 +1,326 @@
+"""The positions of an image divided over processes, by rows and columns.
+
+A gang of b x r x c ranks is a grid: b groups share out the elements of the batch; the r x c ranks
+of a group divide the positions of each of their elements. Before every time step a rank gets from
+its neighbours the activations of the positions around its own (the *halo*, taps - 1 wide); from
+them it computes all of the residual that its positions see, some of which its neighbours compute
+too. So there is one exchange a step, and every number is computed by the same kernels from the
+same inputs as in one process. Readings are sums of integers and maxima, which have no order.
+
+    exact: the same bits for any grid as long as a tile has more than one position (kernels give a
+    single position other bits; such grids are refused), in float32 and float64; tests hold it for
+    the geometries of `tests/lca`, on the kernels of this machine's library.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sixfold.collectives import all_gather
+from sixfold.errors import UserError
+from sixfold.lca.phases import Phases
+from sixfold.world import Buffer, PlainData, World
+
+
+def bounds(size: int, parts: int, part: int) -> tuple[int, int]:
+    """First and one-past-last of a part of nearly equal parts.
+
+    >>> [bounds(7, 3, part) for part in range(3)]
+    [(0, 2), (2, 4), (4, 7)]
+    """
+    return part * size // parts, (part + 1) * size // parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """The positions that one rank of a group computes.
+
+    Attributes:
+        rows: first and one-past-last row of positions.
+        columns: likewise.
+        taps: of the geometry.
+        skip: of the geometry's phases.
+        whole: (U, V), rows and columns of the whole image's grid of phases.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    taps: tuple[int, int]
+    skip: tuple[int, int]
+    whole: tuple[int, int]
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Rows and columns of positions in the tile."""
+        return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
+
+    @property
+    def halo(self) -> tuple[int, int]:
+        """Positions around the tile that its own depend on, by axis."""
+        return self.taps[0] - 1, self.taps[1] - 1
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the residual that the tile's positions see."""
+        (p, q), (th, tw) = self.positions, self.taps
+        return p + th - 1, q + tw - 1
+
+    def cut(self, grids: Tensor) -> Tensor:
+        """The tile's part of images sorted by phase; zeros where they have no place.
+
+        Args:
+            grids: (n, c, U, V) of whole images.
+        """
+        (u, v), (qh, qw) = self.grid, self.skip
+        found = grids.new_zeros(*grids.shape[:2], u, v)
+        # Place i of the tile is place rows[0] + i of the canvas, and that less `skip` of the grid.
+        top, left = self.rows[0] - qh, self.columns[0] - qw
+        rows = slice(max(top, 0), min(top + u, self.whole[0]))
+        columns = slice(max(left, 0), min(left + v, self.whole[1]))
+        found[
+            :, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ] = grids[:, :, rows, columns]
+        return found
+
+    def mask(self, whole: Tensor | None, channels: int, dtype: torch.dtype) -> Tensor:
+        """1 where the tile's residual counts, (1, c, u, v)."""
+        full = torch.ones(1, channels, *self.whole, dtype=dtype) if whole is None else whole
+        return self.cut(full.to(dtype))
+
+    def owned(self) -> tuple[slice, slice]:
+        """Rows and columns of the tile's grid that no other tile counts.
+
+        Every tile counts the places of its own positions; the last ones also what lies beyond.
+        """
+        (p, q), (th, tw) = self.positions, self.taps
+        last_row = self.rows[1] == self.whole[0] + 2 * self.skip[0] - th + 1
+        last_column = self.columns[1] == self.whole[1] + 2 * self.skip[1] - tw + 1
+        return (
+            slice(0, p + (th - 1 if last_row else 0)),
+            slice(0, q + (tw - 1 if last_column else 0)),
+        )
+
+
+class Tiles:
+    """A rank's tile, and the talk with the other ranks of its group.
+
+    Args:
+        group: the ranks of the group, as a world of their own.
+        shape: (r, c).
+        phases: of the geometry.
+    """
+
+    def __init__(self, group: World, shape: tuple[int, int], phases: Phases) -> None:
+        self.group, self.shape, self.phases = group, shape, phases
+        self.positions = phases.geometry.positions
+        self.tile = self._tile(group.rank)
+
+    def _tile(self, rank: int) -> Tile:
+        row, column = divmod(rank, self.shape[1])
+        return Tile(
+            rows=bounds(self.positions[0], self.shape[0], row),
+            columns=bounds(self.positions[1], self.shape[1], column),
+            taps=self.phases.geometry.taps,
+            skip=self.phases.skip,
+            whole=self.phases.grid,
+        )
+
+    def cut(self, grids: Tensor) -> Tensor:
+        """This rank's part of images sorted by phase."""
+        return self.tile.cut(grids)
+
+    def fill_halo(self, padded: Tensor) -> None:
+        """Put the neighbours' activations around this rank's own.
+
+        Args:
+            padded: (W, K, p + 2 halo, q + 2 halo), of which the inner part is this rank's.
+        """
+        sends, receives = {}, {}
+        places = {}
+        for rank in range(self.group.size):
+            if rank == self.group.rank:
+                continue
+            out = self._overlap(self.tile, self._tile(rank))
+            into = self._overlap(self._tile(rank), self.tile)
+            if out is not None:
+                sends[rank] = np.ascontiguousarray(self._window(padded, out).numpy())
+            if into is not None:
+                places[rank] = self._window(padded, into)
+                receives[rank] = np.empty(places[rank].shape, places[rank].numpy().dtype)
+        self.group.exchange(sends, receives)
+        for rank, values in receives.items():
+            places[rank].copy_(torch.from_numpy(values))
+
+    def _overlap(
+        self, source: Tile, target: Tile
+    ) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Positions of `source` that lie in the halo of `target`: rows and columns."""
+        found = []
+        for own, other, halo in zip(
+            (source.rows, source.columns), (target.rows, target.columns), target.halo, strict=True
+        ):
+            low, high = max(own[0], other[0] - halo), min(own[1], other[1] + halo)
+            if low >= high:
+                return None
+            found.append((low, high))
+        return found[0], found[1]
+
+    def _window(
+        self, padded: Tensor, positions: tuple[tuple[int, int], tuple[int, int]]
+    ) -> Tensor:
+        """The part of this rank's padded code that holds some positions."""
+        (top, bottom), (left, right) = positions
+        row, column = (
+            self.tile.rows[0] - self.tile.halo[0],
+            self.tile.columns[0] - self.tile.halo[1],
+        )
+        return padded[:, :, top - row : bottom - row, left - column : right - column]
+
+    def combine(self, sums: Tensor, tops: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums (integers) and maxima over all tiles, from those of this rank's."""
+        all_sums = all_gather(self.group, sums.numpy())
+        all_tops = all_gather(self.group, tops.numpy())
+        return (
+            torch.from_numpy(np.sum(all_sums, 0)),
+            torch.from_numpy(np.max(all_tops, 0)),
+        )
+
+    def join(self, codes: Tensor) -> Tensor:
+        """Whole codes (n, K, P, Q) from the tiles' (n, K, p, q), on every rank of the group."""
+        others = [rank for rank in range(self.group.size) if rank != self.group.rank]
+        shape = codes.shape[:2]
+        received = {
+            rank: np.empty((*shape, *self._tile(rank).positions), codes.numpy().dtype)
+            for rank in others
+        }
+        own = np.ascontiguousarray(codes.numpy())
+        self.group.exchange(dict.fromkeys(others, own), received)
+        whole = codes.new_zeros(*shape, *self.positions)
+        for rank in range(self.group.size):
+            tile = self._tile(rank)
+            part = codes if rank == self.group.rank else torch.from_numpy(received[rank])
+            whole[:, :, slice(*tile.rows), slice(*tile.columns)] = part
+        return whole
+
+    def part(self, code: Tensor) -> Tensor:
+        """This rank's part of a whole code (K, P, Q)."""
+        return code[:, slice(*self.tile.rows), slice(*self.tile.columns)]
+
+
+class _SubLink:
+    """The link of some ranks of a world, who count themselves from 0."""
+
+    def __init__(self, world: World, ranks: list[int]) -> None:
+        self._world, self._ranks = world, ranks
+
+    def exchange(
+        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
+    ) -> tuple[float, float]:
+        before = self._world.traffic.communication_s, self._world.traffic.waiting_s
+        self._world.exchange(
+            {self._ranks[rank]: array for rank, array in sends.items()},
+            {self._ranks[rank]: array for rank, array in receives.items()},
+        )
+        traffic = self._world.traffic
+        return traffic.communication_s - before[0], traffic.waiting_s - before[1]
+
+    def report(self, event: PlainData) -> None:
+        self._world.report(event)
+
+    def should_stop(self) -> bool:
+        return self._world.should_stop()
+
+
+def sub_world(world: World, ranks: list[int]) -> World:
+    """Some ranks of a world as a world of their own; this rank must be one of them."""
+    return World(
+        rank=ranks.index(world.rank),
+        size=len(ranks),
+        host=world.host,
+        attempt=world.attempt,
+        link=_SubLink(world, ranks),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A grid of processes.
+
+    Attributes:
+        batch: groups that share out the elements.
+        rows: ranks of a group by rows.
+        columns: ranks of a group by columns.
+    """
+
+    batch: int
+    rows: int = 1
+    columns: int = 1
+
+    @property
+    def size(self) -> int:
+        """Ranks in all."""
+        return self.batch * self.rows * self.columns
+
+    @property
+    def divides_images(self) -> bool:
+        """Whether positions are divided."""
+        return self.rows * self.columns > 1
+
+    def group(self, world: World) -> World:
+        """The ranks that work at the same elements as this one."""
+        size = self.rows * self.columns
+        first = world.rank // size * size
+        return sub_world(world, list(range(first, first + size)))
+
+    def peers(self, world: World) -> World:
+        """The ranks that have the same place in their groups as this one."""
+        size = self.rows * self.columns
+        return sub_world(world, list(range(world.rank % size, world.size, size)))
+
+
+def parse_grid(text: str, workers: int) -> Grid:
+    """Read `--grid`.
+
+    Raises:
+        UserError: if it is no grid of so many workers.
+
+    >>> parse_grid("auto", 3), parse_grid("1x2x2", 4).divides_images
+    (Grid(batch=3, rows=1, columns=1), True)
+    """
+    if text == "auto":
+        return Grid(batch=workers)
+    words = text.split("x")
+    if len(words) != 3 or not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise UserError(f"--grid {text}: expected BATCHxROWSxCOLUMNS, such as 2x1x1, or auto")
+    batch, rows, columns = map(int, words)
+    if batch * rows * columns != workers:
+        raise UserError(
+            f"--grid {text}: has {batch * rows * columns} processes, but there are {workers} "
+            f"workers; use --workers {batch * rows * columns}"
+        )
+    return Grid(batch=batch, rows=rows, columns=columns)
+
+
+def grid_problems(grid: Grid, phases: Phases) -> list[str]:
+    """Why a grid cannot divide a geometry; empty if it can."""
+    if not grid.divides_images:
+        return []
+    (p, q), geometry = phases.geometry.positions, phases.geometry
+    if geometry.dense:
+        return ["--grid: a fully connected dictionary has one position; divide the batch alone"]
+    if grid.rows > p or grid.columns > q:
+        return [f"--grid: {p} x {q} positions cannot be divided into {grid.rows} x {grid.columns}"]
+    for row, column in itertools.product(range(grid.rows), range(grid.columns)):
+        sizes = [b - a for a, b in (bounds(p, grid.rows, row), bounds(q, grid.columns, column))]
+        if sizes == [1, 1]:
+            return [
+                f"--grid: {grid.rows} x {grid.columns} leaves a process a single position, whose "
+                "products have other bits: use fewer rows or columns"
+            ]
+    return []
