@@ -1,0 +1,115 @@
+"""What a dictionary's learning writes while it runs, and its checkpoints.
+
+Random state needs no saving: every draw follows from the seed and the number of the update, so
+that number is the schedule's position and the random state in one.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sixfold.checkpoint import list_checkpoints, path_of
+from sixfold.errors import UserError
+from sixfold.files import write_atomically
+from sixfold.lca.learning import Learner
+from sixfold.lca.warm import WarmStarts
+from sixfold.run_directory import JsonLines, RankFiles
+from sixfold.world import World
+
+FORMAT = "lca-1"
+REPORT_S = 1.0
+
+
+class LearnLog:
+    """Figures of every update (rank 0) and of every element (each rank its own)."""
+
+    def __init__(self, files: RankFiles, world: World, step: int) -> None:
+        files.fence()
+        self._world = world
+        folder = files.path / "elements"
+        if world.rank == 0 and folder.is_dir():
+            # Another number of ranks may go on: lines after the checkpoint are made again.
+            for path in sorted(folder.glob("rank-*.jsonl")):
+                JsonLines(path, up_to_step=step).close()
+        world.barrier()
+        self._elements = JsonLines(folder / f"rank-{world.rank:04d}.jsonl", up_to_step=step)
+        self._metrics = (
+            JsonLines(files.path / "metrics.jsonl", up_to_step=step) if world.rank == 0 else None
+        )
+        self._reported_at = float("-inf")
+
+    def step(self, step: int, line: dict[str, Any], elements: list[dict[str, Any]]) -> float:
+        """Log an update; the time that was logged, in Unix seconds."""
+        now = time.time()
+        self._elements.append(*({"step": step, **element} for element in elements))
+        if self._metrics is not None:
+            self._metrics.append({"step": step, "time": now, **line})
+            if time.monotonic() - self._reported_at > REPORT_S:
+                self._reported_at = time.monotonic()
+                self._world.report({"kind": "learned", "step": step, **line})
+        return now
+
+    def close(self) -> None:
+        """Close the files."""
+        self._elements.close()
+        if self._metrics is not None:
+            self._metrics.close()
+
+
+def save_state(
+    folder: Path, step: int, learner: Learner, warm: WarmStarts | None, *, keep: int
+) -> None:
+    """Write a checkpoint, then remove all but the last `keep`.
+
+    Raises:
+        RunError: if it cannot be written; older ones stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {
+        "atoms": learner.atoms.contiguous(),
+        "velocity": learner.velocity.contiguous(),
+        "quiet": learner.quiet,
+        "seen": learner.seen,
+    }
+    if warm is not None:
+        tensors["warm"] = warm.state()
+    card = {"format": FORMAT, "step": step, "seed": learner.seed}
+    write_atomically(path_of(folder, step), save(tensors, {"sixfold.lca": json.dumps(card)}))
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+
+
+def load_state(path: Path, learner: Learner, warm: WarmStarts | None) -> int:
+    """Put a checkpoint's state in place; the number of updates it has seen.
+
+    Raises:
+        UserError: if the file is damaged or belongs to another dictionary.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})["sixfold.lca"])
+            if card["format"] != FORMAT:
+                raise ValueError(f"format {card['format']}, this version reads {FORMAT}")
+            atoms = file.get_tensor("atoms")
+            if atoms.shape != learner.atoms.shape:
+                raise ValueError(f"atoms {tuple(atoms.shape)}, not {tuple(learner.atoms.shape)}")
+            learner.atoms = atoms.to(learner.atoms.dtype)
+            learner.velocity = file.get_tensor("velocity").to(torch.float64)
+            learner.quiet = file.get_tensor("quiet")
+            learner.seen = file.get_tensor("seen")
+            if warm is not None:
+                warm.load_state(file.get_tensor("warm"))
+            return int(card["step"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged or belongs to another dictionary ({error}): remove it to go on "
+            "from an older checkpoint"
+        ) from error

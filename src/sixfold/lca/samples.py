@@ -1,0 +1,46 @@
+"""What a report shows of a dictionary: some images beside their reconstructions, and activations."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from sixfold.lca.dictionary import Learned
+from sixfold.lca.interaction import Interaction
+from sixfold.lca.solver import Solver
+
+BINS = 40
+"""Bars of the histogram of activations."""
+
+
+def make_samples(learned: Learned, images: Tensor, seen: Tensor) -> bytes:
+    """Pictures and counts, as the bytes of a safetensors file.
+
+    Args:
+        learned: the dictionary.
+        images: prepared images, (n, C, H, W).
+        seen: activations of each atom in the last update, (K,).
+    """
+    interaction = Interaction(learned.atoms, learned.geometry)
+    dynamics = dataclasses.replace(learned.dynamics, form="auto")
+    solution = Solver(interaction, dynamics).solve(images)
+    residuals = interaction.residual(images, solution.codes)
+    sizes = solution.codes[solution.codes != 0].abs().double()
+    top = float(sizes.max()) if len(sizes) else 1.0
+    tensors = {
+        "images": images,
+        "reconstructions": images - residuals,
+        "energy": solution.energy,
+        "active": solution.active,
+        "error": residuals.flatten(1).double().square().sum(1)
+        / images.flatten(1).double().square().sum(1).clamp(min=1e-300),
+        "steps": solution.steps,
+        "seen": seen,
+        "histogram": torch.histc(sizes, bins=BINS, min=0.0, max=top),
+        "histogram_top": torch.tensor([top], dtype=torch.float64),
+    }
+    packed: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    return packed
