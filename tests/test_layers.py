@@ -23,7 +23,7 @@ LAYERS = [
     ["servers"],
     ["evaluate", "strategies"],
     ["training_log"],
-    ["training", "prediction", "compression"],
+    ["training", "prediction", "compression", "lca"],
     ["report"],
     ["validate", "engines"],
     ["jobs"],

@@ -39,10 +39,12 @@ _OWN_FILES = (
     "merges.jsonl",
     "result.json",
     "model.safetensors",
+    "dictionary.safetensors",
+    "samples.safetensors",
     "report.html",
     "log.txt",
 )
-_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "servers", "logs")
+_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "servers", "elements", "logs")
 
 
 class SupersededError(RunError):

@@ -23,7 +23,8 @@ def unit_atoms(geometry: Geometry, seed: int = 1, *leading: int, dtype: torch.dt
     """A random dictionary of unit-norm atoms."""
     shape = (*leading, geometry.atoms, *geometry.atom_shape)
     atoms = draw(*shape, seed=seed)
-    return (atoms / atoms.flatten(-3).norm(dim=-1)[..., None, None, None]).to(dtype)
+    made: Tensor = (atoms / atoms.flatten(-3).norm(dim=-1)[..., None, None, None]).to(dtype)
+    return made
 
 
 def matrix(geometry: Geometry, atoms: Callable[[int], Floats]) -> tuple[Floats, Floats]:
@@ -103,7 +104,13 @@ GEOMETRIES: dict[str, Geometry] = {
         channels=3, height=12, width=10, atoms=6, kernel=(5, 4), stride=(2, 2), padding=(2, 1)
     ),
     "stride 2, padded with zeros": Geometry(
-        channels=2, height=9, width=11, atoms=5, kernel=(4, 3), stride=(2, 1), padding=(3, 1),
+        channels=2,
+        height=9,
+        width=11,
+        atoms=5,
+        kernel=(4, 3),
+        stride=(2, 1),
+        padding=(3, 1),
         boundary="zero",
     ),
     "no padding": Geometry(channels=1, height=11, width=12, atoms=7, kernel=(4, 5), stride=(3, 2)),

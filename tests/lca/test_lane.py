@@ -1,20 +1,26 @@
 """Every form computes the same gradient as explicit matrices; slots do not see each other."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from tests.lca.conftest import Floats, draw, matrix, unit_atoms
 
 from sixfold.errors import UserError
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.lane_local import LocalLane
-from tests.lca.conftest import draw, matrix, unit_atoms
 
 
 def forms(geometry: Geometry) -> list[str]:
     return ["residual", "gram"] if geometry.gram_is_exact else ["residual"]
+
+
+def dictionary_of(atoms: Floats, sharing: str, element: int, place: int) -> Floats:
+    """The dictionary of an element at a position."""
+    return atoms if sharing == "batch" else atoms[element if sharing == "element" else place]
 
 
 @pytest.mark.parametrize("sharing", ["batch", "element", "position"])
@@ -38,15 +44,7 @@ def test_gradient_and_squares_are_those_of_explicit_matrices(
         squares = lane.squares().flatten(1).sum(1)
         residuals = interaction.residual(images, codes)
         for index in range(n):
-            own = atoms.numpy()
-            d, select = matrix(
-                geometry,
-                {
-                    "batch": lambda _: own,
-                    "element": lambda _: own[index],  # noqa: B023 - used at once
-                    "position": lambda place: own[place],
-                }[sharing],
-            )
+            d, select = matrix(geometry, partial(dictionary_of, atoms.numpy(), sharing, index))
             x = select @ images[index].numpy().ravel()
             r = x - d @ codes[index].numpy().ravel()
             found = gradient[index + 2].numpy().ravel()

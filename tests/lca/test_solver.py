@@ -1,18 +1,19 @@
 """Codes: the textbook's update, the certificate's word, and independence of the batch."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import sparse_encode
+from tests.lca.conftest import draw, fista, matrix, objective, reference_lca, unit_atoms
 
 from sixfold.errors import RunError
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.options import DynamicsConfig
 from sixfold.lca.solver import Solver
-from tests.lca.conftest import draw, fista, matrix, objective, reference_lca, unit_atoms
 
 FIXED = DynamicsConfig(
     threshold=0.2, dt=4.0, adaptive=False, state_momentum=0.0, tolerance=0.0, max_steps=30
@@ -83,7 +84,9 @@ def test_a_batch_is_its_elements_alone_bit_for_bit(
     atoms = unit_atoms(geometry, 1, *leading, dtype=dtype)
     images = draw(n, *geometry.image, dtype=dtype) * torch.arange(1, n + 1).view(-1, 1, 1, 1)
     dynamics = dataclasses.replace(CERTIFIED, max_steps=400)
-    together = Solver(Interaction(atoms, geometry, sharing=sharing), dynamics, width=8).solve(images)
+    together = Solver(Interaction(atoms, geometry, sharing=sharing), dynamics, width=8).solve(
+        images
+    )
     assert len(set(together.steps.tolist())) > 1, "all left at once: nothing was refilled"
     for index in range(n):
         own = atoms[index : index + 1] if sharing == "element" else atoms
@@ -116,7 +119,7 @@ def test_the_energy_of_adaptive_steps_never_rises() -> None:
     for element in range(4):
         energies = [row["energy"] for row in found.trace if row["element"] == element]
         assert len(energies) > 3
-        assert all(b <= a * (1 + 1e-6) for a, b in zip(energies, energies[1:], strict=False))
+        assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(energies))
 
 
 def test_the_optimality_certificate_bounds_each_condition() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.lca.conftest import GEOMETRIES, draw, unit_atoms
 
 from sixfold.engines import open_engine
 from sixfold.errors import UserError
@@ -16,7 +17,6 @@ from sixfold.lca.phases import Phases
 from sixfold.lca.solver import Solver
 from sixfold.lca.tiles import Grid, Tiles, grid_problems, parse_grid
 from sixfold.world import World
-from tests.lca.conftest import GEOMETRIES, draw, unit_atoms
 
 DYNAMICS = DynamicsConfig(threshold=0.2, dt=4.0, max_steps=200)
 DIVISIBLE = {

@@ -41,6 +41,14 @@ class Console:
         elif kind == "prepare":
             whole = event["done"] >= event["total"]
             self._passing(f"preparing images: {event['done']:,} of {event['total']:,}", now=whole)
+        elif kind == "learned":
+            self._passing(
+                f"update {event['step']}  energy {event['energy']:.4f}  error "
+                f"{event['error']:.2%}  sparsity {event['sparsity']:.2%}  "
+                f"{event['code_steps']:.0f} steps  {event['images_per_s']:,.0f} images/s"
+            )
+        elif kind == "coded":
+            self._passing(f"coded {event['images']:,} of {event['total']:,} images")
         elif kind == "predicted":
             self._passing(f"classified {event['images']:,} images")
         elif kind == "evaluation":

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a network in parallel",
     "predict": "classify a data set with a trained network",
     "compress": "prune, share and code the weights of a trained network",
+    "lca": "learn dictionaries and sparse codes of images (locally competitive algorithm)",
     "prepare": "turn images into tensor shards that load fast",
     "sparse": "choose, by measuring, which layers of a pruned network run sparse",
     "tickets": "search for lottery tickets: sparse networks that train as well as the dense one",

@@ -64,9 +64,7 @@ def open_pictures(source: Source) -> Pictures:
     Raises:
         UserError: if there is nothing, or names in the listing are not there.
     """
-    found = (
-        _movies(source.data) if source.data.data.startswith(PREFIX) else _data_set(source)
-    )
+    found = _movies(source.data) if source.data.data.startswith(PREFIX) else _data_set(source)
     if source.listing is not None:
         found = _listed(found, Path(source.listing))
     if source.limit is not None and source.limit < found.count and not found.movies:

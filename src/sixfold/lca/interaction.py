@@ -63,9 +63,7 @@ class Interaction:
         self._gram: Tensor | None = None
         if self.form == "gram":
             flat = dictionary.flatten(1)
-            self._gram = (
-                flat @ flat.t() if geometry.dense else self.phases.gram_kernels(dictionary)
-            )
+            self._gram = flat @ flat.t() if geometry.dense else self.phases.gram_kernels(dictionary)
 
     def lane(self, width: int, tile: Tile | None = None, *, residual: bool = False) -> Lane:
         """A lane of so many empty slots.
@@ -119,7 +117,7 @@ class Interaction:
         return self.phases.sort(images) if self._sorted else images
 
     def residual(self, images: Tensor, codes: Tensor) -> Tensor:
-        """x - D a on the image's own pixels, one element after the other.
+        """X - D a on the image's own pixels, one element after the other.
 
         Args:
             images: (n, C, H, W).

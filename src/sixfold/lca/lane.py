@@ -36,7 +36,7 @@ class Lane(Protocol):
         ...
 
     def gradient(self) -> Tensor:
-        """g = D^T (x - D a) of the present code, (W, K, P, Q).
+        """G = D^T (x - D a) of the present code, (W, K, P, Q).
 
         Valid until the next call; the caller may overwrite it, but ask for `squares` before.
         """
@@ -136,9 +136,7 @@ class GramLane:
 
     def gradient(self) -> Tensor:
         """See `Lane`."""
-        torch.sub(
-            self._drive, functional.conv2d(self._padded_code, self._gram), out=self._last
-        )
+        torch.sub(self._drive, functional.conv2d(self._padded_code, self._gram), out=self._last)
         return self._last
 
     def squares(self) -> Tensor:

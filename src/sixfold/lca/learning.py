@@ -69,7 +69,9 @@ class Payload:
 
     def read(self, vector: NDArray[np.float64]) -> Totals:
         """The parts of a vector."""
-        product, counts, figures, patches = torch.from_numpy(vector).split(list(self.sizes))
+        product, counts, figures, patches = torch.split_with_sizes(
+            torch.from_numpy(vector), list(self.sizes)
+        )
         shape = self.geometry.atom_shape
         return Totals(
             product=product.view(-1, *shape),

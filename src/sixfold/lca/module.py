@@ -117,9 +117,7 @@ class LCA(nn.Module):
             changes: other values for fields of `DynamicsConfig`.
         """
         geometry = self.geometry(tuple(images.shape[2:]))
-        interaction = Interaction(
-            self.dictionary.detach(), geometry, form=self.dynamics.form
-        )
+        interaction = Interaction(self.dictionary.detach(), geometry, form=self.dynamics.form)
         solver = Solver(interaction, dataclasses.replace(self.dynamics, **changes))
         shape = (len(images), geometry.atoms, *geometry.positions)
         warm = None if start is None else list(start.detach().view(shape))

@@ -75,6 +75,7 @@ def read_movies(folder: Path, resize: int | None) -> Movies:
 
 def _read(entry: Path, resize: int | None) -> NDArray[np.uint8]:
     """One movie, (T, C, H, W)."""
+    pictures: list[Image.Image]
     if entry.is_dir():
         pictures = [
             Image.open(file) for file in sorted(entry.iterdir()) if not file.name.startswith(".")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sixfold.config import EngineConfig, RunConfig, option
+from sixfold.config import EngineConfig, OptimizerConfig, RunConfig, option
+from sixfold.errors import UserError
+from sixfold.shards import is_power_of_two
+from sixfold.step.schedule import parse_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,8 @@ class EncodeConfig:
         "fail", "what to do with images that cannot be read", choices=("fail", "skip")
     )
     warm_start: str = option(
-        "none", "frame: begin each frame of a movie with the code of the one before",
+        "none",
+        "frame: begin each frame of a movie with the code of the one before",
         choices=("none", "frame"),
     )
     trace: bool = option(False, "write every reading of every element to FILE.trace.parquet")
@@ -148,8 +152,8 @@ class LcaLearnConfig:
     dictionary: DictionaryConfig = DictionaryConfig()
     dynamics: DynamicsConfig = DynamicsConfig()
     learn: LearnConfig = LearnConfig()
-    engine: EngineConfig = EngineConfig()
-    run: RunConfig = RunConfig()
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    run: RunConfig = RunConfig()  # noqa: RUF009 - frozen
 
 
 def dynamics_problems(config: DynamicsConfig) -> list[str]:
@@ -179,4 +183,49 @@ def dynamics_problems(config: DynamicsConfig) -> list[str]:
         )
     if config.certificate == "optimality" and config.threshold == 0 and config.tolerance > 0:
         found.append("--certificate optimality: is relative to --threshold, which must be above 0")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LcaEncodeConfig:
+    """Everything that `sixfold lca encode` takes besides the dynamics."""
+
+    encode: EncodeConfig = EncodeConfig()
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+
+
+def learn_problems(config: LcaLearnConfig) -> list[str]:
+    """Everything that is wrong with the learning's settings by themselves, one line each."""
+    learn, run, found = config.learn, config.run, []
+    for name, value, least in (
+        ("--batch-size", learn.batch_size, 1),
+        ("--steps", learn.steps, 1),
+        ("--frames", learn.frames, 0),
+        ("--revive-after", learn.revive_after, 0),
+        ("--seed", learn.seed, 0),
+        ("--atoms", config.dictionary.atoms, 1),
+        ("--limit", config.input.limit, 1),
+        ("--keep", run.keep, 1),
+        ("--checkpoint-every", run.checkpoint_every, 1),
+    ):
+        if value is not None and value < least:
+            found.append(f"{name} {value}: must be at least {least}")
+    if not (learn.lr >= 0 and math.isfinite(learn.lr)):
+        found.append(f"--lr {learn.lr}: must be a number of at least 0")
+    if not 0 <= learn.momentum < 1:
+        found.append(f"--momentum {learn.momentum}: must lie in [0, 1)")
+    if learn.shards is not None and not (
+        is_power_of_two(learn.shards) and learn.shards <= max(learn.batch_size, 1)
+    ):
+        found.append(
+            f"--shards {learn.shards}: must be a power of two, and no more than --batch-size"
+        )
+    if learn.warm_start == "frame" and learn.order != "movie":
+        found.append("--warm-start frame: needs --order movie")
+    if run.resume and run.overwrite:
+        found.append("--resume and --overwrite exclude each other: give one")
+    try:
+        parse_schedule(OptimizerConfig(lr=learn.lr, schedule=learn.schedule))
+    except UserError as error:
+        found += error.problems
     return found

@@ -90,9 +90,7 @@ def _filter(image: Tensor, kernel: Tensor) -> Tensor:
     return functional.conv2d(mirrored, kernel)
 
 
-def learn_preprocess(
-    kind: str, mean: NDArray[np.float64], sample: NDArray[np.uint8]
-) -> Preprocess:
+def learn_preprocess(kind: str, mean: NDArray[np.float64], sample: NDArray[np.uint8]) -> Preprocess:
     """The preparation of a kind, with the filter that it needs.
 
     Args:
@@ -118,7 +116,7 @@ def whitening_filter(images: Tensor) -> Tensor:
     Returns:
         (C, C, side, side), side as `WHITENING_SIDE` or as large as the images allow, odd.
     """
-    n, c, h, w = images.shape
+    c, h, w = images.shape[1:]
     rows, columns = (min(WHITENING_SIDE, size - 1 + size % 2) for size in (h, w))
     covariance = torch.zeros(c * rows * columns, c * rows * columns, dtype=torch.float64)
     patches = 0
@@ -132,4 +130,5 @@ def whitening_filter(images: Tensor) -> Tensor:
     whole = (vectors * gains) @ vectors.t()
     centre = (rows // 2) * columns + columns // 2
     central = whole.view(c, rows * columns, -1)[:, centre]
-    return central.reshape(c, c, rows, columns).contiguous()
+    kernel: Tensor = central.reshape(c, c, rows, columns).contiguous()
+    return kernel

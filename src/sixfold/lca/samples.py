@@ -1,4 +1,4 @@
-"""What a report shows of a dictionary: some images beside their reconstructions, and activations."""
+"""What a report shows of a dictionary: images, their reconstructions, and activations."""
 
 from __future__ import annotations
 

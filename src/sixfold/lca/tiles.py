@@ -171,9 +171,7 @@ class Tiles:
             found.append((low, high))
         return found[0], found[1]
 
-    def _window(
-        self, padded: Tensor, positions: tuple[tuple[int, int], tuple[int, int]]
-    ) -> Tensor:
+    def _window(self, padded: Tensor, positions: tuple[tuple[int, int], tuple[int, int]]) -> Tensor:
         """The part of this rank's padded code that holds some positions."""
         (top, bottom), (left, right) = positions
         row, column = (

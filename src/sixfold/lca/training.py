@@ -152,9 +152,9 @@ class _Learning:
         count = self.pictures.count
         wanted = sorted({place[0] for place in patch_places(self.geometry, count, seed)})
         images = self._images(wanted)
-        return patch_atoms(
-            self.geometry, seed, dict(zip(wanted, images, strict=True)), count
-        ).to(self.dtype)
+        return patch_atoms(self.geometry, seed, dict(zip(wanted, images, strict=True)), count).to(
+            self.dtype
+        )
 
     def _images(self, indices: list[int]) -> Tensor:
         return self.preprocess(self.pictures.images(np.array(indices, np.int64)), self.dtype)
@@ -216,9 +216,7 @@ class _Learning:
         revived = self.learner.to_revive()
         payload = Payload(self.geometry, len(revived))
         chosen = self.order.at(step)
-        elements = [
-            range(*shard_bounds(learn.batch_size, self.count, shard)) for shard in self.own
-        ]
+        elements = [range(*shard_bounds(learn.batch_size, self.count, shard)) for shard in self.own]
         mine = [element for run in elements for element in run]
         interaction = Interaction(self.learner.atoms, self.geometry, form=self._form())
         vectors: list[tuple[Node, Any]] = []

@@ -1,0 +1,187 @@
+"""Coding images with a learned dictionary, some at a time, into a table of sparse codes.
+
+Every image, or every movie where codes are carried from frame to frame, is coded independently of
+all others, so parts may be cut and spread over workers in any way: the table is the same.
+
+Columns: `name`, `steps`, `done`, `energy`, `error` (|x - D a|^2 / |x|^2), `active`, `gap`,
+`violation`, and the code as `indices` (place in K x P x Q, ascending) and `values`. Its shape, the
+dictionary's hash and the threshold are in the schema's metadata under ``sixfold.lca``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from torch import Tensor
+
+from sixfold.checkpoint import weights_sha256
+from sixfold.lca.dictionary import Learned, load_dictionary
+from sixfold.lca.inputs import Pictures, Source, open_pictures
+from sixfold.lca.interaction import Interaction
+from sixfold.lca.options import DynamicsConfig
+from sixfold.lca.solver import Solution, Solver
+from sixfold.lca.training import single_thread
+
+TRACE = ("element", "step", "energy", "squares", "active", "gap", "violation", "rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeJob:
+    """What the launcher hands to the workers.
+
+    Attributes:
+        dictionary: its file.
+        dynamics: how codes come about.
+        source: the images, resolved.
+        parts: folder for the parts of the table.
+        frames: whether each part is a movie whose frames follow each other.
+        trace: whether to write all readings.
+    """
+
+    dictionary: Path
+    dynamics: DynamicsConfig
+    source: Source
+    parts: Path
+    frames: bool
+    trace: bool
+
+
+def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
+    """Code one part and write its table.
+
+    Args:
+        job: the job.
+        part: its number, first image and one-past-last image.
+
+    Returns:
+        Sums over its images: energy, squares, power, active, steps, done, images.
+    """
+    number, start, stop = part
+    with single_thread():
+        learned = load_dictionary(job.dictionary)
+        pictures = open_pictures(job.source)
+        indices = np.arange(start, stop, dtype=np.int64)
+        images = learned.preprocess(pictures.images(indices), learned.atoms.dtype)
+        solver = Solver(
+            Interaction(learned.atoms, learned.geometry, form=job.dynamics.form), job.dynamics
+        )
+        solutions = (
+            _frame_by_frame(solver, images, job.trace)
+            if job.frames
+            else [solver.solve(images, trace=job.trace)]
+        )
+    power = images.flatten(1).double().square().sum(1)
+    table = _table(pictures, indices, solutions, power)
+    parquet.write_table(table, job.parts / f"part-{number:06d}.parquet")
+    if job.trace:
+        rows = _trace_rows(solutions, start)
+        parquet.write_table(
+            pa.table({name: [row[name] for row in rows] for name in TRACE}),
+            job.parts / f"trace-{number:06d}.parquet",
+        )
+    whole = {
+        name: torch.cat([getattr(solution, name).double() for solution in solutions])
+        for name in ("energy", "squares", "active", "steps", "done")
+    }
+    return {
+        **{name: float(values.sum()) for name, values in whole.items()},
+        "power": float(power.sum()),
+        "images": float(len(indices)),
+    }
+
+
+def _frame_by_frame(solver: Solver, images: Tensor, trace: bool) -> list[Solution]:
+    """Each frame begun with the code of the one before."""
+    found: list[Solution] = []
+    for image in images:
+        before = None if not found else [found[-1].codes[0]]
+        found.append(solver.solve(image[None], start=before, trace=trace))
+    return found
+
+
+def _trace_rows(solutions: Sequence[Solution], start: int) -> list[dict[str, Any]]:
+    rows, first = [], start
+    for solution in solutions:
+        rows += [{**row, "element": first + row["element"]} for row in solution.trace]
+        first += len(solution.steps)
+    return rows
+
+
+def _table(
+    pictures: Pictures, indices: Any, solutions: Sequence[Solution], power: Tensor
+) -> pa.Table:
+    places, values = [], []
+    for solution in solutions:
+        for code in solution.codes:
+            flat = code.reshape(-1).numpy()
+            places.append(np.flatnonzero(flat).astype(np.int32))
+            values.append(flat[places[-1]])
+    columns = {
+        name: torch.cat([getattr(solution, name) for solution in solutions]).numpy()
+        for name in ("steps", "done", "energy", "squares", "active", "gap", "violation")
+    }
+    number = pa.float64() if values[0].dtype == np.float64 else pa.float32()
+    return pa.table(
+        {
+            "name": pictures.names(indices),
+            "steps": columns["steps"],
+            "done": columns["done"],
+            "energy": columns["energy"],
+            "error": columns["squares"] / np.maximum(power.numpy(), 1e-300),
+            "active": columns["active"],
+            "gap": columns["gap"],
+            "violation": columns["violation"],
+            "indices": pa.array(places, pa.list_(pa.int32())),
+            "values": pa.array(values, pa.list_(number)),
+        }
+    )
+
+
+def join_parts(job: EncodeJob, learned: Learned, out: Path) -> None:
+    """Make one file of all parts: Arrow if its name says so, else Parquet."""
+    geometry = learned.geometry
+    card = {
+        "shape": [geometry.atoms, *geometry.positions],
+        "dictionary_sha256": weights_sha256({"atoms": learned.atoms}),
+        "threshold": job.dynamics.threshold,
+    }
+    for stem, target in (("part", out), ("trace", out.with_name(out.name + ".trace.parquet"))):
+        files = sorted(job.parts.glob(f"{stem}-*.parquet"))
+        if not files:
+            continue
+        schema = parquet.read_schema(files[0]).with_metadata({"sixfold.lca": json.dumps(card)})
+        temporary = job.parts / f"{stem}.whole"
+        if target.suffix in (".arrow", ".feather"):
+            with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+                for part in files:
+                    writer.write_table(parquet.read_table(part).cast(schema))
+        else:
+            with parquet.ParquetWriter(temporary, schema) as writer:
+                for part in files:
+                    writer.write_table(parquet.read_table(part).cast(schema))
+        temporary.replace(target)
+
+
+def read_codes(path: Path) -> Tensor:
+    """The codes in a file as a dense tensor, (n, K, P, Q)."""
+    table = pa.ipc.open_file(path).read_all() if path.suffix != ".parquet" else None
+    table = parquet.read_table(path) if table is None else table
+    shape = json.loads(table.schema.metadata[b"sixfold.lca"])["shape"]
+    values = table.column("values").to_pylist()
+    double = table.schema.field("values").type.value_type == pa.float64()
+    codes = torch.zeros(
+        len(values), int(np.prod(shape)), dtype=torch.float64 if double else torch.float32
+    )
+    for row, (places, found) in enumerate(
+        zip(table.column("indices").to_pylist(), values, strict=True)
+    ):
+        codes[row, places] = torch.tensor(found, dtype=codes.dtype)
+    return codes.view(len(values), *shape)

@@ -1,0 +1,208 @@
+"""Dictionaries: the same bits however the work is divided, and after a resume."""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sixfold.config import EngineConfig, RunConfig
+from sixfold.engines import Engine, open_engine
+from sixfold.errors import UserError
+from sixfold.launch.lca import lca_encode, lca_learn
+from sixfold.lca.dictionary import load_dictionary
+from sixfold.lca.encoding import read_codes
+from sixfold.lca.options import (
+    DictionaryConfig,
+    DynamicsConfig,
+    EncodeConfig,
+    InputConfig,
+    LcaEncodeConfig,
+    LcaLearnConfig,
+    LearnConfig,
+)
+
+BASE = LcaLearnConfig(
+    input=InputConfig(data="synthetic:60x3x12x12", preprocess="whiten"),
+    dictionary=DictionaryConfig(atoms=10, kernel="5", stride="2"),
+    dynamics=DynamicsConfig(threshold=0.3, dt=5.0, max_steps=60),
+    learn=LearnConfig(batch_size=20, steps=5, revive_after=1),
+    engine=EngineConfig(engine="inline", workers=1),
+)
+
+
+def changed(out: Path, **sections: dict[str, Any]) -> LcaLearnConfig:
+    """The base settings with changes by section and field, in a run directory."""
+    config = dataclasses.replace(BASE, run=RunConfig(out=str(out)))
+    for name, fields in sections.items():
+        section = dataclasses.replace(getattr(config, name), **fields)
+        config = dataclasses.replace(config, **{name: section})
+    return config
+
+
+def movies(folder: Path, count: int = 4, length: int = 5) -> str:
+    """Movies of a drifting grating in three forms."""
+    folder.mkdir()
+    rows, columns = np.mgrid[:12, :12]
+    for movie in range(count):
+        frames = [
+            np.uint8(127 + 100 * np.sin(0.7 * (columns * (movie + 1) / 2 + rows + frame)))
+            for frame in range(length)
+        ]
+        if movie % 3 == 0:
+            np.save(folder / f"{movie}.npy", np.stack(frames))
+        elif movie % 3 == 1:
+            (folder / f"{movie}").mkdir()
+            for number, frame in enumerate(frames):
+                Image.fromarray(frame).save(folder / f"{movie}" / f"{number:03d}.png")
+        else:
+            first, *rest = [Image.fromarray(frame) for frame in frames]
+            first.save(folder / f"{movie}.tiff", save_all=True, append_images=rest)
+    return f"movies:{folder}"
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return lca_learn(changed(tmp_path_factory.mktemp("serial") / "run"))
+
+
+@pytest.mark.parametrize(
+    ("workers", "grid"), [(2, "auto"), (3, "auto"), (5, "auto"), (2, "1x2x1"), (4, "2x1x2")]
+)
+def test_workers_and_grids_learn_the_same_dictionary(
+    serial: dict[str, Any], tmp_path: Path, workers: int, grid: str
+) -> None:
+    found = lca_learn(changed(tmp_path / "run", engine={"workers": workers}, learn={"grid": grid}))
+    assert found["dictionary_sha256"] == serial["dictionary_sha256"]
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Engine]:
+    """An engine of processes."""
+    with contextlib.closing(open_engine("local")) as engine:
+        yield engine
+
+
+def test_processes_learn_the_same_dictionary(
+    serial: dict[str, Any], tmp_path: Path, local: Engine
+) -> None:
+    config = changed(tmp_path / "run", engine={"workers": 2, "engine": "local"})
+    assert lca_learn(config, engine=local)["dictionary_sha256"] == serial["dictionary_sha256"]
+
+
+@pytest.mark.parametrize("warm", ["none", "epoch", "frame"])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, warm: str) -> None:
+    source = movies(tmp_path / "movies") if warm == "frame" else "synthetic:40x1x12x12"
+    learn = {
+        "steps": 6,
+        "warm_start": warm,
+        "order": "movie" if warm == "frame" else "random",
+        "batch_size": 4 if warm == "frame" else 20,
+        "frames": 3 if warm == "frame" else 0,
+    }
+    config = changed(tmp_path / "whole", learn=learn, input={"data": source})
+    whole = lca_learn(config)
+    run = tmp_path / "part"
+    shutil.copytree(tmp_path / "whole", run)
+    half = changed(tmp_path / "half", learn=learn | {"steps": 3}, input={"data": source})
+    lca_learn(half)
+    # As a run looks that was stopped after three updates: its checkpoint, and no result yet.
+    for name in ("result.json", "dictionary.safetensors", "samples.safetensors"):
+        (run / name).unlink()
+    shutil.rmtree(run / "checkpoints")
+    shutil.copytree(tmp_path / "half" / "checkpoints", run / "checkpoints")
+    again = changed(run, learn=learn, input={"data": source}, engine={"workers": 2})
+    again = dataclasses.replace(again, run=RunConfig(out=str(run), resume=True))
+    found = lca_learn(again)
+    assert found["dictionary_sha256"] == whole["dictionary_sha256"]
+    lines = [
+        [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+        for path in (tmp_path / "whole", run)
+    ]
+    assert [line["energy"] for line in lines[0]] == [line["energy"] for line in lines[1]]
+    assert [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_warm_starts_need_fewer_steps(tmp_path: Path) -> None:
+    source = movies(tmp_path / "movies")
+    steps = {}
+    for warm in ("none", "frame"):
+        learn = {"order": "movie", "batch_size": 4, "steps": 5, "warm_start": warm, "lr": 0.0}
+        dynamics = {"max_steps": 2000, "check_every": 5, "state_momentum": 0.0}
+        run = tmp_path / warm
+        config = changed(run, learn=learn, dynamics=dynamics, input={"data": source})
+        lca_learn(config)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        steps[warm] = sum(line["code_steps"] for line in lines[1:])
+        assert all(line["certified"] == 1 for line in lines)
+    assert steps["frame"] < steps["none"]
+
+
+def test_learning_lowers_the_energy_and_keeps_atoms_at_norm_one(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = changed(
+        run,
+        input={"data": "digits", "preprocess": "contrast"},
+        dictionary={"atoms": 16, "kernel": "4", "stride": "1", "initial": "random"},
+        learn={"steps": 15, "batch_size": 32},
+        dynamics={"max_steps": 200},
+    )
+    lca_learn(config)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["energy"] < 0.9 * lines[0]["energy"]
+    atoms = load_dictionary(run).atoms
+    torch.testing.assert_close(atoms.flatten(1).norm(dim=1), torch.ones(16))
+    elements = (run / "elements" / "rank-0000.jsonl").read_text().splitlines()
+    assert len(elements) == 15 * 32
+    first = [json.loads(line) for line in elements[:32]]
+    assert np.mean([line["energy"] for line in first]) == pytest.approx(lines[0]["energy"])
+    page = (run / "report.html").read_text()
+    assert "sheet of the dictionary" in page
+    assert "its reconstruction" in page
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_codes_do_not_depend_on_how_they_are_computed(tmp_path: Path, suffix: str) -> None:
+    lca_learn(changed(tmp_path / "run"))
+    found = []
+    for number, (workers, chunk) in enumerate([(1, 20), (2, 7)]):
+        out = tmp_path / f"codes{number}.{suffix}"
+        config = LcaEncodeConfig(
+            encode=EncodeConfig(run=str(tmp_path / "run"), out=str(out), chunk=chunk, trace=True),
+            engine=EngineConfig(engine="inline", workers=workers),
+        )
+        figures = lca_encode(config, {"tolerance": 1e-3, "max_steps": 400})
+        assert figures["images"] == 12
+        assert 0 < figures["sparsity"] < 1
+        assert (tmp_path / f"codes{number}.{suffix}.trace.parquet").exists()
+        found.append(read_codes(out))
+    assert found[0].shape == (12, 10, 6, 6)
+    assert torch.equal(found[0], found[1])
+    assert not list(tmp_path.glob(".*parts"))
+
+
+def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:
+    config = changed(
+        tmp_path / "run",
+        learn={"batch_size": 0, "warm_start": "frame", "lr": -1.0},
+        dynamics={"tau": -1.0, "shrinkage": "hard"},
+    )
+    with pytest.raises(UserError) as raised:
+        lca_learn(config)
+    assert len(raised.value.problems) == 5
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="each element needs its own"):
+        lca_learn(
+            changed(
+                tmp_path / "run",
+                input={"data": movies(tmp_path / "movies")},
+                learn={"order": "movie", "batch_size": 9},
+            )
+        )
