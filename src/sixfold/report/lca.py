@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from sixfold import __version__
 from sixfold.files import write_atomically
 from sixfold.report.axes import compact, percent, plain
-from sixfold.report.page import style
+from sixfold.report.furniture import style
 from sixfold.run_directory import read_json, read_json_lines
 
 _HERE = Path(__file__).parent
