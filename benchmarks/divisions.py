@@ -1,7 +1,8 @@
 """Dividing rows or channels beside dividing the batch: time and bytes of a step, on two ranks.
 
 Every division runs in a gang of its own, all in one command. A step is timed on rank 0 from the
-moment its images are there, so data loading is left out. Bytes are counted at the exchanges.
+moment its images are there, so data loading is left out; `busy_ms` is each rank's processor time,
+which other work on the machine hardly alters. Bytes are counted at the exchanges.
 
 python benchmarks/divisions.py --networks slide --batches 1 10 100 1000
 python benchmarks/divisions.py --networks wide --batches 4 --workers 4 --grids rows=4 cout=4
@@ -39,28 +40,31 @@ DIVISIONS = {"batch": "batch=2", "rows": "rows=2", "cout": "cout=2", "cin": "cin
 
 
 def steps(config: TrainConfig, world: World) -> dict[str, Any]:
-    """Make steps; median and least time, bytes a step and peak memory of this rank."""
+    """Make steps; median and least time, processor time, bytes a step and peak memory of this rank."""
     import torch
 
     torch.set_num_threads(1)
     data = datasets.open_data(config.data)
     strategy: Any = open_strategy(world, config, data)
     times: list[float] = []
+    busy: list[float] = []
     sent = 0
     with datasets.prefetch(strategy.supply(0), depth=64) as supply:
         for number in range(strategy.budget.total_steps):
             world.barrier()
             before = world.traffic.bytes_sent
-            begin = time.perf_counter()
+            begin, worked = time.perf_counter(), time.thread_time()
             strategy.advance(number, supply, 1e-3)
             times.append(time.perf_counter() - begin)
+            busy.append(time.thread_time() - worked)
             sent = world.traffic.bytes_sent - before
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     held = sum(parameter.numel() for parameter in strategy.step.model.parameters())
-    warm = times[len(times) // 4 :]
+    cold = len(times) // 4
     return {
-        "step_s": median(warm),
-        "least_s": min(warm),
+        "step_s": median(times[cold:]),
+        "least_s": min(times[cold:]),
+        "busy_s": median(busy[cold:]),
         "sent_bytes": sent,
         "peak_mib": used,
         "parameters": held,
@@ -95,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     for network in options.networks:
         for batch in options.batches:
-            count = min(max(options.images // batch, 3), 150)
+            count = min(max(options.images // batch, 2), 120)
             for name in options.grids:
                 grid = DIVISIONS.get(name, name)
                 ranks = measure(network, grid, options.workers, batch, count)
@@ -105,6 +109,7 @@ def main() -> None:
                     "grid": grid,
                     "median_ms": round(1e3 * ranks[0]["step_s"], 3),
                     "least_ms": round(1e3 * ranks[0]["least_s"], 3),
+                    "busy_ms": [round(1e3 * rank["busy_s"], 3) for rank in ranks],
                     "sent_bytes": [rank["sent_bytes"] for rank in ranks],
                     "peak_mib": [round(rank["peak_mib"]) for rank in ranks],
                     "parameters": [rank["parameters"] for rank in ranks],
