@@ -40,7 +40,7 @@ DIVISIONS = {"batch": "batch=2", "rows": "rows=2", "cout": "cout=2", "cin": "cin
 
 
 def steps(config: TrainConfig, world: World) -> dict[str, Any]:
-    """Make steps; median and least time, processor time, bytes a step and peak memory of this rank."""
+    """Make steps; their times, bytes a step and peak memory of this rank."""
     import torch
 
     torch.set_num_threads(1)
