@@ -8,11 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sixfold import data as datasets
 from sixfold.config import TrainConfig
 from sixfold.engines.inline import InlineEngine
 from sixfold.errors import UserError
 from sixfold.launch import train
 from sixfold.strategies.model_parallel import division_problems, grid_of
+from sixfold.strategies.opening import open_strategy
+from sixfold.world import World
 
 Configure = Callable[..., TrainConfig]
 DIVIDED = {"strategy": "model_parallel", "precision": "float64"}
@@ -133,24 +136,34 @@ def test_the_published_file_is_that_of_any_run(configure: Configure, tmp_path: P
     assert network(torch.zeros(1, *card.shape, dtype=torch.float64)).shape == (1, 10)
 
 
-def test_traffic_of_the_slide_network_is_its_logits_and_the_gradient_of_its_convolution(
-    configure: Configure, tmp_path: Path
+SLIDE_BYTES: dict[str, Callable[[int], int]] = {
+    "batch=2": lambda _: 2 * (84_362 + 6 + 3) * 4 // 2,  # padding between parameters; loss, counts
+    "rows=2": lambda b: 40 * b + (32 * 3 * 5 * 5 + 32) * 4,
+    "cout=2": lambda b: 40 * b,
+    "cin=2": lambda b: 40 * b + 2 * (16 * 32 * 32) * 4 * b,
+}
+"""What a rank sends in a step of b images: logits; gradient of the convolution; partial sums."""
+
+
+@pytest.mark.parametrize("batch_size", [10, 100, pytest.param(1000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("grid", SLIDE_BYTES)
+def test_traffic_of_the_slide_network_is_what_the_page_says(
+    configure: Configure, grid: str, batch_size: int
 ) -> None:
-    from sixfold import data as datasets
-    from sixfold.strategies.model_parallel import open_model_parallel
-    from sixfold.world import World
+    config = configure(
+        data=f"synthetic:{batch_size}x3x32x32",
+        batch_size=batch_size,
+        grid=grid,
+        workers=2,
+        strategy="model_parallel",
+    )
 
-    logits = 40 * 10 * 8
-    conv = 32 * 3 * 5 * 5 + 32
-    for grid, expected in (("cout=2", logits), ("rows=2", logits + conv * 8)):
-        config = configure(grid=grid, workers=2, **DIVIDED)
+    def count(world: World) -> int:
+        data = datasets.open_data(datasets.resolve(config.data))
+        strategy = open_strategy(world, config, data)
+        before = world.traffic.bytes_sent
+        strategy.advance(0, strategy.supply(0), 0.01)
+        return world.traffic.bytes_sent - before
 
-        def count(world: World, config: TrainConfig = config) -> int:
-            data = datasets.open_data(datasets.resolve(config.data))
-            strategy = open_model_parallel(world, config, data)
-            before = world.traffic.bytes_sent
-            strategy.advance(0, strategy.supply(0), 0.01)
-            return world.traffic.bytes_sent - before
-
-        with InlineEngine() as engine:
-            assert engine.gang(count, 2).results == [expected, expected]
+    with InlineEngine() as engine:
+        assert engine.gang(count, 2).results == [SLIDE_BYTES[grid](batch_size)] * 2
