@@ -218,7 +218,8 @@ def _subtitle(config: Mapping[str, Mapping[str, Any]], result: Mapping[str, Any]
     trellis = config["trellis"]
     return (
         f"{config['model']['model']} on {config['data']['data'].partition(':')[0]}, "
-        f"{len(result['sparsities'])} sparsities x {len(result['rewinds'])} rewind points, "
+        f"{_count(len(result['sparsities']), 'level')} of sparsity x "
+        f"{_count(len(result['rewinds']), 'rewind point')}, "
         f"{trellis['method']}, {trellis['scope']}, {_count(trellis['seeds'], 'seed')}, "
         f"{result['steps']:,} steps"
     )
