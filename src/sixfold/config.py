@@ -189,7 +189,9 @@ class EngineConfig:
     )
     spark_conf: tuple[str, ...] = option((), "a Spark setting, key=value; may be repeated")
     max_restarts: int | None = option(
-        None, "restarts after a lost rank (default 0 on local, 3 on spark)"
+        None,
+        "restarts after a lost rank (default 0 on local, 3 on spark; param_server: replacements "
+        "of each worker and server, 10)",
     )
 
 

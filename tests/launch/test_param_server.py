@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from sixfold.config import TrainConfig
 from sixfold.engines import Engine, open_engine
 from sixfold.errors import NonFiniteLossError, UserError
+from sixfold.launch import param_server as launcher
 from sixfold.launch import train, training_problems
 
 Configure = Callable[..., TrainConfig]
@@ -176,13 +178,16 @@ class Killer:
         killed: how many of either are dead.
     """
 
-    def __init__(self, workers_at: list[int], servers_at: list[int]) -> None:
+    def __init__(
+        self, workers_at: list[int], servers_at: list[int], number: int = signal.SIGKILL
+    ) -> None:
+        self._signal = number
         self._at = {"rank": workers_at, "server": servers_at}
         self._pids: dict[str, dict[int, int]] = {"rank": {}, "server": {}}
         self.killed = {"rank": 0, "server": 0}
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        kind = event["kind"]
+        kind = str(event["kind"])
         if kind in self._pids and "pid" in event:
             self._pids[kind][event[kind]] = event["pid"]
         if kind == "evaluation":
@@ -190,7 +195,7 @@ class Killer:
                 if steps and event["step"] >= steps[0] and self._pids[role]:
                     steps.pop(0)
                     number = self.killed[role] % len(self._pids[role])
-                    os.kill(self._pids[role].pop(number), signal.SIGKILL)
+                    os.kill(self._pids[role].pop(number), self._signal)
                     self.killed[role] += 1
 
 
@@ -240,3 +245,56 @@ def test_workers_in_spark_tasks_and_servers_beside_the_driver(
     assert killer.killed == {"rank": 1, "server": 0}
     assert result["worker_losses"] == 1
     check_survived(result, out, 300)
+
+
+def test_a_server_that_hangs_is_killed_and_comes_back(
+    asynchronous: Configure, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "HANG_S", 3.0)
+    config = asynchronous(
+        out=str(tmp_path / "run"), engine="local", workers=2, servers=2, steps=200,
+        evaluate_every=4.0, data="synthetic:800x3x8x8", lr=0.005,
+    )  # fmt: skip
+    killer = Killer(workers_at=[], servers_at=[80], number=signal.SIGSTOP)
+    result = train(config, engine=local, listen=killer)
+    assert [loss["server"] for loss in result["server_losses"]] == [0]
+    assert result["worker_losses"] == 0
+    check_survived(result, tmp_path / "run", 200)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(3))
+def test_processes_survive_many_deaths_at_random_times(
+    asynchronous: Configure, local: Engine, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    config = asynchronous(
+        out=str(tmp_path / "run"), engine="local", workers=3, servers=2, steps=1500,
+        evaluate_every=2.0, data="synthetic:800x3x8x8", lr=0.002,
+    )  # fmt: skip
+    killer = Killer(
+        workers_at=sorted(chance.randrange(40, 1300) for _ in range(6)),
+        servers_at=sorted(chance.randrange(40, 1300) for _ in range(4)),
+    )
+    result = train(config, engine=local, listen=killer)
+    assert killer.killed["rank"] >= 4
+    assert killer.killed["server"] >= 3
+    check_survived(result, tmp_path / "run", 1500)
+    assert result["test_accuracy"] > 0.9
+
+
+@pytest.mark.full
+@pytest.mark.spark
+@pytest.mark.parametrize("master", ["spark_cluster", "spark_standalone"])
+def test_every_kind_of_cluster(
+    asynchronous: Configure, tmp_path: Path, master: str, request: pytest.FixtureRequest
+) -> None:
+    engine = request.getfixturevalue(master)
+    for strategy, more in (("param_server", {"servers": 2}), ("hogwild", {"merge_every": 5})):
+        out = tmp_path / strategy
+        config = asynchronous(
+            out=str(out), strategy=strategy, engine="spark", workers=2, steps=60, lr=0.005, **more
+        )
+        result = train(config, engine=engine)
+        assert result["images"] == 60 * 40
+        assert result["test_accuracy"] > 0.5

@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,8 @@ from sixfold.strategies.param_server import Worker, WorkerJob, work
 
 KEEP_S = 0.05
 """Between two looks whether it is time to save."""
+HANG_S = 60.0
+"""Silence after which a server, which is a process of this machine, is killed and started again."""
 RETRIES = 10
 """How often a worker, or a server, is replaced; the others do not notice."""
 STOP_S = 30.0
@@ -332,6 +335,9 @@ class _Processes:
 
         def keep() -> None:
             while not ended.wait(KEEP_S):
+                for pid in reception.silent_servers(HANG_S):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)  # its pool starts it again
                 self._conductor.keep(reception.gather)
 
         thread = self._thread("sixfold-keeper", keep)

@@ -28,6 +28,8 @@ from sixfold.step.schedule import Budget
 CHECKPOINT_S = 60.0
 WAIT_S = 0.05
 """After which a worker that has nothing to do asks again."""
+EVALUATION_S = 120.0
+"""For an evaluation, after which an idle worker makes it instead; the first to end it counts."""
 FIRST_TIMED_STEP = 3
 
 Table = Mapping[LeaseName, int]
@@ -106,7 +108,7 @@ class Conductor:
         self._servers = [_Server() for _ in snapshots]
         self._seen: Counter[int] = Counter()
         self._evaluations: deque[dict[str, Any]] = deque()
-        self._evaluating: dict[int, dict[str, Any]] = {}
+        self._evaluating: dict[int, tuple[float, dict[str, Any]]] = {}
         self._considered = progress.step
         self._saved_at = time.monotonic()
         self._timed_from: tuple[float, int] | None = None
@@ -183,7 +185,7 @@ class Conductor:
             self.book.release(worker)
             evaluation = self._evaluating.pop(worker, None)
             if evaluation is not None:
-                self._evaluations.appendleft(evaluation)
+                self._evaluations.appendleft(evaluation[1])
             if dead:
                 self.worker_losses += 1
 
@@ -192,10 +194,13 @@ class Conductor:
         with self._lock:
             if self.over:
                 return {"kind": "done"}
+            now = time.monotonic()
+            self._take_back_evaluations(now)
             if self._evaluations:
-                self._evaluating[worker] = self._evaluations.popleft()
-                return {"kind": "evaluate", **self._evaluating[worker]}
-            grant = self.book.take(worker, time.monotonic())
+                evaluation = self._evaluations.popleft()
+                self._evaluating[worker] = (now, evaluation)
+                return {"kind": "evaluate", **evaluation}
+            grant = self.book.take(worker, now)
             if grant is None:
                 return {"kind": "wait", "wait_s": WAIT_S}
             return {
@@ -240,7 +245,7 @@ class Conductor:
             asked = self._evaluating.pop(worker, None)
             if asked is None:
                 return
-            step = int(asked["step"])
+            step = int(asked[1]["step"])
             line = {
                 "epoch": round(self.budget.epochs_done(step), 6),
                 "part": self._part,
@@ -337,6 +342,13 @@ class Conductor:
         began, images = self._timed_from
         spent, done = self._ended - began, self._images_logged - images
         return round(done / spent, 3) if done and spent > 0 else None
+
+    def _take_back_evaluations(self, now: float) -> None:
+        """Offer again what a worker does not come to an end with."""
+        for worker, (begun, evaluation) in list(self._evaluating.items()):
+            if now - begun > EVALUATION_S:
+                del self._evaluating[worker]
+                self._evaluations.append(evaluation)
 
     def _crossed(self, done: int, every_epochs: float) -> bool:
         """Whether a multiple of so many epochs was reached since `keep` last acted."""

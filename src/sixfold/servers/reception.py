@@ -34,6 +34,7 @@ class Reception:
         self._conductor, self._most_bytes = conductor, most_bytes
         self._lock = threading.Lock()
         self._callers: dict[wire.Connection, str] = {}
+        self._signs: dict[int, float] = {}
         self._stopping = self._closing = False
         self._door = Door(host, self.secret, self._serve)
         self.address = self._door.address
@@ -57,6 +58,12 @@ class Reception:
             finally:
                 access.close()
         return found
+
+    def silent_servers(self, seconds: float) -> list[int]:
+        """Processes of servers that have given no sign of life for so long."""
+        now = time.monotonic()
+        with self._lock:
+            return [pid for pid, seen in self._signs.items() if now - seen > seconds]
 
     def stop_servers(self) -> None:
         """Tell the servers, those too that are just starting, that they are not needed any more."""
@@ -120,11 +127,15 @@ class Reception:
         try:
             with self._lock:
                 stopping = self._stopping
+                self._signs[int(first["pid"])] = time.monotonic()
             if stopping:
                 caller.send({"kind": "stop"})
             while (message := caller.receive()) is not None and message.get("kind") != "bye":
-                continue
+                with self._lock:
+                    self._signs[int(first["pid"])] = time.monotonic()
         finally:
+            with self._lock:
+                self._signs.pop(int(first["pid"]), None)
             self._conductor.server_left(server, life)
 
     def _serve_worker(self, caller: wire.Connection, first: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sixfold.config import OptimizerConfig
 from sixfold.servers import messages
@@ -26,6 +25,8 @@ from sixfold.world.door import Door
 
 SNAPSHOT_S = 1.0
 """Between two snapshots: what a killed server loses is at most the updates of such a while."""
+ALIVE_S = 1.0
+"""Between two signs of life."""
 SNAPSHOT_SHARE = 0.05
 """Of its time that a server may spend on snapshots; large ones are made less often."""
 LIVES = 1 << 52
@@ -92,7 +93,7 @@ def serve(job: ServerJob, server: int) -> None:
                 },
                 most_bytes=0,
             )
-            service.keep_snapshots(path_of(job.folder, server), desk.inbox)
+            service.keep_snapshots(path_of(job.folder, server), desk)
             desk.part()
         finally:
             service.close()
@@ -112,13 +113,16 @@ class _Service:
         self._door = Door(job.host, wire.derive(job.secret, "servers"), self._serve)
         self.port = self._door.address[1]
 
-    def keep_snapshots(self, path: Path, inbox: queue.SimpleQueue[dict[str, Any]]) -> None:
-        """Write snapshots of what has changed, until a message comes."""
-        pause_s, written = SNAPSHOT_S, self._shard.version.clock
+    def keep_snapshots(self, path: Path, desk: RemoteDesk) -> None:
+        """Write snapshots of what has changed, and show signs of life, until a message comes."""
+        due, pause_s, written = 0.0, SNAPSHOT_S, self._shard.version.clock
         while True:
             with contextlib.suppress(queue.Empty):
-                inbox.get(timeout=pause_s)
+                desk.inbox.get(timeout=ALIVE_S)
                 return
+            desk.tell({"kind": "alive"})
+            if time.monotonic() < due:
+                continue
             with self._lock:
                 changed = self._shard.version.clock != written
                 snapshot = self._shard.snapshot() if changed else None
@@ -127,6 +131,7 @@ class _Service:
                 write_snapshot(path, snapshot)
                 written = snapshot.ledger.clock
                 pause_s = max(SNAPSHOT_S, (time.monotonic() - began) / SNAPSHOT_SHARE)
+            due = time.monotonic() + pause_s - ALIVE_S / 2
 
     def close(self) -> None:
         """End all conversations."""
