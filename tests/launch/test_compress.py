@@ -20,10 +20,11 @@ from sixfold.launch.compression import compress
 from sixfold.sparsity.beginning import read_weights
 
 Configure = Callable[..., TrainConfig]
-WORKERS = {"inline": 1, "local": 2}
 
 
-def config_of(run: Path, out: Path, engine: str = "inline", **changes: Any) -> CompressConfig:
+def config_of(
+    run: Path, out: Path, *, engine: str = "inline", workers: int = 1, **changes: Any
+) -> CompressConfig:
     """Settings of a small compression."""
     settings: dict[str, Any] = {
         "run": str(run),
@@ -36,7 +37,7 @@ def config_of(run: Path, out: Path, engine: str = "inline", **changes: Any) -> C
     }
     return CompressConfig(
         compression=CompressionConfig(**settings | changes),
-        engine=EngineConfig(engine=engine, workers=WORKERS[engine]),
+        engine=EngineConfig(engine=engine, workers=workers),
     )
 
 
@@ -99,9 +100,24 @@ def test_layers_keep_and_share_exactly_what_was_asked_for(compressed: Path) -> N
 def test_workers_and_engine_do_not_alter_a_byte(
     dense: Path, compressed: Path, tmp_path: Path
 ) -> None:
-    compress(config_of(dense, tmp_path / "out", engine="local"))
+    compress(config_of(dense, tmp_path / "out", engine="local", workers=2))
     for name in ("pruned.sixz", "shared.sixz", "model.sixz"):
         assert (tmp_path / "out" / name).read_bytes() == (compressed / name).read_bytes()
+
+
+@pytest.mark.full
+@pytest.mark.spark
+def test_spark_compresses_to_the_same_bytes_and_searches(
+    request: pytest.FixtureRequest, dense: Path, compressed: Path, tmp_path: Path
+) -> None:
+    engine = request.getfixturevalue("spark_local")
+    compress(config_of(dense, tmp_path / "out", workers=2), engine=engine)
+    name = "model.sixz"
+    assert (tmp_path / "out" / name).read_bytes() == (compressed / name).read_bytes()
+    bound: dict[str, Any] = {"max_accuracy_loss": 0.03, "rounds": 1}
+    compress(config_of(dense, tmp_path / "spark", workers=2, **bound), engine=engine)
+    compress(config_of(dense, tmp_path / "local", workers=2, engine="local", **bound))
+    assert (tmp_path / "spark" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
 def test_prediction_takes_the_compressed_file(
@@ -171,7 +187,7 @@ def _interrupt(*_: object) -> None:
 
 def test_a_search_finds_a_small_file_within_the_bound(dense: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    config = config_of(dense, out, engine="local", max_accuracy_loss=0.03, rounds=1)
+    config = config_of(dense, out, engine="local", workers=2, max_accuracy_loss=0.03, rounds=1)
     result = compress(config)
     target = result["search"]["target"]
     assert target == pytest.approx(result["dense"]["validation_accuracy"] - 0.03)

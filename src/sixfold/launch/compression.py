@@ -65,11 +65,14 @@ class _Job:
     tensors: dict[str, Tensor]
 
 
-def compress(config: CompressConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+def compress(
+    config: CompressConfig, *, engine: Engine | None = None, listen: Listener | None = None
+) -> dict[str, Any]:
     """Compress a trained network, and return the figures that `result.json` holds.
 
     Args:
         config: the settings.
+        engine: an open engine to be used and left open; one is opened if absent.
         listen: called with progress.
 
     Raises:
@@ -92,7 +95,8 @@ def compress(config: CompressConfig, *, listen: Listener | None = None) -> dict[
         return finished
     with contextlib.ExitStack() as stack:
         card = read_card(weights)
-        engine = stack.enter_context(open_engine_for(config.engine, card.model))
+        if engine is None:
+            engine = stack.enter_context(open_engine_for(config.engine, card.model))
         workers = config.engine.workers or engine.slots()
         base = _base(config.compression, weights)
         resolved = resolve_data(base.data, engine, workers, listen)
