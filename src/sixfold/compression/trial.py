@@ -29,6 +29,9 @@ from sixfold.world import alone
 TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.0)
 """Of the loss before sharing, by which one layer's sharing may raise it before training."""
 
+_PRUNING = 0.7
+"""Part of a trial's time that pruning takes, about."""
+
 
 class Judge:
     """Evaluates networks on the validation part, with this process alone.
@@ -107,8 +110,15 @@ class SearchWork:
     ) -> dict[str, Any]:
         judge = Judge(self.task)
         pruned = Plan(sparsity=dict(sparsity), bits={})
-        weights, _ = prune_stage(self.task, pruned, folder, train_alone, lambda _: None)
-        tell(0.6)
+        rounds = iter(range(self.task.rounds))
+        weights, _ = prune_stage(
+            self.task,
+            pruned,
+            folder,
+            train_alone,
+            lambda _: tell(_PRUNING * next(rounds) / self.task.rounds),
+        )
+        tell(_PRUNING)
         network, _ = load_network(weights_file(weights))
         before = judge.evaluate(network)
         # Training shared values seldom gains more than this.
@@ -131,7 +141,7 @@ class SearchWork:
             inner = folder / f"bits-{number}"
             inner.mkdir(exist_ok=True)
             packed = share_and_code(self.task, plan, weights, inner, train_alone, lambda _: None)
-            tell(0.6 + 0.4 * (number + 1) / len(TOLERANCES))
+            tell(_PRUNING + (1 - _PRUNING) * (number + 1) / len(TOLERANCES))
             best = judge.evaluate(load_network(inner / MODEL)[0]).accuracy
             if best >= target:
                 return {
