@@ -15,7 +15,7 @@ import sixfold
 from sixfold.compression.container import read_container
 from sixfold.config import CompressConfig, CompressionConfig, EngineConfig, TrainConfig
 from sixfold.errors import UserError
-from sixfold.launch import compression, train
+from sixfold.launch import compression, compression_search, train
 from sixfold.launch.compression import compress
 from sixfold.sparsity.beginning import read_weights
 
@@ -105,21 +105,6 @@ def test_workers_and_engine_do_not_alter_a_byte(
         assert (tmp_path / "out" / name).read_bytes() == (compressed / name).read_bytes()
 
 
-@pytest.mark.full
-@pytest.mark.spark
-def test_spark_compresses_to_the_same_bytes_and_searches(
-    request: pytest.FixtureRequest, dense: Path, compressed: Path, tmp_path: Path
-) -> None:
-    engine = request.getfixturevalue("spark_local")
-    compress(config_of(dense, tmp_path / "out", workers=2), engine=engine)
-    name = "model.sixz"
-    assert (tmp_path / "out" / name).read_bytes() == (compressed / name).read_bytes()
-    bound: dict[str, Any] = {"max_accuracy_loss": 0.03, "rounds": 1}
-    compress(config_of(dense, tmp_path / "spark", workers=2, **bound), engine=engine)
-    compress(config_of(dense, tmp_path / "local", workers=2, engine="local", **bound))
-    assert (tmp_path / "spark" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
-
-
 def test_prediction_takes_the_compressed_file(
     dense: Path, compressed: Path, tmp_path: Path
 ) -> None:
@@ -185,7 +170,11 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_a_search_finds_a_small_file_within_the_bound(dense: Path, tmp_path: Path) -> None:
+def test_a_search_finds_a_small_file_within_the_bound(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression_search, "FIRST_PARTS", (0.3, 0.1))
+    monkeypatch.setattr(compression_search, "REFINEMENTS", 1)
     out = tmp_path / "out"
     config = config_of(dense, out, engine="local", workers=2, max_accuracy_loss=0.03, rounds=1)
     result = compress(config)
