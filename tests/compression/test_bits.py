@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.compression.bits import pack, packed_bytes, unpack
 
 
+@settings(deadline=None)
 @given(st.integers(0, 16), st.integers(0, 200), st.integers(0, 2**32 - 1))
 def test_packing_is_writing_binary_numbers_behind_each_other(
     width: int, count: int, seed: int

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.compression import clusters, reference
 from sixfold.compression.clusters import STARTS, Start
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-10, 10), min_size=1, max_size=60),
     st.integers(1, 8),

@@ -46,7 +46,7 @@ def test_a_file_gives_back_what_was_put_in(coder: Coder, tmp_path: Path) -> None
         assert torch.equal(tensor, TENSORS[name])
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(CODERS), st.data())
 def test_any_flipped_byte_is_refused(coder: Coder, data: st.DataObject) -> None:
     whole = bytearray(FILES[coder])
@@ -55,7 +55,7 @@ def test_any_flipped_byte_is_refused(coder: Coder, data: st.DataObject) -> None:
         read(bytes(whole))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(CODERS), st.data())
 def test_any_truncation_or_addition_is_refused(coder: Coder, data: st.DataObject) -> None:
     whole = FILES[coder]
@@ -84,7 +84,7 @@ def test_crafted_bytes_with_a_right_digest_are_refused_or_harmless(
     }
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(DamagedError):

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.compression.rice import pack_table, unpack_table
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 255), max_size=60))
 def test_any_table_comes_back(table: list[int]) -> None:
     assert unpack_table(pack_table(table), len(table)).tolist() == table
@@ -23,6 +24,7 @@ def test_cut_tables_are_refused(cut: int) -> None:
         unpack_table(pack_table([100, 3, 77, 8])[:cut], 4)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=30), st.integers(0, 40))
 def test_noise_is_refused_or_a_table(noise: bytes, count: int) -> None:
     try:

@@ -37,7 +37,7 @@ def test_nothing_is_lost(coder: Coder, kept: float, values: int) -> None:
         assert 4 <= rest <= 6
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(DTYPES),
     st.lists(st.integers(0, 9), max_size=4),

@@ -54,6 +54,11 @@ SMALLEST_CODED = 64
 
 _SAMPLE = 1 << 14
 
+_LARGE = 1 << 16
+_DENSE_COST = 1.05
+"""rANS codes zeros among the values as shortly as gaps, but a large tensor of few entries takes
+many times as long to decode then."""
+
 _COLUMNS_COST = 1.005
 """A scan by columns decodes slower, its entries being scattered: it must save half a percent."""
 
@@ -238,6 +243,8 @@ def _plan(
         counts = np.bincount(symbols, minlength=1)
         counts[0] = elements - kept
         dense = size_of(counts)
+    if elements > _LARGE and kept < elements // 4:
+        dense *= _DENSE_COST
     options = [(dense, 0, False, 0)]
     for by_columns in (False, True):
         scanned, marks = places, symbols
