@@ -23,9 +23,11 @@ from sixfold.step.optimizer import make_optimizer
 from sixfold.strategies.local_body import Body, BodyOf
 from sixfold.strategies.local_merge import WHOLE, Members, Merger
 from sixfold.world import World
+from sixfold.world.group import group
 
 MODEL = ModelConfig(model="resnet20", model_args="depth=8")
 EXAMPLES = [30, 10, 20]
+RANKS = [2, 0, 1]
 
 
 def body_of() -> BodyOf:
@@ -52,7 +54,7 @@ def merged(world: World, config: LocalSgdConfig) -> dict[str, Any]:
     body = body_of()
     base = body.read().vector[: body.network]
     merger = Merger(world, body, config, 0, score)
-    members = Members(ranks=[2, 0, 1], round=0, group=0)
+    members = Members(ranks=RANKS, world=group(world, RANKS), round=0, group=0)
     before = world.traffic.bytes_sent
     found, facts = merger.merge(members, base, worker_body(body, world.rank), EXAMPLES[world.rank])
     return {
@@ -74,11 +76,10 @@ def run(rule: str, **more: Any) -> list[dict[str, Any]]:
 def expected(rule: str) -> Tensor:
     """The rule on whole vectors, in the order of the members."""
     body = body_of()
-    ranks = [2, 0, 1]
     base = torch.zeros(body.length, dtype=torch.float64)
     base[: body.network] = body.read().vector[: body.network].double()
-    deltas = torch.stack([worker_body(body, rank).vector.double() for rank in ranks]) - base
-    examples = [EXAMPLES[rank] for rank in ranks]
+    deltas = torch.stack([worker_body(body, rank).vector.double() for rank in RANKS]) - base
+    examples = [EXAMPLES[rank] for rank in RANKS]
     weights, maps = body.weights, feature_maps(body.state)
     whole = mean(base, deltas, examples)
     if rule == "max_delta":
@@ -155,7 +156,7 @@ def disordered(world: World) -> dict[str, Any]:
                 views[name].copy_(tensor.clone())
         whole = body.read().vector
     merger = Merger(world, body, LocalSgdConfig(align=True), 0, score)
-    members = Members(ranks=[0, 1], round=0, group=0)
+    members = Members(ranks=[0, 1], world=world, round=0, group=0)
     own = Body(vector=whole, counters=start.counters, updates=1)
     found, facts = merger.merge(members, start.vector[: body.network], own, 10)
     original = torch.cat([start.vector[: body.network], slots])

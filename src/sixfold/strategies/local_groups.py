@@ -40,66 +40,53 @@ def cuts(length: int, parts: int) -> list[int]:
     return [part * length // parts for part in range(parts + 1)]
 
 
-def scatter_slices(world: World, members: list[int], vector: Tensor) -> Tensor:
-    """Every member's piece of one slice: member j gets slice j.
+def scatter_slices(group: World, vector: Tensor) -> Tensor:
+    """Every member's piece of one slice: rank j gets slice j.
 
     Args:
-        world: the gang; all of `members` must call this.
-        members: ranks of the group, this one among them.
+        group: the world of those who merge; all of them must call this.
         vector: (T,), this rank's.
 
     Returns:
-        (n, t): row k is member k's piece of this rank's slice.
+        (n, t): row k is rank k's piece of this rank's slice.
     """
-    places = cuts(len(vector), len(members))
-    own, me = vector.contiguous().numpy(), members.index(world.rank)
-    width = places[me + 1] - places[me]
-    rows = np.empty((len(members), width), own.dtype)
-    rows[me] = own[places[me] : places[me + 1]]
-    others = [(place, rank) for place, rank in enumerate(members) if rank != world.rank]
-    world.exchange(
-        {rank: own[places[place] : places[place + 1]] for place, rank in others},
-        {rank: rows[place] for place, rank in others},
+    places, own = cuts(len(vector), group.size), vector.contiguous().numpy()
+    width = places[group.rank + 1] - places[group.rank]
+    rows = np.empty((group.size, width), own.dtype)
+    rows[group.rank] = own[places[group.rank] : places[group.rank + 1]]
+    others = [rank for rank in range(group.size) if rank != group.rank]
+    group.exchange(
+        {rank: own[places[rank] : places[rank + 1]] for rank in others},
+        {rank: rows[rank] for rank in others},
     )
     return torch.from_numpy(rows)
 
 
-def gather_slices(world: World, members: list[int], piece: Tensor, length: int) -> Tensor:
+def gather_slices(group: World, piece: Tensor, length: int) -> Tensor:
     """The whole vector from its slices: the opposite of `scatter_slices`.
 
     Args:
-        world: the gang.
-        members: ranks of the group.
+        group: the world of those who merge.
         piece: (t,), this rank's slice.
         length: T, of the whole.
     """
-    places = cuts(length, len(members))
-    own = piece.contiguous().numpy()
+    places, own = cuts(length, group.size), piece.contiguous().numpy()
     whole = np.empty(length, own.dtype)
-    others = [(place, rank) for place, rank in enumerate(members) if rank != world.rank]
-    me = members.index(world.rank)
-    whole[places[me] : places[me + 1]] = own
-    world.exchange(
-        {rank: own for _, rank in others},
-        {rank: whole[places[place] : places[place + 1]] for place, rank in others},
+    whole[places[group.rank] : places[group.rank + 1]] = own
+    others = [rank for rank in range(group.size) if rank != group.rank]
+    group.exchange(
+        dict.fromkeys(others, own),
+        {rank: whole[places[rank] : places[rank + 1]] for rank in others},
     )
     return torch.from_numpy(whole)
 
 
-def gather_whole(world: World, members: list[int], vector: Tensor) -> list[Tensor]:
-    """Every member's whole vector, by member."""
-    own = vector.contiguous().numpy()
-    rows = {rank: np.empty_like(own) for rank in members if rank != world.rank}
-    world.exchange(dict.fromkeys(rows, own), rows)
-    return [torch.from_numpy(own if rank == world.rank else rows[rank]) for rank in members]
-
-
-def mean_over(world: World, members: list[int], vector: Tensor) -> Tensor:
-    """The plain mean of the members' vectors, the same bits on all of them."""
-    if len(members) == 1:
+def mean_over(group: World, vector: Tensor) -> Tensor:
+    """The plain mean of all ranks' vectors, the same bits on all of them."""
+    if group.size == 1:
         return vector.clone()
-    rows = scatter_slices(world, members, vector).double()
+    rows = scatter_slices(group, vector).double()
     total = rows[0].clone()
     for row in rows[1:]:
         total += row
-    return gather_slices(world, members, (total / len(members)).to(vector.dtype), len(vector))
+    return gather_slices(group, (total / group.size).to(vector.dtype), len(vector))

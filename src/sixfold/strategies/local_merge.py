@@ -36,7 +36,7 @@ from sixfold.merges.mean import mean, mean_delta
 from sixfold.merges.nesterov import nesterov
 from sixfold.merges.statistics import agreement, movement
 from sixfold.strategies.local_body import Body, BodyOf
-from sixfold.strategies.local_groups import cuts, gather_slices, gather_whole, scatter_slices
+from sixfold.strategies.local_groups import cuts, gather_slices, scatter_slices
 from sixfold.world import World
 
 WHOLE = "all weights"
@@ -51,12 +51,14 @@ class Members:
     """Who merges.
 
     Attributes:
-        ranks: of the group.
+        ranks: of the group, in the gang.
+        world: in which only they are, in that order.
         round: number of the merge, from 0.
         group: number of the group.
     """
 
     ranks: list[int]
+    world: World
     round: int
     group: int
 
@@ -120,9 +122,9 @@ class Merger:
         everyone = all_gather_data(self.world, told)
         group = [everyone[rank] for rank in members.ranks]
         winner = self._winners(members, base, delta, group)
-        rows = scatter_slices(self.world, members.ranks, vector)
+        rows = scatter_slices(members.world, vector)
         piece, agreed = self._merge_slice(members, base, rows, group, winner)
-        merged = gather_slices(self.world, members.ranks, piece.to(vector.dtype), len(vector))
+        merged = gather_slices(members.world, piece.to(vector.dtype), len(vector))
         facts = self._facts(everyone, agreed, self._taken(members, winner))
         if self.config.merge == "nesterov":
             self._outer_step(base, merged)
@@ -204,8 +206,7 @@ class Merger:
         winner: Tensor | None,
     ) -> tuple[Tensor, dict[str, tuple[float, int]]]:
         """This rank's slice of the merged vector, float64, and how far workers agree in it."""
-        places = cuts(self.body.length, len(members.ranks))
-        me = members.ranks.index(self.world.rank)
+        places, me = cuts(self.body.length, members.world.size), members.world.rank
         low, high = places[me], places[me + 1]
         known = base[low : min(high, self.body.network)].double()
         before = torch.cat([known, torch.zeros(high - low - len(known), dtype=torch.float64)])
@@ -249,10 +250,10 @@ class Merger:
     def _evolve(self, members: Members, vector: Tensor, merged: Tensor) -> list[float]:
         """Replace the network in `merged` by the fittest; the best accuracy of generations."""
         network, config = self.body.network, self.config
-        workers = gather_whole(self.world, members.ranks, vector[:network])
+        workers = all_gather(members.world, vector[:network].numpy())
         fixed = torch.arange(network) >= self.body.weights
         found, history = evolve(
-            [worker.double() for worker in workers],
+            [torch.from_numpy(worker).double() for worker in workers],
             Evolution(
                 population=config.population,
                 generations=config.generations,
@@ -269,7 +270,7 @@ class Merger:
 
     def _fitness(self, members: Members, networks: Sequence[Tensor]) -> list[Score]:
         """Scores of several networks, shared out over the group."""
-        count, me = len(members.ranks), members.ranks.index(self.world.rank)
+        count, me = members.world.size, members.world.rank
         own = []
         for network in networks[me::count]:
             own.append(self._score(network))
@@ -284,7 +285,7 @@ class Merger:
         """Layer -> how many of its maps were taken from this rank."""
         if winner is None:
             return {}
-        own = winner == members.ranks.index(self.world.rank)
+        own = winner == members.world.rank
         return {
             layer: int(own[maps.start : maps.stop].sum())
             for layer, maps in self._maps.layers.items()

@@ -55,7 +55,7 @@ class LocalNetwork(WholeNetwork):
     def consensus(self) -> Tensor:
         """The mean of all workers' networks, (P + Q,); all ranks take part."""
         own = self._body.read().vector[: self._body.network]
-        return mean_over(self._world, list(range(self._world.size)), own)
+        return mean_over(self._world, own)
 
     def evaluate(self, part: Part) -> Evaluation | None:
         """Classify a part with the consensus; its chunks are shared out over the ranks."""

@@ -21,7 +21,8 @@ Batch-norm: a worker uses and keeps its own statistics during a round; see
 
 Traffic: an all-reduce of weights, buffers and optimizer state a round, so 1/H of `sync`'s for plain
 SGD. When a rank dies the gang starts again from the last checkpoint. Checkpoints are written after
-merges only, when all members of a group are equal; a run that is stopped goes on to its next merge.
+merges only, when all members of a group are equal; a run
+that is stopped goes on to its next merge, if the engine gives it the time.
 
 Stich, "Local SGD converges fast and communicates little", 2019. Lin et al., "Don't use large
 mini-batches, use local SGD", 2020, for the post-local schedule; as in their best variant momentum
@@ -54,6 +55,7 @@ from sixfold.strategies.local_plan import local_plan
 from sixfold.strategies.local_serial import SerialRun, cosine, local_step
 from sixfold.strategies.sync import Sync, build_sync
 from sixfold.world import World, alone
+from sixfold.world.group import group
 
 LOG = "merges.jsonl"
 """In the run directory: one object a merge."""
@@ -175,8 +177,9 @@ class LocalSgd:
         if self.config.compare_serial and done == self.budget.total_steps:
             self._final["workers_test_accuracy"] = self._accuracies(own.vector)
         groups = self.groups_at(done)
-        group = next(n for n, ranks in enumerate(groups) if self.world.rank in ranks)
-        members = Members(ranks=groups[group], round=number, group=group)
+        place = next(n for n, ranks in enumerate(groups) if self.world.rank in ranks)
+        among = group(self.world, groups[place])
+        members = Members(ranks=groups[place], world=among, round=number, group=place)
         if groups != self.groups_at(first):
             base = self._meet(members, own.vector)
             facts["swapped"] = True
@@ -201,11 +204,11 @@ class LocalSgd:
             vector: (T,) this rank's, changed in place.
         """
         size = self.body.network
-        base = mean_over(self.world, members.ranks, self._base)
+        base = mean_over(members.world, self._base)
         moved = vector[:size].double() - self._base.double()
         vector[:size] = base.double() + moved
         if len(self._merger.velocity):
-            self._merger.velocity = mean_over(self.world, members.ranks, self._merger.velocity)
+            self._merger.velocity = mean_over(members.world, self._merger.velocity)
         return base
 
     def _follow(self, first: int, rates: list[float], base: Tensor, merged: Tensor) -> Facts:
