@@ -55,7 +55,8 @@ def test_every_merge_has_a_table_the_last_first(make_run: MakeRun) -> None:
         ("10%", "5% to 15%"),
         ("75.0%", ""),
     ]
-    assert [row.name for row in section.workers] == ["worker 0", "worker 1"]
+    for workers in (section.workers, *(table.workers for table in section.tables)):
+        assert [row.name for row in workers] == ["worker 0", "worker 1"]
     assert section.workers[1].cells == [("90", ""), ("15%", ""), ("0.02", "")]
 
 

@@ -110,6 +110,7 @@ def test_the_mean_of_unequal_shares_equals_plain_torch(
         {"merge": "best", "validation": 0.2},
         {"merge": "mean", "align": True, "post_local": 1.0},
         {"merge": "mean", "model": "resnet20", "model_args": "depth=8", "batch_size": 20},
+        {"model": "resnet20", "model_args": "depth=8", "batch_size": 20, "batch_norm": "sync"},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )

@@ -39,6 +39,7 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"test accuracy      {result['test_accuracy']:.2%}"
         + (f"   (balanced {balanced:.2%})" if balanced is not None else ""),
         f"test loss          {result['test_loss']:.4f}",
+        *_beside(result),
         f"steps, epochs      {result['steps']}, {result['epochs']:g}",
     ]
     if speed is not None:
@@ -55,3 +56,14 @@ def summary(result: dict[str, Any]) -> list[str]:
     if result.get("bad_files"):
         lines.append(f"skipped images     {len(result['bad_files'])} (listed in result.json)")
     return [*lines, f"report             {result['report']}"]
+
+
+def _beside(result: dict[str, Any]) -> list[str]:
+    """How a serial run over the same images fares, and single workers, where that was asked."""
+    if "serial_test_accuracy" not in result:
+        return []
+    workers = result.get("workers_test_accuracy", [])
+    lines = [f"serial accuracy    {result['serial_test_accuracy']:.2%}   (the same images)"]
+    if workers:
+        lines.append(f"single workers     {min(workers):.2%} to {max(workers):.2%}")
+    return lines

@@ -56,12 +56,16 @@ class MergeTable:
         title: which.
         columns: what the cells of the rows are.
         rows: the layers.
+        worker_columns: what the cells of `workers` are.
+        workers: every worker, all layers together.
         hidden: how many layers are not shown.
     """
 
     title: str
     columns: list[str]
     rows: list[LayerRow]
+    worker_columns: list[str]
+    workers: list[LayerRow]
     hidden: int
 
 
@@ -92,7 +96,7 @@ def merge_section(record: Record) -> Merging | None:
     if not merges:
         return None
     keep = spread(len(merges), MAX_ROUNDS)[::-1]
-    columns, workers = _workers(record, merges[-1])
+    columns, workers = _workers(merges[-1], record.result)
     return Merging(
         lead=_lead(record, merges),
         charts=[chart for chart in (_change_chart(merges), _agreement_chart(merges)) if chart],
@@ -303,6 +307,7 @@ def _table(merge: dict[str, Any]) -> MergeTable:
     if isinstance(taken := merge.get("taken"), dict):
         columns.append(("maps taken, by worker", lambda name: ("", _counts(taken, name))))
     step = plain(number(merge.get("step")))
+    worker_columns, workers = _workers(merge, {})
     return MergeTable(
         title=f"Merge {plain(number(merge.get('round')))}, after step {step}",
         columns=[title for title, _ in columns],
@@ -310,6 +315,8 @@ def _table(merge: dict[str, Any]) -> MergeTable:
             LayerRow(name=label(name), cells=[write(name) for _, write in columns])
             for name in names[:MAX_LAYERS]
         ],
+        worker_columns=worker_columns,
+        workers=workers,
         hidden=max(len(names) - MAX_LAYERS, 0),
     )
 
@@ -329,11 +336,16 @@ def _moved_here(moved: dict[str, Any], name: str) -> Cell:
     return plain(total) if counts else "", counts if total else ""
 
 
-def _workers(record: Record, merge: dict[str, Any]) -> tuple[list[str], list[LayerRow]]:
-    """Every worker in the last merge, beside serial training on the same images."""
+def _workers(merge: dict[str, Any], result: dict[str, Any]) -> tuple[list[str], list[LayerRow]]:
+    """Every worker in a merge, beside serial training on the same images.
+
+    Args:
+        merge: what is told of it.
+        result: the run's figures, for the last merge; otherwise empty.
+    """
     own, serial = _layer(merge, WHOLE), _serial(merge, WHOLE)
     examples, scores = merge.get("examples"), merge.get("scores")
-    accuracies = record.result.get("workers_test_accuracy")
+    accuracies = result.get("workers_test_accuracy")
     columns: list[tuple[str, list[str]]] = [
         ("images", [plain(value) for value in _numbers(examples)]),
         ("change", [_percent(value) for value in _numbers(own.get("percent"))]),
@@ -362,7 +374,7 @@ def _workers(record: Record, merge: dict[str, Any]) -> tuple[list[str], list[Lay
             ("serial, all images", "serial_test_accuracy", everything),
             ("merged", "test_accuracy", {}),
         ):
-            facts = facts | {"test accuracy": percent(record.figure(figure), 2)}
+            facts = facts | {"test accuracy": percent(number(result.get(figure)), 2)}
             rows.append(
                 LayerRow(name=name, cells=[(facts.get(title, ""), "") for title, _ in columns])
             )

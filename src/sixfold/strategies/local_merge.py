@@ -13,6 +13,7 @@ buffers and the optimizer's count of updates are the largest of the members'.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,10 +92,19 @@ class Merger:
         outer = body.weights if config.merge == "nesterov" else 0
         self.velocity = torch.zeros(outer, dtype=torch.float64)
         self.channels = find_channels(body.state.model) if config.align else Channels((), {})
-        self._maps = feature_maps(body.state)
-        slots = (body.length - body.network) // body.weights
-        self._map_of = torch.cat([self._maps.of, *[self._maps.of[: body.weights]] * slots])
         self._places = named_places(body.state)
+
+    @functools.cached_property
+    def _maps(self) -> FeatureMaps:
+        """The network's maps; found when a rule first asks, since the network is traced for it."""
+        return feature_maps(self.body.state)
+
+    @functools.cached_property
+    def _map_of(self) -> Tensor:
+        """(T,) the map of every element of the whole vector."""
+        body, of = self.body, self._maps.of
+        slots = (body.length - body.network) // body.weights
+        return torch.cat([of, *[of[: body.weights]] * slots])
 
     def merge(self, members: Members, base: Tensor, own: Body, examples: int) -> tuple[Body, Facts]:
         """Bring the group's bodies together.
@@ -183,12 +193,12 @@ class Merger:
         self, members: Members, base: Tensor, delta: Tensor, group: Sequence[Facts]
     ) -> Tensor | None:
         """For rules that take maps from one member each: (M,) its number in the group."""
-        maps: FeatureMaps = self._maps
+        if self.config.merge not in ("best", "map_delta"):
+            return None
+        maps = self._maps
         if self.config.merge == "best":
             index = best_of([tuple(fact["score"]) for fact in group])
             return torch.full((maps.count,), index, dtype=torch.int64)
-        if self.config.merge != "map_delta":
-            return None
         # Only trainable weights count as change; running statistics follow their map.
         weights = self.body.weights
         own = relative_changes(
