@@ -143,3 +143,14 @@ def test_a_fixed_step_that_diverges_says_what_to_do() -> None:
     dynamics = dataclasses.replace(FIXED, dt=150.0, max_steps=60)
     with pytest.raises(RunError, match="smaller --dt, or --adaptive"):
         Solver(Interaction(atoms, geometry), dynamics).solve(draw(2, *geometry.image).float())
+
+
+def test_a_step_that_is_far_too_large_is_put_right() -> None:
+    geometry = Geometry(channels=1, height=12, width=12, atoms=30, kernel=(5, 5), padding=(2, 2))
+    atoms = unit_atoms(geometry, dtype=torch.float32).abs()
+    dynamics = dataclasses.replace(CERTIFIED, dt=100.0, tolerance=1e-3)
+    images = draw(3, *geometry.image).float()
+    found = Solver(Interaction(atoms, geometry), dynamics).solve(images)
+    assert found.done.all()
+    assert (found.energy < images.flatten(1).double().square().sum(1) / 2).all()
+    assert (found.squares > 0).all()

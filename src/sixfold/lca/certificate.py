@@ -66,7 +66,7 @@ class Meter:
 
     def __init__(self, threshold: Threshold, terms: int, tiles: Tiles | None = None) -> None:
         self._threshold, self._tiles = threshold, tiles
-        self._scale = 2.0 ** fraction_bits(terms)
+        self._terms, self._scale = terms, 2.0 ** fraction_bits(terms)
 
     def read(self, lane: Lane, gradient: Tensor, unit: Tensor) -> Reading:
         """A reading; to be taken right after `lane.gradient()` gave `gradient`.
@@ -79,12 +79,12 @@ class Meter:
         code, threshold = lane.code, self._threshold
         linear, quadratic = self._scale / unit, self._scale / unit.square()
         counts = (code != 0).flatten(1).sum(1)
-        l1 = fixed_sum(code.abs(), linear)
+        l1 = fixed_sum(code.abs(), linear, self._terms)
         sums = torch.stack(
             [
-                fixed_sum(lane.squares(), quadratic),
+                fixed_sum(lane.squares(), quadratic, self._terms),
                 l1,
-                fixed_sum(code * gradient, quadratic),
+                fixed_sum(code * gradient, quadratic, self._terms),
                 counts,
             ]
         )
@@ -101,7 +101,7 @@ class Meter:
         squares, product = sums[0] / quadratic, sums[2] / quadratic
         l1_norm, counts = sums[1] / linear, sums[3]
         reading = self._reading(squares, l1_norm, product, counts, tops)
-        sane = tops.isfinite().all(0) & (tops[2] < unit * 2.0**HEADROOM_BITS)
+        sane = tops.isfinite().all(0) & (tops[2] < unit * 2.0 ** (HEADROOM_BITS // 2))
         return Reading(
             energy=torch.where(sane, reading.energy, torch.inf),
             squares=reading.squares,

@@ -172,7 +172,7 @@ class _Run:
         while any(element is not None for element in self.element):
             if changed:
                 gradient = self._gradient()
-                self._settle(gradient)
+                self._begin(gradient)
             for _ in range(self.period):
                 self.membrane.advance(gradient)
                 gradient = self._gradient()
@@ -204,7 +204,6 @@ class _Run:
     def _load(self, slot: int, element: int) -> None:
         self.element[slot], self.step[slot] = element, 0
         self.unit[slot] = self.units[element]
-        self.last.energy[slot] = torch.inf
         self.lane.load(slot, self.images[element])
         interaction = self.solver.interaction
         if isinstance(self.lane, LocalLane) and interaction.sharing == "element":
@@ -214,12 +213,21 @@ class _Run:
         if self.kept is not None:
             self.kept[slot] = self.membrane.potential[slot]
 
-    def _settle(self, gradient: Tensor) -> None:
-        """Complete the potentials of those that have just come with a code."""
-        for slot, element in enumerate(self.element):
-            if element is None or self.step[slot] or self.start is None:
-                continue
-            if self.start[element] is not None:
+    def _begin(self, gradient: Tensor) -> None:
+        """Complete what is known of those that have just come: potentials, first reading."""
+        fresh = [
+            slot
+            for slot, element in enumerate(self.element)
+            if element is not None and not self.step[slot]
+        ]
+        if self.rule is not None and fresh:
+            # The energy may never rise above that of the beginning.
+            reading = self.meter.read(self.lane, gradient, self.unit)
+            for name, value in vars(reading).items():
+                getattr(self.last, name)[fresh] = value[fresh]
+        for slot in fresh:
+            element = self.element[slot]
+            if self.start is not None and element is not None and self.start[element] is not None:
                 self.membrane.settle(slot, gradient)
                 if self.kept is not None:
                     self.kept[slot] = self.membrane.potential[slot]

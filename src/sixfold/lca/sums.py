@@ -11,36 +11,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-HEADROOM_BITS = 10
-"""Terms may be this many bits above 1 on average; a code that grows further has diverged."""
+HEADROOM_BITS = 20
+"""Terms may be this many bits above 1; larger ones, of a code that has diverged, are cut to that."""
 
 
 def fraction_bits(terms: int) -> int:
     """Bits after the point with which so many terms can be added in 64 bits.
 
     >>> fraction_bits(16384)
-    38
+    28
     """
     return 62 - HEADROOM_BITS - max(terms - 1, 1).bit_length()
 
 
-def fixed_sum(values: Tensor, scale: Tensor) -> Tensor:
+def fixed_sum(values: Tensor, scale: Tensor, terms: int) -> Tensor:
     """The sum over all but the first dim, in integers.
 
     Args:
-        values: (W, ...), float32 or float64; any other value than a finite one of moderate size
-            makes the sum meaningless.
+        values: (W, ...), float32 or float64; NaN makes the sum meaningless.
         scale: (W,), powers of two by which terms are multiplied before they are cut to integers.
+        terms: most terms over all parts of the sum; none may count for more than this number
+            allows, so that nothing overflows.
 
     Returns:
         (W,) int64.
 
-    >>> fixed_sum(torch.tensor([[0.5, 0.25], [1.0, -1.0]]), torch.tensor([4.0, 4.0])).tolist()
+    >>> fixed_sum(torch.tensor([[0.5, 0.25], [1.0, -1.0]]), torch.tensor([4.0, 4.0]), 2).tolist()
     [3, 0]
     """
     # Scaling by a power of two is exact in any precision; what is then cut off is below the unit.
     scaled = values * scale.to(values.dtype).view(-1, *[1] * (values.dim() - 1))
-    return scaled.to(torch.int64).flatten(1).sum(1)
+    bound = 2.0 ** (62 - max(terms - 1, 1).bit_length())
+    return scaled.clamp_(-bound, bound).to(torch.int64).flatten(1).sum(1)
 
 
 def power_of_two_above(values: Tensor) -> Tensor:
