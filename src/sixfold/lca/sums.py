@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 HEADROOM_BITS = 20
-"""Terms may be this many bits above 1; larger ones, of a code that has diverged, are cut to that."""
+"""Terms may be this many bits above 1; larger ones, of a code that has diverged, are cut."""
 
 
 def fraction_bits(terms: int) -> int:
