@@ -5,10 +5,10 @@ import torch
 from sklearn.decomposition import sparse_encode
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tests.lca.conftest import draw
 from torch.nn import functional
 
 from sixfold.lca import LCA, LCATransformer
-from tests.lca.conftest import draw
 
 
 def test_the_layer_reconstructs_and_its_dictionary_learns_by_gradient() -> None:
