@@ -96,6 +96,21 @@ def test_an_evaluation_whose_worker_dies_or_hangs_is_made_by_another(
     assert conductor.worker_losses == 1
 
 
+def test_what_waits_for_its_evaluation_is_not_removed(conductor: Conductor) -> None:
+    make_steps(conductor, 0, 4)
+    conductor.keep(lambda: snapshots(conductor, 4))
+    task = conductor.next_for(1)
+    for done in (5, 6, 7):
+        conductor.save(lambda done=done: snapshots(conductor, done))  # type: ignore[misc]
+    folder = conductor.files.path / "checkpoints"
+    assert (folder / task["checkpoint"]).is_file()
+    conductor.evaluated(1, 0.5, 0.75, 0.1)
+    conductor.save(lambda: snapshots(conductor, 8))
+    # The best one stays; of the others the last two.
+    kept = sorted(int(path.name[5:14]) for path in folder.iterdir())
+    assert kept == [4, 7, 8]
+
+
 def test_a_report_of_a_servers_former_life_does_not_count(conductor: Conductor) -> None:
     task = conductor.next_for(0)
     conductor.server_left(1, 11)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.checkpoint import Progress
+from sixfold.checkpoint import Progress, list_checkpoints, path_of
 from sixfold.config import TrainConfig
 from sixfold.run_directory import RankFiles
 from sixfold.servers.journal import Journal
@@ -195,6 +195,7 @@ class Conductor:
             if self.over:
                 return {"kind": "done"}
             now = time.monotonic()
+            self._evaluating.pop(worker, None)  # it asks again without a result: it has found none
             self._take_back_evaluations(now)
             if self._evaluations:
                 evaluation = self._evaluations.popleft()
@@ -305,9 +306,14 @@ class Conductor:
                 step=len(places),
                 images=sum(stop - start for _, start, stop in places),
             )
-            pinned = len(self._evaluations) + len(self._evaluating)
-            progress, keep = self.progress, self.config.run.keep + pinned
-        path = self.whole.save(self.files.path / "checkpoints", progress, snapshots, keep=keep)
+            wanted = [*self._evaluations, *(task for _, task in self._evaluating.values())]
+            progress, keep = self.progress, self.config.run.keep
+        folder = self.files.path / "checkpoints"
+        if wanted:  # what is still to be evaluated must not be removed
+            oldest = path_of(folder, min(int(task["step"]) for task in wanted))
+            newer = [path for path in list_checkpoints(folder) if path >= oldest]
+            keep = max(keep, len(newer) + 1)
+        path = self.whole.save(folder, progress, snapshots, keep=keep)
         self._saved_at = time.monotonic()
         self._last_snapshots = snapshots
         return path

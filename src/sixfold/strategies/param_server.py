@@ -422,7 +422,12 @@ class Worker:
         return answer, pulled
 
     def _evaluate(self, path: Path) -> None:
-        """Judge a checkpoint, by this worker alone."""
+        """Judge a checkpoint, by this worker alone.
+
+        One that has gone meanwhile was evaluated by another worker, since this one took so long.
+        """
+        if not path.is_file():
+            return
         began = time.monotonic()
         state = self._step.state
         load_checkpoint(path, state, make_optimizer(self._config.optimizer, state.parameters))
