@@ -17,6 +17,7 @@ from sixfold.config import EngineConfig, RunConfig
 from sixfold.engines import Engine, open_engine
 from sixfold.errors import UserError
 from sixfold.launch.lca import lca_encode, lca_learn
+from sixfold.launch.reporting import rewrite_report
 from sixfold.lca.dictionary import load_dictionary
 from sixfold.lca.encoding import read_codes
 from sixfold.lca.options import (
@@ -164,6 +165,7 @@ def test_learning_lowers_the_energy_and_keeps_atoms_at_norm_one(tmp_path: Path) 
     assert len(elements) == 15 * 32
     first = [json.loads(line) for line in elements[:32]]
     assert np.mean([line["energy"] for line in first]) == pytest.approx(lines[0]["energy"])
+    assert rewrite_report(run) == run / "report.html"
     page = (run / "report.html").read_text()
     assert "sheet of the dictionary" in page
     assert "its reconstruction" in page

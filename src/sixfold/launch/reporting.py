@@ -42,6 +42,10 @@ def rewrite_report(run: Path) -> Path:
         raise UserError(f"{run} is no run directory: it holds no config.json")
     if "compression" in config:
         return _rewrite_compression(run)
+    if "dictionary" in config:
+        from sixfold.report.lca import write_page
+
+        return write_page(run)
     return write_report(run, images=_images_of(config))
 
 
