@@ -3,8 +3,9 @@
 With stride s, pixel y of the padded image (the *canvas*) belongs to phase y mod s of place
 y div s. Sorted by phase, C channels become C s s channels on a grid as coarse as the positions;
 a strided convolution becomes a plain one, and so does its transpose, which libraries compute
-several times slower (64 atoms of 9x9x3 at stride 2 on 32x32, 8 images, one core with AVX-512, torch
-2.13: `conv_transpose2d` 0.37 ms an image, the plain convolution 0.08 ms). The images are kept this way for as long as a code is computed.
+several times slower (64 atoms of 9x9x3 at stride 2 on 32x32, one core with AVX-512, torch 2.13:
+`conv_transpose2d` 0.37 ms an image, the plain convolution 0.08 ms). The images are kept this way
+for as long as a code is computed.
 
 The grid may leave out `skip` places on each side where the canvas holds no pixel that counts.
 """
