@@ -74,7 +74,9 @@ def test_fully_connected_and_patches_agree_with_scikit_learn() -> None:
             assert ours <= theirs * (1 + 1e-4)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("sharing", ["batch", "element", "position"])
 def test_a_batch_is_its_elements_alone_bit_for_bit(
     geometry: Geometry, sharing: str, dtype: torch.dtype

@@ -49,7 +49,9 @@ class Divided:
         }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("shape", [(2, 1), (1, 2), (2, 2), (3, 1)])
 @pytest.mark.parametrize("name", DIVISIBLE)
 def test_any_grid_has_the_bits_of_one_process(
