@@ -108,3 +108,9 @@ def test_the_kernel_refuses_calls_it_cannot_read() -> None:
         max_pool.kernels.max_pool_forward(4, 0)
     with pytest.raises(ValueError, match="float32 or float64"):
         max_pool.kernels.max_pool_forward(2, *[0] * 18)
+
+
+def test_fx_traces_it_as_torchs_functions() -> None:
+    graph = torch.fx.symbolic_trace(MaxPoolReLU2d(nn.MaxPool2d(2), relu=True)).graph
+    assert [node.op for node in graph.nodes][0] == "placeholder"
+    assert "relu" in str(graph)

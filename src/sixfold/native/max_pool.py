@@ -83,7 +83,8 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
 def _suits(x: Tensor) -> bool:
     """Whether a tensor is one that the C module reads: N H W C in memory, on the CPU."""
     return (
-        x.dim() == 4
+        isinstance(x, Tensor)  # torch.fx traces with something else
+        and x.dim() == 4
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and x.numel() > 0
