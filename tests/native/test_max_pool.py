@@ -112,5 +112,5 @@ def test_the_kernel_refuses_calls_it_cannot_read() -> None:
 
 def test_fx_traces_it_as_torchs_functions() -> None:
     graph = torch.fx.symbolic_trace(MaxPoolReLU2d(nn.MaxPool2d(2), relu=True)).graph
-    assert [node.op for node in graph.nodes][0] == "placeholder"
+    assert next(iter(graph.nodes)).op == "placeholder"
     assert "relu" in str(graph)
