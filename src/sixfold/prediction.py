@@ -30,6 +30,7 @@ from sixfold.files import explained
 from sixfold.sparsity.choosing import load_choice, sparse_network
 from sixfold.trained import ModelCard
 from sixfold.world import World
+from sixfold.world.ambient import one_thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +92,7 @@ def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
     Returns:
         Number of images.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         network, card = load_network(job.weights)
         if job.sparse is not None:
             sparse_network(network, card.shape, load_choice(job.sparse))
@@ -110,8 +109,6 @@ def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
                     images += stop - start
                     world.report({"kind": "predicted", "rank": world.rank, "images": images})
         return {"images": images}
-    finally:
-        torch.set_num_threads(before)
 
 
 def schema(card: ModelCard) -> pa.Schema:

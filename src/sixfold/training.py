@@ -9,12 +9,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from sixfold import data as datasets
 from sixfold import metrics
@@ -29,6 +25,7 @@ from sixfold.strategies.opening import open_strategy
 from sixfold.trained import ModelCard
 from sixfold.training_log import TimedIterator, TrainLog
 from sixfold.world import World
+from sixfold.world.ambient import one_thread
 
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
@@ -62,19 +59,8 @@ def train_rank(job: TrainJob, world: World) -> dict[str, Any]:
         NonFiniteLossError: if the training diverges.
         PeerLostError: if another rank is gone.
     """
-    with _single_thread():
+    with one_thread():
         return _Training(job, world).run()
-
-
-@contextmanager
-def _single_thread() -> Iterator[None]:
-    """One thread a rank, and the caller's number again afterwards: workers are reused."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Training:

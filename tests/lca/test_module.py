@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.decomposition import sparse_encode
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -24,7 +25,7 @@ def test_the_layer_reconstructs_and_its_dictionary_learns_by_gradient() -> None:
     gradient = layer.dictionary.grad
     assert gradient is not None
     with torch.no_grad():
-        layer.dictionary -= 0.5 * gradient / gradient.norm()
+        layer.dictionary.sub_(0.5 * gradient / gradient.norm())
     layer.normalise_()
     better = layer.reconstruct(codes, images.shape[2:])
     assert functional.mse_loss(better, images) < functional.mse_loss(made, images)
@@ -51,9 +52,9 @@ def test_the_transformer_agrees_with_scikit_learn_and_fits_in_a_pipeline() -> No
     scaled = pipeline[0].transform(rows)
     expected = sparse_encode(scaled, fitted.components_, algorithm="lasso_cd", alpha=0.2)
 
-    def objective(found: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def objective(found: NDArray[np.float64]) -> NDArray[np.float64]:
         errors = scaled - fitted.inverse_transform(found)
-        total: np.ndarray = (errors**2).sum(1) / 2 + 0.2 * np.abs(found).sum(1)  # type: ignore[type-arg]
+        total: NDArray[np.float64] = (errors**2).sum(1) / 2 + 0.2 * np.abs(found).sum(1)
         return total
 
     assert (objective(codes) <= objective(expected) * (1 + 1e-3)).all()

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sixfold import data as datasets
 from sixfold.compression.loading import load_network
 from sixfold.config import DataConfig
 from sixfold.evaluate import evaluate
 from sixfold.world import World
+from sixfold.world.ambient import one_thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +36,9 @@ def evaluate_rank(job: EvaluateJob, world: World) -> list[dict[str, Any]]:
         On rank 0 for each file ``<part>_accuracy``, ``<part>_loss`` and ``<part>_images`` of every
         part that has images; on the others nothing.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         data = datasets.open_data(job.data)
         return [_figures(file, job.parts, data, world) for file in job.files]
-    finally:
-        torch.set_num_threads(before)
 
 
 def _figures(

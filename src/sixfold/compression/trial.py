@@ -7,13 +7,11 @@ shared values trained, is within the bound. All judging is done on the validatio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from sixfold import data as datasets
@@ -25,6 +23,7 @@ from sixfold.compression.sensitivity import bits_within, pruning_losses, sharing
 from sixfold.evaluate import Evaluation, evaluate
 from sixfold.trained import weights_file
 from sixfold.world import alone
+from sixfold.world.ambient import one_thread
 
 TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.0)
 """Of the loss before sharing, by which one layer's sharing may raise it before training."""
@@ -72,7 +71,7 @@ class SearchWork:
 
     def sensitivity(self, name: str) -> dict[str, Any]:
         """What pruning one layer costs: see `pruning_losses`; and how good the network is."""
-        with _one_thread():
+        with one_thread():
             judge = Judge(self.task)
             network, _ = load_network(weights_file(self.task.weights))
             found = judge.evaluate(network)
@@ -98,7 +97,7 @@ class SearchWork:
             `accuracy` on the validation part; if it reaches the target also `bytes`, `bits` by
             layer, and the `folder` with the shared network's files, relative to `folder`.
         """
-        with _one_thread():
+        with one_thread():
             return self._trial(sparsity, target, folder, tell)
 
     def _trial(
@@ -152,14 +151,3 @@ class SearchWork:
                     "folder": inner.name,
                 }
         return {"accuracy": best, "reached": False}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread while open: a worker shares the machine with others."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

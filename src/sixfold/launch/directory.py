@@ -93,9 +93,9 @@ def older_run(
 
 
 def _without(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    found = {name: value for name, value in settings.items() if name not in names}
-    if "strategy" in found:
-        # The grid follows from the number of workers: a run may go on in another.
-        strategy = {name: value for name, value in found["strategy"].items() if name != "grid"}
-        found["strategy"] = strategy
-    return found
+    # A grid says who computes what, as the number of workers does: a run may go on in another.
+    return {
+        section: {name: value for name, value in values.items() if name != "grid"}
+        for section, values in settings.items()
+        if section not in names
+    }

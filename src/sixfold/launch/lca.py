@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import secrets
 import shutil
 import time
@@ -20,6 +18,7 @@ from sixfold.engines import Engine
 from sixfold.errors import UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.launch.directory import older_run, run_path
 from sixfold.lca.geometry import Geometry, pair
 from sixfold.lca.options import (
     DictionaryConfig,
@@ -29,12 +28,9 @@ from sixfold.lca.options import (
     dynamics_problems,
     learn_problems,
 )
-from sixfold.run_directory import RunDirectory, as_json, differences
+from sixfold.run_directory import RunDirectory, as_json
 
 MOVIES = "movies:"
-
-_PLACEMENT = ("engine", "run")
-"""Sections of the settings that do not change what is computed."""
 
 
 def lca_learn(
@@ -59,7 +55,7 @@ def lca_learn(
             raise UserError(found)
         config = _resolve_paths(config)
         directory = RunDirectory(Path(str(config.run.out)))
-        finished = _older_run(config, directory)
+        finished = older_run(config, directory)
         if finished is not None:
             listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
             return finished
@@ -112,18 +108,6 @@ def _data_config(config: LcaLearnConfig) -> DataConfig:
 
 def _resolve_paths(config: LcaLearnConfig) -> LcaLearnConfig:
     """Make paths absolute, and choose a run directory if none was given."""
-    out = config.run.out
-    if out is None:
-        settings = as_json(config)
-        settings.pop("run")
-        text = json.dumps(settings, sort_keys=True)
-        out = f"runs/lca-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    elif "://" in out and not out.startswith("file://"):
-        raise UserError(
-            f"--out {out}: the run directory must be a path that all hosts mount; copy it to "
-            "other storage when the run is done"
-        )
-    path = Path(out.removeprefix("file://")).expanduser().absolute()
     listing = config.learn.list
     return dataclasses.replace(
         config,
@@ -132,7 +116,7 @@ def _resolve_paths(config: LcaLearnConfig) -> LcaLearnConfig:
             config.learn,
             list=None if listing is None else str(Path(listing).expanduser().absolute()),
         ),
-        run=dataclasses.replace(config.run, out=str(path)),
+        run=dataclasses.replace(config.run, out=str(run_path(config, LcaLearnConfig(), "lca"))),
     )
 
 
@@ -140,43 +124,6 @@ def _absolute_spec(spec: str) -> str:
     if spec.startswith(MOVIES):
         return MOVIES + str(Path(spec.removeprefix(MOVIES)).expanduser().absolute())
     return data.absolute_spec(spec)
-
-
-def _older_run(config: LcaLearnConfig, directory: RunDirectory) -> dict[str, Any] | None:
-    """The result of a finished run with the same settings; refuse to mix runs.
-
-    Raises:
-        UserError: if the directory holds another run, or none where one was to be resumed.
-    """
-    if config.run.resume and not directory.path.is_dir():
-        raise UserError(f"--resume: there is no run directory {directory.path}")
-    if not directory.holds_a_run() or config.run.overwrite:
-        return None
-    old, new = directory.config() or {}, as_json(config)
-    kept = [
-        name for name in new if name != "run" and not (config.run.resume and name in _PLACEMENT)
-    ]
-    changed = differences(
-        {name: old.get(name, {}) for name in kept}, {name: new[name] for name in kept}
-    )
-    # The grid says where work is done, like the engine: the result is the same.
-    if config.run.resume:
-        changed = [line for line in changed if not line.startswith("--grid:")]
-    if changed:
-        raise UserError(
-            [
-                f"{directory.path} holds a run with other settings: choose another --out, or "
-                "replace it with --overwrite",
-                *changed,
-            ]
-        )
-    result = directory.result()
-    if result is None and not config.run.resume:
-        raise UserError(
-            f"{directory.path} holds a run that was not finished: go on with --resume, or replace "
-            "it with --overwrite"
-        )
-    return result
 
 
 def _learn_job(

@@ -28,7 +28,7 @@ from sixfold.lca.inputs import Pictures, Source, open_pictures
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.options import DynamicsConfig
 from sixfold.lca.solver import Solution, Solver
-from sixfold.lca.training import single_thread
+from sixfold.world.ambient import one_thread
 
 TRACE = ("element", "step", "energy", "squares", "active", "gap", "violation", "rate")
 
@@ -65,7 +65,7 @@ def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
         Sums over its images: energy, squares, power, active, steps, done, images.
     """
     number, start, stop = part
-    with single_thread():
+    with one_thread():
         learned = load_dictionary(job.dictionary)
         pictures = open_pictures(job.source)
         indices = np.arange(start, stop, dtype=np.int64)

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +42,7 @@ from sixfold.run_directory import Claim, RankFiles
 from sixfold.shards import Node, TreeFold, owned_shards, shard_bounds, shard_count
 from sixfold.step.schedule import Budget, parse_schedule
 from sixfold.world import World
+from sixfold.world.ambient import one_thread
 
 CHECKPOINT_S = 60.0
 CHECKPOINT_STEPS = 50
@@ -77,19 +76,8 @@ def learn_rank(job: LearnJob, world: World) -> dict[str, Any]:
         RunError: if codes diverge.
         PeerLostError: if another rank is gone.
     """
-    with single_thread():
+    with one_thread():
         return _Learning(job, world).run()
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """One thread a rank, and the caller's number again afterwards: workers are reused."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Learning:

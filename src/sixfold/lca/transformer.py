@@ -19,8 +19,8 @@ from sixfold.lca.learning import Learner, Payload, shard_vector
 from sixfold.lca.options import DynamicsConfig, dynamics_problems
 from sixfold.lca.order import Order
 from sixfold.lca.solver import Solver
-from sixfold.lca.training import single_thread
 from sixfold.shards import Node, TreeFold, shard_bounds, shard_count
+from sixfold.world.ambient import one_thread
 
 
 class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -91,7 +91,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 )
             self.components_ = atoms
         else:
-            with single_thread():
+            with one_thread():
                 self.components_ = self._learn(rows, geometry)
         self._n_features_out = len(self.components_)
         return self
@@ -102,7 +102,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         rows = validate_data(self, X, dtype=np.float64, reset=False)
         geometry = self._geometry(rows.shape[1])
         atoms = torch.from_numpy(self.components_).view(-1, *geometry.atom_shape)
-        with single_thread():
+        with one_thread():
             solver = Solver(Interaction(atoms, geometry), self._dynamics())
             found = solver.solve(_images(rows, geometry))
         codes: NDArray[np.float64] = found.codes.flatten(1).numpy()

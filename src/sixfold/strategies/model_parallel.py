@@ -31,19 +31,16 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sixfold.collectives import rank_all_reduce, tree_all_reduce
 from sixfold.config import ModelConfig, TrainConfig
 from sixfold.data import BatchMaker, DataSet
 from sixfold.errors import UserError
 from sixfold.models.shapes import Shape
 from sixfold.models.skeleton import Skeleton, initial_parts, skeleton
-from sixfold.shards import Node, owned_shards
 from sixfold.split.exchange import RankSum
 from sixfold.split.grid import Grid, parse_grid
 from sixfold.split.network import DividedNetwork, divide
@@ -53,9 +50,10 @@ from sixfold.step.optimizer import Optimizer, make_optimizer
 from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.step.step import Shard, Step, StepTotals
 from sixfold.strategies.divided import PartialNetwork
+from sixfold.strategies.shard_sum import ShardSum
 from sixfold.strategies.strategy import Strategy
 from sixfold.strategies.sync import diverged, open_sync
-from sixfold.world import Alone, Buffer, World
+from sixfold.world import Alone, World
 from sixfold.world.group import group
 
 
@@ -85,7 +83,7 @@ class ModelParallel:
     ) -> None:
         self.grid, self.tiles, self.step, self.plan = grid, tiles, step, plan
         self.optimizer, self.network, self.budget = optimizer, network, plan.budget
-        self._reduce = tree_all_reduce if exact else rank_all_reduce
+        self._shards = ShardSum(tiles, step, exact=exact)
         self.update_s = 0.0
         self._total = step.new_payload()
         self._sums = gradient_sums(step, self._total)
@@ -96,16 +94,8 @@ class ModelParallel:
 
     def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
         """Compute the tile's shards together, add up, update the own weights."""
-        tiles, step, count = self.tiles, self.step, self.plan.count(number)
-        own = owned_shards(count, tiles.size, tiles.rank)
-        active = dataclasses.replace(tiles, size=min(tiles.size, count))
-
-        def total_sum(partials: list[tuple[Node, Buffer]], out: Buffer) -> Buffer:
-            return tree_all_reduce(active, partials, count, out=out)
-
-        partials = step.partials(number, islice(supply, len(own)), total_sum)
-        self._reduce(tiles, partials, count, out=self._total.numpy())
-        step.release()
+        step = self.step
+        self._shards.add_up(number, self.plan.count(number), supply, self._total)
         for rank_sum, views in self._sums:
             total = rank_sum(torch.cat([view.reshape(-1) for view in views]))
             sums = torch.split(total, [view.numel() for view in views])

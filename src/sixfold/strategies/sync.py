@@ -19,28 +19,25 @@ Chen et al., "Revisiting distributed synchronous SGD", 2016, without their backu
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import torch
 
 from sixfold import models
-from sixfold.collectives import rank_all_reduce, tree_all_reduce
 from sixfold.config import TrainConfig
 from sixfold.data import DataSet
 from sixfold.errors import NonFiniteLossError
-from sixfold.shards import Node, owned_shards
 from sixfold.sparsity.beginning import begin
 from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
 from sixfold.step.step import Shard, Step, StepTotals
+from sixfold.strategies.shard_sum import ShardSum
 from sixfold.strategies.whole import WholeNetwork
-from sixfold.world import Buffer, World
+from sixfold.world import World
 
 
 class Sync:
@@ -67,7 +64,7 @@ class Sync:
     ) -> None:
         self.world, self.step, self.plan, self.optimizer = world, step, plan, optimizer
         self.network, self.budget = network, plan.budget
-        self._reduce = tree_all_reduce if exact else rank_all_reduce
+        self._shards = ShardSum(world, step, exact=exact)
         self.update_s = 0.0
         self._total = step.new_payload()
 
@@ -77,18 +74,8 @@ class Sync:
 
     def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
         """Compute the own shards, add up everybody's, update."""
-        world, step, count = self.world, self.step, self.plan.count(number)
-        own = owned_shards(count, world.size, world.rank)
-
-        # Ranks without a shard do not take part in the sums within a step.
-        active = dataclasses.replace(world, size=min(world.size, count))
-
-        def total_sum(partials: list[tuple[Node, Buffer]], out: Buffer) -> Buffer:
-            return tree_all_reduce(active, partials, count, out=out)
-
-        partials = step.partials(number, islice(supply, len(own)), total_sum)
-        self._reduce(world, partials, count, out=self._total.numpy())
-        step.release()
+        step = self.step
+        self._shards.add_up(number, self.plan.count(number), supply, self._total)
         totals = step.finish(self._total)
         if not math.isfinite(totals.loss):
             raise diverged(number, totals.loss)

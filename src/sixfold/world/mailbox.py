@@ -109,8 +109,7 @@ class Mailbox:
         """Give the memory back."""
         self._taken = np.empty(0, np.int64)
         self._slots = []
-        with self._memory:
-            pass
+        self._memory.close()
 
 
 def may_share() -> bool:

@@ -77,10 +77,14 @@ class SharedMemory:
             os.close(self._descriptor)
             self._descriptor, self.path = -1, ""
 
+    def close(self) -> None:
+        """Give it back, as far as this process is concerned; arrays that lie in it keep it."""
+        self.seal()
+        with contextlib.suppress(BufferError):  # arrays still lie in it: it goes with the last
+            self._mapped.close()
+
     def __enter__(self) -> SharedMemory:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.seal()
-        with contextlib.suppress(BufferError):  # arrays still lie in it: it goes with the last
-            self._mapped.close()
+        self.close()
