@@ -12,6 +12,7 @@ Layout::
     servers/               snapshots of parameter servers, for their restart
     model.safetensors      the final weights
     result.json            the figures; its presence means that the run is finished
+    failure.json           why the last start ended without a result
     report.html            the report
     log.txt                what ranks and engine printed
 
@@ -38,6 +39,7 @@ _OWN_FILES = (
     "metrics.jsonl",
     "merges.jsonl",
     "result.json",
+    "failure.json",
     "model.safetensors",
     "dictionary.safetensors",
     "samples.safetensors",

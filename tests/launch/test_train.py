@@ -177,6 +177,7 @@ def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(
     assert kept
     weights = load_file(kept[-1])
     assert all(torch.isfinite(t).all() for n, t in weights.items() if n.startswith("model."))
+    assert "Its last start ended so: the loss of step" in (out / "report.html").read_text()
 
 
 def test_every_problem_is_told_at_once(configure: Configure, tmp_path: Path) -> None:

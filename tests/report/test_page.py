@@ -119,6 +119,17 @@ def test_any_part_may_be_missing(make_run: MakeRun, gone: str) -> None:
     assert said.get(gone, f"{gone} is missing") in page.text
 
 
+@pytest.mark.parametrize("lines", [["rank 1 died: killed", "  its log"], [], "text", None, [3]])
+def test_a_failed_run_says_why(make_run: MakeRun, lines: object) -> None:
+    run = make_run(steps=30)
+    (run / "result.json").unlink()
+    (run / "failure.json").write_text(json.dumps({"lines": lines}))
+    page = check(write_report(run, images=gray))
+    assert "This run has no result" in page.text
+    if isinstance(lines, list):
+        assert all(str(line).strip() in page.text for line in lines)
+
+
 @pytest.mark.parametrize("gone", ["config.json", "metrics.jsonl", "result.json"])
 @pytest.mark.parametrize("junk", [b"", b"\xff\xfe\x00{[", b"[1, 2", b"null", b"[" * 5000])
 def test_any_file_may_be_damaged(make_run: MakeRun, gone: str, junk: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 
 from sixfold.config import DataConfig
 from sixfold.errors import SixfoldError, UserError
-from sixfold.run_directory import read_json
+from sixfold.files import write_json
+from sixfold.run_directory import RunDirectory, read_json
 
 Images = Callable[[Sequence[int]], NDArray[np.uint8]]
 
@@ -26,6 +29,22 @@ def test_images(resolved: DataConfig) -> Images:
 
     opened = open_data(resolved)
     return lambda indices: opened.test.images(np.asarray(indices, np.int64))
+
+
+def tell_failure(directory: RunDirectory, error: BaseException) -> None:
+    """Keep why a run ended without a result, and say so in its report.
+
+    Whatever goes wrong here (a full disk may be what ended the run) leaves `error` the one that
+    is told.
+    """
+    from sixfold.report import write_report
+
+    stopped = isinstance(error, KeyboardInterrupt)
+    lines = ["stopped by Ctrl-C"] if stopped else str(error).splitlines()
+    with contextlib.suppress(OSError, SixfoldError):
+        write_json(directory.file("failure.json"), {"time": time.time(), "lines": lines})
+        if not stopped:
+            write_report(directory.path)
 
 
 def rewrite_report(run: Path) -> Path:

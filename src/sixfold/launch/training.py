@@ -12,11 +12,11 @@ from typing import Any
 from sixfold import data, validate
 from sixfold.config import ModelConfig, TrainConfig
 from sixfold.engines import Engine
-from sixfold.errors import UserError
+from sixfold.errors import SixfoldError, UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.directory import older_run, run_path
-from sixfold.launch.reporting import test_images
+from sixfold.launch.reporting import tell_failure, test_images
 from sixfold.run_directory import RunDirectory, as_json
 
 
@@ -61,6 +61,7 @@ def train(
         directory.create()
         if not config.run.resume:
             directory.clear()
+        directory.file("failure.json").unlink(missing_ok=True)
         write_json(directory.file("config.json"), as_json(config))
         try:
             return _run(resolved, config, directory, engine, workers, listen, started)
@@ -68,6 +69,9 @@ def train(
             # Refused by engine or ranks: leave no half-begun run in the way of the next try.
             if not any(directory.file("checkpoints").glob("step-*")):
                 directory.clear()
+            raise
+        except (SixfoldError, KeyboardInterrupt) as error:
+            tell_failure(directory, error)
             raise
 
 

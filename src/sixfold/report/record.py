@@ -100,7 +100,8 @@ def read_record(run_dir: Path) -> Record:
     result = _read_object(run_dir / "result.json", notes)
     training, evaluations = _read_metrics(run_dir / "metrics.jsonl", notes)
     if result is None:
-        notes.insert(0, _unfinished(config or {}, training))
+        failure = _read_object(run_dir / "failure.json", notes) or {}
+        notes.insert(0, _unfinished(config or {}, training, failure))
     else:
         notes += _losses(result)
     return Record(
@@ -140,9 +141,14 @@ def _losses(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _unfinished(config: dict[str, Any], training: Table) -> str:
+def _unfinished(config: dict[str, Any], training: Table, failure: dict[str, Any]) -> str:
     """The sentence about a run without a result."""
-    text = "This run has no result: it was stopped, failed, or is still running."
+    lines = failure.get("lines")
+    if isinstance(lines, list) and lines:
+        told = "\n".join(str(line) for line in lines[:40])
+        text = f"This run has no result. Its last start ended so: {told}\n"
+    else:
+        text = "This run has no result: it was stopped, failed, or is still running."
     if not len(training):
         return text
     steps = number((config.get("training") or {}).get("steps"))
@@ -153,7 +159,7 @@ def _unfinished(config: dict[str, Any], training: Table) -> str:
 def _read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
     """The JSON object in a file; None, with a note, if there is none."""
     if not path.exists():
-        if path.name != "result.json":
+        if path.name not in ("result.json", "failure.json"):
             notes.append(f"{path.name} is missing.")
         return None
     try:
