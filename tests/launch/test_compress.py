@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.spark_masters import EngineProcess
 
 import sixfold
 from sixfold.compression.container import read_container
@@ -304,3 +305,37 @@ def test_onnx_says_what_is_missing_or_computes_the_same(dense: Path, tmp_path: P
     with torch.no_grad():
         expected = sixfold.load(dense)(images).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    "master", ["spark_local", pytest.param("spark_cluster", marks=pytest.mark.full)]
+)
+def test_spark_compresses_to_the_same_bytes(
+    dense: Path, compressed: Path, tmp_path: Path, master: str, request: pytest.FixtureRequest
+) -> None:
+    engine: EngineProcess = request.getfixturevalue(master)
+    compress(config_of(dense, tmp_path / "out", engine="spark", workers=2), engine=engine)
+    for name in ("pruned.sixz", "shared.sixz", "model.sixz"):
+        assert (tmp_path / "out" / name).read_bytes() == (compressed / name).read_bytes()
+
+
+@pytest.mark.full
+@pytest.mark.spark
+def test_a_search_runs_on_spark(
+    dense: Path, tmp_path: Path, spark_local: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compression_search, "FIRST_PARTS", (0.3, 0.1))
+    monkeypatch.setattr(compression_search, "REFINEMENTS", 1)
+    found = [
+        compress(
+            config_of(
+                dense, tmp_path / name, engine=name, workers=2, max_accuracy_loss=0.03, rounds=1
+            ),
+            engine=engine,
+        )
+        for name, engine in (("spark", spark_local), ("local", None))
+    ]
+    files = [(tmp_path / name / "model.sixz").read_bytes() for name in ("spark", "local")]
+    assert files[0] == files[1]
+    assert found[0]["search"]["target"] == found[1]["search"]["target"]

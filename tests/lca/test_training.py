@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.spark_masters import EngineProcess
 
 from sixfold.config import EngineConfig, RunConfig
 from sixfold.engines import Engine, open_engine
@@ -96,6 +97,30 @@ def test_processes_learn_the_same_dictionary(
 ) -> None:
     config = changed(tmp_path / "run", engine={"workers": 2, "engine": "local"})
     assert lca_learn(config, engine=local)["dictionary_sha256"] == serial["dictionary_sha256"]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    "master", ["spark_local", pytest.param("spark_cluster", marks=pytest.mark.full)]
+)
+def test_spark_learns_the_same_dictionary_and_codes(
+    serial: dict[str, Any], tmp_path: Path, master: str, request: pytest.FixtureRequest
+) -> None:
+    spark: EngineProcess = request.getfixturevalue(master)
+    config = changed(tmp_path / "run", engine={"workers": 2, "engine": "spark"})
+    assert lca_learn(config, engine=spark)["dictionary_sha256"] == serial["dictionary_sha256"]
+    found = []
+    for engine in (None, spark):
+        out = tmp_path / f"codes-{engine is None}.parquet"
+        encode = LcaEncodeConfig(
+            encode=EncodeConfig(
+                run=str(tmp_path / "run"), out=str(out), data="synthetic:40x3x12x12", chunk=5
+            ),
+            engine=EngineConfig(engine="spark" if engine else "inline", workers=2),
+        )
+        lca_encode(encode, {"max_steps": 100}, engine=engine)
+        found.append(read_codes(out))
+    assert torch.equal(found[0], found[1])
 
 
 @pytest.mark.parametrize("warm", ["none", "epoch", "frame"])

@@ -241,13 +241,18 @@ def _run_learn(
 
 
 def lca_encode(
-    config: LcaEncodeConfig, given: Mapping[str, Any], *, listen: Listener | None = None
+    config: LcaEncodeConfig,
+    given: Mapping[str, Any],
+    *,
+    engine: Engine | None = None,
+    listen: Listener | None = None,
 ) -> dict[str, Any]:
     """Code images with a learned dictionary, into a Parquet or Arrow file.
 
     Args:
         config: the settings.
         given: fields of the dynamics that are to differ from those of the learning.
+        engine: an open engine to be used and left open; one is opened if absent.
         listen: called with progress.
 
     Returns:
@@ -285,11 +290,13 @@ def lca_encode(
     found = dynamics_problems(dynamics)
     if found:
         raise UserError(found)
-    return _encode(config, learned, file, dynamics, out, listen, started)
+    with contextlib.nullcontext(engine) if engine else open_engine_for(config.engine) as opened:
+        return _encode(config, opened, learned, file, dynamics, out, listen, started)
 
 
 def _encode(
     config: LcaEncodeConfig,
+    engine: Engine,
     learned: Any,
     file: Path,
     dynamics: DynamicsConfig,
@@ -303,56 +310,55 @@ def _encode(
     encode, geometry = config.encode, learned.geometry
     spec = _absolute_spec(encode.data or learned.data)
     side = geometry.height if geometry.height == geometry.width else None
-    with open_engine_for(config.engine) as engine:
-        workers = config.engine.workers or engine.slots()
-        resolved = DataConfig(data=spec, resize=side, on_bad=encode.on_bad)
-        if not spec.startswith(MOVIES):
-            resolved = resolve_data(resolved, engine, workers, listen)
-        source = Source(data=resolved, part=encode.part, limit=encode.limit)
-        pictures = open_pictures(source)
-        if pictures.shape != geometry.image:
-            raise UserError(
-                f"--data {spec}: images are {pictures.shape}, the dictionary was learned for "
-                f"{geometry.image}"
-            )
-        frames = encode.warm_start == "frame"
-        if frames and not pictures.movies:
-            raise UserError("--warm-start frame: the data hold no movies; use --data movies:PATH")
-        pieces = (
-            [(start, start + count) for start, count in pictures.movies]
-            if frames
-            else [
-                (start, min(start + encode.chunk, pictures.count))
-                for start in range(0, pictures.count, encode.chunk)
-            ]
+    workers = config.engine.workers or engine.slots()
+    resolved = DataConfig(data=spec, resize=side, on_bad=encode.on_bad)
+    if not spec.startswith(MOVIES):
+        resolved = resolve_data(resolved, engine, workers, listen)
+    source = Source(data=resolved, part=encode.part, limit=encode.limit)
+    pictures = open_pictures(source)
+    if pictures.shape != geometry.image:
+        raise UserError(
+            f"--data {spec}: images are {pictures.shape}, the dictionary was learned for "
+            f"{geometry.image}"
         )
-        parts = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
-        parts.mkdir()
-        job = EncodeJob(
-            dictionary=file,
-            dynamics=dynamics,
-            source=source,
-            parts=parts,
-            frames=frames,
-            trace=encode.trace,
+    frames = encode.warm_start == "frame"
+    if frames and not pictures.movies:
+        raise UserError("--warm-start frame: the data hold no movies; use --data movies:PATH")
+    pieces = (
+        [(start, start + count) for start, count in pictures.movies]
+        if frames
+        else [
+            (start, min(start + encode.chunk, pictures.count))
+            for start in range(0, pictures.count, encode.chunk)
+        ]
+    )
+    parts = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
+    parts.mkdir()
+    job = EncodeJob(
+        dictionary=file,
+        dynamics=dynamics,
+        source=source,
+        parts=parts,
+        frames=frames,
+        trace=encode.trace,
+    )
+    coded = 0
+
+    def note(_: int, sums: Mapping[str, float]) -> None:
+        nonlocal coded
+        coded += int(sums["images"])
+        listen({"kind": "coded", "images": coded, "total": pictures.count})
+
+    try:
+        sums = engine.pool(
+            functools.partial(encode_part, job),
+            [(number, *piece) for number, piece in enumerate(pieces)],
+            workers=workers,
+            on_done=note,
         )
-        coded = 0
-
-        def note(_: int, sums: Mapping[str, float]) -> None:
-            nonlocal coded
-            coded += int(sums["images"])
-            listen({"kind": "coded", "images": coded, "total": pictures.count})
-
-        try:
-            sums = engine.pool(
-                functools.partial(encode_part, job),
-                [(number, *piece) for number, piece in enumerate(pieces)],
-                workers=workers,
-                on_done=note,
-            )
-            join_parts(job, learned, out)
-        finally:
-            shutil.rmtree(parts, ignore_errors=True)
+        join_parts(job, learned, out)
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
     spent = time.monotonic() - started
     figures = _figures(sums, geometry)
     figures |= {
