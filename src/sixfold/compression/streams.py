@@ -5,10 +5,11 @@
     Huffman lanes (varint), bits of the shortest lane (varint), width of the rest (1 byte),
             table of code lengths, rest of each lane's bits (width bits a lane),
             length of the payload (varint), payload
-    rANS    lanes (varint), precision (4 bits) and shift (4 bits above), table of coarse
-            frequencies, shifted down (few symbols do not pay for exact ones), states (4 bytes a
-            lane), number of words (varint), words (2 bytes each)
-    table   length in bytes (varint), a number for each symbol by `sixfold.compression.rice`
+    rANS    lanes (varint), precision (4 bits), shift (2 bits above) and grouping (2 bits above),
+            table of coarse frequencies, shifted down (few symbols do not pay for exact ones),
+            states (4 bytes a lane), number of words (varint), words (2 bytes each)
+    table   length in bytes (varint), a number for each symbol by `sixfold.compression.rice`; with
+            a grouping above 0 for each group of neighbours (see `_groups`), which share it
 
 Count and alphabet are known to the reader. A coder whose tables cost more than it saves gives way
 to fixed width.
@@ -38,6 +39,7 @@ SYMBOLS_PER_LANE_IF_LONG = 1024
 """Decoding takes a step for every symbol of a lane; 2 bytes are 0.35% of 1024 of 4.5 bits each."""
 
 MOST_SHIFT = 3
+GROUPINGS = range(4)
 
 MOST_LANES = 4096
 """The working arrays of a step stay in the first-level cache."""
@@ -97,8 +99,7 @@ def size_bits(counts: NDArray[np.int64], coder: Coder) -> float:
     if coder == "fixed" or not total:
         return plain
     if coder == "ans":
-        table, shift = _rans_table(counts, _precision(len(counts)))
-        return min(_rans_bits(counts, table, shift, _precision(len(counts))), plain)
+        return min(_rans_table(counts, _precision(len(counts)))[0], plain)
     used = counts > 0
     # No Huffman code is shorter than 1 bit; otherwise it is within hundredths of the entropy.
     ideal = np.maximum(np.log2(total / counts[used]), 1.0)
@@ -159,14 +160,14 @@ def _read_huffman(reader: Reader, count: int, alphabet: int) -> Symbols:
 def _rans(symbols: NDArray[Any], alphabet: int) -> bytes:
     counts = np.bincount(symbols, minlength=alphabet)
     precision = _precision(alphabet)
-    table, shift = _rans_table(counts, precision)
-    frequencies = _frequencies(table, shift, precision)
+    _, options, table = _rans_table(counts, precision)
+    frequencies = _frequencies(table, options, alphabet)
     words, states = rans.encode(symbols, frequencies, precision, lanes_for(len(symbols)))
     return b"".join(
         (
             b"\2",
             varint(len(states)),
-            bytes([precision | shift << 4]),
+            bytes([options]),
             _table(table),
             states.astype("<u4").tobytes(),
             varint(len(words)),
@@ -175,46 +176,71 @@ def _rans(symbols: NDArray[Any], alphabet: int) -> bytes:
     )
 
 
-def _rans_table(counts: NDArray[np.int64], precision: int) -> tuple[NDArray[np.uint8], int]:
-    """The table and its shift with which table and symbols together are shortest."""
-    fine = rans.coarse(counts).astype(np.int64)
-    used = counts > 0
-    options = []
-    for shift in range(MOST_SHIFT + 1):
-        rounded = np.where(used, np.maximum((fine + (1 << shift >> 1)) >> shift, 1), 0)
-        table = np.minimum(rounded, 255 >> shift).astype(np.uint8)
-        options.append((_rans_bits(counts, table, shift, precision), shift, table))
-    _, shift, table = min(options, key=lambda option: option[:2])
-    return table, shift
+def _rans_table(counts: NDArray[np.int64], precision: int) -> tuple[float, int, NDArray[np.uint8]]:
+    """Bits, options and table with which table, symbols and the lanes' states are shortest."""
+    found: list[tuple[float, int, NDArray[np.uint8]]] = []
+    used, lanes = counts > 0, lanes_for(int(counts.sum()))
+    for grouping in GROUPINGS:
+        groups = _groups(len(counts), grouping)
+        if grouping and int(groups[-1]) + 1 == len(counts):
+            break  # too few symbols to make groups of
+        shared = np.bincount(groups, weights=counts) / np.bincount(groups)
+        # Means of rare symbols lie below 1; only proportions matter.
+        fine = rans.coarse(np.ceil(shared * (16 if grouping else 1)).astype(np.int64))
+        for shift in range(MOST_SHIFT + 1):
+            rounded = fine.astype(np.int64) + (1 << shift >> 1) >> shift
+            least = (fine > 0).astype(np.int64)
+            table = np.clip(rounded, least, 255 >> shift).astype(np.uint8)
+            options = precision | shift << 4 | grouping << 6
+            frequencies = _frequencies(table, options, len(counts))[used]
+            symbols = float((counts[used] * (precision - np.log2(frequencies))).sum())
+            found.append((symbols + 8 * len(_table(table)) + 16 * lanes, options, table))
+    return min(found, key=lambda option: option[:2])
 
 
-def _rans_bits(
-    counts: NDArray[np.int64], table: NDArray[np.uint8], shift: int, precision: int
-) -> float:
-    """Bits of a table, of symbols of these counts coded by it, and of the lanes' first states."""
-    used = counts > 0
-    frequencies = _frequencies(table, shift, precision)[used]
-    symbols = float((counts[used] * (precision - np.log2(frequencies))).sum())
-    return symbols + 8 * len(_table(table)) + 16 * lanes_for(int(counts.sum()))
+def _groups(alphabet: int, grouping: int) -> NDArray[np.int64]:
+    """Which number of the table stands for each symbol, (A,).
+
+    Grouping 0: each has its own. Grouping g: the first 2**(6 - g) have, of those above each octave
+    is cut into 2**(5 - g) groups; the last symbol, which may mean something else than its
+    neighbours (a filler), is alone.
+
+    >>> _groups(20, 3).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 12, 13]
+    """
+    symbols = np.arange(alphabet, dtype=np.int64)
+    if not grouping:
+        return symbols
+    bits = 5 - grouping
+    lengths = np.frexp(symbols.astype(np.float64))[1]  # as of int.bit_length
+    octaves = np.maximum(lengths - (bits + 1), 0)
+    groups: NDArray[np.int64] = (octaves << bits) + (symbols >> octaves)
+    if alphabet > 1:
+        groups[-1] = groups[-2] + 1
+    return groups
 
 
 def _precision(alphabet: int) -> int:
     return 12 if alphabet <= 64 else 14
 
 
-def _frequencies(table: NDArray[np.uint8], shift: int, precision: int) -> NDArray[np.uint32]:
-    return rans.normalise(rans.weights_of(table << np.uint8(shift)), precision)
+def _frequencies(table: NDArray[np.uint8], options: int, alphabet: int) -> NDArray[np.uint32]:
+    precision, shift, grouping = options & 15, options >> 4 & MOST_SHIFT, options >> 6
+    weights = rans.weights_of(table << np.uint8(shift))
+    return rans.normalise(weights[_groups(alphabet, grouping)], precision)
 
 
 def _read_rans(reader: Reader, count: int, alphabet: int) -> Symbols:
     lanes, options = _read_lanes(reader, count), reader.octet()
-    precision, shift = options & 15, options >> 4
-    if precision not in rans.PRECISIONS or shift > MOST_SHIFT:
-        raise DamagedError(f"precision {precision} with shift {shift} is unknown")
-    table = _read_table(reader, alphabet)
-    if not 1 <= np.count_nonzero(table) <= 1 << precision or int(table.max()) > 255 >> shift:
+    precision, shift = options & 15, options >> 4 & MOST_SHIFT
+    if precision not in rans.PRECISIONS:
+        raise DamagedError(f"precision {precision} is unknown")
+    groups = _groups(alphabet, options >> 6)
+    table = _read_table(reader, int(groups[-1]) + 1)
+    nonzero = int(np.count_nonzero(table[groups]))
+    if not 1 <= nonzero <= 1 << precision or int(table.max()) > 255 >> shift:
         raise DamagedError("its frequencies make no code")
-    frequencies = _frequencies(table, shift, precision)
+    frequencies = _frequencies(table, options, alphabet)
     states = np.frombuffer(reader.take(4 * lanes), "<u4").astype(np.uint32)
     words = np.frombuffer(reader.take(2 * reader.varint(reader.left // 2)), "<u2")
     return rans.decode(words.astype(np.uint16), states, frequencies, precision, count)
