@@ -263,6 +263,32 @@ def test_a_server_that_hangs_is_killed_and_comes_back(
 
 
 @pytest.mark.full
+def test_workers_that_all_hang_are_killed_and_replaced(
+    asynchronous: Configure, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "STALL_S", 8.0)
+    config = asynchronous(
+        out=str(tmp_path / "run"), engine="local", workers=2, servers=2, steps=200,
+        evaluate_every=4.0, data="synthetic:800x3x8x8", lr=0.005,
+    )  # fmt: skip
+    pids: dict[int, int] = {}
+    stopped: list[int] = []
+
+    def stop_all_once(event: Mapping[str, Any]) -> None:
+        if event["kind"] == "rank":
+            pids[event["rank"]] = event["pid"]
+        if event["kind"] == "evaluation" and not stopped:
+            stopped.extend(pids.values())
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+
+    result = train(config, engine=local, listen=stop_all_once)
+    assert len(stopped) == 2
+    assert result["worker_losses"] >= 2
+    check_survived(result, tmp_path / "run", 200)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(3))
 def test_processes_survive_many_deaths_at_random_times(
     asynchronous: Configure, local: Engine, tmp_path: Path, seed: int

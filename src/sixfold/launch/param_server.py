@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,9 @@ KEEP_S = 0.05
 """Between two looks whether it is time to save."""
 HANG_S = 60.0
 """Silence after which a server, which is a process of this machine, is killed and started again."""
+STALL_S = 600.0
+"""Without a word from any worker, after which all are taken to hang; a step may be slow, hence the
+long time."""
 RETRIES = 10
 """How often a worker, or a server, is replaced; the others do not notice."""
 STOP_S = 30.0
@@ -116,7 +120,7 @@ def train_with_servers(
                 log=directory.file("log.txt"),
             )
         else:
-            _Processes(config, directory, engine, conductor, most_bytes).run(
+            _Processes(config, directory, engine, conductor, most_bytes, listen).run(
                 snapshots, workers, attempt
             )
     finally:
@@ -236,8 +240,10 @@ class _Processes:
         engine: Engine,
         conductor: Conductor,
         most_bytes: int,
+        listen: Listener,
     ) -> None:
         self._config, self._directory, self._engine = config, directory, engine
+        self._listen = listen
         self._conductor, self._most_bytes = conductor, most_bytes
         restarts = config.engine.max_restarts
         self._retries = RETRIES if restarts is None else restarts
@@ -338,6 +344,7 @@ class _Processes:
                 for pid in reception.silent_servers(HANG_S):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)  # its pool starts it again
+                self._wake(self._conductor.silent_workers(STALL_S))
                 self._conductor.keep(reception.gather)
 
         thread = self._thread("sixfold-keeper", keep)
@@ -346,6 +353,18 @@ class _Processes:
         finally:
             ended.set()
             thread.join()
+
+    def _wake(self, hung: Sequence[tuple[str, int]]) -> None:
+        """Kill workers of this host, so that their pool replaces them; of others, tell."""
+        for host, pid in hung:
+            told = f"no worker has said anything for {STALL_S:g} s; process {pid} on {host}"
+            if host == socket.gethostname():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                self._listen({"kind": "note", "text": f"{told} is killed and replaced"})
+            else:
+                remedy = "look at it there, or stop the run and go on with --resume"
+                self._listen({"kind": "note", "text": f"{told} hangs: {remedy}"})
 
     def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
         """A running thread whose failure ends the run."""

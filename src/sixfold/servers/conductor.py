@@ -107,6 +107,8 @@ class Conductor:
         self._lock = threading.RLock()
         self._servers = [_Server() for _ in snapshots]
         self._seen: Counter[int] = Counter()
+        self._homes: dict[int, tuple[str, int]] = {}
+        self._heard_at = time.monotonic()
         self._evaluations: deque[dict[str, Any]] = deque()
         self._evaluating: dict[int, tuple[float, dict[str, Any]]] = {}
         self._considered = progress.step
@@ -177,11 +179,14 @@ class Conductor:
         """A worker has come, perhaps in the place of one that died."""
         with self._lock:
             self._seen[worker] += 1
+            self._homes[worker] = host, pid
+            self._heard_at = time.monotonic()
         self._listen({"kind": "rank", "rank": worker, "host": host, "pid": pid})
 
     def worker_left(self, worker: int, *, dead: bool) -> None:
         """A worker is gone: what it held is open again."""
         with self._lock:
+            self._homes.pop(worker, None)
             self.book.release(worker)
             evaluation = self._evaluating.pop(worker, None)
             if evaluation is not None:
@@ -194,7 +199,7 @@ class Conductor:
         with self._lock:
             if self.over:
                 return {"kind": "done"}
-            now = time.monotonic()
+            now = self._heard_at = time.monotonic()
             self._evaluating.pop(worker, None)  # it asks again without a result: it has found none
             self._take_back_evaluations(now)
             if self._evaluations:
@@ -222,6 +227,7 @@ class Conductor:
                 and where a step was made its ``line`` and ``times``.
         """
         with self._lock:
+            self._heard_at = time.monotonic()
             self._bytes += int(report["bytes"])
             if list(report["lives"]) != [entry.life for entry in self._servers]:
                 return  # of a server that has forgotten since
@@ -260,6 +266,18 @@ class Conductor:
                 self.progress = dataclasses.replace(
                     self.progress, best_step=step, best_accuracy=accuracy
                 )
+
+    def silent_workers(self, patience_s: float) -> list[tuple[str, int]]:
+        """Host and process of every worker if none of them has said anything for so long.
+
+        One that hangs alone needs no verdict: its lease is given to another.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self.over or self._evaluating or now - self._heard_at < patience_s:
+                return []
+            self._heard_at = now
+            return list(self._homes.values())
 
     # What is decided.
 
