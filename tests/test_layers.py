@@ -24,6 +24,7 @@ LAYERS = [
     ["evaluate", "strategies"],
     ["training_log"],
     ["training", "prediction", "compression", "lca"],
+    ["measure"],
     ["report"],
     ["validate", "engines"],
     ["jobs"],

@@ -59,6 +59,11 @@ class MaxPoolReLU2d(nn.MaxPool2d):
         pooled: Tensor = super().forward(x)
         return pooled.relu() if self.relu else pooled
 
+    @property
+    def fits(self) -> bool:
+        """Whether the C module can do it, given maps that it reads."""
+        return self._fits
+
     def extra_repr(self) -> str:
         """The settings."""
         return super().extra_repr() + f", relu={self.relu}"
