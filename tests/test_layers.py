@@ -11,7 +11,7 @@ import sixfold
 ROOT = Path(sixfold.__file__).parent
 
 LAYERS = [
-    ["errors", "config", "environment", "keys", "shards", "files"],
+    ["errors", "config", "environment", "keys", "shards", "files", "values"],
     ["world"],
     ["collectives"],
     ["data", "models", "kernels", "native", "metrics"],
@@ -28,7 +28,7 @@ LAYERS = [
     ["report"],
     ["validate", "engines"],
     ["jobs"],
-    ["tickets"],
+    ["tickets", "robustness", "sweep"],
     ["launch"],
     ["bench"],
     ["cli"],

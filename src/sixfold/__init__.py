@@ -7,7 +7,8 @@
 
 ``sixfold.train(settings)`` trains and returns the figures of ``result.json``;
 ``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.compress(...)``
-prunes, shares and codes its weights; ``sixfold.load(path)`` gives a trained network, compressed
+prunes, shares and codes its weights; ``sixfold.evaluate_robustness(...)`` tells how its accuracy
+stands up to distorted images; ``sixfold.load(path)`` gives a trained network, compressed
 or not; ``sixfold.prepare(...)`` turns images into tensor shards. Nothing heavy is imported before
 one of them is used.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sixfold.errors import RunError, UserError
     from sixfold.launch import predict, prepare, train
     from sixfold.launch.compression import compress
+    from sixfold.launch.evaluation import evaluate_robustness
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,7 @@ __all__ = [
     "UserError",
     "compress",
     "configure",
+    "evaluate_robustness",
     "load",
     "predict",
     "prepare",
@@ -53,6 +56,7 @@ _HOMES = {
     "PrepareConfig": "config",
     "TrainConfig": "config",
     "configure": "config",
+    "evaluate_robustness": "launch.evaluation",
     "RunError": "errors",
     "UserError": "errors",
     "load": "compression.loading",

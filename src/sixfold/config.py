@@ -39,6 +39,9 @@ class DataConfig:
         "part of the training images that is set aside, stratified "
         "by class, to select on (0 to 0.5)",
     )
+    images: int | None = option(
+        None, "train on so many images only, stratified by class (default: all)"
+    )
     augment: str = option(
         "none",
         "augmentation of training images: none, or a list of "

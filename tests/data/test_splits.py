@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sixfold.data.splits import cut
+from sixfold.data.splits import cut, some
 
 label_lists = st.lists(st.integers(0, 5), min_size=1, max_size=120)
 fractions = st.floats(0.01, 0.5)
@@ -77,3 +78,14 @@ def test_a_class_of_two_groups_gives_one_of_them() -> None:
     groups = np.array([*range(50), 50, 51])
     aside = cut(labels, 0.1, groups=groups, purpose="validation")
     assert aside[50:].sum() == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 17, 60, 100])
+def test_some_takes_of_each_class_its_share(count: int) -> None:
+    labels = np.array([0] * 50 + [1] * 30 + [2] * 20)
+    chosen = some(labels, count)
+    assert len(chosen) == len(set(chosen.tolist())) == count
+    assert (np.diff(chosen) > 0).all()
+    for label, whole in enumerate((50, 30, 20)):
+        assert abs((labels[chosen] == label).sum() - count * whole / 100) <= 1
+    assert (some(labels, count) == chosen).all()

@@ -7,6 +7,7 @@ import torch
 from torch import fx, nn
 
 from sixfold.config import ModelConfig
+from sixfold.errors import UserError
 from sixfold.models import build, check, names
 from sixfold.models.zoo import ZOO
 
@@ -132,3 +133,43 @@ def test_layers_are_modules_that_do_not_overwrite_their_input(name: str) -> None
     functions = {str(node.target) for node in graph.nodes if node.op == "call_function"}
     assert functions <= {"<built-in function add>"}
     assert not [node for node in graph.nodes if node.op == "call_method"]
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5, 7])
+def test_the_slide_network_takes_any_kernel(kernel: int) -> None:
+    network = build(
+        ModelConfig(model="slide", model_args=f"kernel={kernel},maps=8"),
+        shape=(3, 12, 10),
+        classes=4,
+        seed=0,
+    )
+    assert network(torch.zeros(2, 3, 12, 10)).shape == (2, 4)
+    assert network.features[0].weight.shape == (8, 3, kernel, kernel)  # type: ignore[union-attr,index]
+
+
+@pytest.mark.parametrize("name", ["slide", "cells"])
+def test_initial_weights_follow_the_rule_asked_for(name: str) -> None:
+    def made(init: str) -> nn.Module:
+        side = 32 if name == "slide" else 128
+        config = ModelConfig(model=name, model_args=f"init={init}" if init else "")
+        return build(config, shape=(3, side, side), classes=10, seed=3)
+
+    def spread(network: nn.Module) -> list[float]:
+        return [float(p.detach().std()) for p in network.parameters() if p.dim() > 1]
+
+    plain = made("")
+    for a, b in zip(plain.parameters(), made("torch").parameters(), strict=True):
+        assert torch.equal(a, b)
+    for layer in made("small").modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
+            assert layer.bias is not None
+            assert not layer.bias.any()
+    fans = [float(p[0].numel()) for p in plain.parameters() if p.dim() > 1]
+    gains = [2.0] * (len(fans) - 1) + [1.0]
+    for found, fan, gain in zip(spread(made("he")), fans, gains, strict=True):
+        assert found == pytest.approx((gain / fan) ** 0.5, rel=0.1)
+    for found, fan in zip(spread(made("caffe")), fans, strict=True):
+        assert found == pytest.approx((1 / fan) ** 0.5, rel=0.1)
+    with pytest.raises(UserError, match=r"did you mean glorot\?"):
+        made("glorrot")

@@ -51,6 +51,11 @@ class Console:
             self._passing(f"coded {event['images']:,} of {event['total']:,} images")
         elif kind == "predicted":
             self._passing(f"classified {event['images']:,} images")
+        elif kind == "distorted":
+            self._passing(
+                f"{event['done']} of {event['total']} evaluated, the last with accuracy "
+                f"{event['accuracy']:.1%}"
+            )
         elif kind == "evaluation":
             self.line(
                 f"step {event['step']}  epoch {event['epoch']:.2f}  {event['part']}: "

@@ -14,6 +14,7 @@ from sixfold.errors import SixfoldError, UserError
 COMMANDS = {
     "train": "train a network in parallel",
     "predict": "classify a data set with a trained network",
+    "evaluate": "tell how a network's accuracy stands up to distorted images",
     "compress": "prune, share and code the weights of a trained network",
     "lca": "learn dictionaries and sparse codes of images (locally competitive algorithm)",
     "prepare": "turn images into tensor shards that load fast",

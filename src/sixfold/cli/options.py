@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 
 from sixfold.environment import settings_from_environment
 from sixfold.errors import UserError
+from sixfold.values import read_value, value_type
 
 Config = TypeVar("Config")
 
@@ -62,32 +62,6 @@ def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
     group.add_argument(flag, **options)
 
 
-def value_type(hint: Any) -> type[Any]:
-    """The type that a field's text is read as.
-
-    >>> value_type(int | None), value_type(tuple[str, ...])
-    (<class 'int'>, <class 'tuple'>)
-    """
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-    if typing.get_origin(hint) is tuple:
-        return tuple
-    kind: type[Any] = hint
-    return kind
-
-
-def parse_bool(text: str) -> bool:
-    """Read true or false.
-
-    >>> parse_bool("no")
-    False
-    """
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if text.lower() not in words:
-        raise ValueError("true or false")
-    return words[text.lower()]
-
-
 def read_config(
     config_class: type[Config], arguments: Mapping[str, Any], file: Path | None = None
 ) -> tuple[Config, list[str]]:
@@ -126,34 +100,12 @@ def read_config(
             ):
                 if source.get(name) is not None:
                     try:
-                        chosen[name] = _read_value(source[name], hints[name])
+                        chosen[name] = read_value(source[name], hints[name])
                     except ValueError as error:
                         found.append(f"{where} {source[name]!r}: expected {error}")
         values[section] = (section_class, chosen)
     config = config_class(**{name: cls(**chosen) for name, (cls, chosen) in values.items()})
     return config, found
-
-
-def _read_value(value: Any, hint: Any) -> Any:
-    """The value of a field from text or from a file's value.
-
-    Raises:
-        ValueError: with what was expected.
-    """
-    kind = value_type(hint)
-    if kind is tuple:
-        return tuple(value.split()) if isinstance(value, str) else tuple(map(str, value))
-    if kind is bool:
-        return value if isinstance(value, bool) else parse_bool(str(value))
-    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
-        raise ValueError(_NOUNS[kind])
-    try:
-        return kind(value)
-    except (ValueError, TypeError):
-        raise ValueError(_NOUNS[kind]) from None
-
-
-_NOUNS = {int: "a whole number", float: "a number", str: "text"}
 
 
 def _read_file(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.data.splits import cut
+from sixfold.data.splits import cut, some
 from sixfold.errors import UserError
 
 Shape = tuple[int, int, int]
@@ -206,26 +206,33 @@ def assemble(
     train: Store,
     test: Store,
     validation: float = 0.0,
+    images: int | None = None,
     bad: tuple[str, ...] = (),
     own_test: bool = True,
 ) -> DataSet:
     """A data set from its two stores; `validation` is cut from the first, by class and group.
 
+    Of what is left for training, `images` are kept.
+
     Raises:
-        UserError: if there is nothing that could be set aside.
+        UserError: if there is nothing that could be set aside, or fewer images than are to be kept.
     """
     held_out = cut(train.labels, validation, groups=train.groups, purpose="validation")
-    whole = not held_out.any()
-    if validation and whole:
+    if validation and not held_out.any():
         raise UserError(
             f"--validation {validation:g}: of {len(train.labels)} training images none can be set "
             "aside: every class needs at least two"
         )
+    kept = np.flatnonzero(~held_out)
+    if images is not None:
+        if images > len(kept):
+            raise UserError(f"--images {images}: there are only {len(kept)} to train on")
+        kept = kept[some(train.labels[kept], images)]
     return DataSet(
         name=name,
         classes=classes,
         shape=train.shape,
-        train=Part(train, None if whole else np.flatnonzero(~held_out)),
+        train=Part(train, None if len(kept) == len(train.labels) else kept),
         validation=Part(train, np.flatnonzero(held_out)),
         test=Part(test),
         bad=bad,

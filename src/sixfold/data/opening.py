@@ -83,6 +83,8 @@ def problems(config: DataConfig) -> list[str]:
             f"--validation {config.validation:g}: expected a part of the training images from 0 "
             f"to {MOST_VALIDATION:g}"
         )
+    if config.images is not None and config.images < 1:
+        found.append(f"--images {config.images}: must be at least 1")
     for check in (_check_augment, _check_spec):
         try:
             check(config)
@@ -160,6 +162,7 @@ def open_data(config: DataConfig) -> DataSet:
             train=train,
             test=test,
             validation=config.validation,
+            images=config.images,
         )
     if spec.kind == "synthetic":
         made, made_test = synthetic.parse(spec.where, config.resize)
@@ -169,6 +172,7 @@ def open_data(config: DataConfig) -> DataSet:
             train=made,
             test=made_test,
             validation=config.validation,
+            images=config.images,
         )
     if spec.kind != "shards" or config.resize is not None:
         raise ValueError(f"{config.data} (resize {config.resize}) must be resolved first")
@@ -180,6 +184,7 @@ def open_data(config: DataConfig) -> DataSet:
         train=ShardStore(folder, manifest, "train"),
         test=ShardStore(folder, manifest, "test"),
         validation=config.validation,
+        images=config.images,
         bad=manifest.bad_lines(),
         own_test=not str(manifest.source.get("split", "")).startswith("80/20"),
     )

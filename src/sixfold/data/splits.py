@@ -46,6 +46,24 @@ def cut(
     return _cut_groups(labels, groups, fraction, purpose, seed)
 
 
+def some(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """So many places in rising order, of each class its share, drawn from the labels alone.
+
+    Args:
+        labels: class of each record, (N,).
+        count: how many, at most N.
+
+    >>> labels = np.repeat([0, 1], [6, 3])
+    >>> np.bincount(labels[some(labels, 3)]).tolist()
+    [2, 1]
+    """
+    order = shuffled(len(labels), "images")
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    # Every N/count-th of the records sorted by class: each class gets its share, to within one.
+    taken = ((np.arange(count) + 0.5) * len(labels) / max(count, 1)).astype(np.int64)
+    return np.sort(by_class[taken])
+
+
 def shuffled(count: int, *parts: int | str) -> NDArray[np.int64]:
     """A permutation of `count` things that follows from the key's parts alone."""
     # Raw draws of Philox are the same in every version of NumPy; its `permutation` may change.

@@ -62,7 +62,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         workers = config.engine.workers or engine.slots()
         asked = DataConfig(
             data=config.prediction.data,
-            resize=config.prediction.resize or _side(card.shape),
+            resize=config.prediction.resize or fitting_side(card.shape),
             on_bad=config.prediction.on_bad,
         )
         resolved = resolve_data(asked, engine, workers, listen)
@@ -70,7 +70,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         check_fit(card, opened)
         part = config.prediction.part
         if part == "auto":
-            part = "test" if opened.own_test or _trained_on(weights, asked) else "all"
+            part = "test" if opened.own_test or trained_on(weights, asked) else "all"
         parts = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
         parts.mkdir()
         job = PredictJob(
@@ -104,14 +104,14 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
     return figures
 
 
-def _trained_on(weights: Path, asked: DataConfig) -> bool:
+def trained_on(weights: Path, asked: DataConfig) -> bool:
     """Whether the run was trained on the data that are asked for."""
     settings = read_json(weights.with_name("config.json")) or {}
     trained = settings.get("data", {}).get("data", "")
     return bool(trained) and trained == absolute_spec(asked.data)
 
 
-def _side(shape: tuple[int, int, int]) -> int | None:
+def fitting_side(shape: tuple[int, int, int]) -> int | None:
     """The size to bring images to: the network's, if it is square."""
     return shape[1] if shape[1] == shape[2] else None
 

@@ -13,21 +13,29 @@ from collections import OrderedDict
 
 from torch import nn
 
+from sixfold.models.initialise import initialised
 from sixfold.models.shapes import Shape, flat_features
 
 
-def cells(shape: Shape, classes: int) -> nn.Sequential:
+def cells(shape: Shape, classes: int, kernel: int = 11, init: str = "torch") -> nn.Sequential:
     """Conv 32 11/3/2, conv 64 6/2/1, conv 128 3/1/1, FC: for 256x256 blood cells.
 
     Args:
         shape: (C, H, W) of an image; 256 x 256 is what it was made for.
         classes: K.
+        kernel: rows and columns of the first convolution's kernel; 11 is the network's own.
+        init: rule of the initial weights, a name of `sixfold.models.initialise.RULES`.
+
+    Raises:
+        ValueError: if an argument makes no sense.
 
     >>> sum(p.numel() for p in cells((1, 256, 256), 3).parameters())
     161155
     """
+    if kernel < 1:
+        raise ValueError(f"kernel={kernel} must be at least 1")
     features = nn.Sequential(
-        nn.Conv2d(shape[0], 32, 11, stride=3, padding=2),  # 256 -> 84
+        nn.Conv2d(shape[0], 32, kernel, stride=3, padding=2),  # 256 -> 84
         nn.ReLU(),
         nn.MaxPool2d(2),  # 42
         nn.Conv2d(32, 64, 6, stride=2, padding=1),  # 20
@@ -38,4 +46,5 @@ def cells(shape: Shape, classes: int) -> nn.Sequential:
         nn.MaxPool2d(2),  # 5
     )
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(flat_features(features, shape), classes))
-    return nn.Sequential(OrderedDict(features=features, classifier=classifier))
+    network = nn.Sequential(OrderedDict(features=features, classifier=classifier))
+    return initialised(network, init)

@@ -6,7 +6,8 @@ it, drawing from torch's global generator, sets their biases to zero and returns
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import TypeVar
 
 from torch import nn
@@ -38,6 +39,45 @@ def caffe_uniform(network: Network) -> Network:
     """Uniform, variance 1 / fan_in: the filler that Caffe calls "xavier"."""
     for layer in _weighted(network):
         nn.init.kaiming_uniform_(layer.weight, mode="fan_in", nonlinearity="linear")
+    return network
+
+
+def small_normal(network: Network) -> Network:
+    """Normal, standard deviation 0.01, whatever the layer: the rule of AlexNet's time.
+
+    A. Krizhevsky, I. Sutskever, G. E. Hinton, NIPS 2012, section 5 (biases are zero here).
+    """
+    for layer in _weighted(network):
+        nn.init.normal_(layer.weight, std=0.01)
+    return network
+
+
+def as_built(network: Network) -> Network:
+    """As torch's layers fill themselves: uniform, variance 1 / (3 fan_in), biases too."""
+    return network
+
+
+RULES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "torch": as_built,
+    "he": he_normal,
+    "glorot": glorot_normal,
+    "caffe": caffe_uniform,
+    "small": small_normal,
+}
+"""Name, as an argument `init` takes it, to rule."""
+
+
+def initialised(network: Network, init: str) -> Network:
+    """The network filled by the rule of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if init not in RULES:
+        near = get_close_matches(init, RULES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"init={init}{hint} must be one of {', '.join(RULES)}")
+    RULES[init](network)
     return network
 
 

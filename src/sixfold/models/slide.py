@@ -12,23 +12,36 @@ from collections import OrderedDict
 
 from torch import nn
 
+from sixfold.models.initialise import initialised
 from sixfold.models.shapes import Shape, flat_features
 
 
-def slide(shape: Shape, classes: int) -> nn.Sequential:
+def slide(
+    shape: Shape, classes: int, kernel: int = 5, maps: int = 32, init: str = "torch"
+) -> nn.Sequential:
     """Conv 32 5x5, ReLU, max-pool 2x2, FC: the smallest network, for CIFAR-10.
 
     Args:
         shape: (C, H, W) of an image; H and W at least 2.
         classes: K.
+        kernel: rows and columns of the convolution's kernel, padded by (kernel - 1) // 2, so that
+            an odd one keeps the size of the image.
+        maps: output channels of the convolution.
+        init: rule of the initial weights, a name of `sixfold.models.initialise.RULES`.
+
+    Raises:
+        ValueError: if an argument makes no sense.
 
     >>> sum(p.numel() for p in slide((3, 32, 32), 10).parameters())
     84362
     """
+    if kernel < 1 or maps < 1:
+        raise ValueError(f"kernel={kernel} and maps={maps} must be at least 1")
     features = nn.Sequential(
-        nn.Conv2d(shape[0], 32, 5, stride=1, padding=2),  # 32 H W
+        nn.Conv2d(shape[0], maps, kernel, stride=1, padding=(kernel - 1) // 2),  # 32 H W
         nn.ReLU(),
         nn.MaxPool2d(2),  # 32 H/2 W/2
     )
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(flat_features(features, shape), classes))
-    return nn.Sequential(OrderedDict(features=features, classifier=classifier))
+    network = nn.Sequential(OrderedDict(features=features, classifier=classifier))
+    return initialised(network, init)

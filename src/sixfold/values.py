@@ -1,0 +1,55 @@
+"""Reading a setting's value from text: what command line, files and sweeps have in common."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+
+def value_type(hint: Any) -> type[Any]:
+    """The type that a field's text is read as.
+
+    >>> value_type(int | None), value_type(tuple[str, ...])
+    (<class 'int'>, <class 'tuple'>)
+    """
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    if typing.get_origin(hint) is tuple:
+        return tuple
+    kind: type[Any] = hint
+    return kind
+
+
+def parse_bool(text: str) -> bool:
+    """Read true or false.
+
+    >>> parse_bool("no")
+    False
+    """
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError("true or false")
+    return words[text.lower()]
+
+
+def read_value(value: Any, hint: Any) -> Any:
+    """The value of a field from text or from a file's value.
+
+    Raises:
+        ValueError: with what was expected.
+    """
+    kind = value_type(hint)
+    if kind is tuple:
+        return tuple(value.split()) if isinstance(value, str) else tuple(map(str, value))
+    if kind is bool:
+        return value if isinstance(value, bool) else parse_bool(str(value))
+    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+        raise ValueError(_NOUNS[kind])
+    try:
+        return kind(value)
+    except (ValueError, TypeError):
+        raise ValueError(_NOUNS[kind]) from None
+
+
+_NOUNS = {int: "a whole number", float: "a number", str: "text"}
