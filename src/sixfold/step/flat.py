@@ -97,7 +97,8 @@ class FlatState:
         """The sections of a payload to be written, as views; kept as long as the payload lives."""
         found = self._parts.get(id(payload))
         if found is None:
-            gradient, buffers, counters, extras = self.split(payload)
+            # Views of an alias: a view keeps what it was taken of, and the payload is to be let go.
+            gradient, buffers, counters, extras = self.split(payload.detach())
             found = PayloadParts(
                 gradients=self.views(gradient),
                 buffers=buffers,
