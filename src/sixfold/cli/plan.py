@@ -1,0 +1,30 @@
+"""`sixfold plan`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sixfold.cli.console import Console
+from sixfold.cli.options import add_options, read_config
+from sixfold.errors import UserError
+from sixfold.plan.options import PlanConfig
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: every field of the configuration."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or JSON")
+    add_options(parser, PlanConfig)
+
+
+def run(arguments: argparse.Namespace, problems: list[str]) -> int:
+    """Measure, predict, and show the table."""
+    config, unread = read_config(PlanConfig, vars(arguments), arguments.config)
+    from sixfold.launch.plan import plan, plan_problems
+
+    if problems or unread:
+        raise UserError([*problems, *unread, *plan_problems(config)])
+    with Console() as console:
+        found = plan(config, listen=console)
+    print("\n".join(found.text()))
+    return 0

@@ -1,0 +1,198 @@
+"""The launcher of a calibration: has the engine's ranks measure, and puts the figures together."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sixfold import data as datasets
+from sixfold.config import TrainConfig
+from sixfold.engines import Engine
+from sixfold.errors import UserError
+from sixfold.launch.common import Listener
+from sixfold.plan import calibration as files
+from sixfold.plan.calibration import Calibration, Machine, Network, network_key
+from sixfold.plan.candidates import LARGEST_TILE, meshes, scenes
+from sixfold.plan.gang import ROUNDS, CalibrationJob, calibrate_rank
+from sixfold.plan.measuring import machine_of, network_of
+from sixfold.plan.rehearsal import Scene
+from sixfold.split.grid import Grid, Mesh
+
+BUDGET_S = 50.0
+"""Of the minute that a calibration may take; the rest is for starting and for the last rehearsal."""
+SCENE_S = (0.1, 0.25)
+"""Least and most seconds of a rehearsal, of which there are `ROUNDS` for each scene."""
+JOBS = 3
+
+
+def calibrate(
+    config: TrainConfig,
+    engine: Engine,
+    workers: int,
+    *,
+    known: Calibration | None = None,
+    batches: Sequence[int] = (),
+    tiles: Sequence[Mesh] | None = None,
+    listen: Listener = lambda _: None,
+) -> Calibration:
+    """Measure what is not known yet of machine and network.
+
+    Args:
+        config: the settings of the run that is planned, with the data resolved.
+        engine: where it would run.
+        workers: how many ranks it would have.
+        known: an earlier calibration of the same machine.
+        batches: more batch sizes whose shards are to be rehearsed.
+        tiles: meshes to be rehearsed; all that divide the network and the workers if absent.
+        listen: hears what is going on.
+    """
+    began = time.monotonic()
+    slots = engine.slots()
+    ranks = max(min(workers, slots), 2)
+    opened = datasets.open_data(config.data)
+    if tiles is None:
+        tiles = fitting_tiles(config, opened, workers)
+    wanted = scenes(
+        config,
+        workers,
+        tiles,
+        batch_norm=has_norms(config, opened),
+        concurrency=min(ranks, slots),
+        batches=batches,
+    )
+    wanted = [scene for scene in wanted if scene.samples <= len(opened.train)]
+    key = network_key(config)
+    missing = _missing(wanted, known, key)
+    if known is not None and not missing and (workers <= slots or known.machine.crowded):
+        return known
+    listen({"kind": "note", "text": _what(missing, known, ranks)})
+    seconds = min(max(BUDGET_S / (ROUNDS * max(len(missing), 1)), SCENE_S[0]), SCENE_S[1])
+    missing = [dataclasses.replace(scene, seconds=seconds) for scene in missing]
+    job = CalibrationJob(config=config, scenes=tuple(missing), seconds=BUDGET_S)
+    gang = engine.gang(functools.partial(calibrate_rank, job), ranks)
+    network = network_of(gang.results, missing)
+    machine = known.machine if known is not None else None
+    if machine is None or machine.ranks < ranks:
+        machine = machine_of(
+            gang.results,
+            name=f"{processor()}, {slots} cores",
+            engine=engine.name,
+            slots=slots,
+            startup_s=gang.startup_s,
+            job_s=_job_s(engine, slots),
+        )
+    if workers > slots and not machine.crowded:
+        machine = _crowd(machine, engine, min(workers, 2 * slots))
+    calibration = known or Calibration(machine=machine, networks={})
+    calibration = dataclasses.replace(calibration, machine=machine).with_network(key, network)
+    listen({"kind": "note", "text": f"measured for {time.monotonic() - began:.0f} s"})
+    return calibration
+
+
+def _missing(wanted: Iterable[Scene], known: Calibration | None, key: str) -> list[Scene]:
+    network: Network | None = known.networks.get(key) if known is not None else None
+    done = {
+        (point.mesh, point.merge, point.samples, point.shards, point.concurrency)
+        for point in (network.points if network is not None else ())
+    }
+    return [
+        scene
+        for scene in wanted
+        if (scene.mesh, scene.merge, scene.samples, scene.shards, scene.concurrency) not in done
+    ]
+
+
+def _what(missing: Sequence[Scene], known: Calibration | None, ranks: int) -> str:
+    links = "" if known is not None else f"links between {ranks} ranks, and "
+    return f"measuring {links}{len(missing)} rehearsals of steps on one rank (up to a minute)"
+
+
+def _job_s(engine: Engine, slots: int) -> float:
+    """Seconds of an empty job, once the engine is warm."""
+    took = []
+    for _ in range(JOBS):
+        began = time.monotonic()
+        engine.pool(_nothing, list(range(slots)), workers=slots)
+        took.append(time.monotonic() - began)
+    return sorted(took)[len(took) // 2]
+
+
+def _nothing(item: int) -> int:
+    return item
+
+
+def _crowd(machine: Machine, engine: Engine, ranks: int) -> Machine:
+    """The machine with its links measured among more ranks than cores; as it is on a cluster."""
+    try:
+        job = CalibrationJob(config=None)
+        found = engine.gang(functools.partial(calibrate_rank, job), ranks)
+    except UserError:  # the cluster has no room for more ranks than slots
+        return machine
+    return dataclasses.replace(machine, crowded=found.results[0]["links"])
+
+
+def fitting_tiles(config: TrainConfig, opened: datasets.DataSet, workers: int) -> list[Mesh]:
+    """The meshes by which both workers and network can be divided."""
+    from sixfold.strategies.model_parallel import division_problems
+
+    found = []
+    for size in range(2, min(workers, LARGEST_TILE) + 1):
+        if workers % size:
+            continue
+        for mesh in meshes(size):
+            if _is_too_fine(mesh, opened.shape):
+                continue
+            strategy = dataclasses.replace(
+                config.strategy, strategy="model_parallel", grid=str(Grid(mesh=mesh))
+            )
+            trial = dataclasses.replace(config, strategy=strategy)
+            shape, classes = opened.shape, len(opened.classes)
+            if not division_problems(trial, size, shape=shape, classes=classes):
+                found.append(mesh)
+    return found
+
+
+def _is_too_fine(mesh: Mesh, shape: tuple[int, int, int]) -> bool:
+    return mesh.rows > shape[1] or mesh.cols > shape[2]
+
+
+def has_norms(config: TrainConfig, opened: datasets.DataSet) -> bool:
+    """Whether the network has batch-norm."""
+    from sixfold.models.skeleton import skeleton
+    from sixfold.step.norm_sync import has_batch_norm
+
+    found = skeleton(
+        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
+    )
+    return has_batch_norm(found.network)
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def load_machine(path: str | None) -> Calibration | None:
+    """The calibration in a file, if it is there.
+
+    Raises:
+        UserError: if it is no calibration.
+    """
+    if path is None or not Path(path).is_file():
+        return None
+    return files.load(Path(path))
+
+
+def save_machine(calibration: Calibration, path: str | None) -> None:
+    """Keep a calibration where one was asked for."""
+    if path is not None:
+        files.save(calibration, Path(path))
