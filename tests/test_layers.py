@@ -26,6 +26,7 @@ LAYERS = [
     ["training", "prediction", "compression", "lca"],
     ["measure"],
     ["report"],
+    ["plan"],
     ["validate", "engines"],
     ["jobs"],
     ["tickets", "robustness", "sweep"],

@@ -101,9 +101,7 @@ def plan(
         resolved = fit_data(training, engine, workers, listen)
         opened = datasets.open_data(resolved.data)
         tiles = fitting_tiles(resolved, opened, workers)
-        calibration = calibrate(
-            resolved, engine, workers, known=known, tiles=tiles, listen=listen
-        )
+        calibration = calibrate(resolved, engine, workers, known=known, tiles=tiles, listen=listen)
     if calibration is not known:
         save_machine(calibration, config.planning.machine)
     model, notes = model_of(resolved, calibration, opened)
@@ -156,9 +154,7 @@ def predict_all(
     return ranked([model.predict(way) for way in ways if model.knows(way)])
 
 
-def _left_out(
-    model: Model, config: TrainConfig, workers: int, tiles: Sequence[Any]
-) -> list[str]:
+def _left_out(model: Model, config: TrainConfig, workers: int, tiles: Sequence[Any]) -> list[str]:
     names = [way.name for way in candidates(config, workers, tiles) if not model.knows(way)]
     if not names:
         return []

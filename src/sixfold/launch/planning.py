@@ -23,7 +23,7 @@ from sixfold.plan.rehearsal import Scene
 from sixfold.split.grid import Grid, Mesh
 
 BUDGET_S = 50.0
-"""Of the minute that a calibration may take; the rest is for starting and for the last rehearsal."""
+"""Of the minute that a calibration may take; the rest is to start, and for the last rehearsal."""
 SCENE_S = (0.1, 0.25)
 """Least and most seconds of a rehearsal, of which there are `ROUNDS` for each scene."""
 JOBS = 3

@@ -17,7 +17,7 @@ from typing import Any
 from sixfold.config import TrainConfig
 from sixfold.errors import UserError
 from sixfold.files import write_json
-from sixfold.plan.samples import Spread
+from sixfold.plan.samples import EVEN, Spread
 
 FORMAT = 1
 
@@ -76,7 +76,7 @@ class Network:
     parameter_bytes: int
     slots: int
     points: tuple[Point, ...] = ()
-    spread: Spread = Spread()
+    spread: Spread = EVEN
     server: Mapping[str, float] = dataclasses.field(default_factory=dict)
     shared_update_s: float = 0.0
     update_s: float = 0.0

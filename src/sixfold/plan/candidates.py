@@ -14,6 +14,8 @@ LARGEST_TILE = 8
 """Tiles of more ranks are not tried: a layer's maps are too small to be worth it."""
 MANY = 4
 """Shards of a step that is rehearsed: enough to tell what comes once a shard and once a step."""
+WHOLE = Grid()
+"""Of one rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Candidate:
 
     strategy: str
     workers: int
-    grid: Grid = Grid()
+    grid: Grid = WHOLE
 
     @property
     def name(self) -> str:
@@ -137,7 +139,7 @@ def scenes(
             own = -(-sizes[0] // workers)
             whole(own, [concurrency])
             count = shard_count(own, batch_norm=batch_norm, wanted=wanted)
-            found[
-                Scene(samples=own, shards=min(count, 4), merge=True, concurrency=concurrency)
-            ] = None
+            found[Scene(samples=own, shards=min(count, 4), merge=True, concurrency=concurrency)] = (
+                None
+            )
     return list(found)

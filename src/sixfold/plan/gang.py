@@ -138,4 +138,3 @@ def _time_update(world: World, optimizer: Any, weights: Any, gradient: Any) -> f
         optimizer.update(weights, gradient, 0.0)
         took.append(time.perf_counter() - start)
     return float(np.median(took))
-

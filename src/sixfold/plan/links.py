@@ -121,9 +121,7 @@ def links_of(machine: Machine, workers: int) -> Links:
     per_host = -(-workers // machine.hosts)
     crowded = workers > machine.slots and machine.crowded
     tables = machine.crowded if crowded else machine.links
-    return Links(
-        local=_curve(tables, "local"), remote=_curve(tables, "remote"), per_host=per_host
-    )
+    return Links(local=_curve(tables, "local"), remote=_curve(tables, "remote"), per_host=per_host)
 
 
 def _curve(

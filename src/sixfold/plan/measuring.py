@@ -49,9 +49,7 @@ def network_of(results: Results, scenes: Sequence[Scene]) -> Network:
     points: list[Point] = []
     groups: list[list[float]] = []
     for number, scene in enumerate(scenes):
-        played = [
-            found["scenes"][number] for found in results if found["scenes"][number]
-        ]
+        played = [found["scenes"][number] for found in results if found["scenes"][number]]
         if not played:
             continue
         points.append(_point(scene, played))

@@ -14,6 +14,7 @@ at a time, and a param_server's workers as many as processors, server and wire a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ from sixfold.plan.candidates import Candidate
 from sixfold.plan.links import Links, links_of
 from sixfold.plan.prediction import Prediction, Workload
 from sixfold.plan.profile import Profile
-from sixfold.plan.samples import Spread
 from sixfold.plan.traffic import all_reduce_phases, summands
 from sixfold.shards import shard_count
 
@@ -114,7 +114,7 @@ class Model:
             (per_shard, shard / rehearsed, own_shards),
             (per_step, 1.0, 1),
         ):
-            for (out, into), repeats in counter.items():  # type: ignore[misc, has-type]
+            for (out, into), repeats in counter.items():
                 if not (out or into):
                     continue
                 largest = scale * max(*out, *into, 0)
@@ -270,13 +270,10 @@ class Model:
 
 def _with_limit(prediction: Prediction, parts: Parts, model: Model) -> Prediction:
     """Name what limits: the largest part of a batch's time."""
-    import dataclasses
-
     shares = {
         "compute": prediction.compute_s,
         "exchange": prediction.exchange_s,
         "waiting": prediction.waiting_s,
-        "start-up": prediction.scheduler_s,
     }
     largest = max(shares, key=lambda name: shares[name])
     n = prediction.candidate.workers
@@ -294,10 +291,10 @@ def _with_limit(prediction: Prediction, parts: Parts, model: Model) -> Predictio
             text = "cores, and the memory they share"
     elif largest == "exchange":
         curve = model._links(n).remote or model._links(n).local
-        small = curve is None or prediction.sent_bytes / curve.bytes_per_s < 0.5 * shares["exchange"]
+        small = (
+            curve is None or prediction.sent_bytes / curve.bytes_per_s < 0.5 * shares["exchange"]
+        )
         text = "latency of exchanges" if small else "bandwidth of exchanges"
-    elif largest == "waiting":
-        text = "the slowest rank"
     else:
-        text = "start-up"
+        text = "the slowest rank"
     return dataclasses.replace(prediction, limit=text)

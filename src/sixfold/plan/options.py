@@ -38,12 +38,12 @@ class PlanConfig:
     """Everything that `sixfold plan` takes."""
 
     planning: PlanningConfig = PlanningConfig()
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    training: TrainingConfig = TrainingConfig()
-    local_sgd: LocalSgdConfig = LocalSgdConfig()
-    engine: EngineConfig = EngineConfig()
+    data: DataConfig = DataConfig()  # noqa: RUF009
+    model: ModelConfig = ModelConfig()  # noqa: RUF009
+    optimizer: OptimizerConfig = OptimizerConfig()  # noqa: RUF009
+    training: TrainingConfig = TrainingConfig()  # noqa: RUF009
+    local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009
 
 
 def training_of(config: PlanConfig) -> TrainConfig:

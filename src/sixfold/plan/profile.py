@@ -1,4 +1,4 @@
-"""A network's times on a machine as a function of the work: between and beyond what was rehearsed."""
+"""A network's times on a machine, as a function of the work: between and beyond rehearsals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sixfold.plan.calibration import Network, Point
 from sixfold.plan.samples import interpolate
-from sixfold.plan.traffic import per_shard_and_step
+from sixfold.plan.traffic import Counts, per_shard_and_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class Profile:
         """The rehearsal of a merge."""
         return next((point for point in self.network.points if point.merge), None)
 
-    def tile_exchanges(self, mesh: str) -> tuple[float, Counter[object], Counter[object]]:
+    def tile_exchanges(self, mesh: str) -> tuple[float, Counts, Counts]:
         """Samples of the shard that was rehearsed, and exchanges once a shard and once a step."""
         by_shards: dict[int, Point] = {}
         for point in self.network.points:
@@ -102,7 +102,7 @@ class Profile:
                 by_shards[point.shards] = point
         one, two = by_shards[min(by_shards)], by_shards[max(by_shards)]
         if one is two:
-            return _size(one), Counter[object](one.exchanges), Counter[object]()
+            return _size(one), Counter(one.exchanges), Counter()
         return _size(one), *per_shard_and_step(one.exchanges, two.exchanges)
 
 

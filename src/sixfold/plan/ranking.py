@@ -27,11 +27,10 @@ def ranked(predictions: Sequence[Prediction]) -> list[Prediction]:
 
 def equality(prediction: Prediction) -> str:
     """How the result relates to serial training's; a grid of tiles of one rank is `sync`."""
-    return EQUALITY[prediction.candidate.strategy] if prediction.candidate.mesh else (
-        EQUALITY[prediction.candidate.strategy]
-        if prediction.candidate.strategy != "model_parallel"
-        else BIT_FOR_BIT
-    )
+    candidate = prediction.candidate
+    if candidate.strategy == "model_parallel" and not candidate.mesh:
+        return BIT_FOR_BIT
+    return EQUALITY[candidate.strategy]
 
 
 def best(
@@ -95,7 +94,7 @@ def _remedy(found: Prediction, work: Workload) -> str:
         )
     if found.limit.endswith("exchanges"):
         return "Larger batches, local_sgd, or a faster link would leave less of it to exchanges."
-    if found.limit == "start-up":
+    if found.scheduler_s > found.mean_s:
         return (
             f"Starting takes {found.scheduler_s * work.steps:.1f} s of {found.total_s:.1f}: the "
             "longer the run, the less the choice of workers depends on it."

@@ -82,7 +82,9 @@ def scene_config(config: TrainConfig, scene: Scene) -> TrainConfig:
     )
 
 
-def rehearse(config: TrainConfig, data: datasets.DataSet, rank: int, scene: Scene) -> dict[str, Any]:
+def rehearse(
+    config: TrainConfig, data: datasets.DataSet, rank: int, scene: Scene
+) -> dict[str, Any]:
     """Play one rank's part until the time is over.
 
     Args:
@@ -173,4 +175,4 @@ def _payload_bytes(strategy: Any) -> int:
     step = getattr(strategy, "step", None)
     if step is None:  # of local SGD, whose ranks add nothing up within a step
         return 0
-    return sum(step.state.sections) * int(step.state.dtype.itemsize)
+    return int(sum(step.state.sections) * step.state.dtype.itemsize)

@@ -52,6 +52,10 @@ class Spread:
         return found
 
 
+EVEN = Spread()
+"""Timings that do not differ."""
+
+
 def spread_of(groups: Sequence[Sequence[float]]) -> Spread:
     """The spread of timings of several things, each relative to its own median.
 
@@ -62,7 +66,7 @@ def spread_of(groups: Sequence[Sequence[float]]) -> Spread:
         np.asarray(values, float) / float(np.median(values)) for values in groups if len(values)
     ]
     if not ratios:
-        return Spread()
+        return EVEN
     found = np.quantile(np.concatenate(ratios), np.linspace(0, 1, LEVELS))
     return Spread(quantiles=tuple(float(round(value, 5)) for value in found))
 

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from sixfold.collectives import SMALL_BYTES
 from sixfold.shards import cover, owned_shards
 
-Exchanges = Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+Bytes = tuple[int, ...]
+Exchanges = Sequence[tuple[Bytes, Bytes]]
+Counts = Counter[tuple[Bytes, Bytes]]
 
 
 class Phase(NamedTuple):
@@ -57,7 +59,7 @@ def summands(shards: int, ranks: int) -> list[int]:
     return [len(cover(owned_shards(shards, ranks, rank))) for rank in range(active)]
 
 
-def per_shard_and_step(one: Exchanges, two: Exchanges) -> tuple[Counter[object], Counter[object]]:
+def per_shard_and_step(one: Exchanges, two: Exchanges) -> tuple[Counts, Counts]:
     """Which exchanges come once a shard and which once a step.
 
     Args:
@@ -68,6 +70,6 @@ def per_shard_and_step(one: Exchanges, two: Exchanges) -> tuple[Counter[object],
     >>> [sorted(c.items()) for c in per_shard_and_step([halo, total], [halo, halo, total])]
     [[(((8,), (8,)), 1)], [(((100,), (100,)), 1)]]
     """
-    first, second = Counter[object](one), Counter[object](two)
+    first, second = Counter(one), Counter(two)
     shard = second - first
     return shard, first - shard

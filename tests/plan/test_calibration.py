@@ -1,0 +1,83 @@
+"""Calibrations: what is written is what is read; rehearsals and links are the real thing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from pathlib import Path
+
+import pytest
+from tests.plan.conftest import point
+
+import sixfold
+from sixfold import data as datasets
+from sixfold.engines import open_engine
+from sixfold.errors import UserError
+from sixfold.plan.calibration import Calibration, load, network_key, save
+from sixfold.plan.gang import CalibrationJob, calibrate_rank
+from sixfold.plan.measuring import machine_of, network_of
+from sixfold.plan.rehearsal import Scene, rehearse
+
+
+def test_a_calibration_survives_its_file(calibration: Calibration, tmp_path: Path) -> None:
+    save(calibration, tmp_path / "machine.json")
+    again = load(tmp_path / "machine.json")
+    assert again.networks["net"].points == calibration.networks["net"].points
+    assert again.machine.links["local"]["1"] == calibration.machine.links["local"]["1"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"format": 99}', '{"format": 1, "machine": 3}'])
+def test_a_file_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "machine.json").write_text(text)
+    with pytest.raises(UserError, match="no calibration"):
+        load(tmp_path / "machine.json")
+
+
+def test_new_rehearsals_replace_old_ones(calibration: Calibration) -> None:
+    fresh = dataclasses.replace(calibration.networks["net"], points=(point(4, step_s=9.0),))
+    joined = calibration.with_network("net", fresh).networks["net"]
+    assert len(joined.points) == len(calibration.networks["net"].points)
+    assert any(found.step_s == 9.0 for found in joined.points)
+
+
+def test_a_network_is_known_by_what_its_times_depend_on() -> None:
+    one = sixfold.configure(model="slide", lr=0.1)
+    assert network_key(one) == network_key(sixfold.configure(model="slide", lr=0.2))
+    assert network_key(one) != network_key(sixfold.configure(model="slide", precision="float64"))
+
+
+def test_a_rehearsal_plays_the_real_step() -> None:
+    config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300")
+    data = datasets.open_data(datasets.resolve(config.data))
+    whole = rehearse(config, data, 0, Scene(samples=8, shards=2, seconds=0.01))
+    assert len(whole["steps_s"]) >= 3
+    assert whole["exchanges"] == []
+    tile = rehearse(config, data, 1, Scene(mesh="cout=2", samples=8, shards=2, seconds=0.01))
+    assert tile["exchanges"]
+    assert tile["payload_bytes"] <= whole["payload_bytes"]
+    merge = rehearse(config, data, 0, Scene(samples=8, shards=2, merge=True, seconds=0.01))
+    assert merge["merges_s"]
+    assert merge["merge_exchanges"]
+
+
+def test_a_gang_calibrates_machine_and_network() -> None:
+    config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300")
+    config = dataclasses.replace(config, data=datasets.resolve(config.data))
+    scenes = (
+        Scene(samples=8, shards=2, concurrency=2, seconds=0.01),
+        Scene(samples=4, shards=1, concurrency=1, seconds=0.01),
+    )
+    job = CalibrationJob(config=config, scenes=scenes)
+    with contextlib.closing(open_engine("local", preload=("sixfold.plan.gang",))) as engine:
+        gang = engine.gang(functools.partial(calibrate_rank, job), 2)
+    machine = machine_of(
+        gang.results, name="here", engine="local", slots=2, startup_s=gang.startup_s, job_s=0.0
+    )
+    network = network_of(gang.results, scenes)
+    rows = machine.links["local"]["1"]
+    assert rows[-1][1] > rows[0][1] > 0
+    assert [found.concurrency for found in network.points] == [2, 1]
+    assert all(0 < found.step_s < 1 for found in network.points)
+    assert network.server["round_s"] > 0
+    assert network.shared_update_s > 0
