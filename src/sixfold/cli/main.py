@@ -21,6 +21,7 @@ COMMANDS = {
     "sparse": "choose, by measuring, which layers of a pruned network run sparse",
     "tickets": "search for lottery tickets: sparse networks that train as well as the dense one",
     "plan": "predict the time of every way to divide a training, here and on larger clusters",
+    "sweep": "run a grid of settings, timed or for what they reach, and fit laws to it",
     "report": "write a run's report again",
     "strategies": "list the ways to divide the work",
     "models": "list the networks of the zoo",

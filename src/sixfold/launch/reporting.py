@@ -61,6 +61,8 @@ def rewrite_report(run: Path) -> Path:
         raise UserError(f"{run} is no run directory: it holds no config.json")
     if "compression" in config:
         return _rewrite_compression(run)
+    if "sweep" in config:
+        return _rewrite_sweep(run, config)
     if "dictionary" in config:
         from sixfold.report.lca import write_page
 
@@ -76,6 +78,19 @@ def _rewrite_compression(run: Path) -> Path:
         raise UserError(f"{run} holds a compression that is not finished: go on with --resume")
     path = run / "report.html"
     write_page(path, result)
+    return path
+
+
+def _rewrite_sweep(run: Path, config: dict[str, Any]) -> Path:
+    from sixfold.sweep.options import SweepQualityConfig, SweepTimeConfig
+    from sixfold.sweep.page import write_page
+
+    result = read_json(run / "result.json")
+    if result is None:
+        raise UserError(f"{run} holds a sweep that is not finished: go on with --resume")
+    path = run / "report.html"
+    tree = SweepTimeConfig if result["what"] == "time" else SweepQualityConfig
+    write_page(path, config, result, tree)
     return path
 
 

@@ -1,0 +1,245 @@
+"""The launcher of a sweep: many trainings as one resumable job, and what their figures say.
+
+Layout of the directory::
+
+    config.json     settings as resolved
+    members/        one folder a training, named by the hash of its settings
+    result.json     the figures; its presence means that the sweep is finished
+    report.html     the report
+    log.txt         what workers printed (quality)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from typing import Any
+
+from sixfold import data, validate
+from sixfold.engines import Engine, open_engine
+from sixfold.errors import RunError, UserError
+from sixfold.files import write_json
+from sixfold.jobs import Outcome, run_job
+from sixfold.launch.common import Listener, open_engine_for, versions
+from sixfold.launch.directory import older_run, run_path
+from sixfold.launch.sweep_work import Engines, QualityWork, TimeWork
+from sixfold.launch.training import training_problems
+from sixfold.run_directory import RunDirectory, as_json
+from sixfold.sweep.options import SweepQualityConfig, SweepTimeConfig
+from sixfold.sweep.plan import (
+    Plan,
+    all_combinations,
+    base_config,
+    choose_problems,
+    quality_plan,
+    time_plan,
+    vary_problems,
+)
+from sixfold.sweep.results import quality_result, time_result
+from sixfold.sweep.vary import Combination
+
+Sweep = SweepTimeConfig | SweepQualityConfig
+
+
+def sweep_time(config: SweepTimeConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+    """Time every combination of settings, one training after another, and fit the laws.
+
+    Args:
+        config: the settings.
+        listen: called with progress.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        UserError: if settings or data do not fit; nothing is left behind.
+        RunError: if a training failed; what is done is kept.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    directory, finished, config = _begin(config, time_problems(config), listen)
+    if finished is not None:
+        return finished
+    with Engines() as engines:
+        found = _with_workers(all_combinations(config), engines)
+        plan = time_plan(config, found)
+        _claim(directory, config)
+        # Run by this process, one after another: each training has the machine for itself.
+        outcome = run_job(
+            directory.path,
+            plan.members,
+            TimeWork(configs=plan.configs, engines=engines),
+            open_engine("inline"),
+            workers=1,
+            listen=listen,
+        )
+    figures = time_result(config, plan, outcome)
+    return _end(config, directory, figures, outcome, started)
+
+
+def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+    """Train every combination of settings, side by side, and tell what each setting does.
+
+    Args, Returns and Raises as of `sweep_time`.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    directory, finished, config = _begin(config, quality_problems(config), listen)
+    if finished is not None:
+        return finished
+    with open_engine_for(
+        config.engine, config.model.model, preload=("sixfold.launch.sweep_work",)
+    ) as engine:
+        workers = config.engine.workers or engine.slots()
+        plan = quality_plan(config, all_combinations(config))
+        images = _prepare(plan, engine, workers, listen)
+        _claim(directory, config)
+        outcome = run_job(
+            directory.path,
+            plan.members,
+            QualityWork(configs=plan.configs),
+            engine,
+            workers=workers,
+            listen=listen,
+            log=directory.file("log.txt"),
+        )
+    figures = quality_result(config, plan, outcome, images) | {"workers": workers}
+    return _end(config, directory, figures, outcome, started)
+
+
+def time_problems(config: SweepTimeConfig) -> list[str]:
+    """Everything that is wrong with the settings of all trainings."""
+    found = _shared_problems(config)
+    sweep = config.sweep
+    if sweep.repeats < 1:
+        found.append(f"--repeats {sweep.repeats}: must be at least 1")
+    if not 0 < sweep.seconds < float("inf"):
+        found.append(f"--seconds {sweep.seconds}: must be above 0")
+    if sweep.bootstrap < 0:
+        found.append(f"--bootstrap {sweep.bootstrap}: must not be negative")
+    return found
+
+
+def quality_problems(config: SweepQualityConfig) -> list[str]:
+    """Everything that is wrong with the settings of all trainings."""
+    found = _shared_problems(config)
+    if not vary_problems(config):
+        found += choose_problems(config)
+    if any(text.partition("=")[0].strip() in ("engine", "master") for text in config.sweep.vary):
+        found.append(
+            "--vary engine, master: results do not depend on them; `sixfold sweep time` times them"
+        )
+    return found
+
+
+def _shared_problems(config: Sweep) -> list[str]:
+    """Problems of `--vary`, and of every combination, each told once."""
+    found = vary_problems(config) + validate.choice_problems(config)
+    if config.run.resume and config.run.overwrite:
+        found.append("--resume and --overwrite exclude each other: give one")
+    if found:
+        return found + training_problems(base_config(config))
+    told = dict.fromkeys(
+        problem for one in all_combinations(config) for problem in training_problems(one.config)
+    )
+    return list(told)
+
+
+def _begin(
+    config: Any, problems: list[str], listen: Listener
+) -> tuple[RunDirectory, dict[str, Any] | None, Any]:
+    """Check, choose the directory, and look for what lies there.
+
+    Raises:
+        UserError: with all problems.
+    """
+    if problems:
+        raise UserError(problems)
+    path = run_path(config, type(config)(), "sweep")
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
+        run=dataclasses.replace(config.run, out=str(path)),
+    )
+    directory = RunDirectory(path)
+    finished = older_run(config, directory, growing=("sweep",))
+    if finished is not None:
+        listen({"kind": "note", "text": f"{path} holds this sweep, finished"})
+    return directory, finished, config
+
+
+def _claim(directory: RunDirectory, config: Sweep) -> None:
+    directory.create()
+    if not config.run.resume:
+        directory.clear()
+        shutil.rmtree(directory.file("members"), ignore_errors=True)
+    directory.file("result.json").unlink(missing_ok=True)
+    write_json(directory.file("config.json"), as_json(config))
+
+
+def _end(
+    config: Sweep,
+    directory: RunDirectory,
+    figures: dict[str, Any],
+    outcome: Outcome,
+    started: float,
+) -> dict[str, Any]:
+    """Write result and report.
+
+    Raises:
+        RunError: if trainings failed.
+    """
+    from sixfold.sweep.page import write_page
+
+    result = {
+        **figures,
+        "failures": outcome.failures,
+        "done_before": len(outcome.done_before),
+        "wall_s": round(time.monotonic() - started, 3),
+        "versions": versions(),
+        "report": str(directory.file("report.html")),
+    }
+    write_page(directory.file("report.html"), as_json(config), result, type(config))
+    if outcome.failures:
+        lines = [f"{name}: {text.splitlines()[0]}" for name, text in outcome.failures.items()]
+        raise RunError(
+            "\n".join(
+                [
+                    f"{len(lines)} trainings of the sweep failed; what is done is kept, and "
+                    "--resume tries them again",
+                    *lines[:10],
+                ]
+            )
+        )
+    write_json(directory.file("result.json"), result)
+    return result
+
+
+def _with_workers(found: list[Combination], engines: Engines) -> list[Combination]:
+    """The combinations, each with its number of workers."""
+    known = []
+    for one in found:
+        config = one.config
+        if config.engine.workers is None:
+            workers = engines.open(config).slots()
+            engine = dataclasses.replace(config.engine, workers=workers)
+            config = dataclasses.replace(config, engine=engine)
+        known.append(dataclasses.replace(one, config=config))
+    return known
+
+
+def _prepare(plan: Plan, engine: Engine, workers: int, listen: Listener) -> int:
+    """Prepare the data of all trainings once, so that no two of them do it at the same time.
+
+    Returns:
+        Images of the test part.
+    """
+    from sixfold.launch.common import resolve_data
+
+    images = 0
+    seen: dict[Any, None] = dict.fromkeys(config.data for config in plan.configs.values())
+    for asked in seen:
+        opened = data.open_data(resolve_data(asked, engine, workers, listen))
+        images = max(images, len(opened.test))
+    return images

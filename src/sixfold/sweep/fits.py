@@ -1,0 +1,215 @@
+"""Laws of run time, fitted with non-negative coefficients, and how far to trust them.
+
+A law is a sum of features with non-negative coefficients, T = sum_k c_k f_k(n, size, ...). They are
+found by non-negative least squares (C. L. Lawson, R. J. Hanson, 1974; scipy.optimize.nnls) on the
+relative errors: each measurement's row is divided by its time, so that a configuration of a
+millisecond counts as much as one of a second.
+
+Ernest: S. Venkataraman et al., "Ernest: efficient performance prediction for large-scale advanced
+analytics", NSDI 2016, T = a + b size/n + c log n + d n; it departs from the source in the relative
+weights. Amdahl: T = T1 (s + (1 - s)/n). Intervals are those of a bootstrap over the repeats of each
+configuration: what is drawn anew is the noise, not which configurations were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+Floats = NDArray[np.float64]
+Setting = Mapping[str, float]
+"""Numbers that features are made of: `n` workers, `size`, ..."""
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """A sum of features.
+
+    Attributes:
+        name: of the law.
+        formula: in words.
+        features: name of each coefficient to its feature.
+    """
+
+    name: str
+    formula: str
+    features: Mapping[str, Callable[[Setting], float]]
+
+    def matrix(self, settings: Sequence[Setting]) -> Floats:
+        """Features of each setting, (m, k)."""
+        return np.array(
+            [[feature(setting) for feature in self.features.values()] for setting in settings],
+            np.float64,
+        ).reshape(len(settings), len(self.features))
+
+
+AMDAHL = Law(
+    name="amdahl",
+    formula="T = serial + parallel/n",
+    features={"serial_s": lambda _: 1.0, "parallel_s": lambda at: 1 / at["n"]},
+)
+
+ERNEST = Law(
+    name="ernest",
+    formula="T = a + b size/n + c log n + d n",
+    features={
+        "fixed_s": lambda _: 1.0,
+        "per_size_s": lambda at: at["size"] / at["n"],
+        "log_s": lambda at: float(np.log(at["n"])),
+        "per_worker_s": lambda at: at["n"],
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A law fitted to measurements.
+
+    Attributes:
+        law: which.
+        coefficients: (k,).
+        draws: coefficients of each draw of the bootstrap, (draws, k); empty without repeats.
+        held_out: relative error of the prediction of each configuration from all others, (m,);
+            empty if there are too few configurations.
+    """
+
+    law: Law
+    coefficients: Floats
+    draws: Floats
+    held_out: Floats
+
+    def predict(self, setting: Setting) -> float:
+        """Time at a setting, in seconds."""
+        return float(self.law.matrix([setting])[0] @ self.coefficients)
+
+    def interval(self, setting: Setting) -> tuple[float, float] | None:
+        """Where 95% of the draws see the time; None without repeats."""
+        if not len(self.draws):
+            return None
+        low, high = percentiles(self.draws @ self.law.matrix([setting])[0])
+        return low, high
+
+    def error(self) -> float | None:
+        """Mean absolute percentage error on held-out configurations, as a part of 1."""
+        return float(np.abs(self.held_out).mean()) if len(self.held_out) else None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        ends = [percentiles(column) for column in self.draws.T] if len(self.draws) else None
+        return {
+            "law": self.law.name,
+            "formula": self.law.formula,
+            "coefficients": [
+                {
+                    "name": name,
+                    "value": float(value),
+                    "low": None if ends is None else ends[k][0],
+                    "high": None if ends is None else ends[k][1],
+                }
+                for k, (name, value) in enumerate(
+                    zip(self.law.features, self.coefficients, strict=True)
+                )
+            ],
+            "held_out_error": self.error(),
+            "held_out_configurations": len(self.held_out),
+        }
+
+
+def fit(
+    law: Law,
+    settings: Sequence[Setting],
+    samples: Sequence[Sequence[float]],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Fit:
+    """Fit a law to the medians of repeated measurements.
+
+    Args:
+        law: which.
+        settings: of each configuration.
+        samples: times of each configuration's repeats, in seconds, above 0.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    matrix = law.matrix(settings)
+    middles = np.array([np.median(own) for own in samples])
+    found = non_negative(matrix, middles)
+    drawn = np.empty((0, len(found)))
+    if draws and any(len(own) > 1 for own in samples):
+        generator = np.random.Generator(np.random.Philox(seed))
+        again = resampled(samples, draws, generator)
+        drawn = np.array([non_negative(matrix, row) for row in again])
+    return Fit(law=law, coefficients=found, draws=drawn, held_out=_held_out(matrix, middles))
+
+
+def resampled(
+    samples: Sequence[Sequence[float]], draws: int, generator: np.random.Generator
+) -> Floats:
+    """Medians of samples drawn with replacement from each configuration's own, (draws, m)."""
+    columns = []
+    for own in samples:
+        picked = generator.integers(0, len(own), (draws, len(own)))
+        columns.append(np.median(np.asarray(own, np.float64)[picked], axis=1))
+    return np.stack(columns, axis=1)
+
+
+def non_negative(matrix: Floats, times: Floats) -> Floats:
+    """Coefficients of at least 0 with the least sum of squared relative errors.
+
+    Args:
+        matrix: features, (m, k).
+        times: (m,), above 0.
+
+    >>> non_negative(np.array([[1.0, 1.0], [1.0, 0.5]]), np.array([3.0, 2.0])).round(6).tolist()
+    [1.0, 2.0]
+    """
+    rows = matrix / times[:, None]
+    # Columns of one size: coefficients may differ by many powers of ten.
+    scale = np.abs(rows).max(0)
+    scale[scale == 0] = 1.0
+    found, _ = nnls(rows / scale, np.ones(len(times)))
+    return np.asarray(found / scale, np.float64)
+
+
+def _held_out(matrix: Floats, times: Floats) -> Floats:
+    """Relative error of each time, predicted from the others; empty if these are too few."""
+    if len(times) <= matrix.shape[1]:
+        return np.empty(0)
+    errors = []
+    for left_out in range(len(times)):
+        others = np.arange(len(times)) != left_out
+        found = non_negative(matrix[others], times[others])
+        errors.append(float(matrix[left_out] @ found) / times[left_out] - 1)
+    return np.array(errors)
+
+
+def percentiles(values: Floats) -> tuple[float, float]:
+    """The ends between which 95% of the values lie."""
+    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
+
+
+def reference_non_negative(matrix: Floats, times: Floats) -> Floats:
+    """The same by trying every set of coefficients that may differ from 0: slow and obvious."""
+    import itertools
+
+    count = matrix.shape[1]
+    rows, ones = matrix / times[:, None], np.ones(len(times))
+    best, least = np.zeros(count), float(len(times))
+    for size in range(1, count + 1):
+        for chosen in itertools.combinations(range(count), size):
+            own = rows[:, chosen]
+            some, *_ = np.linalg.lstsq(own, ones, rcond=None)
+            error = float(((own @ some - ones) ** 2).sum())
+            if (some >= 0).all() and error < least - 1e-15:
+                best, least = np.zeros(count), error
+                best[list(chosen)] = some
+    return best

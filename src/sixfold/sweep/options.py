@@ -1,0 +1,87 @@
+"""Settings of `sixfold sweep`, in the form from which the command line makes its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sixfold.config import (
+    DataConfig,
+    EngineConfig,
+    LocalSgdConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StrategyConfig,
+    TrainingConfig,
+    option,
+)
+
+_VARY = (
+    "a setting and its values, NAME=V1,V2,...: any setting of `sixfold train`, or model.NAME for "
+    "an argument of the network; '|' between values that hold commas; may be repeated: all "
+    "combinations are run"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSweepConfig:
+    """Which trainings are timed."""
+
+    vary: tuple[str, ...] = option((), _VARY)
+    repeats: int = option(3, "how often each combination is timed, all in turns")
+    seconds: float = option(
+        4.0, "about how long each training lasts, where neither --steps nor --epochs says it"
+    )
+    bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualitySweepConfig:
+    """Which trainings are compared by what they reach."""
+
+    vary: tuple[str, ...] = option((), _VARY + "; seed=0,1,2 makes repetitions for intervals")
+    choose: str = option(
+        "",
+        "varied settings, with commas between, whose best value is chosen for each combination of "
+        "the others, on the validation part: lr, say, where batch sizes are compared",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRunConfig:
+    """Where the sweep is kept."""
+
+    out: str | None = option(None, "directory (default runs/sweep-<hash of the settings>)")
+    resume: bool = option(
+        False, "go on with what is in the directory; --vary may hold more than before"
+    )
+    overwrite: bool = option(False, "replace an older sweep in the directory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepTimeConfig:
+    """Everything that `sixfold sweep time` takes."""
+
+    sweep: TimeSweepConfig = TimeSweepConfig()
+    data: DataConfig = DataConfig()  # noqa: RUF009 - frozen
+    model: ModelConfig = ModelConfig()  # noqa: RUF009 - frozen
+    optimizer: OptimizerConfig = OptimizerConfig()  # noqa: RUF009 - frozen
+    training: TrainingConfig = TrainingConfig()  # noqa: RUF009 - frozen
+    strategy: StrategyConfig = StrategyConfig()  # noqa: RUF009 - frozen
+    local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009 - frozen
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    run: SweepRunConfig = SweepRunConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepQualityConfig:
+    """Everything that `sixfold sweep quality` takes."""
+
+    sweep: QualitySweepConfig = QualitySweepConfig()
+    data: DataConfig = DataConfig()  # noqa: RUF009 - frozen
+    model: ModelConfig = ModelConfig()  # noqa: RUF009 - frozen
+    optimizer: OptimizerConfig = OptimizerConfig()  # noqa: RUF009 - frozen
+    training: TrainingConfig = TrainingConfig()  # noqa: RUF009 - frozen
+    strategy: StrategyConfig = StrategyConfig()  # noqa: RUF009 - frozen
+    local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009 - frozen
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    run: SweepRunConfig = SweepRunConfig()
