@@ -10,7 +10,7 @@ setup(
         Extension(
             "sixfold.native.kernels",
             sources=["src/sixfold/native/kernels.c"],
-            depends=["src/sixfold/native/pool.inc"],
+            depends=["src/sixfold/native/pool.inc", "src/sixfold/native/pool_bf16.inc"],
             extra_compile_args=["-O3", "-Wno-psabi"],
             optional=True,
         )

@@ -90,7 +90,11 @@ class TrainingConfig:
     )
     steps: int | None = option(None, "number of steps, instead of --epochs")
     seed: int = option(0, "seed of everything random")
-    precision: str = option("float32", "arithmetic", choices=("float32", "float64"))
+    precision: str = option(
+        "float32",
+        "arithmetic; bf16: layers compute with bfloat16, weights and sums stay float32",
+        choices=("float32", "float64", "bf16"),
+    )
     batch_norm: str = option(
         "shard",
         "statistics of batch-norm: each logical shard's own, or the whole batch's",

@@ -19,6 +19,7 @@ from sixfold.collectives import all_gather_data, all_gather_int
 from sixfold.config import TrainConfig
 from sixfold.evaluate import Evaluation
 from sixfold.run_directory import Claim, RankFiles
+from sixfold.step.precision import BF16, slow_bf16, weights_precision
 from sixfold.step.schedule import parse_schedule
 from sixfold.step.step import Shard
 from sixfold.strategies.opening import open_strategy
@@ -73,6 +74,9 @@ class _Training:
         self.data = datasets.open_data(config.data)
         self.strategy = open_strategy(world, config, self.data)
         self.network, self.budget = self.strategy.network, self.strategy.budget
+        slow = slow_bf16() if config.training.precision == BF16 else None
+        if slow and self.is_root:
+            world.report({"kind": "note", "text": slow})
         self.schedule = parse_schedule(config.optimizer)
         self.checkpoints = self.files.path / "checkpoints"
         self.kept_steps = {int(step) for step in config.run.keep_at}
@@ -284,7 +288,7 @@ class _Training:
         return ModelCard(
             model=self.config.model.model,
             model_args=self.config.model.model_args,
-            precision=self.config.training.precision,
+            precision=weights_precision(self.config.training.precision),
             shape=self.data.shape,
             classes=self.data.classes,
             mean=tuple(float(value) for value in self.data.mean),

@@ -50,7 +50,7 @@ def cases(draw: st.DrawFn) -> tuple[nn.MaxPool2d, Tensor]:
     )
     out = torch.empty(
         x.shape,
-        dtype=draw(st.sampled_from([torch.float32, torch.float64])),
+        dtype=draw(st.sampled_from([torch.float32, torch.float64, torch.bfloat16])),
         memory_format=torch.channels_last,
     )
     return pool, out.copy_(x)
@@ -107,7 +107,7 @@ def test_the_kernel_refuses_calls_it_cannot_read() -> None:
     with pytest.raises(TypeError, match="expected 19 arguments"):
         max_pool.kernels.max_pool_forward(4, 0)
     with pytest.raises(ValueError, match="float32 or float64"):
-        max_pool.kernels.max_pool_forward(2, *[0] * 18)
+        max_pool.kernels.max_pool_forward(3, *[0] * 18)
 
 
 def test_fx_traces_it_as_torchs_functions() -> None:

@@ -2,14 +2,17 @@
 
 import socket
 import threading
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from sixfold.errors import PeerLostError
 from sixfold.world import mesh as mesh_module
-from sixfold.world.mailbox import LARGEST_BYTES, SLOTS, SMALLEST_BYTES, Mailbox
+from sixfold.world.mailbox import CAPACITY_BYTES, PIECE_BYTES, Mailbox
 from sixfold.world.mesh import Mailboxes, Mesh, share_memory
+from sixfold.world.world import Buffer
 
 
 def pair() -> tuple[Mailbox, Mailbox]:
@@ -20,28 +23,70 @@ def pair() -> tuple[Mailbox, Mailbox]:
     return sender, receiver
 
 
-def message(number: int, size: int = SMALLEST_BYTES) -> memoryview:
-    return memoryview((np.arange(size) * (number + 1) % 251).astype(np.uint8).tobytes())
+def content(number: int, size: int) -> Buffer:
+    return (np.arange(size) * (number + 1) % 251).astype(np.uint8)
 
 
-def test_messages_arrive_in_order_and_full_slots_are_told() -> None:
+def fetch(box: Mailbox, size: int) -> Buffer:
+    found = np.zeros(size, np.uint8)
+    assert box.next() == size
+    done = 0
+    while done < size:
+        count = box.pull(found[done:])
+        assert count > 0
+        done += count
+    return found
+
+
+def leave(box: Mailbox, payload: Buffer) -> None:
+    assert box.begin(len(payload))
+    while len(payload):
+        payload = payload[box.push(payload) :]
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 1000, PIECE_BYTES, PIECE_BYTES + 1, 700_001])
+def test_messages_arrive_in_order_however_often_the_ring_goes_round(size: int) -> None:
     sender, receiver = pair()
-    fetched = np.empty(SMALLEST_BYTES, np.uint8)
-    for turn in range(3):
-        for number in range(SLOTS):
-            assert sender.put(message(10 * turn + number))
-        assert not sender.put(message(99))
-        for number in range(SLOTS):
-            receiver.take(fetched.data.cast("B"))
-            assert fetched.tobytes() == message(10 * turn + number).tobytes()
+    assert receiver.next() is None
+    for number in range(2 * CAPACITY_BYTES // size if size > 1000 else 50):
+        leave(sender, content(number, size))
+        np.testing.assert_array_equal(fetch(receiver, size), content(number, size))
+    assert receiver.next() is None
+    assert not receiver.has_bytes()
     sender.close()
     receiver.close()
 
 
-@pytest.mark.parametrize("size", [1, SMALLEST_BYTES - 1, LARGEST_BYTES + 1])
-def test_small_and_large_messages_go_another_way(size: int) -> None:
+def test_a_full_ring_takes_no_more_until_it_is_read() -> None:
     sender, receiver = pair()
-    assert not sender.put(message(0, size))
+    payload = content(1, 2 * CAPACITY_BYTES)
+    assert sender.begin(len(payload))
+    done = 0
+    while count := sender.push(payload[done:]):
+        done += count
+    assert done == CAPACITY_BYTES - 64
+    assert not sender.has_room()
+    assert not sender.begin(1)
+    assert receiver.next() == len(payload)
+    found = np.zeros_like(payload)
+    read = receiver.pull(found)
+    assert sender.has_room()
+    assert sender.push(payload[done:]) > 0
+    np.testing.assert_array_equal(found[:read], payload[:read])
+    sender.close()
+    receiver.close()
+
+
+def test_sleep_is_seen_by_the_other_side_only_while_it_lasts() -> None:
+    sender, receiver = pair()
+    receiver.reader_will_sleep(True)
+    assert sender.reader_sleeps()
+    receiver.reader_will_sleep(False)
+    assert not sender.reader_sleeps()
+    sender.writer_will_sleep(True)
+    assert receiver.writer_sleeps()
+    sender.writer_will_sleep(False)
+    assert not receiver.writer_sleeps()
     sender.close()
     receiver.close()
 
@@ -55,6 +100,15 @@ def test_a_wrong_token_or_a_wrong_path_is_no_mailbox() -> None:
         sender.close()
 
 
+def together(functions: Sequence[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=function, daemon=True) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30.0)
+        assert not thread.is_alive(), "deadlock"
+
+
 def linked(share: bool) -> tuple[list[Mesh], list[dict[int, Mailboxes]]]:
     left, right = socket.socketpair()
     ends = [{1: left}, {0: right}]
@@ -64,15 +118,11 @@ def linked(share: bool) -> tuple[list[Mesh], list[dict[int, Mailboxes]]]:
         def run(rank: int) -> None:
             boxes[rank] = share_memory(ends[rank])
 
-        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together([lambda: run(0), lambda: run(1)])
     return [Mesh(ends[rank], spin=False, mailboxes=boxes[rank]) for rank in range(2)], boxes
 
 
-def test_middling_messages_do_not_pass_through_the_socket() -> None:
+def test_messages_do_not_pass_through_the_socket() -> None:
     made, boxes = linked(share=True)
     array = np.arange(40_000.0)
     for _ in range(3):
@@ -81,8 +131,7 @@ def test_middling_messages_do_not_pass_through_the_socket() -> None:
         made[1].exchange({}, {0: received})
         np.testing.assert_array_equal(received, array)
     out = boxes[0][1].out
-    assert out is not None
-    assert out._count == 3
+    assert out.messages == 3
     for mesh in made:
         mesh.close()
 
@@ -99,7 +148,7 @@ def test_a_message_of_another_length_is_found_out() -> None:
 def test_ranks_that_see_no_common_memory_use_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesh_module, "may_share", lambda: False)
     made, boxes = linked(share=True)
-    assert boxes == [{1: Mailboxes(None, None)}, {0: Mailboxes(None, None)}]
+    assert boxes == [{}, {}]
     made[0].exchange({1: np.ones(10_000)}, {})
     received = np.zeros(10_000)
     made[1].exchange({}, {0: received})
@@ -113,3 +162,78 @@ def test_a_peer_that_goes_while_memory_is_shared_is_lost() -> None:
     right.close()
     with left, pytest.raises(PeerLostError):
         share_memory({1: left})
+
+
+@pytest.mark.parametrize("spin", [False, True])
+def test_exchanges_of_more_than_the_ring_holds(spin: bool) -> None:
+    made, _ = linked(share=True)
+    arrays = [np.arange(400_000.0) + rank for rank in range(2)]
+    received = [np.zeros(400_000) for _ in range(2)]
+    for mesh in made:
+        mesh._spin_s = 200e-6 if spin else 0.0
+
+    def run(rank: int) -> None:
+        for _ in range(5):
+            received[rank][:] = 0
+            made[rank].exchange({1 - rank: arrays[rank]}, {1 - rank: received[rank]})
+
+    together([lambda: run(0), lambda: run(1)])
+    for rank in range(2):
+        np.testing.assert_array_equal(received[rank], arrays[1 - rank])
+        made[rank].close()
+
+
+def test_what_a_peer_left_before_it_went_still_arrives() -> None:
+    made, _ = linked(share=True)
+    made[0].exchange({1: np.arange(100.0)}, {})
+    made[0].close()
+    received = np.zeros(100)
+    made[1].exchange({}, {0: received})
+    np.testing.assert_array_equal(received, np.arange(100.0))
+    with pytest.raises(PeerLostError):
+        made[1].exchange({}, {0: received})
+    made[1].close()
+
+
+@pytest.mark.parametrize("direction", ["send", "receive"])
+def test_a_peer_that_goes_while_its_memory_is_waited_for_is_named(direction: str) -> None:
+    made, _ = linked(share=True)
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            for _ in range(100):
+                if direction == "send":
+                    made[0].exchange({1: np.zeros(1 << 17)}, {})
+                else:
+                    made[0].exchange({}, {1: np.zeros(10)})
+        except PeerLostError as error:
+            errors.append(error)
+
+    def go() -> None:
+        time.sleep(0.1)
+        made[1].close()
+
+    together([wait, go])
+    assert [error.peer for error in errors if isinstance(error, PeerLostError)] == [1]
+    made[0].close()
+
+
+def test_shutting_ends_an_exchange_through_memory() -> None:
+    made, _ = linked(share=True)
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            made[0].exchange({}, {1: np.zeros(10)})
+        except PeerLostError as error:
+            errors.append(error)
+
+    def shut() -> None:
+        time.sleep(0.1)
+        made[0].shut()
+
+    together([wait, shut])
+    assert len(errors) == 1
+    for mesh in made:
+        mesh.close()

@@ -11,7 +11,10 @@ from sixfold.bench.options import BenchConfig
 
 __all__ = ["NAMES", "BenchConfig", "run"]
 
-NAMES = {"train": "images/s of training, beside PyTorch eager and TorchDistributor with DDP"}
+NAMES = {
+    "train": "images/s of training, beside PyTorch eager and TorchDistributor with DDP",
+    "allreduce": "sums over the ranks of this host, beside gloo",
+}
 """Benchmark -> what it measures."""
 
 
@@ -30,11 +33,20 @@ def run(name: str, options: BenchConfig, *, show: Callable[[str], None]) -> int:
         UserError: if there is no such benchmark, or its settings make no sense.
         RunError: if Sixfold itself could not be measured. A peer that cannot be is reported.
     """
+    from sixfold.bench.options import misplaced, parts_problems
     from sixfold.errors import UserError
 
     if name not in NAMES:
         raise UserError(f"unknown benchmark {name!r}: choose {', '.join(NAMES)}")
-    from sixfold.bench.train import run_train_bench
+    found = misplaced(name, options) if name == "train" else parts_problems(name, options)
+    if found:
+        raise UserError(found)
+    if name == "train":
+        from sixfold.bench.train import run_train_bench
 
-    run_train_bench(options.bench, show=show)
+        run_train_bench(options.bench, show=show)
+    elif name == "allreduce":
+        from sixfold.bench.allreduce import run_allreduce_bench
+
+        run_allreduce_bench(options.bench, options.parts, show=show)
     return 0

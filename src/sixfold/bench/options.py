@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass
 
 from sixfold.config import option
@@ -20,7 +22,16 @@ class TrainBenchConfig:
     repeats: int = option(3, "measurements of each; the median is shown with least and most")
     seconds: float = option(5.0, "about how long a measurement lasts")
     steps: int | None = option(None, "steps of a measurement, instead of --seconds")
-    out: str = option("runs/bench-train", "directory for train.json and train.html")
+    out: str | None = option(
+        None, "directory for NAME.json and NAME.html (default: runs/bench-NAME)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartsBenchConfig:
+    """What only some benchmarks take."""
+
+    sizes: str = option("4KB,337KB,4MB", "allreduce: sizes of the vectors, separated by commas")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +39,87 @@ class BenchConfig:
     """Everything that `sixfold bench` takes."""
 
     bench: TrainBenchConfig = TrainBenchConfig()
+    parts: PartsBenchConfig = PartsBenchConfig()
+
+
+TAKES = {
+    "train": {"data", "model", "batches", "workers", "repeats", "seconds", "steps", "out"},
+    "allreduce": {"workers", "repeats", "sizes", "out"},
+}
+"""Benchmark -> the options that mean something to it."""
+
+
+def misplaced(name: str, config: BenchConfig) -> list[str]:
+    """Options that were given and mean nothing to a benchmark, one line each.
+
+    >>> misplaced("allreduce", BenchConfig(bench=TrainBenchConfig(model="slide2")))
+    ['--model: bench allreduce does not take it; it takes --out, --repeats, --sizes, --workers']
+    """
+    known = TAKES[name]
+    takes = ", ".join(f"--{option.replace('_', '-')}" for option in sorted(known))
+    return [
+        f"--{field.name.replace('_', '-')}: bench {name} does not take it; it takes {takes}"
+        for section in (config.bench, config.parts)
+        for field in dataclasses.fields(section)
+        if field.name not in known and getattr(section, field.name) != field.default
+    ]
+
+
+_UNITS = {"": 1, "B": 1, "KB": 1000, "KIB": 1 << 10, "MB": 1_000_000, "MIB": 1 << 20}
+LARGEST_SIZE = 1 << 30
+
+
+def parse_sizes(text: str) -> list[int]:
+    """Sizes in bytes from their list, each a multiple of 4.
+
+    Raises:
+        ValueError: if one is no size from 4 bytes to 1 GiB.
+
+    >>> parse_sizes("4KB, 337KB,4MiB")
+    [4000, 337000, 4194304]
+    """
+    found = []
+    for word in text.split(","):
+        match = re.fullmatch(r"([0-9.]+) *([A-Za-z]*)", word.strip())
+        if match is None or match[2].upper() not in _UNITS:
+            raise ValueError(word)
+        size = int(float(match[1]) * _UNITS[match[2].upper()]) // 4 * 4
+        if not 4 <= size <= LARGEST_SIZE:
+            raise ValueError(word)
+        found.append(size)
+    return list(dict.fromkeys(found))
+
+
+def written_size(count_bytes: int) -> str:
+    """A size as people write it.
+
+    >>> written_size(4000), written_size(337_000), written_size(4_000_000)
+    ('4 KB', '337 KB', '4 MB')
+    """
+    if count_bytes >= 1_000_000:
+        return f"{count_bytes / 1e6:.4g} MB"
+    return f"{count_bytes / 1e3:.4g} KB"
+
+
+def parts_problems(name: str, config: BenchConfig) -> list[str]:
+    """What is wrong with the settings of a benchmark other than `train`, one line each."""
+    found = misplaced(name, config)
+    bench = config.bench
+    if bench.workers < 1:
+        found.append(f"--workers {bench.workers}: must be at least 1")
+    if bench.repeats < 1:
+        found.append(f"--repeats {bench.repeats}: must be at least 1")
+    if name == "allreduce":
+        if bench.workers == 1:
+            found.append("--workers 1: an all-reduce needs at least 2")
+        try:
+            parse_sizes(config.parts.sizes)
+        except ValueError as error:
+            found.append(
+                f"--sizes {config.parts.sizes}: {error} is no size; give such as 4KB,337KB,4MB "
+                "(4 bytes to 1 GiB)"
+            )
+    return found
 
 
 def parse_batches(text: str) -> list[int]:

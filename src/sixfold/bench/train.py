@@ -85,7 +85,7 @@ def run_train_bench(config: TrainBenchConfig, *, show: Show) -> Results:
     found = problems(config, FIRST_TIMED_STEP)
     if found:
         raise UserError(found)
-    out = Path(config.out)
+    out = Path(config.out or "runs/bench-train")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

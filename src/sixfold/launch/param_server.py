@@ -25,8 +25,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from sixfold import data as datasets
 from sixfold import models
 from sixfold.checkpoint import Progress, list_checkpoints
@@ -44,7 +42,8 @@ from sixfold.servers.whole import WholeState
 from sixfold.step.batches import plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import make_optimizer
-from sixfold.step.step import Step
+from sixfold.step.precision import weights_dtype
+from sixfold.step.step import open_step
 from sixfold.strategies.delay import advice
 from sixfold.strategies.param_server import Worker, WorkerJob, work
 
@@ -150,9 +149,9 @@ def _prepare(
     data, training = datasets.open_data(config.data), config.training
     model = models.build(
         config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
-    ).to(getattr(torch, training.precision))
+    ).to(weights_dtype(training.precision))
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
-    state = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync").state
+    state = open_step(model, training).state
     optimizer = make_optimizer(config.optimizer, state.parameters)
     whole = WholeState(state, optimizer, config.strategy.servers)
     found = list_checkpoints(directory.file("checkpoints"))

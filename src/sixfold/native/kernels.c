@@ -59,6 +59,7 @@ static inline __attribute__((always_inline)) Window window(const Geometry *g, lo
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
+typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
 typedef double Doubles __attribute__((vector_size(LANES * 8)));
 typedef int64_t Longs __attribute__((vector_size(LANES * 8)));
 
@@ -73,6 +74,8 @@ typedef int64_t Longs __attribute__((vector_size(LANES * 8)));
 #undef VT
 #undef VI
 #undef NAME
+
+#include "pool_bf16.inc"
 
 #define T double
 #define I int64_t
@@ -96,8 +99,8 @@ static int read_arguments(PyObject *const *args, Py_ssize_t count, long *itemsiz
     long *sizes = (long *)geometry;
     for (int k = 0; k < SIZES; k++) sizes[k] = PyLong_AsLong(args[4 + k]);
     if (PyErr_Occurred()) return 0;
-    if (*itemsize != 4 && *itemsize != 8) {
-        PyErr_SetString(PyExc_ValueError, "elements must be float32 or float64");
+    if (*itemsize != 2 && *itemsize != 4 && *itemsize != 8) {
+        PyErr_SetString(PyExc_ValueError, "elements must be bfloat16, float32 or float64");
         return 0;
     }
     return 1;
@@ -110,7 +113,9 @@ static PyObject *max_pool_forward(PyObject *module, PyObject *const *args, Py_ss
     Geometry g;
     (void)module;
     if (!read_arguments(args, count, &itemsize, at, &g)) return NULL;
-    if (itemsize == 4)
+    if (itemsize == 2)
+        forward_bf16(&g, at[0], at[1], at[2]);
+    else if (itemsize == 4)
         forward_float(&g, at[0], at[1], at[2]);
     else
         forward_double(&g, at[0], at[1], at[2]);
@@ -128,8 +133,14 @@ static PyObject *max_pool_backward(PyObject *module, PyObject *const *args, Py_s
     const int tiles = g.kernel_h == g.stride_h && g.kernel_w == g.stride_w && !g.padding_h &&
                       !g.padding_w && g.dilation_h == 1 && g.dilation_w == 1 &&
                       g.out_h * g.stride_h >= g.height && g.out_w * g.stride_w >= g.width;
+    if (itemsize == 2 && !tiles) {
+        PyErr_SetString(PyExc_ValueError, "bfloat16 is only moved, never added up");
+        return NULL;
+    }
     if (!tiles) memset(at[2], 0, (size_t)(g.images * g.height * g.width * g.channels * itemsize));
-    if (itemsize == 4)
+    if (itemsize == 2)
+        backward_bf16(&g, at[0], at[1], at[2]);
+    else if (itemsize == 4)
         backward_float(&g, at[0], at[1], at[2], !tiles);
     else
         backward_double(&g, at[0], at[1], at[2], !tiles);
@@ -146,4 +157,15 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "kernels",
                                         "See sixfold.native.", -1, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_kernels(void) { return PyModule_Create(&definition); }
+/* Grows with what the module can do, so that the caller knows an older build. */
+#define VERSION 2
+
+PyMODINIT_FUNC PyInit_kernels(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && PyModule_AddIntConstant(module, "version", VERSION) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

@@ -17,9 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+VERSION = 2
+"""Of the C module that this package was written for; an older build counts as none."""
+
 try:
     kernels: Any = importlib.import_module("sixfold.native.kernels")
 except ImportError:
+    kernels = None
+if getattr(kernels, "version", 0) != VERSION:
     kernels = None
 
 Geometry = tuple[int, ...]
@@ -78,6 +83,12 @@ class MaxPoolReLU2d(nn.MaxPool2d):
         out_w = (width + 2 * padding_w - dilation[1] * (kernel_w - 1) - 1) // stride_w + 1
         if min(out_h, out_w) <= 0:  # torch says what is wrong
             return None
+        if x.dtype == torch.bfloat16:
+            # Gradients of overlapping windows are added up, in torch's way, where there are any.
+            apart = (kernel_h, kernel_w) == (stride_h, stride_w)
+            whole = out_h * stride_h >= height and out_w * stride_w >= width
+            if not (apart and whole and padding_h == padding_w == 0 and dilation == [1, 1]):
+                return None
         return (images, height, width, channels, *self._window, out_h, out_w, int(self.relu))
 
 
@@ -91,7 +102,7 @@ def _suits(x: Tensor) -> bool:
         isinstance(x, Tensor)  # torch.fx traces with something else
         and x.dim() == 4
         and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
+        and x.dtype in (torch.float32, torch.float64, torch.bfloat16)
         and x.numel() > 0
         and x.is_contiguous(memory_format=torch.channels_last)
     )

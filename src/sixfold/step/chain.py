@@ -24,6 +24,7 @@ from sixfold.step.links import (
     Link,
     MaxPoolLink,
     ReLULink,
+    Weight,
 )
 from sixfold.step.rewrites import has_hooks
 
@@ -37,16 +38,26 @@ class Chain:
         model: the network.
         parameters: its trainable parameters, in the order in which gradients are wanted.
         whole: leave the whole network to autograd.
+        narrow: the parameters in fewer bits, with which layers compute; see
+            `sixfold.step.precision`.
 
     Attributes:
         links: what is run, in order.
     """
 
-    def __init__(self, model: nn.Module, parameters: Parameters, *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Parameters,
+        *,
+        whole: bool = False,
+        narrow: Sequence[Tensor] | None = None,
+    ) -> None:
         leaves = None if whole else _leaves(model)
-        self.links = _link_up(leaves, parameters) if leaves else []
+        weights = _Weights(parameters, narrow)
+        self.links = _link_up(leaves, weights) if leaves else []
         if not self.links:
-            self.links = [AutogradLink(model, list(enumerate(parameters)))]
+            self.links = [weights.autograd_link(model)]
         with_weights = [place for place, link in enumerate(self.links) if link.has_weights]
         self._first = with_weights[0] if with_weights else len(self.links)
 
@@ -98,20 +109,45 @@ def _leaves(model: nn.Module) -> list[nn.Module] | None:
     return found
 
 
-def _link_up(leaves: list[nn.Module], parameters: Parameters) -> list[Link]:
+class _Weights:
+    """The trainable parameters, by their places among all, and their narrow copies."""
+
+    def __init__(self, parameters: Parameters, narrow: Sequence[Tensor] | None) -> None:
+        self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        self._narrow = narrow
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def owned(self, module: nn.Module) -> list[tuple[int, nn.Parameter]]:
+        """The parameters of a module, with their places."""
+        return [(self._places[id(p)], p) for p in module.parameters() if id(p) in self._places]
+
+    def all_trained(self, module: nn.Module) -> bool:
+        """Whether none of its weights is frozen."""
+        return all(id(p) in self._places for p in module.parameters())
+
+    def weight(self, parameter: nn.Parameter) -> Weight:
+        """What a link computes with, and where its gradient goes."""
+        place = self._places[id(parameter)]
+        return Weight(place, parameter if self._narrow is None else self._narrow[place])
+
+    def autograd_link(self, module: nn.Module) -> AutogradLink:
+        """A module left to autograd."""
+        dtype = None if self._narrow is None else self._narrow[0].dtype
+        return AutogradLink(module, self.owned(module), narrow=dtype)
+
+
+def _link_up(leaves: list[nn.Module], weights: _Weights) -> list[Link]:
     """A link for every layer; none at all if layers share weights, whose gradients must add."""
-    places = {id(parameter): place for place, parameter in enumerate(parameters)}
-    owned = [places[id(p)] for leaf in leaves for p in leaf.parameters() if id(p) in places]
-    if len(owned) != len(set(owned)) or len(owned) != len(parameters):
+    owned = [place for leaf in leaves for place, _ in weights.owned(leaf)]
+    if len(owned) != len(set(owned)) or len(owned) != len(weights):
         return []
     links: list[Link] = []
     for group in _groups(leaves):
-        if len(group) == 1 and (make := _maker(group[0], places)) is not None:
-            links.append(make())
-        else:
-            module = group[0] if len(group) == 1 else nn.Sequential(*group)
-            own = [(places[id(p)], p) for p in module.parameters() if id(p) in places]
-            links.append(AutogradLink(module, own))
+        link = _own_link(group[0], weights) if len(group) == 1 else None
+        module = group[0] if len(group) == 1 else nn.Sequential(*group)
+        links.append(link or weights.autograd_link(module))
     return links
 
 
@@ -132,32 +168,32 @@ def _groups(leaves: list[nn.Module]) -> Iterator[list[nn.Module]]:
         yield others
 
 
-def _maker(leaf: nn.Module, places: dict[int, int]) -> Callable[[], Link] | None:
-    """How to make a layer's own link; None if it has none, or some of its weights are frozen."""
+def _own_link(leaf: nn.Module, weights: _Weights) -> Link | None:
+    """A layer's own link; None if it has none, or some of its weights are frozen."""
     make = _MAKERS.get(type(leaf))
-    if make is None or has_hooks(leaf) or any(id(p) not in places for p in leaf.parameters()):
+    if make is None or has_hooks(leaf) or not weights.all_trained(leaf):
         return None
-    return lambda: make(leaf, places)
+    return make(leaf, weights)
 
 
-def _conv(leaf: Any, places: dict[int, int]) -> Link:
+def _conv(leaf: Any, weights: _Weights) -> Link | None:
     if leaf.padding_mode != "zeros" or isinstance(leaf.padding, str):
-        return AutogradLink(leaf, [(places[id(p)], p) for p in leaf.parameters()])
-    return ConvLink(leaf, *_weight_and_bias(leaf, places))
+        return None
+    return ConvLink(leaf, *_weight_and_bias(leaf, weights))
 
 
-def _linear(leaf: Any, places: dict[int, int]) -> Link:
-    return LinearLink(leaf, *_weight_and_bias(leaf, places))
+def _linear(leaf: Any, weights: _Weights) -> Link:
+    return LinearLink(*_weight_and_bias(leaf, weights))
 
 
-def _weight_and_bias(leaf: Any, places: dict[int, int]) -> tuple[int, int | None]:
-    return places[id(leaf.weight)], None if leaf.bias is None else places[id(leaf.bias)]
+def _weight_and_bias(leaf: Any, weights: _Weights) -> tuple[Weight, Weight | None]:
+    return weights.weight(leaf.weight), None if leaf.bias is None else weights.weight(leaf.bias)
 
 
-_MAKERS: dict[type[nn.Module], Callable[[Any, dict[int, int]], Link]] = {
+_MAKERS: dict[type[nn.Module], Callable[[Any, _Weights], Link | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
-    nn.Flatten: lambda leaf, _places: FlattenLink(leaf),
-    nn.ReLU: lambda _leaf, _places: ReLULink(),
-    MaxPoolReLU2d: lambda leaf, _places: MaxPoolLink(leaf),
+    nn.Flatten: lambda leaf, _weights: FlattenLink(leaf),
+    nn.ReLU: lambda _leaf, _weights: ReLULink(),
+    MaxPoolReLU2d: lambda leaf, _weights: MaxPoolLink(leaf),
 }

@@ -9,7 +9,8 @@ Legend: n images, C input and K output channels, H W rows and columns, F feature
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,23 @@ class Link(Protocol):
         ...
 
 
+class Weight(NamedTuple):
+    """A parameter as a link uses it.
+
+    Attributes:
+        place: of its gradient, among all parameters'.
+        value: what is computed with: the parameter itself, or its copy in fewer bits.
+    """
+
+    place: int
+    value: Tensor
+
+
+def _cast(x: Tensor, like: Tensor) -> Tensor:
+    """A tensor in the numbers of another."""
+    return x if x.dtype == like.dtype else x.to(like.dtype)
+
+
 class ConvLink:
     """Convolution: y = x * w + b.
 
@@ -53,16 +71,17 @@ class ConvLink:
 
     has_weights = True
 
-    def __init__(self, layer: nn.Conv2d, weight: int, bias: int | None) -> None:
+    def __init__(self, layer: nn.Conv2d, weight: Weight, bias: Weight | None) -> None:
         self.layer, self.weight, self.bias = layer, weight, bias
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """(n, C, H, W) -> (n, K, H', W')."""
         layer = self.layer
+        x = _cast(x, self.weight.value)
         y = torch.conv2d(
             x,
-            layer.weight,
-            layer.bias,
+            self.weight.value,
+            None if self.bias is None else self.bias.value,
             layer.stride,
             layer.padding,
             layer.dilation,
@@ -76,9 +95,9 @@ class ConvLink:
         layer = self.layer
         has_bias = self.bias is not None
         dx, dw, db = torch.ops.aten.convolution_backward(
-            grad,
+            _cast(grad, x),
             x,
-            layer.weight,
+            self.weight.value,
             [layer.out_channels] if has_bias else None,
             layer.stride,
             layer.padding,
@@ -88,9 +107,9 @@ class ConvLink:
             layer.groups,
             [wanted, True, has_bias],
         )
-        out[self.weight].copy_(dw)
+        out[self.weight.place].copy_(dw)
         if self.bias is not None:
-            out[self.bias].copy_(db)
+            out[self.bias.place].copy_(db)
         return dx if wanted else None
 
 
@@ -99,21 +118,29 @@ class LinearLink:
 
     has_weights = True
 
-    def __init__(self, layer: nn.Linear, weight: int, bias: int | None) -> None:
-        self.layer, self.weight, self.bias = layer, weight, bias
+    def __init__(self, weight: Weight, bias: Weight | None) -> None:
+        self.weight, self.bias = weight, bias
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """(..., F) -> (..., F')."""
-        return nn.functional.linear(x, self.layer.weight, self.layer.bias), (x, wanted)
+        weight, bias = self.weight.value, None if self.bias is None else self.bias.value
+        x = _cast(x, weight)
+        return nn.functional.linear(x, weight, bias), (x, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """(..., F') -> (..., F)."""
         x, wanted = saved
-        rows = grad.reshape(-1, grad.shape[-1])
-        torch.mm(rows.t(), x.reshape(-1, x.shape[-1]), out=out[self.weight])
+        grad = _cast(grad, x)
+        rows, samples = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        dw = out[self.weight.place]
+        if dw.dtype == x.dtype:
+            torch.mm(rows.t(), samples, out=dw)
+        else:
+            dw.copy_(torch.mm(rows.t(), samples))
         if self.bias is not None:
-            torch.sum(rows, 0, out=out[self.bias])
-        return torch.matmul(grad, self.layer.weight) if wanted else None
+            db = out[self.bias.place]
+            torch.sum(rows, 0, dtype=db.dtype, out=db)
+        return torch.matmul(grad, self.weight.value) if wanted else None
 
 
 class ReLULink:
@@ -128,7 +155,7 @@ class ReLULink:
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
         """Any shape."""
-        return torch.ops.aten.threshold_backward(grad, saved, 0)  # type: ignore[no-any-return]
+        return torch.ops.aten.threshold_backward(_cast(grad, saved), saved, 0)  # type: ignore[no-any-return]
 
 
 class FlattenLink:
@@ -163,13 +190,14 @@ class MaxPoolLink:
         if geometry is None:
             return self._otherwise.forward(x, wanted)
         y, place = pool_forward(x, geometry)
-        return y, (geometry, place)
+        return y, ((geometry, x.dtype), place)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """(n, C, H', W') -> (n, C, H, W)."""
         first, second = saved
         if isinstance(first, tuple):
-            return pool_backward(grad, second, first)
+            geometry, dtype = first
+            return pool_backward(grad.to(dtype), second, geometry)
         return self._otherwise.backward(saved, grad, out)
 
 
@@ -179,10 +207,17 @@ class AutogradLink:
     Args:
         module: what is run, in its current mode.
         parameters: its trainable parameters, each with its place among all.
+        narrow: the type in which torch.autocast lets its convolutions and products compute.
     """
 
-    def __init__(self, module: nn.Module, parameters: Sequence[tuple[int, nn.Parameter]]) -> None:
-        self._module = module
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Sequence[tuple[int, nn.Parameter]],
+        *,
+        narrow: torch.dtype | None = None,
+    ) -> None:
+        self._module, self._narrow = module, narrow
         self._places = [place for place, _ in parameters]
         self._parameters = [parameter for _, parameter in parameters]
         self.has_weights = bool(parameters)
@@ -190,10 +225,15 @@ class AutogradLink:
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """Whatever the module takes."""
         x = x.detach()
-        with torch.enable_grad():
+        with torch.enable_grad(), self._autocast():
             x = x.requires_grad_() if wanted else x
             y = self._module(x)
         return y.detach(), (x if wanted else None, y)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._narrow is None:
+            return nullcontext()
+        return torch.autocast("cpu", dtype=self._narrow)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """Whatever the module takes."""
@@ -202,7 +242,7 @@ class AutogradLink:
         if not y.requires_grad:
             found: Sequence[Tensor | None] = [None] * len(inputs)
         else:
-            found = torch.autograd.grad(y, inputs, grad, allow_unused=True)
+            found = torch.autograd.grad(y, inputs, _cast(grad, y), allow_unused=True)
         for place, gradient in zip(self._places, found, strict=False):
             if gradient is None:
                 out[place].zero_()

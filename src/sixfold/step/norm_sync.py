@@ -6,6 +6,7 @@ logical shards. A shard's own sums are its contribution to the gradients of weig
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -48,6 +49,9 @@ class SyncBatchNorm(_BatchNorm):
         """Normalise (N, C, ...)."""
         if not self.training:
             return super().forward(input)
+        wide = torch.promote_types(input.dtype, torch.float32)
+        if input.dtype != wide:  # statistics want all their bits
+            return self.forward(input.to(wide)).to(input.dtype)
         self._check_input_dim(input)
         output, *statistics = normalise(input, self.weight, self.bias, self.eps, self._lockstep.sum)
         if self.track_running_stats:

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sixfold.config import TrainingConfig
 from sixfold.shards import Node, TreeFold
 from sixfold.step.chain import Chain
 from sixfold.step.dropout import Draw, key_dropout
 from sixfold.step.flat import FlatState
 from sixfold.step.lockstep import Lockstep, SharedState, TotalSum
 from sixfold.step.norm_sync import synchronise_norms
+from sixfold.step.precision import NarrowCopy, narrow_dtype
 from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.world import Buffer
 
@@ -66,13 +68,22 @@ class Step:
             by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
         seed: of the run.
         sync_norms: batch-norm over the whole batch instead of over each shard.
+        narrow: in which numbers layers compute, if in others than the weights are kept in; see
+            `sixfold.step.precision`.
 
     Attributes:
         model: the network as it is trained.
         state: its flat parameters and buffers.
     """
 
-    def __init__(self, model: nn.Module, *, seed: int, sync_norms: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        seed: int,
+        sync_norms: bool = False,
+        narrow: torch.dtype | None = None,
+    ) -> None:
         self.draw = Draw(seed)
         self.lockstep = Lockstep() if sync_norms else None
         model = key_dropout(fused_max_pool(relu_behind_max_pool(model)), self.draw)
@@ -81,7 +92,14 @@ class Step:
         self.model = model
         self.state = FlatState(model)
         # Within a synchronised norm all shards meet, which only a whole graph can wait for.
-        self._chain = Chain(model, self.state.trainable, whole=sync_norms)
+        self._narrow = None if narrow is None else NarrowCopy(self.state, narrow)
+        self._chain = Chain(
+            model,
+            self.state.trainable,
+            whole=sync_norms,
+            narrow=None if self._narrow is None else self._narrow.views(),
+        )
+        self._is_narrowed = False
         self._spare: list[Tensor] = []
         self._folded: list[Tensor] = []
 
@@ -100,11 +118,14 @@ class Step:
             out: from `new_payload`, overwritten; see `sixfold.step.flat` for its parts.
         """
         state, labels, samples = self.state, shard.labels, len(shard.labels)
+        if self._narrow is not None and not self._is_narrowed:
+            self._narrow.refresh()
         before = self._save_buffers()
         self.draw.enter(step, shard.index, seed_torch=self._chain.needs_autograd)
         if not self.model.training:
             self.model.train()
-        logits, saved = self._chain.forward(_channels_last(shard.images))
+        scores, saved = self._chain.forward(_channels_last(shard.images))
+        logits = scores.to(state.dtype)
         loss, grad = _cross_entropy(logits, labels)
         parts = state.parts(out)
         self._chain.backward(saved, grad, parts.gradients)
@@ -131,6 +152,23 @@ class Step:
             The payloads of the cover of the run; valid until `release`.
         """
         fold: TreeFold[Tensor] = TreeFold(self._add)
+        if self._narrow is not None:
+            self._narrow.refresh()  # once for all shards
+        self._is_narrowed = True
+        try:
+            self._compute(step, shards, fold, total_sum)
+        finally:
+            self._is_narrowed = False
+        self._folded = [value for _, value in fold.nodes]
+        return [(node, value.numpy()) for node, value in fold.nodes]
+
+    def _compute(
+        self,
+        step: int,
+        shards: Iterable[Shard],
+        fold: TreeFold[Tensor],
+        total_sum: TotalSum | None,
+    ) -> None:
         if self.lockstep is None:
             for shard in shards:
                 out = self._take()
@@ -151,8 +189,6 @@ class Step:
             )
             for shard, out in zip(run, outs, strict=True):
                 fold.push(Node(0, shard.index), out)
-        self._folded = [value for _, value in fold.nodes]
-        return [(node, value.numpy()) for node, value in fold.nodes]
 
     def release(self) -> None:
         """Let the payloads of `partials` be used again."""
@@ -206,6 +242,16 @@ class Step:
         left += right
         self._spare.append(right)
         return left
+
+
+def open_step(model: nn.Module, training: TrainingConfig) -> Step:
+    """The step of a network as the settings want it."""
+    return Step(
+        model,
+        seed=training.seed,
+        sync_norms=training.batch_norm == "sync",
+        narrow=narrow_dtype(training.precision),
+    )
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

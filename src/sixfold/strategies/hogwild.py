@@ -54,8 +54,9 @@ from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.flat import FlatState
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
+from sixfold.step.precision import weights_dtype
 from sixfold.step.schedule import Budget
-from sixfold.step.step import Shard, Step, StepTotals
+from sixfold.step.step import Shard, Step, StepTotals, open_step
 from sixfold.strategies.delay import advice, diverged_by_delay
 from sixfold.strategies.hogwild_groups import find_groups
 from sixfold.strategies.whole import WholeNetwork
@@ -327,9 +328,9 @@ def open_hogwild(world: World, config: TrainConfig, data: DataSet) -> Hogwild:
     training = config.training
     model = models.build(
         config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
-    ).to(getattr(torch, training.precision))
+    ).to(weights_dtype(training.precision))
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
-    step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync")
+    step = open_step(model, training)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     groups = find_groups(world)
     memory = _common_memory(world, groups, Commons.size_bytes(step.state, optimizer))

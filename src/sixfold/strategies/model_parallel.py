@@ -47,8 +47,9 @@ from sixfold.split.network import DividedNetwork, divide
 from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
+from sixfold.step.precision import weights_dtype
 from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.step.step import Shard, Step, StepTotals
+from sixfold.step.step import Shard, Step, StepTotals, open_step
 from sixfold.strategies.divided import PartialNetwork
 from sixfold.strategies.shard_sum import ShardSum
 from sixfold.strategies.strategy import Strategy
@@ -198,7 +199,7 @@ def open_model_parallel(world: World, config: TrainConfig, data: DataSet) -> Str
     _materialise(model, found, config, data)
     maker = BatchMaker(data, "float64" if training.precision == "float64" else "float32", model.box)
     plan = dataclasses.replace(plan, make_batch=maker)
-    step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync")
+    step = open_step(model, training)
     model.connect(step.draw.mask, None if step.lockstep is None else step.lockstep.sum)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     network = PartialNetwork(tiles, model, step.state, optimizer, maker)
@@ -233,7 +234,7 @@ def _materialise(
         classes=len(data.classes),
         seed=training.seed,
     )
-    dtype = getattr(torch, training.precision)
+    dtype = weights_dtype(training.precision)
     model.load(
         {
             name: (value.to(dtype) if value.is_floating_point() else value).view(

@@ -38,7 +38,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sixfold import data as datasets
@@ -58,8 +57,9 @@ from sixfold.shards import Node
 from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import make_optimizer
+from sixfold.step.precision import weights_dtype
 from sixfold.step.schedule import parse_schedule
-from sixfold.step.step import Shard, Step, StepTotals
+from sixfold.step.step import Shard, StepTotals, open_step
 from sixfold.strategies.delay import diverged_by_delay
 from sixfold.world import Buffer
 from sixfold.world.ambient import one_thread
@@ -189,9 +189,9 @@ class Worker:
             shape=self._data.shape,
             classes=len(self._data.classes),
             seed=training.seed,
-        ).to(getattr(torch, training.precision))
+        ).to(weights_dtype(training.precision))
         self._plan: BatchPlan = plan_batches(config, self._data, batch_norm=has_batch_norm(model))
-        self._step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync")
+        self._step = open_step(model, training)
         self._schedule = parse_schedule(config.optimizer)
         self._slices = slices_of(self._step.state, servers)
         self._total = self._step.new_payload()

@@ -24,8 +24,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from sixfold import models
 from sixfold.config import TrainConfig
 from sixfold.data import DataSet
@@ -34,7 +32,8 @@ from sixfold.sparsity.beginning import begin
 from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
-from sixfold.step.step import Shard, Step, StepTotals
+from sixfold.step.precision import weights_dtype
+from sixfold.step.step import Shard, Step, StepTotals, open_step
 from sixfold.strategies.shard_sum import ShardSum
 from sixfold.strategies.whole import WholeNetwork
 from sixfold.world import World
@@ -114,9 +113,9 @@ def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
     training = config.training
     model = models.build(
         config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
-    ).to(getattr(torch, training.precision))
+    ).to(weights_dtype(training.precision))
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
-    step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync")
+    step = open_step(model, training)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     optimizer = begin(config.beginning, step.state, optimizer)
     network = WholeNetwork(world, step.state, optimizer, plan.make_batch)

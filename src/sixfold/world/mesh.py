@@ -1,7 +1,7 @@
 """Bytes between ranks: one TCP connection for every pair, all used at once.
 
-Between ranks of one host the bytes of middling messages go through memory that both map
-(`sixfold.world.mailbox`); everything else is the same.
+Between ranks of one host messages go through memory that both map (`sixfold.world.mailbox`); then
+the connection only wakes a rank that sleeps, and tells when a peer is gone.
 
 An exchange sends and receives without blocking on any one peer, so no pattern of sends and
 receives can deadlock by filling a buffer. Every message has its length in front: ranks that
@@ -16,8 +16,10 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from sixfold.errors import PeerLostError
 from sixfold.world import wire
@@ -28,9 +30,13 @@ SPIN_S = 200e-6
 """How long a rank with a core to itself looks for bytes before it sleeps: about twice what the
 kernel takes to put a process to sleep and wake it again."""
 
+LOST_WAKE_S = 0.02
+"""A rank that waits for memory looks again after so long. It says that it sleeps and looks once
+more before it does, so a wake is lost only if both sides' stores pass each other within
+nanoseconds; then this is what it costs."""
+
 _HEADER = struct.Struct("=Q")
-_IN_MAILBOX = 1 << 63
-"""Set in a header whose bytes lie in the mailbox instead of following."""
+_WAKE = b"."
 
 
 class Mesh:
@@ -60,6 +66,7 @@ class Mesh:
         self._sockets = dict(sockets)
         self._boxes = dict(mailboxes or {})
         self._spin_s = SPIN_S if spin else 0.0
+        self._ended = False
         self.progress = 0
         self.waiting_for: tuple[int, ...] = ()
         for connection in self._sockets.values():
@@ -80,14 +87,8 @@ class Mesh:
         began = now = time.perf_counter()
         idle_s = 0.0
         idle_since: float | None = None
-        flows: list[_Flow] = [
-            _Outgoing(peer, self._socket(peer), array, self._boxes.get(peer, _NO_BOXES).out)
-            for peer, array in sends.items()
-        ]
-        flows += [
-            _Incoming(peer, self._socket(peer), array, self._boxes.get(peer, _NO_BOXES).into)
-            for peer, array in receives.items()
-        ]
+        flows = [self._outgoing(peer, array) for peer, array in sends.items()]
+        flows += [self._incoming(peer, array) for peer, array in receives.items()]
         while flows:
             moved = 0
             finished = False
@@ -104,15 +105,29 @@ class Mesh:
                     self.waiting_for = ()
                 continue
             now = time.perf_counter()
+            if self._ended:
+                raise PeerLostError(flows[0].peer, "the connection was shut")
             if idle_since is None:
                 idle_since = now
                 self.waiting_for = tuple({flow.peer for flow in flows})
-            if now - idle_since < self._spin_s:
-                os.sched_yield()
-            else:
-                _wait(flows)
+            # Without yielding: that would hand the core to whatever else wants it, for a whole
+            # slice of its time, and the peer is about to be done.
+            if now - idle_since >= self._spin_s:
+                _wait(flows, self._boxes)
         self.progress += 1
         return time.perf_counter() - began - idle_s, idle_s
+
+    def _outgoing(self, peer: int, array: Buffer) -> _Flow:
+        connection, boxes = self._socket(peer), self._boxes.get(peer)
+        if boxes is None:
+            return _Outgoing(peer, connection, array)
+        return _IntoMailbox(peer, connection, array, boxes.out)
+
+    def _incoming(self, peer: int, array: Buffer) -> _Flow:
+        connection, boxes = self._socket(peer), self._boxes.get(peer)
+        if boxes is None:
+            return _Incoming(peer, connection, array)
+        return _OutOfMailbox(peer, connection, array, boxes.into)
 
     def _socket(self, peer: int) -> socket.socket:
         try:
@@ -122,6 +137,7 @@ class Mesh:
 
     def shut(self) -> None:
         """End all conversations, from any thread: an exchange that is going on fails."""
+        self._ended = True
         for connection in self._sockets.values():
             try:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -137,19 +153,15 @@ class Mesh:
 
 
 class Mailboxes(NamedTuple):
-    """The ways to a peer and from it, as far as there are any."""
+    """The ways to a peer and from it."""
 
-    out: Mailbox | None
-    into: Mailbox | None
+    out: Mailbox
+    into: Mailbox
 
     def close(self) -> None:
         """Give their memory back."""
         for box in self:
-            if box is not None:
-                box.close()
-
-
-_NO_BOXES = Mailboxes(None, None)
+            box.close()
 
 
 def share_memory(sockets: Mapping[int, socket.socket]) -> dict[int, Mailboxes]:
@@ -178,11 +190,18 @@ def share_memory(sockets: Mapping[int, socket.socket]) -> dict[int, Mailboxes]:
         for box in own.values():
             box.close()
         raise
-    for peer, box in list(own.items()):
-        box.seal()
-        if not accepted[peer]:
-            own.pop(peer).close()
-    return {peer: Mailboxes(own.get(peer), theirs[peer]) for peer in sockets}
+    shared = {}
+    for peer in sockets:
+        out, into = own.get(peer), theirs[peer]
+        if out is not None:
+            out.seal()
+        if out is not None and into is not None and accepted[peer]:
+            shared[peer] = Mailboxes(out, into)
+            continue
+        for unused in (out, into):
+            if unused is not None:
+                unused.close()
+    return shared
 
 
 def _tell(peer: int, connection: socket.socket, message: dict[str, Any]) -> None:
@@ -200,44 +219,109 @@ def _hear(peer: int, connection: socket.socket) -> dict[str, Any]:
 
 
 class _Flow:
-    """One message on its way: its header and its bytes, as far as they have not moved yet."""
+    """One message on its way, as far as it has not moved yet."""
 
-    __slots__ = ("connection", "done", "peer", "views")
+    __slots__ = ("connection", "done", "peer")
     events: int
 
-    def __init__(self, peer: int, connection: socket.socket, views: list[memoryview]):
+    def __init__(self, peer: int, connection: socket.socket):
         self.peer = peer
         self.connection = connection
-        self.views = views
         self.done = False
 
     def move(self) -> int:
         """Move what can be moved now; returns the number of bytes."""
         raise NotImplementedError
 
-    def _advance(self, count: int) -> None:
-        views = self.views
-        while views and count >= len(views[0]):
-            count -= len(views.pop(0))
-        if not views:
-            self.done = True
-        elif count:
-            views[0] = views[0][count:]
+    def will_sleep(self, sleeps: bool) -> bool:  # noqa: ARG002 - sockets wake by themselves
+        """Be told of the rank's sleep; returns whether it may sleep."""
+        return True
+
+    def _lost(self, reason: str) -> PeerLostError:
+        return PeerLostError(self.peer, reason)
+
+    def _wake(self) -> None:
+        """Send a byte, which only ends a sleep."""
+        try:
+            self.connection.send(_WAKE)
+        except BlockingIOError:
+            return  # there are some already
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from None
+
+
+class _IntoMailbox(_Flow):
+    """A message to a rank that maps the same memory."""
+
+    __slots__ = ("begun", "box", "payload")
+    events = select.POLLIN
+
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
+        super().__init__(peer, connection)
+        self.payload, self.box = _bytes_of(array), box
+        self.begun = False
+
+    def move(self) -> int:
+        box, moved = self.box, 0
+        if not self.begun:
+            self.begun = box.begin(len(self.payload))
+            if not self.begun:
+                return 0
+            moved = _HEADER.size
+        while count := box.push(self.payload):
+            moved += count
+            self.payload = self.payload[count:]
+        self.done = not len(self.payload)
+        if moved and box.reader_sleeps():
+            self._wake()
+        return moved
+
+    def will_sleep(self, sleeps: bool) -> bool:
+        self.box.writer_will_sleep(sleeps)
+        return not (sleeps and _after_stores(self.box.has_room))
+
+
+class _OutOfMailbox(_Flow):
+    """A message from a rank that maps the same memory."""
+
+    __slots__ = ("begun", "box", "payload")
+    events = select.POLLIN
+
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
+        super().__init__(peer, connection)
+        self.payload, self.box = _bytes_of(array), box
+        self.begun = False
+
+    def move(self) -> int:
+        box, moved = self.box, 0
+        if not self.begun:
+            announced = box.next()
+            if announced is None:
+                return 0
+            _check_length(self.peer, announced, len(self.payload))
+            self.begun, moved = True, _HEADER.size
+        while count := box.pull(self.payload):
+            moved += count
+            self.payload = self.payload[count:]
+        self.done = not len(self.payload)
+        if moved and box.writer_sleeps():
+            self._wake()
+        return moved
+
+    def will_sleep(self, sleeps: bool) -> bool:
+        self.box.reader_will_sleep(sleeps)
+        return not (sleeps and _after_stores(self.box.has_bytes))
 
 
 class _Outgoing(_Flow):
-    __slots__ = ()
+    """A message over a connection: its length, then its bytes."""
+
+    __slots__ = ("views",)
     events = select.POLLOUT
 
-    def __init__(
-        self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox | None
-    ) -> None:
-        payload = _bytes_of(array)
-        if box is not None and box.put(payload):
-            views = [memoryview(_HEADER.pack(array.nbytes | _IN_MAILBOX))]
-        else:
-            views = [memoryview(_HEADER.pack(array.nbytes)), payload]
-        super().__init__(peer, connection, views)
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
+        super().__init__(peer, connection)
+        self.views = [memoryview(_HEADER.pack(array.nbytes)), _bytes_of(array).data]
 
     def move(self) -> int:
         try:
@@ -245,76 +329,106 @@ class _Outgoing(_Flow):
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise PeerLostError(self.peer, error.strerror or str(error)) from None
-        self._advance(count)
+            raise self._lost(error.strerror or str(error)) from None
+        self.done = _advance(self.views, count)
         return count
 
 
 class _Incoming(_Flow):
-    __slots__ = ("box", "expected", "header", "payload")
+    """A message over a connection."""
+
+    __slots__ = ("expected", "header", "views")
     events = select.POLLIN
 
-    def __init__(
-        self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox | None
-    ) -> None:
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
+        super().__init__(peer, connection)
         self.header: bytearray | None = bytearray(_HEADER.size)
         self.expected = array.nbytes
-        self.payload = _bytes_of(array)
-        self.box = box
-        # What follows a header that points to the mailbox is already the next message's.
-        follows = [] if box is not None else [self.payload]
-        super().__init__(peer, connection, [memoryview(self.header), *follows])
+        self.views = [memoryview(self.header), _bytes_of(array).data]
 
     def move(self) -> int:
         try:
-            if len(self.views) == 1:
-                count = self.connection.recv_into(self.views[0])
-            else:
-                count = self.connection.recvmsg_into(self.views)[0]
+            count = self.connection.recvmsg_into(self.views)[0]
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise PeerLostError(self.peer, error.strerror or str(error)) from None
+            raise self._lost(error.strerror or str(error)) from None
         if count == 0:
-            raise PeerLostError(self.peer, "it closed the connection")
-        whole_header = self.header is not None and count >= len(self.views[0])
-        self._advance(count)
-        if whole_header:
-            count += self._read_header()
+            raise self._lost(_CLOSED)
+        if self.header is not None and count >= len(self.views[0]):
+            _check_length(self.peer, _HEADER.unpack(self.header)[0], self.expected)
+            self.header = None
+        self.done = _advance(self.views, count)
         return count
 
-    def _read_header(self) -> int:
-        """Check what is announced, and fetch it if it is in the mailbox; bytes fetched."""
-        assert self.header is not None
-        (announced,) = _HEADER.unpack(self.header)
-        self.header = None
-        if announced & ~_IN_MAILBOX != self.expected:
-            raise RuntimeError(
-                f"rank {self.peer} sent {announced & ~_IN_MAILBOX} bytes where {self.expected} "
-                "were expected: the ranks disagree about their exchanges"
-            )
-        if self.box is None:
-            return 0
-        if announced & _IN_MAILBOX:
-            self.box.take(self.payload)
-            self.done = True
-            return self.expected
-        self.views, self.done = [self.payload], False
-        return 0
+
+_CLOSED = "it closed the connection"
 
 
-def _bytes_of(array: Buffer) -> memoryview:
+def _after_stores(look: Callable[[], bool]) -> bool:
+    """Look when what was stored before is in memory, as it is once the kernel was entered."""
+    os.sched_yield()
+    return look()
+
+
+def _check_length(peer: int, announced: int, expected: int) -> None:
+    if announced != expected:
+        raise RuntimeError(
+            f"rank {peer} sent {announced} bytes where {expected} were expected: the ranks "
+            "disagree about their exchanges"
+        )
+
+
+def _advance(views: list[memoryview], count: int) -> bool:
+    """Drop the bytes that have moved; whether none are left."""
+    while views and count >= len(views[0]):
+        count -= len(views.pop(0))
+    if views and count:
+        views[0] = views[0][count:]
+    return not views
+
+
+def _bytes_of(array: Buffer) -> Buffer:
+    """The bytes themselves: (n,) uint8 on the same memory, which must be contiguous."""
     payload: Any = array  # a buffer, which NumPy 2's annotations do not say
-    return memoryview(payload).cast("B")
+    return np.frombuffer(memoryview(payload).cast("B"), np.uint8)
 
 
-def _wait(flows: list[_Flow]) -> None:
-    """Sleep until at least one flow can move."""
-    events: dict[int, int] = {}
-    for flow in flows:
-        descriptor = flow.connection.fileno()
-        events[descriptor] = events.get(descriptor, 0) | flow.events
-    poll = select.poll()
-    for descriptor, mask in events.items():
-        poll.register(descriptor, mask)
-    poll.poll()
+def _wait(flows: list[_Flow], boxes: Mapping[int, Mailboxes]) -> None:
+    """Sleep until at least one flow can move.
+
+    Raises:
+        PeerLostError: if a peer is gone that nothing more can come from.
+    """
+    try:
+        may_sleep = [flow.will_sleep(True) for flow in flows]  # each of them must know
+        if not all(may_sleep):
+            return
+        events: dict[int, int] = {}
+        for flow in flows:
+            descriptor = flow.connection.fileno()
+            events[descriptor] = events.get(descriptor, 0) | flow.events
+        poll = select.poll()
+        for descriptor, mask in events.items():
+            poll.register(descriptor, mask)
+        by_memory = any(flow.peer in boxes for flow in flows)
+        poll.poll(1000 * LOST_WAKE_S if by_memory else None)
+        for peer in {flow.peer for flow in flows if flow.peer in boxes}:
+            _take_wakes([flow for flow in flows if flow.peer == peer])
+    finally:
+        for flow in flows:
+            flow.will_sleep(False)
+
+
+def _take_wakes(flows: list[_Flow]) -> None:
+    """Empty a connection of the bytes that ended a sleep; they mean nothing else."""
+    first = flows[0]
+    try:
+        gone = not first.connection.recv(4096)
+    except BlockingIOError:
+        return
+    except OSError as error:
+        raise first._lost(error.strerror or str(error)) from None
+    # What a peer left before it went still counts.
+    if gone and all(flow.will_sleep(True) for flow in flows):
+        raise first._lost(_CLOSED)
