@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sixfold.collectives import SMALL_BYTES
+from sixfold.collectives import goes_whole
 from sixfold.shards import cover, owned_shards
 
 Bytes = tuple[int, ...]
@@ -32,8 +32,7 @@ def all_reduce_phases(payload_bytes: int, shards: int, ranks: int) -> list[Phase
         ranks: how many; ranks beyond L have no summand, and help to add.
 
     >>> all_reduce_phases(1_000_000, 4, 2)
-    [Phase(peers=1, each_bytes=500000.0, sent_bytes=500000.0), \
-Phase(peers=1, each_bytes=500000.0, sent_bytes=500000.0)]
+    [Phase(peers=1, each_bytes=1000000.0, sent_bytes=1000000.0)]
     >>> [phase.sent_bytes for phase in all_reduce_phases(1_000_000, 4, 3)]
     [666666.6666666666, 666666.6666666666]
     >>> all_reduce_phases(1000, 4, 3)
@@ -43,7 +42,7 @@ Phase(peers=1, each_bytes=500000.0, sent_bytes=500000.0)]
         return []
     nodes = max(summands(shards, ranks))
     peers = ranks - 1
-    if payload_bytes <= SMALL_BYTES:
+    if goes_whole(payload_bytes, ranks):
         each = float(nodes * payload_bytes)
         return [Phase(peers, each, peers * each)]
     part = payload_bytes / ranks

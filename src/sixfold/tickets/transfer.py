@@ -18,7 +18,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from sixfold.files import write_atomically
 from sixfold.jobs import Assignment, Member
 from sixfold.sparsity import Mask, load_mask, save_mask
 from sixfold.sparsity.beginning import read_weights
+from sixfold.step.precision import weights_dtype
 from sixfold.tickets.plan import Cell
 from sixfold.tickets.seeds import member_seed
 
@@ -89,7 +89,7 @@ def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
         data = datasets.open_data(config.data)
         network = models.build(
             config.model, shape=data.shape, classes=len(data.classes), seed=seed
-        ).to(getattr(torch, config.training.precision))
+        ).to(weights_dtype(config.training.precision))
         state = network.state_dict()
         mask = fitting(load_mask(ticket / "mask.safetensors"), state)
         save_mask(folder / "mask.safetensors", mask)
