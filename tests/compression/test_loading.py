@@ -35,7 +35,7 @@ def network_of(card: ModelCard) -> nn.Module:
 
 def write(path: Path, network: nn.Module, card: ModelCard) -> Path:
     header = {"card": dataclasses.asdict(card)}
-    path.write_bytes(container.to_bytes(header, network.state_dict(), "ans")[0])
+    path.write_bytes(container.to_bytes(header, network.state_dict(), "fixed")[0])
     return path
 
 

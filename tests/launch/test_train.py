@@ -126,7 +126,10 @@ CASES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", CASES)
-@pytest.mark.parametrize("stop_after", [1, 4, 7])
+@pytest.mark.parametrize(
+    "stop_after",
+    [pytest.param(1, marks=pytest.mark.full), 4, pytest.param(7, marks=pytest.mark.full)],
+)
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     configure: Configure, tmp_path: Path, changes: dict[str, Any], stop_after: int
 ) -> None:

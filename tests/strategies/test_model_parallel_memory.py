@@ -86,6 +86,7 @@ def run(
     return train_on
 
 
+@pytest.mark.full
 def test_a_network_too_large_for_one_rank_trains_on_four(
     run: Callable[..., list[dict[str, float]]],
 ) -> None:

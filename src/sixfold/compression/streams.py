@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sixfold.compression import bits, huffman, rans
 from sixfold.compression.bits import Symbols
-from sixfold.compression.rice import pack_table, unpack_table
+from sixfold.compression.rice import pack_table, packed_size, unpack_table
 from sixfold.compression.wire import DamagedError, Reader, varint
 
 Coder = Literal["fixed", "huffman", "ans"]
@@ -57,7 +57,7 @@ def encode_stream(symbols: NDArray[Any], alphabet: int, coder: Coder) -> bytes:
     plain = bits.packed_bytes(len(symbols), width)
     if coder != "fixed" and len(symbols):
         found = _huffman(symbols, alphabet) if coder == "huffman" else _rans(symbols, alphabet)
-        if len(found) <= plain:
+        if found is not None and len(found) <= plain:
             return found
     return b"\0" + bits.pack(symbols, width)
 
@@ -105,7 +105,7 @@ def size_bits(counts: NDArray[np.int64], coder: Coder) -> float:
     ideal = np.maximum(np.log2(total / counts[used]), 1.0)
     lengths = np.zeros(len(counts), np.uint8)
     lengths[used] = np.minimum(np.ceil(ideal), huffman.LONGEST)
-    return min(float((counts[used] * ideal).sum()) + 8 * len(_table(lengths)), plain)
+    return min(float((counts[used] * ideal).sum()) + 8 * _table_size(lengths), plain)
 
 
 def lanes_for(count: int) -> int:
@@ -117,6 +117,11 @@ def lanes_for(count: int) -> int:
 def _table(numbers: NDArray[np.uint8]) -> bytes:
     packed = pack_table(numbers.tolist())
     return varint(len(packed)) + packed
+
+
+def _table_size(numbers: NDArray[np.uint8]) -> int:
+    size = packed_size(numbers)
+    return len(varint(size)) + size
 
 
 def _read_table(reader: Reader, alphabet: int) -> NDArray[np.uint8]:
@@ -157,10 +162,12 @@ def _read_huffman(reader: Reader, count: int, alphabet: int) -> Symbols:
     return huffman.decode(data, rest.astype(np.int64) + least, lengths, count)
 
 
-def _rans(symbols: NDArray[Any], alphabet: int) -> bytes:
+def _rans(symbols: NDArray[Any], alphabet: int) -> bytes | None:
     counts = np.bincount(symbols, minlength=alphabet)
     precision = _precision(alphabet)
-    _, options, table = _rans_table(counts, precision)
+    size, options, table = _rans_table(counts, precision)
+    if size > len(symbols) * bits.width_of(alphabet):
+        return None  # numbers without a pattern, such as a float's last bits
     frequencies = _frequencies(table, options, alphabet)
     words, states = rans.encode(symbols, frequencies, precision, lanes_for(len(symbols)))
     return b"".join(
@@ -194,7 +201,7 @@ def _rans_table(counts: NDArray[np.int64], precision: int) -> tuple[float, int, 
             options = precision | shift << 4 | grouping << 6
             frequencies = _frequencies(table, options, len(counts))[used]
             symbols = float((counts[used] * (precision - np.log2(frequencies))).sum())
-            found.append((symbols + 8 * len(_table(table)) + 16 * lanes, options, table))
+            found.append((symbols + 8 * _table_size(table) + 16 * lanes, options, table))
     return min(found, key=lambda option: option[:2])
 
 
