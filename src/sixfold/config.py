@@ -129,16 +129,24 @@ class BeginningConfig:
 class StrategyConfig:
     """What ranks do with steps."""
 
-    strategy: str = option("sync", "how the work is divided (`sixfold strategies` lists the ways)")
+    strategy: str = option(
+        "sync",
+        "how the work is divided (`sixfold strategies` lists the ways); auto: the way, and the "
+        "number of workers up to --workers, that `sixfold plan` predicts to be quickest of those "
+        "that equal serial training bit for bit (with --exact false, up to rounding)",
+    )
     grid: str = option(
         "",
         "model_parallel: ranks along each axis, such as batch=2,rows=2,cols=1,cout=1,cin=1; their "
-        "product is --workers (default: all along rows)",
+        "product is --workers (default: all along rows; auto: as `sixfold plan` predicts)",
     )
     exact: bool = option(
         True,
         "add gradients in a fixed order, so that the result is the same "
         "bit for bit for any number of workers",
+    )
+    machine: str | None = option(
+        None, "auto: file in which measurements of this machine are kept (see `sixfold plan`)"
     )
     servers: int = option(1, "param_server: processes that own the weights, each a slice of them")
     staleness: int | None = option(

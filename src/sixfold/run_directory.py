@@ -12,6 +12,7 @@ Layout::
     servers/               snapshots of parameter servers, for their restart
     model.safetensors      the final weights
     result.json            the figures; its presence means that the run is finished
+    plan.json              what the planner chose and why, where it was asked to
     failure.json           why the last start ended without a result
     report.html            the report
     log.txt                what ranks and engine printed
@@ -40,6 +41,7 @@ _OWN_FILES = (
     "merges.jsonl",
     "result.json",
     "failure.json",
+    "plan.json",
     "model.safetensors",
     "dictionary.safetensors",
     "samples.safetensors",

@@ -14,6 +14,14 @@ from sixfold.shards import LARGEST_COUNT, is_power_of_two
 from sixfold.strategies.local_checks import local_sgd_problems
 from sixfold.strategies.overview import STRATEGIES
 
+AUTO = "auto"
+"""Where the planner chooses."""
+
+
+def is_automatic(config: TrainConfig) -> bool:
+    """Whether the planner chooses strategy or grid."""
+    return AUTO in (config.strategy.strategy, config.strategy.grid)
+
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """A line that says a name is unknown, with the nearest known ones.
@@ -144,6 +152,8 @@ def _grid_problems(config: TrainConfig) -> list[str]:
 
     if config.strategy.grid and config.strategy.strategy != "model_parallel":
         return ["--grid: only for --strategy model_parallel"]
+    if config.strategy.grid == AUTO:
+        return []
     return parse_grid(config.strategy.grid)[1]
 
 
@@ -167,8 +177,10 @@ def engine_problems(engine: EngineConfig) -> list[str]:
 
 def _run_problems(config: TrainConfig) -> list[str]:
     run, found = config.run, []
-    if config.strategy.strategy not in STRATEGIES:
-        found.append(unknown("strategy", config.strategy.strategy, STRATEGIES))
+    if config.strategy.strategy not in (*STRATEGIES, AUTO):
+        found.append(unknown("strategy", config.strategy.strategy, (*STRATEGIES, AUTO)))
+    if not is_automatic(config) and config.strategy.machine is not None:
+        found.append("--machine: only for --strategy auto and --grid auto")
     if run.checkpoint_every is not None and run.checkpoint_every < 1:
         found.append(f"--checkpoint-every {run.checkpoint_every}: must be at least 1")
     if run.keep < 1:

@@ -51,11 +51,27 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"wall time          {result['wall_s']:.1f} s, start-up {result['startup_s']:.1f} s of it",
         f"weights            sha256 {result['weights_sha256']}",
     ]
+    if "plan" in result:
+        lines.append(f"plan               {_planned(result['plan'])}")
     if result["restarts"]:
         lines.append(f"restarts           {result['restarts']}")
     if result.get("bad_files"):
         lines.append(f"skipped images     {len(result['bad_files'])} (listed in result.json)")
     return [*lines, f"report             {result['report']}"]
+
+
+def _planned(plan: dict[str, Any]) -> str:
+    """What was chosen, and what became of the prediction."""
+    chosen, actual = plan["chosen"], plan["actual_step_s"]
+    grid = f" {chosen['grid']}" if chosen["grid"] else ""
+    ranks = f"{chosen['workers']} worker{'s' if chosen['workers'] > 1 else ''}"
+    text = (
+        f"chose {chosen['strategy']}{grid} on {ranks} (equal to serial {chosen['result']}), "
+        f"predicted {1000 * chosen['batch_s']:.3g} ms a step"
+    )
+    if actual is None:
+        return text + "; too few steps to compare"
+    return text + f", took {1000 * actual:.3g} ms ({plan['error']:+.0%} predicted)"
 
 
 def _beside(result: dict[str, Any]) -> list[str]:

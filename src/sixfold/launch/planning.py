@@ -37,6 +37,7 @@ def calibrate(
     known: Calibration | None = None,
     batches: Sequence[int] = (),
     tiles: Sequence[Mesh] | None = None,
+    inexact: bool = True,
     listen: Listener = lambda _: None,
 ) -> Calibration:
     """Measure what is not known yet of machine and network.
@@ -48,6 +49,7 @@ def calibrate(
         known: an earlier calibration of the same machine.
         batches: more batch sizes whose shards are to be rehearsed.
         tiles: meshes to be rehearsed; all that divide the network and the workers if absent.
+        inexact: whether strategies are wanted that do not equal serial training.
         listen: hears what is going on.
     """
     began = time.monotonic()
@@ -63,16 +65,18 @@ def calibrate(
         batch_norm=has_norms(config, opened),
         concurrency=min(ranks, slots),
         batches=batches,
+        inexact=inexact,
     )
     wanted = [scene for scene in wanted if scene.samples <= len(opened.train)]
     key = network_key(config)
     missing = _missing(wanted, known, key)
-    if known is not None and not missing and (workers <= slots or known.machine.crowded):
+    lacks_server = inexact and (known is None or not _has_server(known, key))
+    if known is not None and not (missing or lacks_server) and _has_links(known, workers, slots):
         return known
     listen({"kind": "note", "text": _what(missing, known, ranks)})
     seconds = min(max(BUDGET_S / (ROUNDS * max(len(missing), 1)), SCENE_S[0]), SCENE_S[1])
     missing = [dataclasses.replace(scene, seconds=seconds) for scene in missing]
-    job = CalibrationJob(config=config, scenes=tuple(missing), seconds=BUDGET_S)
+    job = CalibrationJob(config=config, scenes=tuple(missing), servers=inexact, seconds=BUDGET_S)
     gang = engine.gang(functools.partial(calibrate_rank, job), ranks)
     network = network_of(gang.results, missing)
     machine = known.machine if known is not None else None
@@ -91,6 +95,18 @@ def calibrate(
     calibration = dataclasses.replace(calibration, machine=machine).with_network(key, network)
     listen({"kind": "note", "text": f"measured for {time.monotonic() - began:.0f} s"})
     return calibration
+
+
+def _has_links(known: Calibration, workers: int, slots: int) -> bool:
+    """Whether the links were measured among so many ranks."""
+    if workers > slots:
+        return bool(known.machine.crowded)
+    return known.machine.ranks >= workers
+
+
+def _has_server(known: Calibration, key: str) -> bool:
+    network = known.networks.get(key)
+    return network is not None and bool(network.server)
 
 
 def _missing(wanted: Iterable[Scene], known: Calibration | None, key: str) -> list[Scene]:

@@ -58,13 +58,22 @@ def train(
             engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
         workers = config.engine.workers or engine.slots()
         resolved = fit_data(config, engine, workers, listen)
+        choice = None
+        if validate.is_automatic(config):
+            from sixfold.launch.automatic import choose
+
+            choice = choose(resolved, engine, workers, directory, listen)
+            resolved, workers = choice.apply(resolved), choice.workers
         directory.create()
         if not config.run.resume:
             directory.clear()
         directory.file("failure.json").unlink(missing_ok=True)
         write_json(directory.file("config.json"), as_json(config))
+        if choice is not None:
+            write_json(directory.file("plan.json"), choice.plan)
         try:
-            return _run(resolved, config, directory, engine, workers, listen, started)
+            result = _run(resolved, config, directory, engine, workers, listen, started)
+            return result if choice is None else choice.judge(directory, result)
         except UserError:
             # Refused by engine or ranks: leave no half-begun run in the way of the next try.
             if not any(directory.file("checkpoints").glob("step-*")):
@@ -135,7 +144,7 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
             f"--batch-size {config.training.batch_size}: the training part of "
             f"{config.data.data} has only {len(opened.train)} images"
         )
-    if config.strategy.strategy == "model_parallel":
+    if config.strategy.strategy == "model_parallel" and not validate.is_automatic(config):
         found += _division_problems(config, workers, opened)
     if found:
         raise UserError(found)
@@ -164,8 +173,9 @@ def _run(
     from sixfold.training import TrainJob, train_rank
 
     before_s = time.monotonic() - started
+    chosen = resolved.strategy.strategy
     asynchronous = None
-    if config.strategy.strategy == "param_server":
+    if chosen == "param_server":
         from sixfold.launch.param_server import train_with_servers
 
         asynchronous = train_with_servers(resolved, directory, engine, workers, listen)
@@ -185,7 +195,7 @@ def _run(
         "wall_s": round(time.monotonic() - started, 3),
         "startup_s": round(before_s + gang.startup_s, 3),
         "engine_startup_s": round(gang.engine_s, 3),
-        "strategy": config.strategy.strategy,
+        "strategy": chosen,
         "engine": config.engine.engine,
         "workers": workers,
         "restarts": gang.restarts,

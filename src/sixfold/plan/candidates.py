@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from sixfold.config import TrainConfig
 from sixfold.plan.rehearsal import Scene
@@ -102,6 +103,7 @@ def scenes(
     batch_norm: bool,
     concurrency: int,
     batches: Iterable[int] = (),
+    inexact: bool = True,
 ) -> list[Scene]:
     """What must be rehearsed, the most needed first.
 
@@ -112,6 +114,7 @@ def scenes(
         batch_norm: whether shards must be larger.
         concurrency: ranks of a host that compute at the same time.
         batches: more batch sizes that are wanted.
+        inexact: whether strategies are wanted that do not equal serial training.
     """
     wanted = config.training.shards
     sizes = [config.training.batch_size, *batches]
@@ -128,14 +131,14 @@ def scenes(
     for batch in sizes:
         whole(batch, busy)
     if workers > 1:
-        count = shard_count(sizes[0], batch_norm=batch_norm, wanted=wanted)
-        for mesh in tiles:
+        for batch, mesh in product(sizes, tiles):
+            count = shard_count(batch, batch_norm=batch_norm, wanted=wanted)
             for shards in dict.fromkeys((min(2, count), 1)):
-                samples = max(round(sizes[0] / count * shards), shards)
+                samples = max(round(batch / count * shards), shards)
                 text = str(Grid(mesh=mesh))
                 scene = Scene(mesh=text, samples=samples, shards=shards, concurrency=concurrency)
                 found[scene] = None
-        if sizes[0] >= workers:
+        if inexact and sizes[0] >= workers:
             own = -(-sizes[0] // workers)
             whole(own, [concurrency])
             count = shard_count(own, batch_norm=batch_norm, wanted=wanted)

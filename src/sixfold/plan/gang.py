@@ -13,10 +13,10 @@ import torch
 from sixfold import data as datasets
 from sixfold.collectives import all_gather_data
 from sixfold.config import TrainConfig
-from sixfold.plan.link_test import adding_rate, test_links
+from sixfold.plan.link_probe import adding_rate, measure_links
 from sixfold.plan.memory import available_bytes, forget_peak, peak_bytes
 from sixfold.plan.rehearsal import Scene, rehearse
-from sixfold.plan.server_test import test_server
+from sixfold.plan.server_probe import measure_server
 from sixfold.step.optimizer import make_optimizer
 from sixfold.strategies.hogwild import Commons
 from sixfold.strategies.hogwild_groups import find_groups
@@ -60,7 +60,7 @@ def calibrate_rank(job: CalibrationJob, world: World) -> dict[str, Any]:
             "base_bytes": peak_bytes(),
             "available_bytes": available_bytes(),
             "adding_bytes_per_s": adding_rate(),
-            "links": test_links(world) if job.links and world.size > 1 else {},
+            "links": measure_links(world) if job.links and world.size > 1 else {},
         }
         if job.config is None:
             return found
@@ -80,7 +80,7 @@ def calibrate_rank(job: CalibrationJob, world: World) -> dict[str, Any]:
         ]
         found["scenes"] = [_least_disturbed(plays) for plays in zip(*rounds, strict=True)]
         if job.servers:
-            found["server"] = test_server(world, job.config, data)
+            found["server"] = measure_server(world, job.config, data)
             found |= _updates(world, job.config, data)
         return found
 

@@ -7,6 +7,7 @@ what other programs do on the machine meanwhile, and does count waiting for memo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import time
@@ -16,11 +17,15 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold.config import EngineConfig, RunConfig, TrainConfig
-from sixfold.plan.echo import Exchange, echo_world
+from sixfold.plan.echo import Echo, Exchange, echo_world
 from sixfold.run_directory import RankFiles, RunDirectory
 from sixfold.split.grid import Grid, Mesh, parse_grid
+from sixfold.step.step import Shard
+from sixfold.strategies.local_sgd import LocalSgd
 from sixfold.strategies.opening import open_strategy
+from sixfold.strategies.strategy import Strategy
 from sixfold.training_log import TimedIterator, TrainLog
+from sixfold.world import World
 
 WARM_UP = 2
 FEWEST = 3
@@ -108,59 +113,77 @@ def rehearse(
         attempt = directory.claim()
         files = RankFiles(directory.ticket(), attempt=attempt, rank=0, host=world.host)
         strategy = open_strategy(world, config, data)
-        payload_bytes = _payload_bytes(strategy)
-        log = TrainLog(files, world, 0)
-        steps: list[Clocks] = []
-        merges: list[Clocks] = []
-        data_s: list[float] = []
-        updates: list[float] = []
-        noted: list[Exchange] = []
-        merge_noted: list[Exchange] = []
-        deadline = time.perf_counter() + scene.seconds
-        try:
+        with contextlib.closing(TrainLog(files, world, 0)) as log:
+            takes = _Takes(world, echo, strategy, log, scene)
             with datasets.prefetch(strategy.supply(0), depth=4) as supply:
-                timed = TimedIterator(supply)
-                ended, thread_s, process_s = _clocks()
-                for number in range(MOST + WARM_UP):
-                    before_s, waited_s = world.traffic.communication_s, timed.waited_s
-                    seen = len(echo.noted)
-                    totals = strategy.advance(number, timed, 0.0)
-                    spent = {
-                        "data_s": timed.waited_s - waited_s,
-                        "update_s": strategy.update_s,
-                    }
-                    log.step(number + 1, {"loss": totals.loss, "lr": 0.0}, spent)
-                    now, thread_now_s, process_now_s = _clocks()
-                    answered_s = world.traffic.communication_s - before_s
-                    took = (
-                        now - ended - answered_s,
-                        thread_now_s - thread_s - answered_s,
-                        process_now_s - process_s - answered_s,
-                    )
-                    ended, thread_s, process_s = now, thread_now_s, process_now_s
-                    is_merge = scene.merge and strategy.settled(number + 1)
-                    if number >= WARM_UP:
-                        (merges if is_merge else steps).append(took)
-                        data_s.append(spent["data_s"])
-                        updates.append(spent["update_s"])
-                    if is_merge:
-                        merge_noted = echo.noted[seen:]
-                    else:
-                        noted = echo.noted[seen:]
-                    enough = len(steps) >= FEWEST and (merges or not scene.merge)
-                    if enough and now > deadline:
-                        break
-        finally:
-            log.close()
-    return {
-        "steps_s": [list(step) for step in steps],
-        "merges_s": [list(step) for step in merges],
-        "data_s": data_s,
-        "update_s": updates,
-        "payload_bytes": payload_bytes,
-        "exchanges": [[list(e.sent), list(e.received)] for e in noted],
-        "merge_exchanges": [[list(e.sent), list(e.received)] for e in merge_noted],
-    }
+                takes.play(TimedIterator(supply))
+    return {**takes.plain(), "payload_bytes": _payload_bytes(strategy)}
+
+
+class _Takes:
+    """The steps of one rehearsal, and what each took."""
+
+    def __init__(
+        self, world: World, echo: Echo, strategy: Strategy, log: TrainLog, scene: Scene
+    ) -> None:
+        self._world, self._echo, self._strategy = world, echo, strategy
+        self._log, self._scene = log, scene
+        self.steps: list[Clocks] = []
+        self.merges: list[Clocks] = []
+        self.data_s: list[float] = []
+        self.update_s: list[float] = []
+        self.noted: list[Exchange] = []
+        self.merge_noted: list[Exchange] = []
+
+    def play(self, supply: TimedIterator[Shard]) -> None:
+        """Make steps until there are enough and the time is over."""
+        deadline = time.perf_counter() + self._scene.seconds
+        body = self._strategy.body if isinstance(self._strategy, LocalSgd) else None
+        before = body.read() if body is not None else None
+        clocks = _clocks()
+        for number in range(MOST + WARM_UP):
+            is_merge = self._step(number, supply, clocks)
+            if is_merge and body is not None and before is not None:
+                # Merged with echoes, weights are no network's any more.
+                body.write(before)
+            clocks = _clocks()
+            enough = len(self.steps) >= FEWEST and (self.merges or not self._scene.merge)
+            if enough and clocks[0] > deadline:
+                break
+
+    def _step(self, number: int, supply: TimedIterator[Shard], began: Clocks) -> bool:
+        """Make a step; whether it ended in a merge."""
+        traffic, waited_s = self._world.traffic, supply.waited_s
+        before_s, seen = traffic.communication_s, len(self._echo.noted)
+        totals = self._strategy.advance(number, supply, 0.0)
+        data_s, update_s = supply.waited_s - waited_s, self._strategy.update_s
+        spent = {"data_s": data_s, "update_s": update_s}
+        self._log.step(number + 1, {"loss": totals.loss, "lr": 0.0}, spent)
+        answered_s = traffic.communication_s - before_s
+        first, second, third = (
+            now - then - answered_s for now, then in zip(_clocks(), began, strict=True)
+        )
+        is_merge = self._scene.merge and self._strategy.settled(number + 1)
+        if is_merge:
+            self.merge_noted = self._echo.noted[seen:]
+        else:
+            self.noted = self._echo.noted[seen:]
+        if number >= WARM_UP:
+            (self.merges if is_merge else self.steps).append((first, second, third))
+            self.data_s.append(data_s)
+            self.update_s.append(update_s)
+        return is_merge
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "steps_s": [list(step) for step in self.steps],
+            "merges_s": [list(step) for step in self.merges],
+            "data_s": self.data_s,
+            "update_s": self.update_s,
+            "exchanges": [[list(e.sent), list(e.received)] for e in self.noted],
+            "merge_exchanges": [[list(e.sent), list(e.received)] for e in self.merge_noted],
+        }
 
 
 Clocks = tuple[float, float, float]

@@ -29,7 +29,7 @@ SIZE_S = 0.04
 TURNS = 3
 
 
-def test_links(world: World) -> dict[str, Any]:
+def measure_links(world: World) -> dict[str, Any]:
     """Measure the kinds of links between the gang's ranks; every rank must call this.
 
     Returns:
@@ -45,9 +45,6 @@ def test_links(world: World) -> dict[str, Any]:
     if world.size > 2 and len(set(hosts)) == 1:
         found["local"][str(world.size - 1)] = _measure(world, [everybody])
     return found
-
-
-test_links.__test__ = False  # type: ignore[attr-defined]
 
 
 def _pairs(hosts: Sequence[str]) -> dict[str, list[list[int]]]:
