@@ -115,7 +115,9 @@ def choose(
     )
     if made is not known:
         save_machine(made, config.strategy.machine)
-    model, _ = model_of(config, made, opened)
+    model, notes = model_of(config, made, opened)
+    for note in notes:
+        listen({"kind": "note", "text": note})
     ways = _grids(config, workers, tiles) if grids else candidates(config, workers, tiles)
     found = [model.predict(way) for way in ways if model.knows(way)]
     found = [one for one in ranked(found) if equality(one) in allowed]
@@ -128,6 +130,7 @@ def choose(
         "chosen": prediction_as_plain(chosen),
         "ways": [prediction_as_plain(one) for one in found],
         "sentences": sentences,
+        "notes": notes,
     }
     return Choice(workers=chosen.candidate.workers, plan=plan)
 

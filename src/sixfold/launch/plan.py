@@ -28,6 +28,9 @@ from sixfold.plan.profile import Profile
 from sixfold.plan.ranking import best, equality, explain, ranked
 from sixfold.step.schedule import budget
 
+BUSY = 1.25
+"""From here on a machine counts as busy with other things."""
+
 PRELOAD = ("sixfold.plan.gang",)
 
 
@@ -138,6 +141,12 @@ def model_of(
     )
     profile = Profile(network=calibration.networks[network_key(config)])
     notes = []
+    busy = calibration.busyness(network_key(config))
+    if busy > BUSY:
+        notes.append(
+            f"the machine was busy: steps took {busy:.1f} times their processor time while they "
+            "were measured; the times predicted are those of an idle machine"
+        )
     if training.batch_norm == "sync" and work.batch_norm:
         notes.append(
             "exchanges within synchronised batch-norm are not in the prediction of sync: it is "

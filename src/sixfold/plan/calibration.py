@@ -126,6 +126,19 @@ class Calibration:
     machine: Machine
     networks: Mapping[str, Network]
 
+    def busyness(self, key: str) -> float:
+        """How many times its processor time a step took when it was measured; 1 if nothing else ran.
+
+        Args:
+            key: the network's.
+        """
+        ratios = sorted(
+            point.clock_s / point.step_s
+            for point in self.networks[key].points
+            if not point.merge and point.step_s > 0
+        )
+        return max(ratios[len(ratios) // 2], 1.0) if ratios else 1.0
+
     def with_network(self, key: str, network: Network) -> Calibration:
         """The same with one network more, its points joined with those known already."""
         old = self.networks.get(key)
