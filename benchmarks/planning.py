@@ -29,8 +29,8 @@ from sixfold.engines import Engine
 from sixfold.engines.local import LocalEngine
 from sixfold.launch import train
 from sixfold.launch.common import open_engine_for
-from sixfold.launch.plan import PRELOAD, model_of
-from sixfold.launch.planning import calibrate, fitting_tiles
+from sixfold.launch.plan import PRELOAD
+from sixfold.launch.planning import calibrate, fitting_tiles, model_of
 from sixfold.plan import calibration as files
 from sixfold.plan.accuracy import errors, kendall_tau, regret
 from sixfold.plan.candidates import Candidate, candidates
@@ -225,7 +225,7 @@ def table(paths: list[Path]) -> None:
         {**row, "case": case["case"]} for case in cases for row in case["rows"] if row["measured"]
     ]
     plain = [row for row in rows if row["workers"] <= 2]
-    print(f"{'':<34}{'n':>4}{'MAPE':>8}{'median':>8}{'P90':>8}{'bias':>8}")
+    print(f"{'':<34}{'n':>4}{'mean':>8}{'median':>8}{'P90':>8}{'bias':>8}")
     for title, chosen in (
         (
             "sync, 2 ranks (data parallel)",

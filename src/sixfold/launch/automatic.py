@@ -15,11 +15,24 @@ from sixfold.engines import Engine
 from sixfold.errors import UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener
-from sixfold.launch.plan import model_of, prediction_as_plain
-from sixfold.launch.planning import calibrate, fitting_tiles, load_machine, save_machine
+from sixfold.launch.planning import (
+    calibrate,
+    fitting_tiles,
+    load_machine,
+    model_of,
+    save_machine,
+)
 from sixfold.plan.candidates import Candidate, candidates
 from sixfold.plan.prediction import Prediction
-from sixfold.plan.ranking import BIT_FOR_BIT, ROUNDING, best, equality, explain, ranked
+from sixfold.plan.ranking import (
+    BIT_FOR_BIT,
+    ROUNDING,
+    best,
+    equality,
+    explain,
+    prediction_plain,
+    ranked,
+)
 from sixfold.run_directory import RunDirectory
 from sixfold.split.grid import Grid
 from sixfold.training import FIRST_TIMED_STEP
@@ -127,8 +140,8 @@ def choose(
     sentences = explain(found, model.work)
     listen({"kind": "note", "text": _told(chosen)})
     plan = {
-        "chosen": prediction_as_plain(chosen),
-        "ways": [prediction_as_plain(one) for one in found],
+        "chosen": prediction_plain(chosen),
+        "ways": [prediction_plain(one) for one in found],
         "sentences": sentences,
         "notes": notes,
     }

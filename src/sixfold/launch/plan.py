@@ -16,20 +16,21 @@ from sixfold.engines import Engine
 from sixfold.errors import UserError
 from sixfold.files import write_atomically, write_json
 from sixfold.launch.common import Listener, open_engine_for, versions
-from sixfold.launch.planning import calibrate, fitting_tiles, has_norms, load_machine, save_machine
+from sixfold.launch.planning import (
+    calibrate,
+    fitting_tiles,
+    load_machine,
+    model_of,
+    save_machine,
+)
 from sixfold.launch.training import fit_data, training_problems
 from sixfold.plan import page
-from sixfold.plan.calibration import Calibration, network_key
+from sixfold.plan.calibration import Calibration
 from sixfold.plan.candidates import candidates
 from sixfold.plan.model import Model
 from sixfold.plan.options import PlanConfig, training_of
 from sixfold.plan.prediction import Prediction, Workload
-from sixfold.plan.profile import Profile
-from sixfold.plan.ranking import best, equality, explain, ranked
-from sixfold.step.schedule import budget
-
-BUSY = 1.25
-"""From here on a machine counts as busy with other things."""
+from sixfold.plan.ranking import best, explain, prediction_plain, ranked
 
 PRELOAD = ("sixfold.plan.gang",)
 
@@ -124,37 +125,6 @@ def plan(
     return write(made, Path(config.planning.out), training, images)
 
 
-def model_of(
-    config: TrainConfig, calibration: Calibration, opened: datasets.DataSet
-) -> tuple[Model, list[str]]:
-    """The step model of a training, and what must be said of it."""
-    training = config.training
-    work = Workload(
-        batch_size=training.batch_size,
-        steps=budget(training, len(opened.train)).total_steps,
-        batch_norm=has_norms(config, opened),
-        shards=training.shards,
-        local_steps=config.local_sgd.local_steps,
-        merge_every=config.strategy.merge_every,
-        servers=config.strategy.servers,
-        exact=config.strategy.exact,
-    )
-    profile = Profile(network=calibration.networks[network_key(config)])
-    notes = []
-    busy = calibration.busyness(network_key(config))
-    if busy > BUSY:
-        notes.append(
-            f"the machine was busy: steps took {busy:.1f} times their processor time while they "
-            "were measured; the times predicted are those of an idle machine"
-        )
-    if training.batch_norm == "sync" and work.batch_norm:
-        notes.append(
-            "exchanges within synchronised batch-norm are not in the prediction of sync: it is "
-            "too short by two small exchanges a norm and step"
-        )
-    return Model(calibration=calibration, profile=profile, work=work), notes
-
-
 def predict_all(
     model: Model, config: TrainConfig, workers: int, tiles: Sequence[Any]
 ) -> list[Prediction]:
@@ -174,7 +144,7 @@ def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
     """Write `plan.json` and `plan.html`."""
     folder.mkdir(parents=True, exist_ok=True)
     json_path, html_path = folder / "plan.json", folder / "plan.html"
-    write_json(json_path, as_plain(made))
+    write_json(json_path, plan_as_plain(made))
     machine = made.calibration.machine
     text = page.render(
         title=f"{config.model.model}, {made.work.batch_size} images a batch",
@@ -189,31 +159,18 @@ def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
     return dataclasses.replace(made, files=(json_path, html_path))
 
 
-def as_plain(made: Plan) -> dict[str, Any]:
+def plan_as_plain(made: Plan) -> dict[str, Any]:
     """A plan as plain data."""
     chosen = best(made.predictions)
     return {
-        "chosen": None if chosen is None else prediction_as_plain(chosen),
-        "ways": [prediction_as_plain(found) for found in made.predictions],
+        "chosen": None if chosen is None else prediction_plain(chosen),
+        "ways": [prediction_plain(found) for found in made.predictions],
         "sentences": made.sentences,
         "notes": list(made.notes),
         "work": dataclasses.asdict(made.work),
         "machine": dataclasses.asdict(made.calibration.machine),
         "predicting_s": round(made.seconds, 6),
         "versions": versions(),
-    }
-
-
-def prediction_as_plain(found: Prediction) -> dict[str, Any]:
-    """A prediction as plain data."""
-    values = dataclasses.asdict(found)
-    candidate = values.pop("candidate")
-    candidate.pop("grid")
-    return {
-        **candidate,
-        "grid": str(found.candidate.grid) if found.candidate.strategy == "model_parallel" else "",
-        "result": equality(found),
-        **values,
     }
 
 

@@ -19,8 +19,15 @@ from sixfold.plan.calibration import Calibration, Machine, Network, network_key
 from sixfold.plan.candidates import LARGEST_TILE, meshes, scenes
 from sixfold.plan.gang import ROUNDS, CalibrationJob, calibrate_rank
 from sixfold.plan.measuring import machine_of, network_of
+from sixfold.plan.model import Model
+from sixfold.plan.prediction import Workload
+from sixfold.plan.profile import Profile
 from sixfold.plan.rehearsal import Scene
 from sixfold.split.grid import Grid, Mesh
+from sixfold.step.schedule import budget
+
+BUSY = 1.25
+"""From here on a machine counts as busy with other things."""
 
 BUDGET_S = 50.0
 """Of the minute that a calibration may take; the rest is to start, and for the last rehearsal."""
@@ -96,6 +103,37 @@ def calibrate(
     calibration = dataclasses.replace(calibration, machine=machine).with_network(key, network)
     listen({"kind": "note", "text": f"measured for {time.monotonic() - began:.0f} s"})
     return calibration
+
+
+def model_of(
+    config: TrainConfig, calibration: Calibration, opened: datasets.DataSet
+) -> tuple[Model, list[str]]:
+    """The step model of a training, and what must be said of it."""
+    training = config.training
+    work = Workload(
+        batch_size=training.batch_size,
+        steps=budget(training, len(opened.train)).total_steps,
+        batch_norm=has_norms(config, opened),
+        shards=training.shards,
+        local_steps=config.local_sgd.local_steps,
+        merge_every=config.strategy.merge_every,
+        servers=config.strategy.servers,
+        exact=config.strategy.exact,
+    )
+    profile = Profile(network=calibration.networks[network_key(config)])
+    notes = []
+    busy = calibration.busyness(network_key(config))
+    if busy > BUSY:
+        notes.append(
+            f"the machine was busy: steps took {busy:.1f} times their processor time while they "
+            "were measured; the times predicted are those of an idle machine"
+        )
+    if training.batch_norm == "sync" and work.batch_norm:
+        notes.append(
+            "exchanges within synchronised batch-norm are not in the prediction of sync: it is "
+            "too short by two small exchanges a norm and step"
+        )
+    return Model(calibration=calibration, profile=profile, work=work), notes
 
 
 def _has_links(known: Calibration, workers: int, slots: int) -> bool:

@@ -14,7 +14,7 @@ class Errors:
 
     Attributes:
         count: how many.
-        mean: of their sizes (MAPE).
+        mean: of their sizes, the mean absolute percentage error.
         median: of their sizes.
         p90: nine in ten are smaller.
         bias: mean with sign; positive where too long a time was predicted.

@@ -127,7 +127,7 @@ class Calibration:
     networks: Mapping[str, Network]
 
     def busyness(self, key: str) -> float:
-        """How many times its processor time a step took when it was measured; 1 if nothing else ran.
+        """How many times its processor time a step took by the clock; 1 if nothing else ran.
 
         Args:
             key: the network's.

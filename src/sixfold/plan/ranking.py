@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from sixfold.plan.prediction import Prediction, Workload
 
@@ -31,6 +33,19 @@ def equality(prediction: Prediction) -> str:
     if candidate.strategy == "model_parallel" and not candidate.mesh:
         return BIT_FOR_BIT
     return EQUALITY[candidate.strategy]
+
+
+def prediction_plain(found: Prediction) -> dict[str, Any]:
+    """A prediction as plain data."""
+    values = dataclasses.asdict(found)
+    candidate = values.pop("candidate")
+    candidate.pop("grid")
+    return {
+        **candidate,
+        "grid": str(found.candidate.grid) if found.candidate.strategy == "model_parallel" else "",
+        "result": equality(found),
+        **values,
+    }
 
 
 def best(
