@@ -10,8 +10,12 @@ setup(
         Extension(
             "sixfold.native.kernels",
             sources=["src/sixfold/native/kernels.c"],
-            depends=["src/sixfold/native/pool.inc", "src/sixfold/native/pool_bf16.inc"],
-            extra_compile_args=["-O3", "-Wno-psabi"],
+            depends=[
+                "src/sixfold/native/pool.inc",
+                "src/sixfold/native/pool_bf16.inc",
+                "src/sixfold/native/norm.inc",
+            ],
+            extra_compile_args=["-O3", "-Wno-psabi", "-ffp-contract=off"],
             optional=True,
         )
     ]

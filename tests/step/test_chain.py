@@ -1,5 +1,6 @@
 """A chain against autograd over the whole network: values, and the gradient of every weight."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -10,8 +11,11 @@ from torch import Tensor, nn
 
 from sixfold.config import ModelConfig
 from sixfold.models import build
+from sixfold.models.resnet import Block
 from sixfold.step.chain import Chain
-from sixfold.step.links import AutogradLink, ConvLink, LinearLink
+from sixfold.step.convolution import ConvLink
+from sixfold.step.links import AutogradLink, LinearLink, SumLink
+from sixfold.step.norm import NormLink
 from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 
 
@@ -25,7 +29,7 @@ def by_chain(model: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, list[Te
     chain = Chain(model, parameters)
     y, saved = chain.forward(x)
     chain.backward(saved, grad, out)
-    assert saved == [] or chain._first > 0
+    assert saved == [] or chain._run._first > 0
     return y, out
 
 
@@ -43,7 +47,7 @@ def assert_same(model: nn.Module, x: Tensor, tolerance: float = 1e-12) -> None:
         shape = model(x).shape
     grad = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
     wanted, found = by_autograd(model, x, grad), by_chain(model, x, grad)
-    assert torch.equal(wanted[0], found[0])
+    torch.testing.assert_close(found[0], wanted[0], rtol=tolerance, atol=tolerance)
     for a, b in zip(wanted[1], found[1], strict=True):
         assert (a - b).abs().max() <= tolerance * max(1.0, float(a.abs().max()))
 
@@ -178,3 +182,110 @@ def test_the_first_layers_input_gradient_is_not_computed() -> None:
     out = [torch.empty_like(p) for p in model.parameters()]
     assert link.backward(saved[0], torch.ones(1, 2, 2, 2), out) is None
     assert y.shape == (1, 8)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU(), nn.ReLU6(), None], ids=str)
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_moves_its_statistics_as_torch_does(
+    act: nn.Module | None, momentum: float | None
+) -> None:
+    layers = [nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5, momentum=momentum)]
+    model = nn.Sequential(*layers, *([act] if act else []), nn.Flatten(), nn.Linear(80, 3)).double()
+    other = copy.deepcopy(model)
+    chain = Chain(model, trainable(model))
+    assert [type(link) for link in chain.links][:2] == [ConvLink, NormLink]
+    assert len(chain.links) == 4
+    x = torch.randn(4, 2, 6, 6, dtype=torch.float64).to(memory_format=torch.channels_last)
+    for _ in range(3):
+        y, _ = chain.forward(x)
+        torch.testing.assert_close(y, other(x).detach(), rtol=1e-12, atol=1e-12)
+    for mine, theirs in zip(model.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    assert_same(model, x)
+
+
+def test_a_norm_that_does_not_train_is_left_to_autograd() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.ReLU()).double()
+    model[1].eval()
+    x = torch.randn(4, 2, 6, 6, dtype=torch.float64).to(memory_format=torch.channels_last)
+    before = [buffer.clone() for buffer in model.buffers()]
+    assert_same(model, x)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
+
+
+def test_a_single_value_a_channel_cannot_be_normalised() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5))
+    chain = Chain(model, trainable(model))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        chain.forward(torch.zeros(1, 2, 3, 3).to(memory_format=torch.channels_last))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet20", "depth=8"),
+        ("resnet20", "depth=8,shortcut=B"),
+        pytest.param("resnet50", "", marks=pytest.mark.full),
+        ("mobilenet_v2", "width=0.25,dropout=0.0"),
+        ("vgg16", ""),
+    ],
+)
+def test_networks_with_branches_and_norms_in_training(name: str, arguments: str) -> None:
+    config = ModelConfig(model=name, model_args=arguments)
+    model = build(config, shape=(3, 32, 32), classes=4, seed=0).double()
+    fused_max_pool(relu_behind_max_pool(model))
+    # Biases before a norm have no gradient but what rounding leaves.
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    assert_same(model, x.to(memory_format=torch.channels_last), tolerance=1e-7)
+
+
+def test_residual_networks_are_links_all_through() -> None:
+    model = build(ModelConfig(model="resnet20"), shape=(3, 32, 32), classes=4, seed=0)
+    chain = Chain(model, trainable(model))
+    assert sum(isinstance(link, SumLink) for link in chain.links) == 9
+    assert sum(isinstance(link, NormLink) for link in chain.links) == 1
+    assert chain.needs_autograd  # the mean over pixels
+
+
+def test_blocks_that_are_watched_are_left_whole() -> None:
+    model = build(
+        ModelConfig(model="resnet20", model_args="depth=8"), shape=(3, 8, 8), classes=4, seed=0
+    )
+    blocks = [module for module in model.modules() if type(module) is Block]
+    seen: list[Tensor] = []
+    blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    chain = Chain(model, trainable(model))
+    chain.forward(torch.randn(4, 3, 8, 8))
+    assert len(seen) == 1
+    assert sum(isinstance(link, SumLink) for link in chain.links) == len(blocks) - 1
+
+
+@pytest.mark.parametrize("way", ["points", "patches", "library"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("first", [False, True])
+def test_every_way_to_convolve(way: str, bias: bool, stride: int, first: bool) -> None:
+    kernel = 1 if way == "points" else 3
+    maps = 64 if way == "patches" else 4
+    stride = 1 if way == "points" else stride
+    before = [] if first else [nn.Conv2d(3, 3, 1)]
+    conv = nn.Conv2d(3, maps, kernel, stride=stride, padding=kernel // 2, bias=bias)
+    model = nn.Sequential(*before, conv, nn.Tanh()).double()
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64).to(memory_format=torch.channels_last)
+    link = Chain(model, trainable(model)).links[len(before)]
+    assert isinstance(link, ConvLink)
+    assert link.forward(x, True)[1].way == way
+    assert_same(model, x)
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2), st.integers(1, 3)
+)
+@settings(max_examples=60, deadline=None)
+def test_patches_of_any_window(
+    images: int, kernel_h: int, kernel_w: int, padding: int, stride: int
+) -> None:
+    conv = nn.Conv2d(2, 200, (kernel_h, kernel_w), stride=(stride, 1), padding=(padding, 1))
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), conv).double()
+    x = torch.randn(images, 2, 6, 5, dtype=torch.float64)
+    assert_same(model, x.to(memory_format=torch.channels_last))

@@ -1,8 +1,9 @@
-/* Kernels of Sixfold's own, as a Python module: max-pooling with the ReLU behind it.
+/* Kernels of Sixfold's own, as a Python module: max-pooling with the ReLU behind it, and batch-norm
+ * with the activation behind it.
  *
- * Values are compared and moved, never added in another order than torch adds them, so a machine
- * with this module and one without compute the same bits. Arguments are addresses and sizes; the
- * caller, `sixfold.native.max_pool`, answers for them.
+ * A machine with this module and one without compute the same bits: max-pooling only compares and
+ * moves values, and the sums of batch-norm have an order that its callers can follow. Arguments are
+ * addresses and sizes; the callers, `sixfold.native.max_pool` and `.norm`, answer for them.
  *
  * The interpreter's lock is kept: a rank computes in one thread, and the one that makes its next
  * batch would hold the lock for longer than a call takes. */
@@ -14,7 +15,7 @@
 #include <string.h>
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
-#define CLONES __attribute__((noinline, target_clones("avx2", "default")))
+#define CLONES __attribute__((noinline, target_clones("arch=skylake-avx512", "avx2", "default")))
 #else
 #define CLONES
 #endif
@@ -84,6 +85,51 @@ typedef int64_t Longs __attribute__((vector_size(LANES * 8)));
 #define NAME(name) name##_double
 #include "pool.inc"
 
+#undef T
+#undef I
+#undef VT
+#undef VI
+#undef NAME
+
+#define BLOCK 64  /* rows that are added up in the type of the elements */
+#define WIDEST 32 /* channels at a time */
+
+#define S float
+#define T float
+#define NAME(name) name##_float
+#define LOAD(x) (x)
+#define STORE(x) (x)
+#include "norm.inc"
+#undef S
+#undef T
+#undef NAME
+
+#define S double
+#define T double
+#define NAME(name) name##_double
+#include "norm.inc"
+#undef S
+#undef T
+#undef NAME
+#undef LOAD
+#undef STORE
+
+/* To the nearest, and to the even one of two as near; a NaN stays one. */
+static inline __attribute__((always_inline)) uint16_t narrow_one_bf16(float from)
+{
+    uint32_t bits;
+    memcpy(&bits, &from, sizeof bits);
+    const uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    return (uint16_t)((from == from ? rounded : 0x7fc00000) >> 16);
+}
+
+#define S uint16_t
+#define T float
+#define NAME(name) name##_bf16
+#define LOAD(x) widen_one_bf16(x)
+#define STORE(x) narrow_one_bf16(x)
+#include "norm.inc"
+
 #define SIZES 15
 
 /* Reads (itemsize, three addresses, fifteen sizes); returns 0 with an exception set if it fails. */
@@ -147,18 +193,61 @@ static PyObject *max_pool_backward(PyObject *module, PyObject *const *args, Py_s
     Py_RETURN_NONE;
 }
 
+/* norm(what, itemsize, rows, C, act, then addresses: x, dy or y, dx, shift, scale, offset, slope,
+ * level, 2 C doubles for sums). What a call has no use for is 0. */
+static PyObject *norm(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    long size[5];
+    void *at[9];
+    (void)module;
+    if (count != 5 + 9) {
+        PyErr_Format(PyExc_TypeError, "expected 14 arguments, got %zd", count);
+        return NULL;
+    }
+    for (int k = 0; k < 5; k++) size[k] = PyLong_AsLong(args[k]);
+    for (int k = 0; k < 9; k++) at[k] = PyLong_AsVoidPtr(args[5 + k]);
+    if (PyErr_Occurred()) return NULL;
+    const long what = size[0], rows = size[2], C = size[3];
+    const int act = (int)size[4];
+#define CALL(type)                                                                                 \
+    switch (what) {                                                                                \
+    case 0: norm_sums_##type(at[0], at[3], rows, C, at[8]); break;                          \
+    case 1: norm_apply_##type(at[0], at[1], at[4], at[5], rows, C, act); break;                    \
+    case 2:                                                                                        \
+        norm_back_sums_##type(at[0], at[1], at[3], at[4], at[5], rows, C, act, at[8]);             \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        norm_back_apply_##type(at[0], at[1], at[2], at[4], at[5], at[6], at[7], rows, C, act);     \
+        break;                                                                                     \
+    default: PyErr_SetString(PyExc_ValueError, "no such part of batch-norm"); return NULL;         \
+    }
+    if (size[1] == 2) {
+        CALL(bf16)
+    } else if (size[1] == 4) {
+        CALL(float)
+    } else if (size[1] == 8) {
+        CALL(double)
+    } else {
+        PyErr_SetString(PyExc_ValueError, "elements must be bfloat16, float32 or float64");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"max_pool_forward", (PyCFunction)(void (*)(void))max_pool_forward, METH_FASTCALL,
      "max_pool_forward(itemsize, x, y, place, *geometry)"},
     {"max_pool_backward", (PyCFunction)(void (*)(void))max_pool_backward, METH_FASTCALL,
      "max_pool_backward(itemsize, grad, place, x_grad, *geometry)"},
+    {"norm", (PyCFunction)(void (*)(void))norm, METH_FASTCALL,
+     "norm(what, itemsize, rows, C, act, *addresses)"},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "kernels",
                                         "See sixfold.native.", -1, methods, NULL, NULL, NULL, NULL};
 
 /* Grows with what the module can do, so that the caller knows an older build. */
-#define VERSION 2
+#define VERSION 3
 
 PyMODINIT_FUNC PyInit_kernels(void)
 {

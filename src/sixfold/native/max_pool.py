@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-VERSION = 2
+VERSION = 3
 """Of the C module that this package was written for; an older build counts as none."""
 
 try:

@@ -9,24 +9,29 @@ such layer becomes a link that asks autograd; a network that is no sequence is o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sixfold.native.max_pool import MaxPoolReLU2d
+from sixfold.step.convolution import ConvLink
 from sixfold.step.links import (
     AutogradLink,
-    ConvLink,
     FlattenLink,
     LinearLink,
     Link,
     MaxPoolLink,
+    ReLU6Link,
     ReLULink,
-    Weight,
+    Run,
+    SumLink,
 )
+from sixfold.step.norm import ACTIVATIONS, NormLink
+from sixfold.step.reading import Branches, Layers, modules_of, read
 from sixfold.step.rewrites import has_hooks
+from sixfold.step.weights import Weight
 
 Parameters = Sequence[nn.Parameter]
 
@@ -53,18 +58,18 @@ class Chain:
         whole: bool = False,
         narrow: Sequence[Tensor] | None = None,
     ) -> None:
-        leaves = None if whole else _leaves(model)
         weights = _Weights(parameters, narrow)
-        self.links = _link_up(leaves, weights) if leaves else []
-        if not self.links:
-            self.links = [weights.autograd_link(model)]
-        with_weights = [place for place, link in enumerate(self.links) if link.has_weights]
-        self._first = with_weights[0] if with_weights else len(self.links)
+        layers = read(model)
+        if whole or not weights.are_all_once_in(layers):
+            self.links: list[Link] = [weights.autograd_link(model)]
+        else:
+            self.links = _link_up(layers, weights)
+        self._run = Run(self.links)
 
     @property
     def needs_autograd(self) -> bool:
         """Whether there is a module of which only autograd knows what it does."""
-        return any(isinstance(link, AutogradLink) for link in self.links)
+        return _asks_autograd(self.links)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Any]]:
         """Run the network in its current mode.
@@ -75,12 +80,8 @@ class Chain:
         Returns:
             Its output, and what `backward` needs.
         """
-        saved: list[Any] = []
         with torch.no_grad():
-            for place, link in enumerate(self.links):
-                x, kept = link.forward(x, place > self._first)
-                saved.append(kept)
-        return x, saved
+            return self._run.forward(x, False)
 
     def backward(self, saved: list[Any], grad: Tensor, out: Sequence[Tensor]) -> None:
         """Write the gradient of every parameter.
@@ -91,22 +92,16 @@ class Chain:
             out: one tensor a parameter, in its shape; overwritten, with zeros where the output
                 does not depend on it.
         """
-        flowing: Tensor | None = grad
         with torch.no_grad():
-            for place in range(len(self.links) - 1, self._first - 1, -1):
-                assert flowing is not None
-                flowing = self.links[place].backward(saved.pop(), flowing, out)
+            self._run.backward(saved, grad, out, False)
 
 
-def _leaves(model: nn.Module) -> list[nn.Module] | None:
-    """The layers of nested plain sequences, in order; None if the network is none."""
-    if type(model) is not nn.Sequential or has_hooks(model):
-        return None
-    found: list[nn.Module] = []
-    for child in model:
-        inner = _leaves(child)
-        found += [child] if inner is None else inner
-    return found
+def _asks_autograd(links: Sequence[Link]) -> bool:
+    return any(
+        isinstance(link, AutogradLink)
+        or (isinstance(link, SumLink) and any(_asks_autograd(b.links) for b in link.branches))
+        for link in links
+    )
 
 
 class _Weights:
@@ -116,9 +111,6 @@ class _Weights:
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
         self._narrow = narrow
 
-    def __len__(self) -> int:
-        return len(self._places)
-
     def owned(self, module: nn.Module) -> list[tuple[int, nn.Parameter]]:
         """The parameters of a module, with their places."""
         return [(self._places[id(p)], p) for p in module.parameters() if id(p) in self._places]
@@ -126,6 +118,15 @@ class _Weights:
     def all_trained(self, module: nn.Module) -> bool:
         """Whether none of its weights is frozen."""
         return all(id(p) in self._places for p in module.parameters())
+
+    def are_all_once_in(self, layers: Layers) -> bool:
+        """Whether no two layers share weights, whose gradients would have to be added."""
+        owned = [place for layer in modules_of(layers) for place, _ in self.owned(layer)]
+        return sorted(owned) == sorted(self._places.values())
+
+    def place(self, parameter: nn.Parameter) -> int:
+        """Where its gradient goes."""
+        return self._places[id(parameter)]
 
     def weight(self, parameter: nn.Parameter) -> Weight:
         """What a link computes with, and where its gradient goes."""
@@ -138,40 +139,66 @@ class _Weights:
         return AutogradLink(module, self.owned(module), narrow=dtype)
 
 
-def _link_up(leaves: list[nn.Module], weights: _Weights) -> list[Link]:
-    """A link for every layer; none at all if layers share weights, whose gradients must add."""
-    owned = [place for leaf in leaves for place, _ in weights.owned(leaf)]
-    if len(owned) != len(set(owned)) or len(owned) != len(weights):
-        return []
+def _link_up(layers: Layers, weights: _Weights) -> list[Link]:
+    """Links for layers: their own, or one for all that stand together and have none."""
     links: list[Link] = []
-    for group in _groups(leaves):
-        link = _own_link(group[0], weights) if len(group) == 1 else None
-        module = group[0] if len(group) == 1 else nn.Sequential(*group)
-        links.append(link or weights.autograd_link(module))
+    others: list[nn.Module] = []
+
+    def close() -> None:
+        if others:
+            module = others[0] if len(others) == 1 else nn.Sequential(*others)
+            links.append(weights.autograd_link(module))
+            others.clear()
+
+    place = 0
+    while place < len(layers):
+        layer = layers[place]
+        behind = layers[place + 1] if place + 1 < len(layers) else None
+        link, taken = _next_link(layer, behind, weights)
+        place += taken
+        if link is None:
+            assert isinstance(layer, nn.Module)
+            others.append(layer)
+        else:
+            close()
+            links.append(link)
+    close()
     return links
 
 
-def _groups(leaves: list[nn.Module]) -> Iterator[list[nn.Module]]:
-    """Each layer that has a link of its own by itself, and the runs of others between them."""
-    others: list[nn.Module] = []
-    for leaf in leaves:
-        if type(leaf) is nn.Identity and not has_hooks(leaf):
-            continue
-        if type(leaf) in _MAKERS and not has_hooks(leaf):
-            if others:
-                yield others
-            yield [leaf]
-            others = []
-        else:
-            others.append(leaf)
-    if others:
-        yield others
+def _next_link(
+    layer: nn.Module | Branches, behind: nn.Module | Branches | None, weights: _Weights
+) -> tuple[Link | None, int]:
+    """The link of a layer, if it has one, and how many layers that takes up."""
+    if isinstance(layer, Branches):
+        left, right = (Run(_link_up(side, weights)) for side in (layer.left, layer.right))
+        return SumLink((left, right), relu=layer.relu), 1
+    if type(layer) is nn.BatchNorm2d and _can_be_linked(layer, weights):
+        follows = type(behind) in ACTIVATIONS and not has_hooks(cast(nn.Module, behind))
+        return _norm(layer, cast(nn.Module, behind) if follows else None, weights)
+    return _own_link(layer, weights), 1
+
+
+def _norm(
+    layer: nn.BatchNorm2d, behind: nn.Module | None, weights: _Weights
+) -> tuple[Link | None, int]:
+    if not layer.affine:
+        return None, 1
+    places = weights.place(layer.weight), weights.place(layer.bias)
+    module = layer if behind is None else nn.Sequential(layer, behind)
+    otherwise = weights.autograd_link(module)
+    return NormLink(layer, places, behind, otherwise), 1 if behind is None else 2
+
+
+def _can_be_linked(layer: nn.Module, weights: _Weights) -> bool:
+    """Whether nobody watches a layer's calls, and none of its weights is frozen."""
+    return not has_hooks(layer) and weights.all_trained(layer)
 
 
 def _own_link(leaf: nn.Module, weights: _Weights) -> Link | None:
     """A layer's own link; None if it has none, or some of its weights are frozen."""
     make = _MAKERS.get(type(leaf))
-    if make is None or has_hooks(leaf) or not weights.all_trained(leaf):
+    if make is None or not _can_be_linked(leaf, weights):
         return None
     return make(leaf, weights)
 
@@ -195,5 +222,6 @@ _MAKERS: dict[type[nn.Module], Callable[[Any, _Weights], Link | None]] = {
     nn.Linear: _linear,
     nn.Flatten: lambda leaf, _weights: FlattenLink(leaf),
     nn.ReLU: lambda _leaf, _weights: ReLULink(),
+    nn.ReLU6: lambda _leaf, _weights: ReLU6Link(),
     MaxPoolReLU2d: lambda leaf, _weights: MaxPoolLink(leaf),
 }

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sixfold.native.max_pool import MaxPoolReLU2d, pool_backward, pool_forward
+from sixfold.step.weights import Weight, cast, put
 
 
 class Link(Protocol):
@@ -45,74 +46,6 @@ class Link(Protocol):
         ...
 
 
-class Weight(NamedTuple):
-    """A parameter as a link uses it.
-
-    Attributes:
-        place: of its gradient, among all parameters'.
-        value: what is computed with: the parameter itself, or its copy in fewer bits.
-    """
-
-    place: int
-    value: Tensor
-
-
-def _cast(x: Tensor, like: Tensor) -> Tensor:
-    """A tensor in the numbers of another."""
-    return x if x.dtype == like.dtype else x.to(like.dtype)
-
-
-class ConvLink:
-    """Convolution: y = x * w + b.
-
-    dw is the correlation of x with dy, db the sum of dy over images and pixels, dx the full
-    convolution of dy with w.
-    """
-
-    has_weights = True
-
-    def __init__(self, layer: nn.Conv2d, weight: Weight, bias: Weight | None) -> None:
-        self.layer, self.weight, self.bias = layer, weight, bias
-
-    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        """(n, C, H, W) -> (n, K, H', W')."""
-        layer = self.layer
-        x = _cast(x, self.weight.value)
-        y = torch.conv2d(
-            x,
-            self.weight.value,
-            None if self.bias is None else self.bias.value,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-        )
-        return y, (x, wanted)
-
-    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        """(n, K, H', W') -> (n, C, H, W)."""
-        x, wanted = saved
-        layer = self.layer
-        has_bias = self.bias is not None
-        dx, dw, db = torch.ops.aten.convolution_backward(
-            _cast(grad, x),
-            x,
-            self.weight.value,
-            [layer.out_channels] if has_bias else None,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            False,
-            [0, 0],
-            layer.groups,
-            [wanted, True, has_bias],
-        )
-        out[self.weight.place].copy_(dw)
-        if self.bias is not None:
-            out[self.bias.place].copy_(db)
-        return dx if wanted else None
-
-
 class LinearLink:
     """Fully connected: y = x w^T + b; dw = dy^T x, db = sum of dy over rows, dx = dy w."""
 
@@ -124,19 +57,15 @@ class LinearLink:
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """(..., F) -> (..., F')."""
         weight, bias = self.weight.value, None if self.bias is None else self.bias.value
-        x = _cast(x, weight)
+        x = cast(x, weight)
         return nn.functional.linear(x, weight, bias), (x, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """(..., F') -> (..., F)."""
         x, wanted = saved
-        grad = _cast(grad, x)
+        grad = cast(grad, x)
         rows, samples = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        dw = out[self.weight.place]
-        if dw.dtype == x.dtype:
-            torch.mm(rows.t(), samples, out=dw)
-        else:
-            dw.copy_(torch.mm(rows.t(), samples))
+        put(rows.t(), samples, out[self.weight.place])
         if self.bias is not None:
             db = out[self.bias.place]
             torch.sum(rows, 0, dtype=db.dtype, out=db)
@@ -155,7 +84,21 @@ class ReLULink:
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
         """Any shape."""
-        return torch.ops.aten.threshold_backward(_cast(grad, saved), saved, 0)  # type: ignore[no-any-return]
+        return torch.ops.aten.threshold_backward(cast(grad, saved), saved, 0)  # type: ignore[no-any-return]
+
+
+class ReLU6Link:
+    """y = min(max(x, 0), 6); dx is dy where x is between."""
+
+    has_weights = False
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
+        """Any shape."""
+        return nn.functional.relu6(x), (x if wanted else None)
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
+        """Any shape."""
+        return torch.ops.aten.hardtanh_backward(cast(grad, saved), saved, 0.0, 6.0)  # type: ignore[no-any-return]
 
 
 class FlattenLink:
@@ -201,6 +144,74 @@ class MaxPoolLink:
         return self._otherwise.backward(saved, grad, out)
 
 
+class Run:
+    """Links one behind the other.
+
+    Args:
+        links: in order.
+    """
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self.links = links
+        with_weights = [place for place, link in enumerate(links) if link.has_weights]
+        self.has_weights = bool(with_weights)
+        self._first = with_weights[0] if with_weights else len(links)
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, list[Any]]:
+        """As of a link; what is saved is consumed by `backward`."""
+        saved: list[Any] = []
+        for place, link in enumerate(self.links):
+            x, kept = link.forward(x, wanted or place > self._first)
+            saved.append(kept)
+        return x, saved
+
+    def backward(
+        self, saved: list[Any], grad: Tensor, out: Sequence[Tensor], wanted: bool
+    ) -> Tensor | None:
+        """As of a link: down to the input if its gradient is wanted, else to the first weights."""
+        flowing: Tensor | None = grad
+        for place in range(len(self.links) - 1, -1 if wanted else self._first - 1, -1):
+            assert flowing is not None
+            flowing = self.links[place].backward(saved.pop(), flowing, out)
+        return flowing if wanted else None
+
+
+class SumLink:
+    """Two branches that begin with the same maps and are added, with or without ReLU behind.
+
+    dx is the sum of the branches' gradients, each from the sum's gradient.
+
+    Args:
+        branches: the two; one without links passes the maps on.
+        relu: whether a ReLU follows.
+    """
+
+    def __init__(self, branches: tuple[Run, Run], *, relu: bool) -> None:
+        self.branches, self._relu = branches, relu
+        self.has_weights = any(branch.has_weights for branch in branches)
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
+        """(n, C, H, W) -> what both branches make of it."""
+        (left, kept_left), (right, kept_right) = (
+            branch.forward(x, wanted) for branch in self.branches
+        )
+        y = left + right
+        if self._relu:
+            y = y.relu_()
+        return y, (kept_left, kept_right, y if self._relu else None, wanted)
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
+        """The shape of the input."""
+        *kept, y, wanted = saved
+        if y is not None:
+            grad = torch.ops.aten.threshold_backward(cast(grad, y), y, 0)
+        left, right = (
+            branch.backward(own, grad, out, wanted)
+            for branch, own in zip(self.branches, kept, strict=True)
+        )
+        return None if left is None or right is None else left + right
+
+
 class AutogradLink:
     """Any module at all, differentiated by autograd.
 
@@ -242,7 +253,7 @@ class AutogradLink:
         if not y.requires_grad:
             found: Sequence[Tensor | None] = [None] * len(inputs)
         else:
-            found = torch.autograd.grad(y, inputs, _cast(grad, y), allow_unused=True)
+            found = torch.autograd.grad(y, inputs, cast(grad, y), allow_unused=True)
         for place, gradient in zip(self._places, found, strict=False):
             if gradient is None:
                 out[place].zero_()

@@ -1,0 +1,34 @@
+"""A parameter as a link uses it, and how its gradient reaches its place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Weight(NamedTuple):
+    """A parameter as a link uses it.
+
+    Attributes:
+        place: of its gradient, among all parameters'.
+        value: what is computed with: the parameter itself, or its copy in fewer bits.
+    """
+
+    place: int
+    value: Tensor
+
+
+def cast(x: Tensor, like: Tensor) -> Tensor:
+    """A tensor in the numbers of another."""
+    return x if x.dtype == like.dtype else x.to(like.dtype)
+
+
+def put(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """Write a product of matrices to where a gradient belongs, whatever its shape there."""
+    out = out.view(left.shape[0], right.shape[1])
+    if out.dtype == left.dtype:
+        torch.mm(left, right, out=out)
+    else:
+        out.copy_(torch.mm(left, right))
