@@ -1,4 +1,4 @@
-"""`sixfold sweep time` and `sixfold sweep quality`."""
+"""`sixfold sweep time`, `quality`, `delay` and `roofline`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,30 @@ from typing import Any
 from sixfold.cli.console import Console
 from sixfold.cli.options import add_options, read_config
 from sixfold.errors import UserError
-from sixfold.sweep.options import SweepQualityConfig, SweepTimeConfig
+from sixfold.sweep.options import (
+    SweepDelayConfig,
+    SweepQualityConfig,
+    SweepRooflineConfig,
+    SweepTimeConfig,
+)
 
 MODES = {
     "time": "time every combination of settings; speed-up, efficiency, and the laws they follow",
     "quality": "train every combination of settings; accuracy, and what each setting does to it",
+    "delay": "measure what Spark adds to jobs of many sizes, from its own events, and fit laws",
+    "roofline": "the ceiling that Spark's delays put over the machine, and what was measured on it",
 }
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of all modes: every field of their configurations."""
     modes = parser.add_subparsers(dest="mode", metavar="|".join(MODES))
-    for name, tree in (("time", SweepTimeConfig), ("quality", SweepQualityConfig)):
+    for name, tree in (
+        ("time", SweepTimeConfig),
+        ("quality", SweepQualityConfig),
+        ("delay", SweepDelayConfig),
+        ("roofline", SweepRooflineConfig),
+    ):
         mode = modes.add_parser(name, description=MODES[name], allow_abbrev=False)
         mode.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or JSON")
         add_options(mode, tree)
@@ -33,7 +45,8 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
         told = "; ".join(f"sixfold sweep {name}: {what}" for name, what in MODES.items())
         raise UserError([*problems, f"say what to sweep over: {told}"])
     values = vars(arguments)
-    return _time(values, problems) if arguments.mode == "time" else _quality(values, problems)
+    modes = {"time": _time, "quality": _quality, "delay": _delay, "roofline": _roofline}
+    return modes[arguments.mode](values, problems)
 
 
 def _time(values: dict[str, Any], problems: list[str]) -> int:
@@ -58,6 +71,78 @@ def _quality(values: dict[str, Any], problems: list[str]) -> int:
         result = sweep_quality(config, listen=console)
     print("\n".join(quality_lines(result)))
     return 0
+
+
+def _delay(values: dict[str, Any], problems: list[str]) -> int:
+    config, unread = read_config(SweepDelayConfig, values, values["config"])
+    from sixfold.launch.sweep_delay import delay_problems, sweep_delay
+
+    if problems or unread:
+        raise UserError([*problems, *unread, *delay_problems(config)])
+    with Console() as console:
+        result = sweep_delay(config, listen=console)
+    print("\n".join(delay_lines(result)))
+    return 0
+
+
+def _roofline(values: dict[str, Any], problems: list[str]) -> int:
+    config, unread = read_config(SweepRooflineConfig, values, values["config"])
+    if problems or unread:
+        raise UserError([*problems, *unread])
+    from sixfold.launch.sweep_roofline import sweep_roofline
+
+    print("\n".join(roofline_lines(sweep_roofline(config))))
+    return 0
+
+
+def roofline_lines(result: Mapping[str, Any]) -> list[str]:
+    """The roofs, and what was placed beside them."""
+    from sixfold.sweep.roofline_page import flops
+
+    lines = []
+    for panel in result["panels"]:
+        for roof in panel["roofs"]:
+            peak = flops(roof["workers"] * roof["peak_flops"])
+            told = f"{roof['workers']} workers, {roof['name']}: at most {peak}FLOP/s"
+            if roof["overhead_s"]:
+                told += (
+                    f"; {1000 * roof['overhead_s']:.0f} ms a job, half of it all at tasks of "
+                    f"{flops(roof['ridge_flops'])}FLOP"
+                )
+            lines.append(told)
+        for point in panel["points"]:
+            lines.append(
+                f"  {point['group']}, {point['name']}: {flops(point['flops'])}FLOP/s in tasks of "
+                f"{flops(point['task_flops'])}FLOP, {point['part_of_machine']:.1%} of the machine, "
+                f"{point['times_spark']:.3g} times the ceiling of jobs"
+            )
+    return [*lines, *result["left_out"], f"report  {result['report']}"]
+
+
+def delay_lines(result: Mapping[str, Any]) -> list[str]:
+    """The table of a sweep over delays, and its laws; times in milliseconds."""
+    lines = [
+        f"{'payload':<16}{'workers':>8}{'tasks':>6}{'job (driver)':>14}{'(range)':>18}"
+        f"{'delay':>8}  of a task"
+    ]
+    for row in result["points"]:
+        wall, size = row["wall_s"], row["payload_bytes"]
+        name = f"{row['kind']} {_size(size)}" if size else row["kind"]
+        span = f"({1000 * wall['least']:.0f}-{1000 * wall['most']:.0f})"
+        lines.append(
+            f"{name:<16}{row['workers']:>8}{row['tasks']:>6}{1000 * wall['median']:>14.1f}"
+            f"{span:>18}{1000 * row['delay_s']['median']:>8.1f}  {_parts(row['parts'])}"
+        )
+    for law in result["laws"]:
+        at = {"payload": law["kind"], "of": law["outcome"]}
+        lines.append(_law({**law, "values": at}))
+    return [*lines, f"report  {result['report']}"]
+
+
+def _size(size: int) -> str:
+    from sixfold.sweep.delay_plan import written
+
+    return written(size)
 
 
 def time_lines(result: Mapping[str, Any]) -> list[str]:

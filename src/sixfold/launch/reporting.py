@@ -61,7 +61,7 @@ def rewrite_report(run: Path) -> Path:
         raise UserError(f"{run} is no run directory: it holds no config.json")
     if "compression" in config:
         return _rewrite_compression(run)
-    if "sweep" in config:
+    if "sweep" in config or "delay" in config:
         return _rewrite_sweep(run, config)
     if "dictionary" in config:
         from sixfold.report.lca import write_page
@@ -82,15 +82,13 @@ def _rewrite_compression(run: Path) -> Path:
 
 
 def _rewrite_sweep(run: Path, config: dict[str, Any]) -> Path:
-    from sixfold.sweep.options import SweepQualityConfig, SweepTimeConfig
-    from sixfold.sweep.page import write_page
+    from sixfold.sweep.reporting import write_report as write_sweep_report
 
     result = read_json(run / "result.json")
     if result is None:
         raise UserError(f"{run} holds a sweep that is not finished: go on with --resume")
     path = run / "report.html"
-    tree = SweepTimeConfig if result["what"] == "time" else SweepQualityConfig
-    write_page(path, config, result, tree)
+    write_sweep_report(path, config, result)
     return path
 
 

@@ -21,7 +21,7 @@ from sixfold.engines import Engine, open_engine
 from sixfold.errors import RunError, UserError
 from sixfold.files import write_json
 from sixfold.jobs import Outcome, run_job
-from sixfold.launch.common import Listener, open_engine_for, versions
+from sixfold.launch.common import Listener, open_engine_for, resolve_data, versions
 from sixfold.launch.directory import older_run, run_path
 from sixfold.launch.sweep_work import Engines, QualityWork, TimeWork
 from sixfold.launch.training import training_problems
@@ -36,6 +36,7 @@ from sixfold.sweep.plan import (
     time_plan,
     vary_problems,
 )
+from sixfold.sweep.reporting import write_report
 from sixfold.sweep.results import quality_result, time_result
 from sixfold.sweep.vary import Combination
 
@@ -58,13 +59,13 @@ def sweep_time(config: SweepTimeConfig, *, listen: Listener | None = None) -> di
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
-    directory, finished, config = _begin(config, time_problems(config), listen)
+    directory, finished, config = begin(config, time_problems(config), listen)
     if finished is not None:
         return finished
     with Engines() as engines:
         found = _with_workers(all_combinations(config), engines)
         plan = time_plan(config, found)
-        _claim(directory, config)
+        claim(directory, config)
         # Run by this process, one after another: each training has the machine for itself.
         outcome = run_job(
             directory.path,
@@ -74,8 +75,9 @@ def sweep_time(config: SweepTimeConfig, *, listen: Listener | None = None) -> di
             workers=1,
             listen=listen,
         )
-    figures = time_result(config, plan, outcome)
-    return _end(config, directory, figures, outcome, started)
+        figures = time_result(config, plan, outcome)
+        _count_operations(figures, plan, engines)
+    return end(config, directory, figures, outcome, started)
 
 
 def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None)
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
-    directory, finished, config = _begin(config, quality_problems(config), listen)
+    directory, finished, config = begin(config, quality_problems(config), listen)
     if finished is not None:
         return finished
     with open_engine_for(
@@ -94,7 +96,7 @@ def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None)
         workers = config.engine.workers or engine.slots()
         plan = quality_plan(config, all_combinations(config))
         images = _prepare(plan, engine, workers, listen)
-        _claim(directory, config)
+        claim(directory, config)
         outcome = run_job(
             directory.path,
             plan.members,
@@ -105,7 +107,28 @@ def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None)
             log=directory.file("log.txt"),
         )
     figures = quality_result(config, plan, outcome, images) | {"workers": workers}
-    return _end(config, directory, figures, outcome, started)
+    return end(config, directory, figures, outcome, started)
+
+
+def _count_operations(figures: dict[str, Any], plan: Plan, engines: Engines) -> None:
+    """Add what each training computes for an image, and the bytes of its weights."""
+    from sixfold import models
+    from sixfold.sweep.arithmetic import training_flops, weight_bytes
+
+    known: dict[Any, tuple[float, int]] = {}
+    for row, one in zip(figures["points"], plan.combinations, strict=True):
+        if not row["repeats"]:
+            continue
+        config = one.config
+        key = config.model, config.data
+        if key not in known:
+            engine = engines.open(config)
+            opened = data.open_data(resolve_data(config.data, engine, 1, lambda _: None))
+            network = models.build(
+                config.model, shape=opened.shape, classes=len(opened.classes), seed=0
+            )
+            known[key] = training_flops(network, opened.shape), weight_bytes(network)
+        row["flops_per_image"], row["weight_bytes"] = known[key]
 
 
 def time_problems(config: SweepTimeConfig) -> list[str]:
@@ -146,10 +169,14 @@ def _shared_problems(config: Sweep) -> list[str]:
     return list(told)
 
 
-def _begin(
+def begin(
     config: Any, problems: list[str], listen: Listener
 ) -> tuple[RunDirectory, dict[str, Any] | None, Any]:
-    """Check, choose the directory, and look for what lies there.
+    """Check, choose the directory of a sweep of any kind, and look for what lies there.
+
+    Returns:
+        The directory; the result if it holds this sweep, finished; the settings with paths made
+        absolute.
 
     Raises:
         UserError: with all problems.
@@ -157,19 +184,19 @@ def _begin(
     if problems:
         raise UserError(problems)
     path = run_path(config, type(config)(), "sweep")
-    config = dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
-        run=dataclasses.replace(config.run, out=str(path)),
-    )
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(path)))
+    if hasattr(config, "data"):
+        absolute = data.absolute_spec(config.data.data)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=absolute))
     directory = RunDirectory(path)
-    finished = older_run(config, directory, growing=("sweep",))
+    finished = older_run(config, directory, growing=("sweep", "delay", "cluster"))
     if finished is not None:
         listen({"kind": "note", "text": f"{path} holds this sweep, finished"})
     return directory, finished, config
 
 
-def _claim(directory: RunDirectory, config: Sweep) -> None:
+def claim(directory: RunDirectory, config: Any) -> None:
+    """Make the directory this sweep's own."""
     directory.create()
     if not config.run.resume:
         directory.clear()
@@ -178,8 +205,8 @@ def _claim(directory: RunDirectory, config: Sweep) -> None:
     write_json(directory.file("config.json"), as_json(config))
 
 
-def _end(
-    config: Sweep,
+def end(
+    config: Any,
     directory: RunDirectory,
     figures: dict[str, Any],
     outcome: Outcome,
@@ -190,8 +217,6 @@ def _end(
     Raises:
         RunError: if trainings failed.
     """
-    from sixfold.sweep.page import write_page
-
     result = {
         **figures,
         "failures": outcome.failures,
@@ -200,13 +225,13 @@ def _end(
         "versions": versions(),
         "report": str(directory.file("report.html")),
     }
-    write_page(directory.file("report.html"), as_json(config), result, type(config))
+    write_report(directory.file("report.html"), as_json(config), result)
     if outcome.failures:
         lines = [f"{name}: {text.splitlines()[0]}" for name, text in outcome.failures.items()]
         raise RunError(
             "\n".join(
                 [
-                    f"{len(lines)} trainings of the sweep failed; what is done is kept, and "
+                    f"{len(lines)} members of the sweep failed; what is done is kept, and "
                     "--resume tries them again",
                     *lines[:10],
                 ]
@@ -235,8 +260,6 @@ def _prepare(plan: Plan, engine: Engine, workers: int, listen: Listener) -> int:
     Returns:
         Images of the test part.
     """
-    from sixfold.launch.common import resolve_data
-
     images = 0
     seen: dict[Any, None] = dict.fromkeys(config.data for config in plan.configs.values())
     for asked in seen:

@@ -85,3 +85,65 @@ class SweepQualityConfig:
     local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009 - frozen
     engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
     run: SweepRunConfig = SweepRunConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Which Spark is measured."""
+
+    master: str = option(
+        "local[2]", "Spark master: local[N], local-cluster[N,CORES,MB], spark://HOST:PORT, ..."
+    )
+    spark_conf: tuple[str, ...] = option((), "a Spark setting, key=value; may be repeated")
+    workers: str = option(
+        "",
+        "numbers of workers, each in a session of its own: threads of local, executors of "
+        "local-cluster, cores of spark:// (default: as many as the master says)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelaySweepConfig:
+    """Which jobs are run, each with every number of tasks."""
+
+    tasks: str = option("1,2,4,16,64", "numbers of tasks of a job")
+    result_bytes: str = option("64K,1M,4M", "bytes that each task returns (1K: 1024)")
+    broadcast_bytes: str = option("1M,16M", "bytes that the driver sends to all tasks")
+    shuffle_bytes: str = option("1M,16M", "bytes that tasks send each other, over all tasks")
+    repeats: int = option(5, "how often each job is run, all in turns")
+    bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepDelayConfig:
+    """Everything that `sixfold sweep delay` takes."""
+
+    delay: DelaySweepConfig = DelaySweepConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    run: SweepRunConfig = SweepRunConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RooflineConfig:
+    """What the roofline is made from, and what is placed on it."""
+
+    delay: str = option("", "directory of `sixfold sweep delay`: what Spark adds to a job")
+    placed: str = option(
+        "",
+        "directories of `sixfold sweep time`, `sixfold train` and `sixfold lab`, with commas "
+        "between, whose figures are placed on the roofline",
+    )
+    machine: str = option(
+        "", "file of `sixfold profile --machine`: the machine's peaks (default: measured now, 5 s)"
+    )
+    precision: str = option(
+        "float32", "arithmetic of the peak", choices=("float32", "bfloat16", "float64")
+    )
+    out: str | None = option(None, "directory (default: DELAY/roofline)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRooflineConfig:
+    """Everything that `sixfold sweep roofline` takes."""
+
+    roofline: RooflineConfig = RooflineConfig()

@@ -1,0 +1,174 @@
+"""What can be placed on the roofline: the figures of sweeps, trainings and studies of the lab."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from sixfold.errors import UserError
+from sixfold.sweep.roofline import Placed
+
+
+def read_result(path: Path) -> Any:
+    """The JSON of a result file.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error})") from error
+
+
+def result_files(folder: Path) -> list[Path]:
+    """The files in a directory that may hold figures: `result.json`, or a study's.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if folder.is_file():
+        return [folder]
+    if (folder / "result.json").is_file():
+        return [folder / "result.json"]
+    found = sorted(folder.glob("*.json"))
+    if not found:
+        raise UserError(
+            f"--placed {folder}: holds no result; give a directory of `sixfold sweep time`, "
+            "`sixfold train` or `sixfold lab`"
+        )
+    return found
+
+
+def placed_in(path: Path) -> list[Placed]:
+    """What a result file holds that has a place on the roofline.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    result = read_result(path)
+    if not isinstance(result, dict):
+        return []
+    if result.get("what") == "time":
+        return [point for row in result["points"] if (point := _timed(row)) is not None]
+    if "train_images_per_s" in result:
+        return _trained(path.parent, result)
+    return list(_designs(result))
+
+
+def _timed(row: Mapping[str, Any]) -> Placed | None:
+    """A combination of a sweep over time: a task is a rank's part of a step."""
+    if "images_per_s" not in row or not row.get("flops_per_image"):
+        return None
+    each, workers = row["flops_per_image"], row["workers"]
+    values = " ".join(f"{name}={value}" for name, value in row["values"].items())
+    return Placed(
+        name=values or "as given",
+        group=f"{row['strategy']}, one long job" if row["engine"] == "spark" else row["strategy"],
+        workers=workers,
+        task_flops=each * row["batch_size"] / workers,
+        flops=each * row["images_per_s"]["median"],
+        step_bytes=row.get("weight_bytes") or 0.0,
+    )
+
+
+def _trained(folder: Path, result: Mapping[str, Any]) -> list[Placed]:
+    """A training: the same, if its network can be built here."""
+    from sixfold.sweep.arithmetic import training_flops
+    from sixfold.trained import read_card, weights_file
+
+    card = read_card(weights_file(folder))
+    each = training_flops(card.build(), card.shape)
+    workers = result["workers"]
+    batch = read_result(folder / "config.json")["training"]["batch_size"]
+    return [
+        Placed(
+            name=folder.name,
+            group=result["strategy"],
+            workers=workers,
+            task_flops=each * batch / workers,
+            flops=each * result["train_images_per_s"],
+            step_bytes=4.0 * result["parameters"] if "parameters" in result else 0.0,
+        )
+    ]
+
+
+def _designs(result: Mapping[str, Any]) -> Iterator[Placed]:
+    """Studies of the lab: whatever tells operations, tasks, and what its jobs have cost."""
+    study, workers = str(result.get("study", "study")), int(result.get("slots") or 1)
+    whole = result.get("multiply_adds")
+    base = result.get("long_lived")
+    if _is_above_0(whole) and isinstance(base, Mapping) and _is_above_0(base.get("forward_s")):
+        yield Placed(
+            name="long-lived job, forward",
+            group=f"lab: {study}",
+            workers=workers,
+            task_flops=2.0 * whole / workers,
+            flops=2.0 * whole / base["forward_s"],
+        )
+    for entry in _entries(result):
+        if _is_above_0(whole) and _is_above_0(entry.get("multiply_adds_a_task")):
+            yield from _job(
+                f"design {entry.get('name')}",
+                f"lab: {study}",
+                workers,
+                entry.get("cost"),
+                2.0 * whole,
+                2.0 * entry["multiply_adds_a_task"],
+            )
+        elif _is_above_0(entry.get("records")):  # a product each
+            name, group = f"design {entry.get('name')}, literally", f"lab: {study}, literally"
+            yield from _job(name, group, workers, entry.get("cost"), 2.0 * entry["records"])
+        elif _is_above_0(entry.get("flops")) and isinstance(entry.get("ways"), list):
+            for way in entry["ways"]:
+                name = f"{entry.get('name')} by {way.get('way')}"
+                yield from _job(name, f"lab: {study}", workers, way.get("cost"), entry["flops"])
+
+
+def _job(
+    name: str, group: str, workers: int, cost: Any, whole: float, each: float | None = None
+) -> Iterator[Placed]:
+    """Jobs of the lab, if it says what they cost.
+
+    Args:
+        name: for people.
+        group: it belongs to.
+        workers: task slots.
+        cost: `wall_s` and `tasks`.
+        whole: operations in all.
+        each: of a task; all over the number of tasks if None.
+    """
+    if not isinstance(cost, Mapping) or not _is_above_0(cost.get("wall_s")):
+        return
+    tasks = cost.get("tasks")
+    if each is None and _is_above_0(tasks):
+        each = whole / tasks
+    if each is None:
+        return
+    yield Placed(
+        name=name,
+        group=group,
+        workers=workers,
+        task_flops=each,
+        flops=whole / cost["wall_s"],
+        jobs=True,
+    )
+
+
+def _is_above_0(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Every object within a result, at any depth."""
+    if isinstance(value, Mapping):
+        yield value
+        for inner in value.values():
+            yield from _entries(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _entries(inner)
