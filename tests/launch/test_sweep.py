@@ -1,5 +1,6 @@
 """Whole sweeps: every combination once, resumed, told beside what could not be run."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,18 @@ def test_trainings_are_compared_by_what_they_reach(configure: Configure, tmp_pat
     assert len(chosen["cells"]) == 2
     assert [found["name"] for found in chosen["effects"]] == ["model.kernel"]
     assert min(cell["accuracy"]["mean"] for cell in chosen["cells"]) > 0.5
+
+
+def test_workers_are_the_jobs_unless_they_are_varied(configure: Configure, tmp_path: Path) -> None:
+    base, out = configure(strategy="local_sgd", workers=2), tmp_path / "s"
+    first = sweep_quality(compared(base, out, "seed=0"))
+    more = dataclasses.replace(base, engine=dataclasses.replace(base.engine, workers=1))
+    again = sweep_quality(compared(more, out, "seed=0,1", resume=True))
+    assert again["done_before"] == 1
+    assert again["trainings"][0]["weights_sha256"] == first["trainings"][0]["weights_sha256"]
+    two = sweep_quality(compared(base, tmp_path / "two", "workers=1,2"))
+    one, other = (row["weights_sha256"] for row in two["trainings"])
+    assert one == first["trainings"][0]["weights_sha256"] != other
 
 
 def test_a_training_that_diverges_is_an_outcome(configure: Configure, tmp_path: Path) -> None:

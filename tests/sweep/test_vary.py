@@ -56,3 +56,21 @@ def test_all_problems_come_at_once() -> None:
     with pytest.raises(UserError) as caught:
         parse_vary(["lr=a", "nothing=1", "seed=0", "seed=1"])
     assert len(caught.value.problems) == 3
+
+
+def test_settings_that_a_strategy_or_an_engine_does_not_take_are_put_back() -> None:
+    base = configure(
+        grid="rows=2", servers=2, local_steps=4, engine="spark", master="local[2]", workers=2
+    )
+    found = combinations(
+        base,
+        parse_vary(["strategy=sync,model_parallel,param_server,local_sgd", "engine=local,spark"]),
+    )
+    for one in found:
+        strategy = one.values["strategy"]
+        assert one.config.strategy.grid == ("rows=2" if strategy == "model_parallel" else "")
+        assert one.config.strategy.servers == (2 if strategy == "param_server" else 1)
+        assert one.config.local_sgd.local_steps == (4 if strategy == "local_sgd" else 16)
+        assert one.config.engine.master == ("local[2]" if one.values["engine"] == "spark" else None)
+    (kept,) = combinations(base, [])
+    assert kept.config == base

@@ -146,7 +146,7 @@ def time_problems(config: SweepTimeConfig) -> list[str]:
 
 def quality_problems(config: SweepQualityConfig) -> list[str]:
     """Everything that is wrong with the settings of all trainings."""
-    found = _shared_problems(config)
+    found = _shared_problems(config) + validate.engine_problems(config.engine)
     if not vary_problems(config):
         found += choose_problems(config)
     if any(text.partition("=")[0].strip() in ("engine", "master") for text in config.sweep.vary):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.config import EngineConfig, RunConfig, TrainConfig
+from sixfold.config import RunConfig, TrainConfig
 from sixfold.engines import Engine, open_engine
 from sixfold.errors import NonFiniteLossError, UserError
 from sixfold.jobs import Assignment
@@ -113,11 +113,9 @@ class QualityWork:
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
         """Train to the end, and tell what was reached."""
         config = self.configs[assignment.name]
-        # Where ranks run does not change what they compute; how many there are may.
-        varied = config.engine.workers if config.strategy.strategy != "sync" else 1
-        config = dataclasses.replace(
-            config, engine=EngineConfig(engine="inline", workers=varied or 1)
-        )
+        if config.strategy.strategy == "sync":  # however many workers there are, the same bits
+            alone = dataclasses.replace(config.engine, workers=1)
+            config = dataclasses.replace(config, engine=alone)
         folder = assignment.folder / RUN
         with contextlib.closing(open_engine("inline")) as engine:
             found = _train(config, folder, engine, assignment, resume=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.config import RunConfig, TrainConfig
+from sixfold.config import EngineConfig, RunConfig, TrainConfig
 from sixfold.errors import UserError
 from sixfold.jobs import Member
 from sixfold.run_directory import as_json
@@ -41,7 +41,12 @@ class Plan:
 
 
 def base_config(config: SweepTimeConfig | SweepQualityConfig) -> TrainConfig:
-    """The settings that all trainings of a sweep share."""
+    """The settings that all trainings of a sweep share.
+
+    Where trainings are compared by what they reach, the engine is that of the job: each training is
+    one worker's, unless workers are varied.
+    """
+    compared = isinstance(config, SweepQualityConfig)
     return TrainConfig(
         data=config.data,
         model=config.model,
@@ -49,7 +54,7 @@ def base_config(config: SweepTimeConfig | SweepQualityConfig) -> TrainConfig:
         training=config.training,
         strategy=config.strategy,
         local_sgd=config.local_sgd,
-        engine=config.engine,
+        engine=EngineConfig(engine="inline", workers=1) if compared else config.engine,
         run=RunConfig(),
     )
 

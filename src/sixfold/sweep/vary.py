@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.config import TrainConfig
+from sixfold.config import LocalSgdConfig, StrategyConfig, TrainConfig
 from sixfold.errors import UserError
 from sixfold.values import read_value
 
@@ -129,6 +129,7 @@ def combinations(base: TrainConfig, varied: Sequence[Varied]) -> list[Combinatio
         config = base
         for one, value in zip(varied, values, strict=True):
             config = _with(config, one, value)
+        config = _fitting(config, {one.name for one in varied})
         chosen = {one.name: value for one, value in zip(varied, values, strict=True)}
         found.append(Combination(values=chosen, config=config))
     return found
@@ -152,3 +153,30 @@ def _with(config: TrainConfig, varied: Varied, value: Any) -> TrainConfig:
         if other:
             changed[other] = None
     return dataclasses.replace(config, **{varied.section: dataclasses.replace(section, **changed)})
+
+
+_TAKEN_BY = {
+    "grid": "model_parallel",
+    "servers": "param_server",
+    "staleness": "param_server",
+    "merge_every": "hogwild",
+}
+"""Settings that one strategy alone takes."""
+
+
+def _fitting(config: TrainConfig, names: set[str]) -> TrainConfig:
+    """Settings that a varied strategy or engine does not take, put back to their defaults."""
+    if "strategy" in names:
+        usual = StrategyConfig()
+        reset = {
+            name: getattr(usual, name)
+            for name, owner in _TAKEN_BY.items()
+            if config.strategy.strategy != owner
+        }
+        config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, **reset))
+        if config.strategy.strategy != "local_sgd":
+            config = dataclasses.replace(config, local_sgd=LocalSgdConfig())
+    if "engine" in names and config.engine.engine != "spark":
+        engine = dataclasses.replace(config.engine, master=None, spark_conf=())
+        config = dataclasses.replace(config, engine=engine)
+    return config
