@@ -87,6 +87,15 @@ def test_a_sweep_grows_when_it_is_resumed(configure: Configure, tmp_path: Path) 
     assert all(p.stat().st_mtime_ns == at for p, at in before.items())
 
 
+def test_whole_trainings_are_fitted_where_images_are_varied(
+    configure: Configure, tmp_path: Path
+) -> None:
+    base = configure(steps=None, epochs=1.0)
+    result = sweep_time(timed(base, tmp_path / "s", "workers=1,2", "images=80,160", repeats=1))
+    assert [law["law"] for law in result["laws"]] == ["amdahl"] * 2 + ["ernest, whole trainings"]
+    assert [row["steps"] for row in result["points"]] == [2, 4, 2, 4]
+
+
 def test_what_cannot_be_run_is_told_and_the_rest_goes_on(
     configure: Configure, tmp_path: Path
 ) -> None:

@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from sixfold.sweep.scaling import Point, amdahl, ernest, gustafson, series, speedups
+from sixfold.sweep.scaling import (
+    Point,
+    amdahl,
+    ernest,
+    ernest_whole,
+    gustafson,
+    series,
+    speedups,
+)
 
 
 def point(n: int, batch: int, *rates: float, **values: Any) -> Point:
@@ -83,3 +91,26 @@ def test_ernest_predicts_what_was_left_out() -> None:
     assert by_name["per_size_s"] == pytest.approx(1e-4)
     assert by_name["per_worker_s"] == pytest.approx(2e-4)
     assert ernest(own[:3], 0) is None
+
+
+def test_whole_trainings_follow_ernest_over_workers_and_images() -> None:
+    own = [
+        Point(
+            values={"workers": n, "images": images},
+            workers=n,
+            batch_size=10,
+            rates=(1.0,),
+            images=images,
+            whole_s=(2.0 + 1e-3 * images / n + 0.1 * n,),
+        )
+        for n in (1, 2, 4)
+        for images in (1000, 5000)
+    ]
+    found = ernest_whole(own, 0)
+    assert found is not None
+    assert {one["name"]: one["value"] for one in found["coefficients"]}[
+        "per_size_s"
+    ] == pytest.approx(1e-3)
+    assert found["values"] == {}
+    assert found["points"][0]["measured_s"]["median"] == pytest.approx(3.1)
+    assert ernest_whole(own[:1], 0) is None

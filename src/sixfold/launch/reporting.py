@@ -63,6 +63,8 @@ def rewrite_report(run: Path) -> Path:
         return _rewrite_compression(run)
     if "sweep" in config or "delay" in config:
         return _rewrite_sweep(run, config)
+    if "distortion" in config:
+        raise UserError(f"{run} holds an evaluation: `sixfold evaluate` writes its report anew")
     if "dictionary" in config:
         from sixfold.report.lca import write_page
 

@@ -259,6 +259,7 @@ def _law(law: Figures) -> dict[str, Any]:
             {
                 "workers": point["workers"],
                 "batch": f"{point['batch_size']:,}",
+                "images": f"{point['images']:,}" if "whole" in law["law"] else "",
                 "measured": f"{measured:.2f}" if scaled else f"{1000 * measured:.3g} ms",
                 "predicted": f"{predicted:.2f}" if scaled else f"{1000 * predicted:.3g} ms",
                 "interval": ""

@@ -12,7 +12,17 @@ from sixfold.jobs import Outcome
 from sixfold.sweep.options import SweepQualityConfig, SweepTimeConfig
 from sixfold.sweep.plan import Plan, chosen_names
 from sixfold.sweep.quality import Trained, cells, chosen, effects
-from sixfold.sweep.scaling import Point, amdahl, ernest, gustafson, series, speedups, spread
+from sixfold.sweep.scaling import (
+    AMOUNTS,
+    Point,
+    amdahl,
+    ernest,
+    ernest_whole,
+    gustafson,
+    series,
+    speedups,
+    spread,
+)
 
 
 def time_result(config: SweepTimeConfig, plan: Plan, outcome: Outcome) -> dict[str, Any]:
@@ -30,6 +40,10 @@ def time_result(config: SweepTimeConfig, plan: Plan, outcome: Outcome) -> dict[s
             workers=row["workers"],
             batch_size=row["batch_size"],
             rates=tuple(entry["images_per_s"] for entry in row["repeats"]),
+            images=row["steps"] * row["batch_size"],
+            whole_s=tuple(
+                entry["startup_s"] + entry["steps"] * entry["step_s"] for entry in row["repeats"]
+            ),
         )
         for number, row in enumerate(rows)
         if row["repeats"]
@@ -45,6 +59,9 @@ def time_result(config: SweepTimeConfig, plan: Plan, outcome: Outcome) -> dict[s
     laws = [law for own in strong if (law := amdahl(own, draws)) is not None]
     laws += [law for own in both for law in gustafson(own, draws)]
     laws += [law for own in both if (law := ernest(own, draws)) is not None]
+    if not set(AMOUNTS).isdisjoint(plan.varied):
+        amounts = series(known, "workers", *AMOUNTS)
+        laws += [law for own in amounts if (law := ernest_whole(own, draws)) is not None]
     return {
         "what": "time",
         "varied": _varied(plan),

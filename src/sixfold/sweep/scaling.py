@@ -21,6 +21,9 @@ import numpy as np
 
 from sixfold.sweep.fits import AMDAHL, ERNEST, Fit, fit, percentiles, resampled
 
+AMOUNTS = ("images", "epochs", "steps")
+"""Settings that say how much is trained."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
@@ -31,12 +34,16 @@ class Point:
         workers: n.
         batch_size: images of a step.
         rates: images/s of each repeat.
+        images: that the training saw in all.
+        whole_s: seconds of each repeat from its start to its last step, start-up included.
     """
 
     values: Mapping[str, Any]
     workers: int
     batch_size: int
     rates: tuple[float, ...]
+    images: int = 0
+    whole_s: tuple[float, ...] = ()
 
     @property
     def step_s(self) -> list[float]:
@@ -133,21 +140,49 @@ def ernest(own: Sequence[Point], draws: int) -> dict[str, Any] | None:
     }
 
 
+def ernest_whole(own: Sequence[Point], draws: int) -> dict[str, Any] | None:
+    """Ernest's law of whole trainings over workers and images, in the source's own sense.
+
+    Args:
+        own: points that differ in workers, images, epochs and steps only.
+        draws: of the bootstrap.
+
+    Returns:
+        None with fewer than two numbers of workers or of images.
+    """
+    if len({point.workers for point in own}) < 2 or len({point.images for point in own}) < 2:
+        return None
+    settings = [{"n": float(point.workers), "size": float(point.images)} for point in own]
+    found = fit(ERNEST, settings, [point.whole_s for point in own], draws=draws)
+    return {
+        **found.plain(),
+        "law": "ernest, whole trainings",
+        "values": dict(own[0].others("workers", *AMOUNTS)),
+        "exact": len(own) <= len(found.coefficients),
+        "points": _predictions(found, own, settings, whole=True),
+    }
+
+
 def _predictions(
-    found: Fit, own: Sequence[Point], settings: Sequence[Mapping[str, float]]
+    found: Fit,
+    own: Sequence[Point],
+    settings: Sequence[Mapping[str, float]],
+    *,
+    whole: bool = False,
 ) -> list[dict[str, Any]]:
     rows = []
     for number, (point, setting) in enumerate(zip(own, settings, strict=True)):
         ends = found.interval(setting)
         held_out = None
+        measured = spread(point.whole_s if whole else point.step_s)
         if len(found.held_out):
-            measured = float(np.median(point.step_s))
-            held_out = (1 + float(found.held_out[number])) * measured
+            held_out = (1 + float(found.held_out[number])) * measured["median"]
         rows.append(
             {
                 "workers": point.workers,
                 "batch_size": point.batch_size,
-                "measured_s": spread(point.step_s),
+                "images": point.images,
+                "measured_s": measured,
                 "predicted_s": found.predict(setting),
                 "low_s": None if ends is None else ends[0],
                 "high_s": None if ends is None else ends[1],
