@@ -31,7 +31,7 @@ LAYERS = [
     ["jobs"],
     ["tickets", "robustness", "sweep"],
     ["launch"],
-    ["bench"],
+    ["bench", "lab"],
     ["cli"],
 ]
 """From the bottom to the top; a room may use its own layer and those above it in this list."""

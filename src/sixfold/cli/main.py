@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "write a run's report again",
     "strategies": "list the ways to divide the work",
     "models": "list the networks of the zoo",
+    "lab": "divide a convolution, a product, a training on Spark in other ways, and measure each",
     "bench": "measure, beside peers",
 }
 """Subcommand to what it does. Each lives in `sixfold.cli.<name>` as ``options(parser)`` and

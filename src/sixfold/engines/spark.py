@@ -69,6 +69,11 @@ class SparkEngine:
         self._archives: tuple[str, ...] | None = None
         self._session_s = self._session.startup_s
 
+    @property
+    def session(self) -> Session:
+        """The Spark session in which ranks and items run, for jobs of the caller's own."""
+        return self._session
+
     def slots(self) -> int:
         """How many ranks can run at the same time, once all executors have registered."""
         return self._session.all_slots()

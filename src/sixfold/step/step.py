@@ -124,9 +124,9 @@ class Step:
         self.draw.enter(step, shard.index, seed_torch=self._chain.needs_autograd)
         if not self.model.training:
             self.model.train()
-        scores, saved = self._chain.forward(_channels_last(shard.images))
+        scores, saved = self._chain.forward(channels_last(shard.images))
         logits = scores.to(state.dtype)
-        loss, grad = _cross_entropy(logits, labels)
+        loss, grad = cross_entropy(logits, labels)
         parts = state.parts(out)
         self._chain.backward(saved, grad, parts.gradients)
         if before is not None:
@@ -254,7 +254,7 @@ def open_step(model: nn.Module, training: TrainingConfig) -> Step:
     )
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Sum over samples of the cross-entropy, and its gradient: softmax less one at the label.
 
     Args:
@@ -277,7 +277,7 @@ _SUM, _NO_LABEL = 2, -100
 """torch's numbers for adding over samples, and for a label that stands for none."""
 
 
-def _channels_last(images: Tensor) -> Tensor:
+def channels_last(images: Tensor) -> Tensor:
     """Images in the layout N H W C, in which torch's convolution and pooling are fastest.
 
     Images of one channel lie the same in both layouts; only their strides tell torch which is

@@ -1,0 +1,96 @@
+"""From a study's name and settings to its result: a table on the terminal, a JSON file, a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sixfold.errors import UserError
+from sixfold.files import write_atomically, write_json
+from sixfold.lab.cluster import Cluster, open_cluster
+from sixfold.lab.findings import Findings
+from sixfold.lab.options import cluster_problems
+from sixfold.lab.page import render
+from sixfold.launch.common import versions
+
+Show = Callable[[str], None]
+
+WRONG = 1
+"""Exit code where a result was wrong."""
+
+
+def run_study(name: str, config: Any, *, show: Show) -> int:
+    """Run a study, show what it found, and write it down; see `sixfold.lab.run`."""
+    study, problems = _parts(name)
+    found = [*cluster_problems(config.cluster), *problems(config)]
+    if found:
+        raise UserError(found)
+    out = Path(config.cluster.out or f"runs/lab-{name}")
+    started = time.time()
+    load_before = os.getloadavg()
+    options = config.cluster
+    with open_cluster(options.master, options.spark_conf, options.partitions) as cluster:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be made ({error.strerror})") from error
+        findings = study(cluster, config, show)
+        master, slots = cluster.master, cluster.slots
+    record = {
+        "study": name,
+        "started": started,
+        "seconds": round(time.time() - started, 1),
+        "settings": dataclasses.asdict(config),
+        "master": master,
+        "slots": slots,
+        "machine": platform.platform(),
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+        "versions": versions(),
+        "right": findings.right,
+        "verdict": findings.verdict,
+        "notes": findings.notes,
+        **findings.data,
+    }
+    for line in told(findings):
+        show(line)
+    write_json(out / f"{name}.json", record)
+    write_atomically(out / f"{name}.html", render(findings, record).encode())
+    show(f"written: {out / f'{name}.json'} and {out / f'{name}.html'}")
+    return 0 if findings.right else WRONG
+
+
+def told(findings: Findings) -> list[str]:
+    """What a person reads at the end."""
+    lines: list[str] = []
+    for table in findings.tables:
+        lines += ["", *table.lines()]
+    lines += ["", *findings.verdict]
+    return [*lines, *(f"note: {note}" for note in findings.notes)]
+
+
+def _parts(
+    name: str,
+) -> tuple[Callable[[Cluster, Any, Show], Findings], Callable[[Any], list[str]]]:
+    """The study of a name, and what finds the problems of its settings."""
+    if name == "loopnest":
+        from sixfold.lab.loopnest import study as loopnest
+
+        return loopnest.study, loopnest.problems
+    if name == "matmul":
+        from sixfold.lab.matmul import study as matmul
+
+        return matmul.study, matmul.problems
+    if name == "activations":
+        from sixfold.lab.activations import study as activations
+
+        return activations.study, activations.problems
+    if name == "job-per-step":
+        from sixfold.lab.jobs import study as jobs
+
+        return jobs.study, jobs.problems
+    raise UserError(f"unknown study {name!r}")
