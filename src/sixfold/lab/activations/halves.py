@@ -1,21 +1,26 @@
 """A training step in two halves: forward keeps what backward needs, as named tensors.
 
-What is kept is what the engine's own links keep (`sixfold.step.links`): the images, in the layout
-in which they are computed with; of the max-pool where each maximum was, and whether ReLU let it
-pass; the input of the linear layer; and the loss's gradient. Both halves call the kernels that a
-step calls, so the gradient has the bits of `sixfold.step.step.Step`.
+What is kept is what the engine's own links keep (`sixfold.step.links`): of the slide network the
+images, in the layout in which they are computed with; of the max-pool where each maximum was, and
+whether ReLU let it pass; the input of the linear layer; and the loss's gradient. Both halves call
+the kernels that a step calls, so the gradient has the bits of `sixfold.step.step.Step`.
+
+The tensors are what is large. In which structure a link keeps them is its own affair: the *frame*,
+the same structure with names in the place of tensors, is small and travels beside them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sixfold.errors import RunError
 from sixfold.kernels.geometry import Array
 from sixfold.lab.long_lived import CLASSES, network
 from sixfold.lab.problem import Problem
@@ -25,8 +30,17 @@ from sixfold.step.chain import Chain
 from sixfold.step.links import MaxPoolLink
 from sixfold.step.step import Shard, Step, channels_last, cross_entropy
 
-Kept = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 """Activations of a shard, by name."""
+
+Frame = list[Any]
+"""What every link has kept, with a `_Name` in the place of each tensor."""
+
+
+class _Name(NamedTuple):
+    """Stands for a tensor."""
+
+    name: str
 
 
 class Halves:
@@ -72,25 +86,20 @@ class Halves:
         labels = torch.arange(first, last) % CLASSES
         return Shard(index=index, images=torch.from_numpy(images), labels=labels)
 
-    def forward(self, shard: Shard) -> Kept:
+    def forward(self, shard: Shard) -> tuple[Tensors, Frame]:
         """Forward and loss; what backward needs."""
         self.step.model.train()
         logits, saved = self._chain.forward(channels_last(shard.images))
         _, grad = cross_entropy(logits, shard.labels)
-        kept: Kept = {"grad": grad}
-        for place, values in enumerate(saved):
-            for name, value in _named(values):
-                kept[f"{place}.{name}"] = value
-        return kept
+        tensors: Tensors = {"grad": grad}
+        frame = [_taken_out(values, tensors) for values in saved]
+        return tensors, frame
 
-    def backward(self, kept: Kept) -> Array:
+    def backward(self, tensors: Tensors, frame: Frame) -> Array:
         """(P,) gradient of the sum of the losses of a shard."""
         out = self.step.new_payload()
-        saved = [
-            _saved({name.split(".")[1]: v for name, v in kept.items() if name[0] == str(place)})
-            for place in range(len(self._chain.links))
-        ]
-        self._chain.backward(saved, kept["grad"], self.step.state.parts(out).gradients)
+        saved = [_put_back(values, tensors) for values in frame]
+        self._chain.backward(saved, tensors["grad"], self.step.state.parts(out).gradients)
         gradient: Array = self.step.state.split(out)[0].numpy()
         return gradient
 
@@ -133,29 +142,36 @@ class _Pool:
         return back
 
 
-def _named(saved: Any) -> list[tuple[str, Tensor]]:
-    """What a link has kept, as named tensors."""
-    if saved is None:
-        return []
-    if isinstance(saved, torch.Size):
-        return [("shape", torch.tensor(saved))]
-    if len(saved) == 3:
-        shape, places, passed = saved
-        found = [("shape", torch.tensor(shape)), ("places", _dense(places))]
-        return found if passed is None else [*found, ("passed", _dense(passed))]
-    x, wanted = saved
-    return [("x", _dense(x)), ("wanted", torch.tensor([wanted]))]
+def _taken_out(value: Any, tensors: Tensors) -> Any:
+    """A link's structure with names for its tensors, which are added to `tensors`."""
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise RunError("a layer keeps a graph of autograd, which only its own process can use")
+        name = f"t{len(tensors)}"
+        tensors[name] = _dense(value.detach())
+        return _Name(name)
+    return _rebuilt(value, lambda part: _taken_out(part, tensors))
 
 
-def _saved(named: Kept) -> Any:
-    """The same as the link had it."""
-    if "x" in named:
-        return _laid_out(named["x"]), bool(named["wanted"])
-    shape = torch.Size(named["shape"].tolist())
-    if "places" not in named:
-        return shape
-    passed = named.get("passed")
-    return shape, _laid_out(named["places"]), None if passed is None else _laid_out(passed)
+def _put_back(value: Any, tensors: Tensors) -> Any:
+    """The structure as the link had it."""
+    if isinstance(value, _Name):
+        return _laid_out(tensors[value.name])
+    return _rebuilt(value, lambda part: _put_back(part, tensors))
+
+
+def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A tuple, list or dataclass with every part changed; anything else as it is."""
+    if isinstance(value, torch.Size):
+        return value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(change, value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(change, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **{name: change(part) for name, part in parts.items()})
+    return value
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import fsspec
 import safetensors.torch
 
-from sixfold.lab.activations.halves import Kept
+from sixfold.lab.activations.halves import Tensors
 from sixfold.lab.activations.resp import Address, Redis
 
 
@@ -116,13 +116,13 @@ def _connection(address: Address) -> Redis:
     return Redis(address)
 
 
-def encode(kept: Kept) -> bytes:
+def encode(tensors: Tensors) -> bytes:
     """Activations as bytes: safetensors, plain data that executes nothing when it is read."""
-    value: bytes = safetensors.torch.save(kept)
+    value: bytes = safetensors.torch.save(tensors)
     return value
 
 
-def decode(value: bytes) -> Kept:
+def decode(value: bytes) -> Tensors:
     """Activations from bytes."""
-    kept: Kept = safetensors.torch.load(value)
-    return kept
+    tensors: Tensors = safetensors.torch.load(value)
+    return tensors

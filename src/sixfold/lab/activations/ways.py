@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sixfold.kernels.geometry import Array
-from sixfold.lab.activations.halves import Halves, halves_of
+from sixfold.lab.activations.halves import Frame, Halves, halves_of
 from sixfold.lab.activations.stores import Store, decode, encode
 from sixfold.lab.cluster import Cluster
 from sixfold.lab.cost import Cost
@@ -86,24 +86,24 @@ def through_store(cluster: Cluster, problem: Problem, store: Store, meters: Mete
     halves = halves_of(problem)
     weights = cluster.broadcast(halves.weights)
 
-    def forward(index: int) -> int:
-        value = _forward(_loaded(problem, weights), index, meters)
+    def forward(index: int) -> tuple[int, Frame]:
+        value, frame = _forward(_loaded(problem, weights), index, meters)
         _timed(meters, lambda: store.put(f"shard-{index}", value))
-        return index
+        return index, frame
 
-    def backward(shards: Iterable[int]) -> Iterator[Partial]:
+    def backward(items: Iterable[tuple[int, Frame]]) -> Iterator[Partial]:
         here = _loaded(problem, weights)
 
-        def one(index: int) -> Array:
+        def one(index: int, frame: Frame) -> Array:
             value = _timed(meters, lambda: store.get(f"shard-{index}"))
-            return _backward(here, value, meters)
+            return _backward(here, value, frame, meters)
 
-        yield from _folded((index, one(index)) for index in shards)
+        yield from _folded((index, one(index, frame)) for index, frame in items)
 
     shards = _shards(cluster, halves.count)
     try:
-        _, ahead = cluster.measured("forward", shards.map(forward).collect)
-        partials, back = cluster.measured("backward", shards.mapPartitions(backward).collect)
+        frames, ahead = cluster.measured("forward", shards.map(forward).collect)
+        partials, back = cluster.measured("backward", _sent_back(cluster, frames, backward))
     finally:
         for index in range(halves.count):
             store.delete(f"shard-{index}")
@@ -127,18 +127,20 @@ def through_driver(
     halves = halves_of(problem)
     weights = cluster.broadcast(halves.weights)
 
-    def forward(index: int) -> tuple[int, bytes]:
-        return index, _forward(_loaded(problem, weights), index, meters)
+    def forward(index: int) -> tuple[int, bytes, Frame]:
+        return index, *_forward(_loaded(problem, weights), index, meters)
 
-    def backward(items: Iterable[tuple[int, bytes]]) -> Iterator[Partial]:
+    def backward(items: Iterable[tuple[int, bytes, Frame]]) -> Iterator[Partial]:
         here = _loaded(problem, weights)
-        yield from _folded((index, _backward(here, value, meters)) for index, value in items)
+        yield from _folded(
+            (index, _backward(here, value, frame, meters)) for index, value, frame in items
+        )
 
-    a_shard = len(encode(halves.forward(halves.shard(0))))
+    a_shard = len(encode(halves.forward(halves.shard(0))[0]))
     size = max(1, limit_bytes // a_shard)
     chunks = [range(k, min(k + size, halves.count)) for k in range(0, halves.count, size)]
     ahead, back = Cost(), Cost()
-    held: list[list[tuple[int, bytes]]] = []
+    held: list[list[Any]] = []
     for chunk in chunks:
         values, cost = cluster.measured("forward", _part(cluster, chunk).map(forward).collect)
         held.append(values)
@@ -155,10 +157,10 @@ def through_driver(
 
 def _sent_back(
     cluster: Cluster,
-    values: Sequence[tuple[int, bytes]],
-    backward: Callable[[Iterable[tuple[int, bytes]]], Iterator[Partial]],
+    values: Sequence[Any],
+    backward: Callable[[Iterable[Any]], Iterator[Partial]],
 ) -> Callable[[], list[Partial]]:
-    """A job over activations that the driver has."""
+    """A job over what the driver has of every shard."""
 
     def action() -> list[Partial]:
         items = cluster.context.parallelize(values, min(cluster.partitions, len(values)))
@@ -177,7 +179,7 @@ def serial(halves: Halves) -> tuple[float, float, Array]:
     began = time.perf_counter()
     kept = [halves.forward(halves.shard(index)) for index in range(halves.count)]
     middle = time.perf_counter()
-    partials = list(_folded((index, halves.backward(one)) for index, one in enumerate(kept)))
+    partials = list(_folded((index, halves.backward(*one)) for index, one in enumerate(kept)))
     return middle - began, time.perf_counter() - middle, _total(halves.count, partials)
 
 
@@ -202,25 +204,25 @@ def _loaded(problem: Problem, weights: Any) -> Halves:
 def _both(halves: Halves, index: int, meters: Meters) -> Array:
     shard = halves.shard(index)
     began = time.perf_counter()
-    gradient = halves.backward(halves.forward(shard))
+    gradient = halves.backward(*halves.forward(shard))
     meters.kernel_s.add(time.perf_counter() - began)
     return gradient
 
 
-def _forward(halves: Halves, index: int, meters: Meters) -> bytes:
+def _forward(halves: Halves, index: int, meters: Meters) -> tuple[bytes, Frame]:
     shard = halves.shard(index)
     began = time.perf_counter()
-    kept = halves.forward(shard)
+    tensors, frame = halves.forward(shard)
     meters.kernel_s.add(time.perf_counter() - began)
-    value: bytes = _timed(meters, lambda: encode(kept))
+    value: bytes = _timed(meters, lambda: encode(tensors))
     meters.kept_bytes.add(len(value))
-    return value
+    return value, frame
 
 
-def _backward(halves: Halves, value: bytes, meters: Meters) -> Array:
-    kept = _timed(meters, lambda: decode(value))
+def _backward(halves: Halves, value: bytes, frame: Frame, meters: Meters) -> Array:
+    tensors = _timed(meters, lambda: decode(value))
     began = time.perf_counter()
-    gradient = halves.backward(kept)
+    gradient = halves.backward(tensors, frame)
     meters.kernel_s.add(time.perf_counter() - began)
     return gradient
 
