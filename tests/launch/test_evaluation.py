@@ -1,18 +1,24 @@
 """`sixfold evaluate`: the same figures for any number of ranks, from the run's own data."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.spark_masters import EngineProcess
 
 import sixfold
-from sixfold.config import EngineConfig
+from sixfold.config import DataConfig, EngineConfig
+from sixfold.engines import open_engine
 from sixfold.errors import UserError
 from sixfold.launch import train
 from sixfold.launch.evaluation import evaluate_robustness
+from sixfold.robustness.distortions import Distortion
 from sixfold.robustness.options import DistortionConfig, EvaluateConfig, EvaluationConfig
+from sixfold.robustness.ranks import RobustnessJob, robustness_rank
+from sixfold.trained import load_network, weights_file
 
 FEW = {"downsample": "2", "noise": "0.05,0.4", "blur": "", "rotate": "90", "barrel": ""}
 
@@ -63,10 +69,7 @@ def test_figures_are_the_same_for_any_number_of_ranks(run: Path, tmp_path: Path)
 def test_rotated_images_are_what_the_network_is_given(run: Path, tmp_path: Path) -> None:
     import torch
 
-    from sixfold.config import DataConfig
     from sixfold.data import BatchMaker, open_data
-    from sixfold.robustness.distortions import Distortion
-    from sixfold.trained import load_network, weights_file
 
     found = evaluate(run, out=str(tmp_path / "x"), images=50)
     assert found["images"] == 50
@@ -93,3 +96,22 @@ def test_what_cannot_be_evaluated_is_refused_with_nothing_written(
     with pytest.raises(UserError, match="there is no run"):
         evaluate(tmp_path / "nothing")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.spark
+def test_spark_says_the_same(run: Path, spark_local: EngineProcess) -> None:
+    job = RobustnessJob(
+        weights=weights_file(run),
+        data=DataConfig(data="digits"),
+        part="test",
+        images=60,
+        labels=tuple(range(10)),
+        distortions=(
+            Distortion(kind="noise", strength=0.1),
+            Distortion(kind="elastic", strength=0.5),
+        ),
+        examples=(0, 5),
+    )
+    rank = functools.partial(robustness_rank, job)
+    alone = open_engine("inline").gang(rank, 1).results[0]
+    assert spark_local.gang(rank, 2).results[0] == alone

@@ -1,10 +1,12 @@
 """Plans and figures of a sweep over delays."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sixfold.cli.main import main
 from sixfold.errors import UserError
 from sixfold.launch.sweep_delay import delay_problems
 from sixfold.sweep.delay import delay_result, overhead_s
@@ -62,6 +64,18 @@ def test_wrong_settings_are_told_at_once() -> None:
         assert word in told
     assert "'x': expected key=value" in told
     assert "keeps an event log of its own" in told
+
+
+def test_a_cluster_that_is_not_there_is_told_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyspark")
+    command = ["sweep", "delay", "--out", str(tmp_path / "d")]
+    assert main([*command, "--master", "spark://127.0.0.1:1"]) == 2
+    assert "cannot be reached" in capsys.readouterr().err
+    assert main([*command, "--master", "loca[2]"]) == 2
+    assert "unknown Spark master" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def session(workers: int) -> dict[str, Any]:

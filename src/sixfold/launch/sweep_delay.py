@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +66,7 @@ def sweep_delay(config: SweepDelayConfig, *, listen: Listener | None = None) -> 
     if finished is not None:
         return finished
     plans = {_name(plan): plan for plan in sessions(config.cluster)}
+    _check_spark(list(plans.values()))
     members = [
         Member(
             name=name,
@@ -110,6 +113,28 @@ def delay_problems(config: SweepDelayConfig) -> list[str]:
     if config.run.resume and config.run.overwrite:
         found.append("--resume and --overwrite exclude each other: give one")
     return found
+
+
+def _check_spark(plans: Sequence[SessionPlan]) -> None:
+    """Find out in seconds, before anything is written, whether there is a Spark to be measured.
+
+    Raises:
+        UserError: with what is missing.
+    """
+    from sixfold.engines.spark_master import check_java, parse_master
+    from sixfold.engines.spark_reach import reach
+
+    problems: list[str] = []
+    if importlib.util.find_spec("pyspark") is None:
+        problems.append("Spark's delays need pyspark: pip install 'sixfold[spark]'")
+    problems += check_java(os.environ)
+    for master in dict.fromkeys(plan.master for plan in plans):
+        try:
+            reach(parse_master(master))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
 
 
 def _name(plan: SessionPlan) -> str:
