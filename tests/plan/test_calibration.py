@@ -14,9 +14,11 @@ import sixfold
 from sixfold import data as datasets
 from sixfold.engines import open_engine
 from sixfold.errors import UserError
+from sixfold.launch.planning import refusals
 from sixfold.plan.calibration import Calibration, load, network_key, save
 from sixfold.plan.gang import CalibrationJob, calibrate_rank
 from sixfold.plan.measuring import machine_of, network_of
+from sixfold.plan.memory import available_bytes
 from sixfold.plan.rehearsal import Scene, rehearse
 
 
@@ -81,3 +83,25 @@ def test_a_gang_calibrates_machine_and_network() -> None:
     assert all(0 < found.step_s < 1 for found in network.points)
     assert network.server["round_s"] > 0
     assert network.shared_update_s > 0
+
+
+def test_what_cannot_be_held_is_not_even_rehearsed() -> None:
+    config = sixfold.configure(data="synthetic:64x3x32x32", model="vgg16")
+    opened = datasets.open_data(datasets.resolve(config.data))
+    numbers = 15e6  # of the network's weights, about; five vectors of them, on two ranks
+    found = refusals(config, opened, 2, available=int(2 * 5 * 4 * numbers / 3))
+    assert set(found) == {1, 2}
+    assert "0.3 GB a rank" in found[1]
+    assert refusals(config, opened, 2, available=10**12) == {}
+
+
+def test_memory_is_what_the_cgroup_leaves(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable: 8000000 kB\n")
+    available = functools.partial(available_bytes, tmp_path, tmp_path / "meminfo")
+    assert available() == 8_192_000_000
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    (tmp_path / "memory.current").write_text("600000000\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100000000\n")
+    assert available() == 500_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available() == 8_192_000_000

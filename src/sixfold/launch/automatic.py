@@ -20,6 +20,7 @@ from sixfold.launch.planning import (
     fitting_tiles,
     load_machine,
     model_of,
+    refusals,
     save_machine,
 )
 from sixfold.plan.candidates import Candidate, candidates
@@ -135,6 +136,9 @@ def choose(
     found = [model.predict(way) for way in ways if model.knows(way)]
     found = [one for one in ranked(found) if equality(one) in allowed]
     chosen = best(found, allowed)
+    refused = refusals(config, opened, max(min(workers, made.machine.slots), 1))
+    if chosen is None and 1 in refused and not grids:
+        raise UserError(f"{refused[1]}: try --strategy model_parallel --grid auto")
     if chosen is None:
         raise UserError(explain(found, model.work)[0])
     sentences = explain(found, model.work)

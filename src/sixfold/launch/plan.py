@@ -21,16 +21,27 @@ from sixfold.launch.planning import (
     fitting_tiles,
     load_machine,
     model_of,
+    refusals,
     save_machine,
 )
 from sixfold.launch.training import fit_data, training_problems
 from sixfold.plan import page
-from sixfold.plan.calibration import Calibration
+from sixfold.plan.calibration import Calibration, network_key
 from sixfold.plan.candidates import candidates
+from sixfold.plan.cluster import Cluster, parse_cluster
 from sixfold.plan.model import Model
 from sixfold.plan.options import PlanConfig, training_of
 from sixfold.plan.prediction import Prediction, Workload
 from sixfold.plan.ranking import best, explain, prediction_plain, ranked
+from sixfold.plan.whatif import Point, simulate
+from sixfold.plan.whatif_page import (
+    TITLES,
+    what_if_chart,
+    what_if_plain,
+    what_if_rows,
+    what_if_sentences,
+    what_if_text,
+)
 
 PRELOAD = ("sixfold.plan.gang",)
 
@@ -46,6 +57,8 @@ class Plan:
         work: what is trained.
         calibration: what it rests on.
         notes: what was left out and why.
+        what_if: the simulation of a larger cluster, if one was asked for.
+        cluster: that cluster.
         files: that were written.
         seconds: that predicting took, calibration left out.
     """
@@ -56,12 +69,16 @@ class Plan:
     work: Workload
     calibration: Calibration
     notes: tuple[str, ...] = ()
+    what_if: tuple[Point, ...] = ()
+    cluster: Cluster | None = None
     files: tuple[Path, ...] = ()
     seconds: float = 0.0
 
     def text(self) -> list[str]:
         """For the terminal."""
         told = [f"note: {note}" for note in self.notes]
+        if self.cluster is not None:
+            told += ["", *what_if_text(self.what_if, self.cluster)]
         return [
             *page.table(self.lines),
             "",
@@ -73,7 +90,18 @@ class Plan:
 
 def plan_problems(config: PlanConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told without reading any image."""
-    return training_problems(training_of(config))
+    found = training_problems(training_of(config))
+    planning = config.planning
+    if planning.what_if:
+        try:
+            cluster = parse_cluster(planning.what_if)
+        except UserError as error:
+            return [*found, *error.problems]
+        if cluster.machine is not None and planning.machine is not None:
+            found.append("--machine and machine=FILE of --what-if exclude each other: give one")
+        if cluster.machine is not None and not Path(cluster.machine).is_file():
+            found.append(f"--what-if: machine={cluster.machine}: there is no such file")
+    return found
 
 
 def plan(
@@ -95,7 +123,10 @@ def plan(
     if found:
         raise UserError(found)
     training = training_of(config)
-    known = load_machine(config.planning.machine)
+    cluster = parse_cluster(config.planning.what_if) if config.planning.what_if else None
+    foreign = cluster is not None and cluster.machine is not None
+    path = cluster.machine if cluster is not None and foreign else config.planning.machine
+    known = load_machine(path)
     with contextlib.ExitStack() as stack:
         if engine is None:
             engine = stack.enter_context(
@@ -105,24 +136,45 @@ def plan(
         resolved = fit_data(training, engine, workers, listen)
         opened = datasets.open_data(resolved.data)
         tiles = fitting_tiles(resolved, opened, workers)
-        calibration = calibrate(resolved, engine, workers, known=known, tiles=tiles, listen=listen)
+        if foreign:
+            calibration = _of_another_machine(known, path, network_key(resolved))
+        else:
+            calibration = calibrate(
+                resolved, engine, workers, known=known, tiles=tiles, listen=listen
+            )
     if calibration is not known:
-        save_machine(calibration, config.planning.machine)
+        save_machine(calibration, path)
     model, notes = model_of(resolved, calibration, opened)
     began = time.perf_counter()
     predictions = predict_all(model, resolved, workers, tiles)
+    points = simulate(model, cluster) if cluster is not None else []
     seconds = time.perf_counter() - began
     images = len(opened.train)
+    ranks = max(min(workers, calibration.machine.slots), 1)
+    refused = refusals(resolved, opened, ranks)
+    left_out = refused.values() if refused else _left_out(model, resolved, workers, tiles)
     made = Plan(
         predictions=predictions,
         lines=page.rows(predictions, model.work, images),
         sentences=explain(predictions, model.work),
         work=model.work,
         calibration=calibration,
-        notes=(*notes, *_left_out(model, resolved, workers, tiles)),
+        notes=(*notes, *left_out),
+        what_if=tuple(points),
+        cluster=cluster,
         seconds=seconds,
     )
     return write(made, Path(config.planning.out), training, images)
+
+
+def _of_another_machine(known: Calibration | None, path: str | None, key: str) -> Calibration:
+    """A calibration that cannot be added to here; it must hold this network."""
+    if known is None or key not in known.networks:
+        raise UserError(
+            f"--what-if: machine={path} holds no measurements of this network: run `sixfold plan "
+            "--machine FILE` with the same network, data and precision on that machine"
+        )
+    return known
 
 
 def predict_all(
@@ -154,6 +206,7 @@ def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
         sentences=made.sentences,
         notes=made.notes,
         facts=_facts(made),
+        what_if=None if made.cluster is None else _what_if_part(made.what_if, made.cluster),
     )
     write_atomically(html_path, text.encode())
     return dataclasses.replace(made, files=(json_path, html_path))
@@ -171,7 +224,23 @@ def plan_as_plain(made: Plan) -> dict[str, Any]:
         "machine": dataclasses.asdict(made.calibration.machine),
         "predicting_s": round(made.seconds, 6),
         "versions": versions(),
+        **(
+            {"what_if": what_if_plain(made.what_if, made.cluster)}
+            if made.cluster is not None
+            else {}
+        ),
     }
+
+
+def _what_if_part(points: Sequence[Point], cluster: Cluster) -> page.WhatIf:
+    """The page's section on a larger cluster."""
+    return page.WhatIf(
+        workers=cluster.workers,
+        sentences=tuple(what_if_sentences(points, cluster)),
+        titles=TITLES,
+        rows=tuple(what_if_rows(points, cluster.workers)),
+        chart=what_if_chart(points),
+    )
 
 
 def _facts(made: Plan) -> dict[str, str]:

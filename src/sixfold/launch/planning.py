@@ -19,11 +19,12 @@ from sixfold.plan.calibration import Calibration, Machine, Network, network_key
 from sixfold.plan.candidates import LARGEST_TILE, meshes, scenes
 from sixfold.plan.gang import ROUNDS, CalibrationJob, calibrate_rank
 from sixfold.plan.measuring import machine_of, network_of
+from sixfold.plan.memory import available_bytes, state_bytes
 from sixfold.plan.model import Model
 from sixfold.plan.prediction import Workload
 from sixfold.plan.profile import Profile
 from sixfold.plan.rehearsal import Scene
-from sixfold.split.grid import Grid, Mesh
+from sixfold.split.grid import Grid, Mesh, parse_grid
 from sixfold.step.schedule import budget
 
 BUSY = 1.25
@@ -76,15 +77,23 @@ def calibrate(
         inexact=inexact,
     )
     wanted = [scene for scene in wanted if scene.samples <= len(opened.train)]
+    refused = refusals(config, opened, ranks)
+    wanted = [scene for scene in wanted if _ranks_of(scene) not in refused]
     key = network_key(config)
     missing = _missing(wanted, known, key)
-    lacks_server = inexact and (known is None or not _has_server(known, key))
+    lacks_server = inexact and 1 not in refused and (known is None or not _has_server(known, key))
     if known is not None and not (missing or lacks_server) and _has_links(known, workers, slots):
         return known
     listen({"kind": "note", "text": _what(missing, known, ranks)})
     seconds = min(max(BUDGET_S / (ROUNDS * max(len(missing), 1)), SCENE_S[0]), SCENE_S[1])
     missing = [dataclasses.replace(scene, seconds=seconds) for scene in missing]
-    job = CalibrationJob(config=config, scenes=tuple(missing), servers=inexact, seconds=BUDGET_S)
+    job = CalibrationJob(
+        config=config,
+        scenes=tuple(missing),
+        servers=inexact,
+        whole=1 not in refused,
+        seconds=BUDGET_S,
+    )
     gang = engine.gang(functools.partial(calibrate_rank, job), ranks)
     network = network_of(gang.results, missing)
     machine = known.machine if known is not None else None
@@ -146,6 +155,50 @@ def _has_links(known: Calibration, workers: int, slots: int) -> bool:
 def _has_server(known: Calibration, key: str) -> bool:
     network = known.networks.get(key)
     return network is not None and bool(network.server)
+
+
+def refusals(
+    config: TrainConfig, opened: datasets.DataSet, ranks: int, available: int | None = None
+) -> dict[int, str]:
+    """Tiles whose ranks cannot hold their weights, which are not even rehearsed.
+
+    Args:
+        config: the settings.
+        opened: the data.
+        ranks: of a host that rehearse at the same time.
+        available: bytes of memory of a host; this one's if absent.
+
+    Returns:
+        Number of ranks in a tile (1: the whole network) -> why it is refused.
+    """
+    from sixfold.models.skeleton import skeleton
+
+    found = skeleton(
+        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
+    )
+    numbers = sum(parameter.numel() for parameter in found.network.parameters())
+    slots = {"adam": 2}.get(config.optimizer.optimizer, int(config.optimizer.momentum > 0))
+    itemsize = 8 if config.training.precision == "float64" else 4
+    least = state_bytes(numbers, slots, 1, itemsize)
+    has = available_bytes() if available is None else available
+    return {
+        size: (
+            f"{what} does not fit into memory: weights, gradients and the optimizer's state alone "
+            f"take {least / size / 1e9:.1f} GB a rank, {ranks * least / size / 1e9:.1f} GB a host, "
+            f"which has {has / 1e9:.1f} GB"
+        )
+        for size, what in (
+            (1, "the whole network on every rank"),
+            *((size, f"a tile of {size} ranks") for size in range(2, LARGEST_TILE + 1)),
+        )
+        if ranks * least / size > has
+    }
+
+
+def _ranks_of(scene: Scene) -> int:
+    """In the scene's tile."""
+    grid = parse_grid(scene.mesh)[0]
+    return grid.mesh.size if grid is not None and scene.mesh else 1
 
 
 def _missing(wanted: Iterable[Scene], known: Calibration | None, key: str) -> list[Scene]:

@@ -41,6 +41,7 @@ class CalibrationJob:
         scenes: what is rehearsed, the most needed first.
         links: whether links are measured.
         servers: whether parameter servers and shared memory are measured.
+        whole: whether a rank can hold the whole network.
         seconds: after which no rehearsal is begun any more.
     """
 
@@ -48,6 +49,7 @@ class CalibrationJob:
     scenes: tuple[Scene, ...] = ()
     links: bool = True
     servers: bool = True
+    whole: bool = True
     seconds: float = 50.0
 
 
@@ -65,24 +67,29 @@ def calibrate_rank(job: CalibrationJob, world: World) -> dict[str, Any]:
         if job.config is None:
             return found
         data = datasets.open_data(job.config.data)
-        start = time.perf_counter()
-        sync = build_sync(alone(), job.config, data)
-        found["opening_s"] = time.perf_counter() - start
-        state = sync.step.state
-        found |= {
-            "payload_bytes": sum(state.sections) * state.dtype.itemsize,
-            "parameter_bytes": (len(state.parameters) + len(state.buffers)) * state.dtype.itemsize,
-            "slots": len(sync.optimizer.slots),
-        }
-        del sync, state
+        if job.whole:
+            found |= _sizes(job.config, data)
         rounds = [
             [_play(job, world, data, scene, began) for scene in job.scenes] for _ in range(ROUNDS)
         ]
         found["scenes"] = [_least_disturbed(plays) for plays in zip(*rounds, strict=True)]
-        if job.servers:
+        if job.servers and job.whole:
             found["server"] = measure_server(world, job.config, data)
             found |= _updates(world, job.config, data)
         return found
+
+
+def _sizes(config: TrainConfig, data: datasets.DataSet) -> dict[str, Any]:
+    """How large the network's vectors are, and how long it takes to make it."""
+    start = time.perf_counter()
+    sync = build_sync(alone(), config, data)
+    state = sync.step.state
+    return {
+        "opening_s": time.perf_counter() - start,
+        "payload_bytes": sum(state.sections) * state.dtype.itemsize,
+        "parameter_bytes": (len(state.parameters) + len(state.buffers)) * state.dtype.itemsize,
+        "slots": len(sync.optimizer.slots),
+    }
 
 
 def _play(

@@ -11,6 +11,12 @@ from sixfold.plan.calibration import Machine, Network, Point
 from sixfold.plan.rehearsal import Scene
 from sixfold.plan.samples import spread_of
 
+FEWEST = 8
+"""Steps of a rehearsal from which a spread can be read."""
+QUIET = 1.25
+"""Where steps take longer than so many times their processor time, other programs make the spread
+by the clock, and that of processor time is taken."""
+
 Results = Sequence[dict[str, Any]]
 
 
@@ -53,12 +59,16 @@ def network_of(results: Results, scenes: Sequence[Scene]) -> Network:
         if not played:
             continue
         points.append(_point(scene, played))
-        groups += [[row[0] for row in one["steps_s"]] for one in played if len(one["steps_s"]) >= 8]
+        for one in played:
+            clock, processor, _ = np.asarray(one["steps_s"]).T
+            if len(clock) >= FEWEST:
+                quiet = float(np.median(clock)) < QUIET * float(np.median(processor))
+                groups.append((clock if quiet else processor).tolist())
     first = results[0]
     return Network(
-        payload_bytes=first["payload_bytes"],
-        parameter_bytes=first["parameter_bytes"],
-        slots=first["slots"],
+        payload_bytes=first.get("payload_bytes", 0),
+        parameter_bytes=first.get("parameter_bytes", 0),
+        slots=first.get("slots", 0),
         points=tuple(points),
         spread=spread_of(groups),
         server=first.get("server", {}),

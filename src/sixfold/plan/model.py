@@ -156,7 +156,9 @@ class Model:
         network, crowd = self.profile.network, self._crowding(n)
         if n > 1:
             own += max(network.shared_update_s - network.update_s, 0.0) * crowd
-        return Parts(own, 0.0, 0.0, 1, rounds=self.work.merge_every, batches=n)
+        exchange_s, sent = self._host_merge()
+        every = self.work.merge_every
+        return Parts(own, exchange_s / every, sent / every, 1, rounds=every, batches=n)
 
     def _param_server(self, candidate: Candidate) -> Parts:
         n, (count, shard) = candidate.workers, self.shards(self.work.batch_size)
@@ -164,14 +166,30 @@ class Model:
         busy = min(n, machine.slots)
         own = self.profile.rank_s("", shard, count, self._together(busy), self._spare(n + 1))
         own = max(own - self.profile.update_s(), 0.0)
-        # What a round trip takes is work of worker, server and kernel, one after the other. The
-        # workers overlap as far as there are cores; a server answers one at a time.
-        at_once = float(min(n, machine.slots))
-        batch_s = max((own + server["round_s"]) / at_once, server["round_s"] / 2)
-        exchange_s = server["round_s"] / at_once
-        limit = "the server" if server["round_s"] / 2 >= batch_s else ""
         sent = server["moved_bytes"] / 2
-        return Parts(max(batch_s - exchange_s, 0.0), exchange_s, sent, 1, rounds=8, limit=limit)
+        # What a round trip takes is work of worker, server and kernel, one after the other. The
+        # workers overlap as far as there are cores; a server answers one at a time, and its host
+        # has one link.
+        round_s, answer_s = server["round_s"], server["round_s"] / 2
+        link = self._links(n).remote
+        if link is not None:
+            round_s += float(link.first(sent) + link.next(sent))
+            answer_s = max(answer_s, sent / link.bytes_per_s)
+        answer_s /= self.work.servers
+        batch_s = max((own + round_s) / busy, answer_s)
+        limit = "the servers" if answer_s >= batch_s else ""
+        exchange_s = batch_s - own / busy
+        return Parts(own / busy, exchange_s, sent, 1, rounds=8, limit=limit)
+
+    def _host_merge(self) -> tuple[float, float]:
+        """Seconds and bytes of hogwild's merge, in which the hosts' first ranks take part."""
+        hosts, network = self.calibration.machine.hosts, self.profile.network
+        if hosts == 1:
+            return 0.0, 0.0
+        links = dataclasses.replace(self._links(hosts), per_host=1)
+        each = network.parameter_bytes * (1 + network.slots) / hosts
+        took = sum(float(links.exchange_s(hosts - 1, each, follows=k > 0)) for k in range(2))
+        return took, 2 * each * (hosts - 1)
 
     # What they share.
 

@@ -57,6 +57,17 @@ class Bar:
     text: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class WhatIf:
+    """The section on a larger cluster: sentences, a table and a chart."""
+
+    workers: int
+    sentences: tuple[str, ...]
+    titles: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    chart: Chart
+
+
 def rows(predictions: Sequence[Prediction], work: Workload, images: int) -> list[Row]:
     """The table, the best first.
 
@@ -149,8 +160,7 @@ def render(
     sentences: Sequence[str],
     facts: Mapping[str, str],
     notes: Sequence[str] = (),
-    charts: Sequence[Chart] = (),
-    extrapolation: bool = False,
+    what_if: WhatIf | None = None,
 ) -> str:
     """The page as text.
 
@@ -162,8 +172,7 @@ def render(
         sentences: the explanation.
         facts: what the plan rests on.
         notes: what a reader must know.
-        charts: of larger clusters.
-        extrapolation: whether more ranks are predicted than were measured.
+        what_if: of a larger cluster.
     """
     text: str = template(_TEMPLATE).render(
         **_furniture(),
@@ -175,9 +184,7 @@ def render(
         rows=lines,
         facts=facts,
         notes=notes,
-        charts=charts,
-        most=max((p.candidate.workers for p in predictions), default=0),
-        extrapolation=extrapolation,
+        what_if=what_if,
     )
     return text
 
