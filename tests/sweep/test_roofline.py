@@ -100,6 +100,21 @@ def test_designs_of_the_lab_are_placed_by_their_tasks(tmp_path: Path) -> None:
     assert placed_in(write(tmp_path / "x.json", {"other": [1, {"cost": 3}]})) == []
 
 
+def test_steps_that_are_jobs_are_placed_beside_the_long_job(tmp_path: Path) -> None:
+    batch = {"batch": 100, "cost": {"tasks": 4}, "by_jobs_s": 0.5, "long_lived_s": 0.1}
+    study = {
+        "study": "job-per-step",
+        "slots": 2,
+        "settings": {"job_per_step": {"data": "synthetic:50x3x8x8", "model": "slide"}},
+        "batches": [batch],
+    }
+    jobs, long = placed_in(write(tmp_path / "j.json", study))
+    assert (jobs.jobs, long.jobs) == (True, False)
+    assert long.flops == pytest.approx(5 * jobs.flops)
+    assert jobs.task_flops == pytest.approx(long.task_flops / 2)
+    assert long.task_flops * 2 / 0.1 == pytest.approx(long.flops)
+
+
 def test_what_cannot_be_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="holds no result"):
         result_files(tmp_path)

@@ -57,6 +57,8 @@ def placed_in(path: Path) -> list[Placed]:
         return [point for row in result["points"] if (point := _timed(row)) is not None]
     if "train_images_per_s" in result:
         return _trained(path.parent, result)
+    if result.get("study") == "job-per-step":
+        return list(_jobs_per_step(result))
     return list(_designs(result))
 
 
@@ -95,6 +97,41 @@ def _trained(folder: Path, result: Mapping[str, Any]) -> list[Placed]:
             step_bytes=4.0 * result["parameters"] if "parameters" in result else 0.0,
         )
     ]
+
+
+def _jobs_per_step(result: Mapping[str, Any]) -> Iterator[Placed]:
+    """The lab's training by a job for each step, and the same steps in one long job.
+
+    Raises:
+        UserError: if its data or network are not to be had here.
+    """
+    from sixfold import models
+    from sixfold.config import DataConfig, ModelConfig
+    from sixfold.data import open_data, resolve
+    from sixfold.sweep.arithmetic import training_flops
+
+    settings, workers = result["settings"]["job_per_step"], int(result["slots"])
+    opened = open_data(resolve(DataConfig(data=settings["data"])))
+    model = ModelConfig(model=settings["model"])
+    network = models.build(model, shape=opened.shape, classes=len(opened.classes), seed=0)
+    each = training_flops(network, opened.shape)
+    for entry in result["batches"]:
+        step = each * entry["batch"]
+        yield Placed(
+            name=f"batch {entry['batch']}, a job for each step",
+            group="lab: job-per-step",
+            workers=workers,
+            task_flops=step / max(entry["cost"]["tasks"], 1),
+            flops=step / entry["by_jobs_s"],
+            jobs=True,
+        )
+        yield Placed(
+            name=f"batch {entry['batch']}, one long job",
+            group="lab: one long job",
+            workers=workers,
+            task_flops=step / workers,
+            flops=step / entry["long_lived_s"],
+        )
 
 
 def _designs(result: Mapping[str, Any]) -> Iterator[Placed]:
