@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import resource
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -235,6 +236,7 @@ class _Training:
 
     def _finish(self, started: float) -> dict[str, Any]:
         """Final evaluation and weights."""
+        peak_bytes = max(all_gather_int(self.world, _peak_memory_bytes()))
         outcome = self._final_figures()
         outcome |= self.network.publish(self.files, self._card())
         if not self.is_root:
@@ -246,6 +248,7 @@ class _Training:
             "epochs": round(self.budget.epochs_done(self.progress.step), 6),
             "images": self.progress.images,
             "bad_files": list(self.data.bad),
+            "peak_memory_bytes": peak_bytes,
             **self.strategy.figures(),
         }
 
@@ -294,3 +297,8 @@ class _Training:
             mean=tuple(float(value) for value in self.data.mean),
             std=tuple(float(value) for value in self.data.std),
         )
+
+
+def _peak_memory_bytes() -> int:
+    """The most memory that this process has had, libraries included; of all ranks if inline."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -44,7 +44,7 @@ def pretend(
         train.Contender(name=name, what=name, measure=recorded(name, measure))
         for name, measure in measures.items()
     ]
-    monkeypatch.setattr(train, "contenders", lambda workers: made)
+    monkeypatch.setattr(train, "contenders", lambda workers, peers: made)
     return turns
 
 
@@ -172,7 +172,8 @@ def test_ranks_divide_a_batch_without_rest() -> None:
 
 
 def test_a_real_run_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(train, "contenders", lambda workers: [c for c in real if c.name != "ddp"])
+    kept = [c for c in real if c.name != "ddp"]
+    monkeypatch.setattr(train, "contenders", lambda workers, peers: kept)
     lines: list[str] = []
     tiny = config(batches="10", repeats=1, out=str(tmp_path))
     assert run("train", BenchConfig(bench=tiny), show=lines.append) == 0

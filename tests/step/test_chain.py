@@ -29,7 +29,7 @@ def by_chain(model: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, list[Te
     chain = Chain(model, parameters)
     y, saved = chain.forward(x)
     chain.backward(saved, grad, out)
-    assert saved == [] or chain._run._first > 0
+    assert saved == [] or chain.run._first > 0
     return y, out
 
 

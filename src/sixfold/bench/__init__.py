@@ -12,8 +12,12 @@ from sixfold.bench.options import BenchConfig
 __all__ = ["NAMES", "BenchConfig", "run"]
 
 NAMES = {
-    "train": "images/s of training, beside PyTorch eager and TorchDistributor with DDP",
+    "train": "images/s of training, beside PyTorch and DistributedDataParallel",
+    "scaling": "several workers beside one, and beside as many independent runs; memory",
+    "kernels": "layers forward and backward, beside PyTorch and the machine's limit",
     "allreduce": "sums over the ranks of this host, beside gloo",
+    "input": "loading of images, beside torch's DataLoader and beside training",
+    "startup": "help and first step, beside torchrun",
 }
 """Benchmark -> what it measures."""
 
@@ -33,20 +37,42 @@ def run(name: str, options: BenchConfig, *, show: Callable[[str], None]) -> int:
         UserError: if there is no such benchmark, or its settings make no sense.
         RunError: if Sixfold itself could not be measured. A peer that cannot be is reported.
     """
-    from sixfold.bench.options import misplaced, parts_problems
+    from sixfold.bench.options import parts_problems
     from sixfold.errors import UserError
+    from sixfold.training import FIRST_TIMED_STEP
 
     if name not in NAMES:
         raise UserError(f"unknown benchmark {name!r}: choose {', '.join(NAMES)}")
-    found = misplaced(name, options) if name == "train" else parts_problems(name, options)
+    found = parts_problems(name, options, FIRST_TIMED_STEP)
     if found:
         raise UserError(found)
-    if name == "train":
-        from sixfold.bench.train import run_train_bench
+    _start(name, options, show)
+    return 0
 
-        run_train_bench(options.bench, show=show)
+
+def _start(name: str, options: BenchConfig, show: Callable[[str], None]) -> None:
+    """Import what a benchmark needs, and run it."""
+    if name == "train":
+        from sixfold.bench.networks import run_networks_bench
+
+        run_networks_bench(options.bench, options.parts, show=show)
+    elif name == "scaling":
+        from sixfold.bench.scaling import run_scaling_bench
+
+        run_scaling_bench(options.bench, show=show)
+    elif name == "kernels":
+        from sixfold.bench.kernels import run_kernels_bench
+
+        run_kernels_bench(options.bench, options.parts, show=show)
     elif name == "allreduce":
         from sixfold.bench.allreduce import run_allreduce_bench
 
         run_allreduce_bench(options.bench, options.parts, show=show)
-    return 0
+    elif name == "input":
+        from sixfold.bench.input import run_input_bench
+
+        run_input_bench(options.bench, options.parts, show=show)
+    else:
+        from sixfold.bench.startup import run_startup_bench
+
+        run_startup_bench(options.bench, show=show)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,28 +60,91 @@ def sixfold_local(task: Task) -> float:
     Raises:
         NotMeasuredError: if it failed.
     """
+    return rate_of(sixfold_result(task))
+
+
+def sixfold_bf16(task: Task) -> float:
+    """The same with `--precision bf16`.
+
+    Raises:
+        NotMeasuredError: if it failed.
+    """
+    return rate_of(sixfold_result(task, precision="bf16"))
+
+
+def sixfold_alone(task: Task) -> float:
+    """The same with a single worker.
+
+    Raises:
+        NotMeasuredError: if it failed.
+    """
+    return rate_of(sixfold_result(task, workers=1))
+
+
+def sixfold_copies(task: Task) -> float:
+    """Images/s of independent runs of one worker each, as many as there are workers, added up.
+
+    Raises:
+        NotMeasuredError: if one failed.
+    """
+    with ThreadPoolExecutor(task.workers) as pool:
+        runs = [pool.submit(sixfold_result, task, workers=1) for _ in range(task.workers)]
+        return sum(rate_of(run.result()) for run in runs)
+
+
+def rate_of(result: Mapping[str, Any]) -> float:
+    """Images/s of a run.
+
+    Raises:
+        NotMeasuredError: if it had too few steps.
+    """
+    if not result["train_images_per_s"]:
+        raise NotMeasuredError("the run was too short to be timed")
+    return float(result["train_images_per_s"])
+
+
+def sixfold_result(task: Task, **changed: object) -> dict[str, Any]:
+    """What `sixfold train` on the local engine leaves in result.json.
+
+    Args:
+        task: what is trained.
+        changed: options with other values than the task's, by name.
+
+    Raises:
+        NotMeasuredError: if it failed.
+    """
     with tempfile.TemporaryDirectory(prefix="sixfold-bench-") as folder:
         out = Path(folder, "run")
-        # No checkpoint and no evaluation on the way: the peers make none either.
-        options: Mapping[str, object] = {
+        options: dict[str, object] = {
             "data": task.spec,
             "model": task.model,
-            "strategy": "sync",
-            "engine": "local",
             "workers": task.workers,
             "batch-size": task.batch,
             "steps": task.steps,
-            "lr": 0.001,
-            "evaluate-every": 0,
-            "checkpoint-every": 10**9,
-            "out": out,
         }
-        words = [f"--{name}={value}" for name, value in options.items()]
-        run_process([sys.executable, "-m", "sixfold", "train", *words], task.seconds)
-        rate = json.loads((out / "result.json").read_text(encoding="utf-8"))["train_images_per_s"]
-    if not rate:
-        raise NotMeasuredError("the run was too short to be timed")
-    return float(rate)
+        run_process(train_command(out=out, **options | changed), task.seconds)
+        result: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
+        first = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    return result | {"first_step_at": json.loads(first)["time"]}
+
+
+def train_command(**options: object) -> list[str]:
+    """`sixfold train` on the local engine, without checkpoints and evaluations on the way.
+
+    The peers make none either.
+
+    Args:
+        options: of `sixfold train`, by name.
+    """
+    fixed: dict[str, object] = {
+        "strategy": "sync",
+        "engine": "local",
+        "lr": 0.001,
+        "evaluate-every": 0,
+        "checkpoint-every": 10**9,
+    }
+    words = [f"--{name}={value}" for name, value in (fixed | options).items()]
+    return [sys.executable, "-m", "sixfold", "train", *words]
 
 
 def pytorch_eager(task: Task) -> float:
@@ -89,7 +153,47 @@ def pytorch_eager(task: Task) -> float:
     Raises:
         NotMeasuredError: if it failed.
     """
-    return _peer(task, [sys.executable, "-m", "sixfold.bench.peer_loop"], threads=cores())
+    return eager_result(task)["images_per_s"]
+
+
+def pytorch_compiled(task: Task) -> float:
+    """Images/s of the same loop with torch.compile.
+
+    Raises:
+        NotMeasuredError: if it failed.
+    """
+    return peer_result(task, _LOOP, threads=cores(), compiled=True)["images_per_s"]
+
+
+def eager_result(task: Task) -> dict[str, float]:
+    """What the plain PyTorch loop with all cores measures: see `sixfold.bench.peer_loop`.
+
+    Raises:
+        NotMeasuredError: if it failed.
+    """
+    return peer_result(task, _LOOP, threads=cores())
+
+
+def torchrun(task: Task) -> float:
+    """Images/s of DistributedDataParallel over gloo, started by torchrun.
+
+    Raises:
+        NotMeasuredError: if it failed.
+    """
+    return torchrun_result(task)["images_per_s"]
+
+
+def torchrun_result(task: Task) -> dict[str, float]:
+    """What DistributedDataParallel under torchrun measures: see `sixfold.bench.peer_loop`.
+
+    Raises:
+        NotMeasuredError: if it failed.
+    """
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={task.workers}", str(Path(__file__).with_name("peer_loop.py")),
+    ]  # fmt: skip
+    return peer_result(task, command, threads=1)
 
 
 def torch_distributor(task: Task) -> float:
@@ -103,7 +207,7 @@ def torch_distributor(task: Task) -> float:
     if missing := check_java(os.environ):
         raise NotMeasuredError(missing[0])
     command = [sys.executable, "-m", "sixfold.bench.peer_spark", str(task.workers)]
-    return _peer(task, command, threads=1)
+    return peer_result(task, command, threads=1)["images_per_s"]
 
 
 def cores() -> int:
@@ -111,8 +215,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _peer(task: Task, command: Sequence[str], *, threads: int) -> float:
-    """Hand a task to a peer's process and read its result."""
+_LOOP = (sys.executable, "-m", "sixfold.bench.peer_loop")
+
+
+def peer_result(
+    task: Task, command: Sequence[str], *, threads: int, compiled: bool = False
+) -> dict[str, float]:
+    """Hand a task to a peer's process and read its result: see `sixfold.bench.peer_loop`.
+
+    Raises:
+        NotMeasuredError: if it failed.
+    """
     with tempfile.TemporaryDirectory(prefix="sixfold-bench-") as folder:
         path, result = Path(folder, "task.json"), Path(folder, "result.json")
         words: dict[str, Any] = {
@@ -123,15 +236,16 @@ def _peer(task: Task, command: Sequence[str], *, threads: int) -> float:
             "seconds": task.seconds,
             "first_timed_step": task.first_timed_step,
             "threads": threads,
+            "compiled": compiled,
             "result": str(result),
         }
         path.write_text(json.dumps(words), encoding="utf-8")
         run_process([*command, str(path)], task.seconds, {"OMP_NUM_THREADS": str(threads)})
         try:
-            rate = json.loads(result.read_text(encoding="utf-8"))["images_per_s"]
-        except (OSError, ValueError, KeyError) as error:
+            found = json.loads(result.read_text(encoding="utf-8"))
+            return {name: float(value) for name, value in found.items()}
+        except (OSError, ValueError) as error:
             raise NotMeasuredError(f"it left no result ({error})") from error
-    return float(rate)
 
 
 def run_process(

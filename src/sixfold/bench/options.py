@@ -16,7 +16,9 @@ class TrainBenchConfig:
     """What is measured, and how long."""
 
     data: str = option("synthetic:4000x3x32x32", "data set, as for `sixfold train`")
-    model: str = option("slide", "network, as for `sixfold train`")
+    model: str = option(
+        "slide", "network, as for `sixfold train`; train takes several, separated by commas"
+    )
     batches: str = option("10,100,1000,2000", "batch sizes, separated by commas")
     workers: int = option(2, "ranks of Sixfold, and processes of TorchDistributor")
     repeats: int = option(3, "measurements of each; the median is shown with least and most")
@@ -31,6 +33,13 @@ class TrainBenchConfig:
 class PartsBenchConfig:
     """What only some benchmarks take."""
 
+    peers: str = option(
+        "eager,ddp",
+        "train: who is measured beside Sixfold, of eager, compile, ddp (TorchDistributor), "
+        "torchrun, bf16 (Sixfold with --precision bf16)",
+    )
+    images: int = option(25, "kernels: images of a shard")
+    augment: str = option("crop:4,flip", "input: augmentation, as for `sixfold train`")
     sizes: str = option("4KB,337KB,4MB", "allreduce: sizes of the vectors, separated by commas")
 
 
@@ -43,7 +52,31 @@ class BenchConfig:
 
 
 TAKES = {
-    "train": {"data", "model", "batches", "workers", "repeats", "seconds", "steps", "out"},
+    "train": {
+        "data",
+        "model",
+        "batches",
+        "workers",
+        "repeats",
+        "seconds",
+        "steps",
+        "out",
+        "peers",
+    },
+    "scaling": {"data", "model", "batches", "workers", "repeats", "seconds", "steps", "out"},
+    "kernels": {"images", "repeats", "out"},
+    "input": {
+        "data",
+        "model",
+        "batches",
+        "workers",
+        "repeats",
+        "seconds",
+        "steps",
+        "out",
+        "augment",
+    },
+    "startup": {"data", "model", "batches", "workers", "repeats", "out"},
     "allreduce": {"workers", "repeats", "sizes", "out"},
 }
 """Benchmark -> the options that mean something to it."""
@@ -101,10 +134,18 @@ def written_size(count_bytes: int) -> str:
     return f"{count_bytes / 1e3:.4g} KB"
 
 
-def parts_problems(name: str, config: BenchConfig) -> list[str]:
-    """What is wrong with the settings of a benchmark other than `train`, one line each."""
+def parts_problems(name: str, config: BenchConfig, first_timed_step: int) -> list[str]:
+    """What is wrong with the settings of a benchmark, one line each.
+
+    Args:
+        name: of the benchmark.
+        config: its settings.
+        first_timed_step: the clock of a training starts at the end of this step.
+    """
     found = misplaced(name, config)
     bench = config.bench
+    if {"batches", "seconds", "steps"} & TAKES[name]:
+        return found + problems(bench, first_timed_step)
     if bench.workers < 1:
         found.append(f"--workers {bench.workers}: must be at least 1")
     if bench.repeats < 1:

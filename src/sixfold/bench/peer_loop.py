@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import threading
 import time
@@ -27,11 +28,11 @@ MAX_IMAGES = 10_000
 
 
 def main(task_path: Path) -> None:
-    """Measure as the task says and write the images/s into its result file.
+    """Measure as the task says; write images/s, peak memory and the first step's end as JSON.
 
     Args:
         task_path: JSON with `data` (a resolved DataConfig), `model`, `batch`, `steps` or
-            `seconds`, `first_timed_step`, `threads` and `result`.
+            `seconds`, `first_timed_step`, `threads`, `compiled` and `result`.
     """
     task = json.loads(task_path.read_text(encoding="utf-8"))
     torch.set_num_threads(task["threads"])
@@ -41,9 +42,17 @@ def main(task_path: Path) -> None:
         end_with_parent()
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
         model = nn.parallel.DistributedDataParallel(model)
-    rate = train(task, model, images, labels, rank, size)
+    if task["compiled"]:
+        model = torch.compile(model)  # type: ignore[assignment]
+    ended: list[float] = []
+    rate = train(task, model, images, labels, rank, size, ended)
     if rank == 0:
-        Path(task["result"]).write_text(json.dumps({"images_per_s": rate}), encoding="utf-8")
+        found = {
+            "images_per_s": rate,
+            "peak_memory_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+            "first_step_at": ended[0],
+        }
+        Path(task["result"]).write_text(json.dumps(found), encoding="utf-8")
     if size > 1:
         # Without it a rank that is done may close connections that another still reads from.
         torch.distributed.barrier()
@@ -91,9 +100,15 @@ def own_range(batch: int, rank: int, size: int) -> tuple[int, int]:
 
 
 def train(
-    task: dict[str, Any], model: nn.Module, images: Tensor, labels: Tensor, rank: int, size: int
+    task: dict[str, Any],
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    rank: int,
+    size: int,
+    ended: list[float],
 ) -> float:
-    """Train for so many steps or seconds.
+    """Train for so many steps or seconds; the end of the first, in Unix seconds, goes to `ended`.
 
     Returns:
         Images/s of all ranks together, from the end of the first timed step to the last.
@@ -112,6 +127,8 @@ def train(
         optimizer.step()
         steps += 1
         now = time.perf_counter()
+        if steps == 1:
+            ended.append(time.time())
         if steps == first:
             begin = now
         elif steps > first and _is_over(task, steps, now - begin):

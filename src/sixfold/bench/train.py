@@ -19,9 +19,12 @@ from sixfold.bench.contenders import (
     NotMeasuredError,
     Task,
     cores,
+    pytorch_compiled,
     pytorch_eager,
+    sixfold_bf16,
     sixfold_local,
     torch_distributor,
+    torchrun,
 )
 from sixfold.bench.figures import Results, as_json, steps_for, table
 from sixfold.bench.options import TrainBenchConfig, parse_batches, problems
@@ -31,6 +34,7 @@ from sixfold.errors import RunError, UserError
 from sixfold.files import write_atomically, write_json
 from sixfold.launch.common import versions
 from sixfold.training import FIRST_TIMED_STEP
+from sixfold.validate import unknown
 
 CALIBRATION_S = 1.0
 
@@ -53,13 +57,47 @@ class Contender:
     measure: Measure
 
 
-def contenders(workers: int) -> list[Contender]:
-    """Sixfold first, then its peers."""
+PEERS = ("eager", "ddp")
+"""Who is measured beside Sixfold if nothing else is asked for."""
+
+
+def contenders(workers: int, peers: Sequence[str] = PEERS) -> list[Contender]:
+    """Sixfold first, then those of its peers that are wanted.
+
+    Raises:
+        UserError: if there is no such peer.
+    """
+    known = {contender.name: contender for contender in _peers(workers)}
+    wrong = ["--peers: " + unknown("peer", peer, known) for peer in peers if peer not in known]
+    if wrong:
+        raise UserError(wrong)
     return [
         Contender(
             name="sixfold",
             what=f"sixfold train, local engine, {workers} workers of one thread",
             measure=sixfold_local,
+        ),
+        *(known[peer] for peer in dict.fromkeys(peers)),
+    ]
+
+
+def _peers(workers: int) -> list[Contender]:
+    return [
+        Contender(
+            name="compile",
+            what=f"the plain loop with torch.compile, {cores()} threads",
+            measure=pytorch_compiled,
+        ),
+        Contender(
+            name="torchrun",
+            what=f"torchrun with DistributedDataParallel over gloo, {workers} processes of one "
+            "thread",
+            measure=torchrun,
+        ),
+        Contender(
+            name="bf16",
+            what=f"sixfold train --precision bf16, {workers} workers of one thread",
+            measure=sixfold_bf16,
         ),
         Contender(
             name="eager",
@@ -75,7 +113,9 @@ def contenders(workers: int) -> list[Contender]:
     ]
 
 
-def run_train_bench(config: TrainBenchConfig, *, show: Show) -> Results:
+def run_train_bench(
+    config: TrainBenchConfig, *, show: Show, peers: Sequence[str] = PEERS
+) -> Results:
     """Measure, show the table, and write `train.json` and `train.html`.
 
     Raises:
@@ -93,7 +133,7 @@ def run_train_bench(config: TrainBenchConfig, *, show: Show) -> Results:
     data = resolve(config)
     started = time.time()
     load_before = os.getloadavg()
-    entered = contenders(config.workers)
+    entered = contenders(config.workers, peers)
     for contender in entered:
         show(f"{contender.name}: {contender.what}")
     results = measure(config, data, entered, show)

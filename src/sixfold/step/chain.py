@@ -48,6 +48,7 @@ class Chain:
 
     Attributes:
         links: what is run, in order.
+        run: the same as one.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Chain:
             self.links: list[Link] = [weights.autograd_link(model)]
         else:
             self.links = _link_up(layers, weights)
-        self._run = Run(self.links)
+        self.run = Run(self.links)
 
     @property
     def needs_autograd(self) -> bool:
@@ -81,7 +82,7 @@ class Chain:
             Its output, and what `backward` needs.
         """
         with torch.no_grad():
-            return self._run.forward(x, False)
+            return self.run.forward(x, False)
 
     def backward(self, saved: list[Any], grad: Tensor, out: Sequence[Tensor]) -> None:
         """Write the gradient of every parameter.
@@ -93,7 +94,7 @@ class Chain:
                 does not depend on it.
         """
         with torch.no_grad():
-            self._run.backward(saved, grad, out, False)
+            self.run.backward(saved, grad, out, False)
 
 
 def _asks_autograd(links: Sequence[Link]) -> bool:
