@@ -62,13 +62,8 @@ def run_designs(engine: Any, geometry: Geometry, sizes: dict[str, Any]) -> dict[
     return found
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "uneven",
-        *(pytest.param(name, marks=pytest.mark.full) for name in GEOMETRIES if name != "uneven"),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", GEOMETRIES)
 def test_designs_equal_the_direct_loop_nest(spark_local: EngineProcess, name: str) -> None:
     sizes = {"iterate": (4, 0, 2, 0), "maps": 2, "tile": (3, 4), "grid": (2, 2)}
     found = spark_local.call(run_designs, GEOMETRIES[name], sizes)
@@ -80,6 +75,7 @@ def test_designs_equal_the_direct_loop_nest(spark_local: EngineProcess, name: st
 def test_costs_are_those_of_the_designs(spark_local: EngineProcess) -> None:
     sizes = {"iterate": (4, 0, 0, 0), "maps": 2, "tile": (4, 4), "grid": (2, 1)}
     found = spark_local.call(run_designs, GEOMETRIES["as the slide network"], sizes)
+    assert all(one["right"] for one in found.values()), found
     # 8x8 outputs, kernel 5x5, padding 2: the padded image is 12x12.
     assert found["2"]["replication"] == 25.0
     assert found["2b"]["replication"] == pytest.approx(5 * 12 / 8)  # rows go whole

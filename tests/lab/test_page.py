@@ -52,6 +52,6 @@ def test_parts_of_a_bar_lie_side_by_side(findings: Findings) -> None:
 
 
 def test_a_logarithmic_bar_is_never_invisible() -> None:
-    bars = [Bar(name=str(v), parts=((v, "plain"),), text="") for v in (1.0, 10.0, 100.0)]
+    bars = [Bar(name=str(v), parts=((v, "length"),), text="") for v in (1.0, 10.0, 100.0)]
     plot = Bars(title="", note="", bars=bars, log=True)
     assert [bar.parts[0][1] for bar in drawn(plot)] == [4.0, 52.0, 100.0]

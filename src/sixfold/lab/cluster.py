@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import pickle
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -80,10 +81,8 @@ class Cluster:
         except Exception as error:
             if not hasattr(error, "java_exception"):
                 raise
-            from sixfold.engines.spark_job import explain
-
             self.engine.session.check_alive(0.5)
-            raise RunError(f"{what}: {explain(error)}") from error
+            raise RunError(f"{what}: {_reason(error)}") from error
         wall_s = time.perf_counter() - began
         cost = read_cost(self.context, group, wall_s)
         return result, cost + Cost(broadcast_bytes=self._broadcast_bytes)
@@ -121,6 +120,17 @@ def open_cluster(
         yield Cluster(engine, partitions)
     finally:
         engine.close()
+
+
+def _reason(error: Any) -> str:
+    """Why a job failed: the exception of the task's Python, or else what Spark says."""
+    text = str(error.java_exception.toString())
+    for line in reversed(text.partition("Traceback (most recent call last)")[2].splitlines()):
+        if re.match(r"[A-Za-z_][\w.]*(: |$)", line):
+            return line
+    from sixfold.engines.spark_job import explain
+
+    return explain(error)
 
 
 def _nothing(_: object) -> None:

@@ -27,7 +27,7 @@ from sixfold.lab.problem import Problem
 from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.shards import shard_bounds, shard_count
 from sixfold.step.chain import Chain
-from sixfold.step.links import MaxPoolLink
+from sixfold.step.links import MaxPoolLink, Run
 from sixfold.step.step import Shard, Step, channels_last, cross_entropy
 
 Tensors = dict[str, Tensor]
@@ -60,11 +60,10 @@ class Halves:
         self.problem = problem
         self.step = Step(model, seed=problem.seed)
         self.count = shard_count(problem.geometry.batch)
-        self._chain = Chain(self.step.model, self.step.state.trainable)
+        links = Chain(self.step.model, self.step.state.trainable).links
         pool = next(m for m in self.step.model.modules() if isinstance(m, MaxPoolReLU2d))
-        self._chain.links = [
-            _Pool(pool) if isinstance(link, MaxPoolLink) else link for link in self._chain.links
-        ]
+        # The engine's own link asks autograd where the C kernel is missing, as on executors.
+        self._run = Run([_Pool(pool) if isinstance(link, MaxPoolLink) else link for link in links])
 
     @property
     def weights(self) -> Array:
@@ -89,7 +88,8 @@ class Halves:
     def forward(self, shard: Shard) -> tuple[Tensors, Frame]:
         """Forward and loss; what backward needs."""
         self.step.model.train()
-        logits, saved = self._chain.forward(channels_last(shard.images))
+        with torch.no_grad():
+            logits, saved = self._run.forward(channels_last(shard.images), False)
         _, grad = cross_entropy(logits, shard.labels)
         tensors: Tensors = {"grad": grad}
         frame = [_taken_out(values, tensors) for values in saved]
@@ -99,7 +99,9 @@ class Halves:
         """(P,) gradient of the sum of the losses of a shard."""
         out = self.step.new_payload()
         saved = [_put_back(values, tensors) for values in frame]
-        self._chain.backward(saved, tensors["grad"], self.step.state.parts(out).gradients)
+        with torch.no_grad():
+            gradients = self.step.state.parts(out).gradients
+            self._run.backward(saved, tensors["grad"], gradients, False)
         gradient: Array = self.step.state.split(out)[0].numpy()
         return gradient
 

@@ -188,7 +188,7 @@ def _all_bars(base: LongLived, measured: list[Measured], runs: list[LiteralRun])
         bars=[
             Bar(
                 name=name,
-                parts=((value, "plain"),),
+                parts=((value, "length"),),
                 text=ratio(value / base.forward_s),
                 estimated=estimated,
             )

@@ -163,7 +163,7 @@ def _bars(measured: list[MeasuredProduct], slots: int) -> Bars:
             Bar(
                 name=f"{one.product.name} alone",
                 parts=((one.alone_s, "compute"),),
-                text=f"{one.alone_s:.3f} s",
+                text=duration(one.alone_s),
             )
         )
         for way in one.ways:
@@ -175,7 +175,7 @@ def _bars(measured: list[MeasuredProduct], slots: int) -> Bars:
                         (kernel_s, "compute"),
                         (way.cost.wall_s - kernel_s, "communication"),
                     ),
-                    text=f"{way.cost.wall_s:.3f} s",
+                    text=duration(way.cost.wall_s),
                 )
             )
     return Bars(
@@ -190,7 +190,7 @@ def _chart(squares: list[MeasuredProduct]) -> Chart:
     """Time over size of square products: measured as dots, predicted as lines."""
     sizes = np.array([float(one.product.n) for one in squares])
     series: list[tuple[str, str, list[float], list[float]]] = [
-        ("alone", "compute", [o.alone_s for o in squares], [o.alone_predicted_s for o in squares])
+        ("alone", "update", [o.alone_s for o in squares], [o.alone_predicted_s for o in squares])
     ]
     for place, way in enumerate(squares[0].ways):
         ways: list[MeasuredWay] = [one.ways[place] for one in squares]
