@@ -61,7 +61,7 @@ def _time(result: Figures) -> dict[str, Any]:
     rows = result["points"]
     timed = [row for row in rows if "images_per_s" in row]
     groups = _grouped(timed, "workers")
-    charts = [_rates(groups), _speedups(groups)]
+    charts = [_rates(groups), _speedups(groups, result["laws"])]
     charts += [
         _step_times(law, number)
         for number, law in enumerate(result["laws"])
@@ -106,7 +106,7 @@ def _rates(groups: Mapping[str, Sequence[Figures]]) -> Chart | None:
     )
 
 
-def _speedups(groups: Mapping[str, Sequence[Figures]]) -> Chart | None:
+def _speedups(groups: Mapping[str, Sequence[Figures]], laws: Sequence[Figures]) -> Chart | None:
     own = {name: [r for r in rows if "speedup" in r] for name, rows in groups.items()}
     chosen = [(name, rows) for name, rows in own.items() if len(rows) > 1][:MOST_LINES]
     lines = [
@@ -120,12 +120,25 @@ def _speedups(groups: Mapping[str, Sequence[Figures]]) -> Chart | None:
         for name, rows in chosen
     ]
     most = max((row["workers"] for _, rows in chosen for row in rows), default=1)
+    serial = {
+        named(law["values"]): law["serial_part"]["value"]
+        for law in laws
+        if law["law"] == "amdahl" and not law["exact"]
+    }
+    places = [1 + k * (most - 1) / 20 for k in range(21)]
+    for colour, (name, _) in enumerate(chosen):
+        if name in serial:
+            s = serial[name]
+            amdahl = [1 / (s + (1 - s) / n) for n in places]
+            lines.append(Line(name=f"Amdahl, {name}", x=places, y=amdahl, fit=True, colour=colour))
     if lines:
-        lines.append(Line(name="as many times as workers", x=[1, most], y=[1, most], fit=True))
+        lines.append(
+            Line(name="as many times as workers", x=[1, most], y=[1, most], fit=True, colour=7)
+        )
     return chart(
         "speedup",
         "Speed-up S",
-        "against one worker in the same repeat; broken: as many times as there are workers",
+        "against one worker in the same repeat; broken: Amdahl's law, and as many times as workers",
         lines,
         x_label="workers",
     )
@@ -200,6 +213,14 @@ def _time_headline(timed: Sequence[Figures], result: Figures) -> list[tuple[str,
                 "mean absolute, each combination predicted from the others",
             )
         )
+    if result.get("load_before"):
+        found.append(
+            (
+                "Load before",
+                f"{result['load_before']['median']:.1f}",
+                "processes that wanted to run, mean of a minute, this sweep's own included",
+            )
+        )
     found.append(
         (
             "Combinations",
@@ -215,7 +236,7 @@ def _time_row(row: Figures) -> dict[str, Any]:
         return {"name": named(row["values"]), "trouble": row["refused"] or "failed"}
     rate, parts = row["images_per_s"], row["parts"]
     whole = sum(parts.values()) or 1.0
-    speed, share = row.get("speedup"), row.get("efficiency")
+    speed, share, serial = row.get("speedup"), row.get("efficiency"), row.get("over_serial")
     return {
         "name": named(row["values"]),
         "trouble": "",
@@ -224,6 +245,7 @@ def _time_row(row: Figures) -> dict[str, Any]:
         "step": f"{1000 * row['step_s']['median']:.3g} ms",
         "speedup": "" if speed is None else f"{speed['median']:.2f}",
         "efficiency": "" if share is None else percent(share["median"], 0),
+        "serial": "" if serial is None else f"{serial['median']:.2f}",
         "startup": duration(row["startup_s"]),
         "steps": f"{row['steps']:,}",
         "parts": [

@@ -54,6 +54,7 @@ def time_result(config: SweepTimeConfig, plan: Plan, outcome: Outcome) -> dict[s
     for own in strong:
         for point, figures in zip(own, speedups(own), strict=True):
             rows[numbers[id(point)]] |= figures or {}
+    _add_serial(rows)
     draws = config.sweep.bootstrap
     both = series(known, "workers", "batch_size")
     laws = [law for own in strong if (law := amdahl(own, draws)) is not None]
@@ -68,7 +69,32 @@ def time_result(config: SweepTimeConfig, plan: Plan, outcome: Outcome) -> dict[s
         "points": rows,
         "laws": laws,
         "repeats": config.sweep.repeats,
+        "load_before": spread(loads) if (loads := _loads(rows)) else None,
     }
+
+
+def _add_serial(rows: list[dict[str, Any]]) -> None:
+    """Where strategies are varied, how fast each is against one synchronous worker."""
+    alone = {
+        _but_for(row, "strategy", "workers"): row
+        for row in rows
+        if row["strategy"] == "sync" and row["workers"] == 1 and row["repeats"]
+    }
+    for row in rows:
+        base = alone.get(_but_for(row, "strategy", "workers"))
+        if base is None or not row["repeats"] or "strategy" not in row["values"]:
+            continue
+        pairs = zip(row["repeats"], base["repeats"], strict=False)
+        ratios = [own["images_per_s"] / one["images_per_s"] for own, one in pairs]
+        row["over_serial"] = spread(ratios)
+
+
+def _but_for(row: Mapping[str, Any], *names: str) -> tuple[tuple[str, Any], ...]:
+    return tuple((name, value) for name, value in row["values"].items() if name not in names)
+
+
+def _loads(rows: list[dict[str, Any]]) -> list[float]:
+    return [entry["load_before"] for row in rows for entry in row["repeats"]]
 
 
 def _time_row(number: int, plan: Plan, outcome: Outcome) -> dict[str, Any]:
