@@ -5,10 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from sixfold.robustness import reference
 from sixfold.robustness.distortions import KINDS, Distortion, normals, rotate
 from sixfold.robustness.taps import gaussian, grow, shrink
+from sixfold.robustness.warps import look
 
 SHAPES = [(1, 7, 7), (3, 9, 6), (2, 1, 5), (1, 4, 1), (4, 12, 12)]
 STRENGTHS = {
@@ -67,6 +69,27 @@ def test_the_elastic_distortion_is_its_reference(shape: tuple[int, int, int]) ->
     for image, out, own in zip(batch, found, draws, strict=True):
         for channel, seen in zip(image.astype(np.float64), out, strict=True):
             np.testing.assert_allclose(seen, reference.elastic(channel, own, 1.5), atol=5e-3)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
+def test_a_blur_is_scipys(sigma: float) -> None:
+    batch = images((3, 11, 8))
+    found = raw("blur", batch, sigma, [1, 2])
+    wanted = ndimage.gaussian_filter(
+        batch.astype(np.float64), (0, 0, sigma, sigma), mode="reflect", truncate=4.0
+    )
+    np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_places_between_pixels_are_seen_as_scipy_sees_them(shape: tuple[int, int, int]) -> None:
+    batch = images(shape).astype(np.float32)
+    places = np.random.default_rng(1).uniform(-3, 14, (2, 2, *shape[1:])).astype(np.float32)
+    found = look(batch, (places[0], places[1]))
+    for image, out, rows, columns in zip(batch, found, *places, strict=True):
+        for channel, seen in zip(image, out, strict=True):
+            wanted = ndimage.map_coordinates(channel, [rows, columns], order=1, mode="nearest")
+            np.testing.assert_allclose(seen, wanted, atol=2e-3)
 
 
 def test_a_quarter_turn_is_a_quarter_turn() -> None:
