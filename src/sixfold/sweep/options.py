@@ -106,7 +106,7 @@ class ClusterConfig:
 class DelaySweepConfig:
     """Which jobs are run, each with every number of tasks."""
 
-    tasks: str = option("1,2,4,16,64", "numbers of tasks of a job")
+    tasks: str = option("1,2,4,16", "numbers of tasks of a job")
     result_bytes: str = option("64K,1M,4M", "bytes that each task returns (1K: 1024)")
     broadcast_bytes: str = option("1M,16M", "bytes that the driver sends to all tasks")
     shuffle_bytes: str = option("1M,16M", "bytes that tasks send each other, over all tasks")
