@@ -87,6 +87,17 @@ def test_a_sweep_grows_when_it_is_resumed(configure: Configure, tmp_path: Path) 
     assert all(p.stat().st_mtime_ns == at for p, at in before.items())
 
 
+@pytest.mark.full
+def test_trainings_may_run_side_by_side(configure: Configure, tmp_path: Path) -> None:
+    base, out = configure(engine="local", workers=2), tmp_path / "s"
+    result = sweep_time(timed(base, out, "batch_size=20,40", repeats=1, at_a_time=2))
+    assert all(row["images_per_s"]["median"] > 0 for row in result["points"])
+    records = [json.loads(path.read_text()) for path in out.glob("members/*/result.json")]
+    assert len({record["pid"] for record in records}) == 2
+    first, second = sorted(record["started_at"] for record in records)
+    assert second < first + max(record["seconds"] for record in records)
+
+
 def test_whole_trainings_are_fitted_where_images_are_varied(
     configure: Configure, tmp_path: Path
 ) -> None:

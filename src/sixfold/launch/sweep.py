@@ -11,6 +11,7 @@ Layout of the directory::
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -66,18 +67,24 @@ def sweep_time(config: SweepTimeConfig, *, listen: Listener | None = None) -> di
         found = _with_workers(all_combinations(config), engines)
         plan = time_plan(config, found)
         claim(directory, config)
-        # Run by this process, one after another: each training has the machine for itself.
-        outcome = run_job(
-            directory.path,
-            plan.members,
-            TimeWork(configs=plan.configs, engines=engines),
-            open_engine("inline"),
-            workers=1,
-            listen=listen,
-        )
+        outcome = _time_all(config, directory, plan, engines, listen)
         figures = time_result(config, plan, outcome)
         _count_operations(figures, plan, engines)
     return end(config, directory, figures, outcome, started)
+
+
+def _time_all(
+    config: SweepTimeConfig,
+    directory: RunDirectory,
+    plan: Plan,
+    engines: Engines,
+    listen: Listener,
+) -> Outcome:
+    """Run the members: in this process, one after another, or side by side if that was asked."""
+    together = config.sweep.at_a_time
+    work = TimeWork(configs=plan.configs, engines=None if together > 1 else engines)
+    with contextlib.closing(open_engine("inline" if together == 1 else "local")) as pool:
+        return run_job(directory.path, plan.members, work, pool, workers=together, listen=listen)
 
 
 def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None) -> dict[str, Any]:
@@ -139,6 +146,8 @@ def time_problems(config: SweepTimeConfig) -> list[str]:
         found.append(f"--repeats {sweep.repeats}: must be at least 1")
     if not 0 < sweep.seconds < float("inf"):
         found.append(f"--seconds {sweep.seconds}: must be above 0")
+    if sweep.at_a_time < 1:
+        found.append(f"--at-a-time {sweep.at_a_time}: must be at least 1")
     if sweep.bootstrap < 0:
         found.append(f"--bootstrap {sweep.bootstrap}: must not be negative")
     return found

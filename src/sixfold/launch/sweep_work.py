@@ -60,18 +60,24 @@ class Engines:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeWork:
-    """Times a training; see `sixfold.jobs.Work`. Runs in the launcher.
+    """Times a training; see `sixfold.jobs.Work`.
 
     Attributes:
         configs: settings of each member, by name.
-        engines: where they run.
+        engines: where they run, one after another, in the launcher; None: each opens its own.
     """
 
     configs: Mapping[str, TrainConfig]
-    engines: Engines
+    engines: Engines | None = None
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
         """Train, and tell how long it took; what cannot be is told as refused."""
+        if self.engines is not None:
+            return self._timed(assignment, self.engines)
+        with Engines() as engines:
+            return self._timed(assignment, engines)
+
+    def _timed(self, assignment: Assignment, engines: Engines) -> dict[str, Any]:
         settings, config = assignment.settings, self.configs[assignment.name]
         training = config.training
         if settings["task"] == "pilot":
@@ -87,7 +93,7 @@ class TimeWork:
         )
         before = load()
         folder = assignment.folder / RUN
-        result = _train(config, folder, self.engines.open(config), assignment, resume=False)
+        result = _train(config, folder, engines.open(config), assignment, resume=False)
         if "refused" not in result:
             result = timing(folder, result, config.training.batch_size) | {"load_before": before}
         _slim(folder)

@@ -32,6 +32,9 @@ class TimeSweepConfig:
         4.0, "about how long each training lasts, where neither --steps nor --epochs says it"
     )
     bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
+    at_a_time: int = option(
+        1, "trainings that run side by side; 1: each has the machine for itself"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

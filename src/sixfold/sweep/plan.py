@@ -139,7 +139,9 @@ def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
             add(number, -1, pilots[number], {"task": "pilot"})
     for repeat in range(config.sweep.repeats):
         for number in order:
-            settings = {"task": "time", "repeat": repeat}
+            settings: dict[str, Any] = {"task": "time", "repeat": repeat}
+            if config.sweep.at_a_time > 1:  # what runs beside a training is part of its time
+                settings["at_a_time"] = config.sweep.at_a_time
             if number in pilots:
                 settings["seconds"] = config.sweep.seconds
             name = f"{found[number].name} #{repeat + 1}"
