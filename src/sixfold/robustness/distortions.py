@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sixfold.keys import key
 from sixfold.robustness import warps
-from sixfold.robustness.taps import Floats, gaussian, grow, shrink
+from sixfold.robustness.taps import Floats, blurred, grow, shrink
 
 Pixels = NDArray[np.uint8]
 
@@ -95,9 +95,7 @@ def noise(images: Floats, sigma: float, keys: list[int]) -> Floats:
 
 def blur(images: Floats, sigma: float, _: list[int]) -> Floats:
     """A Gaussian over rows and columns."""
-    for dim in (-2, -1):
-        images = gaussian(images.shape[dim], sigma).along(images, dim)
-    return images
+    return blurred(images, sigma)
 
 
 def rotate(images: Floats, degrees: float, keys: list[int]) -> Floats:

@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.robustness.taps import Floats, gaussian
+from sixfold.robustness.taps import Floats, blurred, gaussian
 
 SMOOTH = 1 / 8
 """Standard deviation of the smoothing of elastic displacements, in shorter sides of the image: 4
@@ -70,7 +70,7 @@ def elastic(draws: Floats, strength: float) -> Places:
     rows, columns = draws.shape[2:]
     sigma = SMOOTH * min(rows, columns)
     down, across = gaussian(rows, sigma), gaussian(columns, sigma)
-    smooth = across.along(down.along(draws, -2), -1)
+    smooth = blurred(draws, sigma)
     # Standard deviation of a weighted sum of normals; at the edges weights meet and it is larger.
     spread = np.outer(
         np.sqrt((down.matrix(rows) ** 2).sum(1)), np.sqrt((across.matrix(columns) ** 2).sum(1))
