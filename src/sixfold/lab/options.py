@@ -56,7 +56,7 @@ class LoopnestOptions:
         "", "rows-columns: parts along rows and columns (default: as many parts as slots)"
     )
     repeats: int = option(3, "timed runs of each design; the median is told")
-    seconds: float = option(20.0, "no further repeat of a design once it has taken so long")
+    seconds: float = option(10.0, "no further repeat of a design once it has taken so long")
     check_images: int = option(
         2, "images of which every output of every design is held to the direct loop nest"
     )
@@ -93,7 +93,7 @@ class MatmulOptions:
     )
     columns: int = option(2, "parts of n, for blocks")
     repeats: int = option(3, "timed runs of each; the median is told")
-    seconds: float = option(15.0, "no further repeat of a product once it has taken so long")
+    seconds: float = option(8.0, "no further repeat of a product once it has taken so long")
     seed: int = option(0, "seed of the factors")
 
 
@@ -120,7 +120,7 @@ class ActivationsOptions:
         "of this machine)",
     )
     repeats: int = option(3, "timed runs of each; the median is told")
-    seconds: float = option(20.0, "no further repeat of a way once it has taken so long")
+    seconds: float = option(10.0, "no further repeat of a way once it has taken so long")
 
 
 @dataclass(frozen=True, kw_only=True)
