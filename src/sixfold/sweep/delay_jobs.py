@@ -6,7 +6,6 @@ Sixfold.
 
 from __future__ import annotations
 
-import gc
 import random
 import shutil
 import tempfile
@@ -19,11 +18,15 @@ from typing import Any
 import numpy as np
 
 from sixfold.errors import RunError, UserError
+from sixfold.sweep import events
 from sixfold.sweep.delay_plan import JobKind, SessionPlan, too_large
-from sixfold.sweep.events import Job, read_jobs
+from sixfold.sweep.events import read_jobs
 
 WARM_UP = 2
 """Runs of each job that are thrown away: they start Python workers and compile."""
+
+LONGEST_JOB_S = 600.0
+"""After which a job is given up: nothing here takes more than a few seconds."""
 
 _MARK = "sixfold-delay "
 
@@ -65,7 +68,7 @@ def measure_session(
                 )
             workers = plan.workers or session.all_slots()
             session.wait_for_slots(workers)
-            walls = _run_all(session.context, jobs, repeats, tell)
+            walls = _run_all(session, jobs, repeats, tell)
             session_s = session.startup_s
         found = _read(folder, jobs, repeats, walls)
     finally:
@@ -101,7 +104,7 @@ def _session(plan: SessionPlan, conf: Sequence[str], folder: Path) -> Iterator[A
 
 
 def _run_all(
-    context: Any, jobs: Sequence[JobKind], repeats: int, tell: Callable[[float], None]
+    session: Any, jobs: Sequence[JobKind], repeats: int, tell: Callable[[float], None]
 ) -> dict[tuple[int, int], float]:
     """Seconds of the driver for each (job, repeat)."""
     rounds = WARM_UP + repeats
@@ -109,13 +112,39 @@ def _run_all(
     for turn in range(rounds):
         for number, job in enumerate(jobs):
             repeat = turn - WARM_UP
-            context.setJobDescription(f"{_MARK}{number} {repeat}")
-            gc.collect()
-            wall_s = run_job(context, job, seed=turn)
+            wall_s = _watched(session, job, turn, f"{_MARK}{number} {repeat}")
             if repeat >= 0:
                 walls[number, repeat] = wall_s
             tell((turn * len(jobs) + number + 1) / (rounds * len(jobs)))
     return walls
+
+
+def _watched(session: Any, job: JobKind, seed: int, mark: str) -> float:
+    """Run a job in a thread of its own, so that Ctrl-C meets nothing of Spark's; its seconds.
+
+    Raises:
+        RunError: if it failed.
+    """
+    from sixfold.engines.spark_job import END_S, Job, explain
+
+    found: list[float] = []
+    watched = Job(
+        session.context, lambda: found.append(run_job(session.context, job, seed=seed)), mark
+    )
+    try:
+        watched.end(patience_s=LONGEST_JOB_S)
+    except BaseException:
+        watched.cancel()
+        watched.end(patience_s=END_S)
+        raise
+    if isinstance(watched.error, RunError):
+        raise watched.error
+    if watched.error is not None:
+        session.check_alive(0.5)
+        raise RunError(f"{job.name}: {explain(watched.error)}") from watched.error
+    if not found:
+        raise RunError(f"{job.name}: has not ended within {LONGEST_JOB_S:g} s")
+    return found[0]
 
 
 def run_job(context: Any, job: JobKind, *, seed: int) -> float:
@@ -211,7 +240,7 @@ def _read(
     logs = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     if len(logs) != 1:
         raise RunError(f"Spark has left {len(logs)} event logs, expected one")
-    by_mark: dict[str, list[Job]] = {}
+    by_mark: dict[str, list[events.Job]] = {}
     for job in read_jobs(logs[0]):
         by_mark.setdefault(job.description, []).append(job)
     found = []
@@ -234,10 +263,10 @@ def _read(
     return found
 
 
-def _figures(own: Sequence[Job], wall_s: float) -> dict[str, Any]:
+def _figures(own: Sequence[events.Job], wall_s: float) -> dict[str, Any]:
     """One run of a job: an action is one job, but partitioning may add another."""
     tasks = [task for job in own for task in job.tasks]
-    whole = own[-1] if len(own) == 1 else Job(description="", submitted_s=0.0, tasks=tasks)
+    whole = own[-1] if len(own) == 1 else events.Job(description="", submitted_s=0.0, tasks=tasks)
     delays = [task.scheduler_delay_s for task in tasks]
     return {
         "wall_s": wall_s,
