@@ -31,9 +31,16 @@ from sixfold.launch import train
 from sixfold.launch.common import open_engine_for
 from sixfold.launch.plan import PRELOAD
 from sixfold.launch.planning import calibrate, fitting_tiles, model_of
+from sixfold.measure.layers import layer_costs
+from sixfold.measure.machine import measure_machine
+from sixfold.models.skeleton import skeleton
 from sixfold.plan import calibration as files
 from sixfold.plan.accuracy import errors, kendall_tau, regret
+from sixfold.plan.baselines import alpha_beta, ernest, ernest_s, paleo
 from sixfold.plan.candidates import Candidate, candidates
+from sixfold.plan.links import curve_of
+from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.world import World
 
 LOCAL_STEPS = 8
 RUN_S = 1.2
@@ -121,7 +128,7 @@ def measure(case: Case, batch: int, way: Candidate, steps: int, engine: Engine) 
         "batch_s": float(np.median(np.diff(ends))) / window / batches,
         "compute_s": part("compute_s", "data_s", "update_s"),
         "exchange_s": part("communication_s", "waiting_s"),
-        "startup_s": float(result["startup_s"]),
+        "startup_s": float(result["engine_startup_s"]),
     }
 
 
@@ -153,6 +160,9 @@ def collect(
         tiles = fitting_tiles(known, opened, 2)
         most = max(2, *more_workers) if more_workers else 2
         made = calibrate(known, engine, most, batches=case.known[1:], tiles=tiles, listen=print)
+        others = Baselines(case, known, made, engine)
+        starts = [engine.gang(_nothing, 2).engine_s for _ in range(5)]
+        startup_s = float(np.median(starts))
         for batch in case.held_out:
             training = dataclasses.replace(known.training, batch_size=batch)
             config = dataclasses.replace(known, training=training)
@@ -172,8 +182,11 @@ def collect(
                             "batch_s": found.batch_s,
                             "compute_s": found.compute_s,
                             "exchange_s": found.exchange_s + found.waiting_s,
-                            "startup_s": made.machine.startup_s + made.machine.opening_s,
+                            "startup_s": startup_s,
                         },
+                        "baselines": (
+                            others.predict(config, way.workers) if way.strategy == "sync" else {}
+                        ),
                         "measured": [],
                     }
                 )
@@ -190,6 +203,74 @@ def collect(
                     flush=True,
                 )
                 _write(out, name, made, rows)
+
+
+def _nothing(world: World) -> None:
+    """An empty rank: what is left is the engine's own time."""
+
+
+class Baselines:
+    """What other models say of data parallel steps."""
+
+    def __init__(
+        self, case: Case, known: TrainConfig, made: files.Calibration, engine: Engine
+    ) -> None:
+        self.case, self.made = case, made
+        opened = datasets.open_data(known.data)
+        self.opened = opened
+        self.limits = measure_machine()
+        self.link = curve_of(made.machine.links["local"]["1"])
+        self.network = made.networks[files.network_key(known)]
+        found = skeleton(known.model, shape=opened.shape, classes=len(opened.classes), seed=0)
+        self.model = fused_max_pool(relu_behind_max_pool(found.network))
+        largest = max(
+            (p for p in self.network.points if not p.mesh and not p.merge and p.concurrency == 1),
+            key=lambda point: point.samples,
+        )
+        self.image_s = largest.step_s / largest.samples
+        self.runs = []
+        for batch in case.known:
+            for workers in (1, 2):
+                way = Candidate(strategy="sync", workers=workers)
+                steps = int(np.clip(RUN_S / (self.image_s * batch), 12, 400))
+                took = measure(case, batch, way, steps, engine)["batch_s"]
+                self.runs.append((batch, workers, took))
+        self.fitted = ernest(self.runs)
+        bare = files.Calibration(machine=made.machine, networks={})
+        estimated = calibrate(
+            known, engine, 2, known=bare, batches=case.held_out, tiles=[], rehearsed=False
+        )
+        self.kernels = estimated
+
+    def predict(self, config: TrainConfig, workers: int) -> dict[str, float]:
+        """Seconds of a step, by model."""
+        batch = config.training.batch_size
+        model, _ = model_of(config, self.kernels, self.opened)
+        count, shard = model.shards(batch)
+        costs = layer_costs(self.model, self.opened.shape, max(round(shard), 1))
+        payload = float(self.network.payload_bytes)
+        return {
+            "unseen network (kernel times)": model.predict(
+                Candidate(strategy="sync", workers=workers)
+            ).batch_s,
+            "Paleo": paleo(
+                flops=count * sum(cost.flops for cost in costs),
+                moved_bytes=count * sum(cost.bytes_moved for cost in costs),
+                peak_flops=self.limits.peak_flops(workers),
+                bandwidth=self.limits.bandwidth(workers),
+                payload_bytes=payload,
+                ranks=workers,
+                link=self.link,
+            ),
+            "alpha-beta": alpha_beta(
+                image_s=self.image_s,
+                batch=batch,
+                payload_bytes=payload,
+                ranks=workers,
+                link=self.link,
+            ),
+            "Ernest": ernest_s(self.fitted, batch, workers),
+        }
 
 
 def _way(row: dict[str, Any], tiles: Any) -> Candidate:
@@ -245,6 +326,9 @@ def table(paths: list[Path]) -> None:
     ):
         if chosen:
             _line(title, [r["predicted"]["batch_s"] for r in chosen], [least(r) for r in chosen])
+    both = [r for r in plain if r["strategy"] == "sync"]
+    for name in both[0]["baselines"] if both else ():
+        _line(f"{name}, sync", [r["baselines"][name] for r in both], [least(r) for r in both])
     barred = [r for r in plain if r["strategy"] in ("sync", "model_parallel", "local_sgd")]
     _line(
         "compute alone",

@@ -140,9 +140,15 @@ def plan(
             calibration = _of_another_machine(known, path, network_key(resolved))
         else:
             calibration = calibrate(
-                resolved, engine, workers, known=known, tiles=tiles, listen=listen
+                resolved,
+                engine,
+                workers,
+                known=known,
+                tiles=tiles,
+                rehearsed=config.planning.rehearse,
+                listen=listen,
             )
-    if calibration is not known:
+    if config.planning.rehearse and calibration is not known:
         save_machine(calibration, path)
     model, notes = model_of(resolved, calibration, opened)
     began = time.perf_counter()
@@ -152,6 +158,8 @@ def plan(
     images = len(opened.train)
     ranks = max(min(workers, calibration.machine.slots), 1)
     refused = refusals(resolved, opened, ranks)
+    if not config.planning.rehearse:
+        notes.append("the network was not run: its times are estimated from those of other layers")
     left_out = refused.values() if refused else _left_out(model, resolved, workers, tiles)
     made = Plan(
         predictions=predictions,
@@ -189,7 +197,7 @@ def _left_out(model: Model, config: TrainConfig, workers: int, tiles: Sequence[A
     names = [way.name for way in candidates(config, workers, tiles) if not model.knows(way)]
     if not names:
         return []
-    return [f"left out, because there was no time to rehearse them: {', '.join(names)}"]
+    return [f"left out, because they were not rehearsed: {', '.join(names)}"]
 
 
 def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:

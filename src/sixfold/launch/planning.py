@@ -35,6 +35,8 @@ BUDGET_S = 50.0
 SCENE_S = (0.1, 0.25)
 """Least and most seconds of a rehearsal, of which there are `ROUNDS` for each scene."""
 JOBS = 3
+KERNELS_S = 15.0
+"""For timing layers of many shapes, on every rank others."""
 
 
 def calibrate(
@@ -46,6 +48,7 @@ def calibrate(
     batches: Sequence[int] = (),
     tiles: Sequence[Mesh] | None = None,
     inexact: bool = True,
+    rehearsed: bool = True,
     listen: Listener = lambda _: None,
 ) -> Calibration:
     """Measure what is not known yet of machine and network.
@@ -58,6 +61,7 @@ def calibrate(
         batches: more batch sizes whose shards are to be rehearsed.
         tiles: meshes to be rehearsed; all that divide the network and the workers if absent.
         inexact: whether strategies are wanted that do not equal serial training.
+        rehearsed: whether the network may be run; otherwise it is estimated from kernel times.
         listen: hears what is going on.
     """
     began = time.monotonic()
@@ -80,6 +84,8 @@ def calibrate(
     refused = refusals(config, opened, ranks)
     wanted = [scene for scene in wanted if _ranks_of(scene) not in refused]
     key = network_key(config)
+    if not rehearsed:
+        return _estimated(config, opened, engine, (ranks, slots), known, wanted, listen)
     missing = _missing(wanted, known, key)
     lacks_server = inexact and 1 not in refused and (known is None or not _has_server(known, key))
     if known is not None and not (missing or lacks_server) and _has_links(known, workers, slots):
@@ -155,6 +161,44 @@ def _has_links(known: Calibration, workers: int, slots: int) -> bool:
 def _has_server(known: Calibration, key: str) -> bool:
     network = known.networks.get(key)
     return network is not None and bool(network.server)
+
+
+def _estimated(
+    config: TrainConfig,
+    opened: datasets.DataSet,
+    engine: Engine,
+    ranks_and_slots: tuple[int, int],
+    known: Calibration | None,
+    wanted: Sequence[Scene],
+    listen: Listener,
+) -> Calibration:
+    """A calibration in which the network is estimated; kernels are timed where they are not yet."""
+    from sixfold.models.skeleton import skeleton
+    from sixfold.plan.estimate import estimate
+
+    ranks, slots = ranks_and_slots
+    machine = known.machine if known is not None else None
+    if machine is None or not machine.kernels:
+        listen({"kind": "note", "text": f"timing layers of many shapes for {KERNELS_S:.0f} s"})
+        job = CalibrationJob(config=None, kernels_s=KERNELS_S)
+        gang = engine.gang(functools.partial(calibrate_rank, job), ranks)
+        if machine is None:
+            machine = machine_of(
+                gang.results,
+                name=f"{processor()}, {slots} cores",
+                engine=engine.name,
+                slots=slots,
+                startup_s=gang.startup_s,
+                job_s=_job_s(engine, slots),
+            )
+        rows = [row for found in gang.results for row in found["kernels"]]
+        machine = dataclasses.replace(machine, kernels=rows)
+    found = skeleton(
+        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
+    )
+    network = estimate(config, found.network, opened.shape, machine, wanted)
+    base = known or Calibration(machine=machine, networks={})
+    return dataclasses.replace(base, machine=machine).with_network(network_key(config), network)
 
 
 def refusals(

@@ -100,6 +100,7 @@ class Machine:
         job_s: of one empty job of the engine's pool with a task for every slot.
         links: kind -> peers at once -> [bytes, seconds of a first exchange, of a following one].
         crowded: the same links with twice as many ranks as slots.
+        kernels: layers that were timed, as `sixfold.plan.kernels` writes them; empty if not asked.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Machine:
     crowded: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = dataclasses.field(
         default_factory=dict
     )
+    kernels: Sequence[Sequence[Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import torch
 from sixfold import data as datasets
 from sixfold.collectives import all_gather_data
 from sixfold.config import TrainConfig
+from sixfold.plan.kernels import measure_kernels, samples_as_plain
 from sixfold.plan.link_probe import adding_rate, measure_links
 from sixfold.plan.memory import available_bytes, forget_peak, peak_bytes
 from sixfold.plan.rehearsal import Scene, rehearse
@@ -42,6 +43,7 @@ class CalibrationJob:
         links: whether links are measured.
         servers: whether parameter servers and shared memory are measured.
         whole: whether a rank can hold the whole network.
+        kernels_s: seconds for which layers of many shapes are timed.
         seconds: after which no rehearsal is begun any more.
     """
 
@@ -50,6 +52,7 @@ class CalibrationJob:
     links: bool = True
     servers: bool = True
     whole: bool = True
+    kernels_s: float = 0.0
     seconds: float = 50.0
 
 
@@ -64,6 +67,11 @@ def calibrate_rank(job: CalibrationJob, world: World) -> dict[str, Any]:
             "adding_bytes_per_s": adding_rate(),
             "links": measure_links(world) if job.links and world.size > 1 else {},
         }
+        if job.kernels_s:
+            world.barrier()
+            samples = measure_kernels(world.rank, job.kernels_s)
+            found["kernels"] = samples_as_plain(samples)
+            world.barrier()
         if job.config is None:
             return found
         data = datasets.open_data(job.config.data)

@@ -25,6 +25,11 @@ class PlanningConfig:
         "file with a calibration: what it lacks is measured (up to a minute) and added; without "
         "the option everything is measured anew",
     )
+    rehearse: bool = option(
+        True,
+        "run steps of the network on one rank; false: estimate them from the times of layers of "
+        "other shapes (much less sure; sync, local_sgd and hogwild only)",
+    )
     what_if: str = option(
         "",
         "simulate a larger cluster: workers=N[,per_host=R][,link=10Gbps/20us][,mtbf=HOURS]"
