@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sixfold.collectives import gather
 from sixfold.data import BatchMaker, Part, prefetch
 from sixfold.shards import owned_shards
+from sixfold.step.step import channels_last
 from sixfold.world import World
 
 CHUNK_ELEMENTS = 1 << 20
@@ -57,9 +58,16 @@ def chunk_bounds(part: Part) -> list[tuple[int, int]]:
 
 
 def scored_chunks(
-    world: World, model: nn.Module, part: Part, make_batch: BatchMaker
+    world: World, model: nn.Module, part: Part, make_batch: BatchMaker, *, last: bool = True
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Run the network over this rank's chunks of a part.
+
+    Args:
+        world: the ranks that share the work.
+        model: the network.
+        part: the images.
+        make_batch: reads and normalises them.
+        last: lay them out as N H W C, as in training.
 
     Yields:
         First and one-past-last image of the chunk, and the logits, (n, classes).
@@ -74,7 +82,7 @@ def scored_chunks(
 
     with torch.inference_mode(), prefetch(load(), depth=2) as chunks:
         for start, stop, images in chunks:
-            yield start, stop, model(images)
+            yield start, stop, model(channels_last(images) if last else images)
 
 
 def evaluate(

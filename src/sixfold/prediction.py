@@ -28,6 +28,7 @@ from sixfold.errors import UserError
 from sixfold.evaluate import scored_chunks
 from sixfold.files import explained
 from sixfold.sparsity.choosing import load_choice, sparse_network
+from sixfold.step.rewrites import folded_batch_norm, fused_max_pool, relu_behind_max_pool
 from sixfold.trained import ModelCard
 from sixfold.world import World
 from sixfold.world.ambient import one_thread
@@ -96,6 +97,7 @@ def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
         network, card = load_network(job.weights)
         if job.sparse is not None:
             sparse_network(network, card.shape, load_choice(job.sparse))
+        network = fused_max_pool(relu_behind_max_pool(folded_batch_norm(network)))
         data = datasets.open_data(job.data)
         maker = datasets.BatchMaker(
             card.statistics(), "float64" if card.precision == "float64" else "float32"
@@ -104,7 +106,9 @@ def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
         for number, part in enumerate(chosen_parts(data, job.part)):
             path = job.parts / f"part-{number}-rank-{world.rank:04d}.parquet"
             with explained(path), pq.ParquetWriter(path, schema(card)) as writer:
-                for start, stop, logits in scored_chunks(world, network, part, maker):
+                for start, stop, logits in scored_chunks(
+                    world, network, part, maker, last=job.sparse is None
+                ):
                     writer.write_table(_table(job, card, part, np.arange(start, stop), logits))
                     images += stop - start
                     world.report({"kind": "predicted", "rank": world.rank, "images": images})

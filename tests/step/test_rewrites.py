@@ -1,4 +1,6 @@
-"""Rewrites change no bit of values or gradients."""
+"""Rewrites change no bit of values or gradients; folded batch-norm nothing but rounding."""
+
+import copy
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from sixfold.config import ModelConfig
 from sixfold.models import build
-from sixfold.step.rewrites import relu_behind_max_pool
+from sixfold.step.rewrites import folded_batch_norm, relu_behind_max_pool
 
 
 def outcome(network: nn.Module, images: Tensor) -> list[Tensor]:
@@ -77,3 +79,49 @@ def test_what_is_no_plain_pair_is_left_alone() -> None:
     ):
         network = relu_behind_max_pool(nn.Sequential(*pair))
         assert list(network.children()) == pair
+
+
+def used(network: nn.Module) -> nn.Module:
+    """A network whose norms have seen something, and have weights of their own."""
+    generator = torch.Generator().manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_var, module.running_mean, module.weight, module.bias):
+                if tensor is not None:
+                    tensor.data.uniform_(0.5, 2.0, generator=generator)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2", "vgg16"])
+def test_folded_batch_norm_is_the_same_function(name: str) -> None:
+    network = used(build(ModelConfig(model=name), shape=(3, 32, 32), classes=5, seed=0)).double()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()
+    wanted = network(images)
+    folded = folded_batch_norm(copy.deepcopy(network))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(images), wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_any_convolution_can_be_folded_into(affine: bool, bias: bool, groups: int) -> None:
+    network = used(
+        nn.Sequential(
+            nn.Conv2d(4, 6, 3, stride=2, bias=bias, groups=groups), nn.BatchNorm2d(6, affine=affine)
+        )
+    ).double()
+    images = torch.randn(2, 4, 9, 9).double()
+    wanted = network(images)
+    torch.testing.assert_close(folded_batch_norm(network)(images), wanted)
+    assert isinstance(list(network.children())[1], nn.Identity)
+
+
+def test_norms_that_train_or_are_watched_are_not_folded() -> None:
+    with pytest.raises(ValueError, match="for inference only"):
+        folded_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    watched = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval()
+    watched[1].register_forward_hook(lambda module, inputs, output: None)
+    assert isinstance(list(folded_batch_norm(watched).children())[1], nn.BatchNorm2d)
+    without = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False)).eval()
+    assert isinstance(list(folded_batch_norm(without).children())[1], nn.BatchNorm2d)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import torch
 from torch import nn
 
 from sixfold.native.max_pool import MaxPoolReLU2d
@@ -68,6 +71,63 @@ def fused_max_pool(model: nn.Module) -> nn.Module:
                     setattr(module, follower, nn.Identity())
                 setattr(module, name, MaxPoolReLU2d(child, relu=follower is not None))
     return model
+
+
+def folded_batch_norm(model: nn.Module) -> nn.Module:
+    """Fold every batch-norm into the convolution before it, in place; for inference only.
+
+    A norm that does not train is linear: with s = weight / sqrt(var + eps) and the running mean m,
+
+        s (x * w + b - m) + bias  =  x * (s w)  +  (s (b - m) + bias),
+
+    so the convolution with weights s w and that bias gives the same, up to rounding, and the norm
+    becomes the identity. The new weights are computed in float64.
+
+    Args:
+        model: the network, in evaluation mode; only modules that are exactly `nn.Conv2d` and
+            `nn.BatchNorm2d`, one behind the other in an `nn.Sequential`, are touched.
+
+    Returns:
+        The same network.
+
+    Raises:
+        ValueError: if a norm among them is training: it would use other statistics.
+
+    >>> folded_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval())[1]
+    Identity()
+    """
+    for module in model.modules():
+        if type(module) is not nn.Sequential:
+            continue
+        for place in range(len(module) - 1):
+            conv, norm = module[place], module[place + 1]
+            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and _foldable(conv, norm):
+                module[place], module[place + 1] = _folded(conv, norm), nn.Identity()
+    return model
+
+
+def _foldable(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    return norm.track_running_stats and not has_hooks(conv) and not has_hooks(norm)
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    if norm.training:
+        raise ValueError("batch-norm is folded for inference only: call model.eval() first")
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
+    with torch.no_grad():
+        scale = (norm.running_var.double() + norm.eps).rsqrt()
+        if norm.affine:
+            scale *= norm.weight.double()
+        bias = -norm.running_mean.double() * scale
+        if conv.bias is not None:
+            bias += conv.bias.double() * scale
+        if norm.affine:
+            bias += norm.bias.double()
+        folded = copy.deepcopy(conv)
+        folded.weight.copy_(conv.weight.double() * scale.view(-1, 1, 1, 1))
+        folded.bias = nn.Parameter(bias.to(conv.weight.dtype))
+    return folded
 
 
 def _relu_behind(module: nn.Module, name: str) -> str | None:
