@@ -115,9 +115,41 @@ def test_steps_that_are_jobs_are_placed_beside_the_long_job(tmp_path: Path) -> N
     assert long.task_flops * 2 / 0.1 == pytest.approx(long.flops)
 
 
+def test_stages_are_placed_by_all_that_they_compute(tmp_path: Path) -> None:
+    options = {
+        "images": 10,
+        "channels": 3,
+        "size": "8,8",
+        "maps": 4,
+        "kernel": "3,3",
+        "stride": "1,1",
+        "padding": "1,1",
+        "dilation": "1,1",
+    }
+    tasks = {"tasks": 2}
+    ways = [
+        {"way": way, "times_s": [9.0, seconds, 0.01], "forward": tasks, "backward": tasks}
+        for way, seconds in (("same", 0.5), ("driver", 2.0))
+    ]
+    study = {
+        "study": "activations",
+        "slots": 2,
+        "settings": {"convolution": options},
+        "ways": ways,
+    }
+    same, driver = placed_in(write(tmp_path / "a.json", study))
+    assert same.flops == pytest.approx(4 * driver.flops)
+    products = 2 * 2 * (64 * 4 * 27) + 3 * 2 * (64 * 10)
+    assert same.task_flops * 4 == pytest.approx(10 * products, rel=0.15)
+    assert same.flops == pytest.approx(same.task_flops * 4 / 0.5)
+
+
 def test_what_cannot_be_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="holds no result"):
         result_files(tmp_path)
+    for broken in ({"study": "job-per-step"}, {"what": "time", "points": 3}):
+        with pytest.raises(UserError, match="lacks figures"):
+            placed_in(write(tmp_path / "broken.json", broken))
     assert main(["sweep", "roofline"]) == 2
     assert "--delay DIR" in capsys.readouterr().err
     other = write(tmp_path / "result.json", {"what": "time"})

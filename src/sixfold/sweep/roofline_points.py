@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from torch import nn
+
 from sixfold.errors import UserError
 from sixfold.sweep.roofline import Placed
+
+LAB_CLASSES = 10
+"""Outputs of the network that `sixfold lab activations` trains."""
 
 
 def read_result(path: Path) -> Any:
@@ -53,12 +59,23 @@ def placed_in(path: Path) -> list[Placed]:
     result = read_result(path)
     if not isinstance(result, dict):
         return []
+    try:
+        return _placed(path, result)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{path}: lacks figures of a sweep, a training or a study ({error!r}); make it anew"
+        ) from error
+
+
+def _placed(path: Path, result: Mapping[str, Any]) -> list[Placed]:
     if result.get("what") == "time":
         return [point for row in result["points"] if (point := _timed(row)) is not None]
     if "train_images_per_s" in result:
         return _trained(path.parent, result)
     if result.get("study") == "job-per-step":
         return list(_jobs_per_step(result))
+    if result.get("study") == "activations":
+        return list(_stages(result))
     return list(_designs(result))
 
 
@@ -132,6 +149,50 @@ def _jobs_per_step(result: Mapping[str, Any]) -> Iterator[Placed]:
             task_flops=step / workers,
             flops=step / entry["long_lived_s"],
         )
+
+
+def _stages(result: Mapping[str, Any]) -> Iterator[Placed]:
+    """The lab's step in two stages, by where activations are kept in between."""
+    from sixfold.sweep.arithmetic import training_flops
+
+    options, workers = result["settings"]["convolution"], int(result["slots"])
+    shape, network = _convolution(options)
+    whole = training_flops(network, shape) * options["images"]
+    for way in result["ways"]:
+        tasks = way["forward"]["tasks"] + way["backward"]["tasks"]
+        yield Placed(
+            name=f"activations kept: {way['way']}",
+            group="lab: activations",
+            workers=workers,
+            task_flops=whole / max(tasks, 1),
+            flops=whole / statistics.median(way["times_s"]),
+            jobs=True,
+        )
+
+
+def _convolution(options: Mapping[str, Any]) -> tuple[tuple[int, int, int], nn.Module]:
+    """The slide network with the lab's convolution, and the shape of its images."""
+    from sixfold.models.shapes import flat_features
+
+    def pair(name: str) -> tuple[int, int]:
+        rows, columns = (int(word) for word in str(options[name]).split(","))
+        return rows, columns
+
+    shape = (int(options["channels"]), *pair("size"))
+    features = nn.Sequential(
+        nn.Conv2d(
+            shape[0],
+            int(options["maps"]),
+            pair("kernel"),
+            stride=pair("stride"),
+            padding=pair("padding"),
+            dilation=pair("dilation"),
+        ),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+    flat = flat_features(features, shape)
+    return shape, nn.Sequential(features, nn.Flatten(), nn.Linear(flat, LAB_CLASSES))
 
 
 def _designs(result: Mapping[str, Any]) -> Iterator[Placed]:
