@@ -7,6 +7,10 @@ Layout::
     metrics.jsonl          one object per logged step
     merges.jsonl           one object per merge of weights, where workers train apart
     timeline/rank-0000.jsonl   where each rank's time went, step by step
+    timeline/rank-0000.json    who the rank is, when it was called and when it was ready
+    timeline/launcher.json     when the run was launched, and its ranks called for
+    trace.json             what all ranks did, for Perfetto, if `sixfold profile` was asked for it
+    profile/, profile.json, profile.html   what `sixfold profile` measured
     checkpoints/           the last few and the best
     snapshots/             the checkpoints of the steps that `--keep-at` names
     servers/               snapshots of parameter servers, for their restart
@@ -47,8 +51,11 @@ _OWN_FILES = (
     "samples.safetensors",
     "report.html",
     "log.txt",
+    "trace.json",
+    "profile.json",
+    "profile.html",
 )
-_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "servers", "elements", "logs")
+_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "servers", "elements", "logs", "profile")
 
 
 class SupersededError(RunError):

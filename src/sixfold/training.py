@@ -62,14 +62,14 @@ def train_rank(job: TrainJob, world: World) -> dict[str, Any]:
         PeerLostError: if another rank is gone.
     """
     with one_thread():
-        return _Training(job, world).run()
+        return Training(job, world).run()
 
 
-class _Training:
-    """One rank's training, from set-up to the final evaluation."""
+class Training:
+    """One rank's training, from set-up to the final evaluation; see `train_rank`."""
 
     def __init__(self, job: TrainJob, world: World) -> None:
-        config = job.config
+        config, entered = job.config, time.time()
         self.world, self.config = world, config
         self.files = RankFiles(job.claim, attempt=world.attempt, rank=world.rank, host=world.host)
         self.data = datasets.open_data(config.data)
@@ -84,6 +84,7 @@ class _Training:
         self.progress = self._restore()
         self.settled_at = self.progress.step
         self.log = TrainLog(self.files, world, self.progress.step)
+        self.log.begin(entered)
         self.paused_s = 0.0
         self.saved_at = time.monotonic()
         self.ended = 0.0
@@ -91,6 +92,7 @@ class _Training:
 
     @property
     def is_root(self) -> bool:
+        """Whether this is rank 0."""
         return self.world.rank == 0
 
     def _restore(self) -> Progress:
@@ -112,20 +114,22 @@ class _Training:
             with datasets.prefetch(self.strategy.supply(first), depth=4) as supply:
                 timed = TimedIterator(supply)
                 for number in range(first, self.budget.total_steps):
-                    self._advance(number, timed)
+                    self.advance(number, timed)
                     self._after_step(number + 1, first)
             return self._finish(started)
         finally:
             self.log.close()
 
-    def _advance(self, number: int, supply: TimedIterator[Shard]) -> None:
-        """Make a step and log it."""
-        begin, before = time.perf_counter(), dataclasses.replace(self.world.traffic)
+    def advance(self, number: int, supply: TimedIterator[Shard]) -> dict[str, float]:
+        """Make a step and log it; what is logged of its time."""
+        started, traffic = time.time(), self.world.traffic
+        traffic.entered = None
+        begin, before = time.perf_counter(), dataclasses.replace(traffic)
+        cpu_before = time.process_time()
         data_before = supply.waited_s
         lr = self.schedule.rate(number, self.budget)
         totals = self.strategy.advance(number, supply, lr)
         whole_s = time.perf_counter() - begin
-        traffic = self.world.traffic
         times = {
             "data_s": supply.waited_s - data_before,
             "communication_s": traffic.communication_s - before.communication_s,
@@ -133,6 +137,13 @@ class _Training:
             "update_s": self.strategy.update_s,
         }
         times["compute_s"] = max(whole_s - sum(times.values()), 0.0)
+        line = times | {
+            "begin": started,
+            "exchanges": traffic.exchanges - before.exchanges,
+            "cpu_s": time.process_time() - cpu_before,
+        }
+        if traffic.entered is not None:
+            line["arrived_s"] = traffic.entered - begin
         self.progress = dataclasses.replace(
             self.progress, step=number + 1, images=self.progress.images + totals.samples
         )
@@ -144,7 +155,8 @@ class _Training:
             "images": totals.samples,
             "images_per_s": round(totals.samples / whole_s, 3),
         }
-        self.ended = self.log.step(number + 1, metrics_line, times)
+        self.ended = self.log.step(number + 1, metrics_line, line)
+        return line
 
     def _after_step(self, done: int, first: int) -> None:
         """Evaluate and save where it is time to, and the ranks hold weights to be judged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
@@ -21,7 +22,7 @@ class TrainLog:
 
     def __init__(self, files: RankFiles, world: World, step: int) -> None:
         files.fence()
-        self._world = world
+        self._world, self._files = world, files
         name = f"rank-{world.rank:04d}.jsonl"
         self._timeline = JsonLines(files.path / "timeline" / name, up_to_step=step)
         self._metrics = (
@@ -30,8 +31,23 @@ class TrainLog:
         self._waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._flushed_at = self._reported_at = float("-inf")
 
+    def begin(self, entered: float) -> None:
+        """Say who this rank is, when it was called (Unix seconds), and that it is ready now."""
+        world = self._world
+        name = f"timeline/rank-{world.rank:04d}.json"
+        facts = {"rank": world.rank, "host": world.host, "pid": os.getpid()}
+        times = {"attempt": world.attempt, "entered": entered, "ready": time.time()}
+        self._files.write_json(name, facts | times)
+
     def step(self, step: int, line: dict[str, Any], times: dict[str, float]) -> float:
         """Log a step; it reaches the disk at once, or with the next few.
+
+        Args:
+            step: its number, from 1.
+            line: of the metrics.
+            times: of the time line: `begin` in Unix seconds, when the first exchange began after
+                it (`arrived_s`), how many `exchanges` there were, processor time of this process
+                with all its threads (`cpu_s`), and the seconds of each phase.
 
         Returns:
             The time that was logged, in Unix seconds.

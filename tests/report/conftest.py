@@ -91,7 +91,7 @@ class FakeRun:
         return "".join(json.dumps(line) + "\n" for line in lines)
 
     def timeline(self, random: np.random.Generator, rank: int) -> str:
-        means = np.array([0.0004, 0.0255, 0.0007, 0.0012 + 0.002 * (rank % 2), 0.0006])
+        means = np.array([0.0004, 0.0255, 0.0007, 0.0012 + 0.002 * (rank % 2), 0.0006, 0.0])
         seconds = means * random.gamma(9, 1 / 9, (self.steps, len(PHASES)))
         seconds[:1] *= 8
         slow = slice(self.steps // 2, self.steps // 2 + self.steps // 25)

@@ -20,7 +20,8 @@ def timeline(rank: int, steps: int, seconds: tuple[float, ...]) -> Timeline:
     )
 
 
-MEANS = (0.002, 0.014, 0.001, 0.002, 0.001)  # data, compute, communication, waiting, update
+MEANS = (0.002, 0.014, 0.001, 0.002, 0.001, 0.0)
+"""Data, compute, communication, waiting, update, scheduler."""
 
 
 def test_phases_are_all_shown_once() -> None:
@@ -74,6 +75,6 @@ def test_long_runs_are_thinned_and_many_ranks_keep_to_the_table() -> None:
 
 def test_one_step_and_no_time_at_all() -> None:
     assert step_time([]) is None
-    found = step_time([timeline(0, 1, (0.0,) * 5)])
+    found = step_time([timeline(0, 1, (0.0,) * 6)])
     assert found is not None
     assert found.verdict == "The timelines hold no time."

@@ -22,6 +22,7 @@ COMMANDS = {
     "tickets": "search for lottery tickets: sparse networks that train as well as the dense one",
     "plan": "predict the time of every way to divide a training, here and on larger clusters",
     "sweep": "run a grid of settings, timed or for what they reach, and fit laws to it",
+    "profile": "measure where the time of a training goes, by layer, operator and rank",
     "report": "write a run's report again",
     "strategies": "list the ways to divide the work",
     "models": "list the networks of the zoo",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def train(
         found = training_problems(config)
         if found:
             raise UserError(found)
-        config = _resolve_paths(config)
+        config = resolve_paths(config)
         directory = RunDirectory(Path(str(config.run.out)))
         finished = older_run(config, directory)
         if finished is not None:
@@ -104,7 +105,7 @@ def _network_problems(config: ModelConfig) -> list[str]:
     return []
 
 
-def _resolve_paths(config: TrainConfig) -> TrainConfig:
+def resolve_paths(config: TrainConfig) -> TrainConfig:
     """Make the run directory's path absolute, choosing a name if none was given."""
     path = run_path(config, TrainConfig(), config.model.model)
     return dataclasses.replace(
@@ -174,6 +175,10 @@ def _run(
 
     before_s = time.monotonic() - started
     chosen = resolved.strategy.strategy
+    directory.path.joinpath("timeline").mkdir(exist_ok=True)
+    now = time.time()
+    launch = {"launched": now - before_s, "called": now, "pid": os.getpid()}
+    write_json(directory.file("timeline/launcher.json"), launch)
     asynchronous = None
     if chosen == "param_server":
         from sixfold.launch.param_server import train_with_servers

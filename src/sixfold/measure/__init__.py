@@ -1,12 +1,14 @@
 """Measurement: what layers cost, what a machine can do, where the time of ranks went."""
 
-from sixfold.measure.layers import FunctionCost, LayerCost, layer_costs, total
-from sixfold.measure.machine import (
-    Machine,
-    load_machine,
-    measure_machine,
-    save_machine,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sixfold.measure.cost import FunctionCost, LayerCost
+    from sixfold.measure.layers import layer_costs, total
+    from sixfold.measure.machine import Machine, load_machine, measure_machine, save_machine
 
 __all__ = [
     "FunctionCost",
@@ -18,3 +20,17 @@ __all__ = [
     "save_machine",
     "total",
 ]
+
+_HOMES = {
+    "cost": ("FunctionCost", "LayerCost"),
+    "layers": ("layer_costs", "total"),
+    "machine": ("Machine", "load_machine", "measure_machine", "save_machine"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for: the options of the command line must not import torch.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"sixfold.measure.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -54,6 +54,9 @@ MOVES = frozenset(
 )
 """Functions that move numbers and compute nothing."""
 
+RESHAPES = frozenset({"flatten", "reshape", "view", "contiguous", "ravel", "unflatten", "clone"})
+"""Functions that may have to copy, but whose gradient is the output's own in another shape."""
+
 PASSED_ON = frozenset({"add", "cat", "concat"})
 """Functions whose inputs' gradients are the output's own, or parts of it: nothing is written."""
 

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from sixfold.errors import UserError
 from sixfold.measure.cost import LOSS, FunctionCost, LayerCost
-from sixfold.measure.recorder import Recorder, followed, storage_of
+from sixfold.measure.recorder import Recorder, storage_of
+from sixfold.measure.scopes import followed
 from sixfold.models.blame import one_line
 from sixfold.models.shapes import Shape, times
 
@@ -89,12 +90,16 @@ def _record(
     was_training = [(module, module.training) for module in network.modules()]
     network.train()
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), followed(network, recorder):
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.enable_grad(),
+            followed(network, recorder.scopes),
+        ):
             with torch.device(device), recorder:
                 logits = torch.func.functional_call(network, tensors, (images,))
             if loss and isinstance(logits, Tensor) and logits.dim() == 2:
                 labels = torch.zeros(len(logits), dtype=torch.int64, device=device)
-                with recorder.layer(LOSS, "cross-entropy"), recorder:
+                with recorder.scopes.layer(LOSS, "cross-entropy"), recorder:
                     nn.functional.cross_entropy(logits, labels, reduction="sum")
     finally:
         for module, mode in was_training:

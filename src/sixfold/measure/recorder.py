@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sixfold.measure.arithmetic import MOVES, PASSED_ON, PRODUCTS, count, plain_name
+from sixfold.measure.arithmetic import MOVES, PASSED_ON, PRODUCTS, RESHAPES, count, plain_name
 from sixfold.measure.cost import SUM_OF_GRADIENTS, FunctionCost, LayerCost
+from sixfold.measure.scopes import Scopes
 from sixfold.native.max_pool import MaxPoolReLU2d, is_built
 
 
@@ -44,6 +44,9 @@ class Recorder(TorchFunctionMode):
         trainable: ids of the tensors that stand for trainable parameters.
         own: storages of all parameters and buffers, which are there whether kept or not.
         device: on which the network is run.
+
+    Attributes:
+        scopes: which layer is running; to be told by `followed`.
     """
 
     def __init__(self, trainable: set[int], own: set[int], device: str) -> None:
@@ -51,8 +54,7 @@ class Recorder(TorchFunctionMode):
         self._trainable, self._device = trainable, device
         self._done: list[LayerCost] = []
         self._open: _Open | None = None
-        self._paths: list[str] = [""]
-        self._names: dict[str, int] = {}
+        self.scopes = Scopes(self)
         self._alive: list[Tensor] = []
         self._kept = set(own)
         self._used: set[int] = set()
@@ -62,27 +64,17 @@ class Recorder(TorchFunctionMode):
         """All layers, in order; those that moved and computed nothing are left out."""
         return tuple(cost for cost in self._done if cost.functions)
 
-    @contextmanager
-    def layer(self, name: str, kind: str) -> Iterator[None]:
-        """While open, functions belong to this layer; layers within a layer are part of it."""
-        if self._open is not None:
-            yield
-            return
-        self._open = _Open(self._unique(name), kind)
-        try:
-            yield
-        finally:
-            self._done.append(self._open.closed())
-            self._open = None
+    def opened(self, name: str, kind: str) -> None:
+        """A layer has begun; functions belong to it from now on."""
+        self._open = _Open(name, kind)
 
-    @contextmanager
-    def module(self, name: str) -> Iterator[None]:
-        """While open, functions outside of layers are named after this module."""
-        self._paths.append(name)
-        try:
-            yield
-        finally:
-            self._paths.pop()
+    def closed(self, module: nn.Module | None) -> None:
+        """The layer has ended."""
+        assert self._open is not None
+        if isinstance(module, MaxPoolReLU2d) and is_built() and module.fits:
+            self._pooled(module)
+        self._done.append(self._open.closed())
+        self._open = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
@@ -159,11 +151,10 @@ class Recorder(TorchFunctionMode):
             self._open.functions += costs
             self._open.parameters += self._newly_used(weights)
             return
-        path = ".".join(part for part in (self._paths[-1], name) if part)
-        record = _Open(self._unique(path), name, self._newly_used(weights), costs)
+        record = _Open(self.scopes.outside(name), name, self._newly_used(weights), costs)
         self._done.append(record.closed())
 
-    def pooled(self, pool: MaxPoolReLU2d) -> None:
+    def _pooled(self, pool: MaxPoolReLU2d) -> None:
         """Put the cost of our own kernel in the place of torch's functions in the open layer.
 
         It keeps one byte for each output and none of its input (`sixfold.native.max_pool`).
@@ -208,11 +199,6 @@ class Recorder(TorchFunctionMode):
         self._counted |= {id(t) for t in weights}
         return new
 
-    def _unique(self, name: str) -> str:
-        """A name that no layer has had: a layer called twice gets a number."""
-        self._names[name] = number = self._names.get(name, 0) + 1
-        return name if number == 1 else f"{name}#{number}"
-
 
 def _sum_of_gradients(tensor: Tensor) -> FunctionCost:
     """What it costs that one more call takes a tensor: its gradients are added."""
@@ -253,7 +239,7 @@ def _backward_bytes(
 ) -> int:
     """Least bytes of a call's backward pass."""
     gradients = sum(map(_bytes, weights))
-    if name in PASSED_ON:
+    if name in PASSED_ON or name in RESHAPES:
         return gradients
     read = sum(map(_bytes, outputs))
     if name not in MOVES:
@@ -264,55 +250,6 @@ def _backward_bytes(
             read += gradients
     written = sum(_bytes(t) for t in inputs if any(t is other for other in flowing))
     return read + written + gradients
-
-
-@contextmanager
-def followed(network: nn.Module, recorder: Recorder) -> Iterator[None]:
-    """While open, the recorder knows which module of the network is running."""
-    handles = []
-    for path, module in network.named_modules():
-        is_layer = is_leaf(module) and module is not network
-        scopes: list[Any] = []
-
-        def enter(
-            module: nn.Module,
-            inputs: Any,
-            path: str = path,
-            is_layer: bool = is_layer,
-            scopes: list[Any] = scopes,
-        ) -> None:
-            del inputs
-            kind = type(module).__name__
-            scope = recorder.layer(path, kind) if is_layer else recorder.module(path)
-            scope.__enter__()
-            scopes.append(scope)
-
-        def leave(module: nn.Module, inputs: Any, output: Any, scopes: list[Any] = scopes) -> None:
-            del inputs, output
-            if isinstance(module, MaxPoolReLU2d) and is_built() and module.fits:
-                recorder.pooled(module)
-            scopes.pop().__exit__(None, None, None)
-
-        handles.append(module.register_forward_pre_hook(enter))
-        handles.append(module.register_forward_hook(leave))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def is_leaf(module: nn.Module) -> bool:
-    """Whether a module is looked at as one layer: one without parts, or one of torch's own.
-
-    >>> is_leaf(nn.Sequential(nn.ReLU())), is_leaf(nn.Conv2d(1, 1, 1))
-    (False, True)
-    """
-    if not any(True for _ in module.children()):
-        return True
-    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-    own = type(module).__module__
-    return own.startswith("torch.nn") and not isinstance(module, containers)
 
 
 def _keep(kept: list[Tensor]) -> Callable[[Tensor], Tensor]:

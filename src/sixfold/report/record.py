@@ -21,7 +21,7 @@ TRAINING = ("step", "time", "epoch", "loss", "accuracy", "lr", "images_per_s")
 EVALUATION = ("step", "time", "epoch", "eval_loss", "eval_accuracy")
 """Fields of an evaluation's line in `metrics.jsonl`."""
 
-PHASES = ("data", "compute", "communication", "waiting", "update")
+PHASES = ("data", "compute", "communication", "waiting", "update", "scheduler")
 """What the time of a step is divided into; `<phase>_s` in the timeline."""
 
 _TIMELINE_BYTES = 32 << 20
@@ -37,7 +37,7 @@ class Timeline:
     Attributes:
         rank: the rank.
         step: (n,) steps.
-        seconds: (n, 5) seconds of each step in each of `PHASES`.
+        seconds: (n, 6) seconds of each step in each of `PHASES`.
         sampled: share of the file that was read.
     """
 

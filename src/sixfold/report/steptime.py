@@ -21,10 +21,14 @@ MAX_BINS = 200
 WARM_UP_STEPS = 3
 """Left out of the summary, as they are of the throughput: start-up cost is not a step's."""
 
-STACK = ("compute", "update", "communication", "waiting", "data")
+STACK = ("compute", "update", "communication", "waiting", "scheduler", "data")
 """Phases from the bottom of the stack to its top: work below, idleness above."""
 
-NAMES = {"waiting": "waiting for ranks", "data": "waiting for data"}
+NAMES = {
+    "waiting": "waiting for ranks",
+    "data": "waiting for data",
+    "scheduler": "waiting for work",
+}
 """How phases are called where their own name does not say it."""
 
 
@@ -111,7 +115,7 @@ def _warm(timeline: Timeline) -> int:
 
 
 def _mean(timeline: Timeline) -> Floats:
-    """Mean seconds a step of each phase, (5,) in the order of `PHASES`."""
+    """Mean seconds a step of each phase, (6,) in the order of `PHASES`."""
     mean: Floats = timeline.seconds[_warm(timeline) :].mean(axis=0)
     return mean
 
@@ -160,7 +164,7 @@ def _note(timelines: Sequence[Timeline]) -> str:
 
 
 def _binned(timeline: Timeline) -> tuple[Floats, Floats]:
-    """Borders (b + 1,) in steps and mean seconds (b, 5) of the bars, in the order of `STACK`."""
+    """Borders (b + 1,) in steps and mean seconds (b, 6) of the bars, in the order of `STACK`."""
     borders = bins(len(timeline.step), MAX_BINS)
     sums = np.add.reduceat(timeline.seconds, borders[:-1], axis=0)
     seconds = sums / np.diff(borders)[:, None]

@@ -49,6 +49,7 @@ class Chain:
     Attributes:
         links: what is run, in order.
         run: the same as one.
+        made: every link, those of branches too, and the layers of which it was made.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Chain:
     ) -> None:
         weights = _Weights(parameters, narrow)
         layers = read(model)
+        self.made = weights.made
         if whole or not weights.are_all_once_in(layers):
             self.links: list[Link] = [weights.autograd_link(model)]
+            self.made.append((self.links[0], [model]))
         else:
             self.links = _link_up(layers, weights)
         self.run = Run(self.links)
@@ -111,6 +114,7 @@ class _Weights:
     def __init__(self, parameters: Parameters, narrow: Sequence[Tensor] | None) -> None:
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
         self._narrow = narrow
+        self.made: list[tuple[Link, Layers]] = []
 
     def owned(self, module: nn.Module) -> list[tuple[int, nn.Parameter]]:
         """The parameters of a module, with their places."""
@@ -149,6 +153,7 @@ def _link_up(layers: Layers, weights: _Weights) -> list[Link]:
         if others:
             module = others[0] if len(others) == 1 else nn.Sequential(*others)
             links.append(weights.autograd_link(module))
+            weights.made.append((links[-1], list(others)))
             others.clear()
 
     place = 0
@@ -163,6 +168,7 @@ def _link_up(layers: Layers, weights: _Weights) -> list[Link]:
         else:
             close()
             links.append(link)
+            weights.made.append((link, layers[place - taken : place]))
     close()
     return links
 

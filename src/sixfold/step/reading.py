@@ -17,11 +17,13 @@ class Branches:
     """relu(left(x) + right(x)), or without the ReLU.
 
     Attributes:
+        block: the module that does so.
         left: layers of one branch.
         right: of the other; none if it passes its input on.
         relu: whether a ReLU follows.
     """
 
+    block: nn.Module
     left: Layers
     right: Layers
     relu: bool
@@ -39,10 +41,14 @@ def read(model: nn.Module) -> Layers:
     if type(model) is nn.Sequential:
         return [layer for child in model for layer in read(child)]
     if type(model) is Block and not has_hooks(model.relu):
-        return [Branches(left=read(model.residual), right=read(model.shortcut), relu=True)]
+        return [
+            Branches(block=model, left=read(model.residual), right=read(model.shortcut), relu=True)
+        ]
     if type(model) is InvertedResidual:
         inner = read(model.residual)
-        return [Branches(left=inner, right=[], relu=False)] if model.adds_input else inner
+        return (
+            [Branches(block=model, left=inner, right=[], relu=False)] if model.adds_input else inner
+        )
     return [model]
 
 

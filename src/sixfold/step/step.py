@@ -74,6 +74,7 @@ class Step:
     Attributes:
         model: the network as it is trained.
         state: its flat parameters and buffers.
+        chain: the network as links, which computes values and gradients.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Step:
         self.state = FlatState(model)
         # Within a synchronised norm all shards meet, which only a whole graph can wait for.
         self._narrow = None if narrow is None else NarrowCopy(self.state, narrow)
-        self._chain = Chain(
+        self.chain = Chain(
             model,
             self.state.trainable,
             whole=sync_norms,
@@ -121,14 +122,14 @@ class Step:
         if self._narrow is not None and not self._is_narrowed:
             self._narrow.refresh()
         before = self._save_buffers()
-        self.draw.enter(step, shard.index, seed_torch=self._chain.needs_autograd)
+        self.draw.enter(step, shard.index, seed_torch=self.chain.needs_autograd)
         if not self.model.training:
             self.model.train()
-        scores, saved = self._chain.forward(channels_last(shard.images))
+        scores, saved = self.chain.forward(channels_last(shard.images))
         logits = scores.to(state.dtype)
         loss, grad = cross_entropy(logits, labels)
         parts = state.parts(out)
-        self._chain.backward(saved, grad, parts.gradients)
+        self.chain.backward(saved, grad, parts.gradients)
         if before is not None:
             buffers, counters = before
             torch.mul(state.buffers, samples, out=parts.buffers)
@@ -189,6 +190,11 @@ class Step:
             )
             for shard, out in zip(run, outs, strict=True):
                 fold.push(Node(0, shard.index), out)
+
+    @property
+    def payloads(self) -> int:
+        """How many payloads there are, in use or not."""
+        return len(self._spare) + len(self._folded)
 
     def release(self) -> None:
         """Let the payloads of `partials` be used again."""

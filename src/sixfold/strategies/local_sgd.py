@@ -74,7 +74,8 @@ class LocalSgd:
     def __init__(self, world: World, config: TrainConfig, data: DataSet, together: Sync) -> None:
         self.world, self.config, self.data = world, config.local_sgd, data
         plan, step = together.plan, together.step
-        self.budget, self.update_s = plan.budget, 0.0
+        self.budget, self.update_s, self.step = plan.budget, 0.0, step
+        self.optimizer = together.optimizer
         self.body = BodyOf(step.state, together.optimizer)
         first_local = round(self.config.post_local * self.budget.steps_per_epoch)
         self._first_local = min(first_local, self.budget.total_steps)

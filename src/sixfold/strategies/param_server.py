@@ -130,13 +130,14 @@ def work(job: WorkerJob, worker: int) -> int:
 
 @dataclass(kw_only=True)
 class _Times:
-    """Seconds since the last report, by phase."""
+    """Seconds since the last report, by phase; `scheduler_s` passes until there is work to do."""
 
     data_s: float = 0.0
     communication_s: float = 0.0
     waiting_s: float = 0.0
     update_s: float = 0.0
     compute_s: float = 0.0
+    scheduler_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,14 +199,16 @@ class Worker:
         self._servers: list[Access] = []
         self._lives = [0] * servers
         self._held: list[Pulled | None] = [None] * servers
-        self._times = _Times()
+        self._times, self._reported_at = _Times(), time.time()
         self._bytes_before = 0
         self._bytes_closed = 0
 
     def run(self) -> Generator[None]:
         """Work until there is nothing left to do; yields where another worker may take a turn."""
         while True:
+            began = time.perf_counter()
             task = self._desk.next()
+            self._times.scheduler_s += time.perf_counter() - began
             if task["kind"] == "done":
                 break
             if task["kind"] == "lease":
@@ -219,7 +222,7 @@ class Worker:
             else:
                 began = time.perf_counter()
                 self._desk.pause(task["wait_s"])
-                self._times.waiting_s += time.perf_counter() - began
+                self._times.scheduler_s += time.perf_counter() - began
             self._held = [None] * len(self._held)  # meanwhile others have gone on
             yield
         self._forget()
@@ -329,7 +332,8 @@ class Worker:
             times, self._times = self._times, _Times()
             whole_s = sum(vars(times).values())
             line["images_per_s"] = round(line["images"] / max(whole_s, 1e-9), 3)
-            report |= {"line": line, "times": vars(times)}
+            began, self._reported_at = self._reported_at, time.time()
+            report |= {"line": line, "times": vars(times) | {"begin": began}}
         self._desk.report(report)
 
     # Conversations with the servers: all are asked before any is listened to.

@@ -7,6 +7,7 @@ tensors, training or who started it; `sixfold.collectives` builds sums and gathe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -45,12 +46,21 @@ class Link(Protocol):
 
 @dataclass
 class Traffic:
-    """What a rank's exchanges have cost so far."""
+    """What a rank's exchanges have cost so far.
+
+    Attributes:
+        exchanges: how many there were.
+        bytes_sent: to all peers.
+        communication_s: seconds spent moving bytes.
+        waiting_s: seconds spent waiting for a peer.
+        entered: `time.perf_counter()` when the first exchange began since this was set to None.
+    """
 
     exchanges: int = 0
     bytes_sent: int = 0
     communication_s: float = 0.0
     waiting_s: float = 0.0
+    entered: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +101,8 @@ class World:
         receives = {peer: array for peer, array in receives.items() if array.nbytes}
         if not sends and not receives:
             return
+        if self.traffic.entered is None:
+            self.traffic.entered = time.perf_counter()
         communication_s, waiting_s = self.link.exchange(sends, receives)
         self.traffic.exchanges += 1
         self.traffic.bytes_sent += sum(array.nbytes for array in sends.values())

@@ -1,0 +1,153 @@
+"""How busy processors and GPUs are while a run goes on, sampled from outside of it.
+
+A thread of the launcher reads, every so often, the processor time of all processes that the
+launcher has begun on this machine (ranks, fork server, the JVM of a Spark session and its Python
+workers). What runs on other hosts is not seen; there the ranks' own logs tell (`cpu_s`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+_PROC = Path("/proc")
+_GPU_EVERY_S = 1.0
+_GPU_QUERY = (
+    "nvidia-smi",
+    "--query-gpu=index,utilization.gpu,memory.used",
+    "--format=csv,noheader,nounits",
+)
+
+
+class Samples:
+    """What was seen.
+
+    Attributes:
+        processes: pid -> name of its program.
+        processors: (Unix seconds, {pid: processors in use since the sample before}).
+        gpus: (Unix seconds, {index: (part of the time in use, bytes of memory)}).
+        has_gpu: whether there is a GPU that can be asked.
+    """
+
+    def __init__(self) -> None:
+        self.processes: dict[int, str] = {}
+        self.processors: list[tuple[float, dict[int, float]]] = []
+        self.gpus: list[tuple[float, dict[int, tuple[float, int]]]] = []
+        self.has_gpu = shutil.which(_GPU_QUERY[0]) is not None
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "processes": {str(pid): name for pid, name in self.processes.items()},
+            "processors": [
+                [at, {str(pid): round(share, 4) for pid, share in shares.items()}]
+                for at, shares in self.processors
+            ],
+            "gpus": [
+                [at, {str(index): list(use) for index, use in uses.items()}]
+                for at, uses in self.gpus
+            ],
+            "has_gpu": self.has_gpu,
+        }
+
+
+@contextmanager
+def sampled(every_s: float, root: int | None = None) -> Iterator[Samples]:
+    """Sample while open.
+
+    Args:
+        every_s: seconds between samples; 0: none are taken.
+        root: the process whose descendants are watched, itself included; this one if absent.
+    """
+    samples, stop = Samples(), threading.Event()
+    if every_s <= 0 or not _PROC.joinpath("self", "stat").exists():
+        yield samples
+        return
+    root = os.getpid() if root is None else root
+    threads = [threading.Thread(target=_watch, args=(samples, root, every_s, stop), daemon=True)]
+    if samples.has_gpu:
+        threads.append(threading.Thread(target=_watch_gpus, args=(samples, stop), daemon=True))
+    for thread in threads:
+        thread.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _watch(samples: Samples, root: int, every_s: float, stop: threading.Event) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    before: dict[int, int] = {}
+    at_before = 0.0
+    while True:
+        at, used = time.time(), {}
+        for pid, (name, spent) in descendants(root).items():
+            samples.processes.setdefault(pid, name)
+            used[pid] = spent
+        if before:
+            passed = max(at - at_before, 1e-6) * ticks
+            shares = {pid: (used[pid] - before[pid]) / passed for pid in used if pid in before}
+            samples.processors.append((at, shares))
+        before, at_before = used, at
+        if stop.wait(every_s):
+            return
+
+
+def descendants(root: int) -> dict[int, tuple[str, int]]:
+    """Processes that a process has begun, itself included: pid -> (program, clock ticks used)."""
+    seen: dict[int, tuple[str, int, int]] = {}
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, ValueError, IndexError):
+                seen[int(entry.name)] = _read(entry / "stat")
+    children: dict[int, list[int]] = {}
+    for pid, (_, parent, _) in seen.items():
+        children.setdefault(parent, []).append(pid)
+    found, waiting = {}, [root]
+    while waiting:
+        pid = waiting.pop()
+        if pid in seen and pid not in found:
+            name, _, spent = seen[pid]
+            found[pid] = (name, spent)
+            waiting += children.get(pid, [])
+    return found
+
+
+def _read(stat: Path) -> tuple[str, int, int]:
+    """Program, parent and clock ticks of a process (proc(5); the name may hold anything)."""
+    text = stat.read_text(errors="replace")
+    name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
+    return name, int(rest[1]), int(rest[11]) + int(rest[12])
+
+
+def _watch_gpus(samples: Samples, stop: threading.Event) -> None:
+    while True:
+        with suppress(OSError, ValueError, subprocess.SubprocessError):
+            done = subprocess.run(
+                _GPU_QUERY, capture_output=True, text=True, timeout=10, check=True
+            )
+            samples.gpus.append((time.time(), parse_gpus(done.stdout)))
+        if stop.wait(_GPU_EVERY_S):
+            return
+
+
+def parse_gpus(text: str) -> dict[int, tuple[float, int]]:
+    """What nvidia-smi tells: index -> (part of the time in use, bytes of memory).
+
+    >>> parse_gpus("0, 37, 1024")
+    {0: (0.37, 1073741824)}
+    """
+    found = {}
+    for line in text.splitlines():
+        index, use, memory = (word.strip() for word in line.split(","))
+        found[int(index)] = (float(use) / 100, int(memory) << 20)
+    return found
