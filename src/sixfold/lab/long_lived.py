@@ -7,11 +7,13 @@ convolution alone (forward), and a whole step (forward, loss, backward, sum, upd
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +37,37 @@ class LongLived:
     """What the long-lived job takes, on all slots.
 
     Attributes:
-        forward_s: convolution of all images.
-        step_s: a whole training step over all images.
+        forward_times_s: convolution of all images, of every pass.
+        step_times_s: a whole training step over all images, of every step.
         start_s: until its ranks had met, once.
     """
 
-    forward_s: float
-    step_s: float
+    forward_times_s: tuple[float, ...]
+    step_times_s: tuple[float, ...]
     start_s: float
+
+    @property
+    def forward_s(self) -> float:
+        """Median of a pass."""
+        return statistics.median(self.forward_times_s)
+
+    @property
+    def step_s(self) -> float:
+        """Median of a step."""
+        return statistics.median(self.step_times_s)
+
+    def and_again(self, later: LongLived) -> LongLived:
+        """Both, so that a machine that was busy for a while does not shift all ratios."""
+        return LongLived(
+            forward_times_s=self.forward_times_s + later.forward_times_s,
+            step_times_s=self.step_times_s + later.step_times_s,
+            start_s=min(self.start_s, later.start_s),
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data."""
+        times = dataclasses.asdict(self)
+        return times | {"forward_s": self.forward_s, "step_s": self.step_s}
 
 
 def network(geometry: Geometry) -> nn.Sequential:
@@ -75,8 +100,8 @@ def long_lived(cluster: Cluster, problem: Problem, repeats: int) -> LongLived:
     slowest = [max(times) for times in zip(*(r["forward_s"] for r in gang.results), strict=True)]
     steps = [max(times) for times in zip(*(r["step_s"] for r in gang.results), strict=True)]
     return LongLived(
-        forward_s=statistics.median(slowest),
-        step_s=statistics.median(steps),
+        forward_times_s=tuple(slowest),
+        step_times_s=tuple(steps),
         start_s=gang.startup_s,
     )
 

@@ -82,7 +82,7 @@ class MatmulOptions:
     """Which products, divided into how many parts."""
 
     products: str = option(
-        "1024000x75x32,512,1024,2048,3072",
+        "1024000x75x32,512,1024,2048,4096",
         "products MxKxN, separated by commas; one number for a square one. The first is the "
         "im2col product of 1000 images of 32x32 and the slide network's convolution",
     )
@@ -93,7 +93,7 @@ class MatmulOptions:
     )
     columns: int = option(2, "parts of n, for blocks")
     repeats: int = option(3, "timed runs of each; the median is told")
-    seconds: float = option(8.0, "no further repeat of a product once it has taken so long")
+    seconds: float = option(4.0, "no further repeat of a product once it has taken so long")
     seed: int = option(0, "seed of the factors")
 
 

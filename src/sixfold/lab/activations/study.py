@@ -84,6 +84,7 @@ def study(cluster: Cluster, config: ActivationsConfig, show: Show) -> Findings:
         measured.append(one)
         state = "the serial gradient, bit for bit" if one.right else "WRONG gradient"
         show(f"{way}: forward {one.forward_s:.3f} s, backward {one.backward_s:.3f} s, {state}")
+    base = base.and_again(long_lived(cluster, problem, options.repeats))
     return tell(problem, base, alone, measured, notes)
 
 

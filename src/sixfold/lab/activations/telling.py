@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from sixfold.lab.activations.measured import MeasuredWay, Serial
 from sixfold.lab.findings import Bar, Bars, Findings, Table, megabytes, ratio, seconds
 from sixfold.lab.long_lived import LongLived
@@ -45,7 +43,7 @@ def tell(
     findings.bars = [_bars(base, alone, measured)]
     findings.verdict = _verdict(base, measured)
     findings.data = {
-        "long_lived": dataclasses.asdict(base),
+        "long_lived": base.as_data(),
         "serial": {
             "forward_s": alone.forward_s,
             "backward_s": alone.backward_s,

@@ -78,6 +78,7 @@ def study(cluster: Cluster, config: LoopnestConfig, show: Show) -> Findings:
         measured.append(one)
         show(f"design {name}: {one.cost.wall_s:.3f} s, {told_check(one)}")
     runs = literal_runs(cluster, problem, names, config, empty_s, show)
+    base = base.and_again(long_lived(cluster, problem, config.loopnest.repeats))
     return tell(problem, cluster, base, measured, runs, empty_s)
 
 

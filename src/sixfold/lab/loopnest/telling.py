@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from sixfold.lab.cluster import Cluster
 from sixfold.lab.findings import Bar, Bars, Findings, Table, megabytes, millions, ratio, seconds
 from sixfold.lab.long_lived import LongLived
@@ -68,7 +66,7 @@ def tell(
     findings.verdict = _verdict(cluster, base, measured, runs, empty_s)
     findings.data = {
         "empty_job_s": empty_s,
-        "long_lived": dataclasses.asdict(base),
+        "long_lived": base.as_data(),
         "multiply_adds": problem.multiply_adds,
         "designs": [m.as_data() for m in measured],
         "literal": [r.as_data() for r in runs],

@@ -20,8 +20,8 @@ PEAK_SIZE = 768
 """Side of the square product by which the peak is measured: 7 MB, past the first caches."""
 
 MEMORY_BYTES = 64 << 20
-SHUFFLE_BLOCK_BYTES = 2 << 20
-SHUFFLE_BLOCKS = (8, 64)
+SHUFFLE_BLOCK_BYTES = 8 << 20
+SHUFFLE_BLOCKS = (4, 32)
 """Blocks of two shuffles: the slope between their times is the rate, without what a job costs."""
 
 BROADCAST_BYTES = (1 << 20, 33 << 20)
@@ -29,7 +29,7 @@ REPEATS = 3
 
 
 def calibrate(cluster: Cluster) -> Rates:
-    """Measure the rates; about ten seconds."""
+    """Measure the rates; about fifteen seconds."""
     job_s = cluster.empty_job_s()
     shuffles = [_median(partial(_shuffle, cluster, count)) for count in SHUFFLE_BLOCKS]
     few, many = SHUFFLE_BLOCKS
@@ -66,7 +66,7 @@ def _shuffle(cluster: Cluster, blocks: int) -> None:
     """Blocks of random numbers, made in tasks, to other tasks that touch them."""
 
     def make(number: int) -> tuple[int, object]:
-        return number, _random(number % 8, SHUFFLE_BLOCK_BYTES)
+        return number, _random(number % 4, SHUFFLE_BLOCK_BYTES)
 
     def touch(item: tuple[int, object]) -> int:
         return item[0]
