@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sixfold.bench.figures import Results, Spread, as_json, spread, steps_for, table
@@ -80,3 +82,14 @@ def test_steps_fill_the_time_but_never_fall_below_five(
     seconds: float, rate: float, batch: int, steps: int
 ) -> None:
     assert steps_for(seconds, rate, batch, 3) == steps
+
+
+def test_the_share_of_the_limit_stands_in_table_and_json() -> None:
+    found = Results(contenders=("sixfold", "eager"), batches=(10,), limit=400.0)
+    found.add("sixfold", 10, 100.0)
+    lines = table(found)
+    assert lines[1].endswith("of the limit")
+    assert lines[2].endswith("25%")
+    assert lines[3].startswith("limit: 400 images/s")
+    rows: Any = as_json(found)["rows"]
+    assert rows[0]["share_of_limit"] == 0.25

@@ -45,6 +45,7 @@ def pretend(
         for name, measure in measures.items()
     ]
     monkeypatch.setattr(train, "contenders", lambda workers, peers: made)
+    monkeypatch.setattr(train, "limit_rate", lambda config, data: 1000.0)
     return turns
 
 

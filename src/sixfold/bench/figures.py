@@ -41,6 +41,7 @@ class Results:
         steps: batch size -> steps of each measurement.
         samples: (contender, batch size) -> images/s, one per repeat; None where there is none.
         failures: contender -> why it could not be measured, each time.
+        limit: images/s that the machine's measured matrix products would allow; 0 if not measured.
     """
 
     contenders: tuple[str, ...]
@@ -48,6 +49,7 @@ class Results:
     steps: dict[int, int] = field(default_factory=dict)
     samples: dict[tuple[str, int], list[float | None]] = field(default_factory=dict)
     failures: dict[str, list[str]] = field(default_factory=dict)
+    limit: float = 0.0
 
     def add(self, contender: str, batch: int, rate: float) -> None:
         """Note a measurement."""
@@ -102,6 +104,11 @@ class Results:
         good = [rate for rate in self.samples.get((contender, batch), []) if rate is not None]
         return spread(good) if good else None
 
+    def share(self, batch: int) -> float | None:
+        """Which part of the limit Sixfold reaches."""
+        own = self.rates(self.contenders[0], batch)
+        return own.median / self.limit if own and self.limit else None
+
     def ratios(self, peer: str, batch: int) -> Spread | None:
         """Sixfold's images/s over the peer's, of the same repeat: the machine's mood cancels."""
         own = self.samples.get((self.contenders[0], batch), [])
@@ -127,17 +134,22 @@ def table(results: Results) -> list[str]:
     """The results as lines of text; a ratio above 1 means that Sixfold is faster."""
     peers = results.contenders[1:]
     head = ["batch", *results.contenders, *(f"vs {peer}" for peer in peers)]
+    head += ["of the limit"] if results.limit else []
     rows = [head]
     for batch in results.batches:
         rates = [_write(results.rates(name, batch), ",.0f") for name in results.contenders]
         ratios = [_write(results.ratios(peer, batch), ".2f") for peer in peers]
-        rows.append([str(batch), *rates, *ratios])
+        share = results.share(batch)
+        limit = [] if not results.limit else ["" if share is None else f"{share:.0%}"]
+        rows.append([str(batch), *rates, *ratios, *limit])
     widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
     lines = ["images/s and ratios: median (least - most)"]
     lines += [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+    if results.limit:
+        lines.append(f"limit: {results.limit:,.0f} images/s by the matrix products of these cores")
     return lines + results.troubles()
 
 
@@ -152,10 +164,12 @@ def as_json(results: Results) -> dict[str, object]:
     return {
         "contenders": list(results.contenders),
         "failures": dict(results.failures),
+        "limit_images_per_s": results.limit,
         "rows": [
             {
                 "batch": batch,
                 "steps": results.steps.get(batch),
+                "share_of_limit": results.share(batch),
                 "images_per_s": {
                     name: {
                         "samples": results.samples.get((name, batch), []),

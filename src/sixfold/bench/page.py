@@ -53,6 +53,7 @@ def render(results: Results, record: Mapping[str, Any]) -> str:
         (
             batch,
             results.steps.get(batch, 0),
+            _share(results.share(batch)),
             [_bar(results, n, batch, most) for n in results.contenders],
         )
         for batch in results.batches
@@ -61,6 +62,10 @@ def render(results: Results, record: Mapping[str, Any]) -> str:
         groups=groups, record=record, troubles=results.troubles(), style=Markup(style())
     )
     return text
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f", {share:.0%} of the matrix products' limit"
 
 
 def _bar(results: Results, name: str, batch: int, most: float) -> Bar:

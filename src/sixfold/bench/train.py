@@ -29,7 +29,7 @@ from sixfold.bench.contenders import (
 from sixfold.bench.figures import Results, as_json, steps_for, table
 from sixfold.bench.options import TrainBenchConfig, parse_batches, problems
 from sixfold.bench.page import render
-from sixfold.config import DataConfig
+from sixfold.config import DataConfig, ModelConfig
 from sixfold.errors import RunError, UserError
 from sixfold.files import write_atomically, write_json
 from sixfold.launch.common import versions
@@ -137,6 +137,7 @@ def run_train_bench(
     for contender in entered:
         show(f"{contender.name}: {contender.what}")
     results = measure(config, data, entered, show)
+    results.limit = limit_rate(config, data)
     for line in table(results):
         show(line)
     record = {
@@ -164,7 +165,6 @@ def resolve(config: TrainBenchConfig) -> DataConfig:
         UserError: if data or network are wrong, or a batch is larger than the training part.
     """
     from sixfold import data, models
-    from sixfold.config import ModelConfig
 
     resolved = data.resolve(DataConfig(data=config.data))
     opened = data.open_data(resolved)
@@ -180,6 +180,28 @@ def resolve(config: TrainBenchConfig) -> DataConfig:
     if found:
         raise UserError(found)
     return resolved
+
+
+def limit_rate(config: TrainBenchConfig, data: DataConfig) -> float:
+    """Images/s if the network's arithmetic ran at the rate of large products of matrices.
+
+    That is of as many cores as there are workers, all busy, measured here and now
+    (`sixfold.measure`); forward, backward and every layer's operations count.
+    """
+    from sixfold import data as datasets
+    from sixfold import models
+    from sixfold.measure.layers import layer_costs, total
+    from sixfold.measure.machine import measure_machine
+
+    opened = datasets.open_data(data)
+    network = models.build(
+        ModelConfig(model=config.model), shape=opened.shape, classes=len(opened.classes), seed=0
+    )
+    images = 16
+    operations = total(layer_costs(network, opened.shape, images), "flops") / images
+    machine = measure_machine(window_s=0.05, precisions=("float32",))
+    busy = min(config.workers, machine.cores)
+    return busy * machine.peak_flops(busy) / operations
 
 
 def measure(
