@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.spark_masters import EngineProcess
 
 from sixfold.cli.main import main
-from sixfold.launch.profile import profile_of_run
+from sixfold.config import DataConfig, EngineConfig, ModelConfig
+from sixfold.launch.profile import profile, profile_of_run
 from sixfold.measure.machine import measure_machine, save_machine
+from sixfold.measure.options import ProfileConfig, ProfiledTrainingConfig, ProfilingConfig
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +94,22 @@ def test_parameter_servers_train_as_always_and_layers_are_timed_beside(
     assert sum(use["seconds"]["scheduler"] for use in found["utilisation"]) > 0
 
 
+@pytest.mark.spark
+def test_on_spark(machine: Path, tmp_path: Path, spark_local: EngineProcess) -> None:
+    config = ProfileConfig(
+        profiling=ProfilingConfig(repeats=1, peaks=str(machine), out=str(tmp_path / "p")),
+        data=DataConfig(data="synthetic:64x3x32x32"),
+        model=ModelConfig(model="slide"),
+        training=ProfiledTrainingConfig(batch_size=32),
+        engine=EngineConfig(engine="spark", workers=2),
+    )
+    found = profile(config, engine=spark_local)
+    layers = {layer["name"]: layer for layer in found["layers"]}
+    assert layers["features.0"]["backward_s"] > 0
+    assert [use["rank"] for use in found["utilisation"]] == [0, 1]
+    assert found["engine"] == "spark"
+
+
 def test_engines_side_by_side(
     machine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +141,10 @@ def test_wrong_input_is_told_all_at_once(
     text = capsys.readouterr().err
     assert "--repeats 0" in text
     assert "no engine gpu" in text
+    assert main(["profile", "--strategy", "auto"]) == 2
+    assert "`sixfold plan`" in capsys.readouterr().err
+    assert main(["profile", "--peaks", str(tmp_path / "no" / "file.json")]) == 2
+    assert "there is no directory" in capsys.readouterr().err
     assert main(["profile", "--model", "nonsense", "--batch-size", "0"]) == 2
     text = capsys.readouterr().err
     assert "nonsense" in text

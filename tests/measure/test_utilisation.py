@@ -161,3 +161,10 @@ def test_ranks_that_had_too_little_of_a_processor_are_named(tmp_path: Path) -> N
     (note,) = notes_on(utilisation(read_timelines(write(tmp_path, [poor, rich]))))
     assert "rank 0 (25%)" in note
     assert "1 (" not in note
+
+
+def test_a_later_start_says_nothing_of_steps_made_before(tmp_path: Path) -> None:
+    lines = read_timelines(write(tmp_path, [[step(1, 102.0, 1.0, 0.0)]]))  # called at 103
+    assert lines.ranks[0].entered is None
+    (use,) = utilisation(lines)
+    assert use.seconds["startup"] == pytest.approx(2.0)

@@ -44,11 +44,15 @@ def profile_problems(config: ProfileConfig) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def profile(config: ProfileConfig, *, listen: Listener | None = None) -> Plain:
+def profile(
+    config: ProfileConfig, *, engine: Engine | None = None, listen: Listener | None = None
+) -> Plain:
     """Measure where the time of a training's steps goes.
 
     Args:
         config: the settings.
+        engine: an open engine to be used and left open; one is opened if absent, and for each
+            engine of `--beside`.
         listen: called with progress.
 
     Returns:
@@ -70,22 +74,22 @@ def profile(config: ProfileConfig, *, listen: Listener | None = None) -> Plain:
     machine = _machine(config, listen)
     engines = engines_of(config)
     if len(engines) == 1:
-        return _on_engine(config, engines[0], path, machine, listen)
+        return _on_engine(config, engines[0], path, machine, listen, engine)
     directory = RunDirectory(path)
     directory.create()
     directory.clear()
     write_json(directory.file("config.json"), as_json(config))
     sides: Plain = {}
-    for engine in engines:
-        listen({"kind": "note", "text": f"measuring on the engine {engine}"})
+    for name in engines:
+        listen({"kind": "note", "text": f"measuring on the engine {name}"})
         try:
-            sides[engine] = _on_engine(config, engine, path / engine, machine, listen)
+            sides[name] = _on_engine(config, name, path / name, machine, listen, None)
         except SixfoldError as error:
             # The others are worth seeing all the same.
-            listen({"kind": "note", "text": f"{engine}: {error}"})
-            sides[engine] = {"failed": str(error)}
+            listen({"kind": "note", "text": f"{name}: {error}"})
+            sides[name] = {"failed": str(error)}
     if all("failed" in side for side in sides.values()):
-        raise UserError([f"{engine}: {side['failed']}" for engine, side in sides.items()])
+        raise UserError([f"{name}: {side['failed']}" for name, side in sides.items()])
     result = {"kind": "beside", "path": str(path), "sides": sides, **_facts(machine)}
     result["gpus"] = next((s["gpus"] for s in sides.values() if "gpus" in s), [])
     _write(path, result)
@@ -103,12 +107,12 @@ def profile_of_run(path: Path) -> Plain:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory")
+    measured = read_json(path / "profile.json")
+    if measured is not None and measured.get("kind") in ("profile", "beside"):
+        return measured  # of `sixfold profile` itself: it holds all of this already
     lines = read_timelines(path)
     if not lines.ranks:
         raise UserError(f"{path}: no rank has logged a step yet")
-    measured = read_json(path / "profile.json")
-    if measured is not None and "layers" in measured:
-        return measured  # of `sixfold profile` itself: it holds all of this already
     config = read_json(path / "config.json") or {}
     result = {
         "kind": "run",
@@ -149,9 +153,11 @@ def _older(config: ProfileConfig, path: Path) -> Plain | None:
 
 def _machine(config: ProfileConfig, listen: Listener) -> Machine:
     """This machine's limits: from the file that the settings name, or measured now."""
-    file = None if config.profiling.peaks is None else Path(config.profiling.peaks)
+    file = None if config.profiling.peaks is None else Path(config.profiling.peaks).expanduser()
     if file is not None and file.exists():
         return load_machine(file)
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError(f"--peaks {file}: there is no directory {file.absolute().parent}")
     listen({"kind": "note", "text": "measuring what this machine can do (a few seconds)"})
     machine = measure_machine()
     if file is not None:
@@ -160,7 +166,12 @@ def _machine(config: ProfileConfig, listen: Listener) -> Machine:
 
 
 def _on_engine(
-    config: ProfileConfig, name: str, path: Path, machine: Machine, listen: Listener
+    config: ProfileConfig,
+    name: str,
+    path: Path,
+    machine: Machine,
+    listen: Listener,
+    engine: Engine | None,
 ) -> Plain:
     """The profile on one engine, in a run directory of its own."""
     from sixfold.measure.rank import kinds_of_steps
@@ -169,10 +180,10 @@ def _on_engine(
     steps = len(kinds_of_steps(config.profiling.repeats))
     training = resolve_paths(as_training(config, engine=name, out=str(path), steps=steps))
     model = config.model.model
-    with (
-        sampled(config.profiling.sample_every) as samples,
-        open_engine_for(training.engine, model, ("sixfold.measure.rank",)) as engine,
-    ):
+    with sampled(config.profiling.sample_every) as samples, contextlib.ExitStack() as stack:
+        if engine is None:
+            opened = open_engine_for(training.engine, model, ("sixfold.measure.rank",))
+            engine = stack.enter_context(opened)
         apart = config.strategy.strategy == "param_server"
         if apart:  # no gang: train as always, and time the layers of such steps beside it
             listen({"kind": "note", "text": "a training with parameter servers, and its layers"})

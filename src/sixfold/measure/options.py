@@ -89,6 +89,11 @@ def problems(config: ProfileConfig) -> list[str]:
         found.append(f"--repeats {profiling.repeats}: must be from 1 to {MAX_REPEATS}")
     if not 0 <= profiling.sample_every <= 60 or 0 < profiling.sample_every < 0.02:
         found.append(f"--sample-every {profiling.sample_every:g}: must be 0, or from 0.02 to 60")
+    if "auto" in (config.strategy.strategy, config.strategy.grid):
+        found.append(
+            "--strategy auto, --grid auto: a profile measures one way to divide the work; "
+            "`sixfold plan` says which is best"
+        )
     unknown = [name for name in engines_of(config) if name not in ENGINES]
     if unknown and profiling.beside:
         found.append(

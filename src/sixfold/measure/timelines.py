@@ -142,13 +142,16 @@ def read_timelines(path: Path) -> Timelines:
                 steps[step.step] = step  # a resumed run repeats some: the last counts
         skipped += bad
         about = _object(file.with_suffix(".json"))
+        entered, ready = _number(about.get("entered")), _number(about.get("ready"))
+        if entered is not None and steps and entered > min(s.begin for s in steps.values()):
+            entered = ready = None  # of a later start, which found steps that were made before
         ranks.append(
             RankLine(
                 rank=int(match[1]),
                 host=str(about.get("host", "")),
                 pid=int(_number(about.get("pid")) or 0),
-                entered=_number(about.get("entered")),
-                ready=_number(about.get("ready")),
+                entered=entered,
+                ready=ready,
                 steps=tuple(steps[number] for number in sorted(steps)),
             )
         )
