@@ -109,7 +109,8 @@ def _play(
         return None
     assert job.config is not None
     found: dict[str, Any] = {}
-    if world.rank < scene.concurrency:
+    hosts = all_gather_data(world, world.host)
+    if hosts[: world.rank].count(world.host) < scene.concurrency:
         forget_peak()
         found = rehearse(job.config, data, world.rank, scene)
         found["peak_bytes"] = peak_bytes()

@@ -19,13 +19,15 @@ from sixfold.collectives import all_gather_data
 from sixfold.world import World
 from sixfold.world.group import group
 
-SIZES = (64, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20, 16 << 20)
+SIZES: tuple[int, ...] = (64, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20, 16 << 20)
 """Bytes. 16 KB and 1 MB are where a message's way changes (`sixfold.world.mailbox`)."""
 SCRATCH_BYTES = 4 << 20
 """More than a core's own cache holds."""
 FEWEST, MOST = 5, 40
 SIZE_S = 0.04
 """About how long one size is measured, in each of so many turns, of which the quickest counts."""
+SLOW_S = 0.05
+"""Where an exchange takes longer, larger ones are left out: their bytes/s is that of this one."""
 TURNS = 3
 
 
@@ -70,17 +72,21 @@ def _measure(world: World, teams: list[list[int]]) -> list[list[float]]:
     """Time exchanges within teams, all teams at the same time."""
     own = next((team for team in teams if world.rank in team), None)
     scratch = np.zeros(SCRATCH_BYTES, np.uint8)
-    found = []
+    found: list[list[list[float]]] = []
+    sizes = SIZES
     for _ in range(TURNS):
         turn = []
-        for size in SIZES:
+        for size in sizes:
             world.barrier()
             took = [[0.0, 0.0]] if own is None else _rounds(group(world, own), size, scratch)
             medians = all_gather_data(world, np.median(took, axis=0).tolist())
             turn.append(np.max(medians, axis=0).tolist())
+            if turn[-1][0] > SLOW_S and len(turn) > 1:
+                sizes = SIZES[: len(turn)]
+                break
         found.append(turn)
-    least = np.min(np.asarray(found), axis=0)
-    return [[float(size), *pair] for size, pair in zip(SIZES, least.tolist(), strict=True)]
+    least = np.min(np.asarray([turn[: len(sizes)] for turn in found]), axis=0)
+    return [[float(size), *pair] for size, pair in zip(sizes, least.tolist(), strict=True)]
 
 
 def _rounds(team: World, size: int, scratch: Any) -> list[list[float]]:
