@@ -90,7 +90,12 @@ class Plan:
 
 def plan_problems(config: PlanConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told without reading any image."""
-    found = training_problems(training_of(config))
+    training = training_of(config)
+    if config.local_sgd != type(config.local_sgd)():
+        # Its settings are refused for other strategies; here they are those of one way among all.
+        strategy = dataclasses.replace(training.strategy, strategy="local_sgd")
+        training = dataclasses.replace(training, strategy=strategy)
+    found = training_problems(training)
     planning = config.planning
     if planning.what_if:
         try:

@@ -1,0 +1,41 @@
+"""`sixfold plan` from its words: what is refused, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sixfold.cli.main import main
+from sixfold.config import LocalSgdConfig
+from sixfold.launch.plan import plan_problems
+from sixfold.plan.options import PlanConfig, PlanningConfig
+
+
+def test_all_problems_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--what-if", "workers=0,link=3", "--model", "nosuch", "--batch-size", "0"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    for problem in ("workers=0", "link=3", "unknown model 'nosuch'", "--batch-size 0"):
+        assert problem in told
+
+
+def test_settings_of_one_way_are_no_problem_for_the_others() -> None:
+    assert plan_problems(PlanConfig(local_sgd=LocalSgdConfig(local_steps=8))) == []
+    [problem] = plan_problems(PlanConfig(local_sgd=LocalSgdConfig(local_steps=0)))
+    assert "--local-steps 0" in problem
+
+
+def test_a_machine_that_is_not_there(tmp_path: Path) -> None:
+    what_if = f"workers=8,machine={tmp_path}/none.json"
+    [problem] = plan_problems(PlanConfig(planning=PlanningConfig(what_if=what_if)))
+    assert "no such file" in problem
+
+
+def test_a_calibration_of_another_network_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "machine.json").write_text("{}")
+    words = ["plan", "--machine", str(tmp_path / "machine.json"), "--engine", "inline"]
+    assert main(words) == 2
+    assert "no calibration" in capsys.readouterr().err
