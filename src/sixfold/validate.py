@@ -128,6 +128,11 @@ def _beginning_problems(config: TrainConfig) -> list[str]:
 def _strategy_problems(config: TrainConfig) -> list[str]:
     strategy, found = config.strategy, []
     defaults = type(strategy)()
+    if strategy.strategy == "model_parallel" and config.training.precision == "bf16":
+        found.append(
+            "--precision bf16: not with --strategy model_parallel, whose divided layers compute in "
+            "the precision of their weights; give float32 or float64"
+        )
     if strategy.strategy == "hogwild":
         if strategy.merge_every < 1:
             found.append(f"--merge-every {strategy.merge_every}: must be at least 1")

@@ -14,12 +14,14 @@ from sixfold.config import (
     EngineConfig,
     ModelConfig,
     RunConfig,
+    StrategyConfig,
     TrainConfig,
     TrainingConfig,
 )
 from sixfold.launch.training import train
 from sixfold.models.shapes import Shape
 from sixfold.step.step import Shard, Step
+from sixfold.validate import problems
 
 NETWORKS: list[tuple[str, Shape]] = [
     ("slide", (3, 32, 32)),
@@ -95,6 +97,14 @@ def test_the_copy_follows_the_weights() -> None:
     step.state.parameters *= 0.5
     step.shard_payload(0, shard, second)
     assert not torch.equal(first, second)
+
+
+def test_divided_networks_are_refused() -> None:
+    config = TrainConfig(
+        strategy=StrategyConfig(strategy="model_parallel"),
+        training=TrainingConfig(precision="bf16"),
+    )
+    assert any("--precision bf16: not with" in problem for problem in problems(config))
 
 
 @pytest.mark.parametrize("batch_norm", ["shard", "sync"])
