@@ -63,6 +63,15 @@ def test_the_best_value_is_chosen_on_the_validation_part_alone() -> None:
     assert all("lr" not in one.values for one in found)
 
 
+def test_a_value_with_which_a_seed_diverged_is_not_chosen() -> None:
+    slow = [Trained(values={"lr": 1, "seed": s}, accuracy=0.5, validation=0.5) for s in (0, 1)]
+    fast = [Trained(values={"lr": 9, "seed": 0}, accuracy=0.9, validation=0.9)]
+    assert len(chosen([*slow, *fast], ["lr"])) == 1
+    lost = [{"lr": 9, "seed": 1}]
+    assert [one.accuracy for one in chosen([*slow, *fast], ["lr"], lost)] == [0.5, 0.5]
+    assert [one.accuracy for one in chosen(fast, ["lr"], lost)] == [0.9]
+
+
 def test_a_single_pair_says_little() -> None:
     found = paired([0.01], 100)
     assert found["low"] < -0.1

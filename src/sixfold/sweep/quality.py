@@ -39,26 +39,44 @@ class Trained:
     validation: float = math.nan
 
 
-def chosen(trained: Sequence[Trained], names: Sequence[str]) -> list[Trained]:
+def chosen(
+    trained: Sequence[Trained],
+    names: Sequence[str],
+    diverged: Sequence[Mapping[str, Any]] = (),
+) -> list[Trained]:
     """Only the trainings with the best values of some settings, each combination of the others'.
 
     Best is the highest mean accuracy on the validation part over seeds; of equals the first. The
-    test part is not looked at. The chosen values are taken out of what is varied.
+    test part is not looked at. Values with which any seed diverged are chosen only if there are no
+    others. The chosen values are taken out of what is varied.
+
+    Args:
+        trained: the trainings.
+        names: of the settings that are chosen.
+        diverged: values of the trainings that diverged.
 
     >>> a = Trained(values={"lr": 1, "b": 2}, accuracy=0.1, validation=0.8)
     >>> b = Trained(values={"lr": 3, "b": 2}, accuracy=0.9, validation=0.7)
     >>> [one.accuracy for one in chosen([a, b], ["lr"])]
     [0.1]
     """
+
+    def divided(values: Mapping[str, Any]) -> tuple[Any, Any]:
+        rest = _key({k: v for k, v in values.items() if k not in names and k != SEED})
+        return rest, _key({k: v for k, v in values.items() if k in names})
+
+    lost = {divided(values) for values in diverged}
     groups: dict[Any, dict[Any, list[Trained]]] = {}
     for one in trained:
-        rest = _key({k: v for k, v in one.values.items() if k not in names and k != SEED})
-        own = _key({k: v for k, v in one.values.items() if k in names})
+        rest, own = divided(one.values)
         groups.setdefault(rest, {}).setdefault(own, []).append(one)
     found = []
-    for choices in groups.values():
-        best = max(choices.values(), key=lambda own: float(np.mean([t.validation for t in own])))
-        for one in best:
+    for rest, choices in groups.items():
+
+        def merit(own: Any, rest: Any = rest, choices: Any = choices) -> tuple[bool, float]:
+            return (rest, own) not in lost, float(np.mean([t.validation for t in choices[own]]))
+
+        for one in choices[max(choices, key=merit)]:
             values = {name: value for name, value in one.values.items() if name not in names}
             found.append(dataclasses.replace(one, values=values))
     return found

@@ -161,7 +161,8 @@ def quality_result(
     varied = _varied(plan)
     names = chosen_names(config)
     if names:
-        trained = chosen(trained, names)
+        lost = [row["values"] for row in rows if "diverged" in row]
+        trained = chosen(trained, names, lost)
         varied = {name: values for name, values in varied.items() if name not in names}
     return {
         "what": "quality",
