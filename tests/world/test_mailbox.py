@@ -237,3 +237,21 @@ def test_shutting_ends_an_exchange_through_memory() -> None:
     assert len(errors) == 1
     for mesh in made:
         mesh.close()
+
+
+def test_two_meshes_that_were_shut_cannot_go_on_through_memory() -> None:
+    made, _ = linked(share=True)
+    errors: list[BaseException] = []
+    for mesh in made:
+        mesh.shut()
+
+    def run(rank: int) -> None:
+        try:
+            made[rank].exchange({1 - rank: np.zeros(10)}, {1 - rank: np.zeros(10)})
+        except PeerLostError as error:
+            errors.append(error)
+
+    together([lambda: run(0), lambda: run(1)])
+    assert len(errors) == 2
+    for mesh in made:
+        mesh.close()

@@ -137,9 +137,9 @@ class Control:
         if self._exit_when_orphaned:
             os._exit(ORPHAN_STATUS)
         self._ended = reason or "it closed the connection"
-        self.inbox.put(None)
         if self._mesh is not None:
             self._mesh.shut()
+        self.inbox.put(None)
 
 
 def _stacks() -> list[str]:

@@ -90,6 +90,8 @@ class Mesh:
         flows = [self._outgoing(peer, array) for peer, array in sends.items()]
         flows += [self._incoming(peer, array) for peer, array in receives.items()]
         while flows:
+            if self._ended:  # memory knows nothing of it, and the peer may be shut as well
+                raise PeerLostError(flows[0].peer, "the connection was shut")
             moved = 0
             finished = False
             for flow in flows:
@@ -105,8 +107,6 @@ class Mesh:
                     self.waiting_for = ()
                 continue
             now = time.perf_counter()
-            if self._ended:
-                raise PeerLostError(flows[0].peer, "the connection was shut")
             if idle_since is None:
                 idle_since = now
                 self.waiting_for = tuple({flow.peer for flow in flows})
