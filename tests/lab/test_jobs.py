@@ -49,7 +49,12 @@ def train_with_jobs(engine: Any, settings: dict[str, Any], models: list[str]) ->
 
 @pytest.mark.spark
 @pytest.mark.parametrize(
-    "models", [["slide"], pytest.param(["resnet20", "mobilenet_v2"], marks=pytest.mark.full)]
+    "models",
+    [
+        ["slide"],
+        pytest.param(["resnet20"], marks=pytest.mark.full),
+        pytest.param(["mobilenet_v2"], marks=pytest.mark.full),
+    ],
 )
 def test_weights_have_the_bits_of_serial_training(
     spark_local: EngineProcess, models: list[str], tmp_path: Any
