@@ -98,6 +98,7 @@ def test_what_cannot_be_evaluated_is_refused_with_nothing_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.full
 @pytest.mark.spark
 def test_spark_says_the_same(run: Path, spark_local: EngineProcess) -> None:
     job = RobustnessJob(
