@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import sixfold
+from sixfold import data as datasets
 from sixfold.cli.main import main
-from sixfold.config import LocalSgdConfig
+from sixfold.config import LocalSgdConfig, TrainingConfig
 from sixfold.launch.plan import plan_problems
+from sixfold.launch.planning import fitting_tiles
 from sixfold.plan.options import PlanConfig, PlanningConfig
 
 
@@ -24,6 +27,20 @@ def test_settings_of_one_way_are_no_problem_for_the_others() -> None:
     assert plan_problems(PlanConfig(local_sgd=LocalSgdConfig(local_steps=8))) == []
     [problem] = plan_problems(PlanConfig(local_sgd=LocalSgdConfig(local_steps=0)))
     assert "--local-steps 0" in problem
+
+
+def test_what_was_not_timed_is_not_estimated() -> None:
+    config = PlanConfig(
+        planning=PlanningConfig(rehearse=False), training=TrainingConfig(precision="float64")
+    )
+    [problem] = plan_problems(config)
+    assert "timed in float32" in problem
+
+
+def test_divided_networks_are_not_planned_in_bf16() -> None:
+    config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300", precision="bf16")
+    opened = datasets.open_data(datasets.resolve(config.data))
+    assert fitting_tiles(config, opened, 2) == []
 
 
 def test_a_machine_that_is_not_there(tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ def plan_problems(config: PlanConfig) -> list[str]:
         training = dataclasses.replace(training, strategy=strategy)
     found = training_problems(training)
     planning = config.planning
+    if not planning.rehearse and config.training.precision != "float32":
+        found.append(
+            f"--rehearse false: layers are timed in float32, not in {config.training.precision}; "
+            "leave it away, and the network's own steps are timed"
+        )
     if planning.what_if:
         try:
             cluster = parse_cluster(planning.what_if)

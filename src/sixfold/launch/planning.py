@@ -291,6 +291,8 @@ def fitting_tiles(config: TrainConfig, opened: datasets.DataSet, workers: int) -
     """The meshes by which both workers and network can be divided."""
     from sixfold.strategies.model_parallel import division_problems
 
+    if config.training.precision == "bf16":
+        return []  # as `sixfold.validate` says
     found = []
     for size in range(2, min(workers, LARGEST_TILE) + 1):
         if workers % size:
