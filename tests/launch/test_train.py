@@ -42,8 +42,12 @@ def test_a_run_leaves_everything_in_its_directory(configure: Configure, tmp_path
     parts = [line["part"] for line in lines_of(out) if "part" in line]
     assert parts == ["validation", "validation", "validation", "test"]
     timeline = sorted((out / "timeline").iterdir())
-    assert [path.name for path in timeline] == ["rank-0000.jsonl", "rank-0001.jsonl"]
-    for path in timeline:
+    assert [path.name for path in timeline] == [
+        "launcher.json",
+        "rank-0000.jsonl",
+        "rank-0001.jsonl",
+    ]
+    for path in timeline[1:]:
         assert len(path.read_text().splitlines()) == 9
     assert result["steps"] == 9
     assert result["workers"] == 2
