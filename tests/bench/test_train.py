@@ -172,6 +172,7 @@ def test_ranks_divide_a_batch_without_rest() -> None:
         assert all(a[1] == b[0] for a, b in pairwise(ranges))
 
 
+@pytest.mark.full
 def test_a_real_run_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = [c for c in real if c.name != "ddp"]
     monkeypatch.setattr(train, "contenders", lambda workers, peers: kept)

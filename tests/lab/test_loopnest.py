@@ -11,7 +11,7 @@ from tests.spark_masters import EngineProcess
 
 from sixfold.kernels.geometry import Geometry
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.full]
 
 DESIGNS = ("1", "2", "2b", "3", "batch", "batch-channels", "rows-columns")
 

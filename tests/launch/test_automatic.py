@@ -99,6 +99,7 @@ def settings(tmp_path: Path, machine: str, **more: Any) -> sixfold.TrainConfig:
     return sixfold.configure(**(chosen | more))
 
 
+@pytest.mark.full
 def test_slow_links_leave_one_worker(tmp_path: Path, machine: Any) -> None:
     result = sixfold.train(settings(tmp_path, machine(exchange_s=1.0)))
     chosen = result["plan"]["chosen"]
@@ -155,6 +156,7 @@ def test_the_file_is_for_choosing_only(tmp_path: Path) -> None:
         sixfold.train(settings(tmp_path, "machine.json", strategy="sync"))
 
 
+@pytest.mark.full
 def test_a_missing_file_is_measured_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     with contextlib.closing(open_engine("inline")) as engine:

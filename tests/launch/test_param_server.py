@@ -247,6 +247,7 @@ def test_workers_in_spark_tasks_and_servers_beside_the_driver(
     check_survived(result, out, 300)
 
 
+@pytest.mark.full
 def test_a_server_that_hangs_is_killed_and_comes_back(
     asynchronous: Configure, local: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

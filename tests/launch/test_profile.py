@@ -110,6 +110,7 @@ def test_on_spark(machine: Path, tmp_path: Path, spark_local: EngineProcess) -> 
     assert found["engine"] == "spark"
 
 
+@pytest.mark.full
 def test_engines_side_by_side(
     machine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

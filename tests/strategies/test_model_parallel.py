@@ -58,6 +58,7 @@ def test_more_ranks_than_rows_is_no_problem(configure: Configure) -> None:
     assert division_problems(config, 40, shape=(3, 8, 8), classes=10) == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_run_goes_on_in_another_grid(
     configure: Configure, tmp_path: Path, optimizer: str

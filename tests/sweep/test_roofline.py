@@ -173,6 +173,7 @@ def machine_file(tmp_path: Path) -> Path:
     return tmp_path / "machine.json"
 
 
+@pytest.mark.full
 def test_sweeps_and_trainings_are_placed(
     tmp_path: Path, machine_file: Path, configure: Any
 ) -> None:
