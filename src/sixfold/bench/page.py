@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
-
 from sixfold.bench.figures import Results, Spread
-from sixfold.report import style
+from sixfold.report import render_page
 
 _HERE = Path(__file__).parent
 
@@ -58,10 +54,9 @@ def render(results: Results, record: Mapping[str, Any]) -> str:
         )
         for batch in results.batches
     ]
-    text: str = _template().render(
-        groups=groups, record=record, troubles=results.troubles(), style=Markup(style())
+    return render_page(
+        _HERE / "page.html", groups=groups, record=record, troubles=results.troubles()
     )
-    return text
 
 
 def _share(share: float | None) -> str:
@@ -89,11 +84,3 @@ def _ratio(ratio: Spread | None) -> str:
     if ratio is None:
         return ""
     return f"sixfold is {ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f}) times as fast"
-
-
-@functools.cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import platform
 import time
@@ -12,15 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
-
 from sixfold.bench.comparison import Comparison, as_json, table
 from sixfold.bench.contenders import cores
 from sixfold.errors import UserError
 from sixfold.files import write_atomically, write_json
 from sixfold.launch.common import versions
-from sixfold.report import style
+from sixfold.report import render_page
 
 Show = Callable[[str], None]
 
@@ -129,8 +125,7 @@ def render(found: Sequence[Comparison], record: dict[str, Any]) -> str:
         }
         for comparison in found
     ]
-    text: str = _template().render(sections=sections, record=record, style=Markup(style()))
-    return text
+    return render_page(_HERE / "comparison.html", sections=sections, record=record)
 
 
 def _case(found: Comparison, row: str) -> dict[str, Any]:
@@ -161,11 +156,3 @@ def _bar(found: Comparison, name: str, row: str, longest: float) -> Bar:
         span=round(100 * (value.most - value.least) / longest, 2),
         ratio=f"sixfold is {words} times better" if words else "",
     )
-
-
-@functools.cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string((_HERE / "comparison.html").read_text(encoding="utf-8"))

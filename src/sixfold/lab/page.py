@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.lab.findings import Bars, Findings
-from sixfold.report.furniture import furniture, template
+from sixfold.report.furniture import render_page
 
 _HERE = Path(__file__).parent
 
@@ -38,13 +38,12 @@ def render(findings: Findings, record: Mapping[str, Any]) -> str:
         findings: of the study.
         record: facts of the run, as in its JSON.
     """
-    text: str = template(_HERE / "page.html").render(
+    return render_page(
+        _HERE / "page.html",
         findings=findings,
         record=record,
         plots=[(bars, drawn(bars)) for bars in findings.bars],
-        **furniture(),
     )
-    return text
 
 
 def drawn(plot: Bars) -> list[Drawn]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sixfold.plan.prediction import Prediction, Workload
 from sixfold.plan.ranking import equality, ranked
-from sixfold.report import furniture, template
+from sixfold.report import render_page
 from sixfold.report.axes import duration, plain
 from sixfold.report.chart import Chart
 
@@ -174,8 +173,8 @@ def render(
         notes: what a reader must know.
         what_if: of a larger cluster.
     """
-    text: str = template(_TEMPLATE).render(
-        **_furniture(),
+    return render_page(
+        _TEMPLATE,
         title=title,
         subtitle=subtitle,
         sentences=sentences,
@@ -186,8 +185,3 @@ def render(
         notes=notes,
         what_if=what_if,
     )
-    return text
-
-
-def _furniture() -> dict[str, Any]:
-    return furniture()

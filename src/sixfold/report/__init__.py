@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sixfold.report.furniture import furniture, style, template
+from sixfold.report.furniture import render_page
 from sixfold.report.page import write_report
 
-__all__ = ["furniture", "style", "template", "write_report"]
+__all__ = ["render_page", "write_report"]

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
-
-from sixfold import __version__
 from sixfold.files import write_atomically
 from sixfold.report.axes import MISSING, percent, plain
-from sixfold.report.furniture import style
+from sixfold.report.furniture import render_page
 
 _HERE = Path(__file__).parent
 _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
@@ -58,7 +53,8 @@ def write_page(path: Path, result: Mapping[str, Any]) -> None:
 def render(result: Mapping[str, Any]) -> str:
     """The page as text."""
     stages = [stage["stage"] for stage in result["stages"]]
-    text: str = _template().render(
+    return render_page(
+        _HERE / "compression.html",
         result=result,
         rows=stage_rows(result),
         columns=[_STAGES[stage] for stage in stages],
@@ -67,10 +63,7 @@ def render(result: Mapping[str, Any]) -> str:
         figures=_figures(result),
         trials=_trials(result.get("search")),
         target=_error(result.get("search", {}).get("target")),
-        style=Markup(style()),
-        version=__version__,
     )
-    return text
 
 
 def stage_rows(result: Mapping[str, Any]) -> list[StageRow]:
@@ -161,11 +154,3 @@ def _trials(search: Mapping[str, Any] | None) -> list[dict[str, str]]:
         }
         for trial in trials
     ]
-
-
-@functools.cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string((_HERE / "compression.html").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What all pages share: how templates are read, style sheet, hover script and its policy."""
+"""What all pages share: their frame, style sheet, hover script and its policy."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ from sixfold.report.lines import clean
 _HERE = Path(__file__).parent
 
 
-def style() -> str:
-    """The style sheet."""
+def render_page(file: Path, **contents: Any) -> str:
+    """A page as text: a template that extends ``frame.html``, with its contents.
+
+    Args:
+        file: the template; it may import from ``charts.html``, and everything is escaped in it.
+        contents: what it names.
+    """
+    script = (_HERE / "hover.js").read_text(encoding="utf-8")
+    text: str = _template(file).render(
+        **contents,
+        style=Markup(_style()),
+        script=Markup(script),
+        script_hash=_script_hash(script),
+        version=__version__,
+    )
+    return text
+
+
+def _style() -> str:
     return (_HERE / "style.css").read_text(encoding="utf-8")
 
 
-def furniture() -> dict[str, Any]:
-    """What a page's template needs besides its contents: style, script, version."""
-    script = (_HERE / "hover.js").read_text(encoding="utf-8")
-    return {
-        "style": Markup(style()),
-        "script": Markup(script),
-        "script_hash": _script_hash(script),
-        "version": __version__,
-    }
-
-
 @functools.cache
-def template(file: Path) -> Template:
-    """A page's template, which may import ``charts.html``; everything is escaped in it.
-
-    Args:
-        file: the template.
-    """
+def _template(file: Path) -> Template:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,

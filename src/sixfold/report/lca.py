@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import math
 from collections.abc import Sequence
@@ -12,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from sixfold import __version__
 from sixfold.files import write_atomically
 from sixfold.report.axes import compact, percent, plain
-from sixfold.report.furniture import style
+from sixfold.report.furniture import render_page
 from sixfold.run_directory import read_json, read_json_lines
 
 _HERE = Path(__file__).parent
@@ -85,7 +81,8 @@ def render(run: Path) -> str:
     )
     atoms = dictionary.get("atoms")
     seen = samples.get("seen")
-    text: str = _template().render(
+    return render_page(
+        _HERE / "lca.html",
         name=run.name,
         result=result,
         figures=_figures(result, lines),
@@ -97,18 +94,7 @@ def render(run: Path) -> str:
         top=plain(float(samples["histogram_top"][0])) if "histogram_top" in samples else "",
         usage=_bars(None if seen is None else np.sort(seen)[::-1][:200]),
         sections=_settings(config),
-        style=Markup(style()),
-        version=__version__,
     )
-    return text
-
-
-@functools.cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string((_HERE / "lca.html").read_text(encoding="utf-8"))
 
 
 def _tensors(path: Path) -> dict[str, Floats]:

@@ -18,7 +18,7 @@ from sixfold.files import write_atomically
 from sixfold.report.axes import duration, plain
 from sixfold.report.classes import class_section
 from sixfold.report.curves import learning_charts, throughput_chart
-from sixfold.report.furniture import furniture, template
+from sixfold.report.furniture import render_page
 from sixfold.report.headline import headline, subtitle
 from sixfold.report.lines import label, number
 from sixfold.report.merging import merge_section
@@ -61,7 +61,8 @@ def render(record: Record, images: Images | None) -> str:
     notes = record.notes
     classes = class_section(record.result, notes)
     names = classes.names if classes else []
-    return template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         record=record,
         subtitle=subtitle(record),
         figures=headline(record, classes.every if classes else []),
@@ -77,7 +78,6 @@ def render(record: Record, images: Images | None) -> str:
         bad_files=_strings(record.result.get("bad_files")),
         max_bad_files=MAX_BAD_FILES,
         notes=notes,
-        **furniture(),
     )
 
 

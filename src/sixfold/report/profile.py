@@ -14,7 +14,7 @@ from sixfold.measure.utilisation import REASONS
 from sixfold.report.axes import compact, linear, logarithmic, percent, plain
 from sixfold.report.chart import Chart, Key, dots_path, line_path, places
 from sixfold.report.chart import Path as Drawn
-from sixfold.report.furniture import furniture, template
+from sixfold.report.furniture import render_page
 from sixfold.run_directory import read_json
 
 Plain = dict[str, Any]
@@ -78,7 +78,8 @@ def write_profile(path: Path, profile: Plain) -> Path:
 def render(path: Path, profile: Plain) -> str:
     """The page as text; arguments as for `write_profile`."""
     samples = _samples(path)
-    text: str = template(Path(__file__).parent / "profile.html").render(
+    return render_page(
+        Path(__file__).parent / "profile.html",
         profile=profile,
         title=_title(profile),
         subtitle=_subtitle(profile),
@@ -96,9 +97,7 @@ def render(path: Path, profile: Plain) -> str:
         sides=[name for name, side in profile.get("sides", {}).items() if "failed" not in side],
         machine=table.machine_rows(profile["machine"]) if "machine" in profile else [],
         reasons=[(table.REASON_NAMES.get(name, name), CSS[name]) for name in REASONS],
-        **furniture(),
     )
-    return text
 
 
 def flame(profile: Plain) -> list[Block]:

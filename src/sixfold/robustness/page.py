@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.files import write_atomically
-from sixfold.report import furniture, template
+from sixfold.report import render_page
 from sixfold.report.axes import MISSING, Axis, linear, percent, percent_tick, plain
 from sixfold.report.chart import Chart, Key, dots_path, line_path, places, short
 from sixfold.report.chart import Path as Line
@@ -133,7 +133,8 @@ def render(
                 "pictures": rows,
             }
         )
-    return template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         name=Path(result["run"]).name,
         subtitle=f"{result['images']:,} images of {result['data'].partition(':')[0]}, "
         f"{result['part']} part, {len(result['classes'])} classes, seed {result['seed']}",
@@ -141,7 +142,6 @@ def render(
         kinds=kinds,
         sections=setting_sections(config, EvaluateConfig),
         versions=sorted(result["versions"].items()),
-        **furniture(),
     )
 
 

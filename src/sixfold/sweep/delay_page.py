@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.files import write_atomically
-from sixfold.report import furniture, template
+from sixfold.report import render_page
 from sixfold.report.axes import duration, milliseconds, percent, plain
 from sixfold.report.chart import Chart
 from sixfold.report.settings import setting_sections
@@ -52,7 +52,8 @@ def render(name: str, config: Figures, result: Figures) -> str:
         _over_tasks(points, "delay_s", "Scheduler delay of a task", "milliseconds, mean of a job"),
         *(_over_bytes(points, kind) for kind in KINDS if kind != "empty"),
     ]
-    return template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         name=name,
         subtitle="; ".join(
             f"{session['master']}: {session['workers']} workers, started in "
@@ -68,7 +69,6 @@ def render(name: str, config: Figures, result: Figures) -> str:
         laws=[_law(law) for law in result["laws"]],
         sections=setting_sections(config, SweepDelayConfig),
         versions=sorted(result["versions"].items()),
-        **furniture(),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.files import write_atomically
-from sixfold.report import furniture, template
+from sixfold.report import render_page
 from sixfold.report.axes import duration, percent, plain
 from sixfold.report.chart import Chart
 from sixfold.report.settings import setting_sections
@@ -40,7 +40,8 @@ def render(name: str, config: Figures, result: Figures, tree: type[Any]) -> str:
     """The page as text."""
     time = result["what"] == "time"
     contents = _time(result) if time else _quality(result)
-    return template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         name=name,
         what=result["what"],
         subtitle=f"{config['model']['model']} on {config['data']['data'].partition(':')[0]}; "
@@ -53,7 +54,6 @@ def render(name: str, config: Figures, result: Figures, tree: type[Any]) -> str:
         versions=sorted(result["versions"].items()),
         chosen=_chosen(result),
         **contents,
-        **furniture(),
     )
 
 

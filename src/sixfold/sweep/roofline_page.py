@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.files import write_atomically
-from sixfold.report import furniture, template
+from sixfold.report import render_page
 from sixfold.report.axes import duration, logarithmic, percent
 from sixfold.report.chart import Chart, Key, dots_path, line_path, places
 from sixfold.report.chart import Path as Line
@@ -34,7 +34,8 @@ def write_page(path: Path, result: Figures) -> None:
 
 def render(name: str, result: Figures) -> str:
     """The page as text."""
-    return template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         name=name,
         subtitle=f"{result['machine']['processor']}, {result['precision']}; Spark "
         + ", ".join(session["master"] for session in result["sessions"]),
@@ -43,7 +44,6 @@ def render(name: str, result: Figures) -> str:
         rows=[_row(point) for panel in result["panels"] for point in panel["points"]],
         left_out=result["left_out"],
         versions=sorted(result["versions"].items()),
-        **furniture(),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sixfold.config import TicketsConfig
 from sixfold.files import write_atomically
-from sixfold.report import furniture, template
+from sixfold.report import render_page
 from sixfold.report.axes import duration, percent, plain
 from sixfold.report.settings import setting_sections
 from sixfold.tickets.curves import accuracy_chart, early_stop_chart, instability_chart
@@ -83,7 +83,8 @@ def render(name: str, config: Mapping[str, Mapping[str, Any]], result: Mapping[s
     cells, dense = result["cells"], result["dense"]
     charts = [accuracy_chart(cells, dense, rewind) for rewind in result["rewinds"]]
     more = [early_stop_chart(cells, dense), instability_chart(cells)]
-    return template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
         name=name,
         subtitle=_subtitle(config, result),
         figures=_headline(result),
@@ -96,7 +97,6 @@ def render(name: str, config: Mapping[str, Mapping[str, Any]], result: Mapping[s
         failures=sorted(result["failures"].items()),
         sections=setting_sections(config, TicketsConfig),
         versions=sorted(result["versions"].items()),
-        **furniture(),
     )
 
 

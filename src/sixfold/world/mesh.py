@@ -16,6 +16,7 @@ import select
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -218,7 +219,7 @@ def _hear(peer: int, connection: socket.socket) -> dict[str, Any]:
     return message
 
 
-class _Flow:
+class _Flow(ABC):
     """One message on its way, as far as it has not moved yet."""
 
     __slots__ = ("connection", "done", "peer")
@@ -229,9 +230,9 @@ class _Flow:
         self.connection = connection
         self.done = False
 
+    @abstractmethod
     def move(self) -> int:
         """Move what can be moved now; returns the number of bytes."""
-        raise NotImplementedError
 
     def will_sleep(self, sleeps: bool) -> bool:  # noqa: ARG002 - sockets wake by themselves
         """Be told of the rank's sleep; returns whether it may sleep."""
