@@ -14,6 +14,7 @@ setup(
                 "src/sixfold/native/pool.inc",
                 "src/sixfold/native/pool_bf16.inc",
                 "src/sixfold/native/norm.inc",
+                "src/sixfold/native/needs.inc",
             ],
             extra_compile_args=["-O3", "-Wno-psabi", "-ffp-contract=off"],
             optional=True,

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import Pipe
@@ -206,9 +207,12 @@ def _need_spark() -> None:
 
 
 @contextlib.contextmanager
-def _engine(master: str, factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+def _engine(
+    master: str, factory: pytest.TempPathFactory, *spark_conf: str
+) -> Iterator[EngineProcess]:
     _need_spark()
-    with contextlib.closing(EngineProcess(master, factory.mktemp("spark"))) as engine:
+    folder = factory.mktemp("spark")
+    with contextlib.closing(EngineProcess(master, folder, *spark_conf)) as engine:
         yield engine
     assert engine.output.read_text() == ""  # Spark prints nothing, nor does Python
 
@@ -224,6 +228,22 @@ def spark_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProc
 def spark_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """An engine with two executors, each a JVM of its own with one slot."""
     with _engine(CLUSTER, tmp_path_factory) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def spark_bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """Two executors with torch and NumPy, and no Sixfold but what is sent to them."""
+    python = tmp_path_factory.mktemp("python") / "python"
+    # Without `site` nothing installed in place is seen; libraries are, and what Spark adds.
+    python.write_text(
+        "#!/bin/sh\n"
+        f"PYTHONPATH={sysconfig.get_path('purelib')}:"
+        "$(echo \"$PYTHONPATH\" | tr : '\\n' | grep -i spark | paste -sd :)\n"
+        f'export PYTHONPATH; exec {sys.executable} -S "$@"\n'
+    )
+    python.chmod(0o755)
+    with _engine(CLUSTER, tmp_path_factory, f"spark.pyspark.python={python}") as engine:
         yield engine
 
 

@@ -19,6 +19,7 @@ from sixfold.checkpoint import Progress, list_checkpoints
 from sixfold.collectives import all_gather_data, all_gather_int
 from sixfold.config import TrainConfig
 from sixfold.evaluate import Evaluation
+from sixfold.native import max_pool
 from sixfold.run_directory import Claim, RankFiles
 from sixfold.step.precision import BF16, slow_bf16, weights_precision
 from sixfold.step.schedule import parse_schedule
@@ -249,6 +250,7 @@ class Training:
     def _finish(self, started: float) -> dict[str, Any]:
         """Final evaluation and weights."""
         peak_bytes = max(all_gather_int(self.world, _peak_memory_bytes()))
+        kernels = all_gather_data(self.world, max_pool.found.origin)
         outcome = self._final_figures()
         outcome |= self.network.publish(self.files, self._card())
         if not self.is_root:
@@ -261,6 +263,7 @@ class Training:
             "images": self.progress.images,
             "bad_files": list(self.data.bad),
             "peak_memory_bytes": peak_bytes,
+            "native_kernels": kernels,
             **self.strategy.figures(),
         }
 

@@ -57,6 +57,12 @@ def summary(result: dict[str, Any]) -> list[str]:
         lines.append(f"restarts           {result['restarts']}")
     if result.get("bad_files"):
         lines.append(f"skipped images     {len(result['bad_files'])} (listed in result.json)")
+    bare = [origin for origin in result.get("native_kernels", []) if origin.startswith("none")]
+    if bare:
+        lines.append(
+            f"C kernels          not on {len(bare)} of {len(result['native_kernels'])} ranks: "
+            "slower, the same bits (result.json says why)"
+        )
     return [*lines, f"report             {result['report']}"]
 
 

@@ -2,12 +2,17 @@
 
 Both travel as zip files named after their content and shipped once per session, so a changed
 module is another file, and a worker that Spark uses again never mistakes one for the other.
+
+Compiled code cannot be imported from a zip file. That of this package travels all the same, with
+its checksum, and `sixfold.native.loading` takes it out where the executor's machine can run it;
+a user's own has to be installed on the executors.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +26,9 @@ from sixfold.errors import UserError
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time stamp of everything in a zip file: the oldest that the format knows."""
 
-_LEFT_OUT = {".pyc", ".pyo", ".so", ".pyd", ".dylib"}
+_COMPILED = {".so", ".pyd", ".dylib"}
+
+_LEFT_OUT = {".pyc", ".pyo", *_COMPILED}
 """What cannot be imported from a zip file."""
 
 
@@ -45,14 +52,14 @@ def ship(context: SparkContext, sources: Sequence[Path]) -> tuple[str, ...]:
     ]
     if problems:
         raise UserError(problems)
-    package = Path(next(iter(sixfold.__path__)))
-    names = tuple(_send(context, source.resolve()) for source in (package, *sources))
-    return names[1:]
+    package = Path(next(iter(sixfold.__path__))).resolve()
+    _send(context, package, [*_files(package), *_compiled(package)])
+    return tuple(_send(context, source, _files(source)) for source in map(Path.resolve, sources))
 
 
-def _send(context: SparkContext, source: Path) -> str:
+def _send(context: SparkContext, source: Path, found: Iterable[Path]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    files = sorted(_files(source))
+    files = sorted(found)
     for path in files:
         digest.update(f"{path.relative_to(source.parent)}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
@@ -66,6 +73,9 @@ def _send(context: SparkContext, source: Path) -> str:
             info = zipfile.ZipInfo(path.relative_to(source.parent).as_posix(), _EPOCH)
             info.external_attr = 0o644 << 16
             zipped.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
+            if path.suffix in _COMPILED:
+                info = zipfile.ZipInfo(info.filename + ".sha256", _EPOCH)
+                zipped.writestr(info, hashlib.sha256(path.read_bytes()).hexdigest())
     with import_path_kept():
         context.addPyFile(str(archive))
     return name
@@ -79,6 +89,11 @@ def _files(source: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
         if path.is_file() and not hidden and path.suffix not in _LEFT_OUT:
             yield path
+
+
+def _compiled(package: Path) -> Iterator[Path]:
+    """Modules of a package that were compiled for the Python that runs here."""
+    return package.rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}")
 
 
 @contextmanager

@@ -249,10 +249,21 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "kernels",
 /* Grows with what the module can do, so that the caller knows an older build. */
 #define VERSION 3
 
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+
+/* What this build is, to be found in the file before it is loaded: see sixfold.native.loading. Its
+ * needs are what the compiler was allowed to use everywhere (-march=native), by the names of
+ * /proc/cpuinfo; code that is chosen while it runs (CLONES) needs nothing. */
+static const char build[] = "sixfold-kernels version=" TEXT(VERSION) " needs="
+#include "needs.inc"
+                            ";";
+
 PyMODINIT_FUNC PyInit_kernels(void)
 {
     PyObject *module = PyModule_Create(&definition);
-    if (module != NULL && PyModule_AddIntConstant(module, "version", VERSION) < 0) {
+    if (module != NULL && (PyModule_AddIntConstant(module, "version", VERSION) < 0 ||
+                           PyModule_AddStringConstant(module, "build", build) < 0)) {
         Py_DECREF(module);
         return NULL;
     }

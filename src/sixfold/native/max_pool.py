@@ -10,22 +10,18 @@ does the work.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-VERSION = 3
-"""Of the C module that this package was written for; an older build counts as none."""
+from sixfold.native.loading import load
 
-try:
-    kernels: Any = importlib.import_module("sixfold.native.kernels")
-except ImportError:
-    kernels = None
-if getattr(kernels, "version", 0) != VERSION:
-    kernels = None
+found = load()
+"""The C module, and where it is from."""
+
+kernels: Any = found.module
 
 Geometry = tuple[int, ...]
 """As `Geometry` in kernels.c: N H W C, kernel, stride, padding, dilation, output, ReLU or not."""
