@@ -113,6 +113,21 @@ def test_channels_last_stays_channels_last() -> None:
         engine.gang(compute, 2)
 
 
+def test_the_order_of_one_channels_dims_is_that_of_its_strides() -> None:
+    whole: Box = ((0, 1), (0, 4), (0, 4))
+    layout = maps(Mesh(rows=2), (1, 4, 4))
+
+    def compute(world: World) -> None:
+        move = plan(world.rank, layout, [whole] * 2)
+        for order in (torch.channels_last, torch.contiguous_format):
+            own = torch.empty(2, *sizes(move.own), memory_format=order).zero_()
+            found = gather(world, own, move)
+            assert (found.stride(1) == 1) == (order is torch.channels_last)
+
+    with InlineEngine() as engine:
+        engine.gang(compute, 2)
+
+
 def test_rank_sums_are_the_same_on_all_ranks_and_leave_their_argument() -> None:
     def compute(world: World) -> list[float]:
         own = torch.tensor([1e16, float(world.rank)], dtype=torch.float64)

@@ -240,8 +240,11 @@ def _buffer(n: int, box: Box, dtype: torch.dtype) -> NDArray[Any]:
 
 
 def _format_of(x: Tensor) -> torch.memory_format:
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return torch.channels_last
+    """The order of a tensor's dims in memory; of one channel, that which its strides tell."""
+    if x.is_contiguous(memory_format=torch.channels_last):
+        rows, columns = x.shape[2:]
+        if not x.is_contiguous() or (x.stride(1) == 1 and rows * columns > 1):
+            return torch.channels_last
     return torch.contiguous_format
 
 
