@@ -107,6 +107,20 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How a rank computes its logical shards."""
+
+    micro_batch: str = option(
+        "auto",
+        "images of a shard that are computed at a time: auto (so many that their maps stay in a "
+        "cache, by a formula on the network's shapes), off (the whole shard), or a number",
+    )
+    tuning: str | None = option(
+        None, "take the micro-batch from this file of `sixfold bench tune`; the run keeps a copy"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BeginningConfig:
     """What the training begins with."""
 
@@ -234,6 +248,7 @@ class TrainConfig:
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    compute: ComputeConfig = ComputeConfig()
     beginning: BeginningConfig = BeginningConfig()
     strategy: StrategyConfig = StrategyConfig()
     local_sgd: LocalSgdConfig = LocalSgdConfig()

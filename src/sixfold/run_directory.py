@@ -17,6 +17,7 @@ Layout::
     model.safetensors      the final weights
     result.json            the figures; its presence means that the run is finished
     plan.json              what the planner chose and why, where it was asked to
+    tuning.json            the content of the file that `--tuning` named, when the run began
     failure.json           why the last start ended without a result
     report.html            the report
     log.txt                what ranks and engine printed
@@ -46,6 +47,7 @@ _OWN_FILES = (
     "result.json",
     "failure.json",
     "plan.json",
+    "tuning.json",
     "model.safetensors",
     "dictionary.safetensors",
     "samples.safetensors",

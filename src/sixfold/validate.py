@@ -40,6 +40,7 @@ def problems(config: TrainConfig) -> list[str]:
     return [
         *choice_problems(config),
         *_training_problems(config),
+        *_compute_problems(config),
         *_optimizer_problems(config),
         *_beginning_problems(config),
         *_strategy_problems(config),
@@ -85,6 +86,20 @@ def _training_problems(config: TrainConfig) -> list[str]:
             f"--shards {shards}: a batch of {training.batch_size} has no {shards} non-empty "
             "shards; use fewer shards or a larger --batch-size"
         )
+    return found
+
+
+def _compute_problems(config: TrainConfig) -> list[str]:
+    compute, found = config.compute, []
+    word = compute.micro_batch
+    is_given = word not in ("auto", "off")
+    if is_given and not (word.isascii() and word.isdigit() and int(word) > 0):
+        found.append(f"--micro-batch {word}: expected auto, off, or a number of images")
+    if compute.tuning is not None and word != "auto":
+        found.append("--micro-batch and --tuning exclude each other: give one")
+    flag = "--tuning" if compute.tuning is not None else f"--micro-batch {word}"
+    if (compute.tuning is not None or is_given) and config.strategy.strategy == "model_parallel":
+        found.append(f"{flag}: not with --strategy model_parallel, which computes shards whole")
     return found
 
 

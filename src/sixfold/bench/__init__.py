@@ -18,6 +18,7 @@ NAMES = {
     "allreduce": "sums over the ranks of this host, beside gloo",
     "input": "loading of images, beside torch's DataLoader and beside training",
     "startup": "help and first step, beside torchrun",
+    "tune": "micro-batches of a network on this machine, for `sixfold train --tuning`",
 }
 """Benchmark -> what it measures."""
 
@@ -72,6 +73,10 @@ def _start(name: str, options: BenchConfig, show: Callable[[str], None]) -> None
         from sixfold.bench.input import run_input_bench
 
         run_input_bench(options.bench, options.parts, show=show)
+    elif name == "tune":
+        from sixfold.bench.tune import run_tune_bench
+
+        run_tune_bench(options.bench, options.parts, show=show)
     else:
         from sixfold.bench.startup import run_startup_bench
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from sixfold.config import option
+from sixfold.shards import LARGEST_COUNT, is_power_of_two
 
 MAX_STEPS = 1_000_000
 
@@ -41,6 +42,15 @@ class PartsBenchConfig:
     images: int = option(25, "kernels: images of a shard")
     augment: str = option("crop:4,flip", "input: augmentation, as for `sixfold train`")
     sizes: str = option("4KB,337KB,4MB", "allreduce: sizes of the vectors, separated by commas")
+    model_args: str = option("", "tune: arguments of the network, as for `sixfold train`")
+    precision: str = option(
+        "float32",
+        "tune: arithmetic, as for `sixfold train`",
+        choices=("float32", "float64", "bf16"),
+    )
+    shards: int | None = option(
+        None, "tune: logical shards a step, as for `sixfold train` (default: from the batch size)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +88,7 @@ TAKES = {
     },
     "startup": {"data", "model", "batches", "workers", "repeats", "out"},
     "allreduce": {"workers", "repeats", "sizes", "out"},
+    "tune": {"data", "model", "model_args", "batches", "precision", "shards", "repeats", "out"},
 }
 """Benchmark -> the options that mean something to it."""
 
@@ -144,6 +155,9 @@ def parts_problems(name: str, config: BenchConfig, first_timed_step: int) -> lis
     """
     found = misplaced(name, config)
     bench = config.bench
+    if name == "tune":
+        alone = dataclasses.replace(bench, workers=1)  # one thread computes one shard
+        return found + problems(alone, first_timed_step) + _tune_problems(config)
     if {"batches", "seconds", "steps"} & TAKES[name]:
         return found + problems(bench, first_timed_step)
     if bench.workers < 1:
@@ -160,6 +174,15 @@ def parts_problems(name: str, config: BenchConfig, first_timed_step: int) -> lis
                 f"--sizes {config.parts.sizes}: {error} is no size; give such as 4KB,337KB,4MB "
                 "(4 bytes to 1 GiB)"
             )
+    return found
+
+
+def _tune_problems(config: BenchConfig) -> list[str]:
+    from sixfold.validate import choice_problems
+
+    shards, found = config.parts.shards, choice_problems(config)
+    if shards is not None and not (is_power_of_two(shards) and shards <= LARGEST_COUNT):
+        found.append(f"--shards {shards}: must be a power of two from 1 to {LARGEST_COUNT}")
     return found
 
 

@@ -151,7 +151,7 @@ def _prepare(
         config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
     ).to(weights_dtype(training.precision))
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
-    state = open_step(model, training).state
+    state = open_step(model, config, data.shape).state
     optimizer = make_optimizer(config.optimizer, state.parameters)
     whole = WholeState(state, optimizer, config.strategy.servers)
     found = list_checkpoints(directory.file("checkpoints"))

@@ -18,6 +18,7 @@ from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.directory import older_run, run_path
 from sixfold.launch.reporting import tell_failure, test_images
+from sixfold.launch.tuning import COPY, take_tuning
 from sixfold.run_directory import RunDirectory, as_json
 
 
@@ -59,6 +60,7 @@ def train(
             engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
         workers = config.engine.workers or engine.slots()
         resolved = fit_data(config, engine, workers, listen)
+        resolved, tuning = take_tuning(resolved, data.open_data(resolved.data), directory, listen)
         choice = None
         if validate.is_automatic(config):
             from sixfold.launch.automatic import choose
@@ -72,6 +74,8 @@ def train(
         write_json(directory.file("config.json"), as_json(config))
         if choice is not None:
             write_json(directory.file("plan.json"), choice.plan)
+        if tuning is not None:
+            write_json(directory.file(COPY), tuning)
         try:
             result = _run(resolved, config, directory, engine, workers, listen, started)
             return result if choice is None else choice.judge(directory, result)
@@ -117,6 +121,7 @@ def resolve_paths(config: TrainConfig) -> TrainConfig:
             mask=_absolute(config.beginning.mask),
             shared=_absolute(config.beginning.shared),
         ),
+        compute=dataclasses.replace(config.compute, tuning=_absolute(config.compute.tuning)),
         run=dataclasses.replace(config.run, out=str(path)),
     )
 

@@ -173,7 +173,7 @@ def measure_machine(
         one, together = (_best(partial(_copy, size), n, window_s) for n in (1, count))
         copies.append(CopyRate(array_bytes=size, one_core_bytes=one, all_cores_bytes=together))
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         cores=count,
         memory_bytes=_memory_bytes(),
         caches=read_caches(),
@@ -345,7 +345,8 @@ def _count(listed: str) -> int:
     return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """What the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

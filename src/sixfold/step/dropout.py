@@ -10,7 +10,7 @@ JMLR 15 (2014). As in torch, values that stay are scaled by 1 / (1 - p) while tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,17 @@ from sixfold.keys import key
 
 @dataclass
 class Draw:
-    """For which shard of which step the network is running; shared by all dropout modules."""
+    """For which shard of which step the network is running; shared by all dropout modules.
+
+    A shard that is computed in pieces (`sixfold.step.pieces`) draws its masks for all its samples
+    at once, as one that is computed whole does, and each piece takes its rows of them.
+    """
 
     seed: int
     step: int = 0
     shard: int = 0
+    _rows: tuple[int, int, int] | None = None
+    _masks: dict[tuple[str, tuple[int, ...]], Tensor] = field(default_factory=dict)
 
     def enter(self, step: int, shard: int, *, seed_torch: bool = True) -> None:
         """Say what is computed next, and seed torch's global generator for functions that use it.
@@ -33,11 +39,31 @@ class Draw:
         generator seeded per shard this too is the same on every rank.
         """
         self.step, self.shard = step, shard
+        self._rows = None
+        self._masks.clear()
         if seed_torch:
             torch.default_generator.manual_seed(key(self.seed, "torch", step, shard))
 
+    def take(self, start: int, stop: int, samples: int) -> None:
+        """Say which samples of the shard are computed next: from `start` up to `stop`, of so many.
+
+        Holds until the next `enter`.
+        """
+        self._rows = start, stop, samples
+
     def mask(self, name: str, p: float, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """The mask of the dropout module `name`: zeros with probability `p`, else 1 / (1 - p)."""
+        if self._rows is None:
+            return self._whole_mask(name, p, shape, dtype)
+        start, stop, samples = self._rows
+        place = name, shape[1:]
+        if place not in self._masks:
+            self._masks[place] = self._whole_mask(name, p, (samples, *shape[1:]), dtype)
+        return self._masks[place][start:stop]
+
+    def _whole_mask(
+        self, name: str, p: float, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
         generator = torch.Generator().manual_seed(
             key(self.seed, "dropout", self.step, self.shard, name)
         )

@@ -7,7 +7,7 @@ shard of any step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,13 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sixfold.config import TrainingConfig
+from sixfold.config import TrainConfig
+from sixfold.models.shapes import Shape
 from sixfold.shards import Node, TreeFold
 from sixfold.step.chain import Chain
 from sixfold.step.dropout import Draw, key_dropout
 from sixfold.step.flat import FlatState
 from sixfold.step.lockstep import Lockstep, SharedState, TotalSum
+from sixfold.step.loss import cross_entropy
 from sixfold.step.norm_sync import synchronise_norms
+from sixfold.step.pieces import MicroBatch, choose, pieces
 from sixfold.step.precision import NarrowCopy, narrow_dtype
 from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.world import Buffer
@@ -72,6 +75,7 @@ class Step:
             `sixfold.step.precision`.
 
     Attributes:
+        micro_batch: how shards are cut; not at all, unless that is set (see `open_step`).
         model: the network as it is trained.
         state: its flat parameters and buffers.
         chain: the network as links, which computes values and gradients.
@@ -86,6 +90,7 @@ class Step:
         narrow: torch.dtype | None = None,
     ) -> None:
         self.draw = Draw(seed)
+        self.micro_batch = MicroBatch()
         self.lockstep = Lockstep() if sync_norms else None
         model = key_dropout(fused_max_pool(relu_behind_max_pool(model)), self.draw)
         if self.lockstep is not None:
@@ -101,6 +106,7 @@ class Step:
             narrow=None if self._narrow is None else self._narrow.views(),
         )
         self._is_narrowed = False
+        self._piece: Tensor | None = None
         self._spare: list[Tensor] = []
         self._folded: list[Tensor] = []
 
@@ -125,19 +131,46 @@ class Step:
         self.draw.enter(step, shard.index, seed_torch=self.chain.needs_autograd)
         if not self.model.training:
             self.model.train()
-        scores, saved = self.chain.forward(channels_last(shard.images))
-        logits = scores.to(state.dtype)
-        loss, grad = cross_entropy(logits, labels)
         parts = state.parts(out)
-        self.chain.backward(saved, grad, parts.gradients)
+        loss, correct = 0.0, 0
+        cuts = pieces(samples, self.micro_batch.images)
+        for place, cut in enumerate(cuts):
+            if len(cuts) > 1:
+                self.draw.take(cut.start, cut.stop, samples)
+            gradients = parts.gradients if place == 0 else self._piece_gradients()
+            found = self._compute_piece(shard.images[cut], labels[cut], gradients)
+            loss, correct = loss + found[0], correct + found[1]
+            if place > 0:
+                self._add_piece(out)
         if before is not None:
             buffers, counters = before
             torch.mul(state.buffers, samples, out=parts.buffers)
             parts.counters.copy_((state.counters() - counters) * samples)
             state.buffers.copy_(buffers)
             state.set_counters(counters)
+        parts.extras[:] = loss, correct, samples
+
+    def _compute_piece(
+        self, images: Tensor, labels: Tensor, gradients: Sequence[Tensor]
+    ) -> tuple[float, int]:
+        """Write the gradients of some images; their loss, and how many were told right."""
+        scores, saved = self.chain.forward(channels_last(images))
+        logits = scores.to(self.state.dtype)
+        loss, grad = cross_entropy(logits, labels)
+        self.chain.backward(saved, grad, gradients)
         correct = np.count_nonzero(logits.numpy().argmax(1) == labels.numpy())
-        parts.extras[:] = loss.item(), correct, samples
+        return loss.item(), int(correct)
+
+    def _piece_gradients(self) -> Sequence[Tensor]:
+        """Where the gradients of all pieces but a shard's first are written."""
+        if self._piece is None:
+            self._piece = self.new_payload()
+        return self.state.parts(self._piece).gradients
+
+    def _add_piece(self, out: Tensor) -> None:
+        assert self._piece is not None
+        length = len(self.state.parameters)
+        out[:length] += self._piece[:length]
 
     def partials(
         self, step: int, shards: Iterable[Shard], total_sum: TotalSum | None = None
@@ -250,37 +283,22 @@ class Step:
         return left
 
 
-def open_step(model: nn.Module, training: TrainingConfig) -> Step:
-    """The step of a network as the settings want it."""
-    return Step(
-        model,
-        seed=training.seed,
-        sync_norms=training.batch_norm == "sync",
-        narrow=narrow_dtype(training.precision),
-    )
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over samples of the cross-entropy, and its gradient: softmax less one at the label.
+def open_step(model: nn.Module, config: TrainConfig, shape: Shape | None) -> Step:
+    """The step of a network as the settings want it.
 
     Args:
-        logits: (n, classes).
-        labels: (n,) int64.
-
-    Returns:
-        The loss, (), and the gradient, (n, classes).
+        model: the network.
+        config: the settings.
+        shape: (C, H, W) of an image; None for a part of a network, whose shards are never cut.
     """
-    aten = torch.ops.aten
-    log_probability = logits.log_softmax(1)
-    loss, weight = aten.nll_loss_forward(log_probability, labels, None, _SUM, _NO_LABEL)
-    grad = aten.nll_loss_backward(
-        torch.ones_like(loss), log_probability, labels, None, _SUM, _NO_LABEL, weight
-    )
-    return loss, aten._log_softmax_backward_data(grad, log_probability, 1, logits.dtype)
-
-
-_SUM, _NO_LABEL = 2, -100
-"""torch's numbers for adding over samples, and for a label that stands for none."""
+    training = config.training
+    narrow = narrow_dtype(training.precision)
+    step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync", narrow=narrow)
+    if step.lockstep is not None:
+        step.micro_batch = MicroBatch(obstacle="--batch-norm sync lets all shards advance together")
+    elif shape is not None:
+        step.micro_batch = choose(step.model, shape, config, narrow or step.state.dtype)
+    return step
 
 
 def channels_last(images: Tensor) -> Tensor:

@@ -54,6 +54,7 @@ from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.flat import FlatState
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
+from sixfold.step.pieces import note
 from sixfold.step.precision import weights_dtype
 from sixfold.step.schedule import Budget
 from sixfold.step.step import Shard, Step, StepTotals, open_step
@@ -278,6 +279,7 @@ class Hogwild:
         """Who shared memory with whom."""
         return {
             "logical_shards": self.plan.count(0),
+            "micro_batch": self.step.micro_batch.images,
             "groups": self._groups,
             "merge_every": self._merge_every,
             "batches": self.plan.budget.total_steps,
@@ -330,7 +332,7 @@ def open_hogwild(world: World, config: TrainConfig, data: DataSet) -> Hogwild:
         config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
     ).to(weights_dtype(training.precision))
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
-    step = open_step(model, training)
+    step = open_step(model, config, data.shape)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     groups = find_groups(world)
     memory = _common_memory(world, groups, Commons.size_bytes(step.state, optimizer))
@@ -341,6 +343,8 @@ def open_hogwild(world: World, config: TrainConfig, data: DataSet) -> Hogwild:
         if others and config.optimizer.optimizer == "sgd":
             text = f"hogwild: {advice(others, config.optimizer.momentum)}"
             world.report({"kind": "note", "text": text})
+        if whole := note(step.micro_batch, config):
+            world.report({"kind": "note", "text": whole})
     network = WholeNetwork(world, step.state, optimizer, plan.make_batch)
     return Hogwild(world, step, plan, optimizer, commons, groups, network, config)
 

@@ -53,7 +53,7 @@ from sixfold.strategies.local_merge import Facts, Members, Merger
 from sixfold.strategies.local_network import LocalNetwork
 from sixfold.strategies.local_plan import local_plan
 from sixfold.strategies.local_serial import SerialRun, cosine, local_step
-from sixfold.strategies.sync import Sync, build_sync
+from sixfold.strategies.sync import Sync, build_sync, tell_whole
 from sixfold.world import World, alone
 from sixfold.world.group import group
 
@@ -140,6 +140,7 @@ class LocalSgd:
             self._log.close()
         return {
             "logical_shards": self._plans[0].count(0),
+            "micro_batch": self.step.micro_batch.images,
             "merge": self.config.merge,
             "merges": self._merges(self.budget.total_steps),
             **self._final,
@@ -252,6 +253,7 @@ def open_local_sgd(world: World, config: TrainConfig, data: DataSet) -> LocalSgd
     if found:
         raise UserError(found)
     strategy = LocalSgd(world, config, data, build_sync(world, config, data))
+    tell_whole(world, strategy.step, config)
     if world.rank == 0 and config.local_sgd.align:
         world.report({"kind": "note", "text": _alignment(strategy)})
     return strategy

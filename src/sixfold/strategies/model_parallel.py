@@ -199,7 +199,7 @@ def open_model_parallel(world: World, config: TrainConfig, data: DataSet) -> Str
     _materialise(model, found, config, data)
     maker = BatchMaker(data, "float64" if training.precision == "float64" else "float32", model.box)
     plan = dataclasses.replace(plan, make_batch=maker)
-    step = open_step(model, training)
+    step = open_step(model, config, None)
     model.connect(step.draw.mask, None if step.lockstep is None else step.lockstep.sum)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     network = PartialNetwork(tiles, model, step.state, optimizer, maker)

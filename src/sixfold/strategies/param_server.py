@@ -192,7 +192,7 @@ class Worker:
             seed=training.seed,
         ).to(weights_dtype(training.precision))
         self._plan: BatchPlan = plan_batches(config, self._data, batch_norm=has_batch_norm(model))
-        self._step = open_step(model, training)
+        self._step = open_step(model, config, self._data.shape)
         self._schedule = parse_schedule(config.optimizer)
         self._slices = slices_of(self._step.state, servers)
         self._total = self._step.new_payload()

@@ -32,6 +32,7 @@ from sixfold.sparsity.beginning import begin
 from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
+from sixfold.step.pieces import note
 from sixfold.step.precision import weights_dtype
 from sixfold.step.step import Shard, Step, StepTotals, open_step
 from sixfold.strategies.shard_sum import ShardSum
@@ -88,8 +89,11 @@ class Sync:
         return True
 
     def figures(self) -> dict[str, Any]:
-        """The number of logical shards of a whole batch."""
-        return {"logical_shards": self.plan.count(0)}
+        """The number of logical shards of a whole batch, and how they are cut."""
+        return {
+            "logical_shards": self.plan.count(0),
+            "micro_batch": self.step.micro_batch.images,
+        }
 
 
 def diverged(number: int, loss: float) -> NonFiniteLossError:
@@ -105,7 +109,15 @@ def open_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
     sync = build_sync(world, config, data)
     if world.rank == 0 and world.size > sync.plan.count(0):
         world.report({"kind": "note", "text": _idle_ranks(world.size, sync.plan)})
+    tell_whole(world, sync.step, config)
     return sync
+
+
+def tell_whole(world: World, step: Step, config: TrainConfig) -> None:
+    """Say so, once, if shards are computed whole where the user has counted on pieces."""
+    text = note(step.micro_batch, config)
+    if world.rank == 0 and text is not None:
+        world.report({"kind": "note", "text": text})
 
 
 def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
@@ -115,7 +127,7 @@ def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
         config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
     ).to(weights_dtype(training.precision))
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
-    step = open_step(model, training)
+    step = open_step(model, config, data.shape)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     optimizer = begin(config.beginning, step.state, optimizer)
     network = WholeNetwork(world, step.state, optimizer, plan.make_batch)

@@ -19,6 +19,9 @@ MODEL = "model."
 _NOT_VARIED = ("run", "beginning")
 """Sections whose settings say where a run is or what it begins with, not how it is made."""
 
+_FILES_OF_A_RUN = ("tuning",)
+"""Files that the launcher of a single run reads."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
@@ -119,6 +122,7 @@ def settings() -> dict[str, tuple[str, Any]]:
         if section not in _NOT_VARIED
         for hints in [typing.get_type_hints(section_class)]
         for field in dataclasses.fields(section_class)
+        if field.name not in _FILES_OF_A_RUN
     }
 
 

@@ -28,7 +28,8 @@ from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.shards import shard_bounds, shard_count
 from sixfold.step.chain import Chain
 from sixfold.step.links import MaxPoolLink, Run
-from sixfold.step.step import Shard, Step, channels_last, cross_entropy
+from sixfold.step.loss import cross_entropy
+from sixfold.step.step import Shard, Step, channels_last
 
 Tensors = dict[str, Tensor]
 """Activations of a shard, by name."""
