@@ -37,6 +37,7 @@ from sixfold.world.ambient import (
     use_one_thread,
 )
 from sixfold.world.faults import Fault, describe
+from sixfold.world.heap import freed_memory_kept
 from sixfold.world.turns import DeadlockError, Turns
 
 Item = TypeVar("Item")
@@ -168,6 +169,7 @@ def _process_state(log: Path | None) -> Iterator[_ProcessState]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_randomness(0))
         stack.enter_context(one_thread())
+        stack.enter_context(freed_memory_kept())
         if log is None:
             yield _ProcessState(None)
             return

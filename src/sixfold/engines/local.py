@@ -28,6 +28,7 @@ from sixfold.engines.rank_log import PipeReader, RankLog
 from sixfold.errors import PeerLostError, UserError
 from sixfold.world import PlainData, World
 from sixfold.world.ambient import cores, use_one_thread
+from sixfold.world.heap import keep_freed_memory
 from sixfold.world.control import ORPHAN_STATUS, AttemptEndedError
 from sixfold.world.faults import Fault
 from sixfold.world.membership import run_rank
@@ -267,6 +268,7 @@ def _rank_main(
     """The life of a rank's process."""
     started = time.monotonic()
     use_one_thread()
+    keep_freed_memory()
 
     def function(world: World) -> Any:
         try:

@@ -24,6 +24,7 @@ from sixfold.engines.item_queue import ItemQueue
 from sixfold.engines.rank_log import PipeReader, RankLog
 from sixfold.errors import SixfoldError
 from sixfold.world.ambient import own_randomness, use_one_thread
+from sixfold.world.heap import keep_freed_memory
 from sixfold.world.faults import Fault, describe
 
 Item = TypeVar("Item")
@@ -185,6 +186,7 @@ class LocalPool(Generic[Item, Result]):
 def _work(body: bytes, number: int, host: str, descriptors: list[int]) -> None:
     """The life of a worker's process: take an item, answer with a pickled result or a fault."""
     use_one_thread()
+    keep_freed_memory()
     with socket.socket(fileno=descriptors[0]) as channel:
         function: Callable[[Any], Any] | None = None
         while (received := frames.receive(channel)) is not None:

@@ -30,6 +30,7 @@ from sixfold.engines.rank_log import LONGEST_LINE_BYTES
 from sixfold.engines.spark_package import importable
 from sixfold.errors import PeerLostError, UserError
 from sixfold.world.ambient import one_thread, own_randomness
+from sixfold.world.heap import freed_memory_kept
 from sixfold.world.faults import describe
 from sixfold.world.membership import run_rank
 from sixfold.world.wire import Address, encode
@@ -239,7 +240,7 @@ def _process_kept() -> Iterator[None]:
     log_level, log_handlers = logging.root.level, list(logging.root.handlers)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with warnings.catch_warnings(), _torch_kept():
+        with warnings.catch_warnings(), _torch_kept(), freed_memory_kept():
             yield
     finally:
         os.environ.clear()
