@@ -28,9 +28,9 @@ from sixfold.engines.rank_log import PipeReader, RankLog
 from sixfold.errors import PeerLostError, UserError
 from sixfold.world import PlainData, World
 from sixfold.world.ambient import cores, use_one_thread
-from sixfold.world.heap import keep_freed_memory
 from sixfold.world.control import ORPHAN_STATUS, AttemptEndedError
 from sixfold.world.faults import Fault
+from sixfold.world.heap import keep_freed_memory
 from sixfold.world.membership import run_rank
 from sixfold.world.rendezvous import Rendezvous, with_log
 from sixfold.world.wire import Address

@@ -24,8 +24,8 @@ from sixfold.engines.item_queue import ItemQueue
 from sixfold.engines.rank_log import PipeReader, RankLog
 from sixfold.errors import SixfoldError
 from sixfold.world.ambient import own_randomness, use_one_thread
-from sixfold.world.heap import keep_freed_memory
 from sixfold.world.faults import Fault, describe
+from sixfold.world.heap import keep_freed_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

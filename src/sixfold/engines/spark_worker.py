@@ -30,8 +30,8 @@ from sixfold.engines.rank_log import LONGEST_LINE_BYTES
 from sixfold.engines.spark_package import importable
 from sixfold.errors import PeerLostError, UserError
 from sixfold.world.ambient import one_thread, own_randomness
-from sixfold.world.heap import freed_memory_kept
 from sixfold.world.faults import describe
+from sixfold.world.heap import freed_memory_kept
 from sixfold.world.membership import run_rank
 from sixfold.world.wire import Address, encode
 from sixfold.world.world import World

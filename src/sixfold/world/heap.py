@@ -56,7 +56,8 @@ def _set(*, trim: int, pad: int) -> bool:
     if library is None:
         return False
     limits = ((_MMAP_THRESHOLD, _MMAP_BYTES), (_TRIM_THRESHOLD, trim), (_TOP_PAD, pad))
-    return all([library.mallopt(name, value) for name, value in limits])
+    taken = [library.mallopt(name, value) for name, value in limits]
+    return all(taken)
 
 
 def _library() -> Any:
