@@ -110,6 +110,15 @@ class TrainingConfig:
 class ComputeConfig:
     """How a rank computes its logical shards."""
 
+    device: str = option(
+        "cpu",
+        "what computes shards: cpu, or cuda (rank r on GPU r modulo their number; --strategy sync "
+        "on --engine local or inline)",
+        choices=("cpu", "cuda"),
+    )
+    tf32: bool = option(
+        False, "cuda: products and convolutions of float32 take 10 bits of each factor's fraction"
+    )
     micro_batch: str = option(
         "auto",
         "images of a shard that are computed at a time: auto (so many that their maps stay in a "

@@ -19,3 +19,11 @@ def settings_from_environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name.startswith("SIXFOLD_") and value and name != "SIXFOLD_CACHE"
     }
+
+
+def settle_cublas() -> None:
+    """Let cuBLAS give the same bits each time; to be called before it is used.
+
+    Source: docs.nvidia.com/cuda/cublas, "Results reproducibility".
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

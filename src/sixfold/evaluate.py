@@ -70,11 +70,13 @@ def scored_chunks(
         last: lay them out as N H W C, as in training.
 
     Yields:
-        First and one-past-last image of the chunk, and the logits, (n, classes).
+        First and one-past-last image of the chunk, and the logits, (n, classes), on the host.
     """
     bounds = chunk_bounds(part)
     own = [bounds[chunk] for chunk in owned_shards(len(bounds), world.size, world.rank)]
     model.eval()
+    weight = next(model.parameters(), None)
+    device = torch.device("cpu") if weight is None else weight.device
 
     def load() -> Iterator[tuple[int, int, Tensor]]:
         for start, stop in own:
@@ -82,7 +84,7 @@ def scored_chunks(
 
     with torch.inference_mode(), prefetch(load(), depth=2) as chunks:
         for start, stop, images in chunks:
-            yield start, stop, model(channels_last(images) if last else images)
+            yield start, stop, model((channels_last(images) if last else images).to(device)).cpu()
 
 
 def evaluate(

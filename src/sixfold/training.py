@@ -21,6 +21,7 @@ from sixfold.config import TrainConfig
 from sixfold.evaluate import Evaluation
 from sixfold.native import max_pool
 from sixfold.run_directory import Claim, RankFiles
+from sixfold.step.device import CPU, settle_arithmetic
 from sixfold.step.precision import BF16, slow_bf16, weights_precision
 from sixfold.step.schedule import parse_schedule
 from sixfold.step.step import Shard
@@ -62,6 +63,9 @@ def train_rank(job: TrainJob, world: World) -> dict[str, Any]:
         NonFiniteLossError: if the training diverges.
         PeerLostError: if another rank is gone.
     """
+    config = job.config
+    if config.compute.device != CPU:
+        settle_arithmetic(config.compute, exact=config.strategy.exact)
     with one_thread():
         return Training(job, world).run()
 
@@ -76,7 +80,8 @@ class Training:
         self.data = datasets.open_data(config.data)
         self.strategy = open_strategy(world, config, self.data)
         self.network, self.budget = self.strategy.network, self.strategy.budget
-        slow = slow_bf16() if config.training.precision == BF16 else None
+        is_narrow = config.training.precision == BF16 and config.compute.device == CPU
+        slow = slow_bf16() if is_narrow else None
         if slow and self.is_root:
             world.report({"kind": "note", "text": slow})
         self.schedule = parse_schedule(config.optimizer)

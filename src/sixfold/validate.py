@@ -100,6 +100,22 @@ def _compute_problems(config: TrainConfig) -> list[str]:
     flag = "--tuning" if compute.tuning is not None else f"--micro-batch {word}"
     if (compute.tuning is not None or is_given) and config.strategy.strategy == "model_parallel":
         found.append(f"{flag}: not with --strategy model_parallel, which computes shards whole")
+    if compute.device == "cpu":
+        return [*found, "--tf32: only for --device cuda"] if compute.tf32 else found
+    return found + _gpu_problems(config, is_cut=is_given or compute.tuning is not None, flag=flag)
+
+
+def _gpu_problems(config: TrainConfig, *, is_cut: bool, flag: str) -> list[str]:
+    """What `--device cuda` does not go with."""
+    where, found = f"--device {config.compute.device}", []
+    if config.strategy.strategy != "sync":
+        found.append(f"{where}: only with --strategy sync, not {config.strategy.strategy}")
+    if config.engine.engine not in ("local", "inline"):
+        found.append(f"{where}: only with --engine local or inline, not {config.engine.engine}")
+    if config.training.batch_norm == "sync":
+        found.append(f"{where}: not with --batch-norm sync; give --batch-norm shard")
+    if is_cut:
+        found.append(f"{where}: not with {flag}; a GPU computes shards whole")
     return found
 
 

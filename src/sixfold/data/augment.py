@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -17,6 +18,20 @@ from sixfold.errors import UserError
 
 DEFAULT_PAD = 4
 """Pixels, as usual for CIFAR-10 (He et al., "Deep residual learning", 2015, section 4.2)."""
+
+
+class Draws(NamedTuple):
+    """What was drawn for n images.
+
+    Attributes:
+        down: rows by which each image's window is moved, (n,) int64.
+        right: columns by which it is moved, (n,) int64.
+        mirrored: whether it is mirrored left to right then, (n,) bool.
+    """
+
+    down: NDArray[np.int64]
+    right: NDArray[np.int64]
+    mirrored: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +58,25 @@ class Augment:
         """
         if not self.pad and not self.flip:
             return images
-        # The same three draws an image whatever is asked for, so that flips do not depend on crops.
-        draws = np.random.Philox(key=key).random_raw(3 * len(images)).reshape(3, -1)
+        draws = self.draws(len(images), key)
         if self.pad:
-            moves = (draws[:2] % np.uint64(2 * self.pad + 1)).astype(np.int64) - self.pad
-            images = shift(images, moves[0], moves[1])
+            images = shift(images, draws.down, draws.right)
         if self.flip:
-            mirrored = (draws[2] >> np.uint64(63)).astype(np.bool_)
-            images[mirrored] = images[mirrored][..., ::-1]
+            images[draws.mirrored] = images[draws.mirrored][..., ::-1]
         return images
+
+    def draws(self, count: int, key: int) -> Draws:
+        """What `apply` does to so many images; nothing where it is not asked for.
+
+        Args:
+            count: n.
+            key: as for `apply`.
+        """
+        # The same three draws an image whatever is asked for, so that flips do not depend on crops.
+        raw = np.random.Philox(key=key).random_raw(3 * count).reshape(3, -1)
+        moves = (raw[:2] % np.uint64(2 * self.pad + 1)).astype(np.int64) - self.pad
+        mirrored = (raw[2] >> np.uint64(63)).astype(np.bool_)
+        return Draws(moves[0], moves[1], mirrored if self.flip else np.zeros_like(mirrored))
 
 
 def shift(

@@ -6,7 +6,7 @@ makes the batch, in how many pieces, or on what machine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,11 @@ class BatchMaker:
             torch.from_numpy(self.normalise(images)),
             torch.from_numpy(part.labels[indices]),
         )
+
+    @property
+    def factors(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What pixels are multiplied by, and what is added then: (C, 1, 1) each."""
+        return self._scale, self._shift
 
     def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.float64]:
         """(p / 255 - mean) / std of each channel, (n, C, H, W), of the part that is made."""

@@ -95,6 +95,7 @@ def training_problems(config: TrainConfig) -> list[str]:
         *validate.problems(config),
         *data.problems(config.data),
         *_network_problems(config.model),
+        *_device_problems(config),
     ]
 
 
@@ -107,6 +108,13 @@ def _network_problems(config: ModelConfig) -> list[str]:
     except UserError as error:
         return list(error.problems)
     return []
+
+
+def _device_problems(config: TrainConfig) -> list[str]:
+    """Why the device cannot be used, if it could be with these settings."""
+    from sixfold.step.device import device_problems
+
+    return device_problems(config.compute.device)
 
 
 def resolve_paths(config: TrainConfig) -> TrainConfig:

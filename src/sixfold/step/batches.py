@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sixfold.config import TrainConfig
 from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutation
 from sixfold.keys import key
 from sixfold.shards import owned_shards, shard_bounds, shard_count
+from sixfold.step.device import CUDA
 from sixfold.step.schedule import Budget, budget
 from sixfold.step.step import Shard
 from sixfold.world import World
@@ -35,6 +37,7 @@ class BatchPlan:
         augment: what is done to training images, or None.
         batch_norm: whether the network has batch-norm, which wants larger shards.
         wanted_shards: `--shards`.
+        device: makes images ready from their pixels; None: they are made ready here.
     """
 
     data: DataSet
@@ -44,6 +47,7 @@ class BatchPlan:
     augment: Augment | None
     batch_norm: bool
     wanted_shards: int | None
+    device: torch.device | None = None
 
     def place(self, step: int) -> tuple[int, int, int]:
         """Epoch of a step (both from 0), and its first and one-past-last place in that epoch."""
@@ -106,14 +110,29 @@ class BatchPlan:
         pixels = part.images(indices)
         ends = np.cumsum([len(place.indices) for place in places]).tolist()
         runs = [slice(start, end) for start, end in pairwise([0, *ends])]
+        labels = torch.from_numpy(part.labels[indices])
+        if self.device is not None:
+            for place, run in zip(places, runs, strict=True):
+                yield self._for_device(place, torch.from_numpy(pixels[run]), labels[run])
+            return
         if self.augment is not None:
             for place, run in zip(places, runs, strict=True):
-                random = key(self.seed, "augment", place.step, place.shard)
-                pixels[run] = self.augment.apply(pixels[run], random)
+                pixels[run] = self.augment.apply(pixels[run], self._augment_key(place))
         images = torch.from_numpy(self.make_batch.normalise(pixels))
-        labels = torch.from_numpy(part.labels[indices])
         for place, run in zip(places, runs, strict=True):
             yield Shard(index=place.shard, images=images[run], labels=labels[run])
+
+    def _augment_key(self, place: _Place) -> int:
+        return key(self.seed, "augment", place.step, place.shard)
+
+    def _for_device(self, place: _Place, pixels: Tensor, labels: Tensor) -> Shard:
+        """A shard whose images the device makes ready: pixels, and what was drawn for them."""
+        draws = None
+        if self.augment is not None:
+            draws = self.augment.draws(len(pixels), self._augment_key(place))
+        if self.device is not None and self.device.type == CUDA:
+            pixels, labels = pixels.pin_memory(), labels.pin_memory()
+        return Shard(index=place.shard, images=pixels, labels=labels, draws=draws)
 
 
 class _Place(NamedTuple):
@@ -124,13 +143,16 @@ class _Place(NamedTuple):
     indices: NDArray[np.int64]
 
 
-def plan_batches(config: TrainConfig, data: DataSet, *, batch_norm: bool) -> BatchPlan:
+def plan_batches(
+    config: TrainConfig, data: DataSet, *, batch_norm: bool, device: torch.device | None = None
+) -> BatchPlan:
     """The batches that the settings ask for.
 
     Args:
         config: the settings, checked.
         data: the data set.
         batch_norm: whether the network has batch-norm.
+        device: makes images ready; None: the host does.
     """
     training = config.training
     return BatchPlan(
@@ -141,4 +163,5 @@ def plan_batches(config: TrainConfig, data: DataSet, *, batch_norm: bool) -> Bat
         augment=parse_augment(config.data.augment),
         batch_norm=batch_norm,
         wanted_shards=training.shards,
+        device=device,
     )

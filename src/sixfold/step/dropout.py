@@ -93,7 +93,7 @@ class KeyedDropout(nn.Module):
         if self.p == 1:
             return x * 0
         shape = x.shape[: x.dim() - self.dims] + (1,) * self.dims
-        return x * self.draw.mask(self.name, self.p, shape, x.dtype)
+        return x * self.draw.mask(self.name, self.p, shape, x.dtype).to(x.device)
 
 
 _DIMS: dict[type[nn.Module], int] = {

@@ -47,7 +47,8 @@ class FlatState:
     """Flat views of a network's parameters and buffers.
 
     Args:
-        model: the network; its parameters and float buffers are moved into flat vectors.
+        model: the network; its parameters and float buffers are moved into flat vectors, on the
+            device on which they are.
 
     Attributes:
         parameters: (P,) all trainable parameters, each padded to a cache line with zeros.
@@ -66,10 +67,13 @@ class FlatState:
         if len(dtypes) != 1:
             raise ValueError(f"parameters must share one dtype, found {sorted(map(str, dtypes))}")
         self.dtype = dtypes.pop()
-        self.parameters, self._offsets = _flatten([p.data for p in self._parameters], self.dtype)
+        self.parameters, self._offsets = _flatten(
+            [p.data for p in self._parameters], self.dtype, self._parameters[0].device
+        )
         for parameter, view in zip(self._parameters, self.views(self.parameters), strict=True):
             parameter.data = view
-        self.buffers, offsets = _flatten(self._buffers, self.dtype)
+        device = self.parameters.device
+        self.buffers, offsets = _flatten(self._buffers, self.dtype, device)
         self._buffer_names = [n for n, b in model.named_buffers() if b.is_floating_point()]
         self._buffer_offsets = offsets
         for (_, view), buffer in zip(self.named_buffers(self.buffers), self._buffers, strict=True):
@@ -132,7 +136,7 @@ class FlatState:
     def counters(self) -> Tensor:
         """A copy of all integer buffers, such as batch-norm's number of batches: (K,) int64."""
         if not self._counters:
-            return torch.empty(0, dtype=torch.int64)
+            return torch.empty(0, dtype=torch.int64, device=self.parameters.device)
         return torch.cat([counter.reshape(-1).long() for counter in self._counters])
 
     def set_counters(self, values: Tensor) -> None:
@@ -143,14 +147,16 @@ class FlatState:
                 counter.copy_(part.view(counter.shape))
 
 
-def _flatten(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, list[int]]:
+def _flatten(
+    tensors: Sequence[Tensor], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, list[int]]:
     """One vector that holds all tensors, and where each begins."""
     align = max(ALIGNMENT_BYTES // dtype.itemsize, 1)
     offsets, length = [], 0
     for tensor in tensors:
         offsets.append(length)
         length += -(-tensor.numel() // align) * align
-    vector = torch.zeros(length, dtype=dtype)
+    vector = torch.zeros(length, dtype=dtype, device=device)
     for view, tensor in zip(_views(vector, tensors, offsets), tensors, strict=True):
         view.copy_(tensor)
     return vector, offsets

@@ -157,12 +157,12 @@ def why_whole(model: nn.Module) -> str:
         where = f"layer '{name}' ({type(module).__name__})" if name else type(module).__name__
         if has_hooks(module):
             return f"{where} is watched by hooks"
-        if not _keeps_samples_apart(module):
+        if not keeps_samples_apart(module):
             return f"{where} may compute with several images at once"
     return ""
 
 
-def _keeps_samples_apart(module: nn.Module) -> bool:
+def keeps_samples_apart(module: nn.Module) -> bool:
     """Whether what a module does to a sample depends on that sample, its weights and keys alone."""
     if type(module) is nn.Flatten:
         return module.start_dim > 0

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sixfold.config import TrainConfig
+from sixfold.data.augment import Draws
 from sixfold.models.shapes import Shape
 from sixfold.shards import Node, TreeFold
 from sixfold.step.chain import Chain
+from sixfold.step.device import CPU
 from sixfold.step.dropout import Draw, key_dropout
 from sixfold.step.flat import FlatState
 from sixfold.step.lockstep import Lockstep, SharedState, TotalSum
@@ -36,13 +39,15 @@ class Shard:
 
     Attributes:
         index: its number within the step.
-        images: (n, C, H, W), normalised.
+        images: (n, C, H, W), normalised; or uint8 pixels, where a device makes them ready.
         labels: (n,) int64.
+        draws: how the device augments the pixels, if it does.
     """
 
     index: int
     images: Tensor
     labels: Tensor
+    draws: Draws | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,23 @@ class StepTotals:
     samples: int
 
 
+class Elsewhere(Protocol):
+    """Computes shards on another device: see `sixfold.step.replica`."""
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether payloads lie in pinned memory."""
+        ...
+
+    def refresh(self) -> None:
+        """Take over the weights and buffers of the step."""
+        ...
+
+    def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
+        """As `Step.shard_payload`."""
+        ...
+
+
 class Step:
     """Computes shards and puts their sum to use.
 
@@ -76,6 +98,7 @@ class Step:
 
     Attributes:
         micro_batch: how shards are cut; not at all, unless that is set (see `open_step`).
+        elsewhere: computes the shards, if the host does not; to be set before the first payload.
         model: the network as it is trained.
         state: its flat parameters and buffers.
         chain: the network as links, which computes values and gradients.
@@ -91,6 +114,7 @@ class Step:
     ) -> None:
         self.draw = Draw(seed)
         self.micro_batch = MicroBatch()
+        self.elsewhere: Elsewhere | None = None
         self.lockstep = Lockstep() if sync_norms else None
         model = key_dropout(fused_max_pool(relu_behind_max_pool(model)), self.draw)
         if self.lockstep is not None:
@@ -105,14 +129,15 @@ class Step:
             whole=sync_norms,
             narrow=None if self._narrow is None else self._narrow.views(),
         )
-        self._is_narrowed = False
+        self._is_current = False
         self._piece: Tensor | None = None
         self._spare: list[Tensor] = []
         self._folded: list[Tensor] = []
 
     def new_payload(self) -> Tensor:
         """A vector for a payload; zeros, since the padding between parameters is never written."""
-        return torch.zeros(sum(self.state.sections), dtype=self.state.dtype)
+        pinned = self.elsewhere is not None and self.elsewhere.is_pinned
+        return torch.zeros(sum(self.state.sections), dtype=self.state.dtype, pin_memory=pinned)
 
     def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
         """Write one shard's contribution to the sum of the step.
@@ -124,9 +149,12 @@ class Step:
             shard: its samples.
             out: from `new_payload`, overwritten; see `sixfold.step.flat` for its parts.
         """
+        if not self._is_current:
+            self._refresh()
+        if self.elsewhere is not None:
+            self.elsewhere.shard_payload(step, shard, out)
+            return
         state, labels, samples = self.state, shard.labels, len(shard.labels)
-        if self._narrow is not None and not self._is_narrowed:
-            self._narrow.refresh()
         before = self._save_buffers()
         self.draw.enter(step, shard.index, seed_torch=self.chain.needs_autograd)
         if not self.model.training:
@@ -186,15 +214,20 @@ class Step:
             The payloads of the cover of the run; valid until `release`.
         """
         fold: TreeFold[Tensor] = TreeFold(self._add)
-        if self._narrow is not None:
-            self._narrow.refresh()  # once for all shards
-        self._is_narrowed = True
+        self._refresh()  # once for all shards
+        self._is_current = True
         try:
             self._compute(step, shards, fold, total_sum)
         finally:
-            self._is_narrowed = False
+            self._is_current = False
         self._folded = [value for _, value in fold.nodes]
         return [(node, value.numpy()) for node, value in fold.nodes]
+
+    def _refresh(self) -> None:
+        """Let all copies of the weights follow them."""
+        for copied in (self._narrow, self.elsewhere):
+            if copied is not None:
+                copied.refresh()
 
     def _compute(
         self,
@@ -296,7 +329,7 @@ def open_step(model: nn.Module, config: TrainConfig, shape: Shape | None) -> Ste
     step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync", narrow=narrow)
     if step.lockstep is not None:
         step.micro_batch = MicroBatch(obstacle="--batch-norm sync lets all shards advance together")
-    elif shape is not None:
+    elif shape is not None and config.compute.device == CPU:
         step.micro_batch = choose(step.model, shape, config, narrow or step.state.dtype)
     return step
 

@@ -30,10 +30,13 @@ from sixfold.data import DataSet
 from sixfold.errors import NonFiniteLossError
 from sixfold.sparsity.beginning import begin
 from sixfold.step.batches import BatchPlan, plan_batches
+from sixfold.step.device import rank_device
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
+from sixfold.step.pictures import Pictures
 from sixfold.step.pieces import note
-from sixfold.step.precision import weights_dtype
+from sixfold.step.precision import narrow_dtype, weights_dtype
+from sixfold.step.replica import Replica
 from sixfold.step.step import Shard, Step, StepTotals, open_step
 from sixfold.strategies.shard_sum import ShardSum
 from sixfold.strategies.whole import WholeNetwork
@@ -93,6 +96,7 @@ class Sync:
         return {
             "logical_shards": self.plan.count(0),
             "micro_batch": self.step.micro_batch.images,
+            **({} if self.network.replica is None else self.network.replica.figures()),
         }
 
 
@@ -126,11 +130,18 @@ def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
     model = models.build(
         config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
     ).to(weights_dtype(training.precision))
-    plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
+    device = rank_device(config.compute.device, world.rank)
+    plan = plan_batches(config, data, batch_norm=has_batch_norm(model), device=device)
     step = open_step(model, config, data.shape)
+    replica = None
+    if device is not None:
+        pad = 0 if plan.augment is None else plan.augment.pad
+        pictures = Pictures(plan.make_batch, pad, device)
+        replica = Replica(step, device, pictures, narrow_dtype(training.precision))
+        step.elsewhere = replica
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     optimizer = begin(config.beginning, step.state, optimizer)
-    network = WholeNetwork(world, step.state, optimizer, plan.make_batch)
+    network = WholeNetwork(world, step.state, optimizer, plan.make_batch, replica)
     return Sync(world, step, plan, optimizer, network, exact=config.strategy.exact)
 
 

@@ -19,6 +19,7 @@ from sixfold.evaluate import Evaluation, evaluate
 from sixfold.run_directory import RankFiles
 from sixfold.step.flat import FlatState
 from sixfold.step.optimizer import Optimizer
+from sixfold.step.replica import Replica
 from sixfold.trained import ModelCard, pack
 from sixfold.world import World
 
@@ -31,13 +32,20 @@ class WholeNetwork:
         state: flat views of the network.
         optimizer: the update rule, whose state is saved along.
         make_batch: reads and normalises images.
+        replica: the network on the device that computes, if that is not the host.
     """
 
     together = False
 
     def __init__(
-        self, world: World, state: FlatState, optimizer: Optimizer, make_batch: BatchMaker
+        self,
+        world: World,
+        state: FlatState,
+        optimizer: Optimizer,
+        make_batch: BatchMaker,
+        replica: Replica | None = None,
     ) -> None:
+        self.replica = replica
         self._world, self._state, self._optimizer = world, state, optimizer
         self._make_batch = make_batch
 
@@ -48,7 +56,11 @@ class WholeNetwork:
 
     def evaluate(self, part: Part) -> Evaluation | None:
         """Classify a part, its chunks shared out over the ranks."""
-        return evaluate(self._world, self.model, part, self._make_batch)
+        model = self.model
+        if self.replica is not None:
+            self.replica.refresh()
+            model = self.replica.model
+        return evaluate(self._world, model, part, self._make_batch)
 
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
         """Write a checkpoint, on rank 0."""
