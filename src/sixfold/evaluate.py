@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sixfold.collectives import gather
 from sixfold.data import BatchMaker, Part, prefetch
 from sixfold.shards import owned_shards
+from sixfold.step.links import NO_VIEW
 from sixfold.step.step import channels_last
 from sixfold.world import World
 
@@ -67,7 +68,7 @@ def scored_chunks(
         model: the network.
         part: the images.
         make_batch: reads and normalises them.
-        last: lay them out as N H W C, as in training.
+        last: lay them out as N H W C, as in training; if the network can do with that.
 
     Yields:
         First and one-past-last image of the chunk, and the logits, (n, classes), on the host.
@@ -84,7 +85,13 @@ def scored_chunks(
 
     with torch.inference_mode(), prefetch(load(), depth=2) as chunks:
         for start, stop, images in chunks:
-            yield start, stop, model((channels_last(images) if last else images).to(device)).cpu()
+            try:
+                logits = model((channels_last(images) if last else images).to(device))
+            except RuntimeError as error:
+                if not (last and NO_VIEW in str(error)):
+                    raise
+                last, logits = False, model(images.to(device))
+            yield start, stop, logits.cpu()
 
 
 def evaluate(

@@ -29,6 +29,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 DEMANDING: dict[str, dict[str, Any]] = {
     "augmentation": {"augment": "crop:2,flip", "batch_size": 50},
     "dropout in the user's network": {"model": "dropping:network", "batch_size": 50},
+    "the user's residual network": {"model": "dropping:Residual", "batch_size": 70, "steps": 3},
     "batch-norm of shards": {"model": "resnet20", "batch_size": 70, "steps": 3},
     "batch-norm of the batch": {
         "model": "resnet20",
@@ -42,7 +43,26 @@ DEMANDING: dict[str, dict[str, Any]] = {
 CASES = PLAIN | DEMANDING
 
 OWN_NETWORK = """
+import torch
 from torch import nn
+from torch.nn import functional as F
+
+
+class Residual(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.conv = nn.Conv2d(shape[0], 8, 3, padding=1)
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.pool = nn.MaxPool2d(2)
+        self.drop = nn.Dropout(0.3)
+        self.fc = nn.Linear(16 * (shape[1] // 2) * (shape[2] // 2), classes)
+
+    def forward(self, x):
+        x = F.relu(self.conv(x))
+        x = torch.cat((x, F.relu(x + self.block(x))), dim=1)
+        x = self.pool(F.relu(x))
+        x = F.dropout(self.drop(x.view(x.size(0), -1)), 0.2, self.training)
+        return self.fc(x)
 
 
 def network(shape, classes):
@@ -128,6 +148,7 @@ def test_inline_has_the_bits_of_one_worker(
         ("batch 1000", 3),
         ("augmentation", 2),
         ("dropout in the user's network", 2),
+        ("the user's residual network", 3),
         ("batch-norm of shards", 3),
         ("batch-norm of the batch", 2),
     ],

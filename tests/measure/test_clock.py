@@ -10,7 +10,9 @@ from sixfold.config import ModelConfig
 from sixfold.measure.clock import BACKWARD, FORWARD, GRADIENTS, Clock, Span
 from sixfold.measure.layers import layer_costs
 from sixfold.models.build import build
+from sixfold.step.links import AutogradLink
 from sixfold.step.norm_sync import has_batch_norm
+from sixfold.step.own_forward import GraphLink
 from sixfold.step.step import Shard, Step
 
 
@@ -103,28 +105,34 @@ def test_shards_that_advance_together_are_told_apart() -> None:
 
 
 class Wild(nn.Module):
-    """Nothing that has a link: all is left to autograd."""
+    """A forward of its own, which can be followed or not."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, decides: bool = False) -> None:
         super().__init__()
+        self.decides = decides
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
         self.head = nn.Linear(4 * 32 * 32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
+        if self.decides and x.isnan().any():
+            y = y + 1
         logits: Tensor = self.head((torch.tanh(y) + y).flatten(1))
         return logits
 
 
-def test_a_users_own_network_is_timed_function_by_function() -> None:
+@pytest.mark.parametrize("decides", [False, True])
+def test_a_users_own_network_is_timed_function_by_function(decides: bool) -> None:
     torch.manual_seed(0)
-    step = Step(Wild(), seed=0)
+    step = Step(Wild(decides=decides), seed=0)
+    assert [type(link) for link in step.chain.links] == [AutogradLink if decides else GraphLink]
     _, shard = step_of("slide")
     expected = step.new_payload()
     step.shard_payload(0, shard, expected)
     clock, found, _ = watched(step, shard)
     assert torch.equal(expected, found)
     timed = {(span.layer, span.direction) for span in clock.spans}
+    assert not any(module._forward_hooks for module in step.model.modules())
     for name in ("conv", "tanh", "add", "flatten", "head"):
         assert (name, FORWARD) in timed
         assert (name, BACKWARD) in timed

@@ -244,7 +244,7 @@ def test_residual_networks_are_links_all_through() -> None:
     chain = Chain(model, trainable(model))
     assert sum(isinstance(link, SumLink) for link in chain.links) == 9
     assert sum(isinstance(link, NormLink) for link in chain.links) == 1
-    assert chain.needs_autograd  # the mean over pixels
+    assert chain.needs_autograd  # shortcuts that take every second pixel
 
 
 def test_blocks_that_are_watched_are_left_whole() -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -27,7 +27,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sixfold.measure.arithmetic import plain_name
 from sixfold.measure.cost import LOSS
 from sixfold.measure.scopes import Scopes, followed
+from sixfold.step.joins import Join, PlainJoin, RunJoin
 from sixfold.step.links import AutogradLink, Link, Run, SumLink
+from sixfold.step.own_forward import GraphLink
 from sixfold.step.reading import Branches
 from sixfold.step.step import Shard, Step
 
@@ -84,6 +86,11 @@ class Clock:
         self.groups: dict[str, tuple[str, ...]] = {}
         self._made = {id(link): layers for link, layers in step.chain.made}
         self._paths = {id(module): path for path, module in step.model.named_modules()}
+        self._names: dict[int, tuple[str, ...]] = {}
+        for graph in [link.graph for link, _ in step.chain.made if isinstance(link, GraphLink)]:
+            for stage in graph.stages:
+                for layer, names in zip(stage.layers, stage.names, strict=False):
+                    self._names[id(layer)] = self._below(graph.module, names)
         self._local = threading.local()
 
     @contextmanager
@@ -111,6 +118,8 @@ class Clock:
         if isinstance(link, AutogradLink):
             return _AutogradWatch(link, self)
         made = self._made.get(id(link), [])
+        if isinstance(link, GraphLink):
+            return self._watched_graph(link, stack)
         if isinstance(link, SumLink):
             for branch in link.branches:
                 self._dress(branch, stack)
@@ -122,10 +131,37 @@ class Clock:
             self.kinds[names[0]] = "add, ReLU" if len(names) > 1 else "add"
         else:
             layers = [layer for layer in made if isinstance(layer, nn.Module)]
-            names = [self._paths[id(layer)] for layer in layers]
+            names = [name for layer in layers for name in self._names_of(layer)]
             self.kinds[names[0]] = ", ".join(type(layer).__name__ for layer in layers)
         self.groups[names[0]] = tuple(names)
         return _Watch(link, names[0], self)
+
+    def _names_of(self, layer: nn.Module) -> tuple[str, ...]:
+        """What a layer is called; several names if it stands for several."""
+        known = self._names.get(id(layer))
+        return known or (self._paths[id(layer)],)
+
+    def _below(self, module: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+        """Names within a module as names within the network."""
+        path = self._paths.get(id(module), "")
+        return tuple(".".join(part for part in (path, name) if part) for name in names)
+
+    def _watched_graph(self, link: GraphLink, stack: ExitStack) -> Link:
+        """Put watches around what a graph consists of."""
+        for run in link.runs:
+            self._dress(run, stack)
+        nodes, otherwise = list(link.nodes), link.otherwise
+        for place, (node, stage) in enumerate(zip(nodes, link.graph.stages, strict=True)):
+            if isinstance(node.join, (RunJoin, PlainJoin)):
+                continue
+            names = self._below(link.graph.module, stage.names[0])
+            self.kinds[names[0]] = "add, ReLU" if stage.relu else stage.title
+            self.groups[names[0]] = names
+            link.nodes[place] = replace(node, join=_JoinWatch(node.join, names[0], self))
+        if isinstance(otherwise, AutogradLink):
+            link.otherwise = _AutogradWatch(otherwise, self)
+        stack.callback(vars(link).update, nodes=nodes, otherwise=otherwise)
+        return _GraphWatch(link, self)
 
     def add(self, layer: str, direction: str, function: str, begin: float) -> None:
         """A stretch that ends now."""
@@ -281,16 +317,17 @@ class _Watch:
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """See `Link`."""
-        with self._timed(FORWARD):
+        with self.timed(FORWARD):
             return self._link.forward(x, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """See `Link`."""
-        with self._timed(BACKWARD):
+        with self.timed(BACKWARD):
             return self._link.backward(saved, grad, out)
 
     @contextmanager
-    def _timed(self, direction: str) -> Iterator[None]:
+    def timed(self, direction: str) -> Iterator[None]:
+        """Time what is done while open."""
         clock, current = self._clock, self._clock.pass_
         before, current.place = current.place, (self._name, direction)
         muted, current.is_muted = current.is_muted, not self._has_branches
@@ -302,6 +339,58 @@ class _Watch:
         current.place, current.is_muted = before, muted
 
 
+class _JoinWatch:
+    """A join, timed as a layer."""
+
+    def __init__(self, join: Join, name: str, clock: Clock) -> None:
+        self._join, self._watch = join, _Watch(cast(Link, join), name, clock)
+        self.has_weights = join.has_weights
+
+    def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:
+        """See `Join`."""
+        with self._watch.timed(FORWARD):
+            return self._join.forward(values, wanted)
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """See `Join`."""
+        with self._watch.timed(BACKWARD):
+            return self._join.backward(saved, grad, out)
+
+
+class _GraphWatch:
+    """A module with a forward of its own; its layers are watched, what is left is around them."""
+
+    def __init__(self, link: GraphLink, clock: Clock) -> None:
+        self._link, self._clock = link, clock
+        self.has_weights = link.has_weights
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
+        """See `Link`."""
+        current = self._clock.pass_
+        muted, current.is_muted = current.is_muted, True
+        self._link.settle(x)
+        current.is_muted = muted
+        with _around(self._clock, FORWARD):
+            return self._link.forward(x, wanted)
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
+        """See `Link`."""
+        with _around(self._clock, BACKWARD):
+            return self._link.backward(saved, grad, out)
+
+
+@contextmanager
+def _around(clock: Clock, direction: str) -> Iterator[None]:
+    """What is no layer's: Python between layers, sums of gradients, autograd between nodes."""
+    current = clock.pass_
+    current.place = (GRADIENTS, direction)
+    begin, known = clock.now(), len(clock.spans)
+    yield
+    layers = sum(span.seconds for span in clock.spans[known:] if not span.function)
+    rest = max(clock.now() - begin - layers, 0.0)
+    clock.spans.append(Span(GRADIENTS, direction, "", begin, begin + rest))
+
+
 class _AutogradWatch:
     """A stretch of the network that is left to autograd."""
 
@@ -310,28 +399,12 @@ class _AutogradWatch:
         self.has_weights = link.has_weights
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        clock, current = self._clock, self._clock.pass_
-        current.place = (GRADIENTS, FORWARD)
-        begin, known = clock.now(), len(clock.spans)
-        with _Functions(clock):
-            result = self._link.forward(x, wanted)
-        self._rest(begin, known, FORWARD)
-        return result
+        with _around(self._clock, FORWARD), _Functions(self._clock):
+            return self._link.forward(x, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        clock, current = self._clock, self._clock.pass_
-        current.place = (GRADIENTS, BACKWARD)
-        begin, known = clock.now(), len(clock.spans)
-        result = self._link.backward(saved, grad, out)
-        self._rest(begin, known, BACKWARD)
-        return result
-
-    def _rest(self, begin: float, known: int, direction: str) -> None:
-        """What was no layer's: Python between layers, or autograd between nodes."""
-        clock = self._clock
-        layers = sum(span.seconds for span in clock.spans[known:] if not span.function)
-        rest = max(clock.now() - begin - layers, 0.0)
-        clock.spans.append(Span(GRADIENTS, direction, "", begin, begin + rest))
+        with _around(self._clock, BACKWARD):
+            return self._link.backward(saved, grad, out)
 
 
 class _Functions(TorchFunctionMode):

@@ -6,7 +6,7 @@ no values, so a network of any size is read in milliseconds and without memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,8 @@ class Call:
         arguments: as written; other calls' results as `fx.Node`.
         named: arguments by name.
         node: the call's result.
-        shape: of the result; None if it is no tensor.
+        shape: of the result; None if it is no tensor, or shapes were not asked for.
+        within: path of the module whose forward makes the call.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Call:
     named: dict[str, Any]
     node: fx.Node
     shape: tuple[int, ...] | None
+    within: str = ""
 
     @property
     def kind(self) -> str:
@@ -83,7 +85,7 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
     """
     network.train()
     try:
-        module = fx.GraphModule(network, _Tracer().trace(network))
+        module = fx.GraphModule(network, Tracer().trace(network))
         graph = module.graph
         graph.eliminate_dead_code()
         recorder = _Recorder(module)
@@ -92,16 +94,29 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
         with torch.no_grad(), torch.device("meta"):
             recorder.run(torch.empty(SAMPLES, *shape, dtype=dtype, device="meta"))
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnsupportedError(
-            f"the network's forward cannot be followed ({reason}): write it without decisions "
-            f"that depend on values or on the batch, or {REMEDY}"
+            f"the network's forward cannot be followed ({first_line(error)}): write it without "
+            f"decisions that depend on values or on the batch, or {REMEDY}"
         ) from error
     sources = [node for node in graph.nodes if node.op == "placeholder"]
-    outputs = [node.args[0] for node in graph.nodes if node.op == "output"]
-    if not isinstance(outputs[0], fx.Node):
+    output = result_of(graph)
+    if not isinstance(output, fx.Node):
         raise UnsupportedError(f"the network must return one tensor, or {REMEDY}")
-    calls = [
+    calls = calls_of(network, graph, recorder.shapes)
+    return Trace(network=network, source=sources[0], calls=calls, output=output)
+
+
+def calls_of(
+    network: nn.Module, graph: fx.Graph, shapes: Mapping[str, tuple[int, ...]]
+) -> list[Call]:
+    """The calls of a graph, in order.
+
+    Args:
+        network: whose forward the graph is.
+        graph: from `Tracer`.
+        shapes: of results by name, where they are known.
+    """
+    return [
         Call(
             name=str(node.target) if node.op in ("call_module", "get_attr") else node.name,
             called=network.get_submodule(str(node.target))
@@ -112,18 +127,34 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
             arguments=node.args,
             named=dict(node.kwargs),
             node=node,
-            shape=recorder.shapes.get(node.name),
+            shape=shapes.get(node.name),
+            within=_within(node),
         )
         for node in graph.nodes
         if node.op in ("call_module", "call_function", "call_method", "get_attr")
     ]
-    return Trace(network=network, source=sources[0], calls=calls, output=outputs[0])
 
 
-class _Tracer(fx.Tracer):
+def result_of(graph: fx.Graph) -> Any:
+    """What a graph returns."""
+    return next(node.args[0] for node in graph.nodes if node.op == "output")
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _within(node: fx.Node) -> str:
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+class Tracer(fx.Tracer):
     """Looks into the user's own modules, and into no layer of torch's or ours."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a module is one call."""
         return isinstance(m, MaxPoolReLU2d) or super().is_leaf_module(m, module_qualified_name)
 
 

@@ -3,8 +3,9 @@
 autograd records every operation, allocates every gradient, and copies it to where it is wanted:
 for a few images that costs more than the arithmetic. Most networks are a plain sequence, whose
 backward pass is the same sequence the other way round. Here each layer is a link that calls the
-same kernels of torch directly and writes its weights' gradients into the payload. Whatever is no
-such layer becomes a link that asks autograd; a network that is no sequence is one such link.
+same kernels of torch directly and writes its weights' gradients into the payload. A module with a
+forward of its own is a graph of such links (`sixfold.step.own_forward`). Whatever is no such
+layer, or cannot be followed, becomes a link that asks autograd.
 """
 
 from __future__ import annotations
@@ -16,21 +17,30 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.native.max_pool import MaxPoolReLU2d
+from sixfold.step.averages import AveragePoolLink, MeanLink
 from sixfold.step.convolution import ConvLink
+from sixfold.step.dropout import KeyedDropout
+from sixfold.step.functions import Reshape
+from sixfold.step.joins import AutogradJoin, ConcatenationJoin, Join, PlainJoin, RunJoin, SumJoin
 from sixfold.step.links import (
     AutogradLink,
+    DropoutLink,
     FlattenLink,
     LinearLink,
     Link,
     MaxPoolLink,
     ReLU6Link,
     ReLULink,
+    ReshapeLink,
     Run,
     SumLink,
 )
 from sixfold.step.norm import ACTIVATIONS, NormLink
+from sixfold.step.own_forward import GraphLink, Node, asks_autograd
+from sixfold.step.proof import why_not
 from sixfold.step.reading import Branches, Layers, modules_of, read
 from sixfold.step.rewrites import has_hooks
+from sixfold.step.tracing import CONCATENATION, LAYERS, PLAIN, SUM, Graph, Stage
 from sixfold.step.weights import Weight
 
 Parameters = Sequence[nn.Parameter]
@@ -50,6 +60,7 @@ class Chain:
         links: what is run, in order.
         run: the same as one.
         made: every link, those of branches too, and the layers of which it was made.
+        left: parts that are left to autograd because their forward cannot be followed, and why.
     """
 
     def __init__(
@@ -60,20 +71,35 @@ class Chain:
         whole: bool = False,
         narrow: Sequence[Tensor] | None = None,
     ) -> None:
+        self._model = model
         weights = _Weights(parameters, narrow)
-        layers = read(model)
+        self.left: dict[str, str] = {}
+        layers: Layers = [model] if whole else read(model, self.left)
         self.made = weights.made
-        if whole or not weights.are_all_once_in(layers):
+        if not whole and not weights.are_all_once_in(layers):
+            self.left = {type(model).__name__: "layers share weights"}
+            whole = True
+        if whole:
             self.links: list[Link] = [weights.autograd_link(model)]
             self.made.append((self.links[0], [model]))
         else:
             self.links = _link_up(layers, weights)
         self.run = Run(self.links)
 
+    def left_to_autograd(self) -> list[str]:
+        """One line for every part whose forward was not followed, and why; known after a step."""
+        paths = {id(module): path for path, module in self._model.named_modules()}
+        refused = {
+            paths.get(id(link.graph.module), "") or type(link.graph.module).__name__: link.refused
+            for link, _ in self.made
+            if isinstance(link, GraphLink) and link.refused
+        }
+        return [f"{part}: {why}" for part, why in (self.left | refused).items()]
+
     @property
     def needs_autograd(self) -> bool:
         """Whether there is a module of which only autograd knows what it does."""
-        return _asks_autograd(self.links)
+        return asks_autograd(self.links)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Any]]:
         """Run the network in its current mode.
@@ -98,14 +124,6 @@ class Chain:
         """
         with torch.no_grad():
             self.run.backward(saved, grad, out, False)
-
-
-def _asks_autograd(links: Sequence[Link]) -> bool:
-    return any(
-        isinstance(link, AutogradLink)
-        or (isinstance(link, SumLink) and any(_asks_autograd(b.links) for b in link.branches))
-        for link in links
-    )
 
 
 class _Weights:
@@ -140,8 +158,15 @@ class _Weights:
 
     def autograd_link(self, module: nn.Module) -> AutogradLink:
         """A module left to autograd."""
-        dtype = None if self._narrow is None else self._narrow[0].dtype
-        return AutogradLink(module, self.owned(module), narrow=dtype)
+        return AutogradLink(module, self.owned(module), narrow=self._narrow_dtype)
+
+    def autograd_join(self, module: nn.Module) -> AutogradJoin:
+        """A module of several inputs left to autograd."""
+        return AutogradJoin(module, self.owned(module), narrow=self._narrow_dtype)
+
+    @property
+    def _narrow_dtype(self) -> torch.dtype | None:
+        return None if self._narrow is None else self._narrow[0].dtype
 
 
 def _link_up(layers: Layers, weights: _Weights) -> list[Link]:
@@ -174,16 +199,66 @@ def _link_up(layers: Layers, weights: _Weights) -> list[Link]:
 
 
 def _next_link(
-    layer: nn.Module | Branches, behind: nn.Module | Branches | None, weights: _Weights
+    layer: nn.Module | Branches | Graph,
+    behind: nn.Module | Branches | Graph | None,
+    weights: _Weights,
 ) -> tuple[Link | None, int]:
     """The link of a layer, if it has one, and how many layers that takes up."""
     if isinstance(layer, Branches):
         left, right = (Run(_link_up(side, weights)) for side in (layer.left, layer.right))
         return SumLink((left, right), relu=layer.relu), 1
+    if isinstance(layer, Graph):
+        return _graph(layer, weights), 1
     if type(layer) is nn.BatchNorm2d and _can_be_linked(layer, weights):
         follows = type(behind) in ACTIVATIONS and not has_hooks(cast(nn.Module, behind))
         return _norm(layer, cast(nn.Module, behind) if follows else None, weights)
     return _own_link(layer, weights), 1
+
+
+def _graph(graph: Graph, weights: _Weights) -> Link:
+    """The link of a module with a forward of its own."""
+    parameters = [p for _, p in weights.owned(graph.module)]
+
+    def prove(like: Tensor) -> str | None:
+        # In full precision: bfloat16 would hide what is compared.
+        own = _Weights(parameters, None)
+        link = GraphLink(graph, _nodes(graph, own), _unused(graph, own), otherwise, _proved)
+        return why_not(graph.module, link, parameters, like)
+
+    otherwise = weights.autograd_link(graph.module)
+    return GraphLink(graph, _nodes(graph, weights), _unused(graph, weights), otherwise, prove)
+
+
+def _proved(_: Tensor) -> None:
+    """Nothing speaks against a graph that is itself being tried out."""
+
+
+def _unused(graph: Graph, weights: _Weights) -> list[int]:
+    return [place for place, _ in weights.owned(nn.ParameterList(graph.unused))]
+
+
+def _nodes(graph: Graph, weights: _Weights) -> list[Node]:
+    """The stages of a graph with links in them."""
+    return [
+        Node(
+            join=_join(stage, weights),
+            inputs=stage.inputs,
+            places=[place for layer in stage.layers for place, _ in weights.owned(layer)],
+        )
+        for stage in graph.stages
+    ]
+
+
+def _join(stage: Stage, weights: _Weights) -> Join:
+    if stage.kind == SUM:
+        return SumJoin(relu=stage.relu)
+    if stage.kind == CONCATENATION:
+        return ConcatenationJoin(stage.dim)
+    if stage.kind == LAYERS:
+        return RunJoin(Run(_link_up(list(stage.layers), weights)))
+    if stage.kind == PLAIN:
+        return PlainJoin(stage.layers[0])
+    return weights.autograd_join(stage.layers[0])
 
 
 def _norm(
@@ -224,6 +299,10 @@ def _weight_and_bias(leaf: Any, weights: _Weights) -> tuple[Weight, Weight | Non
     return weights.weight(leaf.weight), None if leaf.bias is None else weights.weight(leaf.bias)
 
 
+def _average(leaf: nn.AdaptiveAvgPool2d) -> Link:
+    return MeanLink() if leaf.output_size in (1, (1, 1)) else AveragePoolLink(leaf)
+
+
 _MAKERS: dict[type[nn.Module], Callable[[Any, _Weights], Link | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
@@ -231,4 +310,8 @@ _MAKERS: dict[type[nn.Module], Callable[[Any, _Weights], Link | None]] = {
     nn.ReLU: lambda _leaf, _weights: ReLULink(),
     nn.ReLU6: lambda _leaf, _weights: ReLU6Link(),
     MaxPoolReLU2d: lambda leaf, _weights: MaxPoolLink(leaf),
+    Reshape: lambda leaf, _weights: ReshapeLink(leaf.shape),
+    nn.AvgPool2d: lambda leaf, _weights: AveragePoolLink(leaf),
+    nn.AdaptiveAvgPool2d: lambda leaf, _weights: _average(leaf),
+    KeyedDropout: lambda leaf, _weights: DropoutLink(leaf),
 }

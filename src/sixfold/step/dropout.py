@@ -88,12 +88,17 @@ class KeyedDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop and scale while training; pass on otherwise. Any shape."""
+        mask = self.mask(x)
+        return x if mask is None else x * mask
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """What `x` is multiplied with; None if it is passed on as it is."""
         if not self.training or self.p == 0:
-            return x
+            return None
         if self.p == 1:
-            return x * 0
+            return x.new_zeros(())
         shape = x.shape[: x.dim() - self.dims] + (1,) * self.dims
-        return x * self.draw.mask(self.name, self.p, shape, x.dtype).to(x.device)
+        return self.draw.mask(self.name, self.p, shape, x.dtype).to(x.device)
 
 
 _DIMS: dict[type[nn.Module], int] = {

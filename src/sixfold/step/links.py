@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.native.max_pool import MaxPoolReLU2d, pool_backward, pool_forward
+from sixfold.step.dropout import KeyedDropout
 from sixfold.step.weights import Weight, cast, put
 
 
@@ -118,6 +119,45 @@ class FlattenLink:
         return grad.reshape(saved)
 
 
+class DropoutLink:
+    """y = m x with a mask m of zeros and 1 / (1 - p); dx = m dy.
+
+    Args:
+        layer: knows the mask of the shard that is computed.
+    """
+
+    has_weights = False
+
+    def __init__(self, layer: KeyedDropout) -> None:
+        self._layer = layer
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - the mask is made anyway
+        """Any shape."""
+        mask = self._layer.mask(x)
+        return (x if mask is None else x * mask), mask
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
+        """Any shape."""
+        return grad if saved is None else cast(grad, saved) * saved
+
+
+class ReshapeLink:
+    """The same numbers in another shape."""
+
+    has_weights = False
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - costs nothing
+        """Any shape of as many elements."""
+        return x.reshape(self._shape), x.shape
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
+        """Any shape of as many elements."""
+        return grad.reshape(saved)
+
+
 class MaxPoolLink:
     """Max-pool with or without ReLU: dy goes to the place of the maximum, the first of equals."""
 
@@ -212,6 +252,15 @@ class SumLink:
         return None if left is None or right is None else left + right
 
 
+NO_VIEW = "view size is not compatible"
+"""What torch says of `x.view(len(x), -1)` where images lie in the order N H W C."""
+
+
+def autocast(narrow: torch.dtype | None) -> AbstractContextManager[Any]:
+    """The numbers in which autograd's convolutions and products compute."""
+    return nullcontext() if narrow is None else torch.autocast("cpu", dtype=narrow)
+
+
 class AutogradLink:
     """Any module at all, differentiated by autograd.
 
@@ -232,19 +281,44 @@ class AutogradLink:
         self._places = [place for place, _ in parameters]
         self._parameters = [parameter for _, parameter in parameters]
         self.has_weights = bool(parameters)
+        parts = module.modules()
+        self._works_in_place = any(getattr(part, "inplace", False) is True for part in parts)
+        self._order_is_known = self._wants_contiguous = False
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """Whatever the module takes."""
         x = x.detach()
-        with torch.enable_grad(), self._autocast():
+        with torch.enable_grad(), autocast(self._narrow):
             x = x.requires_grad_() if wanted else x
-            y = self._module(x)
+            # Layers before this one may have kept what an activation in place would overwrite.
+            y = self._run(x.clone() if self._works_in_place else x)
         return y.detach(), (x if wanted else None, y)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self._narrow is None:
-            return nullcontext()
-        return torch.autocast("cpu", dtype=self._narrow)
+    def _run(self, x: Tensor) -> Tensor:
+        """Call the module; with images in the order N C H W if it cannot do with N H W C."""
+        if self._order_is_known:
+            return self._call(x)
+        before = [buffer.clone() for buffer in self._module.buffers()], torch.get_rng_state()
+        try:
+            y = self._call(x)
+        except RuntimeError as error:
+            if NO_VIEW not in str(error):
+                raise
+            self._wants_contiguous = True
+            with torch.no_grad():
+                for buffer, value in zip(self._module.buffers(), before[0], strict=True):
+                    buffer.copy_(value)
+            torch.set_rng_state(before[1])
+            y = self._call(x)
+        self._order_is_known = True
+        return y
+
+    def _call(self, x: Tensor) -> Tensor:
+        if self._wants_contiguous:
+            # `contiguous` leaves images of one channel, whose strides tell of N H W C, as they are.
+            x = torch.empty(x.shape, dtype=x.dtype).copy_(x)
+        y: Tensor = self._module(x)
+        return y
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """Whatever the module takes."""

@@ -1,4 +1,8 @@
-"""A network read as a sequence of layers, some of which are two branches that are added."""
+"""A network read as a sequence of layers, some of which are graphs of layers.
+
+Sequences and the zoo's residual blocks are known by their classes. Any other module that has parts
+is followed through its forward (`sixfold.step.tracing`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from torch import nn
 from sixfold.models.mobilenet import InvertedResidual
 from sixfold.models.resnet import Block
 from sixfold.step.rewrites import has_hooks
+from sixfold.step.tracing import Graph, is_own_layer, read_graph
+from sixfold.step.untouched import CannotFollowError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,27 +35,55 @@ class Branches:
     relu: bool
 
 
-Layers = list[nn.Module | Branches]
+Layers = list[nn.Module | Branches | Graph]
 
 
-def read(model: nn.Module) -> Layers:
-    """The layers in the order in which they run; a module that cannot be looked into is one."""
+def read(model: nn.Module, left: dict[str, str], path: str = "") -> Layers:
+    """The layers in the order in which they run; a module that cannot be looked into is one.
+
+    Args:
+        model: the network, or a part of it.
+        left: is given the parts whose forward could not be followed, and why.
+        path: of the part.
+    """
     if has_hooks(model):
         return [model]
     if type(model) is nn.Identity:
         return []
     if type(model) is nn.Sequential:
-        return [layer for child in model for layer in read(child)]
-    if type(model) is Block and not has_hooks(model.relu):
         return [
-            Branches(block=model, left=read(model.residual), right=read(model.shortcut), relu=True)
+            layer
+            for name, child in model._modules.items()
+            if child is not None
+            for layer in read(child, left, f"{path}.{name}".lstrip("."))
         ]
+    if type(model) is Block and not has_hooks(model.relu):
+        sides = [
+            read(getattr(model, side), left, f"{path}.{side}".lstrip("."))
+            for side in ("residual", "shortcut")
+        ]
+        return [Branches(block=model, left=sides[0], right=sides[1], relu=True)]
     if type(model) is InvertedResidual:
-        inner = read(model.residual)
+        inner = read(model.residual, left, f"{path}.residual".lstrip("."))
         return (
             [Branches(block=model, left=inner, right=[], relu=False)] if model.adds_input else inner
         )
-    return [model]
+    if is_layer(model):
+        return [model]
+    try:
+        graph = read_graph(model)
+    except CannotFollowError as error:
+        left[path or type(model).__name__] = str(error)
+        return [model]
+    left |= {f"{path}.{part}".lstrip("."): why for part, why in graph.left.items()}
+    return [graph]
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether nothing is to be looked into: a layer of torch's or ours, or one without parts."""
+    home = type(module).__module__
+    of_torch = home.startswith("torch.") and not isinstance(module, nn.Sequential)
+    return of_torch or is_own_layer(module) or not any(True for _ in module.children())
 
 
 def modules_of(layers: Layers) -> Iterator[nn.Module]:
@@ -58,5 +92,9 @@ def modules_of(layers: Layers) -> Iterator[nn.Module]:
         if isinstance(layer, Branches):
             yield from modules_of(layer.left)
             yield from modules_of(layer.right)
+        elif isinstance(layer, Graph):
+            for stage in layer.stages:
+                yield from stage.layers
+            yield nn.ParameterList(layer.unused)
         else:
             yield layer

@@ -73,6 +73,40 @@ def fused_max_pool(model: nn.Module) -> nn.Module:
     return model
 
 
+def fused_in_line(
+    layers: list[nn.Module], names: list[tuple[str, ...]]
+) -> tuple[list[nn.Module], list[tuple[str, ...]]]:
+    """Both rewrites above, for layers that run one behind the other without an `nn.Sequential`.
+
+    So they are found in a forward that is written out, such as `self.pool(F.relu(self.conv(x)))`.
+
+    Args:
+        layers: each takes what the one before gives, and nothing else does.
+        names: what each is called.
+
+    Returns:
+        Fewer layers, with the names of those that each stands for.
+
+    >>> fused_in_line([nn.ReLU(), nn.MaxPool2d(2)], [("relu",), ("pool",)])[1]
+    [('relu', 'pool')]
+    """
+    found: list[nn.Module] = []
+    called: list[tuple[str, ...]] = []
+    for layer, name in zip(layers, names, strict=True):
+        if type(layer) is nn.MaxPool2d and _plain_max_pool(layer):
+            layer = MaxPoolReLU2d(layer, relu=False)
+        before = found[-1] if found else None
+        pools = [part for part in (before, layer) if type(part) is MaxPoolReLU2d]
+        relus = [part for part in (before, layer) if type(part) is nn.ReLU]
+        if len(pools) == len(relus) == 1 and not any(map(has_hooks, [*pools, *relus])):
+            found[-1] = MaxPoolReLU2d(pools[0], relu=True)
+            called[-1] += name
+        else:
+            found.append(layer)
+            called.append(name)
+    return found, called
+
+
 def folded_batch_norm(model: nn.Module) -> nn.Module:
     """Fold every batch-norm into the convolution before it, in place; for inference only.
 

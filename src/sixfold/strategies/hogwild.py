@@ -280,6 +280,7 @@ class Hogwild:
         return {
             "logical_shards": self.plan.count(0),
             "micro_batch": self.step.micro_batch.images,
+            "left_to_autograd": self.step.chain.left_to_autograd(),
             "groups": self._groups,
             "merge_every": self._merge_every,
             "batches": self.plan.budget.total_steps,

@@ -141,6 +141,7 @@ class LocalSgd:
         return {
             "logical_shards": self._plans[0].count(0),
             "micro_batch": self.step.micro_batch.images,
+            "left_to_autograd": self.step.chain.left_to_autograd(),
             "merge": self.config.merge,
             "merges": self._merges(self.budget.total_steps),
             **self._final,

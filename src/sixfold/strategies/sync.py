@@ -96,6 +96,7 @@ class Sync:
         return {
             "logical_shards": self.plan.count(0),
             "micro_batch": self.step.micro_batch.images,
+            "left_to_autograd": self.step.chain.left_to_autograd(),
             **({} if self.network.replica is None else self.network.replica.figures()),
         }
 
@@ -118,10 +119,14 @@ def open_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
 
 
 def tell_whole(world: World, step: Step, config: TrainConfig) -> None:
-    """Say so, once, if shards are computed whole where the user has counted on pieces."""
-    text = note(step.micro_batch, config)
-    if world.rank == 0 and text is not None:
-        world.report({"kind": "note", "text": text})
+    """Say so, once, if shards are computed in a slower way than the user may have counted on."""
+    texts = [note(step.micro_batch, config)]
+    texts += [
+        f"left to autograd, which is slower: {part}" for part in step.chain.left_to_autograd()
+    ]
+    if world.rank == 0:
+        for text in filter(None, texts):
+            world.report({"kind": "note", "text": text})
 
 
 def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
