@@ -98,7 +98,11 @@ def _compute_problems(config: TrainConfig) -> list[str]:
     if compute.tuning is not None and word != "auto":
         found.append("--micro-batch and --tuning exclude each other: give one")
     flag = "--tuning" if compute.tuning is not None else f"--micro-batch {word}"
-    if (compute.tuning is not None or is_given) and config.strategy.strategy == "model_parallel":
+    strategy = config.strategy
+    may_divide = strategy.strategy == "model_parallel" or (
+        is_automatic(config) and (strategy.grid == AUTO or not strategy.exact)
+    )
+    if (compute.tuning is not None or is_given) and may_divide:
         found.append(f"{flag}: not with --strategy model_parallel, which computes shards whole")
     if compute.device == "cpu":
         return [*found, "--tf32: only for --device cuda"] if compute.tf32 else found

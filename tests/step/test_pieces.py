@@ -157,10 +157,17 @@ def test_wrong_sizes_are_refused(word: str) -> None:
 
 
 def test_divided_networks_are_refused() -> None:
+    for strategy in (
+        StrategyConfig(strategy="model_parallel"),
+        StrategyConfig(strategy="auto", exact=False),
+        StrategyConfig(strategy="auto", grid="auto"),
+    ):
+        config = TrainConfig(compute=ComputeConfig(micro_batch="8"), strategy=strategy)
+        assert any("--micro-batch 8: not with" in problem for problem in problems(config))
     config = TrainConfig(
-        compute=ComputeConfig(micro_batch="8"), strategy=StrategyConfig(strategy="model_parallel")
+        compute=ComputeConfig(micro_batch="8"), strategy=StrategyConfig(strategy="auto")
     )
-    assert any("--micro-batch 8: not with" in problem for problem in problems(config))
+    assert not problems(config)
 
 
 def settings(out: Path, workers: int, micro_batch: str, model: str = "lenet5") -> TrainConfig:

@@ -131,7 +131,8 @@ class BatchPlan:
         if self.augment is not None:
             draws = self.augment.draws(len(pixels), self._augment_key(place))
         if self.device is not None and self.device.type == CUDA:
-            pixels, labels = pixels.pin_memory(), labels.pin_memory()
+            with torch.cuda.device(self.device):  # else every rank would open the first GPU too
+                pixels, labels = pixels.pin_memory(), labels.pin_memory()
         return Shard(index=place.shard, images=pixels, labels=labels, draws=draws)
 
 

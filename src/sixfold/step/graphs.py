@@ -93,6 +93,7 @@ class Graphs:
                     self._compute(images, labels)
             torch.cuda.current_stream().wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Meanwhile the thread that reads images may pin memory: that is not the graph's affair.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._compute(images, labels)
         return _Recording(graph, images, labels)

@@ -45,6 +45,8 @@ class Replica:
         pictures: Pictures,
         narrow: torch.dtype | None = None,
     ) -> None:
+        if device.type == CUDA:
+            torch.cuda.set_device(device)
         self._host, self._draw = step.state, step.draw
         self._device, self._pictures, self._narrow = device, pictures, narrow
         # All copies draw from the one key that the step has entered.
