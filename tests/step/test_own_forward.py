@@ -135,6 +135,16 @@ def _contiguous(model: nn.Module) -> tuple[Tensor, list[Tensor]]:
 Op = tuple[str, int, int]
 
 
+def swapped(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=1)
+    return torch.cat((second, first), 1)
+
+
+def largest(x: Tensor) -> Tensor:
+    values, _ = torch.max(x, 1, keepdim=True)
+    return values
+
+
 class Program(nn.Module):
     """A graph of calls over maps of one size, from a list of operations."""
 
@@ -197,6 +207,10 @@ class Program(nn.Module):
             "shape": lambda: a.reshape(a.shape[0], 4, a.size(2), a.shape[3]),
             "size": lambda: F.interpolate(a, size=b.shape[2:]),
             "stop": lambda: a + b.detach(),
+            "chunk": lambda: swapped(a),
+            "unpack": lambda: largest(a) + b,
+            "leaky": lambda: F.leaky_relu(a * 1.5, 0.1, inplace=True),
+            "times": lambda: (a + 1.0).mul_(b),
         }
         return calls[kind]()
 
@@ -214,7 +228,8 @@ class Program(nn.Module):
 
 KINDS = [
     "conv", "norm", "scale", "branch", "cat", "gate", "relu", "method", "module", "place", "pool",
-    "pool first", "average", "add", "sub", "tanh", "shape", "size", "stop",
+    "pool first", "average", "add", "sub", "tanh", "shape", "size", "stop", "chunk", "unpack",
+    "leaky", "times",
 ]  # fmt: skip
 ENDINGS = ["view", "reshape", "flatten", "mean", "adaptive"]
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.step.averages import AveragePoolLink, MeanLink
+from sixfold.step.calls import CONCATENATION, LAYERS, PLAIN, SUM
 from sixfold.step.convolution import ConvLink
 from sixfold.step.dropout import KeyedDropout
 from sixfold.step.functions import Reshape
@@ -40,7 +41,7 @@ from sixfold.step.own_forward import GraphLink, Node, asks_autograd
 from sixfold.step.proof import why_not
 from sixfold.step.reading import Branches, Layers, modules_of, read
 from sixfold.step.rewrites import has_hooks
-from sixfold.step.tracing import CONCATENATION, LAYERS, PLAIN, SUM, Graph, Stage
+from sixfold.step.tracing import Graph, Stage
 from sixfold.step.weights import Weight
 
 Parameters = Sequence[nn.Parameter]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -117,6 +118,23 @@ class Applied(nn.Module):
         return self._called(*arguments, **named)
 
 
+class Picked(nn.Module):
+    """One of the results of a call.
+
+    Args:
+        call: gives several.
+        place: of the one.
+    """
+
+    def __init__(self, call: nn.Module, place: int) -> None:
+        super().__init__()
+        self.call, self.place = call, place
+
+    def forward(self, *values: Any) -> Any:
+        """Make the call."""
+        return self.call(*values)[self.place]
+
+
 class _Slot:
     """Where a value of the pass goes."""
 
@@ -165,6 +183,16 @@ def works_in_place(call: Call) -> bool:
         or "out" in call.named
         or name in ("setitem", "iadd", "isub", "imul", "itruediv")
     )
+
+
+def out_of_place(call: Call) -> Call:
+    """The same call with a result in memory of its own, where there is such a form."""
+    if "inplace" in call.named:
+        return replace(call, named=call.named | {"inplace": False})
+    if isinstance(call.called, str) and call.called.endswith("_"):
+        name = call.called.removesuffix("_")
+        return replace(call, called=name) if hasattr(Tensor, name) else call
+    return call
 
 
 def makes_anew(call: Call) -> bool:

@@ -17,22 +17,10 @@ from typing import Any
 from torch import fx, nn
 
 from sixfold.native.max_pool import MaxPoolReLU2d
-from sixfold.split.trace import Call, Tracer, calls_of, first_line, result_of
-from sixfold.step.functions import (
-    ADDS,
-    CONCATENATIONS,
-    Applied,
-    as_layers,
-    call_inputs,
-    is_plain,
-    makes_anew,
-    works_in_place,
-)
+from sixfold.split.trace import Tracer, first_line
+from sixfold.step.calls import CONCATENATION, LAYERS, SUM, Entry, entries_of
 from sixfold.step.rewrites import fused_in_line, has_hooks
 from sixfold.step.untouched import CannotFollowError, training, untouched
-
-LAYERS, SUM, CONCATENATION, PLAIN, OTHER = "layers", "sum", "concatenation", "plain", "other"
-"""What a stage is: layers in line, a sum or a concatenation of values, a size, any other call."""
 
 
 @dataclass(kw_only=True)
@@ -40,7 +28,7 @@ class Stage:
     """A part of a graph that gives one value.
 
     Attributes:
-        kind: one of the above.
+        kind: one of those of `sixfold.step.calls`.
         layers: in line; for `PLAIN` and `OTHER` the one module that makes the call.
         inputs: numbers of values: 0 is what the graph is given, k the result of its k-th stage.
         names: of every layer, or of the call: what it was in the forward, below the module.
@@ -98,8 +86,8 @@ def read_graph(module: nn.Module) -> Graph:
         try:
             graph = tracer.trace(module)
         except Exception as error:
-            raise CannotFollowError(first_line(error)) from error
-        entries, output = _entries(module, graph)
+            raise CannotFollowError(_reason(error)) from error
+        entries, output = entries_of(module, graph)
         followed = [(part, part.training) for part in [module, *tracer.followed]]
     _check_places(entries, output)
     stages, number = _stages(entries, output)
@@ -142,8 +130,13 @@ class _Tracer(Tracer):
             self.module_stack, self.followed = stack, followed
             for node in reversed(list(self.graph.nodes)[known:]):
                 self.graph.erase_node(node)
-            self.left[path] = first_line(error)
+            self.left[path] = _reason(error)
             return super().call_module(m, forward, args, kwargs)
+
+
+def _reason(error: Exception) -> str:
+    """Why a forward could not be run with stand-ins: what torch.fx says, without its advice."""
+    return first_line(error).partition(". ")[0]
 
 
 def is_own_layer(module: nn.Module) -> bool:
@@ -152,113 +145,13 @@ def is_own_layer(module: nn.Module) -> bool:
     return home.startswith("sixfold.") and not home.startswith("sixfold.models.")
 
 
-@dataclass
-class _Entry:
-    """A call, and what it becomes."""
-
-    node: fx.Node
-    kind: str
-    layers: list[nn.Module]
-    inputs: list[fx.Node]
-    name: str
-    in_place: bool = False
-    anew: bool = False
-    dim: int = 0
-
-
-def _entries(module: nn.Module, graph: fx.Graph) -> tuple[list[_Entry], fx.Node]:
-    """What is needed for the result, in order."""
-    output = result_of(graph)
-    if not isinstance(output, fx.Node):
-        raise CannotFollowError("it does not return one tensor")
-    sources = [node for node in graph.nodes if node.op == "placeholder"]
-    if any(node.users for node in sources[1:]):
-        raise CannotFollowError("it takes more than one argument")
-    plain: set[fx.Node] = set()
-    names = _Names()
-    entries = [
-        _entry(call, module, plain, names)
-        for call in calls_of(module, graph, {})
-        if call.node.op != "get_attr"
-    ]
-    needed = {output}
-    kept = []
-    for entry in reversed(entries):
-        if entry.node in needed:
-            needed.update(entry.inputs)
-            kept.append(entry)
-        elif entry.kind != PLAIN:
-            raise CannotFollowError(f"it does not use what it computes ({entry.name})")
-    if output in plain or output.op in ("get_attr", "placeholder"):
-        raise CannotFollowError("it does not compute anything")
-    return kept[::-1], output
-
-
-def _entry(call: Call, module: nn.Module, plain: set[fx.Node], names: _Names) -> _Entry:
-    inputs = call_inputs(call)
-    name = names.of(call)
-    in_place = works_in_place(call)
-    if is_plain(call, plain):
-        plain.add(call.node)
-        return _Entry(call.node, PLAIN, [Applied(call, module, inputs)], inputs, name)
-    if in_place and not (call.arguments and call.arguments[0] in inputs):
-        raise CannotFollowError(f"it changes a parameter or a buffer in place ({name})")
-    values = [argument for argument in call.arguments if argument in inputs]
-    if (
-        not isinstance(call.called, nn.Module)
-        and not call.named
-        and len(values) == 2 == len(call.arguments)
-        and call.called in ADDS
-        and not plain.intersection(values)
-    ):
-        return _Entry(call.node, SUM, [], values, name, in_place)
-    joined = _concatenated(call, inputs)
-    if joined is not None:
-        return _Entry(call.node, CONCATENATION, [], joined[0], name, dim=joined[1])
-    if len(plain.union(inputs)) == len(plain) + 1:
-        layers = as_layers(call, module, plain)
-        if not any(isinstance(layer, Applied) for layer in layers) or len(inputs) == 1:
-            if in_place and any(isinstance(layer, Applied) for layer in layers):
-                raise CannotFollowError(f"it changes a value in place ({name})")
-            given = [node for node in inputs if node not in plain]
-            return _Entry(call.node, LAYERS, layers, given, name, in_place, makes_anew(call))
-    if in_place:
-        raise CannotFollowError(f"it changes a value in place ({name})")
-    layers = [Applied(call, module, inputs)]
-    return _Entry(call.node, OTHER, layers, inputs, name, anew=makes_anew(call))
-
-
-def _concatenated(call: Call, inputs: list[fx.Node]) -> tuple[list[fx.Node], int] | None:
-    if isinstance(call.called, nn.Module) or call.called not in CONCATENATIONS:
-        return None
-    values = call.arguments[0] if call.arguments else None
-    dim = call.named.get("dim", call.arguments[1] if len(call.arguments) > 1 else 0)
-    if not isinstance(values, (list, tuple)) or not isinstance(dim, int):
-        return None
-    return (list(values), dim) if all(value in inputs for value in values) else None
-
-
-class _Names:
-    """Names of calls: a layer's path, or the path of the calling module and the function."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
-
-    def of(self, call: Call) -> str:
-        name = call.name
-        if not isinstance(call.called, nn.Module):
-            name = ".".join(part for part in (call.within, call.kind.strip("_")) if part)
-        number = self._seen[name] = self._seen.get(name, 0) + 1
-        return name if number == 1 else f"{name}#{number}"
-
-
 _FRESH = tuple(
     f"torch.nn.modules.{name}"
     for name in ("conv", "linear", "batchnorm", "pooling", "normalization", "activation")
 )
 
 
-def _check_places(entries: list[_Entry], output: fx.Node) -> None:
+def _check_places(entries: list[Entry], output: fx.Node) -> None:
     """Make sure that nobody uses a value after another call has changed it in place."""
     memory: dict[fx.Node, set[fx.Node]] = {}
     changed: dict[fx.Node, str] = {}
@@ -279,7 +172,7 @@ def _check_places(entries: list[_Entry], output: fx.Node) -> None:
         raise CannotFollowError(f"it returns a value that {changed[output]} has changed")
 
 
-def _is_fresh(entry: _Entry) -> bool:
+def _is_fresh(entry: Entry) -> bool:
     """Whether a result is in memory of its own."""
     if entry.anew or entry.kind in (SUM, CONCATENATION):
         return True
@@ -287,7 +180,7 @@ def _is_fresh(entry: _Entry) -> bool:
     return isinstance(last, MaxPoolReLU2d) or type(last).__module__.startswith(_FRESH)
 
 
-def _stages(entries: list[_Entry], output: fx.Node) -> tuple[list[Stage], int]:
+def _stages(entries: list[Entry], output: fx.Node) -> tuple[list[Stage], int]:
     """Entries put together: layers of which each takes the one before, and nobody else does."""
     users: dict[fx.Node, int] = {output: 1}
     for entry in entries:
@@ -322,7 +215,7 @@ def _stages(entries: list[_Entry], output: fx.Node) -> tuple[list[Stage], int]:
     return stages, numbers[output]
 
 
-def _takes_relu(stage: Stage, entry: _Entry) -> bool:
+def _takes_relu(stage: Stage, entry: Entry) -> bool:
     plain_relu = [type(layer) for layer in entry.layers] == [nn.ReLU]
     return stage.kind == SUM and not stage.relu and plain_relu and not has_hooks(entry.layers[0])
 
