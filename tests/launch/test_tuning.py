@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sixfold import data
-from sixfold.bench import BenchConfig, run
+from sixfold.bench import BenchConfig, run, tune
 from sixfold.bench.options import PartsBenchConfig, TrainBenchConfig
 from sixfold.cli.main import main
 from sixfold.config import (
@@ -54,7 +54,10 @@ def settings(folder: Path, file: Path | None, *, steps: int = 2, **compute: Any)
     )
 
 
-def test_the_benchmark_writes_what_a_training_takes(tmp_path: Path) -> None:
+def test_the_benchmark_writes_what_a_training_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tune, "SAMPLE_S", 0.001)
     lines: list[str] = []
     run(
         "tune",

@@ -40,7 +40,8 @@ def test_without_a_gpu_the_command_is_exit_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert main(["train", "--device", "cuda", "--resize", "28", "--out", str(out)]) == 2
+    words = ["train", "--device", "cuda", "--engine", "inline", "--resize", "28"]
+    assert main([*words, "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--device cuda: " in line
     assert not out.exists()

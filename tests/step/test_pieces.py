@@ -170,9 +170,9 @@ def test_divided_networks_are_refused() -> None:
     assert not problems(config)
 
 
-def settings(out: Path, workers: int, micro_batch: str, model: str = "lenet5") -> TrainConfig:
+def settings(out: Path, workers: int, micro_batch: str, model: str = "slide") -> TrainConfig:
     return TrainConfig(
-        data=DataConfig(data="synthetic:64x1x28x28"),
+        data=DataConfig(data="synthetic:64x1x12x12"),
         model=ModelConfig(model=model),
         training=TrainingConfig(batch_size=60, steps=2, shards=4),
         compute=ComputeConfig(micro_batch=micro_batch),

@@ -178,7 +178,7 @@ def settings(out: Path, workers: int) -> TrainConfig:
         data=DataConfig(data="synthetic:48x3x8x8", augment="crop:2,flip"),
         model=ModelConfig(model="resnet20", model_args="depth=8"),
         optimizer=OptimizerConfig(lr=0.05),
-        training=TrainingConfig(batch_size=32, epochs=2, precision="float64", shards=4),
+        training=TrainingConfig(batch_size=32, epochs=1, precision="float64", shards=4),
         engine=EngineConfig(engine="inline", workers=workers),
         run=RunConfig(out=str(out)),
     )
