@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - the users' name
 
 from sixfold.step.chain import Chain
 from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.world.heap import keep_freed_memory
 
 IMAGES, REPEATS, CALLS = 25, 9, 2
 
@@ -100,6 +101,7 @@ def passes(network: nn.Module, x: Tensor, *, whole: bool) -> Callable[[], None]:
 def main() -> None:
     """Measure, and print medians with their range."""
     torch.set_num_threads(1)
+    keep_freed_memory()  # as ranks do
     torch.manual_seed(0)
     x = torch.randn(IMAGES, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     for network in (Pooled(), ResNet20()):

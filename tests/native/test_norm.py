@@ -3,6 +3,8 @@ and NumPy."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,28 @@ def test_without_the_c_module_the_bits_are_the_same(
         max_pool.kernels = built
     for one, other in zip(by_c, by_numpy, strict=True):
         assert torch.equal(one, other)
+
+
+@needs_c
+@pytest.mark.parametrize("act", ACTS)
+def test_a_build_that_knows_parts_of_a_pass_only_has_the_same_bits(
+    act: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, grad = maps((3, 20, 9, 7), torch.float32), maps((3, 20, 9, 7), torch.float32, seed=3)
+    whole = ours(x, grad, act)
+    monkeypatch.setattr(max_pool, "kernels", SimpleNamespace(norm=max_pool.kernels.norm))
+    for one, other in zip(whole, ours(x, grad, act), strict=True):
+        assert torch.equal(one, other)
+
+
+@needs_c
+def test_the_kernel_refuses_calls_it_cannot_read() -> None:
+    with pytest.raises(TypeError, match="expected 11 arguments, got 1"):
+        max_pool.kernels.norm_forward(4)
+    with pytest.raises(ValueError, match="float32 or float64"):
+        max_pool.kernels.norm_backward(3, *[0] * 12)
+    with pytest.raises(TypeError):
+        max_pool.kernels.norm_forward(4, *[0] * 9, "eps")
 
 
 @pytest.mark.parametrize("act", ACTS)

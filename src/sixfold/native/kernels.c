@@ -234,6 +234,64 @@ static PyObject *norm(PyObject *module, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
+/* Reads sizes (itemsize, rows, C, act) and addresses; returns 0 with an exception set. */
+static int read_norm(PyObject *const *args, Py_ssize_t count, long *size, void **at, int addresses,
+                     Py_ssize_t expected)
+{
+    if (count != expected) {
+        PyErr_Format(PyExc_TypeError, "expected %zd arguments, got %zd", expected, count);
+        return 0;
+    }
+    for (int k = 0; k < 4; k++) size[k] = PyLong_AsLong(args[k]);
+    for (int k = 0; k < addresses; k++) at[k] = PyLong_AsVoidPtr(args[4 + k]);
+    if (PyErr_Occurred()) return 0;
+    if (size[0] != 2 && size[0] != 4 && size[0] != 8) {
+        PyErr_SetString(PyExc_ValueError, "elements must be bfloat16, float32 or float64");
+        return 0;
+    }
+    return 1;
+}
+
+/* norm_forward(itemsize, rows, C, act, then addresses: x, y, weight, bias, stats, line, eps). */
+static PyObject *norm_forward(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    long n[4];
+    void *at[6];
+    (void)module;
+    if (!read_norm(args, count, n, at, 6, 11)) return NULL;
+    const double eps = PyFloat_AsDouble(args[10]);
+    if (PyErr_Occurred()) return NULL;
+#define FORWARD(type)                                                                              \
+    norm_forward_##type(at[0], at[1], at[2], at[3], eps, n[1], n[2], (int)n[3], at[4], at[5])
+    if (n[0] == 2)
+        FORWARD(bf16);
+    else if (n[0] == 4)
+        FORWARD(float);
+    else
+        FORWARD(double);
+    Py_RETURN_NONE;
+}
+
+/* norm_backward(itemsize, rows, C, act, then addresses: x, dy, dx, mean, inverse, scale, offset,
+ * sums, line). */
+static PyObject *norm_backward(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    long n[4];
+    void *at[9];
+    (void)module;
+    if (!read_norm(args, count, n, at, 9, 13)) return NULL;
+#define BACKWARD(type)                                                                             \
+    norm_backward_##type(at[0], at[1], at[2], at[3], at[4], at[5], at[6], n[1], n[2], (int)n[3],   \
+                         at[7], at[8])
+    if (n[0] == 2)
+        BACKWARD(bf16);
+    else if (n[0] == 4)
+        BACKWARD(float);
+    else
+        BACKWARD(double);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"max_pool_forward", (PyCFunction)(void (*)(void))max_pool_forward, METH_FASTCALL,
      "max_pool_forward(itemsize, x, y, place, *geometry)"},
@@ -241,6 +299,10 @@ static PyMethodDef methods[] = {
      "max_pool_backward(itemsize, grad, place, x_grad, *geometry)"},
     {"norm", (PyCFunction)(void (*)(void))norm, METH_FASTCALL,
      "norm(what, itemsize, rows, C, act, *addresses)"},
+    {"norm_forward", (PyCFunction)(void (*)(void))norm_forward, METH_FASTCALL,
+     "norm_forward(itemsize, rows, C, act, *addresses, eps)"},
+    {"norm_backward", (PyCFunction)(void (*)(void))norm_backward, METH_FASTCALL,
+     "norm_backward(itemsize, rows, C, act, *addresses)"},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "kernels",
