@@ -556,3 +556,13 @@ def test_pools_that_are_watched_are_not_fused() -> None:
     pool.register_forward_hook(lambda *_: None)
     link, _ = graph_of(model, images())
     assert links_of(link) == ["ConvLink+ReLULink+AutogradLink"]
+
+
+def test_a_forward_that_knows_its_samples_is_tried_with_so_many() -> None:
+    def fixed(self: Any, x: Tensor) -> Tensor:
+        return self.conv(x).reshape(12, -1) * 2.0  # type: ignore[no-any-return]
+
+    model = Small(fixed).double()
+    link, _ = graph_of(model, images(n=12))
+    assert link.refused is None
+    assert_same(model, images(n=12))

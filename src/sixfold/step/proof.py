@@ -28,6 +28,9 @@ NEGLIGIBLE = 1e-3
 
 SEED = 6
 
+IMAGES = 8
+"""On which to try, if the forward can do with so few."""
+
 Result = tuple[Tensor, list[Tensor]]
 Made = TypeVar("Made")
 
@@ -44,14 +47,16 @@ def why_not(
         like: images of the shape on which to try.
     """
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
-    generator = torch.Generator().manual_seed(SEED)
-    x = torch.randn(like.shape, generator=generator, dtype=torch.float32).to(dtype)
-    # In the order in which a step has its images: masks drawn by torch follow that of memory.
-    x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
     whole = AutogradLink(module, list(enumerate(parameters)))
-    try:
-        wanted = _kept(module, lambda: _result(whole, x, parameters))
-    except Exception:
+    wanted = None
+    for samples in sorted({min(IMAGES, len(like)), len(like)}):
+        x = _images((samples, *like.shape[1:]), dtype)
+        try:
+            wanted = _kept(module, lambda x=x: _result(whole, x, parameters))  # type: ignore[misc]
+            break
+        except Exception:
+            continue
+    if wanted is None:
         return None  # what is wrong with it is told by the pass itself
     try:
         found = _kept(module, lambda: _result(link, x, parameters))
@@ -63,6 +68,13 @@ def why_not(
     if any(_differ(a, b, least) for a, b in zip(found[1], wanted[1], strict=True)):
         return "read without values it has other gradients"
     return None
+
+
+def _images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Random images, in the order in which a step has them: masks that torch draws follow it."""
+    generator = torch.Generator().manual_seed(SEED)
+    x = torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype)
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def _result(link: Link, x: Tensor, parameters: Sequence[nn.Parameter]) -> Result:
