@@ -63,7 +63,7 @@ class Halves:
         self.count = shard_count(problem.geometry.batch)
         links = Chain(self.step.model, self.step.state.trainable).links
         pool = next(m for m in self.step.model.modules() if isinstance(m, MaxPoolReLU2d))
-        # The engine's own link asks autograd where the C kernel is missing, as on executors.
+        # The own link asks autograd where the C kernel is missing, which cannot be sent on.
         self._run = Run([_Pool(pool) if isinstance(link, MaxPoolLink) else link for link in links])
 
     @property
