@@ -31,6 +31,7 @@ from sixfold.launch import train
 from sixfold.launch.common import open_engine_for
 from sixfold.launch.plan import PRELOAD
 from sixfold.launch.planning import calibrate, fitting_tiles, model_of
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.measure.layers import layer_costs
 from sixfold.measure.machine import measure_machine
 from sixfold.models.skeleton import skeleton
@@ -39,7 +40,6 @@ from sixfold.plan.accuracy import errors, kendall_tau, regret
 from sixfold.plan.baselines import alpha_beta, ernest, ernest_s, paleo
 from sixfold.plan.candidates import Candidate, candidates
 from sixfold.plan.links import curve_of
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.world import World
 
 LOCAL_STEPS = 8

@@ -93,11 +93,16 @@ def two_hosts(folder: Path) -> Iterator[None]:
             subprocess.run(["ip", "netns", "del", host], check=False)
 
 
+BURSTS = {"10gbit": "5mb", "1gbit": "500kb", "100mbit": "64kb"}
+"""What passes at once before the rate holds: little more than the kernel's clock needs, so that
+calibration with single messages and training meet the same link."""
+
+
 def limit(rate: str) -> None:
     """Give the link a rate, both ways."""
     for host, device in zip(HOSTS, ("eth-a", "eth-b"), strict=True):
         run("tc", "-n", host, "qdisc", "replace", "dev", device, "root", "tbf", "rate", rate,
-            "burst", "4mb" if rate.endswith("gbit") else "256kb", "latency", "100ms")  # fmt: skip
+            "burst", BURSTS.get(rate, "256kb"), "latency", "100ms")  # fmt: skip
 
 
 @contextmanager

@@ -16,6 +16,7 @@ LAYERS = [
     ["collectives"],
     ["data", "models", "kernels", "native", "metrics"],
     ["split"],
+    ["links"],
     ["step"],
     ["merges"],
     ["sparsity"],

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from sixfold.collectives import gather
 from sixfold.data import BatchMaker, Part, prefetch
+from sixfold.links.layers import NO_VIEW
 from sixfold.shards import owned_shards
-from sixfold.step.links import NO_VIEW
 from sixfold.step.step import channels_last
 from sixfold.world import World
 

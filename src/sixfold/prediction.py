@@ -27,8 +27,8 @@ from sixfold.config import DataConfig
 from sixfold.errors import UserError
 from sixfold.evaluate import scored_chunks
 from sixfold.files import explained
+from sixfold.links.rewrites import folded_batch_norm, fused_max_pool, relu_behind_max_pool
 from sixfold.sparsity.choosing import load_choice, sparse_network
-from sixfold.step.rewrites import folded_batch_norm, fused_max_pool, relu_behind_max_pool
 from sixfold.trained import ModelCard
 from sixfold.world import World
 from sixfold.world.ambient import one_thread

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.config import ModelConfig
+from sixfold.links.layers import AutogradLink
+from sixfold.links.own_forward import GraphLink
 from sixfold.measure.clock import BACKWARD, FORWARD, GRADIENTS, Clock, Span
 from sixfold.measure.layers import layer_costs
 from sixfold.models.build import build
-from sixfold.step.links import AutogradLink
 from sixfold.step.norm_sync import has_batch_norm
-from sixfold.step.own_forward import GraphLink
 from sixfold.step.step import Shard, Step
 
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.measure.arithmetic import PRODUCTS, plain_name
 from sixfold.measure.layers import LayerCost, layer_costs, total
 from sixfold.models import zoo
@@ -16,7 +17,6 @@ from sixfold.models.build import build
 from sixfold.models.shapes import Shape
 from sixfold.models.skeleton import skeleton
 from sixfold.native.max_pool import is_built
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 
 SHAPES: dict[str, Shape] = {"lenet300": (1, 28, 28), "lenet5": (1, 28, 28), "cells": (1, 256, 256)}
 IMAGENET: dict[str, Shape] = {"resnet50": (3, 64, 64), "alexnet": (3, 64, 64)}

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.engines.inline import InlineEngine
+from sixfold.links.dropout import Draw
 from sixfold.split.grid import Mesh
 from sixfold.split.network import DividedNetwork, divide
 from sixfold.split.part import Part
-from sixfold.step.dropout import Draw
 from sixfold.world import World
 
 Shape = tuple[int, int, int]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.collectives import tree_all_reduce
+from sixfold.links.dropout import KeyedDropout
 from sixfold.shards import shard_bounds, shard_count
-from sixfold.step.dropout import KeyedDropout
 from sixfold.step.lockstep import SharedState, replay
 from sixfold.step.step import Shard, Step, StepTotals
 from sixfold.world import alone

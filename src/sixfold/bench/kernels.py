@@ -1,7 +1,7 @@
 """`sixfold bench kernels`: layers forward and backward, beside PyTorch and the machine's limit.
 
 One thread computes, as a rank does. Ours is what a training step runs: the links of
-`sixfold.step.chain` on images in the order N H W C. PyTorch's is autograd over the same modules on
+`sixfold.links.chain` on images in the order N H W C. PyTorch's is autograd over the same modules on
 images in the order N C H W, as most people have them. Both take turns in one process.
 
 The limit of convolutions and linear layers is their arithmetic at the rate of a large product of
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from sixfold.bench.comparison import Comparison
 from sixfold.bench.options import PartsBenchConfig, TrainBenchConfig
 from sixfold.bench.publish import Show, begin, publish
+from sixfold.links.chain import Chain
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.measure.machine import Machine, measure_machine
-from sixfold.step.chain import Chain
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.world.ambient import one_thread
 
 SAMPLE_S = 0.05

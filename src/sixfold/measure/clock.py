@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sixfold.links.joins import Join, PlainJoin, RunJoin
+from sixfold.links.layers import AutogradLink, Link, Run, SumLink
+from sixfold.links.own_forward import GraphLink
+from sixfold.links.reading import Branches
 from sixfold.measure.arithmetic import plain_name
 from sixfold.measure.cost import LOSS
 from sixfold.measure.scopes import Scopes, followed
-from sixfold.step.joins import Join, PlainJoin, RunJoin
-from sixfold.step.links import AutogradLink, Link, Run, SumLink
-from sixfold.step.own_forward import GraphLink
-from sixfold.step.reading import Branches
 from sixfold.step.step import Shard, Step
 
 INPUT, GRADIENTS, FOLD = "(input)", "(autograd)", "(fold)"

@@ -42,7 +42,7 @@ def layer_costs(
 
     Args:
         network: as it is trained, on any device; it is left as it was. Give it the rewrites of
-            `sixfold.step.rewrites` first if it is to be seen as training runs it.
+            `sixfold.links.rewrites` first if it is to be seen as training runs it.
         shape: (C, H, W) of an image.
         samples: of the batch; training computes a logical shard at a time.
         dtype: of images and weights.

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from sixfold import data as datasets
 from sixfold.errors import UserError
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.measure.clock import AROUND, BACKWARD, FOLD, FORWARD, INPUT, Clock, Span
 from sixfold.measure.layers import LayerCost, layer_costs
 from sixfold.measure.memory import Peak, resident_bytes, watched_memory
 from sixfold.models.skeleton import skeleton
 from sixfold.native.max_pool import is_built
 from sixfold.split.network import DividedNetwork
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.step.step import Shard, Step
 from sixfold.training import Training, TrainJob
 from sixfold.training_log import TimedIterator

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from sixfold.step.dropout import KeyedDropout
+from sixfold.links.dropout import KeyedDropout
 from sixfold.step.norm_sync import SyncBatchNorm
 
 KEEPS_MAPS: tuple[type[nn.Module], ...] = (

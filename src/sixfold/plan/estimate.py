@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from torch import nn
 
 from sixfold.config import TrainConfig
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.measure.layers import layer_costs
 from sixfold.models.shapes import Shape
 from sixfold.plan.calibration import Machine, Network, Point
 from sixfold.plan.kernels import Kernels, fit, network_s, samples_from_plain
 from sixfold.plan.rehearsal import Scene
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 
 STEP_S = 1e-4
 """What Python does in a step besides its layers: the log, the queue, the loop. Median over the

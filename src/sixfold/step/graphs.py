@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sixfold.step.dropout import KeyedDropout
+from sixfold.links.dropout import KeyedDropout
+from sixfold.links.rewrites import has_hooks
 from sixfold.step.pieces import keeps_samples_apart
-from sixfold.step.rewrites import has_hooks
 
 WARM_UPS = 3
 """Runs before a recording, as the documentation has it: libraries choose and allocate then."""

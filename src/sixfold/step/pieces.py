@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.config import TrainConfig
+from sixfold.links.dropout import KeyedDropout
+from sixfold.links.rewrites import has_hooks
 from sixfold.models.mobilenet import InvertedResidual
 from sixfold.models.resnet import Block
 from sixfold.models.shapes import Shape
 from sixfold.native.max_pool import MaxPoolReLU2d
-from sixfold.step.dropout import KeyedDropout
-from sixfold.step.rewrites import has_hooks
 
 CACHE_BYTES = 16_000_000
 """Of a piece's maps and their gradients. Measured: docs/performance.md, "Micro-batches". It is a

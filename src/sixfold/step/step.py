@@ -18,18 +18,18 @@ from torch import Tensor, nn
 
 from sixfold.config import TrainConfig
 from sixfold.data.augment import Draws
+from sixfold.links.chain import Chain
+from sixfold.links.dropout import Draw, key_dropout
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.models.shapes import Shape
 from sixfold.shards import Node, TreeFold
-from sixfold.step.chain import Chain
 from sixfold.step.device import CPU
-from sixfold.step.dropout import Draw, key_dropout
 from sixfold.step.flat import FlatState
 from sixfold.step.lockstep import Lockstep, SharedState, TotalSum
 from sixfold.step.loss import cross_entropy
 from sixfold.step.norm_sync import synchronise_norms
 from sixfold.step.pieces import MicroBatch, choose, pieces
 from sixfold.step.precision import NarrowCopy, narrow_dtype
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.world import Buffer
 
 
@@ -89,7 +89,7 @@ class Step:
 
     Args:
         model: the network, on the CPU, in the precision to be used. It is rewritten for speed
-            without changing its values (`sixfold.step.rewrites`); its dropout modules are replaced
+            without changing its values (`sixfold.links.rewrites`); its dropout modules are replaced
             by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
         seed: of the run.
         sync_norms: batch-norm over the whole batch instead of over each shard.

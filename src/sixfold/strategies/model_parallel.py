@@ -39,6 +39,7 @@ from torch import Tensor
 from sixfold.config import ModelConfig, TrainConfig
 from sixfold.data import BatchMaker, DataSet
 from sixfold.errors import UserError
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.models.shapes import Shape
 from sixfold.models.skeleton import Skeleton, initial_parts, skeleton
 from sixfold.split.exchange import RankSum
@@ -48,7 +49,6 @@ from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
 from sixfold.step.precision import weights_dtype
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.step.step import Shard, Step, StepTotals, open_step
 from sixfold.strategies.divided import PartialNetwork
 from sixfold.strategies.shard_sum import ShardSum

@@ -1,6 +1,6 @@
 """A training step in two halves: forward keeps what backward needs, as named tensors.
 
-What is kept is what the engine's own links keep (`sixfold.step.links`): of the slide network the
+What is kept is what the engine's own links keep (`sixfold.links.layers`): of the slide network the
 images, in the layout in which they are computed with; of the max-pool where each maximum was, and
 whether ReLU let it pass; the input of the linear layer; and the loss's gradient. Both halves call
 the kernels that a step calls, so the gradient has the bits of `sixfold.step.step.Step`.
@@ -24,10 +24,10 @@ from sixfold.errors import RunError
 from sixfold.kernels.geometry import Array
 from sixfold.lab.long_lived import CLASSES, network
 from sixfold.lab.problem import Problem
+from sixfold.links.chain import Chain
+from sixfold.links.layers import MaxPoolLink, Run
 from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.shards import shard_bounds, shard_count
-from sixfold.step.chain import Chain
-from sixfold.step.links import MaxPoolLink, Run
 from sixfold.step.loss import cross_entropy
 from sixfold.step.step import Shard, Step, channels_last
 

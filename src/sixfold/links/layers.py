@@ -1,4 +1,4 @@
-"""Layers with their backward pass written out: the links of `sixfold.step.chain`.
+"""Layers with their backward pass written out: the links of `sixfold.links.chain`.
 
 A link keeps nothing between calls: what its backward pass needs is handed back to the caller. The
 gradients are the textbook's; tests hold each of them against autograd and numerical differences.
@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sixfold.links.dropout import KeyedDropout
+from sixfold.links.weights import Weight, cast, put
 from sixfold.native.max_pool import MaxPoolReLU2d, pool_backward, pool_forward
-from sixfold.step.dropout import KeyedDropout
-from sixfold.step.weights import Weight, cast, put
 
 
 class Link(Protocol):

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sixfold.config import ModelConfig
+from sixfold.links.chain import Chain
+from sixfold.links.convolution import ConvLink
+from sixfold.links.layers import AutogradLink, LinearLink, SumLink
+from sixfold.links.norm import NormLink
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.models import build
 from sixfold.models.resnet import Block
-from sixfold.step.chain import Chain
-from sixfold.step.convolution import ConvLink
-from sixfold.step.links import AutogradLink, LinearLink, SumLink
-from sixfold.step.norm import NormLink
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

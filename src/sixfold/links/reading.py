@@ -1,7 +1,7 @@
 """A network read as a sequence of layers, some of which are graphs of layers.
 
 Sequences and the zoo's residual blocks are known by their classes. Any other module that has parts
-is followed through its forward (`sixfold.step.tracing`).
+is followed through its forward (`sixfold.links.tracing`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from sixfold.links.rewrites import has_hooks
+from sixfold.links.tracing import Graph, is_own_layer, read_graph
+from sixfold.links.untouched import CannotFollowError
 from sixfold.models.mobilenet import InvertedResidual
 from sixfold.models.resnet import Block
-from sixfold.step.rewrites import has_hooks
-from sixfold.step.tracing import Graph, is_own_layer, read_graph
-from sixfold.step.untouched import CannotFollowError
 
 
 @dataclass(frozen=True, kw_only=True)

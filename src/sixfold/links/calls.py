@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx, nn
 
-from sixfold.split.trace import Call, calls_of, result_of
-from sixfold.step.functions import (
+from sixfold.links.functions import (
     ADDS,
     CONCATENATIONS,
     Applied,
@@ -21,7 +20,8 @@ from sixfold.step.functions import (
     out_of_place,
     works_in_place,
 )
-from sixfold.step.untouched import CannotFollowError
+from sixfold.links.untouched import CannotFollowError
+from sixfold.split.trace import Call, calls_of, result_of
 
 LAYERS, SUM, CONCATENATION, PLAIN, OTHER = "layers", "sum", "concatenation", "plain", "other"
 """What a stage is: layers in line, a sum or a concatenation of values, a size, any other call."""

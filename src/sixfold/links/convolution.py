@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sixfold.step.weights import Weight, cast, put
+from sixfold.links.weights import Weight, cast, put
 
 
 class ConvLink:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sixfold.step.joins import AutogradJoin, Join, PlainJoin, RunJoin
-from sixfold.step.links import AutogradLink, Link, Run, SumLink
-from sixfold.step.tracing import Graph
+from sixfold.links.joins import AutogradJoin, Join, PlainJoin, RunJoin
+from sixfold.links.layers import AutogradLink, Link, Run, SumLink
+from sixfold.links.tracing import Graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Node:
 
     Attributes:
         join: computes it.
-        inputs: numbers of values; see `sixfold.step.tracing.Stage`.
+        inputs: numbers of values; see `sixfold.links.tracing.Stage`.
         places: of its parameters' gradients.
     """
 

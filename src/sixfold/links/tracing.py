@@ -5,7 +5,7 @@ torch.fx runs the forward once with stand-ins for tensors, which write down what
 changes, random numbers that it draws, values that it changes in place while others still use them,
 results that it throws away. Then the module is left to autograd. What even so escapes (a decision
 by `isinstance`, `torch.no_grad` around a part) is found when the graph is first used: see
-`sixfold.step.proof`.
+`sixfold.links.proof`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import fx, nn
 
+from sixfold.links.calls import CONCATENATION, LAYERS, SUM, Entry, entries_of
+from sixfold.links.rewrites import fused_in_line, has_hooks
+from sixfold.links.untouched import CannotFollowError, training, untouched
 from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.split.trace import Tracer, first_line
-from sixfold.step.calls import CONCATENATION, LAYERS, SUM, Entry, entries_of
-from sixfold.step.rewrites import fused_in_line, has_hooks
-from sixfold.step.untouched import CannotFollowError, training, untouched
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class Stage:
     """A part of a graph that gives one value.
 
     Attributes:
-        kind: one of those of `sixfold.step.calls`.
+        kind: one of those of `sixfold.links.calls`.
         layers: in line; for `PLAIN` and `OTHER` the one module that makes the call.
         inputs: numbers of values: 0 is what the graph is given, k the result of its k-th stage.
         names: of every layer, or of the call: what it was in the forward, below the module.

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sixfold.step.links import Run, autocast
-from sixfold.step.weights import cast
+from sixfold.links.layers import Run, autocast
+from sixfold.links.weights import cast
 
 Gradients = Sequence[Tensor | None]
 
@@ -150,7 +150,7 @@ class AutogradJoin:
     Args:
         module: what is called.
         parameters: its trainable parameters, each with its place among all.
-        narrow: see `sixfold.step.links.AutogradLink`.
+        narrow: see `sixfold.links.layers.AutogradLink`.
     """
 
     def __init__(

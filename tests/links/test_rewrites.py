@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sixfold.config import ModelConfig
+from sixfold.links.rewrites import folded_batch_norm, relu_behind_max_pool
 from sixfold.models import build
-from sixfold.step.rewrites import folded_batch_norm, relu_behind_max_pool
 
 
 def outcome(network: nn.Module, images: Tensor) -> list[Tensor]:

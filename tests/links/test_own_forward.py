@@ -10,17 +10,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.step.test_chain import assert_same, by_autograd, trainable
+from tests.links.test_chain import assert_same, by_autograd, trainable
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the users' name
 
 from sixfold.config import TrainConfig, TrainingConfig
+from sixfold.links.chain import Chain
+from sixfold.links.joins import RunJoin, SumJoin
+from sixfold.links.layers import AutogradLink, MaxPoolLink
+from sixfold.links.own_forward import GraphLink
+from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.native.max_pool import MaxPoolReLU2d
-from sixfold.step.chain import Chain
-from sixfold.step.joins import RunJoin, SumJoin
-from sixfold.step.links import AutogradLink, MaxPoolLink
-from sixfold.step.own_forward import GraphLink
-from sixfold.step.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.step.step import Shard, Step, channels_last, open_step
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sixfold.links.layers import AutogradLink
 from sixfold.native import norm
-from sixfold.step.links import AutogradLink
 
 ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: norm.RELU, nn.ReLU6: norm.RELU6}
 """What a norm may have behind it in one link."""

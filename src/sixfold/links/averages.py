@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.step.weights import cast
+from sixfold.links.weights import cast
 
 
 class MeanLink:

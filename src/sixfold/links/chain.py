@@ -4,7 +4,7 @@ autograd records every operation, allocates every gradient, and copies it to whe
 for a few images that costs more than the arithmetic. Most networks are a plain sequence, whose
 backward pass is the same sequence the other way round. Here each layer is a link that calls the
 same kernels of torch directly and writes its weights' gradients into the payload. A module with a
-forward of its own is a graph of such links (`sixfold.step.own_forward`). Whatever is no such
+forward of its own is a graph of such links (`sixfold.links.own_forward`). Whatever is no such
 layer, or cannot be followed, becomes a link that asks autograd.
 """
 
@@ -16,14 +16,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sixfold.native.max_pool import MaxPoolReLU2d
-from sixfold.step.averages import AveragePoolLink, MeanLink
-from sixfold.step.calls import CONCATENATION, LAYERS, PLAIN, SUM
-from sixfold.step.convolution import ConvLink
-from sixfold.step.dropout import KeyedDropout
-from sixfold.step.functions import Reshape
-from sixfold.step.joins import AutogradJoin, ConcatenationJoin, Join, PlainJoin, RunJoin, SumJoin
-from sixfold.step.links import (
+from sixfold.links.averages import AveragePoolLink, MeanLink
+from sixfold.links.calls import CONCATENATION, LAYERS, PLAIN, SUM
+from sixfold.links.convolution import ConvLink
+from sixfold.links.dropout import KeyedDropout
+from sixfold.links.functions import Reshape
+from sixfold.links.joins import AutogradJoin, ConcatenationJoin, Join, PlainJoin, RunJoin, SumJoin
+from sixfold.links.layers import (
     AutogradLink,
     DropoutLink,
     FlattenLink,
@@ -36,13 +35,14 @@ from sixfold.step.links import (
     Run,
     SumLink,
 )
-from sixfold.step.norm import ACTIVATIONS, NormLink
-from sixfold.step.own_forward import GraphLink, Node, asks_autograd
-from sixfold.step.proof import why_not
-from sixfold.step.reading import Branches, Layers, modules_of, read
-from sixfold.step.rewrites import has_hooks
-from sixfold.step.tracing import Graph, Stage
-from sixfold.step.weights import Weight
+from sixfold.links.norm import ACTIVATIONS, NormLink
+from sixfold.links.own_forward import GraphLink, Node, asks_autograd
+from sixfold.links.proof import why_not
+from sixfold.links.reading import Branches, Layers, modules_of, read
+from sixfold.links.rewrites import has_hooks
+from sixfold.links.tracing import Graph, Stage
+from sixfold.links.weights import Weight
+from sixfold.native.max_pool import MaxPoolReLU2d
 
 Parameters = Sequence[nn.Parameter]
 
