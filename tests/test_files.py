@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sixfold.errors import RunError
-from sixfold.files import write_atomically
+from sixfold.errors import RunError, UserError
+from sixfold.files import folder_of_parts, make_folder, write_atomically
 
 
 def test_the_old_content_stays_until_the_new_is_whole(
@@ -36,3 +36,18 @@ def test_what_is_written_is_there(tmp_path: Path) -> None:
     data: Any = bytes(range(256)) * 100
     write_atomically(tmp_path / "file", data)
     assert (tmp_path / "file").read_bytes() == data
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_to_change() -> None:
+    with pytest.raises(UserError, match=r"--out /proc/a/b: cannot be written \(.*choose another"):
+        make_folder(Path("/proc/a/b"))
+
+
+def test_a_folder_of_parts_goes_with_them(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "part").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), folder_of_parts(tmp_path / "scores") as folder:
+        fail(folder)
+    assert list(tmp_path.iterdir()) == []

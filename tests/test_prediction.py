@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sixfold.config import EngineConfig, PredictConfig, PredictionConfig, TrainConfig
-from sixfold.errors import UserError
+from sixfold.errors import SixfoldError, UserError
 from sixfold.launch import predict, train
 from sixfold.prediction import class_map
 from sixfold.trained import ModelCard, load_network, read_card, weights_file
@@ -130,3 +130,20 @@ def test_normalisation_is_the_trainings(
     data = open_data(DataConfig(data=DATA))
     assert card_of_run.mean == tuple(data.mean)
     assert card_of_run.std == tuple(data.std)
+
+
+def test_a_prediction_that_fails_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sixfold.prediction._table", fail)
+    with pytest.raises((KeyboardInterrupt, SixfoldError)):
+        predict(ask(run, tmp_path / "scores.parquet"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused(run: Path) -> None:
+    with pytest.raises(UserError, match=r"--out /proc/scores\.parquet: cannot be written"):
+        predict(ask(run, Path("/proc/scores.parquet")))

@@ -83,3 +83,14 @@ def test_differences_name_the_options() -> None:
     old = {"training": {"batch_size": 10, "seed": 0}}
     new = {"training": {"batch_size": 20, "seed": 0}}
     assert differences(old, new) == ["--batch-size: 10 -> 20"]
+
+
+def test_what_is_somebody_elses_is_told_apart_from_a_run(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "net.onnx").touch()
+    (tmp_path / "notes.txt").touch()
+    directory = RunDirectory(tmp_path)
+    assert directory.strangers() == ["logs"]
+    assert directory.strangers("*.onnx") == ["logs", "net.onnx"]
+    (tmp_path / "config.json").write_text("{}")
+    assert directory.strangers("*.onnx") == []

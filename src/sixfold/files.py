@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sixfold.errors import RunError
+from sixfold.errors import RunError, UserError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -35,6 +37,52 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write plain data as indented JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def make_folder(path: Path, option: str = "--out") -> None:
+    """Make a folder, with its parents, in which files can be made.
+
+    Args:
+        path: the folder; it may be there.
+        option: what the user named it with, for the message.
+
+    Raises:
+        UserError: if that is not possible.
+    """
+    with _refused(option, path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{secrets.token_hex(8)}"
+        probe.touch()
+        probe.unlink()
+
+
+@contextmanager
+def folder_of_parts(out: Path) -> Iterator[Path]:
+    """A folder for the parts of a file that is joined later; it goes, whatever happens.
+
+    Args:
+        out: the file; the folder lies beside it.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
+    with _refused("--out", out):
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _refused(option: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{option} {path}: cannot be written ({error.strerror}); choose another directory"
+        ) from error
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.errors import RunError, UserError
-from sixfold.files import explained, write_atomically, write_json
+from sixfold.files import explained, make_folder, write_atomically, write_json
 
 _OWN_FILES = (
     "config.json",
@@ -97,15 +97,7 @@ class RunDirectory:
         Raises:
             UserError: if that is not possible.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{self.token}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise UserError(
-                f"--out {self.path}: cannot be written ({error.strerror}); choose another directory"
-            ) from error
+        make_folder(self.path)
 
     def file(self, name: str) -> Path:
         """Path of a file in the directory."""
@@ -122,6 +114,18 @@ class RunDirectory:
     def holds_a_run(self) -> bool:
         """True if a run has begun here."""
         return self.file("config.json").exists()
+
+    def strangers(self, *more: str) -> list[str]:
+        """What lies where a run writes although none has begun here: it is somebody else's.
+
+        Args:
+            more: patterns of what this kind of run leaves besides what every run does.
+        """
+        if self.holds_a_run():
+            return []
+        names = [name for name in (*_OWN_FILES, *_OWN_FOLDERS) if self.file(name).exists()]
+        found = {path.name for pattern in more for path in self.path.glob(pattern)}
+        return sorted({*names, *found})
 
     def clear(self) -> None:
         """Remove what an older run left, and nothing else."""

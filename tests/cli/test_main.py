@@ -44,6 +44,29 @@ def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixtu
     assert "did you mean train" in capsys.readouterr().err
 
 
+def test_a_refusal_of_the_system_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> int:
+        raise PermissionError(13, "Permission denied", "/far/away")
+
+    monkeypatch.setattr("sixfold.cli.main._dispatch", refuse)
+    assert main(["models"]) == 1
+    (line,) = lines(capsys.readouterr().err)
+    assert line.startswith("sixfold: [Errno 13] Permission denied: '/far/away'")
+
+
+def test_shards_and_plans_where_nothing_can_be_written_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--workers", "1", "--engine", "inline"]
+    assert main(["prepare", "synthetic:20x3x8x8", "/proc/shards", *words]) == 2
+    assert main(["plan", *QUICK[:6], "--out", "/proc/plan", *words]) == 2
+    for line in lines(capsys.readouterr().err):
+        assert "/proc/" in line
+        assert "cannot be written" in line
+
+
 @pytest.mark.parametrize(
     ("words", "what"),
     [

@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,3 +79,11 @@ def test_a_pipe_that_somebody_keeps_open_does_not_hold_up_the_end() -> None:
     pipes.close()
     assert time.monotonic() - began < 1.0
     os.close(end)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_stops_nobody() -> None:
+    log = RankLog(Path("/dev/full"))
+    log.feed(0, b"a line\n")
+    assert log.tail(0) == ("a line",)
+    log.close()

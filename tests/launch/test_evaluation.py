@@ -116,3 +116,8 @@ def test_spark_says_the_same(run: Path, spark_local: EngineProcess) -> None:
     rank = functools.partial(robustness_rank, job)
     alone = open_engine("inline").gang(rank, 1).results[0]
     assert spark_local.gang(rank, 2).results[0] == alone
+
+
+def test_a_place_that_cannot_be_written_is_refused(run: Path) -> None:
+    with pytest.raises(UserError, match="--out /proc/robustness: cannot be written"):
+        evaluate(run, out="/proc/robustness")

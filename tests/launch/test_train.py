@@ -54,6 +54,17 @@ def test_a_run_leaves_everything_in_its_directory(configure: Configure, tmp_path
     assert result["report"] == str(out / "report.html")
 
 
+def test_what_is_no_runs_is_not_removed(configure: Configure, tmp_path: Path) -> None:
+    mine = tmp_path / "checkpoints" / "mine.pt"
+    mine.parent.mkdir()
+    mine.write_text("weeks of work")
+    with pytest.raises(UserError, match="holds checkpoints and no run of Sixfold: choose another"):
+        train(configure(out=str(tmp_path), steps=1))
+    assert mine.read_text() == "weeks of work"
+    train(configure(out=str(tmp_path), steps=1, overwrite=True))
+    assert not mine.exists()
+
+
 def test_the_hash_is_that_of_the_saved_weights(configure: Configure, tmp_path: Path) -> None:
     from sixfold.checkpoint import weights_sha256
 

@@ -59,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`sixfold ... | head`): nothing is wrong.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        # The operating system's refusals at places where nobody expects one.
+        if debug:
+            traceback.print_exc()
+        print(f"sixfold: {error} (--debug shows where)", file=sys.stderr)
+        return 1
 
 
 def _dispatch(words: list[str]) -> int:

@@ -29,7 +29,7 @@ from sixfold.data.making import (
 from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest
 from sixfold.data.records import Listing
 from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.files import make_folder, write_json
 
 _OWN_FILES = re.compile(r"\.?(train|test)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp")
 
@@ -67,7 +67,7 @@ def prepare(
     folder = _destination(destination)
     job = plan(source, resize=resize, on_bad=on_bad)
     _check_free(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "DST")
     with locked(folder / NOTES, wait=False):
         return carry_out(
             job,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import selectors
@@ -78,7 +79,8 @@ class RankLog:
             self._tails[rank].append(line.decode(errors="replace").rstrip("\r"))
         if self._file is not None and lines:
             tag = f"[rank {rank}] ".encode()
-            self._file.write(b"".join(tag + line + b"\n" for line in lines))
+            with contextlib.suppress(OSError):  # a full disk: what ranks print is not worth a run
+                self._file.write(b"".join(tag + line + b"\n" for line in lines))
 
 
 class RankWriter(io.TextIOBase):

@@ -43,6 +43,7 @@ from sixfold.errors import UserError
 from sixfold.files import write_atomically, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.compression_search import Found, search
+from sixfold.launch.directory import refuse_strangers
 from sixfold.launch.training import train
 from sixfold.report.compression import write_page
 from sixfold.run_directory import RunDirectory, as_json, differences, read_json
@@ -179,6 +180,8 @@ def _older_result(config: CompressConfig, directory: RunDirectory) -> dict[str, 
     settings = config.compression
     if settings.resume and not directory.path.is_dir():
         raise UserError(f"--resume: there is no directory {directory.path}")
+    if not settings.resume and not settings.overwrite:
+        refuse_strangers(directory, *_OWN)
     if not directory.holds_a_run() or settings.overwrite:
         return None
     old = _identity(directory.config() or {})

@@ -50,8 +50,29 @@ def _short_hash(config: Any, defaults: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def refuse_strangers(directory: RunDirectory, *more: str) -> None:
+    """Refuse a directory in which a run would remove what is not a run's.
+
+    Args:
+        directory: where the run is to be.
+        more: patterns of what it would remove besides what every run does.
+
+    Raises:
+        UserError: if there is such a thing.
+    """
+    if found := directory.strangers(*more):
+        raise UserError(
+            f"{directory.path} holds {', '.join(found)} and no run of Sixfold: choose another "
+            "--out, or have them removed with --overwrite"
+        )
+
+
 def older_run(
-    config: Any, directory: RunDirectory, *, growing: tuple[str, ...] = ()
+    config: Any,
+    directory: RunDirectory,
+    *,
+    growing: tuple[str, ...] = (),
+    more: tuple[str, ...] = (),
 ) -> dict[str, Any] | None:
     """The result of a finished run with the same settings; refuse to mix runs.
 
@@ -59,12 +80,16 @@ def older_run(
         config: a tree of settings with a section `run`.
         directory: where the run is to be.
         growing: sections that may differ where the run is resumed, which is unfinished then.
+        more: patterns of what the run leaves besides what every run does.
 
     Raises:
-        UserError: if the directory holds another run, or none where one was to be resumed.
+        UserError: if the directory holds another run, or what is no run's at all, or none where
+            one was to be resumed.
     """
     if config.run.resume and not directory.path.is_dir():
         raise UserError(f"--resume: there is no run directory {directory.path}")
+    if not config.run.resume and not config.run.overwrite:
+        refuse_strangers(directory, *more)
     if not directory.holds_a_run() or config.run.overwrite:
         return None
     result = directory.result()

@@ -13,7 +13,7 @@ from sixfold import validate
 from sixfold.compression.loading import read_card
 from sixfold.config import DataConfig
 from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.files import make_folder, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.prediction import fitting_side, trained_on
 from sixfold.prediction import check_fit, class_map
@@ -76,7 +76,7 @@ def evaluate_robustness(
             distortions=tuple(planned(config.distortion)),
         )
         job, examples, names = _with_examples(job, opened, card, config.distortion.examples)
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         gang = engine.gang(
             functools.partial(robustness_rank, job),
             workers,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import secrets
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +14,7 @@ from sixfold import data, validate
 from sixfold.config import DataConfig
 from sixfold.engines import Engine
 from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.files import folder_of_parts, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.directory import older_run, run_path
 from sixfold.lca.geometry import Geometry, pair
@@ -332,16 +330,6 @@ def _encode(
             for start in range(0, pictures.count, encode.chunk)
         ]
     )
-    parts = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
-    parts.mkdir()
-    job = EncodeJob(
-        dictionary=file,
-        dynamics=dynamics,
-        source=source,
-        parts=parts,
-        frames=frames,
-        trace=encode.trace,
-    )
     coded = 0
 
     def note(_: int, sums: Mapping[str, float]) -> None:
@@ -349,7 +337,15 @@ def _encode(
         coded += int(sums["images"])
         listen({"kind": "coded", "images": coded, "total": pictures.count})
 
-    try:
+    with folder_of_parts(out) as parts:
+        job = EncodeJob(
+            dictionary=file,
+            dynamics=dynamics,
+            source=source,
+            parts=parts,
+            frames=frames,
+            trace=encode.trace,
+        )
         sums = engine.pool(
             functools.partial(encode_part, job),
             [(number, *piece) for number, piece in enumerate(pieces)],
@@ -357,8 +353,6 @@ def _encode(
             on_done=note,
         )
         join_parts(job, learned, out)
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
     spent = time.monotonic() - started
     figures = _figures(sums, geometry)
     figures |= {

@@ -14,7 +14,7 @@ from sixfold import data as datasets
 from sixfold.config import TrainConfig
 from sixfold.engines import Engine
 from sixfold.errors import UserError
-from sixfold.files import write_atomically, write_json
+from sixfold.files import make_folder, write_atomically, write_json
 from sixfold.launch.common import Listener, open_engine_for, versions
 from sixfold.launch.planning import (
     calibrate,
@@ -144,6 +144,7 @@ def plan(
             )
         workers = config.engine.workers or engine.slots()
         resolved = fit_data(training, engine, workers, listen)
+        make_folder(Path(config.planning.out))  # before anything is measured
         opened = datasets.open_data(resolved.data)
         tiles = fitting_tiles(resolved, opened, workers)
         if foreign:
@@ -212,7 +213,7 @@ def _left_out(model: Model, config: TrainConfig, workers: int, tiles: Sequence[A
 
 def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
     """Write `plan.json` and `plan.html`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     json_path, html_path = folder / "plan.json", folder / "plan.html"
     write_json(json_path, plan_as_plain(made))
     machine = made.calibration.machine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import secrets
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from sixfold import validate
 from sixfold.config import DataConfig, PredictConfig
 from sixfold.data import absolute_spec
 from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.files import folder_of_parts, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.run_directory import read_json
 
@@ -71,23 +70,22 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         part = config.prediction.part
         if part == "auto":
             part = "test" if opened.own_test or trained_on(weights, asked) else "all"
-        parts = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
-        parts.mkdir()
-        job = PredictJob(
-            weights=weights,
-            data=resolved,
-            part=part,
-            labels=class_map(card, opened.classes),
-            parts=parts,
-            sparse=sparse,
-        )
-        gang = engine.gang(
-            functools.partial(predict_rank, job),
-            workers,
-            max_restarts=restarts_of(config.engine),
-            on_event=_sum_up(listen),
-        )
-        figures = join_parts(parts, out, card)
+        with folder_of_parts(out) as parts:
+            job = PredictJob(
+                weights=weights,
+                data=resolved,
+                part=part,
+                labels=class_map(card, opened.classes),
+                parts=parts,
+                sparse=sparse,
+            )
+            gang = engine.gang(
+                functools.partial(predict_rank, job),
+                workers,
+                max_restarts=restarts_of(config.engine),
+                on_event=_sum_up(listen),
+            )
+            figures = join_parts(parts, out, card)
     figures |= {
         "run": str(weights.parent),
         "data": config.prediction.data,

@@ -17,6 +17,7 @@ from sixfold.engines import Engine
 from sixfold.errors import RunError, SixfoldError, UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, versions
+from sixfold.launch.directory import refuse_strangers
 from sixfold.launch.training import fit_data, resolve_paths, train, training_problems
 from sixfold.measure.machine import Machine, load_machine, measure_machine, save_machine
 from sixfold.measure.options import ProfileConfig, as_training, engines_of, problems
@@ -132,6 +133,8 @@ def _path(config: ProfileConfig) -> Path:
 def _older(config: ProfileConfig, path: Path) -> Plain | None:
     """A finished profile with the same settings; refuse to mix it with anything else."""
     directory = RunDirectory(path)
+    if not config.profiling.overwrite:
+        refuse_strangers(directory)
     if config.profiling.overwrite or not directory.holds_a_run():
         return None
     old, new = directory.config() or {}, as_json(config)

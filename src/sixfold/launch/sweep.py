@@ -198,7 +198,9 @@ def begin(
         absolute = data.absolute_spec(config.data.data)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=absolute))
     directory = RunDirectory(path)
-    finished = older_run(config, directory, growing=("sweep", "delay", "cluster"))
+    finished = older_run(
+        config, directory, growing=("sweep", "delay", "cluster"), more=("members",)
+    )
     if finished is not None:
         listen({"kind": "note", "text": f"{path} holds this sweep, finished"})
     return directory, finished, config

@@ -8,7 +8,7 @@ from typing import Any
 
 from sixfold import validate
 from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.files import make_folder, write_json
 from sixfold.launch.common import versions
 from sixfold.sweep.options import SweepRooflineConfig
 from sixfold.sweep.roofline import Placed, curve_places, place, roofs
@@ -65,7 +65,7 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
         "versions": versions(),
         "report": str(out / "report.html"),
     }
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(out / "result.json", result)
     write_page(out / "report.html", result)
     return result

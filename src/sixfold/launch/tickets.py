@@ -69,7 +69,7 @@ def tickets(
             raise UserError(found)
         config = _resolve_paths(config)
         directory = RunDirectory(Path(str(config.run.out)))
-        finished = older_run(config, directory, growing=("trellis",))
+        finished = older_run(config, directory, growing=("trellis",), more=(DENSE, "members"))
         if finished is not None:
             listen({"kind": "note", "text": f"{directory.path} holds this job, finished"})
             return finished
