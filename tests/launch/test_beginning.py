@@ -116,6 +116,18 @@ def test_files_that_do_not_fit_are_refused(
     assert not (tmp_path / "other" / "config.json").exists()
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_an_older_run_outlives_a_beginning_that_is_refused(
+    dense: Path, configure: Configure, tmp_path: Path, own: bool
+) -> None:
+    weights = dense if own else tmp_path / "nowhere"
+    before = (dense / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="emptied first" if own else "no weights can be read"):
+        train(configure(out=str(dense), weights=str(weights), overwrite=True, **PLAIN))
+    assert (dense / "model.safetensors").read_bytes() == before
+    assert (dense / "result.json").exists()
+
+
 def test_settings_that_make_no_sense_are_refused_together(configure: Configure) -> None:
     with pytest.raises(UserError) as info:
         train(configure(first_step=7, steps=7, keep_at=("5", "x")))

@@ -157,8 +157,8 @@ def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
     home = weights.parent
     source = home if weights.name == "model.safetensors" else weights.with_suffix("")
     out = Path(settings.out or f"{source}-compressed").expanduser().absolute()
-    if out == home:
-        raise UserError(f"--out {out}: is the run that is compressed; choose another directory")
+    if weights.resolve().is_relative_to(out.resolve()):
+        raise UserError(f"--out {out}: holds the run that is compressed; choose another directory")
     return dataclasses.replace(
         config,
         compression=dataclasses.replace(

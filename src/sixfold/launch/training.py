@@ -15,6 +15,7 @@ from sixfold.config import ModelConfig, TrainConfig
 from sixfold.engines import Engine
 from sixfold.errors import SixfoldError, UserError
 from sixfold.files import write_json
+from sixfold.launch.beginning import check_beginning
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.directory import older_run, run_path
 from sixfold.launch.reporting import tell_failure, test_images
@@ -67,6 +68,7 @@ def train(
 
             choice = choose(resolved, engine, workers, directory, listen)
             resolved, workers = choice.apply(resolved), choice.workers
+        check_beginning(resolved, data.open_data(resolved.data), directory)
         directory.create()
         if not config.run.resume:
             directory.clear()

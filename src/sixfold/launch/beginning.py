@@ -1,0 +1,49 @@
+"""What a training begins with, held against the network before an older run is removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sixfold.config import TrainConfig
+from sixfold.data import DataSet
+from sixfold.errors import UserError
+from sixfold.models import build
+from sixfold.run_directory import RunDirectory
+from sixfold.sparsity.beginning import begin
+from sixfold.step.flat import FlatState
+from sixfold.step.optimizer import make_optimizer
+from sixfold.step.precision import weights_dtype
+
+
+def check_beginning(config: TrainConfig, opened: DataSet, directory: RunDirectory) -> None:
+    """Try out the files that a training begins with, on a network that is then thrown away.
+
+    Args:
+        config: the settings.
+        opened: the data.
+        directory: the run's; an older run in it is removed next, unless it is resumed.
+
+    Raises:
+        UserError: if a file cannot be read, does not fit the network, or would be removed.
+    """
+    beginning = config.beginning
+    files = {name: getattr(beginning, name) for name in ("weights", "mask", "shared")}
+    given = {name: Path(path) for name, path in files.items() if path is not None}
+    if not given:
+        return
+    home = directory.path.resolve()
+    inside = [name for name, path in given.items() if path.resolve().is_relative_to(home)]
+    if inside and not config.run.resume:
+        raise UserError(
+            [
+                f"--{name} {given[name]}: lies in the run directory {directory.path}, which is "
+                "emptied first: choose another --out"
+                for name in inside
+            ]
+        )
+    training = config.training
+    network = build(
+        config.model, shape=opened.shape, classes=len(opened.classes), seed=training.seed
+    )
+    state = FlatState(network.to(weights_dtype(training.precision)))
+    begin(beginning, state, make_optimizer(config.optimizer, state.parameters))
