@@ -41,7 +41,12 @@ def read_value(value: Any, hint: Any) -> Any:
     """
     kind = value_type(hint)
     if kind is tuple:
-        return tuple(value.split()) if isinstance(value, str) else tuple(map(str, value))
+        if isinstance(value, dict):
+            raise ValueError("a list")
+        words = value.split() if isinstance(value, str) else value
+        return tuple(map(str, words if isinstance(words, (list, tuple)) else [words]))
+    if isinstance(value, (dict, list)):
+        raise ValueError(_NOUNS.get(kind, "true or false"))
     if kind is bool:
         return value if isinstance(value, bool) else parse_bool(str(value))
     if isinstance(value, bool) or (kind is int and isinstance(value, float)):

@@ -124,6 +124,19 @@ def test_mistakes_in_a_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "unknown section [trainig]" in text
 
 
+def test_values_of_a_wrong_kind_and_settings_without_a_section_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "settings.toml"
+    text = "batch_size = 50\n[run]\nkeep_at = 3\n[engine]\nspark_conf = {a = 1}\n[data]\n"
+    file.write_text(text + "data = ['digits']\n")
+    assert main(["train", "--config", str(file)]) == 2
+    outside, value, conf = sorted(lines(capsys.readouterr().err))
+    assert outside.endswith("'batch_size' lies outside of its section: write it below [training]")
+    assert value.endswith("data.data ['digits']: expected text")
+    assert conf.endswith("engine.spark_conf {'a': 1}: expected a list")
+
+
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--lr", "x", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

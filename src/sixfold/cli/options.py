@@ -77,10 +77,8 @@ def read_config(
     found: list[str] = []
     from_file = _read_file(file) if file is not None else {}
     environment = settings_from_environment()
-    for name in from_file.keys() - sections(config_class).keys():
-        found.append(
-            f"{file}: unknown section [{name}]; known: {', '.join(sections(config_class))}"
-        )
+    for name in sorted(from_file.keys() - sections(config_class).keys()):
+        found.append(f"{file}: {_unknown_section(name, sections(config_class))}")
     values: dict[str, Any] = {}
     for section, section_class in sections(config_class).items():
         table = from_file.get(section, {})
@@ -106,6 +104,13 @@ def read_config(
         values[section] = (section_class, chosen)
     config = config_class(**{name: cls(**chosen) for name, (cls, chosen) in values.items()})
     return config, found
+
+
+def _unknown_section(name: str, known: Mapping[str, type[Any]]) -> str:
+    for section, section_class in known.items():
+        if name in {field.name for field in dataclasses.fields(section_class)}:
+            return f"{name!r} lies outside of its section: write it below [{section}]"
+    return f"unknown section [{name}]; known: {', '.join(known)}"
 
 
 def _read_file(file: Path) -> dict[str, Any]:
