@@ -17,6 +17,9 @@ from sixfold.strategies.overview import STRATEGIES
 AUTO = "auto"
 """Where the planner chooses."""
 
+MOST = 10**12
+"""Epochs or steps: beyond any training, and within the numbers that count them."""
+
 
 def is_automatic(config: TrainConfig) -> bool:
     """Whether the planner chooses strategy or grid."""
@@ -64,18 +67,24 @@ def choice_problems(config: Any) -> list[str]:
     return found
 
 
+def seed_problems(seed: int) -> list[str]:
+    """What is wrong with a seed: torch takes those of 64 bits."""
+    if 0 <= seed < 1 << 63:
+        return []
+    return [f"--seed {seed}: must not be negative, and below 2^63"]
+
+
 def _training_problems(config: TrainConfig) -> list[str]:
     training, found = config.training, []
     if training.batch_size < 1:
         found.append(f"--batch-size {training.batch_size}: must be at least 1")
     if training.epochs is not None and training.steps is not None:
         found.append("--epochs and --steps exclude each other: give one")
-    if training.epochs is not None and not (training.epochs > 0 and math.isfinite(training.epochs)):
-        found.append(f"--epochs {training.epochs}: must be above 0")
-    if training.steps is not None and training.steps < 1:
-        found.append(f"--steps {training.steps}: must be at least 1")
-    if training.seed < 0:
-        found.append(f"--seed {training.seed}: must not be negative")
+    if training.epochs is not None and not 0 < training.epochs <= MOST:
+        found.append(f"--epochs {training.epochs}: must be above 0, and at most {MOST:.0e}")
+    if training.steps is not None and not 1 <= training.steps <= MOST:
+        found.append(f"--steps {training.steps}: must be from 1 to {MOST:.0e}")
+    found += seed_problems(training.seed)
     if not training.evaluate_every >= 0:
         found.append(f"--evaluate-every {training.evaluate_every}: must not be negative")
     shards = training.shards

@@ -39,6 +39,14 @@ def test_wrong_words_are_told_all_at_once(capsys: pytest.CaptureFixture[str]) ->
         assert name in text
 
 
+def test_numbers_beyond_all_bounds_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--engine", "inline", "--seed", str(1 << 63)]
+    assert main([*words, "--epochs", "1e308"]) == 2
+    epochs, seed = lines(capsys.readouterr().err)
+    assert "--epochs 1e+308: must be above 0, and at most 1e+12" in epochs
+    assert "--seed 9223372036854775808: must not be negative, and below 2^63" in seed
+
+
 def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "did you mean train" in capsys.readouterr().err

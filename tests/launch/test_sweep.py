@@ -107,6 +107,20 @@ def test_whole_trainings_are_fitted_where_images_are_varied(
     assert [row["steps"] for row in result["points"]] == [2, 4, 2, 4]
 
 
+def test_a_sweep_of_which_nothing_can_be_run_is_refused(
+    configure: Configure, tmp_path: Path
+) -> None:
+    sweeps: list[Callable[[], Any]] = [
+        lambda: sweep_time(timed(configure(), tmp_path / "s", "batch_size=500,600", repeats=1)),
+        lambda: sweep_quality(compared(configure(), tmp_path / "s", "batch_size=500,600")),
+    ]
+    for sweep in sweeps:
+        with pytest.raises(UserError, match="has only 200 images") as refused:
+            sweep()
+        assert len(refused.value.problems) == 2
+        assert list((tmp_path / "s").iterdir()) == []
+
+
 def test_what_cannot_be_run_is_told_and_the_rest_goes_on(
     configure: Configure, tmp_path: Path
 ) -> None:

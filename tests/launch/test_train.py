@@ -65,6 +65,15 @@ def test_what_is_no_runs_is_not_removed(configure: Configure, tmp_path: Path) ->
     assert not mine.exists()
 
 
+def test_damaged_settings_of_an_older_run_are_one_problem(
+    configure: Configure, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config.json is damaged: put it back") as refused:
+        train(configure(out=str(tmp_path), resume=True))
+    assert len(refused.value.problems) == 1
+
+
 def test_the_hash_is_that_of_the_saved_weights(configure: Configure, tmp_path: Path) -> None:
     from sixfold.checkpoint import weights_sha256
 

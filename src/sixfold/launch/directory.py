@@ -93,7 +93,12 @@ def older_run(
     if not directory.holds_a_run() or config.run.overwrite:
         return None
     result = directory.result()
-    old, new = directory.config() or {}, as_json(config)
+    old, new = directory.config(), as_json(config)
+    if old is None:
+        raise UserError(
+            f"{directory.file('config.json')} is damaged: put it back, or replace the run with "
+            "--overwrite"
+        )
     new.pop("run")
     if config.run.resume:
         old, new = _without(old, _PLACEMENT), _without(new, _PLACEMENT)

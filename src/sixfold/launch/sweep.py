@@ -226,8 +226,14 @@ def end(
     """Write result and report.
 
     Raises:
+        UserError: if no training could be: nothing is left of the sweep.
         RunError: if trainings failed.
     """
+    refused = [found.get("refused") for found in outcome.results.values()]
+    if refused and all(refused) and not outcome.failures:
+        directory.clear()
+        shutil.rmtree(directory.file("members"), ignore_errors=True)
+        raise UserError(dict.fromkeys(map(str, refused)))
     result = {
         **figures,
         "failures": outcome.failures,
