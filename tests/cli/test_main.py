@@ -222,11 +222,14 @@ def test_a_killed_rank_ends_the_run_with_its_facts(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
-def test_ctrl_c_stops_all_ranks_and_keeps_a_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_ctrl_c_stops_all_ranks_and_keeps_a_checkpoint(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     process = start(tmp_path / "run")
     wait_for_steps(tmp_path / "run", process)
     everyone = family(process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "--resume" in told
