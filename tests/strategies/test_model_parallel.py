@@ -49,6 +49,26 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("batch_norm", ["shard", "sync"])
+def test_norms_without_running_statistics_are_evaluated_as_in_serial_training(
+    configure: Configure, tmp_path: Path, batch_norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"untracked_{batch_norm}.py").write_text(
+        "from torch import nn\n"
+        "def network(shape, classes):\n"
+        "    norm = nn.BatchNorm2d(4, track_running_stats=False)\n"
+        "    layers = nn.Conv2d(3, 4, 3), norm, nn.Flatten(), nn.Linear(144, classes)\n"
+        "    return nn.Sequential(*layers)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    model = f"untracked_{batch_norm}:network"
+    settings: dict[str, Any] = {"model": model, "batch_norm": batch_norm, "steps": 2}
+    serial = train(configure(out=str(tmp_path / "serial"), precision="float64", **settings))
+    grid = {"grid": "batch=2,rows=2,cout=2", "workers": 8}
+    divided = train(configure(out=str(tmp_path / "divided"), **DIVIDED, **grid, **settings))
+    assert divided["test_loss"] == pytest.approx(serial["test_loss"], abs=1e-10)
+
+
 def test_without_a_grid_all_ranks_divide_rows(configure: Configure) -> None:
     assert str(grid_of(configure(**DIVIDED), 3)) == "rows=3"
 

@@ -124,7 +124,8 @@ class LocalNorm(LocalLayer):
     def _total(self, own: Tensor) -> Tensor:
         if self._rank_sum is not None:
             own = self._rank_sum(own)
-        return own if self.batch_sum is None else self.batch_sum(own)
+        # An evaluation has no other shards; a norm without running statistics comes here then too.
+        return self.batch_sum(own) if self.batch_sum is not None and self.training else own
 
 
 def divide_norm(
