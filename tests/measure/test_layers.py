@@ -30,6 +30,24 @@ def by_name(costs: tuple[LayerCost, ...]) -> dict[str, LayerCost]:
     return {cost.name: cost for cost in costs}
 
 
+class Viewing(nn.Module):
+    """A forward that can do with images laid out N C H W only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        logits: Tensor = self.head(x.view(x.size(0), -1))
+        return logits
+
+
+def test_a_forward_that_views_maps_as_rows_is_counted() -> None:
+    costs = by_name(layer_costs(Viewing(), (3, 8, 8), 2))
+    assert costs["conv"].forward_flops == 2 * 2 * 4 * 36 * 27
+
+
 def test_the_slide_network_by_hand() -> None:
     network = build(ModelConfig(model="slide"), shape=(3, 32, 32), classes=10, seed=0)
     costs = by_name(layer_costs(network, (3, 32, 32), 2))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.errors import UserError
+from sixfold.links.layers import NO_VIEW
 from sixfold.measure.cost import LOSS, FunctionCost, LayerCost
 from sixfold.measure.recorder import Recorder, storage_of
 from sixfold.measure.scopes import followed
@@ -55,17 +56,18 @@ def layer_costs(
     >>> [(cost.name, cost.forward_flops, cost.backward_flops) for cost in costs]
     [('0', 6912, 6912), ('1', 128, 128)]
     """
-    try:
-        return _record(network, shape, samples, dtype, loss, "meta")
-    except Exception as on_meta:
-        try:
-            # A forward that looks at values, or holds tensors that are no parameters or buffers.
-            return _record(network, shape, samples, dtype, loss, "cpu")
-        except Exception as error:
-            raise UserError(
-                f"the network cannot be run on {samples} images of {times(shape)}: "
-                f"{one_line(error)}"
-            ) from on_meta
+    # On the CPU: forwards that look at values, or hold tensors that are no parameters or buffers.
+    for device in ("meta", "cpu"):
+        for last in (True, False):
+            try:
+                return _record(network, shape, samples, dtype, loss, device, last=last)
+            except Exception as error:
+                found = error
+                if NO_VIEW not in str(error):
+                    break
+    raise UserError(
+        f"the network cannot be run on {samples} images of {times(shape)}: {one_line(found)}"
+    ) from found
 
 
 def total(costs: tuple[LayerCost, ...], what: str) -> int:
@@ -74,8 +76,16 @@ def total(costs: tuple[LayerCost, ...], what: str) -> int:
 
 
 def _record(
-    network: nn.Module, shape: Shape, samples: int, dtype: torch.dtype, loss: bool, device: str
+    network: nn.Module,
+    shape: Shape,
+    samples: int,
+    dtype: torch.dtype,
+    loss: bool,
+    device: str,
+    *,
+    last: bool,
 ) -> tuple[LayerCost, ...]:
+    """Run the network on images laid out N H W C (`last`) or N C H W, and look on."""
     tensors = {
         **{name: _empty_like(p, dtype, device) for name, p in network.named_parameters()},
         **{name: _empty_like(b, dtype, device) for name, b in network.named_buffers()},
@@ -84,9 +94,10 @@ def _record(
     for name in trainable:
         tensors[name].requires_grad_()
     images = torch.zeros((samples, *shape), dtype=dtype, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
+    if last:
+        images = images.contiguous(memory_format=torch.channels_last)
     own = {storage_of(tensor) for tensor in tensors.values()}
-    recorder = Recorder({id(tensors[name]) for name in trainable}, own, device)
+    recorder = Recorder({id(tensors[name]) for name in trainable}, own, device, last=last)
     was_training = [(module, module.training) for module in network.modules()]
     network.train()
     try:

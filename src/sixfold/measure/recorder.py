@@ -44,14 +44,15 @@ class Recorder(TorchFunctionMode):
         trainable: ids of the tensors that stand for trainable parameters.
         own: storages of all parameters and buffers, which are there whether kept or not.
         device: on which the network is run.
+        last: whether images are laid out N H W C.
 
     Attributes:
         scopes: which layer is running; to be told by `followed`.
     """
 
-    def __init__(self, trainable: set[int], own: set[int], device: str) -> None:
+    def __init__(self, trainable: set[int], own: set[int], device: str, *, last: bool) -> None:
         super().__init__()
-        self._trainable, self._device = trainable, device
+        self._trainable, self._is_laid_last = trainable, last and device == "meta"
         self._done: list[LayerCost] = []
         self._open: _Open | None = None
         self.scopes = Scopes(self)
@@ -94,7 +95,7 @@ class Recorder(TorchFunctionMode):
         if not outputs or not inputs:
             return result
         in_place = any(t._version != v for t, v in zip(inputs, versions, strict=True))
-        if self._device == "meta" and plain_name(func) == "conv2d":
+        if self._is_laid_last and plain_name(func) == "conv2d":
             # As on the CPU: images laid out N H W C give maps that are laid out so.
             result = outputs[0] = result.contiguous(memory_format=torch.channels_last)
         inner = products.get_total_flops() if unknown else 0
