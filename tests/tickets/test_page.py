@@ -86,3 +86,11 @@ def test_a_search_with_one_cell_and_none_matching_is_shown() -> None:
     found = result(cells=alone, rewinds=[0], best={"smallest": None, "most_accurate": alone[0]})
     page = render("job", as_json(TicketsConfig()), found)
     assert "no ticket matches the dense network" in page
+
+
+def test_a_ticket_of_which_nothing_is_left_is_shown() -> None:
+    nothing = cell("ticket", 1, 0, 0.1, "below") | {"kept": 0}
+    for cells in ([nothing], [cell("ticket", 0, 0, 0.9, "matching"), nothing]):
+        found = result(cells=cells, rewinds=[0], best={"smallest": None, "most_accurate": nothing})
+        page = render("job", as_json(TicketsConfig()), found)
+        assert "nan" not in page.partition("<svg ")[2].partition("</svg>")[0]

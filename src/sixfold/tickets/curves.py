@@ -5,6 +5,7 @@ The horizontal axis is logarithmic and runs from the whole network to the sparse
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,16 +112,16 @@ def _chart(name: str, title: str, note: str, cells: Cells, y: Axis) -> Chart:
 
 
 def _kept_axis(kept: Sequence[float]) -> Axis:
-    """From all weights at the left to the fewest at the right."""
-    low, high = 1.0, min(kept) / 1.05
+    """From all weights at the left to the fewest at the right; none at all a decade further."""
+    some = min((value for value in kept if value > 0), default=1.0)
+    low, high = 1.0, some / 1.05 if min(kept) > 0 else some / 10
     every = -(-len(kept) // _LABELS)
-    scale = np.log(high / low)
+    axis = Axis(low=low, high=high, ticks=(), log=True)
     named = [1.0, *kept[::-1][::every][::-1]]
     ticks = tuple(
-        Tick(float(100 * np.log(value / low) / scale), percent_tick(float(f"{value:.2g}")))
-        for value in named
+        Tick(float(100 * axis.place(value)), percent_tick(float(f"{value:.2g}"))) for value in named
     )
-    return Axis(low=low, high=high, ticks=ticks, log=True)
+    return dataclasses.replace(axis, ticks=ticks)
 
 
 def _by_kind(cells: Cells) -> dict[str, list[Mapping[str, Any]]]:
