@@ -8,7 +8,7 @@ from torch import nn
 
 import sixfold
 from sixfold.compression import container
-from sixfold.compression.loading import card_of, load_network, read_card
+from sixfold.compression.loading import card_of, load_network, read_card, skeleton
 from sixfold.compression.wire import DamagedError
 from sixfold.errors import UserError
 from sixfold.trained import ModelCard, pack
@@ -49,6 +49,24 @@ def test_a_compressed_network_computes_what_it_computed(precision: str, tmp_path
     assert not loaded.training
     assert torch.equal(loaded(images), network(images))
     assert read_card(path) == card
+
+
+def test_a_network_with_lazy_layers_is_loaded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lazily.py").write_text(
+        "from torch import nn\n"
+        "def network(shape, classes):\n"
+        "    norm = nn.LazyBatchNorm2d(affine=False)\n"
+        "    return nn.Sequential(norm, nn.Flatten(), nn.LazyLinear(classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    card = dataclasses.replace(CARD, model="lazily:network")
+    network = network_of(card)
+    images = torch.randn(2, 3, 16, 16)
+    assert skeleton(card).state_dict().keys() == network.state_dict().keys()
+    loaded = sixfold.load(write(tmp_path / "model.sixz", network, card))
+    assert torch.equal(loaded(images), network(images))
 
 
 def test_load_takes_plain_weights_and_run_directories_too(tmp_path: Path) -> None:

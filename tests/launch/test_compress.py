@@ -98,6 +98,32 @@ def test_layers_keep_and_share_exactly_what_was_asked_for(compressed: Path) -> N
     assert all(torch.equal(plain[name], tensor) for name, tensor in tensors.items())
 
 
+def test_frozen_weights_are_left_alone_and_tied_ones_stay_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "knotted.py").write_text(
+        "from torch import nn\n"
+        "def network(shape, classes):\n"
+        "    first, a, b = nn.Linear(64, 20), nn.Linear(20, 20), nn.Linear(20, 20)\n"
+        "    first.requires_grad_(False)\n"
+        "    b.weight = a.weight\n"
+        "    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), a, nn.ReLU(), b, nn.ReLU(),\n"
+        "        nn.Linear(20, classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    settings: dict[str, Any] = {"data": "digits", "model": "knotted:network", "steps": 3}
+    settings |= {"engine": "inline", "workers": 1, "out": str(tmp_path / "run")}
+    train(sixfold.configure(**settings))
+    compress(config_of(tmp_path / "run", tmp_path / "out", rounds=1, prune_epochs=0.1))
+    before = read_weights(tmp_path / "run")
+    after = sixfold.load(tmp_path / "out" / "model.sixz").state_dict()
+    assert torch.allclose(after["1.weight"], before["1.weight"], rtol=1e-3)  # of 16 bits
+    assert torch.equal(after["3.weight"], after["5.weight"])
+    shared = after["3.weight"]
+    assert len(set(shared[shared != 0].tolist())) <= 15
+    assert int((shared != 0).sum()) == 80
+
+
 def test_workers_and_engine_do_not_alter_a_byte(
     dense: Path, compressed: Path, tmp_path: Path
 ) -> None:

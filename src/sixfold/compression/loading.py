@@ -15,6 +15,7 @@ from sixfold.compression.container import Container, is_container, read_containe
 from sixfold.compression.wire import DamagedError
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
+from sixfold.models.build import has_lazy
 from sixfold.models.recipe import recipe
 from sixfold.trained import ModelCard
 
@@ -100,12 +101,22 @@ def skeleton(card: ModelCard) -> nn.Module:
         with torch.device("meta"):
             network = chosen.make()
         network.state_dict()
+        if has_lazy(network):  # sizes follow from an image, which must have values
+            return card.build()
         return network.to(getattr(torch, card.precision))
     except (RuntimeError, NotImplementedError, ValueError, TypeError):
         # The factory computes with values: a zoo's network never does, the user's own may.
         if chosen.is_zoo:
             raise DamagedError(f"{card.model} cannot be built for {card.shape} images") from None
         return card.build()
+
+
+def tied(card: ModelCard) -> dict[str, str]:
+    """Further names of tensors that several layers share, each with the first name."""
+    network = skeleton(card)
+    first = {id(tensor): name for name, tensor in network.named_parameters()}
+    every = network.named_parameters(remove_duplicate=False)
+    return {name: first[id(tensor)] for name, tensor in every if first[id(tensor)] != name}
 
 
 def card_of(header: Mapping[str, Any]) -> ModelCard:

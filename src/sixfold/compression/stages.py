@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sixfold.compression import container
 from sixfold.compression.clusters import Start, halved, share
+from sixfold.compression.loading import tied
 from sixfold.compression.plan import Plan
 from sixfold.compression.retraining import Retraining, Trainer
 from sixfold.compression.streams import Coder
@@ -130,6 +131,8 @@ def share_weights(
         clusters = {}
         for name, bits in plan.bits.items():
             tensors[name], clusters[name] = share(tensors[name], bits, start=start, seed=0)
+        for other, name in tied(card).items():
+            tensors[other] = tensors[name].clone()
         save_clusters(path, clusters)
         _save_tensors(shared_path, tensors, card)
     values = sum(int(numbers.max()) for numbers in load_clusters(path).values())

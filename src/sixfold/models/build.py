@@ -44,13 +44,18 @@ def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.M
     with seeded(seed), torch.device("cpu"):
         try:
             network = chosen.make().to("cpu")
-            if any(is_lazy(parameter) for parameter in network.parameters()):
+            if has_lazy(network):
                 # Lazy layers draw their weights when they first see an image.
                 run(network.eval(), torch.zeros(1, *shape))
                 network.train()
         except MisfitError as error:
             raise UserError(f"{config.model} cannot take {times(shape)} images: {error}") from error
     return network
+
+
+def has_lazy(network: nn.Module) -> bool:
+    """Whether a network has layers whose sizes follow from the first image that they see."""
+    return any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers()))
 
 
 @contextmanager

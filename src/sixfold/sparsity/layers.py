@@ -43,6 +43,7 @@ def prunable(model: nn.Module) -> list[Prunable]:
     """The weight tensors of a network that may be pruned, in the order of its modules.
 
     A tensor that several modules share is listed once, a network's last layer as its output.
+    Frozen tensors (``requires_grad`` False) are left out: what is pruned is trained again.
 
     >>> layers = prunable(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 4)))
     >>> [(layer.name, layer.kind, layer.size) for layer in layers]
@@ -51,7 +52,7 @@ def prunable(model: nn.Module) -> list[Prunable]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, Prunable] = {}
     for module in model.modules():
-        if not isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
+        if not isinstance(module, (*_CONVOLUTIONS, nn.Linear)) or not module.weight.requires_grad:
             continue
         name = names[id(module.weight)]
         found.setdefault(
