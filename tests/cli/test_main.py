@@ -246,6 +246,7 @@ def test_ranks_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
     assert_gone(everyone)
 
 
+@pytest.mark.full
 def test_a_run_killed_as_a_whole_resumes_to_the_same_hash(tmp_path: Path) -> None:
     words = ["--steps", "60", "--momentum", "0.5"]
     whole = start(tmp_path / "whole", *words)

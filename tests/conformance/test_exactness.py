@@ -168,7 +168,7 @@ def test_local_has_the_bits_of_one_worker(
 
 @pytest.mark.spark
 @pytest.mark.parametrize("case", ["batch 10", "batch-norm of the batch"])
-@pytest.mark.parametrize("master", SPARK)
+@pytest.mark.parametrize("master", [*SPARK[:2], pytest.param(SPARK[2], marks=pytest.mark.full)])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_spark_has_the_bits_of_one_worker(
     configure: Configure,

@@ -81,6 +81,7 @@ def test_spark_has_the_bits_of_inline(
     check(configure, request.getfixturevalue(master), tmp_path, case)
 
 
+@pytest.mark.full
 def test_a_killed_rank_costs_time_and_nothing_else(
     configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path
 ) -> None:

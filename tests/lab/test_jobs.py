@@ -51,7 +51,7 @@ def train_with_jobs(engine: Any, settings: dict[str, Any], models: list[str]) ->
 @pytest.mark.parametrize(
     "models",
     [
-        ["slide"],
+        pytest.param(["slide"], marks=pytest.mark.full),
         pytest.param(["resnet20"], marks=pytest.mark.full),
         pytest.param(["mobilenet_v2"], marks=pytest.mark.full),
     ],

@@ -89,6 +89,7 @@ def multiply_all(engine: Any, cases: list[tuple[int, int, int]]) -> list[tuple[s
     return found
 
 
+@pytest.mark.full
 @pytest.mark.spark
 def test_every_way_gives_the_product(spark_local: EngineProcess) -> None:
     for way, error, shuffled in spark_local.call(multiply_all, [(37, 23, 19)]):

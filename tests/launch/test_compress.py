@@ -333,6 +333,7 @@ def test_onnx_says_what_is_missing_or_computes_the_same(dense: Path, tmp_path: P
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.full
 @pytest.mark.spark
 @pytest.mark.parametrize(
     "master", ["spark_local", pytest.param("spark_cluster", marks=pytest.mark.full)]

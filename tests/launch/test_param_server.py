@@ -230,6 +230,7 @@ def test_processes_survive_the_death_of_workers_and_of_a_server(
     assert result["test_accuracy"] > 0.9
 
 
+@pytest.mark.full
 @pytest.mark.spark
 def test_workers_in_spark_tasks_and_servers_beside_the_driver(
     asynchronous: Configure, tmp_path: Path, request: pytest.FixtureRequest

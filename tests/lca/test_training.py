@@ -172,6 +172,7 @@ def test_warm_starts_need_fewer_steps(tmp_path: Path) -> None:
     assert steps["frame"] < steps["none"]
 
 
+@pytest.mark.full
 def test_learning_lowers_the_energy_and_keeps_atoms_at_norm_one(tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = changed(

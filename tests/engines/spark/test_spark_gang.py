@@ -138,6 +138,7 @@ def test_a_killed_python_worker_restarts_the_gang(spark: EngineProcess) -> None:
     assert max(killer.restart_s()) < 30.0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("master", ["standalone", pytest.param("cluster", marks=pytest.mark.full)])
 def test_a_killed_executor_restarts_the_gang(master: str, request: pytest.FixtureRequest) -> None:
     engine: EngineProcess = request.getfixturevalue(f"spark_{master}")
@@ -266,6 +267,7 @@ def test_events_come_while_the_gang_runs(spark_local: EngineProcess) -> None:
     assert sorted(events, key=str) == [(0, {"rank": 0}), (1, {"rank": 1})]
 
 
+@pytest.mark.full
 def test_slots_held_by_another_job_are_told(spark_local: EngineProcess) -> None:
     def run(engine: Any) -> str:
         from sixfold.engines import spark_gang
@@ -290,6 +292,7 @@ def test_slots_held_by_another_job_are_told(spark_local: EngineProcess) -> None:
     assert "has 2 task slots, and other jobs of this application may hold them" in message
 
 
+@pytest.mark.full
 def test_a_job_that_somebody_cancels_is_not_started_again(spark_local: EngineProcess) -> None:
     def run(engine: Any) -> str:
         context = engine._session.context
@@ -364,6 +367,7 @@ def test_nothing_stays_behind_in_a_worker_that_is_used_again(spark_local: Engine
     assert numbers[0] == numbers[1]
 
 
+@pytest.mark.full
 def test_the_end_of_a_rank_costs_no_imports(spark_local: EngineProcess) -> None:
     """Some of torch's settings import hundreds of modules when they are put back."""
 

@@ -36,6 +36,7 @@ def look(world: World) -> dict[str, Any]:
     }
 
 
+@pytest.mark.full
 def test_ranks_in_executors_have_the_kernels_that_were_sent(spark_bare: EngineProcess) -> None:
     ranks = [spark_bare.gang(look, 2).results for _ in range(2)]
     for rank in ranks[0] + ranks[1]:  # the second time in Python workers that were used before
@@ -46,6 +47,7 @@ def test_ranks_in_executors_have_the_kernels_that_were_sent(spark_bare: EnginePr
     assert len({rank["parent"] for rank in ranks[0]}) == 2  # two executors
 
 
+@pytest.mark.full
 def test_an_installation_on_the_executor_goes_first(spark_cluster: EngineProcess) -> None:
     for rank in spark_cluster.gang(look, 2).results:
         assert ".zip/" in rank["package"]

@@ -76,6 +76,7 @@ def test_an_item_whose_worker_is_killed_is_tried_again(
     assert sorted(done) == [0, 1, 2]
 
 
+@pytest.mark.full
 def test_an_item_that_kills_every_worker_is_given_up_after_its_retries(
     spark_local: EngineProcess, tmp_path: Path
 ) -> None:

@@ -164,6 +164,7 @@ class Script:
         return self.process.returncode, output
 
 
+@pytest.mark.full
 def test_ctrl_c_ends_ranks_and_jvm_and_goes_on(tmp_path: Path, vanish: Vanish) -> None:
     script = Script(tmp_path)
     os.killpg(script.process.pid, signal.SIGINT)  # a terminal signals all of its group
