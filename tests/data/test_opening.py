@@ -61,6 +61,12 @@ def test_the_cache_is_where_the_environment_says(
     assert str(tmp_path / "elsewhere") in resolved.data
 
 
+def test_a_cache_that_cannot_be_written_is_told_with_its_setting(image_folder: FolderMaker) -> None:
+    source = image_folder({"cat": 3, "dog": 3})
+    with pytest.raises(UserError, match=r"SIXFOLD_CACHE /proc/none/data: cannot be written \("):
+        resolve(DataConfig(data=f"folder:{source}"), cache=Path("/proc/none"))
+
+
 def test_skipped_images_of_the_cache_are_remembered(
     tmp_path: Path, image_folder: FolderMaker
 ) -> None:

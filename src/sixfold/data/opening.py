@@ -21,6 +21,7 @@ from sixfold.data.sources import locate
 from sixfold.data.spec import Spec, parse_spec
 from sixfold.environment import cache_directory
 from sixfold.errors import UserError
+from sixfold.files import make_folder
 
 HASHED_BYTES = 2**31
 """Shards up to this size are read once in full, to compare checksums: 1 s a gigabyte and core."""
@@ -118,6 +119,7 @@ def _prepare_cached(job: Job, folder: Path, pool: Pool, workers: int, progress: 
     """Prepare a job in the cache, unless it is there; a damaged entry is made anew."""
     if _is_sound(folder, job, workers):
         return
+    make_folder(folder.parent, "SIXFOLD_CACHE")
     # Beside the folder, which may be removed.
     with locked(folder.with_name(f"{folder.name}.lock"), wait=True):
         if _is_sound(folder, job, workers):  # made by whoever had the lock
