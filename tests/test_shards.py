@@ -22,7 +22,7 @@ def test_count_is_a_power_of_two_that_leaves_no_shard_empty(samples: int, norm: 
     count = shard_count(samples, batch_norm=norm)
     assert is_power_of_two(count)
     assert count <= min(samples, 256)
-    floor = 4 if samples >= 16 else 2 if samples >= 2 else 1
+    floor = 4 if samples >= 16 else 2 if samples >= (4 if norm else 2) else 1
     smallest = 32 if norm else 16
     assert count == floor or samples // count >= smallest
     if floor <= count < 256:
@@ -35,6 +35,10 @@ def test_count_is_a_power_of_two_that_leaves_no_shard_empty(samples: int, norm: 
 )
 def test_count_at_the_edges(samples: int, count: int) -> None:
     assert shard_count(samples) == count
+
+
+def test_with_batch_norm_no_shard_has_a_single_sample() -> None:
+    assert [shard_count(n, batch_norm=True) for n in (1, 2, 3, 4, 7)] == [1, 1, 1, 2, 2]
 
 
 def test_wanted_count_is_used_as_far_as_samples_reach() -> None:

@@ -49,7 +49,7 @@ def shard_count(samples: int, *, batch_norm: bool = False, wanted: int | None = 
 
     The largest power of two up to 256 that leaves every shard at least 16 samples (32 for a
     network with batch-norm, whose statistics need them), but at least 4 from 16 samples on and 2
-    from 2 samples on.
+    from 2 samples on (with batch-norm from 4 on: one sample may have no statistics).
 
     Args:
         samples: images in this step (the last step of an epoch may have fewer).
@@ -71,7 +71,7 @@ def shard_count(samples: int, *, batch_norm: bool = False, wanted: int | None = 
     smallest = SMALLEST_SHARD_BATCH_NORM if batch_norm else SMALLEST_SHARD
     by_size = max(samples // smallest, 1)
     count = min(LARGEST_COUNT, 1 << (by_size.bit_length() - 1))
-    floor = 4 if samples >= 16 else 2 if samples >= 2 else 1
+    floor = 4 if samples >= 16 else 2 if samples >= (4 if batch_norm else 2) else 1
     return max(count, floor)
 
 
