@@ -118,6 +118,13 @@ def test_spark_says_the_same(run: Path, spark_local: EngineProcess) -> None:
     assert spark_local.gang(rank, 2).results[0] == alone
 
 
+def test_a_run_is_not_overwritten(run: Path) -> None:
+    before = {name: (run / name).read_bytes() for name in ("config.json", "result.json")}
+    with pytest.raises(UserError, match="holds a run, whose result and report would be lost"):
+        evaluate(run, out=str(run))
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
 def test_a_place_that_cannot_be_written_is_refused(run: Path) -> None:
     with pytest.raises(UserError, match="--out /proc/robustness: cannot be written"):
         evaluate(run, out="/proc/robustness")

@@ -216,3 +216,11 @@ def test_sweeps_and_trainings_are_placed(
     page = (delay / "roofline" / "report.html").read_text()
     assert page.count("<svg") == 2
     assert json.loads((delay / "roofline" / "result.json").read_text()) == result
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({"what": "delay"}))
+    (tmp_path / "config.json").write_text("{}")
+    roofline = RooflineConfig(delay=str(tmp_path), out=str(tmp_path))
+    with pytest.raises(UserError, match="holds a run, whose result and report would be lost"):
+        sweep_roofline(SweepRooflineConfig(roofline=roofline))

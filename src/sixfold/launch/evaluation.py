@@ -110,6 +110,12 @@ def _out(config: EvaluateConfig, weights: Path) -> Path:
     out = weights.parent / "robustness" if given is None else Path(given).expanduser().absolute()
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; give a directory")
+    held = read_json(out / "config.json")
+    if held is not None and "evaluation" not in held:
+        raise UserError(
+            f"--out {out}: holds a run, whose result and report would be lost: choose another "
+            "directory"
+        )
     return out
 
 

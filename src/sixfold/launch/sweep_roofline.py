@@ -10,6 +10,7 @@ from sixfold import validate
 from sixfold.errors import UserError
 from sixfold.files import make_folder, write_json
 from sixfold.launch.common import versions
+from sixfold.run_directory import RunDirectory
 from sixfold.sweep.options import SweepRooflineConfig
 from sixfold.sweep.roofline import Placed, curve_places, place, roofs
 from sixfold.sweep.roofline_page import write_page
@@ -41,6 +42,11 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
     if not isinstance(delay, dict) or delay.get("what") != "delay":
         raise UserError(f"--delay {asked.delay}: is no result of `sixfold sweep delay`")
     out = Path(asked.out).expanduser().absolute() if asked.out else source / "roofline"
+    if RunDirectory(out).holds_a_run():
+        raise UserError(
+            f"--out {out}: holds a run, whose result and report would be lost: choose another "
+            "directory"
+        )
     points, left_out = _points(asked.placed)
     machine = (
         load_machine(Path(asked.machine).expanduser())
