@@ -143,7 +143,11 @@ def test_every_network_inline(
 
 
 @pytest.mark.parametrize(
-    ("network", "grid"), [("resnet, norms of the batch", "rows=2"), ("lenet5", "cout=2")]
+    ("network", "grid"),
+    [
+        pytest.param("resnet, norms of the batch", "rows=2", marks=pytest.mark.full),
+        ("lenet5", "cout=2"),
+    ],
 )
 def test_local(
     configure: Configure,
@@ -156,6 +160,7 @@ def test_local(
     check(configure, serial, tmp_path, network, grid, engine_named("local"))
 
 
+@pytest.mark.full
 @pytest.mark.spark
 @pytest.mark.parametrize(
     "master", [SPARK[0], *(pytest.param(name, marks=pytest.mark.full) for name in SPARK[1:])]

@@ -42,6 +42,7 @@ class Killer:
             self.pids.clear()
 
 
+@pytest.mark.full
 @pytest.mark.spark
 @pytest.mark.parametrize(
     "master", ["spark_local", pytest.param("spark_cluster", marks=pytest.mark.full)]

@@ -148,6 +148,7 @@ def run_ways(engine: Any, geometry: Geometry, folder: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.full
 @pytest.mark.spark
 def test_every_way_gives_the_serial_gradient(spark_local: EngineProcess, tmp_path: Path) -> None:
     found = spark_local.call(run_ways, GEOMETRIES[0], tmp_path.as_uri())

@@ -147,7 +147,7 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", CASES)
+@pytest.mark.parametrize("changes", [*CASES[:2], pytest.param(CASES[2], marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     "stop_after",
     [pytest.param(1, marks=pytest.mark.full), 4, pytest.param(7, marks=pytest.mark.full)],

@@ -216,6 +216,7 @@ def test_processes_learn_together_and_a_killed_rank_leaves_no_memory_behind(
     assert result["test_accuracy"] > 0.9
 
 
+@pytest.mark.full
 @pytest.mark.spark
 def test_tasks_of_one_executor_share_memory(
     configure: Configure, tmp_path: Path, request: pytest.FixtureRequest

@@ -54,6 +54,7 @@ def test_an_installation_on_the_executor_goes_first(spark_cluster: EngineProcess
         assert rank["origin"] == "installed"
 
 
+@pytest.mark.full
 def test_the_record_tells_of_the_kernels_and_the_hash_is_that_of_one_worker(
     spark_bare: EngineProcess, tmp_path: Path
 ) -> None:
