@@ -11,7 +11,7 @@ import sixfold
 ROOT = Path(sixfold.__file__).parent
 
 LAYERS = [
-    ["errors", "config", "environment", "keys", "shards", "files", "values"],
+    ["errors", "config", "environment", "keys", "shards", "files", "tensor_file", "values"],
     ["world"],
     ["collectives"],
     ["data", "models", "kernels", "native", "metrics"],

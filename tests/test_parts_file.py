@@ -5,16 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sixfold import parts_file
 from sixfold.checkpoint import weights_sha256
 from sixfold.engines.inline import InlineEngine
-from sixfold.parts_file import Piece, read_metadata, read_parts, sha256_of, write_parts
+from sixfold.parts_file import Piece, read_parts, sha256_of, write_parts
 from sixfold.split.grid import Mesh
 from sixfold.split.layout import Layout, even, whole
 from sixfold.split.part import Part, undivided
+from sixfold.tensor_file import read_metadata, verify
 from sixfold.world import World
 
 MESHES = [Mesh(), Mesh(rows=2, cout=2), Mesh(cout=3, cin=2)]
@@ -63,6 +65,7 @@ def test_the_file_holds_the_whole_tensors(
     path = tmp_path / "parts.safetensors"
     write(path, mesh)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    verify(path)
     found = load_file(path)
     assert found.keys() == values().keys()
     for name, value in values().items():
@@ -120,5 +123,5 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, damage: Any) -> No
     pieces = [
         Piece(name, part, torch.zeros_like(values()[name])) for name, part in parts(Mesh()).items()
     ]
-    with pytest.raises((ValueError, KeyError)):
+    with pytest.raises((SafetensorError, ValueError, KeyError)):
         read_parts(path, 0, pieces)

@@ -11,16 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from sixfold import tensor_file
 from sixfold.errors import UserError
 from sixfold.files import write_atomically
 from sixfold.step.flat import FlatState
@@ -111,7 +111,7 @@ def save_checkpoint(
         "updates": str(optimizer.updates),
     }
     path = path_of(folder, progress.step)
-    write_atomically(path, save(tensors, metadata))
+    write_atomically(path, tensor_file.pack(tensors, metadata))
     for old in list_checkpoints(folder)[:-keep]:
         if old != path_of(folder, progress.best_step):
             old.unlink(missing_ok=True)
@@ -127,6 +127,39 @@ def list_checkpoints(folder: Path) -> list[Path]:
     )
 
 
+def newest_intact(folder: Path, tell: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is as it was written; None if there are none at all.
+
+    Damaged ones that are newer get another name, so that they are not counted among those to keep.
+
+    Args:
+        folder: where checkpoints lie.
+        tell: called with a line for people about each damaged one.
+
+    Raises:
+        UserError: if all are damaged; none is renamed then.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            with tensor_file.open_tensors(path):
+                pass
+        except (SafetensorError, OSError) as error:
+            damaged.append((path, str(error)))
+            continue
+        for other, why in damaged:
+            tell(f"{other} is damaged ({why}): going on from {path.name}, the one before")
+            other.rename(other.with_name(other.name + ".damaged"))
+        return path
+    if damaged:
+        path, why = damaged[0]
+        raise UserError(
+            f"{path} is damaged ({why}), and no older checkpoint is whole: train again with "
+            "--overwrite"
+        )
+    return None
+
+
 def read_notes(path: Path) -> dict[str, str]:
     """The metadata of a checkpoint, with the `notes` that were saved along.
 
@@ -134,8 +167,7 @@ def read_notes(path: Path) -> dict[str, str]:
         UserError: if the file is damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
+        return tensor_file.read_metadata(path)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is damaged ({error}): remove it to go on from an older checkpoint"
@@ -149,7 +181,7 @@ def load_checkpoint(path: Path, state: FlatState, optimizer: Optimizer) -> Progr
         UserError: if the file is damaged or belongs to another network or optimizer.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with tensor_file.open_tensors(path) as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != str(FORMAT):
                 raise UserError(
@@ -173,7 +205,7 @@ def load_extra(path: Path) -> dict[str, Tensor]:
         UserError: if the file is damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with tensor_file.open_tensors(path) as file:
             names = [name for name in file.keys() if name.startswith("extra.")]  # noqa: SIM118
             return {name.removeprefix("extra."): file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:

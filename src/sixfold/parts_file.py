@@ -2,18 +2,14 @@
 
 The file holds whole tensors, as if one process had written it, so it can be read by anyone, in any
 division. No rank ever holds a whole tensor: it is handed to rank 0, and read, a few megabytes at a
-time.
-
-Format: eight bytes with the length of the header, the header in JSON (name -> dtype, shape, place
-of the bytes), the bytes. https://huggingface.co/docs/safetensors
+time. Its form, with checksums, is that of `sixfold.tensor_file`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -21,20 +17,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sixfold.files import explained
 from sixfold.split.layout import Box, common, sizes, slices
 from sixfold.split.part import Part
+from sixfold.tensor_file import CODES, DamagedFileError, Entry, Header, in_file_order, read_header
 from sixfold.world import World
 
 BLOCK_BYTES = 4 << 20
 """What is handed over or read at a time."""
-
-_CODES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}
-_LENGTH = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,12 @@ class Piece:
     def box(self, rank: int) -> Box:
         """What a rank holds of it."""
         return self.part.layout.box(rank) or ((0, 1),)
+
+    @property
+    def entry(self) -> Entry:
+        """What the file's header says of the whole tensor."""
+        dtype = str(self.value.dtype).removeprefix("torch.")
+        return Entry(dtype, tuple(self.part.shape), self.value.dtype.itemsize)
 
 
 def write_parts(
@@ -85,10 +84,16 @@ def write_parts(
     with explained(path):
         try:
             with temporary.open("wb") as file:
-                file.write(_header(pieces, metadata))
+                header = Header({piece.name: piece.entry for piece in pieces}, metadata)
+                file.write(header.to_bytes())
                 for piece in pieces:
+                    found = piece.entry.seed(piece.name)
                     for block in _blocks_at_root(tile, piece):
                         file.write(block.data)
+                        found = zlib.crc32(block.data, found)
+                    header.checksums[piece.name] = found
+                file.seek(0)
+                file.write(header.to_bytes())
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -97,7 +102,7 @@ def write_parts(
 
 
 def read_parts(path: Path, rank: int, pieces: Sequence[Piece]) -> None:
-    """Read a rank's parts from a file of whole tensors.
+    """Read a rank's parts from a file of whole tensors, which one rank has verified before.
 
     Args:
         path: the file.
@@ -106,39 +111,27 @@ def read_parts(path: Path, rank: int, pieces: Sequence[Piece]) -> None:
 
     Raises:
         KeyError: if a tensor is missing.
-        ValueError: if it has another shape or dtype, or the file is damaged.
+        ValueError: if it has another shape or dtype.
+        SafetensorError: if the file is damaged.
         OSError: if it cannot be read.
     """
     with path.open("rb") as file:
-        header, start = _read_header(file)
+        header, start = read_header(file)
         for piece in pieces:
             entry = header[piece.name]
-            expected = [_CODES[piece.value.dtype], list(piece.part.shape)]
+            expected = [CODES[piece.entry.dtype], list(piece.part.shape)]
             if [entry["dtype"], entry["shape"]] != expected:
                 found = f"{entry['dtype']} {entry['shape']}"
                 raise ValueError(f"{piece.name} is {found}, not {expected[0]} {expected[1]}")
             _read_piece(file, start + entry["data_offsets"][0], piece, piece.box(rank))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file.
-
-    Raises:
-        ValueError: if it is damaged.
-        OSError: if it cannot be read.
-    """
-    with path.open("rb") as file:
-        header, _ = _read_header(file)
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    return metadata
-
-
 def sha256_of(path: Path) -> str:
     """`sixfold.checkpoint.weights_sha256` of the tensors in a file, read a block at a time."""
-    names = {code: str(dtype).removeprefix("torch.") for dtype, code in _CODES.items()}
+    names = {code: dtype for dtype, code in CODES.items()}
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        header, start = _read_header(file)
+        header, start = read_header(file)
         header.pop("__metadata__", None)
         for name in sorted(header):
             entry = header[name]
@@ -152,38 +145,13 @@ def sha256_of(path: Path) -> str:
 
 def _in_file_order(pieces: Sequence[Piece]) -> list[Piece]:
     """Wide types first, so that every tensor is aligned; then by name."""
-    return sorted(pieces, key=lambda piece: (-piece.value.dtype.itemsize, piece.name))
-
-
-def _header(pieces: Sequence[Piece], metadata: Mapping[str, str]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    start = 0
-    for piece in pieces:
-        stop = start + prod(piece.part.shape) * piece.value.dtype.itemsize
-        header[piece.name] = {
-            "dtype": _CODES[piece.value.dtype],
-            "shape": list(piece.part.shape),
-            "data_offsets": [start, stop],
-        }
-        start = stop
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return _LENGTH.pack(len(text)) + text
-
-
-def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """The header, and where the tensors' bytes begin."""
-    (length,) = _LENGTH.unpack(_read_exactly(file, _LENGTH.size))
-    if length > os.fstat(file.fileno()).st_size:
-        raise ValueError("it is cut short")
-    header: dict[str, Any] = json.loads(_read_exactly(file, length))
-    return header, _LENGTH.size + length
+    return sorted(pieces, key=lambda piece: in_file_order(piece.name, piece.entry.itemsize))
 
 
 def _read_exactly(file: BinaryIO, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
-        raise ValueError("it is cut short")
+        raise DamagedFileError("it is cut short")
     return data
 
 

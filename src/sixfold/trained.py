@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
-from sixfold import models
+from sixfold import models, tensor_file
 from sixfold.checkpoint import model_tensors
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
+
+_LARGEST_SIDE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +70,8 @@ class ModelCard:
 
 def pack(network: nn.Module, card: ModelCard) -> bytes:
     """Weights and card as the bytes of a safetensors file."""
-    data: bytes = save(model_tensors(network), {"sixfold": json.dumps(dataclasses.asdict(card))})
-    return data
+    metadata = {"sixfold": json.dumps(dataclasses.asdict(card))}
+    return tensor_file.pack(model_tensors(network), metadata)
 
 
 def weights_file(run: Path) -> Path:
@@ -90,18 +93,61 @@ def weights_file(run: Path) -> Path:
     )
 
 
+def card_from(fields: Any) -> ModelCard:
+    """A card from plain data.
+
+    Raises:
+        ValueError: if a field is missing or makes no sense.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError("it has no card")
+    texts = [fields.get(name) for name in ("model", "model_args", "precision")]
+    if not all(isinstance(text, str) for text in texts) or texts[2] not in ("float32", "float64"):
+        raise ValueError("its card names no network")
+    shape, classes = fields.get("shape"), fields.get("classes")
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 3
+        or not all(type(size) is int and 1 <= size <= _LARGEST_SIDE for size in shape)
+        or not isinstance(classes, list)
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise ValueError("its card has no shape or no classes")
+    numbers = {}
+    for name in ("mean", "std"):
+        values = fields.get(name)
+        if not isinstance(values, list) or len(values) != shape[0]:
+            raise ValueError(f"its card has no {name} for each channel")
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            raise ValueError(f"its card's {name} are no numbers")
+        numbers[name] = tuple(float(value) for value in values)
+    return ModelCard(
+        model=fields["model"],
+        model_args=fields["model_args"],
+        precision=fields["precision"],
+        shape=(shape[0], shape[1], shape[2]),
+        classes=tuple(classes),
+        mean=numbers["mean"],
+        std=numbers["std"],
+    )
+
+
 def read_card(file: Path) -> ModelCard:
     """The card in a weights file.
 
     Raises:
         UserError: if the file is damaged or was not written by Sixfold.
     """
+    return _read(file)[0]
+
+
+def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    """Card and tensors, which are mapped: what is not looked at is not read again."""
     try:
-        with safe_open(file, framework="pt") as opened:
+        with tensor_file.open_tensors(file) as opened:
             fields = json.loads((opened.metadata() or {})["sixfold"])
-        for name in ("shape", "classes", "mean", "std"):
-            fields[name] = tuple(fields[name])
-        return ModelCard(**fields)
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        return card_from(fields), tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} is damaged or was not written by Sixfold ({error}): train again, or give "
@@ -115,11 +161,10 @@ def load_network(file: Path) -> tuple[nn.Module, ModelCard]:
     Raises:
         UserError: if the weights are damaged or do not fit the network of that name.
     """
-    card = read_card(file)
+    card, tensors = _read(file)
     network = card.build()
     try:
-        with safe_open(file, framework="pt") as opened:
-            network.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError, RuntimeError) as error:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
         raise UserError(f"the weights in {file} do not fit {card.model}: {error}") from error
     return network.eval(), card

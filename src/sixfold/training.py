@@ -15,7 +15,7 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold import metrics
-from sixfold.checkpoint import Progress, list_checkpoints
+from sixfold.checkpoint import Progress, newest_intact
 from sixfold.collectives import all_gather_data, all_gather_int
 from sixfold.config import TrainConfig
 from sixfold.evaluate import Evaluation
@@ -83,7 +83,7 @@ class Training:
         is_narrow = config.training.precision == BF16 and config.compute.device == CPU
         slow = slow_bf16() if is_narrow else None
         if slow and self.is_root:
-            world.report({"kind": "note", "text": slow})
+            self._note(slow)
         self.schedule = parse_schedule(config.optimizer)
         self.checkpoints = self.files.path / "checkpoints"
         self.kept_steps = {int(step) for step in config.run.keep_at}
@@ -101,10 +101,13 @@ class Training:
         """Whether this is rank 0."""
         return self.world.rank == 0
 
+    def _note(self, text: str) -> None:
+        self.world.report({"kind": "note", "text": text})
+
     def _restore(self) -> Progress:
         """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
-        found = list_checkpoints(self.checkpoints) if self.is_root else []
-        newest = all_gather_data(self.world, found[-1].name if found else "")[0]
+        found = newest_intact(self.checkpoints, self._note) if self.is_root else None
+        newest = all_gather_data(self.world, found.name if found else "")[0]
         if newest:
             return self.network.restore(self.checkpoints / newest)
         return Progress(step=self.config.beginning.first_step)

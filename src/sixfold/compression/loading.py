@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from sixfold.errors import UserError
 from sixfold.models.build import has_lazy
 from sixfold.models.recipe import recipe
 from sixfold.trained import ModelCard
-
-_LARGEST_SIDE = 1 << 16
 
 
 def load(path: str | Path) -> nn.Module:
@@ -125,35 +122,7 @@ def card_of(header: Mapping[str, Any]) -> ModelCard:
     Raises:
         DamagedError: if a field is missing or makes no sense.
     """
-    fields = header.get("card")
-    if not isinstance(fields, dict):
-        raise DamagedError("it has no card")
-    texts = [fields.get(name) for name in ("model", "model_args", "precision")]
-    if not all(isinstance(text, str) for text in texts) or texts[2] not in ("float32", "float64"):
-        raise DamagedError("its card names no network")
-    shape, classes = fields.get("shape"), fields.get("classes")
-    if (
-        not isinstance(shape, list)
-        or len(shape) != 3
-        or not all(type(size) is int and 1 <= size <= _LARGEST_SIDE for size in shape)
-        or not isinstance(classes, list)
-        or not all(isinstance(name, str) for name in classes)
-    ):
-        raise DamagedError("its card has no shape or no classes")
-    numbers = {}
-    for name in ("mean", "std"):
-        values = fields.get(name)
-        if not isinstance(values, list) or len(values) != shape[0]:
-            raise DamagedError(f"its card has no {name} for each channel")
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-            raise DamagedError(f"its card's {name} are no numbers")
-        numbers[name] = tuple(float(value) for value in values)
-    return ModelCard(
-        model=fields["model"],
-        model_args=fields["model_args"],
-        precision=fields["precision"],
-        shape=(shape[0], shape[1], shape[2]),
-        classes=tuple(classes),
-        mean=numbers["mean"],
-        std=numbers["std"],
-    )
+    try:
+        return trained.card_from(header.get("card"))
+    except ValueError as error:
+        raise DamagedError(str(error)) from None

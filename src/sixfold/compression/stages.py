@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor
 
+from sixfold import tensor_file
 from sixfold.compression import container
 from sixfold.compression.clusters import Start, halved, share
 from sixfold.compression.loading import tied
@@ -145,9 +145,8 @@ def share_weights(
 
 
 def _save_tensors(path: Path, tensors: Weights, card: ModelCard) -> None:
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     metadata = {"sixfold": json.dumps(dataclasses.asdict(card))}
-    write_atomically(path, save(contiguous, metadata))
+    write_atomically(path, tensor_file.pack(tensors, metadata))
 
 
 def write_packed(path: Path, tensors: Weights, card: ModelCard, coder: Coder) -> Packed:

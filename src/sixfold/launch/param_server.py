@@ -27,7 +27,7 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold import models
-from sixfold.checkpoint import Progress, list_checkpoints
+from sixfold.checkpoint import Progress, newest_intact
 from sixfold.config import TrainConfig
 from sixfold.engines import Engine, open_engine
 from sixfold.launch.common import Listener
@@ -154,9 +154,11 @@ def _prepare(
     state = open_step(model, config, data.shape).state
     optimizer = make_optimizer(config.optimizer, state.parameters)
     whole = WholeState(state, optimizer, config.strategy.servers)
-    found = list_checkpoints(directory.file("checkpoints"))
-    if found:
-        progress, snapshots = whole.restore(found[-1])
+    found = newest_intact(
+        directory.file("checkpoints"), lambda text: listen({"kind": "note", "text": text})
+    )
+    if found is not None:
+        progress, snapshots = whole.restore(found)
     else:
         progress, snapshots = Progress(), whole.snapshots()
     lock = threading.Lock()

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
-from sixfold import keys
+from sixfold import keys, tensor_file
 from sixfold.errors import UserError
 from sixfold.files import write_atomically
 from sixfold.lca.geometry import Geometry
@@ -114,11 +113,10 @@ def pack(learned: Learned) -> bytes:
         "preprocess": {"kind": preprocess.kind, "mean": list(preprocess.mean)},
         "data": learned.data,
     }
-    tensors = {"atoms": learned.atoms.contiguous()}
+    tensors = {"atoms": learned.atoms}
     if preprocess.whitening is not None:
-        tensors["whitening"] = preprocess.whitening.contiguous()
-    data: bytes = save(tensors, {"sixfold.lca": json.dumps(card)})
-    return data
+        tensors["whitening"] = preprocess.whitening
+    return tensor_file.pack(tensors, {"sixfold.lca": json.dumps(card)})
 
 
 def save_dictionary(path: Path, learned: Learned) -> None:
@@ -156,7 +154,7 @@ def load_dictionary(path: Path | str) -> Learned:
     """
     file = dictionary_file(Path(path).expanduser())
     try:
-        with safe_open(file, framework="pt") as opened:
+        with tensor_file.open_tensors(file) as opened:
             card = json.loads((opened.metadata() or {})["sixfold.lca"])
             atoms = opened.get_tensor("atoms")
             names = set(opened.keys())

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
+from sixfold import tensor_file
 from sixfold.checkpoint import list_checkpoints, path_of
 from sixfold.errors import UserError
 from sixfold.files import write_atomically
@@ -74,15 +74,16 @@ def save_state(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {
-        "atoms": learner.atoms.contiguous(),
-        "velocity": learner.velocity.contiguous(),
+        "atoms": learner.atoms,
+        "velocity": learner.velocity,
         "quiet": learner.quiet,
         "seen": learner.seen,
     }
     if warm is not None:
         tensors["warm"] = warm.state()
     card = {"format": FORMAT, "step": step, "seed": learner.seed}
-    write_atomically(path_of(folder, step), save(tensors, {"sixfold.lca": json.dumps(card)}))
+    data = tensor_file.pack(tensors, {"sixfold.lca": json.dumps(card)})
+    write_atomically(path_of(folder, step), data)
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink(missing_ok=True)
 
@@ -94,7 +95,7 @@ def load_state(path: Path, learner: Learner, warm: WarmStarts | None) -> int:
         UserError: if the file is damaged or belongs to another dictionary.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with tensor_file.open_tensors(path) as file:
             card = json.loads((file.metadata() or {})["sixfold.lca"])
             if card["format"] != FORMAT:
                 raise ValueError(f"format {card['format']}, this version reads {FORMAT}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
+from sixfold import tensor_file
 from sixfold.lca.dictionary import Learned
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.solver import Solver
@@ -42,5 +42,4 @@ def make_samples(learned: Learned, images: Tensor, seen: Tensor) -> bytes:
         "histogram": torch.histc(sizes, bins=BINS, min=0.0, max=top),
         "histogram_top": torch.tensor([top], dtype=torch.float64),
     }
-    packed: bytes = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    return packed
+    return tensor_file.pack(tensors, {})

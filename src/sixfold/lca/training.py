@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.checkpoint import list_checkpoints, weights_sha256
+from sixfold.checkpoint import newest_intact, weights_sha256
 from sixfold.collectives import all_gather, all_gather_data, tree_all_reduce
 from sixfold.config import OptimizerConfig
 from sixfold.lca.dictionary import Learned, pack, patch_atoms, patch_places, random_atoms
@@ -147,10 +147,13 @@ class _Learning:
     def _images(self, indices: list[int]) -> Tensor:
         return self.preprocess(self.pictures.images(np.array(indices, np.int64)), self.dtype)
 
+    def _note(self, text: str) -> None:
+        self.world.report({"kind": "note", "text": text})
+
     def _restore(self) -> int:
         """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
-        found = list_checkpoints(self.checkpoints) if self.is_root else []
-        newest = all_gather_data(self.world, found[-1].name if found else "")[0]
+        found = newest_intact(self.checkpoints, self._note) if self.is_root else None
+        newest = all_gather_data(self.world, found.name if found else "")[0]
         return load_state(self.checkpoints / newest, self.learner, self.warm) if newest else 0
 
     def run(self) -> dict[str, Any]:

@@ -16,10 +16,12 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from sixfold.errors import UserError
 from sixfold.files import write_atomically
 from sixfold.report.axes import compact, percent, plain
 from sixfold.report.furniture import render_page
 from sixfold.run_directory import read_json, read_json_lines
+from sixfold.tensor_file import verify
 
 _HERE = Path(__file__).parent
 _MAX_ATOMS = 1024
@@ -99,10 +101,13 @@ def render(run: Path) -> str:
 
 def _tensors(path: Path) -> dict[str, Floats]:
     """What a safetensors file holds; nothing where there is none."""
-    try:
-        found: dict[str, Floats] = load_file(path)
-    except (OSError, SafetensorError):
+    if not path.is_file():
         return {}
+    try:
+        verify(path)
+        found: dict[str, Floats] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}): learn again with --overwrite") from error
     return found
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 
+from sixfold import tensor_file
 from sixfold.errors import RunError
 from sixfold.files import write_atomically
 from sixfold.servers.server import LeaseName, Ledger, Snapshot
@@ -71,7 +71,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         "updates": str(snapshot.updates),
         "ledger": json.dumps(ledger_to_plain(snapshot.ledger), separators=(",", ":")),
     }
-    write_atomically(path, save(tensors, metadata))
+    write_atomically(path, tensor_file.pack(tensors, metadata))
 
 
 def read_snapshot(path: Path) -> Snapshot:
@@ -81,7 +81,7 @@ def read_snapshot(path: Path) -> Snapshot:
         RunError: if there is none, or it is damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with tensor_file.open_tensors(path) as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != str(FORMAT):
                 raise ValueError(f"snapshot format {metadata.get('format')}, expected {FORMAT}")

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
+from sixfold import tensor_file
 from sixfold.config import BeginningConfig
 from sixfold.errors import UserError
 from sixfold.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
@@ -64,7 +65,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     file = path / "model.safetensors" if path.is_dir() else path
     try:
-        with safe_open(file, framework="pt") as opened:
+        with tensor_file.open_tensors(file) as opened:
             names = list(opened.keys())
             # A checkpoint holds the update rule's state besides, each under a prefix.
             if "progress" in (opened.metadata() or {}):

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
+from sixfold import tensor_file
 from sixfold.errors import UserError
 from sixfold.files import write_atomically
 from sixfold.keys import key
@@ -120,7 +120,7 @@ def save_mask(path: Path, mask: Mask) -> None:
     Raises:
         RunError: if it cannot be written.
     """
-    write_atomically(path, save(dict(mask), {"sixfold": "mask"}))
+    write_atomically(path, tensor_file.pack(dict(mask), {"sixfold": "mask"}))
 
 
 def load_mask(path: Path) -> Mask:
@@ -130,7 +130,7 @@ def load_mask(path: Path) -> Mask:
         UserError: if the file is damaged or is no mask.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with tensor_file.open_tensors(path) as file:
             if (file.metadata() or {}).get("sixfold") != "mask":
                 raise UserError(f"{path} is no mask that Sixfold wrote")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping

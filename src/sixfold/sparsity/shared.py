@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
+from sixfold import tensor_file
 from sixfold.errors import UserError
 from sixfold.files import write_atomically
 from sixfold.step.flat import FlatState
@@ -112,7 +112,7 @@ def save_clusters(path: Path, clusters: Mapping[str, Tensor]) -> None:
     Raises:
         RunError: if they cannot be written.
     """
-    write_atomically(path, save(dict(clusters), {"sixfold": "clusters"}))
+    write_atomically(path, tensor_file.pack(dict(clusters), {"sixfold": "clusters"}))
 
 
 def load_clusters(path: Path) -> Clusters:
@@ -122,7 +122,7 @@ def load_clusters(path: Path) -> Clusters:
         UserError: if the file is damaged or holds none.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with tensor_file.open_tensors(path) as file:
             if (file.metadata() or {}).get("sixfold") != "clusters":
                 raise UserError(f"{path} holds no clusters that Sixfold wrote")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping

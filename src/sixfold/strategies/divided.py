@@ -7,16 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from sixfold.checkpoint import FORMAT, Progress, list_checkpoints, path_of
 from sixfold.data import BatchMaker, Part
 from sixfold.errors import UserError
 from sixfold.evaluate import Evaluation, evaluate
 from sixfold.files import explained
-from sixfold.parts_file import Piece, read_metadata, read_parts, sha256_of, write_parts
+from sixfold.parts_file import Piece, read_parts, sha256_of, write_parts
 from sixfold.run_directory import RankFiles
 from sixfold.split.network import DividedNetwork
 from sixfold.step.flat import FlatState
 from sixfold.step.optimizer import Optimizer
+from sixfold.tensor_file import read_metadata
 from sixfold.trained import ModelCard
 from sixfold.world import World
 
@@ -87,7 +90,7 @@ class PartialNetwork:
             read_parts(path, self._tile.rank, self._pieces())
             self._optimizer.updates = int(metadata["updates"])
             return Progress(**json.loads(metadata["progress"]))
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path} is damaged or belongs to another network ({error}): remove it to go on "
                 "from an older checkpoint"

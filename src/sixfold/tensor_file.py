@@ -1,0 +1,255 @@
+"""Safetensors files with checksums, verified before anything in them is used.
+
+The header's metadata hold, under ``sixfold.checksums``, a CRC-32 of every tensor (over its name,
+dtype, shape and bytes) and one of the other metadata. Any reader of safetensors reads such a file;
+files without checksums, written by others, are read as they are. A CRC finds damage, not malice:
+it is three times as fast as a cryptographic hash.
+
+Format: eight bytes with the length of the header, the header in JSON (name -> dtype, shape, place
+of the bytes), the bytes. https://huggingface.co/docs/safetensors
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from safetensors import SafetensorError, safe_open
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHECKSUMS = "sixfold.checksums"
+BLOCK_BYTES = 4 << 20
+"""What is read at a time."""
+
+CODES = {
+    "float64": "F64",
+    "int64": "I64",
+    "uint64": "U64",
+    "complex64": "C64",
+    "float32": "F32",
+    "int32": "I32",
+    "uint32": "U32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int16": "I16",
+    "uint16": "U16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+"""Torch's names of dtypes -> safetensors' codes."""
+
+_LENGTH = struct.Struct("<Q")
+
+
+class DamagedFileError(SafetensorError):
+    """The file is not as it was written."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a header says of a tensor.
+
+    Attributes:
+        dtype: torch's name of it.
+        shape: of the tensor.
+        itemsize: bytes of an element.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    itemsize: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the tensor."""
+        return prod(self.shape) * self.itemsize
+
+    def seed(self, name: str) -> int:
+        """The checksum before the bytes."""
+        return _seed(name, CODES[self.dtype], list(self.shape))
+
+
+@dataclass
+class Header:
+    """A header that is written before the bytes are known, and again, of equal length, after.
+
+    Attributes:
+        entries: in the order of the bytes: wide types first, so that every tensor is aligned.
+        metadata: kept along.
+        checksums: by name, filled in as the bytes are written.
+    """
+
+    entries: dict[str, Entry]
+    metadata: Mapping[str, str]
+    checksums: dict[str, int] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The header with its length."""
+        sums = {
+            "metadata": f"{_sum_of_metadata(self.metadata):08x}",
+            "tensors": {name: f"{self.checksums.get(name, 0):08x}" for name in self.entries},
+        }
+        packed = json.dumps(sums, separators=(",", ":"))
+        header: dict[str, Any] = {"__metadata__": {**self.metadata, CHECKSUMS: packed}}
+        start = 0
+        for name, entry in self.entries.items():
+            stop = start + entry.size_bytes
+            header[name] = {
+                "dtype": CODES[entry.dtype],
+                "shape": list(entry.shape),
+                "data_offsets": [start, stop],
+            }
+            start = stop
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        return _LENGTH.pack(len(text)) + text
+
+
+def in_file_order(name: str, itemsize: int) -> tuple[int, str]:
+    """What tensors of a file are sorted by."""
+    return (-itemsize, name)
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Tensors on the CPU as the bytes of a file.
+
+    Args:
+        tensors: by name; of any layout.
+        metadata: kept in the header.
+    """
+    import torch
+
+    order = sorted(tensors, key=lambda name: in_file_order(name, tensors[name].element_size()))
+    entries: dict[str, Entry] = {}
+    parts = []
+    header = Header(entries, metadata)
+    for name in order:
+        tensor = tensors[name].detach().contiguous()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        entries[name] = Entry(dtype, tuple(tensor.shape), tensor.element_size())
+        data = tensor.reshape(-1).view(torch.uint8).numpy().data
+        header.checksums[name] = zlib.crc32(data, entries[name].seed(name))
+        parts.append(data)
+    return b"".join([header.to_bytes(), *parts])
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """Verify a file and open it, as `safetensors.safe_open` does for torch.
+
+    Raises:
+        SafetensorError: if it is damaged.
+        OSError: if it cannot be read.
+    """
+    verify(path)
+    with safe_open(path, framework="pt") as file:
+        yield file
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file, verified; its tensors are not looked at.
+
+    Raises:
+        SafetensorError: if the header is damaged.
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        header, _ = read_header(file)
+    _checksums(header)
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return {name: text for name, text in metadata.items() if name != CHECKSUMS}
+
+
+def verify(path: Path) -> None:
+    """Hold every tensor of a file, and its metadata, against the checksums, where it has any.
+
+    Raises:
+        SafetensorError: if the file is damaged.
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        header, start = read_header(file)
+        sums = _checksums(header)
+        if sums is None:
+            return
+        names = header.keys() - {"__metadata__"}
+        if names != sums.keys():
+            odd = min(names ^ sums.keys())
+            raise DamagedFileError(f"tensor {odd!r} is in its list of checksums or in it, not both")
+        for name in names:
+            if f"{_sum_of_tensor(file, start, name, header[name]):08x}" != sums[name]:
+                raise DamagedFileError(f"the checksum of tensor {name!r} does not fit its content")
+
+
+def read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """The header, and where the tensors' bytes begin.
+
+    Raises:
+        SafetensorError: if there is none.
+    """
+    (length,) = _LENGTH.unpack(_read_exactly(file, _LENGTH.size))
+    if length > os.fstat(file.fileno()).st_size - _LENGTH.size:
+        raise DamagedFileError("its header is no safetensors header, or cut short")
+    try:
+        header = json.loads(_read_exactly(file, length))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"its header is no JSON ({error})") from None
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise DamagedFileError("its header is no safetensors header")
+    return header, _LENGTH.size + length
+
+
+def _checksums(header: Mapping[str, Any]) -> dict[str, str] | None:
+    """The tensors' checksums, after that of the metadata was verified; None if there are none."""
+    metadata = header.get("__metadata__", {})
+    if CHECKSUMS not in metadata:
+        return None
+    others = {name: text for name, text in metadata.items() if name != CHECKSUMS}
+    try:
+        sums = json.loads(metadata[CHECKSUMS])
+        expected, tensors = sums["metadata"], sums["tensors"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise DamagedFileError("its list of checksums cannot be read") from None
+    if not isinstance(tensors, dict) or expected != f"{_sum_of_metadata(others):08x}":
+        raise DamagedFileError("the checksum of its metadata does not fit their content")
+    return tensors
+
+
+def _sum_of_metadata(metadata: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(dict(metadata), sort_keys=True).encode())
+
+
+def _seed(name: str, code: Any, shape: Any) -> int:
+    return zlib.crc32(json.dumps([name, code, shape]).encode())
+
+
+def _sum_of_tensor(file: BinaryIO, start: int, name: str, entry: Any) -> int:
+    try:
+        first, last = entry["data_offsets"]
+        found = _seed(name, entry["dtype"], entry["shape"])
+        if not 0 <= first <= last <= os.fstat(file.fileno()).st_size - start:
+            raise DamagedFileError("it is cut short")
+    except (TypeError, KeyError, ValueError):
+        raise DamagedFileError(f"its header makes no sense at tensor {name!r}") from None
+    file.seek(start + first)
+    for at in range(first, last, BLOCK_BYTES):
+        found = zlib.crc32(_read_exactly(file, min(BLOCK_BYTES, last - at)), found)
+    return found
+
+
+def _read_exactly(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise DamagedFileError("it is cut short")
+    return data
