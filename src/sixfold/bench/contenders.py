@@ -191,7 +191,7 @@ def torchrun_result(task: Task) -> dict[str, float]:
     """
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={task.workers}", str(Path(__file__).with_name("peer_loop.py")),
+        f"--nproc-per-node={task.workers}", "-m", "sixfold.bench.peer_loop",
     ]  # fmt: skip
     return peer_result(task, command, threads=1)
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sixfold.bench.figures import Results, Spread
 from sixfold.report import render_page
-
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +52,7 @@ def render(results: Results, record: Mapping[str, Any]) -> str:
         for batch in results.batches
     ]
     return render_page(
-        _HERE / "page.html", groups=groups, record=record, troubles=results.troubles()
+        __package__, "page.html", groups=groups, record=record, troubles=results.troubles()
     )
 
 

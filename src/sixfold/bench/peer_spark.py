@@ -7,6 +7,7 @@ with it.
 from __future__ import annotations
 
 import sys
+from importlib import resources
 from pathlib import Path
 
 
@@ -27,9 +28,9 @@ def main(processes: int, task_path: Path) -> None:
         .config("spark.driver.host", "127.0.0.1")
         .getOrCreate()
     )
-    loop = Path(__file__).with_name("peer_loop.py")
     distributor = TorchDistributor(num_processes=processes, local_mode=True, use_gpu=False)
-    distributor.run(str(loop), str(task_path))
+    with resources.as_file(resources.files(__package__) / "peer_loop.py") as loop:
+        distributor.run(str(loop), str(task_path))
     session.stop()
 
 

@@ -16,11 +16,9 @@ from sixfold.bench.contenders import cores
 from sixfold.errors import UserError
 from sixfold.files import write_atomically, write_json
 from sixfold.launch.common import versions
-from sixfold.report import render_page
+from sixfold.report import optional_page, render_page
 
 Show = Callable[[str], None]
-
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +77,10 @@ def publish(place: Place, settings: Any, found: Sequence[Comparison], show: Show
     }
     data, page = place.folder / f"{place.name}.json", place.folder / f"{place.name}.html"
     write_json(data, record)
-    write_atomically(page, render(found, record).encode())
-    show(f"written: {data} and {page}")
+    show(f"written: {data}")
+    with optional_page(page):
+        write_atomically(page, render(found, record).encode())
+        show(f"written: {page}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def render(found: Sequence[Comparison], record: dict[str, Any]) -> str:
         }
         for comparison in found
     ]
-    return render_page(_HERE / "comparison.html", sections=sections, record=record)
+    return render_page(__package__, "comparison.html", sections=sections, record=record)
 
 
 def _case(found: Comparison, row: str) -> dict[str, Any]:

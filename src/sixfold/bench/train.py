@@ -33,6 +33,7 @@ from sixfold.config import DataConfig, ModelConfig
 from sixfold.errors import RunError, UserError
 from sixfold.files import write_atomically, write_json
 from sixfold.launch.common import versions
+from sixfold.report import optional_page
 from sixfold.training import FIRST_TIMED_STEP
 from sixfold.validate import unknown
 
@@ -153,8 +154,10 @@ def run_train_bench(
         **as_json(results),
     }
     write_json(out / "train.json", record)
-    write_atomically(out / "train.html", render(results, record).encode())
-    show(f"written: {out / 'train.json'} and {out / 'train.html'}")
+    show(f"written: {out / 'train.json'}")
+    with optional_page(page := out / "train.html"):
+        write_atomically(page, render(results, record).encode())
+        show(f"written: {page}")
     return results
 
 

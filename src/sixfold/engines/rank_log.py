@@ -48,6 +48,12 @@ class RankLog:
             self._rest[rank] = rest
             self._write(rank, lines)
 
+    def note(self, text: str) -> None:
+        """Write a line of the launcher's own."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._file is not None:
+                self._file.write(f"[launcher] {text}\n".encode())
+
     def end(self, rank: int) -> None:
         """The rank prints no more: what it left without a line break is a line too."""
         with self._lock:

@@ -99,7 +99,7 @@ class SparkEngine:
         began = time.monotonic()
         with self._log(log) as rank_log:
             self._session.wait_for_slots(size)
-            archives = self._send_code()
+            archives = self._send_code(rank_log)
             with GangRun(
                 self._session,
                 size,
@@ -130,7 +130,7 @@ class SparkEngine:
             return []
         with self._log(log) as rank_log:
             self._session.wait_for_slots(1)
-            archives = self._send_code()
+            archives = self._send_code(rank_log)
             with PoolRun(
                 self._session,
                 function,
@@ -157,10 +157,10 @@ class SparkEngine:
         with contextlib.closing(RankLog(path)) as rank_log, self._session.forwarding_log(path):
             yield rank_log
 
-    def _send_code(self) -> tuple[str, ...]:
+    def _send_code(self, log: RankLog) -> tuple[str, ...]:
         """Ship packages and try them out, once."""
         if self._archives is None:
-            archives = ship_sources(self._session.context, self._ship)
+            archives = ship_sources(self._session.context, self._ship, log.note)
             _try_out(self._session)
             self._archives = archives
         return self._archives

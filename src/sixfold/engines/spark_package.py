@@ -1,4 +1,4 @@
-"""Python code that travels to the executors: this package, and the user's own modules.
+"""Python code that travels to the executors: this package, and the user's own project.
 
 Both travel as zip files named after their content and shipped once per session, so a changed
 module is another file, and a worker that Spark uses again never mistakes one for the other.
@@ -11,17 +11,23 @@ a user's own has to be installed on the executors.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import logging
 import sys
 import sysconfig
+import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark import SparkContext
 
 import sixfold
+from sixfold.engines.spark_project import collect, zip_holding
 from sixfold.errors import UserError
+
+_logger = logging.getLogger("sixfold")
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Time stamp of everything in a zip file: the oldest that the format knows."""
@@ -32,12 +38,15 @@ _LEFT_OUT = {".pyc", ".pyo", *_COMPILED}
 """What cannot be imported from a zip file."""
 
 
-def ship(context: SparkContext, sources: Sequence[Path]) -> tuple[str, ...]:
-    """Send this package and the user's modules to all executors, present and future.
+def ship(
+    context: SparkContext, sources: Sequence[Path], tell: Callable[[str], object] = lambda _: None
+) -> tuple[str, ...]:
+    """Send this package and the user's project to all executors, present and future.
 
     Args:
         context: of the session; what it has shipped already is not sent again.
-        sources: .py files, and folders of packages.
+        sources: .py files, and folders of packages; see `sixfold.engines.spark_project`.
+        tell: is given a line for the log on what travels.
 
     Returns:
         Names of the user's zip files, as `SparkFiles.get` wants them.
@@ -45,46 +54,79 @@ def ship(context: SparkContext, sources: Sequence[Path]) -> tuple[str, ...]:
     Raises:
         UserError: naming each source that cannot be imported from.
     """
-    problems = [
-        f"cannot send {source} to the executors: expected a .py file, or the folder of a package"
-        for source in sources
-        if not source.is_dir() and not (source.suffix == ".py" and source.is_file())
-    ]
+    members: dict[Path, dict[str, bytes]] = {}
+    problems: list[str] = []
+    for source in sources:
+        if (archive := zip_holding(source)) is not None:
+            _send_as_it_is(context, archive)
+            continue
+        try:
+            project = collect(source)
+        except UserError as error:
+            problems += error.problems
+            continue
+        tell(project.told())
+        for warning in project.warnings():
+            _logger.warning("sixfold: warning: %s", warning)
+        members[source] = _read(project.root, project.files)
     if problems:
         raise UserError(problems)
-    package = Path(next(iter(sixfold.__path__))).resolve()
-    _send(context, package, [*_files(package), *_compiled(package)])
-    return tuple(_send(context, source, _files(source)) for source in map(Path.resolve, sources))
+    package = Path(next(iter(sixfold.__path__)))
+    if (archive := zip_holding(package)) is not None:
+        _send(context, "sixfold", _zipped(package, archive))
+    else:
+        package = package.resolve()
+        _send(context, "sixfold", _read(package.parent, [*_files(package), *_compiled(package)]))
+    return tuple(_send(context, source.stem, found) for source, found in members.items())
 
 
-def _send(context: SparkContext, source: Path, found: Iterable[Path]) -> str:
+def _read(root: Path, files: Iterable[Path]) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def _zipped(package: Path, archive: Path) -> dict[str, bytes]:
+    """A package that lies in a zip file."""
+    parent = package.parent.relative_to(archive).as_posix().removeprefix(".")
+    start = f"{parent}/" if parent else ""
+    with zipfile.ZipFile(archive) as zipped:
+        return {
+            name.removeprefix(start): zipped.read(name)
+            for name in zipped.namelist()
+            if name.startswith(f"{start}{package.name}/") and not name.endswith(("/", ".pyc"))
+        }
+
+
+def _send_as_it_is(context: SparkContext, archive: Path) -> None:
+    """The user's own zip file, unless spark-submit has sent it."""
+    if not any(Path(url).name == archive.name for url in context.listFiles):
+        with import_path_kept():
+            context.addPyFile(str(archive))
+
+
+def _send(context: SparkContext, stem: str, members: Mapping[str, bytes]) -> str:
     digest = hashlib.blake2b(digest_size=8)
-    files = sorted(found)
-    for path in files:
-        digest.update(f"{path.relative_to(source.parent)}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
-    name = f"{source.stem}-{digest.hexdigest()}.zip"
+    for member, content in sorted(members.items()):
+        digest.update(f"{member}\0{len(content)}\0".encode())
+        digest.update(content)
+    name = f"{stem}-{digest.hexdigest()}.zip"
     if any(Path(url).name == name for url in context.listFiles):
         return name
     # Into Spark's own folder: executors that come later fetch it too, as long as the session lives.
     archive = Path(context._temp_dir, name)
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for path in files:
-            info = zipfile.ZipInfo(path.relative_to(source.parent).as_posix(), _EPOCH)
+        for member, content in sorted(members.items()):
+            info = zipfile.ZipInfo(member, _EPOCH)
             info.external_attr = 0o644 << 16
-            zipped.writestr(info, path.read_bytes(), zipfile.ZIP_DEFLATED)
-            if path.suffix in _COMPILED:
-                info = zipfile.ZipInfo(info.filename + ".sha256", _EPOCH)
-                zipped.writestr(info, hashlib.sha256(path.read_bytes()).hexdigest())
+            zipped.writestr(info, content, zipfile.ZIP_DEFLATED)
+            if Path(member).suffix in _COMPILED and f"{member}.sha256" not in members:
+                info = zipfile.ZipInfo(f"{member}.sha256", _EPOCH)
+                zipped.writestr(info, hashlib.sha256(content).hexdigest())
     with import_path_kept():
         context.addPyFile(str(archive))
     return name
 
 
 def _files(source: Path) -> Iterator[Path]:
-    if source.is_file():
-        yield source
-        return
     for path in source.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
         if path.is_file() and not hidden and path.suffix not in _LEFT_OUT:
@@ -110,27 +152,47 @@ def import_path_kept() -> Iterator[None]:
 def importable(archives: Iterable[str]) -> Iterator[None]:
     """In an executor: import from these zip files first, and forget their modules afterwards.
 
+    They are unpacked, since a module may open files beside itself, into Spark's own folder, which
+    goes with the executor even if this process is killed.
+
     Args:
         archives: paths of zip files.
     """
     archives = tuple(archives)
-    _forget(archives)
-    path_before = list(sys.path)
-    sys.path[:0] = [entry for entry in archives if entry not in sys.path]
-    sys.path.sort(key=lambda entry: entry not in archives)  # stable: only they move, to the front
-    try:
+    if not archives:
         yield
-    finally:
-        sys.path[:] = path_before
-        _forget(archives)
+        return
+    names = _modules_of(archives)
+    path_before = list(sys.path)
+    with tempfile.TemporaryDirectory(
+        prefix="sixfold-code-", dir=Path(archives[0]).parent, ignore_cleanup_errors=True
+    ) as folder:
+        for archive in archives:
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(folder)
+        _forget(names)
+        # The zip files themselves are in the search path of all that this application runs.
+        sys.path[:] = [folder, *(entry for entry in sys.path if entry not in archives)]
+        try:
+            yield
+        finally:
+            sys.path[:] = path_before
+            _forget(names)
 
 
-def _forget(archives: tuple[str, ...]) -> None:
-    """Drop the modules that have the name of something in these files, wherever they are from."""
+def _modules_of(archives: Iterable[str]) -> set[str]:
+    """Top-level names of the modules and packages in these files."""
     names: set[str] = set()
     for archive in archives:
         with zipfile.ZipFile(archive) as zipped:
-            names |= {Path(member).parts[0].removesuffix(".py") for member in zipped.namelist()}
+            modules = (Path(name) for name in zipped.namelist() if name.endswith(".py"))
+            names |= {module.parts[0].removesuffix(".py") for module in modules}
+    return names
+
+
+def _forget(names: set[str]) -> None:
+    """Drop modules of these names, wherever they are from."""
     for name in list(sys.modules):
         if name.partition(".")[0] in names:
             del sys.modules[name]
+    importlib.invalidate_caches()

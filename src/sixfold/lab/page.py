@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sixfold.lab.findings import Bars, Findings
 from sixfold.report.furniture import render_page
-
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,8 @@ def render(findings: Findings, record: Mapping[str, Any]) -> str:
         record: facts of the run, as in its JSON.
     """
     return render_page(
-        _HERE / "page.html",
+        __package__,
+        "page.html",
         findings=findings,
         record=record,
         plots=[(bars, drawn(bars)) for bars in findings.bars],

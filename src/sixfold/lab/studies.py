@@ -17,6 +17,7 @@ from sixfold.lab.findings import Findings
 from sixfold.lab.options import cluster_problems
 from sixfold.lab.page import render
 from sixfold.launch.common import versions
+from sixfold.report import optional_page
 
 Show = Callable[[str], None]
 
@@ -59,8 +60,10 @@ def run_study(name: str, config: Any, *, show: Show) -> int:
     for line in told(findings):
         show(line)
     write_json(out / f"{name}.json", record)
-    write_atomically(out / f"{name}.html", render(findings, record).encode())
-    show(f"written: {out / f'{name}.json'} and {out / f'{name}.html'}")
+    show(f"written: {out / f'{name}.json'}")
+    with optional_page(page := out / f"{name}.html"):
+        write_atomically(page, render(findings, record).encode())
+        show(f"written: {page}")
     return 0 if findings.right else WRONG
 
 

@@ -45,6 +45,7 @@ from sixfold.launch.common import Listener, open_engine_for, resolve_data, resta
 from sixfold.launch.compression_search import Found, search
 from sixfold.launch.directory import refuse_strangers
 from sixfold.launch.training import train
+from sixfold.report import optional_page
 from sixfold.report.compression import write_page
 from sixfold.run_directory import RunDirectory, as_json, differences, read_json
 from sixfold.sparsity import Prunable, prunable
@@ -116,7 +117,8 @@ def compress(
         "report": str(directory.file("report.html")),
     }
     write_json(directory.file("result.json"), result)
-    write_page(directory.file("report.html"), result)
+    with optional_page(directory.file("report.html")):
+        write_page(directory.file("report.html"), result)
     return result
 
 

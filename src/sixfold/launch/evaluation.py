@@ -17,6 +17,7 @@ from sixfold.files import make_folder, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.prediction import fitting_side, trained_on
 from sixfold.prediction import check_fit, class_map
+from sixfold.report import optional_page
 from sixfold.robustness.distorted import one_of_each
 from sixfold.robustness.distortions import KINDS, Distortion
 from sixfold.robustness.figures import halfway
@@ -101,7 +102,8 @@ def evaluate_robustness(
     }
     write_json(out / "config.json", as_json(config))
     write_json(out / "result.json", result)
-    write_page(out / "report.html", as_json(config), result, examples)
+    with optional_page(out / "report.html"):
+        write_page(out / "report.html", as_json(config), result, examples)
     return result
 
 

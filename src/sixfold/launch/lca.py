@@ -210,6 +210,7 @@ def _run_learn(
     started: float,
 ) -> dict[str, Any]:
     from sixfold.lca.training import learn_rank
+    from sixfold.report import optional_page
     from sixfold.report.lca import write_page
 
     config = job.config
@@ -234,7 +235,8 @@ def _run_learn(
         "report": str(directory.file("report.html")),
     }
     write_json(directory.file("result.json"), result)
-    write_page(directory.path)
+    with optional_page(directory.file("report.html")):
+        write_page(directory.path)
     return result
 
 

@@ -42,6 +42,7 @@ from sixfold.plan.whatif_page import (
     what_if_sentences,
     what_if_text,
 )
+from sixfold.report import optional_page
 
 PRELOAD = ("sixfold.plan.gang",)
 
@@ -217,18 +218,21 @@ def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
     json_path, html_path = folder / "plan.json", folder / "plan.html"
     write_json(json_path, plan_as_plain(made))
     machine = made.calibration.machine
-    text = page.render(
-        title=f"{config.model.model}, {made.work.batch_size} images a batch",
-        subtitle=f"{config.data.data} · {images:,} images · {machine.name} · {machine.engine}",
-        predictions=made.predictions,
-        lines=made.lines,
-        sentences=made.sentences,
-        notes=made.notes,
-        facts=_facts(made),
-        what_if=None if made.cluster is None else _what_if_part(made.what_if, made.cluster),
-    )
-    write_atomically(html_path, text.encode())
-    return dataclasses.replace(made, files=(json_path, html_path))
+    files = [json_path]
+    with optional_page(html_path):
+        text = page.render(
+            title=f"{config.model.model}, {made.work.batch_size} images a batch",
+            subtitle=f"{config.data.data} · {images:,} images · {machine.name} · {machine.engine}",
+            predictions=made.predictions,
+            lines=made.lines,
+            sentences=made.sentences,
+            notes=made.notes,
+            facts=_facts(made),
+            what_if=None if made.cluster is None else _what_if_part(made.what_if, made.cluster),
+        )
+        write_atomically(html_path, text.encode())
+        files.append(html_path)
+    return dataclasses.replace(made, files=tuple(files))
 
 
 def plan_as_plain(made: Plan) -> dict[str, Any]:

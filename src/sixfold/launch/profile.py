@@ -26,6 +26,7 @@ from sixfold.measure.summary import summarise
 from sixfold.measure.timelines import Timelines, read_timelines
 from sixfold.measure.trace import trace_events, write_trace
 from sixfold.measure.utilisation import notes_on, startup_parts, utilisation
+from sixfold.report import optional_page
 from sixfold.report.profile import write_profile
 from sixfold.run_directory import RunDirectory, as_json, differences, read_json
 
@@ -311,4 +312,5 @@ def _facts(machine: Machine) -> Plain:
 
 def _write(path: Path, result: Plain) -> None:
     write_json(path / "profile.json", result)
-    write_profile(path, result)
+    with optional_page(path / "profile.html"):
+        write_profile(path, result)

@@ -26,6 +26,7 @@ from sixfold.launch.common import Listener, open_engine_for, resolve_data, versi
 from sixfold.launch.directory import older_run, run_path
 from sixfold.launch.sweep_work import Engines, QualityWork, TimeWork
 from sixfold.launch.training import training_problems
+from sixfold.report import optional_page
 from sixfold.run_directory import RunDirectory, as_json
 from sixfold.sweep.options import SweepQualityConfig, SweepTimeConfig
 from sixfold.sweep.plan import (
@@ -242,7 +243,8 @@ def end(
         "versions": versions(),
         "report": str(directory.file("report.html")),
     }
-    write_report(directory.file("report.html"), as_json(config), result)
+    with optional_page(directory.file("report.html")):
+        write_report(directory.file("report.html"), as_json(config), result)
     if outcome.failures:
         lines = [f"{name}: {text.splitlines()[0]}" for name, text in outcome.failures.items()]
         raise RunError(

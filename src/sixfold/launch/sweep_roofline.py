@@ -10,6 +10,7 @@ from sixfold import validate
 from sixfold.errors import UserError
 from sixfold.files import make_folder, write_json
 from sixfold.launch.common import versions
+from sixfold.report import optional_page
 from sixfold.run_directory import RunDirectory
 from sixfold.sweep.options import SweepRooflineConfig
 from sixfold.sweep.roofline import Placed, curve_places, place, roofs
@@ -73,7 +74,8 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
     }
     make_folder(out)
     write_json(out / "result.json", result)
-    write_page(out / "report.html", result)
+    with optional_page(out / "report.html"):
+        write_page(out / "report.html", result)
     return result
 
 

@@ -29,6 +29,7 @@ from sixfold.jobs import Member, Outcome, run_job
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, versions
 from sixfold.launch.directory import older_run, run_path
 from sixfold.launch.training import fit_data, train, training_problems
+from sixfold.report import optional_page
 from sixfold.run_directory import RunDirectory, as_json
 from sixfold.step.schedule import Budget, budget
 from sixfold.tickets.analysis import (
@@ -188,7 +189,8 @@ class _Search:
             "versions": versions(),
             "report": str(directory.file("report.html")),
         }
-        write_ticket_report(directory.path, as_json(self.config), result)
+        with optional_page(directory.file("report.html")):
+            write_ticket_report(directory.path, as_json(self.config), result)
         if outcome.failures:
             raise RunError(_told(outcome.failures))
         write_json(directory.file("result.json"), result)

@@ -185,7 +185,7 @@ def _run(
     listen: Listener,
     started: float,
 ) -> dict[str, Any]:
-    from sixfold.report import write_report
+    from sixfold.report import optional_page, write_report
     from sixfold.training import TrainJob, train_rank
 
     before_s = time.monotonic() - started
@@ -227,5 +227,6 @@ def _run(
         result["restarts"] += asynchronous.restarts
         result["startup_s"] = round(before_s + asynchronous.begun_s, 3)
     write_json(directory.file("result.json"), result)
-    write_report(directory.path, images=test_images(resolved.data))
+    with optional_page(directory.file("report.html")):
+        write_report(directory.path, images=test_images(resolved.data))
     return result

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sixfold.plan.prediction import Prediction, Workload
 from sixfold.plan.ranking import equality, ranked
 from sixfold.report import render_page
 from sixfold.report.axes import duration, plain
 from sixfold.report.chart import Chart
-
-_TEMPLATE = Path(__file__).with_name("page.html")
 
 COLUMNS = (
     "way",
@@ -174,7 +171,8 @@ def render(
         what_if: of a larger cluster.
     """
     return render_page(
-        _TEMPLATE,
+        __package__,
+        "page.html",
         title=title,
         subtitle=subtitle,
         sentences=sentences,

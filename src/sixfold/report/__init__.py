@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sixfold.report.furniture import render_page
+from sixfold.report.furniture import optional_page, render_page
 from sixfold.report.page import write_report
 
-__all__ = ["render_page", "write_report"]
+__all__ = ["optional_page", "render_page", "write_report"]

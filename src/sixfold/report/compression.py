@@ -11,7 +11,6 @@ from sixfold.files import write_atomically
 from sixfold.report.axes import MISSING, percent, plain
 from sixfold.report.furniture import render_page
 
-_HERE = Path(__file__).parent
 _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
 _LETTERS = {"prune": "P", "share": "PQ", "code": "PQH"}
 
@@ -54,7 +53,8 @@ def render(result: Mapping[str, Any]) -> str:
     """The page as text."""
     stages = [stage["stage"] for stage in result["stages"]]
     return render_page(
-        _HERE / "compression.html",
+        __package__,
+        "compression.html",
         result=result,
         rows=stage_rows(result),
         columns=[_STAGES[stage] for stage in stages],

@@ -23,7 +23,6 @@ from sixfold.report.furniture import render_page
 from sixfold.run_directory import read_json, read_json_lines
 from sixfold.tensor_file import verify
 
-_HERE = Path(__file__).parent
 _MAX_ATOMS = 1024
 _SHEET_PX = 900
 """Width of a sheet of atoms, about, in pixels of the file."""
@@ -84,7 +83,8 @@ def render(run: Path) -> str:
     atoms = dictionary.get("atoms")
     seen = samples.get("seen")
     return render_page(
-        _HERE / "lca.html",
+        __package__,
+        "lca.html",
         name=run.name,
         result=result,
         figures=_figures(result, lines),

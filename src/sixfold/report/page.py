@@ -30,8 +30,6 @@ from sixfold.report.steptime import step_time
 MAX_BAD_FILES = 200
 """Skipped files that are listed; `result.json` has all."""
 
-_TEMPLATE = Path(__file__).with_name("page.html")
-
 
 def write_report(run_dir: Path, *, images: Images | None = None) -> Path:
     """Write `report.html` into a run directory, from what is in it.
@@ -62,7 +60,8 @@ def render(record: Record, images: Images | None) -> str:
     classes = class_section(record.result, notes)
     names = classes.names if classes else []
     return render_page(
-        _TEMPLATE,
+        __package__,
+        "page.html",
         record=record,
         subtitle=subtitle(record),
         figures=headline(record, classes.every if classes else []),

@@ -79,7 +79,8 @@ def render(path: Path, profile: Plain) -> str:
     """The page as text; arguments as for `write_profile`."""
     samples = _samples(path)
     return render_page(
-        Path(__file__).parent / "profile.html",
+        __package__,
+        "profile.html",
         profile=profile,
         title=_title(profile),
         subtitle=_subtitle(profile),

@@ -20,8 +20,6 @@ from sixfold.report.settings import setting_sections
 from sixfold.robustness.distortions import KINDS, Distortion
 from sixfold.robustness.options import EvaluateConfig
 
-_TEMPLATE = Path(__file__).with_name("page.html")
-
 MOST_CLASSES = 40
 """Up to so many classes have a row of their own; of more, those that lose most."""
 
@@ -134,7 +132,8 @@ def render(
             }
         )
     return render_page(
-        _TEMPLATE,
+        __package__,
+        "page.html",
         name=Path(result["run"]).name,
         subtitle=f"{result['images']:,} images of {result['data'].partition(':')[0]}, "
         f"{result['part']} part, {len(result['classes'])} classes, seed {result['seed']}",

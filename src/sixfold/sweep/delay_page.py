@@ -16,8 +16,6 @@ from sixfold.sweep.events import TASK_PARTS
 from sixfold.sweep.options import SweepDelayConfig
 from sixfold.sweep.plots import MOST_LINES, Line, chart
 
-_TEMPLATE = Path(__file__).with_name("delay.html")
-
 COLOURS = dict(
     zip(
         TASK_PARTS,
@@ -53,7 +51,8 @@ def render(name: str, config: Figures, result: Figures) -> str:
         *(_over_bytes(points, kind) for kind in KINDS if kind != "empty"),
     ]
     return render_page(
-        _TEMPLATE,
+        __package__,
+        "delay.html",
         name=name,
         subtitle="; ".join(
             f"{session['master']}: {session['workers']} workers, started in "

@@ -14,8 +14,6 @@ from sixfold.report.chart import Chart
 from sixfold.report.settings import setting_sections
 from sixfold.sweep.plots import MOST_LINES, Line, chart, named, percent_plain
 
-_TEMPLATE = Path(__file__).with_name("page.html")
-
 PARTS = ("compute", "data", "communication", "waiting", "update")
 
 Figures = Mapping[str, Any]
@@ -41,7 +39,8 @@ def render(name: str, config: Figures, result: Figures, tree: type[Any]) -> str:
     time = result["what"] == "time"
     contents = _time(result) if time else _quality(result)
     return render_page(
-        _TEMPLATE,
+        __package__,
+        "page.html",
         name=name,
         what=result["what"],
         subtitle=f"{config['model']['model']} on {config['data']['data'].partition(':')[0]}; "

@@ -14,8 +14,6 @@ from sixfold.report.chart import Chart, Key, dots_path, line_path, places
 from sixfold.report.chart import Path as Line
 from sixfold.sweep.plots import COLOURS, MOST_LINES
 
-_TEMPLATE = Path(__file__).with_name("roofline.html")
-
 Figures = Mapping[str, Any]
 
 
@@ -35,7 +33,8 @@ def write_page(path: Path, result: Figures) -> None:
 def render(name: str, result: Figures) -> str:
     """The page as text."""
     return render_page(
-        _TEMPLATE,
+        __package__,
+        "roofline.html",
         name=name,
         subtitle=f"{result['machine']['processor']}, {result['precision']}; Spark "
         + ", ".join(session["master"] for session in result["sessions"]),

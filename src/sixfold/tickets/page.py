@@ -14,8 +14,6 @@ from sixfold.report.axes import duration, percent, plain
 from sixfold.report.settings import setting_sections
 from sixfold.tickets.curves import accuracy_chart, early_stop_chart, instability_chart
 
-_TEMPLATE = Path(__file__).with_name("page.html")
-
 KINDS = {
     "ticket": "Tickets",
     "reinit": "Control: the same masks, fresh weights",
@@ -84,7 +82,8 @@ def render(name: str, config: Mapping[str, Mapping[str, Any]], result: Mapping[s
     charts = [accuracy_chart(cells, dense, rewind) for rewind in result["rewinds"]]
     more = [early_stop_chart(cells, dense), instability_chart(cells)]
     return render_page(
-        _TEMPLATE,
+        __package__,
+        "page.html",
         name=name,
         subtitle=_subtitle(config, result),
         figures=_headline(result),

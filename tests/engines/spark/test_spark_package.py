@@ -42,7 +42,8 @@ def test_the_package_travels_whole(context: FakeContext) -> None:
 
 
 def test_the_same_content_travels_once(context: FakeContext, tmp_path: Path) -> None:
-    module = tmp_path / "mine.py"
+    (tmp_path / "project").mkdir()
+    module = tmp_path / "project" / "mine.py"
     module.write_text("VALUE = 1\n")
     first = ship(context, [module])
     assert ship(context, [module]) == first
@@ -95,3 +96,28 @@ def test_an_archive_goes_before_a_module_of_the_same_name_elsewhere(
         zipped.writestr("shipped_module.py", "VALUE = 'fresh'\n")
     with importable([str(tmp_path / "new.zip")]):
         assert importlib.import_module("shipped_module").VALUE == "fresh"
+
+
+def test_a_module_opens_files_beside_itself_and_nothing_is_left(tmp_path: Path) -> None:
+    archive = tmp_path / "net.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        zipped.writestr("shipped_net.py", "import shipped_helper\nPLACE = __file__\n")
+        zipped.writestr("shipped_helper.py", "")
+        zipped.writestr("data/anchors.json", "[1]")
+    path, modules = list(sys.path), set(sys.modules)
+    with importable([str(archive)]):
+        place = Path(importlib.import_module("shipped_net").PLACE)
+        assert place.with_name("data").joinpath("anchors.json").read_text() == "[1]"
+    assert sys.path == path
+    assert set(sys.modules) == modules
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.zip"]
+
+
+def test_a_data_folder_with_the_name_of_a_library_does_not_unload_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "net.zip", "w") as zipped:
+        zipped.writestr("shipped_net.py", "")
+        zipped.writestr("numpy/weights.txt", "")
+    numpy = importlib.import_module("numpy")
+    with importable([str(tmp_path / "net.zip")]):
+        assert sys.modules["numpy"] is numpy
+    assert sys.modules["numpy"] is numpy
