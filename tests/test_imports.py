@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from sixfold.cli.main import COMMANDS
+
 
 def run(code: str) -> str:
     done = subprocess.run(
@@ -32,6 +34,28 @@ def test_nothing_heavy_is_imported(action: str) -> None:
     out = run(f"{action}\nimport sys, json\nprint(); print(json.dumps(sorted(sys.modules)))")
     loaded = set(json.loads(out.splitlines()[-1]))
     assert not loaded & set(HEAVY)
+
+
+@pytest.mark.parametrize("wrong", ["--nothing", "--batch-size=x"])
+def test_wrong_words_are_answered_before_torch_is_imported(wrong: str) -> None:
+    modes = {
+        "sweep": ["time", "quality", "delay", "roofline"],
+        "lca": ["learn", "encode"],
+        "lab": ["loopnest", "matmul", "activations", "job-per-step"],
+    }
+    calls = [
+        [command, *([mode] if mode else []), wrong]
+        for command in COMMANDS
+        for mode in modes.get(command, [""])
+    ]
+    out = run(
+        "import json, sys\nfrom sixfold.cli.main import main\n"
+        f"print(json.dumps([main(words) for words in {calls!r}]))\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    codes, loaded = map(json.loads, out.splitlines())
+    assert codes == [2] * len(calls)
+    assert not set(loaded) & {"torch", "pyspark", "scipy", "pandas"}
 
 
 def test_help_comes_at_once() -> None:

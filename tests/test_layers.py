@@ -11,7 +11,17 @@ import sixfold
 ROOT = Path(sixfold.__file__).parent
 
 LAYERS = [
-    ["errors", "config", "environment", "keys", "shards", "files", "tensor_file", "values"],
+    [
+        "errors",
+        "config",
+        "environment",
+        "keys",
+        "shards",
+        "files",
+        "tensor_file",
+        "values",
+        "naming",
+    ],
     ["world"],
     ["collectives"],
     ["data", "models", "kernels", "native", "metrics"],

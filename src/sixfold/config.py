@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def option(default: Any, doc: str, *, choices: tuple[str, ...] = ()) -> Any:
+def option(default: Any, doc: str, *, choices: tuple[str, ...] = (), form: str = "") -> Any:
     """A field with its help text.
 
     Args:
         default: value when nothing else says so.
         doc: one line that the help shows.
         choices: the values allowed, if they are few.
+        form: what the help writes for a value; its type if empty.
     """
-    return dataclasses.field(default=default, metadata={"doc": doc, "choices": choices})
+    metadata = {"doc": doc, "choices": choices, "form": form}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +227,7 @@ class EngineConfig:
         "Spark master: local[N], local-cluster[...], spark://..., "
         "or none for what spark-submit set",
     )
-    spark_conf: tuple[str, ...] = option((), "a Spark setting, key=value; may be repeated")
+    spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
     max_restarts: int | None = option(
         None,
         "restarts after a lost rank (default 0 on local, 3 on spark; param_server: replacements "
@@ -245,7 +247,9 @@ class RunConfig:
     )
     keep: int = option(2, "how many checkpoints to keep, besides the best")
     keep_at: tuple[str, ...] = option(
-        (), "a step whose checkpoint stays, in snapshots/ (0: the initial weights); may be repeated"
+        (),
+        "a step whose checkpoint stays, in snapshots/ (0: the initial weights); may be repeated",
+        form="STEP",
     )
 
 

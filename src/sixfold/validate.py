@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable
 from typing import Any
 
-from sixfold.config import EngineConfig, TrainConfig
+from sixfold.config import DataConfig, EngineConfig, ModelConfig, TrainConfig
 from sixfold.errors import UserError
+from sixfold.naming import ZOO, meant, unknown_model
 from sixfold.shards import LARGEST_COUNT, is_power_of_two
 from sixfold.strategies.local_checks import local_sgd_problems
 from sixfold.strategies.overview import STRATEGIES
@@ -33,7 +33,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     "unknown model 'lenet6': did you mean lenet5? (known: lenet5, slide)"
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=2)
+    near = meant(name, known)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"unknown {what} {name!r}: {hint}(known: {', '.join(known)})"
 
@@ -52,6 +52,23 @@ def problems(config: TrainConfig) -> list[str]:
         *_run_problems(config),
         *engine_problems(config.engine),
     ]
+
+
+def quick_problems(config: Any) -> list[str]:
+    """What can be told of any command's settings without importing torch.
+
+    It goes with words that no option takes and values of a wrong type: these are answered at once,
+    together with everything else that is wrong at a glance.
+    """
+    from sixfold import data
+
+    found = problems(config) if isinstance(config, TrainConfig) else choice_problems(config)
+    if isinstance(section := getattr(config, "data", None), DataConfig):
+        found += data.problems(section)
+    if isinstance(section := getattr(config, "model", None), ModelConfig):
+        own = ":" in section.model or section.model in ZOO
+        found += [] if own else [unknown_model(section.model)]
+    return found
 
 
 def choice_problems(config: Any) -> list[str]:

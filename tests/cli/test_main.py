@@ -39,6 +39,49 @@ def test_wrong_words_are_told_all_at_once(capsys: pytest.CaptureFixture[str]) ->
         assert name in text
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["train", "--gpu", "--lr", "-1"], "unknown argument --gpu: give --device cuda "),
+        (["plan", "--btach-size", "5"], "--btach-size 5: did you mean --batch-size?"),
+        (["tickets", "--learning-rat=2"], "--learning-rat=2: did you mean --lr?"),
+        (["profile", "--amp"], "--amp: give --precision bf16 "),
+        (["evaluate", "--eval-every", "3"], "--eval-every: (see"),
+        (["sweep", "time", "--repeat", "2"], "--repeat 2: did you mean --repeats?"),
+        (["sweep", "time", "--vary", "learning_rate=1"], "did you mean lr?"),
+        (["lab", "matmul", "--second=2"], "--second=2: did you mean --seconds?"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_option_nobody_knows_leads_to_the_right_one(
+    words: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    told = lines(capsys.readouterr().err)
+    assert what in told[0]
+    assert len(told) == (2 if "-1" in words else 1)
+
+
+def test_other_programs_names_of_options_are_understood(tmp_path: Path) -> None:
+    words = ["train", "--dataset=synthetic:60x3x8x8", "--arch", "slide", "--batch_size", "20"]
+    words += ["--num-steps", "2", "--learning-rate", "0.5", "--wd", "0.25", "--optim", "sgd"]
+    words += ["--engine", "inline", "--num_workers", "2", "--output-dir", str(tmp_path / "run")]
+    assert main(words) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["optimizer"]["lr"] == 0.5
+    assert config["optimizer"]["weight_decay"] == 0.25
+    assert config["training"]["batch_size"] == 20
+    assert config["engine"]["workers"] == 2
+
+
+def test_other_names_of_values_lead_to_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--device", "gpu", "--engine", "Spark", "--precision", "fp32"]
+    assert main([*words, "--strategy", "ddp"]) == 2
+    text = capsys.readouterr().err
+    for name in ("cuda", "spark", "float32", "sync"):
+        assert f"did you mean {name}?" in text
+
+
 def test_numbers_beyond_all_bounds_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--engine", "inline", "--seed", str(1 << 63)]
     assert main([*words, "--epochs", "1e308"]) == 2
@@ -127,7 +170,7 @@ def test_mistakes_in_a_file_are_named(tmp_path: Path, capsys: pytest.CaptureFixt
     file.write_text("[training]\nbatch_sise = 50\nsteps = 'many'\n[trainig]\n")
     assert main(["train", "--config", str(file)]) == 2
     text = capsys.readouterr().err
-    assert "unknown setting 'batch_sise' in [training]" in text
+    assert "unknown setting 'batch_sise' in [training]: did you mean batch_size" in text
     assert "expected a whole number" in text
     assert "unknown section [trainig]" in text
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sixfold.bench import NAMES, BenchConfig
-from sixfold.cli.options import add_options, read_config
-from sixfold.errors import UserError
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.validate import unknown
 
 
@@ -24,8 +23,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
         problems = [*problems, f"give the benchmark: sixfold bench NAME, of {', '.join(NAMES)}"]
     elif arguments.name_word not in NAMES:
         problems = [*problems, unknown("benchmark", arguments.name_word, NAMES)]
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold import bench
 
     return bench.run(arguments.name_word, config, show=lambda line: print(line, flush=True))

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.config import CompressConfig
-from sixfold.errors import UserError
 
 _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
 
@@ -26,8 +25,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     values = vars(arguments)
     values["run"] = values["run"] or values["run_word"]
     config, unread = read_config(CompressConfig, values, arguments.config)
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold.launch.compression import compress
 
     with Console() as console:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
-from sixfold.errors import UserError
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.robustness.options import EvaluateConfig
 
 
@@ -23,8 +22,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     values = vars(arguments)
     values["run"] = values["run"] or values["run_word"]
     config, unread = read_config(EvaluateConfig, values)
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold.launch.evaluation import evaluate_robustness
 
     with Console() as console:

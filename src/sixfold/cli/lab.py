@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.errors import UserError
 from sixfold.lab import NAMES
 from sixfold.lab.options import CONFIGS
@@ -26,8 +26,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
         known = ", ".join(NAMES)
         raise UserError([*problems, f"say what to study: sixfold lab STUDY, of {known}"])
     config, unread = read_config(CONFIGS[arguments.study], vars(arguments), arguments.config)
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold import lab
 
     return lab.run(arguments.study, config, show=lambda line: print(line, flush=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.errors import UserError
 from sixfold.lca.options import DynamicsConfig, LcaEncodeConfig, LcaLearnConfig
 
@@ -48,10 +48,9 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
 
 def _learn(values: dict[str, Any], problems: list[str]) -> int:
     config, unread = read_config(LcaLearnConfig, values, values["config"])
-    from sixfold.launch.lca import lca_learn, learn_settings_problems
+    refuse(config, [*problems, *unread])
+    from sixfold.launch.lca import lca_learn
 
-    if problems or unread:
-        raise UserError([*problems, *unread, *learn_settings_problems(config)])
     with Console() as console:
         result = lca_learn(config, listen=console)
     speed = result.get("updates_per_s")
@@ -70,8 +69,7 @@ def _learn(values: dict[str, Any], problems: list[str]) -> int:
 def _encode(values: dict[str, Any], problems: list[str]) -> int:
     values["run"] = values["run"] or values["run_word"]
     config, unread = read_config(_Encode, values)
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold.launch.lca import lca_encode
 
     given = {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from sixfold import __version__
 from sixfold.cli.options import Parser
 from sixfold.errors import SixfoldError, UserError
+from sixfold.naming import unknown_option
 
 COMMANDS = {
     "train": "train a network in parallel",
@@ -88,17 +89,20 @@ def _dispatch(words: list[str]) -> int:
     subparser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     run: Callable[..., int] = command.run
     parsed, extra = subparser.parse_known_args(words[1:])
-    known = [flag for action in subparser._actions for flag in action.option_strings]
-    return run(parsed, [_unknown_word(word, known, subparser.prog) for word in extra])
+    known = subparser.flags(parsed)
+    return run(parsed, [unknown_option(word, known, subparser.prog) for word in _joined(extra)])
 
 
-def _unknown_word(word: str, known: list[str], prog: str) -> str:
-    import difflib
-
-    flag = word.partition("=")[0]
-    near = difflib.get_close_matches(flag, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"unknown argument {word}: {hint}(see `{prog} --help`)"
+def _joined(words: list[str]) -> list[str]:
+    """Unknown options with the values behind them, which are no problems of their own."""
+    found: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_value = before.startswith("-") and "=" not in before and not word.startswith("-")
+        if is_value:
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return found
 
 
 def _parser() -> Parser:
@@ -111,6 +115,7 @@ def _parser() -> Parser:
             "Train convolutional networks in parallel, on one machine or on Apache Spark, with "
             "the\nsame bits as serial training.\n\ncommands:\n"
             + lines
-            + "\n\n`sixfold COMMAND --help` lists a command's options."
+            + "\n\n`sixfold COMMAND --help` lists a command's options. Other programs' names of "
+            "them\nare understood: --learning-rate for --lr, --num-epochs, --output-dir, ..."
         ),
     )

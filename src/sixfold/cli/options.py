@@ -10,14 +10,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sixfold.environment import settings_from_environment
 from sixfold.errors import UserError
+from sixfold.naming import meant, option_of
 from sixfold.values import read_value, value_type
 
 Config = TypeVar("Config")
@@ -29,6 +31,38 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         """Raise instead of printing the usage and leaving."""
         raise UserError(f"{message} (see `{self.prog} --help`)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, with other spellings and other programs' names of options."""
+        own = [flag[2:] for flag in self.flags() if flag.startswith("--")]
+        words = []
+        for word in sys.argv[1:] if args is None else args:
+            flag, equals, value = word.partition("=")
+            name = option_of(flag[2:], own) if flag.startswith("--") else None
+            words.append(f"--{name}{equals}{value}" if name else word)
+        return super().parse_known_args(words, namespace)
+
+    def flags(self, parsed: argparse.Namespace | None = None) -> list[str]:
+        """Every option, and with what was parsed those of the chosen mode too."""
+        found: list[str] = []
+        for action in self._actions:
+            found += action.option_strings
+            mode = getattr(parsed, action.dest, None)
+            if isinstance(action.choices, dict) and mode in action.choices:
+                found += action.choices[mode].flags(parsed)
+        return found
+
+
+def refuse(config: Any, found: Sequence[str]) -> None:
+    """Refuse words and values that could not be read, before anything large is imported.
+
+    Raises:
+        UserError: with them and with all else that is wrong at a glance, if there are any.
+    """
+    if found:
+        from sixfold.validate import quick_problems
+
+        raise UserError([*found, *quick_problems(config)])
 
 
 def sections(config_class: type[Any]) -> dict[str, type[Any]]:
@@ -55,10 +89,9 @@ def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
     options: dict[str, Any] = {"default": None, "help": doc.replace("%", "%%"), "dest": field.name}
     if kind is bool:
         options |= {"nargs": "?", "const": "true", "metavar": "true|false"}
-    elif kind is tuple:
-        options |= {"action": "append", "metavar": "K=V"}
     else:
-        options |= {"metavar": "|".join(choices) if choices else kind.__name__.upper()}
+        form = field.metadata["form"] or "|".join(choices) or kind.__name__.upper()
+        options |= {"metavar": form, "action": "append" if kind is tuple else "store"}
     group.add_argument(flag, **options)
 
 
@@ -88,7 +121,9 @@ def read_config(
         hints = typing.get_type_hints(section_class)
         fields = [field.name for field in dataclasses.fields(section_class)]
         for name in sorted(table.keys() - set(fields)):
-            found.append(f"{file}: unknown setting {name!r} in [{section}]")
+            near = meant(name, fields)
+            hint = f": did you mean {' or '.join(near)}?" if near else ""
+            found.append(f"{file}: unknown setting {name!r} in [{section}]{hint}")
         chosen: dict[str, Any] = {}
         for name in fields:
             for where, source in (

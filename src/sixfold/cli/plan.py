@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
-from sixfold.errors import UserError
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.plan.options import PlanConfig
 
 
@@ -20,10 +19,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Measure, predict, and show the table."""
     config, unread = read_config(PlanConfig, vars(arguments), arguments.config)
-    from sixfold.launch.plan import plan, plan_problems
+    refuse(config, [*problems, *unread])
+    from sixfold.launch.plan import plan
 
-    if problems or unread:
-        raise UserError([*problems, *unread, *plan_problems(config)])
     with Console() as console:
         found = plan(config, listen=console)
     print("\n".join(found.text()))

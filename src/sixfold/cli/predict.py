@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.config import PredictConfig
-from sixfold.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +20,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     values = vars(arguments)
     values["run"] = values["run"] or values["run_word"]
     config, unread = read_config(PredictConfig, values)
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold.launch import predict
 
     with Console() as console:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.config import PrepareConfig
-from sixfold.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +22,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     values["source"] = values["source"] or values["source_word"]
     values["destination"] = values["destination"] or values["destination_word"]
     config, unread = read_config(PrepareConfig, values)
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold.launch import prepare
 
     with Console() as console:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
-from sixfold.errors import UserError
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.measure.options import ProfileConfig
 
 
@@ -32,15 +31,12 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     if arguments.run_word is not None and given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
         problems = [*problems, f"{flags}: a run is only read; leave RUN away to measure"]
+    refuse(config, [*problems, *unread])
     from sixfold.launch import profile as launcher
 
     if arguments.run_word is not None:
-        if problems or unread:
-            raise UserError([*problems, *unread])
         print("\n".join(summary(launcher.profile_of_run(Path(arguments.run_word).absolute()))))
         return 0
-    if problems or unread:
-        raise UserError([*problems, *unread, *launcher.profile_problems(config)])
     with Console() as console:
         result = launcher.profile(config, listen=console)
     print("\n".join(summary(result)))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.config import SparseConfig
-from sixfold.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +19,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     values = vars(arguments)
     values["run"] = values["run"] or values["run_word"]
     config, unread = read_config(SparseConfig, values)
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold.launch.sparse import choose_sparse
 
     found = choose_sparse(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.errors import UserError
 from sixfold.sweep.options import (
     SweepDelayConfig,
@@ -51,10 +51,9 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
 
 def _time(values: dict[str, Any], problems: list[str]) -> int:
     config, unread = read_config(SweepTimeConfig, values, values["config"])
-    from sixfold.launch.sweep import sweep_time, time_problems
+    refuse(config, [*problems, *unread])
+    from sixfold.launch.sweep import sweep_time
 
-    if problems or unread:
-        raise UserError([*problems, *unread, *time_problems(config)])
     with Console() as console:
         result = sweep_time(config, listen=console)
     print("\n".join(time_lines(result)))
@@ -63,10 +62,9 @@ def _time(values: dict[str, Any], problems: list[str]) -> int:
 
 def _quality(values: dict[str, Any], problems: list[str]) -> int:
     config, unread = read_config(SweepQualityConfig, values, values["config"])
-    from sixfold.launch.sweep import quality_problems, sweep_quality
+    refuse(config, [*problems, *unread])
+    from sixfold.launch.sweep import sweep_quality
 
-    if problems or unread:
-        raise UserError([*problems, *unread, *quality_problems(config)])
     with Console() as console:
         result = sweep_quality(config, listen=console)
     print("\n".join(quality_lines(result)))
@@ -75,10 +73,9 @@ def _quality(values: dict[str, Any], problems: list[str]) -> int:
 
 def _delay(values: dict[str, Any], problems: list[str]) -> int:
     config, unread = read_config(SweepDelayConfig, values, values["config"])
-    from sixfold.launch.sweep_delay import delay_problems, sweep_delay
+    refuse(config, [*problems, *unread])
+    from sixfold.launch.sweep_delay import sweep_delay
 
-    if problems or unread:
-        raise UserError([*problems, *unread, *delay_problems(config)])
     with Console() as console:
         result = sweep_delay(config, listen=console)
     print("\n".join(delay_lines(result)))
@@ -87,8 +84,7 @@ def _delay(values: dict[str, Any], problems: list[str]) -> int:
 
 def _roofline(values: dict[str, Any], problems: list[str]) -> int:
     config, unread = read_config(SweepRooflineConfig, values, values["config"])
-    if problems or unread:
-        raise UserError([*problems, *unread])
+    refuse(config, [*problems, *unread])
     from sixfold.launch.sweep_roofline import sweep_roofline
 
     print("\n".join(roofline_lines(sweep_roofline(config))))

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.config import TicketsConfig
-from sixfold.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +21,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Search, and print what was found."""
     config, unread = read_config(TicketsConfig, vars(arguments), arguments.config)
-    from sixfold.launch.tickets import ticket_problems, tickets
+    refuse(config, [*problems, *unread])
+    from sixfold.launch.tickets import tickets
 
-    if problems or unread:
-        raise UserError([*problems, *unread, *ticket_problems(config)])
     with Console() as console:
         result = tickets(config, listen=console)
     print("\n".join(summary(result)))

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.cli.console import Console
-from sixfold.cli.options import add_options, read_config
+from sixfold.cli.options import add_options, read_config, refuse
 from sixfold.config import TrainConfig
-from sixfold.errors import UserError
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +20,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Train, and print where the results are."""
     config, unread = read_config(TrainConfig, vars(arguments), arguments.config)
+    refuse(config, [*problems, *unread])
     from sixfold import launch
 
-    if problems or unread:
-        raise UserError([*problems, *unread, *launch.training_problems(config)])
     with Console() as console:
         result = launch.train(config, listen=console)
     print("\n".join(summary(result)))

@@ -16,7 +16,7 @@ class ClusterOptions:
     """Where the jobs run, and where the result goes."""
 
     master: str = option("local[2]", "Spark master: local[N], local-cluster[...], spark://...")
-    spark_conf: tuple[str, ...] = option((), "a Spark setting, key=value; may be repeated")
+    spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
     partitions: int | None = option(None, "partitions of shuffles (default: one for every slot)")
     out: str = option("", "directory for the result and the page (default runs/lab-STUDY)")
 

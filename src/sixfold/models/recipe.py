@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -18,6 +17,7 @@ from sixfold.models.blame import one_line
 from sixfold.models.importing import find, importable
 from sixfold.models.shapes import MisfitError, Shape
 from sixfold.models.zoo import ZOO
+from sixfold.naming import unknown_model
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,7 @@ def _factory(model: str) -> Callable[..., Any]:
         return ZOO[model].factory
     if ":" in model:
         return find(model)
-    close = get_close_matches(model.lower(), ZOO, n=2)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise UserError(
-        f"unknown model {model!r}: {hint}The zoo has {', '.join(ZOO)}; your own is written "
-        "package.module:factory"
-    )
+    raise UserError(unknown_model(model))
 
 
 def _from_data(factory: Callable[..., Any], shape: Shape, classes: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _VARY = (
 class TimeSweepConfig:
     """Which trainings are timed."""
 
-    vary: tuple[str, ...] = option((), _VARY)
+    vary: tuple[str, ...] = option((), _VARY, form="NAME=V1,V2")
     repeats: int = option(3, "how often each combination is timed, all in turns")
     seconds: float = option(
         4.0, "about how long each training lasts, where neither --steps nor --epochs says it"
@@ -41,7 +41,9 @@ class TimeSweepConfig:
 class QualitySweepConfig:
     """Which trainings are compared by what they reach."""
 
-    vary: tuple[str, ...] = option((), _VARY + "; seed=0,1,2 makes repetitions for intervals")
+    vary: tuple[str, ...] = option(
+        (), _VARY + "; seed=0,1,2 makes repetitions for intervals", form="NAME=V1,V2"
+    )
     choose: str = option(
         "",
         "varied settings, with commas between, whose best value is chosen for each combination of "
@@ -97,7 +99,7 @@ class ClusterConfig:
     master: str = option(
         "local[2]", "Spark master: local[N], local-cluster[N,CORES,MB], spark://HOST:PORT, ..."
     )
-    spark_conf: tuple[str, ...] = option((), "a Spark setting, key=value; may be repeated")
+    spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
     workers: str = option(
         "",
         "numbers of workers, each in a session of its own: threads of local, executors of "
@@ -137,7 +139,7 @@ class RooflineConfig:
         "between, whose figures are placed on the roofline",
     )
     machine: str = option(
-        "", "file of `sixfold profile --machine`: the machine's peaks (default: measured now, 5 s)"
+        "", "file of `sixfold profile --peaks`: the machine's peaks (default: measured now, 5 s)"
     )
     precision: str = option(
         "float32", "arithmetic of the peak", choices=("float32", "bfloat16", "float64")

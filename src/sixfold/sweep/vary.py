@@ -11,6 +11,7 @@ from typing import Any
 
 from sixfold.config import LocalSgdConfig, StrategyConfig, TrainConfig
 from sixfold.errors import UserError
+from sixfold.naming import meant
 from sixfold.values import read_value
 
 MODEL = "model."
@@ -93,9 +94,7 @@ def _parse(text: str) -> Varied:
         return Varied(name=plain, section="model", values=tuple(_once(words)))
     known = settings()
     if plain not in known:
-        from difflib import get_close_matches
-
-        near = get_close_matches(plain, known, n=2)
+        near = meant(plain, known)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UserError(
             f"--vary {text!r}: {plain} is no setting of `sixfold train` that can be varied{hint}"

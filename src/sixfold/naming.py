@@ -1,0 +1,166 @@
+"""Names that a user may type: the zoo's networks, and what other programs call our options.
+
+Imports nothing, so that a word that nobody knows is answered before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+ZOO = (
+    "slide",
+    "lenet300",
+    "lenet5",
+    "cells",
+    "conv2",
+    "conv4",
+    "conv6",
+    "resnet20",
+    "resnet50",
+    "vgg16",
+    "alexnet",
+    "mobilenet_v2",
+)
+"""The networks of `sixfold.models.zoo`, in its order."""
+
+_OPTIONS = {
+    "lr": "learning-rate base-lr init-lr lr-init initial-lr eta",
+    "epochs": "num-epochs n-epochs nepochs max-epochs epoch num-train-epochs train-epochs",
+    "steps": "num-steps n-steps max-steps max-iter max-iters iterations num-iterations iters",
+    "batch-size": "batch batchsize bs train-batch-size global-batch-size mini-batch-size minibatch",
+    "out": "output-dir output out-dir outdir save-dir run-dir log-dir logdir work-dir results-dir",
+    "workers": "num-workers n-workers nworkers nproc nprocs num-processes world-size processes "
+    "num-procs n-jobs nproc-per-node",
+    "data": "dataset data-dir data-path datadir data-root dataset-path train-data input",
+    "model": "arch architecture network net model-name backbone",
+    "model-args": "model-kwargs model-params",
+    "optimizer": "optim opt optimiser",
+    "weight-decay": "wd weightdecay l2",
+    "schedule": "lr-schedule scheduler lr-scheduler lr-policy lr-scheduler-type",
+    "warmup": "warmup-epochs lr-warmup-epochs warm-up",
+    "seed": "random-seed manual-seed random-state rng-seed",
+    "validation": "val val-split validation-split val-fraction val-size",
+    "resize": "image-size img-size imgsz input-size img-sz",
+    "images": "max-images num-images num-samples max-samples limit",
+    "augment": "augmentation augmentations aug transforms data-augmentation",
+    "precision": "dtype data-type",
+    "master": "spark-master",
+    "spark-conf": "conf",
+    "strategy": "algorithm parallelism parallel-strategy",
+    "resume": "continue",
+    "weights": "init-weights pretrained-weights load-weights",
+    "micro-batch": "micro-batch-size microbatch",
+}
+_LED = {
+    "gpu": "--device cuda",
+    "gpus": "--device cuda, with as many --workers",
+    "cuda": "--device cuda",
+    "amp": "--precision bf16",
+    "fp16": "--precision bf16",
+    "bf16": "--precision bf16",
+    "dropout": "--model-args dropout=P, where the network takes it",
+    "per-device-train-batch-size": "--batch-size, which counts the images of all workers",
+    "batch-size-per-gpu": "--batch-size, which counts the images of all workers",
+    "pretrained": "--weights FILE",
+    "checkpoint": "--resume to go on with a run, or --weights FILE to begin with its weights",
+    "ckpt": "--resume to go on with a run, or --weights FILE to begin with its weights",
+    "force": "--overwrite",
+    "save-every": "--checkpoint-every, in steps",
+    "save-steps": "--checkpoint-every, in steps",
+    "eval-every": "--evaluate-every, in epochs",
+    "eval-steps": "--evaluate-every, in epochs",
+    "warmup-steps": "--warmup, in epochs",
+    "shuffle": "nothing: the order follows from --seed and is another one in every epoch",
+    "verbose": "nothing: progress is always shown; --debug shows tracebacks",
+    "quiet": "nothing: progress goes to standard error, which can be sent away with 2>/dev/null",
+}
+"""Words whose value does not carry over: what is to be given in their place."""
+
+_VALUES = {
+    "gpu": "cuda",
+    "bfloat16": "bf16",
+    "fp32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+    "double": "float64",
+    "pyspark": "spark",
+    "process": "local",
+    "multiprocessing": "local",
+    "thread": "inline",
+    "threads": "inline",
+    "serial": "inline",
+    "ddp": "sync",
+    "data_parallel": "sync",
+    "allreduce": "sync",
+    "synchronous": "sync",
+    "fedavg": "local_sgd",
+    "ps": "param_server",
+    "parameter_server": "param_server",
+    "rans": "ans",
+    "syncbn": "sync",
+    "ignore": "skip",
+}
+_OF = {other: name for name, others in _OPTIONS.items() for other in others.split()}
+
+
+def option_of(word: str, known: Iterable[str]) -> str | None:
+    """The option that a word with another spelling or another program's name means.
+
+    Args:
+        word: without leading dashes.
+        known: options, without leading dashes.
+
+    >>> option_of("batch_size", ["batch-size"]), option_of("Learning_Rate", ["lr", "seed"])
+    ('batch-size', 'lr')
+    """
+    known = set(known)
+    plain = word.replace("_", "-").lower()
+    if plain in known:
+        return plain
+    name = _OF.get(plain)
+    return name if name in known else None
+
+
+def unknown_option(words: str, known: Iterable[str], prog: str) -> str:
+    """A line that says that nobody takes an option, with the nearest one.
+
+    Args:
+        words: the option as it was typed, with its value.
+        known: options, with leading dashes.
+        prog: the command.
+    """
+    flag = words.split()[0].partition("=")[0]
+    plain = flag.lstrip("-").replace("_", "-").lower()
+    names = {name.lstrip("-"): name for name in known}
+    names = {other: names[name] for other, name in _OF.items() if name in names} | names
+    led = _LED.get(plain)
+    needs = {word.rstrip(",") for word in (led or "").split() if word.startswith("--")}
+    if led and needs - {"--debug"} <= set(names.values()):
+        hint = f"give {led} "
+    else:
+        near = difflib.get_close_matches(plain, names, n=1, cutoff=0.7)
+        hint = f"did you mean {names[near[0]]}? " if near else ""
+    return f"unknown argument {words}: {hint}(see `{prog} --help`)"
+
+
+def meant(name: str, known: Iterable[str]) -> list[str]:
+    """Known names that an unknown one may stand for, the likeliest first; at most two."""
+    known = list(known)
+    plain = name.lower().replace("-", "_")
+    other = _VALUES.get(plain) or _OF.get(plain.replace("_", "-"), "").replace("-", "_")
+    if other in known:
+        return [other]
+    return difflib.get_close_matches(name, known, n=2) or difflib.get_close_matches(
+        name.lower(), known, n=2
+    )
+
+
+def unknown_model(name: str) -> str:
+    """A line that says that there is no such network."""
+    close = difflib.get_close_matches(name.lower(), ZOO, n=2)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return (
+        f"unknown model {name!r}: {hint}The zoo has {', '.join(ZOO)}; your own is written "
+        "package.module:factory"
+    )
