@@ -295,6 +295,9 @@ class PredictionConfig:
     on_bad: str = option(
         "fail", "what to do with images that cannot be read", choices=("fail", "skip")
     )
+    trust_model: bool = option(
+        False, "run the code that the weights name even if it is not your project's"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +321,9 @@ class SparseFormsConfig:
         False, "also look for the part of weights left below which sparse forms win"
     )
     out: str | None = option(None, "file for the choice (default: sparse.json in the run)")
+    trust_model: bool = option(
+        False, "run the code that the weights name even if it is not your project's"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,6 +358,9 @@ class CompressionConfig:
     """What is compressed, how far, and how it is trained again."""
 
     run: str = option("", "run directory of `sixfold train`, or its model.safetensors")
+    trust_model: bool = option(
+        False, "run the code that the weights name even if it is not your project's"
+    )
     stages: str = option("prune,share,code", "stages to go through: some of prune,share,code")
     sparsity: str = option(
         "0.9",

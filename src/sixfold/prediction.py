@@ -40,6 +40,7 @@ class PredictJob:
 
     Attributes:
         weights: file of the trained network.
+        trusted: the network whose code may be run.
         data: the data set, resolved.
         part: "test", "train" or "all".
         labels: for each class of the data its class of the network, -1 where it has none.
@@ -48,6 +49,7 @@ class PredictJob:
     """
 
     weights: Path
+    trusted: str
     data: DataConfig
     part: str
     labels: tuple[int, ...]
@@ -94,7 +96,7 @@ def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
         Number of images.
     """
     with one_thread():
-        network, card = load_network(job.weights)
+        network, card = load_network(job.weights, trusted=job.trusted)
         if job.sparse is not None:
             sparse_network(network, card.shape, load_choice(job.sparse))
         network = fused_max_pool(relu_behind_max_pool(folded_batch_norm(network)))

@@ -57,6 +57,10 @@ class ModelCard:
         """How images must be normalised for this network, whatever their own statistics."""
         return Statistics(mean=np.array(self.mean), std=np.array(self.std))
 
+    def of(self, model: ModelConfig) -> ModelCard:
+        """The card with the network that the settings name, whatever the file says."""
+        return dataclasses.replace(self, model=model.model, model_args=model.model_args)
+
     def build(self) -> nn.Module:
         """The network, with fresh weights."""
         network = models.build(
@@ -132,13 +136,20 @@ def card_from(fields: Any) -> ModelCard:
     )
 
 
-def read_card(file: Path) -> ModelCard:
+def read_card(file: Path, *, trust: bool = False) -> ModelCard:
     """The card in a weights file.
 
+    Args:
+        file: the weights.
+        trust: whether it may name anybody's code.
+
     Raises:
-        UserError: if the file is damaged or was not written by Sixfold.
+        UserError: if the file is damaged, was not written by Sixfold, or names a stranger's code.
     """
-    return _read(file)[0]
+    card, _ = _read(file)
+    if not trust:
+        models.check_origin(card.model, file)
+    return card
 
 
 def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
@@ -155,13 +166,21 @@ def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
         ) from error
 
 
-def load_network(file: Path) -> tuple[nn.Module, ModelCard]:
+def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:
     """A trained network in evaluation mode, and its card.
 
+    Args:
+        file: the weights.
+        trusted: a network whose code may be run in any case, as ranks are told by the launcher,
+            which has looked at it.
+
     Raises:
-        UserError: if the weights are damaged or do not fit the network of that name.
+        UserError: if the weights are damaged or do not fit the network of that name, or if that
+            is a stranger's code.
     """
     card, tensors = _read(file)
+    if card.model != trusted:
+        models.check_origin(card.model, file)
     network = card.build()
     try:
         network.load_state_dict(tensors)

@@ -103,6 +103,7 @@ def test_what_cannot_be_evaluated_is_refused_with_nothing_written(
 def test_spark_says_the_same(run: Path, spark_local: EngineProcess) -> None:
     job = RobustnessJob(
         weights=weights_file(run),
+        trusted="",
         data=DataConfig(data="digits"),
         part="test",
         images=60,

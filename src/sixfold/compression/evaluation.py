@@ -20,11 +20,13 @@ class EvaluateJob:
 
     Attributes:
         files: weights, compressed or not.
+        trusted: the network whose code may be run.
         data: the data set, resolved.
         parts: "validation" and "test", or one of them.
     """
 
     files: tuple[Path, ...]
+    trusted: str
     data: DataConfig
     parts: tuple[str, ...] = ("validation", "test")
 
@@ -38,18 +40,16 @@ def evaluate_rank(job: EvaluateJob, world: World) -> list[dict[str, Any]]:
     """
     with one_thread():
         data = datasets.open_data(job.data)
-        return [_figures(file, job.parts, data, world) for file in job.files]
+        return [_figures(file, job, data, world) for file in job.files]
 
 
-def _figures(
-    file: Path, parts: tuple[str, ...], data: datasets.DataSet, world: World
-) -> dict[str, Any]:
-    network, card = load_network(file)
+def _figures(file: Path, job: EvaluateJob, data: datasets.DataSet, world: World) -> dict[str, Any]:
+    network, card = load_network(file, trusted=job.trusted)
     maker = datasets.BatchMaker(
         card.statistics(), "float64" if card.precision == "float64" else "float32"
     )
     figures: dict[str, Any] = {}
-    for name in parts:
+    for name in job.parts:
         part = getattr(data, name)
         found = evaluate(world, network, part, maker) if len(part) else None
         if found is not None:

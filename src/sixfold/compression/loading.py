@@ -14,40 +14,49 @@ from sixfold.compression.container import Container, is_container, read_containe
 from sixfold.compression.wire import DamagedError
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
+from sixfold.models import check_origin
 from sixfold.models.build import has_lazy
 from sixfold.models.recipe import recipe
 from sixfold.trained import ModelCard
 
 
-def load(path: str | Path) -> nn.Module:
+def load(path: str | Path, *, trust_model: bool = False) -> nn.Module:
     """A trained network, ready to classify.
 
     Args:
         path: a ``model.sixz``, a ``model.safetensors``, or a run directory of ``sixfold train`` or
             ``sixfold compress``.
+        trust_model: whether the file may name any code for its network: the factory is called.
 
     Returns:
         The network in evaluation mode, on the CPU: (N, C, H, W) normalised images to (N, classes).
 
     Raises:
-        UserError: if there is none, or the file is damaged or does not fit its network.
-
-    Only load a file whose network is your own ``package.module:factory`` if you trust its writer:
-    the factory is called.
+        UserError: if there is none, the file is damaged or does not fit its network, or that is
+            neither the zoo's nor code in the current directory and is not trusted.
     """
-    return load_network(trained.weights_file(Path(path).expanduser().absolute()))[0]
+    file = trained.weights_file(Path(path).expanduser().absolute())
+    return load_network(file, trusted=read_card(file, trust=trust_model).model)[0]
 
 
-def load_network(file: Path) -> tuple[nn.Module, ModelCard]:
+def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:
     """A network in evaluation mode, and its card, from a compressed or a plain weights file.
 
+    Args:
+        file: the weights.
+        trusted: a network whose code may be run in any case.
+
     Raises:
-        UserError: if the file is damaged or does not fit the network of that name.
+        UserError: if the file is damaged or does not fit the network of that name, or if that is
+            a stranger's code.
     """
     if not is_container(file):
-        return trained.load_network(file)
+        return trained.load_network(file, trusted=trusted)
     container = read_container(file)
     try:
+        card = card_of(container.header)
+        if card.model != trusted:
+            check_origin(card.model, file)
         return rebuild(container)
     except DamagedError as error:
         raise refusal(file, error) from error
@@ -55,18 +64,25 @@ def load_network(file: Path) -> tuple[nn.Module, ModelCard]:
         raise UserError(f"{file}: {problem}" for problem in error.problems) from error
 
 
-def read_card(file: Path) -> ModelCard:
+def read_card(file: Path, *, trust: bool = False) -> ModelCard:
     """The card of a compressed or a plain weights file.
 
+    Args:
+        file: the weights.
+        trust: whether it may name anybody's code.
+
     Raises:
-        UserError: if the file is damaged.
+        UserError: if the file is damaged, or names a stranger's code.
     """
     if not is_container(file):
-        return trained.read_card(file)
+        return trained.read_card(file, trust=trust)
     try:
-        return card_of(read_container(file).header)
+        card = card_of(read_container(file).header)
     except DamagedError as error:
         raise refusal(file, error) from error
+    if not trust:
+        check_origin(card.model, file)
+    return card
 
 
 def rebuild(container: Container) -> tuple[nn.Module, ModelCard]:

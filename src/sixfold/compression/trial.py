@@ -21,7 +21,7 @@ from sixfold.compression.plan import Plan
 from sixfold.compression.retraining import train_alone
 from sixfold.compression.sensitivity import bits_within, pruning_losses, sharing_losses
 from sixfold.evaluate import Evaluation, evaluate
-from sixfold.trained import weights_file
+from sixfold.trained import ModelCard, weights_file
 from sixfold.world import alone
 from sixfold.world.ambient import one_thread
 
@@ -69,11 +69,14 @@ class SearchWork:
 
     task: Task
 
+    def _load(self, file: Path) -> tuple[nn.Module, ModelCard]:
+        return load_network(file, trusted=self.task.card.model)
+
     def sensitivity(self, name: str) -> dict[str, Any]:
         """What pruning one layer costs: see `pruning_losses`; and how good the network is."""
         with one_thread():
             judge = Judge(self.task)
-            network, _ = load_network(weights_file(self.task.weights))
+            network, _ = self._load(weights_file(self.task.weights))
             found = judge.evaluate(network)
             losses = pruning_losses(network, name, judge.loss)
             return {"losses": losses, "validation_accuracy": found.accuracy}
@@ -118,7 +121,7 @@ class SearchWork:
             lambda _: tell(_PRUNING * next(rounds) / self.task.rounds),
         )
         tell(_PRUNING)
-        network, _ = load_network(weights_file(weights))
+        network, _ = self._load(weights_file(weights))
         before = judge.evaluate(network)
         # Training shared values seldom gains more than this.
         if before.accuracy < target - 0.002:
@@ -141,7 +144,7 @@ class SearchWork:
             inner.mkdir(exist_ok=True)
             packed = share_and_code(self.task, plan, weights, inner, train_alone, lambda _: None)
             tell(_PRUNING + (1 - _PRUNING) * (number + 1) / len(TOLERANCES))
-            best = judge.evaluate(load_network(inner / MODEL)[0]).accuracy
+            best = judge.evaluate(self._load(inner / MODEL)[0]).accuracy
             if best >= target:
                 return {
                     "accuracy": best,

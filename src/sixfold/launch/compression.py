@@ -96,7 +96,7 @@ def compress(
         listen({"kind": "note", "text": f"{directory.path} holds this result, finished"})
         return finished
     with contextlib.ExitStack() as stack:
-        card = read_card(weights)
+        card = read_card(weights, trust=settings.trust_model)
         if engine is None:
             engine = stack.enter_context(open_engine_for(config.engine, card.model))
         workers = config.engine.workers or engine.slots()
@@ -251,7 +251,8 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig) -> _Job:
     Raises:
         UserError: with everything that does not fit.
     """
-    settings, card = config.compression, read_card(weights)
+    settings = config.compression
+    card = read_card(weights, trust=settings.trust_model)
     opened = data.open_data(base.data)
     layers = prunable(skeleton(card))
     found = [] if layers else [f"{card.model} has no convolution or linear layer to compress"]
@@ -329,7 +330,7 @@ def _run(
     else:
         trainer = functools.partial(train, engine=engine, listen=listen)
         packed = run_stages(job.task, plan, folder, trainer, tell)
-    network, card = load_network(folder / MODEL)
+    network, card = load_network(folder / MODEL, trusted=job.task.card.model)
     write_atomically(directory.file("model.safetensors"), pack(network, card))
     if job.config.compression.onnx is not None:
         export_onnx(network, card, Path(job.config.compression.onnx))
@@ -349,7 +350,7 @@ def _repack(job: _Job, found: Found, folder: Path) -> dict[str, Packed]:
     return {
         stage: write_packed(
             folder / FILES[stage],
-            load_network(source)[0].state_dict(),
+            load_network(source, trusted=job.task.card.model)[0].state_dict(),
             job.task.card,
             job.task.coder if stage == "code" else "fixed",
         )
@@ -364,7 +365,10 @@ def _figures(
     data_config: DataConfig = job.task.retraining.base.data
     files = (job.task.weights, *(file.path for file in packed.values()))
     gang = engine.gang(
-        functools.partial(evaluate_rank, EvaluateJob(files=files, data=data_config)),
+        functools.partial(
+            evaluate_rank,
+            EvaluateJob(files=files, trusted=job.task.card.model, data=data_config),
+        ),
         workers,
         max_restarts=restarts_of(job.config.engine),
     )

@@ -55,7 +55,7 @@ def evaluate_robustness(
     if found:
         raise UserError(found)
     weights = weights_file(Path(config.evaluation.run).expanduser().absolute())
-    card = read_card(weights)
+    card = read_card(weights, trust=config.evaluation.trust_model)
     out = _out(config, weights)
     asked = _data_of(config, weights, card.shape)
     with open_engine_for(
@@ -70,6 +70,7 @@ def evaluate_robustness(
             part = "test" if opened.own_test or trained_on(weights, asked) else "all"
         job = RobustnessJob(
             weights=weights,
+            trusted=card.model,
             data=resolved,
             part=part,
             images=config.evaluation.images,

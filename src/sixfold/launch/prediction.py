@@ -50,7 +50,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
     from sixfold.trained import weights_file
 
     weights = weights_file(Path(config.prediction.run).expanduser().absolute())
-    card = read_card(weights)
+    card = read_card(weights, trust=config.prediction.trust_model)
     sparse = None
     if config.prediction.sparse is not None:
         from sixfold.sparsity.choosing import load_choice
@@ -73,6 +73,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         with folder_of_parts(out) as parts:
             job = PredictJob(
                 weights=weights,
+                trusted=card.model,
                 data=resolved,
                 part=part,
                 labels=class_map(card, opened.classes),

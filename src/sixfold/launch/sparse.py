@@ -32,7 +32,7 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
     if found:
         raise UserError(found)
 
-    from sixfold.compression.loading import load_network
+    from sixfold.compression.loading import load_network, read_card
     from sixfold.sparsity.choosing import load_choice, measure, save_choice, sparse_network
     from sixfold.sparsity.choosing import time_network as clock
     from sixfold.sparsity.dead_maps import remove_dead_maps
@@ -42,15 +42,18 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
     file = weights_file(Path(forms.run).expanduser().absolute())
     out = Path(forms.out).expanduser().absolute() if forms.out else file.with_name("sparse.json")
     with one_thread():
-        whole, card = load_network(file)
-        small = load_network(file)[0]
+        trusted = read_card(file, trust=forms.trust_model).model
+        whole, card = load_network(file, trusted=trusted)
+        small = load_network(file, trusted=trusted)[0]
         removed = remove_dead_maps(small, card.shape)
         by_batch = [
             measure(small, card.shape, n, repeats=forms.repeats, crossover=forms.crossover)
             for n in batches
         ]
         choice = save_choice(out, by_batch[-1])
-        chosen = sparse_network(load_network(file)[0], card.shape, load_choice(out))
+        chosen = sparse_network(
+            load_network(file, trusted=trusted)[0], card.shape, load_choice(out)
+        )
         pair = {"dense_s": whole, "chosen_s": chosen}
         seconds = clock(pair, card.shape, batches[-1], forms.repeats)
     return {

@@ -48,7 +48,7 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
             f"--out {out}: holds a run, whose result and report would be lost: choose another "
             "directory"
         )
-    points, left_out = _points(asked.placed)
+    points, left_out = _points(asked.placed, asked.trust_model)
     machine = (
         load_machine(Path(asked.machine).expanduser())
         if asked.machine
@@ -79,7 +79,7 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
     return result
 
 
-def _points(text: str) -> tuple[list[Placed], list[str]]:
+def _points(text: str, trust: bool) -> tuple[list[Placed], list[str]]:
     """What is to be placed; and which files hold nothing that can be.
 
     Raises:
@@ -91,7 +91,7 @@ def _points(text: str) -> tuple[list[Placed], list[str]]:
     for word in filter(None, (word.strip() for word in text.split(","))):
         try:
             for file in result_files(Path(word).expanduser().absolute()):
-                own = placed_in(file)
+                own = placed_in(file, trust=trust)
                 found += own
                 if not own:
                     left_out.append(f"{file} holds no operations and times of tasks")

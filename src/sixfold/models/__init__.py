@@ -3,6 +3,7 @@
 from sixfold.models.build import build
 from sixfold.models.check import check
 from sixfold.models.importing import source_file
+from sixfold.models.origin import check_origin
 from sixfold.models.zoo import names
 
-__all__ = ["build", "check", "names", "source_file"]
+__all__ = ["build", "check", "check_origin", "names", "source_file"]

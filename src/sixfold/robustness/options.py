@@ -31,6 +31,9 @@ class EvaluationConfig:
         "fail", "what to do with images that cannot be read", choices=("fail", "skip")
     )
     out: str | None = option(None, "directory for result and report (default: RUN/robustness)")
+    trust_model: bool = option(
+        False, "run the code that the weights name even if it is not your project's"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,7 @@ class RobustnessJob:
 
     Attributes:
         weights: file of the trained network.
+        trusted: the network whose code may be run.
         data: the data set, resolved.
         part: "test", "train" or "all".
         images: at most so many of each part, or None for all.
@@ -43,6 +44,7 @@ class RobustnessJob:
     """
 
     weights: Path
+    trusted: str
     data: DataConfig
     part: str
     images: int | None
@@ -71,7 +73,7 @@ def robustness_rank(job: RobustnessJob, world: World) -> dict[str, Any]:
         examples; on the others nothing.
     """
     with one_thread():
-        network, card = load_network(job.weights)
+        network, card = load_network(job.weights, trusted=job.trusted)
         data = datasets.open_data(job.data)
         maker = datasets.BatchMaker(
             card.statistics(), "float64" if card.precision == "float64" else "float32"

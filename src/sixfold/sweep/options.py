@@ -145,6 +145,9 @@ class RooflineConfig:
         "float32", "arithmetic of the peak", choices=("float32", "bfloat16", "float64")
     )
     out: str | None = option(None, "directory (default: DELAY/roofline)")
+    trust_model: bool = option(
+        False, "run the code that the weights name even if it is not your project's"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

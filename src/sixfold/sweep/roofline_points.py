@@ -50,7 +50,7 @@ def result_files(folder: Path) -> list[Path]:
     return found
 
 
-def placed_in(path: Path) -> list[Placed]:
+def placed_in(path: Path, *, trust: bool = False) -> list[Placed]:
     """What a result file holds that has a place on the roofline.
 
     Raises:
@@ -60,18 +60,18 @@ def placed_in(path: Path) -> list[Placed]:
     if not isinstance(result, dict):
         return []
     try:
-        return _placed(path, result)
+        return _placed(path, result, trust)
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise UserError(
             f"{path}: lacks figures of a sweep, a training or a study ({error!r}); make it anew"
         ) from error
 
 
-def _placed(path: Path, result: Mapping[str, Any]) -> list[Placed]:
+def _placed(path: Path, result: Mapping[str, Any], trust: bool) -> list[Placed]:
     if result.get("what") == "time":
         return [point for row in result["points"] if (point := _timed(row)) is not None]
     if "train_images_per_s" in result:
-        return _trained(path.parent, result)
+        return _trained(path.parent, result, trust)
     if result.get("study") == "job-per-step":
         return list(_jobs_per_step(result))
     if result.get("study") == "activations":
@@ -95,12 +95,12 @@ def _timed(row: Mapping[str, Any]) -> Placed | None:
     )
 
 
-def _trained(folder: Path, result: Mapping[str, Any]) -> list[Placed]:
+def _trained(folder: Path, result: Mapping[str, Any], trust: bool) -> list[Placed]:
     """A training: the same, if its network can be built here."""
     from sixfold.sweep.arithmetic import training_flops
     from sixfold.trained import read_card, weights_file
 
-    card = read_card(weights_file(folder))
+    card = read_card(weights_file(folder), trust=trust)
     each = training_flops(card.build(), card.shape)
     workers = result["workers"]
     batch = read_result(folder / "config.json")["training"]["batch_size"]

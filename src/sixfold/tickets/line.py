@@ -47,7 +47,7 @@ def measure_line(config: TrainConfig, assignment: Assignment) -> dict[str, Any]:
     """
     first, second = (weights_file(folder) for folder in assignment.needs.values())
     data = datasets.open_data(config.data)
-    card = read_card(first)
+    card = read_card(first, trust=True).of(config.model)
     network = card.build()
     make_batch = datasets.BatchMaker(
         data, "float64" if config.training.precision == "float64" else "float32"

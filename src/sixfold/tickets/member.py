@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.checkpoint import path_of
-from sixfold.config import BeginningConfig, EngineConfig, RunConfig, TrainConfig
+from sixfold.config import BeginningConfig, EngineConfig, ModelConfig, RunConfig, TrainConfig
 from sixfold.files import write_json
 from sixfold.jobs import Assignment
 from sixfold.keys import key
@@ -78,7 +78,7 @@ class TrellisWork:
             weights = path_of(dense / "snapshots", settings["rewind"])
             beginning = dataclasses.replace(beginning, weights=str(weights))
         if settings["kind"] != "dense":
-            mask = make_mask(settings, dense, list(assignment.needs.values()))
+            mask = make_mask(self.config.model, settings, dense, list(assignment.needs.values()))
             path = assignment.folder / "mask.safetensors"
             save_mask(path, mask)
             beginning = dataclasses.replace(beginning, mask=str(path))
@@ -100,17 +100,20 @@ class TrellisWork:
         return figures | train_alone(config, assignment, self.steps)
 
 
-def make_mask(settings: Mapping[str, Any], dense: Path, needs: list[Path]) -> Mask:
+def make_mask(
+    model: ModelConfig, settings: Mapping[str, Any], dense: Path, needs: list[Path]
+) -> Mask:
     """The mask of a member.
 
     Args:
+        model: the network.
         settings: the member's.
         dense: the dense run.
         needs: folder of the ticket before, in iterative pruning.
     """
     source = needs[0] if needs else dense
     file = weights_file(source)
-    layers = prunable(read_card(file).build())
+    layers = prunable(read_card(file, trust=True).of(model).build())
     within = load_mask(source / "mask.safetensors") if needs else None
     groups = prune_counts(
         layers,

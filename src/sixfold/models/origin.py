@@ -1,0 +1,78 @@
+"""Whether the code that a file names is the user's own: the file may be a stranger's.
+
+A weights file names its network's factory, and building the network calls it. So a name that a
+file gives is used only if it is of the zoo, or code of the user's own project: a module that lies
+in the current directory (and is not installed), did not come in one folder with the file, and
+defines the class or function itself. Anything else needs the user's word, `--trust-model`. A name
+that the user gives with `--model` is not looked at here.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sixfold.errors import UserError
+from sixfold.models.blame import is_installed
+from sixfold.models.importing import find, source_file
+from sixfold.models.zoo import ZOO
+
+
+def check_origin(model: str, file: Path) -> None:
+    """Refuse to run what a file names, unless it is the zoo's or the user's own.
+
+    Nothing outside of the project is imported.
+
+    Args:
+        model: a network, as `--model` takes it.
+        file: that names it.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    if ":" not in model or model in ZOO:
+        return
+    project = Path.cwd().resolve()
+    try:
+        source = source_file(model)
+    except UserError:
+        source = None
+    if source is None or not _is_within(source, project):
+        raise _refusal(model, file, f"which is no code of the project in {project}")
+    together = Path(os.path.commonpath([source, file.resolve()]))
+    if together != project and together.is_relative_to(project):
+        raise _refusal(model, file, f"which may have come with it: both lie in {together}")
+    if not _is_own(find(model), project):
+        raise _refusal(model, file, "which is no network's class or function that is written there")
+
+
+def _refusal(model: str, file: Path, why: str) -> UserError:
+    return UserError(
+        f"{file} names the network {model}, {why}; a file's code may be a stranger's and is not "
+        "run: work in your project's directory, or give --trust-model if you trust its writer"
+    )
+
+
+def _is_within(path: Path, project: Path) -> bool:
+    packages = {"site-packages", "dist-packages"} & set(path.parts)
+    return path.resolve().is_relative_to(project) and not is_installed(path) and not packages
+
+
+def _is_own(factory: Any, project: Path) -> bool:
+    """Whether a class of modules or a function is written in the project, not imported into it."""
+    if isinstance(factory, functools.partial):
+        return _is_own(factory.func, project)
+    factory = inspect.unwrap(factory)
+    code = getattr(factory, "__code__", None)
+    if code is not None:
+        return _is_within(Path(code.co_filename), project)
+    if not isinstance(factory, type) or not issubclass(factory, nn.Module):
+        return False
+    home = getattr(sys.modules.get(factory.__module__), "__file__", None)
+    return home is not None and _is_within(Path(home), project)
