@@ -18,6 +18,7 @@ def open_engine(
     master: str | None = None,
     spark_conf: Sequence[str] = (),
     ship: Sequence[str] = (),
+    ranks: int = 1,
     preload: Sequence[str] = ("torch",),
 ) -> Engine:
     """An engine by its name; close it after use.
@@ -27,6 +28,7 @@ def open_engine(
         master: Spark master, for `spark` only.
         spark_conf: Spark settings, key=value, for `spark` only.
         ship: the user's own .py files that must travel to other machines, for `spark` only.
+        ranks: how many ranks will run at the same time, if that is known, for `spark` only.
         preload: modules that ranks need, imported once for all by `local`.
 
     Raises:
@@ -55,5 +57,5 @@ def open_engine(
             raise UserError(
                 "the spark engine needs pyspark: pip install 'sixfold[spark]'"
             ) from None
-        return SparkEngine(master=master, spark_conf=spark_conf, ship=ship)
+        return SparkEngine(master=master, spark_conf=spark_conf, ship=ship, ranks=ranks)
     raise UserError(f"unknown engine {name!r}: choose inline, local or spark")

@@ -46,6 +46,7 @@ class SparkEngine:
         master: str | None = None,
         spark_conf: Sequence[str] = (),
         ship: Sequence[str | Path] = (),
+        ranks: int = 1,
         hang_s: float = 60.0,
         stall_s: float = 600.0,
     ) -> None:
@@ -55,6 +56,8 @@ class SparkEngine:
             master: Spark master; None for the active session's, or what spark-submit has set.
             spark_conf: Spark settings, key=value.
             ship: the user's own .py files, and folders of packages, that the executors need.
+            ranks: how many ranks will run at the same time, if that is known: that there is no
+                room for them is then told before anything starts.
             hang_s: silence after which a rank is given up.
             stall_s: time without any exchange after which a rank that keeps the others waiting
                 is given up.
@@ -62,7 +65,7 @@ class SparkEngine:
         Raises:
             UserError: if there is no Spark to be had, told within seconds.
         """
-        self._session = open_session(master, spark_conf)
+        self._session = open_session(master, spark_conf, ranks)
         self._hang_s = hang_s
         self._stall_s = stall_s
         self._ship = tuple(Path(source) for source in ship)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from sixfold.errors import UserError
 
@@ -37,13 +38,15 @@ class Master:
     Attributes:
         url: as Spark wants it.
         kind: what it is.
-        slots: how many tasks it can run at a time, where the URL says so.
-        addresses: host and port of each of a standalone cluster's masters.
+        slots: how many cores it has for tasks, where the URL says so.
+        workers: of a local-cluster.
+        addresses: host and port of each of a standalone cluster's masters, or of Kubernetes.
     """
 
     url: str
     kind: Kind
     slots: int | None = None
+    workers: int = 1
     addresses: tuple[tuple[str, int], ...] = ()
 
     @property
@@ -69,24 +72,34 @@ def parse_master(url: str) -> Master:
 local-cluster[N,CORES,MB], spark://HOST:PORT, yarn or k8s://URL
     """
     squeezed = re.sub(r"\s+", "", url)
+    workers = 1
     if found := _LOCAL.fullmatch(squeezed):
         count = found[1] or "1"
         slots = len(os.sched_getaffinity(0)) if count == "*" else int(count)
         kind: Kind = "local"
     elif found := _LOCAL_CLUSTER.fullmatch(squeezed):
-        slots = int(found[1]) * int(found[2])
+        workers = int(found[1])
+        slots = workers * int(found[2])
         kind = "local-cluster"
         if slots and not int(found[3]):
             raise UserError(f"Spark master {url!r} gives its workers no memory (third number, MB)")
     elif squeezed.startswith("spark://"):
         return Master(url=squeezed, kind="standalone", addresses=_addresses(squeezed))
-    elif squeezed == "yarn" or squeezed.startswith("k8s://"):
+    elif squeezed == "yarn":
         return Master(url=squeezed, kind="other")
+    elif squeezed.startswith("k8s://"):
+        return Master(url=squeezed, kind="other", addresses=(_kubernetes(squeezed),))
+    elif squeezed.startswith("sc://"):
+        raise UserError(
+            f"Spark master {url!r} is Spark Connect, through which Sixfold cannot start ranks "
+            "(they need a SparkContext): give the cluster's own master, such as "
+            "--master spark://HOST:7077, yarn or local[2]"
+        )
     else:
         raise UserError(f"unknown Spark master {url!r}: expected {_FORMS}")
     if slots == 0:
         raise UserError(f"Spark master {url!r} can run no task at all: every number must be > 0")
-    return Master(url=squeezed, kind=kind, slots=slots)
+    return Master(url=squeezed, kind=kind, slots=slots, workers=workers)
 
 
 def _addresses(url: str) -> tuple[tuple[str, int], ...]:
@@ -99,6 +112,19 @@ def _addresses(url: str) -> tuple[tuple[str, int], ...]:
             "spark://HOST1:PORT1,HOST2:PORT2 (a standalone master's port is usually 7077)"
         )
     return addresses
+
+
+def _kubernetes(url: str) -> tuple[str, int]:
+    """Host and port of a Kubernetes API server: https, unless the URL says otherwise."""
+    rest = url.removeprefix("k8s://")
+    try:
+        parts = urlsplit(rest if "://" in rest else f"https://{rest}")
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if not parts.hostname or parts.scheme not in ("http", "https"):
+        raise UserError(f"malformed Spark master {url!r}: expected k8s://https://HOST:PORT")
+    return parts.hostname, port
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
@@ -141,6 +167,21 @@ def submitted_master(environ: Mapping[str, str], spark_home: Path) -> str | None
         if word.startswith("--master="):
             return word.partition("=")[2]
     return default_settings(environ, spark_home).get("spark.master") or environ.get("MASTER")
+
+
+def submitted_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The settings that were given to spark-submit or pyspark by --conf.
+
+    >>> submitted_settings({"PYSPARK_SUBMIT_ARGS": "--conf spark.task.cpus=2 pyspark-shell"})
+    {'spark.task.cpus': '2'}
+    """
+    words = shlex.split(environ.get("PYSPARK_SUBMIT_ARGS", ""))
+    pairs = [
+        following if word == "--conf" else word.removeprefix("--conf=")
+        for word, following in itertools.pairwise([*words, ""])
+        if word == "--conf" or word.startswith("--conf=")
+    ]
+    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def default_settings(environ: Mapping[str, str], spark_home: Path) -> dict[str, str]:

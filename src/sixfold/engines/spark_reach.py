@@ -1,4 +1,4 @@
-"""Whether a standalone master can be reached, and is one, found out within seconds.
+"""Whether a master can be reached, and a standalone one is one, found out within seconds.
 
 Spark takes 66 s and 136 lines for it, after it has started a JVM.
 """
@@ -23,7 +23,7 @@ Answers = queue.SimpleQueue["tuple[str, OSError | Reached]"]
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """A standalone master that can be connected to.
+    """A master that can be connected to.
 
     Attributes:
         local_address: of the interface of this host by which it was reached.
@@ -35,15 +35,15 @@ class Reached:
 
 
 def reach(master: Master, *, timeout_s: float = REACH_S) -> Reached | None:
-    """Make sure that one of a standalone cluster's masters can be connected to.
+    """Make sure that one of a cluster's masters can be connected to.
 
     Args:
-        master: any; only a standalone one is called.
+        master: any; one whose URL has addresses is called.
         timeout_s: for all of them together, resolving their names included.
 
     Returns:
-        The first that answered as Spark does, or else one that said nothing; None if there is
-        nobody to call.
+        The first that answered as Spark does, or else one that said nothing; None where no
+        standalone master was called.
 
     Raises:
         UserError: if none can be reached.
@@ -54,7 +54,10 @@ def reach(master: Master, *, timeout_s: float = REACH_S) -> Reached | None:
     for host, port in master.addresses:
         # Threads, because nothing bounds the time that resolving a name may take.
         threading.Thread(
-            target=_call, args=(host, port, timeout_s, answers), daemon=True, name="sixfold-reach"
+            target=_call,
+            args=(host, port, master.kind == "standalone", timeout_s, answers),
+            daemon=True,
+            name="sixfold-reach",
         ).start()
     deadline = time.monotonic() + timeout_s
     failures = {f"{host}:{port}": "no answer" for host, port in master.addresses}
@@ -71,24 +74,27 @@ def reach(master: Master, *, timeout_s: float = REACH_S) -> Reached | None:
         else:
             silent = answer
     if silent is not None:
-        return silent
+        return silent if master.kind == "standalone" else None
     details = "; ".join(f"{name}: {why}" for name, why in failures.items())
-    raise UserError(
-        f"the Spark master {master.url} cannot be reached ({details}): check that it runs "
-        "(sbin/start-master.sh) and that host and port are those on its web page"
+    remedy = (
+        "check that it runs (sbin/start-master.sh) and that host and port are those on its web page"
+        if master.kind == "standalone"
+        else "check that host and port are those that `kubectl cluster-info` tells"
     )
+    raise UserError(f"the Spark master {master.url} cannot be reached ({details}): {remedy}")
 
 
 def _call(
     host: str,
     port: int,
+    ask: bool,
     timeout_s: float,
     answers: queue.SimpleQueue[tuple[str, OSError | Reached]],
 ) -> None:
     name = f"{host}:{port}"
     try:
         with socket.create_connection((host, port), timeout=timeout_s) as connection:
-            is_spark = _is_spark(connection, timeout_s / 2)
+            is_spark = ask and _is_spark(connection, timeout_s / 2)
             address = str(connection.getsockname()[0])
             answers.put((name, Reached(local_address=address, is_spark=is_spark)))
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,34 +13,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark import SparkContext
-from pyspark.find_spark_home import _find_spark_home
 
 from sixfold.engines.engine import LOOPBACK
-from sixfold.engines.spark_master import (
-    Master,
-    check_java,
-    parse_master,
-    parse_settings,
-    submitted_master,
-)
+from sixfold.engines.spark_checks import DYNAMIC_ALLOCATION, check, task_slots, too_few_slots
+from sixfold.engines.spark_master import Master, parse_master, parse_settings
 from sixfold.engines.spark_reach import reach
 from sixfold.engines.spark_start import Start
 from sixfold.errors import RunError, UserError
 from sixfold.world.faults import TAIL_LINES, explain_status
 
-FIRST_EXECUTOR_S = 20.0
-"""For the first executor to register; measured 3 s on an idle host, 12 s on a very busy one."""
+FIRST_EXECUTOR_S = 20
+"""For the first executor to register, unless `FIRST_EXECUTOR` says otherwise; measured 3 s on an
+idle host, 12 s on a very busy one."""
+
+FIRST_EXECUTOR = "spark.scheduler.maxRegisteredResourcesWaitingTime"
+"""Spark's own setting for how long to wait for executors."""
 
 NEXT_EXECUTOR_S = 8.0
 """For one more executor, after the last that registered."""
 
 SETTLED_S = 2.0
 """Without any new executor, after which a cluster of unknown size is taken to be complete."""
-
-DYNAMIC_ALLOCATION = (
-    "Spark cannot start a group of ranks together while it adds and removes executors "
-    "(SPARK-24942): set spark.dynamicAllocation.enabled=false"
-)
 
 _FORWARD_S = 0.5
 
@@ -101,12 +93,13 @@ class Session:
         """
         self.wait_for_slots(1)
         slots, changed = self.slots(), time.monotonic()
-        while slots < (self.master.slots or sys.maxsize):
+        most = self._most_slots()
+        while slots < (most or sys.maxsize):
             time.sleep(0.05)
             before, slots = slots, self.slots()
             if slots != before:
                 changed = time.monotonic()
-            limit_s = NEXT_EXECUTOR_S if self.master.slots else SETTLED_S
+            limit_s = NEXT_EXECUTOR_S if most else SETTLED_S
             if time.monotonic() - changed > limit_s:
                 break
         return slots
@@ -124,11 +117,14 @@ class Session:
         ):
             raise UserError(DYNAMIC_ALLOCATION)
         slots = self.slots()
-        limit_s = NEXT_EXECUTOR_S if slots else FIRST_EXECUTOR_S
+        limit_s = NEXT_EXECUTOR_S if slots else self._first_executor_s()
         changed = time.monotonic()
-        most = self.master.slots or sys.maxsize
+        known = self._most_slots()
+        most = sys.maxsize if known is None else known
         while slots < size <= most and time.monotonic() - changed <= limit_s:
             self.check_alive()
+            if slots == 0 and self._executor_cores():
+                break
             time.sleep(0.05)
             before, slots = slots, self.slots()
             if slots != before:
@@ -136,25 +132,36 @@ class Session:
         if slots < size:
             raise UserError(self._too_few(size, slots))
 
+    def _most_slots(self) -> int | None:
+        """How many slots there are once all executors have come; None if nobody knows before."""
+        return task_slots(self.master, dict(self.context.getConf().getAll()))
+
+    def _first_executor_s(self) -> float:
+        conf = self.context._jsc.sc().conf()
+        return float(conf.getTimeAsSeconds(FIRST_EXECUTOR, f"{FIRST_EXECUTOR_S}s"))
+
+    def _executor_cores(self) -> list[int]:
+        """The cores of every executor that has registered."""
+        found = self.context._jsc.sc().statusStore().executorList(True)
+        executors = [found.apply(index) for index in range(found.size())]
+        return [int(each.totalCores()) for each in executors if each.id() != "driver"]
+
     def _too_few(self, size: int, slots: int) -> str:
-        url, most = self.master.url, self.master.slots or 0
-        if slots == 0 and size > most:
+        url, most = self.master.url, self._most_slots()
+        settings = dict(self.context.getConf().getAll())
+        if most is not None and size > most:
+            return too_few_slots(self.master, settings, size, most)
+        if slots == 0 and not self._executor_cores():
             return (
-                f"no executor of {url} has registered within {FIRST_EXECUTOR_S:g} s: check on its "
-                "web page that it has workers with free cores and at least "
-                f"{self.setting('spark.executor.memory', '1g')} of free memory "
+                f"no executor of {url} has registered within {self._first_executor_s():g} s "
+                f"({FIRST_EXECUTOR}): check on its web page that it has workers with free cores "
+                f"and at least {self.setting('spark.executor.memory', '1g')} of free memory "
                 "(spark.executor.memory), and that they can connect to this host, "
                 f"{self.driver_host()[1]} (spark.driver.host)"
             )
-        cpus = self.setting("spark.task.cpus", "1")
-        each = f" of {cpus} cores each (spark.task.cpus)" if cpus != "1" else ""
-        if size <= most:
-            return f"{url} should have {most} task slots{each}, and only {slots} have come up"
-        return (
-            f"{size} ranks need {size} Spark task slots at the same time, and {url} has "
-            f"{max(slots, most)}{each}: use --workers {max(slots, most)} or fewer, or a master "
-            "with more cores"
-        )
+        if most is not None:
+            return f"{url} should have {most} task slots, and only {slots} have come up"
+        return too_few_slots(self.master, settings, size, slots)
 
     def check_alive(self, patience_s: float = 0.0) -> None:
         """Raise if Spark is no longer there.
@@ -212,13 +219,16 @@ class Session:
             self._cleanup.close()
 
 
-def open_session(master: str | None = None, spark_conf: Iterable[str] = ()) -> Session:
+def open_session(
+    master: str | None = None, spark_conf: Iterable[str] = (), ranks: int = 1
+) -> Session:
     """The active SparkContext, or a new one.
 
     Args:
         master: its URL; None for the active session's, or what spark-submit or Spark's own
             settings say.
         spark_conf: Spark settings, key=value, that go before ours.
+        ranks: how many tasks must run at the same time.
 
     Raises:
         UserError: if there can be none with this master and these settings.
@@ -226,7 +236,7 @@ def open_session(master: str | None = None, spark_conf: Iterable[str] = ()) -> S
     active = SparkContext._active_spark_context
     if active is not None:
         return _adopt(active, master, parse_settings(spark_conf))
-    parsed, settings = _check(master, spark_conf)
+    parsed, settings = check(master, spark_conf, ranks)
     reached = reach(parsed) if parsed is not None else None
     began = time.monotonic()
     with contextlib.ExitStack() as cleanup:
@@ -241,38 +251,6 @@ def open_session(master: str | None = None, spark_conf: Iterable[str] = ()) -> S
             process=start.process,
             cleanup=cleanup.pop_all(),
         )
-
-
-def _check(master: str | None, spark_conf: Iterable[str]) -> tuple[Master | None, dict[str, str]]:
-    """Find out what can be known without starting anything; see `open_session`."""
-    settings: dict[str, str] = {}
-    parsed: Master | None = None
-    problems: list[str] = []
-    if "SPARK_REMOTE" in os.environ or "SPARK_CONNECT_MODE_ENABLED" in os.environ:
-        problems.append(
-            "Spark Connect cannot start a group of ranks (it has no barrier execution): use a "
-            "classic session, with --master, and unset SPARK_REMOTE"
-        )
-    try:
-        settings = parse_settings(spark_conf)
-    except UserError as error:
-        problems += error.problems
-    if _is_true(settings.get("spark.dynamicAllocation.enabled", "")):
-        problems.append(DYNAMIC_ALLOCATION)
-    try:
-        parsed = _choose_master(master, settings)
-    except UserError as error:
-        problems += error.problems
-    if not _has_gateway():
-        problems += check_java(os.environ)
-    if problems:
-        raise UserError(problems)
-    return parsed, settings
-
-
-def _has_gateway() -> bool:
-    """Whether a JVM runs already: that of spark-submit, or of a session that was stopped."""
-    return SparkContext._gateway is not None or "PYSPARK_GATEWAY_PORT" in os.environ
 
 
 def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]) -> Session:
@@ -293,20 +271,6 @@ def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]
     if problems:
         raise UserError(problems)
     return Session(active, parse_master(active.master))
-
-
-def _choose_master(master: str | None, settings: Mapping[str, str]) -> Master | None:
-    """The master to use; None if it is known only to the JVM that spark-submit has started."""
-    url = master or settings.get("spark.master")
-    if url is None and "PYSPARK_GATEWAY_PORT" in os.environ:
-        return None
-    url = url or submitted_master(os.environ, Path(_find_spark_home()))
-    if url is None:
-        raise UserError(
-            "--engine spark needs to know where to run: give --master, such as local[2] or "
-            "spark://HOST:7077 (there is no active Spark session, nor a master set by spark-submit)"
-        )
-    return parse_master(url)
 
 
 def _is_true(value: str) -> bool:

@@ -22,7 +22,11 @@ parameter server has started), "progress", "evaluation", "predicted"."""
 
 @contextmanager
 def open_engine_for(
-    config: EngineConfig, model: str | None = None, preload: Sequence[str] = ()
+    config: EngineConfig,
+    model: str | None = None,
+    preload: Sequence[str] = (),
+    *,
+    together: bool = False,
 ) -> Iterator[Engine]:
     """The engine that the settings name, closed at the end.
 
@@ -30,6 +34,7 @@ def open_engine_for(
         config: the settings.
         model: the network, whose source travels to a cluster if it is the user's own.
         preload: modules that ranks need besides, imported once for all by `local`.
+        together: the workers are ranks that must run at the same time.
     """
     ship: tuple[str, ...] = ()
     if config.engine == "spark" and model is not None:
@@ -42,6 +47,7 @@ def open_engine_for(
         master=config.master,
         spark_conf=config.spark_conf,
         ship=ship,
+        ranks=config.workers or 1 if together else 1,
         # torch runs some layers on the meta device with the help of its compiler: every network
         # that is measured there needs it, 1.3 s and 80 MB in every rank that imports it by itself.
         preload=("sixfold.training", "sixfold.prediction", "torch._dynamo", *preload),

@@ -98,7 +98,7 @@ def compress(
     with contextlib.ExitStack() as stack:
         card = read_card(weights, trust=settings.trust_model)
         if engine is None:
-            engine = stack.enter_context(open_engine_for(config.engine, card.model))
+            engine = stack.enter_context(open_engine_for(config.engine, card.model, together=True))
         workers = config.engine.workers or engine.slots()
         base = _base(config.compression, weights)
         resolved = resolve_data(base.data, engine, workers, listen)

@@ -59,7 +59,7 @@ def evaluate_robustness(
     out = _out(config, weights)
     asked = _data_of(config, weights, card.shape)
     with open_engine_for(
-        config.engine, card.model, preload=("sixfold.robustness.ranks",)
+        config.engine, card.model, preload=("sixfold.robustness.ranks",), together=True
     ) as engine:
         workers = config.engine.workers or engine.slots()
         resolved = resolve_data(asked, engine, workers, listen)

@@ -58,7 +58,7 @@ def lca_learn(
             listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
             return finished
         if engine is None:
-            engine = stack.enter_context(open_engine_for(config.engine))
+            engine = stack.enter_context(open_engine_for(config.engine, together=True))
         workers = config.engine.workers or engine.slots()
         job = _learn_job(config, directory, engine, workers, listen)
         directory.create()

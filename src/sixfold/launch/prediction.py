@@ -57,7 +57,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
 
         sparse = Path(config.prediction.sparse).expanduser().absolute()
         load_choice(sparse)  # refused here rather than in every rank
-    with open_engine_for(config.engine, card.model) as engine:
+    with open_engine_for(config.engine, card.model, together=True) as engine:
         workers = config.engine.workers or engine.slots()
         asked = DataConfig(
             data=config.prediction.data,

@@ -186,7 +186,9 @@ def _on_engine(
     model = config.model.model
     with sampled(config.profiling.sample_every) as samples, contextlib.ExitStack() as stack:
         if engine is None:
-            opened = open_engine_for(training.engine, model, ("sixfold.measure.rank",))
+            opened = open_engine_for(
+                training.engine, model, ("sixfold.measure.rank",), together=True
+            )
             engine = stack.enter_context(opened)
         apart = config.strategy.strategy == "param_server"
         if apart:  # no gang: train as always, and time the layers of such steps beside it

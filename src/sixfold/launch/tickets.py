@@ -82,7 +82,10 @@ def tickets(
 def _open(config: TicketsConfig) -> contextlib.AbstractContextManager[Engine]:
     """The engine; its workers find imported what each would otherwise spend a second on."""
     return open_engine_for(
-        config.engine, config.model.model, preload=("sixfold.tickets.member", "torch._dynamo")
+        config.engine,
+        config.model.model,
+        preload=("sixfold.tickets.member", "torch._dynamo"),
+        together=True,
     )
 
 

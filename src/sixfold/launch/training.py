@@ -47,7 +47,9 @@ def train(
     with contextlib.ExitStack() as stack:
         if engine is None and config.engine.engine == "local":
             # Its fork server imports torch while the launcher does.
-            engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
+            engine = stack.enter_context(
+                open_engine_for(config.engine, config.model.model, together=True)
+            )
         found = training_problems(config)
         if found:
             raise UserError(found)
@@ -58,7 +60,9 @@ def train(
             listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
             return finished
         if engine is None:
-            engine = stack.enter_context(open_engine_for(config.engine, config.model.model))
+            engine = stack.enter_context(
+                open_engine_for(config.engine, config.model.model, together=True)
+            )
         workers = config.engine.workers or engine.slots()
         resolved = fit_data(config, engine, workers, listen)
         resolved, tuning = take_tuning(resolved, data.open_data(resolved.data), directory, listen)

@@ -63,6 +63,30 @@ def test_an_unreachable_master_is_told_within_seconds_and_without_a_jvm() -> Non
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        (["spark.task.cpus=2"], "can run no task: one takes 2 cores"),
+        (
+            [
+                "spark.executor.memory=900g",
+                "spark.scheduler.maxRegisteredResourcesWaitingTime=2s",
+            ],
+            "no executor of .* has registered within 2 s",
+        ),
+    ],
+)
+@pytest.mark.full
+def test_a_cluster_without_room_for_a_task_is_told_soon(
+    standalone_master: str, conf: list[str], words: str
+) -> None:
+    with SparkEngine(master=standalone_master, spark_conf=conf) as engine:
+        began = time.monotonic()
+        with pytest.raises(UserError, match=words):
+            engine.slots()
+        assert time.monotonic() - began < 15.0
+
+
 def test_an_active_session_is_used_and_cannot_be_given_other_settings(
     spark_local: EngineProcess,
 ) -> None:
