@@ -41,6 +41,11 @@ class DataConfig:
         "part of the training images that is set aside, stratified "
         "by class, to select on (0 to 0.5)",
     )
+    test_split: float | None = option(
+        None,
+        "part of the images that is set aside, stratified by class, as the test part of a set "
+        "without one (above 0, to 0.5; default: 0.2 where the set has no test images at all)",
+    )
     images: int | None = option(
         None, "train on so many images only, stratified by class (default: all)"
     )

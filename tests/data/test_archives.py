@@ -1,5 +1,6 @@
 import io
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from sixfold.data import extents
 from sixfold.data.archives import is_archive_name, list_archive
 from sixfold.data.extents import ExtentReader
 from sixfold.data.images import BadImageError
@@ -53,7 +55,7 @@ def spool(tmp_path: Path) -> Path:
 def test_members_are_read_without_unpacking(
     archive: Callable[[str], Path], spool: Path, kind: str
 ) -> None:
-    files, _ = list_archive(str(archive(kind)), spool)
+    files = list_archive(str(archive(kind)), spool).files
     with ExtentReader() as reader:
         assert {name: reader.read(extent) for name, extent in files.items()} == CONTENT
     assert len(list(spool.iterdir())) == (kind in ("tar.gz", "tar.xz", "tar.bz2"))
@@ -114,7 +116,8 @@ def test_names_of_any_length_are_read(tmp_path: Path, spool: Path, form: int, na
             member = tarfile.TarInfo(f"{name}.{data.decode()}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    files, folders = list_archive(str(tmp_path / "a.tar"), spool)
+    members = list_archive(str(tmp_path / "a.tar"), spool)
+    files, folders = members.files, members.folders
     with ExtentReader() as reader:
         found = {name: reader.read(extent) for name, extent in files.items()}
     assert found == {f"{name}.first": b"first", f"{name}.second": b"second"}
@@ -137,7 +140,7 @@ def test_wrong_bytes_in_a_zip_are_a_bad_image(
     archive: Callable[[str], Path], spool: Path, kind: str
 ) -> None:
     path = archive(kind)
-    files, _ = list_archive(str(path), spool)
+    files = list_archive(str(path), spool).files
     extent = files["train/cat/005.bin"]
     data = bytearray(path.read_bytes())
     data[extent.offset + 2] ^= 0x55
@@ -147,7 +150,7 @@ def test_wrong_bytes_in_a_zip_are_a_bad_image(
 
 
 def test_forged_sizes_ask_for_nothing(archive: Callable[[str], Path], spool: Path) -> None:
-    files, _ = list_archive(str(archive("zip")), spool)
+    files = list_archive(str(archive("zip")), spool).files
     extent = files["train/cat/005.bin"]
     with ExtentReader() as reader:
         for forged in (extent._replace(unpacked=2**60), extent._replace(size=2**60)):
@@ -160,16 +163,126 @@ def test_forged_sizes_ask_for_nothing(archive: Callable[[str], Path], spool: Pat
             reader.read(extent._replace(size=1_000_000))
 
 
-def test_links_and_hidden_files_are_not_images(tmp_path: Path, spool: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        link = tarfile.TarInfo("train/cat/link.jpg")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-        for name in ("./train/cat/a.jpg", "train/cat/._a.jpg", "__MACOSX/a.jpg", "../up.jpg"):
+def tar_of(path: Path, members: list[tuple[str, str, bytes]], form: int = FORMS[1]) -> Path:
+    """Write a tar of (name, what a link leads to or nothing, content or the link's kind)."""
+    with tarfile.open(path, "w", format=form) as tar:
+        for name, target, data in members:
             member = tarfile.TarInfo(name)
-            member.size = 1
-            tar.addfile(member, io.BytesIO(b"x"))
-    assert list(open_tree(str(tmp_path / "a.tar"), spool).files) == ["train/cat/a.jpg"]
+            if target:
+                member.type, member.linkname = data, target
+                tar.addfile(member)
+            else:
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def contents(path: Path, spool: Path) -> dict[str, bytes | str]:
+    """What each file reads as, or why it cannot be read."""
+    found: dict[str, bytes | str] = {}
+    with ExtentReader() as reader:
+        for name, extent in open_tree(str(path), spool).files.items():
+            try:
+                found[name] = reader.read(extent)
+            except BadImageError as error:
+                found[name] = error.reason
+    return found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_links_in_a_tar_stand_for_what_they_lead_to(tmp_path: Path, spool: Path, form: int) -> None:
+    hard, soft = tarfile.LNKTYPE, tarfile.SYMTYPE
+    members = [
+        ("train/cat/a.jpg", "", b"A"),
+        ("train/cat/b.jpg", "train/cat/a.jpg", hard),
+        ("train/cat/c.jpg", "b.jpg", soft),
+        ("train/dog/d.jpg", "../cat/c.jpg", soft),
+        ("test", "train", soft),
+        ("train/up", "..", soft),
+        ("train/dog/gone.jpg", "/etc/passwd", soft),
+        ("train/dog/out.jpg", "../../../x.jpg", soft),
+        ("train/round.jpg", "round.jpg", soft),
+    ]
+    path = tar_of(tmp_path / "a.tar", members, form)
+    parts = {f"cat/{n}.jpg": b"A" for n in "abc"} | {"dog/d.jpg": b"A"}
+    nowhere = {f"{n}.jpg": "a link to nothing in the archive" for n in ("dog/gone", "dog/out")}
+    nowhere["round.jpg"] = nowhere["dog/gone.jpg"]
+    everything = {f"{p}/{n}": v for p in ("train", "test") for n, v in (parts | nowhere).items()}
+    assert contents(path, spool) == everything
+    tree = open_tree(str(path), spool)
+    assert set(tree.left_out) == {
+        ("train/up", "a link back to a folder around it"),
+        ("test/up", "a link back to a folder around it"),
+    }
+    assert tree.twins["train/dog/d.jpg"] == "train/cat/a.jpg"
+
+
+def test_of_two_members_with_one_name_the_last_counts_and_the_first_is_told(
+    tmp_path: Path, spool: Path
+) -> None:
+    for links in ([], [("b", "a", tarfile.LNKTYPE)]):  # by either reader
+        members = [("a", "", b"old"), *links, ("./a", "", b"new"), (".x/y", "", b"1")]
+        path = tar_of(tmp_path / "a.tar", [*members, ("__MACOSX/._a", "", b"2")])
+        found = contents(path, spool)
+        assert found["a"] == b"new"
+        assert found.get("b", b"old") == b"old"
+        assert open_tree(str(path), spool).left_out == (
+            ("a", "replaced by a later file of this name in the archive"),
+            (".x/", "hidden"),
+            ("__MACOSX/", "hidden"),
+        )
+
+
+def test_a_sparse_member_is_read_in_full(tmp_path: Path, spool: Path) -> None:
+    import subprocess
+
+    with (tmp_path / "holes.jpg").open("wb") as file:
+        file.seek(300_000)
+        file.write(b"end")
+    subprocess.run(["tar", "-S", "-cf", "a.tar", "holes.jpg"], cwd=tmp_path, check=True)
+    assert contents(tmp_path / "a.tar", spool) == {"holes.jpg": bytes(300_000) + b"end"}
+
+
+def test_a_zip_with_backslashes_and_links_is_read_as_folders(tmp_path: Path, spool: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("train\\", "train\\cat\\", "train\\cat\\a.jpg"):
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, b"A" if name.endswith("jpg") else b"")
+        link = zipfile.ZipInfo("train/dog/b.jpg")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "../cat/a.jpg")
+    assert contents(tmp_path / "a.zip", spool) == {"train/cat/a.jpg": b"A", "train/dog/b.jpg": b"A"}
+    assert open_tree(str(tmp_path / "a.zip"), spool).below("train").top() == ["cat", "dog"]
+    # As Python's zipfile unpacks such a file on Linux.
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train\\cat\\a.jpg").write_bytes(b"A")
+    assert contents(tmp_path / "set", spool) == {"train/cat/a.jpg": b"A"}
+
+
+def test_what_begins_like_no_picture_is_not_unpacked(tmp_path: Path, spool: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.jpg", bytes(2**26))
+        archive.writestr("huge.jpg", b"\x89PNG\r\n\x1a\n" + bytes(2**28))
+        archive.writestr("good.png", b"\x89PNG\r\n\x1a\n" + bytes(2**15))
+    files = open_tree(str(tmp_path / "a.zip"), spool).files
+    with ExtentReader() as reader:
+        tracemalloc.start()
+        with pytest.raises(BadImageError, match="not an image"):
+            reader.read(files["zeros.jpg"], picture=True)
+        with pytest.raises(BadImageError, match="a picture has at most"):
+            reader.read(files["huge.jpg"], picture=True)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+        tracemalloc.stop()
+        assert len(reader.read(files["good.png"], picture=True)) == 2**15 + 8
+
+
+def test_a_compressed_tar_may_not_fill_the_disk(
+    archive: Callable[[str], Path], spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extents, "SPARE_BYTES", 2**62)
+    with pytest.raises(UserError, match="unpacks to more than the disk of"):
+        list_archive(str(archive("tar.xz")), spool)
 
 
 def test_what_cannot_be_unpacked_is_told(tmp_path: Path, spool: Path) -> None:
@@ -185,7 +298,7 @@ def test_what_cannot_be_unpacked_is_told(tmp_path: Path, spool: Path) -> None:
 def test_an_archive_behind_a_url_is_copied(archive: Callable[[str], Path], spool: Path) -> None:
     filesystem = fsspec.filesystem("memory")
     filesystem.pipe_file("/archives/set.zip", archive("zip").read_bytes())
-    files, _ = list_archive("memory://archives/set.zip", spool)
+    files = list_archive("memory://archives/set.zip", spool).files
     with ExtentReader() as reader:
         assert reader.read(files["train/cat/003.bin"]) == CONTENT["train/cat/003.bin"]
 

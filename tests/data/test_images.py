@@ -11,6 +11,7 @@ from PIL import Image
 
 from sixfold.data.images import (
     BadImageError,
+    check_head,
     clip,
     decode,
     displayed_size,
@@ -141,6 +142,48 @@ def bomb() -> bytes:
 def test_what_is_no_image_is_bad(data: bytes, reason: str) -> None:
     with pytest.raises(BadImageError, match=reason), quiet_decoder():
         decode(open_picture(data))
+
+
+@pytest.mark.parametrize("suffix", ["ico", "psd", "dds", "tga", "pcx", "sgi", "qoi"])
+def test_what_pillow_can_read_is_read(picture: Maker, suffix: str) -> None:
+    image = picture(32, 32)
+    if suffix == "psd":  # which Pillow cannot write
+        header = struct.pack(">4sH6xHIIHH", b"8BPS", 1, 3, 32, 32, 8, 3) + bytes(12) + bytes(2)
+        data = header + np.asarray(image).transpose(2, 0, 1).tobytes()
+    else:
+        data = encoded(image, suffix.upper())
+    found = decode(open_picture(data))
+    assert (found == np.asarray(image).transpose(2, 0, 1)).all()
+    check_head(data[: 2**14])
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture, which cannot be read: convert"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "raw file"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", "a video .MP4., not an image: take pictures out"),
+        (b"\xff\x0a\xfa\x7f\x01", "JPEG XL"),
+        (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"%PDF-1.4\n", "PDF"),
+        (bytes(128) + b"DICM" + bytes(100), "DICOM"),
+        (struct.pack("<i", 348) + bytes(340) + b"n+1\0", "NIfTI"),
+        (b"II*\0\x10\0\0\0CR\2\0" + bytes(40), "raw file .CR2."),
+        (b"<!DOCTYPE html><html>no such file</html>", "a web page, not an image: fetch"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
+        (b"\x93NUMPY\1\0", "NumPy"),
+        (b"\x1f\x8b\x08\0", "a gzip file, not an image: unpack it"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(data: bytes, name: str) -> None:
+    with pytest.raises(BadImageError, match=name):
+        open_picture(data)
+
+
+def test_of_a_cameras_raw_file_no_thumbnail_is_taken(picture: Maker) -> None:
+    thumbnail = encoded(picture(16, 16), "TIFF", tiffinfo={0xC612: b"\1\4\0\0"})  # DNG's version
+    with pytest.raises(BadImageError, match="a camera's raw file, not an image: develop it"):
+        open_picture(thumbnail)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sixfold.config import DataConfig
-from sixfold.data import open_data, prepare, problems, resolve
+from sixfold.data import DataSet, open_data, prepare, problems, resolve
 from sixfold.errors import UserError
 
 FolderMaker = Callable[..., Path]
@@ -187,3 +188,51 @@ def test_all_problems_come_at_once() -> None:
 def test_a_rank_opens_only_what_was_resolved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be resolved first"):
         open_data(DataConfig(data=f"folder:{tmp_path}"))
+
+
+def test_a_test_part_is_set_aside_where_there_is_none(
+    tmp_path: Path, image_folder: FolderMaker
+) -> None:
+    flat = image_folder({"train/a": 20, "train/b": 10, "test": 7}, name="flat")
+    data = f"folder:{flat}"
+    empty = opened(tmp_path, data=data)
+    assert (len(empty.train), len(empty.test), empty.own_test) == (30, 0, False)
+    split = opened(tmp_path, data=data, test_split=0.2, validation=0.25)
+    assert np.bincount(split.test.labels).tolist() == [4, 2]
+    assert np.bincount(split.validation.labels).tolist() == [4, 2]
+    parts = (split.train, split.validation, split.test)
+    names = [name for part in parts for name in part.names(np.arange(len(part)))]
+    assert sorted(names) == sorted(empty.train.names(np.arange(30)))
+    for part in parts:
+        assert (part.images(np.arange(len(part))).sum((2, 3)).sum(0) == part.sums().total).all()
+        for name, image in zip(
+            part.names(np.arange(len(part))), part.images(np.arange(len(part))), strict=True
+        ):
+            assert (image == np.asarray(Image.open(flat / name)).transpose(2, 0, 1)).all()
+
+
+@pytest.mark.parametrize("data", ["digits", "folder"])
+def test_a_part_that_was_cut_can_be_cut_otherwise(
+    tmp_path: Path, image_folder: FolderMaker, data: str
+) -> None:
+    whole = image_folder({"a": 20, "b": 10}, name="whole") if data == "folder" else None
+    spec = f"folder:{whole}" if whole else "digits"
+    usual = opened(tmp_path, data=spec)
+    half = opened(tmp_path, data=spec, test_split=0.5)
+    count = len(usual.train) + len(usual.test)
+    assert abs(len(half.test) - count / 2) <= 5
+    parts = (half.train, half.test)
+    names = [name for part in parts for name in part.names(np.arange(len(part)))]
+    assert len(set(names)) == count
+
+
+def test_a_test_part_of_its_own_is_not_cut(tmp_path: Path, image_folder: FolderMaker) -> None:
+    source = image_folder({f"{part}/{name}": 5 for part in ("train", "test") for name in "ab"})
+    with pytest.raises(UserError, match=r"--test-split 0.2: the set has a test part of its own"):
+        opened(tmp_path, data=f"folder:{source}", test_split=0.2)
+    with pytest.raises(UserError, match=r"--test-split 0.7: expected a part of the images above 0"):
+        resolve(DataConfig(data="digits", test_split=0.7))
+
+
+def opened(tmp_path: Path, **settings: Any) -> DataSet:
+    return open_data(resolve(DataConfig(**settings), cache=tmp_path / "cache"))

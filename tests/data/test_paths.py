@@ -39,8 +39,14 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "other" / "b.png").touch()
     (tmp_path / "set" / "dog").symlink_to(tmp_path / "other")
     (tmp_path / "set" / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "set" / "cow").symlink_to(tmp_path / "other")  # a second way to one folder
+    (tmp_path / "set" / ".hidden").mkdir()
+    (tmp_path / "set" / ".hidden" / "c.png").touch()
     names = [entry.name for entry in paths.walk(str(tmp_path / "set"))]
-    assert names == ["again", "cat", "cat/a.png", "dog", "dog/b.png", "gone.png"]
+    twice = ["cow", "cow/b.png", "dog", "dog/b.png"]
+    assert names == ["cat", "cat/a.png", *twice, "gone.png"]
+    told = [(e.name, e.left_out) for e in paths.walk_all(str(tmp_path / "set")) if e.left_out]
+    assert told == [(".hidden", "hidden"), ("again", "a link back to a folder around it")]
 
 
 @pytest.mark.parametrize(

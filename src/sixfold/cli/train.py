@@ -54,7 +54,7 @@ def summary(result: dict[str, Any]) -> list[str]:
     if result["restarts"]:
         lines.append(f"restarts           {result['restarts']}")
     if result.get("bad_files"):
-        lines.append(f"skipped images     {len(result['bad_files'])} (listed in result.json)")
+        lines.append(f"left out           {len(result['bad_files'])} (listed in result.json)")
     bare = [origin for origin in result.get("native_kernels", []) if origin.startswith("none")]
     if bare:
         lines.append(

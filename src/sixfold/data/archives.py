@@ -10,21 +10,23 @@ import bz2
 import gzip
 import lzma
 import mmap
-import shutil
+import stat
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from sixfold.data import paths
-from sixfold.data.extents import Extent
+from sixfold.data.archive_links import follow_links
+from sixfold.data.extents import MOST_PICTURE_BYTES, Extent, copy_to, too_large
 from sixfold.errors import UserError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
-BLOCK_BYTES = 2**20
+MOST_LINK_BYTES = 4096
 _DECOMPRESSORS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"\xfd7zXZ\x00": lzma.open,
@@ -52,8 +54,25 @@ def is_archive_name(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-Members = tuple[dict[str, Extent], set[str]]
-"""Files by name, and the names of folders."""
+@dataclass
+class Members:
+    """What an archive holds.
+
+    Attributes:
+        files: where the bytes of each file are, by name.
+        folders: names of folders.
+        left_out: (name, reason) of every member that is neither.
+    """
+
+    files: dict[str, Extent] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, name: str, extent: Extent) -> None:
+        """Add a file; of several with one name the last counts, as when they are unpacked."""
+        if name in self.files:
+            self.left_out.append((name, "replaced by a later file of this name in the archive"))
+        self.files[name] = extent
 
 
 def list_archive(path: str, spool: Path) -> Members:
@@ -64,7 +83,7 @@ def list_archive(path: str, spool: Path) -> Members:
         spool: folder for a temporary copy, where one is needed.
 
     Raises:
-        UserError: if it is no archive, or damaged.
+        UserError: if it is no archive, or damaged, or too large for the disk.
     """
     if paths.is_url(path):
         path = _fetch(path, spool)
@@ -74,11 +93,11 @@ def list_archive(path: str, spool: Path) -> Members:
             file.seek(0)
             for signature, decompressor in _DECOMPRESSORS.items():
                 if start.startswith(signature):
-                    return _list_tar(_decompress(decompressor(file), spool))
+                    return _list_tar(_decompress(decompressor(file), spool, path), spool)
             if start.startswith(b"PK"):
                 return _list_zip(path, file)
             if start[257:262] == b"ustar" or path.lower().endswith(".tar"):
-                return _list_tar(path)
+                return _list_tar(path, spool)
     except _DAMAGE as error:
         raise UserError(
             f"{path}: the archive is damaged or incomplete ({error}): fetch it again"
@@ -91,26 +110,26 @@ def list_archive(path: str, spool: Path) -> Members:
 def _fetch(url: str, spool: Path) -> str:
     """Copy a remote archive here; returns its path."""
     target = spool / "archive"
-    with paths.explained(url), paths.open_file(url) as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file, BLOCK_BYTES)
+    with paths.explained(url), paths.open_file(url) as source:
+        copy_to(target, source, url)
     return str(target)
 
 
-def _decompress(source: Any, spool: Path) -> str:
+def _decompress(source: Any, spool: Path, path: str) -> str:
     """Write what a compressed file holds to a temporary one; returns its path."""
     target = spool / "archive.tar"
-    with source, target.open("wb") as file:
-        shutil.copyfileobj(source, file, BLOCK_BYTES)
+    with source:
+        copy_to(target, source, path)
     return str(target)
 
 
-def _list_tar(path: str) -> Members:
+def _list_tar(path: str, spool: Path) -> Members:
     with Path(path).open("rb") as file:
         if not Path(path).stat().st_size:
             raise tarfile.ReadError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             members = _list_plain_tar(path, data)
-            return members if members is not None else _list_any_tar(path, file, data)
+            return members if members is not None else _list_any_tar(path, file, data, spool)
 
 
 def _list_plain_tar(path: str, data: mmap.mmap) -> Members | None:
@@ -119,8 +138,7 @@ def _list_plain_tar(path: str, data: mmap.mmap) -> Members | None:
     Returns:
         None if there is anything else in it, or anything wrong.
     """
-    files: dict[str, Extent] = {}
-    folders: set[str] = set()
+    members = Members()
     place = 0
     while any(header := data[place : place + tarfile.BLOCKSIZE]):
         kind, magic = header[156:157], header[257:263]
@@ -136,11 +154,11 @@ def _list_plain_tar(path: str, data: mmap.mmap) -> Members | None:
         if magic == b"ustar\0" and header[345]:
             name = f"{_until_null(header[345:500])}/{name}"
         if kind == tarfile.DIRTYPE:
-            folders.add(_plain(name))
+            members.folders.add(_plain(name))
         else:
-            files[_plain(name)] = Extent(path, place + tarfile.BLOCKSIZE, size)
+            members.add(_plain(name), Extent(path, place + tarfile.BLOCKSIZE, size))
         place += tarfile.BLOCKSIZE * (1 + -(-size // tarfile.BLOCKSIZE))
-    return (files, folders) if place <= len(data) else None
+    return members if place <= len(data) else None
 
 
 def _octal(field: bytes) -> int:
@@ -151,21 +169,52 @@ def _until_null(field: bytes) -> str:
     return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
-def _list_any_tar(path: str, file: IO[bytes], data: mmap.mmap) -> Members:
-    files: dict[str, Extent] = {}
-    folders: set[str] = set()
+def _list_any_tar(path: str, file: IO[bytes], data: mmap.mmap, spool: Path) -> Members:
+    members = Members()
+    links: dict[str, str] = {}
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
             name = _plain(member.name)
             if member.isdir():
-                folders.add(name)
-            elif member.isreg() and not member.issparse():
-                files[name] = Extent(path, member.offset_data, member.size)
+                members.folders.add(name)
+            elif member.issym():
+                links[name] = _link_target(name, member.linkname)
+            elif member.islnk() and _plain(member.linkname) in members.files:
+                members.add(name, members.files[_plain(member.linkname)])
+            elif member.islnk():
+                links[name] = member.linkname
+            elif member.issparse():
+                members.add(name, _without_holes(path, archive, member, spool))
+            elif member.isreg():
+                members.add(name, Extent(path, member.offset_data, member.size))
+            else:
+                members.left_out.append((name, "a pipe or device"))
             archive.members = []  # type: ignore[attr-defined]  # a million records are a gigabyte
         # `tarfile` takes a broken header for the end: there must be zeros, or nothing more.
         if any(data[archive.offset : archive.offset + tarfile.BLOCKSIZE]):
             raise tarfile.ReadError(f"broken header at byte {archive.offset}")
-    return files, folders
+    follow_links(members.files, members.folders, members.left_out, links)
+    return members
+
+
+def _link_target(name: str, target: str) -> str:
+    """What a symbolic link names, from the root of the archive."""
+    # What begins at the root of a disk is outside, wherever the archive is unpacked.
+    return f"../{target}" if target.startswith("/") else f"{name.rpartition('/')[0]}/{target}"
+
+
+def _without_holes(
+    path: str, archive: tarfile.TarFile, member: tarfile.TarInfo, spool: Path
+) -> Extent:
+    """A sparse file, written out in full: it lies in the archive in pieces."""
+    if member.size > MOST_PICTURE_BYTES:
+        return Extent(path, missing=too_large(member.size))
+    target = spool / f"sparse-{member.offset}"
+    source = archive.extractfile(member)
+    assert source is not None, "only a link or a folder has nothing to be read"
+    with source:
+        copy_to(target, source, path)
+    return Extent(str(target), 0, member.size)
 
 
 def _plain(name: str) -> str:
@@ -173,31 +222,34 @@ def _plain(name: str) -> str:
 
 
 def _list_zip(path: str, file: IO[bytes]) -> Members:
-    files: dict[str, Extent] = {}
-    folders: set[str] = set()
+    members = Members()
+    links: dict[str, str] = {}
     methods = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            name = _plain(info.filename)
-            if info.is_dir():
-                folders.add(name)
+            # Some programs on Windows write its separator, though the format does not allow it.
+            full = info.filename.replace("\\", "/")
+            name = _plain(full)
+            if full.endswith("/"):
+                members.folders.add(name)
                 continue
             if info.flag_bits & 1:
                 raise UserError(f"{path}: {name} is encrypted: unpack the archive yourself")
+            if stat.S_ISLNK(info.external_attr >> 16) and info.file_size < MOST_LINK_BYTES:
+                target = archive.read(info).decode("utf-8", "surrogateescape")
+                links[name] = _link_target(name, target)
+                continue
             if info.compress_type not in methods:
                 raise UserError(
                     f"{path}: {name} is packed by zip's method {info.compress_type}: only stored "
                     "and deflated members can be read; unpack the archive yourself"
                 )
             packed = info.compress_type == zipfile.ZIP_DEFLATED
-            files[name] = Extent(
-                path,
-                _zip_data_offset(file, info.header_offset),
-                info.compress_size,
-                info.file_size if packed else None,
-                info.CRC,
-            )
-    return files, folders
+            offset = _zip_data_offset(file, info.header_offset)
+            unpacked = info.file_size if packed else None
+            members.add(name, Extent(path, offset, info.compress_size, unpacked, info.CRC))
+    follow_links(members.files, members.folders, members.left_out, links)
+    return members
 
 
 def _zip_data_offset(file: IO[bytes], header_offset: int) -> int:

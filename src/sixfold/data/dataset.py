@@ -178,6 +178,7 @@ class DataSet:
         test: what is only ever reported.
         bad: files that were left out because they could not be read, each with the reason.
         own_test: whether the set came with its test part, rather than having one cut off it.
+        split: how its parts were told apart, for people.
         mean: of the pixels of `train`, (C,), in units of [0, 1].
         std: of the pixels of `train`, (C,), in units of [0, 1].
     """
@@ -190,6 +191,7 @@ class DataSet:
     test: Part
     bad: tuple[str, ...] = ()
     own_test: bool = True
+    split: str = ""
     mean: NDArray[np.float64] = field(init=False)
     std: NDArray[np.float64] = field(init=False)
 
@@ -199,6 +201,69 @@ class DataSet:
         object.__setattr__(self, "std", sums.std())
 
 
+@dataclass(frozen=True)
+class _Joined:
+    """Two stores as one: the records of the first, then those of the second."""
+
+    first: Store
+    second: Store
+
+    @property
+    def shape(self) -> Shape:
+        """That of both."""
+        return self.first.shape
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Of all records."""
+        return np.concatenate([self.first.labels, self.second.labels])
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Of all records: a set that is cut by groups has none on both sides."""
+        if self.first.groups is None or self.second.groups is None:
+            return None
+        return np.concatenate(
+            [self.first.groups, self.second.groups + self.first.groups.max(initial=-1) + 1]
+        )
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `Store`."""
+        out = np.empty((len(indices), *self.shape), np.uint8)
+        for chosen, store, places in self._sides(indices):
+            out[chosen] = store.images(places)
+        return out
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """See `Store`."""
+        found = [""] * len(indices)
+        for chosen, store, places in self._sides(indices):
+            for place, name in zip(chosen, store.names(places), strict=True):
+                found[place] = name
+        return found
+
+    def sums(self, indices: NDArray[np.int64]) -> Sums:
+        """See `Store`."""
+        sums = [store.sums(places) for _, store, places in self._sides(indices)]
+        return Sums(
+            pixels=sum(each.pixels for each in sums),
+            total=tuple(sum(values) for values in zip(*(s.total for s in sums), strict=True)),
+            squares=tuple(sum(values) for values in zip(*(s.squares for s in sums), strict=True)),
+        )
+
+    def _sides(
+        self, indices: NDArray[np.int64]
+    ) -> list[tuple[NDArray[np.int64], Store, NDArray[np.int64]]]:
+        """For each store: which of the indices are its own, and where those records are in it."""
+        count = len(self.first.labels)
+        late = indices >= count
+        mine, others = np.flatnonzero(~late), np.flatnonzero(late)
+        return [
+            (mine, self.first, indices[mine]),
+            (others, self.second, indices[others] - count),
+        ]
+
+
 def assemble(
     *,
     name: str,
@@ -206,35 +271,53 @@ def assemble(
     train: Store,
     test: Store,
     validation: float = 0.0,
+    test_split: float | None = None,
     images: int | None = None,
     bad: tuple[str, ...] = (),
     own_test: bool = True,
+    split: str = "",
 ) -> DataSet:
     """A data set from its two stores; `validation` is cut from the first, by class and group.
 
-    Of what is left for training, `images` are kept.
+    With `test_split` the test part is cut anew, from both stores together; `validation` then from
+    what is left. Of what is left for training, `images` are kept.
 
     Raises:
         UserError: if there is nothing that could be set aside, or fewer images than are to be kept.
     """
-    held_out = cut(train.labels, validation, groups=train.groups, purpose="validation")
+    if test_split is not None and len(test.labels) and not split.startswith("80/20"):
+        raise UserError(
+            f"--test-split {test_split:g}: the set has a test part of its own of "
+            f"{len(test.labels)} images{f' ({split})' if split else ''}: leave the option out"
+        )
+    whole: Store = train if test_split is None else _Joined(train, test)
+    aside = cut(whole.labels, test_split or 0.0, groups=whole.groups, purpose="test")
+    rest = np.flatnonzero(~aside)
+    if test_split is not None and not aside.any():
+        raise UserError(
+            f"--test-split {test_split:g}: of {len(aside)} images none can be set aside: every "
+            "class needs at least two"
+        )
+    groups = None if whole.groups is None else whole.groups[rest]
+    held_out = cut(whole.labels[rest], validation, groups=groups, purpose="validation")
     if validation and not held_out.any():
         raise UserError(
-            f"--validation {validation:g}: of {len(train.labels)} training images none can be set "
+            f"--validation {validation:g}: of {len(rest)} training images none can be set "
             "aside: every class needs at least two"
         )
-    kept = np.flatnonzero(~held_out)
+    kept = rest[~held_out]
     if images is not None:
         if images > len(kept):
             raise UserError(f"--images {images}: there are only {len(kept)} to train on")
-        kept = kept[some(train.labels[kept], images)]
+        kept = kept[some(whole.labels[kept], images)]
     return DataSet(
         name=name,
         classes=classes,
         shape=train.shape,
-        train=Part(train, None if len(kept) == len(train.labels) else kept),
-        validation=Part(train, np.flatnonzero(held_out)),
-        test=Part(test),
+        train=Part(whole, None if len(kept) == len(whole.labels) else kept),
+        validation=Part(whole, rest[held_out]),
+        test=Part(test) if test_split is None else Part(whole, np.flatnonzero(aside)),
         bad=bad,
-        own_test=own_test,
+        own_test=own_test and len(test.labels) > 0,
+        split=split if test_split is None else f"{test_split:g} set aside, stratified by class",
     )

@@ -9,14 +9,17 @@ What cannot be decoded is a `BadImageError`, whatever a hostile file makes the d
 from __future__ import annotations
 
 import io
+import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sixfold.data.signatures import describe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,11 +30,16 @@ Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge of a part of a picture, in pixels."""
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "MPO", "AVIF")
-"""What is tried. Pillow knows more, but some run other programs (EPS), and some have no signature
-by which to tell them from garbage (TGA)."""
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF"),
+    *("ICO", "CUR", "ICNS", "PSD", "DDS", "QOI", "PCX", "DCX", "SGI", "SUN", "TGA", "XBM", "XPM"),
+    *("BLP", "DIB", "FITS", "FLI", "FTEX", "GBR", "MCIDAS", "MSP", "PCD", "PIXAR", "XVTHUMB"),
+)
+"""What is tried, where the file begins like it. Pillow knows more, but that runs other programs
+(EPS), or has no signature by which to tell it from garbage."""
 
 ORIENTATION_TAG = 0x0112
+DNG_VERSION_TAG, SUBFILE_TYPE_TAG, SUB_IFDS_TAG = 0xC612, 0x00FE, 0x014A
 
 
 class BadImageError(Exception):
@@ -64,22 +72,81 @@ def open_picture(data: bytes) -> Image:
 
     if not data:
         raise BadImageError("zero bytes")
+    formats = _accepting(data)
+    if not formats:
+        raise BadImageError(describe(data))
     try:
-        return Image.open(io.BytesIO(data), formats=_formats())
+        picture = Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError:
-        raise BadImageError("not an image") from None
+        raise BadImageError(describe(data)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"more than {Image.MAX_IMAGE_PIXELS} pixels") from None
     except Exception as error:
         raise BadImageError(_reason(error)) from None
+    if picture.format == "TIFF" and _is_raw(picture, data):
+        raise BadImageError("a camera's raw file, not an image: develop it to PNG, TIFF or JPEG")
+    return picture
+
+
+def check_head(head: bytes) -> None:
+    """Refuse what does not begin like a picture.
+
+    Args:
+        head: first bytes of a file, some thousands where there are so many.
+
+    Raises:
+        BadImageError: if no decoder would take it.
+    """
+    if not _accepting(head):
+        raise BadImageError(describe(head))
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def _formats() -> tuple[tuple[str, Callable[[bytes], object]], ...]:
+    """Formats that this Pillow can read, each with the test of a file's first bytes."""
     from PIL import Image
 
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    # Without a test of their own Pillow would try these on any file.
+    tests: dict[str, Callable[[bytes], object]] = {
+        "TGA": _begins_like_tga,
+        "PCD": lambda data: data[2048:2052] == b"PCD_",
+    }
+    known = [name for name in FORMATS if name in Image.OPEN]
+    return tuple((n, test) for n in known if (test := tests.get(n) or Image.OPEN[n][1]))
+
+
+def _accepting(data: bytes) -> list[str]:
+    """Formats that a file's first bytes speak for."""
+    found = []
+    for name, test in _formats():
+        try:
+            accepted = test(data)
+        except (SyntaxError, IndexError, TypeError, struct.error):  # as Pillow does
+            continue
+        if accepted and not isinstance(accepted, str):  # a text says why it cannot be read here
+            found.append(name)
+    return found
+
+
+def _begins_like_tga(data: bytes) -> bool:
+    """Whether the header, which has no signature, holds nothing but what a TGA's may."""
+    return (
+        len(data) > 18
+        and data[1] in (0, 1)
+        and data[2] in (1, 2, 3, 9, 10, 11)
+        and data[16] in (8, 16, 24, 32)
+        and data[17] & 0xC0 == 0
+        and (data[1] == 1) == (data[2] in (1, 9))
+        and 0 not in (data[12] | data[13], data[14] | data[15])
+    )
+
+
+def _is_raw(picture: Image, data: bytes) -> bool:
+    """Whether a TIFF is a camera's raw file, whose first picture is but a thumbnail."""
+    tags = getattr(picture, "tag_v2", {})
+    reduced = tags.get(SUBFILE_TYPE_TAG, 0) == 1 and SUB_IFDS_TAG in tags
+    return data[8:10] == b"CR" or DNG_VERSION_TAG in tags or reduced
 
 
 def _reason(error: Exception) -> str:

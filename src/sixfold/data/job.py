@@ -11,7 +11,7 @@ from sixfold.data.formats.cells import DEFAULT_SIZE
 from sixfold.data.spec import Spec, parse_spec
 from sixfold.errors import UserError
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised whenever the same source and settings would give other bytes."""
 
 ON_BAD = ("fail", "skip")

@@ -84,6 +84,11 @@ def problems(config: DataConfig) -> list[str]:
             f"--validation {config.validation:g}: expected a part of the training images from 0 "
             f"to {MOST_VALIDATION:g}"
         )
+    if config.test_split is not None and not 0 < config.test_split <= MOST_VALIDATION:
+        found.append(
+            f"--test-split {config.test_split:g}: expected a part of the images above 0, to "
+            f"{MOST_VALIDATION:g}"
+        )
     if config.images is not None and config.images < 1:
         found.append(f"--images {config.images}: must be at least 1")
     for check in (_check_augment, _check_spec):
@@ -163,7 +168,9 @@ def open_data(config: DataConfig) -> DataSet:
             classes=digits.CLASSES,
             train=train,
             test=test,
+            split="80/20, stratified by class",
             validation=config.validation,
+            test_split=config.test_split,
             images=config.images,
         )
     if spec.kind == "synthetic":
@@ -174,6 +181,7 @@ def open_data(config: DataConfig) -> DataSet:
             train=made,
             test=made_test,
             validation=config.validation,
+            test_split=config.test_split,
             images=config.images,
         )
     if spec.kind != "shards" or config.resize is not None:
@@ -186,7 +194,9 @@ def open_data(config: DataConfig) -> DataSet:
         train=ShardStore(folder, manifest, "train"),
         test=ShardStore(folder, manifest, "test"),
         validation=config.validation,
+        test_split=config.test_split,
         images=config.images,
         bad=manifest.bad_lines(),
         own_test=not str(manifest.source.get("split", "")).startswith("80/20"),
+        split=str(manifest.source.get("split", "")),
     )

@@ -10,11 +10,14 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from sixfold.errors import UserError
+
+HIDDEN = "hidden"
+"""Why a file or folder is left out that is not the user's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +29,16 @@ class Entry:
         is_folder: whether it is a folder.
         size: bytes of a file.
         stamp: what changes when the file does: a time, or a tag of the remote store.
+        left_out: why it is not read, nor what is in it; empty if it is.
+        identity: of a local file, the same by whatever link it is reached.
     """
 
     name: str
     is_folder: bool
     size: int
     stamp: str
+    left_out: str = ""
+    identity: tuple[int, int] | None = None
 
 
 def is_url(path: str) -> bool:
@@ -128,6 +135,15 @@ def children(path: str) -> list[Entry]:
 
 def walk(path: str) -> list[Entry]:
     """Every file and folder below a folder, at any depth, by name; hidden ones are left out."""
+    return [entry for entry in walk_all(path) if not entry.left_out]
+
+
+def walk_all(path: str) -> list[Entry]:
+    """As `walk`, with what is left out: hidden files, and links back to a folder around them.
+
+    Raises:
+        UserError: if anything cannot be listed, with its own name.
+    """
     with explained(path):
         found = _walk_local(path) if not is_url(path) else _walk_remote(path)
     return sorted(found, key=lambda entry: entry.name)
@@ -159,10 +175,20 @@ def hidden(name: str) -> bool:
     >>> hidden("train/.DS_Store"), hidden("__MACOSX/train/a.png"), hidden("train/a.png")
     (True, True, False)
     """
-    return any(
-        part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini")
-        for part in name.split("/")
-    )
+    return bool(hidden_part(name))
+
+
+def hidden_part(name: str) -> str:
+    """The outermost hidden file or folder on the way to a file; empty if there is none.
+
+    >>> hidden_part("train/.git/objects/ab"), hidden_part("train/a.png")
+    ('train/.git', '')
+    """
+    parts = name.split("/")
+    for index, part in enumerate(parts):
+        if part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini"):
+            return "/".join(parts[: index + 1])
+    return ""
 
 
 def _local_entry(name: str, status: os.stat_result) -> Entry:
@@ -171,6 +197,7 @@ def _local_entry(name: str, status: os.stat_result) -> Entry:
         is_folder=stat.S_ISDIR(status.st_mode),
         size=status.st_size,
         stamp=str(status.st_mtime_ns),
+        identity=(status.st_dev, status.st_ino),
     )
 
 
@@ -183,35 +210,51 @@ def _local_child(child: Path) -> Entry | None:
 
 def _walk_local(path: str) -> list[Entry]:
     found = []
-    seen: set[tuple[int, int]] = set()
-    pending = [("", path)]
+    # Each with the identities of the folders around it: only a link back to one of them is a
+    # circle. A folder that is reached in two ways is read twice.
+    pending: list[tuple[str, str, frozenset[tuple[int, int]]]] = [("", path, frozenset())]
     while pending:
-        prefix, folder = pending.pop()
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as listing:
-            for item in listing:
-                if hidden(item.name):
-                    continue
-                try:
-                    entry = _local_entry(prefix + item.name, item.stat())
-                except OSError:
-                    # A dangling link stays in the list: reading it will say what is wrong.
-                    entry = Entry(name=prefix + item.name, is_folder=False, size=0, stamp="gone")
-                found.append(entry)
-                if entry.is_folder:
-                    pending.append((f"{entry.name}/", item.path))
+        prefix, folder, around = pending.pop()
+        with explained(folder):
+            status = Path(folder).stat()
+            around |= {(status.st_dev, status.st_ino)}
+            with os.scandir(folder) as listing:
+                items = list(listing)
+        for item in items:
+            entry = _scanned(prefix + item.name, item)
+            if entry.identity in around:
+                entry = replace(entry, left_out="a link back to a folder around it")
+            found.append(entry)
+            if entry.is_folder and not entry.left_out:
+                pending.append((f"{entry.name}/", item.path, around))
     return found
+
+
+def _scanned(name: str, item: os.DirEntry[str]) -> Entry:
+    try:
+        status = item.stat()
+    except OSError:
+        # A dangling link stays in the list: reading it will say what is wrong.
+        return Entry(name=name, is_folder=False, size=0, stamp="gone")
+    entry = _local_entry(name, status)
+    if hidden(item.name):
+        entry = replace(entry, left_out=HIDDEN)
+    elif not (entry.is_folder or stat.S_ISREG(status.st_mode)):
+        entry = replace(entry, left_out="a pipe, socket or device")  # opening it might never end
+    return entry
 
 
 def _walk_remote(path: str) -> list[Entry]:
     fs, inner = filesystem(path)
     root = inner.rstrip("/")
-    found = fs.find(inner, withdirs=True, detail=True).items()
-    entries = [_remote_entry(name[len(root) :].strip("/"), info) for name, info in found]
-    return [entry for entry in entries if entry.name and not hidden(entry.name)]
+    entries: dict[str, Entry] = {}
+    for full, info in fs.find(inner, withdirs=True, detail=True).items():
+        entry = _remote_entry(full[len(root) :].strip("/"), info)
+        if top := hidden_part(entry.name):
+            entry = replace(entry, name=top, is_folder=top != entry.name, left_out=HIDDEN)
+        if entry.name:
+            entries.setdefault(entry.name, entry)
+    return list(entries.values())
 
 
 def _remote_entry(name: str, info: dict[str, Any]) -> Entry:

@@ -232,7 +232,7 @@ class FileChunk:
                 return
             for extent in self.records.extents:
                 try:
-                    data = reader.read(extent)
+                    data = reader.read(extent, picture=self.records.raw is None)
                 except BadImageError as error:
                     yield BadPicture(error)
                     continue
@@ -260,7 +260,7 @@ class FileChunk:
 def _whole_picture(reader: ExtentReader, extent: Extent, name: str) -> Image | BadImageError:
     """The picture, or why it cannot be had (said once, of the picture, not of every crop)."""
     try:
-        plain = upright(open_picture(reader.read(extent)))
+        plain = upright(open_picture(reader.read(extent, picture=True)))
         return plain if plain.mode == "L" else plain.convert("L")
     except BadImageError as error:
         return BadImageError(error.reason, name)

@@ -41,7 +41,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 _HABITATS = {
     "mnist": _Habitat(
         mnist.NAME,
-        _pattern(r"raw|.*mnist.*"),
+        _pattern(r"raw|archive|.*mnist.*"),
         (_pattern(r".*mnist.*"),),
         "train- and t10k-images-idx3-ubyte[.gz] with their labels-idx1",
     ),

@@ -15,7 +15,7 @@ from sixfold.config import DataConfig
 from sixfold.errors import UserError
 from sixfold.files import make_folder, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
-from sixfold.launch.prediction import fitting_side, trained_on
+from sixfold.launch.prediction import as_trained, fitting_side, trained_on
 from sixfold.prediction import check_fit, class_map
 from sixfold.report import optional_page
 from sixfold.robustness.distorted import one_of_each
@@ -62,6 +62,7 @@ def evaluate_robustness(
         config.engine, card.model, preload=("sixfold.robustness.ranks",), together=True
     ) as engine:
         workers = config.engine.workers or engine.slots()
+        asked = as_trained(weights, asked)
         resolved = resolve_data(asked, engine, workers, listen)
         opened = datasets.open_data(resolved)
         check_fit(card, opened)

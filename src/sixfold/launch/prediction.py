@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
             resize=config.prediction.resize or fitting_side(card.shape),
             on_bad=config.prediction.on_bad,
         )
+        asked = as_trained(weights, asked)
         resolved = resolve_data(asked, engine, workers, listen)
         opened = datasets.open_data(resolved)
         check_fit(card, opened)
@@ -108,6 +110,14 @@ def trained_on(weights: Path, asked: DataConfig) -> bool:
     settings = read_json(weights.with_name("config.json")) or {}
     trained = settings.get("data", {}).get("data", "")
     return bool(trained) and trained == absolute_spec(asked.data)
+
+
+def as_trained(weights: Path, asked: DataConfig) -> DataConfig:
+    """The data with the run's own test part, where it was trained on them."""
+    if not trained_on(weights, asked):
+        return asked
+    settings = read_json(weights.with_name("config.json")) or {}
+    return replace(asked, test_split=settings["data"].get("test_split"))
 
 
 def fitting_side(shape: tuple[int, int, int]) -> int | None:

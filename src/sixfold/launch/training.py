@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,12 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
         raise UserError(
             f"--data {config.data.data}: has no labels to learn from; it can only be predicted"
         )
+    if not len(opened.test):
+        found.append(
+            f"--data {config.data.data}: has no test images with labels"
+            f"{f' ({opened.split})' if opened.split else ''}: give --test-split 0.2 to set a part "
+            "of the training images aside"
+        )
     if config.training.batch_size > len(opened.train):
         found.append(
             f"--batch-size {config.training.batch_size}: the training part of "
@@ -169,8 +176,14 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
     if found:
         raise UserError(found)
     if opened.bad:
-        listen({"kind": "note", "text": f"{len(opened.bad)} images were skipped (see the result)"})
+        listen({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
     return dataclasses.replace(config, data=resolved)
+
+
+def told(left_out: Sequence[str]) -> str:
+    """The first of what is left out of a set, and how many more there are."""
+    more = f"; and {len(left_out) - 3} more (see bad_files in result.json)"
+    return "; ".join(left_out[:3]) + (more if len(left_out) > 3 else "")
 
 
 def _division_problems(config: TrainConfig, workers: int, opened: data.DataSet) -> list[str]:

@@ -150,6 +150,82 @@ def test_an_annotation_without_an_image_is_told(slides: Callable[..., Path]) -> 
     assert "there is no image slide02.jpg for this annotation" in error.value.problems[0]
 
 
+def lighter(root: Path, name: str, level: int) -> None:
+    """A picture of one grey level, by which its crops are known."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (40, 40), level).save(root / name)
+
+
+def annotated(root: Path, name: str, filename: str, folder: str = "") -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    text = annotation([("cat", 1, 1, 9, 9), ("dog", 9, 9, 20, 20)], filename)
+    text = text.replace("<filename>", f"<folder>{folder}</folder><filename>")
+    (root / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "filename", "folder", "taken"),
+    [
+        ("annotations/xmls", "{0}.jpg", "OXIIIT", "images/{0}.jpg"),  # Oxford-IIIT Pet
+        ("annotations/xmls", "stale", "", "images/{0}.jpg"),
+        ("Annotations", "{0}.png", "Masks", "annotations/masks/{0}.png"),
+        ("Annotations/ward", "{0}.jpeg", "", "other/ward/{0}.jpeg"),
+        ("Annotations", "C:\\shots\\{0}.JPG", "", "images/{0}.jpg"),
+        ("Annotations", "other/deep/{0}.jpeg", "", "other/deep/{0}.jpeg"),
+    ],
+)
+def test_of_pictures_with_one_stem_the_named_one_is_cut(
+    tmp_path: Path, annotations: str, filename: str, folder: str, taken: str
+) -> None:
+    root = tmp_path / "set"
+    for stem in "abcdef":
+        places = [f"images/{stem}.jpg", f"annotations/trimaps/{stem}.png"]
+        places += [f"annotations/masks/{stem}.png", f"other/ward/{stem}.jpeg"]
+        places += [f"other/deep/{stem}.jpeg"]
+        for place in places:
+            lighter(root, place, 200 if place == taken.format(stem) else 10)
+        annotated(root, f"{annotations}/{stem}.xml", filename.format(stem), folder)
+    dataset = opened(root, resize=8)
+    assert dataset.train.images(np.arange(len(dataset.train))).min() >= 199
+    assert set(dataset.test.names(np.arange(2))) < {
+        f"{taken.format(stem)}[{place}]" for stem in "abcdef" for place in (0, 1)
+    }
+
+
+def test_two_that_are_equally_good_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for stem in "abcdef":
+        for place in ("left", "right"):
+            lighter(root, f"{place}/{stem}.png", 10)
+        annotated(root, f"Annotations/{stem}.xml", f"{stem}.png")
+    with pytest.raises(UserError, match=r"a\.xml: there are 2 images for it \(left/a\.png, right"):
+        opened(root)
+    lighter(root, "only.png", 10)
+    for stem in "abcdef":
+        annotated(root, f"Annotations/{stem}.xml", "only.png")
+    with pytest.raises(UserError, match=r"b\.xml: names only\.png, as Annotations/a\.xml does"):
+        opened(root)
+
+
+def test_annotations_of_one_stem_keep_their_own_pictures(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for ward, level in (("north", 50), ("south", 200)):
+        for stem in "abc":
+            lighter(root, f"JPEGImages/{ward}/{stem}.png", level)
+            annotated(root, f"Annotations/{ward}/{stem}.xml", f"{stem}.png")
+        lighter(root, f"JPEGImages/{ward}/spare.png", level)
+    dataset = opened(root, resize=8)
+    for part in (dataset.train, dataset.test):
+        everything = np.arange(len(part))
+        for name, image in zip(part.names(everything), part.images(everything), strict=True):
+            assert (image == (50 if "north" in name else 200)).all()
+    assert len(dataset.train) + len(dataset.test) == 12
+    assert dataset.bad == (
+        "JPEGImages/north/spare.png: a picture without an annotation",
+        "JPEGImages/south/spare.png: a picture without an annotation",
+    )
+
+
 def test_no_annotations_or_one_class_is_told(slides: Callable[..., Path], tmp_path: Path) -> None:
     root = slides(3)
     for file in (root / "Annotations").iterdir():

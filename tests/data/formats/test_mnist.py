@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -49,6 +50,37 @@ def test_the_four_files_are_read(tmp_path: Path, packed: bool, separator: str) -
         assert (part.images(everything)[:, 0] == arrays[f"{stem}-images"]).all()
         assert (part.labels == arrays[f"{stem}-labels"]).all()
         assert part.names(everything[:1]) == [f"{stem}-images[0]"]
+
+
+@pytest.mark.parametrize("folder", ["{0}/{0}", "archive/{0}/{1}", "raw/{1}"])
+def test_files_unpacked_by_kaggle_are_found(tmp_path: Path, folder: str) -> None:
+    arrays = write(tmp_path / "set", packed=False)
+    for file in list((tmp_path / "set").iterdir()):
+        other = file.name.replace("-idx", ".idx")
+        target = tmp_path / "mnist" / folder.format(file.name, other)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(target)
+    with zipfile.ZipFile(tmp_path / "mnist.zip", "w") as archive:
+        for file in (tmp_path / "mnist").rglob("*ubyte"):
+            archive.write(file, file.relative_to(tmp_path / "mnist"))
+    for where in ("mnist", "mnist.zip"):
+        dataset = open_data(resolve(DataConfig(data=f"mnist:{tmp_path / where}"), cache=tmp_path))
+        assert (dataset.train.images(np.arange(40))[:, 0] == arrays["train-images"]).all()
+        assert dataset.test.names(np.arange(1)) == ["t10k-images[0]"]
+
+
+@pytest.mark.parametrize("count", [2**27, 2**31])
+def test_what_a_header_does_not_say_is_not_unpacked(tmp_path: Path, count: int) -> None:
+    write(tmp_path / "set", packed=True)
+    header = struct.pack(">4I", 0x0803, 40, 5, 4) if count == 2**27 else b""
+    header = header or struct.pack(">4I", 0x0803, count // 16, 4, 4)
+    bomb = gzip.compress(header + bytes(2**27))
+    (tmp_path / "set" / "train-images-idx3-ubyte.gz").write_bytes(bomb)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"its header says"):
+        resolve(DataConfig(data=f"mnist:{tmp_path / 'set'}"), cache=tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
 
 
 def test_they_may_be_in_an_archive(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -91,3 +92,25 @@ def test_labelled_folders_without_a_test_part_are_predicted_whole_unless_trained
         asked = PredictionConfig(run=str(run), data=data, out=str(tmp_path / f"{count}.parquet"))
         engine = EngineConfig(engine="inline", workers=1)
         assert predict(PredictConfig(prediction=asked, engine=engine))["images"] == count
+
+
+def test_a_set_without_labelled_test_images_is_trained_on_only_with_a_split(tmp_path: Path) -> None:
+    for folder in ("train/cat", "train/dog", "test"):
+        pictures(tmp_path / "pets" / folder, 10)
+    given: dict[str, Any] = {
+        "data": f"folder:{tmp_path}/pets",
+        "resize": 8,
+        "model": "slide",
+        "batch_size": 4,
+    }
+    given |= {"steps": 2, "engine": "inline", "workers": 1, "out": str(tmp_path / "run")}
+    with pytest.raises(UserError, match=r"has no test images with labels .* give --test-split 0.2"):
+        train(sixfold.configure(**given))
+    assert not (tmp_path / "run").exists()
+    result = train(sixfold.configure(**given, test_split=0.2))
+    assert 0 <= result["test_accuracy"] <= 1
+    assert [line for line in result["bad_files"] if line.startswith("test/")]
+    # The part that was set aside is what a prediction of the same set scores.
+    out = PredictionConfig(run=given["out"], data=given["data"], out=str(tmp_path / "s.parquet"))
+    engine = EngineConfig(engine="inline", workers=1)
+    assert predict(PredictConfig(prediction=out, engine=engine))["images"] == 4

@@ -2,22 +2,27 @@
 
 The annotations are in Pascal VOC's form (M. Everingham et al., "The Pascal visual object classes
 challenge", 2010): an XML file for each image, with a named box for each object. Crops are grey and
-resized to 256x256 unless told otherwise.
+resized to 256x256 unless told otherwise. The image is the file that <filename> and <folder> name;
+where there is none, that of the annotation's own name. Two that are equally good are refused.
 
 Parts are made by microscope image, never by crop: two crops of one image share its light, stain
 and focus, so a network would be tested on what it has seen. If the set brings its own list of test
 images (``ImageSets/Main/test.txt``), that is the test part and all else the training part;
 otherwise images are cut 80 to 20, with the shares of the classes kept as nearly as possible.
 
-Boxes without any area (the usual set has two) mark nothing; they are left out, and listed.
+Boxes without any area (the usual set has two) mark nothing; they are left out, and listed, as are
+images without an annotation and annotations without a box.
 """
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,19 +37,21 @@ from sixfold.data.formats.folder import (
 from sixfold.data.images import Box
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.splits import cut
-from sixfold.data.trees import Tree
+from sixfold.data.trees import Tree, unused
 from sixfold.errors import UserError
 
 DEFAULT_SIZE = 256
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+MASKS = re.compile(r"(^|/)(annotations|[^/]*(segmentation|mask|trimap|label)[^/]*)/", re.IGNORECASE)
+"""Folders whose pictures are annotations too: taken only where an annotation names them exactly."""
+
 TEST_LIST = "ImageSets/Main/test.txt"
 MOST_XML_BYTES = 2**22
 
 
 class _Cell(NamedTuple):
-    """A box of an image (by its stem), with the name of its record and of its class."""
+    """A box, with the name of its record and of its class."""
 
-    stem: str
     record: str
     name: str
     box: Box
@@ -52,10 +59,16 @@ class _Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class _Image:
-    """A microscope image: its file's name in the tree, and its boxes."""
+    """An annotated image: its annotation's file and its own, and its boxes."""
 
+    annotation: str
     file: str
     cells: tuple[_Cell, ...]
+
+    @property
+    def group(self) -> str:
+        """What cannot be cut into two parts."""
+        return f"{_stem(self.annotation)}\0{self.file}"
 
 
 def read(tree: Tree, name: str) -> Listing:
@@ -66,25 +79,24 @@ def read(tree: Tree, name: str) -> Listing:
     """
     home = _home(tree)
     images = _annotated_images(home)
-    marked = [cell for image in images for cell in image.cells]
-    cells = [cell for cell in marked if not _is_empty(cell.box)]
-    classes = sort_classes({cell.name for cell in cells})
+    marked = [(image, cell) for image in images for cell in image.cells]
+    cells = [(image, cell) for image, cell in marked if not _is_empty(cell.box)]
+    classes = sort_classes({cell.name for _, cell in cells})
     if len(classes) < 2:
         raise UserError(
             f"{home.path}: annotated with {', '.join(classes) or 'no class at all'}: expected "
             "boxes of at least two classes"
         )
     number = {class_name: index for index, class_name in enumerate(classes)}
-    labels = np.array([number[cell.name] for cell in cells], np.int64)
-    files = {cell.stem: image.file for image in images for cell in image.cells}
+    labels = np.array([number[cell.name] for _, cell in cells], np.int64)
     records = FileRecords(
-        names=[cell.record for cell in cells],
+        names=[cell.record for _, cell in cells],
         labels=labels,
-        extents=[home.files[files[cell.stem]] for cell in cells],
-        groups=[files[cell.stem] for cell in cells],
-        boxes=[cell.box for cell in cells],
+        extents=[home.files[image.file] for image, _ in cells],
+        groups=[image.file for image, _ in cells],
+        boxes=[cell.box for _, cell in cells],
     )
-    test, split = _test_part(home, [cell.stem for cell in cells], labels)
+    test, split = _test_part(home, [image for image, _ in cells], labels)
     parts = {
         "train": records.take(np.flatnonzero(~test)),
         "test": records.take(np.flatnonzero(test)),
@@ -96,12 +108,16 @@ def read(tree: Tree, name: str) -> Listing:
     ]
     if problems:
         raise UserError(problems)
-    left_out = tuple(
+    left_out = [
         (cell.record, f"box {cell.box[0]},{cell.box[1]} to {cell.box[2]},{cell.box[3]} is empty")
-        for cell in marked
+        for _, cell in marked
         if _is_empty(cell.box)
-    )
-    return Listing(name=name, classes=tuple(classes), parts=parts, split=split, left_out=left_out)
+    ]
+    left_out += [(image.file, "annotated without a box") for image in images if not image.cells]
+    others = [name for name in home.files if not name.lower().endswith(IMAGE_SUFFIXES)]
+    used = [*(image.file for image in images), *others]
+    told = (*left_out, *unused(home, home, used, "a picture without an annotation"))
+    return Listing(name=name, classes=tuple(classes), parts=parts, split=split, left_out=told)
 
 
 def _is_empty(box: Box) -> bool:
@@ -124,10 +140,10 @@ def _home(tree: Tree) -> Tree:
 
 
 def _annotated_images(tree: Tree) -> list[_Image]:
-    files: dict[str, str] = {}
+    files: dict[str, list[str]] = defaultdict(list)
     for name in tree.files:
         if name.lower().endswith(IMAGE_SUFFIXES):
-            files.setdefault(_stem(name), name)
+            files[_stem(name).lower()].append(name)
     images: list[_Image] = []
     problems: list[str] = []
     for name in tree.files:
@@ -137,6 +153,13 @@ def _annotated_images(tree: Tree) -> list[_Image]:
             images.append(_read_annotation(tree, name, files))
         except UserError as error:
             problems += error.problems
+    first: dict[str, str] = {}
+    for image in images:
+        if (other := first.setdefault(image.file, image.annotation)) != image.annotation:
+            problems.append(
+                f"{paths.join(tree.path, image.annotation)}: names {image.file}, as {other} does: "
+                "correct <filename>, or remove one of the two"
+            )
     if problems:
         more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
         raise UserError(problems[:10] + more)
@@ -147,20 +170,52 @@ def _stem(name: str) -> str:
     return paths.base_name(name).rpartition(".")[0]
 
 
-def _read_annotation(tree: Tree, name: str, files: dict[str, str]) -> _Image:
+def _find_image(annotation: str, root: Element, files: Mapping[str, Sequence[str]]) -> str:
+    """The image of an annotation.
+
+    Args:
+        annotation: name of its file, below ``Annotations``.
+        root: what it says.
+        files: images by the stem of their names, in small letters.
+
+    Raises:
+        UserError: if there is none, or if two are left.
+    """
+    said = (root.findtext("filename") or "").strip().replace("\\", "/")
+    folder = (root.findtext("folder") or "").strip().replace("\\", "/").strip("/")
+    base, own = paths.base_name(said), _stem(annotation)
+    named = [*files.get(_stem(said).lower(), ()), *files.get(base.lower(), ())]
+    found = (
+        [name for name in named if paths.base_name(name) == base]
+        or [name for name in named if paths.base_name(name).lower() == base.lower()]
+        or [name for name in named if not MASKS.search(name)]  # in another format
+        or [name for name in files.get(own.lower(), ()) if not MASKS.search(name)]
+    )
+    within = annotation.partition("/")[2].rpartition("/")[0]  # Annotations/ward1/a.xml
+    for wanted in (said.rpartition("/")[0], folder, within, "JPEGImages", "images"):
+        end = f"/{wanted}/".lower()
+        if wanted and len(found) > 1:
+            found = [n for n in found if f"/{n.rpartition('/')[0]}/".lower().endswith(end)] or found
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(
+            f"there are {len(found)} images for it ({', '.join(found[:2])}): tell which by "
+            "<filename> and <folder>"
+        )
+    raise UserError(f"there is no image {own}.jpg for this annotation")
+
+
+def _read_annotation(tree: Tree, name: str, files: Mapping[str, Sequence[str]]) -> _Image:
     path = paths.join(tree.path, name)
-    data = tree.read(name)
-    if len(data) > MOST_XML_BYTES:
-        raise UserError(f"{path}: {len(data)} bytes are no annotation")
     try:
-        root = ElementTree.fromstring(data)
+        root = ElementTree.fromstring(tree.read(name, MOST_XML_BYTES))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{path}: not well-formed XML: {error}") from None
-    # Paired by the annotation's own name: the name inside is stale in some sets.
-    stem = _stem(name)
-    file = files.get(stem) or files.get(_stem(root.findtext("filename") or ""))
-    if file is None:
-        raise UserError(f"{path}: there is no image {stem}.jpg for this annotation")
+    try:
+        file = _find_image(name, root, files)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     cells = []
     for place, item in enumerate(root.iter("object")):
         try:
@@ -171,23 +226,23 @@ def _read_annotation(tree: Tree, name: str, files: dict[str, str]) -> _Image:
         label = (item.findtext("name") or "").strip()
         if not label:
             raise UserError(f"{path}: object {place} has no name")
-        cells.append(_Cell(stem, f"{file}[{place}]", label, box))
-    return _Image(file, tuple(cells))
+        cells.append(_Cell(f"{file}[{place}]", label, box))
+    return _Image(name, file, tuple(cells))
 
 
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def _test_part(
-    tree: Tree, stems: Sequence[str], labels: NDArray[np.int64]
+    tree: Tree, images: Sequence[_Image], labels: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], str]:
     """Which records are for testing, and by what rule."""
     if TEST_LIST in tree.files:
         text = tree.read(TEST_LIST).decode("utf-8", "replace")
         listed = {line.split()[0] for line in text.splitlines() if line.strip()}
-        test = np.array([stem in listed for stem in stems])
+        test = np.array([_stem(image.annotation) in listed for image in images])
         if 0 < test.sum() < len(test):
             return test, f"by microscope image, as listed in {TEST_LIST}"
-    group = np.unique(np.array(stems), return_inverse=True)[1]
+    group = np.unique(np.array([image.group for image in images]), return_inverse=True)[1]
     test = cut(labels, TEST_FRACTION, groups=group, purpose="test")
     return test, "80/20 by microscope image, stratified by class"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sixfold.data import paths
 from sixfold.data.extents import Extent
 from sixfold.data.formats import folder
+from sixfold.data.formats.layout import enter
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.trees import Tree
 from sixfold.errors import UserError
@@ -42,7 +43,7 @@ def read(tree: Tree, name: str) -> Listing:
         home = _home(tree, suffix)
         if home is not None:
             return _read_batches(home, name, suffix)
-    inner = folder.enter(tree)
+    inner = enter(tree)
     if not inner.top():
         raise UserError(
             f"{tree.path}: expected data_batch_1 to 5 and test_batch, the same with .bin, or "
@@ -78,7 +79,11 @@ def _read_batches(tree: Tree, name: str, suffix: str) -> Listing:
         empty = [CLASSES[label] for label in np.flatnonzero(counts == 0)]
         raise UserError(folder.empty_classes_problem(tree.path, "train", empty))
     return Listing(
-        name=name, classes=CLASSES, parts=parts, split="files data_batch_1 to 5, test_batch"
+        name=name,
+        classes=CLASSES,
+        parts=parts,
+        split="files data_batch_1 to 5, test_batch",
+        left_out=tree.left_out,
     )
 
 

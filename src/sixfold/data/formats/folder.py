@@ -1,4 +1,7 @@
-"""A folder of images: ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*`` alone."""
+"""A folder of images: ``train/<class>/*`` and ``test/<class>/*``, or ``<class>/*`` alone.
+
+How the parts are told from classes is in `layout`.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sixfold.data import paths
+from sixfold.data.formats.layout import ROLES, enter, find_parts, nesting_problems
+from sixfold.data.manifest import PARTS
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.splits import cut
-from sixfold.data.trees import Tree
+from sixfold.data.trees import Tree, unused
 from sixfold.errors import UserError
 
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing")
-VALIDATION_NAMES = ("val", "valid", "validation")
-"""Taken for the test part only where there is none: models are selected on `--validation`."""
-
+TEST_NAMES, VALIDATION_NAMES = ROLES["test"], ROLES["validation"]
 TEST_FRACTION = 0.2
 LAYOUT = (
     "expected train/<class>/* with test/<class>/*, or <class>/* (pictures without labels, to be "
@@ -27,7 +28,8 @@ LAYOUT = (
 def read(tree: Tree, name: str, *, classes: Sequence[str] | None = None) -> Listing:
     """List the images of a folder.
 
-    Every file below a class's folder is an image, whatever its name; hidden files are none.
+    Every file below a class's folder is an image, whatever its name; hidden files are none. What
+    is in no class of a part that is used is told in `left_out`.
     Classes are in the order of their names, or of their numbers if all of them are numbers.
 
     Args:
@@ -38,9 +40,9 @@ def read(tree: Tree, name: str, *, classes: Sequence[str] | None = None) -> List
     Raises:
         UserError: with every class that has no images, or whose name is unexpected.
     """
-    tree = enter(tree)
-    prefixes, split = _parts(tree)
-    folders = {part: _class_folders(tree, prefix) for part, prefix in prefixes.items()}
+    whole, tree = tree, enter(tree)
+    layout = find_parts(tree)
+    folders = {part: tree.below(prefix).top() for part, prefix in layout.prefixes.items()}
     found = sort_classes({name for names in folders.values() for name in names})
     problems = []
     if classes is not None and (unknown := [name for name in found if name not in classes]):
@@ -52,40 +54,30 @@ def read(tree: Tree, name: str, *, classes: Sequence[str] | None = None) -> List
     if len(order) < 2:
         seen = f"one class, {order[0]!r}" if order else "no folders of classes"
         raise UserError(f"{tree.path}: {seen}: {LAYOUT}, with at least two classes")
-    parts = {part: _records(tree, prefix, order) for part, prefix in prefixes.items()}
-    problems += _empty_classes(tree, order, parts, folders)
+    problems += nesting_problems(tree, layout.prefixes["train"])
     if problems:
         raise UserError(problems)
-    if "test" not in parts:
+    parts = {part: _records(tree, prefix, order) for part, prefix in layout.prefixes.items()}
+    if problems := _empty_classes(tree, order, parts, folders):
+        raise UserError(problems)
+    used = [name for records in parts.values() for name in records.names]
+    left_out = unused(whole, tree, used, "in no folder of a class of the parts that are used")
+    if "test" in parts:
+        left_out += _shared(tree, parts, layout.prefixes["test"])
+    elif layout.unlabelled:
+        parts["test"] = parts["train"].take(np.empty(0, np.int64))
+    else:
         parts = split_records(parts["train"])
-    return Listing(name=name, classes=order, parts=parts, split=split)
+    return Listing(name=name, classes=order, parts=parts, split=layout.split, left_out=left_out)
 
 
-def enter(tree: Tree) -> Tree:
-    """The tree inside folders that hold nothing but one other folder."""
-    top = tree.top()
-    while len(top) == 1 and top[0].lower() not in TRAIN_NAMES:
-        inner = tree.below(top[0])
-        if not inner.top():
-            return tree
-        tree, top = inner, inner.top()
-    return tree
-
-
-def _parts(tree: Tree) -> tuple[dict[str, str], str]:
-    """Folder of each part, and how the parts are told apart."""
-    top = {name.lower(): name for name in reversed(tree.top())}
-    train = next((top[name] for name in TRAIN_NAMES if name in top), None)
-    if train is None:
-        return {"train": ""}, "80/20, stratified by class"
-    for candidate in (*TEST_NAMES, *VALIDATION_NAMES):
-        if candidate in top:
-            return {"train": train, "test": top[candidate]}, f"folders {train}, {top[candidate]}"
-    return {"train": train}, f"80/20 of folder {train}, stratified by class"
-
-
-def _class_folders(tree: Tree, prefix: str) -> list[str]:
-    return tree.below(prefix).top()
+def _shared(tree: Tree, parts: Mapping[str, FileRecords], test: str) -> tuple[tuple[str, str], ...]:
+    """A line on test files that are training files too, by a link."""
+    train, tested = ({tree.twins.get(n, n) for n in parts[part].names} for part in PARTS)
+    if not (both := len(train & tested)):
+        return ()
+    reason = f"used, but {both} of these test files are training files too: no test of anything new"
+    return ((f"{test}/", reason),)
 
 
 def sort_classes(names: set[str]) -> list[str]:

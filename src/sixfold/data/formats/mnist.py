@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data import paths
-from sixfold.data.extents import Extent
+from sixfold.data.extents import Extent, copy_to
 from sixfold.data.formats.folder import describe, empty_classes_problem
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.trees import Tree
@@ -26,10 +26,12 @@ from sixfold.errors import UserError
 CLASSES = tuple("0123456789")
 MAGIC = {"images": 0x0803, "labels": 0x0801}
 NAME = re.compile(
-    r"(train|t10k|test)[-_](images|labels)[-._]idx[13][-_]ubyte(\.gz)?", re.IGNORECASE
+    r"(train|t10k|test)[-_. ](images|labels)[-_. ]idx[13]([-_. ]ubyte)?(\.gz)?", re.IGNORECASE
 )
-MOST_BYTES = 2**32
-"""Ninety times MNIST: a header that says more is damaged."""
+MOST_BYTES, MOST_IMAGES, MOST_SIDE = 2**32, 10**7, 4096
+"""Ninety times MNIST, and 166 times as many images: a header that says more is damaged."""
+
+MOST_PACKED_BYTES = 2**29
 
 FILES = tuple((part, what) for part in ("train", "test") for what in ("images", "labels"))
 
@@ -61,22 +63,39 @@ def read(tree: Tree, name: str) -> Listing:
     if not counts.all():
         empty = [CLASSES[label] for label in np.flatnonzero(counts == 0)]
         raise UserError(empty_classes_problem(tree.path, "train", empty))
-    return Listing(name=name, classes=CLASSES[:used], parts=parts, split="files train-*, t10k-*")
+    return Listing(
+        name=name,
+        classes=CLASSES[:used],
+        parts=parts,
+        split="files train-*, t10k-*",
+        left_out=tree.left_out,
+    )
 
 
 def _find(tree: Tree) -> Mapping[tuple[str, str], str]:
-    """Names of the files of the outermost folder that has any; plain before gzipped."""
+    """Names of the files of the outermost folder that has any; plain before gzipped.
+
+    A folder that is called like one of the files and holds it (some programs unpack each file into
+    one) counts as the folder around it.
+    """
     found: dict[tuple[str, str], str] = {}
-    names = sorted(tree.files, key=lambda name: (name.count("/"), name.endswith(".gz"), name))
-    folder = None
-    for name in names:
-        match = NAME.fullmatch(paths.base_name(name))
-        if match is None or (folder is not None and name.rpartition("/")[0] != folder):
-            continue
+
+    def home(name: str) -> str:
         folder = name.rpartition("/")[0]
-        part = "train" if match[1].lower() == "train" else "test"
-        found.setdefault((part, match[2].lower()), name)
+        return folder.rpartition("/")[0] if NAME.fullmatch(paths.base_name(folder)) else folder
+
+    files = [name for name in tree.files if NAME.fullmatch(paths.base_name(name))]
+    files.sort(key=lambda name: (home(name).count("/"), home(name), _is_packed(name), name))
+    for name in files:
+        match = NAME.fullmatch(paths.base_name(name))
+        if match is not None and home(name) == home(files[0]):
+            part = "train" if match[1].lower() == "train" else "test"
+            found.setdefault((part, match[2].lower()), name)
     return found
+
+
+def _is_packed(name: str) -> bool:
+    return name.lower().endswith(".gz")
 
 
 def _records(tree: Tree, images: str, labels: str) -> FileRecords:
@@ -94,7 +113,7 @@ def _records(tree: Tree, images: str, labels: str) -> FileRecords:
             f"{len(CLASSES) - 1}"
         )
     size = rows * columns
-    stem = paths.base_name(images).partition("-idx")[0].partition(".idx")[0]
+    stem = re.split(r"[-_. ]idx", paths.base_name(images), flags=re.IGNORECASE)[0]
     return FileRecords(
         names=[f"{stem}[{index}]" for index in range(count)],
         labels=known.astype(np.int64),
@@ -114,10 +133,7 @@ def _open(tree: Tree, name: str, what: str) -> tuple[Extent, tuple[int, ...]]:
     path = paths.join(tree.path, name)
     dims = 3 if what == "images" else 1
     header_bytes = 4 + 4 * dims
-    if name.endswith(".gz"):
-        extent = tree.keep(name, _unzip(tree.read(name), path, what))
-    else:
-        extent = tree.plain(name)
+    extent = _unpack(tree, name, path, what) if _is_packed(name) else tree.plain(name)
     with paths.open_file(extent.path) as file:
         file.seek(extent.offset)
         header = file.read(header_bytes)
@@ -141,20 +157,29 @@ def _sizes(header: bytes, path: str, what: str) -> tuple[int, ...]:
         raise UserError(
             f"{path}: begins with 0x{magic:08x}: idx {what} begin with 0x{MAGIC[what]:08x}"
         )
-    if not 0 < int(np.prod(shape, dtype=object)) <= MOST_BYTES:
+    size = int(np.prod(shape, dtype=object))
+    if (
+        not 0 < size <= MOST_BYTES
+        or shape[0] > MOST_IMAGES
+        or max(shape[1:], default=1) > MOST_SIDE
+    ):
         raise UserError(
-            f"{path}: its header says {'x'.join(map(str, shape))}: expected 1 to {MOST_BYTES} bytes"
+            f"{path}: its header says {'x'.join(map(str, shape))}: expected 1 to {MOST_BYTES} "
+            f"bytes, at most {MOST_IMAGES} images, at most {MOST_SIDE} pixels a side"
         )
     return tuple(shape)
 
 
-def _unzip(data: bytes, path: str, what: str) -> bytes:
+def _unpack(tree: Tree, name: str, path: str, what: str) -> Extent:
     """Decompress no more than the header promises, and one byte to see that it is no more."""
+    target = tree.spool / name.replace("/", "_")
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        with gzip.GzipFile(fileobj=io.BytesIO(tree.read(name, MOST_PACKED_BYTES))) as file:
             header = file.read(4 + 4 * (3 if what == "images" else 1))
-            rest = int(np.prod(_sizes(header, path, what), dtype=object))
+            promised = len(header) + int(np.prod(_sizes(header, path, what), dtype=object))
+            file.seek(0)
             # Asking for one byte too many reads to the end, where the checksum is looked at.
-            return header + file.read(rest + 1)
+            copy_to(target, file, path, promised + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: damaged or incomplete ({error}): fetch it again") from None
+    return Extent(str(target), 0, target.stat().st_size)

@@ -38,4 +38,5 @@ def read(tree: Tree, name: str) -> Listing:
         classes=(UNLABELLED,),
         parts={"train": nothing, "test": everything},
         split="all pictures",
+        left_out=tree.left_out,
     )

@@ -1,0 +1,182 @@
+"""Which folders of a set are its parts, and which are classes."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sixfold.data import paths
+from sixfold.data.trees import Tree
+from sixfold.errors import UserError
+
+ROLES = {
+    "train": ("train", "training", "trn"),
+    "test": ("test", "testing", "tst", "eval", "evaluation", "holdout"),
+    "validation": ("val", "valid", "validation", "dev"),
+}
+"""Words for each part, the usual ones first. The validation part is taken for the test part only
+where there is none with labels: models are selected on `--validation`."""
+
+_FILLERS = frozenset(
+    {"set", "sets", "data", "dataset", "part", "split", "folder", "dir", "sample", "samples", "seg"}
+    | {"image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo", "photos"}
+    | {"jpg", "jpeg", "png", "jpegimages"}
+)
+"""Words that may stand beside them: ``train_images``, ``test_set``, ``seg_train``."""
+
+_ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
+_GLUED = re.compile(
+    rf"^({'|'.join(sorted(_ROLE_OF, key=len, reverse=True))})({'|'.join(sorted(_FILLERS))})$"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts are.
+
+    Attributes:
+        prefixes: folder of "train" and, if there is one with labels, of "test".
+        split: how the parts are told apart, for people.
+        unlabelled: folders of a test or validation part without any of the classes.
+    """
+
+    prefixes: dict[str, str]
+    split: str
+    unlabelled: tuple[str, ...] = ()
+
+
+def role_of(name: str, shared: frozenset[str] = frozenset()) -> str | None:
+    """The part that a folder's name speaks of.
+
+    Args:
+        name: of the folder.
+        shared: words that all folders beside it have too.
+
+    >>> [role_of(name) for name in ("Training", "test_set", "valImages", "train_station", "cats")]
+    ['train', 'test', 'validation', None, None]
+    """
+    found = {_ROLE_OF[word] for word in _words(name) if word in _ROLE_OF}
+    rest = _words(name) - _ROLE_OF.keys() - _FILLERS - shared
+    return found.pop() if len(found) == 1 and not rest else None
+
+
+def _words(name: str) -> set[str]:
+    """``trainImages-2`` as train, images."""
+    apart = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    glued = [_GLUED.fullmatch(word.lower()) or word.lower() for word in apart]
+    return {part for word in glued for part in ([word] if isinstance(word, str) else word.groups())}
+
+
+def enter(tree: Tree) -> Tree:
+    """The tree inside folders that hold nothing but one other folder."""
+    while len(top := tree.top()) == 1:
+        inner = tree.below(top[0])
+        # A set may lie in a folder that is called like a part of one.
+        is_part = role_of(top[0]) == "train" and "train" not in map(role_of, inner.top())
+        if is_part or not inner.top():
+            break
+        tree = inner
+    return tree
+
+
+def find_parts(tree: Tree) -> Layout:
+    """Tell the parts of a set from its classes.
+
+    Raises:
+        UserError: if folders are named like parts and hold no classes.
+    """
+    roles = _roles(tree)
+    train = next((name for name in roles["train"] if tree.below(name).top()), None)
+    others = [*roles["test"], *roles["validation"]]
+    if train is None:
+        if roles["train"] and (others or len(tree.top()) == 1):
+            raise UserError(
+                f"{tree.path}: {', '.join([*roles['train'], *others])}: no folders of classes in "
+                "them: expected train/<class>/* with test/<class>/*, or <class>/* (pictures "
+                "without labels, to be predicted only, are images:PATH)"
+            )
+        return Layout({"train": ""}, "80/20, stratified by class")
+    prefix = _inside(tree, train)
+    classes = set(tree.below(prefix).top())
+    unlabelled = []
+    for name in others:
+        inner = _inside(tree, name)
+        if classes & set(tree.below(inner).top()):
+            return Layout({"train": prefix, "test": inner}, f"folders {train}, {name}")
+        unlabelled.append(name)
+    if unlabelled:
+        split = f"folder {train}; {', '.join(unlabelled)} without folders of its classes"
+        return Layout({"train": prefix}, split, tuple(unlabelled))
+    return Layout({"train": prefix}, f"80/20 of folder {train}, stratified by class")
+
+
+def _roles(tree: Tree) -> dict[str, list[str]]:
+    """Folders for each part, those with the most usual names first."""
+    found = defaultdict(list)
+    speaking = [name for name in tree.top() if _words(name) & _ROLE_OF.keys()]
+    shared = frozenset.intersection(*map(frozenset, map(_words, speaking))) if speaking else None
+    for name in tree.top():
+        role = role_of(name, shared if shared and len(speaking) > 1 else frozenset())
+        if role is not None:
+            found[role].append(name)
+    usual = {word: place for place, word in enumerate(_ROLE_OF)}
+    for names in found.values():
+        names.sort(key=lambda name: (usual.get(name.lower(), len(usual)), name))
+    return found
+
+
+def _inside(tree: Tree, part: str) -> str:
+    """The folder of a part, or the one within it around all its classes: ``train/train``."""
+    prefix = part
+    while True:
+        top = tree.below(prefix).top()
+        if len(top) != 1 or not tree.below(f"{prefix}/{top[0]}").top():
+            return prefix
+        if role_of(top[0]) != role_of(part) and not _words(top[0]) <= _FILLERS:
+            return prefix
+        prefix = f"{prefix}/{top[0]}"
+
+
+def nesting_problems(tree: Tree, prefix: str) -> list[str]:
+    """Why the folders of a part cannot be its classes, if what lies in them shows that.
+
+    Args:
+        tree: the set.
+        prefix: folder of the part.
+    """
+    part = tree.below(prefix)
+    own = {name.split("/")[0] for name in part.files if name.count("/") == 1}
+    inside: dict[str, set[str]] = defaultdict(set)
+    for name in part.files:
+        if name.count("/") > 1:
+            inside[name.split("/")[0]].add(name.split("/")[1])
+    sets = [name for name in part.top() if {role_of(n) for n in inside[name]} >= {"train"}]
+    if sets:
+        return [
+            f"{paths.join(part.path, sets[0])}: holds parts ({_some(sorted(inside[sets[0]]))}), so "
+            f"it is a set and no class: give folder:{paths.join(part.path, sets[0])}"
+        ]
+    nested = [inside[name] for name in part.top()]
+    if own or not all(nested):
+        return []
+    first = part.top()[0]
+    if all(names == nested[0] for names in nested):
+        if len(nested[0]) == 1 and _words(next(iter(nested[0]))) <= _FILLERS:
+            return []  # <class>/images/*
+        return [
+            f"{part.path}: {_some(part.top())} hold no pictures themselves, only the same folders "
+            f"({_some(sorted(nested[0]))}), so they are no classes: if they are parts, name them "
+            f"train and test; else give one of them, such as folder:{paths.join(part.path, first)}"
+        ]
+    deep = sorted(f"{name}/{inner}" for name in part.top() for inner in inside[name])
+    return [
+        f"{part.path}: the pictures lie one level deeper than folders of classes ({_some(deep)}): "
+        f"move them into the folders of their classes, or give one set, such as "
+        f"folder:{paths.join(part.path, first)}"
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (" ..." if len(names) > 4 else "")

@@ -1,0 +1,116 @@
+"""What a file is that is no picture that can be read: told by its first bytes, with the remedy."""
+
+from __future__ import annotations
+
+import re
+
+_CONVERT = "convert it to PNG or JPEG"
+_RENDER = "render it to PNG"
+_FRAMES = "take pictures out of it, with ffmpeg for example"
+_SLICES = "export its slices as PNG"
+_RAW = "develop it to PNG, TIFF or JPEG"
+_UNPACK = "unpack it"
+_TABLE = "expected a picture a file"
+
+_SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"\xff\x0a", "a JPEG XL picture", _CONVERT),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL picture", _CONVERT),
+    (0, b"II\xbc\x01", "a JPEG XR picture", _CONVERT),
+    (0, b"BPG\xfb", "a BPG picture", _CONVERT),
+    (0, b"FLIF", "a FLIF picture", _CONVERT),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR picture", _CONVERT),
+    (0, b"#?RADIANCE", "a Radiance HDR picture", _CONVERT),
+    (0, b"#?RGBE", "a Radiance HDR picture", _CONVERT),
+    (0, b"gimp xcf", "a GIMP drawing", "export it as PNG"),
+    (0, b"8BPS", "a Photoshop drawing of a kind that cannot be read", "export it as PNG"),
+    (0, b"8BPB", "a large Photoshop drawing (PSB)", "export it as PNG"),
+    (0, b"AT&TFORM", "a DjVu document", _RENDER),
+    (0, b"%PDF", "a PDF document", _RENDER),
+    (0, b"%!PS", "a PostScript drawing", _RENDER),
+    (0, b"\xc5\xd0\xd3\xc6", "a PostScript drawing", _RENDER),
+    (0, b"\xd7\xcd\xc6\x9a", "a Windows metafile", _RENDER),
+    (40, b" EMF", "a Windows metafile", _RENDER),
+    (128, b"DICM", "a DICOM file", _SLICES),
+    (344, b"n+1\0", "a NIfTI volume", _SLICES),
+    (344, b"ni1\0", "a NIfTI volume", _SLICES),
+    (4, b"n+2\0", "a NIfTI volume", _SLICES),
+    (0, b"NRRD", "an NRRD volume", _SLICES),
+    (0, b"ObjectType = Image", "a MetaImage volume", _SLICES),
+    (0, b"FUJIFILMCCD-RAW", "a camera's raw file (RAF)", _RAW),
+    (8, b"CR\x02\0", "a camera's raw file (CR2)", _RAW),
+    (0, b"IIRO", "a camera's raw file (ORF)", _RAW),
+    (0, b"IIRS", "a camera's raw file (ORF)", _RAW),
+    (0, b"MMOR", "a camera's raw file (ORF)", _RAW),
+    (0, b"IIU\0", "a camera's raw file (RW2)", _RAW),
+    (0, b"FOVb", "a camera's raw file (X3F)", _RAW),
+    (0, b"\0MRM", "a camera's raw file (MRW)", _RAW),
+    (8, b"AVI ", "a video (AVI)", _FRAMES),
+    (8, b"WAVE", "a sound (WAV)", _TABLE),
+    (0, b"\x1a\x45\xdf\xa3", "a video (Matroska or WebM)", _FRAMES),
+    (0, b"\0\0\x01\xba", "a video (MPEG)", _FRAMES),
+    (0, b"\0\0\x01\xb3", "a video (MPEG)", _FRAMES),
+    (0, b"FLV\x01", "a video (FLV)", _FRAMES),
+    (0, b"\x30\x26\xb2\x75", "a video (WMV)", _FRAMES),
+    (0, b"PK\x03\x04", "a zip archive", _UNPACK),
+    (0, b"\x1f\x8b", "a gzip file", _UNPACK),
+    (0, b"BZh", "a bzip2 file", _UNPACK),
+    (0, b"\xfd7zXZ\0", "an xz file", _UNPACK),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (0, b"Rar!", "a RAR archive", _UNPACK),
+    (257, b"ustar", "a tar archive", _UNPACK),
+    (0, b"\x93NUMPY", "a NumPy array", _TABLE),
+    (0, b"\x89HDF\r\n", "an HDF5 file", _TABLE),
+    (0, b"MATLAB 5.0", "a MATLAB file", _TABLE),
+    (0, b"PAR1", "a Parquet file", "give it as parquet:PATH"),
+    (0, b"SQLite format 3", "a database", _TABLE),
+    (0, b"version https://git-lfs", "a pointer to a file in Git LFS", "run `git lfs pull`"),
+    (0, b"\0\x05\x16\x07", "a companion file of macOS (AppleDouble)", "remove it"),
+)
+
+_BRANDS = (
+    (b"avif avis", "an AVIF picture that this Pillow cannot read", _CONVERT),
+    (b"heic heix heim heis hevc hevx hevm hevs mif1 mif2 msf1 miaf", "a HEIC picture", _CONVERT),
+    (b"crx ", "a camera's raw file (CR3)", _RAW),
+    (b"qt  ", "a video (QuickTime)", _FRAMES),
+)
+"""Of files in the ISO base media format, which name themselves at byte 8."""
+
+
+def describe(data: bytes) -> str:
+    """The reason why bytes that no decoder takes are no image; what they are, where that is known.
+
+    >>> describe(b"%PDF-1.7"), describe(bytes(9))
+    ('a PDF document, not an image: render it to PNG', 'not an image')
+    """
+    for offset, signature, what, remedy in _SIGNATURES:
+        if data[offset : offset + len(signature)] == signature:
+            return _line(what, remedy)
+    if data[4:8] == b"ftyp":
+        for brands, what, remedy in _BRANDS:
+            if data[8:12] in brands:
+                return _line(what, remedy)
+        return _line("a video (MP4)", _FRAMES)
+    text = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if b"<svg" in text:
+        return _line("an SVG drawing", _RENDER)
+    if text.startswith((b"<!doctype html", b"<html")):
+        return _line("a web page", "fetch the picture again: the download failed")
+    if text.startswith(b"<?xml"):
+        return _line("an XML file", _TABLE)
+    if text and not re.search(rb"[^\t\n\f\r -~\x80-\xff]", text) and _is_text(text):
+        return "not an image but text"
+    return "not an image"
+
+
+def _line(what: str, remedy: str) -> str:
+    # Pictures are images all right, only none that can be decoded here.
+    kind = "which cannot be read" if "picture" in what and "that" not in what else "not an image"
+    return f"{what}, {kind}: {remedy}"
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(data) - 4 and len(data) > 4000  # cut through a character
+    return True
