@@ -7,6 +7,7 @@ computed with the same bits by whichever rank; losses are added in the order of 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,13 @@ from torch import Tensor, nn
 
 from sixfold.collectives import gather
 from sixfold.data import BatchMaker, Part, prefetch
+from sixfold.keys import key
 from sixfold.links.layers import NO_VIEW
+from sixfold.models.build import seed_all
 from sixfold.shards import owned_shards
 from sixfold.step.step import channels_last
 from sixfold.world import World
+from sixfold.world.ambient import restore_randomness, save_randomness
 
 CHUNK_ELEMENTS = 1 << 20
 """Input elements of a chunk: the activations of a few such chunks fit into memory anywhere."""
@@ -86,12 +90,39 @@ def scored_chunks(
     with torch.inference_mode(), prefetch(load(), depth=2) as chunks:
         for start, stop, images in chunks:
             try:
-                logits = model((channels_last(images) if last else images).to(device))
+                with _by_itself(model, start):
+                    logits = model((channels_last(images) if last else images).to(device))
             except RuntimeError as error:
                 if not (last and NO_VIEW in str(error)):
                     raise
-                last, logits = False, model(images.to(device))
+                last = False
+                with _by_itself(model, start):
+                    logits = model(images.to(device))
             yield start, stop, logits.cpu()
+
+
+@contextmanager
+def _by_itself(model: nn.Module, start: int) -> Iterator[None]:
+    """While open, a chunk is computed: what a forward draws or moves follows from it alone.
+
+    Else the scores would depend on the chunks that the same rank has had before.
+    """
+    kept = [
+        (store, name, buffer, buffer.clone())
+        for store in (module._buffers for module in model.modules())
+        for name, buffer in store.items()
+        if buffer is not None
+    ]
+    randomness = save_randomness()
+    seed_all(key("evaluate", start))
+    try:
+        yield
+    finally:
+        restore_randomness(randomness)
+        for store, name, buffer, before in kept:
+            store[name] = buffer
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
 
 
 def evaluate(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from sixfold import models, tensor_file
 from sixfold.checkpoint import model_tensors
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
+from sixfold.step.precision import in_precision
 
 _LARGEST_SIDE = 1 << 16
 
@@ -69,7 +69,7 @@ class ModelCard:
             classes=len(self.classes),
             seed=0,
         )
-        return network.to(getattr(torch, self.precision))
+        return in_precision(network, self.precision)
 
 
 def pack(network: nn.Module, card: ModelCard) -> bytes:

@@ -32,7 +32,7 @@ from sixfold.measure.machine import processor_name
 from sixfold.step.batches import plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.pieces import MicroBatch
-from sixfold.step.precision import weights_dtype
+from sixfold.step.precision import in_precision
 from sixfold.step.step import Shard, Step, open_step
 from sixfold.world.ambient import one_thread
 
@@ -114,7 +114,7 @@ def _case(
         ),
     )
     network = models.build(model, shape=shape, classes=classes, seed=0)
-    network = network.to(weights_dtype(parts.precision))
+    network = in_precision(network, parts.precision)
     plan = plan_batches(settings, opened, batch_norm=has_batch_norm(network))
     step = open_step(network, settings, shape)
     chosen = step.micro_batch

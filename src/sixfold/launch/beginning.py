@@ -12,7 +12,7 @@ from sixfold.run_directory import RunDirectory
 from sixfold.sparsity.beginning import begin
 from sixfold.step.flat import FlatState
 from sixfold.step.optimizer import make_optimizer
-from sixfold.step.precision import weights_dtype
+from sixfold.step.precision import in_precision
 
 
 def check_beginning(config: TrainConfig, opened: DataSet, directory: RunDirectory) -> None:
@@ -45,5 +45,5 @@ def check_beginning(config: TrainConfig, opened: DataSet, directory: RunDirector
     network = build(
         config.model, shape=opened.shape, classes=len(opened.classes), seed=training.seed
     )
-    state = FlatState(network.to(weights_dtype(training.precision)))
+    state = FlatState(in_precision(network, training.precision))
     begin(beginning, state, make_optimizer(config.optimizer, state.parameters))

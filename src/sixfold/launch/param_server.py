@@ -42,7 +42,7 @@ from sixfold.servers.whole import WholeState
 from sixfold.step.batches import plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import make_optimizer
-from sixfold.step.precision import weights_dtype
+from sixfold.step.precision import in_precision
 from sixfold.step.step import open_step
 from sixfold.strategies.delay import advice
 from sixfold.strategies.param_server import Worker, WorkerJob, work
@@ -147,9 +147,10 @@ def _prepare(
 ) -> tuple[Conductor, Sequence[Snapshot], int]:
     """The conductor, what every server starts from, and the size of the largest message."""
     data, training = datasets.open_data(config.data), config.training
-    model = models.build(
-        config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
-    ).to(weights_dtype(training.precision))
+    model = in_precision(
+        models.build(config.model, shape=data.shape, classes=len(data.classes), seed=training.seed),
+        training.precision,
+    )
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
     state = open_step(model, config, data.shape).state
     optimizer = make_optimizer(config.optimizer, state.parameters)

@@ -155,7 +155,18 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
 
     resolved = resolve_data(config.data, engine, workers, listen)
     opened = data.open_data(resolved)
-    found = models.check(config.model, shape=opened.shape, classes=len(opened.classes))
+    strategy = config.strategy
+
+    def tell(text: str) -> None:
+        listen({"kind": "note", "text": text})
+
+    found = models.check(
+        config.model,
+        shape=opened.shape,
+        classes=len(opened.classes),
+        divided=strategy.strategy == "model_parallel",
+        tell=None if strategy.exact else tell,
+    )
     if not len(opened.train):
         raise UserError(
             f"--data {config.data.data}: has no labels to learn from; it can only be predicted"
@@ -171,7 +182,7 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
             f"--batch-size {config.training.batch_size}: the training part of "
             f"{config.data.data} has only {len(opened.train)} images"
         )
-    if config.strategy.strategy == "model_parallel" and not validate.is_automatic(config):
+    if strategy.strategy == "model_parallel" and not validate.is_automatic(config):
         found += _division_problems(config, workers, opened)
     if found:
         raise UserError(found)

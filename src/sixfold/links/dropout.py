@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.keys import key
+from sixfold.models.build import seed_all
 
 
 @dataclass
@@ -33,16 +34,16 @@ class Draw:
     _masks: dict[tuple[str, tuple[int, ...]], Tensor] = field(default_factory=dict)
 
     def enter(self, step: int, shard: int, *, seed_torch: bool = True) -> None:
-        """Say what is computed next, and seed torch's global generator for functions that use it.
+        """Say what is computed next, and seed the global generators for functions that use them.
 
-        A user's network may call `torch.nn.functional.dropout` or draw noise by itself; with the
-        generator seeded per shard this too is the same on every rank.
+        A user's network may call `torch.nn.functional.dropout`, or draw noise by torch, NumPy or
+        `random`; with their generators seeded per shard this too is the same on every rank.
         """
         self.step, self.shard = step, shard
         self._rows = None
         self._masks.clear()
         if seed_torch:
-            torch.default_generator.manual_seed(key(self.seed, "torch", step, shard))
+            seed_all(key(self.seed, "torch", step, shard))
 
     def take(self, start: int, stop: int, samples: int) -> None:
         """Say which samples of the shard are computed next: from `start` up to `stop`, of so many.

@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sixfold.models.observe import changed, observe
+from sixfold.models.outside import watched
+
 
 class CannotFollowError(Exception):
     """Why a module is left to autograd."""
@@ -33,7 +36,7 @@ def training(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-_KEPT_BY_TORCH = ("_parameters", "_buffers", "training")
+_KEPT_BY_TORCH = ("_parameters", "training")
 
 
 @dataclass
@@ -56,7 +59,7 @@ class _Attributes:
 
     def restore(self) -> str | None:
         """Put everything back; the name of something that had changed."""
-        changed: str | None = None
+        other: str | None = None
         for name in list(vars(self.module)):
             if name in _KEPT_BY_TORCH:
                 continue
@@ -65,19 +68,24 @@ class _Attributes:
                 del vars(self.module)[name]  # torch.fx's own
             elif name not in self.values:
                 del vars(self.module)[name]
-                changed = name
+                other = name
             elif value is not self.values[name]:
                 vars(self.module)[name] = self.values[name]
-                changed = name
+                other = name
         for name, content in self.contents.items():
             held = self.values[name]
             if len(held) != len(content) or any(
                 a is not b for a, b in zip(_items(held), _items(content), strict=True)
             ):
-                changed = name
+                other = name if name != "_buffers" else _first_other(held, content)
                 held.clear()
                 held.extend(content) if isinstance(held, list) else held.update(content)
-        return changed
+        return other
+
+
+def _first_other(held: dict[str, Any], content: dict[str, Any]) -> str:
+    names = [*content, *held]
+    return next(name for name in names if held.get(name) is not content.get(name))
 
 
 def _items(container: Any) -> list[Any]:
@@ -95,9 +103,10 @@ def untouched(module: nn.Module) -> Iterator[None]:
     """
     parts = [_Attributes(part) for part in module.modules()]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in module.buffers()]
-    states = _random_states()
+    states, before_all = _random_states(), observe(module)
     try:
-        yield
+        with watched() as asked:
+            yield
     finally:
         names = [name for part in parts if (name := part.restore()) is not None]
         moved = [buffer for buffer, version, _ in buffers if buffer._version != version]
@@ -112,6 +121,11 @@ def untouched(module: nn.Module) -> Iterator[None]:
         torch.set_rng_state(of_torch)
     if names:
         raise CannotFollowError(f"its forward changes the attribute '{names[0]}'")
+    place = changed(before_all, observe(module))
+    if place is not None:
+        raise CannotFollowError(f"its forward changes '{place}'")
+    if asked:
+        raise CannotFollowError(f"its forward calls {asked[0]}")
     if moved:
         raise CannotFollowError("its forward changes a buffer in place")
     if drawn:

@@ -37,4 +37,7 @@ def is_installed(path: Path) -> bool:
     roots |= {*site.getsitepackages(), site.getusersitepackages()}
     # Resolved, since a virtual environment may be reached through a link.
     places = [*(Path(root).resolve() for root in roots), Path(__file__).resolve().parents[1]]
-    return any(path.resolve().is_relative_to(place) for place in places)
+    found = path.resolve()
+    # Environments may borrow the packages of others.
+    borrowed = not {"site-packages", "dist-packages"}.isdisjoint(found.parts)
+    return borrowed or any(found.is_relative_to(place) for place in places)

@@ -64,12 +64,17 @@ def seeded(seed: int) -> Iterator[None]:
     python_state = random.getstate()
     numpy_state = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the accelerators too, and those are not put back.
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
+        seed_all(seed)
         try:
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def seed_all(seed: int) -> None:
+    """Let the global generators of torch, NumPy and `random` follow from a seed."""
+    # Not torch.manual_seed, which would seed the accelerators too, and those are not put back.
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
 from sixfold.models.build import seeded
+from sixfold.models.conduct import INEXACT, conduct
 from sixfold.models.recipe import Recipe, recipe
 from sixfold.models.shapes import MisfitError, Shape, kind, run, times
 from sixfold.models.zoo import ZOO
@@ -20,13 +22,25 @@ _LARGEST_SIDE = 512
 """Where the search for the smallest images that a network takes gives up, in pixels."""
 
 
-def check(config: ModelConfig, *, shape: Shape, classes: int) -> list[str]:
+def check(
+    config: ModelConfig,
+    *,
+    shape: Shape,
+    classes: int,
+    divided: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> list[str]:
     """Run the network without computing anything, and say what does not fit.
+
+    The user's own network is then run with values, to see what its forward does besides
+    (`sixfold.models.conduct`).
 
     Args:
         config: the network's name and arguments.
         shape: (C, H, W) of an image.
         classes: number of classes.
+        divided: the network may be too large for one process: do not compute with values.
+        tell: takes what makes the result depend on the workers, where it may; else it is a problem.
 
     Returns:
         Problems, one line each, with the layer's name and the sizes; empty if the network fits.
@@ -40,13 +54,22 @@ def check(config: ModelConfig, *, shape: Shape, classes: int) -> list[str]:
         chosen = recipe(config, shape=shape, classes=classes)
     except UserError as error:
         return list(error.problems)
-    problems = _try(chosen, shape, classes, device="meta")
+    # The user's code may do what needs values, and what it remembers may not be of two devices.
+    device = "meta" if chosen.is_zoo or divided else "cpu"
+    problems = _try(chosen, shape, classes, device=device)
     if problems and chosen.is_zoo:
         return [problems[0] + _smallest(config, shape, classes), *problems[1:]]
-    if problems:
-        # The user's code may do what needs values: then only a run with values can tell.
-        problems = _try(chosen, shape, classes, device="cpu")
-    return problems
+    if problems and divided:
+        device = "cpu"
+        problems = _try(chosen, shape, classes, device=device)
+    if problems or chosen.is_zoo:
+        return problems
+    found = conduct(chosen.make, shape, device=device)
+    state = [f"{chosen.model}: {text}" for text in found.state]
+    if tell is not None:
+        for text in state:
+            tell(text.removesuffix(INEXACT))
+    return [f"{chosen.model}: {text}" for text in found.broken] + (state if tell is None else [])
 
 
 def _try(chosen: Recipe, shape: Shape, classes: int, *, device: str) -> list[str]:

@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sixfold.errors import UserError
+
 ALIGNMENT_BYTES = 64
 """Parameters start at cache lines, as freshly allocated tensors do: kernels read them aligned."""
 
@@ -62,7 +64,10 @@ class FlatState:
         self._names = [name for name, _ in named]
         self._parameters = [parameter for _, parameter in named]
         self._buffers = [b for b in model.buffers() if b.is_floating_point()]
-        self._counters = [b for b in model.buffers() if not b.is_floating_point()]
+        # Complex ones are constants (`sixfold.models.conduct`) and stay where they are.
+        self._counters = [
+            b for b in model.buffers() if not (b.is_floating_point() or b.is_complex())
+        ]
         dtypes = {tensor.dtype for tensor in self._parameters}
         if len(dtypes) != 1:
             raise ValueError(f"parameters must share one dtype, found {sorted(map(str, dtypes))}")
@@ -78,6 +83,10 @@ class FlatState:
         self._buffer_offsets = offsets
         for (_, view), buffer in zip(self.named_buffers(self.buffers), self._buffers, strict=True):
             buffer.data = view
+        for counter in self._counters:
+            # One made by `expand` has fewer numbers in memory than elements to be written.
+            counter.data = counter.data.contiguous()
+        self._slots = _buffer_slots(model, [*self._buffers, *self._counters])
         counters = sum(counter.numel() for counter in self._counters)
         self._parts: dict[int, PayloadParts] = {}
         self.sections = [len(self.parameters), len(self.buffers), counters, EXTRAS]
@@ -133,6 +142,40 @@ class FlatState:
         for parameter, view in zip(self._parameters, self.views(vector), strict=True):
             parameter.data = view
 
+    def settle(self) -> None:
+        """Move buffers that a forward has assigned anew back into the vector, with their values.
+
+        Raises:
+            UserError: if one has another shape or type than before.
+        """
+        for slot in self._slots:
+            now, kept = slot.module._buffers.get(slot.name), slot.buffer
+            if now is kept and kept.data_ptr() == slot.home.data_ptr():
+                continue
+            if now is None or now.shape != slot.home.shape or now.dtype != slot.home.dtype:
+                raise UserError(
+                    f"the forward of {type(slot.module).__name__} removes the buffer "
+                    f"'{slot.name}', or gives it another shape or type: keep them as they are"
+                )
+            slot.home.copy_(now.detach())
+            kept.data = slot.home
+            slot.module._buffers[slot.name] = kept
+
+    def check_places(self) -> None:
+        """Make sure that every parameter is where updates are made.
+
+        Raises:
+            UserError: naming one that a forward has given other memory.
+        """
+        now = dict(self.model.named_parameters())
+        for name, view in self.named_views(self.parameters):
+            if name not in now or now[name].data_ptr() != view.data_ptr():
+                raise UserError(
+                    f"the network's forward gives the parameter '{name}' other memory (.data = "
+                    "..., or a new Parameter), so it would never learn: compute with a changed "
+                    "copy of it, or use torch.nn.utils.parametrize"
+                )
+
     def counters(self) -> Tensor:
         """A copy of all integer buffers, such as batch-norm's number of batches: (K,) int64."""
         if not self._counters:
@@ -145,6 +188,26 @@ class FlatState:
             parts = torch.split(values, [counter.numel() for counter in self._counters])
             for counter, part in zip(self._counters, parts, strict=True):
                 counter.copy_(part.view(counter.shape))
+
+
+@dataclass(frozen=True)
+class _BufferSlot:
+    """Where a module holds a buffer, and the memory in which it is to stay."""
+
+    module: nn.Module
+    name: str
+    buffer: Tensor
+    home: Tensor
+
+
+def _buffer_slots(model: nn.Module, buffers: Sequence[Tensor]) -> list[_BufferSlot]:
+    known = {id(buffer) for buffer in buffers}
+    return [
+        _BufferSlot(module, name, buffer, buffer.data)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if id(buffer) in known and buffer is not None
+    ]
 
 
 def _flatten(

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sixfold.step.flat import FlatState
 
@@ -40,6 +40,14 @@ def weights_dtype(precision: str) -> torch.dtype:
     """
     dtype: torch.dtype = getattr(torch, weights_precision(precision))
     return dtype
+
+
+def in_precision(network: nn.Module, precision: str) -> nn.Module:
+    """The network with its real tensors in that type, in place.
+
+    `Module.to` would make complex buffers real too, and lose their imaginary part.
+    """
+    return network.double() if weights_dtype(precision) == torch.float64 else network.float()
 
 
 def narrow_dtype(precision: str) -> torch.dtype | None:

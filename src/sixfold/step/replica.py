@@ -121,6 +121,8 @@ class Replica:
                 place.zero_()
             else:
                 place.copy_(gradient)
+        state.settle()
+        state.check_places()
         _, buffers, counters, extras = state.split(self._payload)
         torch.mul(state.buffers, samples, out=buffers)
         counters.copy_((state.counters() - self._counters) * samples)

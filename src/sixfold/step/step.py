@@ -31,6 +31,7 @@ from sixfold.step.norm_sync import synchronise_norms
 from sixfold.step.pieces import MicroBatch, choose, pieces
 from sixfold.step.precision import NarrowCopy, narrow_dtype
 from sixfold.world import Buffer
+from sixfold.world.ambient import Randomness, restore_randomness, save_randomness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ class Step:
             whole=sync_norms,
             narrow=None if self._narrow is None else self._narrow.views(),
         )
-        self._is_current = False
+        self._is_current = self._is_settled = False
         self._piece: Tensor | None = None
         self._spare: list[Tensor] = []
         self._folded: list[Tensor] = []
@@ -170,6 +171,7 @@ class Step:
             loss, correct = loss + found[0], correct + found[1]
             if place > 0:
                 self._add_piece(out)
+        self._settle()
         if before is not None:
             buffers, counters = before
             torch.mul(state.buffers, samples, out=parts.buffers)
@@ -177,6 +179,14 @@ class Step:
             state.buffers.copy_(buffers)
             state.set_counters(counters)
         parts.extras[:] = loss, correct, samples
+
+    def _settle(self) -> None:
+        """Bring back what the user's own code has moved out of the flat vectors."""
+        if self.chain.needs_autograd:
+            self.state.settle()
+        if not self._is_settled:
+            self.state.check_places()
+            self._is_settled = True
 
     def _compute_piece(
         self, images: Tensor, labels: Tensor, gradients: Sequence[Tensor]
@@ -293,16 +303,17 @@ class Step:
             return None
         return state.buffers.clone(), state.counters()
 
-    def _save_shared(self) -> tuple[Tensor, Tensor, Tensor, int, int]:
+    def _save_shared(self) -> tuple[Tensor, Tensor, Randomness, int, int]:
         state, draw = self.state, self.draw
-        random_state = torch.default_generator.get_state()
-        return state.buffers.clone(), state.counters(), random_state, draw.step, draw.shard
+        state.settle()
+        buffers = state.buffers.clone(), state.counters()
+        return *buffers, save_randomness(), draw.step, draw.shard
 
-    def _restore_shared(self, saved: tuple[Tensor, Tensor, Tensor, int, int]) -> None:
-        buffers, counters, random_state, step, shard = saved
+    def _restore_shared(self, saved: tuple[Tensor, Tensor, Randomness, int, int]) -> None:
+        buffers, counters, randomness, step, shard = saved
         self.state.buffers.copy_(buffers)
         self.state.set_counters(counters)
-        torch.default_generator.set_state(random_state)
+        restore_randomness(randomness)
         self.draw.step, self.draw.shard = step, shard
 
     def _take(self) -> Tensor:

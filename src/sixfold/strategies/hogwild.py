@@ -55,7 +55,7 @@ from sixfold.step.flat import FlatState
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
 from sixfold.step.pieces import note
-from sixfold.step.precision import weights_dtype
+from sixfold.step.precision import in_precision
 from sixfold.step.schedule import Budget
 from sixfold.step.step import Shard, Step, StepTotals, open_step
 from sixfold.strategies.delay import advice, diverged_by_delay
@@ -329,9 +329,10 @@ def _add_change(shared: Tensor, before: Tensor, after: Tensor) -> None:
 def open_hogwild(world: World, config: TrainConfig, data: DataSet) -> Hogwild:
     """Build the network in shared memory; see `sixfold.strategies.opening`."""
     training = config.training
-    model = models.build(
-        config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
-    ).to(weights_dtype(training.precision))
+    model = in_precision(
+        models.build(config.model, shape=data.shape, classes=len(data.classes), seed=training.seed),
+        training.precision,
+    )
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
     step = open_step(model, config, data.shape)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)

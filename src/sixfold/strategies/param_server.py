@@ -57,7 +57,7 @@ from sixfold.shards import Node
 from sixfold.step.batches import BatchPlan, plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import make_optimizer
-from sixfold.step.precision import weights_dtype
+from sixfold.step.precision import in_precision
 from sixfold.step.schedule import parse_schedule
 from sixfold.step.step import Shard, StepTotals, open_step
 from sixfold.strategies.delay import diverged_by_delay
@@ -185,12 +185,15 @@ class Worker:
         self._workers = workers
         self._data = datasets.open_data(config.data)
         training = config.training
-        model = models.build(
-            config.model,
-            shape=self._data.shape,
-            classes=len(self._data.classes),
-            seed=training.seed,
-        ).to(weights_dtype(training.precision))
+        model = in_precision(
+            models.build(
+                config.model,
+                shape=self._data.shape,
+                classes=len(self._data.classes),
+                seed=training.seed,
+            ),
+            training.precision,
+        )
         self._plan: BatchPlan = plan_batches(config, self._data, batch_norm=has_batch_norm(model))
         self._step = open_step(model, config, self._data.shape)
         self._schedule = parse_schedule(config.optimizer)

@@ -35,7 +35,7 @@ from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.optimizer import Optimizer, make_optimizer
 from sixfold.step.pictures import Pictures
 from sixfold.step.pieces import note
-from sixfold.step.precision import narrow_dtype, weights_dtype
+from sixfold.step.precision import in_precision, narrow_dtype
 from sixfold.step.replica import Replica
 from sixfold.step.step import Shard, Step, StepTotals, open_step
 from sixfold.strategies.shard_sum import ShardSum
@@ -132,9 +132,10 @@ def tell_whole(world: World, step: Step, config: TrainConfig) -> None:
 def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
     """`open_sync` without a word to the user: for strategies that begin synchronously."""
     training = config.training
-    model = models.build(
-        config.model, shape=data.shape, classes=len(data.classes), seed=training.seed
-    ).to(weights_dtype(training.precision))
+    model = in_precision(
+        models.build(config.model, shape=data.shape, classes=len(data.classes), seed=training.seed),
+        training.precision,
+    )
     device = rank_device(config.compute.device, world.rank)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model), device=device)
     step = open_step(model, config, data.shape)

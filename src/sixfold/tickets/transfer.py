@@ -29,7 +29,7 @@ from sixfold.files import write_atomically
 from sixfold.jobs import Assignment, Member
 from sixfold.sparsity import Mask, load_mask, save_mask
 from sixfold.sparsity.beginning import read_weights
-from sixfold.step.precision import weights_dtype
+from sixfold.step.precision import in_precision
 from sixfold.tickets.plan import Cell
 from sixfold.tickets.seeds import member_seed
 
@@ -87,9 +87,10 @@ def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
     beginning = BeginningConfig()
     if settings["way"] != "scratch":
         data = datasets.open_data(config.data)
-        network = models.build(
-            config.model, shape=data.shape, classes=len(data.classes), seed=seed
-        ).to(weights_dtype(config.training.precision))
+        network = in_precision(
+            models.build(config.model, shape=data.shape, classes=len(data.classes), seed=seed),
+            config.training.precision,
+        )
         state = network.state_dict()
         mask = fitting(load_mask(ticket / "mask.safetensors"), state)
         save_mask(folder / "mask.safetensors", mask)

@@ -1,0 +1,79 @@
+"""What a forward asks of the world outside: the clock, the system's entropy, files.
+
+Nobody else can be told the same answer, and a forward that is read once would keep the first one
+for ever. Seen are calls of Python's own functions that the user's code makes, or has a library
+make for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sixfold.models.observe import is_own
+
+_OUTSIDE = {
+    "time": {
+        *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),
+        *("process_time", "process_time_ns", "thread_time", "thread_time_ns", "localtime"),
+        *("gmtime", "ctime"),
+    },
+    "posix": {"urandom", "getrandom", "getpid", "stat", "listdir", "scandir", "times"},
+    "nt": {"urandom", "getpid", "stat", "listdir", "scandir", "times"},
+    "io": {"open"},
+    "_io": {"open"},
+    "datetime": {"now", "utcnow", "today"},
+    "_socket": {"gethostname"},
+    "_thread": {"get_ident", "get_native_id"},
+}
+"""Functions by the module or class that has them."""
+
+_CALLED = {"posix": "os.", "nt": "os.", "io": "", "_io": "", "_socket": "socket."}
+"""How users write the modules that have another name inside."""
+
+_UNASKED = {"torch", "importlib", "sixfold", "logging", "warnings", "linecache"}
+"""Libraries that ask for themselves: when they load, write a log, or warn."""
+
+
+@contextmanager
+def watched() -> Iterator[list[str]]:
+    """While open, calls to the outside are entered in what is given, with the place of each."""
+    found: list[str] = []
+
+    def note(frame: FrameType, event: str, called: Any) -> None:
+        if event != "c_call":
+            return
+        home = getattr(called, "__module__", None) or getattr(
+            getattr(called, "__self__", None), "__module__", ""
+        )
+        name = getattr(called, "__name__", "")
+        if name in _OUTSIDE.get(str(home), ()):
+            place = _own_place(frame)
+            if place:
+                module = {"posix": "os.", "nt": "os.", "io": "", "_io": ""}.get(
+                    str(home), f"{home}."
+                )
+                found.append(f"{module}{name} ({place})")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
+
+
+def _own_place(frame: FrameType | None) -> str | None:
+    """Where the user's code made a call, itself or through a library; None if torch did."""
+    while frame is not None:
+        home = str(frame.f_globals.get("__name__"))
+        if home.partition(".")[0] in _UNASKED:
+            return None
+        if is_own(home):
+            return f"{Path(frame.f_code.co_filename).name} line {frame.f_lineno}"
+        frame = frame.f_back
+    return None

@@ -1,0 +1,203 @@
+"""What a user's forward does besides computing is found before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sixfold.config import ModelConfig, TrainConfig
+from sixfold.errors import UserError
+from sixfold.launch import train
+from sixfold.models import check
+
+Write = Callable[..., Path]
+
+HEAD = """
+import dataclasses, itertools, os, random, time
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+STEP, N = [0], 0
+
+@dataclasses.dataclass
+class Held:
+    inner: dict
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(144, 10)
+        self.set_up()
+    def set_up(self):
+        {set_up}
+    def before(self, x, memo=[0]):
+        {before}
+        return x
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(self.before(x))).flatten(1))
+"""
+
+STATE = {
+    "a counter": ("self.calls = 0", "self.calls += 1", "changes 'calls'"),
+    "an object": ("self.s = Held({'a': [{'b': 1}]})", "self.s.inner['a'][0]['b'] += 1", "['b']'"),
+    "a global list": ("pass", "STEP[0] += 1", "changes 'mynet.STEP[0]'"),
+    "a global": ("pass", "global N; N += 1", "changes 'mynet.N'"),
+    "a class": ("type(self).n = 0", "type(self).n += 1", "changes 'Net.n'"),
+    "a default": ("pass", "memo[0] += 1", "(default)"),
+    "statistics": (
+        "self.mean = torch.zeros(3)",
+        "self.mean = 0.9 * self.mean + 0.1 * x.mean((0, 2, 3)).detach()",
+        "changes 'mean'",
+    ),
+    "a hidden norm": ("self.norms = [nn.BatchNorm2d(3)]", "x = self.norms[0](x)", "'norms[0]."),
+    "an iterator": ("self.it = itertools.cycle([1, 1, 2])", "next(self.it)", "changes 'it"),
+    "a generator": ("self.it = (i for i in range(10**9))", "next(self.it)", "changes 'it"),
+    "NumPy's": ("self.g = np.random.default_rng(0)", "x = x + self.g.random()", "changes 'g'"),
+    "torch's": ("self.g = torch.Generator()", "torch.rand(1, generator=self.g)", "changes 'g'"),
+    "in evaluation": ("self.n = 0", "self.n += not self.training", "changes 'n'"),
+    "the first images": (
+        "self.m = None",
+        "self.m = x.mean() if self.m is None else self.m; x = x - self.m",
+        "keeps 'm' of the first images",
+    ),
+    "what was before": (
+        "self.h = None",
+        "h = self.h; self.h = x.detach(); x = x if h is None else x + h.mean()",
+        "run again with the same images, gives other values",
+    ),
+    "the clock": ("self.t = time.time()", "x = x * (time.time() < self.t + 999)", "time.time (my"),
+    "entropy": ("pass", "x = x * (1 + os.urandom(1)[0] // 256)", "calls os.urandom (mynet.py"),
+    "a new generator": ("pass", "np.random.default_rng()", "calls os.urandom (mynet.py"),
+    "a file": ("pass", "open(__file__).close()", "calls open (mynet.py line"),
+}
+"""What is set up, what the forward does, and what is said of it."""
+
+BROKEN = {
+    "other memory": (
+        "pass",
+        "self.fc.weight.data = torch.renorm(self.fc.weight.data, 2, 0, 1e9)",
+        "changes the parameter 'fc.weight'",
+    ),
+    "in place": ("pass", "self.fc.weight.data.clamp_(-0.01, 0.01)", "the parameter 'fc.weight'"),
+    "another parameter": (
+        "pass",
+        "self.fc.weight = nn.Parameter(self.fc.weight.detach())",
+        "changes the parameter 'fc.weight'",
+    ),
+    "a count of images": (
+        "self.register_buffer('seen', torch.zeros((), dtype=torch.long))",
+        "self.seen += x.size(0) if self.training else 0",
+        "adds to the buffer 'seen' for every image",
+    ),
+    "a sum": (
+        "self.register_buffer('total', torch.zeros(3))",
+        "self.total = self.total + x.detach().sum((0, 2, 3)) * self.training",
+        "adds to the buffer 'total'",
+    ),
+    "a buffer that grows": (
+        "self.register_buffer('bank', torch.zeros(1, 3))",
+        "self.bank = torch.cat([self.bank, x.mean((0, 2, 3))[None]])",
+        "gives the buffer 'bank' another shape",
+    ),
+    "a late buffer": ("pass", "self.register_buffer('late', x.mean())", "registers 'late'"),
+    "a complex buffer": (
+        "self.register_buffer('z', torch.zeros(2, dtype=torch.complex64))",
+        "self.z += 1j",
+        "'z', which is complex",
+    ),
+}
+
+FINE = {
+    "drawn by Python and NumPy": ("pass", "x = x * (random.random() + np.random.rand())"),
+    "drawn by torch": ("pass", "x = F.dropout(x, 0.5)"),
+    "a moving average": (
+        "self.register_buffer('mean', torch.zeros(3))",
+        "self.mean = 0.9 * self.mean + 0.1 * x.mean((0, 2, 3)); x = x - self.mean.view(3, 1, 1)",
+    ),
+    "a count of batches": (
+        "self.register_buffer('n', torch.zeros((), dtype=torch.long).expand(2))",
+        "self.n = self.n + 1",
+    ),
+    "a mean of sums": (
+        "self.register_buffer('mean', torch.zeros(3))",
+        "self.mean += x.detach().mean((0, 2, 3)) if self.training else 0",
+    ),
+    "expanded": (
+        "self.register_buffer('ids', torch.arange(8).expand(3, 8))",
+        "x = x + self.ids[:, None]",
+    ),
+    "complex": (
+        "self.register_buffer('z', torch.polar(torch.ones(8), torch.arange(8.0)))",
+        "x = (x * self.z).real",
+    ),
+    "what is only looked at later": ("self.maps = []", "self.maps = [x]; self.shape = x.shape"),
+    "a cache": (
+        "self.known = {}",
+        "x = x * self.known.setdefault(x.shape[2:], torch.full(x.shape[2:], 2.0))",
+    ),
+    "settings": (
+        "self.calls, self.s = 3, Held({'a': 1})",
+        "x = x * self.calls * self.s.inner['a']",
+    ),
+}
+
+
+def put(write: Write, set_up: str, before: str) -> ModelConfig:
+    code = HEAD.replace("{set_up}", set_up).replace("{before}", before)
+    write("mynet.py", code)
+    return ModelConfig(model="mynet:Net")
+
+
+@pytest.mark.parametrize("case", [*STATE, *BROKEN])
+def test_state_outside_of_weights_and_buffers_is_refused(case: str, write: Write) -> None:
+    set_up, before, said = {**STATE, **BROKEN}[case]
+    config = put(write, set_up, before)
+    (problem,) = check(config, shape=(3, 8, 8), classes=10)
+    assert said in problem
+    assert "\n" not in problem
+    noted: list[str] = []
+    left = check(config, shape=(3, 8, 8), classes=10, tell=noted.append)
+    as_note = [problem.removesuffix(", or train with --exact false")]
+    assert noted == (as_note if case in STATE else [])
+    assert left == ([] if case in STATE else [problem])
+
+
+@pytest.mark.parametrize("case", FINE)
+def test_what_each_shard_can_do_by_itself_has_the_same_bits_on_any_workers(
+    case: str, write: Write, configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    config = put(write, *FINE[case])
+    found = set()
+    for workers in (1, 3):
+        out = str(tmp_path / f"run-{workers}")
+        settings = configure(
+            data="synthetic:120x3x8x8",
+            model=config.model,
+            out=out,
+            workers=workers,
+            steps=3,
+            evaluate_every=0.5,
+        )
+        result = train(settings)
+        found.add((result["weights_sha256"], result["test_loss"]))
+    assert len(found) == 1
+
+
+def test_a_counter_moves_where_the_result_need_not_be_exact(
+    write: Write, configure: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    file = tmp_path / "calls"
+    config = put(write, "self.s = Held({'n': 0})", "self.s.inner['n'] += 1; self.note()")
+    code = (tmp_path / "mynet.py").read_text()
+    note = f"    def note(self): Path({str(file)!r}).write_text(str(self.s.inner['n']))\n"
+    (tmp_path / "mynet.py").write_text(code + note)
+    settings = {"model": config.model, "out": str(tmp_path / "run"), "steps": 3}
+    with pytest.raises(UserError, match="register_buffer, or train with --exact false"):
+        train(configure(**settings))
+    train(configure(**settings, exact=False))
+    assert int(file.read_text()) >= 3
