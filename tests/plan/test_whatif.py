@@ -75,7 +75,7 @@ def test_thousands_of_workers_are_planned_within_a_second(model_for: Callable[..
     assert sync.low_s < sync.mean_s < sync.high_s
     assert sync.run_low_s < sync.run_s < sync.run_high_s
     assert sync.failures > 0
-    assert quickest(points).prediction.candidate.workers < 4096
+    assert quickest(points, "sync").prediction.candidate.workers < 4096
 
 
 def test_slow_links_make_merging_seldom_worth_it(model_for: Callable[..., Model]) -> None:

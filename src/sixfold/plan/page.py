@@ -16,6 +16,7 @@ COLUMNS = (
     "result, beside serial",
     "workers",
     "batch",
+    "9 of 10",
     "images/s",
     "epoch",
     "run",
@@ -44,7 +45,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A way's batch time: its parts, and the span of nine batches in ten, in percent."""
+    """A way's mean batch time: its parts, and the span of nine batches in ten, in percent."""
 
     name: str
     parts: tuple[Piece, ...]
@@ -84,8 +85,10 @@ def _row(found: Prediction, work: Workload, images: int) -> Row:
             found.candidate.name,
             equality(found),
             str(found.candidate.workers),
-            duration(found.batch_s),
-            plain(round(work.batch_size / found.batch_s)),
+            # Means, of which runs are made: a median leaves out the slow steps that a run has.
+            duration(found.mean_s),
+            f"{duration(found.low_s)} to {duration(found.high_s)}",
+            plain(round(work.batch_size / found.mean_s)),
             duration(found.mean_s * epoch_steps),
             duration(found.total_s),
             size(found.memory_bytes),
@@ -122,13 +125,14 @@ def table(lines: Sequence[Row]) -> list[str]:
 
 
 def _bars(predictions: Sequence[Prediction]) -> list[Bar]:
-    most = max(found.batch_s for found in predictions) * 1.15
+    most = max(found.mean_s for found in predictions) * 1.15
     found = []
     for prediction in ranked(predictions):
         left, parts = 0.0, []
         for css, seconds in (
             ("compute", prediction.compute_s),
-            ("waiting", prediction.waiting_s),
+            # What the slow steps add to the median is time in which all wait for the slowest.
+            ("waiting", prediction.waiting_s + max(prediction.mean_s - prediction.batch_s, 0.0)),
             ("communication", prediction.exchange_s),
         ):
             width = 100 * seconds / most
@@ -141,7 +145,7 @@ def _bars(predictions: Sequence[Prediction]) -> list[Bar]:
                 parts=tuple(parts),
                 low=round(low, 2),
                 span=round(high - low, 2),
-                text=duration(prediction.batch_s),
+                text=duration(prediction.mean_s),
             )
         )
     return found

@@ -64,9 +64,9 @@ def explain(predictions: Sequence[Prediction], work: Workload) -> list[str]:
     first = order[0]
     exact = best(predictions)
     one = (
-        f"{_title(first)} is predicted to be quickest, {_ms(first.batch_s)} a batch "
-        f"({_ms(first.low_s)} to {_ms(first.high_s)}), {_share(first)}; what limits it is "
-        f"{first.limit}."
+        f"{_title(first)} is predicted to be quickest, {_ms(first.mean_s)} a batch "
+        f"on average (nine in ten: {_ms(first.low_s)} to {_ms(first.high_s)}), {_share(first)}; "
+        f"what limits it is {first.limit}."
     )
     return [one, _second(order, exact), _remedy(exact or first, work)]
 
@@ -89,15 +89,15 @@ def _second(order: Sequence[Prediction], exact: Prediction | None) -> str:
     if exact is not first:
         return (
             f"It is {EQUALITY[first.candidate.strategy]}; of the ways that equal serial training "
-            f"bit for bit the quickest is {_title(exact)}, {_ms(exact.batch_s)} a batch, "
-            f"{exact.batch_s / first.batch_s:.2f} times as long, limited by {exact.limit}."
+            f"bit for bit the quickest is {_title(exact)}, {_ms(exact.mean_s)} a batch, "
+            f"{exact.mean_s / first.mean_s:.2f} times as long, limited by {exact.limit}."
         )
     others = [p for p in order[1:] if p.fits]
     if not others:
         return "It equals serial training bit for bit, and nothing else fits."
     return (
         f"It equals serial training bit for bit; next is {_title(others[0])} with "
-        f"{_ms(others[0].batch_s)}, held back by {others[0].limit}."
+        f"{_ms(others[0].mean_s)}, held back by {others[0].limit}."
     )
 
 
@@ -128,7 +128,7 @@ def _workers(count: int) -> str:
 
 
 def _share(found: Prediction) -> str:
-    return f"{100 * found.compute_s / found.batch_s:.0f}% of it a rank's own work"
+    return f"{100 * found.compute_s / found.mean_s:.0f}% of it a rank's own work"
 
 
 def _ms(seconds: float) -> str:

@@ -151,10 +151,14 @@ def at(points: Sequence[Point], workers: int) -> list[Point]:
     return sorted(found, key=lambda point: (not point.prediction.fits, point.run_s))
 
 
-def quickest(points: Sequence[Point], strategy: str = "sync") -> Point:
-    """The number of workers on which a strategy's run is shortest."""
+def quickest(points: Sequence[Point], strategy: str | None = None) -> Point:
+    """The way and the number of workers, of one strategy or of all, whose run is shortest."""
     return min(
-        (p for p in points if p.prediction.candidate.strategy == strategy and p.prediction.fits),
+        (
+            p
+            for p in points
+            if strategy in (None, p.prediction.candidate.strategy) and p.prediction.fits
+        ),
         key=lambda point: point.run_s,
         default=points[0],
     )

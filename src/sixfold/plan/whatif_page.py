@@ -38,8 +38,10 @@ COLOURS = {
 
 
 def what_if_rows(points: Sequence[Point], workers: int) -> list[tuple[str, ...]]:
-    """The table for so many workers, the quickest run first."""
-    return [_row(point) for point in at(points, workers)]
+    """The table for so many workers, with the quickest on fewer; the quickest run first."""
+    first, there = quickest(points), at(points, workers)
+    is_there = first.prediction.candidate.workers == workers
+    return [_row(point) for point in ([] if is_there else [first]) + there]
 
 
 def _row(point: Point) -> tuple[str, ...]:
@@ -77,18 +79,15 @@ def what_if_text(points: Sequence[Point], cluster: Cluster) -> list[str]:
 
 def what_if_sentences(points: Sequence[Point], cluster: Cluster) -> list[str]:
     """What is quickest there, where synchronous training stops to gain, and what failures cost."""
-    first = at(points, cluster.workers)[0]
-    sync = quickest(points)
-    found = first.prediction
+    first, there = quickest(points), at(points, cluster.workers)[0]
+    sync = quickest(points, "sync")
     count = sync.prediction.candidate.workers
     top = next(p for p in at(points, cluster.workers) if p.prediction.candidate.strategy == "sync")
     idle = top.prediction.idle_ranks
     work_s = top.mean_s
     return [
-        f"On {cluster.workers:,} workers {found.candidate.name} is predicted to be quickest: "
-        f"{duration(first.mean_s)} a batch ({duration(first.low_s)} to {duration(first.high_s)}), "
-        f"limited by {found.limit}.",
-        f"sync is quickest on {count:,} worker{'s' if count > 1 else ''}, "
+        _first_sentence(first, there, cluster.workers),
+        f"sync is quickest on {_workers(count)}, "
         f"{duration(sync.mean_s)} a batch; on {cluster.workers:,} it takes {duration(work_s)}, "
         f"limited by {top.prediction.limit}"
         + (f", and {idle:,} have no logical shard." if idle else "."),
@@ -97,6 +96,35 @@ def what_if_sentences(points: Sequence[Point], cluster: Cluster) -> list[str]:
         f"there, with one in {cluster.mtbf_hours:g} hours a host and a checkpoint every "
         f"{cluster.checkpoint_minutes:g} min.",
     ]
+
+
+def _first_sentence(first: Point, there: Point, workers: int) -> str:
+    """What is quickest of all, and on all workers where that is something else."""
+    if not first.prediction.fits:
+        return "Nothing fits into memory on any number of workers."
+    told = f"{_told(first)} is predicted to be quickest, {_figures(first)}"
+    if there is first:
+        return f"{told}."
+    if not there.prediction.fits:
+        return f"{told}; on {_workers(workers)} nothing fits into memory."
+    return f"{told}: more workers do not help. {_told(there)} takes {_figures(there)}."
+
+
+def _told(point: Point) -> str:
+    way = point.prediction.candidate
+    return f"{way.name} on {_workers(way.workers)}"
+
+
+def _figures(point: Point) -> str:
+    return (
+        f"{duration(point.mean_s)} a batch on average ({duration(point.low_s)} to "
+        f"{duration(point.high_s)}) and {duration(point.run_s)} a run, limited by "
+        f"{point.prediction.limit}"
+    )
+
+
+def _workers(count: int) -> str:
+    return f"{count:,} worker{'s' if count > 1 else ''}"
 
 
 def what_if_plain(points: Sequence[Point], cluster: Cluster) -> dict[str, Any]:
