@@ -25,6 +25,12 @@ def test_one_seed_has_the_interval_of_its_images() -> None:
     assert interval([1.0], 1000).low == 1.0
 
 
+def test_a_difference_of_two_seeds_stays_within_what_accuracies_can_differ_by() -> None:
+    found = difference([0.1, 0.9], [0.9, 0.95], 1000)
+    assert (found.low, found.high) == (-1.0, 1.0)
+    assert verdict(found, 0.01) == "unclear"
+
+
 def test_equal_values_have_no_width() -> None:
     found = difference([0.5, 0.5], [0.5, 0.5], 10)
     assert (found.low, found.mean, found.high) == (0, 0, 0)
@@ -36,8 +42,10 @@ def test_equal_values_have_no_width() -> None:
         (0.001, 0.01, 0.02, "better"),
         (-0.02, -0.01, -0.001, "below"),
         (-0.01, 0.0, 0.01, "matching"),
-        (-0.03, -0.004, 0.02, "matching"),
-        (-0.9, -0.1, 0.7, "below"),
+        (-0.012, -0.004, 0.004, "matching"),
+        (-0.03, -0.004, 0.02, "unclear"),
+        (-0.03, 0.004, 0.04, "unclear"),
+        (-1.0, -0.45, 0.23, "unclear"),  # two seeds
     ],
 )
 def test_verdicts(low: float, mean: float, high: float, expected: str) -> None:

@@ -85,7 +85,7 @@ def test_a_search_with_one_cell_and_none_matching_is_shown() -> None:
     alone = [cell("ticket", 1, 0, 0.3, "below")]
     found = result(cells=alone, rewinds=[0], best={"smallest": None, "most_accurate": alone[0]})
     page = render("job", as_json(TicketsConfig()), found)
-    assert "no ticket matches the dense network" in page
+    assert "no ticket is shown to match the dense network" in page
 
 
 def test_a_ticket_of_which_nothing_is_left_is_shown() -> None:

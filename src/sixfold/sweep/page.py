@@ -16,6 +16,9 @@ from sixfold.sweep.plots import MOST_LINES, Line, chart, named, percent_plain
 
 PARTS = ("compute", "data", "communication", "waiting", "update")
 
+THROUGH = 1e-3
+"""Relative error up to which a law is said to go through a measurement."""
+
 Figures = Mapping[str, Any]
 
 
@@ -297,9 +300,25 @@ def _law(law: Figures) -> dict[str, Any]:
         "at": named(law["values"]) if law["values"] else "",
         "formula": law["formula"],
         "values": values,
-        "exact": law["exact"],
+        "exact": _exact(law) if law["exact"] else "",
         "rows": rows,
     }
+
+
+def _exact(law: Figures) -> str:
+    """What a law says of measurements that are no more than its coefficients."""
+    scaled = law["law"] == "gustafson"
+    pairs = [
+        (
+            point["measured" if scaled else "measured_s"]["median"],
+            point["predicted" if scaled else "predicted_s"],
+        )
+        for point in law["points"]
+    ]
+    told = "No more measurements than coefficients: it says nothing of its own fit"
+    if all(abs(predicted / measured - 1) < THROUGH for measured, predicted in pairs):
+        return f"{told}, and goes through all of them, whatever they are."
+    return f"{told}. Coefficients of at least 0 keep it from going through all of them."
 
 
 def _interval(value: Figures) -> str:
@@ -323,7 +342,7 @@ def _quality(result: Figures) -> dict[str, Any]:
             (
                 "Best",
                 percent(best["accuracy"]["mean"], 2),
-                f"test accuracy; {named(best['values'])}",
+                f"test accuracy; {named(best['values'])}{_rivals(best, result['cells'])}",
             )
         )
     for effect in sorted(result["effects"], key=lambda e: -(e["share_of_variance"] or 0.0))[:3]:
@@ -355,6 +374,15 @@ def _quality(result: Figures) -> dict[str, Any]:
         "cells": [_cell(cell) for cell in result["cells"]] + troubles,
         "effects": [_effect(effect) for effect in result["effects"]],
     }
+
+
+def _rivals(best: Figures, cells: Sequence[Figures]) -> str:
+    """How many others the intervals cannot tell from the best."""
+    low = best["accuracy"]["low"]
+    count = sum(cell is not best and cell["accuracy"]["high"] >= low for cell in cells)
+    return (
+        f"; intervals of {count} of the {len(cells) - 1} others reach into its own" if count else ""
+    )
 
 
 def _chosen(result: Figures) -> str:
@@ -413,6 +441,11 @@ def _cell(cell: Figures) -> dict[str, str]:
     }
 
 
+def _verdict(gap: Figures) -> str:
+    """What an interval lets us say, which is nothing where it holds 0."""
+    return "above" if gap["low"] > 0 else "below" if gap["high"] < 0 else "not told apart"
+
+
 def _effect(effect: Figures) -> dict[str, Any]:
     share = effect["share_of_variance"]
     rows = []
@@ -426,6 +459,7 @@ def _effect(effect: Figures) -> dict[str, Any]:
                 if gap is None
                 else f"{100 * gap['mean']:+.2f} ({100 * gap['low']:+.2f} to "
                 f"{100 * gap['high']:+.2f})",
+                "verdict": "" if gap is None else _verdict(gap),
                 "trainings": str(level["trainings"]),
             }
         )

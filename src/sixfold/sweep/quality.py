@@ -163,7 +163,9 @@ def paired(pairs: Sequence[float], images: int) -> dict[str, Any]:
     else:
         error = float(array.std(ddof=1)) / math.sqrt(len(array))
         half = float(stdtrit(len(array) - 1, 0.975)) * error
-    return {"mean": mean, "low": mean - half, "high": mean + half, "pairs": len(array)}
+    # Accuracies differ by 100 points at most, whatever two pairs leave open.
+    low, high = max(mean - half, -1.0), min(mean + half, 1.0)
+    return {"mean": mean, "low": low, "high": high, "pairs": len(array)}
 
 
 def _key(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -98,7 +98,7 @@ def best_tickets(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         `smallest` (None if none matches) and `most_accurate`, each one of `cells`.
     """
     tickets = [cell for cell in cells if cell["kind"] == "ticket"]
-    good = [cell for cell in tickets if cell["verdict"] != "below"]
+    good = [cell for cell in tickets if cell["verdict"] in ("matching", "better")]
     smallest = min(good, key=lambda c: (c["kept"], -c["accuracy"]["mean"]), default=None)
     accurate = max(tickets, key=lambda c: (c["accuracy"]["mean"], -c["kept"]), default=None)
     return {"smallest": smallest, "most_accurate": accurate}

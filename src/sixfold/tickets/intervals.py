@@ -16,6 +16,10 @@ import numpy as np
 
 LEVEL = 0.95
 
+TOLERANCE = 2.5
+"""How far the lower end of a matching ticket's interval may lie below 0, in `margin`s. With one
+seed, where half an interval is 1.4 of them, it never decides."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
@@ -68,7 +72,9 @@ def difference(values: Sequence[float], reference: Sequence[float], images: int)
     joint = total**2 / inverse if inverse else math.inf
     half = _quantile(joint) * math.sqrt(total)
     gap = mean - other
-    return Interval(mean=gap, low=gap - half, high=gap + half, seeds=len(values))
+    # Accuracies differ by 100 points at most, whatever two seeds are thought to leave open.
+    low, high = max(gap - half, -1.0), min(gap + half, 1.0)
+    return Interval(mean=gap, low=low, high=high, seeds=len(values))
 
 
 def margin(accuracy: float, images: int) -> float:
@@ -83,23 +89,27 @@ def margin(accuracy: float, images: int) -> float:
 def verdict(gap: Interval, least: float) -> str:
     """What a difference to the dense network amounts to.
 
-    Few seeds make wide intervals, which say that nothing is known rather than that two networks
-    are equal; so a network whose mean is lower by more than `least` is below in any case.
+    Few seeds make wide intervals, which say that nothing is known: neither that two networks are
+    equal nor that one is worse.
 
     Args:
         gap: from `difference`.
         least: from `margin`.
 
     Returns:
-        "better" if the whole interval lies above 0; "below" if it lies below 0, or its middle below
-        -`least`; otherwise "matching".
+        "better" if the whole interval lies above 0, "below" if it lies below 0. Where it holds 0:
+        "matching" if the middle is not lower by more than `least` and the lower end not by more
+        than `TOLERANCE` of it; else "unclear".
 
     >>> verdict(Interval(mean=-0.4, low=-1.1, high=0.3, seeds=2), 0.0035)
-    'below'
+    'unclear'
     """
     if gap.low > 0:
         return "better"
-    return "below" if gap.high < 0 or gap.mean < -least else "matching"
+    if gap.high < 0:
+        return "below"
+    is_close = gap.mean >= -least and gap.low >= -TOLERANCE * least
+    return "matching" if is_close else "unclear"
 
 
 def _moments(values: Sequence[float], images: int) -> tuple[float, float, float]:

@@ -173,7 +173,7 @@ def _headline(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for name, title in (("smallest", "Smallest matching ticket"), ("most_accurate", "Best ticket")):
         cell = best[name]
         if cell is None:
-            found.append((title, "none", "no ticket matches the dense network"))
+            found.append((title, "none", "no ticket is shown to match the dense network"))
             continue
         kept = _share(cell["kept"] / cell["prunable"])
         test = percent(cell["test_accuracy"]["mean"], 2)
