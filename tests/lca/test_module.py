@@ -1,6 +1,7 @@
 """The layer and the transformer give the codes of the solver; their dictionaries can learn."""
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import sparse_encode
@@ -9,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from tests.lca.conftest import draw
 from torch.nn import functional
 
+from sixfold.errors import UserError
 from sixfold.lca import LCA, LCATransformer
 
 
@@ -59,3 +61,16 @@ def test_the_transformer_agrees_with_scikit_learn_and_fits_in_a_pipeline() -> No
 
     assert (objective(codes) <= objective(expected) * (1 + 1e-3)).all()
     assert list(pipeline.get_feature_names_out())[:2] == ["lcatransformer0", "lcatransformer1"]
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_refused(odd: float) -> None:
+    layer = LCA(channels=1, atoms=4, kernel=(3, 3))
+    images = torch.zeros(3, 1, 5, 5)
+    images[1, 0, 2, 2] = odd
+    with pytest.raises(UserError, match="1 of 3 images have pixels that are NaN or infinite"):
+        layer(images)
+    with torch.no_grad():
+        layer.dictionary[0, 0, 0, 0] = odd
+    with pytest.raises(UserError, match="1 of 36 numbers of the dictionary are NaN or infinite"):
+        layer(torch.zeros(3, 1, 5, 5))

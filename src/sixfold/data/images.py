@@ -256,7 +256,9 @@ def _to_8_bits(picture: Image) -> Image:
     if mode in ("L", "RGB") and not clear:
         return picture
     if mode.startswith("I") or mode == "F":
-        return Image.fromarray(_scaled(np.asarray(picture), mode))
+        # 16-bit grey levels, or floating-point ones from 0 to 1.
+        top = 1.0 if mode == "F" else 65535.0
+        return Image.fromarray(scaled(np.asarray(picture), top, "grey levels"))
     if clear:
         over = picture.convert("RGBA")
         white = Image.new("RGBA", over.size, (255, 255, 255, 255))
@@ -265,14 +267,20 @@ def _to_8_bits(picture: Image) -> Image:
     return picture.convert("L" if mode == "1" else "RGB")
 
 
-def _scaled(values: NDArray[np.generic], mode: str) -> Pixels:
-    """16-bit grey levels, or floating-point ones from 0 to 1, as 0 to 255, rounded."""
+def scaled(values: NDArray[np.generic], top: float, what: str = "values") -> NDArray[np.uint8]:
+    """Numbers from 0 to `top` as 0 to 255, rounded.
+
+    Raises:
+        BadImageError: if any is not finite, or outside.
+
+    >>> scaled(np.array([0.0, 0.5, 1.0]), 1.0).tolist()
+    [0, 128, 255]
+    """
     wide = values.astype(np.float64)
-    top = 1.0 if mode == "F" else 65535.0
-    if not (wide.min() >= 0 and wide.max() <= top):  # also refuses NaN
-        raise BadImageError(
-            f"grey levels from {wide.min():g} to {wide.max():g}: expected 0 to {top:g}"
-        )
+    if odd := int(np.count_nonzero(~np.isfinite(wide))):
+        raise BadImageError(f"{odd} of {wide.size} {what} are NaN or infinite")
+    if not (wide.min() >= 0 and wide.max() <= top):
+        raise BadImageError(f"{what} from {wide.min():g} to {wide.max():g}: expected 0 to {top:g}")
     return np.floor(wide * (255 / top) + 0.5).astype(np.uint8)
 
 

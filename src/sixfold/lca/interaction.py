@@ -150,7 +150,7 @@ class Interaction:
 
 
 def check_dictionary(dictionary: Tensor, geometry: Geometry, sharing: str) -> None:
-    """Make sure that a dictionary has the shape that the geometry and the sharing ask for.
+    """Make sure that a dictionary is of numbers, in the shape that geometry and sharing ask for.
 
     Raises:
         UserError: if not.
@@ -168,3 +168,8 @@ def check_dictionary(dictionary: Tensor, geometry: Geometry, sharing: str) -> No
     if not fits:
         leading = {"batch": (), "element": ("elements",), "position": (p * q,)}[sharing]
         raise UserError(f"the dictionary has shape {found}, expected {(*leading, *shape)}")
+    if odd := int((~torch.isfinite(dictionary)).sum()):
+        raise UserError(
+            f"{odd} of {dictionary.numel()} numbers of the dictionary are NaN or infinite: "
+            "learn it anew, with a lower learning rate"
+        )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from sixfold.errors import RunError
+from sixfold.errors import RunError, UserError
 from sixfold.lca.certificate import Meter, Reading
 from sixfold.lca.dynamics import AdaptiveRate, Membrane, rate
 from sixfold.lca.interaction import Interaction
@@ -109,8 +109,15 @@ class Solver:
             trace: whether to keep all readings.
 
         Raises:
+            UserError: if an image has pixels that are NaN or infinite.
             RunError: if a code diverges with a fixed time step.
         """
+        odd = torch.nonzero(~torch.isfinite(images).flatten(1).all(1)).flatten()
+        if len(odd):
+            raise UserError(
+                f"{len(odd)} of {len(images)} images have pixels that are NaN or infinite, the "
+                f"first is image {int(odd[0])} (counted from 0): repair them or leave them out"
+            )
         geometry = self.interaction.geometry
         if tuple(images.shape[1:]) != geometry.image:
             raise ValueError(f"images {tuple(images.shape[1:])}, expected {geometry.image}")

@@ -248,3 +248,25 @@ def test_damage_anywhere_is_told(tmp_path: Path) -> None:
         else:
             told = dataset.bad
         assert not any("\n" in line for line in told)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_images_with_numbers_that_are_not_finite_are_bad(
+    tmp_path: Path, odd: float, scale: int
+) -> None:
+    """They are counted, and say nothing of the range of the others."""
+    images = pixels()[:, 0] / 255 * scale
+    images[1, 2, 3] = images[1, 0, 0] = odd
+    path = write(tmp_path / "a.parquet", pa.array(images.tolist()))
+    with pytest.raises(UserError, match=r"a.parquet\[1\]: 2 of \d+ values are NaN or infinite"):
+        opened(path, tmp_path)
+    found = opened(path, tmp_path, on_bad="skip")
+    assert len(found.bad) == 1
+    assert len(found.train) + len(found.test) == COUNT - 1
+    kept = np.concatenate(
+        [part.images(np.arange(len(part))) for part in (found.train, found.test) if len(part)]
+    )
+    assert {image.tobytes() for image in kept} == {
+        image.tobytes() for number, image in enumerate(pixels()[:, 0]) if number != 1
+    }

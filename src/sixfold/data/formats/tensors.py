@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sixfold.data import paths
 from sixfold.data.formats.columns import readable
-from sixfold.data.images import BadImageError, Pixels
+from sixfold.data.images import BadImageError, Pixels, scaled
 from sixfold.errors import UserError
 
 MOST_CHANNELS = 4
@@ -65,11 +65,7 @@ def to_bytes(array: NDArray[Any], *, unit: bool) -> NDArray[np.uint8]:
     """
     if array.dtype == np.uint8:
         return array
-    top = 1.0 if unit else 255.0
-    wide = array.astype(np.float64)
-    if not (wide.min() >= 0 and wide.max() <= top):  # also refuses NaN
-        raise BadImageError(f"values from {wide.min():g} to {wide.max():g}: expected 0 to {top:g}")
-    return np.floor(wide * (255 / top) + 0.5).astype(np.uint8)
+    return scaled(array, 1.0 if unit else 255.0)
 
 
 def channels_first(array: NDArray[np.uint8]) -> Pixels:
@@ -127,7 +123,7 @@ def layout_of(path: str, field: Any) -> PixelLayout | None:
 
 
 def _largest(path: str, column: str) -> float:
-    """Largest number of the first rows."""
+    """Largest number of the first rows; one that is infinite says nothing of the others."""
     import pyarrow.parquet as pq
 
     with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
@@ -137,5 +133,5 @@ def _largest(path: str, column: str) -> float:
             while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
                 values = values.flatten()
             numbers = values.drop_null().to_numpy(zero_copy_only=False)
-            return float(np.nanmax(numbers, initial=0.0))
+            return float(np.max(numbers, initial=0.0, where=np.isfinite(numbers)))
     return 0.0
