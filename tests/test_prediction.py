@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -147,3 +148,43 @@ def test_a_prediction_that_fails_leaves_nothing(
 def test_a_place_that_cannot_be_written_is_refused(run: Path) -> None:
     with pytest.raises(UserError, match=r"--out /proc/scores\.parquet: cannot be written"):
         predict(ask(run, Path("/proc/scores.parquet")))
+
+
+def test_predictions_of_a_table_can_be_joined_to_it(tmp_path: Path, run: Path) -> None:
+    rng = np.random.default_rng(0)
+    wanted: dict[str, str] = {}
+    classes = read_card(weights_file(run)).classes
+    for day in ("1", "2"):
+        file = tmp_path / f"set/day={day}/part-0.parquet"  # one name in all folders, as Spark does
+        file.parent.mkdir(parents=True)
+        identity = [f"{day}-{row}" for row in range(9)]
+        images = rng.integers(0, 256, (9, 3 * 8 * 8)).tolist()
+        images[4] = None
+        labels = [classes[row] if row % 2 else None for row in range(9)]
+        columns = {"image": images, "label": labels, "id": identity, "confidence": range(9)}
+        pq.write_table(pa.table(columns), file)
+        wanted |= {f"day={day}/part-0.parquet[{row}]": name for row, name in enumerate(identity)}
+    out = tmp_path / "scores.parquet"
+    data = f"parquet:{tmp_path}/set"
+    changes = {"data": data, "on_bad": "skip", "id_column": "id", "keep_columns": "day, confidence"}
+    figures = predict(ask(run, out, workers=2, **changes))
+    table = pq.ParquetFile(out).read()
+    assert table.column_names[:5] == ["file", "id", "day", "input_confidence", "label"]
+    assert (figures["images"], figures["skipped_images"], figures["labelled_images"]) == (16, 2, 8)
+    assert "day=2/part-0.parquet[4]: no image (null)" in figures["bad_files"]
+    for row in table.to_pylist():
+        assert wanted[row["file"]] == row["id"]
+        number = int(row["id"][2:])
+        assert (row["day"], row["input_confidence"]) == (row["id"][0], number)
+        assert row["true_label"] == (classes[number] if number % 2 else None)
+    with pytest.raises(UserError, match="--id-column id: only parquet:PATH has columns"):
+        predict(ask(run, out, id_column="id"))
+
+
+def test_rows_without_labels_are_no_class() -> None:
+    card = ModelCard(
+        model="slide", model_args="", precision="float32", shape=(3, 8, 8),
+        classes=("a", "b", "c"), mean=(0.0,), std=(1.0,),
+    )  # fmt: skip
+    assert class_map(card, ("0", "1", "(unlabelled)")) == (-1, -1, -1)
+    assert class_map(card, ("0", "1", "2", "(unlabelled)")) == (0, 1, 2, -1)

@@ -26,6 +26,11 @@ def option(default: Any, doc: str, *, choices: tuple[str, ...] = (), form: str =
     return dataclasses.field(default=default, metadata=metadata)
 
 
+IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
+ON_BAD = "what to do with images that cannot be read, and rows that have no label"
+LABEL_COLUMN = "column of a Parquet table that holds the labels (default: found by its name)"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which images, and how they reach the network."""
@@ -54,9 +59,9 @@ class DataConfig:
         "augmentation of training images: none, or a list of "
         "crop[:PAD] and flip, such as crop:4,flip",
     )
-    on_bad: str = option(
-        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
-    )
+    image_column: str | None = option(None, IMAGE_COLUMN)
+    label_column: str | None = option(None, LABEL_COLUMN)
+    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,9 +302,11 @@ class PredictionConfig:
     sparse: str | None = option(
         None, "run pruned layers in the sparse forms that this file of `sixfold sparse` names"
     )
-    on_bad: str = option(
-        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
-    )
+    image_column: str | None = option(None, IMAGE_COLUMN)
+    label_column: str | None = option(None, LABEL_COLUMN)
+    id_column: str | None = option(None, "column of a Parquet table that names its rows; kept")
+    keep_columns: str = option("", "further columns to keep beside the predictions, such as a,b")
+    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
     trust_model: bool = option(
         False, "run the code that the weights name even if it is not your project's"
     )
@@ -345,9 +352,9 @@ class PreparationConfig:
     source: str = option("", "data specification, such as folder:PATH or cifar10:PATH")
     destination: str = option("", "folder for the tensor shards")
     resize: int | None = option(None, "resize every image to this many pixels a side")
-    on_bad: str = option(
-        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
-    )
+    image_column: str | None = option(None, IMAGE_COLUMN)
+    label_column: str | None = option(None, LABEL_COLUMN)
+    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,8 @@ from sixfold import data as datasets
 from sixfold import metrics
 from sixfold.compression.loading import load_network
 from sixfold.config import DataConfig
+from sixfold.data.formats.kept_columns import KeptColumns
+from sixfold.data.formats.unlabelled import UNLABELLED
 from sixfold.errors import UserError
 from sixfold.evaluate import scored_chunks
 from sixfold.files import explained
@@ -64,8 +66,10 @@ def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:
     """
     numbers = {name: number for number, name in enumerate(card.classes)}
     found = tuple(numbers.get(name, -1) for name in classes)
-    if all(number < 0 for number in found) and len(classes) == len(card.classes):
-        return tuple(range(len(classes)))
+    known = [name for name in classes if name != UNLABELLED]
+    if all(number < 0 for number in found) and len(known) == len(card.classes):
+        # The class of rows without a label is the last one, if there is one.
+        return (*range(len(known)), *[-1] * (len(classes) - len(known)))
     return found
 
 
@@ -156,13 +160,26 @@ def _true_name(job: PredictJob, card: ModelCard, label: int) -> str | None:
     return card.classes[known] if known >= 0 else None
 
 
-def join_parts(parts: Path, out: Path, card: ModelCard) -> dict[str, Any]:
+def with_kept(table: pa.Table, kept: KeptColumns) -> pa.Table:
+    """The rows' own columns of the table that was read, behind their names."""
+    values = kept.of(table.column("file").to_pylist())
+    for place, (name, column) in enumerate(zip(kept.names, values, strict=True), 1):
+        while name in table.column_names:
+            name = f"input_{name}"
+        table = table.add_column(place, name, column)
+    return table
+
+
+def join_parts(
+    parts: Path, out: Path, card: ModelCard, kept: KeptColumns | None = None
+) -> dict[str, Any]:
     """Join the ranks' files into one, and say how good the predictions are.
 
     Args:
         parts: folder with the ranks' files; removed.
         out: the Parquet file, written under another name first.
         card: of the network.
+        kept: columns of the data that stand beside the predictions.
 
     Returns:
         Number of images and, where there are labels, the figures of `sixfold.metrics`.
@@ -171,9 +188,12 @@ def join_parts(parts: Path, out: Path, card: ModelCard) -> dict[str, Any]:
     rows: list[NDArray[Any]] = []
     files: list[str] = []
     try:
-        with explained(out), pq.ParquetWriter(temporary, schema(card)) as writer:
+        columns = (
+            schema(card) if kept is None else with_kept(schema(card).empty_table(), kept).schema
+        )
+        with explained(out), pq.ParquetWriter(temporary, columns) as writer:
             for table in _tables(parts):
-                writer.write_table(table)
+                writer.write_table(table if kept is None else with_kept(table, kept))
                 rows.append(_outcome(table, card))
                 files += table.column("file").to_pylist()
         temporary.replace(out)

@@ -270,6 +270,7 @@ class Training:
             "epochs": round(self.budget.epochs_done(self.progress.step), 6),
             "images": self.progress.images,
             "bad_files": list(self.data.bad),
+            "skipped_images": self.data.skipped,
             "peak_memory_bytes": peak_bytes,
             "native_kernels": kernels,
             **self.strategy.figures(),

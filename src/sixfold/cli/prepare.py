@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     print(f"classes            {len(made['classes'])}")
     print(f"shape              {'x'.join(map(str, made['shape']))}")
     if made["bad_files"]:
-        print(f"left out           {len(made['bad_files'])} (listed in manifest.json)")
+        images, lines = made["skipped_images"], len(made["bad_files"])
+        print(f"left out           {images:,} images ({lines} lines in manifest.json)")
     print(f"speed              {made['images_per_s']:,.0f} images/s, {made['wall_s']:.1f} s")
     print(f"use them with      --data shards:{made['destination']}")
     return 0

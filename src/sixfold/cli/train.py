@@ -54,7 +54,8 @@ def summary(result: dict[str, Any]) -> list[str]:
     if result["restarts"]:
         lines.append(f"restarts           {result['restarts']}")
     if result.get("bad_files"):
-        lines.append(f"left out           {len(result['bad_files'])} (listed in result.json)")
+        images, told = result.get("skipped_images", 0), len(result["bad_files"])
+        lines.append(f"left out           {images:,} images ({told} lines in result.json)")
     bare = [origin for origin in result.get("native_kernels", []) if origin.startswith("none")]
     if bare:
         lines.append(

@@ -177,6 +177,7 @@ class DataSet:
         validation: what may be selected on; empty unless asked for.
         test: what is only ever reported.
         bad: files that were left out because they could not be read, each with the reason.
+        skipped: images that were left out: a line of `bad` may speak of many.
         own_test: whether the set came with its test part, rather than having one cut off it.
         split: how its parts were told apart, for people.
         mean: of the pixels of `train`, (C,), in units of [0, 1].
@@ -190,6 +191,7 @@ class DataSet:
     validation: Part
     test: Part
     bad: tuple[str, ...] = ()
+    skipped: int = 0
     own_test: bool = True
     split: str = ""
     mean: NDArray[np.float64] = field(init=False)
@@ -274,6 +276,7 @@ def assemble(
     test_split: float | None = None,
     images: int | None = None,
     bad: tuple[str, ...] = (),
+    skipped: int = 0,
     own_test: bool = True,
     split: str = "",
 ) -> DataSet:
@@ -318,6 +321,7 @@ def assemble(
         validation=Part(whole, rest[held_out]),
         test=Part(test) if test_split is None else Part(whole, np.flatnonzero(aside)),
         bad=bad,
+        skipped=skipped,
         own_test=own_test and len(test.labels) > 0,
         split=split if test_split is None else f"{test_split:g} set aside, stratified by class",
     )

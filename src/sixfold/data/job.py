@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sixfold.data import sources
 from sixfold.data.formats.cells import DEFAULT_SIZE
-from sixfold.data.spec import Spec, parse_spec
+from sixfold.data.spec import Spec, TableOptions, parse_spec
 from sixfold.errors import UserError
 
 LAYOUT = 2
 """Raised whenever the same source and settings would give other bytes."""
+
+TABLE_LAYOUT = 1
+"""The same for tables alone."""
 
 ON_BAD = ("fail", "skip")
 MOST_SIDE = 4096
@@ -28,6 +31,7 @@ class Job:
         fingerprint: of what is there.
         resize: rows and columns, if not the images' own.
         on_bad: "fail" or "skip".
+        table: how a table is read.
     """
 
     spec: Spec
@@ -35,11 +39,14 @@ class Job:
     fingerprint: str
     resize: int | None
     on_bad: str
+    table: TableOptions = field(default_factory=TableOptions)
 
     @property
     def key(self) -> str:
         """Names the shards' bytes: another key means other shards."""
         parts = [LAYOUT, self.spec.kind, self.path, self.fingerprint, self.resize]
+        if self.spec.kind == "parquet":
+            parts += [TABLE_LAYOUT, self.table.image, self.table.label, self.table.labelled]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -53,18 +60,32 @@ def setting_problems(*, resize: int | None, on_bad: str) -> list[str]:
     return problems
 
 
-def plan(source: str, *, resize: int | None, on_bad: str) -> Job:
+def column_problems(source: str, table: TableOptions) -> list[str]:
+    """Columns that are named though the data is no table."""
+    if source.partition(":")[0] == "parquet":
+        return []
+    given = {"--image-column": table.image, "--label-column": table.label}
+    return [
+        f"{option} {name}: only parquet:PATH has columns, and the data is {source}"
+        for option, name in given.items()
+        if name is not None
+    ]
+
+
+def plan(source: str, *, resize: int | None, on_bad: str, table: TableOptions | None = None) -> Job:
     """Find the source, and check the settings.
 
     Args:
         source: data specification.
         resize: rows and columns, if not the images' own (cells: 256).
         on_bad: "fail" or "skip".
+        table: how a table is read.
 
     Raises:
         UserError: with every problem.
     """
-    problems = setting_problems(resize=resize, on_bad=on_bad)
+    table = table or TableOptions()
+    problems = setting_problems(resize=resize, on_bad=on_bad) + column_problems(source, table)
     try:
         spec = parse_spec(source)
         path = sources.locate(spec)
@@ -75,4 +96,6 @@ def plan(source: str, *, resize: int | None, on_bad: str) -> Job:
         raise UserError(problems)
     if spec.kind == "cells" and resize is None:
         resize = DEFAULT_SIZE
-    return Job(spec=spec, path=path, fingerprint=fingerprint, resize=resize, on_bad=on_bad)
+    return Job(
+        spec=spec, path=path, fingerprint=fingerprint, resize=resize, on_bad=on_bad, table=table
+    )

@@ -93,7 +93,7 @@ def make_shards(
     done = _run(pool, function, everything, progress)
     channels = {shape[0] for note in done.values() for shape in note.shapes}
     problems = _shape_problems(job, done.values(), channels) + _bad_problems(job, done.values())
-    if not problems:
+    if not problems and job.table.labelled:
         problems = _lost_problems(job, listing, [done[task.file] for task in tasks["train"]])
     if problems:
         raise UserError(problems)

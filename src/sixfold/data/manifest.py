@@ -93,6 +93,11 @@ class Manifest:
         """Images of a part."""
         return sum(entry.count for entry in self.parts[part])
 
+    @property
+    def skipped(self) -> int:
+        """Images that are not in the shards; a line of `left_out` may speak of many, or of none."""
+        return int(self.source.get("skipped", len(self.bad)))
+
     def bad_lines(self) -> tuple[str, ...]:
         """One line for everything that is not in the shards, with the reason."""
         return tuple(f"{name}: {reason}" for name, reason in (*self.bad, *self.left_out))

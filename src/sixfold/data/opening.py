@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
@@ -10,15 +11,15 @@ from sixfold.config import DataConfig
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.augment import parse_augment
 from sixfold.data.dataset import DataSet, assemble
-from sixfold.data.job import Job, plan, setting_problems
+from sixfold.data.job import Job, column_problems, plan, setting_problems
 from sixfold.data.locks import locked
-from sixfold.data.making import Pool, Progress, bad_images, in_turn
+from sixfold.data.making import Pool, Progress, in_turn
 from sixfold.data.manifest import NAME, Manifest, checksum_problems, load_manifest, shortened
-from sixfold.data.preparation import carry_out
+from sixfold.data.preparation import carry_out, refuse_bad
 from sixfold.data.remote import fetch_shards
 from sixfold.data.shard_files import ShardStore
 from sixfold.data.sources import locate
-from sixfold.data.spec import Spec, parse_spec
+from sixfold.data.spec import Spec, TableOptions, parse_spec
 from sixfold.environment import cache_directory
 from sixfold.errors import UserError
 from sixfold.files import make_folder
@@ -36,6 +37,7 @@ def resolve(
     workers: int = 1,
     progress: Progress | None = None,
     cache: Path | None = None,
+    labelled: bool = True,
 ) -> DataConfig:
     """Check the settings and the data; prepare what ranks cannot open as it is.
 
@@ -48,6 +50,7 @@ def resolve(
         workers: how many the pool has.
         progress: told how many images are prepared.
         cache: folder of the cache; must be reachable by all ranks.
+        labelled: whether labels are needed; else rows of tables that have none are kept, too.
 
     Returns:
         A configuration with a specification that any rank can open: digits, synthetic or
@@ -59,7 +62,8 @@ def resolve(
     found = problems(config)
     if found:
         raise UserError(found)
-    job = plan(config.data, resize=config.resize, on_bad=config.on_bad)
+    table = TableOptions(config.image_column, config.label_column, labelled)
+    job = plan(config.data, resize=config.resize, on_bad=config.on_bad, table=table)
     spec = job.spec
     if spec.kind in ("digits", "synthetic"):
         return dataclasses.replace(config, data=str(spec))
@@ -71,14 +75,33 @@ def resolve(
         manifest = _verified(Path(spec.where), workers)
         if config.resize is None or manifest.shape[1:] == (config.resize, config.resize):
             return dataclasses.replace(config, data=str(spec), resize=None)
-    folder = root / f"{spec.kind}-{job.key[:16]}"
+    if not labelled and spec.kind == "parquet":
+        job = _already_made(job, root, workers) or job
+    folder = _folder(root, job)
     _prepare_cached(job, folder, pool or in_turn, workers, progress or (lambda *_: None))
-    return dataclasses.replace(config, data=f"shards:{folder}", resize=None)
+    return dataclasses.replace(
+        config, data=f"shards:{folder}", resize=None, image_column=None, label_column=None
+    )
+
+
+def _folder(root: Path, job: Job) -> Path:
+    return root / f"{job.spec.kind}-{job.key[:16]}"
+
+
+def _already_made(job: Job, root: Path, workers: int) -> Job | None:
+    """The job of a training on the same table, if its shards are there and lack no row."""
+    trained = dataclasses.replace(job, table=dataclasses.replace(job.table, labelled=True))
+    folder = _folder(root, trained)
+    with contextlib.suppress(UserError):
+        if (folder / NAME).exists() and not load_manifest(folder).source.get("unlabelled"):
+            return trained if _is_sound(folder, trained, workers) else None
+    return None
 
 
 def problems(config: DataConfig) -> list[str]:
     """What is wrong with the settings, as far as a glance at the data tells; empty if nothing."""
     found = setting_problems(resize=config.resize, on_bad=config.on_bad)
+    found += column_problems(config.data, TableOptions(config.image_column, config.label_column))
     if not 0 <= config.validation <= MOST_VALIDATION:
         found.append(
             f"--validation {config.validation:g}: expected a part of the training images from 0 "
@@ -142,8 +165,7 @@ def _is_sound(folder: Path, job: Job, workers: int) -> bool:
         manifest = _verified(folder, workers)
     except UserError:
         return False
-    if job.on_bad == "fail" and manifest.bad:
-        raise bad_images(manifest.bad)
+    refuse_bad(job, manifest)
     return manifest.source.get("key") == job.key
 
 
@@ -197,6 +219,7 @@ def open_data(config: DataConfig) -> DataSet:
         test_split=config.test_split,
         images=config.images,
         bad=manifest.bad_lines(),
+        skipped=manifest.skipped,
         own_test=not str(manifest.source.get("split", "")).startswith("80/20"),
         split=str(manifest.source.get("split", "")),
     )

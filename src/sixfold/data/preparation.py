@@ -28,6 +28,7 @@ from sixfold.data.making import (
 )
 from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest
 from sixfold.data.records import Listing
+from sixfold.data.spec import TableOptions
 from sixfold.errors import UserError
 from sixfold.files import make_folder, write_json
 
@@ -40,6 +41,7 @@ def prepare(
     *,
     resize: int | None = None,
     on_bad: str = "fail",
+    table: TableOptions | None = None,
     pool: Pool | None = None,
     workers: int = 1,
     progress: Progress | None = None,
@@ -54,6 +56,7 @@ def prepare(
         destination: folder for the shards; made if absent. The pool's workers must reach it.
         resize: rows and columns, if not the images' own.
         on_bad: whether images that cannot be read stop the preparation or are left out.
+        table: how a Parquet table is read.
         pool: gives chunks to workers; they are made one after the other if absent.
         workers: threads for checking sums.
         progress: told how many images are done.
@@ -65,7 +68,7 @@ def prepare(
         UserError: with everything that is wrong with the source, the settings or the destination.
     """
     folder = _destination(destination)
-    job = plan(source, resize=resize, on_bad=on_bad)
+    job = plan(source, resize=resize, on_bad=on_bad, table=table)
     _check_free(folder)
     make_folder(folder, "DST")
     with locked(folder / NOTES, wait=False):
@@ -104,7 +107,8 @@ def carry_out(job: Job, folder: Path, *, pool: Pool, workers: int, progress: Pro
     spool.mkdir(parents=True)
     write_json(notes / "job.json", {"key": job.key})
     try:
-        listing = sources.list_records(job.spec, job.path, spool)
+        listing = sources.list_records(job.spec, job.path, spool, job.table)
+        refuse_unlabelled(job, listing.unlabelled)
         made = make_shards(job, listing, folder, pool=pool, progress=progress)
     finally:
         shutil.rmtree(spool, ignore_errors=True)
@@ -146,9 +150,32 @@ def _existing(job: Job, folder: Path, workers: int) -> Manifest:
     problems = checksum_problems(folder, manifest, workers)
     if problems:
         raise UserError(problems)
+    refuse_bad(job, manifest)
+    return manifest
+
+
+def refuse_bad(job: Job, manifest: Manifest) -> None:
+    """Refuse shards from which images were left out, where that was not asked for.
+
+    Raises:
+        UserError: naming them.
+    """
     if job.on_bad == "fail" and manifest.bad:
         raise bad_images(manifest.bad)
-    return manifest
+    refuse_unlabelled(job, int(manifest.source.get("unlabelled", 0)))
+
+
+def refuse_unlabelled(job: Job, count: int) -> None:
+    """Refuse rows without a label, unless they may be left out.
+
+    Raises:
+        UserError: with their number.
+    """
+    if count and job.on_bad == "fail":
+        raise UserError(
+            f"{job.path}: {count} row{'s have' if count > 1 else ' has'} no label (null): give "
+            "them one, or leave them out by --on-bad skip; `sixfold predict` scores them"
+        )
 
 
 def _begun_with(notes: Path) -> str | None:
@@ -188,6 +215,8 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
             "split": listing.split,
             "fingerprint": job.fingerprint,
             "key": job.key,
+            "unlabelled": listing.unlabelled,
+            "skipped": len(all_bad(everything)) + listing.skipped,
         },
         settings={"resize": job.resize, "on_bad": job.on_bad},
         versions={name: metadata.version(name) for name in names},

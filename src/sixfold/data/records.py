@@ -94,6 +94,8 @@ class Listing:
         parts: "train" and "test".
         split: how the parts were told apart, for people.
         left_out: (name, reason) of what is no record, though it looks like one.
+        unlabelled: how many records were left out because they have no label.
+        skipped: how many records `left_out` speaks of.
     """
 
     name: str
@@ -101,6 +103,8 @@ class Listing:
     parts: Mapping[str, Records]
     split: str
     left_out: tuple[tuple[str, str], ...] = ()
+    unlabelled: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

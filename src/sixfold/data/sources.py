@@ -12,7 +12,7 @@ from sixfold.data.formats import cells, cifar10, folder, mnist, parquet, unlabel
 from sixfold.data.formats.shards import list_shards
 from sixfold.data.formats.stores import list_stores
 from sixfold.data.records import Listing
-from sixfold.data.spec import Spec
+from sixfold.data.spec import Spec, TableOptions
 from sixfold.data.trees import fingerprint, open_tree
 from sixfold.errors import UserError
 
@@ -61,6 +61,7 @@ _HABITATS = {
         "Annotations/*.xml with JPEGImages/*, or an archive of them",
     ),
 }
+_BY_NAME = TableOptions()
 MOST_SUBFOLDERS = 100
 DEPTH = 2
 
@@ -127,13 +128,14 @@ def source_fingerprint(spec: Spec, path: str) -> str:
     return fingerprint(path)
 
 
-def list_records(spec: Spec, path: str, spool: Path) -> Listing:
+def list_records(spec: Spec, path: str, spool: Path, table: TableOptions = _BY_NAME) -> Listing:
     """List the records of a specification.
 
     Args:
         spec: the specification.
         path: as `locate` found it.
         spool: folder for temporary copies.
+        table: how a table is read.
 
     Raises:
         UserError: with everything that is wrong with the files.
@@ -145,7 +147,7 @@ def list_records(spec: Spec, path: str, spool: Path) -> Listing:
     if spec.kind == "shards":
         return list_shards(Path(path))
     if spec.kind == "parquet":
-        return parquet.read(path, _name(spec))
+        return parquet.read(path, _name(spec), table)
     readers = {
         "mnist": mnist.read,
         "cifar10": cifar10.read,

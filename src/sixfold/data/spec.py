@@ -41,6 +41,21 @@ class Spec:
         return f"{self.kind}:{self.where}" if self.where else self.kind
 
 
+@dataclass(frozen=True)
+class TableOptions:
+    """How a Parquet table is read.
+
+    Attributes:
+        image: column of the images; None: found by its name.
+        label: column of the labels; None: found by its name.
+        labelled: whether rows without a label are left out, rather than scored.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    labelled: bool = True
+
+
 def parse_spec(text: str) -> Spec:
     """Take a specification apart; paths become absolute.
 

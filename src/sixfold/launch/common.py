@@ -72,8 +72,17 @@ def pool_of(engine: Engine, workers: int) -> Any:
     return pool
 
 
-def resolve_data(config: DataConfig, engine: Engine, workers: int, listen: Listener) -> DataConfig:
+def resolve_data(
+    config: DataConfig, engine: Engine, workers: int, listen: Listener, *, labelled: bool = True
+) -> DataConfig:
     """Turn data into something that ranks can map, with the engine's workers where it is long.
+
+    Args:
+        config: the data as the user gave it.
+        engine: whose workers prepare them.
+        workers: how many.
+        listen: told how many images are prepared.
+        labelled: see `sixfold.data.resolve`.
 
     Raises:
         UserError: with everything that is wrong with it.
@@ -85,7 +94,14 @@ def resolve_data(config: DataConfig, engine: Engine, workers: int, listen: Liste
         pool=pool_of(engine, workers),
         workers=workers,
         progress=lambda done, total: listen({"kind": "prepare", "done": done, "total": total}),
+        labelled=labelled,
     )
+
+
+def told(left_out: Sequence[str]) -> str:
+    """The first of what is left out of a set, and how many more there are."""
+    more = f"; and {len(left_out) - 3} more (see bad_files in the result)"
+    return "; ".join(left_out[:3]) + (more if len(left_out) > 3 else "")
 
 
 def versions() -> dict[str, str]:

@@ -132,7 +132,11 @@ def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int])
     given = config.evaluation
     if given.data is not None:
         return DataConfig(
-            data=given.data, resize=given.resize or fitting_side(shape), on_bad=given.on_bad
+            data=given.data,
+            resize=given.resize or fitting_side(shape),
+            image_column=given.image_column,
+            label_column=given.label_column,
+            on_bad=given.on_bad,
         )
     settings = (read_json(weights.with_name("config.json")) or {}).get("data", {})
     if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
@@ -142,6 +146,8 @@ def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int])
     return DataConfig(
         data=settings["data"],
         resize=given.resize or settings.get("resize"),
+        image_column=given.image_column or settings.get("image_column"),
+        label_column=given.label_column or settings.get("label_column"),
         on_bad=given.on_bad if given.on_bad != "fail" else settings.get("on_bad", "fail"),
     )
 

@@ -6,15 +6,25 @@ import functools
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sixfold import validate
 from sixfold.config import DataConfig, PredictConfig
 from sixfold.data import absolute_spec
 from sixfold.errors import UserError
 from sixfold.files import folder_of_parts, write_json
-from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.launch.common import (
+    Listener,
+    open_engine_for,
+    resolve_data,
+    restarts_of,
+    told,
+    versions,
+)
 from sixfold.run_directory import read_json
+
+if TYPE_CHECKING:
+    from sixfold.data.formats.kept_columns import KeptColumns
 
 
 def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[str, Any]:
@@ -58,17 +68,22 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
 
         sparse = Path(config.prediction.sparse).expanduser().absolute()
         load_choice(sparse)  # refused here rather than in every rank
+    kept = _kept_columns(config)
     with open_engine_for(config.engine, card.model, together=True) as engine:
         workers = config.engine.workers or engine.slots()
         asked = DataConfig(
             data=config.prediction.data,
             resize=config.prediction.resize or fitting_side(card.shape),
+            image_column=config.prediction.image_column,
+            label_column=config.prediction.label_column,
             on_bad=config.prediction.on_bad,
         )
         asked = as_trained(weights, asked)
-        resolved = resolve_data(asked, engine, workers, listen)
+        resolved = resolve_data(asked, engine, workers, listen, labelled=False)
         opened = datasets.open_data(resolved)
         check_fit(card, opened)
+        if opened.bad:
+            listen({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
         part = config.prediction.part
         if part == "auto":
             part = "test" if opened.own_test or trained_on(weights, asked) else "all"
@@ -88,13 +103,14 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
                 max_restarts=restarts_of(config.engine),
                 on_event=_sum_up(listen),
             )
-            figures = join_parts(parts, out, card)
+            figures = join_parts(parts, out, card, kept)
     figures |= {
         "run": str(weights.parent),
         "data": config.prediction.data,
         "part": part,
         "file": str(out),
         "bad_files": list(opened.bad),
+        "skipped_images": opened.skipped,
         "workers": workers,
         "engine": config.engine.engine,
         "restarts": gang.restarts,
@@ -103,6 +119,26 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
     }
     write_json(out.with_name(out.name + ".json"), figures)
     return figures
+
+
+def _kept_columns(config: PredictConfig) -> KeptColumns | None:
+    """The columns of a table that the result takes over.
+
+    Raises:
+        UserError: if the data has none of that name.
+    """
+    from sixfold.data.formats.kept_columns import KeptColumns
+    from sixfold.data.spec import parse_spec
+
+    asked = config.prediction
+    others = [name.strip() for name in asked.keep_columns.split(",") if name.strip()]
+    if asked.id_column is None and not others:
+        return None
+    spec = parse_spec(asked.data)
+    if spec.kind != "parquet":
+        option = f"--id-column {asked.id_column}" if asked.id_column else "--keep-columns"
+        raise UserError(f"{option}: only parquet:PATH has columns, and the data is {asked.data}")
+    return KeptColumns(spec.where, asked.id_column, others)
 
 
 def trained_on(weights: Path, asked: DataConfig) -> bool:

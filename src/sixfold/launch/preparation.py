@@ -34,6 +34,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
         raise UserError(found)
 
     from sixfold.data.preparation import prepare as make_shards
+    from sixfold.data.spec import TableOptions
 
     with open_engine_for(config.engine) as engine:
         workers = config.engine.workers or engine.slots()
@@ -42,6 +43,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
             preparation.destination,
             resize=preparation.resize,
             on_bad=preparation.on_bad,
+            table=TableOptions(preparation.image_column, preparation.label_column),
             pool=pool_of(engine, workers),
             workers=workers,
             progress=lambda done, total: listen({"kind": "prepare", "done": done, "total": total}),
@@ -54,6 +56,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
         "classes": list(manifest.classes),
         "shape": list(manifest.shape),
         "bad_files": list(manifest.bad_lines()),
+        "skipped_images": manifest.skipped,
         "workers": workers,
         "wall_s": round(spent, 3),
         "images_per_s": round(sum(images.values()) / spent, 1),

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,14 @@ from sixfold.engines import Engine
 from sixfold.errors import SixfoldError, UserError
 from sixfold.files import write_json
 from sixfold.launch.beginning import check_beginning
-from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.launch.common import (
+    Listener,
+    open_engine_for,
+    resolve_data,
+    restarts_of,
+    told,
+    versions,
+)
 from sixfold.launch.directory import older_run, run_path
 from sixfold.launch.reporting import tell_failure, test_images
 from sixfold.launch.tuning import COPY, take_tuning
@@ -189,12 +195,6 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
     if opened.bad:
         listen({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
     return dataclasses.replace(config, data=resolved)
-
-
-def told(left_out: Sequence[str]) -> str:
-    """The first of what is left out of a set, and how many more there are."""
-    more = f"; and {len(left_out) - 3} more (see bad_files in result.json)"
-    return "; ".join(left_out[:3]) + (more if len(left_out) > 3 else "")
 
 
 def _division_problems(config: TrainConfig, workers: int, opened: data.DataSet) -> list[str]:

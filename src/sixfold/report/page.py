@@ -76,8 +76,15 @@ def render(record: Record, images: Images | None) -> str:
         facts=_facts(record.result),
         bad_files=_strings(record.result.get("bad_files")),
         max_bad_files=MAX_BAD_FILES,
+        skipped_images=_skipped(record.result),
         notes=notes,
     )
+
+
+def _skipped(result: Mapping[str, Any]) -> int:
+    """Images that were left out; a line of the list may speak of many."""
+    count = number(result.get("skipped_images"))
+    return int(count) if math.isfinite(count) else len(_strings(result.get("bad_files")))
 
 
 def _strings(value: Any) -> list[str]:

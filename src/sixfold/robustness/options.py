@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.config import EngineConfig, option
+from sixfold.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD, EngineConfig, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class EvaluationConfig:
     resize: int | None = option(
         None, "resize images to this many pixels a side (default: what the network was trained on)"
     )
-    on_bad: str = option(
-        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
-    )
+    image_column: str | None = option(None, IMAGE_COLUMN)
+    label_column: str | None = option(None, LABEL_COLUMN)
+    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
     out: str | None = option(None, "directory for result and report (default: RUN/robustness)")
     trust_model: bool = option(
         False, "run the code that the weights name even if it is not your project's"

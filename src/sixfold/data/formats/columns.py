@@ -1,150 +1,177 @@
-"""Which columns of a Parquet file are the images and the labels, and which classes there are."""
+"""Which columns of a table are the images and the labels: by their names and types, or as asked."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sixfold.data import paths
-from sixfold.data.formats.folder import sort_classes
+from sixfold.data.manifest import shortened
 from sixfold.errors import UserError
+
+if TYPE_CHECKING:
+    from sixfold.data.formats.table_files import TableFile
 
 IMAGE_NAMES = (
     *("image", "img", "images", "pixels", "pixel_values", "picture", "photo"),
-    *("image_bytes", "jpeg", "jpg", "png", "bytes", "data", "features", "x"),
+    *("image_bytes", "jpeg", "jpg", "png", "bytes", "content", "data", "features", "vector", "x"),
 )
 LABEL_NAMES = (
     *("label", "class", "target", "labels", "category", "class_id", "class_name", "classname"),
-    *("label_name", "fine_label", "y"),
+    *("label_name", "fine_label", "labelindex", "label_index", "indexedlabel", "indexed_label"),
+    *("label_idx", "labelidx", "categoryindex", "category_index", "y"),
 )
+SPARK_IMAGE = {"height", "width", "nChannels", "data"}
+"""Fields of what ``spark.read.format("image")`` makes, besides origin and mode."""
+
+EXPECTED = {
+    "image": "bytes of pictures, a struct that holds them, Spark's images or vectors, or numbers",
+    "label": "whole numbers, text or booleans",
+}
 
 
-@contextmanager
-def readable(path: str) -> Iterator[None]:
-    """Turn what Arrow says of a damaged file into one line."""
-    import pyarrow as pa
+def image_form(kind: Any) -> str | None:
+    """How images lie in a column of this type; None if it can hold none.
 
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(
-            f"{path}: not a readable Parquet file, or damaged ({reason}): fetch it again"
-        ) from None
-
-
-def common_schema(files: Sequence[str]) -> Any:
-    """The schema that all files must have."""
-    import pyarrow.parquet as pq
-
-    schemas: list[Any] = []
-    problems: list[str] = []
-    for file in files:
-        try:
-            with readable(file), paths.open_file(file) as source:
-                schemas.append(pq.read_schema(source))
-        except UserError as error:
-            problems += error.problems
-    problems += [
-        f"{file}: columns {_describe(schema)} differ from those of {files[0]}: "
-        f"{_describe(schemas[0])}"
-        for file, schema in zip(files, schemas, strict=False)
-        if not schema.equals(schemas[0]) and not problems
-    ]
-    if problems:
-        raise UserError(problems)
-    return schemas[0]
-
-
-def _describe(schema: Any) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
-
-
-def choose(path: str, schema: Any, what: str) -> str:
-    """Name of the column that best fits.
-
-    Args:
-        path: for messages.
-        schema: of the files.
-        what: "image" or "label".
-
-    Raises:
-        UserError: if none does; names the columns that there are.
+    Returns:
+        "pictures" (encoded bytes, also as struct), "Spark image", "integers", "floats", or "null".
     """
-    names, fits = (IMAGE_NAMES, _is_image) if what == "image" else (LABEL_NAMES, _is_label)
-    by_name = {field.name.lower(): field for field in reversed(list(schema))}
-    for name in names:
-        if name in by_name and fits(by_name[name].type):
-            return str(by_name[name].name)
-    raise UserError(
-        f"{path}: no {what} column: expected one called {', '.join(names[:6])} or so, of a fitting "
-        f"type; there are {_describe(schema)}"
-    )
-
-
-def _is_image(kind: Any) -> bool:
-    import pyarrow.types as types
-
-    if types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    binary = types.is_binary(kind) or types.is_large_binary(kind)
-    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    return bool(binary or lists) or hasattr(kind, "extension_name")
-
-
-def _is_label(kind: Any) -> bool:
     import pyarrow.types as types
 
     if types.is_dictionary(kind):
-        return _is_label(kind.value_type)
-    kinds = (types.is_integer, types.is_string, types.is_large_string, types.is_boolean)
-    return any(is_kind(kind) for is_kind in kinds)
-
-
-def read_labels(path: str, column: str) -> Any:
-    """One column of a file, as Arrow's chunked array."""
-    import pyarrow.parquet as pq
-
-    with readable(path), paths.open_file(path) as source:
-        return pq.read_table(source, columns=[column]).column(0)
-
-
-def classify(
-    columns: Sequence[Sequence[Any]], schema: Any, label: str
-) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
-    """Names of the classes, and the number of each row's."""
-    values = {value for column in columns for value in column}
-    if not values:
-        raise UserError("the Parquet files have no rows")
-    negative = sorted(v for v in values if isinstance(v, int) and not isinstance(v, bool) and v < 0)
-    if negative:
-        raise UserError(
-            f"column {label!r}: labels out of range: {', '.join(map(str, negative[:10]))}: "
-            "expected 0 or more (some sets hide their test labels as -1)"
+        return image_form(kind.value_type)
+    if types.is_null(kind):
+        return "null"
+    if is_bytes(kind):
+        return "pictures"
+    if types.is_struct(kind):
+        fields = {field.name: field.type for field in kind}
+        if fields.keys() >= SPARK_IMAGE:
+            return "Spark image"
+        if "bytes" in fields and (is_bytes(fields["bytes"]) or types.is_null(fields["bytes"])):
+            return "pictures"
+        vector = {"type", "size", "indices", "values"} <= fields.keys()
+        return "floats" if vector and types.is_floating(innermost(fields["values"])) else None
+    if types.is_nested(kind) or getattr(kind, "extension_name", "") == "arrow.fixed_shape_tensor":
+        inner = innermost(kind)
+        return (
+            "integers"
+            if types.is_integer(inner)
+            else "floats"
+            if types.is_floating(inner)
+            else None
         )
-    given = _huggingface_names(schema, label)
-    if given and all(isinstance(value, int) for value in values):
-        if max(values) >= len(given):
+    return None
+
+
+def is_bytes(kind: Any) -> bool:
+    """Whether a type is binary, of whatever width of offsets."""
+    import pyarrow.types as types
+
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def innermost(kind: Any) -> Any:
+    """Type of the values of nested lists or of a tensor."""
+    import pyarrow.types as types
+
+    while hasattr(kind, "value_type") and not types.is_map(kind):
+        kind = kind.value_type
+    return kind
+
+
+def label_form(kind: Any) -> str | None:
+    """What labels a column of this type holds: "numbers", "text", "booleans" or "null"."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        return label_form(kind.value_type)
+    forms = {
+        "null": types.is_null(kind),
+        "booleans": types.is_boolean(kind),
+        "numbers": types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind),
+        "text": types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or is_bytes(kind),
+    }
+    return next((form for form, fits in forms.items() if fits), None)
+
+
+FORMS = {"image": image_form, "label": label_form}
+
+
+def choose(path: str, files: Sequence[TableFile], what: str, asked: str | None) -> str | None:
+    """Name of the column that is asked for, or of the one that best fits; None if none does.
+
+    Args:
+        path: for messages.
+        files: of the table.
+        what: "image" or "label".
+        asked: name of the column, if given.
+
+    Raises:
+        UserError: if it is not there or not of a fitting type, or if files contradict each other.
+    """
+    columns = {name: kind for file in reversed(files) for name, kind in file.columns.items()}
+    if asked is not None:
+        if asked not in columns:
+            near = difflib.get_close_matches(asked, columns, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
             raise UserError(
-                f"column {label!r}: labels out of range: {max(values)}: the file names "
-                f"{len(given)} classes, 0 to {len(given) - 1}"
+                f"--{what}-column {asked!r}: {path} has no such column: {hint}there are "
+                f"{describe(columns)}"
             )
-        return given, [np.array(column, np.int64) for column in columns]
-    names = tuple(sort_classes({str(value) for value in values}))
-    number = {name: index for index, name in enumerate(names)}
-    return names, [np.array([number[str(v)] for v in column], np.int64) for column in columns]
+        _check(files, what, asked)
+        return asked
+    for wanted in IMAGE_NAMES if what == "image" else LABEL_NAMES:
+        for name in columns:
+            if name.lower() == wanted and _fits(files, what, name):
+                _check(files, what, name)
+                return name
+    return None
 
 
-def _huggingface_names(schema: Any, label: str) -> tuple[str, ...]:
-    """Names of the classes as Hugging Face's `datasets` leaves them in the schema, if it did."""
-    try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
-        return tuple(str(name) for name in names)
-    except (KeyError, TypeError, ValueError):
-        return ()
+def no_column(path: str, files: Sequence[TableFile], what: str) -> UserError:
+    """The error for a table in which no column looks like images or labels."""
+    columns = {name: kind for file in reversed(files) for name, kind in file.columns.items()}
+    names = IMAGE_NAMES if what == "image" else LABEL_NAMES
+    hint = " (`sixfold predict` needs no labels)" if what == "label" else ""
+    return UserError(
+        f"{path}: no {what} column: expected one called {', '.join(names[:6])} or so, of a fitting "
+        f"type; there are {describe(columns)}: give --{what}-column NAME{hint}"
+    )
+
+
+def _fits(files: Sequence[TableFile], what: str, name: str) -> bool:
+    forms = {FORMS[what](file.columns[name]) for file in files if name in file.columns}
+    return bool(forms - {None, "null"}) or (what == "label" and "null" in forms)
+
+
+def _check(files: Sequence[TableFile], what: str, name: str) -> None:
+    """Refuse files in which the column is of a type that cannot be used together with others."""
+    first = next(file for file in files if name in file.columns)
+    for file in files:  # the first one that is not all null sets the example
+        if name in file.columns and FORMS[what](file.columns[name]) != "null":
+            first = file
+            break
+    form = FORMS[what](first.columns[name])
+    if form is None:
+        raise UserError(
+            f"{first.path}: column {name!r} is {first.columns[name]}: expected {EXPECTED[what]}"
+        )
+    problems = [
+        f"{file.path}: column {name!r} is {file.columns[name]}, but in {first.path} it is "
+        f"{first.columns[name]}: write it with one type"
+        for file in files
+        if name in file.columns and FORMS[what](file.columns[name]) not in (form, "null")
+    ]
+    if problems:
+        raise UserError(shortened(problems))
+
+
+def describe(columns: dict[str, Any]) -> str:
+    """Columns with their types, the first twenty."""
+    shown = [f"{name} ({kind})" for name, kind in list(columns.items())[:20]]
+    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
+    return (", ".join(shown) or "none") + more

@@ -1,14 +1,15 @@
-"""Images in Parquet files: encoded pictures, Hugging Face's structs, tensors or nested lists.
+"""Images in Parquet files, as Spark, Hugging Face and pandas write them.
 
-Columns are found by their names, or given. An image is one of: bytes of a JPEG, PNG or the like; a
-struct with such bytes (``{bytes, path}``, as Hugging Face writes); Arrow's fixed-shape tensor, one
+Columns are found by their names, or given. An image is one of: bytes of a JPEG, PNG or the like
+(Spark's ``binaryFile``); a struct with such bytes (``{bytes, path}``, as Hugging Face writes);
+Spark's image struct, or its fields; Spark's dense or sparse vector; Arrow's fixed-shape tensor, one
 of whose dimensions may be the channels; a nested list (rows x columns, or with channels first or
 last); or one flat list, channel after channel. Numbers are 0 to 255, or 0 to 1 in floating point.
 """
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,20 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data import paths
-from sixfold.data.formats.columns import choose, classify, common_schema, read_labels, readable
-from sixfold.data.formats.folder import (
-    TEST_FRACTION,
-    TEST_NAMES,
-    VALIDATION_NAMES,
-    empty_classes_problem,
-)
-from sixfold.data.formats.tensors import PixelLayout, layout_of
+from sixfold.data.formats.columns import choose, describe, no_column
+from sixfold.data.formats.folder import TEST_FRACTION, empty_classes_problem
+from sixfold.data.formats.labels import classify, read_labels, with_unlabelled
+from sixfold.data.formats.table_files import TableFile, by_part, list_files, readable
+from sixfold.data.formats.tensors import ImageColumn, image_column
 from sixfold.data.images import BadImageError
-from sixfold.data.records import ArrayPicture, BadPicture, EncodedPicture, Listing, Picture
+from sixfold.data.manifest import shortened
+from sixfold.data.records import BadPicture, Listing, Picture
+from sixfold.data.spec import TableOptions
 from sixfold.data.splits import cut
 from sixfold.errors import UserError
 
-SUFFIXES = (".parquet", ".pq", ".parq")
 READ_ROWS = 64
 """Rows decoded at a time: bounds memory where row groups are large."""
 
@@ -40,30 +39,23 @@ class TableRecords:
     """Rows of Parquet files.
 
     Attributes:
-        files: paths or URLs.
+        files: path or URL of each file, and its name: the path relative to the data.
         file: which file each record is in, (N,).
         row: which row of it, (N,), ascending within each file.
         labels: class of each record, (N,).
-        column: name of the image column.
-        layout: how pixels lie in it; None: encoded pictures.
+        column: where the images are.
     """
 
-    files: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
     file: NDArray[np.int64]
     row: NDArray[np.int64]
     labels: NDArray[np.int64]
-    column: str
-    layout: PixelLayout | None
+    column: ImageColumn
 
     def take(self, indices: NDArray[np.int64]) -> TableRecords:
         """See `Records.take`."""
         return TableRecords(
-            self.files,
-            self.file[indices],
-            self.row[indices],
-            self.labels[indices],
-            self.column,
-            self.layout,
+            self.files, self.file[indices], self.row[indices], self.labels[indices], self.column
         )
 
     def chunk(self, start: int, stop: int) -> TableChunk:
@@ -71,9 +63,7 @@ class TableRecords:
         taken = self.take(np.arange(start, min(stop, len(self.labels))))
         used, places = np.unique(taken.file, return_inverse=True)
         files = tuple(self.files[int(index)] for index in used)
-        return TableChunk(
-            TableRecords(files, places, taken.row, taken.labels, self.column, self.layout)
-        )
+        return TableChunk(TableRecords(files, places, taken.row, taken.labels, self.column))
 
 
 @dataclass(frozen=True)
@@ -84,10 +74,9 @@ class TableChunk:
 
     @property
     def names(self) -> Sequence[str]:
-        """File and row of each record."""
-        files = [paths.base_name(file) for file in self.records.files]
+        """File, relative to the data, and row of each record."""
         return [
-            f"{files[file]}[{row}]"
+            f"{self.records.files[file][1]}[{row}]"
             for file, row in zip(self.records.file, self.records.row, strict=True)
         ]
 
@@ -104,30 +93,21 @@ class TableChunk:
 
     def pictures(self) -> Iterator[Picture]:
         """See `Chunk.pictures`."""
-        for number, file in enumerate(self.records.files):
+        column = self.records.column
+        for number, (path, _) in enumerate(self.records.files):
             rows = self.records.row[self.records.file == number]
-            for value in _values(file, self.records.column, rows):
+            for cells in _cells(path, (column.name, *column.beside), rows):
                 try:
-                    yield _picture(value, self.records.layout)
+                    yield column.picture(cells[column.name], cells)
                 except BadImageError as error:
                     yield BadPicture(error)
 
 
-def _picture(value: Any, layout: PixelLayout | None) -> Picture:
-    """Arrow scalar to picture."""
-    if not value.is_valid:
-        raise BadImageError("no image (null)")
-    if layout is not None:
-        return ArrayPicture(layout.pixels(value))
-    if hasattr(value, "items"):  # a struct
-        value = value["bytes"]
-        if not value.is_valid:
-            raise BadImageError("no bytes (null): the file that `path` names is not looked for")
-    return EncodedPicture(value.as_py())
+def _cells(path: str, columns: Sequence[str], rows: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    """Arrow scalars of columns at ascending rows, reading only the row groups they are in.
 
-
-def _values(path: str, column: str, rows: NDArray[np.int64]) -> Iterator[Any]:
-    """Arrow scalars of one column at ascending rows, reading only the row groups they are in."""
+    A column that the file does not have gives None.
+    """
     import pyarrow.parquet as pq
 
     with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
@@ -136,16 +116,20 @@ def _values(path: str, column: str, rows: NDArray[np.int64]) -> Iterator[Any]:
         for group in np.unique(np.searchsorted(starts, rows, side="right") - 1):
             start = int(starts[group])
             wanted = rows[(rows >= start) & (rows < starts[group + 1])]
-            for batch in file.iter_batches(READ_ROWS, row_groups=[int(group)], columns=[column]):
+            for batch in file.iter_batches(READ_ROWS, row_groups=[int(group)], columns=columns):
                 stop = start + batch.num_rows
+                places = {name: batch.schema.get_field_index(name) for name in columns}
                 for row in wanted[(wanted >= start) & (wanted < stop)]:
-                    yield batch.column(0)[int(row) - start]
+                    yield {
+                        name: batch.column(place)[int(row) - start] if place >= 0 else None
+                        for name, place in places.items()
+                    }
                 start = stop
                 if start > wanted[-1]:
                     break
 
 
-def read(path: str, name: str) -> Listing:
+def read(path: str, name: str, options: TableOptions) -> Listing:
     """List the rows of a file, or of all files below a folder.
 
     Rows for training and for testing are told apart by the names of folders and files ("train",
@@ -154,94 +138,97 @@ def read(path: str, name: str) -> Listing:
     Args:
         path: file, folder or URL.
         name: of the data set.
+        options: which columns; and whether rows without a label are left out (and counted), or
+            are a class of their own in the test part.
 
     Raises:
         UserError: with everything that is wrong with files, columns and labels.
     """
-    sides, split = _files(path)
-    files = tuple(file for names in sides.values() for file in names)
-    schema = common_schema(files)
-    image = choose(path, schema, "image")
-    label = choose(path, schema, "label")
-    layout = layout_of(files[0], schema.field(image))
-    columns = [read_labels(file, label) for file in files]
-    problems = [
-        f"{file}: column {label!r} is null in {values.null_count} rows: remove them"
-        for file, values in zip(files, columns, strict=True)
-        if values.null_count
-    ]
-    if problems:
-        raise UserError(problems)
-    classes, numbers = classify([values.to_pylist() for values in columns], schema, label)
-    test_files = len(sides.get("test", ()))
-    parts = _parts(files, numbers, len(files) - test_files, image, layout)
-    problems = _problems(path, label, classes, parts)
-    if problems:
-        raise UserError(problems)
-    return Listing(name=name, classes=classes, parts=parts, split=split)
-
-
-def _parts(
-    files: tuple[str, ...],
-    numbers: Sequence[NDArray[np.int64]],
-    train_files: int,
-    image: str,
-    layout: PixelLayout | None,
-) -> dict[str, TableRecords]:
-    lengths = [len(values) for values in numbers]
-    everything = TableRecords(
-        files,
-        np.repeat(np.arange(len(files)), lengths),
-        np.concatenate([np.arange(length) for length in lengths]),
-        np.concatenate(numbers),
-        image,
-        layout,
+    files = list_files(path)
+    image = choose(path, files, "image", options.image)
+    if image is None:
+        raise no_column(path, files, "image")
+    label = choose(path, files, "label", options.label)
+    if label is None and options.labelled:
+        raise no_column(path, files, "label")
+    _refuse_strangers(files, image, label)
+    train, test, split = by_part(files)
+    unused = [file for file in files if file not in train and file not in test]
+    files = [*train, *test]
+    labels = (
+        [[None] * file.rows for file in files]
+        if label is None
+        else read_labels(files, label, labelled=options.labelled)
     )
-    if train_files < len(files):
-        test = everything.file >= train_files
+    classes, numbers = classify(labels, files, label or "", labelled=options.labelled)
+    everything = TableRecords(
+        tuple((file.path, file.name) for file in files),
+        np.repeat(np.arange(len(files)), [file.rows for file in files]),
+        np.concatenate([np.arange(file.rows) for file in files]),
+        np.concatenate(numbers),
+        image_column(files, image),
+    )
+    known = everything.labels >= 0
+    tested = everything.file >= len(train) if test else _cut_off(everything.labels)
+    if options.labelled:
+        _refuse_labels(path, str(label), everything, tested, classes)
     else:
-        test = cut(everything.labels, TEST_FRACTION, purpose="test")
-    return {
-        "train": everything.take(np.flatnonzero(~test)),
-        "test": everything.take(np.flatnonzero(test)),
-    }
+        classes, classified = with_unlabelled(classes, everything.labels)
+        everything = dataclasses.replace(everything, labels=classified)
+        tested |= ~known
+    lost = int((~known).sum()) if options.labelled else 0
+    left_out = [(file.name, f"rows of a part that is not used: {file.rows}") for file in unused]
+    if lost:
+        left_out.append((paths.base_name(path), f"rows without a label (column {label!r}): {lost}"))
+    kept = known if options.labelled else np.ones_like(known)
+    return Listing(
+        name=name,
+        classes=classes,
+        parts={
+            "train": everything.take(np.flatnonzero(kept & ~tested)),
+            "test": everything.take(np.flatnonzero(kept & tested)),
+        },
+        split=split if known.any() else "all rows",
+        left_out=tuple(left_out),
+        unlabelled=lost,
+        skipped=lost + sum(file.rows for file in unused),
+    )
 
 
-def _problems(
-    path: str, label: str, classes: Sequence[str], parts: dict[str, TableRecords]
-) -> list[str]:
-    if len(classes) < 2:
-        return [f"{path}: column {label!r} has {len(classes)} classes: expected at least two"]
-    counts = np.bincount(parts["train"].labels, minlength=len(classes))
-    empty = [classes[number] for number in np.flatnonzero(counts == 0).tolist()]
-    return [empty_classes_problem(path, "train", empty)] if empty else []
+def _cut_off(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows are set aside for testing: of those with labels, whatever others there are."""
+    tested = np.zeros(len(labels), np.bool_)
+    known = np.flatnonzero(labels >= 0)
+    tested[known] = cut(labels[known], TEST_FRACTION, purpose="test")
+    return tested
 
 
-def _files(path: str) -> tuple[dict[str, list[str]], str]:
-    """Files of each part, and how they were told apart."""
-    if not paths.look(path).is_folder:
-        return {"train": [path]}, "80/20, stratified by class"
-    names = [
-        entry.name
-        for entry in paths.walk(path)
-        if entry.name.lower().endswith(SUFFIXES)
-        and not entry.is_folder
-        and not paths.base_name(entry.name).startswith("_")
+def _refuse_strangers(files: Sequence[TableFile], image: str, label: str | None) -> None:
+    """Refuse files that lack both columns: a table may gain columns, but these are of another."""
+    first = next(file for file in files if image in file.columns)
+    problems = [
+        f"{file.path}: has no column {image!r}, which {first.path} has; it holds "
+        f"{describe(file.columns)}: remove it, if it is of another table"
+        for file in files
+        if image not in file.columns and (label not in file.columns or label in file.folders)
     ]
-    if not names:
-        raise UserError(f"{path}: no files *.parquet in it")
-    for sides in (TEST_NAMES, VALIDATION_NAMES):
-        test = [name for name in names if _mentions(name, sides)]
-        train = [name for name in names if _mentions(name, ("train", "training"))]
-        if test and train and not set(test) & set(train):
-            split = f"names with train and with {sides[0]}"
-            return {
-                "train": [paths.join(path, name) for name in train],
-                "test": [paths.join(path, name) for name in test],
-            }, split
-    train = [name for name in names if _mentions(name, ("train", "training"))] or names
-    return {"train": [paths.join(path, name) for name in train]}, "80/20, stratified by class"
+    if problems:
+        raise UserError(shortened(problems))
 
 
-def _mentions(name: str, words: Sequence[str]) -> bool:
-    return bool(set(re.split(r"[^a-z]+", name.lower())) & set(words))
+def _refuse_labels(
+    path: str, label: str, rows: TableRecords, tested: NDArray[np.bool_], classes: Sequence[str]
+) -> None:
+    """Refuse a table from which nothing can be learned."""
+    known = rows.labels >= 0
+    if not known.any():
+        raise UserError(
+            f"{path}: column {label!r} is null in all {len(known)} rows: there is nothing to learn "
+            "from; `sixfold predict` scores them"
+        )
+    if len(classes) < 2:
+        raise UserError(f"{path}: column {label!r} has 1 classes: expected at least two")
+    counts = np.bincount(rows.labels[known & ~tested], minlength=len(classes))
+    empty = [classes[number] for number in np.flatnonzero(counts == 0).tolist()]
+    if empty:
+        raise UserError(empty_classes_problem(path, "train", empty))

@@ -1,7 +1,8 @@
-"""How pixels lie in a column of numbers, and how to take them out."""
+"""Cells of a table that are pictures or numbers, and how their pixels are taken out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any
@@ -10,51 +11,124 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data import paths
-from sixfold.data.formats.columns import readable
-from sixfold.data.images import BadImageError, Pixels, scaled
-from sixfold.errors import UserError
+from sixfold.data.formats.columns import SPARK_IMAGE, image_form
+from sixfold.data.formats.table_files import TableFile, readable
+from sixfold.data.images import BadImageError, Pixels, decode, scaled
+from sixfold.data.records import ArrayPicture, EncodedPicture, Picture
 
 MOST_CHANNELS = 4
 """A first or last dimension up to this is taken for the channels."""
+
+MOST_VALUES = 2**30
+"""Numbers of a sparse vector: it says itself how many, whatever it holds."""
 
 SAMPLE_ROWS = 256
 
 
 @dataclass(frozen=True)
-class PixelLayout:
-    """How an image lies in a cell of a table.
+class ImageColumn:
+    """How an image lies in a row of a table.
 
     Attributes:
-        shape: of the numbers; empty: as each cell's own lists say.
-        unit: whether they are 0 to 1 rather than 0 to 255.
+        name: of the column.
+        form: as `image_form` tells it.
+        unit: whether numbers are 0 to 1 rather than 0 to 255.
+        beside: columns with the sizes of Spark's images, where their struct was taken apart.
     """
 
-    shape: tuple[int, ...]
-    unit: bool
+    name: str
+    form: str
+    unit: bool = False
+    beside: tuple[str, ...] = ()
 
-    def pixels(self, value: Any) -> Pixels:
-        """One cell as an image.
+    def picture(self, cell: Any, beside: Mapping[str, Any]) -> Picture:
+        """One row's image.
 
         Args:
-            value: an Arrow scalar: of a list, a nested list, or a tensor.
+            cell: Arrow scalar of the column; None if the row's file has no such column.
+            beside: scalars of the columns beside it.
 
         Raises:
-            BadImageError: if it has no image's shape or values.
+            BadImageError: if it is none.
         """
+        if cell is None or not cell.is_valid:
+            raise BadImageError("no image (null)")
+        if self.form == "Spark image":
+            return ArrayPicture(_spark_image({**beside, "data": cell} if self.beside else cell))
+        if self.form != "pictures":
+            return ArrayPicture(self._numbers(cell))
+        if hasattr(cell, "items"):  # a struct
+            cell = cell["bytes"]
+            if not cell.is_valid:
+                raise BadImageError("no bytes (null): the file that `path` names is not looked for")
+        return EncodedPicture(cell.as_py())
+
+    def _numbers(self, cell: Any) -> Pixels:
         try:
-            array = _numbers(value, self.shape)
+            array = _array(cell)
         except (ValueError, TypeError, NotImplementedError):
             raise BadImageError("its lists are of unequal lengths, or hold nulls") from None
         return channels_first(to_bytes(array, unit=self.unit))
 
 
-def _numbers(value: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    if hasattr(value, "to_numpy"):  # a tensor
-        return np.asarray(value.to_numpy())
-    array = np.array(value.as_py())
+def image_column(files: Sequence[TableFile], name: str) -> ImageColumn:
+    """How images lie in a column that `choose` has chosen."""
+    there = [file for file in files if name in file.columns]
+    forms = [image_form(file.columns[name]) for file in there]
+    form = next((form for form in forms if form not in (None, "null")), "pictures") or ""
+    sizes = sorted(SPARK_IMAGE - {"data"})
+    if (
+        form == "pictures"
+        and name == "data"
+        and all(f.columns.keys() >= SPARK_IMAGE for f in there)
+    ):
+        more = [n for n in ("mode", "origin") if all(n in file.columns for file in there)]
+        return ImageColumn(name, "Spark image", beside=(*sizes, *more))
+    return ImageColumn(name, form, unit=form == "floats" and _largest(there, name) <= 1.0)
+
+
+def _spark_image(fields: Any) -> Pixels:
+    """An image as ``spark.read.format("image")`` has it: rows of blue, green, red (and alpha)."""
+    height, width, channels = (fields[name].as_py() for name in ("height", "width", "nChannels"))
+    mode = fields["mode"].as_py() if "mode" in fields else None
+    data = fields["data"].as_py()
+    if data is None or None in (height, width, channels) or min(height, width, channels) < 1:
+        origin = fields["origin"].as_py() if "origin" in fields else None
+        raise BadImageError(f"not an image (Spark could not decode {origin or 'it'})")
+    # OpenCV's type: three bits for that of the numbers (0: uint8), above them channels - 1.
+    if channels not in (1, 3, 4) or (mode is not None and mode != (channels - 1) << 3):
+        raise BadImageError(
+            f"{channels} channels of OpenCV's type {mode}: expected 1, 3 or 4 of 8 bits (0, 16, 24)"
+        )
+    if len(data) != height * width * channels:
+        raise BadImageError(
+            f"{len(data)} bytes: expected {height} x {width} x {channels} (height, width, channels)"
+        )
+    from PIL import Image
+
+    array = np.frombuffer(data, np.uint8).reshape(height, width, channels)
+    shown = array[..., 0] if channels == 1 else array[..., [2, 1, 0, 3][:channels]]
+    return decode(Image.fromarray(np.ascontiguousarray(shown)))
+
+
+def _array(cell: Any) -> NDArray[Any]:
+    """The numbers of a tensor, a list, nested lists, or Spark's dense or sparse vector."""
+    if hasattr(cell, "to_numpy"):  # a tensor
+        return np.asarray(cell.to_numpy())
+    if hasattr(cell, "items"):
+        if cell["type"].as_py() == 1:
+            return _array(cell["values"])
+        values = np.array(cell["values"].as_py(), np.float64)  # none, if all are zero
+        size, places = cell["size"].as_py(), np.array(cell["indices"].as_py(), np.int64)
+        if not 0 < size <= MOST_VALUES or (places < 0).any() or (places >= size).any():
+            raise BadImageError(f"a sparse vector of {size} values with places outside of it")
+        array = np.zeros(size)
+        array[places] = values
+        return array
+    array = np.array(cell.as_py())
     if array.dtype == object or array.size == 0:
         raise ValueError("ragged")
-    return array.reshape(shape) if shape else array
+    return array
 
 
 def to_bytes(array: NDArray[Any], *, unit: bool) -> NDArray[np.uint8]:
@@ -96,42 +170,21 @@ def channels_first(array: NDArray[np.uint8]) -> Pixels:
     )
 
 
-def layout_of(path: str, field: Any) -> PixelLayout | None:
-    """How pixels lie in a column; None if it holds encoded pictures.
-
-    Args:
-        path: a file with the column; the range of floating-point numbers is seen from its rows.
-        field: the column's Arrow field.
-
-    Raises:
-        UserError: if the column holds no numbers.
-    """
-    import pyarrow.types as types
-
-    kind = field.type
-    if types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind):
-        return None
-    shape = tuple(getattr(kind, "shape", ()))
-    inner = kind.value_type
-    while hasattr(inner, "value_type"):
-        inner = inner.value_type
-    if types.is_integer(inner):
-        return PixelLayout(shape, unit=False)
-    if not types.is_floating(inner):
-        raise UserError(f"{path}: column {field.name!r} is {kind}: expected numbers or pictures")
-    return PixelLayout(shape, unit=_largest(path, field.name) <= 1.0)
-
-
-def _largest(path: str, column: str) -> float:
-    """Largest number of the first rows; one that is infinite says nothing of the others."""
+def _largest(files: Sequence[TableFile], column: str) -> float:
+    """Largest finite number of the first rows that are not all dark."""
     import pyarrow.parquet as pq
 
-    with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
-        for batch in file.iter_batches(SAMPLE_ROWS, columns=[column]):
-            values = batch.column(0)
-            values = getattr(values, "storage", values)
-            while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
-                values = values.flatten()
-            numbers = values.drop_null().to_numpy(zero_copy_only=False)
-            return float(np.max(numbers, initial=0.0, where=np.isfinite(numbers)))
+    for path in (file.path for file in files):
+        with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
+            for batch in file.iter_batches(SAMPLE_ROWS, columns=[column]):
+                values = batch.column(batch.schema.get_field_index(column))
+                values = getattr(values, "storage", values)
+                if hasattr(values, "field"):  # a vector
+                    values = values.field("values")
+                while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
+                    values = values.flatten()
+                numbers = values.drop_null().to_numpy(zero_copy_only=False)
+                largest = float(np.max(numbers, initial=0.0, where=np.isfinite(numbers)))
+                if largest > 0.0:
+                    return largest
     return 0.0

@@ -8,7 +8,7 @@ from sixfold.data.records import FileRecords, Listing
 from sixfold.data.trees import Tree
 from sixfold.errors import UserError
 
-UNLABELLED = "unlabelled"
+UNLABELLED = "(unlabelled)"
 """Name of the one class that stands for not having any."""
 
 

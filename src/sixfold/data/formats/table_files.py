@@ -1,0 +1,163 @@
+"""The files of a table: which there are, what they hold, and which part they belong to.
+
+Folders named ``column=value``, as Spark's ``partitionBy`` makes them, are columns of the table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from sixfold.data import paths
+from sixfold.data.formats.layout import ROLES
+from sixfold.errors import UserError
+
+SUFFIXES = (".parquet", ".pq", ".parq")
+PART_COLUMNS = ("split", "part", "partition", "subset", "set", "fold", "phase")
+"""Only these columns' folders tell parts apart: ``label=train`` may be a picture of a train."""
+
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A Parquet file that has rows.
+
+    Attributes:
+        path: where it is.
+        name: its path relative to the data.
+        rows: how many it has.
+        columns: Arrow type of each column, those of its folders too.
+        folders: values of the columns that its folders name; None: null.
+        metadata: of its schema.
+    """
+
+    path: str
+    name: str
+    rows: int
+    columns: dict[str, Any]
+    folders: dict[str, str | None]
+    metadata: dict[bytes, bytes]
+
+    @property
+    def part(self) -> str | None:
+        """What its name says: "train", "test", "validation", or nothing."""
+        segments = []
+        for segment in self.name.split("/"):
+            column, equals, value = segment.partition("=")
+            if not equals or column.lower() in PART_COLUMNS:
+                segments.append(value if equals else segment)
+        words = set(re.split(r"[^a-z]+", "/".join(segments).lower()))
+        found = [part for part, names in ROLES.items() if words & set(names)]
+        return found[0] if len(found) == 1 else None
+
+
+@contextmanager
+def readable(path: str) -> Iterator[None]:
+    """Turn what Arrow says of a damaged file into one line."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{path}: not a readable Parquet file, or damaged ({reason}): fetch it again"
+        ) from None
+
+
+def list_files(path: str) -> list[TableFile]:
+    """The files of a table that have rows: one file, or all below a folder.
+
+    Raises:
+        UserError: if there are none, some cannot be read, or no file has rows.
+    """
+    names = _names(path) if paths.look(path).is_folder else [""]
+    files: list[TableFile] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            files.append(_open(paths.join(path, name), name or paths.base_name(path)))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    # Spark writes files without rows, and other programs give them columns of no type.
+    files = [file for file in files if file.rows]
+    if not files:
+        raise UserError(f"{path}: the Parquet files have no rows")
+    return files
+
+
+def _names(path: str) -> list[str]:
+    found = [entry.name for entry in paths.walk(path) if not entry.is_folder]
+    if any("_delta_log" in name.split("/") for name in found) or any(
+        re.search(r"(^|/)metadata/[^/]*\.metadata\.json$", name) for name in found
+    ):
+        raise UserError(
+            f"{path}: is a Delta or Iceberg table, whose files also hold rows that were deleted or "
+            "changed since: write it as plain Parquet (df.write.parquet) and give that folder"
+        )
+    names = [
+        name
+        for name in found
+        if name.lower().endswith(SUFFIXES)
+        # As Spark has it: what it has not finished lies in _temporary.
+        and not any(s.startswith("_") and "=" not in s for s in name.split("/"))
+    ]
+    if not names:
+        raise UserError(f"{path}: no files *.parquet in it")
+    return names
+
+
+def _open(path: str, name: str) -> TableFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
+        schema = file.schema_arrow
+        folders = _folder_values(name)
+        return TableFile(
+            path=path,
+            name=name.encode("utf-8", "backslashreplace").decode(),
+            rows=file.metadata.num_rows,
+            columns={
+                **{column: pa.string() for column in folders},
+                # Of two columns of one name neither can be read by it.
+                **{f.name: f.type for f in schema if schema.names.count(f.name) == 1},
+            },
+            folders={column: folders[column] for column in folders if column not in schema.names},
+            metadata=schema.metadata or {},
+        )
+
+
+def _folder_values(name: str) -> dict[str, str | None]:
+    """Columns that the folders of a path name.
+
+    >>> _folder_values("label=sea%2Fgull/day=__HIVE_DEFAULT_PARTITION__/part-0.parquet")
+    {'label': 'sea/gull', 'day': None}
+    """
+    values: dict[str, str | None] = {}
+    for folder in name.split("/")[:-1]:
+        column, equals, value = folder.partition("=")
+        if equals and column:
+            values[unquote(column)] = None if value == NULL_PARTITION else unquote(value)
+    return values
+
+
+def by_part(files: Sequence[TableFile]) -> tuple[list[TableFile], list[TableFile], str]:
+    """Files to train on and to test on as their names say, and how these were told apart.
+
+    Where no file is for testing, the others are all for training; validation files are taken for
+    testing if there are none of these, else for nothing.
+    """
+    train = [file for file in files if file.part == "train"]
+    for part in ("test", "validation"):
+        test = [file for file in files if file.part == part]
+        if train and test:
+            return train, test, f"names with train and with {part}"
+    return train or list(files), [], "80/20, stratified by class"

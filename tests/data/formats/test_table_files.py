@@ -1,0 +1,178 @@
+"""Tables of many files: folders that are columns, files that differ, rows without labels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.data.formats.test_spark_tables import COLOURS, COUNT, opened, png, write
+
+from sixfold.errors import UserError
+
+PICTURES = [png(image) for image in COLOURS]
+LABELS = [i % 2 for i in range(COUNT)]
+
+
+def partitioned(root: Path, *values: str, column: str = "label") -> Path:
+    for number, value in enumerate(values):
+        file = root / f"{column}={value}" / "part-00000.parquet"
+        write(file, {"image": PICTURES[5 * number :][:5], "more": [number] * 5})
+    return root
+
+
+def test_folders_of_partition_by_are_labels(tmp_path: Path) -> None:
+    root = partitioned(tmp_path / "set", "train", "sea%2Fgull", "__HIVE_DEFAULT_PARTITION__")
+    write(root / "_temporary/0/label=train/part-00001.parquet", {"image": PICTURES})
+    with pytest.raises(UserError, match="5 rows have no label") as error:
+        opened(root, tmp_path)
+    assert len(error.value.problems) == 1
+    dataset = opened(root, tmp_path, on_bad="skip")
+    assert dataset.classes == ("sea/gull", "train")
+    assert np.bincount([*dataset.train.labels, *dataset.test.labels]).tolist() == [5, 5]
+    assert dataset.train.names(np.array([0])) == ["label=sea%2Fgull/part-00000.parquet[0]"]
+    assert dataset.bad == ("set: rows without a label (column 'label'): 5",)
+    assert dataset.skipped == 5
+
+
+def test_folders_with_numbers_are_classes_by_number(tmp_path: Path) -> None:
+    root = partitioned(tmp_path / "set", "10.0", "2.0", "0.0")
+    assert opened(root, tmp_path).classes == ("0", "2", "10")
+    root = partitioned(tmp_path / "text", "007", "7", "8")
+    assert opened(root, tmp_path).classes == ("007", "7", "8")
+
+
+def test_folders_of_parts_are_parts(tmp_path: Path) -> None:
+    for value, rows in (("train", slice(0, 12)), ("test", slice(12, 20))):
+        file = tmp_path / f"set/split={value}/part-0.parquet"
+        write(file, {"image": PICTURES[rows], "label": LABELS[rows]})
+    write(tmp_path / "set/split=val/p.parquet", {"image": PICTURES[:3], "label": LABELS[:3]})
+    dataset = opened(tmp_path / "set", tmp_path)
+    assert (len(dataset.train), len(dataset.test)) == (12, 8)
+    assert dataset.bad == ("split=val/p.parquet: rows of a part that is not used: 3",)
+    assert dataset.skipped == 3
+
+
+def test_files_may_differ_where_it_does_not_matter(tmp_path: Path) -> None:
+    images, labels = pa.array(PICTURES), pa.array(LABELS)
+    root = tmp_path / "set"
+    write(root / "a.parquet", {"image": images[:0], "label": pa.nulls(0), "x": pa.nulls(0)})
+    required = pa.schema([pa.field("image", pa.binary(), nullable=False), ("label", pa.int64())])
+    write(root / "b.parquet", {})  # replaced: a file with other nullability
+    pa.parquet.write_table(pa.table([images[:8], labels[:8]], schema=required), root / "b.parquet")
+    columns: dict[str, Any] = {"label": labels[8:].cast(pa.float64()), "new": ["x"] * 12}
+    write(root / "c.parquet", columns | {"image": images[8:].cast(pa.large_binary())})
+    dataset = opened(root, tmp_path)
+    assert len(dataset.train) + len(dataset.test) == COUNT
+    assert dataset.classes == ("0", "1")
+
+
+def test_an_empty_first_file_says_nothing_about_pixels(tmp_path: Path) -> None:
+    numbers = COLOURS[:, 0].reshape(COUNT, -1).astype(float)
+    numbers[:2] = 0.0  # nor do rows that are black
+    values = pa.array(numbers.tolist())
+    write(tmp_path / "set/a.parquet", {"image": values[:0], "label": pa.array(LABELS)[:0]})
+    write(tmp_path / "set/b.parquet", {"image": values[:2], "label": LABELS[:2]})
+    write(tmp_path / "set/c.parquet", {"image": values[2:], "label": LABELS[2:]})
+    dataset = opened(tmp_path / "set", tmp_path)
+    assert dataset.skipped == 0
+    assert len(dataset.train) + len(dataset.test) == COUNT
+
+
+def test_files_that_contradict_each_other_are_told_by_the_column(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write(root / "a.parquet", {"image": PICTURES, "label": LABELS, "other": LABELS})
+    write(root / "b.parquet", {"image": PICTURES, "label": ["a"] * COUNT, "other": ["a"] * COUNT})
+    with pytest.raises(UserError) as error:
+        opened(root, tmp_path)
+    (line,) = error.value.problems
+    assert (
+        f"{root}/b.parquet: column 'label' is string, but in {root}/a.parquet it is int64" in line
+    )
+    assert "other" not in line
+
+
+@pytest.mark.parametrize("log", ["_delta_log/000.json", "metadata/v1.metadata.json"])
+def test_tables_that_hold_deleted_rows_are_refused(tmp_path: Path, log: str) -> None:
+    write(tmp_path / "set/a.parquet", {"image": PICTURES, "label": LABELS})
+    (tmp_path / "set" / log).parent.mkdir()
+    (tmp_path / "set" / log).write_text("{}")
+    with pytest.raises(UserError, match="is a Delta or Iceberg table"):
+        opened(tmp_path / "set", tmp_path)
+
+
+def test_columns_can_be_named(tmp_path: Path) -> None:
+    columns = {
+        "image": PICTURES[::-1],
+        "label": LABELS,
+        "my.pic": PICTURES,
+        "kind": ["a", "b"] * 10,
+    }
+    path = write(tmp_path / "a.parquet", columns)
+    dataset = opened(path, tmp_path, image_column="my.pic", label_column="kind")
+    assert dataset.classes == ("a", "b")
+    row = int(dataset.train.names(np.array([0]))[0][len("a.parquet[") : -1])
+    assert (dataset.train.images(np.array([0]))[0] == COLOURS[row]).all()
+    for option, name, hint in (("image", "my.pics", "'my.pic'"), ("label", "kinds", "'kind'")):
+        with pytest.raises(UserError, match=f"--{option}-column '{name}': .* did you mean {hint}"):
+            opened(path, tmp_path, **{f"{option}_column": name})
+    with pytest.raises(UserError, match=r"column 'kind' is string: expected bytes"):
+        opened(path, tmp_path, image_column="kind")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array(["{}"] * COUNT, pa.json_()),
+        pa.array([b"0" * 16] * COUNT, pa.uuid()),
+        pa.array([[("a", 1)]] * COUNT, pa.map_(pa.string(), pa.int64())),
+        pa.array([[b"x"]] * COUNT),
+        pa.array([{"a": 1}] * COUNT),
+        pa.nulls(COUNT),
+    ],
+    ids=lambda values: str(values.type)[:12],
+)
+def test_odd_columns_of_usual_names_are_not_taken(tmp_path: Path, values: pa.Array) -> None:
+    path = write(tmp_path / "a.parquet", {"data": values, "target": LABELS})
+    with pytest.raises(UserError, match=r"no image column: .*; there are data \("):
+        opened(path, tmp_path)
+    path = write(tmp_path / "b.parquet", {"image": values, "content": PICTURES, "target": LABELS})
+    assert opened(path, tmp_path).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("labels", "known"),
+    [
+        ([None, *LABELS[1:]], 19),
+        ([float("nan"), *map(float, LABELS[1:])], 19),
+        ([None] * COUNT, 0),
+        ([-1] * COUNT, 0),
+        ([0.5] * COUNT, 0),
+        (None, 0),
+    ],
+)
+def test_rows_without_labels_are_there_to_be_scored(
+    tmp_path: Path, labels: list[Any] | None, known: int
+) -> None:
+    columns = {"image": PICTURES} | ({} if labels is None else {"label": labels})
+    path = write(tmp_path / "a.parquet", columns)
+    dataset = opened(path, tmp_path, labelled=False)
+    assert len(dataset.train) + len(dataset.test) == COUNT
+    unlabelled = dataset.classes.index("(unlabelled)")
+    assert (dataset.test.labels == unlabelled).sum() == COUNT - known
+    with pytest.raises(UserError) as error:
+        opened(path, tmp_path)
+    assert len(error.value.problems) == 1
+
+
+def test_damaged_pictures_and_those_of_other_channels_are_counted(tmp_path: Path) -> None:
+    pictures: list[bytes | None] = list(PICTURES)
+    pictures[1], pictures[2] = png(COLOURS[1, :1]), png(np.resize(COLOURS[2], (4, 8, 8)))
+    pictures[3], pictures[4], pictures[5] = PICTURES[3][:60], b"", None
+    pictures[6] = png(COLOURS[6, :, :5])
+    path = write(tmp_path / "a.parquet", {"image": pictures, "label": LABELS})
+    with pytest.raises(UserError, match="17 of 8x8, 1 of 8x5: give --resize"):
+        opened(path, tmp_path, on_bad="skip")
+    dataset = opened(path, tmp_path, on_bad="skip", resize=8)
+    assert (len(dataset.train) + len(dataset.test), dataset.skipped) == (17, 3)
+    assert dataset.shape == (3, 8, 8)
