@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from sixfold import tensor_file
 from sixfold.errors import UserError
 from sixfold.files import write_atomically
+from sixfold.step.arithmetic import arithmetic
 from sixfold.step.flat import FlatState
 from sixfold.step.optimizer import Optimizer
 
@@ -104,18 +105,23 @@ def save_checkpoint(
         for name, view in state.named_views(vector):
             tensors[f"optimizer.{slot}.{name}"] = view.clone()
     tensors |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
-    metadata = {
-        **(notes or {}),
-        "format": str(FORMAT),
-        "progress": json.dumps(asdict(progress)),
-        "updates": str(optimizer.updates),
-    }
+    metadata = {**(notes or {}), **counters(progress, optimizer)}
     path = path_of(folder, progress.step)
     write_atomically(path, tensor_file.pack(tensors, metadata))
     for old in list_checkpoints(folder)[:-keep]:
         if old != path_of(folder, progress.best_step):
             old.unlink(missing_ok=True)
     return path
+
+
+def counters(progress: Progress, optimizer: Optimizer) -> dict[str, str]:
+    """The metadata of a checkpoint that is written here and now."""
+    return {
+        "format": str(FORMAT),
+        "progress": json.dumps(asdict(progress)),
+        "updates": str(optimizer.updates),
+        "arithmetic": json.dumps(arithmetic()),
+    }
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

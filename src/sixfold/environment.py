@@ -21,6 +21,18 @@ def settings_from_environment() -> dict[str, str]:
     }
 
 
+def arithmetic_variables() -> dict[str, str]:
+    """Variables that decide which kernels oneDNN and MKL choose, those that are set."""
+    names = (
+        "DNNL_MAX_CPU_ISA",
+        "MKL_CBWR",
+        "MKL_ENABLE_INSTRUCTIONS",
+        "ONEDNN_DEFAULT_FPMATH_MODE",
+        "ONEDNN_MAX_CPU_ISA",
+    )
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
 def settle_cublas() -> None:
     """Let cuBLAS give the same bits each time; to be called before it is used.
 

@@ -7,20 +7,24 @@ and neither the engine nor the launcher.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import resource
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sixfold import data as datasets
 from sixfold import metrics
-from sixfold.checkpoint import Progress, newest_intact
+from sixfold.checkpoint import Progress, newest_intact, read_notes
 from sixfold.collectives import all_gather_data, all_gather_int
 from sixfold.config import TrainConfig
+from sixfold.errors import UserError
 from sixfold.evaluate import Evaluation
 from sixfold.native import max_pool
 from sixfold.run_directory import Claim, RankFiles
+from sixfold.step.arithmetic import Arithmetic, arithmetic, arithmetic_difference
 from sixfold.step.device import CPU, settle_arithmetic
 from sixfold.step.precision import BF16, slow_bf16, weights_precision
 from sixfold.step.schedule import parse_schedule
@@ -34,6 +38,9 @@ from sixfold.world.ambient import one_thread
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
 """Throughput counts from the end of this step: the first ones warm up caches and allocators."""
+
+_UNORDERED = ("hogwild", "param_server")
+"""Strategies that promise no bits."""
 
 _SAVE, _STOP = 1, 2
 """What rank 0 wishes after a step."""
@@ -107,10 +114,33 @@ class Training:
     def _restore(self) -> Progress:
         """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
         found = newest_intact(self.checkpoints, self._note) if self.is_root else None
-        newest = all_gather_data(self.world, found.name if found else "")[0]
-        if newest:
-            return self.network.restore(self.checkpoints / newest)
-        return Progress(step=self.config.beginning.first_step)
+        then = json.loads(read_notes(found).get("arithmetic", "{}")) if found else {}
+        told = all_gather_data(self.world, [arithmetic(), found.name if found else "", then])
+        self.arithmetic: list[Arithmetic] = [own for own, *_ in told]
+        if self.is_root:
+            self._tell_odd_ranks()
+        _, newest, then = told[0]
+        if not newest:
+            return Progress(step=self.config.beginning.first_step)
+        progress = self.network.restore(self.checkpoints / newest)
+        self._refuse_other_arithmetic(self.checkpoints / newest, then, progress)
+        return progress
+
+    def _tell_odd_ranks(self) -> None:
+        for rank, other in enumerate(self.arithmetic):
+            if what := arithmetic_difference(self.arithmetic[0], other):
+                self._note(f"rank {rank} computes otherwise than rank 0: {what}")
+                return  # one line, however many they are; `result.json` has all
+
+    def _refuse_other_arithmetic(self, path: Path, then: Arithmetic, progress: Progress) -> None:
+        """Raise if steps are left whose bits would not be those of the steps before."""
+        is_exact = self.config.strategy.exact and self.config.strategy.strategy not in _UNORDERED
+        what = arithmetic_difference(then, self.arithmetic[self.world.rank])
+        if what and is_exact and progress.step < self.budget.total_steps:
+            raise UserError(
+                f"{path} was computed with other arithmetic: {what}; go on where it is the same, "
+                "or give --exact false, which allows other bits"
+            )
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
@@ -273,8 +303,15 @@ class Training:
             "skipped_images": self.data.skipped,
             "peak_memory_bytes": peak_bytes,
             "native_kernels": kernels,
+            "arithmetic": self.arithmetic[0],
+            **self._odd_arithmetic(),
             **self.strategy.figures(),
         }
+
+    def _odd_arithmetic(self) -> dict[str, Any]:
+        """That of every rank, where they are not all alike."""
+        alike = all(other == self.arithmetic[0] for other in self.arithmetic)
+        return {} if alike else {"arithmetic_by_rank": self.arithmetic}
 
     def _final_figures(self) -> dict[str, Any]:
         """Test figures, and the validation accuracy where there is such a part."""

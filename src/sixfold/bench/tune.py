@@ -28,7 +28,7 @@ from sixfold.errors import UserError
 from sixfold.files import write_json
 from sixfold.launch.common import versions
 from sixfold.launch.tuning import VERSION, Tuning
-from sixfold.measure.machine import processor_name
+from sixfold.step.arithmetic import processor_name
 from sixfold.step.batches import plan_batches
 from sixfold.step.norm_sync import has_batch_norm
 from sixfold.step.pieces import MicroBatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sixfold.cli.options import add_options, read_config, refuse
-from sixfold.config import SparseConfig
+from sixfold.measure.sparse_options import SparseConfig
 
 
 def options(parser: argparse.ArgumentParser) -> None:

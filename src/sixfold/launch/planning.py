@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import platform
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from sixfold.plan.prediction import Workload
 from sixfold.plan.profile import Profile
 from sixfold.plan.rehearsal import Scene
 from sixfold.split.grid import Grid, Mesh, parse_grid
+from sixfold.step.arithmetic import processor_name
 from sixfold.step.schedule import budget
 
 BUSY = 1.25
@@ -106,7 +106,7 @@ def calibrate(
     if machine is None or machine.ranks < ranks:
         machine = machine_of(
             gang.results,
-            name=f"{processor()}, {slots} cores",
+            name=f"{processor_name()}, {slots} cores",
             engine=engine.name,
             slots=slots,
             startup_s=gang.startup_s,
@@ -185,7 +185,7 @@ def _estimated(
         if machine is None:
             machine = machine_of(
                 gang.results,
-                name=f"{processor()}, {slots} cores",
+                name=f"{processor_name()}, {slots} cores",
                 engine=engine.name,
                 slots=slots,
                 startup_s=gang.startup_s,
@@ -323,16 +323,6 @@ def has_norms(config: TrainConfig, opened: datasets.DataSet) -> bool:
         config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
     )
     return has_batch_norm(found.network)
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def load_machine(path: str | None) -> Calibration | None:

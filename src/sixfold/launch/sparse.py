@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sixfold.config import SparseConfig
 from sixfold.errors import UserError
+from sixfold.measure.sparse_options import SparseConfig
 
 
 def choose_sparse(config: SparseConfig) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import torch
 
 from sixfold.errors import UserError
 from sixfold.files import write_json
+from sixfold.step.arithmetic import processor_name
 from sixfold.world.ambient import cores
 
 WINDOW_S = 0.1
@@ -343,17 +343,6 @@ def _count(listed: str) -> int:
     """
     ends = [part.split("-") for part in listed.split(",")]
     return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
-
-
-def processor_name() -> str:
-    """What the processor calls itself."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _memory_bytes() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sixfold.checkpoint import FORMAT, Progress, list_checkpoints, path_of
+from sixfold.checkpoint import FORMAT, Progress, counters, list_checkpoints, path_of
 from sixfold.data import BatchMaker, Part
 from sixfold.errors import UserError
 from sixfold.evaluate import Evaluation, evaluate
@@ -65,15 +65,10 @@ class PartialNetwork:
         if self._tiles.rank != 0:
             return
         path = path_of(folder, progress.step)
-        metadata = {
-            "format": str(FORMAT),
-            "progress": json.dumps(dataclasses.asdict(progress)),
-            "updates": str(self._optimizer.updates),
-        }
         if self._is_root:
             with explained(path):
                 folder.mkdir(parents=True, exist_ok=True)
-        write_parts(path, self._tile, self._pieces(), metadata)
+        write_parts(path, self._tile, self._pieces(), counters(progress, self._optimizer))
         if self._is_root:
             for old in list_checkpoints(folder)[:-keep]:
                 if old != path_of(folder, progress.best_step):
