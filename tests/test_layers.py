@@ -19,6 +19,7 @@ LAYERS = [
         "shards",
         "files",
         "tensor_file",
+        "torch_file",
         "values",
         "naming",
     ],

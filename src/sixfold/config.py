@@ -147,7 +147,7 @@ class BeginningConfig:
 
     weights: str | None = option(
         None,
-        "begin with the weights of this run, weights file or checkpoint instead of fresh ones",
+        "begin with the weights of this run, checkpoint, weights file or state dict (.pth)",
     )
     mask: str | None = option(
         None, "keep the weights that this mask file removes at zero (see `sixfold tickets`)"

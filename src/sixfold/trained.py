@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sixfold import models, tensor_file
+from sixfold import models, tensor_file, torch_file
 from sixfold.checkpoint import model_tensors
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
@@ -160,9 +160,15 @@ def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
         return card_from(fields), tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        kind = torch_file.kind_of(file)
+        if kind == torch_file.TORCH:
+            raise UserError(
+                f"{file}: holds PyTorch's weights without network, classes and normalisation: make "
+                f"a run of it by `sixfold train --model NAME --weights {file} --data SPEC`"
+            ) from error
         raise UserError(
-            f"{file} is damaged or was not written by Sixfold ({error}): train again, or give "
-            "another run"
+            f"{file} is damaged or was not written by Sixfold ({kind or error}): train again, or "
+            "give another run"
         ) from error
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from sixfold.config import TrainConfig
 from sixfold.data import DataSet
 from sixfold.errors import UserError
+from sixfold.launch.common import Listener
 from sixfold.models import build
 from sixfold.run_directory import RunDirectory
 from sixfold.sparsity.beginning import begin
@@ -15,13 +16,16 @@ from sixfold.step.optimizer import make_optimizer
 from sixfold.step.precision import in_precision
 
 
-def check_beginning(config: TrainConfig, opened: DataSet, directory: RunDirectory) -> None:
+def check_beginning(
+    config: TrainConfig, opened: DataSet, directory: RunDirectory, listen: Listener
+) -> None:
     """Try out the files that a training begins with, on a network that is then thrown away.
 
     Args:
         config: the settings.
         opened: the data.
         directory: the run's; an older run in it is removed next, unless it is resumed.
+        listen: told what is done to the files' contents.
 
     Raises:
         UserError: if a file cannot be read, does not fit the network, or would be removed.
@@ -46,4 +50,5 @@ def check_beginning(config: TrainConfig, opened: DataSet, directory: RunDirector
         config.model, shape=opened.shape, classes=len(opened.classes), seed=training.seed
     )
     state = FlatState(in_precision(network, training.precision))
-    begin(beginning, state, make_optimizer(config.optimizer, state.parameters))
+    rule = make_optimizer(config.optimizer, state.parameters)
+    begin(beginning, state, rule, lambda text: listen({"kind": "note", "text": text}))

@@ -79,7 +79,7 @@ def train(
 
             choice = choose(resolved, engine, workers, directory, listen)
             resolved, workers = choice.apply(resolved), choice.workers
-        check_beginning(resolved, data.open_data(resolved.data), directory)
+        check_beginning(resolved, data.open_data(resolved.data), directory, listen)
         directory.create()
         if not config.run.resume:
             directory.clear()

@@ -6,14 +6,14 @@ were built up without the mask would carry removed weights along.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sixfold import tensor_file
+from sixfold import tensor_file, torch_file
 from sixfold.config import BeginningConfig
 from sixfold.errors import UserError
 from sixfold.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
@@ -23,13 +23,19 @@ from sixfold.step.flat import FlatState
 from sixfold.step.optimizer import Optimizer
 
 
-def begin(config: BeginningConfig, state: FlatState, rule: Optimizer) -> Optimizer:
+def begin(
+    config: BeginningConfig,
+    state: FlatState,
+    rule: Optimizer,
+    tell: Callable[[str], None] | None = None,
+) -> Optimizer:
     """Put weights in place, remove what the mask removes, and see that it stays removed.
 
     Args:
         config: the settings.
         state: the network's, changed in place.
         rule: its update rule, with fresh state.
+        tell: told what is done to the files' contents.
 
     Returns:
         The rule to be used.
@@ -38,7 +44,7 @@ def begin(config: BeginningConfig, state: FlatState, rule: Optimizer) -> Optimiz
         UserError: if a file cannot be read or does not fit the network.
     """
     if config.weights is not None:
-        put_weights(read_weights(Path(config.weights)), state, config.weights)
+        put_weights(read_weights(Path(config.weights), tell), state, config.weights)
     if config.mask is not None:
         try:
             vector = mask_vector(load_mask(Path(config.mask)), state)
@@ -57,13 +63,24 @@ def begin(config: BeginningConfig, state: FlatState, rule: Optimizer) -> Optimiz
     return rule
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, tell: Callable[[str], None] | None = None) -> dict[str, Tensor]:
     """A network's state by name, from a run directory, a weights file or a checkpoint.
+
+    Args:
+        path: of any of them, or of a PyTorch file with a state dict.
+        tell: told what is done to a PyTorch file's names.
 
     Raises:
         UserError: if there is none.
     """
-    file = path / "model.safetensors" if path.is_dir() else path
+    inside = path / "model.safetensors"
+    file = inside if inside.is_file() else path
+    kind = torch_file.kind_of(file)
+    if kind == torch_file.TORCH:
+        state, done = torch_file.load_state(file)
+        if done and tell is not None:
+            tell(f"--weights {file}: {', '.join(done)}")
+        return state
     try:
         with tensor_file.open_tensors(file) as opened:
             names = list(opened.keys())
@@ -74,7 +91,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 return {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
             return {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: no weights can be read from it ({error})") from error
+        said = f"it is {kind}" if kind else str(error)
+        raise UserError(
+            f"{file}: no weights can be read from it: {said}: expected a run directory, a "
+            "safetensors file, or a state dict that torch.save wrote"
+        ) from error
 
 
 def put_weights(weights: Mapping[str, Tensor], state: FlatState, where: str) -> None:
@@ -87,7 +108,9 @@ def put_weights(weights: Mapping[str, Tensor], state: FlatState, where: str) -> 
     wrong = [
         f"{name} {tuple(tensor.shape)}, has {_shape(weights.get(name))}"
         for name, tensor in own.items()
-        if name not in weights or weights[name].shape != tensor.shape
+        if name not in weights
+        or weights[name].shape != tensor.shape
+        or weights[name].is_floating_point() != tensor.is_floating_point()
     ]
     wrong += [f"no {name}, has one" for name in weights.keys() - own.keys()]
     if wrong:
@@ -101,4 +124,7 @@ def put_weights(weights: Mapping[str, Tensor], state: FlatState, where: str) -> 
 
 
 def _shape(tensor: Tensor | None) -> str:
-    return "none" if tensor is None else str(tuple(tensor.shape))
+    if tensor is None:
+        return "none"
+    kind = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)}{kind}"
