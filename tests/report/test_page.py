@@ -284,6 +284,23 @@ def test_a_hundred_thousand_steps_are_fast_and_small(make_run: MakeRun) -> None:
     check(path)
 
 
+@pytest.mark.parametrize(
+    ("trainable", "told"),
+    [(84362, "all trainable"), (4362, "4,362 trainable, 80,000 frozen"), (None, "")],
+)
+def test_frozen_parameters_are_not_called_trainable(
+    make_run: MakeRun, trainable: int | None, told: str
+) -> None:
+    run = make_run()
+    file = run / "result.json"
+    result = json.loads(file.read_text())
+    result.pop("trainable_parameters", None)
+    file.write_text(json.dumps(result | ({"trainable_parameters": trainable} if trainable else {})))
+    text = check(write_report(run)).text
+    assert told in text
+    assert ("trainable" in text) == bool(told)
+
+
 values = st.recursive(
     st.none()
     | st.booleans()

@@ -129,9 +129,21 @@ def _speed(record: Record) -> list[Figure]:
             ),
         ),
         Figure(
-            name="Parameters", value=_known(plain, record.figure("parameters")), detail="trainable"
+            name="Parameters",
+            value=_known(plain, record.figure("parameters")),
+            detail=_trainable(record),
         ),
     ]
+
+
+def _trainable(record: Record) -> str:
+    """How many of the parameters learn; nothing where that is not known."""
+    whole, own = record.figure("parameters"), record.figure("trainable_parameters")
+    if not math.isfinite(own):
+        return ""
+    return (
+        "all trainable" if own == whole else f"{plain(own)} trainable, {plain(whole - own)} frozen"
+    )
 
 
 def _known(write: Callable[[float], str], value: float) -> str:

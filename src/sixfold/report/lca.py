@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+import pathlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,11 @@ from safetensors.numpy import load_file
 
 from sixfold.errors import UserError
 from sixfold.files import write_atomically
-from sixfold.report.axes import compact, percent, plain
+from sixfold.lca.options import LcaLearnConfig
+from sixfold.report.axes import Format, compact, linear, percent, plain
+from sixfold.report.chart import Chart, Path, line_path, places
 from sixfold.report.furniture import render_page
+from sixfold.report.settings import setting_sections
 from sixfold.run_directory import read_json, read_json_lines
 from sixfold.tensor_file import verify
 
@@ -34,25 +36,6 @@ Floats = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A curve over updates.
-
-    Attributes:
-        title: what it shows.
-        path: the SVG path in a box of 1000 by 300.
-        low: text of the lowest value.
-        high: text of the highest.
-        last: text of the last.
-    """
-
-    title: str
-    path: str
-    low: str
-    high: str
-    last: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Sample:
     """An image beside its reconstruction: data URIs, and a line of figures."""
 
@@ -61,7 +44,7 @@ class Sample:
     caption: str
 
 
-def write_page(run: Path) -> Path:
+def write_page(run: pathlib.Path) -> pathlib.Path:
     """Write ``report.html`` of a run of `sixfold lca learn`, finished or not.
 
     Raises:
@@ -72,7 +55,7 @@ def write_page(run: Path) -> Path:
     return path
 
 
-def render(run: Path) -> str:
+def render(run: pathlib.Path) -> str:
     """The page as text, from what the directory holds."""
     result, config = read_json(run / "result.json") or {}, read_json(run / "config.json") or {}
     lines = read_json_lines(run / "metrics.jsonl")
@@ -92,14 +75,13 @@ def render(run: Path) -> str:
         atoms=None if atoms is None else _sheet(atoms, seen),
         atom_count=0 if atoms is None else len(atoms),
         samples=_samples(samples),
-        bars=_bars(samples.get("histogram")),
-        top=plain(float(samples["histogram_top"][0])) if "histogram_top" in samples else "",
-        usage=_bars(None if seen is None else np.sort(seen)[::-1][:200]),
-        sections=_settings(config),
+        bars=_bars(samples, seen),
+        sections=setting_sections(config, LcaLearnConfig),
+        versions=sorted((result.get("versions") or {}).items()),
     )
 
 
-def _tensors(path: Path) -> dict[str, Floats]:
+def _tensors(path: pathlib.Path) -> dict[str, Floats]:
     """What a safetensors file holds; nothing where there is none."""
     if not path.is_file():
         return {}
@@ -131,44 +113,95 @@ def _figures(result: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[
     return found
 
 
-def _curves(lines: list[dict[str, Any]]) -> list[Curve]:
+def _curves(lines: list[dict[str, Any]]) -> list[Chart]:
     wanted = (
-        ("energy", "Energy of an image"),
-        ("error", "Reconstruction error, |x - Da|² / |x|²"),
-        ("sparsity", "Sparsity: share of the code that is zero"),
-        ("code_steps", "Steps until the certificate held"),
+        ("energy", "Energy of an image", compact),
+        ("error", "Reconstruction error, |x - Da|² / |x|²", _percent),
+        ("sparsity", "Sparsity: share of the code that is zero", _percent),
+        ("code_steps", "Steps until the certificate held", plain),
     )
     found = []
-    for name, title in wanted:
-        values = np.array([line.get(name, math.nan) for line in lines], float)
-        values = values[np.isfinite(values)]
-        if len(values) > 1:
-            found.append(_curve(title, values))
+    for name, title, write in wanted:
+        pairs = [(line.get("step", k + 1), line.get(name)) for k, line in enumerate(lines)]
+        known = np.array([pair for pair in pairs if pair[1] is not None], float).reshape(-1, 2)
+        known = known[np.isfinite(known).all(1)]
+        if len(known) > 1:
+            found.append(_curve(name, title, known[:, 0], known[:, 1], write))
     return found
 
 
-def _curve(title: str, values: NDArray[np.float64]) -> Curve:
+def _percent(value: float) -> str:
+    return percent(value, 2)
+
+
+def _curve(
+    name: str, title: str, steps: NDArray[np.float64], values: NDArray[np.float64], write: Format
+) -> Chart:
     shown = np.unique(np.linspace(0, len(values) - 1, _POINTS).round().astype(int))
-    low, high = float(values.min()), float(values.max())
-    span = high - low or 1.0
-    points = [
-        f"{1000 * index / (len(values) - 1):.1f},{290 - 280 * (values[index] - low) / span:.1f}"
-        for index in shown
-    ]
-    return Curve(
+    steps, values = steps[shown], values[shown]
+    made = _chart(name, title, steps, values, x_label="update", write=write)
+    made.paths.append(
+        Path(d=line_path(made.x.place(steps), made.y.place(values)), css="line training")
+    )
+    return made
+
+
+def _chart(
+    name: str,
+    title: str,
+    x: Floats,
+    y: Floats,
+    *,
+    x_label: str,
+    write: Format = plain,
+    zero: bool = False,
+    note: str = "",
+) -> Chart:
+    """Axes for values over places, and the texts to hover over; nothing drawn yet."""
+    low, high = float(np.min(y)), float(np.max(y))
+    across = linear(float(x[0]), float(x[-1]), compact, snug=True)
+    return Chart(
+        id=name,
         title=title,
-        path="M" + " ".join(points),
-        low=plain(low),
-        high=plain(high),
-        last=plain(float(values[-1])),
+        note=note,
+        summary=f"{title}: from {write(low)} to {write(high)}, at the end {write(float(y[-1]))}.",
+        x=across,
+        y=linear(0.0 if zero else low, high, write),
+        x_label=x_label,
+        hover={
+            "at": places(across, np.asarray(x, np.float64)),
+            "head": [f"{x_label} {plain(float(value))}" for value in x],
+            "rows": [["", "training", [write(float(value)) for value in y]]],
+        },
     )
 
 
-def _bars(values: Floats | None) -> list[float]:
-    """Heights in percent of the highest."""
-    if values is None or not len(values) or float(values.max()) <= 0:
-        return []
-    return [round(100 * float(value) / float(values.max()), 2) for value in values]
+def _bars(samples: dict[str, Floats], seen: Floats | None) -> list[Chart]:
+    """How large activations are, and how often each atom is active."""
+    found = []
+    counts = samples.get("histogram")
+    if counts is not None and "histogram_top" in samples and float(counts.sum()) > 0:
+        edges = np.linspace(0.0, float(samples["histogram_top"][0]), len(counts) + 1)
+        note = "entries of the codes that are not zero, in the images above"
+        found.append(_steps("sizes", "How large activations are", edges, counts, "|a|", note))
+    if seen is not None and float(np.max(seen)) > 0:
+        order = np.sort(seen)[::-1]
+        edges = np.arange(len(order) + 1, dtype=np.float64)
+        note = "activations in the last update, the busiest atom first"
+        found.append(_steps("usage", "How often each atom is active", edges, order, "atom", note))
+    return found
+
+
+def _steps(name: str, title: str, edges: Floats, counts: Floats, x_label: str, note: str) -> Chart:
+    """A histogram as a filled line of steps."""
+    middles = np.asarray(edges[1:] + edges[:-1], np.float64) / 2
+    made = _chart(name, title, middles, counts, x_label=x_label, zero=True, note=note)
+    made.x = linear(float(edges[0]), float(edges[-1]), compact, snug=True)
+    made.hover["at"] = places(made.x, middles)
+    x = made.x.place(np.repeat(edges, 2))
+    y = made.y.place(np.concatenate([[0.0], np.repeat(counts, 2), [0.0]]))
+    made.paths.append(Path(d=line_path(x, y) + "Z", css="area compute"))
+    return made
 
 
 def _sheet(atoms: Floats, seen: Floats | None) -> str:
@@ -230,11 +263,3 @@ def _png(pixels: NDArray[np.uint8], scale: int) -> str:
     buffer = io.BytesIO()
     Image.fromarray(large).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _settings(config: dict[str, Any]) -> list[tuple[str, Sequence[tuple[str, str]]]]:
-    return [
-        (section, [(name.replace("_", "-"), str(value)) for name, value in values.items()])
-        for section, values in config.items()
-        if isinstance(values, dict)
-    ]

@@ -105,6 +105,9 @@ class PartialNetwork:
         return {
             "weights_sha256": sha256_of(path),
             "parameters": sum(_volume(parts[name].shape) for name in names),
+            "trainable_parameters": sum(
+                _volume(parts[name].shape) for name, own in names.items() if own.requires_grad
+            ),
         }
 
     def _model_pieces(self, prefix: str = "") -> list[Piece]:

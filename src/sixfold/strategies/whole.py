@@ -78,4 +78,7 @@ class WholeNetwork:
         return {
             "weights_sha256": weights_sha256(model_tensors(self.model)),
             "parameters": sum(p.numel() for p in self.model.parameters()),
+            "trainable_parameters": sum(
+                p.numel() for p in self.model.parameters() if p.requires_grad
+            ),
         }
