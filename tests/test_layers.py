@@ -22,6 +22,8 @@ LAYERS = [
         "torch_file",
         "values",
         "naming",
+        "locks",
+        "sections",
     ],
     ["world"],
     ["collectives"],

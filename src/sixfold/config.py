@@ -7,24 +7,10 @@ then environment, then the defaults below.
 
 from __future__ import annotations
 
-import dataclasses
-import typing
 from dataclasses import dataclass
 from typing import Any
 
-
-def option(default: Any, doc: str, *, choices: tuple[str, ...] = (), form: str = "") -> Any:
-    """A field with its help text.
-
-    Args:
-        default: value when nothing else says so.
-        doc: one line that the help shows.
-        choices: the values allowed, if they are few.
-        form: what the help writes for a value; its type if empty.
-    """
-    metadata = {"doc": doc, "choices": choices, "form": form}
-    return dataclasses.field(default=default, metadata=metadata)
-
+from sixfold.sections import Settings, build_tree, option
 
 IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
 ON_BAD = "what to do with images that cannot be read, and rows that have no label"
@@ -32,7 +18,7 @@ LABEL_COLUMN = "column of a Parquet table that holds the labels (default: found 
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which images, and how they reach the network."""
 
     data: str = option(
@@ -65,7 +51,7 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """Which network."""
 
     model: str = option(
@@ -78,7 +64,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """How weights follow from gradients."""
 
     optimizer: str = option("sgd", "update rule", choices=("sgd", "adam"))
@@ -93,7 +79,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """How long, in what batches, and with which arithmetic."""
 
     batch_size: int = option(64, "images per step, over all workers")
@@ -119,7 +105,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeConfig:
+class ComputeConfig(Settings):
     """How a rank computes its logical shards."""
 
     device: str = option(
@@ -142,7 +128,7 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeginningConfig:
+class BeginningConfig(Settings):
     """What the training begins with."""
 
     weights: str | None = option(
@@ -161,7 +147,7 @@ class BeginningConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StrategyConfig:
+class StrategyConfig(Settings):
     """What ranks do with steps."""
 
     strategy: str = option(
@@ -195,7 +181,7 @@ class StrategyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalSgdConfig:
+class LocalSgdConfig(Settings):
     """How workers that train apart become one again (--strategy local_sgd)."""
 
     local_steps: int = option(16, "steps that each worker makes by itself between two merges")
@@ -227,7 +213,7 @@ class LocalSgdConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
+class EngineConfig(Settings):
     """Where the ranks run."""
 
     engine: str = option("local", "where ranks run", choices=("inline", "local", "spark"))
@@ -246,7 +232,7 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """The run directory."""
 
     out: str | None = option(None, "run directory (default runs/<name>-<hash of the settings>)")
@@ -264,7 +250,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Everything that `sixfold train` takes."""
 
     data: DataConfig = DataConfig()
@@ -280,7 +266,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionConfig:
+class PredictionConfig(Settings):
     """What is classified, with what, and where the result goes."""
 
     run: str = option(
@@ -313,7 +299,7 @@ class PredictionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(Settings):
     """Everything that `sixfold predict` takes."""
 
     prediction: PredictionConfig = PredictionConfig()
@@ -321,7 +307,7 @@ class PredictConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparationConfig:
+class PreparationConfig(Settings):
     """What is prepared, and where to."""
 
     source: str = option("", "data specification, such as folder:PATH or cifar10:PATH")
@@ -333,7 +319,7 @@ class PreparationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
+class PrepareConfig(Settings):
     """Everything that `sixfold prepare` takes."""
 
     preparation: PreparationConfig = PreparationConfig()
@@ -341,7 +327,7 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressionConfig:
+class CompressionConfig(Settings):
     """What is compressed, how far, and how it is trained again."""
 
     run: str = option("", "run directory of `sixfold train`, or its model.safetensors")
@@ -392,7 +378,7 @@ class CompressionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressConfig:
+class CompressConfig(Settings):
     """Everything that `sixfold compress` takes."""
 
     compression: CompressionConfig = CompressionConfig()
@@ -411,7 +397,7 @@ class TicketDataConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrellisConfig:
+class TrellisConfig(Settings):
     """Which sparse networks are trained from the one dense run."""
 
     thresholds: str = option(
@@ -458,7 +444,7 @@ class TrellisConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TicketsConfig:
+class TicketsConfig(Settings):
     """Everything that `sixfold tickets` takes."""
 
     trellis: TrellisConfig = TrellisConfig()
@@ -474,18 +460,13 @@ def configure(**settings: Any) -> TrainConfig:
     """Settings of a training from plain names, as the command line has them.
 
     Args:
-        settings: any field of any section of `TrainConfig`.
+        settings: any field of any section of `TrainConfig`. With ``resume=True`` and ``out`` what
+            is not given is taken from the run.
 
     Raises:
-        TypeError: if there is no such setting.
+        UserError: with every unknown name and every value of a wrong type.
 
     >>> configure(model="slide", batch_size=100, workers=2).training.batch_size
     100
     """
-    chosen = {}
-    for name, section in typing.get_type_hints(TrainConfig).items():
-        known = {field.name for field in dataclasses.fields(section)}
-        chosen[name] = section(**{key: settings.pop(key) for key in known & settings.keys()})
-    if settings:
-        raise TypeError(f"no such settings: {', '.join(sorted(settings))}")
-    return TrainConfig(**chosen)
+    return build_tree(TrainConfig, settings)

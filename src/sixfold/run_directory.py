@@ -3,6 +3,7 @@
 Layout::
 
     config.json            settings as resolved
+    inputs.json            hashes of the files and the data that enter the run
     attempt                number of the newest attempt, and a token that proves the disk is shared
     metrics.jsonl          one object per logged step
     merges.jsonl           one object per merge of weights, where workers train apart
@@ -41,6 +42,7 @@ from sixfold.files import explained, make_folder, write_atomically, write_json
 
 _OWN_FILES = (
     "config.json",
+    "inputs.json",
     "attempt",
     "metrics.jsonl",
     "merges.jsonl",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sixfold import models, tensor_file, torch_file
 from sixfold.checkpoint import model_tensors
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
+from sixfold.models.project import changed_files
 from sixfold.step.precision import in_precision
 
 _LARGEST_SIDE = 1 << 16
@@ -43,6 +45,7 @@ class ModelCard:
         classes: names of the classes, in the order of the scores.
         mean: per channel, what was subtracted from pixels in [0, 1].
         std: per channel, what they were divided by.
+        source: hashes of the user's own files that the network was made of, by their names.
     """
 
     model: str
@@ -52,6 +55,12 @@ class ModelCard:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        fields = dataclasses.asdict(self)
+        return fields if self.source else {k: v for k, v in fields.items() if k != "source"}
 
     def statistics(self) -> Statistics:
         """How images must be normalised for this network, whatever their own statistics."""
@@ -72,9 +81,20 @@ class ModelCard:
         return in_precision(network, self.precision)
 
 
+def edited(card: ModelCard) -> str:
+    """Which files of a network's source are not what they were when it was trained; or nothing."""
+    changed = changed_files(card.model, card.model_args, card.source)
+    if not changed:
+        return ""
+    return (
+        f"{', '.join(changed)} changed since {card.model} was trained: its weights fit, but the "
+        "network may compute something else with them"
+    )
+
+
 def pack(network: nn.Module, card: ModelCard) -> bytes:
     """Weights and card as the bytes of a safetensors file."""
-    metadata = {"sixfold": json.dumps(dataclasses.asdict(card))}
+    metadata = {"sixfold": json.dumps(card.plain())}
     return tensor_file.pack(model_tensors(network), metadata)
 
 
@@ -125,6 +145,9 @@ def card_from(fields: Any) -> ModelCard:
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             raise ValueError(f"its card's {name} are no numbers")
         numbers[name] = tuple(float(value) for value in values)
+    source = fields.get("source", {})
+    if not isinstance(source, dict) or not all(isinstance(v, str) for v in source.values()):
+        raise ValueError("its card's source is no table of hashes")
     return ModelCard(
         model=fields["model"],
         model_args=fields["model_args"],
@@ -133,6 +156,7 @@ def card_from(fields: Any) -> ModelCard:
         classes=tuple(classes),
         mean=numbers["mean"],
         std=numbers["std"],
+        source=source,
     )
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sixfold.collectives import all_gather_data, all_gather_int
 from sixfold.config import TrainConfig
 from sixfold.errors import UserError
 from sixfold.evaluate import Evaluation
+from sixfold.models.project import project_hashes
 from sixfold.native import max_pool
 from sixfold.run_directory import Claim, RankFiles
 from sixfold.step.arithmetic import Arithmetic, arithmetic, arithmetic_difference
@@ -53,10 +55,13 @@ class TrainJob:
     Attributes:
         config: the settings, with paths made absolute and the data resolved.
         claim: the run directory.
+        source: hashes of the user's own files that the network is made of; taken by the rank
+            itself if absent.
     """
 
     config: TrainConfig
     claim: Claim
+    source: Mapping[str, str] | None = None
 
 
 def train_rank(job: TrainJob, world: World) -> dict[str, Any]:
@@ -91,6 +96,10 @@ class Training:
         slow = slow_bf16() if is_narrow else None
         if slow and self.is_root:
             self._note(slow)
+        model = config.model
+        self.source = job.source
+        if self.source is None and self.is_root:
+            self.source = project_hashes(model.model, model.model_args)
         self.schedule = parse_schedule(config.optimizer)
         self.checkpoints = self.files.path / "checkpoints"
         self.kept_steps = {int(step) for step in config.run.keep_at}
@@ -357,6 +366,7 @@ class Training:
             classes=self.data.classes,
             mean=tuple(float(value) for value in self.data.mean),
             std=tuple(float(value) for value in self.data.std),
+            source=dict(self.source or {}),
         )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+import os
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -34,26 +37,29 @@ def parse_bool(text: str) -> bool:
 
 
 def read_value(value: Any, hint: Any) -> Any:
-    """The value of a field from text or from a file's value.
+    """The value of a field from text, from a file's value or from Python.
 
     Raises:
         ValueError: with what was expected.
     """
     kind = value_type(hint)
     if kind is tuple:
-        if isinstance(value, dict):
+        if isinstance(value, Mapping) or value is None:
             raise ValueError("a list")
         words = value.split() if isinstance(value, str) else value
-        return tuple(map(str, words if isinstance(words, (list, tuple)) else [words]))
-    if isinstance(value, (dict, list)):
-        raise ValueError(_NOUNS.get(kind, "true or false"))
+        return tuple(map(str, words if isinstance(words, Iterable) else [words]))
     if kind is bool:
+        # NumPy's own kind of truth is no bool.
         return value if isinstance(value, bool) else parse_bool(str(value))
-    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+    if isinstance(value, bool):
         raise ValueError(_NOUNS[kind])
     try:
+        if kind is int and not isinstance(value, str):
+            return operator.index(value)
+        if kind is str and not isinstance(value, int | float):
+            return os.fspath(value)
         return kind(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(_NOUNS[kind]) from None
 
 

@@ -307,3 +307,19 @@ def test_a_run_killed_as_a_whole_resumes_to_the_same_hash(tmp_path: Path) -> Non
         for name in ("whole", "run")
     }
     assert len(hashes) == 1
+
+
+def test_a_run_can_be_resumed_and_trained_on_by_its_directory_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    begun = [
+        "train", "--data", "synthetic:60x1x8x8", "--model", "slide", "--batch-size", "20",
+        "--seed", "3", "--epochs", "1", "--engine", "inline", "--workers", "1", "--out", out,
+    ]  # fmt: skip
+    assert main(begun) == 0
+    (tmp_path / "run" / "result.json").unlink()
+    assert main(["train", "--resume", "--out", out]) == 0
+    assert "steps, epochs      3, 1" in capsys.readouterr().out
+    assert main(["train", "--resume", "--out", out, "--steps", "5"]) == 0
+    assert "steps, epochs      5, " in capsys.readouterr().out

@@ -1,3 +1,4 @@
+import dataclasses
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,18 @@ def test_a_changed_source_is_prepared_again(tmp_path: Path, image_folder: Folder
     assert len({first.data, second.data, resized.data}) == 3
     assert resized.resize is None
     assert open_data(resized).shape == (3, 4, 4)
+
+
+def test_images_of_the_size_asked_for_are_not_prepared_twice(
+    tmp_path: Path, image_folder: FolderMaker
+) -> None:
+    source = image_folder({"cat": 6, "dog": 5}, size=(6, 6))
+    asked = DataConfig(data=f"folder:{source}")
+    first = resolve(asked, cache=tmp_path / "cache")
+    _, rows, columns = open_data(first).shape
+    assert rows == columns
+    again = dataclasses.replace(asked, resize=rows)
+    assert resolve(again, cache=tmp_path / "cache", pool=refuse) == first
 
 
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, image_folder: FolderMaker) -> None:

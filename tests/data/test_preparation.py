@@ -14,8 +14,8 @@ from PIL import Image
 
 from sixfold.config import DataConfig
 from sixfold.data import DataSet, open_data, prepare
-from sixfold.data.locks import locked
 from sixfold.errors import UserError
+from sixfold.locks import locked
 
 FolderMaker = Callable[..., Path]
 PoolMaker = Callable[[int], Any]

@@ -288,3 +288,66 @@ def test_a_run_that_an_engine_refuses_leaves_nothing_in_the_way(
     with pytest.raises(UserError, match="need 2 slots"):
         train(configure(out=out, workers=2), engine=Small())
     assert train(configure(out=out))["steps"] == 6
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step:2:0.5"])
+def test_a_finished_run_that_is_trained_on_equals_a_longer_one(
+    configure: Configure, tmp_path: Path, schedule: str
+) -> None:
+    more: dict[str, Any] = {"steps": None, "schedule": schedule, "augment": "flip"}
+    whole = train(configure(out=str(tmp_path / "whole"), epochs=4, **more))
+    out = str(tmp_path / "run")
+    train(configure(out=out, epochs=2, **more))
+    with pytest.raises(UserError, match=r"go on from it with --resume(.|\n)*--epochs: 2"):
+        train(configure(out=out, epochs=4, **more))
+    longer = train(configure(out=out, epochs=4, resume=True, **more))
+    assert longer["weights_sha256"] == whole["weights_sha256"]
+    assert longer["steps"] == whole["steps"]
+    assert train(configure(out=out, epochs=4, **more)) == longer
+    with pytest.raises(UserError, match=r"--epochs 1: the run in .* has made 20 steps, more than"):
+        train(configure(out=out, epochs=1, resume=True, **more))
+
+
+def test_a_run_whose_schedule_had_another_length_is_never_taken_for_a_whole_one(
+    configure: Configure, tmp_path: Path
+) -> None:
+    out, heard = str(tmp_path / "run"), list[Any]()
+    train(configure(out=out, schedule="cosine"))
+    longer = configure(out=out, schedule="cosine", steps=12, resume=True)
+    result = train(longer, listen=heard.append)
+    assert result["lengthened_at"] == [6]
+    assert any("not what a run of this length" in event.get("text", "") for event in heard)
+    with pytest.raises(UserError, match="trained on from step 6, which with --schedule cosine"):
+        train(configure(out=out, schedule="cosine", steps=12))
+    assert train(longer) == result
+
+
+def test_where_a_finished_run_ran_is_no_other_run_unless_it_counts(
+    configure: Configure, tmp_path: Path
+) -> None:
+    out, heard = str(tmp_path / "run"), list[Any]()
+    first = train(configure(out=out))
+    other = configure(out=out, workers=3, engine="local", max_restarts=1)
+    assert train(other, listen=heard.append) == first
+    assert any("finished by 1 workers on inline" in event.get("text", "") for event in heard)
+    out = str(tmp_path / "apart")
+    train(configure(out=out, strategy="local_sgd", workers=2))
+    with pytest.raises(UserError, match=r"--workers: 2 -> 1"):
+        train(configure(out=out, strategy="local_sgd", workers=1))
+
+
+def test_the_second_start_in_one_directory_is_told_who_has_it(
+    configure: Configure, tmp_path: Path
+) -> None:
+    config = configure(out=str(tmp_path / "run"))
+    refusals = []
+
+    def start_again(event: Any) -> None:
+        if event.get("kind") == "rank":
+            with pytest.raises(UserError, match="is in use by process") as refused:
+                train(configure(out=str(tmp_path / "run"), overwrite=True))
+            refusals.append(refused)
+
+    first = train(config, listen=start_again)
+    assert len(refusals) == 1
+    assert train(config) == first

@@ -6,14 +6,14 @@ import dataclasses
 import re
 from dataclasses import dataclass
 
-from sixfold.config import option
+from sixfold.sections import Settings, option
 from sixfold.shards import LARGEST_COUNT, is_power_of_two
 
 MAX_STEPS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBenchConfig:
+class TrainBenchConfig(Settings):
     """What is measured, and how long."""
 
     data: str = option("synthetic:4000x3x32x32", "data set, as for `sixfold train`")
@@ -31,7 +31,7 @@ class TrainBenchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartsBenchConfig:
+class PartsBenchConfig(Settings):
     """What only some benchmarks take."""
 
     peers: str = option(
@@ -54,7 +54,7 @@ class PartsBenchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig:
+class BenchConfig(Settings):
     """Everything that `sixfold bench` takes."""
 
     bench: TrainBenchConfig = TrainBenchConfig()

@@ -2,7 +2,8 @@
 
 Every field of a section becomes one option; its help is the field's documentation. Values come
 from the command line, then from ``--config FILE`` (TOML or JSON, one table a section), then from
-``SIXFOLD_<NAME>`` in the environment, then from the class.
+``SIXFOLD_<NAME>`` in the environment, then, with ``--resume --out RUN``, from the run, then from
+the class.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 from sixfold.environment import settings_from_environment
 from sixfold.errors import UserError
 from sixfold.naming import meant, option_of
+from sixfold.sections import missing_of_run
 from sixfold.values import read_value, value_type
 
 Config = TypeVar("Config")
@@ -112,7 +114,7 @@ def read_config(
     environment = settings_from_environment()
     for name in sorted(from_file.keys() - sections(config_class).keys()):
         found.append(f"{file}: {_unknown_section(name, sections(config_class))}")
-    values: dict[str, Any] = {}
+    values: dict[str, dict[str, Any]] = {}
     for section, section_class in sections(config_class).items():
         table = from_file.get(section, {})
         if not isinstance(table, dict):
@@ -136,9 +138,13 @@ def read_config(
                         chosen[name] = read_value(source[name], hints[name])
                     except ValueError as error:
                         found.append(f"{where} {source[name]!r}: expected {error}")
-        values[section] = (section_class, chosen)
-    config = config_class(**{name: cls(**chosen) for name, (cls, chosen) in values.items()})
-    return config, found
+        values[section] = chosen
+    known = {name: values.get(name, {}) for name in sections(config_class)}
+    parts: dict[str, Any] = {}
+    for name, section_class in sections(config_class).items():
+        kept = missing_of_run(config_class, known, name)
+        parts[name] = section_class(**known[name], **kept)
+    return config_class(**parts), found
 
 
 def _unknown_section(name: str, known: Mapping[str, type[Any]]) -> str:

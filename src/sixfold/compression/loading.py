@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def load(path: str | Path, *, trust_model: bool = False) -> nn.Module:
             neither the zoo's nor code in the current directory and is not trusted.
     """
     file = trained.weights_file(Path(path).expanduser().absolute())
-    return load_network(file, trusted=read_card(file, trust=trust_model).model)[0]
+    network, card = load_network(file, trusted=read_card(file, trust=trust_model).model)
+    if text := trained.edited(card):
+        warnings.warn(text, stacklevel=2)
+    return network
 
 
 def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:

@@ -7,7 +7,6 @@ folder/pruned.sixz, shared.sixz, model.sixz   the network after each stage
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -145,7 +144,7 @@ def share_weights(
 
 
 def _save_tensors(path: Path, tensors: Weights, card: ModelCard) -> None:
-    metadata = {"sixfold": json.dumps(dataclasses.asdict(card))}
+    metadata = {"sixfold": json.dumps(card.plain())}
     write_atomically(path, tensor_file.pack(tensors, metadata))
 
 
@@ -155,7 +154,7 @@ def write_packed(path: Path, tensors: Weights, card: ModelCard, coder: Coder) ->
     Raises:
         RunError: if it cannot be written.
     """
-    data, parts = container.to_bytes({"card": dataclasses.asdict(card)}, tensors, coder)
+    data, parts = container.to_bytes({"card": card.plain()}, tensors, coder)
     write_atomically(path, data)
     return Packed(path=path, size_bytes=len(data), parts=parts)
 

@@ -9,7 +9,13 @@
 from sixfold.data.augment import Augment, parse_augment
 from sixfold.data.batches import BatchMaker, make_batch
 from sixfold.data.dataset import DataSet, Part, Sums
-from sixfold.data.opening import open_data, problems, resolve
+from sixfold.data.opening import (
+    content_fingerprint,
+    open_data,
+    problems,
+    resolve,
+    source_fingerprint,
+)
 from sixfold.data.order import permutation
 from sixfold.data.prefetching import prefetch
 from sixfold.data.preparation import prepare
@@ -22,6 +28,7 @@ __all__ = [
     "Part",
     "Sums",
     "absolute_spec",
+    "content_fingerprint",
     "make_batch",
     "open_data",
     "parse_augment",
@@ -30,4 +37,5 @@ __all__ = [
     "prepare",
     "problems",
     "resolve",
+    "source_fingerprint",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -12,9 +14,8 @@ from sixfold.data import digits, paths, synthetic
 from sixfold.data.augment import parse_augment
 from sixfold.data.dataset import DataSet, assemble
 from sixfold.data.job import Job, column_problems, plan, setting_problems
-from sixfold.data.locks import locked
 from sixfold.data.making import Pool, Progress, in_turn
-from sixfold.data.manifest import NAME, Manifest, checksum_problems, load_manifest, shortened
+from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest, shortened
 from sixfold.data.preparation import carry_out, refuse_bad
 from sixfold.data.remote import fetch_shards
 from sixfold.data.shard_files import ShardStore
@@ -23,6 +24,7 @@ from sixfold.data.spec import Spec, TableOptions, parse_spec
 from sixfold.environment import cache_directory
 from sixfold.errors import UserError
 from sixfold.files import make_folder
+from sixfold.locks import locked
 
 HASHED_BYTES = 2**31
 """Shards up to this size are read once in full, to compare checksums: 1 s a gigabyte and core."""
@@ -78,6 +80,14 @@ def resolve(
     if not labelled and spec.kind == "parquet":
         job = _already_made(job, root, workers) or job
     folder = _folder(root, job)
+    if job.resize is not None:
+        # Images that have this size already are the same shards, made when no size was named.
+        plain = dataclasses.replace(job, resize=None)
+        if not labelled and spec.kind == "parquet":
+            plain = _already_made(plain, root, workers) or plain
+        unsized = _folder(root, plain)
+        if _has_side(unsized, job.resize) and _is_sound(unsized, plain, workers):
+            job, folder = plain, unsized
     _prepare_cached(job, folder, pool or in_turn, workers, progress or (lambda *_: None))
     return dataclasses.replace(
         config, data=f"shards:{folder}", resize=None, image_column=None, label_column=None
@@ -96,6 +106,29 @@ def _already_made(job: Job, root: Path, workers: int) -> Job | None:
         if (folder / NAME).exists() and not load_manifest(folder).source.get("unlabelled"):
             return trained if _is_sound(folder, trained, workers) else None
     return None
+
+
+def source_fingerprint(config: DataConfig) -> str:
+    """A hash that changes when the files of a data set do, by a glance at names, sizes and times.
+
+    Raises:
+        UserError: if there is no such data set.
+    """
+    return plan(config.data, resize=config.resize, on_bad=config.on_bad).fingerprint
+
+
+def content_fingerprint(resolved: DataConfig) -> str:
+    """A hash of what a data set holds: its classes, images and labels.
+
+    Args:
+        resolved: as `resolve` returned it.
+    """
+    spec = parse_spec(resolved.data)
+    if spec.kind != "shards":
+        return str(spec)
+    manifest = load_manifest(Path(spec.where))
+    files = {part: [entry.sha256 for entry in manifest.parts[part]] for part in PARTS}
+    return hashlib.sha256(json.dumps([manifest.classes, files]).encode()).hexdigest()
 
 
 def problems(config: DataConfig) -> list[str]:
@@ -141,6 +174,14 @@ def _verified(folder: Path, workers: int) -> Manifest:
         if problems:
             raise UserError(shortened(problems))
     return manifest
+
+
+def _has_side(folder: Path, side: int) -> bool:
+    """Whether a folder holds shards of images of so many rows and columns."""
+    try:
+        return (folder / NAME).exists() and load_manifest(folder).shape[1:] == (side, side)
+    except UserError:
+        return False
 
 
 def _prepare_cached(job: Job, folder: Path, pool: Pool, workers: int, progress: Progress) -> None:

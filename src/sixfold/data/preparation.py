@@ -15,7 +15,6 @@ from pathlib import Path
 
 from sixfold.data import sources
 from sixfold.data.job import Job, plan
-from sixfold.data.locks import locked
 from sixfold.data.making import (
     NOTES,
     Notes,
@@ -31,6 +30,7 @@ from sixfold.data.records import Listing
 from sixfold.data.spec import TableOptions
 from sixfold.errors import UserError
 from sixfold.files import make_folder, write_json
+from sixfold.locks import locked
 
 _OWN_FILES = re.compile(r"\.?(train|test)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp")
 

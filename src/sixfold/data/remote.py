@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sixfold.data import paths
-from sixfold.data.locks import locked
 from sixfold.data.manifest import (
     MOST_MANIFEST_BYTES,
     NAME,
@@ -19,6 +18,7 @@ from sixfold.data.manifest import (
 )
 from sixfold.errors import UserError
 from sixfold.files import write_atomically
+from sixfold.locks import locked
 
 BLOCK_BYTES = 2**20
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.config import option
 from sixfold.engines.spark_master import parse_master, parse_settings
 from sixfold.errors import UserError
 from sixfold.kernels.geometry import Geometry
+from sixfold.sections import Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
+class ClusterOptions(Settings):
     """Where the jobs run, and where the result goes."""
 
     master: str = option("local[2]", "Spark master: local[N], local-cluster[...], spark://...")
@@ -22,7 +22,7 @@ class ClusterOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvolutionOptions:
+class ConvolutionOptions(Settings):
     """The convolution and its images; the default is that of the slide network."""
 
     images: int = option(1000, "images")
@@ -38,7 +38,7 @@ class ConvolutionOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopnestOptions:
+class LoopnestOptions(Settings):
     """Which designs, in blocks of which size."""
 
     designs: str = option(
@@ -69,7 +69,7 @@ class LoopnestOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopnestConfig:
+class LoopnestConfig(Settings):
     """Everything that `sixfold lab loopnest` takes."""
 
     cluster: ClusterOptions = ClusterOptions()
@@ -78,7 +78,7 @@ class LoopnestConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatmulOptions:
+class MatmulOptions(Settings):
     """Which products, divided into how many parts."""
 
     products: str = option(
@@ -98,7 +98,7 @@ class MatmulOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatmulConfig:
+class MatmulConfig(Settings):
     """Everything that `sixfold lab matmul` takes."""
 
     cluster: ClusterOptions = ClusterOptions()
@@ -106,7 +106,7 @@ class MatmulConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivationsOptions:
+class ActivationsOptions(Settings):
     """Where activations are kept between forward and backward."""
 
     ways: str = option(
@@ -124,7 +124,7 @@ class ActivationsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivationsConfig:
+class ActivationsConfig(Settings):
     """Everything that `sixfold lab activations` takes."""
 
     cluster: ClusterOptions = ClusterOptions()
@@ -133,7 +133,7 @@ class ActivationsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobPerStepOptions:
+class JobPerStepOptions(Settings):
     """The training that is run with one job a step, and otherwise."""
 
     data: str = option("synthetic:4000x3x32x32", "data set, as for `sixfold train`")
@@ -146,7 +146,7 @@ class JobPerStepOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobPerStepConfig:
+class JobPerStepConfig(Settings):
     """Everything that `sixfold lab job-per-step` takes."""
 
     cluster: ClusterOptions = ClusterOptions()

@@ -17,9 +17,11 @@ from sixfold.lab.findings import Findings
 from sixfold.lab.options import cluster_problems
 from sixfold.lab.page import render
 from sixfold.launch.common import versions
+from sixfold.locks import held
 from sixfold.report import optional_page
 
 Show = Callable[[str], None]
+Study = Callable[[Cluster, Any, Show], Findings]
 
 WRONG = 1
 """Exit code where a result was wrong."""
@@ -31,15 +33,16 @@ def run_study(name: str, config: Any, *, show: Show) -> int:
     found = [*cluster_problems(config.cluster), *problems(config)]
     if found:
         raise UserError(found)
-    out = Path(config.cluster.out or f"runs/lab-{name}")
+    out = Path(config.cluster.out or f"runs/lab-{name}").absolute()
+    with held(out):
+        return _run(name, config, study, out, show)
+
+
+def _run(name: str, config: Any, study: Study, out: Path, show: Show) -> int:
     started = time.time()
     load_before = os.getloadavg()
     options = config.cluster
     with open_cluster(options.master, options.spark_conf, options.partitions) as cluster:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {out}: cannot be made ({error.strerror})") from error
         findings = study(cluster, config, show)
         master, slots = cluster.master, cluster.slots
     record = {
@@ -78,7 +81,7 @@ def told(findings: Findings) -> list[str]:
 
 def _parts(
     name: str,
-) -> tuple[Callable[[Cluster, Any, Show], Findings], Callable[[Any], list[str]]]:
+) -> tuple[Study, Callable[[Any], list[str]]]:
     """The study of a name, and what finds the problems of its settings."""
     if name == "loopnest":
         from sixfold.lab.loopnest import study as loopnest

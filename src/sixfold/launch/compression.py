@@ -37,14 +37,22 @@ from sixfold.compression.plan import (
 )
 from sixfold.compression.retraining import Retraining
 from sixfold.compression.stages import Packed, dense_bytes, write_packed
-from sixfold.config import CompressConfig, CompressionConfig, DataConfig, TrainConfig
+from sixfold.config import (
+    CompressConfig,
+    CompressionConfig,
+    DataConfig,
+    ModelConfig,
+    TrainConfig,
+)
 from sixfold.engines import Engine
 from sixfold.errors import UserError
 from sixfold.files import write_atomically, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.compression_search import Found, search
-from sixfold.launch.directory import refuse_strangers
+from sixfold.launch.directory import refuse_changed, refuse_strangers
+from sixfold.launch.inputs import Inputs, inputs_of, warn_if_edited
 from sixfold.launch.training import train
+from sixfold.locks import held
 from sixfold.report import optional_page
 from sixfold.report.compression import write_page
 from sixfold.run_directory import RunDirectory, as_json, differences, read_json
@@ -91,35 +99,45 @@ def compress(
         raise UserError(f"{weights} is compressed already: give the run it was made from")
     config = _resolve_paths(config, weights)
     directory = RunDirectory(Path(str(config.compression.out)))
-    finished = _older_result(config, directory)
-    if finished is not None:
-        listen({"kind": "note", "text": f"{directory.path} holds this result, finished"})
-        return finished
     with contextlib.ExitStack() as stack:
+        if settings.resume and not directory.path.is_dir():
+            raise UserError(f"--resume: there is no directory {directory.path}")
+        stack.enter_context(held(directory.path))
         card = read_card(weights, trust=settings.trust_model)
+        base = _base(config.compression, weights)
+        inputs = inputs_of(
+            models=[ModelConfig(model=card.model, model_args=card.model_args)],
+            datasets=[base.data],
+            files={"RUN": str(weights)},
+        )
+        finished = _older_result(config, directory, inputs)
+        if finished is not None:
+            listen({"kind": "note", "text": f"{directory.path} holds this result, finished"})
+            return finished
+        warn_if_edited(card, listen)
         if engine is None:
             engine = stack.enter_context(open_engine_for(config.engine, card.model, together=True))
         workers = config.engine.workers or engine.slots()
-        base = _base(config.compression, weights)
         resolved = resolve_data(base.data, engine, workers, listen)
         job = _check(config, weights, dataclasses.replace(base, data=resolved))
         directory.create()
         if not config.compression.resume:
             _clear(directory)
+        inputs.knowing(base.data, resolved).write(directory)
         write_json(directory.file("config.json"), as_json(config))
         result = _run(job, directory, engine, workers, listen)
-    result |= {
-        "data": base.data.data,
-        "wall_s": round(time.monotonic() - started, 3),
-        "engine": config.engine.engine,
-        "workers": workers,
-        "versions": versions(),
-        "report": str(directory.file("report.html")),
-    }
-    write_json(directory.file("result.json"), result)
-    with optional_page(directory.file("report.html")):
-        write_page(directory.file("report.html"), result)
-    return result
+        result |= {
+            "data": base.data.data,
+            "wall_s": round(time.monotonic() - started, 3),
+            "engine": config.engine.engine,
+            "workers": workers,
+            "versions": versions(),
+            "report": str(directory.file("report.html")),
+        }
+        write_json(directory.file("result.json"), result)
+        with optional_page(directory.file("report.html")):
+            write_page(directory.file("report.html"), result)
+        return result
 
 
 def _problems(config: CompressConfig) -> list[str]:
@@ -173,15 +191,15 @@ def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
     )
 
 
-def _older_result(config: CompressConfig, directory: RunDirectory) -> dict[str, Any] | None:
+def _older_result(
+    config: CompressConfig, directory: RunDirectory, inputs: Inputs
+) -> dict[str, Any] | None:
     """The result of a finished compression with the same settings; refuse to mix two.
 
     Raises:
-        UserError: if the directory holds another one, or none where one was to be resumed.
+        UserError: if the directory holds another one.
     """
     settings = config.compression
-    if settings.resume and not directory.path.is_dir():
-        raise UserError(f"--resume: there is no directory {directory.path}")
     if not settings.resume and not settings.overwrite:
         refuse_strangers(directory, *_OWN)
     if not directory.holds_a_run() or settings.overwrite:
@@ -196,6 +214,7 @@ def _older_result(config: CompressConfig, directory: RunDirectory) -> dict[str, 
                 *changed,
             ]
         )
+    refuse_changed(directory, inputs)
     result = directory.result()
     if result is None and not settings.resume:
         raise UserError(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sixfold.errors import UserError
-from sixfold.run_directory import RunDirectory, as_json, differences
+from sixfold.launch.inputs import RECORD, Inputs
+from sixfold.locks import held
+from sixfold.run_directory import RunDirectory, as_json, differences, read_json
 
-_PLACEMENT = ("engine", "run")
-"""Sections of the settings that do not change what is computed."""
+_PLACEMENT = ("engine", "strategy.grid", "learn.grid")
+"""Who computes what, where: a run may go on with others."""
 
 
 def run_path(config: Any, defaults: Any, name: str) -> Path:
@@ -67,27 +71,47 @@ def refuse_strangers(directory: RunDirectory, *more: str) -> None:
         )
 
 
+@contextmanager
+def held_run(config: Any, directory: RunDirectory) -> Iterator[None]:
+    """Have a run's directory to oneself, from looking at what lies there to the run's end.
+
+    Args:
+        config: a tree of settings with a section `run`.
+        directory: where the run is to be; made if absent, and gone again if nothing was put there.
+
+    Raises:
+        UserError: if another process has it, or if it is to be resumed and is not there.
+    """
+    if config.run.resume and not directory.path.is_dir():
+        raise UserError(f"--resume: there is no run directory {directory.path}")
+    with held(directory.path):
+        yield
+
+
 def older_run(
     config: Any,
     directory: RunDirectory,
+    inputs: Inputs | None = None,
     *,
     growing: tuple[str, ...] = (),
     more: tuple[str, ...] = (),
+    where: tuple[str, ...] = ("engine",),
 ) -> dict[str, Any] | None:
-    """The result of a finished run with the same settings; refuse to mix runs.
+    """The result of a finished run with the same settings and inputs; refuse to mix runs.
 
     Args:
         config: a tree of settings with a section `run`.
         directory: where the run is to be.
-        growing: sections that may differ where the run is resumed, which is unfinished then.
+        inputs: content that enters the run.
+        growing: settings, as sections or ``section.name``, that may differ where the run is
+            resumed, which is unfinished then.
         more: patterns of what the run leaves besides what every run does.
+        where: settings on which a finished run's result does not depend.
 
     Raises:
-        UserError: if the directory holds another run, or what is no run's at all, or none where
-            one was to be resumed.
+        UserError: if the directory holds another run, or what is no run's at all, or if a file
+            that entered the run has changed since.
     """
-    if config.run.resume and not directory.path.is_dir():
-        raise UserError(f"--resume: there is no run directory {directory.path}")
     if not config.run.resume and not config.run.overwrite:
         refuse_strangers(directory, *more)
     if not directory.holds_a_run() or config.run.overwrite:
@@ -99,23 +123,29 @@ def older_run(
             f"{directory.file('config.json')} is damaged: put it back, or replace the run with "
             "--overwrite"
         )
-    new.pop("run")
+    without = ("run", *where)
+    grows = False
     if config.run.resume:
-        old, new = _without(old, _PLACEMENT), _without(new, _PLACEMENT)
         if new.get("strategy", {}).get("exact") is False:  # promises less than what was done
             old["strategy"] = old.get("strategy", {}) | {"exact": False}
-        if differences(*({name: tree.get(name, {}) for name in growing} for tree in (old, new))):
-            result = None
-        old, new = _without(old, growing), _without(new, growing)
-    changed = differences({name: old.get(name, {}) for name in new}, new)
-    if changed:
+        without = (*without, *_PLACEMENT)
+        grows = bool(differences(_only(old, growing), _only(new, growing)))
+        without = (*without, *growing)
+    old, new = _without(old, without), _without(new, without)
+    if changed := _differences(old, new):
+        goes_on = not _differences(_without(old, growing), _without(new, growing))
+        remedy = "go on from it with --resume, choose" if goes_on else "choose"
         raise UserError(
             [
-                f"{directory.path} holds a run with other settings: choose another --out, or "
+                f"{directory.path} holds a run with other settings: {remedy} another --out, or "
                 "replace it with --overwrite",
                 *changed,
             ]
         )
+    if inputs is not None:
+        refuse_changed(directory, inputs, growing=grows)
+    if grows:
+        result = None
     if result is None and not config.run.resume:
         raise UserError(
             f"{directory.path} holds a run that was not finished: go on with --resume, or replace "
@@ -124,10 +154,45 @@ def older_run(
     return result
 
 
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return differences({name: old.get(name, {}) for name in new}, new)
+
+
+def refuse_changed(directory: RunDirectory, inputs: Inputs, *, growing: bool = False) -> None:
+    """Refuse to take a directory's run for one whose files or data have other content.
+
+    Raises:
+        UserError: that names what has changed.
+    """
+    record = read_json(directory.file(RECORD))
+    if record is None:
+        return
+    if changed := inputs.changed(record, growing=growing):
+        raise UserError(
+            [
+                f"{directory.path} holds a run with the same settings, but of other content: "
+                "choose another --out, or replace it with --overwrite",
+                *changed,
+            ]
+        )
+
+
 def _without(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    # A grid says who computes what, as the number of workers does: a run may go on in another.
+    """Settings without some sections, and some ``section.name``."""
     return {
-        section: {name: value for name, value in values.items() if name != "grid"}
+        section: {name: v for name, v in values.items() if f"{section}.{name}" not in names}
         for section, values in settings.items()
         if section not in names
+    }
+
+
+def _only(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The sections, and the ``section.name``, that are named."""
+    return {
+        section: {
+            name: value
+            for name, value in values.items()
+            if section in names or f"{section}.{name}" in names
+        }
+        for section, values in settings.items()
     }

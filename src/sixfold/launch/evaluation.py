@@ -15,7 +15,9 @@ from sixfold.config import DataConfig
 from sixfold.errors import UserError
 from sixfold.files import make_folder, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.launch.inputs import warn_if_edited
 from sixfold.launch.prediction import as_trained, fitting_side, trained_on
+from sixfold.locks import held
 from sixfold.prediction import check_fit, class_map
 from sixfold.report import optional_page
 from sixfold.robustness.distorted import one_of_each
@@ -46,7 +48,7 @@ def evaluate_robustness(
         RunError: if a rank failed.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    given, listen = listen, listen or (lambda _: None)
     found = [
         *validate.choice_problems(config),
         *validate.engine_problems(config.engine),
@@ -56,6 +58,15 @@ def evaluate_robustness(
         raise UserError(found)
     weights = weights_file(Path(config.evaluation.run).expanduser().absolute())
     card = read_card(weights, trust=config.evaluation.trust_model)
+    warn_if_edited(card, given)
+    with held(_out(config, weights)):
+        return _evaluate(config, weights, card, listen, started)
+
+
+def _evaluate(
+    config: EvaluateConfig, weights: Path, card: ModelCard, listen: Listener, started: float
+) -> dict[str, Any]:
+    """The same with the directory for the result held."""
     out = _out(config, weights)
     asked = _data_of(config, weights, card.shape)
     with open_engine_for(

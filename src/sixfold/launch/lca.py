@@ -16,7 +16,8 @@ from sixfold.engines import Engine
 from sixfold.errors import UserError
 from sixfold.files import folder_of_parts, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
-from sixfold.launch.directory import older_run, run_path
+from sixfold.launch.directory import held_run, older_run, run_path
+from sixfold.launch.inputs import Inputs, inputs_of
 from sixfold.lca.geometry import Geometry, pair
 from sixfold.lca.options import (
     DictionaryConfig,
@@ -26,6 +27,7 @@ from sixfold.lca.options import (
     dynamics_problems,
     learn_problems,
 )
+from sixfold.locks import held
 from sixfold.run_directory import RunDirectory, as_json
 
 MOVIES = "movies:"
@@ -53,7 +55,9 @@ def lca_learn(
             raise UserError(found)
         config = _resolve_paths(config)
         directory = RunDirectory(Path(str(config.run.out)))
-        finished = older_run(config, directory)
+        stack.enter_context(held_run(config, directory))
+        inputs = _inputs(config)
+        finished = older_run(config, directory, inputs, where=("engine", "learn.grid"))
         if finished is not None:
             listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
             return finished
@@ -64,6 +68,8 @@ def lca_learn(
         directory.create()
         if not config.run.resume:
             directory.clear()
+        directory.file("result.json").unlink(missing_ok=True)
+        inputs.write(directory)
         write_json(directory.file("config.json"), as_json(config))
         try:
             return _run_learn(job, directory, engine, workers, listen, started)
@@ -97,6 +103,16 @@ def learn_settings_problems(config: LcaLearnConfig) -> list[str]:
         except UserError as error:
             found += error.problems
     return found
+
+
+def _inputs(config: LcaLearnConfig) -> Inputs:
+    """The images, or the movies' files, and the list of images."""
+    files: dict[str, str | None] = {"--list": config.learn.list}
+    if not config.input.data.startswith(MOVIES):
+        return inputs_of(datasets=[_data_config(config)], files=files)
+    folder = Path(config.input.data.removeprefix(MOVIES))
+    movies = [path for path in folder.rglob("*") if path.is_file()]
+    return inputs_of(files=files | {f"--data {path.name}": str(path) for path in movies})
 
 
 def _data_config(config: LcaLearnConfig) -> DataConfig:
@@ -290,7 +306,8 @@ def lca_encode(
     found = dynamics_problems(dynamics)
     if found:
         raise UserError(found)
-    with contextlib.nullcontext(engine) if engine else open_engine_for(config.engine) as opened:
+    opening = contextlib.nullcontext(engine) if engine else open_engine_for(config.engine)
+    with held(out, is_file=True), opening as opened:
         return _encode(config, opened, learned, file, dynamics, out, listen, started)
 
 

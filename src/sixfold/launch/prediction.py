@@ -21,6 +21,8 @@ from sixfold.launch.common import (
     told,
     versions,
 )
+from sixfold.launch.inputs import warn_if_edited
+from sixfold.locks import held
 from sixfold.run_directory import read_json
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         RunError: if a rank failed; no result is left behind.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    given, listen = listen, listen or (lambda _: None)
     found = validate.choice_problems(config) + validate.engine_problems(config.engine)
     if not config.prediction.run:
         found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
@@ -62,6 +64,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
 
     weights = weights_file(Path(config.prediction.run).expanduser().absolute())
     card = read_card(weights, trust=config.prediction.trust_model)
+    warn_if_edited(card, given)
     sparse = None
     if config.prediction.sparse is not None:
         from sixfold.sparsity.choosing import load_choice
@@ -69,7 +72,8 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         sparse = Path(config.prediction.sparse).expanduser().absolute()
         load_choice(sparse)  # refused here rather than in every rank
     kept = _kept_columns(config)
-    with open_engine_for(config.engine, card.model, together=True) as engine:
+    opening = open_engine_for(config.engine, card.model, together=True)
+    with held(out, is_file=True), opening as engine:
         workers = config.engine.workers or engine.slots()
         asked = DataConfig(
             data=config.prediction.data,

@@ -17,8 +17,10 @@ from sixfold.engines import Engine
 from sixfold.errors import RunError, SixfoldError, UserError
 from sixfold.files import write_json
 from sixfold.launch.common import Listener, open_engine_for, versions
-from sixfold.launch.directory import refuse_strangers
+from sixfold.launch.directory import refuse_changed, refuse_strangers
+from sixfold.launch.inputs import Inputs, training_inputs
 from sixfold.launch.training import fit_data, resolve_paths, train, training_problems
+from sixfold.locks import held
 from sixfold.measure.machine import Machine, load_machine, measure_machine, save_machine
 from sixfold.measure.options import ProfileConfig, as_training, engines_of, problems
 from sixfold.measure.sampling import Samples, sampled
@@ -69,10 +71,19 @@ def profile(
     if found:
         raise UserError(found)
     path = _path(config)
-    older = _older(config, path)
-    if older is not None:
-        listen({"kind": "note", "text": f"{path} holds this profile, finished"})
-        return older
+    with held(path):
+        training = as_training(config, engine=engines_of(config)[0], out=str(path), steps=1)
+        inputs = training_inputs(resolve_paths(training))
+        older = _older(config, path, inputs)
+        if older is not None:
+            listen({"kind": "note", "text": f"{path} holds this profile, finished"})
+            return older
+        result = _profile(config, path, engine, listen)
+        inputs.write(RunDirectory(path))
+        return result
+
+
+def _profile(config: ProfileConfig, path: Path, engine: Engine | None, listen: Listener) -> Plain:
     machine = _machine(config, listen)
     engines = engines_of(config)
     if len(engines) == 1:
@@ -131,7 +142,7 @@ def _path(config: ProfileConfig) -> Path:
     return Path(config.profiling.out or f"runs/profile-{name}").expanduser().absolute()
 
 
-def _older(config: ProfileConfig, path: Path) -> Plain | None:
+def _older(config: ProfileConfig, path: Path, inputs: Inputs) -> Plain | None:
     """A finished profile with the same settings; refuse to mix it with anything else."""
     directory = RunDirectory(path)
     if not config.profiling.overwrite:
@@ -152,6 +163,7 @@ def _older(config: ProfileConfig, path: Path) -> Plain | None:
                 *changed,
             ]
         )
+    refuse_changed(directory, inputs)
     return found
 
 
@@ -193,7 +205,7 @@ def _on_engine(
         apart = config.strategy.strategy == "param_server"
         if apart:  # no gang: train as always, and time the layers of such steps beside it
             listen({"kind": "note", "text": "a training with parameter servers, and its layers"})
-            train(training, engine=engine, listen=listen)
+            train(training, engine=engine, listen=listen, hold=False)
             training = _like_a_worker(training, path / LAYERS_APART)
         _measure(config, training, engine, started, listen)
     where = Path(str(training.run.out))

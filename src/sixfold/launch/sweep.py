@@ -15,15 +15,19 @@ import contextlib
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from sixfold import data, validate
+from sixfold.config import TrainConfig
 from sixfold.engines import Engine, open_engine
 from sixfold.errors import RunError, UserError
 from sixfold.files import write_json
 from sixfold.jobs import Outcome, run_job
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, versions
-from sixfold.launch.directory import older_run, run_path
+from sixfold.launch.directory import held_run, older_run, run_path
+from sixfold.launch.inputs import Inputs, inputs_of
 from sixfold.launch.sweep_work import Engines, QualityWork, TimeWork
 from sixfold.launch.training import training_problems
 from sixfold.report import optional_page
@@ -61,17 +65,21 @@ def sweep_time(config: SweepTimeConfig, *, listen: Listener | None = None) -> di
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
-    directory, finished, config = begin(config, time_problems(config), listen)
-    if finished is not None:
-        return finished
-    with Engines() as engines:
+    with contextlib.ExitStack() as stack:
+        begun = begin(config, time_problems(config), stack, listen, timed=True)
+        directory, config = begun.directory, begun.config
+        if begun.finished is not None:
+            return begun.finished
+        engines = stack.enter_context(Engines())
         found = _with_workers(all_combinations(config), engines)
         plan = time_plan(config, found)
-        claim(directory, config)
+        _prepare(plan, engines.open, listen)
+        plan = _recognised(plan)
+        claim(begun)
         outcome = _time_all(config, directory, plan, engines, listen)
         figures = time_result(config, plan, outcome)
         _count_operations(figures, plan, engines)
-    return end(config, directory, figures, outcome, started)
+        return end(config, directory, figures, outcome, started)
 
 
 def _time_all(
@@ -95,16 +103,21 @@ def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None)
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
-    directory, finished, config = begin(config, quality_problems(config), listen)
-    if finished is not None:
-        return finished
-    with open_engine_for(
-        config.engine, config.model.model, preload=("sixfold.launch.sweep_work",)
-    ) as engine:
+    with contextlib.ExitStack() as stack:
+        begun = begin(config, quality_problems(config), stack, listen)
+        directory, config = begun.directory, begun.config
+        if begun.finished is not None:
+            return begun.finished
+        engine = stack.enter_context(
+            open_engine_for(
+                config.engine, config.model.model, preload=("sixfold.launch.sweep_work",)
+            )
+        )
         workers = config.engine.workers or engine.slots()
         plan = quality_plan(config, all_combinations(config))
-        images = _prepare(plan, engine, workers, listen)
-        claim(directory, config)
+        images = _prepare(plan, lambda _: engine, listen, workers)
+        plan = _recognised(plan)
+        claim(begun)
         outcome = run_job(
             directory.path,
             plan.members,
@@ -114,8 +127,8 @@ def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None)
             listen=listen,
             log=directory.file("log.txt"),
         )
-    figures = quality_result(config, plan, outcome, images) | {"workers": workers}
-    return end(config, directory, figures, outcome, started)
+        figures = quality_result(config, plan, outcome, images) | {"workers": workers}
+        return end(config, directory, figures, outcome, started)
 
 
 def _count_operations(figures: dict[str, Any], plan: Plan, engines: Engines) -> None:
@@ -179,14 +192,39 @@ def _shared_problems(config: Sweep) -> list[str]:
     return list(told)
 
 
-def begin(
-    config: Any, problems: list[str], listen: Listener
-) -> tuple[RunDirectory, dict[str, Any] | None, Any]:
-    """Check, choose the directory of a sweep of any kind, and look for what lies there.
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A sweep of any kind, checked, with its directory held.
 
-    Returns:
-        The directory; the result if it holds this sweep, finished; the settings with paths made
-        absolute.
+    Attributes:
+        config: the settings with paths made absolute.
+        directory: the sweep's.
+        inputs: what enters it besides.
+        finished: the result if the directory holds this sweep, finished.
+    """
+
+    config: Any
+    directory: RunDirectory
+    inputs: Inputs
+    finished: dict[str, Any] | None
+
+
+def begin(
+    config: Any,
+    problems: list[str],
+    stack: contextlib.ExitStack,
+    listen: Listener,
+    *,
+    timed: bool = False,
+) -> Begun:
+    """Check, choose the directory, take hold of it, and look for what lies there.
+
+    Args:
+        config: the settings of the sweep.
+        problems: of the settings.
+        stack: lets go of the directory.
+        listen: hears if the sweep is finished.
+        timed: whether figures depend on where the sweep runs.
 
     Raises:
         UserError: with all problems.
@@ -195,25 +233,58 @@ def begin(
         raise UserError(problems)
     path = run_path(config, type(config)(), "sweep")
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(path)))
+    inputs = Inputs(files={})
     if hasattr(config, "data"):
         absolute = data.absolute_spec(config.data.data)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=absolute))
+        inputs = _inputs([one.config for one in all_combinations(config)])
     directory = RunDirectory(path)
+    stack.enter_context(held_run(config, directory))
     finished = older_run(
-        config, directory, growing=("sweep", "delay", "cluster"), more=("members",)
+        config,
+        directory,
+        inputs,
+        growing=("sweep", "delay", "cluster"),
+        more=("members",),
+        where=() if timed else ("engine",),
     )
     if finished is not None:
         listen({"kind": "note", "text": f"{path} holds this sweep, finished"})
-    return directory, finished, config
+    return Begun(config=config, directory=directory, inputs=inputs, finished=finished)
 
 
-def claim(directory: RunDirectory, config: Any) -> None:
+def _inputs(configs: Iterable[TrainConfig]) -> Inputs:
+    """What enters some trainings."""
+    configs = list(configs)
+    sets = [dataclasses.replace(c.data, data=data.absolute_spec(c.data.data)) for c in configs]
+    return inputs_of(
+        models=dict.fromkeys(config.model for config in configs), datasets=dict.fromkeys(sets)
+    )
+
+
+def _recognised(plan: Plan) -> Plan:
+    """The plan with members that are told apart by the content of what enters them, too."""
+    known: dict[Any, dict[str, Any]] = {}
+    members = []
+    for member in plan.members:
+        config = plan.configs[member.name]
+        key = config.model, config.data
+        if key not in known:
+            known[key] = _inputs([config]).identity()
+        settings = {**member.settings, "inputs": known[key]}
+        members.append(dataclasses.replace(member, settings=settings))
+    return dataclasses.replace(plan, members=tuple(members))
+
+
+def claim(begun: Begun) -> None:
     """Make the directory this sweep's own."""
+    directory, config = begun.directory, begun.config
     directory.create()
     if not config.run.resume:
         directory.clear()
         shutil.rmtree(directory.file("members"), ignore_errors=True)
     directory.file("result.json").unlink(missing_ok=True)
+    begun.inputs.write(directory)
     write_json(directory.file("config.json"), as_json(config))
 
 
@@ -273,15 +344,26 @@ def _with_workers(found: list[Combination], engines: Engines) -> list[Combinatio
     return known
 
 
-def _prepare(plan: Plan, engine: Engine, workers: int, listen: Listener) -> int:
+def _prepare(
+    plan: Plan,
+    engine_for: Callable[[TrainConfig], Engine],
+    listen: Listener,
+    workers: int | None = None,
+) -> int:
     """Prepare the data of all trainings once, so that no two of them do it at the same time.
+
+    Args:
+        plan: the trainings.
+        engine_for: gives the engine that prepares a training's data.
+        listen: hears of progress.
+        workers: how many prepare; those of the training if absent.
 
     Returns:
         Images of the test part.
     """
     images = 0
-    seen: dict[Any, None] = dict.fromkeys(config.data for config in plan.configs.values())
-    for asked in seen:
-        opened = data.open_data(resolve_data(asked, engine, workers, listen))
+    for asked, config in {config.data: config for config in plan.configs.values()}.items():
+        count = workers or config.engine.workers or 1
+        opened = data.open_data(resolve_data(asked, engine_for(config), count, listen))
         images = max(images, len(opened.test))
     return images

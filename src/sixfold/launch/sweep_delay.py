@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -62,35 +63,39 @@ def sweep_delay(config: SweepDelayConfig, *, listen: Listener | None = None) -> 
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
-    directory, finished, config = begin(config, delay_problems(config), listen)
-    if finished is not None:
-        return finished
-    plans = {_name(plan): plan for plan in sessions(config.cluster)}
-    _check_spark(list(plans.values()))
-    members = [
-        Member(
-            name=name,
-            settings={
-                "task": "delay",
-                "delay": {k: v for k, v in as_json(config)["delay"].items() if k != "bootstrap"},
-                "session": dataclasses.asdict(plan),
-                "spark_conf": list(config.cluster.spark_conf),
-            },
+    with contextlib.ExitStack() as stack:
+        begun = begin(config, delay_problems(config), stack, listen, timed=True)
+        directory, config = begun.directory, begun.config
+        if begun.finished is not None:
+            return begun.finished
+        plans = {_name(plan): plan for plan in sessions(config.cluster)}
+        _check_spark(list(plans.values()))
+        members = [
+            Member(
+                name=name,
+                settings={
+                    "task": "delay",
+                    "delay": {
+                        k: v for k, v in as_json(config)["delay"].items() if k != "bootstrap"
+                    },
+                    "session": dataclasses.asdict(plan),
+                    "spark_conf": list(config.cluster.spark_conf),
+                },
+            )
+            for name, plan in plans.items()
+        ]
+        claim(begun)
+        outcome = run_job(
+            directory.path,
+            members,
+            SessionWork(config=config, plans=plans),
+            open_engine("inline"),
+            workers=1,
+            listen=listen,
         )
-        for name, plan in plans.items()
-    ]
-    claim(directory, config)
-    outcome = run_job(
-        directory.path,
-        members,
-        SessionWork(config=config, plans=plans),
-        open_engine("inline"),
-        workers=1,
-        listen=listen,
-    )
-    done = [outcome.results[name] for name in plans if name in outcome.results]
-    figures = delay_result(done, config.delay.bootstrap)
-    return end(config, directory, figures, outcome, started)
+        done = [outcome.results[name] for name in plans if name in outcome.results]
+        figures = delay_result(done, config.delay.bootstrap)
+        return end(config, directory, figures, outcome, started)
 
 
 def delay_problems(config: SweepDelayConfig) -> list[str]:

@@ -146,7 +146,8 @@ def _train(
         run=RunConfig(out=str(folder), resume=goes_on, overwrite=not goes_on, keep=1),
     )
     try:
-        return train(config, engine=engine, listen=_teller(config, assignment))
+        # A try whose worker is thought dead may hold the folder still: it is fenced off.
+        return train(config, engine=engine, listen=_teller(config, assignment), hold=False)
     except UserError as error:
         return {"refused": "; ".join(error.problems)}
     except NonFiniteLossError as error:

@@ -27,7 +27,8 @@ from sixfold.errors import RunError, UserError
 from sixfold.files import write_json
 from sixfold.jobs import Member, Outcome, run_job
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, versions
-from sixfold.launch.directory import older_run, run_path
+from sixfold.launch.directory import held_run, older_run, run_path
+from sixfold.launch.inputs import Inputs, inputs_of
 from sixfold.launch.training import fit_data, train, training_problems
 from sixfold.report import optional_page
 from sixfold.run_directory import RunDirectory, as_json
@@ -70,13 +71,17 @@ def tickets(
             raise UserError(found)
         config = _resolve_paths(config)
         directory = RunDirectory(Path(str(config.run.out)))
-        finished = older_run(config, directory, growing=("trellis",), more=(DENSE, "members"))
+        stack.enter_context(held_run(config, directory))
+        inputs = _inputs(config)
+        finished = older_run(
+            config, directory, inputs, growing=("trellis",), more=(DENSE, "members")
+        )
         if finished is not None:
             listen({"kind": "note", "text": f"{directory.path} holds this job, finished"})
             return finished
         if engine is None:
             engine = stack.enter_context(_open(config))
-        return _Search(config, directory, engine, listen).run(started)
+        return _Search(config, directory, engine, listen, inputs).run(started)
 
 
 def _open(config: TicketsConfig) -> contextlib.AbstractContextManager[Engine]:
@@ -132,11 +137,23 @@ def _resolve_paths(config: TicketsConfig) -> TicketsConfig:
     )
 
 
+def _inputs(config: TicketsConfig) -> Inputs:
+    """The network's source, and the data, that of a transfer too."""
+    spec = config.trellis.transfer
+    sets = [_plain_data(config), *([_transfer_data(config, spec)] if spec else [])]
+    return inputs_of(models=[config.model], datasets=sets)
+
+
 class _Search:
     """One search, from the data to the report."""
 
     def __init__(
-        self, config: TicketsConfig, directory: RunDirectory, engine: Engine, listen: Listener
+        self,
+        config: TicketsConfig,
+        directory: RunDirectory,
+        engine: Engine,
+        listen: Listener,
+        inputs: Inputs,
     ) -> None:
         self.config, self.directory = config, directory
         self.engine, self.listen = engine, listen
@@ -148,6 +165,7 @@ class _Search:
         self.rewinds = parse_rewinds(config.trellis.rewinds, self.budget)
         self.images = len(self.data.validation), len(self.data.test)
         self.transfer = self._open_transfer()
+        self.inputs = inputs.knowing(self.settings.data, self.resolved.data)
 
     def run(self, started: float) -> dict[str, Any]:
         """Search, and write result and report."""
@@ -162,6 +180,7 @@ class _Search:
             for folder in (DENSE, "members"):
                 shutil.rmtree(directory.file(folder), ignore_errors=True)
         directory.file("result.json").unlink(missing_ok=True)
+        self.inputs.write(directory)
         write_json(directory.file("config.json"), as_json(self.config))
         dense, dense_s = self._train_dense()
         plan = self._plan({"weights": dense["weights_sha256"]})
@@ -213,6 +232,7 @@ class _Search:
         identity = {
             **dense,
             **{name: settings[name] for name in ("data", "model", "optimizer", "training")},
+            "inputs": self.inputs.identity(),
         }
         return plan_trellis(
             self.config, layers=prunable(network), budget=self.budget, dense=identity

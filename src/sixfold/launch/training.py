@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,28 @@ from sixfold.launch.common import (
     told,
     versions,
 )
-from sixfold.launch.directory import older_run, run_path
+from sixfold.launch.directory import held_run, older_run, run_path
+from sixfold.launch.inputs import RECORD, training_inputs
+from sixfold.launch.lengthening import (
+    LENGTH,
+    MARK,
+    irrelevant_placement,
+    lengthened,
+    mark,
+    refuse_lengthened,
+)
 from sixfold.launch.reporting import tell_failure, test_images
 from sixfold.launch.tuning import COPY, take_tuning
-from sixfold.run_directory import RunDirectory, as_json
+from sixfold.models.project import project_hashes
+from sixfold.run_directory import RunDirectory, as_json, read_json
 
 
 def train(
-    config: TrainConfig, *, engine: Engine | None = None, listen: Listener | None = None
+    config: TrainConfig,
+    *,
+    engine: Engine | None = None,
+    listen: Listener | None = None,
+    hold: bool = True,
 ) -> dict[str, Any]:
     """Train a network and return the figures that `result.json` holds.
 
@@ -39,6 +54,8 @@ def train(
         config: the settings.
         engine: an open engine to be used and left open; one is opened for the run if absent.
         listen: called with progress.
+        hold: whether to keep other processes out of the run directory; false where it lies in one
+            that is held already.
 
     Raises:
         UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
@@ -62,9 +79,15 @@ def train(
             raise UserError(found)
         config = resolve_paths(config)
         directory = RunDirectory(Path(str(config.run.out)))
-        finished = older_run(config, directory)
+        if hold:
+            stack.enter_context(held_run(config, directory))
+        inputs = training_inputs(config)
+        finished = older_run(
+            config, directory, inputs, growing=LENGTH, where=irrelevant_placement(config)
+        )
         if finished is not None:
-            listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
+            refuse_lengthened(config, directory)
+            listen({"kind": "note", "text": _told_finished(config, directory, finished)})
             return finished
         if engine is None:
             engine = stack.enter_context(
@@ -79,11 +102,18 @@ def train(
 
             choice = choose(resolved, engine, workers, directory, listen)
             resolved, workers = choice.apply(resolved), choice.workers
-        check_beginning(resolved, data.open_data(resolved.data), directory, listen)
+        opened = data.open_data(resolved.data)
+        check_beginning(resolved, opened, directory, listen)
+        marks = []
+        if config.run.resume:
+            marks = lengthened(config, len(opened.train), directory, listen)
         directory.create()
         if not config.run.resume:
             directory.clear()
-        directory.file("failure.json").unlink(missing_ok=True)
+        for name in ("failure.json", "result.json"):
+            directory.file(name).unlink(missing_ok=True)
+        inputs.knowing(config.data, resolved.data).write(directory)
+        mark(directory, marks)
         write_json(directory.file("config.json"), as_json(config))
         if choice is not None:
             write_json(directory.file("plan.json"), choice.plan)
@@ -100,6 +130,14 @@ def train(
         except (SixfoldError, KeyboardInterrupt) as error:
             tell_failure(directory, error)
             raise
+
+
+def _told_finished(config: TrainConfig, directory: RunDirectory, result: Mapping[str, Any]) -> str:
+    text = f"{directory.path} holds this run, finished"
+    engine, workers = config.engine.engine, config.engine.workers or result["workers"]
+    if (result["engine"], result["workers"]) != (engine, workers):
+        text += f" by {result['workers']} workers on {result['engine']}"
+    return text
 
 
 def training_problems(config: TrainConfig) -> list[str]:
@@ -230,8 +268,13 @@ def _run(
         # What is left to the gang is to evaluate and to write the weights.
         strategy = dataclasses.replace(resolved.strategy, strategy="sync")
         resolved = dataclasses.replace(resolved, strategy=strategy)
+    job = TrainJob(
+        config=resolved,
+        claim=directory.ticket(),
+        source=project_hashes(config.model.model, config.model.model_args),
+    )
     gang = engine.gang(
-        functools.partial(train_rank, TrainJob(config=resolved, claim=directory.ticket())),
+        functools.partial(train_rank, job),
         workers,
         max_restarts=restarts_of(config.engine),
         claim=directory.claim,
@@ -250,6 +293,8 @@ def _run(
         "versions": versions(),
         "report": str(directory.file("report.html")),
     }
+    if marks := (read_json(directory.file(RECORD)) or {}).get(MARK):
+        result[MARK] = marks
     if asynchronous is not None:
         result |= asynchronous.figures
         result["restarts"] += asynchronous.restarts

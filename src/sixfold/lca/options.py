@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sixfold.config import EngineConfig, OptimizerConfig, RunConfig, option
+from sixfold.config import EngineConfig, OptimizerConfig, RunConfig
 from sixfold.errors import UserError
+from sixfold.sections import Settings, option
 from sixfold.shards import is_power_of_two
 from sixfold.step.schedule import parse_schedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputConfig:
+class InputConfig(Settings):
     """What is coded, and how it is prepared."""
 
     data: str = option(
@@ -35,7 +36,7 @@ class InputConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DictionaryConfig:
+class DictionaryConfig(Settings):
     """The atoms."""
 
     atoms: int = option(64, "number of atoms")
@@ -58,7 +59,7 @@ class DictionaryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicsConfig:
+class DynamicsConfig(Settings):
     """How a code comes about."""
 
     threshold: float = option(0.1, "lambda: threshold of the potentials, weight of the penalty")
@@ -88,7 +89,7 @@ class DynamicsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearnConfig:
+class LearnConfig(Settings):
     """How atoms follow from codes, and which images come when."""
 
     batch_size: int = option(64, "images per update, over all workers")
@@ -124,7 +125,7 @@ class LearnConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeConfig:
+class EncodeConfig(Settings):
     """What is written when images are coded."""
 
     run: str = option("", "run directory of `sixfold lca learn`, or its dictionary.safetensors")
@@ -145,7 +146,7 @@ class EncodeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LcaLearnConfig:
+class LcaLearnConfig(Settings):
     """Everything that `sixfold lca learn` takes."""
 
     input: InputConfig = InputConfig()
@@ -187,7 +188,7 @@ def dynamics_problems(config: DynamicsConfig) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LcaEncodeConfig:
+class LcaEncodeConfig(Settings):
     """Everything that `sixfold lca encode` takes besides the dynamics."""
 
     encode: EncodeConfig = EncodeConfig()

@@ -16,15 +16,15 @@ from sixfold.config import (
     StrategyConfig,
     TrainConfig,
     TrainingConfig,
-    option,
 )
+from sixfold.sections import Settings, option
 
 ENGINES = ("inline", "local", "spark")
 MAX_REPEATS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfilingConfig:
+class ProfilingConfig(Settings):
     """What is measured, and where it goes."""
 
     repeats: int = option(
@@ -42,7 +42,7 @@ class ProfilingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfiledTrainingConfig:
+class ProfiledTrainingConfig(Settings):
     """In what batches, and with which arithmetic."""
 
     batch_size: int = option(64, "images per step, over all workers")
@@ -63,7 +63,7 @@ class ProfiledTrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfileConfig:
+class ProfileConfig(Settings):
     """Everything that `sixfold profile` takes."""
 
     profiling: ProfilingConfig = field(default_factory=ProfilingConfig)

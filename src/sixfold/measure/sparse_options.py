@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.config import option
+from sixfold.sections import Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseFormsConfig:
+class SparseFormsConfig(Settings):
     """Which network's layers are measured, dense and sparse, and how."""
 
     run: str = option("", "run directory, a ticket's folder, model.safetensors or model.sixz")
@@ -26,7 +26,7 @@ class SparseFormsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseConfig:
+class SparseConfig(Settings):
     """Everything that `sixfold sparse` takes."""
 
     sparse_forms: SparseFormsConfig = SparseFormsConfig()

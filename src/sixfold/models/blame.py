@@ -32,6 +32,9 @@ def one_line(error: BaseException) -> str:
 
 def is_installed(path: Path) -> bool:
     """Whether a file or directory belongs to Python, to an installed package or to Sixfold."""
+    # Another environment's folder may be on the search path too.
+    if not {"site-packages", "dist-packages"}.isdisjoint(path.resolve().parts):
+        return True
     paths = sysconfig.get_paths()
     roots = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
     roots |= {*site.getsitepackages(), site.getusersitepackages()}

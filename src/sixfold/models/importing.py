@@ -31,7 +31,7 @@ def importable(name: str) -> Iterator[None]:
     Args:
         name: `package.module:factory` or `path/file.py:factory`.
     """
-    directory, _ = _place(name)
+    directory, _ = place(name)
     before = list(sys.path)
     sys.path.insert(0, str(directory))
     importlib.invalidate_caches()
@@ -91,7 +91,7 @@ def source_file(name: str) -> Path | None:
     if ":" not in name:
         return None
     _parts(name)
-    directory, module = _place(name)
+    directory, module = place(name)
     top = module.partition(".")[0]
     with importable(name):
         spec = importlib.util.find_spec(top)
@@ -121,7 +121,7 @@ def _parts(name: str) -> tuple[str, str]:
     return module, attribute
 
 
-def _place(name: str) -> tuple[Path, str]:
+def place(name: str) -> tuple[Path, str]:
     """Directory to search first, and the module's name."""
     module, _, _ = name.rpartition(":")
     if module.endswith(".py"):
@@ -132,7 +132,7 @@ def _place(name: str) -> tuple[Path, str]:
 
 def _module(name: str) -> ModuleType:
     """Import the module of `name`; `importable(name)` must be open."""
-    directory, module = _place(name)
+    directory, module = place(name)
     try:
         imported = importlib.import_module(module)
     except ModuleNotFoundError as error:

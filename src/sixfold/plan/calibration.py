@@ -17,6 +17,7 @@ from typing import Any
 from sixfold.config import TrainConfig
 from sixfold.errors import UserError
 from sixfold.files import write_json
+from sixfold.models.project import project_hashes
 from sixfold.plan.samples import EVEN, Spread
 
 FORMAT = 1
@@ -169,6 +170,7 @@ def network_key(config: TrainConfig) -> str:
     training, optimizer = config.training, config.optimizer
     facts = [
         dataclasses.asdict(config.model),
+        sorted(project_hashes(config.model.model, config.model.model_args).items()),
         dataclasses.asdict(config.data),
         training.precision,
         training.batch_norm,

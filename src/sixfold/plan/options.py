@@ -12,12 +12,12 @@ from sixfold.config import (
     OptimizerConfig,
     TrainConfig,
     TrainingConfig,
-    option,
 )
+from sixfold.sections import Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanningConfig:
+class PlanningConfig(Settings):
     """What the plan rests on, and where it goes."""
 
     machine: str | None = option(
@@ -39,7 +39,7 @@ class PlanningConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig:
+class PlanConfig(Settings):
     """Everything that `sixfold plan` takes."""
 
     planning: PlanningConfig = PlanningConfig()

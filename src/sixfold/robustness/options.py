@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD, EngineConfig, option
+from sixfold.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD, EngineConfig
+from sixfold.sections import Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(Settings):
     """Which network is evaluated, on what, and where the result goes."""
 
     run: str = option(
@@ -37,7 +38,7 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistortionConfig:
+class DistortionConfig(Settings):
     """What is done to the images: strengths of each distortion, separated by commas; none: ''."""
 
     downsample: str = option(
@@ -59,7 +60,7 @@ class DistortionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Settings):
     """Everything that `sixfold evaluate` takes."""
 
     evaluation: EvaluationConfig = EvaluationConfig()

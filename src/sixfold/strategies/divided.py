@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -97,7 +96,7 @@ class PartialNetwork:
             return {}
         files.fence()
         path = files.path / "model.safetensors"
-        metadata = {"sixfold": json.dumps(dataclasses.asdict(card))}
+        metadata = {"sixfold": json.dumps(card.plain())}
         write_parts(path, self._tile, self._model_pieces(), metadata)
         if not self._is_root:
             return {}

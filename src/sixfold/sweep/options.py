@@ -12,8 +12,8 @@ from sixfold.config import (
     OptimizerConfig,
     StrategyConfig,
     TrainingConfig,
-    option,
 )
+from sixfold.sections import Settings, option
 
 _VARY = (
     "a setting and its values, NAME=V1,V2,...: any setting of `sixfold train`, or model.NAME for "
@@ -23,7 +23,7 @@ _VARY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimeSweepConfig:
+class TimeSweepConfig(Settings):
     """Which trainings are timed."""
 
     vary: tuple[str, ...] = option((), _VARY, form="NAME=V1,V2")
@@ -38,7 +38,7 @@ class TimeSweepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualitySweepConfig:
+class QualitySweepConfig(Settings):
     """Which trainings are compared by what they reach."""
 
     vary: tuple[str, ...] = option(
@@ -52,7 +52,7 @@ class QualitySweepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRunConfig:
+class SweepRunConfig(Settings):
     """Where the sweep is kept."""
 
     out: str | None = option(None, "directory (default runs/sweep-<hash of the settings>)")
@@ -63,7 +63,7 @@ class SweepRunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepTimeConfig:
+class SweepTimeConfig(Settings):
     """Everything that `sixfold sweep time` takes."""
 
     sweep: TimeSweepConfig = TimeSweepConfig()
@@ -78,7 +78,7 @@ class SweepTimeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepQualityConfig:
+class SweepQualityConfig(Settings):
     """Everything that `sixfold sweep quality` takes."""
 
     sweep: QualitySweepConfig = QualitySweepConfig()
@@ -93,7 +93,7 @@ class SweepQualityConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
+class ClusterConfig(Settings):
     """Which Spark is measured."""
 
     master: str = option(
@@ -108,7 +108,7 @@ class ClusterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DelaySweepConfig:
+class DelaySweepConfig(Settings):
     """Which jobs are run, each with every number of tasks."""
 
     tasks: str = option("1,2,4,16", "numbers of tasks of a job")
@@ -120,7 +120,7 @@ class DelaySweepConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepDelayConfig:
+class SweepDelayConfig(Settings):
     """Everything that `sixfold sweep delay` takes."""
 
     delay: DelaySweepConfig = DelaySweepConfig()
@@ -129,7 +129,7 @@ class SweepDelayConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RooflineConfig:
+class RooflineConfig(Settings):
     """What the roofline is made from, and what is placed on it."""
 
     delay: str = option("", "directory of `sixfold sweep delay`: what Spark adds to a job")
@@ -151,7 +151,7 @@ class RooflineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRooflineConfig:
+class SweepRooflineConfig(Settings):
     """Everything that `sixfold sweep roofline` takes."""
 
     roofline: RooflineConfig = RooflineConfig()
