@@ -183,7 +183,7 @@ def half(arguments: argparse.Namespace) -> None:
 
 
 def certificate(arguments: argparse.Namespace) -> None:
-    """Seconds until every image's certificate holds, beside 1,000 fixed steps and a peer."""
+    """Seconds of one core until all certificates hold, beside 1,000 fixed steps and a peer."""
     torch.set_num_threads(1)
     if arguments.dictionary:
         learned = load_dictionary(arguments.dictionary)
@@ -197,16 +197,19 @@ def certificate(arguments: argparse.Namespace) -> None:
     level = arguments.threshold
     for name, dynamics in {
         "to a gap of 1e-4": DynamicsConfig(threshold=level, max_steps=20_000, tolerance=1e-4),
+        "to a gap of 1e-6": DynamicsConfig(threshold=level, max_steps=20_000, tolerance=1e-6),
         "1,000 fixed steps": DynamicsConfig(
             threshold=level, max_steps=1000, tolerance=0.0, adaptive=False, state_momentum=0.0
         ),
     }.items():
-        begin = time.perf_counter()
+        begin = time.process_time()
         solution = Solver(interaction, dynamics).solve(images)
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         print(
             f"{name}: {seconds:.2f} s, {int(solution.steps.min())} to {int(solution.steps.max())} "
-            f"steps, gap up to {float(solution.gap.max()):.1e}, "
+            f"steps, {int(solution.solves.min())} to {int(solution.solves.max())} systems solved, "
+            f"{int(solution.done.sum())} of {len(images)} done, gap up to "
+            f"{float(solution.gap.max()):.1e}, "
             f"{100 * float(solution.sparsity.mean()):.1f}% zeros"
         )
         if name.startswith("to"):
@@ -214,11 +217,11 @@ def certificate(arguments: argparse.Namespace) -> None:
     if geometry.dense:
         rows = images.flatten(1).double().numpy()
         table = atoms.flatten(1).double().numpy()
-        begin = time.perf_counter()
+        begin = time.process_time()
         codes = sparse_encode(
             rows, table, algorithm="lasso_cd", alpha=arguments.threshold, max_iter=10_000
         )
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         left = rows - codes @ table
         objective = (left**2).sum(1) / 2 + arguments.threshold * np.abs(codes).sum(1)
         above = (energy.numpy() - objective) / objective

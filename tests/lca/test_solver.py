@@ -57,7 +57,8 @@ def test_the_certificate_holds_against_fista(geometry: Geometry) -> None:
         energy = objective(d, x, found.codes[index].numpy().ravel(), 0.2)
         # Energies are sums of whole numbers (`sixfold.lca.sums`), hence rounded.
         assert float(found.energy[index]) == pytest.approx(energy, rel=1e-7)
-        assert best * (1 - 1e-12) <= energy <= best * (1 + 1e-4)
+        # A polished code is better than 3,000 steps of FISTA in the eleventh digit.
+        assert best * (1 - 1e-9) <= energy <= best * (1 + 1e-4)
         assert energy - best <= float(found.gap[index]) * energy * (1 + 1e-6)
 
 

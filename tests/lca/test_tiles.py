@@ -30,8 +30,15 @@ DIVISIBLE = {
 class Divided:
     """Runs in every rank: solve, join, hand back bits."""
 
-    def __init__(self, geometry: Geometry, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        geometry: Geometry,
+        shape: tuple[int, int],
+        dtype: torch.dtype,
+        dynamics: DynamicsConfig = DYNAMICS,
+    ) -> None:
         self.geometry, self.shape, self.dtype = geometry, shape, dtype
+        self.dynamics = dynamics
 
     def __call__(self, world: World) -> dict[str, Any]:
         torch.set_num_threads(1)
@@ -41,7 +48,7 @@ class Divided:
         grid = Grid(batch=1, rows=self.shape[0], columns=self.shape[1])
         tiles = Tiles(grid.group(world), self.shape, Phases(self.geometry))
         images = draw(9, *self.geometry.image, dtype=self.dtype)
-        found = Solver(interaction, DYNAMICS, width=8, tiles=tiles).solve(images)
+        found = Solver(interaction, self.dynamics, width=8, tiles=tiles).solve(images)
         return {
             "codes": tiles.join(found.codes).flatten().tolist(),
             "steps": found.steps.tolist(),

@@ -97,6 +97,11 @@ class Membrane:
             if self._velocity is not None:
                 self._velocity[slot].zero_()
 
+    def rest(self, slot: int) -> None:
+        """Take the momentum from a slot whose code and potential were set from outside."""
+        if self._velocity is not None:
+            self._velocity[slot].zero_()
+
     def advance(self, gradient: Tensor) -> None:
         """One time step of all slots. `gradient` (W, K, P, Q) is overwritten."""
         gradient.add_(self._lane.code).sub_(self.potential)
@@ -113,7 +118,9 @@ class AdaptiveRate:
     """The time step of each element by itself, from its energy at successive checks.
 
     While the energy falls the step grows; where it has risen, the potentials go back to where
-    they were at the last check, and the step is halved. Hence the energy at checks never rises.
+    they were at the last check, the step is halved, and never again becomes larger than that:
+    within `slack` of the best energy a step that is too large is not seen before the potentials
+    have left for good. Hence the energy at checks never rises.
 
     Attributes:
         grow: factor of the step after a check at which the energy had fallen.

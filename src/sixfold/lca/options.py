@@ -80,6 +80,11 @@ class DynamicsConfig(Settings):
         "conditions relative to the threshold",
         choices=("gap", "optimality"),
     )
+    polish: bool = option(
+        True,
+        "soft threshold: once next to no entry comes or goes, solve for the best code and check "
+        "the optimality conditions",
+    )
     check_every: int = option(20, "steps between readings of energy and certificate")
     form: str = option(
         "auto",

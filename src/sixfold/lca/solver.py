@@ -4,7 +4,8 @@ A lane of fixed width runs from reading to reading. At a reading, elements that 
 certificate holds, or their steps are used up) leave, and the next ones take their slots; when
 none is left to come, the lane goes on with empty slots. An element's numbers depend neither on
 when it came nor on its neighbours (`sixfold.lca.lane`), so this is the same as computing each
-element alone, but the kernels are busy for as long as there is work.
+element alone, but the kernels are busy for as long as there is work. An element whose support is
+quiet (`sixfold.lca.quiet`) is polished (`sixfold.lca.polish`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from sixfold.lca.interaction import Interaction
 from sixfold.lca.lane import ResidualLane
 from sixfold.lca.lane_local import LocalLane
 from sixfold.lca.options import DynamicsConfig
+from sixfold.lca.polish import Polisher
+from sixfold.lca.quiet import QuietSupport
 from sixfold.lca.sums import power_of_two_above
 from sixfold.lca.thresholds import Threshold
 
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 STUCK_RATE = 1e-7
 """An adaptive step below this was halved because of rounding: there is nothing left to gain."""
+
+ROUNDING = 1e-6
+"""Energies of readings are rounded to about this, relatively; those of polished codes are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,7 @@ class Solution:
         violation: of the optimality conditions, relative to lambda, float64.
         done: whether the certificate held, bool.
         rate: eta at the end, float64.
+        solves: linear systems that were solved for it (`sixfold.lca.polish`), int64.
         trace: one object for each reading: element, step, energy, squares, active, gap, rate.
     """
 
@@ -59,6 +66,7 @@ class Solution:
     violation: Tensor
     done: Tensor
     rate: Tensor
+    solves: Tensor
     trace: list[dict[str, Any]]
 
     @property
@@ -139,6 +147,7 @@ class _Run:
         interaction, tiles = solver.interaction, solver.tiles
         self.images = interaction.prepare(images)
         self.units = power_of_two_above(images.abs().flatten(1).amax(1))
+        self.whole = self.images
         if tiles is not None:
             self.images = tiles.cut(self.images)
         self.lane = interaction.lane(solver.width, None if tiles is None else tiles.tile)
@@ -159,6 +168,10 @@ class _Run:
         self.step = [0] * width
         self.unit = torch.ones(width, dtype=torch.float64)
         self.kept = torch.zeros_like(self.membrane.potential) if self.rule else None
+        self.ceiling = torch.ones(width, dtype=torch.float64)
+        polished = self.dynamics.polish and solver.threshold.convex and self.dynamics.tolerance > 0
+        self.quiet = QuietSupport(self.lane, self.dynamics.tolerance, tiles) if polished else None
+        self.polisher: Polisher | None = None
         self.last = _nothing(width)
         self.pending: Iterator[int] = iter(range(len(images)))
 
@@ -170,6 +183,7 @@ class _Run:
         }
         self.found["steps"] = torch.zeros(n, dtype=torch.int64)
         self.found["done"] = torch.zeros(n, dtype=torch.bool)
+        self.found["solves"] = torch.zeros(n, dtype=torch.int64)
         self.found["rate"] = torch.zeros(n, dtype=torch.float64)
 
     def finish(self) -> Solution:
@@ -185,9 +199,10 @@ class _Run:
                 gradient = self._gradient()
             self.step = [step + self.period for step in self.step]
             reading = self.meter.read(self.lane, gradient, self.unit)
-            moved = self._take(reading)
+            risen = self._take(reading)
+            polished = self._polish(risen)
             left = self._retire()
-            changed = self._fill() or moved or left
+            changed = self._fill() or polished or left or bool(risen.any())
         return Solution(codes=self.codes, trace=self.trace or [], **self.found)
 
     def _gradient(self) -> Tensor:
@@ -210,6 +225,9 @@ class _Run:
 
     def _load(self, slot: int, element: int) -> None:
         self.element[slot], self.step[slot] = element, 0
+        self.ceiling[slot] = 1.0
+        if self.quiet is not None:
+            self.quiet.begin(slot)
         self.unit[slot] = self.units[element]
         self.lane.load(slot, self.images[element])
         interaction = self.solver.interaction
@@ -239,9 +257,9 @@ class _Run:
                 if self.kept is not None:
                     self.kept[slot] = self.membrane.potential[slot]
 
-    def _take(self, reading: Reading) -> bool:
-        """Note a reading and adapt the time steps; whether potentials were put back."""
-        occupied = torch.tensor([element is not None for element in self.element])
+    def _take(self, reading: Reading) -> Tensor:
+        """Note a reading and adapt the time steps; which slots' potentials were put back, (W,)."""
+        occupied = self._occupied()
         diverged = reading.energy.isinf()
         if self.rule is None or self.kept is None:
             if bool((diverged & occupied).any()):
@@ -251,7 +269,7 @@ class _Run:
                 )
             self.last = reading
             self._note(occupied)
-            return False
+            return torch.zeros_like(occupied)
         risen = occupied & (diverged | (reading.energy > self.last.energy * (1 + self.rule.slack)))
         for name, value in vars(reading).items():
             before = getattr(self.last, name)
@@ -260,9 +278,49 @@ class _Run:
         self.membrane.restore(risen, self.kept)
         self.kept.copy_(self.membrane.potential)
         rates = self.membrane.rate.view(-1)
-        rates.mul_(torch.where(risen, self.rule.shrink, self.rule.grow).to(rates.dtype))
-        rates.clamp_(max=1.0)
-        return bool(risen.any())
+        smaller = rates.double() * self.rule.shrink
+        self.ceiling = torch.where(risen, smaller, self.ceiling)
+        grown = (rates.double() * self.rule.grow).minimum(self.ceiling)
+        rates.copy_(torch.where(risen, smaller, grown))
+        return risen
+
+    def _polish(self, risen: Tensor) -> bool:
+        """Solve for the codes whose support is quiet; whether there were any."""
+        if self.quiet is None:
+            return False
+        certificate, tiles = self._certificate(), self.solver.tiles
+        slots = self.quiet.look(certificate, self._occupied() & ~risen)
+        for slot in slots:
+            element = self.element[slot]
+            assert element is not None
+            if self.polisher is None:
+                self.polisher = Polisher(self.solver.interaction, self.solver.threshold)
+            code = self.lane.code[slot : slot + 1]
+            whole = code if tiles is None else tiles.join(code)
+            found = self.polisher.polish(self.whole[element], whole[0], element)
+            self.found["solves"][element] += found.rounds
+            if not found.energy <= float(self.last.energy[slot]) * (1 + ROUNDING):
+                self.quiet.failed(slot)
+                continue
+            parts = (found.code, found.potential)
+            own = parts if tiles is None else tuple(tiles.part(part) for part in parts)
+            self.lane.code[slot], self.membrane.potential[slot] = own
+            self.membrane.rest(slot)
+            if self.kept is not None:
+                self.kept[slot] = own[1]
+            for name in vars(self.last):
+                getattr(self.last, name)[slot] = getattr(found, name)
+            if float(self._certificate()[slot]) > self.dynamics.tolerance:
+                self.quiet.failed(slot)
+            self._note(torch.arange(len(risen)) == slot)
+        return bool(slots)
+
+    def _occupied(self) -> Tensor:
+        return torch.tensor([element is not None for element in self.element])
+
+    def _certificate(self) -> Tensor:
+        """What the tolerance is for, at the last reading, (W,)."""
+        return self.last.gap if self.dynamics.certificate == "gap" else self.last.violation
 
     def _note(self, slots: Tensor) -> None:
         """Add the last reading of some slots to the trace."""
@@ -282,9 +340,7 @@ class _Run:
     def _retire(self) -> bool:
         """Let the elements leave that are done; whether there were any."""
         tolerance, left = self.dynamics.tolerance, False
-        certificate = getattr(
-            self.last, "gap" if self.dynamics.certificate == "gap" else "violation"
-        )
+        certificate = self._certificate()
         for slot, element in enumerate(self.element):
             if element is None:
                 continue

@@ -56,6 +56,11 @@ class Threshold:
             torch.ops.aten.softshrink.out(potential, level, out=out)
         return out
 
+    @property
+    def convex(self) -> bool:
+        """Whether there is a penalty, and the objective with it convex."""
+        return self.kind == "soft" and self.level > 0
+
     def potential(self, code: Tensor) -> Tensor:
         """A potential whose activation is `code`: what a warm start begins with."""
         if self.kind == "hard":

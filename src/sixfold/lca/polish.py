@@ -1,0 +1,272 @@
+"""The last digits of a code: once its support is quiet, the best code on it is solved for.
+
+With S the entries that are not zero, s their signs, and g = D^T (x - D a), the best code
+
+    P(a) = 1/2 |x - D a|^2 + lambda |a|_1,     g_S = lambda s_S,     |g_j| <= lambda off S
+
+is a plain linear system once S and s are known: (D_S^T D_S) step = g_S - lambda s_S. Each round
+
+    1. takes S, and every entry off it that violates its condition, with the sign of its g;
+    2. solves for the step: Cholesky where atoms are whole images, conjugate gradients elsewhere;
+    3. stops entries at zero that would change sign, and goes there if P falls all the way. If
+       not, it adds one entry at most and goes to the lowest point along that step, where P falls
+       in any case (feature-sign search);
+
+until all conditions hold. So P never rises, and where S was right one round is enough. A ridge of
+`RIDGE` makes a singular system (atoms twice, more entries than pixels) solvable; since rounds start
+from the gradient that is left, it alters the way, not the end.
+
+Everything is computed in float64, for one element at a time and as a whole, so neither batch nor
+grid can alter a bit. Only for the soft threshold: the hard one's objective has no such system.
+
+Lee, Battle, Raina, Ng, "Efficient sparse coding algorithms", 2006, algorithm 1. Departure: all
+violations enter at once where that lowers P.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sixfold.lca.interaction import Interaction
+from sixfold.lca.lane import Lane
+from sixfold.lca.lane_local import LocalLane
+from sixfold.lca.thresholds import Threshold
+
+ROUNDS = {"factored": 120, "iterated": 6}
+"""Most rounds at a time; where they do not do, time steps go on from where they led."""
+
+EXACT = 1e-9
+"""A violation of the conditions, relative to lambda, that counts as none."""
+
+RIDGE = 1e-11
+"""What is added to the squares of atoms' norms (1) when a system is solved."""
+
+MOST_ENTRIES = 8192
+"""Support up to which a matrix of its products (of 512 MB at most) is made and factored."""
+
+ITERATIONS = 400
+"""Most iterations of conjugate gradients in a round."""
+
+ACCURACY = 1e-4
+"""Residual of conjugate gradients, relative to that at their beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polished:
+    """A code, and what is known of it as it is written: in the precision of the dictionary.
+
+    Attributes:
+        code: (K, P, Q).
+        potential: u that belongs to it, (K, P, Q).
+        energy: the objective.
+        squares: |x - D a|^2.
+        active: entries that are not zero.
+        gap: duality gap relative to the energy.
+        violation: largest violation of the optimality conditions relative to lambda.
+        rounds: systems that were solved.
+    """
+
+    code: Tensor
+    potential: Tensor
+    energy: float
+    squares: float
+    active: int
+    gap: float
+    violation: float
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """A code and its g, flat, with |x - D a|^2."""
+
+    code: Tensor
+    gradient: Tensor
+    squares: float
+
+
+class Polisher:
+    """Solves for codes of one dictionary.
+
+    Args:
+        interaction: the dictionary.
+        threshold: a soft one, its level above 0.
+    """
+
+    def __init__(self, interaction: Interaction, threshold: Threshold) -> None:
+        self._threshold = threshold
+        self._dtype = interaction.dictionary.dtype
+        exact = Interaction(
+            interaction.dictionary.double(),
+            interaction.geometry,
+            sharing=interaction.sharing,
+            form="residual",
+        )
+        self._exact = exact
+        self._element: Lane = exact.lane(1)
+        self._product: Lane = exact.lane(1)
+        whole = exact.geometry.dense and exact.sharing == "batch"
+        self._matrix = exact.dictionary.flatten(1) if whole else None
+
+    def polish(self, image: Tensor, code: Tensor, element: int) -> Polished:
+        """The best code, or as near to it as `ROUNDS` lead.
+
+        Args:
+            image: the whole image as `Interaction.prepare` gives it.
+            code: (K, P, Q), the whole code to begin with.
+            element: its place in the batch, whose dictionary is taken if each has its own.
+        """
+        self._element.load(0, image.double())
+        for lane in (self._element, self._product):
+            if isinstance(lane, LocalLane) and self._exact.sharing == "element":
+                lane.load_dictionary(0, self._exact.dictionary[element])
+        point, rounds = self._at(code.double().flatten()), 0
+        most = ROUNDS["iterated" if self._matrix is None else "factored"]
+        while rounds < most and self._violation(point) > EXACT:
+            following = self._round(point)
+            rounds += 1
+            if following is None:
+                break
+            point = following
+        return self._written(point, code, rounds)
+
+    def _at(self, code: Tensor) -> _Point:
+        self._element.code[0] = code.view(self._element.code.shape[1:])
+        gradient = self._element.gradient().flatten().clone()
+        return _Point(code=code, gradient=gradient, squares=float(self._element.squares().sum()))
+
+    def _gram(self, vector: Tensor) -> Tensor:
+        """D^T D of a flat vector."""
+        self._product.code[0] = vector.view(self._product.code.shape[1:])
+        return self._product.gradient().flatten().neg()
+
+    def _violation(self, point: _Point) -> float:
+        found = self._threshold.violation(point.code, point.gradient)
+        return float(found.max()) / self._threshold.level
+
+    def _round(self, point: _Point) -> _Point | None:
+        """A point with a lower objective; None if rounding leaves nothing to gain."""
+        level, code, gradient = self._threshold.level, point.code, point.gradient
+        pull = gradient if self._threshold.nonnegative else gradient.abs()
+        excess = torch.where(code == 0, pull - level, -1.0)
+        on, beyond = code != 0, excess > level * EXACT / 2
+        step, signs = self._step(point, on | beyond)
+        # Entries that would change sign stop at zero.
+        moved = code + step
+        direction = torch.where(moved * signs > 0, moved, 0.0) - code
+        slope, curvature = self._slopes(point, direction, signs)
+        if slope > 0 and slope >= curvature:
+            return self._at(code + direction)
+        off = self._threshold.violation(code, gradient)[on]
+        if not len(off) or float(off.max()) <= level * EXACT:
+            single = torch.zeros_like(on)
+            single[excess.argmax()] = True
+            on = on | single
+        if not bool(beyond.any()) or bool((on != (on | beyond)).any()):
+            step, signs = self._step(point, on)
+        return self._lowest(point, step, signs)
+
+    def _lowest(self, point: _Point, step: Tensor, signs: Tensor) -> _Point | None:
+        """The lowest point along a step: of a parabola with a kink wherever an entry changes sign.
+
+        None if it does not go down. Non-negative codes end at the first such place.
+        """
+        slope, curvature = self._slopes(point, step, signs)
+        if not slope > 0:
+            return None
+        code, level = point.code, self._threshold.level
+        against = (step * code < 0).nonzero().flatten()
+        places, order = (-code[against] / step[against]).sort()
+        against = against[order]
+        kinks = 2 * level * step[against].abs()
+        before = kinks.cumsum(0) - kinks
+        # The slope just before and just after each kink; the first kink it is zero at or before.
+        falling = slope - curvature * places - before
+        ends = (falling - kinks <= 0).nonzero().flatten()
+        if self._threshold.nonnegative:
+            ends = torch.arange(min(len(places), 1))
+        if not len(ends):
+            done = slope - float(kinks.sum())
+            return self._at(code + (done / curvature) * step) if curvature > 0 else None
+        first = int(ends[0])
+        if float(falling[first]) <= 0:
+            length = (slope - float(before[first])) / curvature
+            return self._at(code + length * step)
+        following = code + float(places[first]) * step
+        following[against[first]] = 0.0
+        return self._at(following)
+
+    def _slopes(self, point: _Point, direction: Tensor, signs: Tensor) -> tuple[float, float]:
+        """How fast the objective falls at first, and its second derivative, while signs hold."""
+        slope = float(direction @ (point.gradient - self._threshold.level * signs))
+        return slope, float(direction @ self._gram(direction))
+
+    def _step(self, point: _Point, support: Tensor) -> tuple[Tensor, Tensor]:
+        """The step to the best code on a support, and the signs for which it is the best."""
+        code, gradient = point.code, point.gradient
+        signs = torch.where(code != 0, code.sign(), gradient.sign()) * support
+        wanted = (gradient - self._threshold.level * signs) * support
+        places = support.nonzero().flatten()
+        if self._matrix is not None and len(places) <= MOST_ENTRIES:
+            step = torch.zeros_like(code)
+            step[places] = self._factored(places, wanted[places])
+        else:
+            step = self._conjugate_gradients(support, wanted)
+        return step, signs
+
+    def _factored(self, places: Tensor, wanted: Tensor) -> Tensor:
+        assert self._matrix is not None
+        atoms = self._matrix[places]
+        products = atoms @ atoms.t()
+        ridge = RIDGE
+        while True:
+            products.diagonal().add_(ridge)
+            factor, failed = torch.linalg.cholesky_ex(products)
+            if not int(failed):
+                return torch.cholesky_solve(wanted[:, None], factor)[:, 0]
+            ridge *= 100
+
+    def _conjugate_gradients(self, support: Tensor, wanted: Tensor) -> Tensor:
+        step, left, direction = torch.zeros_like(wanted), wanted.clone(), wanted.clone()
+        power = float(left @ left)
+        goal = power * ACCURACY**2
+        for _ in range(ITERATIONS):
+            if power <= goal or power == 0:
+                break
+            product = (self._gram(direction) + RIDGE * direction) * support
+            length = power / float(direction @ product)
+            step.add_(direction, alpha=length)
+            left.sub_(product, alpha=length)
+            before, power = power, float(left @ left)
+            direction.mul_(power / before).add_(left)
+        return step
+
+    def _written(self, point: _Point, shape: Tensor, rounds: int) -> Polished:
+        """What is known of the code once it is rounded to the dictionary's precision.
+
+        The dual point is that of the code before rounding: it bounds every code's distance.
+        """
+        level = self._threshold.level
+        pull = point.gradient if self._threshold.nonnegative else point.gradient.abs()
+        top = float(pull.max())
+        scale = min(1.0, level / top) if top > 0 else 1.0
+        product = float(point.code @ point.gradient) + point.squares
+        dual = scale * product - scale**2 / 2 * point.squares
+        rounded = self._at(point.code.to(self._dtype).double())
+        energy = rounded.squares / 2 + level * float(rounded.code.abs().sum())
+        quiet = rounded.gradient.clamp(-level, level)
+        resting = self._threshold.potential(rounded.code)
+        potential = torch.where(rounded.code == 0, quiet, resting)
+        return Polished(
+            code=rounded.code.to(self._dtype).view(shape.shape),
+            potential=potential.to(self._dtype).view(shape.shape),
+            energy=energy,
+            squares=rounded.squares,
+            active=int((rounded.code != 0).sum()),
+            gap=max(energy - dual, 0.0) / max(energy, 1e-300),
+            violation=self._violation(rounded),
+            rounds=rounds,
+        )
