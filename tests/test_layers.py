@@ -34,6 +34,7 @@ LAYERS = [
     ["merges"],
     ["sparsity"],
     ["checkpoint", "run_directory", "trained", "parts_file"],
+    ["classifier"],
     ["servers"],
     ["evaluate", "strategies"],
     ["training_log"],

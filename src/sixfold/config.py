@@ -28,22 +28,16 @@ class DataConfig(Settings):
     )
     resize: int | None = option(None, "resize every image to this many pixels a side")
     validation: float = option(
-        0.0,
-        "part of the training images that is set aside, stratified "
-        "by class, to select on (0 to 0.5)",
+        0.0, "part of the training images set aside, by class, to select on (0 to 0.5)"
     )
     test_split: float | None = option(
-        None,
-        "part of the images that is set aside, stratified by class, as the test part of a set "
-        "without one (above 0, to 0.5; default: 0.2 where the set has no test images at all)",
+        None, "part of the images set aside, by class, to test on, if the set has none (to 0.5)"
     )
     images: int | None = option(
         None, "train on so many images only, stratified by class (default: all)"
     )
     augment: str = option(
-        "none",
-        "augmentation of training images: none, or a list of "
-        "crop[:PAD] and flip, such as crop:4,flip",
+        "none", "augmentation of training images: none, or a list such as crop:PAD,flip"
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
@@ -55,8 +49,7 @@ class ModelConfig(Settings):
     """Which network."""
 
     model: str = option(
-        "lenet5",
-        "a network of the zoo (`sixfold models` lists them) or your own: package.module:factory",
+        "lenet5", "a network of the zoo (`sixfold models`) or your own: package.module:factory"
     )
     model_args: str = option(
         "", "arguments for the network's factory, such as width=0.5,dropout=0.1"
@@ -72,8 +65,7 @@ class OptimizerConfig(Settings):
     momentum: float = option(0.9, "momentum of sgd")
     weight_decay: float = option(0.0, "weight decay (L2, added to the gradient)")
     schedule: str = option(
-        "constant",
-        "learning rate over time: constant, cosine, or step:EVERY[:FACTOR] with EVERY in epochs",
+        "constant", "learning rate over time: constant, cosine, or step:EPOCHS[:FACTOR]"
     )
     warmup: float = option(0.0, "epochs of linear warm-up of the learning rate")
 
@@ -132,8 +124,7 @@ class BeginningConfig(Settings):
     """What the training begins with."""
 
     weights: str | None = option(
-        None,
-        "begin with the weights of this run, checkpoint, weights file or state dict (.pth)",
+        None, "begin with the weights of this run, checkpoint, weights file or state dict (.pth)"
     )
     mask: str | None = option(
         None, "keep the weights that this mask file removes at zero (see `sixfold tickets`)"
@@ -162,9 +153,7 @@ class StrategyConfig(Settings):
         "product is --workers (default: all along rows; auto: as `sixfold plan` predicts)",
     )
     exact: bool = option(
-        True,
-        "add gradients in a fixed order, so that the result is the same "
-        "bit for bit for any number of workers",
+        True, "add gradients in a fixed order: the same bits for any number of workers"
     )
     machine: str | None = option(
         None, "auto: file in which measurements of this machine are kept (see `sixfold plan`)"
@@ -219,15 +208,11 @@ class EngineConfig(Settings):
     engine: str = option("local", "where ranks run", choices=("inline", "local", "spark"))
     workers: int | None = option(None, "number of ranks (default: one per core)")
     master: str | None = option(
-        None,
-        "Spark master: local[N], local-cluster[...], spark://..., "
-        "or none for what spark-submit set",
+        None, "Spark master: local[N], local-cluster[...], spark://... (default: spark-submit's)"
     )
     spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
     max_restarts: int | None = option(
-        None,
-        "restarts after a lost rank (default 0 on local, 3 on spark; param_server: replacements "
-        "of each worker and server, 10)",
+        None, "restarts after a lost rank (default: 0 on local, 3 on spark; param_server: 10 each)"
     )
 
 
@@ -390,9 +375,7 @@ class TicketDataConfig(DataConfig):
     """Which images, and how they reach the network."""
 
     validation: float = option(
-        0.1,
-        "part of the training images that is set aside, stratified by class: tickets are judged "
-        "and chosen on it, never on the test set (above 0, to 0.5)",
+        0.1, "part of the training images that tickets are judged on, by class (above 0, to 0.5)"
     )
 
 

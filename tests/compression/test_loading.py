@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,51 @@ def test_a_compressed_network_computes_what_it_computed(precision: str, tmp_path
     images = torch.randn(2, 3, 16, 16, dtype=getattr(torch, precision))
     loaded = sixfold.load(path)
     assert not loaded.training
-    assert torch.equal(loaded(images), network(images))
+    assert torch.equal(loaded.network(images), network(images))
     assert read_card(path) == card
+
+
+def test_what_is_loaded_takes_raw_images_and_says_what_it_knows(tmp_path: Path) -> None:
+    network = network_of(CARD)
+    (tmp_path / "model.safetensors").write_bytes(pack(network, CARD))
+    pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    mean, std = (torch.tensor(v)[:, None, None] for v in (CARD.mean, CARD.std))
+    expected = network((pixels / 255 - mean) / std)
+    for path in (tmp_path, write(tmp_path / "model.sixz", network, CARD)):
+        loaded = sixfold.load(path)
+        for images in (pixels, pixels / 255, (pixels / 255).double()):
+            torch.testing.assert_close(loaded(images), expected, rtol=1e-4, atol=1e-4)
+        assert loaded.classes == CARD.classes
+        assert loaded.shape == CARD.shape
+        torch.testing.assert_close((loaded.mean, loaded.std), (mean.flatten(), std.flatten()))
+        assert loaded.state_dict().keys() == network.state_dict().keys()
+        # As a layer of another network, and from that one's state.
+        outer = nn.Sequential(loaded, nn.Softmax(1))
+        copied = copy.deepcopy(outer)
+        for weight in copied.parameters():
+            nn.init.zeros_(weight)
+        copied.load_state_dict(outer.state_dict())
+        loaded.load_state_dict(network.state_dict())
+        assert torch.equal(copied(pixels), outer(pixels))
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (torch.randn(2, 3, 16, 16), "expected 0 to 1, or uint8: images are normalised in here"),
+        (torch.full((2, 3, 16, 16), 255.0), "pixels from 255 to 255"),
+        (torch.full((2, 3, 16, 16), torch.nan), "pixels from nan"),
+        (torch.zeros(2, 3, 16, 16, dtype=torch.int64), "int64: expected uint8"),
+        (torch.zeros(2, 1, 16, 16), r"expected \(N, 3, H, W\)"),
+        (torch.zeros(3, 16, 16), r"expected \(N, 3, H, W\)"),
+    ],
+)
+def test_images_that_are_not_raw_are_refused(
+    tmp_path: Path, images: torch.Tensor, reason: str
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(pack(network_of(CARD), CARD))
+    with pytest.raises(UserError, match=reason):
+        sixfold.load(tmp_path)(images)
 
 
 def test_a_network_with_lazy_layers_is_loaded_too(
@@ -66,7 +110,7 @@ def test_a_network_with_lazy_layers_is_loaded_too(
     images = torch.randn(2, 3, 16, 16)
     assert skeleton(card).state_dict().keys() == network.state_dict().keys()
     loaded = sixfold.load(write(tmp_path / "model.sixz", network, card))
-    assert torch.equal(loaded(images), network(images))
+    assert torch.equal(loaded.network(images), network(images))
 
 
 def test_load_takes_plain_weights_and_run_directories_too(tmp_path: Path) -> None:
@@ -74,7 +118,7 @@ def test_load_takes_plain_weights_and_run_directories_too(tmp_path: Path) -> Non
     (tmp_path / "model.safetensors").write_bytes(pack(network, CARD))
     images = torch.randn(2, 3, 16, 16)
     for path in (tmp_path, str(tmp_path / "model.safetensors")):
-        assert torch.equal(sixfold.load(path)(images), network(images))
+        assert torch.equal(sixfold.load(path).network(images), network(images))
 
 
 FACTORY = '''
@@ -105,7 +149,7 @@ def test_the_user_s_own_network_with_buffers_outside_of_its_state(
     network = card.build().eval()
     path = write(tmp_path / "model.sixz", network, card)
     images = torch.randn(2, 3, 16, 16)
-    assert torch.equal(sixfold.load(path)(images), network(images))
+    assert torch.equal(sixfold.load(path).network(images), network(images))
 
 
 @pytest.mark.parametrize(

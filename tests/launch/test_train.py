@@ -10,9 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import sixfold
 from sixfold.config import TrainConfig
 from sixfold.errors import NonFiniteLossError, UserError
 from sixfold.launch import train
+from sixfold.launch.training import fit_digits
+from sixfold.run_directory import as_json
 
 Configure = Callable[..., TrainConfig]
 
@@ -351,3 +354,24 @@ def test_the_second_start_in_one_directory_is_told_who_has_it(
     first = train(config, listen=start_again)
     assert len(refusals) == 1
     assert train(config) == first
+
+
+def test_without_any_options_digits_are_made_to_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told: list[Any] = []
+    bare = TrainConfig()
+    assert fit_digits(bare).data.resize == 28
+    # Whatever is said by the user is left alone, and what fits.
+    for given in ({"resize": 8}, {"model": "slide"}, {"data": "synthetic:20x1x8x8"}):
+        asked = sixfold.configure(**given)
+        assert fit_digits(asked) == asked
+    engine = {"engine": "inline", "workers": 1}
+    result = train(sixfold.configure(steps=2, **engine), listen=told.append)
+    assert "--resize 28 is taken" in told[0]["text"]
+    assert (
+        json.loads((tmp_path / "runs").glob("*/config.json").__next__().read_text())["data"]
+        == (as_json(fit_digits(bare))["data"])
+    )
+    assert result["steps"] == 2

@@ -193,3 +193,18 @@ def test_random_state_is_untouched() -> None:
     torch.manual_seed(3)
     check(ModelConfig(model="alexnet"), shape=(3, 64, 64), classes=2)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_network_of_ones_own_is_told_a_size_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fixed_size.py").write_text(
+        "from torch import nn\n"
+        "def network(num_classes):\n"
+        "    layers = nn.Conv2d(1, 4, 5), nn.Flatten(), nn.Linear(4 * 28 * 28, num_classes)\n"
+        "    return nn.Sequential(*layers)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (problem,) = check(ModelConfig(model="fixed_size:network"), shape=(1, 8, 8), classes=10)
+    assert problem.endswith("; it takes 32x32: use --resize 32")

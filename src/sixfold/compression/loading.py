@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sixfold import trained
+from sixfold.classifier import Classifier
 from sixfold.compression.container import Container, is_container, read_container, refusal, unpack
 from sixfold.compression.wire import DamagedError
 from sixfold.config import ModelConfig
@@ -21,7 +22,7 @@ from sixfold.models.recipe import recipe
 from sixfold.trained import ModelCard
 
 
-def load(path: str | Path, *, trust_model: bool = False) -> nn.Module:
+def load(path: str | Path, *, trust_model: bool = False) -> Classifier:
     """A trained network, ready to classify.
 
     Args:
@@ -30,7 +31,9 @@ def load(path: str | Path, *, trust_model: bool = False) -> nn.Module:
         trust_model: whether the file may name any code for its network: the factory is called.
 
     Returns:
-        The network in evaluation mode, on the CPU: (N, C, H, W) normalised images to (N, classes).
+        The network in evaluation mode, on the CPU: raw images (N, C, H, W), uint8 or from 0 to 1,
+        to scores (N, classes). It normalises them by its `mean` and `std`; `network` is the plain
+        one, for normalised images.
 
     Raises:
         UserError: if there is none, the file is damaged or does not fit its network, or that is
@@ -40,7 +43,7 @@ def load(path: str | Path, *, trust_model: bool = False) -> nn.Module:
     network, card = load_network(file, trusted=read_card(file, trust=trust_model).model)
     if text := trained.edited(card):
         warnings.warn(text, stacklevel=2)
-    return network
+    return Classifier(network, card)
 
 
 def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:

@@ -42,7 +42,7 @@ from sixfold.run_directory import RunDirectory, as_json, read_json
 
 
 def train(
-    config: TrainConfig,
+    config: TrainConfig | None = None,
     *,
     engine: Engine | None = None,
     listen: Listener | None = None,
@@ -51,7 +51,7 @@ def train(
     """Train a network and return the figures that `result.json` holds.
 
     Args:
-        config: the settings.
+        config: the settings; without any, LeNet-5 learns the embedded digits.
         engine: an open engine to be used and left open; one is opened for the run if absent.
         listen: called with progress.
         hold: whether to keep other processes out of the run directory; false where it lies in one
@@ -68,6 +68,7 @@ def train(
     """
     started = time.monotonic()
     listen = listen or (lambda _: None)
+    config = config or TrainConfig()
     with contextlib.ExitStack() as stack:
         if engine is None and config.engine.engine == "local":
             # Its fork server imports torch while the launcher does.
@@ -77,7 +78,10 @@ def train(
         found = training_problems(config)
         if found:
             raise UserError(found)
-        config = resolve_paths(config)
+        asked, config = config, resolve_paths(fit_digits(config))
+        if (side := config.data.resize) != asked.data.resize:
+            text = f"{config.model.model}: 8x8 digits are too small: --resize {side} is taken"
+            listen({"kind": "note", "text": text})
         directory = RunDirectory(Path(str(config.run.out)))
         if hold:
             stack.enter_context(held_run(config, directory))
@@ -166,6 +170,21 @@ def _device_problems(config: TrainConfig) -> list[str]:
     from sixfold.step.device import device_problems
 
     return device_problems(config.compute.device)
+
+
+def fit_digits(config: TrainConfig) -> TrainConfig:
+    """Bring the embedded digits to the size that a network of the zoo is used for, if it needs it.
+
+    So the first command, `sixfold train`, does something: 8x8 pixels are too few for most networks.
+    """
+    from sixfold import models
+    from sixfold.models.zoo import ZOO
+
+    known = ZOO.get(config.model.model)
+    is_free = config.data.data == "digits" and config.data.resize is None
+    if known is None or not is_free or not models.check(config.model, shape=(1, 8, 8), classes=10):
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, resize=known.side))
 
 
 def resolve_paths(config: TrainConfig) -> TrainConfig:

@@ -18,6 +18,9 @@ from sixfold.models.recipe import Recipe, recipe
 from sixfold.models.shapes import MisfitError, Shape, kind, run, times
 from sixfold.models.zoo import ZOO
 
+USUAL_SIDES = (28, 32, 64, 96, 128, 224, 227, 256, 299)
+"""Of data sets and of networks that were made for one of them, in pixels."""
+
 _LARGEST_SIDE = 512
 """Where the search for the smallest images that a network takes gives up, in pixels."""
 
@@ -62,6 +65,8 @@ def check(
     if problems and divided:
         device = "cpu"
         problems = _try(chosen, shape, classes, device=device)
+    if problems and not divided and " cannot take " in problems[0]:
+        problems = [problems[0] + _fitting(config, shape, classes), *problems[1:]]
     if problems or chosen.is_zoo:
         return problems
     found = conduct(chosen.make, shape, device=device)
@@ -70,6 +75,16 @@ def check(
         for text in state:
             tell(text.removesuffix(INEXACT))
     return [f"{chosen.model}: {text}" for text in found.broken] + (state if tell is None else [])
+
+
+def _fitting(config: ModelConfig, shape: Shape, classes: int) -> str:
+    """A usual size of images that the user's own network takes, and the remedy."""
+    for side in USUAL_SIDES:
+        square = (shape[0], side, side)
+        chosen = recipe(config, shape=square, classes=classes)
+        if square != shape and not _try(chosen, square, classes, device="cpu"):
+            return f"; it takes {side}x{side}: use --resize {side}"
+    return ""
 
 
 def _try(chosen: Recipe, shape: Shape, classes: int, *, device: str) -> list[str]:
