@@ -87,20 +87,76 @@ def test_dripping_bytes_does_not_extend_the_deadline(
         assert time.monotonic() - began < 2.0
 
 
-def test_a_flood_of_strangers_pushes_out_the_oldest(
+@pytest.fixture
+def crowd(door: Entrance, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
+    """Strangers who say nothing, as many as there is room for from one address."""
+    monkeypatch.setattr("sixfold.world.door.MOST_OF_ONE_ADDRESS", 4)
+    strangers = [socket.create_connection(door[0].address) for _ in range(4)]
+    for stranger in strangers:
+        stranger.settimeout(2.0)
+        assert len(stranger.recv(100)) == 40
+    yield strangers
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_a_handshake_that_is_going_on_is_not_pushed_out_by_numbers(
     door: Entrance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sixfold.world.door.MOST_STRANGERS", 3)
-    strangers = [socket.create_connection(door[0].address) for _ in range(10)]
-    try:
-        strangers[0].settimeout(0.3)
-        assert len(strangers[0].recv(100)) == 40
-        assert strangers[0].recv(100) == b""
-        with wire.connect(door[0].address, SECRET):
-            wait_for(lambda: door[1])
-    finally:
+    monkeypatch.setattr("sixfold.world.door.MOST_OF_ONE_ADDRESS", 4)
+    with socket.create_connection(door[0].address) as slow:
+        theirs = slow.recv(100)[len(wire.MAGIC) :]
+        strangers = [socket.create_connection(door[0].address) for _ in range(20)]
+        ours = secrets.token_bytes(wire.NONCE_BYTES)
+        slow.sendall(wire.MAGIC + ours + wire._proof(SECRET, b"caller", theirs, ours))
+        wait_for(lambda: door[1])
         for stranger in strangers:
             stranger.close()
+
+
+@pytest.mark.usefixtures("crowd")
+def test_who_finds_no_room_calls_again_until_silent_strangers_have_gone(door: Entrance) -> None:
+    began = time.monotonic()
+    with wire.connect(door[0].address, SECRET):  # they are dropped after `handshake_s`, 0.5 s
+        wait_for(lambda: door[1])
+    assert time.monotonic() - began < 4.0
+
+
+def test_a_stranger_who_is_slow_makes_room(
+    door: Entrance, crowd: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sixfold.world.door.UNDISTURBED_S", 0.0)
+    monkeypatch.setattr(door[0], "_handshake_s", 60.0)
+    with wire.connect(door[0].address, SECRET):
+        wait_for(lambda: door[1])
+    assert crowd[0].recv(100) == b""  # the oldest
+
+
+def test_strangers_of_one_address_take_no_room_from_others(
+    door: Entrance, crowd: list[socket.socket]
+) -> None:
+    other = socket.create_connection(door[0].address, source_address=("127.0.0.2", 0))
+    with other:
+        assert len(other.recv(100)) == 40
+    refused = socket.create_connection(door[0].address)
+    with refused, contextlib.suppress(ConnectionError):
+        assert refused.recv(100) == b""
+    assert len(crowd) == 4
+
+
+def test_of_too_many_addresses_the_one_that_sent_most_makes_room(
+    door: Entrance, crowd: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sixfold.world.door.MOST_STRANGERS", 5)
+    monkeypatch.setattr("sixfold.world.door.UNDISTURBED_S", 0.0)
+    others = [
+        socket.create_connection(door[0].address, source_address=("127.0.0.2", 0)) for _ in range(2)
+    ]
+    for other in others:
+        other.settimeout(0.3)
+        assert len(other.recv(100)) == 40
+        other.close()
+    assert crowd[0].recv(100) == b""
 
 
 def test_only_the_interface_that_is_needed_is_bound(

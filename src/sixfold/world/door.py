@@ -5,19 +5,28 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from sixfold.world import wire
 
-MOST_STRANGERS = 128
-"""Connections that have not yet proved themselves; beyond it the oldest is dropped."""
+MOST_STRANGERS = 512
+"""Connections that have not yet proved themselves."""
+
+MOST_OF_ONE_ADDRESS = 128
+"""The same from one address, so that one host cannot take all places."""
+
+UNDISTURBED_S = 2.0
+"""For which nobody is dropped to make room: a handshake takes milliseconds, and so none that is
+going on can be pushed out by numbers. Who finds no room is refused, and calls again."""
 
 
 class Door:
     """A listening socket that lets in whoever knows the secret, and nobody else.
 
     Each caller has a thread of its own until it has proved itself or is dropped, so strangers who
-    say nothing, or nonsense, hold nobody up. The port is chosen by binding and stays bound.
+    say nothing, or nonsense, hold nobody up; where they are too many, the oldest of the address
+    that sent the most makes room. The port is chosen by binding and stays bound.
 
     Attributes:
         address: where it listens.
@@ -44,7 +53,8 @@ class Door:
         self._enter = enter
         self._handshake_s = handshake_s
         self._lock = threading.Lock()
-        self._strangers: dict[socket.socket, None] = {}  # oldest first
+        # Address and time of arrival, oldest first.
+        self._strangers: dict[socket.socket, tuple[str, float]] = {}
         self._threads: list[threading.Thread] = []
         self._closed = False
         self._listener = socket.create_server((host, 0), backlog=512)
@@ -55,7 +65,7 @@ class Door:
     def _accept(self) -> None:
         while not self._closed:
             try:
-                connection, _ = self._listener.accept()
+                connection, caller = self._listener.accept()
             except OSError:
                 if self._closed:
                     return
@@ -68,12 +78,33 @@ class Door:
                 if self._closed:
                     connection.close()
                     return
-                self._strangers[connection] = None
-                if len(self._strangers) > MOST_STRANGERS:
-                    wire.shut(next(iter(self._strangers)))
+                if not self._has_room(caller[0]):
+                    connection.close()
+                    continue
+                self._strangers[connection] = caller[0], time.monotonic()
                 self._threads = [other for other in self._threads if other.is_alive()]
                 self._threads.append(thread)
                 thread.start()
+
+    def _has_room(self, host: str) -> bool:
+        """Whether one more may come from an address, if need be in the place of another."""
+        counts = Counter(address for address, _ in self._strangers.values())
+        if counts[host] >= MOST_OF_ONE_ADDRESS:
+            crowded = host
+        elif counts.total() >= MOST_STRANGERS:
+            crowded = counts.most_common(1)[0][0]
+        else:
+            return True
+        oldest, since = next(
+            (stranger, since)
+            for stranger, (address, since) in self._strangers.items()
+            if address == crowded
+        )
+        if time.monotonic() - since < UNDISTURBED_S:
+            return False
+        wire.shut(oldest)
+        del self._strangers[oldest]
+        return True
 
     def _admit(self, connection: socket.socket) -> None:
         try:

@@ -31,6 +31,9 @@ Address = tuple[str, int]
 HANDSHAKE_S = 10.0
 """A handshake takes three messages of under 100 bytes: milliseconds, even between continents."""
 
+CALL_AGAIN_S = 0.1
+"""Until a caller that was refused before a word tries again."""
+
 LARGEST_MESSAGE_BYTES = 16 << 20
 """Control messages are small facts; what is larger belongs into the run directory."""
 
@@ -51,7 +54,7 @@ def derive(secret: bytes, purpose: str) -> bytes:
 
 
 def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) -> socket.socket:
-    """Call a `Door` and pass its handshake.
+    """Call a `Door` and pass its handshake; call again while it has no room.
 
     Args:
         address: where the door listens.
@@ -66,10 +69,23 @@ def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) 
         OSError: if there is nobody, or the time is over.
     """
     deadline = time.monotonic() + timeout_s
-    connection = socket.create_connection(address, timeout=timeout_s)
+    while True:
+        connection = socket.create_connection(
+            address, timeout=max(deadline - time.monotonic(), 1e-3)
+        )
+        try:
+            hello = _receive_exactly(connection, len(MAGIC) + NONCE_BYTES, deadline)
+            break
+        except ConnectionError:  # before a word: too many callers wait
+            connection.close()
+            if time.monotonic() + CALL_AGAIN_S > deadline:
+                raise
+            time.sleep(CALL_AGAIN_S)
+        except BaseException:
+            connection.close()
+            raise
     try:
         _tune(connection)
-        hello = _receive_exactly(connection, len(MAGIC) + NONCE_BYTES, deadline)
         if hello[: len(MAGIC)] != MAGIC:
             raise HandshakeError(f"{address[0]}:{address[1]} is no Sixfold launcher or rank")
         theirs, ours = hello[len(MAGIC) :], secrets.token_bytes(NONCE_BYTES)
