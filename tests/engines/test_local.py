@@ -310,12 +310,17 @@ def test_a_stopped_rank_is_given_up_and_killed(vanish: Vanish, nothing_left_behi
 
     def act(found: list[int]) -> None:
         pids.extend(found)
+        time.sleep(1.2)  # a sign of life comes each second
         os.kill(found[1], signal.SIGSTOP)
 
     with LocalEngine(preload=(), hang_s=1.5) as engine:
         with within(BAR_S), pytest.raises(RankLostError, match="no sign of life for") as info:
             engine.gang(ring_for_ever, 2, on_event=Pids(2, act))
-        assert info.value.failure.rank == 1
+        failure = info.value.failure
+        assert failure.rank == 1
+        assert f"(process {pids[1]}: stopped)" in failure.cause
+        assert failure.log_tail[0] == "where it was at its last sign of life:"
+        assert any("in ring_for_ever" in line for line in failure.log_tail)
         vanish(*pids, timeout_s=0.1)
 
 

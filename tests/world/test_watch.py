@@ -19,6 +19,16 @@ def test_silence_is_held_against_a_rank_only_while_the_launcher_listens() -> Non
     assert verdict(100.0, Pulse(seen=10.0), Pulse(seen=99.0), since=95.0) is None
 
 
+def test_a_process_that_is_stopped_is_named_soon() -> None:
+    pulses = {0: Pulse(seen=94.0), 1: Pulse(seen=96.0)}
+    stopped = Verdict(0, "no sign of life for 5 s")
+    for is_stopped, expected in (({0}, stopped), ({1}, None)):
+        found = judge(
+            pulses, 100.0, hang_s=60.0, stall_s=600.0, since=0.0, is_stopped=is_stopped.__contains__
+        )
+        assert found == expected
+
+
 def test_a_rank_that_has_finished_may_be_silent() -> None:
     assert verdict(100.0, Pulse(seen=10.0, done=True), Pulse(seen=99.0, moved=99.0)) is None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sixfold.world import watch, wire
@@ -141,7 +142,9 @@ class Generation:
         kind = message["kind"]
         member.pulse.seen = when
         if kind == "alive":
-            member.pulse.beat(when, message["progress"], tuple(message["waiting_for"]))
+            member.pulse.beat(
+                when, message["progress"], tuple(message["waiting_for"]), tuple(message["stack"])
+            )
         elif kind == "met":
             member.met = True
             if sum(other.met for other in self.members.values()) == self._size:
@@ -223,6 +226,7 @@ class Generation:
             hang_s=self._patience.hang_s,
             stall_s=self._patience.stall_s,
             since=attentive_since,
+            is_stopped=lambda rank: _state(self.members[rank]) == "stopped",
         )
         if verdict is not None and verdict.wants_stack:
             self._asked_for_stack = (verdict, now + STACK_S)
@@ -231,7 +235,32 @@ class Generation:
             self._convict(verdict, ())
 
     def _convict(self, verdict: watch.Verdict, stack: tuple[str, ...]) -> None:
-        host = self.members[verdict.rank].host
+        member = self.members[verdict.rank]
+        cause = f"{verdict.cause} (process {member.pid}: {_state(member)})"
+        if not stack and member.pulse.stack:
+            stack = ("where it was at its last sign of life:", *member.pulse.stack)
         self._settle(
-            Fault(kind="lost", rank=verdict.rank, host=host, cause=verdict.cause, log_tail=stack)
+            Fault(kind="lost", rank=verdict.rank, host=member.host, cause=cause, log_tail=stack)
         )
+
+
+_STATES = {
+    "T": "stopped",
+    "t": "held by a debugger",
+    "Z": "ended",
+    "D": "waiting for a disk or a device",
+    "R": "running",
+    "S": "asleep",
+}
+"""What Linux says of a process (proc(5))."""
+
+
+def _state(member: Member) -> str:
+    """The state of a rank's process, if it runs on this host."""
+    if not member.connection.is_local():
+        return "on another host, its state is not known"
+    try:
+        text = Path(f"/proc/{member.pid}/stat").read_text()
+    except OSError:
+        return "gone" if Path("/proc/self/stat").exists() else "its state is not known"
+    return _STATES.get(text.rpartition(")")[2].split()[0], "its state is not known")

@@ -2,7 +2,8 @@
 
 Three verdicts, from the signs of life that ranks send every second:
 
-* silent: a rank has given no sign of life for `hang_s`; its process is stopped, its host is gone;
+* silent: a rank has given no sign of life for `hang_s`, or for `STOPPED_S` if its process is known
+  to be stopped; else its host may be gone, or something keeps its interpreter to itself;
 * deadlock: for `hang_s` every rank has waited for another one and not a byte has moved;
 * stall: for `stall_s` no exchange has gone on anywhere, some ranks wait and another computes: that
   one is guilty. It may only be slow, hence the long time.
@@ -12,8 +13,11 @@ All rules are plain functions of the signs and a time, without a clock of their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+STOPPED_S = 5.0
+"""Patience with a process that is stopped (SIGSTOP): it will not go on by itself."""
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Pulse:
         moved: when that count last grew.
         waiting_for: the ranks it waits for; empty while it computes.
         done: it has handed over its result.
+        stack: where it was at its last sign of life.
     """
 
     seen: float
@@ -33,9 +38,17 @@ class Pulse:
     moved: float = 0.0
     waiting_for: tuple[int, ...] = ()
     done: bool = False
+    stack: tuple[str, ...] = ()
 
-    def beat(self, now: float, progress: int, waiting_for: tuple[int, ...]) -> None:
+    def beat(
+        self,
+        now: float,
+        progress: int,
+        waiting_for: tuple[int, ...],
+        stack: tuple[str, ...] = (),
+    ) -> None:
         """Take in a sign of life."""
+        self.stack = stack
         self.seen = now
         if progress != self.progress:
             self.progress, self.moved = progress, now
@@ -52,7 +65,13 @@ class Verdict:
 
 
 def judge(
-    pulses: Mapping[int, Pulse], now: float, *, hang_s: float, stall_s: float, since: float
+    pulses: Mapping[int, Pulse],
+    now: float,
+    *,
+    hang_s: float,
+    stall_s: float,
+    since: float,
+    is_stopped: Callable[[int], bool] = lambda _: False,
 ) -> Verdict | None:
     """The verdict on a gang that has met, or None while nothing is wrong.
 
@@ -63,14 +82,18 @@ def judge(
         stall_s: patience with a rank that computes while others wait.
         since: since when the launcher itself has been attentive; what it may have missed before
             is held against nobody.
+        is_stopped: tells of a rank whether its process is stopped, as far as that can be seen.
 
     >>> judge({0: Pulse(seen=0.0), 1: Pulse(seen=65.0)}, 65.0, hang_s=60, stall_s=600, since=0)
     Verdict(rank=0, cause='no sign of life for 60 s', wants_stack=False)
     """
     active = {rank: pulse for rank, pulse in sorted(pulses.items()) if not pulse.done}
     for rank, pulse in active.items():
-        if now - max(pulse.seen, since) > hang_s:
+        silent_s = now - max(pulse.seen, since)
+        if silent_s > hang_s:
             return Verdict(rank, f"no sign of life for {hang_s:g} s")
+        if silent_s > STOPPED_S and is_stopped(rank):
+            return Verdict(rank, f"no sign of life for {STOPPED_S:g} s")
     if not active:
         return None
     still_s = now - max(since, *(pulse.moved for pulse in active.values()))

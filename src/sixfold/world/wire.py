@@ -215,6 +215,13 @@ class Connection:
         """Address of the interface by which the other side is reached."""
         return str(self._socket.getsockname()[0])
 
+    def is_local(self) -> bool:
+        """Whether the other side is on this host."""
+        try:
+            return bool(self._socket.getpeername()[0] == self._socket.getsockname()[0])
+        except OSError:
+            return False
+
     def send(self, message: Any) -> bool:
         """Send plain data; False if the other side is gone."""
         frame = encode(message)
