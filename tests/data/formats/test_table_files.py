@@ -35,6 +35,20 @@ def test_folders_of_partition_by_are_labels(tmp_path: Path) -> None:
     assert dataset.skipped == 5
 
 
+def test_a_folders_value_goes_before_a_column_of_that_name(tmp_path: Path) -> None:
+    for label in ("x", "z"):
+        columns = {"image": PICTURES[:4], "label": ["q", "r"] * 2}
+        write(tmp_path / f"set/label={label}/part-0.parquet", columns)
+    assert opened(tmp_path / "set", tmp_path).classes == ("x", "z")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pa.table([PICTURES, LABELS, LABELS], names=["image", "label", "label"])
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="several columns are called 'label'"):
+        opened(tmp_path / "a.parquet", tmp_path, labelled=False)
+
+
 def test_folders_with_numbers_are_classes_by_number(tmp_path: Path) -> None:
     root = partitioned(tmp_path / "set", "10.0", "2.0", "0.0")
     assert opened(root, tmp_path).classes == ("0", "2", "10")

@@ -121,16 +121,17 @@ def _open(path: str, name: str) -> TableFile:
     with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
         schema = file.schema_arrow
         folders = _folder_values(name)
+        if twice := sorted({n for n in schema.names if schema.names.count(n) > 1}):
+            raise UserError(
+                f"{path}: several columns are called {twice[0]!r}: rename all but one of them"
+            )
         return TableFile(
             path=path,
             name=name.encode("utf-8", "backslashreplace").decode(),
             rows=file.metadata.num_rows,
-            columns={
-                **{column: pa.string() for column in folders},
-                # Of two columns of one name neither can be read by it.
-                **{f.name: f.type for f in schema if schema.names.count(f.name) == 1},
-            },
-            folders={column: folders[column] for column in folders if column not in schema.names},
+            # As in Spark, a folder's value goes before a column of that name.
+            columns={f.name: f.type for f in schema} | dict.fromkeys(folders, pa.string()),
+            folders=folders,
             metadata=schema.metadata or {},
         )
 
