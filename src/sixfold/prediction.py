@@ -24,8 +24,8 @@ from sixfold import data as datasets
 from sixfold import metrics
 from sixfold.compression.loading import load_network
 from sixfold.config import DataConfig
+from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.kept_columns import KeptColumns
-from sixfold.data.formats.unlabelled import UNLABELLED
 from sixfold.errors import UserError
 from sixfold.evaluate import scored_chunks
 from sixfold.files import explained

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from sixfold.data.splits import cut, some
 from sixfold.errors import UserError
 
+UNLABELLED = "(unlabelled)"
+"""Name of the last class where some images have none: they are only ever predicted."""
+
 Shape = tuple[int, int, int]
 """Channels, rows and columns of one image: C H W."""
 
@@ -288,13 +291,18 @@ def assemble(
     Raises:
         UserError: if there is nothing that could be set aside, or fewer images than are to be kept.
     """
-    if test_split is not None and len(test.labels) and not split.startswith("80/20"):
+    last = len(classes) - 1 if classes[-1:] == (UNLABELLED,) else len(classes)
+    if test_split is not None and (test.labels < last).any() and not split.startswith("80/20"):
         raise UserError(
             f"--test-split {test_split:g}: the set has a test part of its own of "
             f"{len(test.labels)} images{f' ({split})' if split else ''}: leave the option out"
         )
     whole: Store = train if test_split is None else _Joined(train, test)
-    aside = cut(whole.labels, test_split or 0.0, groups=whole.groups, purpose="test")
+    # What has no label stays where it can be predicted, and alters no other row's part.
+    aside = whole.labels >= last
+    known = np.flatnonzero(~aside)
+    groups = None if whole.groups is None else whole.groups[known]
+    aside[known] = cut(whole.labels[known], test_split or 0.0, groups=groups, purpose="test")
     rest = np.flatnonzero(~aside)
     if test_split is not None and not aside.any():
         raise UserError(

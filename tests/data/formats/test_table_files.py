@@ -179,6 +179,18 @@ def test_rows_without_labels_are_there_to_be_scored(
     assert len(error.value.problems) == 1
 
 
+def test_a_part_set_aside_is_the_same_where_unlabelled_rows_are_scored(tmp_path: Path) -> None:
+    write(tmp_path / "set/train.parquet", {"image": PICTURES, "label": [None, *LABELS[1:]]})
+    write(tmp_path / "set/test.parquet", {"image": PICTURES[:4]})
+    settings = {"on_bad": "skip", "test_split": 0.25}
+    trained = opened(tmp_path / "set", tmp_path, **settings)
+    scored = opened(tmp_path / "set", tmp_path, labelled=False, **settings)
+    names = [set(data.test.names(np.arange(len(data.test)))) for data in (trained, scored)]
+    assert (len(names[0]), trained.skipped) == (5, 5)
+    more = {"train.parquet[0]", *(f"test.parquet[{row}]" for row in range(4))}
+    assert names[1] == names[0] | more
+
+
 def test_damaged_pictures_and_those_of_other_channels_are_counted(tmp_path: Path) -> None:
     pictures: list[bytes | None] = list(PICTURES)
     pictures[1], pictures[2] = png(COLOURS[1, :1]), png(np.resize(COLOURS[2], (4, 8, 8)))

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data import paths
+from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.table_files import TableFile, readable
-from sixfold.data.formats.unlabelled import UNLABELLED
 from sixfold.errors import UserError
 
 Label = int | str | None

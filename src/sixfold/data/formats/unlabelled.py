@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sixfold.data.dataset import UNLABELLED
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.trees import Tree
 from sixfold.errors import UserError
-
-UNLABELLED = "(unlabelled)"
-"""Name of the one class that stands for not having any."""
 
 
 def read(tree: Tree, name: str) -> Listing:
