@@ -72,6 +72,8 @@ def test_classes_are_no_parts(
         (["animals/cat", "animals/dog", "cars/bus"], "lie one level deeper"),
         (["mine/train/a", "mine/test/a", "notes"], "mine: holds parts"),
         (["train", "test"], "no folders of classes in them"),
+        (["train_cats", "train_dogs", "test_cats", "test_dogs"], "differ in the part"),
+        (["trainA", "trainB", "testA", "testB"], "differ in the part"),
         (["train"], "no folders of classes in them"),
     ],
 )

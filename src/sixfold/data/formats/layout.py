@@ -97,6 +97,11 @@ def find_parts(tree: Tree) -> Layout:
                 "them: expected train/<class>/* with test/<class>/*, or <class>/* (pictures "
                 "without labels, to be predicted only, are images:PATH)"
             )
+        if paired := _paired(tree.top()):
+            raise UserError(
+                f"{tree.path}: {', '.join(paired)} differ in the part that they name, so they are "
+                "no classes: expected train/<class>/* with test/<class>/*"
+            )
         return Layout({"train": ""}, "80/20, stratified by class")
     prefix = _inside(tree, train)
     classes = set(tree.below(prefix).top())
@@ -110,6 +115,18 @@ def find_parts(tree: Tree) -> Layout:
         split = f"folder {train}; {', '.join(unlabelled)} without folders of its classes"
         return Layout({"train": prefix}, split, tuple(unlabelled))
     return Layout({"train": prefix}, f"80/20 of folder {train}, stratified by class")
+
+
+def _paired(names: Sequence[str]) -> list[str]:
+    """Two folders of one name but for its part, such as ``train_cats`` and ``test_cats``."""
+    first: dict[frozenset[str], tuple[str, set[str]]] = {}
+    for name in names:
+        words = _words(name)
+        said = {_ROLE_OF[word] for word in words & _ROLE_OF.keys()}
+        other, roles = first.setdefault(frozenset(words - _ROLE_OF.keys() - _FILLERS), (name, said))
+        if len(said) == len(roles) == 1 and said != roles and "train" in said | roles:
+            return [other, name]
+    return []
 
 
 def _roles(tree: Tree) -> dict[str, list[str]]:
