@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from pyspark import SparkContext
 
 from sixfold.engines.engine import LOOPBACK
+from sixfold.engines.scratch import scratch_folder
 from sixfold.engines.spark_checks import DYNAMIC_ALLOCATION, check, task_slots, too_few_slots
 from sixfold.engines.spark_master import Master, parse_master, parse_settings
 from sixfold.engines.spark_reach import reach
@@ -240,8 +240,8 @@ def open_session(
     reached = reach(parsed) if parsed is not None else None
     began = time.monotonic()
     with contextlib.ExitStack() as cleanup:
-        folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="sixfold-spark-"))
-        start = Start(parsed, settings, reached, Path(folder) / "jvm.txt")
+        folder = cleanup.enter_context(scratch_folder())
+        start = Start(parsed, settings, reached, folder / "jvm.txt")
         context = start.run(cleanup)
         return Session(
             context,
