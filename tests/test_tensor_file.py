@@ -121,3 +121,21 @@ def test_large_tensors_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.Mo
     assert is_equal(read(path)[0])
     with open_tensors(path) as file:
         assert set(json.loads(file.metadata()[CHECKSUMS])["tensors"]) == tensors().keys()
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(2.5, dtype=torch.float64).expand(1),
+        torch.tensor(2.5).expand(1, 1),
+        torch.arange(6.0).reshape(2, 3).T,
+        torch.empty(0, 3),
+        torch.tensor(7),
+    ],
+    ids=["expanded value", "expanded value of two dims", "transposed", "empty", "scalar"],
+)
+def test_tensors_of_any_layout_are_written(tmp_path: Path, tensor: Tensor) -> None:
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(pack({"x": tensor}, {}))
+    with open_tensors(path) as file:
+        assert torch.equal(file.get_tensor("x"), tensor)

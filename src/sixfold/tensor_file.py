@@ -138,7 +138,10 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
         tensor = tensors[name].detach().contiguous()
         dtype = str(tensor.dtype).removeprefix("torch.")
         entries[name] = Entry(dtype, tuple(tensor.shape), tensor.element_size())
-        data = tensor.reshape(-1).view(torch.uint8).numpy().data
+        flat = tensor.reshape(-1)
+        if flat.stride(0) != 1:  # a single value that was expanded counts as contiguous
+            flat = torch.empty(flat.shape, dtype=flat.dtype).copy_(flat)
+        data = flat.view(torch.uint8).numpy().data
         header.checksums[name] = zlib.crc32(data, entries[name].seed(name))
         parts.append(data)
     return b"".join([header.to_bytes(), *parts])
