@@ -57,7 +57,10 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {
     "adaptive max pool": lambda: [nn.AdaptiveMaxPool2d((3, 5))],
     "mean of maps": lambda: [nn.AdaptiveAvgPool2d(1)],
     "batch norm": lambda: [nn.BatchNorm2d(6), nn.ReLU()],
-    "batch norm without weights": lambda: [nn.BatchNorm2d(6, affine=False, momentum=None)],
+    "batch norm without weights": lambda: [
+        nn.BatchNorm2d(6, affine=False, momentum=None),
+        nn.ReLU(inplace=True),
+    ],
     "batch norm without statistics": lambda: [nn.BatchNorm2d(6, track_running_stats=False)],
     "batch norm of features": lambda: [nn.Flatten(), nn.BatchNorm1d(6 * 11 * 9)],
     "batch norm of a vector": lambda: [nn.Flatten(), nn.Linear(594, 7), nn.BatchNorm1d(7)],

@@ -36,7 +36,7 @@ def norm_net() -> nn.Module:
         nn.Flatten(),
         nn.Linear(27, 6),
         nn.BatchNorm1d(6, affine=False),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Linear(6, 5),
     )
 

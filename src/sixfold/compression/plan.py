@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from sixfold.sparsity import Prunable, magnitude_mask, prune_counts
-from sixfold.sparsity.layers import KINDS
+from sixfold.sparsity.layers import KINDS, layer_name
 
 Value = TypeVar("Value", int, float)
 
@@ -36,7 +36,7 @@ def short(name: str) -> str:
     >>> short("features.0.weight")
     'features.0'
     """
-    return name.removesuffix(".weight")
+    return layer_name(name)
 
 
 def read_by_layer(

@@ -58,6 +58,7 @@ from sixfold.report.compression import write_page
 from sixfold.run_directory import RunDirectory, as_json, differences, read_json
 from sixfold.sparsity import Prunable, prunable
 from sixfold.sparsity.beginning import read_weights
+from sixfold.sparsity.layers import left_alone, no_layers
 from sixfold.trained import pack, read_card, weights_file
 
 _OWN = ("prune-*", "share", "search", "*.sixz", "*.safetensors", "*.onnx")
@@ -119,7 +120,7 @@ def compress(
             engine = stack.enter_context(open_engine_for(config.engine, card.model, together=True))
         workers = config.engine.workers or engine.slots()
         resolved = resolve_data(base.data, engine, workers, listen)
-        job = _check(config, weights, dataclasses.replace(base, data=resolved))
+        job = _check(config, weights, dataclasses.replace(base, data=resolved), listen)
         directory.create()
         if not config.compression.resume:
             _clear(directory)
@@ -264,7 +265,7 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
     return base
 
 
-def _check(config: CompressConfig, weights: Path, base: TrainConfig) -> _Job:
+def _check(config: CompressConfig, weights: Path, base: TrainConfig, listen: Listener) -> _Job:
     """Hold settings, network and data against each other.
 
     Raises:
@@ -273,8 +274,9 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig) -> _Job:
     settings = config.compression
     card = read_card(weights, trust=settings.trust_model)
     opened = data.open_data(base.data)
-    layers = prunable(skeleton(card))
-    found = [] if layers else [f"{card.model} has no convolution or linear layer to compress"]
+    network = skeleton(card)
+    layers, alone = prunable(network), left_alone(network)
+    found = [] if layers else [no_layers(card.model, alone)]
     if tuple(opened.shape) != card.shape:
         wanted, given = ("x".join(map(str, shape)) for shape in (card.shape, opened.shape))
         found.append(f"the network was trained on {wanted} images, the data has {given}")
@@ -297,7 +299,16 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig) -> _Job:
         found.append("--scope global: takes a single --sparsity, not one by layer")
     if found:
         raise UserError(found)
+    if alone:
+        listen({"kind": "note", "text": alone})
     tensors = read_weights(weights)
+    strange = sorted(set(tensors) ^ set(network.state_dict()))
+    if strange:
+        raise UserError(
+            f"{card.model}: tensor '{strange[0]}' of {weights} depends on values that weights have "
+            "when the network is made (orthogonal parametrizations do that), so the file could not "
+            "be read again: remove the parametrization before"
+        )
     if settings.scope == "global":
         sparsity = spread_globally(tensors, layers, read_sparsity(settings.sparsity))
     # The network's own name and arguments, whatever the settings beside a copied file say.

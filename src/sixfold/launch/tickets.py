@@ -221,6 +221,7 @@ class _Search:
     def _plan(self, dense: Mapping[str, Any]) -> Plan:
         from sixfold import models
         from sixfold.sparsity import prunable
+        from sixfold.sparsity.layers import left_alone, no_layers
 
         network = models.build(
             self.config.model,
@@ -234,9 +235,12 @@ class _Search:
             **{name: settings[name] for name in ("data", "model", "optimizer", "training")},
             "inputs": self.inputs.identity(),
         }
-        return plan_trellis(
-            self.config, layers=prunable(network), budget=self.budget, dense=identity
-        )
+        layers, alone = prunable(network), left_alone(network)
+        if not layers:
+            raise UserError(no_layers(self.config.model.model, alone))
+        if alone:
+            self.listen({"kind": "note", "text": alone})
+        return plan_trellis(self.config, layers=layers, budget=self.budget, dense=identity)
 
     def _train_dense(self) -> tuple[dict[str, Any], float]:
         """The dense run, trained once: its result, and the seconds it took."""

@@ -59,7 +59,8 @@ class _Normalise(torch.autograd.Function):
         var = total(centred.square().sum(dims)) / count
         scale = (var + eps).rsqrt()
         normal = centred.mul_(scale.view(like))
-        output = normal if weight is None else normal * weight.view(like)
+        # What is kept for the backward pass must not be what a ReLU behind changes in place.
+        output = normal.clone() if weight is None else normal * weight.view(like)
         if bias is not None:
             output = output + bias.view(like)
         ctx.save_for_backward(normal, weight, scale, count)
