@@ -17,7 +17,7 @@ MADE: dict[str, tuple[Callable[[nn.Module], nn.Module], str | None]] = {
     "orthogonal": (parametrizations.orthogonal, None),
     "the older spectral norm": (spectral_norm, "0.weight_orig"),
     "torch's pruning": (
-        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),  # type: ignore[no-untyped-call, no-any-return]
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),  # type: ignore[no-untyped-call]
         "0.weight_orig",
     ),
 }

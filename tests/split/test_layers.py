@@ -1,10 +1,11 @@
 """Every kind of layer, divided in every way, against plain torch."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
 import torch
-from tests.split.divided import deviation
+from tests.split.divided import batch, deviation, run_divided
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -181,3 +182,32 @@ def test_the_same_division_gives_the_same_bits() -> None:
             assert torch.equal(first.logits, one[0].logits)
             for name, gradient in first.gradients.items():
                 assert torch.equal(gradient, second.gradients[name])
+
+
+class Functional(nn.Module):
+    """What docs/strategies.md promises besides layers: their functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.last = nn.Linear(6 * 12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.pad(self.first(x), (1, 0, 2, 1), value=0.5)
+        x = functional.local_response_norm(functional.relu(x, True), 3, alpha=0.1)
+        x = functional.dropout(x, 0.3, self.training)
+        x = functional.adaptive_max_pool2d(functional.leaky_relu_(x, 0.1), (4, 3)).tanh_()
+        x = functional.dropout(x.flatten(1), p=0.5, training=self.training)
+        return functional.log_softmax(self.last(x), dim=1)
+
+
+@pytest.mark.parametrize("mesh", MESHES[:4], ids=str)
+def test_functions_are_divided_as_their_layers(mesh: Mesh) -> None:
+    torch.manual_seed(0)
+    network = Functional().double().train()
+    images, labels = batch(SHAPE, 3, 2)
+    images = images.contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    whole = copy.deepcopy(network)(images)
+    for found in run_divided(network, SHAPE, mesh, images, labels):
+        assert (found.logits - whole).abs().max() < 1e-10

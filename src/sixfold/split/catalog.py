@@ -27,6 +27,8 @@ from sixfold.split.linear import divide_linear, divide_mean
 from sixfold.split.norm import divide_norm
 from sixfold.split.pointwise import (
     Applied,
+    DrawnDropout,
+    divide_drawn_dropout,
     divide_dropout,
     divide_over_classes,
     divide_pointwise,
@@ -63,6 +65,7 @@ LAYERS: dict[type[nn.Module], Division] = {
     nn.ZeroPad2d: divide_padding,
     nn.Dropout: divide_dropout,
     nn.Dropout2d: divide_dropout,
+    DrawnDropout: divide_drawn_dropout,
     nn.Softmax: divide_over_classes,
     nn.LogSoftmax: divide_over_classes,
     Binary: divide_binary,
@@ -77,6 +80,7 @@ UNARY: set[Any] = {
         for name in (
             "relu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu", "leaky_relu", "sigmoid",
             "hardswish", "hardsigmoid", "hardtanh", "softplus", "softsign", "logsigmoid", "tanh",
+            "hardshrink", "softshrink", "tanhshrink", "threshold",
         )
     ),
     torch.relu, torch.sigmoid, torch.tanh, torch.exp, torch.abs, torch.square, torch.sqrt,
@@ -96,17 +100,45 @@ BINARY: dict[Any, Callable[..., Any]] = {
        for end in ("", "_")},
 }  # fmt: skip
 
-UNARY_METHODS = {"relu", "relu_", "sigmoid", "tanh", "clamp", "abs", "square", "contiguous"}
+UNARY_METHODS = {
+    *(f"{name}{end}" for name in ("relu", "sigmoid", "tanh", "clamp", "abs", "square", "exp",
+                                  "sqrt", "neg", "pow") for end in ("", "_")),
+    "contiguous",
+}  # fmt: skip
 
-IN_PLACE = {operator.iadd, operator.isub, operator.imul, "relu_", "add_", "sub_", "mul_", "div_"}
+UNARY_IN_PLACE: dict[Any, Callable[..., Any]] = {
+    **{getattr(functional, f"{name}_"): getattr(functional, name)
+       for name in ("relu", "leaky_relu", "elu", "celu", "selu", "hardtanh", "threshold")},
+    **{getattr(torch, f"{name}_"): getattr(torch, name)
+       for name in ("relu", "sigmoid", "tanh", "exp", "abs", "square", "sqrt", "clamp")},
+}  # fmt: skip
+"""Functions that change their input, and what does the same out of place."""
+
+_DROPS = {functional.dropout, functional.dropout2d}
+
+IN_PLACE = {
+    *(operator.iadd, operator.isub, operator.imul, "add_", "sub_", "mul_", "div_"),
+    *(name for name in UNARY_METHODS if name.endswith("_")),
+    *UNARY_IN_PLACE,
+}
 
 RESHAPES: set[Any] = {torch.flatten, torch.reshape, torch.squeeze, "flatten", "view", "reshape",
                       "squeeze"}  # fmt: skip
 
-POOLS: dict[Any, Callable[..., nn.Module]] = {
+AS_LAYERS: dict[Any, Callable[..., nn.Module]] = {
     functional.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    functional.adaptive_max_pool2d: nn.AdaptiveMaxPool2d,
     functional.avg_pool2d: nn.AvgPool2d,
-}
+    functional.local_response_norm: nn.LocalResponseNorm,
+    functional.dropout: lambda *given, **named: _dropout(0, *given, **named),
+    functional.dropout2d: lambda *given, **named: _dropout(2, *given, **named),
+    functional.pad: lambda *given, **named: _padding(*given, **named),
+    **{name: lambda *given, **named: _over_classes(nn.Softmax, *given, **named)
+       for name in (functional.softmax, torch.softmax, "softmax")},
+    **{name: lambda *given, **named: _over_classes(nn.LogSoftmax, *given, **named)
+       for name in (functional.log_softmax, torch.log_softmax, "log_softmax")},
+}  # fmt: skip
+"""Functions whose arguments behind the tensor make a layer that does the same."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +180,11 @@ def look_up(call: Call, shapes: dict[str, tuple[int, ...] | None]) -> Entry:
         if call.shape in (given, (SAMPLES, prod(given[1:]))):
             return Entry(nn.Flatten(), None, inputs[:1])
         raise _unsupported(call)
+    if isinstance(call.called, nn.Module) and _is_watched(call.called):
+        raise UnsupportedError(
+            f"{_where(call)} cannot be divided, since hooks change it or look at it (as "
+            f"weight_norm, spectral_norm and prune of torch.nn.utils do): remove them, or {REMEDY}"
+        )
     layer = call.called if isinstance(call.called, nn.Module) else _as_layer(call, inputs, given)
     division = LAYERS.get(type(layer))
     if division is None or len(call.shape) not in (2, 4) or len(given) not in (2, 4):
@@ -156,7 +193,10 @@ def look_up(call: Call, shapes: dict[str, tuple[int, ...] | None]) -> Entry:
         raise UnsupportedError(f"{_where(call)} works on {len(given)} dims: flatten before it")
     if isinstance(layer, nn.AdaptiveAvgPool2d) and call.shape[2:] == (1, 1):
         division = divide_mean
-    in_place = bool(getattr(layer, "inplace", False)) or _is(call, IN_PLACE)
+    # Of functions, `inplace` is the last argument.
+    last = call.arguments[-1] if not _is(call, _DROPS) or len(call.arguments) == 4 else False
+    asked = call.named.get("inplace") or (_is(call, UNARY | _DROPS) and last is True)
+    in_place = bool(getattr(layer, "inplace", False) or asked) or _is(call, IN_PLACE)
     return Entry(layer, division, inputs, in_place)
 
 
@@ -177,8 +217,8 @@ def _as_layer(call: Call, inputs: list[fx.Node], given: tuple[int, ...]) -> nn.M
             return nn.AdaptiveAvgPool2d(1)
     elif _is(call, {functional.max_pool2d}):
         return _max_pool(*arguments[1:], **named)
-    elif _is(call, set(POOLS)):
-        return POOLS[call.called](*arguments[1:], **named)
+    elif _is(call, set(AS_LAYERS)) and len(inputs) == 1:
+        return AS_LAYERS[call.called](*arguments[1:], **named)
     elif _is(call, set(BINARY)):
         function = BINARY[call.called]
         if len(inputs) == 2 and len(arguments) == 2:
@@ -186,9 +226,9 @@ def _as_layer(call: Call, inputs: list[fx.Node], given: tuple[int, ...]) -> nn.M
         if len(inputs) == 1:
             place = next(n for n, value in enumerate(arguments) if value is inputs[0])
             return Applied(function, [a for a in arguments if a is not inputs[0]], named, place)
-    elif _is(call, UNARY) and len(inputs) == 1 and arguments:
+    elif _is(call, UNARY | set(UNARY_IN_PLACE)) and len(inputs) == 1 and arguments:
         named = {name: value for name, value in named.items() if name != "inplace"}
-        return Applied(call.called, arguments[1:], named)
+        return Applied(UNARY_IN_PLACE.get(call.called, call.called), arguments[1:], named)
     elif _is(call, UNARY_METHODS) and len(inputs) == 1:
         if call.called == "contiguous":
             return nn.Identity()
@@ -211,6 +251,34 @@ def _max_pool(
     )
 
 
+def _dropout(dims: int, p: float = 0.5, training: bool = True, inplace: bool = False) -> nn.Module:
+    """`functional.dropout`'s arguments; see `sixfold.split.pointwise.DrawnDropout`."""
+    del inplace  # looked at by `look_up`
+    return DrawnDropout(p, dims) if training and p else nn.Identity()
+
+
+def _over_classes(
+    layer: type[nn.Softmax] | type[nn.LogSoftmax],
+    dim: int | None = None,
+    *others: Any,
+    dtype: Any = None,
+    **named: Any,
+) -> nn.Module:
+    if dtype is not None or any(other is not None and other != 3 for other in others):
+        raise UnsupportedError("dtype= cannot be divided: leave it out")
+    del named
+    return layer(dim)
+
+
+def _padding(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module:
+    if mode != "constant":
+        raise UnsupportedError(f"mode={mode!r} cannot be divided: pad with a constant")
+    amounts = (*pad, *([0] * (6 - len(pad))))
+    if len(pad) > 6:
+        raise UnsupportedError("padding of samples cannot be divided")
+    return nn.ConstantPad3d(amounts, 0.0 if value is None else value)
+
+
 def _is_mean_of_maps(call: Call, given: tuple[int, ...]) -> bool:
     dims = call.named.get("dim", call.arguments[1:])
     while isinstance(dims, (list, tuple)) and len(dims) and isinstance(dims[0], (list, tuple)):
@@ -228,6 +296,11 @@ def _is(call: Call, known: set[Any]) -> bool:
         return call.called in known
     except TypeError:  # not hashable
         return False
+
+
+def _is_watched(module: nn.Module) -> bool:
+    kinds = ("forward", "forward_pre", "backward", "backward_pre")
+    return any(getattr(module, f"_{kind}_hooks", None) for kind in kinds)
 
 
 def _where(call: Call) -> str:

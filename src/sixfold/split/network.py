@@ -172,7 +172,7 @@ class _Division:
                 self._suppose(call.node, call.shape)
         self._check_parameters()
         if self.problems:
-            raise UnsupportedError(dict.fromkeys(self.problems))
+            raise UnsupportedError(_in_short(list(dict.fromkeys(self.problems))))
         output = self._end()
         box = self._cut_input()
         source = self.traced.source.name
@@ -264,9 +264,15 @@ class _Division:
                     f"its own, or {REMEDY}"
                 )
             seen[id(parameter)] = name
-        called = {call.name for call in self.traced.calls if isinstance(call.called, nn.Module)}
+        # A parameter that a forward takes by itself has been refused at its call.
+        known = {
+            call.name
+            for call in self.traced.calls
+            if isinstance(call.called, nn.Module) or call.called == "get_attr"
+        }
         for name, _ in self.traced.network.named_parameters():
-            if name.rpartition(".")[0] not in called:
+            path = name.split(".")
+            if known.isdisjoint(".".join(path[:end]) for end in range(len(path) + 1)):
                 self.problems.append(
                     f"parameter '{name}' belongs to no layer that is called: remove it, or {REMEDY}"
                 )
@@ -303,6 +309,22 @@ class _Division:
             needed |= set(step.inputs)
             found.append(dataclasses.replace(step, last_uses=gone))
         return found[::-1]
+
+
+_MOST_PROBLEMS = 5
+"""More of them say that the network is of another kind, and help nobody one by one."""
+
+
+def _in_short(problems: list[str]) -> list[str]:
+    """Problems as they are; many of them as one line that names the first."""
+    if len(problems) <= _MOST_PROBLEMS:
+        return problems
+    named = [text.partition(" cannot be divided")[0].partition(": ")[0] for text in problems]
+    first = ", ".join(name.removesuffix(",") for name in named[:3])
+    return [
+        f"the network cannot be divided: {len(problems)} of its parts are none that model_parallel "
+        f"knows, beginning with {first} (docs/strategies.md lists what it knows): {REMEDY}"
+    ]
 
 
 class _Everywhere(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sixfold.split.exchange import Fetch
 from sixfold.split.layout import Box, Layout, everywhere, slices
@@ -99,6 +100,66 @@ class LocalDropout(nn.Module):
             raise RuntimeError(f"nobody draws the masks of {self._name!r}")
         mask = self.draw(self._name, self._p, (len(x), *self._view), x.dtype)
         return x * mask[(slice(None), *self._part)]
+
+
+class DrawnDropout(nn.Module):
+    """`functional.dropout` as a layer: its mask comes from torch's generator, as it does there.
+
+    Args:
+        p: probability of a zero.
+        dims: dims of the input that share one draw, counted from the last.
+    """
+
+    def __init__(self, p: float, dims: int) -> None:
+        super().__init__()
+        self.p, self.dims = p, dims
+
+
+class LocalDrawnDropout(nn.Module):
+    """A rank's part of it: all ranks of a tile draw the mask of the whole tensor, and cut it.
+
+    They draw the same, since the generator is seeded for every shard and they make the same calls.
+    """
+
+    def __init__(self, fetch: Fetch, layer: DrawnDropout, value: Value, box: Box) -> None:
+        super().__init__()
+        self._fetch, self._layer = fetch, layer
+        self._whole = value.shape[:1] if value.flat and value.shape[1:] == (1, 1) else value.shape
+        whole: Box = tuple((0, size) for size in value.shape)
+        self._part, self._flat = slices(box, whole), value.flat
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *own) -> (n, *own)."""
+        x = self._fetch(x)
+        if not self.training:
+            return x
+        # As the undivided network has it: maps in the order N H W C, features as they are.
+        shape = (len(x), *self._whole)
+        ones = torch.ones(shape, dtype=x.dtype)
+        if self._flat:
+            ones = ones.flatten(1)
+        elif len(shape) == 4:
+            ones = ones.contiguous(memory_format=torch.channels_last)
+        drop = functional.dropout2d if self._layer.dims else functional.dropout
+        mask = drop(ones, self._layer.p).reshape(len(x), *self._shape())
+        return x * mask[(slice(None), *self._part)]
+
+    def _shape(self) -> tuple[int, ...]:
+        return (*self._whole, 1, 1)[:3]
+
+
+def divide_drawn_dropout(
+    context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
+) -> tuple[nn.Module, Layout]:
+    """Divide a dropout that is a function."""
+    del out
+    assert isinstance(layer, DrawnDropout)
+    (value,) = inputs
+    if value.flat and layer.dims:
+        raise UnsupportedError("it needs maps (n, C, H, W)")
+    box = value.layout.box(context.rank)
+    fetch = context.fetch_as(value, value.layout)
+    return LocalDrawnDropout(fetch, layer, value, box), value.layout
 
 
 def divide_pointwise(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from sixfold.native.max_pool import MaxPoolReLU2d
 from sixfold.split.value import UnsupportedError
@@ -88,11 +89,14 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
         module = fx.GraphModule(network, Tracer().trace(network))
         graph = module.graph
         graph.eliminate_dead_code()
+        _refuse_drops_in_evaluation(network, graph)
         recorder = _Recorder(module)
         dtype = next((p.dtype for p in network.parameters()), torch.float32)
         network.eval()  # norms look at values while training
         with torch.no_grad(), torch.device("meta"):
             recorder.run(torch.empty(SAMPLES, *shape, dtype=dtype, device="meta"))
+    except UnsupportedError:
+        raise
     except Exception as error:
         raise UnsupportedError(
             f"the network's forward cannot be followed ({first_line(error)}): write it without "
@@ -104,6 +108,21 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
         raise UnsupportedError(f"the network must return one tensor, or {REMEDY}")
     calls = calls_of(network, graph, recorder.shapes)
     return Trace(network=network, source=sources[0], calls=calls, output=output)
+
+
+def _refuse_drops_in_evaluation(network: nn.Module, graph: fx.Graph) -> None:
+    """Make sure that functions drop while training only: a graph of training shows them all."""
+    drops = (functional.dropout, functional.dropout2d)
+    if not any(node.target in drops for node in graph.nodes):
+        return
+    network.eval()
+    for node in Tracer().trace(network).nodes:
+        if node.target in drops and node.kwargs.get("training", [*node.args, True, True, True][2]):
+            raise UnsupportedError(
+                f"the call of {node.target.__name__} ('{node.name}') drops in evaluation too: pass "
+                "training=self.training"
+            )
+    network.train()
 
 
 def calls_of(
