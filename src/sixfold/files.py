@@ -39,6 +39,18 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text holds, from a file that may be damaged or a stranger's.
+
+    Raises:
+        ValueError: if it is none, or nested deeper than any file of ours.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply to be JSON of ours") from None
+
+
 def make_folder(path: Path, option: str = "--out") -> None:
     """Make a folder, with its parents, in which files can be made.
 

@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.errors import RunError, UserError
-from sixfold.files import explained, make_folder, write_atomically, write_json
+from sixfold.files import explained, make_folder, parse_json, write_atomically, write_json
 
 _OWN_FILES = (
     "config.json",
@@ -110,8 +110,9 @@ class RunDirectory:
         return read_json(self.file("result.json"))
 
     def config(self) -> dict[str, Any] | None:
-        """The settings of the run that is or was here, or None."""
-        return read_json(self.file("config.json"))
+        """The settings of the run that is or was here, by section; None if there are none."""
+        found = read_json(self.file("config.json")) or {}
+        return found if found and all(isinstance(part, dict) for part in found.values()) else None
 
     def holds_a_run(self) -> bool:
         """True if a run has begun here."""
@@ -245,7 +246,7 @@ class JsonLines:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file, or None where there is none or it is damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
@@ -260,7 +261,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in text.splitlines():
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             continue
         if isinstance(value, dict):
@@ -269,8 +270,17 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_attempt(path: Path) -> tuple[int, str]:
-    value = read_json(path / "attempt") or {}
-    return int(value.get("attempt", 0)), str(value.get("token", ""))
+    file = path / "attempt"
+    if not file.exists():
+        return 0, ""
+    value = read_json(file) or {}
+    number, token = value.get("attempt"), value.get("token")
+    if type(number) is not int or not isinstance(token, str):
+        raise UserError(
+            f"{file} is damaged: remove it when no process of the run is left, and go on with "
+            "--resume"
+        )
+    return number, token
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from sixfold import models, tensor_file, torch_file
 from sixfold.checkpoint import model_tensors
 from sixfold.config import ModelConfig
 from sixfold.errors import UserError
+from sixfold.files import parse_json
 from sixfold.models.project import changed_files
 from sixfold.step.precision import in_precision
 
@@ -180,7 +181,7 @@ def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     """Card and tensors, which are mapped: what is not looked at is not read again."""
     try:
         with tensor_file.open_tensors(file) as opened:
-            fields = json.loads((opened.metadata() or {})["sixfold"])
+            fields = parse_json((opened.metadata() or {})["sixfold"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
         return card_from(fields), tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

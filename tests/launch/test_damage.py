@@ -1,5 +1,6 @@
 """Changed bytes in a run's files are never used: an older checkpoint is, or the command refuses."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,20 +67,23 @@ def test_without_a_whole_checkpoint_a_resume_is_refused(
         train(configure(out=str(tmp_path), resume=True))
 
 
+def small(out: Path, **changes: Any) -> TrainConfig:
+    return sixfold.configure(
+        data="synthetic:40x3x8x8",
+        model="slide",
+        batch_size=20,
+        steps=2,
+        engine="inline",
+        workers=1,
+        out=str(out),
+        **changes,
+    )
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    train(
-        sixfold.configure(
-            data="synthetic:40x3x8x8",
-            model="slide",
-            batch_size=20,
-            steps=2,
-            engine="inline",
-            workers=1,
-            out=str(out),
-        )
-    )
+    train(small(out))
     save_mask(out / "mask", {name: t > 0 for name, t in read_weights(out).items() if t.dim() > 1})
     (out / "snapshot").write_bytes(pack(read_weights(out), {"format": "1"}))
     return out
@@ -115,3 +119,36 @@ def test_damaged_weights_are_refused_in_one_line(run: Path, tmp_path: Path, read
 def test_the_hash_of_the_weights_is_that_of_the_file(run: Path) -> None:
     network, _ = load_network(run / "model.safetensors")
     assert weights_sha256(model_tensors(network)) == weights_sha256(read_weights(run))
+
+
+DEEP = "[" * 5000
+FILES = {
+    "config.json": ["", DEEP, "[]", '{"training": 0}', '{"training": {"seed": []}}'],
+    "attempt": ["", DEEP, '{"attempt": [], "token": "x"}', '{"attempt": "1"}'],
+    "result.json": ['{"workers": []}', '{"steps": 2, "epochs": "x"}'],
+}
+
+
+@pytest.mark.parametrize(("name", "text"), [(n, t) for n, texts in FILES.items() for t in texts])
+def test_damaged_settings_and_results_are_refused_in_a_line_that_names_the_file(
+    run: Path, tmp_path: Path, name: str, text: str
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / name).write_text(text)
+    if name == "attempt":
+        (copy / "result.json").unlink()
+    with pytest.raises(UserError) as caught:
+        train(small(copy, resume=name != "result.json"))
+    assert "Error" not in str(caught.value)
+    assert name in str(caught.value) or "--seed: [] -> 0" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", DEEP, "truncated"])
+def test_a_result_that_cannot_be_read_is_made_anew(run: Path, tmp_path: Path, text: str) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    before = train(small(run))
+    (copy / "result.json").write_text(text)
+    again = train(small(copy, resume=True))
+    assert again["weights_sha256"] == before["weights_sha256"]

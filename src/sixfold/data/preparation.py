@@ -8,7 +8,6 @@ manifest is written last: a folder without one is not finished.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -29,7 +28,7 @@ from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load
 from sixfold.data.records import Listing
 from sixfold.data.spec import TableOptions
 from sixfold.errors import UserError
-from sixfold.files import make_folder, write_json
+from sixfold.files import make_folder, parse_json, write_json
 from sixfold.locks import locked
 
 _OWN_FILES = re.compile(r"\.?(train|test)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp")
@@ -181,7 +180,7 @@ def refuse_unlabelled(job: Job, count: int) -> None:
 def _begun_with(notes: Path) -> str | None:
     """Key of the job that left these notes."""
     try:
-        key: str | None = json.loads((notes / "job.json").read_bytes())["key"]
+        key: str | None = parse_json((notes / "job.json").read_bytes())["key"]
         return key
     except (OSError, ValueError, KeyError, TypeError):
         return None

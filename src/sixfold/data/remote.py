@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from sixfold.data.manifest import (
     parse_manifest,
 )
 from sixfold.errors import UserError
-from sixfold.files import write_atomically
+from sixfold.files import parse_json, write_atomically
 from sixfold.locks import locked
 
 BLOCK_BYTES = 2**20
@@ -42,7 +41,7 @@ def fetch_shards(url: str, root: Path, progress: Callable[[int, int], None] | No
         raise UserError(f"{source}: too large to be a manifest")
     data = paths.read_file(source)
     try:
-        manifest = parse_manifest(json.loads(data), source)
+        manifest = parse_manifest(parse_json(data), source)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: not JSON: {error}") from None
     folder = root / f"shards-{hashlib.sha256(url.encode() + data).hexdigest()[:16]}"

@@ -8,7 +8,6 @@ whose file and note are there and agree is not made again.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from sixfold.data import shard_files
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import ShardEntry, file_sha256
 from sixfold.data.records import Chunk
-from sixfold.files import write_atomically, write_json
+from sixfold.files import parse_json, write_atomically, write_json
 
 GRAY, COLOR = 1, 3
 """Channels: pictures of both kinds may be mixed, and are then all made colour."""
@@ -147,7 +146,7 @@ def note_path(task: ShardTask) -> Path:
 def _finished(task: ShardTask) -> ShardNote | None:
     """The note of an earlier attempt, if it and the file it tells of can still be trusted."""
     try:
-        note = ShardNote.from_plain(json.loads(note_path(task).read_bytes()))
+        note = ShardNote.from_plain(parse_json(note_path(task).read_bytes()))
         if note.key != task.key:
             return None
         if note.entry and file_sha256(Path(task.folder) / note.entry.file) != note.entry.sha256:

@@ -90,6 +90,7 @@ def train(
             config, directory, inputs, growing=LENGTH, where=irrelevant_placement(config)
         )
         if finished is not None:
+            _refuse_damaged(finished, directory.file("result.json"))
             refuse_lengthened(config, directory)
             listen({"kind": "note", "text": _told_finished(config, directory, finished)})
             return finished
@@ -142,6 +143,43 @@ def _told_finished(config: TrainConfig, directory: RunDirectory, result: Mapping
     if (result["engine"], result["workers"]) != (engine, workers):
         text += f" by {result['workers']} workers on {result['engine']}"
     return text
+
+
+_NUMBER = (int, float)
+_RESULT: dict[str, type | tuple[type, ...]] = {
+    "steps": int,
+    "epochs": _NUMBER,
+    "workers": int,
+    "restarts": int,
+    "wall_s": _NUMBER,
+    "startup_s": _NUMBER,
+    "engine": str,
+    "strategy": str,
+    "report": str,
+    "weights_sha256": str,
+}
+"""What every finished training's result has."""
+
+_MORE: dict[str, type | tuple[type, ...]] = {
+    "test_accuracy": _NUMBER,
+    "test_loss": _NUMBER,
+    "train_images_per_s": (*_NUMBER, type(None)),
+    "balanced_accuracy": (*_NUMBER, type(None)),
+    "bad_files": list,
+    "native_kernels": list,
+}
+"""What some have."""
+
+
+def _refuse_damaged(result: dict[str, Any], file: Path) -> None:
+    """Raise if a result that is to be told again is not as a training writes it."""
+    wrong = [name for name, kind in _RESULT.items() if not isinstance(result.get(name), kind)]
+    wrong += [n for n, kind in _MORE.items() if n in result and not isinstance(result[n], kind)]
+    if wrong:
+        raise UserError(
+            f"{file} is damaged (no {wrong[0]} as a training writes it): remove it and go on with "
+            "--resume, which makes it anew from the last checkpoint"
+        )
 
 
 def training_problems(config: TrainConfig) -> list[str]:

@@ -14,13 +14,13 @@ that the bits do not change with the file.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from sixfold.config import TrainConfig
 from sixfold.data import DataSet
 from sixfold.errors import UserError
+from sixfold.files import parse_json
 from sixfold.launch.common import Listener
 from sixfold.run_directory import RunDirectory, read_json
 
@@ -38,7 +38,7 @@ def read_tuning(path: Path) -> Tuning:
         UserError: if it cannot be read or is none.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--tuning {path}: {error.strerror}") from error
     except ValueError as error:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sixfold import keys, tensor_file
 from sixfold.errors import UserError
-from sixfold.files import write_atomically
+from sixfold.files import parse_json, write_atomically
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.options import DynamicsConfig
 from sixfold.lca.preprocess import Preprocess
@@ -155,7 +155,7 @@ def load_dictionary(path: Path | str) -> Learned:
     file = dictionary_file(Path(path).expanduser())
     try:
         with tensor_file.open_tensors(file) as opened:
-            card = json.loads((opened.metadata() or {})["sixfold.lca"])
+            card = parse_json((opened.metadata() or {})["sixfold.lca"])
             atoms = opened.get_tensor("atoms")
             names = set(opened.keys())
             whitening = opened.get_tensor("whitening") if "whitening" in names else None

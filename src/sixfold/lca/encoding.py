@@ -23,6 +23,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from sixfold.checkpoint import weights_sha256
+from sixfold.files import parse_json
 from sixfold.lca.dictionary import Learned, load_dictionary
 from sixfold.lca.inputs import Pictures, Source, open_pictures
 from sixfold.lca.interaction import Interaction
@@ -174,7 +175,7 @@ def read_codes(path: Path) -> Tensor:
     """The codes in a file as a dense tensor, (n, K, P, Q)."""
     table = pa.ipc.open_file(path).read_all() if path.suffix != ".parquet" else None
     table = parquet.read_table(path) if table is None else table
-    shape = json.loads(table.schema.metadata[b"sixfold.lca"])["shape"]
+    shape = parse_json(table.schema.metadata[b"sixfold.lca"])["shape"]
     values = table.column("values").to_pylist()
     double = table.schema.field("values").type.value_type == pa.float64()
     codes = torch.zeros(

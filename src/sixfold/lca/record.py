@@ -18,7 +18,7 @@ from torch import Tensor
 from sixfold import tensor_file
 from sixfold.checkpoint import list_checkpoints, path_of
 from sixfold.errors import UserError
-from sixfold.files import write_atomically
+from sixfold.files import parse_json, write_atomically
 from sixfold.lca.learning import Learner
 from sixfold.lca.warm import WarmStarts
 from sixfold.run_directory import JsonLines, RankFiles
@@ -96,7 +96,7 @@ def load_state(path: Path, learner: Learner, warm: WarmStarts | None) -> int:
     """
     try:
         with tensor_file.open_tensors(path) as file:
-            card = json.loads((file.metadata() or {})["sixfold.lca"])
+            card = parse_json((file.metadata() or {})["sixfold.lca"])
             if card["format"] != FORMAT:
                 raise ValueError(f"format {card['format']}, this version reads {FORMAT}")
             atoms = file.get_tensor("atoms")

@@ -9,7 +9,6 @@ caches and memory, and some processors lower their clock when all are busy.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import threading
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.files import parse_json, write_json
 from sixfold.step.arithmetic import processor_name
 from sixfold.world.ambient import cores
 
@@ -196,7 +195,7 @@ def load_machine(path: Path) -> Machine:
         UserError: if there is no such file, or it holds something else.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except ValueError as error:

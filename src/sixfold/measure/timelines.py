@@ -7,7 +7,6 @@ absent or damaged is left out.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import statistics
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.errors import UserError
+from sixfold.files import parse_json
 
 PHASES = ("data", "compute", "communication", "waiting", "update", "scheduler")
 
@@ -242,7 +242,7 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         return [], 0
     for line in text.splitlines():
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except (ValueError, RecursionError):
             bad += 1
             continue
@@ -255,7 +255,7 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        value = parse_json(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

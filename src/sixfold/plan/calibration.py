@@ -16,7 +16,7 @@ from typing import Any
 
 from sixfold.config import TrainConfig
 from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.files import parse_json, write_json
 from sixfold.models.project import project_hashes
 from sixfold.plan.samples import EVEN, Spread
 
@@ -195,7 +195,7 @@ def load(path: Path) -> Calibration:
         UserError: if the file cannot be read or is none.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         if found.get("format") != FORMAT:
             raise ValueError(f"its format is {found.get('format')}, this version reads {FORMAT}")
         networks = {key: _network(value) for key, value in found["networks"].items()}

@@ -6,7 +6,6 @@ and counted, a field that is no number becomes NaN.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sixfold.files import parse_json
 
 _BATCH = 4096
 """Lines parsed by one call of the JSON parser, which is twice as fast as one by one."""
@@ -78,7 +79,7 @@ def parse(lines: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
     """
     lines = [line for line in lines if line.strip()]
     try:
-        values = json.loads(f"[{','.join(lines)}]")
+        values = parse_json(f"[{','.join(lines)}]")
         if len(values) == len(lines) and all(isinstance(value, dict) for value in values):
             return values, 0
     except (ValueError, RecursionError):
@@ -86,7 +87,7 @@ def parse(lines: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
     found = []
     for line in lines:
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):

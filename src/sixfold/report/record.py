@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.errors import UserError
+from sixfold.files import parse_json
 from sixfold.report.lines import Table, batches, number, parse, read_table, tabulate
 
 TRAINING = ("step", "time", "epoch", "loss", "accuracy", "lr", "images_per_s")
@@ -163,7 +163,7 @@ def _read_object(path: Path, notes: list[str]) -> dict[str, Any] | None:
             notes.append(f"{path.name} is missing.")
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        value = parse_json(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError, RecursionError) as error:
         notes.append(f"{path.name} could not be read: {error}.")
         return None

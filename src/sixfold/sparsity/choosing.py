@@ -9,7 +9,6 @@ command gives the same bits.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.files import parse_json, write_json
 from sixfold.sparsity.counts import Counts
 from sixfold.sparsity.dead_maps import remove_dead_maps
 from sixfold.sparsity.execution import FORMS, can_be_sparse, sparse_layer
@@ -198,7 +197,7 @@ def load_choice(path: Path) -> dict[str, str]:
         UserError: if the file cannot be read or is none.
     """
     try:
-        layers = json.loads(path.read_text(encoding="utf-8"))["layers"]
+        layers = parse_json(path.read_text(encoding="utf-8"))["layers"]
         if all(form in ("dense", *FORMS) for form in layers.values()):
             return {str(name): str(form) for name, form in layers.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -11,13 +11,13 @@ deserialised the task, nor ran it, nor serialised the result, and the driver did
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sixfold.errors import RunError
+from sixfold.files import parse_json
 
 TASK_PARTS = ("scheduler_delay", "deserialize", "run", "serialize", "fetch")
 """What the time of a task divides into, each in seconds with `_s` behind its name."""
@@ -147,7 +147,7 @@ def jobs_of(lines: Iterable[str]) -> list[Job]:
 
 def _event(line: str) -> dict[str, Any]:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:  # the last line of a driver that was killed
         return {}
     return value if isinstance(value, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeGuard
 from torch import nn
 
 from sixfold.errors import UserError
+from sixfold.files import parse_json
 from sixfold.sweep.roofline import Placed
 
 LAB_CLASSES = 10
@@ -24,7 +24,7 @@ def read_result(path: Path) -> Any:
         UserError: if there is none.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -15,6 +14,7 @@ from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.table_files import TableFile, readable
 from sixfold.errors import UserError
+from sixfold.files import parse_json
 
 Label = int | str | None
 
@@ -156,12 +156,12 @@ def _given_names(files: Sequence[TableFile], column: str) -> tuple[str, ...]:
 def _names_in(file: TableFile, column: str) -> tuple[str, ...]:
     names: tuple[str, ...] = ()
     try:
-        features = json.loads(file.metadata[b"huggingface"])["info"]["features"]
+        features = parse_json(file.metadata[b"huggingface"])["info"]["features"]
         names = tuple(str(name) for name in features[column]["names"])
     except (KeyError, TypeError, ValueError):
         pass
     try:
-        row = json.loads(file.metadata[b"org.apache.spark.sql.parquet.row.metadata"])
+        row = parse_json(file.metadata[b"org.apache.spark.sql.parquet.row.metadata"])
         (field,) = (field for field in row["fields"] if field["name"] == column)
         names = names or tuple(str(name) for name in field["metadata"]["ml_attr"]["vals"])
     except (KeyError, TypeError, ValueError):
