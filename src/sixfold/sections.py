@@ -7,7 +7,6 @@ environment or Python. What can be read as the right type is, as on the command 
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sixfold.errors import UserError
+from sixfold.files import parse_json
 from sixfold.naming import option_of
 from sixfold.values import read_value
 
@@ -117,7 +117,7 @@ def missing_of_run(
         return {}
     try:
         text = (Path(str(place["out"])).expanduser() / "config.json").read_text(encoding="utf-8")
-        kept = json.loads(text)[section]
+        kept = parse_json(text)[section]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
     if not isinstance(kept, dict):

@@ -65,6 +65,8 @@ def kind_of(file: Path) -> str:
             return what
     if head[8:9] == b"{":
         wanted = 8 + int.from_bytes(head[:8], "little")
+        if wanted <= size:
+            return ""  # its reader says what is wrong with it
         return f"a safetensors file that is damaged or cut off ({size} bytes, header to {wanted})"
     # A protobuf has no signature; this is the field with which every ONNX network begins.
     return "an ONNX network" if head[:1] == b"\x08" or file.suffix == ".onnx" else ""

@@ -55,7 +55,7 @@ def test_bits_that_do_not_matter_allow_it(
     assert found["arithmetic"]["torch"] == "0.1"
     (tmp_path / "result.json").unlink()
     with pytest.raises(UserError, match="--exact: False -> True"):
-        train(configure(**settings))
+        train(configure(exact=True, **settings))
 
 
 def test_ranks_that_differ_are_told_in_one_line(
