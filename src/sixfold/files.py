@@ -100,12 +100,28 @@ def _refused(option: str, path: Path) -> Iterator[None]:
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into one line with the remedy."""
+    with space_explained(path.parent):
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def space_explained(folder: Path) -> Iterator[None]:
+    """Turn a full disk, met by whoever writes below `folder`, into one line with the remedy."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"no space left on the disk of {path.parent}: what was saved before is intact; "
-                "free some space and go on with --resume"
-            ) from error
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        if error.errno not in _FULL:
+            raise
+        raise RunError(
+            f"no space left on the disk of {folder}: what was saved before is intact; free some "
+            "space and start again, a run with --resume (SIXFOLD_CACHE names the place of "
+            "prepared data)"
+        ) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)

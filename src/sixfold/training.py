@@ -105,7 +105,7 @@ class Training:
         self.kept_steps = {int(step) for step in config.run.keep_at}
         self.progress = self._restore()
         self.settled_at = self.progress.step
-        self.log = TrainLog(self.files, world, self.progress.step)
+        self.log = TrainLog(self.files, world, self.progress.step, self.budget.total_steps)
         self.log.begin(entered)
         self.paused_s = 0.0
         self.saved_at = time.monotonic()

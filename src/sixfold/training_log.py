@@ -20,9 +20,9 @@ Item = TypeVar("Item")
 class TrainLog:
     """Metrics (rank 0) and time line (every rank), and word of progress to the launcher."""
 
-    def __init__(self, files: RankFiles, world: World, step: int) -> None:
+    def __init__(self, files: RankFiles, world: World, step: int, total: int = 0) -> None:
         files.fence()
-        self._world, self._files = world, files
+        self._world, self._files, self._total = world, files, total
         name = f"rank-{world.rank:04d}.jsonl"
         self._timeline = JsonLines(files.path / "timeline" / name, up_to_step=step)
         self._metrics = (
@@ -60,7 +60,7 @@ class TrainLog:
             self.flush()
         if self._metrics is not None and now - self._reported_at > REPORT_S:
             self._reported_at = now
-            self._world.report({"kind": "progress", "step": step, **line})
+            self._world.report({"kind": "progress", "step": step, "total": self._total, **line})
         return ended
 
     def evaluation(self, step: int, line: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The command line: exit codes, what is said, and where."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from sixfold.cli.main import main
+from sixfold.errors import UserError
 
 QUICK = ["--data", "synthetic:200x3x8x8", "--model", "slide", "--batch-size", "40", "--steps", "6"]
 
@@ -323,3 +325,35 @@ def test_a_run_can_be_resumed_and_trained_on_by_its_directory_alone(
     assert "steps, epochs      3, 1" in capsys.readouterr().out
     assert main(["train", "--resume", "--out", out, "--steps", "5"]) == 0
     assert "steps, epochs      5, " in capsys.readouterr().out
+
+
+def test_memory_that_cannot_be_had_is_a_failure_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> int:
+        try:
+            raise SystemError("error return without exception set")
+        except SystemError as error:
+            raise UserError("the network raised SystemError") from error
+
+    monkeypatch.setattr("sixfold.cli.models.run", fail)
+    assert main(["models"]) == 1
+    assert "there is not enough memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "advises"), [("models", False), ("train", True)])
+def test_ctrl_c_advises_resuming_only_where_that_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    advises: bool,
+) -> None:
+    def stop(*_: object) -> int:
+        logging.exception("KeyboardInterrupt while sending command.")  # as py4j does
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"sixfold.cli.{command}.run", stop)
+    assert main([command]) == 130
+    told = capsys.readouterr().err
+    assert ("--resume" in told) == advises
+    assert "while sending command" not in told

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sixfold.cli.job_table import JobTable
+from sixfold.cli.job_table import JobTable, time_text
 
 PLAIN_EVERY_S = 5.0
 
@@ -22,6 +22,7 @@ class Console:
         self._terminal = sys.stderr.isatty()
         self._open_line = False
         self._last_s = float("-inf")
+        self._began: dict[str, tuple[float, int]] = {}
         self._jobs = JobTable(self._raw, terminal=self._terminal)
 
     def __enter__(self) -> Console:
@@ -35,17 +36,19 @@ class Console:
         kind = event.get("kind")
         if kind == "progress":
             self._passing(
-                f"step {event['step']}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
+                f"step {_of(event)}  epoch {event['epoch']:.2f}  loss {event['loss']:.4f}  "
                 f"accuracy {event['accuracy']:.1%}  {event['images_per_s']:,.0f} images/s"
+                + self._left(event)
             )
         elif kind == "prepare":
             whole = event["done"] >= event["total"]
             self._passing(f"preparing images: {event['done']:,} of {event['total']:,}", now=whole)
         elif kind == "learned":
             self._passing(
-                f"update {event['step']}  energy {event['energy']:.4f}  error "
+                f"update {_of(event)}  energy {event['energy']:.4f}  error "
                 f"{event['error']:.2%}  sparsity {event['sparsity']:.2%}  "
                 f"{event['code_steps']:.0f} steps  {event['images_per_s']:,.0f} images/s"
+                + self._left(event)
             )
         elif kind == "coded":
             self._passing(f"coded {event['images']:,} of {event['total']:,} images")
@@ -66,6 +69,15 @@ class Console:
             self._jobs.show(event)
         elif kind == "note":
             self.line(str(event["text"]))
+
+    def _left(self, event: Mapping[str, Any]) -> str:
+        """How long it will take, from the pace since the first word; nothing if not known."""
+        kind, done, total = event["kind"], event["step"], event.get("total")
+        at, first = self._began.setdefault(kind, (time.monotonic(), done))
+        if not total or done <= first:
+            return ""
+        seconds = (time.monotonic() - at) / (done - first) * (total - done)
+        return f"  about {time_text(seconds)} left"
 
     def line(self, text: str) -> None:
         """A line that stays."""
@@ -92,3 +104,9 @@ class Console:
         elif now or time.monotonic() - self._last_s > PLAIN_EVERY_S:
             self._last_s = time.monotonic()
             print(text, file=sys.stderr, flush=True)
+
+
+def _of(event: Mapping[str, Any]) -> str:
+    """How many steps are done, and of how many where that is known."""
+    total = event.get("total")
+    return f"{event['step']:,} of {total:,}" if total else f"{event['step']:,}"

@@ -66,7 +66,7 @@ class JobTable:
 
 
 def _heading(lines: Sequence[Mapping[str, Any]], left_s: float | None) -> str:
-    left = "" if not left_s else f", about {_time(left_s)} left"
+    left = "" if not left_s else f", about {time_text(left_s)} left"
     return f"members: {_counts(lines)}{left}"
 
 
@@ -95,16 +95,16 @@ def _row(line: Mapping[str, Any]) -> str:
         parts.append(f"epoch {line['epoch']:<5.2f}")
     if line["accuracy"] is not None:
         parts.append(f"accuracy {line['accuracy']:.2%}")
-    parts.append(_time(line["seconds"]))
+    parts.append(time_text(line["seconds"]))
     if line["state"] == "running" and line["left_s"]:
-        parts.append(f"{_time(line['left_s'])} left")
+        parts.append(f"{time_text(line['left_s'])} left")
     return "  ".join(parts)
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """A time in the unit that suits it.
 
-    >>> _time(75), _time(7300)
+    >>> time_text(75), time_text(7300)
     ('1 min 15 s', '2 h 01 min')
     """
     whole = round(seconds)

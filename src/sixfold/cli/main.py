@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from sixfold import __version__
 from sixfold.cli.options import Parser
@@ -35,6 +37,18 @@ COMMANDS = {
 
 INTERRUPTED = 130
 
+OUT_OF_MEMORY = (
+    "there is not enough memory: close other programs, raise the limit (`ulimit -v`), or take "
+    "fewer --workers or a smaller --batch-size (--debug shows where)"
+)
+_MEMORY_SIGNS = (
+    "error return without exception set",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "failed to map segment from shared object",
+    "std::bad_alloc",
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -45,16 +59,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     try:
-        return _dispatch([word for word in words if word != "--debug"])
-    except SixfoldError as error:
+        with _without_interrupts_of_py4j():
+            return _dispatch([word for word in words if word != "--debug"])
+    except (SixfoldError, MemoryError, SystemError) as error:
         if debug:
             traceback.print_exc()
+        if out_of_memory(error):
+            print(f"sixfold: {OUT_OF_MEMORY}", file=sys.stderr)
+            return 1
+        if not isinstance(error, SixfoldError):
+            raise
         problems = error.problems if isinstance(error, UserError) else (str(error),)
         for problem in problems:
             print(f"sixfold: {problem}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("sixfold: stopped; go on with --resume where a run was going", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"sixfold: stopped{stopped}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`sixfold ... | head`): nothing is wrong.
@@ -66,6 +86,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"sixfold: {error} (--debug shows where)", file=sys.stderr)
         return 1
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error comes, however indirectly, from memory that could not be had.
+
+    Extension modules that do not look whether an allocation failed say so in their own ways.
+    """
+    while error is not None:
+        text = str(error)
+        if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _dispatch(words: list[str]) -> int:
@@ -90,7 +123,27 @@ def _dispatch(words: list[str]) -> int:
     run: Callable[..., int] = command.run
     parsed, extra = subparser.parse_known_args(words[1:])
     known = subparser.flags(parsed)
-    return run(parsed, [unknown_option(word, known, subparser.prog) for word in _joined(extra)])
+    try:
+        return run(parsed, [unknown_option(w, known, subparser.prog) for w in _joined(extra)])
+    except KeyboardInterrupt:
+        resumable = "--resume" in known
+        told = "; go on with --resume where a run was going" if resumable else ""
+        raise KeyboardInterrupt(told) from None
+
+
+@contextmanager
+def _without_interrupts_of_py4j() -> Iterator[None]:
+    """Keep py4j from printing the traceback of a Ctrl-C that came while it waited for Spark."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("KeyboardInterrupt while sending command")
+
+    root = logging.getLogger()
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
 
 
 def _joined(words: list[str]) -> list[str]:

@@ -23,7 +23,7 @@ from sixfold.data.sources import locate
 from sixfold.data.spec import Spec, TableOptions, parse_spec
 from sixfold.environment import cache_directory
 from sixfold.errors import UserError
-from sixfold.files import make_folder
+from sixfold.files import make_folder, space_explained
 from sixfold.locks import locked
 
 HASHED_BYTES = 2**31
@@ -190,7 +190,7 @@ def _prepare_cached(job: Job, folder: Path, pool: Pool, workers: int, progress: 
         return
     make_folder(folder.parent, "SIXFOLD_CACHE")
     # Beside the folder, which may be removed.
-    with locked(folder.with_name(f"{folder.name}.lock"), wait=True):
+    with space_explained(folder), locked(folder.with_name(f"{folder.name}.lock"), wait=True):
         if _is_sound(folder, job, workers):  # made by whoever had the lock
             return
         if (folder / NAME).exists():

@@ -28,7 +28,7 @@ from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load
 from sixfold.data.records import Listing
 from sixfold.data.spec import TableOptions
 from sixfold.errors import UserError
-from sixfold.files import make_folder, parse_json, write_json
+from sixfold.files import make_folder, parse_json, space_explained, write_json
 from sixfold.locks import locked
 
 _OWN_FILES = re.compile(r"\.?(train|test)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp")
@@ -70,7 +70,7 @@ def prepare(
     job = plan(source, resize=resize, on_bad=on_bad, table=table)
     _check_free(folder)
     make_folder(folder, "DST")
-    with locked(folder / NOTES, wait=False):
+    with space_explained(folder), locked(folder / NOTES, wait=False):
         return carry_out(
             job,
             folder,

@@ -14,7 +14,7 @@ from sixfold import data, validate
 from sixfold.config import DataConfig
 from sixfold.engines import Engine
 from sixfold.errors import UserError
-from sixfold.files import folder_of_parts, write_json
+from sixfold.files import folder_of_parts, space_explained, write_json
 from sixfold.launch.common import Listener, open_engine_for, resolve_data, restarts_of, versions
 from sixfold.launch.directory import held_run, older_run, run_path
 from sixfold.launch.inputs import Inputs, inputs_of
@@ -371,7 +371,8 @@ def _encode(
             workers=workers,
             on_done=note,
         )
-        join_parts(job, learned, out)
+        with space_explained(out.parent):
+            join_parts(job, learned, out)
     spent = time.monotonic() - started
     figures = _figures(sums, geometry)
     figures |= {

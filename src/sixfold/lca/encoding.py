@@ -23,7 +23,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from sixfold.checkpoint import weights_sha256
-from sixfold.files import parse_json
+from sixfold.files import parse_json, space_explained
 from sixfold.lca.dictionary import Learned, load_dictionary
 from sixfold.lca.inputs import Pictures, Source, open_pictures
 from sixfold.lca.interaction import Interaction
@@ -81,7 +81,8 @@ def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
         )
     power = images.flatten(1).double().square().sum(1)
     table = _table(pictures, indices, solutions, power)
-    parquet.write_table(table, job.parts / f"part-{number:06d}.parquet")
+    with space_explained(job.parts):
+        parquet.write_table(table, job.parts / f"part-{number:06d}.parquet")
     if job.trace:
         rows = _trace_rows(solutions, start)
         parquet.write_table(

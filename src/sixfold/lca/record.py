@@ -31,7 +31,7 @@ REPORT_S = 1.0
 class LearnLog:
     """Figures of every update (rank 0) and of every element (each rank its own)."""
 
-    def __init__(self, files: RankFiles, world: World, step: int) -> None:
+    def __init__(self, files: RankFiles, world: World, step: int, total: int = 0) -> None:
         files.fence()
         self._world = world
         folder = files.path / "elements"
@@ -45,6 +45,7 @@ class LearnLog:
             JsonLines(files.path / "metrics.jsonl", up_to_step=step) if world.rank == 0 else None
         )
         self._reported_at = float("-inf")
+        self._total = total
 
     def step(self, step: int, line: dict[str, Any], elements: list[dict[str, Any]]) -> float:
         """Log an update; the time that was logged, in Unix seconds."""
@@ -54,7 +55,7 @@ class LearnLog:
             self._metrics.append({"step": step, "time": now, **line})
             if time.monotonic() - self._reported_at > REPORT_S:
                 self._reported_at = time.monotonic()
-                self._world.report({"kind": "learned", "step": step, **line})
+                self._world.report({"kind": "learned", "step": step, "total": self._total, **line})
         return now
 
     def close(self) -> None:

@@ -126,7 +126,7 @@ class _Learning:
         )
         self.checkpoints = self.files.path / "checkpoints"
         self.done = self._restore()
-        self.log = LearnLog(self.files, world, self.done)
+        self.log = LearnLog(self.files, world, self.done, learn.steps)
         self.saved_at = time.monotonic()
 
     @property

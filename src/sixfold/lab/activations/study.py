@@ -33,6 +33,7 @@ from sixfold.lab.findings import Findings
 from sixfold.lab.long_lived import long_lived
 from sixfold.lab.options import ActivationsConfig, at_least, geometry_of
 from sixfold.lab.problem import Problem
+from sixfold.lab.progress import Progress
 from sixfold.validate import unknown
 from sixfold.world.ambient import one_thread
 
@@ -69,12 +70,17 @@ def study(cluster: Cluster, config: ActivationsConfig, show: Show) -> Findings:
         geometry=geometry, block=config.convolution.block, seed=config.convolution.seed
     )
     options = config.activations
+    ways = list(dict.fromkeys(options.ways.split(",")))
+    parts = Progress(len(ways) + 3, show)
+    parts.begin("the long-lived job")
     base = long_lived(cluster, problem, options.repeats)
     show(f"long-lived job: whole step {base.step_s:.3f} s, after a start of {base.start_s:.1f} s")
+    parts.begin("serial training")
     alone = measure_serial(problem, options.repeats)
     show(f"serial: forward {alone.forward_s:.3f} s, backward {alone.backward_s:.3f} s")
     measured, notes = [], []
-    for way in dict.fromkeys(options.ways.split(",")):
+    for way in ways:
+        parts.begin(f"activations kept by {way}")
         if way == "redis" and not redis.is_installed():
             notes.append(f"redis was {redis.MISSING}.")
             show(f"redis: {redis.MISSING}")
@@ -84,6 +90,7 @@ def study(cluster: Cluster, config: ActivationsConfig, show: Show) -> Findings:
         measured.append(one)
         state = "the serial gradient, bit for bit" if one.right else "WRONG gradient"
         show(f"{way}: forward {one.forward_s:.3f} s, backward {one.backward_s:.3f} s, {state}")
+    parts.begin("the long-lived job again")
     base = base.and_again(long_lived(cluster, problem, options.repeats))
     return tell(problem, base, alone, measured, notes)
 

@@ -26,6 +26,7 @@ from sixfold.lab.findings import Findings
 from sixfold.lab.jobs.stepper import train_by_jobs
 from sixfold.lab.jobs.telling import MeasuredBatch, tell
 from sixfold.lab.options import JobPerStepConfig, at_least
+from sixfold.lab.progress import Progress
 from sixfold.launch.training import train
 from sixfold.training import FIRST_TIMED_STEP
 from sixfold.world.ambient import one_thread
@@ -76,7 +77,10 @@ def study(cluster: Cluster, config: JobPerStepConfig, show: Show) -> Findings:
     show(f"an empty job of {cluster.slots} tasks takes {1000 * empty_s:.0f} ms")
     measured = []
     with tempfile.TemporaryDirectory(prefix="sixfold-lab-") as folder:
-        for batch in batches_of(config.job_per_step.batches):
+        batches = batches_of(config.job_per_step.batches)
+        parts = Progress(len(batches), show)
+        for batch in batches:
+            parts.begin(f"batch {batch}, {config.job_per_step.steps} steps in three ways")
             one = measure(cluster, config, batch, Path(folder))
             measured.append(one)
             show(

@@ -30,6 +30,7 @@ from sixfold.lab.loopnest.sizes import Sizes
 from sixfold.lab.loopnest.telling import tell
 from sixfold.lab.options import LoopnestConfig, at_least, geometry_of, numbers
 from sixfold.lab.problem import Problem
+from sixfold.lab.progress import Progress
 from sixfold.validate import unknown
 
 Show = Callable[[str], None]
@@ -67,6 +68,8 @@ def study(cluster: Cluster, config: LoopnestConfig, show: Show) -> Findings:
     names = list(dict.fromkeys(config.loopnest.designs.split(",")))
     empty_s = cluster.empty_job_s()
     show(f"an empty job of {cluster.slots} tasks takes {1000 * empty_s:.0f} ms")
+    parts = Progress(len(names) + 3, show)
+    parts.begin("the long-lived job")
     base = long_lived(cluster, problem, config.loopnest.repeats)
     show(
         f"long-lived job: forward {base.forward_s:.3f} s, whole step {base.step_s:.3f} s, "
@@ -74,10 +77,13 @@ def study(cluster: Cluster, config: LoopnestConfig, show: Show) -> Findings:
     )
     measured = []
     for name in names:
+        parts.begin(f"design {name}, timed for {config.loopnest.seconds:g} s after a check")
         one = measure(cluster, problem, name, sizes, config)
         measured.append(one)
         show(f"design {name}: {one.cost.wall_s:.3f} s, {told_check(one)}")
+    parts.begin("the designs as they were written down")
     runs = literal_runs(cluster, problem, names, config, empty_s, show)
+    parts.begin("the long-lived job again")
     base = base.and_again(long_lived(cluster, problem, config.loopnest.repeats))
     return tell(problem, cluster, base, measured, runs, empty_s)
 

@@ -23,6 +23,7 @@ from sixfold.lab.matmul.parts import Parts
 from sixfold.lab.matmul.row_split import row_split
 from sixfold.lab.matmul.telling import tell
 from sixfold.lab.options import MatmulConfig, at_least
+from sixfold.lab.progress import Progress
 from sixfold.validate import unknown
 from sixfold.world.ambient import one_thread
 
@@ -88,12 +89,16 @@ def study(cluster: Cluster, config: MatmulConfig, show: Show) -> Findings:
     )
     parts = Parts(inner=options.inner or cluster.slots, columns=options.columns)
     measured = []
-    for word in dict.fromkeys(options.products.split(",")):
+    words = list(dict.fromkeys(options.products.split(",")))
+    names = list(dict.fromkeys(options.ways.split(",")))
+    progress = Progress(len(words) * len(names), show)
+    for word in words:
         product = product_of(word, config, cluster.slots)
         alone = serial_s(product, options.repeats)
         show(f"{product.name} on one thread, without Spark: {alone:.3f} s")
         ways = []
-        for way in dict.fromkeys(options.ways.split(",")):
+        for way in names:
+            progress.begin(f"{product.name} {way}")
             forecast = predict(way, product, parts, rates, cluster.slots)
             one = measure(cluster, product, way, parts, config)
             ways.append(dataclasses.replace(one, predicted=forecast))
