@@ -8,13 +8,13 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "sixfold.native.kernels",
-            sources=["src/sixfold/native/kernels.c"],
+            "sixfold.train.native.kernels",
+            sources=["src/sixfold/train/native/kernels.c"],
             depends=[
-                "src/sixfold/native/pool.inc",
-                "src/sixfold/native/pool_bf16.inc",
-                "src/sixfold/native/norm.inc",
-                "src/sixfold/native/needs.inc",
+                "src/sixfold/train/native/pool.inc",
+                "src/sixfold/train/native/pool_bf16.inc",
+                "src/sixfold/train/native/norm.inc",
+                "src/sixfold/train/native/needs.inc",
             ],
             extra_compile_args=["-O3", "-Wno-psabi", "-ffp-contract=off"],
             optional=True,

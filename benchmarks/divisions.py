@@ -21,10 +21,10 @@ from typing import Any
 
 import sixfold
 from sixfold import data as datasets
-from sixfold.config import TrainConfig
-from sixfold.engines import open_engine
-from sixfold.strategies.opening import open_strategy
-from sixfold.world import World
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import open_engine
+from sixfold.train.strategies.registry import open_strategy
+from sixfold.distributed.process_group import World
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slide": {"model": "slide", "data": "synthetic:{n}x3x32x32"},
@@ -35,7 +35,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "data": "synthetic:{n}x3x64x64",
     },
 }
-PRELOAD = ("sixfold.training", "torch._dynamo")
+PRELOAD = ("sixfold.train.worker", "torch._dynamo")
 DIVISIONS = {"batch": "batch=2", "rows": "rows=2", "cout": "cout=2", "cin": "cin=2"}
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from safetensors.torch import load_file
 
 import sixfold
-from sixfold.engines import Engine, open_engine
-from sixfold.launch import train
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.train.launch_names import train
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slide": {"model": "slide", "data": "synthetic:200x3x32x32"},
@@ -89,7 +89,7 @@ def main() -> None:
         engines = {}
         for engine in options.engines:
             more = {"master": options.master} if engine == "spark" else {}
-            opened = open_engine(engine, preload=("sixfold.training",), **more)
+            opened = open_engine(engine, preload=("sixfold.train.worker",), **more)
             engines[engine] = stack.enter_context(contextlib.closing(opened))
         for network in options.networks:
             serial = weights(folder / "serial", None, workers=1, **NETWORKS[network])

@@ -1,7 +1,7 @@
 """The wire of the parameter server beside Arrow Flight: one push and the pull that answers it.
 
 A server in a process of its own takes a gradient, adds it to its weights, and sends the weights
-back, over sockets of our own (`sixfold.servers.messages`) and over Arrow Flight's DoExchange and
+back, over sockets of our own (`sixfold.train.strategies.param_server.messages`) and over Arrow Flight's DoExchange and
 DoPut + DoGet. All three authenticate the connection, none encrypts. They take turns.
 
 python benchmarks/parameter_wire.py --repeats 5
@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import flight
 
-from sixfold.servers import messages
-from sixfold.world import wire
-from sixfold.world.door import Door
+from sixfold.train.strategies.param_server import messages
+from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.listener import Door
 
 SECRET = b"s" * 32
 SIZES = {"4 KB": 1_024, "337 KB (slide)": 84_362, "4 MB": 1_000_000, "40 MB": 10_000_000}

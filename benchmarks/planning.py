@@ -24,23 +24,23 @@ import numpy as np
 
 import sixfold
 from sixfold import data as datasets
-from sixfold.config import TrainConfig
-from sixfold.engines import Engine
-from sixfold.engines.local import LocalEngine
-from sixfold.launch import train
-from sixfold.launch.common import open_engine_for
-from sixfold.launch.plan import PRELOAD
-from sixfold.launch.planning import calibrate, fitting_tiles, model_of
-from sixfold.links.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.measure.layers import layer_costs
-from sixfold.measure.machine import measure_machine
-from sixfold.models.skeleton import skeleton
-from sixfold.plan import calibration as files
-from sixfold.plan.accuracy import errors, kendall_tau, regret
-from sixfold.plan.baselines import alpha_beta, ernest, ernest_s, paleo
-from sixfold.plan.candidates import Candidate, candidates
-from sixfold.plan.links import curve_of
-from sixfold.world import World
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.engines.local import LocalEngine
+from sixfold.train.launch_names import train
+from sixfold.train.session import open_engine_for
+from sixfold.perf.plan.run import PRELOAD
+from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of
+from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.perf.profile.layers import layer_costs
+from sixfold.perf.profile.machine import measure_machine
+from sixfold.models.meta_initialization import skeleton
+from sixfold.perf.plan import calibration as files
+from sixfold.perf.plan.accuracy import errors, kendall_tau, regret
+from sixfold.perf.plan.baselines import alpha_beta, ernest, ernest_s, paleo
+from sixfold.perf.plan.candidates import Candidate, candidates
+from sixfold.perf.plan.links import curve_of
+from sixfold.distributed.process_group import World
 
 LOCAL_STEPS = 8
 RUN_S = 1.2

@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 
 import sixfold
-from sixfold.config import DataConfig, EngineConfig, PreparationConfig, PrepareConfig
+from sixfold.core.config import DataConfig, EngineConfig, PreparationConfig, PrepareConfig
 from sixfold.data import BatchMaker, open_data, parse_augment
 
 SHARD = 31

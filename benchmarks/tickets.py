@@ -26,21 +26,12 @@ from pathlib import Path
 
 import torch
 
-from sixfold.config import (
-    EngineConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    TicketDataConfig,
-    TicketsConfig,
-    TrainingConfig,
-    TrellisConfig,
-)
-from sixfold.launch.tickets import tickets
+from sixfold.core.config import EngineConfig, ModelConfig, OptimizerConfig, RunConfig, TicketDataConfig, TicketsConfig, TrainingConfig, TrellisConfig
+from sixfold.tickets.run import tickets
 from sixfold.models import build
-from sixfold.sparsity import MaskedUpdate, mask_vector, prunable
-from sixfold.step.optimizer import make_optimizer
-from sixfold.step.step import Shard, Step
+from sixfold.train.sparsity import MaskedUpdate, mask_vector, prunable
+from sixfold.train.step.optimizer import make_optimizer
+from sixfold.train.step.step import Shard, Step
 
 NETWORKS = [
     ("lenet300", (1, 28, 28), 60, "adam"),

@@ -152,7 +152,7 @@ def spark(folder: Path) -> Iterator[None]:
 
 def drive(rates: list[str], batch: int, out: Path) -> None:
     """On the first host: plan and train at every rate."""
-    from sixfold.engines import open_engine
+    from sixfold.distributed.engines import open_engine
 
     _wait_for(HOSTS[DRIVER], 7077)
     time.sleep(3)  # for the workers to register
@@ -177,15 +177,9 @@ def _wait_for(host: str, port: int) -> None:
 
 def _at(rate: str, batch: int, engine: Any) -> dict[str, Any]:
     """Predictions and measurements at one rate."""
-    from sixfold.config import (
-        DataConfig,
-        EngineConfig,
-        LocalSgdConfig,
-        ModelConfig,
-        TrainingConfig,
-    )
-    from sixfold.launch.plan import plan
-    from sixfold.plan.options import PlanConfig, PlanningConfig
+    from sixfold.core.config import DataConfig, EngineConfig, LocalSgdConfig, ModelConfig, TrainingConfig
+    from sixfold.perf.plan.run import plan
+    from sixfold.perf.plan.config import PlanConfig, PlanningConfig
 
     with tempfile.TemporaryDirectory() as folder:
         made = plan(
@@ -239,7 +233,7 @@ def _at(rate: str, batch: int, engine: Any) -> dict[str, Any]:
 def _train(way: Any, batch: int, expected_s: float, engine: Any) -> float:
     """Seconds of a batch in a training."""
     import sixfold
-    from sixfold.launch import train
+    from sixfold.train.launch_names import train
 
     more: dict[str, Any] = {"strategy": way.strategy, "workers": way.workers}
     if way.strategy == "model_parallel":

@@ -26,9 +26,9 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from sixfold.engines.engine import Gang, RankFunction
-from sixfold.errors import RankLostError, UserError
-from sixfold.world import PlainData
+from sixfold.distributed.engines.engine import Gang, RankFunction
+from sixfold.core.errors import RankLostError, UserError
+from sixfold.distributed.process_group import PlainData
 
 START_S = 90.0
 """For a process to come up on a machine that is busy with other tests."""
@@ -148,7 +148,7 @@ def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
     """The life of an engine's process."""
     from pyspark import cloudpickle as spark_pickle
 
-    from sixfold.engines.spark import SparkEngine
+    from sixfold.distributed.engines.spark import SparkEngine
 
     def send(*message: Any) -> None:
         connection.send_bytes(spark_pickle.dumps(message))

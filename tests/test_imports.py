@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sixfold.cli.main import COMMANDS
+from sixfold.cli import COMMANDS
 
 
 def run(code: str) -> str:
@@ -25,8 +25,8 @@ HEAVY = ["torch", "pyspark", "numpy", "pyarrow", "sklearn", "scipy", "PIL", "plo
     [
         "import sixfold",
         "import sixfold; sixfold.configure(model='slide')",
-        "from sixfold.cli.main import main; main(['--help'])",
-        "from sixfold.cli.main import main\n"
+        "from sixfold.cli import main; main(['--help'])",
+        "from sixfold.cli import main\n"
         "try: main(['train', '--help'])\nexcept SystemExit: pass",
     ],
 )
@@ -49,7 +49,7 @@ def test_wrong_words_are_answered_before_torch_is_imported(wrong: str) -> None:
         for mode in modes.get(command, [""])
     ]
     out = run(
-        "import json, sys\nfrom sixfold.cli.main import main\n"
+        "import json, sys\nfrom sixfold.cli import main\n"
         f"print(json.dumps([main(words) for words in {calls!r}]))\n"
         "print(json.dumps(sorted(sys.modules)))"
     )

@@ -18,18 +18,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sixfold.compression.loading import load
-    from sixfold.config import (
-        CompressConfig,
-        PredictConfig,
-        PrepareConfig,
-        TrainConfig,
-        configure,
-    )
-    from sixfold.errors import RunError, UserError
-    from sixfold.launch import predict, prepare, train
-    from sixfold.launch.compression import compress
-    from sixfold.launch.evaluation import evaluate_robustness
+    from sixfold.compress.loading import load
+    from sixfold.core.config import CompressConfig, PredictConfig, PrepareConfig, TrainConfig, configure
+    from sixfold.core.errors import RunError, UserError
+    from sixfold.train.launch_names import predict, prepare, train
+    from sixfold.compress.run import compress
+    from sixfold.predict.robustness.run import evaluate_robustness
 
 __version__ = "0.1.0"
 

@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from sixfold.cli.main import main as _main
+from sixfold.cli import main as _main
 
 
 def main() -> None:

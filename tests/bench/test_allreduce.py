@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.bench import BenchConfig, run
-from sixfold.bench.options import PartsBenchConfig, TrainBenchConfig, parse_sizes
-from sixfold.errors import UserError
+from benchmarks.bench import BenchConfig, run
+from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_sizes
+from sixfold.core.errors import UserError
 
 
 def test_wrong_settings_are_all_told_at_once() -> None:

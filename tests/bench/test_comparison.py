@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sixfold.bench.comparison import Comparison, as_json, table
-from sixfold.bench.options import TrainBenchConfig
-from sixfold.bench.publish import begin, publish
+from benchmarks.bench.comparison import Comparison, as_json, table
+from benchmarks.bench.options import TrainBenchConfig
+from benchmarks.bench.publish import begin, publish
 
 
 def times() -> Comparison:

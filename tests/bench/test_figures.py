@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sixfold.bench.figures import Results, Spread, as_json, spread, steps_for, table
+from benchmarks.bench.figures import Results, Spread, as_json, spread, steps_for, table
 
 
 def results() -> Results:

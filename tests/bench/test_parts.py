@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from sixfold import data
-from sixfold.bench import NAMES, BenchConfig, kernels, run, startup
-from sixfold.bench import input as input_bench
-from sixfold.bench.kernels import CASES, limit_s
-from sixfold.bench.options import TAKES, PartsBenchConfig, TrainBenchConfig
-from sixfold.config import DataConfig
-from sixfold.errors import UserError
-from sixfold.measure.machine import CopyRate, Machine, ProductRate
+from benchmarks.bench import NAMES, BenchConfig, kernels, run, startup
+from benchmarks.bench import input as input_bench
+from benchmarks.bench.kernels import CASES, limit_s
+from benchmarks.bench.options import TAKES, PartsBenchConfig, TrainBenchConfig
+from sixfold.core.config import DataConfig
+from sixfold.core.errors import UserError
+from sixfold.perf.profile.machine import CopyRate, Machine, ProductRate
 
 TINY = "synthetic:40x1x16x16"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.bench import BenchConfig, contenders, run, train
-from sixfold.bench.contenders import NotMeasuredError, Task, run_process
-from sixfold.bench.options import TrainBenchConfig
-from sixfold.bench.peer_loop import own_range
-from sixfold.errors import RunError, UserError
+from benchmarks.bench import BenchConfig, contenders, run, train
+from benchmarks.bench.contenders import NotMeasuredError, Task, run_process
+from benchmarks.bench.options import TrainBenchConfig
+from benchmarks.bench.peer_loop import own_range
+from sixfold.core.errors import RunError, UserError
 
 TINY = "synthetic:40x1x16x16"
 

@@ -16,7 +16,7 @@ SOURCE = Path(sixfold.__file__).parent
 DRIVER = """
 import json, sys
 import sixfold
-from sixfold.cli.main import main
+from sixfold.cli import main
 assert ".zip" in sixfold.__path__[0], sixfold.__path__
 for command in json.load(open(sys.argv[1])):
     code = main(command)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from sixfold.engines import Engine, open_engine
+from sixfold.distributed.engines import Engine, open_engine
 
 OpenEngine = Callable[[str], Engine]
 
@@ -18,7 +18,7 @@ def engine_named() -> Iterator[OpenEngine]:
 
         def named(name: str) -> Engine:
             if name not in opened:
-                preload = ("sixfold.training", "sixfold.prediction")
+                preload = ("sixfold.train.worker", "sixfold.predict.worker")
                 opened[name] = stack.enter_context(
                     contextlib.closing(open_engine(name, preload=preload))
                 )

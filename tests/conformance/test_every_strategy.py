@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from sixfold.config import TrainConfig
-from sixfold.engines import Engine
-from sixfold.launch import train
-from sixfold.strategies.overview import STRATEGIES
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import Engine
+from sixfold.train.launch_names import train
+from sixfold.train.strategies.overview import STRATEGIES
 
 Configure = Callable[..., TrainConfig]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sixfold.config import TrainConfig
-from sixfold.engines import Engine
-from sixfold.launch import train
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import Engine
+from sixfold.train.launch_names import train
 
 Configure = Callable[..., TrainConfig]
 

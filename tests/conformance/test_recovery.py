@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sixfold.config import TrainConfig
-from sixfold.errors import RankLostError
-from sixfold.launch import train
+from sixfold.core.config import TrainConfig
+from sixfold.core.errors import RankLostError
+from sixfold.train.launch_names import train
 
 Configure = Callable[..., TrainConfig]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from sixfold.data import extents
+from sixfold.data import byte_ranges
 from sixfold.data.archives import is_archive_name, list_archive
-from sixfold.data.extents import ExtentReader
+from sixfold.data.byte_ranges import ExtentReader
 from sixfold.data.images import BadImageError
-from sixfold.data.trees import open_tree
-from sixfold.errors import UserError
+from sixfold.data.file_tree import open_tree
+from sixfold.core.errors import UserError
 
 CONTENT = {
     f"train/{'cat' if i % 2 else 'dog'}/{i:03}.bin": bytes([i]) * (700 * i) for i in range(9)
@@ -280,7 +280,7 @@ def test_what_begins_like_no_picture_is_not_unpacked(tmp_path: Path, spool: Path
 def test_a_compressed_tar_may_not_fill_the_disk(
     archive: Callable[[str], Path], spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extents, "SPARE_BYTES", 2**62)
+    monkeypatch.setattr(byte_ranges, "SPARE_BYTES", 2**62)
     with pytest.raises(UserError, match="unpacks to more than the disk of"):
         list_archive(str(archive("tar.xz")), spool)
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sixfold.data.augment import Augment, parse_augment, shift
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 def noise(n: int, channels: int, rows: int, columns: int) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sixfold.config import DataConfig
+from sixfold.core.config import DataConfig
 from sixfold.data import Augment, BatchMaker, DataSet, Part, make_batch, open_data
 from sixfold.data.arrays import ArrayStore
 from sixfold.data.dataset import assemble

@@ -1,7 +1,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from sixfold.config import DataConfig
+from sixfold.core.config import DataConfig
 from sixfold.data import open_data
 from sixfold.data.images import resize_array
 

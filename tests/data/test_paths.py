@@ -4,8 +4,8 @@ import fsspec
 import pytest
 
 from sixfold.data import paths
-from sixfold.data.trees import fingerprint
-from sixfold.errors import UserError
+from sixfold.data.file_tree import fingerprint
+from sixfold.core.errors import UserError
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

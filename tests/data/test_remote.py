@@ -4,9 +4,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from sixfold.config import DataConfig
+from sixfold.core.config import DataConfig
 from sixfold.data import open_data, prepare, resolve
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 @pytest.fixture

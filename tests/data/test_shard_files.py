@@ -14,7 +14,7 @@ from sixfold.data import shard_files
 from sixfold.data.dataset import Part
 from sixfold.data.manifest import NAME, Manifest, ShardEntry
 from sixfold.data.shard_files import ShardStore, open_shard
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 def write_set(

@@ -4,7 +4,7 @@ import pytest
 
 from sixfold.data.sources import locate
 from sixfold.data.spec import parse_spec
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 def touch(root: Path, *names: str) -> Path:

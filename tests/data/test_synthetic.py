@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from sixfold.config import DataConfig
+from sixfold.core.config import DataConfig
 from sixfold.data import open_data, resolve
 from sixfold.data.synthetic import parse
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 def test_sizes_are_as_asked() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.lca.conftest import Floats, draw, matrix, unit_atoms
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.lane_local import LocalLane

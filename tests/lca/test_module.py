@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from tests.lca.conftest import draw
 from torch.nn import functional
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 from sixfold.lca import LCA, LCATransformer
 
 

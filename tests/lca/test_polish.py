@@ -14,10 +14,10 @@ from tests.lca.conftest import GEOMETRIES, draw, fista, matrix, objective, unit_
 from tests.lca.test_tiles import Divided
 from torch import Tensor
 
-from sixfold.engines import open_engine
+from sixfold.distributed.engines import open_engine
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
-from sixfold.lca.options import DynamicsConfig
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.polish import Polisher
 from sixfold.lca.solver import Solution, Solver
 from sixfold.lca.thresholds import Threshold

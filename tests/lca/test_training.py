@@ -14,22 +14,14 @@ import torch
 from PIL import Image
 from tests.spark_masters import EngineProcess
 
-from sixfold.config import EngineConfig, RunConfig
-from sixfold.engines import Engine, open_engine
-from sixfold.errors import UserError
-from sixfold.launch.lca import lca_encode, lca_learn
-from sixfold.launch.reporting import rewrite_report
+from sixfold.core.config import EngineConfig, RunConfig
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.core.errors import UserError
+from sixfold.lca.run import lca_encode, lca_learn
+from sixfold.train.report.write import rewrite_report
 from sixfold.lca.dictionary import load_dictionary
 from sixfold.lca.encoding import read_codes
-from sixfold.lca.options import (
-    DictionaryConfig,
-    DynamicsConfig,
-    EncodeConfig,
-    InputConfig,
-    LcaEncodeConfig,
-    LcaLearnConfig,
-    LearnConfig,
-)
+from sixfold.lca.config import DictionaryConfig, DynamicsConfig, EncodeConfig, InputConfig, LcaEncodeConfig, LcaLearnConfig, LearnConfig
 
 BASE = LcaLearnConfig(
     input=InputConfig(data="synthetic:60x3x12x12", preprocess="whiten"),

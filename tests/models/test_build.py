@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.config import ModelConfig
-from sixfold.errors import UserError
+from sixfold.core.config import ModelConfig
+from sixfold.core.errors import UserError
 from sixfold.models import build
 from sixfold.models.zoo import ZOO
 

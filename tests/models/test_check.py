@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sixfold.config import ModelConfig
+from sixfold.core.config import ModelConfig
 from sixfold.models import check
 
 Write = Callable[..., Path]

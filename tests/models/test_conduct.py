@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.config import ModelConfig, TrainConfig
-from sixfold.errors import UserError
-from sixfold.launch import train
+from sixfold.core.config import ModelConfig, TrainConfig
+from sixfold.core.errors import UserError
+from sixfold.train.launch_names import train
 from sixfold.models import check
 
 Write = Callable[..., Path]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 from sixfold.models import source_file
 from sixfold.models.importing import find, importable
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import sixfold
-from sixfold.cli.main import main
-from sixfold.compression import container
-from sixfold.errors import UserError
+from sixfold.cli import main
+from sixfold.compress.codec import container
+from sixfold.core.errors import UserError
 from sixfold.models import check_origin
-from sixfold.tensor_file import pack
+from sixfold.core.tensor_file import pack
 
 CODE = """
 import functools, os, subprocess
@@ -57,7 +57,7 @@ OWN = ["lenet5", "unknown", "origin_net:Net", "origin_net:make", "origin_net:Net
        "origin_net:part", "origin_net:cached", "nets/origin_deep.py:Net", "nets.origin_deep:Net",
        "origin_net.py:make"]  # fmt: skip
 FOREIGN = ["os:system", "builtins:exec", "subprocess:run", "torch.nn:Linear", "torch:load",
-           "torch.hub:load", "numpy:load", "pickle:loads", "sixfold.cli.main:main",
+           "torch.hub:load", "numpy:load", "pickle:loads", "sixfold.cli:main",
            "origin_net:system", "origin_net:os.system", "origin_net:run", "origin_net:Popen",
            "origin_net:nn.Linear", "origin_net:evil", "origin_net:Net.__init__.__globals__",
            "../origin_out.py:Net", "stranger/origin_evil.py:Net", "stranger.origin_evil:Net",

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import fx, nn
 
-from sixfold import naming
-from sixfold.config import ModelConfig
-from sixfold.errors import UserError
+from sixfold.core import naming
+from sixfold.core.config import ModelConfig
+from sixfold.core.errors import UserError
 from sixfold.models import build, check, names
 from sixfold.models.zoo import ZOO
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sixfold.config import TicketsConfig, TrellisConfig
-from sixfold.sparsity import Prunable
-from sixfold.step.schedule import Budget
+from sixfold.core.config import TicketsConfig, TrellisConfig
+from sixfold.train.sparsity import Prunable
+from sixfold.train.step.schedule import Budget
 from sixfold.tickets.analysis import best_tickets, cell_figures, dense_figures
 from sixfold.tickets.plan import Plan, plan_trellis
 

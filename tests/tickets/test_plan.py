@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from sixfold.config import TicketsConfig, TrellisConfig
-from sixfold.errors import UserError
-from sixfold.jobs import identities
-from sixfold.sparsity import Prunable
-from sixfold.step.schedule import Budget
+from sixfold.core.config import TicketsConfig, TrellisConfig
+from sixfold.core.errors import UserError
+from sixfold.distributed.tasks import identities
+from sixfold.train.sparsity import Prunable
+from sixfold.train.step.schedule import Budget
 from sixfold.tickets.plan import Cell, Plan, level_sparsities, plan_trellis
 
 LAYERS = [

@@ -1,6 +1,6 @@
 """Data sets: from a specification such as ``cifar10:PATH`` to batches of tensors.
 
->>> from sixfold.config import DataConfig
+>>> from sixfold.core.config import DataConfig
 >>> dataset = open_data(resolve(DataConfig(data="synthetic:100x3x8x8", validation=0.2)))
 >>> len(dataset.train), len(dataset.validation), len(dataset.test), dataset.shape
 (80, 20, 20, (3, 8, 8))
@@ -9,13 +9,7 @@
 from sixfold.data.augment import Augment, parse_augment
 from sixfold.data.batches import BatchMaker, make_batch
 from sixfold.data.dataset import DataSet, Part, Sums
-from sixfold.data.opening import (
-    content_fingerprint,
-    open_data,
-    problems,
-    resolve,
-    source_fingerprint,
-)
+from sixfold.data.registry import content_fingerprint, open_data, problems, resolve, source_fingerprint
 from sixfold.data.order import permutation
 from sixfold.data.prefetching import prefetch
 from sixfold.data.preparation import prepare

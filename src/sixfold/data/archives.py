@@ -22,8 +22,8 @@ from typing import IO, Any
 
 from sixfold.data import paths
 from sixfold.data.archive_links import follow_links
-from sixfold.data.extents import MOST_PICTURE_BYTES, Extent, copy_to, too_large
-from sixfold.errors import UserError
+from sixfold.data.byte_ranges import MOST_PICTURE_BYTES, Extent, copy_to, too_large
+from sixfold.core.errors import UserError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
 MOST_LINK_BYTES = 4096

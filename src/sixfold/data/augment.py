@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 DEFAULT_PAD = 4
 """Pixels, as usual for CIFAR-10 (He et al., "Deep residual learning", 2015, section 4.2)."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data.splits import cut, some
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 UNLABELLED = "(unlabelled)"
 """Name of the last class where some images have none: they are only ever predicted."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sixfold.data.arrays import ArrayStore
 from sixfold.data.images import resize_array
 from sixfold.data.splits import cut
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 CLASSES = tuple("0123456789")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sixfold.data import sources
 from sixfold.data.formats.cells import DEFAULT_SIZE
 from sixfold.data.spec import Spec, TableOptions, parse_spec
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 LAYOUT = 2
 """Raised whenever the same source and settings would give other bytes."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.data.dataset import Shape
-from sixfold.errors import UserError
-from sixfold.files import write_json
+from sixfold.core.errors import UserError
+from sixfold.core.files import write_json
 
 NAME = "manifest.json"
 FORMAT = "sixfold-tensor-shards"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 HIDDEN = "hidden"
 """Why a file or folder is left out that is not the user's own."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sixfold.data.dataset import Shape, Sums, image_sums
 from sixfold.data.manifest import Manifest, shortened
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 def schema(shape: Shape) -> Any:

@@ -13,8 +13,8 @@ from sixfold.data.formats.shards import list_shards
 from sixfold.data.formats.stores import list_stores
 from sixfold.data.records import Listing
 from sixfold.data.spec import Spec, TableOptions
-from sixfold.data.trees import fingerprint, open_tree
-from sixfold.errors import UserError
+from sixfold.data.file_tree import fingerprint, open_tree
+from sixfold.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from sixfold.data import paths
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 EMBEDDED = ("digits",)
 MADE_UP = ("synthetic",)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.keys import key
+from sixfold.core.random_keys import key
 
 
 def cut(

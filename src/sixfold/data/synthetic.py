@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data.dataset import Shape, Sums, image_sums
-from sixfold.errors import UserError
-from sixfold.keys import key
+from sixfold.core.errors import UserError
+from sixfold.core.random_keys import key
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 MOST_IMAGES = 10**8

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sixfold.lca.geometry import Geometry
     from sixfold.lca.interaction import Interaction
     from sixfold.lca.module import LCA
-    from sixfold.lca.options import DynamicsConfig
+    from sixfold.lca.config import DynamicsConfig
     from sixfold.lca.solver import Solution, Solver
     from sixfold.lca.transformer import LCATransformer
 

@@ -16,11 +16,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sixfold import keys, tensor_file
-from sixfold.errors import UserError
-from sixfold.files import parse_json, write_atomically
+from sixfold.core import random_keys, tensor_file
+from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json, write_atomically
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.options import DynamicsConfig
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.preprocess import Preprocess
 
 FORMAT = "1"
@@ -58,7 +58,7 @@ def normalise(atoms: Tensor) -> Tensor:
 
 def random_atoms(geometry: Geometry, seed: int, dtype: torch.dtype) -> Tensor:
     """Normal random numbers, normalised, (K, C, R, S); the same on every machine."""
-    generator = torch.Generator().manual_seed(keys.key(seed, "atoms"))
+    generator = torch.Generator().manual_seed(random_keys.key(seed, "atoms"))
     shape = (geometry.atoms, *geometry.atom_shape)
     return normalise(torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
 
@@ -68,7 +68,7 @@ def patch_places(geometry: Geometry, images: int, seed: int) -> list[tuple[int, 
     (_, height, width), (rows, columns) = geometry.image, geometry.kernel
     found = []
     for atom in range(geometry.atoms):
-        draw = [keys.key(seed, "patch", atom, what) for what in ("image", "row", "column")]
+        draw = [random_keys.key(seed, "patch", atom, what) for what in ("image", "row", "column")]
         found.append(
             (
                 draw[0] % images,

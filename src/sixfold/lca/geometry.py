@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 BOUNDARIES = ("free", "zero")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.lane import DenseLane, GramLane, Lane, ResidualLane
 from sixfold.lca.lane_local import LocalLane

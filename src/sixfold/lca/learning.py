@@ -8,7 +8,7 @@ equation 16, divided by activations so that rare atoms learn as fast as frequent
 run over the whole batch, all positions and all workers, each by itself; they are divided, and
 atoms brought to norm 1, once. An average of quotients would depend on the division.
 
-Each logical shard of the batch (`sixfold.shards`) gives one vector: both sums, figures for the
+Each logical shard of the batch (`sixfold.distributed.logical_shards`) gives one vector: both sums, figures for the
 log, and patches for atoms to be revived. Vectors are added in the fixed tree, so the dictionary
 has the same bits for any number of workers and whatever a worker codes at a time.
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from sixfold import keys
+from sixfold.core import random_keys
 from sixfold.lca.dictionary import normalise
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.solver import Solution
@@ -190,7 +190,7 @@ class Learner:
 
     def donor(self, step: int, atom: int, batch: int) -> int:
         """Which element of the batch gives its worst patch to an atom."""
-        return keys.key(self.seed, "revive", step, atom) % batch
+        return random_keys.key(self.seed, "revive", step, atom) % batch
 
     def update(self, totals: Totals, revived: list[int], lr: float) -> None:
         """Divide, move, normalise.

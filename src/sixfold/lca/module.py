@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 from sixfold.lca.dictionary import normalise, random_atoms
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
-from sixfold.lca.options import DynamicsConfig, dynamics_problems
+from sixfold.lca.config import DynamicsConfig, dynamics_problems
 from sixfold.lca.solver import Solution, Solver
 
 Size = int | tuple[int, int]

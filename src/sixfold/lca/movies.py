@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 PREFIX = "movies:"
 

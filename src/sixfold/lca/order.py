@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sixfold.data import permutation
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,14 +15,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sixfold import tensor_file
-from sixfold.checkpoint import list_checkpoints, path_of
-from sixfold.errors import UserError
-from sixfold.files import parse_json, write_atomically
+from sixfold.core import tensor_file
+from sixfold.train.checkpoint import list_checkpoints, path_of
+from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json, write_atomically
 from sixfold.lca.learning import Learner
 from sixfold.lca.warm import WarmStarts
-from sixfold.run_directory import JsonLines, RankFiles
-from sixfold.world import World
+from sixfold.core.run_directory import JsonLines, RankFiles
+from sixfold.distributed.process_group import World
 
 FORMAT = "lca-1"
 REPORT_S = 1.0

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from sixfold import tensor_file
+from sixfold.core import tensor_file
 from sixfold.lca.dictionary import Learned
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.solver import Solver

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.collectives import all_gather
-from sixfold.errors import UserError
+from sixfold.distributed.collectives import all_gather
+from sixfold.core.errors import UserError
 from sixfold.lca.phases import Phases
-from sixfold.world import Buffer, PlainData, World
+from sixfold.distributed.process_group import Buffer, PlainData, World
 
 
 def bounds(size: int, parts: int, part: int) -> tuple[int, int]:

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sixfold.collectives import all_gather_int
-from sixfold.world import World
+from sixfold.distributed.collectives import all_gather_int
+from sixfold.distributed.process_group import World
 
 Sparse = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Places of entries that are not zero, and their values."""

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from sixfold.config import ModelConfig
-from sixfold.errors import UserError
-from sixfold.models.recipe import recipe
+from sixfold.core.config import ModelConfig
+from sixfold.core.errors import UserError
+from sixfold.models.factory import recipe
 from sixfold.models.shapes import MisfitError, Shape, run, times
 
 

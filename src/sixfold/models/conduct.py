@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.models.blame import one_line
+from sixfold.models.user_traceback import one_line
 from sixfold.models.build import has_lazy, seed_all, seeded
 from sixfold.models.observe import changed, observe
 from sixfold.models.outside import watched

@@ -20,8 +20,8 @@ from typing import Any
 
 from torch import nn
 
-from sixfold.errors import UserError
-from sixfold.models.blame import is_installed, one_line
+from sixfold.core.errors import UserError
+from sixfold.models.user_traceback import is_installed, one_line
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from sixfold.models.initialise import he_normal
 from sixfold.models.shapes import Shape
-from sixfold.models.small import check_dropout, is_small
+from sixfold.models.stem import check_dropout, is_small
 
 _STAGES = (
     # widening t, maps, blocks, stride of the first block

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 from sixfold.models.arguments import parse_arguments
-from sixfold.models.blame import is_installed
+from sixfold.models.user_traceback import is_installed
 from sixfold.models.importing import place
 
 _LONGEST_NAME = 255

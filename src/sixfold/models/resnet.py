@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sixfold.models.initialise import he_normal
 from sixfold.models.shapes import Shape
-from sixfold.models.small import choose
+from sixfold.models.stem import choose
 
 _BOTTLENECKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Depth -> blocks in each of four stages."""

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.models.blame import one_line
+from sixfold.models.user_traceback import one_line
 
 Shape = tuple[int, int, int]
 """Channels, rows and columns of one image."""

@@ -20,7 +20,7 @@ from torch import nn
 
 from sixfold.models.initialise import he_normal
 from sixfold.models.shapes import Shape, flat_features
-from sixfold.models.small import check_dropout, choose
+from sixfold.models.stem import check_dropout, choose
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from sixfold.tickets.intervals import difference, interval, margin, verdict
+from sixfold.core.statistics import difference, interval, margin, verdict
 from sixfold.tickets.plan import Cell, Plan
 from sixfold.tickets.transfer import WAYS, transfer_name
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.report.axes import MISSING, Axis, Tick, linear, percent, percent_tick, plain
-from sixfold.report.chart import Chart, Key, Path, dots_path, line_path, places, short
+from sixfold.core.html.axes import MISSING, Axis, Tick, linear, percent, percent_tick, plain
+from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places, short
 
 Cells = Sequence[Mapping[str, Any]]
 

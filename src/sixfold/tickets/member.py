@@ -16,29 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.checkpoint import path_of
-from sixfold.config import BeginningConfig, EngineConfig, ModelConfig, RunConfig, TrainConfig
-from sixfold.files import write_json
-from sixfold.jobs import Assignment
-from sixfold.keys import key
-from sixfold.run_directory import RunDirectory, as_json, read_json_lines
-from sixfold.sparsity import (
-    Mask,
-    kept_weights,
-    load_mask,
-    magnitude_mask,
-    prunable,
-    prune_counts,
-    random_mask,
-    save_mask,
-)
-from sixfold.sparsity.beginning import read_weights
+from sixfold.train.checkpoint import path_of
+from sixfold.core.config import BeginningConfig, EngineConfig, ModelConfig, RunConfig, TrainConfig
+from sixfold.core.files import write_json
+from sixfold.distributed.tasks import Assignment
+from sixfold.core.random_keys import key
+from sixfold.core.run_directory import RunDirectory, as_json, read_json_lines
+from sixfold.train.sparsity import Mask, kept_weights, load_mask, magnitude_mask, prunable, prune_counts, random_mask, save_mask
+from sixfold.train.sparsity.initialization import read_weights
 from sixfold.tickets.line import measure_line
 from sixfold.tickets.seeds import member_seed
 from sixfold.tickets.transfer import carry_over
-from sixfold.trained import read_card, weights_file
-from sixfold.training import TrainJob, train_rank
-from sixfold.world import Alone, PlainData, World
+from sixfold.train.model_card import read_card, weights_file
+from sixfold.train.worker import TrainJob, train_rank
+from sixfold.distributed.process_group import Alone, PlainData, World
 
 DENSE = "dense"
 """Folder of the dense run within that of the job."""
@@ -46,7 +37,7 @@ DENSE = "dense"
 
 @dataclass(frozen=True, kw_only=True)
 class TrellisWork:
-    """The work of a trellis' members; see `sixfold.jobs.Work`.
+    """The work of a trellis' members; see `sixfold.distributed.tasks.Work`.
 
     Attributes:
         config: settings of the dense run, with data that workers can open.

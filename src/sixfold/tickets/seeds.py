@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sixfold.keys import key
+from sixfold.core.random_keys import key
 
 
 def member_seed(seed: int, number: int, purpose: str) -> int:

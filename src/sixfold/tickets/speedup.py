@@ -4,7 +4,7 @@ With T1 the time that one worker would need for everything, TW the time that W w
 
     S = T1 / TW        E = S / W
 
-TW is the dense run on all W workers, then the members on single ones, as `sixfold.jobs.makespan`
+TW is the dense run on all W workers, then the members on single ones, as `sixfold.distributed.tasks.makespan`
 plays it through (Amdahl: what does not divide, here the dense run's own loss and the last members
 that run while other workers are idle, bounds S). T1 is expected from the dense run's own steps:
 the seconds that its ranks spent on computing, reading and updating, added up.
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sixfold.jobs import Member, Outcome, makespan
-from sixfold.run_directory import read_json_lines
+from sixfold.distributed.tasks import Member, Outcome, makespan
+from sixfold.core.run_directory import read_json_lines
 
 
 def dense_work_s(run: Path) -> float:

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from sixfold import data as datasets
 from sixfold import models
-from sixfold.checkpoint import path_of
-from sixfold.config import BeginningConfig, TrainConfig
-from sixfold.files import write_atomically
-from sixfold.jobs import Assignment, Member
-from sixfold.sparsity import Mask, load_mask, save_mask
-from sixfold.sparsity.beginning import read_weights
-from sixfold.step.precision import in_precision
+from sixfold.train.checkpoint import path_of
+from sixfold.core.config import BeginningConfig, TrainConfig
+from sixfold.core.files import write_atomically
+from sixfold.distributed.tasks import Assignment, Member
+from sixfold.train.sparsity import Mask, load_mask, save_mask
+from sixfold.train.sparsity.initialization import read_weights
+from sixfold.train.step.precision import in_precision
 from sixfold.tickets.plan import Cell
 from sixfold.tickets.seeds import member_seed
 

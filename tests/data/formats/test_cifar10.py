@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sixfold.config import DataConfig
+from sixfold.core.config import DataConfig
 from sixfold.data import open_data, resolve
 from sixfold.data.archives import list_archive
 from sixfold.data.formats.cifar10 import BATCHES, CLASSES
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 PER_BATCH = 20
 
@@ -180,7 +180,7 @@ def test_the_real_archive_is_listed_whole(shared_data: Path, tmp_path: Path) -> 
     files = list_archive(str(shared_data / "cifar10-jpeg.tar.xz"), tmp_path).files
     assert sum(name.endswith(".jpg") for name in files) == 60_000
     few = sorted(files)[:: len(files) // 40]
-    from sixfold.data.extents import ExtentReader
+    from sixfold.data.byte_ranges import ExtentReader
 
     with ExtentReader() as reader:
         for name in few:

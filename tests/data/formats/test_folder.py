@@ -6,8 +6,8 @@ import pytest
 
 from sixfold.data.formats import folder
 from sixfold.data.records import FileRecords, Listing
-from sixfold.data.trees import open_tree
-from sixfold.errors import UserError
+from sixfold.data.file_tree import open_tree
+from sixfold.core.errors import UserError
 
 FolderMaker = Callable[..., Path]
 

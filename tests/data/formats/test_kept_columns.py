@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sixfold.data.formats.kept_columns import KeptColumns
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 def table(root: Path) -> str:

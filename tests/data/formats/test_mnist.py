@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sixfold.config import DataConfig
+from sixfold.core.config import DataConfig
 from sixfold.data import open_data, resolve
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 def idx(values: NDArray[np.uint8]) -> bytes:

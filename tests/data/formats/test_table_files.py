@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from tests.data.formats.test_spark_tables import COLOURS, COUNT, opened, png, write
 
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 PICTURES = [png(image) for image in COLOURS]
 LABELS = [i % 2 for i in range(COUNT)]

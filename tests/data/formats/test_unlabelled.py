@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import sixfold
-from sixfold.config import DataConfig, EngineConfig, PredictConfig, PredictionConfig
+from sixfold.core.config import DataConfig, EngineConfig, PredictConfig, PredictionConfig
 from sixfold.data import open_data, resolve
-from sixfold.errors import UserError
-from sixfold.launch import predict, train
+from sixfold.core.errors import UserError
+from sixfold.train.launch_names import predict, train
 
 
 def pictures(folder: Path, count: int = 5) -> None:

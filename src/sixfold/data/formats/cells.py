@@ -28,17 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data import paths
-from sixfold.data.formats.folder import (
-    TEST_FRACTION,
-    describe,
-    empty_classes_problem,
-    sort_classes,
-)
+from sixfold.data.formats.folder import TEST_FRACTION, describe, empty_classes_problem, sort_classes
 from sixfold.data.images import Box
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.splits import cut
-from sixfold.data.trees import Tree, unused
-from sixfold.errors import UserError
+from sixfold.data.file_tree import Tree, unused
+from sixfold.core.errors import UserError
 
 DEFAULT_SIZE = 256
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sixfold.data.manifest import shortened
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 if TYPE_CHECKING:
     from sixfold.data.formats.table_files import TableFile

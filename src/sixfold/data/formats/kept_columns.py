@@ -10,7 +10,7 @@ from typing import Any
 from sixfold.data import paths
 from sixfold.data.formats.columns import describe
 from sixfold.data.formats.table_files import TableFile, list_files, readable
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 
 class KeptColumns:

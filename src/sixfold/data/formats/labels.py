@@ -13,8 +13,8 @@ from sixfold.data import paths
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.table_files import TableFile, readable
-from sixfold.errors import UserError
-from sixfold.files import parse_json
+from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json
 
 Label = int | str | None
 

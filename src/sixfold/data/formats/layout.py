@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sixfold.data import paths
-from sixfold.data.trees import Tree
-from sixfold.errors import UserError
+from sixfold.data.file_tree import Tree
+from sixfold.core.errors import UserError
 
 ROLES = {
     "train": ("train", "training", "trn"),

@@ -28,7 +28,7 @@ from sixfold.data.manifest import shortened
 from sixfold.data.records import BadPicture, Listing, Picture
 from sixfold.data.spec import TableOptions
 from sixfold.data.splits import cut
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 READ_ROWS = 64
 """Rows decoded at a time: bounds memory where row groups are large."""

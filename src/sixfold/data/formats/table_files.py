@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from sixfold.data import paths
 from sixfold.data.formats.layout import ROLES
-from sixfold.errors import UserError
+from sixfold.core.errors import UserError
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 PART_COLUMNS = ("split", "part", "partition", "subset", "set", "fold", "phase")

@@ -6,8 +6,8 @@ import numpy as np
 
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.records import FileRecords, Listing
-from sixfold.data.trees import Tree
-from sixfold.errors import UserError
+from sixfold.data.file_tree import Tree
+from sixfold.core.errors import UserError
 
 
 def read(tree: Tree, name: str) -> Listing:

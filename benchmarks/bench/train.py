@@ -1,0 +1,284 @@
+"""`sixfold bench train`: images/s of training at several batch sizes, beside two peers.
+
+All contenders make the same number of steps on the same images with the same network and plain
+SGD with momentum, each in processes of its own; each is timed inside, from the end of step 3 to
+the last. They take turns, so that whatever else the machine does falls on all of them, and ratios
+are taken repeat by repeat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.bench.contenders import NotMeasuredError, Task, cores, pytorch_compiled, pytorch_eager, sixfold_bf16, sixfold_local, torch_distributor, torchrun
+from benchmarks.bench.figures import Results, as_json, steps_for, table
+from benchmarks.bench.options import TrainBenchConfig, parse_batches, problems
+from benchmarks.bench.page import render
+from sixfold.core.config import DataConfig, ModelConfig
+from sixfold.core.errors import RunError, UserError
+from sixfold.core.files import write_atomically, write_json
+from sixfold.train.session import versions
+from sixfold.train.report import optional_page
+from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.train.validate import unknown
+
+CALIBRATION_S = 1.0
+
+Show = Callable[[str], None]
+Measure = Callable[[Task], float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contender:
+    """Someone who is measured.
+
+    Attributes:
+        name: short, for tables.
+        what: what exactly runs.
+        measure: images/s of a task; raises NotMeasuredError.
+    """
+
+    name: str
+    what: str
+    measure: Measure
+
+
+PEERS = ("eager", "ddp")
+"""Who is measured beside Sixfold if nothing else is asked for."""
+
+
+def contenders(workers: int, peers: Sequence[str] = PEERS) -> list[Contender]:
+    """Sixfold first, then those of its peers that are wanted.
+
+    Raises:
+        UserError: if there is no such peer.
+    """
+    known = {contender.name: contender for contender in _peers(workers)}
+    wrong = ["--peers: " + unknown("peer", peer, known) for peer in peers if peer not in known]
+    if wrong:
+        raise UserError(wrong)
+    return [
+        Contender(
+            name="sixfold",
+            what=f"sixfold train, local engine, {workers} workers of one thread",
+            measure=sixfold_local,
+        ),
+        *(known[peer] for peer in dict.fromkeys(peers)),
+    ]
+
+
+def _peers(workers: int) -> list[Contender]:
+    return [
+        Contender(
+            name="compile",
+            what=f"the plain loop with torch.compile, {cores()} threads",
+            measure=pytorch_compiled,
+        ),
+        Contender(
+            name="torchrun",
+            what=f"torchrun with DistributedDataParallel over gloo, {workers} processes of one "
+            "thread",
+            measure=torchrun,
+        ),
+        Contender(
+            name="bf16",
+            what=f"sixfold train --precision bf16, {workers} workers of one thread",
+            measure=sixfold_bf16,
+        ),
+        Contender(
+            name="eager",
+            what=f"plain PyTorch loop, one process, {cores()} threads",
+            measure=pytorch_eager,
+        ),
+        Contender(
+            name="ddp",
+            what=f"TorchDistributor (local mode) with DistributedDataParallel over gloo, "
+            f"{workers} processes of one thread",
+            measure=torch_distributor,
+        ),
+    ]
+
+
+def run_train_bench(
+    config: TrainBenchConfig, *, show: Show, peers: Sequence[str] = PEERS
+) -> Results:
+    """Measure, show the table, and write `train.json` and `train.html`.
+
+    Raises:
+        UserError: if the settings make no sense.
+        RunError: if Sixfold itself could not be measured.
+    """
+    found = problems(config, FIRST_TIMED_STEP)
+    if found:
+        raise UserError(found)
+    out = Path(config.out or "runs/bench-train")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from error
+    data = resolve(config)
+    started = time.time()
+    load_before = os.getloadavg()
+    entered = contenders(config.workers, peers)
+    for contender in entered:
+        show(f"{contender.name}: {contender.what}")
+    results = measure(config, data, entered, show)
+    results.limit = limit_rate(config, data)
+    for line in table(results):
+        show(line)
+    record = {
+        "benchmark": "train",
+        "started": started,
+        "seconds": round(time.time() - started, 1),
+        "settings": dataclasses.asdict(config),
+        "what": {contender.name: contender.what for contender in entered},
+        "machine": platform.platform(),
+        "cores": cores(),
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+        "versions": versions(),
+        **as_json(results),
+    }
+    write_json(out / "train.json", record)
+    show(f"written: {out / 'train.json'}")
+    with optional_page(page := out / "train.html"):
+        write_atomically(page, render(results, record).encode())
+        show(f"written: {page}")
+    return results
+
+
+def resolve(config: TrainBenchConfig) -> DataConfig:
+    """The data, prepared so that every process opens it cheaply.
+
+    Raises:
+        UserError: if data or network are wrong, or a batch is larger than the training part.
+    """
+    from sixfold import data, models
+
+    resolved = data.resolve(DataConfig(data=config.data))
+    opened = data.open_data(resolved)
+    found = models.check(
+        ModelConfig(model=config.model), shape=opened.shape, classes=len(opened.classes)
+    )
+    large = [size for size in parse_batches(config.batches) if size > len(opened.train)]
+    if large:
+        found.append(
+            f"--batches {config.batches}: the training part of {config.data} has only "
+            f"{len(opened.train)} images"
+        )
+    if found:
+        raise UserError(found)
+    return resolved
+
+
+def limit_rate(config: TrainBenchConfig, data: DataConfig) -> float:
+    """Images/s if the network's arithmetic ran at the rate of large products of matrices.
+
+    That is of as many cores as there are workers, all busy, measured here and now
+    (`sixfold.perf.profile`); forward, backward and every layer's operations count.
+    """
+    from sixfold import data as datasets
+    from sixfold import models
+    from sixfold.perf.profile.layers import layer_costs, total
+    from sixfold.perf.profile.machine import measure_machine
+
+    opened = datasets.open_data(data)
+    network = models.build(
+        ModelConfig(model=config.model), shape=opened.shape, classes=len(opened.classes), seed=0
+    )
+    images = 16
+    operations = total(layer_costs(network, opened.shape, images), "flops") / images
+    machine = measure_machine(window_s=0.05, precisions=("float32",))
+    busy = min(config.workers, machine.cores)
+    return busy * machine.peak_flops(busy) / operations
+
+
+def measure(
+    config: TrainBenchConfig, data: DataConfig, entered: Sequence[Contender], show: Show
+) -> Results:
+    """All measurements: the contenders take turns at each batch size, again and again.
+
+    Raises:
+        RunError: if the first contender, Sixfold, could not be measured.
+    """
+    batches = parse_batches(config.batches)
+    results = Results(contenders=tuple(c.name for c in entered), batches=tuple(batches))
+    tasks = {batch: _task(config, data, batch) for batch in batches}
+    for repeat in range(config.repeats):
+        # Another one begins each time, so that none always runs on a hot or a cool machine.
+        turn = repeat % len(entered)
+        order = [*entered[turn:], *entered[:turn]]
+        for batch in batches:
+            _take_turns(order, tasks[batch], results, entered[0], f"repeat {repeat + 1}", show)
+            if repeat == 0 and config.steps is None:
+                longer = _chosen(tasks[batch], config.seconds, results.fastest(batch))
+                if (longer.steps or 0) > 2 * (tasks[batch].steps or 0):
+                    # The machine was busy when the number of steps was chosen: begin anew.
+                    tasks[batch] = longer
+                    results.forget(batch)
+                    show(f"batch {batch}: that was too short; again, with {longer.steps} steps")
+                    _take_turns(order, longer, results, entered[0], "repeat 1", show)
+            results.steps[batch] = tasks[batch].steps or 0
+    return results
+
+
+def _take_turns(
+    order: Sequence[Contender],
+    task: Task,
+    results: Results,
+    own: Contender,
+    what: str,
+    show: Show,
+) -> None:
+    """One measurement of each contender."""
+    for contender in order:
+        told = _attempt(contender, task, results, is_own=contender is own)
+        show(f"{what}, batch {task.batch}: {contender.name} {told}")
+
+
+def _attempt(contender: Contender, task: Task, results: Results, *, is_own: bool) -> str:
+    """One measurement into the results, and in words; a peer that fails stops nothing."""
+    if results.is_out(contender.name):
+        results.skip(contender.name, task.batch)
+        return "not tried again"
+    try:
+        rate = contender.measure(task)
+    except NotMeasuredError as error:
+        if is_own:
+            raise RunError(f"sixfold could not be measured: {error}") from error
+        results.fail(contender.name, task.batch, str(error))
+        return f"not measured: {error}"
+    results.add(contender.name, task.batch, rate)
+    return f"{rate:,.0f} images/s"
+
+
+def _task(config: TrainBenchConfig, data: DataConfig, batch: int) -> Task:
+    """What is measured at a batch size; a short run of the plain loop tells how many steps."""
+    task = Task(
+        spec=config.data,
+        data=data,
+        model=config.model,
+        workers=config.workers,
+        batch=batch,
+        steps=config.steps,
+        seconds=config.seconds,
+        first_timed_step=FIRST_TIMED_STEP,
+    )
+    if config.steps is not None:
+        return task
+    try:
+        rate = pytorch_eager(dataclasses.replace(task, seconds=min(CALIBRATION_S, config.seconds)))
+    except NotMeasuredError as error:
+        raise RunError(f"the plain PyTorch loop cannot run: {error}") from error
+    return _chosen(task, config.seconds, rate)
+
+
+def _chosen(task: Task, seconds: float, rate: float) -> Task:
+    """The task with as many steps as take so long at so many images/s."""
+    steps = steps_for(seconds, rate, task.batch, FIRST_TIMED_STEP)
+    # The time limit of a process follows from the steps, where the fewest take longer.
+    return dataclasses.replace(task, steps=steps, seconds=max(seconds, steps * task.batch / rate))

@@ -1,0 +1,174 @@
+"""The command line: one subcommand a file, errors by exit code, imports only as needed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from sixfold import __version__
+from sixfold.core.console.options import Parser
+from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.naming import unknown_option
+
+COMMANDS = {
+    "train": "train a network in parallel",
+    "predict": "classify a data set with a trained network",
+    "evaluate": "tell how a network's accuracy stands up to distorted images",
+    "compress": "prune, share and code the weights of a trained network",
+    "lca": "learn dictionaries and sparse codes of images (locally competitive algorithm)",
+    "prepare": "turn images into tensor shards that load fast",
+    "sparse": "choose, by measuring, which layers of a pruned network run sparse",
+    "tickets": "search for lottery tickets: sparse networks that train as well as the dense one",
+    "plan": "predict the time of every way to divide a training, here and on larger clusters",
+    "sweep": "run a grid of settings, timed or for what they reach, and fit laws to it",
+    "profile": "measure where the time of a training goes, by layer, operator and rank",
+    "report": "write a run's report again",
+    "strategies": "list the ways to divide the work",
+    "models": "list the networks of the zoo",
+    "lab": "divide a convolution, a product, a training on Spark in other ways, and measure each",
+    "bench": "measure, beside peers",
+}
+"""Subcommand to what it does. Each lives in `sixfold.cli.<name>` as ``options(parser)`` and
+``run(arguments, problems)``, where problems are words that no option takes."""
+
+INTERRUPTED = 130
+
+OUT_OF_MEMORY = (
+    "there is not enough memory: close other programs, raise the limit (`ulimit -v`), or take "
+    "fewer --workers or a smaller --batch-size (--debug shows where)"
+)
+_MEMORY_SIGNS = (
+    "error return without exception set",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "failed to map segment from shared object",
+    "std::bad_alloc",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 on success, 2 for wrong input or configuration, 1 for a failed run, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        with _without_interrupts_of_py4j():
+            return _dispatch([word for word in words if word != "--debug"])
+    except (SixfoldError, MemoryError, SystemError) as error:
+        if debug:
+            traceback.print_exc()
+        if out_of_memory(error):
+            print(f"sixfold: {OUT_OF_MEMORY}", file=sys.stderr)
+            return 1
+        if not isinstance(error, SixfoldError):
+            raise
+        problems = error.problems if isinstance(error, UserError) else (str(error),)
+        for problem in problems:
+            print(f"sixfold: {problem}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as stopped:
+        print(f"sixfold: stopped{stopped}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`sixfold ... | head`): nothing is wrong.
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        # The operating system's refusals at places where nobody expects one.
+        if debug:
+            traceback.print_exc()
+        print(f"sixfold: {error} (--debug shows where)", file=sys.stderr)
+        return 1
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error comes, however indirectly, from memory that could not be had.
+
+    Extension modules that do not look whether an allocation failed say so in their own ways.
+    """
+    while error is not None:
+        text = str(error)
+        if isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _dispatch(words: list[str]) -> int:
+    parser = _parser()
+    if not words or words[0] in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if words[0] == "--version":
+        print(f"sixfold {__version__}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        from sixfold.train.validate import unknown
+
+        raise UserError(unknown("command", name, COMMANDS))
+    import importlib
+
+    command = importlib.import_module(f"sixfold.cli.{name}")
+    subparser = Parser(prog=f"sixfold {name}", description=COMMANDS[name], allow_abbrev=False)
+    command.options(subparser)
+    subparser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    run: Callable[..., int] = command.run
+    parsed, extra = subparser.parse_known_args(words[1:])
+    known = subparser.flags(parsed)
+    try:
+        return run(parsed, [unknown_option(w, known, subparser.prog) for w in _joined(extra)])
+    except KeyboardInterrupt:
+        resumable = "--resume" in known
+        told = "; go on with --resume where a run was going" if resumable else ""
+        raise KeyboardInterrupt(told) from None
+
+
+@contextmanager
+def _without_interrupts_of_py4j() -> Iterator[None]:
+    """Keep py4j from printing the traceback of a Ctrl-C that came while it waited for Spark."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("KeyboardInterrupt while sending command")
+
+    root = logging.getLogger()
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Unknown options with the values behind them, which are no problems of their own."""
+    found: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        is_value = before.startswith("-") and "=" not in before and not word.startswith("-")
+        if is_value:
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return found
+
+
+def _parser() -> Parser:
+    lines = "\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items())
+    return Parser(
+        prog="sixfold",
+        usage="sixfold COMMAND [options]",
+        formatter_class=RawDescriptionHelpFormatter,
+        description=(
+            "Train convolutional networks in parallel, on one machine or on Apache Spark, with "
+            "the\nsame bits as serial training.\n\ncommands:\n"
+            + lines
+            + "\n\n`sixfold COMMAND --help` lists a command's options. Other programs' names of "
+            "them\nare understood: --learning-rate for --lr, --num-epochs, --output-dir, ..."
+        ),
+    )

@@ -1,0 +1,61 @@
+"""How good networks in files are, computed by all ranks together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold import data as datasets
+from sixfold.compress.loading import load_network
+from sixfold.core.config import DataConfig
+from sixfold.train.evaluate import evaluate
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.ambient import one_thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateJob:
+    """What the launcher hands to every rank.
+
+    Attributes:
+        files: weights, compressed or not.
+        trusted: the network whose code may be run.
+        data: the data set, resolved.
+        parts: "validation" and "test", or one of them.
+    """
+
+    files: tuple[Path, ...]
+    trusted: str
+    data: DataConfig
+    parts: tuple[str, ...] = ("validation", "test")
+
+
+def evaluate_rank(job: EvaluateJob, world: World) -> list[dict[str, Any]]:
+    """Evaluate all files as one rank of a gang.
+
+    Returns:
+        On rank 0 for each file ``<part>_accuracy``, ``<part>_loss`` and ``<part>_images`` of every
+        part that has images; on the others nothing.
+    """
+    with one_thread():
+        data = datasets.open_data(job.data)
+        return [_figures(file, job, data, world) for file in job.files]
+
+
+def _figures(file: Path, job: EvaluateJob, data: datasets.DataSet, world: World) -> dict[str, Any]:
+    network, card = load_network(file, trusted=job.trusted)
+    maker = datasets.BatchMaker(
+        card.statistics(), "float64" if card.precision == "float64" else "float32"
+    )
+    figures: dict[str, Any] = {}
+    for name in job.parts:
+        part = getattr(data, name)
+        found = evaluate(world, network, part, maker) if len(part) else None
+        if found is not None:
+            figures |= {
+                f"{name}_accuracy": found.accuracy,
+                f"{name}_loss": found.loss,
+                f"{name}_images": len(part),
+            }
+    return figures

@@ -1,0 +1,167 @@
+"""Command-line options generated from the configuration classes, and configurations from them.
+
+Every field of a section becomes one option; its help is the field's documentation. Values come
+from the command line, then from ``--config FILE`` (TOML or JSON, one table a section), then from
+``SIXFOLD_<NAME>`` in the environment, then, with ``--resume --out RUN``, from the run, then from
+the class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sixfold.core.environment import settings_from_environment
+from sixfold.core.errors import UserError
+from sixfold.core.naming import meant, option_of
+from sixfold.core.settings import missing_of_run
+from sixfold.core.values import read_value, value_type
+
+Config = TypeVar("Config")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises, so that all problems leave by one door."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Raise instead of printing the usage and leaving."""
+        raise UserError(f"{message} (see `{self.prog} --help`)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, with other spellings and other programs' names of options."""
+        own = [flag[2:] for flag in self.flags() if flag.startswith("--")]
+        words = []
+        for word in sys.argv[1:] if args is None else args:
+            flag, equals, value = word.partition("=")
+            name = option_of(flag[2:], own) if flag.startswith("--") else None
+            words.append(f"--{name}{equals}{value}" if name else word)
+        return super().parse_known_args(words, namespace)
+
+    def flags(self, parsed: argparse.Namespace | None = None) -> list[str]:
+        """Every option, and with what was parsed those of the chosen mode too."""
+        found: list[str] = []
+        for action in self._actions:
+            found += action.option_strings
+            mode = getattr(parsed, action.dest, None)
+            if isinstance(action.choices, dict) and mode in action.choices:
+                found += action.choices[mode].flags(parsed)
+        return found
+
+
+def refuse(config: Any, found: Sequence[str]) -> None:
+    """Refuse words and values that could not be read, before anything large is imported.
+
+    Raises:
+        UserError: with them and with all else that is wrong at a glance, if there are any.
+    """
+    if found:
+        from sixfold.train.validate import quick_problems
+
+        raise UserError([*found, *quick_problems(config)])
+
+
+def sections(config_class: type[Any]) -> dict[str, type[Any]]:
+    """The sections of a configuration tree: field name to class."""
+    return dict(typing.get_type_hints(config_class))
+
+
+def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
+    """One option for every field of every section of a configuration."""
+    for section, section_class in sections(config_class).items():
+        group = parser.add_argument_group(section, section_class.__doc__)
+        hints = typing.get_type_hints(section_class)
+        for field in dataclasses.fields(section_class):
+            _add_option(group, field, hints[field.name])
+
+
+def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
+    flag = "--" + field.name.replace("_", "-")
+    doc, choices = field.metadata["doc"], field.metadata["choices"]
+    if field.default not in (None, False, "", ()):
+        doc += f" (default {str(field.default).lower() if hint is bool else field.default})"
+    kind = value_type(hint)
+    # Values stay text here: `build_config` reads them, so that it can tell all problems at once.
+    options: dict[str, Any] = {"default": None, "help": doc.replace("%", "%%"), "dest": field.name}
+    if kind is bool:
+        options |= {"nargs": "?", "const": "true", "metavar": "true|false"}
+    else:
+        form = field.metadata["form"] or "|".join(choices) or kind.__name__.upper()
+        options |= {"metavar": form, "action": "append" if kind is tuple else "store"}
+    group.add_argument(flag, **options)
+
+
+def read_config(
+    config_class: type[Config], arguments: Mapping[str, Any], file: Path | None = None
+) -> tuple[Config, list[str]]:
+    """A configuration from parsed options, a file and the environment.
+
+    Returns:
+        The configuration, with defaults for what could not be read; and every unknown name and
+        every value of a wrong type, one line each.
+
+    Raises:
+        UserError: if the file cannot be read at all.
+    """
+    found: list[str] = []
+    from_file = _read_file(file) if file is not None else {}
+    environment = settings_from_environment()
+    for name in sorted(from_file.keys() - sections(config_class).keys()):
+        found.append(f"{file}: {_unknown_section(name, sections(config_class))}")
+    values: dict[str, dict[str, Any]] = {}
+    for section, section_class in sections(config_class).items():
+        table = from_file.get(section, {})
+        if not isinstance(table, dict):
+            found.append(f"{file}: [{section}] must be a table of settings")
+            continue
+        hints = typing.get_type_hints(section_class)
+        fields = [field.name for field in dataclasses.fields(section_class)]
+        for name in sorted(table.keys() - set(fields)):
+            near = meant(name, fields)
+            hint = f": did you mean {' or '.join(near)}?" if near else ""
+            found.append(f"{file}: unknown setting {name!r} in [{section}]{hint}")
+        chosen: dict[str, Any] = {}
+        for name in fields:
+            for where, source in (
+                (f"SIXFOLD_{name.upper()}", environment),
+                (f"{file}: {section}.{name}", table),
+                ("--" + name.replace("_", "-"), arguments),
+            ):
+                if source.get(name) is not None:
+                    try:
+                        chosen[name] = read_value(source[name], hints[name])
+                    except ValueError as error:
+                        found.append(f"{where} {source[name]!r}: expected {error}")
+        values[section] = chosen
+    known = {name: values.get(name, {}) for name in sections(config_class)}
+    parts: dict[str, Any] = {}
+    for name, section_class in sections(config_class).items():
+        kept = missing_of_run(config_class, known, name)
+        parts[name] = section_class(**known[name], **kept)
+    return config_class(**parts), found
+
+
+def _unknown_section(name: str, known: Mapping[str, type[Any]]) -> str:
+    for section, section_class in known.items():
+        if name in {field.name for field in dataclasses.fields(section_class)}:
+            return f"{name!r} lies outside of its section: write it below [{section}]"
+    return f"unknown section [{name}]; known: {', '.join(known)}"
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        value = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"--config {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"--config {file}: not valid TOML or JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"--config {file}: expected one table a section, such as [training]")
+    return value

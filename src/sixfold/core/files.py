@@ -1,0 +1,127 @@
+"""Writing files so that a reader, or a crash, never meets half of one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.errors import RunError, UserError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Put `data` into `path` all at once: under another name first, on the disk, then renamed.
+
+    Raises:
+        RunError: if the disk is full or the folder cannot be written.
+    """
+    # The process number keeps two writers of one path from sharing a temporary file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explained(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text holds, from a file that may be damaged or a stranger's.
+
+    Raises:
+        ValueError: if it is none, or nested deeper than any file of ours.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply to be JSON of ours") from None
+
+
+def make_folder(path: Path, option: str = "--out") -> None:
+    """Make a folder, with its parents, in which files can be made.
+
+    Args:
+        path: the folder; it may be there.
+        option: what the user named it with, for the message.
+
+    Raises:
+        UserError: if that is not possible.
+    """
+    with _refused(option, path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{secrets.token_hex(8)}"
+        probe.touch()
+        probe.unlink()
+
+
+@contextmanager
+def folder_of_parts(out: Path) -> Iterator[Path]:
+    """A folder for the parts of a file that is joined later; it goes, whatever happens.
+
+    Args:
+        out: the file; the folder lies beside it.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
+    with _refused("--out", out):
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _refused(option: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{option} {path}: cannot be written ({error.strerror}); choose another directory"
+        ) from error
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into one line with the remedy."""
+    with space_explained(path.parent):
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def space_explained(folder: Path) -> Iterator[None]:
+    """Turn a full disk, met by whoever writes below `folder`, into one line with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise RunError(
+            f"no space left on the disk of {folder}: what was saved before is intact; free some "
+            "space and start again, a run with --resume (SIXFOLD_CACHE names the place of "
+            "prepared data)"
+        ) from error
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)

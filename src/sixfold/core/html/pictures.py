@@ -1,0 +1,158 @@
+"""The sheet of the most confident mistakes: small PNGs that need no file beside the report."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.core.html.axes import percent
+from sixfold.core.html.json_lines import label, number
+
+Images = Callable[[Sequence[int]], NDArray[Any]]
+"""Test images by index: (n, C, H, W), uint8, or floating point in [0, 1]."""
+
+MAX_SIDE = 224
+"""Larger images are made smaller, so that the file stays small."""
+
+SHOWN_SIDE = 104
+"""At most how large an image is shown, in CSS pixels."""
+
+LARGEST_PIXELATED = 48
+"""Images up to this size are enlarged by a whole factor, so that pixels are equal squares."""
+
+MAX_MISTAKES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A misclassified image.
+
+    Attributes:
+        name: file or record.
+        label: true class.
+        predicted: predicted class.
+        confidence: as text.
+        picture: data URI of a PNG, or empty.
+        width: of the picture as shown, in CSS pixels.
+        height: likewise.
+        small: whether its pixels are to be shown as squares.
+    """
+
+    name: str
+    label: str
+    predicted: str
+    confidence: str
+    picture: str = ""
+    width: int = 0
+    height: int = 0
+    small: bool = False
+
+
+def mistakes(
+    result: dict[str, Any], names: Sequence[str], images: Images | None, notes: list[str]
+) -> list[Mistake]:
+    """The entries of `worst`, with their pictures where these can be had.
+
+    Args:
+        result: of the run.
+        names: of the classes.
+        images: gives test images; None if there are none at hand.
+        notes: is told why pictures are missing.
+    """
+    worst = result.get("worst")
+    entries = (
+        [entry for entry in worst if isinstance(entry, dict)] if isinstance(worst, list) else []
+    )
+    entries = entries[:MAX_MISTAKES]
+    pictures = _pictures(entries, images, notes) if images and entries else {}
+    found = []
+    for entry in entries:
+        uri, width, height, enlarged = pictures.get(_index(entry), ("", 0, 0, False))
+        confidence = number(entry.get("confidence"))
+        found.append(
+            Mistake(
+                name=label(entry.get("name")),
+                label=_class_name(entry.get("label"), names),
+                predicted=_class_name(entry.get("predicted"), names),
+                confidence=percent(confidence) if math.isfinite(confidence) else "",
+                picture=uri,
+                width=width,
+                height=height,
+                small=enlarged,
+            )
+        )
+    return found
+
+
+def _is_entry(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _index(entry: dict[str, Any]) -> int:
+    """The image's index; -1 if the entry gives none."""
+    value = number(entry.get("index"))
+    return int(value) if math.isfinite(value) and 0 <= value < 2**53 else -1
+
+
+def _class_name(value: Any, names: Sequence[str]) -> str:
+    """A class by name, whether it is given by name or by number."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return names[value]
+    return label(value)
+
+
+def _pictures(
+    entries: Sequence[dict[str, Any]], images: Images, notes: list[str]
+) -> dict[int, tuple[str, int, int, bool]]:
+    """Index -> data URI and size of each entry's image."""
+    indices = [index for entry in entries if (index := _index(entry)) >= 0]
+    try:
+        pixels = np.asarray(images(indices))
+        return {index: picture(image) for index, image in zip(indices, pixels, strict=True)}
+    except Exception as error:  # The data may be gone or changed; the report stands without it.
+        notes.append(f"The misclassified images could not be read: {error}.")
+        return {}
+
+
+def picture(image: NDArray[Any]) -> tuple[str, int, int, bool]:
+    """A PNG of one image and the size to show it at.
+
+    Args:
+        image: (C, H, W), uint8 or floating point in [0, 1]. One or two channels are shown as
+            gray, three or more as red, green and blue.
+
+    Returns:
+        Data URI, width and height in CSS pixels, and whether its pixels are to be shown as squares.
+
+    Raises:
+        ValueError: if it is no image.
+
+    >>> picture(np.zeros((1, 28, 28), np.uint8))[1:]
+    (84, 84, True)
+    """
+    from PIL import Image
+
+    if image.ndim != 3 or not image.size:
+        raise ValueError(f"an image has shape (C, H, W), not {image.shape}")
+    if image.dtype != np.uint8:
+        image = np.round(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)
+    if image.shape[0] >= 3:
+        made = Image.fromarray(np.ascontiguousarray(image[:3].transpose(1, 2, 0)), "RGB")
+    else:
+        made = Image.fromarray(np.ascontiguousarray(image[0]), "L")
+    made.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    made.save(buffer, "PNG", optimize=True)
+    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    longest = max(made.size)
+    pixelated = longest <= LARGEST_PIXELATED
+    factor = SHOWN_SIDE // longest if pixelated else SHOWN_SIDE / longest
+    width, height = (max(1, round(side * factor)) for side in made.size)
+    return uri, width, height, pixelated

@@ -1,0 +1,105 @@
+"""The configuration as a table: what was set, what differs from the default, what must not show."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sixfold.core.config import TrainConfig
+from sixfold.core.html.json_lines import label
+
+_SECRET = re.compile(r"secret|passw|token|credential|access[._-]?key|private[._-]?key", re.I)
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+HIDDEN = "(hidden)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: as on the command line.
+        value: as text.
+        changed: whether it differs from the default.
+        default: the default as text.
+        doc: what it is.
+    """
+
+    name: str
+    value: str
+    changed: bool
+    default: str
+    doc: str
+
+
+def setting_sections(
+    config: Mapping[str, Mapping[str, Any]], tree: type[Any] = TrainConfig
+) -> list[tuple[str, list[Setting]]]:
+    """The settings by section, in the order in which the configuration declares them.
+
+    Args:
+        config: as `config.json` holds them.
+        tree: the configuration's class, which has the defaults.
+    """
+    defaults = _defaults(tree)
+    order = {section: k for k, section in enumerate(defaults)}
+    found = []
+    for section in sorted(config, key=lambda name: order.get(name, len(order))):
+        known = defaults.get(section, {})
+        rows = [_setting(name, value, known.get(name)) for name, value in config[section].items()]
+        if rows:
+            found.append((section, rows))
+    return found
+
+
+def _defaults(tree: type[Any]) -> dict[str, dict[str, tuple[Any, str]]]:
+    """Section -> name -> default and documentation."""
+    return {
+        section.name: {
+            field.name: (field.default, str(field.metadata.get("doc", "")))
+            for field in dataclasses.fields(section.default)
+        }
+        for section in dataclasses.fields(tree)
+        if dataclasses.is_dataclass(section.default)
+    }
+
+
+def _setting(name: str, value: Any, known: tuple[Any, str] | None) -> Setting:
+    default, doc = known or (None, "")
+    return Setting(
+        name="--" + name.replace("_", "-"),
+        value=show(value),
+        # Through JSON, because a tuple comes back as a list.
+        changed=json.loads(json.dumps(default)) != value,
+        default=show(default),
+        doc=doc,
+    )
+
+
+def show(value: Any) -> str:
+    """A setting's value as text, with passwords and the like left out.
+
+    >>> show(None), show(True), show(["spark.ui.port=1", "spark.ssl.keyPassword=abc"])
+    ('not set', 'true', 'spark.ui.port=1, spark.ssl.keyPassword=(hidden)')
+    >>> show("s3://me:secret@host/data")
+    's3://(hidden)@host/data'
+    """
+    if isinstance(value, list | tuple):
+        return ", ".join(_show_one(item) for item in value) or "none"
+    return _show_one(value)
+
+
+def _show_one(value: Any) -> str:
+    if value is None or value == "":
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = _USER_INFO.sub(f"{HIDDEN}@", label(value))
+    name, equals, _ = text.partition("=")
+    return f"{name}={HIDDEN}" if equals and _SECRET.search(name) else text

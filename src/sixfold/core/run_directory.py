@@ -1,0 +1,301 @@
+"""The run directory: everything that a run reads and writes, and who may write it.
+
+Layout::
+
+    config.json            settings as resolved
+    inputs.json            hashes of the files and the data that enter the run
+    attempt                number of the newest attempt, and a token that proves the disk is shared
+    metrics.jsonl          one object per logged step
+    merges.jsonl           one object per merge of weights, where workers train apart
+    timeline/rank-0000.jsonl   where each rank's time went, step by step
+    timeline/rank-0000.json    who the rank is, when it was called and when it was ready
+    timeline/launcher.json     when the run was launched, and its ranks called for
+    trace.json             what all ranks did, for Perfetto, if `sixfold profile` was asked for it
+    profile/, profile.json, profile.html   what `sixfold profile` measured
+    checkpoints/           the last few and the best
+    snapshots/             the checkpoints of the steps that `--keep-at` names
+    servers/               snapshots of parameter servers, for their restart
+    model.safetensors      the final weights
+    result.json            the figures; its presence means that the run is finished
+    plan.json              what the planner chose and why, where it was asked to
+    tuning.json            the content of the file that `--tuning` named, when the run began
+    failure.json           why the last start ended without a result
+    report.html            the report
+    log.txt                what ranks and engine printed
+
+Every start of the ranks is an *attempt* with a number of its own. A rank that finds a newer
+number in the directory is a left-over of an older attempt and may write nothing any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.errors import RunError, UserError
+from sixfold.core.files import explained, make_folder, parse_json, write_atomically, write_json
+
+_OWN_FILES = (
+    "config.json",
+    "inputs.json",
+    "attempt",
+    "metrics.jsonl",
+    "merges.jsonl",
+    "result.json",
+    "failure.json",
+    "plan.json",
+    "tuning.json",
+    "model.safetensors",
+    "dictionary.safetensors",
+    "samples.safetensors",
+    "report.html",
+    "log.txt",
+    "trace.json",
+    "profile.json",
+    "profile.html",
+)
+_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "servers", "elements", "logs", "profile")
+
+
+class SupersededError(RunError):
+    """This rank belongs to an attempt that a newer one has replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What the launcher hands to the ranks of one run so that they can check the directory.
+
+    Attributes:
+        path: the run directory, absolute.
+        token: random text that the launcher has put there.
+    """
+
+    path: Path
+    token: str
+
+
+class RunDirectory:
+    """A run's directory as the launcher sees it.
+
+    Args:
+        path: the directory; made if absent.
+
+    Raises:
+        UserError: if it cannot be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.token = secrets.token_hex(8)
+
+    def create(self) -> None:
+        """Make the directory.
+
+        Raises:
+            UserError: if that is not possible.
+        """
+        make_folder(self.path)
+
+    def file(self, name: str) -> Path:
+        """Path of a file in the directory."""
+        return self.path / name
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run, or None."""
+        return read_json(self.file("result.json"))
+
+    def config(self) -> dict[str, Any] | None:
+        """The settings of the run that is or was here, by section; None if there are none."""
+        found = read_json(self.file("config.json")) or {}
+        return found if found and all(isinstance(part, dict) for part in found.values()) else None
+
+    def holds_a_run(self) -> bool:
+        """True if a run has begun here."""
+        return self.file("config.json").exists()
+
+    def strangers(self, *more: str) -> list[str]:
+        """What lies where a run writes although none has begun here: it is somebody else's.
+
+        Args:
+            more: patterns of what this kind of run leaves besides what every run does.
+        """
+        if self.holds_a_run():
+            return []
+        names = [name for name in (*_OWN_FILES, *_OWN_FOLDERS) if self.file(name).exists()]
+        found = {path.name for pattern in more for path in self.path.glob(pattern)}
+        return sorted({*names, *found})
+
+    def clear(self) -> None:
+        """Remove what an older run left, and nothing else."""
+        for name in _OWN_FILES:
+            self.file(name).unlink(missing_ok=True)
+        for name in _OWN_FOLDERS:
+            shutil.rmtree(self.file(name), ignore_errors=True)
+
+    def claim(self) -> int:
+        """Begin a new attempt: from now on older ones may write nothing.
+
+        Returns:
+            Its number, from 1.
+        """
+        number = _read_attempt(self.path)[0] + 1
+        write_json(self.file("attempt"), {"attempt": number, "token": self.token})
+        return number
+
+    def ticket(self) -> Claim:
+        """What ranks need to find the directory and check that it is the same one."""
+        return Claim(path=self.path, token=self.token)
+
+
+class RankFiles:
+    """The run directory as one rank of one attempt sees it.
+
+    Args:
+        claim: from the launcher.
+        attempt: the number of this rank's attempt.
+        rank: this rank.
+        host: where it runs, for messages.
+
+    Raises:
+        UserError: if the directory is not the launcher's, or not writable, from this host.
+        SupersededError: if a newer attempt has begun.
+    """
+
+    def __init__(self, claim: Claim, *, attempt: int, rank: int, host: str) -> None:
+        self.path, self.attempt, self.rank = claim.path, attempt, rank
+        _, token = _read_attempt(claim.path)
+        if token != claim.token:
+            raise UserError(
+                f"rank {rank} on {host} does not see the run directory {claim.path} that the "
+                "launcher made: --out must lie on storage that all hosts share"
+            )
+        probe = claim.path / f".probe-{attempt}-{rank}"
+        try:
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"rank {rank} on {host} cannot write to the run directory {claim.path} "
+                f"({error.strerror}): --out must be writable on all hosts"
+            ) from error
+        self.fence()
+
+    def fence(self) -> None:
+        """Make sure that no newer attempt has begun.
+
+        Raises:
+            SupersededError: if one has.
+        """
+        number, _ = _read_attempt(self.path)
+        if number != self.attempt:
+            raise SupersededError(
+                f"attempt {self.attempt} was superseded by attempt {number}: rank {self.rank} stops"
+            )
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write plain data to a file of the directory, atomically, if still allowed to."""
+        self.fence()
+        write_json(self.path / name, value)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a file of the directory, atomically, if still allowed to."""
+        self.fence()
+        write_atomically(self.path / name, data)
+
+
+class JsonLines:
+    """A file of one JSON object a line that is only appended to.
+
+    Opening it rewrites the lines to be kept into a new file that takes the old one's place, so a
+    left-over writer of an older attempt goes on writing into a file that nobody sees.
+
+    Args:
+        path: the file.
+        up_to_step: keep older lines whose ``step`` is at most this; 0 starts anew.
+    """
+
+    def __init__(self, path: Path, *, up_to_step: int) -> None:
+        kept = [line for line in read_json_lines(path) if line.get("step", 0) <= up_to_step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(line) + "\n" for line in kept) if up_to_step else ""
+        write_atomically(path, text.encode())
+        self._path = path
+        self._file = path.open("a", encoding="utf-8")
+
+    def append(self, *lines: dict[str, Any]) -> None:
+        """Write lines and hand them to the operating system at once."""
+        with explained(self._path):
+            self._file.write("".join(json.dumps(line) + "\n" for line in lines))
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __del__(self) -> None:
+        # A rank that ends by an exception does not always come to close what it has opened.
+        if "_file" in self.__dict__:
+            self._file.close()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None where there is none or it is damaged."""
+    try:
+        value = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines; a broken line (a crash's last one) is left out."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        try:
+            value = parse_json(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            lines.append(value)
+    return lines
+
+
+def _read_attempt(path: Path) -> tuple[int, str]:
+    file = path / "attempt"
+    if not file.exists():
+        return 0, ""
+    value = read_json(file) or {}
+    number, token = value.get("attempt"), value.get("token")
+    if type(number) is not int or not isinstance(token, str):
+        raise UserError(
+            f"{file} is damaged: remove it when no process of the run is left, and go on with "
+            "--resume"
+        )
+    return number, token
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Settings that differ between two resolved configurations, as ``--name: old -> new``."""
+    found = []
+    for section in sorted({*old, *new}):
+        before, after = old.get(section, {}), new.get(section, {})
+        for name in sorted({*before, *after}):
+            if before.get(name) != after.get(name):
+                flag = name.replace("_", "-")
+                found.append(f"--{flag}: {before.get(name)} -> {after.get(name)}")
+    return found
+
+
+def as_json(config: Any) -> dict[str, Any]:
+    """A configuration as plain data, as `config.json` holds it."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain

@@ -1,0 +1,266 @@
+"""From a data specification to a data set: `resolve` in the launcher, `open_data` in a rank."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from sixfold.core.config import DataConfig
+from sixfold.data import digits, paths, synthetic
+from sixfold.data.augment import parse_augment
+from sixfold.data.dataset import DataSet, assemble
+from sixfold.data.job import Job, column_problems, plan, setting_problems
+from sixfold.data.shard_building import Pool, Progress, in_turn
+from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest, shortened
+from sixfold.data.preparation import carry_out, refuse_bad
+from sixfold.data.remote import fetch_shards
+from sixfold.data.shard_files import ShardStore
+from sixfold.data.sources import locate
+from sixfold.data.spec import Spec, TableOptions, parse_spec
+from sixfold.core.environment import cache_directory
+from sixfold.core.errors import UserError
+from sixfold.core.files import make_folder, space_explained
+from sixfold.core.locks import locked
+
+HASHED_BYTES = 2**31
+"""Shards up to this size are read once in full, to compare checksums: 1 s a gigabyte and core."""
+
+MOST_VALIDATION = 0.5
+
+
+def resolve(
+    config: DataConfig,
+    *,
+    pool: Pool | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    labelled: bool = True,
+) -> DataConfig:
+    """Check the settings and the data; prepare what ranks cannot open as it is.
+
+    Runs in the launcher, once. Data in files becomes tensor shards in the cache, under a name that
+    follows from what and where it is, how it is resized, and the files' sizes and times.
+
+    Args:
+        config: as the user gave it.
+        pool: gives the work of preparing to workers; none: it is done here.
+        workers: how many the pool has.
+        progress: told how many images are prepared.
+        cache: folder of the cache; must be reachable by all ranks.
+        labelled: whether labels are needed; else rows of tables that have none are kept, too.
+
+    Returns:
+        A configuration with a specification that any rank can open: digits, synthetic or
+        shards of the right size.
+
+    Raises:
+        UserError: with every problem.
+    """
+    found = problems(config)
+    if found:
+        raise UserError(found)
+    table = TableOptions(config.image_column, config.label_column, labelled)
+    job = plan(config.data, resize=config.resize, on_bad=config.on_bad, table=table)
+    spec = job.spec
+    if spec.kind in ("digits", "synthetic"):
+        return dataclasses.replace(config, data=str(spec))
+    root = (cache or cache_directory()).expanduser().absolute() / "data"
+    if spec.kind == "shards":
+        if paths.is_url(spec.where):
+            spec = Spec("shards", str(fetch_shards(spec.where, root, progress)))
+            job = plan(str(spec), resize=config.resize, on_bad=config.on_bad)
+        manifest = _verified(Path(spec.where), workers)
+        if config.resize is None or manifest.shape[1:] == (config.resize, config.resize):
+            return dataclasses.replace(config, data=str(spec), resize=None)
+    if not labelled and spec.kind == "parquet":
+        job = _already_made(job, root, workers) or job
+    folder = _folder(root, job)
+    if job.resize is not None:
+        # Images that have this size already are the same shards, made when no size was named.
+        plain = dataclasses.replace(job, resize=None)
+        if not labelled and spec.kind == "parquet":
+            plain = _already_made(plain, root, workers) or plain
+        unsized = _folder(root, plain)
+        if _has_side(unsized, job.resize) and _is_sound(unsized, plain, workers):
+            job, folder = plain, unsized
+    _prepare_cached(job, folder, pool or in_turn, workers, progress or (lambda *_: None))
+    return dataclasses.replace(
+        config, data=f"shards:{folder}", resize=None, image_column=None, label_column=None
+    )
+
+
+def _folder(root: Path, job: Job) -> Path:
+    return root / f"{job.spec.kind}-{job.key[:16]}"
+
+
+def _already_made(job: Job, root: Path, workers: int) -> Job | None:
+    """The job of a training on the same table, if its shards are there and lack no row."""
+    trained = dataclasses.replace(job, table=dataclasses.replace(job.table, labelled=True))
+    folder = _folder(root, trained)
+    with contextlib.suppress(UserError):
+        if (folder / NAME).exists() and not load_manifest(folder).source.get("unlabelled"):
+            return trained if _is_sound(folder, trained, workers) else None
+    return None
+
+
+def source_fingerprint(config: DataConfig) -> str:
+    """A hash that changes when the files of a data set do, by a glance at names, sizes and times.
+
+    Raises:
+        UserError: if there is no such data set.
+    """
+    return plan(config.data, resize=config.resize, on_bad=config.on_bad).fingerprint
+
+
+def content_fingerprint(resolved: DataConfig) -> str:
+    """A hash of what a data set holds: its classes, images and labels.
+
+    Args:
+        resolved: as `resolve` returned it.
+    """
+    spec = parse_spec(resolved.data)
+    if spec.kind != "shards":
+        return str(spec)
+    manifest = load_manifest(Path(spec.where))
+    files = {part: [entry.sha256 for entry in manifest.parts[part]] for part in PARTS}
+    return hashlib.sha256(json.dumps([manifest.classes, files]).encode()).hexdigest()
+
+
+def problems(config: DataConfig) -> list[str]:
+    """What is wrong with the settings, as far as a glance at the data tells; empty if nothing."""
+    found = setting_problems(resize=config.resize, on_bad=config.on_bad)
+    found += column_problems(config.data, TableOptions(config.image_column, config.label_column))
+    if not 0 <= config.validation <= MOST_VALIDATION:
+        found.append(
+            f"--validation {config.validation:g}: expected a part of the training images from 0 "
+            f"to {MOST_VALIDATION:g}"
+        )
+    if config.test_split is not None and not 0 < config.test_split <= MOST_VALIDATION:
+        found.append(
+            f"--test-split {config.test_split:g}: expected a part of the images above 0, to "
+            f"{MOST_VALIDATION:g}"
+        )
+    if config.images is not None and config.images < 1:
+        found.append(f"--images {config.images}: must be at least 1")
+    for check in (_check_augment, _check_spec):
+        try:
+            check(config)
+        except UserError as error:
+            found += error.problems
+    return found
+
+
+def _check_augment(config: DataConfig) -> None:
+    parse_augment(config.augment)
+
+
+def _check_spec(config: DataConfig) -> None:
+    spec = parse_spec(config.data)
+    if spec.kind == "synthetic":
+        synthetic.parse(spec.where, config.resize)
+    locate(spec)
+
+
+def _verified(folder: Path, workers: int) -> Manifest:
+    """The manifest of a folder whose files are what it says, by checksum if they are not large."""
+    manifest = load_manifest(folder)
+    if manifest.bytes <= HASHED_BYTES:
+        problems = checksum_problems(folder, manifest, workers)
+        if problems:
+            raise UserError(shortened(problems))
+    return manifest
+
+
+def _has_side(folder: Path, side: int) -> bool:
+    """Whether a folder holds shards of images of so many rows and columns."""
+    try:
+        return (folder / NAME).exists() and load_manifest(folder).shape[1:] == (side, side)
+    except UserError:
+        return False
+
+
+def _prepare_cached(job: Job, folder: Path, pool: Pool, workers: int, progress: Progress) -> None:
+    """Prepare a job in the cache, unless it is there; a damaged entry is made anew."""
+    if _is_sound(folder, job, workers):
+        return
+    make_folder(folder.parent, "SIXFOLD_CACHE")
+    # Beside the folder, which may be removed.
+    with space_explained(folder), locked(folder.with_name(f"{folder.name}.lock"), wait=True):
+        if _is_sound(folder, job, workers):  # made by whoever had the lock
+            return
+        if (folder / NAME).exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        carry_out(job, folder, pool=pool, workers=workers, progress=progress)
+
+
+def _is_sound(folder: Path, job: Job, workers: int) -> bool:
+    if not (folder / NAME).exists():
+        return False
+    try:
+        manifest = _verified(folder, workers)
+    except UserError:
+        return False
+    refuse_bad(job, manifest)
+    return manifest.source.get("key") == job.key
+
+
+def open_data(config: DataConfig) -> DataSet:
+    """Open a data set in a rank: cheap, since its pixels stay in files until they are asked for.
+
+    Args:
+        config: as `resolve` returned it.
+
+    Returns:
+        The data set, with the validation part cut off the training part.
+
+    Raises:
+        UserError: if shards are damaged.
+        ValueError: if the configuration was not resolved.
+    """
+    spec = parse_spec(config.data)
+    if spec.kind == "digits":
+        train, test = digits.load(config.resize)
+        return assemble(
+            name="digits",
+            classes=digits.CLASSES,
+            train=train,
+            test=test,
+            split="80/20, stratified by class",
+            validation=config.validation,
+            test_split=config.test_split,
+            images=config.images,
+        )
+    if spec.kind == "synthetic":
+        made, made_test = synthetic.parse(spec.where, config.resize)
+        return assemble(
+            name=str(spec),
+            classes=synthetic.CLASSES,
+            train=made,
+            test=made_test,
+            validation=config.validation,
+            test_split=config.test_split,
+            images=config.images,
+        )
+    if spec.kind != "shards" or config.resize is not None:
+        raise ValueError(f"{config.data} (resize {config.resize}) must be resolved first")
+    folder = Path(spec.where)
+    manifest = load_manifest(folder)
+    return assemble(
+        name=manifest.name,
+        classes=manifest.classes,
+        train=ShardStore(folder, manifest, "train"),
+        test=ShardStore(folder, manifest, "test"),
+        validation=config.validation,
+        test_split=config.test_split,
+        images=config.images,
+        bad=manifest.bad_lines(),
+        skipped=manifest.skipped,
+        own_test=not str(manifest.source.get("split", "")).startswith("80/20"),
+        split=str(manifest.source.get("split", "")),
+    )

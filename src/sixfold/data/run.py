@@ -1,0 +1,63 @@
+"""The launcher of a preparation of images."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sixfold.train import validate
+from sixfold.core.config import PrepareConfig
+from sixfold.core.errors import UserError
+from sixfold.train.session import Listener, open_engine_for, pool_of
+
+
+def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+    """Turn a data set into tensor shards that load fast.
+
+    Args:
+        config: the settings.
+        listen: called with progress.
+
+    Returns:
+        Number of images of each part, classes, shape, seconds, images a second, skipped files.
+
+    Raises:
+        UserError: with everything that is wrong with the source, the settings or the destination.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    preparation = config.preparation
+    found = validate.choice_problems(config) + validate.engine_problems(config.engine)
+    if not preparation.source or not preparation.destination:
+        found.append("give source and destination: sixfold prepare SRC DST")
+    if found:
+        raise UserError(found)
+
+    from sixfold.data.preparation import prepare as make_shards
+    from sixfold.data.spec import TableOptions
+
+    with open_engine_for(config.engine) as engine:
+        workers = config.engine.workers or engine.slots()
+        manifest = make_shards(
+            preparation.source,
+            preparation.destination,
+            resize=preparation.resize,
+            on_bad=preparation.on_bad,
+            table=TableOptions(preparation.image_column, preparation.label_column),
+            pool=pool_of(engine, workers),
+            workers=workers,
+            progress=lambda done, total: listen({"kind": "prepare", "done": done, "total": total}),
+        )
+    spent = time.monotonic() - started
+    images = {part: sum(file.count for file in files) for part, files in manifest.parts.items()}
+    return {
+        "destination": preparation.destination,
+        "images": images,
+        "classes": list(manifest.classes),
+        "shape": list(manifest.shape),
+        "bad_files": list(manifest.bad_lines()),
+        "skipped_images": manifest.skipped,
+        "workers": workers,
+        "wall_s": round(spent, 3),
+        "images_per_s": round(sum(images.values()) / spent, 1),
+    }

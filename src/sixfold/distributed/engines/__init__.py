@@ -1,0 +1,61 @@
+"""Where functions run: `inline`, `local` or `spark`. They know nothing of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sixfold.distributed.engines.engine import Engine, Gang, RankFunction
+from sixfold.core.errors import UserError
+
+__all__ = ["NAMES", "Engine", "Gang", "RankFunction", "open_engine"]
+
+NAMES = ("inline", "local", "spark")
+
+
+def open_engine(
+    name: str,
+    *,
+    master: str | None = None,
+    spark_conf: Sequence[str] = (),
+    ship: Sequence[str] = (),
+    ranks: int = 1,
+    preload: Sequence[str] = ("torch",),
+) -> Engine:
+    """An engine by its name; close it after use.
+
+    Args:
+        name: one of `NAMES`.
+        master: Spark master, for `spark` only.
+        spark_conf: Spark settings, key=value, for `spark` only.
+        ship: the user's own .py files that must travel to other machines, for `spark` only.
+        ranks: how many ranks will run at the same time, if that is known, for `spark` only.
+        preload: modules that ranks need, imported once for all by `local`.
+
+    Raises:
+        UserError: if there is no such engine, or it cannot be used here.
+
+    >>> open_engine("locl")
+    Traceback (most recent call last):
+    sixfold.core.errors.UserError: unknown engine 'locl': choose inline, local or spark
+    """
+    if name == "inline":
+        from sixfold.distributed.engines.inline import InlineEngine
+
+        return InlineEngine()
+    if name == "local":
+        from sixfold.distributed.engines.local import LocalEngine
+
+        engine = LocalEngine(preload=preload)
+        engine.warm_up()  # its imports and the launcher's go on side by side
+        return engine
+    if name == "spark":
+        try:
+            from sixfold.distributed.engines.spark import SparkEngine
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.split(".")[0] not in ("pyspark", "py4j"):
+                raise
+            raise UserError(
+                "the spark engine needs pyspark: pip install 'sixfold[spark]'"
+            ) from None
+        return SparkEngine(master=master, spark_conf=spark_conf, ship=ship, ranks=ranks)
+    raise UserError(f"unknown engine {name!r}: choose inline, local or spark")

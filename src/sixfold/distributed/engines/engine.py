@@ -1,0 +1,128 @@
+"""What every engine offers: `gang` and `pool`. An engine knows nothing of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sixfold.distributed.process_group import PlainData, World
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LOOPBACK = "127.0.0.1"
+"""The interface on which only this machine can call."""
+
+RankFunction = Callable[[World], Any]
+"""Run by every rank; picklable; returns plain data (what JSON can hold)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gang:
+    """What became of a gang.
+
+    Attributes:
+        results: what each rank's function returned, by rank.
+        restarts: how often the whole gang was started again.
+        startup_s: seconds from the call until every rank of the first attempt had met the others.
+        engine_s: of these, seconds that passed before the engine ran the first line of our code
+            in every rank (session start, scheduling, process start).
+    """
+
+    results: list[Any]
+    restarts: int
+    startup_s: float
+    engine_s: float
+
+
+class Engine(Protocol):
+    """Where functions run: `inline`, `local` or `spark`. Close it, or use it in a `with`."""
+
+    name: str
+
+    def slots(self) -> int:
+        """How many ranks can run at the same time: cores of this machine, slots of a cluster."""
+        ...
+
+    def hosts(self) -> tuple[str, str]:
+        """Where this process may be called from a `pool`.
+
+        Returns:
+            The address of the interface to listen on, and the one by which items reach it.
+        """
+        ...
+
+    def gang(
+        self,
+        function: RankFunction,
+        size: int,
+        *,
+        max_restarts: int = 0,
+        claim: Callable[[], int] | None = None,
+        on_event: Callable[[int, PlainData], None] | None = None,
+        log: Path | None = None,
+    ) -> Gang:
+        """Run `function(world)` on `size` ranks that talk to each other: all or nothing.
+
+        Args:
+            function: picklable; returns plain data.
+            size: number of ranks.
+            max_restarts: how often a gang that lost a rank is started again from the beginning.
+            claim: called in the launcher at the start of every attempt, before any rank of it
+                runs; returns the attempt's number, which the ranks see as `world.attempt`.
+            on_event: called in the launcher with (rank, event) for every `world.report`.
+            log: file to which everything that ranks print is appended, a line at a time, each
+                with its rank.
+
+        Returns:
+            The ranks' results.
+
+        Raises:
+            UserError: if a rank raised one, or if the engine cannot provide `size` ranks.
+            RankRaisedError: if the function raised in a rank. Not restarted.
+            RankLostError: if a rank died and no restart was left.
+            KeyboardInterrupt: after all ranks were stopped, if the user pressed Ctrl-C.
+        """
+        ...
+
+    def pool(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        workers: int,
+        retries: int = 2,
+        after: Sequence[Sequence[int]] | None = None,
+        on_done: Callable[[int, Result], None] | None = None,
+        log: Path | None = None,
+    ) -> list[Result]:
+        """Map `function` over items, each handed to whichever worker is free.
+
+        An item whose worker dies is given to another, at most `retries` times; each item's result
+        is accepted exactly once.
+
+        Args:
+            function: picklable; returns plain data.
+            items: picklable.
+            workers: how many run at a time.
+            retries: how often an item is tried again after its worker died.
+            after: for each item the indices of those whose results must have arrived before it
+                is handed out; without it all are independent.
+            on_done: called in the launcher with (index, result) as results arrive.
+            log: as for `gang`.
+
+        Returns:
+            The results in the order of the items.
+
+        Raises:
+            UserError: if the function raised one for an item.
+            RankRaisedError: if the function raised anything else for an item; others are stopped.
+            RankLostError: if an item's workers died more often than `retries`.
+        """
+        ...
+
+    def close(self) -> None:
+        """End everything that the engine started; harmless if called twice."""
+        ...

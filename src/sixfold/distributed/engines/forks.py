@@ -1,0 +1,226 @@
+"""The launcher's handle on its fork server and on the processes that the server forks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from sixfold.distributed.engines import frames
+from sixfold.distributed.engines.fork_server import Ended, Fork, Forked, Kill, Setup
+from sixfold.core.errors import RunError
+from sixfold.distributed.process_group.faults import explain_status
+
+_THREADS = "OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS"
+ONE_THREAD = dict.fromkeys([*_THREADS.split(), "VECLIB_MAXIMUM_THREADS"], "1")
+"""Environment of ranks: there are as many as cores, so each computes with one thread; and the
+server must have a single thread when it forks."""
+
+END_S = 5.0
+"""For the server, or a killed process, to be gone."""
+START_S = 300.0
+"""For the server to import what ranks need and to fork: seconds, unless from a slow network."""
+DRAIN_S = 1.0
+"""For the last words of a process that has ended to come through its pipe."""
+
+
+class ServerDiedError(RunError):
+    """The fork server is dead, so a process could not be started."""
+
+
+class Child:
+    """A forked process.
+
+    Attributes:
+        pid: its number.
+        status: exit status, negative for a signal; None while it runs or if nobody knows.
+        cause: how it ended, in words; None while it runs.
+    """
+
+    def __init__(self, server: ForkServer, on_exit: Callable[[Child], None]) -> None:
+        self._server = server
+        self._on_exit = on_exit
+        self._started = threading.Event()
+        self._ended = threading.Event()
+        self.pid = 0
+        self.status: int | None = None
+        self.cause: str | None = None
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the process and to whatever it has started; harmless after its end."""
+        if not self._ended.is_set():
+            self._server.kill(self.pid, number)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end; whether it has come."""
+        return self._ended.wait(timeout_s)
+
+    def _begin(self, pid: int) -> None:
+        self.pid = pid
+        self._started.set()
+
+    def _doom(self, status: int | None, cause: str) -> None:
+        """Its end is certain and can be announced."""
+        self.status, self.cause = status, cause
+        self._on_exit(self)
+
+    def _end(self) -> None:
+        self._started.set()
+        self._ended.set()
+
+
+class ForkServer:
+    """A running fork server; see `sixfold.distributed.engines.fork_server`."""
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        """Start it; its imports go on in the background.
+
+        Args:
+            preload: modules to import before anything is forked.
+        """
+        ours, theirs = socket.socketpair()
+        self._pair = ours
+        with theirs:
+            # The launcher's own path, so that every module is found where the launcher finds it.
+            path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+            self._process = subprocess.Popen(
+                # -P: nothing in the working directory may shadow a module of the server.
+                [sys.executable, "-P", "-m", "sixfold.distributed.engines.fork_server", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # so that Ctrl-C reaches the launcher only
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
+            )
+        self._send_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._number = 0
+        self._begun: dict[int, Child] = {}
+        self._running: dict[int, Child] = {}
+        self._dead: str | None = None
+        self._closing = False
+        self._send(Setup(list(sys.path), tuple(preload)))
+        self._reader = threading.Thread(target=self._read, daemon=True, name="sixfold-forks")
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still fork."""
+        return self._dead is None and not self._closing
+
+    def fork(
+        self,
+        task: Callable[[list[int]], Any],
+        descriptors: Sequence[int],
+        on_exit: Callable[[Child], None],
+    ) -> Child:
+        """Start a process.
+
+        Args:
+            task: picklable; called in the new process with duplicates of `descriptors[1:]`.
+            descriptors: the first becomes standard output and error.
+            on_exit: called in a thread when the process has ended.
+
+        Raises:
+            ServerDiedError: if the server is dead or does not answer.
+            KeyboardInterrupt: after Ctrl-C; the server and all its processes are ended then.
+        """
+        child = Child(self, on_exit)
+        environment = {**os.environ, **ONE_THREAD}
+        body = cloudpickle.dumps(task)
+        with self._lock:
+            if self._dead is not None:
+                raise ServerDiedError(f"it could not be started: {self._dead}")
+            self._number += 1
+            number = self._number
+            self._begun[number] = child
+        request = Fork(number, body, list(sys.path), list(sys.argv), str(Path.cwd()), environment)
+        try:
+            self._send(request, descriptors)
+            if not child._started.wait(START_S):
+                raise ServerDiedError(f"its fork server did not start it within {START_S:g} s")
+        except BaseException:  # Ctrl-C: half a request may be out, or a process we do not know
+            self.close()
+            raise
+        if child.pid == 0:
+            raise ServerDiedError(f"it could not be started: {self._dead}")
+        return child
+
+    def kill(self, pid: int, number: int) -> None:
+        """Signal one of its processes."""
+        self._send(Kill(pid, number))
+
+    def close(self) -> None:
+        """End the server and all its processes; harmless if called twice."""
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self._pair.shutdown(socket.SHUT_WR)
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._reader.join()
+        self._pair.close()
+
+    def _send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
+        with self._send_lock, contextlib.suppress(OSError):  # if it is dead, the reader finds out
+            frames.send(self._pair, message, descriptors)
+
+    def _read(self) -> None:
+        while (received := frames.receive(self._pair)) is not None:
+            message = received[0]
+            if isinstance(message, Forked):
+                with self._lock:
+                    child = self._begun.pop(message.number)
+                    self._running[message.pid] = child
+                child._begin(message.pid)
+            elif isinstance(message, Ended):
+                with self._lock:
+                    child = self._running.pop(message.pid)
+                child._doom(message.status, explain_status(message.status))
+                child._end()
+        self._bury(self._process.wait())
+
+    def _bury(self, status: int) -> None:
+        """The server is dead, and all its processes must be."""
+        ending = explain_status(status) if status >= 0 else f"was {explain_status(status)}"
+        cause = f"its fork server (process {self._process.pid}) {ending}"
+        with self._lock:
+            self._dead = cause
+            running, begun = list(self._running.values()), list(self._begun.values())
+        for child in running:
+            child._doom(None, cause)
+            with contextlib.suppress(OSError):
+                os.killpg(child.pid, signal.SIGKILL)
+        deadline = time.monotonic() + END_S
+        for child in running:
+            while _exists(child.pid) and time.monotonic() < deadline:
+                time.sleep(0.01)
+        for child in [*running, *begun]:
+            child._end()
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process that is no child of ours still runs."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return not Path("/proc/self/stat").exists()  # gone meanwhile, unless there is no /proc
+    except OSError:
+        return False
+    return state != "Z"  # dead already, though nobody has asked for its status

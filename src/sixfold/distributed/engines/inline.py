@@ -1,0 +1,259 @@
+"""Ranks as threads of this process that take turns: for debugging, and for fast tests.
+
+A rank runs until it waits for another one in an exchange; then the next rank goes on. Breakpoints
+and tracebacks are those of ordinary code, a deadlock is reported at once with who waits for whom,
+and an exchange that works only because a buffer happens to take it in is a deadlock here. Each
+rank has its own random state of torch, NumPy and `random`. A rank cannot die, so there are no
+restarts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sixfold.distributed.engines.engine import LOOPBACK, Gang, RankFunction
+from sixfold.distributed.engines.item_queue import ItemQueue
+from sixfold.distributed.engines.rank_log import RankLog, RankWriter
+from sixfold.distributed.process_group import Buffer, PlainData, World, wire
+from sixfold.distributed.process_group.ambient import Randomness, cores, one_thread, own_randomness, restore_randomness, save_randomness, seed_randomness, use_one_thread
+from sixfold.distributed.process_group.faults import Fault, describe
+from sixfold.distributed.process_group.malloc import freed_memory_kept
+from sixfold.distributed.process_group.scheduler import DeadlockError, Turns
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class InlineEngine:
+    """The engine without processes. See `sixfold.distributed.engines.Engine` for its methods."""
+
+    name = "inline"
+
+    def slots(self) -> int:
+        """Cores of this machine: as many ranks as `local` would start, though one runs."""
+        return cores()
+
+    def hosts(self) -> tuple[str, str]:
+        """This machine alone."""
+        return LOOPBACK, LOOPBACK
+
+    def gang(
+        self,
+        function: RankFunction,
+        size: int,
+        *,
+        max_restarts: int = 0,  # noqa: ARG002  nothing here can be lost
+        claim: Callable[[], int] | None = None,
+        on_event: Callable[[int, PlainData], None] | None = None,
+        log: Path | None = None,
+    ) -> Gang:
+        """Run `function(world)` on `size` ranks that take turns."""
+        import torch  # noqa: F401  so that its threads and generators are minded from the start
+
+        began = time.monotonic()
+        attempt = claim() if claim is not None else 0
+        host = socket.gethostname()
+        with _process_state(log) as state:
+            turns: Turns[Any] = Turns(on_switch=state.switch)
+            room = _Room(turns, size, on_event)
+
+            def play(rank: int) -> Any:
+                world = World(
+                    rank=rank, size=size, host=host, attempt=attempt, link=_Seat(room, rank)
+                )
+                use_one_thread()  # a setting of each thread
+                result = _plain(function(world))
+                room.finished.add(rank)
+                return result
+
+            startup_s = time.monotonic() - began
+            try:
+                state.switch(-1, 0)
+                results = turns.run([functools.partial(play, rank) for rank in range(size)])
+            except KeyboardInterrupt:
+                raise
+            except DeadlockError as error:
+                cause = str(error)
+                fault = Fault(kind="raised", rank=turns.failed or 0, host=host, cause=cause)
+                raise fault.exception() from error
+            except BaseException as error:
+                raise describe(error, rank=turns.failed or 0, host=host).exception() from error
+        return Gang(results=results, restarts=0, startup_s=startup_s, engine_s=startup_s)
+
+    def pool(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        workers: int,  # noqa: ARG002  items run one after another
+        retries: int = 2,  # noqa: ARG002
+        after: Sequence[Sequence[int]] | None = None,
+        on_done: Callable[[int, Result], None] | None = None,
+        log: Path | None = None,
+    ) -> list[Result]:
+        """Map `function` over items, one after another."""
+        results: dict[int, Result] = {}
+        queue = ItemQueue(len(items), after)
+        while (index := queue.take()) is not None:
+            with _process_state(log) as state:
+                state.switch(-1, 0)
+                try:
+                    results[index] = function(items[index])
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
+                    host = socket.gethostname()
+                    raise describe(error, rank=0, host=host).exception() from error
+            queue.done(index)
+            if on_done is not None:
+                on_done(index, results[index])
+        return [results[index] for index in range(len(items))]
+
+    def close(self) -> None:
+        """Nothing outlives a call."""
+
+    def __enter__(self) -> InlineEngine:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _plain(value: Any) -> Any:
+    """The value as other engines deliver it: through JSON."""
+    wire.encode(value)
+    return json.loads(json.dumps(value))
+
+
+class _ProcessState:
+    """State of the whole process that every rank must believe to be its own."""
+
+    def __init__(self, log: RankLog | None) -> None:
+        self._log = log
+        self._randomness: dict[int, Randomness] = {}
+
+    def switch(self, before: int, after: int) -> None:
+        self._randomness[before] = save_randomness()
+        if after in self._randomness:
+            restore_randomness(self._randomness[after])
+        else:
+            seed_randomness(after)
+        if self._log is not None:
+            writer: Any = RankWriter(self._log, after)
+            sys.stdout = sys.stderr = writer
+
+
+@contextmanager
+def _process_state(log: Path | None) -> Iterator[_ProcessState]:
+    """Keep the process's own state, and put it back."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_randomness(0))
+        stack.enter_context(one_thread())
+        stack.enter_context(freed_memory_kept())
+        if log is None:
+            yield _ProcessState(None)
+            return
+        stack.enter_context(contextlib.redirect_stdout(sys.stdout))
+        stack.enter_context(contextlib.redirect_stderr(sys.stderr))
+        yield _ProcessState(stack.enter_context(contextlib.closing(RankLog(log))))
+
+
+class _Room:
+    """What the ranks of one gang share.
+
+    Attributes:
+        posts: (sender, receiver) -> the array that waits to be taken.
+        finished: ranks whose function has returned.
+    """
+
+    def __init__(
+        self, turns: Turns[Any], size: int, on_event: Callable[[int, PlainData], None] | None
+    ) -> None:
+        self.turns = turns
+        self.size = size
+        self.on_event = on_event
+        self.posts: dict[tuple[int, int], Buffer] = {}
+        self.finished: set[int] = set()
+
+
+class _Seat:
+    """The link of one rank."""
+
+    def __init__(self, room: _Room, rank: int) -> None:
+        self._room = room
+        self._rank = rank
+
+    def exchange(
+        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
+    ) -> tuple[float, float]:
+        """Post what is to be sent, take what has come, until nothing is left of either."""
+        began = time.perf_counter()
+        waiting_s = 0.0
+        me, posts = self._rank, self._room.posts
+        for peer in {*sends, *receives}:
+            if peer == me or not 0 <= peer < self._room.size:
+                others = sorted(set(range(self._room.size)) - {me})
+                raise ValueError(f"no rank {peer} to talk to, only {others}")
+        for peer, array in sends.items():
+            posts[me, peer] = array
+        sent, wanted = set(sends), dict(receives)
+        while True:
+            for peer in [peer for peer in wanted if (peer, me) in posts]:
+                _copy(posts.pop((peer, me)), wanted.pop(peer), peer)
+            sent = {peer for peer in sent if (me, peer) in posts}
+            if not sent and not wanted:
+                return time.perf_counter() - began - waiting_s, waiting_s
+            since = time.perf_counter()
+            self._room.turns.wait_until(
+                functools.partial(self._can_go_on, sent, wanted),
+                functools.partial(self._waits_for, {*sent, *wanted}),
+            )
+            waiting_s += time.perf_counter() - since
+
+    def _can_go_on(self, sent: set[int], wanted: Mapping[int, Buffer]) -> bool:
+        posts = self._room.posts
+        arrived = any((peer, self._rank) in posts for peer in wanted)
+        taken = bool(sent) and not any((self._rank, peer) in posts for peer in sent)
+        return arrived or (taken and not wanted)
+
+    def _waits_for(self, peers: set[int]) -> str:
+        names = [
+            f"rank {peer}" + (" (which has finished)" if peer in self._room.finished else "")
+            for peer in sorted(peers)
+        ]
+        return f"rank {self._rank} waits for " + " and ".join(names)
+
+    def report(self, event: PlainData) -> None:
+        """Call the launcher's `on_event` at once."""
+        message = _plain(dict(event))
+        if self._room.on_event is not None:
+            self._room.on_event(self._rank, message)
+
+    def should_stop(self) -> bool:
+        """Never: Ctrl-C ends the ranks at once."""
+        return False
+
+
+def _copy(source: Buffer, target: Buffer, sender: int) -> None:
+    """Move bytes, as a wire would; shape and dtype are the ranks' business."""
+    if source.nbytes != target.nbytes:
+        raise RuntimeError(
+            f"rank {sender} sent {source.nbytes} bytes where {target.nbytes} were expected: the "
+            "ranks disagree about their exchanges"
+        )
+    np.copyto(_bytes(target), _bytes(source))
+
+
+def _bytes(array: Any) -> Any:
+    return np.frombuffer(memoryview(array).cast("B"), np.uint8)

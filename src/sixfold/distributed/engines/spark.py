@@ -1,0 +1,232 @@
+"""Ranks as tasks of a Spark application.
+
+A gang is ONE job. Its ranks are the tasks of a barrier stage that feeds a shuffle, because Spark
+starts such a stage again as a whole when a task or an executor is lost, and never a barrier stage
+that yields the result. Nothing of any size goes through Spark: ranks talk to each other and to the
+launcher's `Rendezvous` over sockets of their own, and the shuffle is empty.
+
+A rank that is lost ends its generation: the rendezvous closes the others' connections, they end,
+Spark starts the stage again, and its ranks join as the next generation. How often is decided here.
+Should Spark itself give up before (`spark.stage.maxConsecutiveAttempts` of a session that is not
+ours), the job is submitted again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from sixfold.distributed.engines.engine import Gang, RankFunction
+from sixfold.distributed.engines.rank_log import RankLog
+from sixfold.distributed.engines.spark_ranks import SCHEDULE_S, GangRun
+from sixfold.distributed.engines.spark_job import Job, explain
+from sixfold.distributed.engines.spark_package import ship as ship_sources
+from sixfold.distributed.engines.spark_pool import PoolRun
+from sixfold.distributed.engines.spark_session import Session, open_session
+from sixfold.core.errors import UserError
+from sixfold.distributed.process_group import PlainData
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class SparkEngine:
+    """The engine of a Spark cluster. See `sixfold.distributed.engines.Engine` for its methods."""
+
+    name = "spark"
+
+    def __init__(
+        self,
+        *,
+        master: str | None = None,
+        spark_conf: Sequence[str] = (),
+        ship: Sequence[str | Path] = (),
+        ranks: int = 1,
+        hang_s: float = 60.0,
+        stall_s: float = 600.0,
+    ) -> None:
+        """Use the active Spark session, or start one, and send our code to its executors.
+
+        Args:
+            master: Spark master; None for the active session's, or what spark-submit has set.
+            spark_conf: Spark settings, key=value.
+            ship: the user's own .py files, and folders of packages, that the executors need.
+            ranks: how many ranks will run at the same time, if that is known: that there is no
+                room for them is then told before anything starts.
+            hang_s: silence after which a rank is given up.
+            stall_s: time without any exchange after which a rank that keeps the others waiting
+                is given up.
+
+        Raises:
+            UserError: if there is no Spark to be had, told within seconds.
+        """
+        self._session = open_session(master, spark_conf, ranks)
+        self._hang_s = hang_s
+        self._stall_s = stall_s
+        self._ship = tuple(Path(source) for source in ship)
+        self._archives: tuple[str, ...] | None = None
+        self._session_s = self._session.startup_s
+
+    @property
+    def session(self) -> Session:
+        """The Spark session in which ranks and items run, for jobs of the caller's own."""
+        return self._session
+
+    def slots(self) -> int:
+        """How many ranks can run at the same time, once all executors have registered."""
+        return self._session.all_slots()
+
+    def hosts(self) -> tuple[str, str]:
+        """The driver's address, as Spark's executors know it."""
+        return self._session.driver_host()
+
+    def gang(
+        self,
+        function: RankFunction,
+        size: int,
+        *,
+        max_restarts: int = 0,
+        claim: Callable[[], int] | None = None,
+        on_event: Callable[[int, PlainData], None] | None = None,
+        log: Path | None = None,
+    ) -> Gang:
+        """Run `function(world)` in `size` tasks of one job that talk to each other.
+
+        The start of a session that is ours is part of the first gang's `engine_s`.
+        """
+        began = time.monotonic()
+        with self._log(log) as rank_log:
+            self._session.wait_for_slots(size)
+            archives = self._send_code(rank_log)
+            with GangRun(
+                self._session,
+                size,
+                max_restarts=max_restarts,
+                claim=claim,
+                on_event=on_event,
+                log=rank_log,
+                hang_s=self._hang_s,
+                stall_s=self._stall_s,
+            ) as run:
+                gang = run.run(function, archives, began)
+        session_s, self._session_s = self._session_s, 0.0
+        return dataclasses.replace(gang, engine_s=gang.engine_s + session_s)
+
+    def pool(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        workers: int,
+        retries: int = 2,
+        after: Sequence[Sequence[int]] | None = None,
+        on_done: Callable[[int, Result], None] | None = None,
+        log: Path | None = None,
+    ) -> list[Result]:
+        """Map `function` over items, each a job of one task."""
+        if not items:
+            return []
+        with self._log(log) as rank_log:
+            self._session.wait_for_slots(1)
+            archives = self._send_code(rank_log)
+            with PoolRun(
+                self._session,
+                function,
+                items,
+                retries=retries,
+                after=after,
+                archives=archives,
+                log=rank_log,
+            ) as run:
+                return run.run(workers, on_done)
+
+    def close(self) -> None:
+        """End the session and its JVM, if they are ours."""
+        self._session.close()
+
+    def __enter__(self) -> SparkEngine:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _log(self, path: Path | None) -> Iterator[RankLog]:
+        with contextlib.closing(RankLog(path)) as rank_log, self._session.forwarding_log(path):
+            yield rank_log
+
+    def _send_code(self, log: RankLog) -> tuple[str, ...]:
+        """Ship packages and try them out, once."""
+        if self._archives is None:
+            archives = ship_sources(self._session.context, self._ship, log.note)
+            _try_out(self._session)
+            self._archives = archives
+        return self._archives
+
+
+def _try_out(session: Session) -> None:
+    """Make sure that executors can run our code at all; Spark would tell with a traceback.
+
+    Raises:
+        UserError: naming what they lack.
+    """
+    context = session.context
+    count = max(session.slots(), 1)
+    lacking: set[str] = set()
+
+    def action() -> None:
+        lacking.update(context.parallelize(range(count), count).mapPartitions(_probe()).collect())
+
+    began = time.monotonic()
+    job = Job(context, action, "sixfold: trying out the executors")
+    try:
+        while job.running:
+            time.sleep(0.02)
+            waited_s = time.monotonic() - began
+            if waited_s > SCHEDULE_S and not job.active_tasks():
+                raise UserError(
+                    f"Spark has run nothing within {waited_s:.0f} s: other jobs of this "
+                    f"application hold all task slots of {session.master.url}; end them first"
+                )
+    finally:
+        job.end(patience_s=0.0)
+    session.check_alive(0.5)
+    if job.error is not None:
+        raise UserError(
+            f"Spark's executors cannot run Python: {explain(job.error)}; name a Python of this "
+            "version with --spark-conf spark.pyspark.python=PATH"
+        )
+    if lacking:
+        raise UserError(sorted(lacking))
+
+
+def _probe() -> Callable[[Iterable[int]], list[str]]:
+    """A function that tells what an executor lacks."""
+
+    def probe(_: Iterable[int]) -> list[str]:
+        # Nested, so that it travels by value: an executor need not have sixfold to run it.
+        import importlib.util
+        import socket
+        import sys
+
+        missing = []
+        for name in ("numpy", "torch", "sixfold.distributed.engines.spark_worker"):
+            try:
+                spec = importlib.util.find_spec(name)
+            except ImportError:
+                spec = None
+            if spec is None:
+                missing.append(name.partition(".")[0])
+        if not missing:
+            return []
+        return [
+            f"executor {socket.gethostname()} lacks {', '.join(missing)} ({sys.executable}): "
+            "install it or name another Python with --spark-conf spark.pyspark.python=PATH"
+        ]
+
+    return probe

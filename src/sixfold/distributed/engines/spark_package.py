@@ -1,0 +1,198 @@
+"""Python code that travels to the executors: this package, and the user's own project.
+
+Both travel as zip files named after their content and shipped once per session, so a changed
+module is another file, and a worker that Spark uses again never mistakes one for the other.
+
+Compiled code cannot be imported from a zip file. That of this package travels all the same, with
+its checksum, and `sixfold.train.native.loading` takes it out where the executor's machine can run it;
+a user's own has to be installed on the executors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark import SparkContext
+
+import sixfold
+from sixfold.distributed.engines.spark_project import collect, zip_holding
+from sixfold.core.errors import UserError
+
+_logger = logging.getLogger("sixfold")
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""Time stamp of everything in a zip file: the oldest that the format knows."""
+
+_COMPILED = {".so", ".pyd", ".dylib"}
+
+_LEFT_OUT = {".pyc", ".pyo", *_COMPILED}
+"""What cannot be imported from a zip file."""
+
+
+def ship(
+    context: SparkContext, sources: Sequence[Path], tell: Callable[[str], object] = lambda _: None
+) -> tuple[str, ...]:
+    """Send this package and the user's project to all executors, present and future.
+
+    Args:
+        context: of the session; what it has shipped already is not sent again.
+        sources: .py files, and folders of packages; see `sixfold.distributed.engines.spark_project`.
+        tell: is given a line for the log on what travels.
+
+    Returns:
+        Names of the user's zip files, as `SparkFiles.get` wants them.
+
+    Raises:
+        UserError: naming each source that cannot be imported from.
+    """
+    members: dict[Path, dict[str, bytes]] = {}
+    problems: list[str] = []
+    for source in sources:
+        if (archive := zip_holding(source)) is not None:
+            _send_as_it_is(context, archive)
+            continue
+        try:
+            project = collect(source)
+        except UserError as error:
+            problems += error.problems
+            continue
+        tell(project.told())
+        for warning in project.warnings():
+            _logger.warning("sixfold: warning: %s", warning)
+        members[source] = _read(project.root, project.files)
+    if problems:
+        raise UserError(problems)
+    package = Path(next(iter(sixfold.__path__)))
+    if (archive := zip_holding(package)) is not None:
+        _send(context, "sixfold", _zipped(package, archive))
+    else:
+        package = package.resolve()
+        _send(context, "sixfold", _read(package.parent, [*_files(package), *_compiled(package)]))
+    return tuple(_send(context, source.stem, found) for source, found in members.items())
+
+
+def _read(root: Path, files: Iterable[Path]) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def _zipped(package: Path, archive: Path) -> dict[str, bytes]:
+    """A package that lies in a zip file."""
+    parent = package.parent.relative_to(archive).as_posix().removeprefix(".")
+    start = f"{parent}/" if parent else ""
+    with zipfile.ZipFile(archive) as zipped:
+        return {
+            name.removeprefix(start): zipped.read(name)
+            for name in zipped.namelist()
+            if name.startswith(f"{start}{package.name}/") and not name.endswith(("/", ".pyc"))
+        }
+
+
+def _send_as_it_is(context: SparkContext, archive: Path) -> None:
+    """The user's own zip file, unless spark-submit has sent it."""
+    if not any(Path(url).name == archive.name for url in context.listFiles):
+        with import_path_kept():
+            context.addPyFile(str(archive))
+
+
+def _send(context: SparkContext, stem: str, members: Mapping[str, bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for member, content in sorted(members.items()):
+        digest.update(f"{member}\0{len(content)}\0".encode())
+        digest.update(content)
+    name = f"{stem}-{digest.hexdigest()}.zip"
+    if any(Path(url).name == name for url in context.listFiles):
+        return name
+    # Into Spark's own folder: executors that come later fetch it too, as long as the session lives.
+    archive = Path(context._temp_dir, name)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for member, content in sorted(members.items()):
+            info = zipfile.ZipInfo(member, _EPOCH)
+            info.external_attr = 0o644 << 16
+            zipped.writestr(info, content, zipfile.ZIP_DEFLATED)
+            if Path(member).suffix in _COMPILED and f"{member}.sha256" not in members:
+                info = zipfile.ZipInfo(f"{member}.sha256", _EPOCH)
+                zipped.writestr(info, hashlib.sha256(content).hexdigest())
+    with import_path_kept():
+        context.addPyFile(str(archive))
+    return name
+
+
+def _files(source: Path) -> Iterator[Path]:
+    for path in source.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+        if path.is_file() and not hidden and path.suffix not in _LEFT_OUT:
+            yield path
+
+
+def _compiled(package: Path) -> Iterator[Path]:
+    """Modules of a package that were compiled for the Python that runs here."""
+    return package.rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}")
+
+
+@contextmanager
+def import_path_kept() -> Iterator[None]:
+    """Undo what pyspark does to the launcher's `sys.path`."""
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+@contextmanager
+def importable(archives: Iterable[str]) -> Iterator[None]:
+    """In an executor: import from these zip files first, and forget their modules afterwards.
+
+    They are unpacked, since a module may open files beside itself, into Spark's own folder, which
+    goes with the executor even if this process is killed.
+
+    Args:
+        archives: paths of zip files.
+    """
+    archives = tuple(archives)
+    if not archives:
+        yield
+        return
+    names = _modules_of(archives)
+    path_before = list(sys.path)
+    with tempfile.TemporaryDirectory(
+        prefix="sixfold-code-", dir=Path(archives[0]).parent, ignore_cleanup_errors=True
+    ) as folder:
+        for archive in archives:
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(folder)
+        _forget(names)
+        # The zip files themselves are in the search path of all that this application runs.
+        sys.path[:] = [folder, *(entry for entry in sys.path if entry not in archives)]
+        try:
+            yield
+        finally:
+            sys.path[:] = path_before
+            _forget(names)
+
+
+def _modules_of(archives: Iterable[str]) -> set[str]:
+    """Top-level names of the modules and packages in these files."""
+    names: set[str] = set()
+    for archive in archives:
+        with zipfile.ZipFile(archive) as zipped:
+            modules = (Path(name) for name in zipped.namelist() if name.endswith(".py"))
+            names |= {module.parts[0].removesuffix(".py") for module in modules}
+    return names
+
+
+def _forget(names: set[str]) -> None:
+    """Drop modules of these names, wherever they are from."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in names:
+            del sys.modules[name]
+    importlib.invalidate_caches()

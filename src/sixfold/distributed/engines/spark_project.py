@@ -1,0 +1,197 @@
+"""Which files of the user's project executors need: modules, and data files beside them.
+
+A module of the user's own is followed through its import statements to the modules and packages
+that lie beside it. Packages travel whole; of single modules the small files and folders of data
+beside them travel too, since a network may open them; larger ones if a text in its code has their
+name. What is too large stays behind, which is written to the run's log.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sixfold.core.errors import UserError
+
+LARGEST_DATA_BYTES = 16 << 20
+"""Of a data file, or a folder of them: anchors, class names, small weights."""
+
+LARGEST_NAMED_BYTES = 256 << 20
+"""Of a file or folder whose name stands in the code."""
+
+LARGEST_FOLDER_FILES = 500
+"""Of a folder of data that travels; one with more is a data set."""
+
+_NOT_DATA = {".pyc", ".pyo", ".so", ".pyd", ".dylib", ".py"}
+"""Compiled code is for the machine on which it was made; modules travel if they are imported."""
+
+_FOREIGN_MARKS = ("pyvenv.cfg", "attempt", "log.txt", "__init__.py", "CACHEDIR.TAG")
+"""Files that say that a folder is an environment, a run, a package or a cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """Files that travel.
+
+    Attributes:
+        root: the folder that is searched for modules.
+        files: paths below it.
+        left_out: files and folders beside the modules that stay behind, with the reason.
+        missed: those of them whose names stand in the code.
+    """
+
+    root: Path
+    files: tuple[Path, ...]
+    left_out: dict[Path, str]
+    missed: tuple[Path, ...]
+
+    def told(self) -> str:
+        """What travels and what does not, in one line."""
+        size = sum(path.stat().st_size for path in self.files)
+        names = ", ".join(str(path.relative_to(self.root)) for path in self.files[:20])
+        more = f" and {len(self.files) - 20} more" if len(self.files) > 20 else ""
+        text = f"sent to the executors from {self.root}: {names}{more} ({size:,} bytes)"
+        left = [f"{path.relative_to(self.root)} ({why})" for path, why in self.left_out.items()]
+        return text + (f"; left behind: {', '.join(left[:20])}" if left else "")
+
+    def warnings(self) -> list[str]:
+        """What the code seems to need and does not get, each with what to do."""
+        return [
+            f"the network's code names {path.name!r}, which is too large to send to the executors "
+            f"({self.left_out[path]}): put it where all of them can read it, and name it by that "
+            "absolute path"
+            for path in self.missed
+        ]
+
+
+def collect(source: Path) -> Project:
+    """What a module or package of the user's own needs to run elsewhere.
+
+    Args:
+        source: a .py file, or the folder of a package.
+
+    Raises:
+        UserError: if `source` is neither.
+    """
+    source = source.resolve()
+    if not source.is_dir() and not (source.suffix == ".py" and source.is_file()):
+        raise UserError(
+            f"cannot send {source} to the executors: expected a .py file, or the folder of a "
+            "package"
+        )
+    root = source.parent
+    modules, texts = _reached(root, source)
+    words = {part for text in texts for part in Path(text).parts}
+    files = {path for module in modules for path in _whole(module)}
+    left_out: dict[Path, str] = {}
+    if any(module.is_file() for module in modules):
+        data, left_out = _data_beside(root, words)
+        files |= data
+    missed = tuple(path for path in left_out if path.name in words)
+    return Project(root=root, files=tuple(sorted(files)), left_out=left_out, missed=missed)
+
+
+def _reached(root: Path, source: Path) -> tuple[set[Path], set[str]]:
+    """Modules and packages in `root` that code imports, and all texts that stand in that code."""
+    reached, waiting, texts = set[Path](), [source], set[str]()
+    while waiting:
+        module = waiting.pop()
+        if module in reached:
+            continue
+        reached.add(module)
+        for file in _whole(module):
+            if file.suffix != ".py":
+                continue
+            try:
+                tree = ast.parse(file.read_bytes())
+            except (SyntaxError, ValueError):
+                continue  # told where it is imported
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    texts.add(node.value)
+            waiting += filter(None, (_beside(root, name) for name in _imported(tree)))
+    return reached, texts
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Top-level names that code imports, by statements or by `import_module` of a plain text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and node.args:
+            name = ast.unparse(node.func).rpartition(".")[2]
+            first = node.args[0]
+            if name in ("import_module", "__import__") and isinstance(first, ast.Constant):
+                yield str(first.value).partition(".")[0]
+
+
+def _beside(root: Path, name: str) -> Path | None:
+    """The module or package of a name in `root`, unless Python means another one by it."""
+    if name in sys.builtin_module_names or name == "sixfold":
+        return None
+    package, module = root / name, root / f"{name}.py"
+    known = getattr(sys.modules.get(name), "__file__", None)
+    if known is not None and not Path(known).resolve().is_relative_to(root):
+        return None
+    if package.is_dir() and next(package.rglob("*.py"), None) is not None:
+        return package
+    return module if module.is_file() else None
+
+
+def _whole(module: Path) -> Iterator[Path]:
+    """The file of a module, or all files of a package that can travel."""
+    if module.is_file():
+        yield module
+        return
+    for path in module.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(module).parts)
+        if path.is_file() and not hidden and (path.suffix == ".py" or path.suffix not in _NOT_DATA):
+            yield path
+
+
+def _data_beside(root: Path, words: set[str]) -> tuple[set[Path], dict[Path, str]]:
+    """Data files and folders in `root` that travel, and those that are too large for it."""
+    found, left_out, total_bytes = set[Path](), dict[Path, str](), 0
+    for entry in sorted(root.iterdir(), key=lambda entry: (entry.name not in words, entry)):
+        if entry.name.startswith(("_", ".")):
+            continue
+        files = _data_in(entry)
+        size_bytes = sum(path.stat().st_size for path in files)
+        most_bytes = LARGEST_NAMED_BYTES if entry.name in words else LARGEST_DATA_BYTES
+        if len(files) > LARGEST_FOLDER_FILES:
+            left_out[entry] = f"more than {LARGEST_FOLDER_FILES} files"
+        elif size_bytes > most_bytes:
+            left_out[entry] = f"{size_bytes:,} bytes, of at most {most_bytes:,}"
+        elif total_bytes + size_bytes > LARGEST_NAMED_BYTES:
+            left_out[entry] = f"more than {LARGEST_NAMED_BYTES:,} bytes in all"
+        else:
+            found.update(files)
+            total_bytes += size_bytes
+    return found, left_out
+
+
+def _data_in(entry: Path) -> list[Path]:
+    """A data file, or those of a folder; at most one more than may travel."""
+    if entry.is_file():
+        return [] if entry.suffix in _NOT_DATA else [entry]
+    if not entry.is_dir() or any((entry / mark).exists() for mark in _FOREIGN_MARKS):
+        return []
+    files: list[Path] = []
+    for path in entry.rglob("*"):
+        if path.name in _FOREIGN_MARKS:  # a folder of runs or of environments
+            return []
+        if path.is_file() and path.suffix not in _NOT_DATA:
+            files.append(path)
+        if len(files) > LARGEST_FOLDER_FILES:
+            break
+    return files
+
+
+def zip_holding(path: Path) -> Path | None:
+    """The zip file in which a package or module lies; None if in none."""
+    return next((parent for parent in path.parents if parent.is_file()), None)

@@ -1,0 +1,236 @@
+"""A gang on Spark, from the launcher's side: one job in a thread, and the loop that watches it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from pyspark import cloudpickle
+
+from sixfold.distributed.engines.engine import Gang, RankFunction
+from sixfold.distributed.engines.rank_log import RankLog
+from sixfold.distributed.engines.spark_job import END_S, Job, explain
+from sixfold.distributed.engines.spark_session import Session
+from sixfold.distributed.engines.spark_worker import PRINTED, RankTask
+from sixfold.core.errors import RunError, SixfoldError, UserError
+from sixfold.distributed.process_group import PlainData
+from sixfold.distributed.process_group.faults import Fault
+from sixfold.distributed.process_group.rendezvous import Rendezvous, with_log
+
+SCHEDULE_S = 30.0
+"""For Spark to give all ranks of a gang a slot, once the cluster has enough of them. It takes
+0.1 s, unless other jobs hold them, or a lost executor is not replaced."""
+
+JOIN_S = 300.0
+"""For ranks that Spark runs to join: Python may have to import torch from a slow network drive."""
+
+GRACES_S = {"connection": 0.2, "peer": 1.0}
+"""See `sixfold.distributed.process_group.rendezvous.GRACE_S`: no exit status will come from Spark, so a broken
+connection is all there is to know, and every moment of waiting delays the restart."""
+
+STOP_S = 2.0
+"""For ranks to end by themselves after Ctrl-C, before they are cut off; as on `local`."""
+
+_WATCH_S = 1.0
+
+
+class _NoRestartLeft(Exception):  # noqa: N818  not an error of anybody
+    """A generation has begun that may not."""
+
+
+class GangRun:
+    """One call of `gang`; to be used in a `with`."""
+
+    def __init__(
+        self,
+        session: Session,
+        size: int,
+        *,
+        max_restarts: int,
+        claim: Callable[[], int] | None,
+        on_event: Callable[[int, PlainData], None] | None,
+        log: RankLog,
+        hang_s: float,
+        stall_s: float,
+    ) -> None:
+        self._session = session
+        self._size = size
+        self._max_restarts = max_restarts
+        self._claim = claim
+        self._on_event = on_event
+        self._log = log
+        self._job: Job | None = None
+        self._joined_before = -1  # generation when the job was submitted
+        self._stalled_since = time.monotonic()
+        self._host, advertised = session.driver_host()
+        self._rendezvous = Rendezvous(
+            size,
+            host=self._host,
+            claim=self._begin,
+            on_event=self._hear,
+            hang_s=hang_s,
+            stall_s=stall_s,
+            graces_s=GRACES_S,
+        )
+        self._address = advertised, self._rendezvous.address[1]
+        self.first_line_at: float | None = None
+        self.met_at: float | None = None
+
+    def run(self, function: RankFunction, archives: tuple[str, ...], began: float) -> Gang:
+        """Run the gang to its end.
+
+        Args:
+            function: of the ranks.
+            archives: names of the zip files with the user's modules.
+            began: when the call began (`time.monotonic()`).
+        """
+        rendezvous = self._rendezvous
+        task = RankTask(
+            function=cloudpickle.dumps(function),
+            archives=archives,
+            address=self._address,
+            secret=rendezvous.secret,
+            size=self._size,
+        )
+        try:
+            self._watch(task)
+        except KeyboardInterrupt:
+            self._wind_down()
+            raise
+        except _NoRestartLeft:
+            raise self._error(rendezvous.last_fault, self._max_restarts) from None
+        if self._job is not None:
+            self._job.end(patience_s=END_S)
+        now = time.monotonic()
+        return Gang(
+            results=rendezvous.results,
+            restarts=rendezvous.restarts,
+            startup_s=(self.met_at or now) - began,
+            engine_s=(self.first_line_at or now) - began,
+        )
+
+    def __enter__(self) -> GangRun:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._rendezvous.close()  # with it, all ranks that are left
+        if self._job is not None:
+            self._job.end(patience_s=0.0)
+
+    def _watch(self, task: RankTask) -> None:
+        """Return when all ranks have handed over their results."""
+        rendezvous = self._rendezvous
+        while not rendezvous.finished:
+            if self._job is None:
+                self._submit(task)
+            rendezvous.poll(_WATCH_S)
+            self._note_times()
+            if rendezvous.finished:
+                return
+            fault = rendezvous.fault
+            if fault is not None and not (
+                fault.curable and rendezvous.restarts < self._max_restarts
+            ):
+                if fault.curable:
+                    self._session.check_alive(0.5)  # or else all ranks died with the JVM
+                raise self._error(fault, rendezvous.restarts)
+            self._check_job()
+
+    def _submit(self, task: RankTask) -> None:
+        context = self._session.context
+
+        def action() -> None:
+            ranks = context.parallelize(range(self._size), self._size).barrier().mapPartitions(task)
+            # Counted in Java: the stage after the shuffle needs no Python.
+            ranks.coalesce(1, shuffle=True)._jrdd.count()
+
+        self._joined_before = self._rendezvous.generation
+        self._stalled_since = time.monotonic()
+        self._job = Job(context, action, f"sixfold: gang of {self._size} ranks")
+
+    def _begin(self) -> int:
+        """Called when the first rank of a generation joins."""
+        restarts = self._rendezvous.restarts
+        if restarts > self._max_restarts:
+            raise _NoRestartLeft
+        return restarts if self._claim is None else self._claim()
+
+    def _hear(self, rank: int, event: PlainData) -> None:
+        if PRINTED in event:
+            self._log.feed(rank, str(event[PRINTED]).encode(errors="replace"))
+        elif self._on_event is not None:
+            self._on_event(rank, event)
+
+    def _note_times(self) -> None:
+        met_at = self._rendezvous.met_at
+        if self.met_at is None and met_at is not None:
+            self.met_at = met_at
+            members = self._rendezvous.members.values()
+            self.first_line_at = max(member.first_line for member in members)
+
+    def _error(self, fault: Fault | None, restarts: int) -> SixfoldError:
+        if fault is None:
+            cause = "Spark started its stage again and gave no reason"
+            fault = Fault(kind="lost", rank=0, host=self._host, cause=cause)
+        return with_log(fault, self._log.tail(fault.rank)).exception(restarts)
+
+    def _check_job(self) -> None:
+        """Submit again what Spark has given up; give up what Spark does not get started."""
+        rendezvous, job = self._rendezvous, self._job
+        if job is not None and not job.running:
+            if job.error is not None:
+                self._session.check_alive(0.5)
+                cancelled = "SPARK_JOB_CANCELLED" in str(job.error)  # by somebody else
+                if cancelled or rendezvous.generation == self._joined_before:
+                    raise _failed(job.error)
+            if rendezvous.fault is None:
+                rendezvous.poll(max(GRACES_S.values()))  # why, may be on its way
+            if rendezvous.fault is None and not rendezvous.finished:
+                why = f": {explain(job.error)}" if job.error is not None else ""
+                raise RunError(f"Spark ended the job of the gang before its ranks had ended{why}")
+            self._job = None
+        missing = self._size - len(rendezvous.members)
+        if missing == 0 and rendezvous.fault is None:
+            self._stalled_since = time.monotonic()
+        elif job is not None and time.monotonic() - self._stalled_since > SCHEDULE_S:
+            self._give_up(job, missing)
+
+    def _give_up(self, job: Job, missing: int) -> None:
+        """Raise if Spark cannot start the ranks; or let it try for longer."""
+        rendezvous = self._rendezvous
+        stalled_s = time.monotonic() - self._stalled_since
+        active, slots = job.active_tasks(), self._session.slots()
+        if active and stalled_s < JOIN_S:
+            return
+        if active:
+            why = f"{missing} of {self._size} ranks have not joined within {stalled_s:.0f} s"
+        else:
+            why = (
+                f"Spark has not started the {self._size} ranks within {stalled_s:.0f} s: "
+                f"{self._session.master.url} has {slots} task slots, and other jobs of this "
+                "application may hold them"
+            )
+        if rendezvous.fault is not None:
+            lost = dataclasses.replace(
+                rendezvous.fault, cause=f"{rendezvous.fault.cause}; then {why}"
+            )
+            raise self._error(lost, rendezvous.restarts)
+        raise RunError(why) if active else UserError(f"{why}: end them, or use fewer --workers")
+
+    def _wind_down(self) -> None:
+        """After Ctrl-C: ask the ranks to stop; what is left then is cut off."""
+        self._rendezvous.stop()
+        deadline = time.monotonic() + STOP_S
+        while time.monotonic() < deadline and not self._rendezvous.finished:
+            if self._rendezvous.fault is not None or not self._rendezvous.members:
+                return
+            self._rendezvous.poll(0.1)
+
+
+def _failed(error: Exception) -> SixfoldError:
+    """The error for a job that cannot be cured by starting it again."""
+    reason = explain(error)
+    if "SPARK-24819" in reason or "BARRIER" in reason.upper():
+        return UserError(f"Spark cannot start the ranks together: {reason}")
+    return RunError(f"Spark could not run the ranks: {reason}")

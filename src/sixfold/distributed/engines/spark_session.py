@@ -1,0 +1,277 @@
+"""A SparkContext to work with: the one that is active, or one of our own with its own JVM."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyspark import SparkContext
+
+from sixfold.distributed.engines.engine import LOOPBACK
+from sixfold.distributed.engines.scratch import scratch_folder
+from sixfold.distributed.engines.spark_checks import DYNAMIC_ALLOCATION, check, task_slots, too_few_slots
+from sixfold.distributed.engines.spark_master import Master, parse_master, parse_settings
+from sixfold.distributed.engines.spark_reach import reach
+from sixfold.distributed.engines.spark_start import Start
+from sixfold.core.errors import RunError, UserError
+from sixfold.distributed.process_group.faults import TAIL_LINES, explain_status
+
+FIRST_EXECUTOR_S = 20
+"""For the first executor to register, unless `FIRST_EXECUTOR` says otherwise; measured 3 s on an
+idle host, 12 s on a very busy one."""
+
+FIRST_EXECUTOR = "spark.scheduler.maxRegisteredResourcesWaitingTime"
+"""Spark's own setting for how long to wait for executors."""
+
+NEXT_EXECUTOR_S = 8.0
+"""For one more executor, after the last that registered."""
+
+SETTLED_S = 2.0
+"""Without any new executor, after which a cluster of unknown size is taken to be complete."""
+
+_FORWARD_S = 0.5
+
+
+class Session:
+    """A SparkContext, and how to be rid of it.
+
+    Attributes:
+        context: to run jobs with.
+        ours: whether this session was started here, and ends with `close`.
+        master: where it runs.
+        startup_s: seconds that starting it took.
+        log: file to which its JVM writes; None if it is not ours.
+    """
+
+    def __init__(
+        self,
+        context: SparkContext,
+        master: Master,
+        *,
+        startup_s: float = 0.0,
+        log: Path | None = None,
+        process: subprocess.Popen[bytes] | None = None,
+        cleanup: contextlib.ExitStack | None = None,
+    ) -> None:
+        self.context = context
+        self.ours = cleanup is not None
+        self.master = master
+        self.startup_s = startup_s
+        self.log = log
+        self._process = process
+        self._forwarded_bytes = 0
+        self._cleanup = cleanup
+
+    def setting(self, key: str, default: str) -> str:
+        """A Spark setting as it is in force."""
+        return str(self.context.getConf().get(key, default))
+
+    def driver_host(self) -> tuple[str, str]:
+        """The address to listen on, and the one by which executors reach it."""
+        if self.master.on_this_host:
+            return LOOPBACK, LOOPBACK
+        host = self.setting("spark.driver.host", LOOPBACK)
+        return self.setting("spark.driver.bindAddress", host), host
+
+    def slots(self) -> int:
+        """How many tasks can run at a time now, busy slots included."""
+        scala = self.context._jsc.sc()
+        profile = scala.resourceProfileManager().defaultResourceProfile()
+        return int(scala.maxNumConcurrentTasks(profile))
+
+    def all_slots(self) -> int:
+        """How many tasks can run at a time, once no more executors register.
+
+        Raises:
+            UserError: if none registers.
+        """
+        self.wait_for_slots(1)
+        slots, changed = self.slots(), time.monotonic()
+        most = self._most_slots()
+        while slots < (most or sys.maxsize):
+            time.sleep(0.05)
+            before, slots = slots, self.slots()
+            if slots != before:
+                changed = time.monotonic()
+            limit_s = NEXT_EXECUTOR_S if most else SETTLED_S
+            if time.monotonic() - changed > limit_s:
+                break
+        return slots
+
+    def wait_for_slots(self, size: int) -> None:
+        """Return once `size` tasks can run at a time.
+
+        Raises:
+            UserError: with the count, if the cluster has fewer, seconds after its last executor
+                has registered.
+        """
+        self.check_alive()
+        if self.master.kind != "local" and _is_true(
+            self.setting("spark.dynamicAllocation.enabled", "")
+        ):
+            raise UserError(DYNAMIC_ALLOCATION)
+        slots = self.slots()
+        limit_s = NEXT_EXECUTOR_S if slots else self._first_executor_s()
+        changed = time.monotonic()
+        known = self._most_slots()
+        most = sys.maxsize if known is None else known
+        while slots < size <= most and time.monotonic() - changed <= limit_s:
+            self.check_alive()
+            if slots == 0 and self._executor_cores():
+                break
+            time.sleep(0.05)
+            before, slots = slots, self.slots()
+            if slots != before:
+                changed, limit_s = time.monotonic(), NEXT_EXECUTOR_S
+        if slots < size:
+            raise UserError(self._too_few(size, slots))
+
+    def _most_slots(self) -> int | None:
+        """How many slots there are once all executors have come; None if nobody knows before."""
+        return task_slots(self.master, dict(self.context.getConf().getAll()))
+
+    def _first_executor_s(self) -> float:
+        conf = self.context._jsc.sc().conf()
+        return float(conf.getTimeAsSeconds(FIRST_EXECUTOR, f"{FIRST_EXECUTOR_S}s"))
+
+    def _executor_cores(self) -> list[int]:
+        """The cores of every executor that has registered."""
+        found = self.context._jsc.sc().statusStore().executorList(True)
+        executors = [found.apply(index) for index in range(found.size())]
+        return [int(each.totalCores()) for each in executors if each.id() != "driver"]
+
+    def _too_few(self, size: int, slots: int) -> str:
+        url, most = self.master.url, self._most_slots()
+        settings = dict(self.context.getConf().getAll())
+        if most is not None and size > most:
+            return too_few_slots(self.master, settings, size, most)
+        if slots == 0 and not self._executor_cores():
+            return (
+                f"no executor of {url} has registered within {self._first_executor_s():g} s "
+                f"({FIRST_EXECUTOR}): check on its web page that it has workers with free cores "
+                f"and at least {self.setting('spark.executor.memory', '1g')} of free memory "
+                "(spark.executor.memory), and that they can connect to this host, "
+                f"{self.driver_host()[1]} (spark.driver.host)"
+            )
+        if most is not None:
+            return f"{url} should have {most} task slots, and only {slots} have come up"
+        return too_few_slots(self.master, settings, size, slots)
+
+    def check_alive(self, patience_s: float = 0.0) -> None:
+        """Raise if Spark is no longer there.
+
+        Args:
+            patience_s: for a JVM whose connections have broken, to end.
+
+        Raises:
+            RunError: with the last lines that the JVM wrote, if it is ours.
+        """
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = self._process.wait(patience_s)
+                what = f"the JVM of Spark's driver was lost: {explain_status(status)}"
+                raise RunError("\n".join([what, *self._log_lines()[-TAIL_LINES:]]))
+        scala = getattr(self.context._jsc, "sc", None)
+        if scala is None or scala().isStopped():
+            errors = [line for line in self._log_lines() if " ERROR " in line]
+            raise RunError("\n".join(["Spark has ended the application", *errors[-3:]]))
+
+    def _log_lines(self) -> list[str]:
+        return [] if self.log is None else self.log.read_text(errors="replace").splitlines()
+
+    @contextmanager
+    def forwarding_log(self, path: Path | None) -> Iterator[None]:
+        """Append what our own JVM has written, and writes meanwhile, to a file."""
+        if self.log is None or path is None:
+            yield
+            return
+        ended = threading.Event()
+        thread = threading.Thread(
+            target=self._forward, args=(self.log, path, ended), daemon=True, name="sixfold-jvm-log"
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _forward(self, source: Path, path: Path, ended: threading.Event) -> None:
+        with source.open("rb") as reading, path.open("ab", buffering=0) as writing:
+            reading.seek(self._forwarded_bytes)
+            last = False
+            while not last:
+                last = ended.wait(_FORWARD_S)
+                while (line := reading.readline()).endswith(b"\n") or (last and line):
+                    writing.write(b"[spark] " + line)
+                    self._forwarded_bytes += len(line)
+                reading.seek(self._forwarded_bytes)
+
+    def close(self) -> None:
+        """End the session if it is ours; harmless if called twice."""
+        if self._cleanup is not None:
+            self._cleanup.close()
+
+
+def open_session(
+    master: str | None = None, spark_conf: Iterable[str] = (), ranks: int = 1
+) -> Session:
+    """The active SparkContext, or a new one.
+
+    Args:
+        master: its URL; None for the active session's, or what spark-submit or Spark's own
+            settings say.
+        spark_conf: Spark settings, key=value, that go before ours.
+        ranks: how many tasks must run at the same time.
+
+    Raises:
+        UserError: if there can be none with this master and these settings.
+    """
+    active = SparkContext._active_spark_context
+    if active is not None:
+        return _adopt(active, master, parse_settings(spark_conf))
+    parsed, settings = check(master, spark_conf, ranks)
+    reached = reach(parsed) if parsed is not None else None
+    began = time.monotonic()
+    with contextlib.ExitStack() as cleanup:
+        folder = cleanup.enter_context(scratch_folder())
+        start = Start(parsed, settings, reached, folder / "jvm.txt")
+        context = start.run(cleanup)
+        return Session(
+            context,
+            parsed or parse_master(context.master),
+            startup_s=time.monotonic() - began,
+            log=start.log,
+            process=start.process,
+            cleanup=cleanup.pop_all(),
+        )
+
+
+def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]) -> Session:
+    """Use the active session, which cannot be given other settings any more."""
+    problems = []
+    if master is not None and parse_master(master).url != parse_master(active.master).url:
+        problems.append(
+            f"a Spark session with master {active.master} is active in this process, so --master "
+            f"{master} cannot be used: leave it out, or stop that session first"
+        )
+    conf = active.getConf()
+    for key, value in settings.items():
+        if conf.get(key) != value:
+            problems.append(
+                f"a Spark session is active in this process, in which {key} is "
+                f"{conf.get(key) or 'not set'}: {value!r} cannot be set any more"
+            )
+    if problems:
+        raise UserError(problems)
+    return Session(active, parse_master(active.master))
+
+
+def _is_true(value: str) -> bool:
+    return value.strip().lower() == "true"

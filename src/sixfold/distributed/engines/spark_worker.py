@@ -1,0 +1,285 @@
+"""What runs in an executor's Python worker: a rank of a gang, or an item of a pool.
+
+Spark uses a Python worker again for the next task, of whatever job. So what a user's function
+changes in its process is put back, and what it prints goes to the launcher instead of to a file
+on some host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark import BarrierTaskContext, SparkFiles, TaskContext, cloudpickle
+
+from sixfold.distributed.engines.rank_log import LONGEST_LINE_BYTES
+from sixfold.distributed.engines.spark_package import importable
+from sixfold.core.errors import PeerLostError, UserError
+from sixfold.distributed.process_group.ambient import one_thread, own_randomness
+from sixfold.distributed.process_group.faults import describe
+from sixfold.distributed.process_group.malloc import freed_memory_kept
+from sixfold.distributed.process_group.membership import run_rank
+from sixfold.distributed.process_group.wire import Address, encode
+from sixfold.distributed.process_group.communicator import World
+
+PRINTED = "sixfold.printed"
+"""Key of the events that carry what a rank has printed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a worker is to do; it travels to the executors as part of the job.
+
+    Attributes:
+        function: pickled, taking a `World` or an item.
+        archives: names of the zip files with the user's modules.
+    """
+
+    function: bytes
+    archives: tuple[str, ...]
+
+    @contextmanager
+    def loaded(self) -> Iterator[Callable[[Any], Any]]:
+        """The function, in a process that is afterwards as it was before.
+
+        A function that cannot be unpickled becomes one that raises the reason: then it is
+        reported in the same way as anything else that goes wrong in it.
+        """
+        with _process_kept(), importable(SparkFiles.get(name) for name in self.archives):
+            try:
+                function = cloudpickle.loads(self.function)
+            except Exception as error:
+                function = _raising(error)
+            yield _explaining(function)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankTask(Task):
+    """A rank of a gang: a task of a barrier stage.
+
+    Attributes:
+        address: where the launcher's rendezvous listens.
+        secret: which opens it.
+        size: number of ranks.
+    """
+
+    address: Address
+    secret: bytes
+    size: int
+
+    def __call__(self, _: Iterable[Any]) -> list[Any]:
+        """Run the rank; its result and its errors go to the rendezvous, nothing to Spark.
+
+        An error of the function itself ends the task normally, or Spark would try it again. The
+        loss of a peer fails the task: then Spark starts the whole stage again.
+        """
+        started = time.monotonic()
+        context = BarrierTaskContext.get()
+        rank = context.partitionId()
+        # Spark numbers the tasks of a barrier stage's attempt one after the other, in the order
+        # of their partitions: so this is the same for all ranks and higher in every attempt. (The
+        # attempt's own number is not told to Python.)
+        generation = context.taskAttemptId() - rank
+        printed = _Lines()
+        with printed.instead_of_streams(), self.loaded() as function, one_thread():
+
+            def work(world: World) -> Any:
+                printed.flow_to(lambda text: world.report({PRINTED: text}))
+                try:
+                    return function(world)
+                finally:
+                    with contextlib.suppress(PeerLostError):  # then nobody listens any more
+                        printed.finish()
+
+            try:
+                run_rank(
+                    work,
+                    self.address,
+                    self.secret,
+                    rank=rank,
+                    size=self.size,
+                    generation=generation,
+                    exit_when_orphaned=True,
+                    started=started,
+                )
+            except BaseException as error:  # SystemExit too
+                if describe(error, rank=rank, host="").curable:
+                    raise
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemTask(Task):
+    """An item of a pool: the only task of a job.
+
+    Attributes:
+        item: pickled.
+        index: its number.
+        tries: how often it may be tried, by Spark's own repetitions too.
+    """
+
+    item: bytes
+    index: int
+    tries: int
+
+    def __call__(self, _: Iterable[Any]) -> list[dict[str, Any]]:
+        """Run the item; Spark carries its result, or its error, to the launcher as plain data."""
+        context = TaskContext.get()
+        if context is not None and context.attemptNumber() >= self.tries:
+            return [{"printed": ""}]
+        lines: list[str] = []
+        printed = _Lines()
+        printed.flow_to(lines.append)
+        outcome: dict[str, Any]
+        with printed.instead_of_streams(), self.loaded() as function, one_thread():
+            try:
+                with own_randomness(self.index):
+                    value = function(cloudpickle.loads(self.item))
+                encode(value)  # plain data, or a complaint
+                outcome = {"value": json.loads(json.dumps(value))}
+            except BaseException as error:  # SystemExit too
+                fault = describe(error, rank=self.index, host=socket.gethostname())
+                outcome = {"fault": fault.to_plain()}
+            printed.finish()
+        return [outcome | {"printed": "".join(lines)}]
+
+
+def _raising(error: Exception) -> Callable[[Any], Any]:
+    def function(_: Any) -> Any:
+        raise error
+
+    return function
+
+
+def _explaining(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function, but a module that is missing on this host is the user's to install."""
+
+    def explained(argument: Any) -> Any:
+        try:
+            return function(argument)
+        except ModuleNotFoundError as error:
+            raise UserError(missing_module(error.name or str(error))) from error
+
+    return explained
+
+
+def missing_module(name: str) -> str:
+    """What to do about a module that this executor does not have."""
+    return (
+        f"Python module {name!r} is missing on the executor {socket.gethostname()} "
+        f"({sys.executable}): install it there, or name a Python that has it with "
+        "--spark-conf spark.pyspark.python=PATH"
+    )
+
+
+class _Lines(io.TextIOBase):
+    """A text stream that hands on what is written to it, in whole lines.
+
+    Until it is known where to, it keeps them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rest = ""
+        self._kept: list[str] = []
+        self._sink: Callable[[str], object] = self._kept.append
+
+    @contextmanager
+    def instead_of_streams(self) -> Iterator[None]:
+        """Take the place of the process's standard output and error."""
+        with contextlib.redirect_stdout(self), contextlib.redirect_stderr(self):
+            yield
+
+    def flow_to(self, sink: Callable[[str], object]) -> None:
+        """Hand on what has been kept, and from now on everything."""
+        with self._lock:
+            kept, self._kept, self._sink = self._kept, [], sink
+            for text in kept:
+                sink(text)
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Hand on the lines that are complete now."""
+        with self._lock:
+            lines, newline, self._rest = (self._rest + text).rpartition("\n")
+            if len(self._rest) > LONGEST_LINE_BYTES:
+                lines, newline, self._rest = lines + newline + self._rest, "\n", ""
+            if newline:
+                self._sink(lines + newline)
+        return len(text)
+
+    def finish(self) -> None:
+        """Hand on a line that was not ended, if there is one."""
+        if self._rest:
+            self.write("\n")
+
+
+@contextmanager
+def _process_kept() -> Iterator[None]:
+    """Whatever the body changes in this process, change it back."""
+    environment = dict(os.environ)
+    folder = Path.cwd()
+    path = list(sys.path)
+    log_level, log_handlers = logging.root.level, list(logging.root.handlers)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with warnings.catch_warnings(), _torch_kept(), freed_memory_kept():
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        with contextlib.suppress(OSError):  # the folder may be gone by now
+            os.chdir(folder)
+        sys.path[:] = path
+        logging.root.setLevel(log_level)
+        logging.root.handlers[:] = log_handlers
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        _end_children()
+
+
+@contextmanager
+def _torch_kept() -> Iterator[None]:
+    """Keep torch's settings of the process, also if it is imported only by the body."""
+    torch = sys.modules.get("torch")
+    threads, dtype, deterministic = None, None, False
+    if torch is not None:
+        threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+        deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 1))
+            torch.set_default_dtype(dtype or torch.float32)
+            if torch.are_deterministic_algorithms_enabled() != deterministic:
+                torch.use_deterministic_algorithms(deterministic)  # imports 800 modules
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+def _end_children() -> None:
+    """Kill what the body has started by `multiprocessing` and not ended."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None:
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()

@@ -1,0 +1,161 @@
+"""What a rank sees of the gang it belongs to.
+
+A `World` is made by an engine, once per rank and attempt, and handed to the rank's function. It
+is passed on explicitly and never stored in a global. It moves bytes and knows nothing of
+tensors, training or who started it; `sixfold.distributed.collectives` builds sums and gathers on it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Buffer = NDArray[Any]
+"""A C-contiguous array; its bytes are what travels. Both sides know shape and dtype."""
+
+PlainData = Mapping[str, Any]
+"""What JSON can hold: None, bool, int, float, str, list, dict."""
+
+
+class Link(Protocol):
+    """How bytes move between this rank and the others: one implementation per engine."""
+
+    def exchange(
+        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
+    ) -> tuple[float, float]:
+        """Send and fill all buffers at once; see `World.exchange`.
+
+        Returns:
+            Seconds spent moving bytes, and seconds spent waiting for a peer.
+        """
+        ...
+
+    def report(self, event: PlainData) -> None:
+        """Hand a small message to the launcher."""
+        ...
+
+    def should_stop(self) -> bool:
+        """True once the launcher has asked all ranks to stop."""
+        ...
+
+
+@dataclass
+class Traffic:
+    """What a rank's exchanges have cost so far.
+
+    Attributes:
+        exchanges: how many there were.
+        bytes_sent: to all peers.
+        communication_s: seconds spent moving bytes.
+        waiting_s: seconds spent waiting for a peer.
+        entered: `time.perf_counter()` when the first exchange began since this was set to None.
+    """
+
+    exchanges: int = 0
+    bytes_sent: int = 0
+    communication_s: float = 0.0
+    waiting_s: float = 0.0
+    entered: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A rank's view: who it is, how many there are, and how to reach them.
+
+    Attributes:
+        rank: this rank, from 0.
+        size: number of ranks in the gang.
+        host: name of the host this rank runs on.
+        attempt: number of this attempt at the run; a higher one supersedes it.
+        link: how bytes move.
+        traffic: counters of what has been exchanged.
+    """
+
+    rank: int
+    size: int
+    host: str
+    attempt: int
+    link: Link
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def exchange(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> None:
+        """Send `sends[peer]` to each peer and fill `receives[peer]` from each, all at once.
+
+        Between two ranks messages keep their order. A send has no partner but the receive that
+        the peer posts for it, of the same number of bytes; ranks that have nothing to say to each
+        other need not take part. Empty buffers are not sent.
+
+        Args:
+            sends: rank -> C-contiguous array.
+            receives: rank -> C-contiguous array to be overwritten.
+
+        Raises:
+            PeerLostError: if a peer dies or the launcher ends the attempt.
+        """
+        sends = {peer: array for peer, array in sends.items() if array.nbytes}
+        receives = {peer: array for peer, array in receives.items() if array.nbytes}
+        if not sends and not receives:
+            return
+        if self.traffic.entered is None:
+            self.traffic.entered = time.perf_counter()
+        communication_s, waiting_s = self.link.exchange(sends, receives)
+        self.traffic.exchanges += 1
+        self.traffic.bytes_sent += sum(array.nbytes for array in sends.values())
+        self.traffic.communication_s += communication_s
+        self.traffic.waiting_s += waiting_s
+
+    def barrier(self) -> None:
+        """Return once every rank has called it."""
+        others = [peer for peer in range(self.size) if peer != self.rank]
+        token = np.zeros(1, np.uint8)
+        self.exchange(
+            dict.fromkeys(others, token), {peer: np.empty(1, np.uint8) for peer in others}
+        )
+
+    def keep_alive(self) -> None:
+        """Show that this rank gets on with work that needs no exchange for minutes.
+
+        The launcher takes exchanges for signs of progress (`sixfold.distributed.process_group.failure_detector`), and calls a
+        rank hung that others wait for while it makes none.
+        """
+        if self.size > 1:
+            self.link.exchange({}, {})
+
+    def report(self, event: PlainData) -> None:
+        """Hand a small message of plain data (JSON types) to the launcher's `on_event`."""
+        self.link.report(event)
+
+    def should_stop(self) -> bool:
+        """True once the launcher has asked all ranks to stop."""
+        return self.link.should_stop()
+
+
+class Alone:
+    """The link of a gang of one: nobody to talk to. For tests and for serial use."""
+
+    def exchange(
+        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
+    ) -> tuple[float, float]:
+        """Refuse: there is no peer."""
+        raise ValueError(f"a world of one rank has no peers {sorted({*sends, *receives})}")
+
+    def report(self, event: PlainData) -> None:
+        """Drop the message: nobody launched this rank."""
+
+    def should_stop(self) -> bool:
+        """Never."""
+        return False
+
+
+def alone(attempt: int = 0) -> World:
+    """The world of a single rank, without any engine.
+
+    >>> alone().size
+    1
+    """
+    return World(rank=0, size=1, host="localhost", attempt=attempt, link=Alone())

@@ -1,0 +1,266 @@
+"""One try of a gang, as its launcher sees it: who has joined, what they said, how it ended.
+
+A `Generation` only takes in what is told to it and decides; connections are read, and time passes,
+in `sixfold.distributed.process_group.rendezvous`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold.distributed.process_group import failure_detector, wire
+from sixfold.distributed.process_group.faults import Fault
+from sixfold.distributed.process_group.diagnosis import Inquest
+from sixfold.distributed.process_group.communicator import PlainData
+
+STACK_S = 5.0
+"""For a rank under suspicion to tell what it is doing."""
+
+OnEvent = Callable[[int, PlainData], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long the launcher waits before it believes the worst.
+
+    Attributes:
+        hang_s: with a rank that gives no sign of life, and with a deadlock.
+        stall_s: with a rank that makes no exchange while others wait for it.
+        graces_s: with symptoms, for their cause; see `sixfold.distributed.process_group.diagnosis`.
+    """
+
+    hang_s: float
+    stall_s: float
+    graces_s: Mapping[str, float]
+
+
+@dataclass
+class Member:
+    """A rank that has joined.
+
+    Attributes:
+        rank: its number.
+        host: name of its host.
+        pid: its process there.
+        address: where its peers reach it.
+        first_line: when our first line of code ran in it (`time.monotonic()` of the launcher).
+        connection: to its control thread.
+        pulse: its signs of life.
+        met: it is connected to all others.
+        done: it has said its last word, a result or an error.
+    """
+
+    rank: int
+    host: str
+    pid: int
+    address: tuple[str, int]
+    first_line: float
+    connection: wire.Connection
+    pulse: failure_detector.Pulse
+    met: bool = False
+    done: bool = False
+
+
+class Generation:
+    """The state of one try.
+
+    Attributes:
+        number: of the try; -1 before the first.
+        attempt: number under which its ranks may write to the run directory.
+        members: the ranks that have joined, by rank.
+        results: what the ranks that finished have returned, by rank.
+        met_at: when all ranks had met; None before.
+        fault: why it failed; None while it has not. All connections are shut then.
+    """
+
+    def __init__(self, number: int, size: int, patience: Patience) -> None:
+        self.number = number
+        self.attempt = -1
+        self.members: dict[int, Member] = {}
+        self.results: dict[int, Any] = {}
+        self.met_at: float | None = None
+        self.fault: Fault | None = None
+        self._size = size
+        self._patience = patience
+        self._inquest = Inquest(patience.graces_s)
+        self._asked_for_stack: tuple[failure_detector.Verdict, float] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all ranks have handed over their results."""
+        return len(self.results) == self._size
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing that can still be heard would change how it ended."""
+        return self.finished or self.fault is not None
+
+    @property
+    def best_guess(self) -> Fault | None:
+        """Why it failed, as far as it is known."""
+        return self.fault or self._inquest.best
+
+    @property
+    def due(self) -> float | None:
+        """When `judge` will have something to decide, if nothing happens before."""
+        return None if self.over else self._inquest.due
+
+    def member(self, connection: wire.Connection) -> Member | None:
+        """Whose connection it is."""
+        for member in self.members.values():
+            if member.connection is connection:
+                return member
+        return None
+
+    def add(self, member: Member) -> None:
+        """A rank joins; the last to join lets all begin."""
+        self.members[member.rank] = member
+        if len(self.members) == self._size:
+            peers = [list(self.members[rank].address) for rank in range(self._size)]
+            self.tell_all({"kind": "start", "attempt": self.attempt, "peers": peers})
+
+    def tell_all(self, message: PlainData) -> None:
+        """Send a message to every rank that has joined."""
+        for member in self.members.values():
+            member.connection.send(message)
+
+    def shut(self) -> None:
+        """End all connections, and with them the ranks."""
+        for member in self.members.values():
+            member.connection.shut()
+
+    # What is heard of a rank.
+
+    def hear(
+        self, member: Member, message: Mapping[str, Any], when: float, on_event: OnEvent | None
+    ) -> None:
+        """Take in what a rank has said at a time."""
+        kind = message["kind"]
+        member.pulse.seen = when
+        if kind == "alive":
+            member.pulse.beat(
+                when, message["progress"], tuple(message["waiting_for"]), tuple(message["stack"])
+            )
+        elif kind == "met":
+            member.met = True
+            if sum(other.met for other in self.members.values()) == self._size:
+                self.met_at = when
+        elif kind == "event" and on_event is not None:
+            on_event(member.rank, message["event"])
+        elif kind == "result":
+            self.results[member.rank] = message["value"]
+            self._part(member)
+        elif kind == "error":
+            self._part(member)
+            self._hear_error(member, Fault.from_plain(message["fault"]), when)
+        elif kind == "stacks" and self._asked_for_stack is not None:
+            verdict, _ = self._asked_for_stack
+            if verdict.rank == member.rank:
+                self._convict(verdict, tuple(message["lines"]))
+
+    def connection_broke(self, member: Member, when: float) -> None:
+        """A rank can no longer be heard: no surprise after its last word, a symptom before."""
+        if not member.done:
+            cause = f"its connection broke (process {member.pid} was killed, or its host vanished)"
+            fault = Fault(kind="lost", rank=member.rank, host=member.host, cause=cause)
+            self._inquest.add(fault, "connection", when)
+
+    def process_ended(self, rank: int, cause: str, log_tail: tuple[str, ...]) -> None:
+        """A rank's process has ended; it may not have joined yet."""
+        member = self.members.get(rank)
+        if member is None or not member.done:
+            host = member.host if member else socket.gethostname()
+            self._settle(Fault(kind="lost", rank=rank, host=host, cause=cause, log_tail=log_tail))
+
+    def _part(self, member: Member) -> None:
+        member.done = member.pulse.done = True
+        member.connection.send({"kind": "bye"})
+
+    def _hear_error(self, member: Member, fault: Fault, when: float) -> None:
+        if fault.kind != "peer":
+            self._settle(fault)
+        elif fault.peer in self.results:  # a restart would end the same way
+            cause = f"rank {fault.rank} wanted an exchange with it after it had finished"
+            host = self.members[fault.peer].host
+            self._settle(Fault(kind="raised", rank=fault.peer, host=host, cause=cause))
+        else:
+            accused = self.members.get(fault.peer, member)
+            cause = f"lost by rank {fault.rank}: {fault.cause}"
+            lost = Fault(kind="lost", rank=accused.rank, host=accused.host, cause=cause)
+            self._inquest.add(lost, "peer", when)
+
+    def _settle(self, fault: Fault) -> None:
+        if not self.over:
+            self.fault = fault
+            self.shut()
+
+    # What follows from time passing.
+
+    def judge(self, now: float, attentive_since: float) -> None:
+        """Decide what is due: believe a symptom, give up a rank that hangs.
+
+        Args:
+            now: the time.
+            attentive_since: since when nothing that ranks said can have been missed.
+        """
+        if self.over:
+            return
+        fault = self._inquest.verdict(now)
+        if fault is not None:
+            self._settle(fault)
+        elif self._asked_for_stack is not None:
+            verdict, due = self._asked_for_stack
+            if now >= due:
+                self._convict(verdict, ())
+        elif self._inquest.best is None:
+            self._look_for_hung_ranks(now, attentive_since)
+
+    def _look_for_hung_ranks(self, now: float, attentive_since: float) -> None:
+        verdict = failure_detector.judge(
+            {member.rank: member.pulse for member in self.members.values()},
+            now,
+            hang_s=self._patience.hang_s,
+            stall_s=self._patience.stall_s,
+            since=attentive_since,
+            is_stopped=lambda rank: _state(self.members[rank]) == "stopped",
+        )
+        if verdict is not None and verdict.wants_stack:
+            self._asked_for_stack = (verdict, now + STACK_S)
+            self.members[verdict.rank].connection.send({"kind": "dump"})
+        elif verdict is not None:
+            self._convict(verdict, ())
+
+    def _convict(self, verdict: failure_detector.Verdict, stack: tuple[str, ...]) -> None:
+        member = self.members[verdict.rank]
+        cause = f"{verdict.cause} (process {member.pid}: {_state(member)})"
+        if not stack and member.pulse.stack:
+            stack = ("where it was at its last sign of life:", *member.pulse.stack)
+        self._settle(
+            Fault(kind="lost", rank=verdict.rank, host=member.host, cause=cause, log_tail=stack)
+        )
+
+
+_STATES = {
+    "T": "stopped",
+    "t": "held by a debugger",
+    "Z": "ended",
+    "D": "waiting for a disk or a device",
+    "R": "running",
+    "S": "asleep",
+}
+"""What Linux says of a process (proc(5))."""
+
+
+def _state(member: Member) -> str:
+    """The state of a rank's process, if it runs on this host."""
+    if not member.connection.is_local():
+        return "on another host, its state is not known"
+    try:
+        text = Path(f"/proc/{member.pid}/stat").read_text()
+    except OSError:
+        return "gone" if Path("/proc/self/stat").exists() else "its state is not known"
+    return _STATES.get(text.rpartition(")")[2].split()[0], "its state is not known")

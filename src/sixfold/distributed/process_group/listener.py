@@ -1,0 +1,133 @@
+"""A listening socket behind which only those come who know a secret."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from sixfold.distributed.process_group import wire
+
+MOST_STRANGERS = 512
+"""Connections that have not yet proved themselves."""
+
+MOST_OF_ONE_ADDRESS = 128
+"""The same from one address, so that one host cannot take all places."""
+
+UNDISTURBED_S = 2.0
+"""For which nobody is dropped to make room: a handshake takes milliseconds, and so none that is
+going on can be pushed out by numbers. Who finds no room is refused, and calls again."""
+
+
+class Door:
+    """A listening socket that lets in whoever knows the secret, and nobody else.
+
+    Each caller has a thread of its own until it has proved itself or is dropped, so strangers who
+    say nothing, or nonsense, hold nobody up; where they are too many, the oldest of the address
+    that sent the most makes room. The port is chosen by binding and stays bound.
+
+    Attributes:
+        address: where it listens.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        secret: bytes,
+        enter: Callable[[socket.socket], None],
+        *,
+        handshake_s: float = wire.HANDSHAKE_S,
+    ) -> None:
+        """Begin to listen.
+
+        Args:
+            host: address of the one interface to listen on.
+            secret: what callers must know.
+            enter: called in the caller's thread with an authenticated, blocking socket, which it
+                owns from then on.
+            handshake_s: after which a silent caller is dropped.
+        """
+        self._secret = secret
+        self._enter = enter
+        self._handshake_s = handshake_s
+        self._lock = threading.Lock()
+        # Address and time of arrival, oldest first.
+        self._strangers: dict[socket.socket, tuple[str, float]] = {}
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+        self._listener = socket.create_server((host, 0), backlog=512)
+        self.address: wire.Address = self._listener.getsockname()[:2]
+        self._accepter = threading.Thread(target=self._accept, daemon=True, name="sixfold-door")
+        self._accepter.start()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                connection, caller = self._listener.accept()
+            except OSError:
+                if self._closed:
+                    return
+                time.sleep(0.05)  # out of file descriptors, or a caller that hung up at once
+                continue
+            thread = threading.Thread(
+                target=self._admit, args=(connection,), daemon=True, name="sixfold-caller"
+            )
+            with self._lock:
+                if self._closed:
+                    connection.close()
+                    return
+                if not self._has_room(caller[0]):
+                    connection.close()
+                    continue
+                self._strangers[connection] = caller[0], time.monotonic()
+                self._threads = [other for other in self._threads if other.is_alive()]
+                self._threads.append(thread)
+                thread.start()
+
+    def _has_room(self, host: str) -> bool:
+        """Whether one more may come from an address, if need be in the place of another."""
+        counts = Counter(address for address, _ in self._strangers.values())
+        if counts[host] >= MOST_OF_ONE_ADDRESS:
+            crowded = host
+        elif counts.total() >= MOST_STRANGERS:
+            crowded = counts.most_common(1)[0][0]
+        else:
+            return True
+        oldest, since = next(
+            (stranger, since)
+            for stranger, (address, since) in self._strangers.items()
+            if address == crowded
+        )
+        if time.monotonic() - since < UNDISTURBED_S:
+            return False
+        wire.shut(oldest)
+        del self._strangers[oldest]
+        return True
+
+    def _admit(self, connection: socket.socket) -> None:
+        try:
+            wire.answer(connection, self._secret, timeout_s=self._handshake_s)
+        except OSError:
+            connection.close()
+            return
+        finally:
+            with self._lock:
+                self._strangers.pop(connection, None)
+        if self._closed:
+            connection.close()
+        else:
+            self._enter(connection)
+
+    def close(self) -> None:
+        """Stop listening, drop strangers, and wait until every `enter` has returned."""
+        with self._lock:
+            self._closed = True
+            for connection in self._strangers:
+                wire.shut(connection)
+        wire.shut(self._listener)  # wakes accept()
+        self._listener.close()
+        self._accepter.join()
+        for thread in self._threads:
+            thread.join()

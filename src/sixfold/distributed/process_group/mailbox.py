@@ -1,0 +1,206 @@
+"""A way from one rank to another through memory that both map: a pipe for messages.
+
+A message between two processes of a host takes two copies inside the kernel and many small packets
+if it goes through a socket, and each side enters the kernel to send it and to look for it. Through
+shared memory it is one copy in and one out, and whoever waits just reads a counter. The memory is a
+ring of bytes, small enough to stay in the cache; a longer message goes through it piece by piece,
+so that one rank fills while the other empties.
+
+The sockets stay: they wake a rank that has gone to sleep, and they tell when a peer is gone.
+Where there is no common memory everything goes through them (`sixfold.distributed.process_group.mesh`).
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from typing import Any
+
+import numpy as np
+
+from sixfold.distributed.process_group.shared_memory import SharedMemory
+from sixfold.distributed.process_group.communicator import Buffer
+
+CAPACITY_BYTES = 1 << 22
+"""Of the ring. An empty ring is begun anew from its first byte, so messages that are read before
+the next is written stay in the cache however large it is."""
+
+PIECE_BYTES = 1 << 18
+"""So much is copied before the other side is told."""
+
+_ANEW = -1
+"""In the place of a message's length: it follows at the first byte of the ring."""
+
+_LINE = 64
+"""A message begins with its length on a cache line of its own, so its bytes lie aligned."""
+
+_TOKEN_BYTES = 32
+_WRITTEN, _READ, _READER_SLEEPS, _WRITER_SLEEPS = 64, 128, 192, 256
+_RING_START = 4096
+SIZE_BYTES = _RING_START + CAPACITY_BYTES
+
+
+class Mailbox:
+    """A ring in shared memory, filled by one rank and emptied by another.
+
+    Memory: a token by which the receiver knows it has the right file; the number of bytes ever
+    written, and ever read, each changed by one side only; whether the reader and the writer sleep;
+    the ring. Each lies on a cache line of its own.
+
+    Attributes:
+        messages: how many this side has begun.
+    """
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+        self._written, self._read, self._reader_sleeps, self._writer_sleeps = (
+            memory.array(np.int64, place, 1).data
+            for place in (_WRITTEN, _READ, _READER_SLEEPS, _WRITER_SLEEPS)
+        )
+        self._ring = memory.array(np.uint8, _RING_START, CAPACITY_BYTES)
+        self._lengths = memory.array(np.int64, _RING_START, CAPACITY_BYTES // 8).data
+        self._place = 0
+        self.messages = 0
+
+    @classmethod
+    def create(cls) -> Mailbox:
+        """The sender's side.
+
+        Raises:
+            OSError: if there is no memory for it.
+        """
+        memory = SharedMemory.create(SIZE_BYTES)
+        memory.array(np.uint8, 0, _TOKEN_BYTES)[:] = np.frombuffer(
+            secrets.token_bytes(_TOKEN_BYTES), np.uint8
+        )
+        return cls(memory)
+
+    def offer(self) -> dict[str, Any]:
+        """What the receiver must be told, over a connection that only it can read."""
+        return {"path": self._memory.path, "token": self._token()}
+
+    @classmethod
+    def accept(cls, offer: dict[str, Any]) -> Mailbox | None:
+        """The receiver's side; None if the memory cannot be seen from here."""
+        if not offer.get("path"):
+            return None
+        try:
+            mailbox = cls(SharedMemory.attach(str(offer["path"]), SIZE_BYTES))
+        except (OSError, ValueError):
+            return None
+        if mailbox._token() == offer.get("token"):
+            return mailbox
+        mailbox.close()
+        return None
+
+    def _token(self) -> str:
+        return self._memory.array(np.uint8, 0, _TOKEN_BYTES).tobytes().hex()
+
+    def begin(self, count_bytes: int) -> bool:
+        """Announce a message, on the sender's side; False if there is no room even for that."""
+        place = -(-self._place // _LINE) * _LINE
+        if self._read[0] == self._place and place % CAPACITY_BYTES:
+            self._lengths[place % CAPACITY_BYTES // 8] = _ANEW
+            place = -(-place // CAPACITY_BYTES) * CAPACITY_BYTES
+        elif place + _LINE - self._read[0] > CAPACITY_BYTES:
+            return False
+        self._lengths[place % CAPACITY_BYTES // 8] = count_bytes
+        self._place = place + _LINE
+        self._written[0] = self._place
+        self.messages += 1
+        return True
+
+    def push(self, payload: Buffer) -> int:
+        """Write as much of a message's rest as one piece takes.
+
+        Args:
+            payload: (n,) bytes.
+
+        Returns:
+            How many were written: 0 if there is no room.
+        """
+        start = self._place % CAPACITY_BYTES
+        room = CAPACITY_BYTES - (self._place - self._read[0])
+        count = min(len(payload), room, CAPACITY_BYTES - start, PIECE_BYTES)
+        if count > 0:
+            self._ring[start : start + count] = payload[:count]
+            self._place += count
+            self._written[0] = self._place
+        return count
+
+    def next(self) -> int | None:
+        """The length of the next message, on the receiver's side; None if there is none yet."""
+        place = -(-self._place // _LINE) * _LINE
+        if self._written[0] < place + _LINE:
+            return None
+        length = self._lengths[place % CAPACITY_BYTES // 8]
+        if length == _ANEW:
+            place = -(-place // CAPACITY_BYTES) * CAPACITY_BYTES
+            length = self._lengths[0]
+        self._place = place + _LINE
+        self._read[0] = self._place
+        self.messages += 1
+        return int(length)
+
+    def pull(self, payload: Buffer) -> int:
+        """Read as much of a message's rest as one piece holds.
+
+        Args:
+            payload: (n,) bytes, overwritten from their beginning.
+
+        Returns:
+            How many were read: 0 if nothing has come.
+        """
+        start = self._place % CAPACITY_BYTES
+        there = self._written[0] - self._place
+        count = min(len(payload), there, CAPACITY_BYTES - start, PIECE_BYTES)
+        if count > 0:
+            payload[:count] = self._ring[start : start + count]
+            self._place += count
+            self._read[0] = self._place
+        return int(count)
+
+    def has_room(self) -> bool:
+        """Whether the sender can go on."""
+        return bool(CAPACITY_BYTES - (self._place - self._read[0]) >= 2 * _LINE)
+
+    def has_bytes(self) -> bool:
+        """Whether the receiver can go on."""
+        return bool(self._written[0] > self._place)
+
+    def reader_sleeps(self) -> bool:
+        """Whether the receiver must be woken to find what was written."""
+        return bool(self._reader_sleeps[0])
+
+    def writer_sleeps(self) -> bool:
+        """Whether the sender must be woken to find room."""
+        return bool(self._writer_sleeps[0])
+
+    def reader_will_sleep(self, sleeps: bool) -> None:
+        """On the receiver's side: ask to be woken, or no longer."""
+        self._reader_sleeps[0] = sleeps
+
+    def writer_will_sleep(self, sleeps: bool) -> None:
+        """On the sender's side: ask to be woken, or no longer."""
+        self._writer_sleeps[0] = sleeps
+
+    def seal(self) -> None:
+        """Let nobody else in."""
+        self._memory.seal()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        for view in (self._written, self._read, self._reader_sleeps, self._writer_sleeps):
+            view.release()
+        self._lengths.release()
+        self._ring = np.empty(0, np.uint8)
+        self._memory.close()
+
+
+def may_share() -> bool:
+    """Whether this machine keeps stores in order, as x86 does.
+
+    A message's bytes must be in memory before the count that tells of them is; elsewhere this
+    would take instructions that Python does not have.
+    """
+    return platform.machine().lower() in ("x86_64", "amd64")

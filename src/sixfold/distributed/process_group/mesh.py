@@ -1,0 +1,435 @@
+"""Bytes between ranks: one TCP connection for every pair, all used at once.
+
+Between ranks of one host messages go through memory that both map (`sixfold.distributed.process_group.mailbox`); then
+the connection only wakes a rank that sleeps, and tells when a peer is gone.
+
+An exchange sends and receives without blocking on any one peer, so no pattern of sends and
+receives can deadlock by filling a buffer. Every message has its length in front: ranks that
+disagree about an exchange find out, instead of taking one array's bytes for another's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sixfold.core.errors import PeerLostError
+from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.mailbox import Mailbox, may_share
+from sixfold.distributed.process_group.communicator import Buffer
+
+SPIN_S = 200e-6
+"""How long a rank with a core to itself looks for bytes before it sleeps: about twice what the
+kernel takes to put a process to sleep and wake it again."""
+
+LOST_WAKE_S = 0.02
+"""A rank that waits for memory looks again after so long. It says that it sleeps and looks once
+more before it does, so a wake is lost only if both sides' stores pass each other within
+nanoseconds; then this is what it costs."""
+
+_HEADER = struct.Struct("=Q")
+_WAKE = b"."
+
+
+class Mesh:
+    """Connections to the other ranks of a gang.
+
+    Attributes:
+        progress: grows with every byte moved and every exchange completed; the launcher sees from
+            it whether this rank gets anywhere.
+        waiting_for: the peers without which the current exchange cannot go on; empty while the
+            rank computes or bytes move.
+    """
+
+    def __init__(
+        self,
+        sockets: Mapping[int, socket.socket],
+        *,
+        spin: bool,
+        mailboxes: Mapping[int, Mailboxes] | None = None,
+    ) -> None:
+        """Take over authenticated sockets.
+
+        Args:
+            sockets: peer -> connection.
+            spin: whether every rank of this host has a core to itself.
+            mailboxes: from `share_memory`.
+        """
+        self._sockets = dict(sockets)
+        self._boxes = dict(mailboxes or {})
+        self._spin_s = SPIN_S if spin else 0.0
+        self._ended = False
+        self.progress = 0
+        self.waiting_for: tuple[int, ...] = ()
+        for connection in self._sockets.values():
+            connection.setblocking(False)
+
+    def exchange(
+        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
+    ) -> tuple[float, float]:
+        """Send and fill all buffers at the same time; see `sixfold.distributed.process_group.World.exchange`.
+
+        Returns:
+            Seconds in which bytes moved, and seconds in which none could.
+
+        Raises:
+            PeerLostError: if a peer is gone.
+            RuntimeError: if a peer sent another number of bytes than is expected here.
+        """
+        began = now = time.perf_counter()
+        idle_s = 0.0
+        idle_since: float | None = None
+        flows = [self._outgoing(peer, array) for peer, array in sends.items()]
+        flows += [self._incoming(peer, array) for peer, array in receives.items()]
+        while flows:
+            if self._ended:  # memory knows nothing of it, and the peer may be shut as well
+                raise PeerLostError(flows[0].peer, "the connection was shut")
+            moved = 0
+            finished = False
+            for flow in flows:
+                moved += flow.move()
+                finished = finished or flow.done
+            if finished:
+                flows = [flow for flow in flows if not flow.done]
+            if moved:
+                self.progress += moved
+                if idle_since is not None:
+                    idle_s += time.perf_counter() - idle_since
+                    idle_since = None
+                    self.waiting_for = ()
+                continue
+            now = time.perf_counter()
+            if idle_since is None:
+                idle_since = now
+                self.waiting_for = tuple({flow.peer for flow in flows})
+            # Without yielding: that would hand the core to whatever else wants it, for a whole
+            # slice of its time, and the peer is about to be done.
+            if now - idle_since >= self._spin_s:
+                _wait(flows, self._boxes)
+        self.progress += 1
+        return time.perf_counter() - began - idle_s, idle_s
+
+    def _outgoing(self, peer: int, array: Buffer) -> _Flow:
+        connection, boxes = self._socket(peer), self._boxes.get(peer)
+        if boxes is None:
+            return _Outgoing(peer, connection, array)
+        return _IntoMailbox(peer, connection, array, boxes.out)
+
+    def _incoming(self, peer: int, array: Buffer) -> _Flow:
+        connection, boxes = self._socket(peer), self._boxes.get(peer)
+        if boxes is None:
+            return _Incoming(peer, connection, array)
+        return _OutOfMailbox(peer, connection, array, boxes.into)
+
+    def _socket(self, peer: int) -> socket.socket:
+        try:
+            return self._sockets[peer]
+        except KeyError:
+            raise ValueError(f"no rank {peer} to talk to, only {sorted(self._sockets)}") from None
+
+    def shut(self) -> None:
+        """End all conversations, from any thread: an exchange that is going on fails."""
+        self._ended = True
+        for connection in self._sockets.values():
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+    def close(self) -> None:
+        """Close all connections; what was sent still arrives."""
+        for connection in self._sockets.values():
+            connection.close()
+        for boxes in self._boxes.values():
+            boxes.close()
+
+
+class Mailboxes(NamedTuple):
+    """The ways to a peer and from it."""
+
+    out: Mailbox
+    into: Mailbox
+
+    def close(self) -> None:
+        """Give their memory back."""
+        for box in self:
+            box.close()
+
+
+def share_memory(sockets: Mapping[int, socket.socket]) -> dict[int, Mailboxes]:
+    """Find out with which peers memory can be shared, and share it.
+
+    Every rank at the other end must call this too, at the same point of the conversation.
+
+    Args:
+        sockets: authenticated, blocking connections to peers of this host.
+
+    Raises:
+        PeerLostError: if a peer is gone.
+    """
+    own: dict[int, Mailbox] = {}
+    try:
+        for peer, connection in sockets.items():
+            with contextlib.suppress(OSError):  # no memory: the bytes go through the sockets
+                if may_share():
+                    own[peer] = Mailbox.create()
+            _tell(peer, connection, own[peer].offer() if peer in own else {})
+        theirs = {peer: Mailbox.accept(_hear(peer, sockets[peer])) for peer in sockets}
+        for peer, connection in sockets.items():
+            _tell(peer, connection, {"accepted": theirs[peer] is not None})
+        accepted = {peer: bool(_hear(peer, sockets[peer]).get("accepted")) for peer in sockets}
+    except BaseException:
+        for box in own.values():
+            box.close()
+        raise
+    shared = {}
+    for peer in sockets:
+        out, into = own.get(peer), theirs[peer]
+        if out is not None:
+            out.seal()
+        if out is not None and into is not None and accepted[peer]:
+            shared[peer] = Mailboxes(out, into)
+            continue
+        for unused in (out, into):
+            if unused is not None:
+                unused.close()
+    return shared
+
+
+def _tell(peer: int, connection: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        connection.sendall(wire.encode(message))
+    except OSError as error:
+        raise PeerLostError(peer, error.strerror or str(error)) from None
+
+
+def _hear(peer: int, connection: socket.socket) -> dict[str, Any]:
+    message = wire.receive(connection)
+    if message is None:
+        raise PeerLostError(peer, "it closed the connection")
+    return message
+
+
+class _Flow(ABC):
+    """One message on its way, as far as it has not moved yet."""
+
+    __slots__ = ("connection", "done", "peer")
+    events: int
+
+    def __init__(self, peer: int, connection: socket.socket):
+        self.peer = peer
+        self.connection = connection
+        self.done = False
+
+    @abstractmethod
+    def move(self) -> int:
+        """Move what can be moved now; returns the number of bytes."""
+
+    def will_sleep(self, sleeps: bool) -> bool:  # noqa: ARG002 - sockets wake by themselves
+        """Be told of the rank's sleep; returns whether it may sleep."""
+        return True
+
+    def _lost(self, reason: str) -> PeerLostError:
+        return PeerLostError(self.peer, reason)
+
+    def _wake(self) -> None:
+        """Send a byte, which only ends a sleep."""
+        try:
+            self.connection.send(_WAKE)
+        except BlockingIOError:
+            return  # there are some already
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from None
+
+
+class _IntoMailbox(_Flow):
+    """A message to a rank that maps the same memory."""
+
+    __slots__ = ("begun", "box", "payload")
+    events = select.POLLIN
+
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
+        super().__init__(peer, connection)
+        self.payload, self.box = _bytes_of(array), box
+        self.begun = False
+
+    def move(self) -> int:
+        box, moved = self.box, 0
+        if not self.begun:
+            self.begun = box.begin(len(self.payload))
+            if not self.begun:
+                return 0
+            moved = _HEADER.size
+        while count := box.push(self.payload):
+            moved += count
+            self.payload = self.payload[count:]
+        self.done = not len(self.payload)
+        if moved and box.reader_sleeps():
+            self._wake()
+        return moved
+
+    def will_sleep(self, sleeps: bool) -> bool:
+        self.box.writer_will_sleep(sleeps)
+        return not (sleeps and _after_stores(self.box.has_room))
+
+
+class _OutOfMailbox(_Flow):
+    """A message from a rank that maps the same memory."""
+
+    __slots__ = ("begun", "box", "payload")
+    events = select.POLLIN
+
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
+        super().__init__(peer, connection)
+        self.payload, self.box = _bytes_of(array), box
+        self.begun = False
+
+    def move(self) -> int:
+        box, moved = self.box, 0
+        if not self.begun:
+            announced = box.next()
+            if announced is None:
+                return 0
+            _check_length(self.peer, announced, len(self.payload))
+            self.begun, moved = True, _HEADER.size
+        while count := box.pull(self.payload):
+            moved += count
+            self.payload = self.payload[count:]
+        self.done = not len(self.payload)
+        if moved and box.writer_sleeps():
+            self._wake()
+        return moved
+
+    def will_sleep(self, sleeps: bool) -> bool:
+        self.box.reader_will_sleep(sleeps)
+        return not (sleeps and _after_stores(self.box.has_bytes))
+
+
+class _Outgoing(_Flow):
+    """A message over a connection: its length, then its bytes."""
+
+    __slots__ = ("views",)
+    events = select.POLLOUT
+
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
+        super().__init__(peer, connection)
+        self.views = [memoryview(_HEADER.pack(array.nbytes)), _bytes_of(array).data]
+
+    def move(self) -> int:
+        try:
+            count = self.connection.sendmsg(self.views)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from None
+        self.done = _advance(self.views, count)
+        return count
+
+
+class _Incoming(_Flow):
+    """A message over a connection."""
+
+    __slots__ = ("expected", "header", "views")
+    events = select.POLLIN
+
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
+        super().__init__(peer, connection)
+        self.header: bytearray | None = bytearray(_HEADER.size)
+        self.expected = array.nbytes
+        self.views = [memoryview(self.header), _bytes_of(array).data]
+
+    def move(self) -> int:
+        try:
+            count = self.connection.recvmsg_into(self.views)[0]
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise self._lost(error.strerror or str(error)) from None
+        if count == 0:
+            raise self._lost(_CLOSED)
+        if self.header is not None and count >= len(self.views[0]):
+            _check_length(self.peer, _HEADER.unpack(self.header)[0], self.expected)
+            self.header = None
+        self.done = _advance(self.views, count)
+        return count
+
+
+_CLOSED = "it closed the connection"
+
+
+def _after_stores(look: Callable[[], bool]) -> bool:
+    """Look when what was stored before is in memory, as it is once the kernel was entered."""
+    os.sched_yield()
+    return look()
+
+
+def _check_length(peer: int, announced: int, expected: int) -> None:
+    if announced != expected:
+        raise RuntimeError(
+            f"rank {peer} sent {announced} bytes where {expected} were expected: the ranks "
+            "disagree about their exchanges"
+        )
+
+
+def _advance(views: list[memoryview], count: int) -> bool:
+    """Drop the bytes that have moved; whether none are left."""
+    while views and count >= len(views[0]):
+        count -= len(views.pop(0))
+    if views and count:
+        views[0] = views[0][count:]
+    return not views
+
+
+def _bytes_of(array: Buffer) -> Buffer:
+    """The bytes themselves: (n,) uint8 on the same memory, which must be contiguous."""
+    payload: Any = array  # a buffer, which NumPy 2's annotations do not say
+    return np.frombuffer(memoryview(payload).cast("B"), np.uint8)
+
+
+def _wait(flows: list[_Flow], boxes: Mapping[int, Mailboxes]) -> None:
+    """Sleep until at least one flow can move.
+
+    Raises:
+        PeerLostError: if a peer is gone that nothing more can come from.
+    """
+    try:
+        may_sleep = [flow.will_sleep(True) for flow in flows]  # each of them must know
+        if not all(may_sleep):
+            return
+        events: dict[int, int] = {}
+        for flow in flows:
+            descriptor = flow.connection.fileno()
+            events[descriptor] = events.get(descriptor, 0) | flow.events
+        poll = select.poll()
+        for descriptor, mask in events.items():
+            poll.register(descriptor, mask)
+        by_memory = any(flow.peer in boxes for flow in flows)
+        poll.poll(1000 * LOST_WAKE_S if by_memory else None)
+        for peer in {flow.peer for flow in flows if flow.peer in boxes}:
+            _take_wakes([flow for flow in flows if flow.peer == peer])
+    finally:
+        for flow in flows:
+            flow.will_sleep(False)
+
+
+def _take_wakes(flows: list[_Flow]) -> None:
+    """Empty a connection of the bytes that ended a sleep; they mean nothing else."""
+    first = flows[0]
+    try:
+        gone = not first.connection.recv(4096)
+    except BlockingIOError:
+        return
+    except OSError as error:
+        raise first._lost(error.strerror or str(error)) from None
+    # What a peer left before it went still counts.
+    if gone and all(flow.will_sleep(True) for flow in flows):
+        raise first._lost(_CLOSED)

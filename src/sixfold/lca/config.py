@@ -1,0 +1,237 @@
+"""Settings of sparse coding, in the form from which the command line makes its options."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sixfold.core.config import EngineConfig, OptimizerConfig, RunConfig
+from sixfold.core.errors import UserError
+from sixfold.core.settings import Settings, option
+from sixfold.distributed.logical_shards import is_power_of_two
+from sixfold.train.step.schedule import parse_schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig(Settings):
+    """What is coded, and how it is prepared."""
+
+    data: str = option(
+        "digits",
+        "data set, as for `sixfold train`, or movies:PATH (a folder of frame folders, .npy files "
+        "and animated pictures)",
+    )
+    resize: int | None = option(None, "resize every image to this many pixels a side")
+    part: str = option("train", "which images of the set", choices=("train", "test"))
+    limit: int | None = option(None, "use only the first so many images of the part")
+    on_bad: str = option(
+        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
+    )
+    preprocess: str = option(
+        "contrast",
+        "none: pixels in [0, 1]; centre: less their mean; contrast: each image to mean 0 and "
+        "deviation 1; whiten: contrast, then a whitening filter learned from the images",
+        choices=("none", "centre", "contrast", "whiten"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DictionaryConfig(Settings):
+    """The atoms."""
+
+    atoms: int = option(64, "number of atoms")
+    kernel: str = option(
+        "9", "size of an atom, N or ROWSxCOLUMNS; full: whole images (fully connected)"
+    )
+    stride: str = option("2", "pixels from one position to the next, N or ROWSxCOLUMNS")
+    padding: str = option("half", "pixels beyond the image, N or ROWSxCOLUMNS; half: kernel // 2")
+    boundary: str = option(
+        "free",
+        "beyond the image; free: counts for nothing, zero: must be reconstructed as zeros",
+        choices=("free", "zero"),
+    )
+    initial: str = option(
+        "patches",
+        "first atoms: patches of the images, or random numbers",
+        choices=("patches", "random"),
+    )
+    precision: str = option("float32", "arithmetic", choices=("float32", "float64"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsConfig(Settings):
+    """How a code comes about."""
+
+    threshold: float = option(0.1, "lambda: threshold of the potentials, weight of the penalty")
+    shrinkage: str = option("soft", "threshold", choices=("soft", "hard"))
+    nonnegative: bool = option(False, "activations may not be negative")
+    tau: float = option(100.0, "time constant of the potentials")
+    dt: float = option(1.0, "time step (where --adaptive: the first one)")
+    integrator: str = option("euler", "integration in time", choices=("euler", "exponential"))
+    adaptive: bool = option(True, "time step of each element by itself, from its energy")
+    state_momentum: float = option(0.9, "momentum of the potentials (0: none)")
+    max_steps: int = option(1000, "most steps; rounded up to a multiple of --check-every")
+    tolerance: float = option(
+        1e-4, "an element is done when its certificate is below this; 0: after --max-steps"
+    )
+    certificate: str = option(
+        "gap",
+        "gap: duality gap relative to the energy; optimality: largest violation of the optimality "
+        "conditions relative to the threshold",
+        choices=("gap", "optimality"),
+    )
+    polish: bool = option(
+        True,
+        "soft threshold: once next to no entry comes or goes, solve for the best code and check "
+        "the optimality conditions",
+    )
+    check_every: int = option(20, "steps between readings of energy and certificate")
+    form: str = option(
+        "auto",
+        "how interactions are computed (auto: what needs less work for the sizes)",
+        choices=("auto", "residual", "gram"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnConfig(Settings):
+    """How atoms follow from codes, and which images come when."""
+
+    batch_size: int = option(64, "images per update, over all workers")
+    steps: int = option(200, "number of updates")
+    lr: float = option(1.0, "learning rate (peak, where a schedule varies it)")
+    momentum: float = option(0.5, "momentum of the update")
+    schedule: str = option(
+        "constant", "learning rate over time: constant, cosine or step:EVERY[:FACTOR] in updates"
+    )
+    revive_after: int = option(
+        20, "updates without any activation after which an atom is replaced by a patch; 0: never"
+    )
+    order: str = option(
+        "random",
+        "which image comes when; random: a permutation each epoch; file: as listed; list: the "
+        "listing cut into one run for each element of the batch; movie: each element its own movie",
+        choices=("random", "file", "list", "movie"),
+    )
+    frames: int = option(0, "frames of a movie before its element turns to another; 0: all")
+    warm_start: str = option(
+        "none",
+        "begin with an older code; epoch: the same image's, frame: the one before in the movie",
+        choices=("none", "epoch", "frame"),
+    )
+    list: str | None = option(None, "file with names of images, one a line: these, in this order")
+    shards: int | None = option(
+        None, "logical shards an update (a power of two; default: from the batch size)"
+    )
+    grid: str = option(
+        "auto", "processes by batch x rows x columns, such as 1x2x1 (auto: all by batch)"
+    )
+    seed: int = option(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(Settings):
+    """What is written when images are coded."""
+
+    run: str = option("", "run directory of `sixfold lca learn`, or its dictionary.safetensors")
+    out: str = option("", "Parquet (.parquet) or Arrow (.arrow) file for the codes")
+    data: str | None = option(None, "what is coded (default: what the dictionary learned from)")
+    part: str = option("test", "which images of the set", choices=("train", "test"))
+    limit: int | None = option(None, "use only the first so many images of the part")
+    on_bad: str = option(
+        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
+    )
+    warm_start: str = option(
+        "none",
+        "frame: begin each frame of a movie with the code of the one before",
+        choices=("none", "frame"),
+    )
+    trace: bool = option(False, "write every reading of every element to FILE.trace.parquet")
+    chunk: int = option(256, "images that a worker takes at a time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LcaLearnConfig(Settings):
+    """Everything that `sixfold lca learn` takes."""
+
+    input: InputConfig = InputConfig()
+    dictionary: DictionaryConfig = DictionaryConfig()
+    dynamics: DynamicsConfig = DynamicsConfig()
+    learn: LearnConfig = LearnConfig()
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    run: RunConfig = RunConfig()  # noqa: RUF009 - frozen
+
+
+def dynamics_problems(config: DynamicsConfig) -> list[str]:
+    """Everything that is wrong with the dynamics by themselves, one line each."""
+    found = []
+    if not (config.threshold >= 0 and math.isfinite(config.threshold)):
+        found.append(f"--threshold {config.threshold}: must be a number of at least 0")
+    if not (config.tau > 0 and config.dt > 0 and math.isfinite(config.tau)):
+        found.append(f"--tau {config.tau} and --dt {config.dt}: must be above 0")
+    elif config.integrator == "euler" and config.dt > 2 * config.tau:
+        found.append(
+            f"--dt {config.dt}: Euler's method is unstable above 2 tau = {2 * config.tau}; use a "
+            "smaller --dt or --integrator exponential"
+        )
+    if not 0 <= config.state_momentum < 1:
+        found.append(f"--state-momentum {config.state_momentum}: must lie in [0, 1)")
+    if config.max_steps < 1:
+        found.append(f"--max-steps {config.max_steps}: must be at least 1")
+    if config.check_every < 1:
+        found.append(f"--check-every {config.check_every}: must be at least 1")
+    if not (config.tolerance >= 0 and math.isfinite(config.tolerance)):
+        found.append(f"--tolerance {config.tolerance}: must be a number of at least 0")
+    if config.shrinkage == "hard" and config.certificate == "gap" and config.tolerance > 0:
+        found.append(
+            "--certificate gap: the hard threshold's objective is not convex and has no duality "
+            "gap; use --certificate optimality"
+        )
+    if config.certificate == "optimality" and config.threshold == 0 and config.tolerance > 0:
+        found.append("--certificate optimality: is relative to --threshold, which must be above 0")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LcaEncodeConfig(Settings):
+    """Everything that `sixfold lca encode` takes besides the dynamics."""
+
+    encode: EncodeConfig = EncodeConfig()
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+
+
+def learn_problems(config: LcaLearnConfig) -> list[str]:
+    """Everything that is wrong with the learning's settings by themselves, one line each."""
+    learn, run, found = config.learn, config.run, []
+    for name, value, least in (
+        ("--batch-size", learn.batch_size, 1),
+        ("--steps", learn.steps, 1),
+        ("--frames", learn.frames, 0),
+        ("--revive-after", learn.revive_after, 0),
+        ("--seed", learn.seed, 0),
+        ("--atoms", config.dictionary.atoms, 1),
+        ("--limit", config.input.limit, 1),
+        ("--keep", run.keep, 1),
+        ("--checkpoint-every", run.checkpoint_every, 1),
+    ):
+        if value is not None and value < least:
+            found.append(f"{name} {value}: must be at least {least}")
+    if not (learn.lr >= 0 and math.isfinite(learn.lr)):
+        found.append(f"--lr {learn.lr}: must be a number of at least 0")
+    if not 0 <= learn.momentum < 1:
+        found.append(f"--momentum {learn.momentum}: must lie in [0, 1)")
+    if learn.shards is not None and not (
+        is_power_of_two(learn.shards) and learn.shards <= max(learn.batch_size, 1)
+    ):
+        found.append(
+            f"--shards {learn.shards}: must be a power of two, and no more than --batch-size"
+        )
+    if learn.warm_start == "frame" and learn.order != "movie":
+        found.append("--warm-start frame: needs --order movie")
+    if run.resume and run.overwrite:
+        found.append("--resume and --overwrite exclude each other: give one")
+    try:
+        parse_schedule(OptimizerConfig(lr=learn.lr, schedule=learn.schedule))
+    except UserError as error:
+        found += error.problems
+    return found

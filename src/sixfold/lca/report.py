@@ -1,0 +1,265 @@
+"""The report of a dictionary's learning: atoms, reconstructions, activations, curves."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import pathlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from sixfold.core.errors import UserError
+from sixfold.core.files import write_atomically
+from sixfold.lca.config import LcaLearnConfig
+from sixfold.core.html.axes import Format, compact, linear, percent, plain
+from sixfold.core.html.chart import Chart, Path, line_path, places
+from sixfold.core.html.frame import render_page
+from sixfold.core.html.settings import setting_sections
+from sixfold.core.run_directory import read_json, read_json_lines
+from sixfold.core.tensor_file import verify
+
+_MAX_ATOMS = 1024
+_SHEET_PX = 900
+"""Width of a sheet of atoms, about, in pixels of the file."""
+
+_POINTS = 400
+"""Points of a curve: more would not be seen."""
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An image beside its reconstruction: data URIs, and a line of figures."""
+
+    image: str
+    made: str
+    caption: str
+
+
+def write_page(run: pathlib.Path) -> pathlib.Path:
+    """Write ``report.html`` of a run of `sixfold lca learn`, finished or not.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    path = run / "report.html"
+    write_atomically(path, render(run).encode())
+    return path
+
+
+def render(run: pathlib.Path) -> str:
+    """The page as text, from what the directory holds."""
+    result, config = read_json(run / "result.json") or {}, read_json(run / "config.json") or {}
+    lines = read_json_lines(run / "metrics.jsonl")
+    dictionary, samples = (
+        _tensors(run / "dictionary.safetensors"),
+        _tensors(run / "samples.safetensors"),
+    )
+    atoms = dictionary.get("atoms")
+    seen = samples.get("seen")
+    return render_page(
+        __package__,
+        "lca.html",
+        name=run.name,
+        result=result,
+        figures=_figures(result, lines),
+        curves=_curves(lines),
+        atoms=None if atoms is None else _sheet(atoms, seen),
+        atom_count=0 if atoms is None else len(atoms),
+        samples=_samples(samples),
+        bars=_bars(samples, seen),
+        sections=setting_sections(config, LcaLearnConfig),
+        versions=sorted((result.get("versions") or {}).items()),
+    )
+
+
+def _tensors(path: pathlib.Path) -> dict[str, Floats]:
+    """What a safetensors file holds; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        verify(path)
+        found: dict[str, Floats] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged ({error}): learn again with --overwrite") from error
+    return found
+
+
+def _figures(result: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """The headline: name, value, detail."""
+    last = lines[-1] if lines else {}
+    found = []
+    if last:
+        found += [
+            ("Energy", compact(last["energy"]), "of an image, at the last update"),
+            ("Error", percent(last["error"], 1), "of the images' power is not explained"),
+            ("Sparsity", percent(last["sparsity"], 1), "of the code is zero"),
+            (
+                "Certified",
+                percent(last["certified"], 0),
+                f"of the codes, after {last['code_steps']:.0f} steps",
+            ),
+        ]
+    if result.get("updates_per_s"):
+        found.append(("Updates/s", plain(result["updates_per_s"]), f"{result['workers']} workers"))
+    return found
+
+
+def _curves(lines: list[dict[str, Any]]) -> list[Chart]:
+    wanted = (
+        ("energy", "Energy of an image", compact),
+        ("error", "Reconstruction error, |x - Da|² / |x|²", _percent),
+        ("sparsity", "Sparsity: share of the code that is zero", _percent),
+        ("code_steps", "Steps until the certificate held", plain),
+    )
+    found = []
+    for name, title, write in wanted:
+        pairs = [(line.get("step", k + 1), line.get(name)) for k, line in enumerate(lines)]
+        known = np.array([pair for pair in pairs if pair[1] is not None], float).reshape(-1, 2)
+        known = known[np.isfinite(known).all(1)]
+        if len(known) > 1:
+            found.append(_curve(name, title, known[:, 0], known[:, 1], write))
+    return found
+
+
+def _percent(value: float) -> str:
+    return percent(value, 2)
+
+
+def _curve(
+    name: str, title: str, steps: NDArray[np.float64], values: NDArray[np.float64], write: Format
+) -> Chart:
+    shown = np.unique(np.linspace(0, len(values) - 1, _POINTS).round().astype(int))
+    steps, values = steps[shown], values[shown]
+    made = _chart(name, title, steps, values, x_label="update", write=write)
+    made.paths.append(
+        Path(d=line_path(made.x.place(steps), made.y.place(values)), css="line training")
+    )
+    return made
+
+
+def _chart(
+    name: str,
+    title: str,
+    x: Floats,
+    y: Floats,
+    *,
+    x_label: str,
+    write: Format = plain,
+    zero: bool = False,
+    note: str = "",
+) -> Chart:
+    """Axes for values over places, and the texts to hover over; nothing drawn yet."""
+    low, high = float(np.min(y)), float(np.max(y))
+    across = linear(float(x[0]), float(x[-1]), compact, snug=True)
+    return Chart(
+        id=name,
+        title=title,
+        note=note,
+        summary=f"{title}: from {write(low)} to {write(high)}, at the end {write(float(y[-1]))}.",
+        x=across,
+        y=linear(0.0 if zero else low, high, write),
+        x_label=x_label,
+        hover={
+            "at": places(across, np.asarray(x, np.float64)),
+            "head": [f"{x_label} {plain(float(value))}" for value in x],
+            "rows": [["", "training", [write(float(value)) for value in y]]],
+        },
+    )
+
+
+def _bars(samples: dict[str, Floats], seen: Floats | None) -> list[Chart]:
+    """How large activations are, and how often each atom is active."""
+    found = []
+    counts = samples.get("histogram")
+    if counts is not None and "histogram_top" in samples and float(counts.sum()) > 0:
+        edges = np.linspace(0.0, float(samples["histogram_top"][0]), len(counts) + 1)
+        note = "entries of the codes that are not zero, in the images above"
+        found.append(_steps("sizes", "How large activations are", edges, counts, "|a|", note))
+    if seen is not None and float(np.max(seen)) > 0:
+        order = np.sort(seen)[::-1]
+        edges = np.arange(len(order) + 1, dtype=np.float64)
+        note = "activations in the last update, the busiest atom first"
+        found.append(_steps("usage", "How often each atom is active", edges, order, "atom", note))
+    return found
+
+
+def _steps(name: str, title: str, edges: Floats, counts: Floats, x_label: str, note: str) -> Chart:
+    """A histogram as a filled line of steps."""
+    middles = np.asarray(edges[1:] + edges[:-1], np.float64) / 2
+    made = _chart(name, title, middles, counts, x_label=x_label, zero=True, note=note)
+    made.x = linear(float(edges[0]), float(edges[-1]), compact, snug=True)
+    made.hover["at"] = places(made.x, middles)
+    x = made.x.place(np.repeat(edges, 2))
+    y = made.y.place(np.concatenate([[0.0], np.repeat(counts, 2), [0.0]]))
+    made.paths.append(Path(d=line_path(x, y) + "Z", css="area compute"))
+    return made
+
+
+def _sheet(atoms: Floats, seen: Floats | None) -> str:
+    """All atoms side by side, the busiest first, each with its own range of grey or colour."""
+    order = np.arange(len(atoms)) if seen is None else np.argsort(-seen, kind="stable")
+    shown = [_pixels(atoms[index], symmetric=True) for index in order[:_MAX_ATOMS]]
+    height, width = shown[0].shape[:2]
+    columns = math.ceil(math.sqrt(len(shown) * height / width))
+    rows = math.ceil(len(shown) / columns)
+    scale = max(1, _SHEET_PX // (columns * (width + 1)))
+    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, 3), 255, np.uint8)
+    for place, picture in enumerate(shown):
+        top, left = place // columns * (height + 1) + 1, place % columns * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = picture
+    return _png(sheet, scale)
+
+
+def _samples(tensors: dict[str, Floats]) -> list[Sample]:
+    if not {"images", "reconstructions", "error", "active", "steps"} <= tensors.keys():
+        return []
+    found = []
+    for index, (image, made) in enumerate(
+        zip(tensors["images"], tensors["reconstructions"], strict=True)
+    ):
+        limits = float(image.min()), float(image.max())
+        scale = max(1, 96 // max(image.shape[1:]))
+        found.append(
+            Sample(
+                image=_png(_pixels(image, limits=limits), scale),
+                made=_png(_pixels(made, limits=limits), scale),
+                caption=f"{int(tensors['active'][index]):,} active, error "
+                f"{percent(float(tensors['error'][index]), 1)}, "
+                f"{int(tensors['steps'][index])} steps",
+            )
+        )
+    return found
+
+
+def _pixels(
+    image: Floats, *, symmetric: bool = False, limits: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
+    """(C, H, W) of any numbers as (H, W, 3) of 0 to 255; one row is shown as eight."""
+    if image.shape[0] not in (1, 3):
+        image = image.mean(0, keepdims=True)
+    if symmetric:
+        top = float(np.abs(image).max()) or 1.0
+        limits = -top, top
+    low, high = limits or (float(image.min()), float(image.max()))
+    pixels = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
+    pixels = np.round(255 * pixels).astype(np.uint8).transpose(1, 2, 0)
+    if pixels.shape[0] == 1:
+        pixels = np.repeat(pixels, 8, 0)
+    return np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels
+
+
+def _png(pixels: NDArray[np.uint8], scale: int) -> str:
+    """A data URI of a PNG, enlarged by a whole factor."""
+    large = np.repeat(np.repeat(pixels, scale, 0), scale, 1)
+    buffer = io.BytesIO()
+    Image.fromarray(large).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,397 @@
+"""The launchers of sparse coding: learning a dictionary, and coding images with one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sixfold import data
+from sixfold.train import validate
+from sixfold.core.config import DataConfig
+from sixfold.distributed.engines import Engine
+from sixfold.core.errors import UserError
+from sixfold.core.files import folder_of_parts, space_explained, write_json
+from sixfold.train.session import Listener, open_engine_for, resolve_data, restarts_of, versions
+from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.inputs import Inputs, inputs_of
+from sixfold.lca.geometry import Geometry, pair
+from sixfold.lca.config import DictionaryConfig, DynamicsConfig, LcaEncodeConfig, LcaLearnConfig, dynamics_problems, learn_problems
+from sixfold.core.locks import held
+from sixfold.core.run_directory import RunDirectory, as_json
+
+MOVIES = "movies:"
+
+
+def lca_learn(
+    config: LcaLearnConfig, *, engine: Engine | None = None, listen: Listener | None = None
+) -> dict[str, Any]:
+    """Learn a dictionary and return the figures that `result.json` holds.
+
+    Args:
+        config: the settings.
+        engine: an open engine to be used and left open; one is opened for the run if absent.
+        listen: called with progress.
+
+    Raises:
+        UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
+        RunError: if the run failed; its directory keeps the last checkpoint.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    with contextlib.ExitStack() as stack:
+        found = learn_settings_problems(config)
+        if found:
+            raise UserError(found)
+        config = _resolve_paths(config)
+        directory = RunDirectory(Path(str(config.run.out)))
+        stack.enter_context(held_run(config, directory))
+        inputs = _inputs(config)
+        finished = older_run(config, directory, inputs, where=("engine", "learn.grid"))
+        if finished is not None:
+            listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
+            return finished
+        if engine is None:
+            engine = stack.enter_context(open_engine_for(config.engine, together=True))
+        workers = config.engine.workers or engine.slots()
+        job = _learn_job(config, directory, engine, workers, listen)
+        directory.create()
+        if not config.run.resume:
+            directory.clear()
+        directory.file("result.json").unlink(missing_ok=True)
+        inputs.write(directory)
+        write_json(directory.file("config.json"), as_json(config))
+        try:
+            return _run_learn(job, directory, engine, workers, listen, started)
+        except UserError:
+            # Refused by engine or ranks: leave no half-begun run in the way of the next try.
+            if not any(directory.file("checkpoints").glob("step-*")):
+                directory.clear()
+            raise
+
+
+def learn_settings_problems(config: LcaLearnConfig) -> list[str]:
+    """Everything that is wrong and can be told without reading any image."""
+    found = [
+        *validate.choice_problems(config),
+        *dynamics_problems(config.dynamics),
+        *learn_problems(config),
+        *validate.engine_problems(config.engine),
+    ]
+    if not config.input.data.startswith(MOVIES):
+        found += data.problems(_data_config(config))
+    for text, name in ((config.dictionary.kernel, "--kernel"), (config.dictionary.padding, "")):
+        try:
+            if text not in ("full", "half"):
+                pair(text, name or "--padding")
+        except UserError as error:
+            found += error.problems
+    with contextlib.suppress(ValueError):
+        stride = config.dictionary.stride
+        try:
+            pair(stride, "--stride")
+        except UserError as error:
+            found += error.problems
+    return found
+
+
+def _inputs(config: LcaLearnConfig) -> Inputs:
+    """The images, or the movies' files, and the list of images."""
+    files: dict[str, str | None] = {"--list": config.learn.list}
+    if not config.input.data.startswith(MOVIES):
+        return inputs_of(datasets=[_data_config(config)], files=files)
+    folder = Path(config.input.data.removeprefix(MOVIES))
+    movies = [path for path in folder.rglob("*") if path.is_file()]
+    return inputs_of(files=files | {f"--data {path.name}": str(path) for path in movies})
+
+
+def _data_config(config: LcaLearnConfig) -> DataConfig:
+    given = config.input
+    return DataConfig(data=given.data, resize=given.resize, on_bad=given.on_bad)
+
+
+def _resolve_paths(config: LcaLearnConfig) -> LcaLearnConfig:
+    """Make paths absolute, and choose a run directory if none was given."""
+    listing = config.learn.list
+    return dataclasses.replace(
+        config,
+        input=dataclasses.replace(config.input, data=_absolute_spec(config.input.data)),
+        learn=dataclasses.replace(
+            config.learn,
+            list=None if listing is None else str(Path(listing).expanduser().absolute()),
+        ),
+        run=dataclasses.replace(config.run, out=str(run_path(config, LcaLearnConfig(), "lca"))),
+    )
+
+
+def _absolute_spec(spec: str) -> str:
+    if spec.startswith(MOVIES):
+        return MOVIES + str(Path(spec.removeprefix(MOVIES)).expanduser().absolute())
+    return data.absolute_spec(spec)
+
+
+def _learn_job(
+    config: LcaLearnConfig, directory: RunDirectory, engine: Engine, workers: int, listen: Listener
+) -> Any:
+    """Check data, sizes and grid against each other.
+
+    Raises:
+        UserError: with everything that does not fit.
+    """
+    from sixfold.lca.inputs import Source, open_pictures
+    from sixfold.lca.order import Order
+    from sixfold.lca.phases import Phases
+    from sixfold.lca.tiles import grid_problems, parse_grid
+    from sixfold.lca.training import LearnJob
+
+    resolved = _data_config(config)
+    if not config.input.data.startswith(MOVIES):
+        resolved = resolve_data(resolved, engine, workers, listen)
+    source = Source(
+        data=resolved,
+        part=config.input.part,
+        limit=config.input.limit,
+        listing=config.learn.list,
+    )
+    pictures = open_pictures(source)
+    geometry = make_geometry(config.dictionary, pictures.shape)
+    learn = config.learn
+    Order(
+        kind=learn.order,
+        images=pictures.count,
+        batch=learn.batch_size,
+        seed=learn.seed,
+        movies=pictures.movies,
+        frames=learn.frames,
+    )
+    grid = parse_grid(learn.grid, workers)
+    found = grid_problems(grid, Phases(geometry))
+    if config.dynamics.form == "gram" and not geometry.gram_is_exact:
+        found.append(
+            "--form gram: with padding and --boundary free atoms at the edge are cut off and "
+            "their products differ: use --form residual, or --boundary zero"
+        )
+    if config.dynamics.form == "gram" and grid.divides_images:
+        found.append("--form gram: a grid that divides images computes in residual form")
+    if found:
+        raise UserError(found)
+    if pictures.bad:
+        listen({"kind": "note", "text": f"{len(pictures.bad)} images were skipped"})
+    return LearnJob(config=config, source=source, geometry=geometry, claim=directory.ticket())
+
+
+def make_geometry(config: DictionaryConfig, shape: tuple[int, int, int]) -> Geometry:
+    """The sizes that the settings ask for, for images of a shape (C, H, W).
+
+    Raises:
+        UserError: if atoms and images do not fit.
+    """
+    channels, height, width = shape
+    full = config.kernel == "full"
+    kernel = (height, width) if full else pair(config.kernel, "--kernel")
+    if full:
+        padding = (0, 0)
+    elif config.padding == "half":
+        padding = kernel[0] // 2, kernel[1] // 2
+    else:
+        padding = pair(config.padding, "--padding")
+    return Geometry(
+        channels=channels,
+        height=height,
+        width=width,
+        atoms=config.atoms,
+        kernel=kernel,
+        stride=(1, 1) if full else pair(config.stride, "--stride"),
+        padding=padding,
+        boundary=config.boundary,
+    )
+
+
+def _run_learn(
+    job: Any,
+    directory: RunDirectory,
+    engine: Engine,
+    workers: int,
+    listen: Listener,
+    started: float,
+) -> dict[str, Any]:
+    from sixfold.lca.training import learn_rank
+    from sixfold.train.report import optional_page
+    from sixfold.lca.report import write_page
+
+    config = job.config
+    before_s = time.monotonic() - started
+    gang = engine.gang(
+        functools.partial(learn_rank, job),
+        workers,
+        max_restarts=restarts_of(config.engine),
+        claim=directory.claim,
+        on_event=lambda _, event: listen(event),
+        log=directory.file("log.txt"),
+    )
+    result = {
+        **gang.results[0],
+        "wall_s": round(time.monotonic() - started, 3),
+        "startup_s": round(before_s + gang.startup_s, 3),
+        "engine": config.engine.engine,
+        "workers": workers,
+        "grid": config.learn.grid,
+        "restarts": gang.restarts,
+        "versions": versions(),
+        "report": str(directory.file("report.html")),
+    }
+    write_json(directory.file("result.json"), result)
+    with optional_page(directory.file("report.html")):
+        write_page(directory.path)
+    return result
+
+
+def lca_encode(
+    config: LcaEncodeConfig,
+    given: Mapping[str, Any],
+    *,
+    engine: Engine | None = None,
+    listen: Listener | None = None,
+) -> dict[str, Any]:
+    """Code images with a learned dictionary, into a Parquet or Arrow file.
+
+    Args:
+        config: the settings.
+        given: fields of the dynamics that are to differ from those of the learning.
+        engine: an open engine to be used and left open; one is opened if absent.
+        listen: called with progress.
+
+    Returns:
+        The figures that ``FILE.json`` holds.
+
+    Raises:
+        UserError: if dictionary, data or settings do not fit.
+        RunError: if a worker failed; no result is left behind.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    encode = config.encode
+    found = validate.choice_problems(config) + validate.engine_problems(config.engine)
+    if not encode.run:
+        found.append("give the dictionary: sixfold lca encode RUN --data SPEC --out FILE")
+    out = Path(encode.out).expanduser().absolute()
+    if not encode.out:
+        found.append("--out FILE: give the Parquet or Arrow file for the codes")
+    elif out.suffix not in (".parquet", ".arrow", ".feather"):
+        found.append(f"--out {out}: must end in .parquet, .arrow or .feather")
+    elif out.is_dir() or not out.parent.is_dir():
+        found.append(f"--out {out}: must be a file in a directory that exists")
+    if encode.chunk < 1:
+        found.append(f"--chunk {encode.chunk}: must be at least 1")
+    if encode.limit is not None and encode.limit < 1:
+        found.append(f"--limit {encode.limit}: must be at least 1")
+    if found:
+        raise UserError(found)
+
+    from sixfold.lca.dictionary import dictionary_file, load_dictionary
+
+    file = dictionary_file(Path(encode.run).expanduser().absolute())
+    learned = load_dictionary(file)
+    dynamics = dataclasses.replace(learned.dynamics, **given)
+    found = dynamics_problems(dynamics)
+    if found:
+        raise UserError(found)
+    opening = contextlib.nullcontext(engine) if engine else open_engine_for(config.engine)
+    with held(out, is_file=True), opening as opened:
+        return _encode(config, opened, learned, file, dynamics, out, listen, started)
+
+
+def _encode(
+    config: LcaEncodeConfig,
+    engine: Engine,
+    learned: Any,
+    file: Path,
+    dynamics: DynamicsConfig,
+    out: Path,
+    listen: Listener,
+    started: float,
+) -> dict[str, Any]:
+    from sixfold.lca.encoding import EncodeJob, encode_part, join_parts
+    from sixfold.lca.inputs import Source, open_pictures
+
+    encode, geometry = config.encode, learned.geometry
+    spec = _absolute_spec(encode.data or learned.data)
+    side = geometry.height if geometry.height == geometry.width else None
+    workers = config.engine.workers or engine.slots()
+    resolved = DataConfig(data=spec, resize=side, on_bad=encode.on_bad)
+    if not spec.startswith(MOVIES):
+        resolved = resolve_data(resolved, engine, workers, listen)
+    source = Source(data=resolved, part=encode.part, limit=encode.limit)
+    pictures = open_pictures(source)
+    if pictures.shape != geometry.image:
+        raise UserError(
+            f"--data {spec}: images are {pictures.shape}, the dictionary was learned for "
+            f"{geometry.image}"
+        )
+    frames = encode.warm_start == "frame"
+    if frames and not pictures.movies:
+        raise UserError("--warm-start frame: the data hold no movies; use --data movies:PATH")
+    pieces = (
+        [(start, start + count) for start, count in pictures.movies]
+        if frames
+        else [
+            (start, min(start + encode.chunk, pictures.count))
+            for start in range(0, pictures.count, encode.chunk)
+        ]
+    )
+    coded = 0
+
+    def note(_: int, sums: Mapping[str, float]) -> None:
+        nonlocal coded
+        coded += int(sums["images"])
+        listen({"kind": "coded", "images": coded, "total": pictures.count})
+
+    with folder_of_parts(out) as parts:
+        job = EncodeJob(
+            dictionary=file,
+            dynamics=dynamics,
+            source=source,
+            parts=parts,
+            frames=frames,
+            trace=encode.trace,
+        )
+        sums = engine.pool(
+            functools.partial(encode_part, job),
+            [(number, *piece) for number, piece in enumerate(pieces)],
+            workers=workers,
+            on_done=note,
+        )
+        with space_explained(out.parent):
+            join_parts(job, learned, out)
+    spent = time.monotonic() - started
+    figures = _figures(sums, geometry)
+    figures |= {
+        "file": str(out),
+        "run": str(file),
+        "data": spec,
+        "workers": workers,
+        "engine": config.engine.engine,
+        "wall_s": round(spent, 3),
+        "images_per_s": round(figures["images"] / spent, 3),
+        "versions": versions(),
+    }
+    write_json(out.with_name(out.name + ".json"), figures)
+    return figures
+
+
+def _figures(sums: list[dict[str, float]], geometry: Geometry) -> dict[str, Any]:
+    """Means over all images."""
+    total = {name: sum(part[name] for part in sums) for name in sums[0]}
+    n = total["images"]
+    return {
+        "images": int(n),
+        "energy": total["energy"] / n,
+        "error": total["squares"] / max(total["power"], 1e-300),
+        "sparsity": 1 - total["active"] / n / geometry.codes,
+        "steps": total["steps"] / n,
+        "certified": total["done"] / n,
+    }

@@ -1,1 +1,0 @@
-"""Networks run forward and backward without autograd's graph: see `sixfold.links.chain`."""

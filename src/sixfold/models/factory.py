@@ -1,0 +1,156 @@
+"""From `--model` and `--model-args` to a call that makes the network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sixfold.core.config import ModelConfig
+from sixfold.core.errors import UserError
+from sixfold.models.arguments import argument_problems, parse_arguments
+from sixfold.models.user_traceback import one_line
+from sixfold.models.importing import find, importable
+from sixfold.models.shapes import MisfitError, Shape
+from sixfold.models.zoo import ZOO
+from sixfold.core.naming import unknown_model
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A factory and what it will be called with.
+
+    Attributes:
+        model: what the user calls the network.
+        factory: makes it.
+        arguments: keyword arguments: those that follow from the data, and the user's.
+    """
+
+    model: str
+    factory: Callable[..., Any]
+    arguments: dict[str, Any]
+
+    @property
+    def is_zoo(self) -> bool:
+        """Whether the network is one of the zoo's, rather than the user's own."""
+        return self.model in ZOO
+
+    def make(self) -> nn.Module:
+        """Call the factory.
+
+        Returns:
+            The network, its floating-point tensors as float32.
+
+        Raises:
+            MisfitError: if a network of the zoo cannot take images of this shape.
+            UserError: if the factory raises anything else, or returns no network.
+        """
+        with nullcontext() if self.is_zoo else importable(self.model):
+            try:
+                network = self.factory(**self.arguments)
+            except MisfitError:
+                raise
+            except (Exception, SystemExit) as error:
+                explained = self.is_zoo and isinstance(error, ValueError)
+                said = str(error) if explained else f"{self.call()} raised {one_line(error)}"
+                raise UserError(f"{self.model}: {said}") from error
+        if not isinstance(network, nn.Module):
+            raise UserError(
+                f"{self.model}: {self.call()} returned {type(network).__name__}, which is no "
+                "torch.nn.Module"
+            )
+        return network.float()
+
+    def call(self) -> str:
+        """The call as it would be written."""
+        given = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"{getattr(self.factory, '__name__', type(self.factory).__name__)}({given})"
+
+
+def recipe(config: ModelConfig, *, shape: Shape, classes: int) -> Recipe:
+    """Find the factory and decide what to call it with.
+
+    A network of the zoo is called with `shape` and `classes`; the user's factory with those of
+    `shape`, `in_shape`, `classes`, `num_classes`, `in_channels` and `image_size` (an integer, or
+    (H, W) if they differ) that its signature names. `--model-args` come on top.
+
+    Args:
+        config: the network's name and arguments.
+        shape: (C, H, W) of an image.
+        classes: number of classes.
+
+    Raises:
+        UserError: with every problem found.
+    """
+    given, problems = parse_arguments(config.model_args)
+    try:
+        factory = _factory(config.model)
+    except UserError as error:
+        raise UserError([*problems, *error.problems]) from error
+    known = _from_data(factory, shape, classes)
+    reserved = set(known) if config.model in ZOO else set()
+    problems += argument_problems(factory, given, model=config.model, reserved=reserved)
+    arguments = {**known, **given}
+    missing = _missing(factory, arguments)
+    if missing and not problems:
+        problems.append(
+            f"{config.model} needs {', '.join(missing)}: give --model-args "
+            + ",".join(f"{name}=..." for name in missing)
+        )
+    if problems:
+        raise UserError(problems)
+    return Recipe(config.model, factory, arguments)
+
+
+def _factory(model: str) -> Callable[..., Any]:
+    """The factory of a zoo network or of the user's."""
+    if model in ZOO:
+        return ZOO[model].factory
+    if ":" in model:
+        return find(model)
+    raise UserError(unknown_model(model))
+
+
+def _from_data(factory: Callable[..., Any], shape: Shape, classes: int) -> dict[str, Any]:
+    """What follows from the data, as far as the factory's signature asks for it."""
+    channels, rows, columns = shape
+    offered = {
+        "shape": shape,
+        "in_shape": shape,
+        "classes": classes,
+        "num_classes": classes,
+        "in_channels": channels,
+        "image_size": rows if rows == columns else (rows, columns),
+    }
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # a builtin
+        return {}
+    return {
+        name: value
+        for name, value in offered.items()
+        if name in parameters and parameters[name].kind in _BY_NAME
+    }
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _missing(factory: Callable[..., Any], arguments: dict[str, Any]) -> list[str]:
+    """Parameters without a default for which there is no argument."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in variadic
+        and parameter.name not in arguments
+    ]

@@ -1,0 +1,286 @@
+"""A network without memory, and the initial values of any part of its parameters.
+
+The network is built on the meta device, where parameters have shapes but no values, while what
+the factory does to them is recorded: which is filled, in which order, by which rule. Played back,
+the record gives the values that `build` gives, bit for bit, a few megabytes at a time, and only
+what is asked for is kept. So a process that holds a part of a network never holds the whole.
+
+A factory that sets its weights in a way that the record cannot tell (reads them, copies them from
+elsewhere, or initialises orthogonally) is played back by building the whole network once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sixfold.core.config import ModelConfig
+from sixfold.core.errors import UserError
+from sixfold.models.build import build, seeded
+from sixfold.models.factory import recipe
+from sixfold.models.shapes import MisfitError, Shape, times
+
+Cut = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
+"""A shape in which a parameter is seen, and for each of its dims the interval that is wanted."""
+
+CHUNK_ELEMENTS = 1 << 18
+"""Values that are drawn at a time: a megabyte."""
+
+DRAW_GRAIN = 16
+"""torch draws normal values in blocks of 16, the last of them once more if it is short
+(ATen/native/cpu/DistributionTemplates.h, normal_fill); uniform values one by one."""
+
+
+@dataclass(frozen=True)
+class Fill:
+    """One thing done to all values of one tensor.
+
+    Attributes:
+        storage: which tensor, by the number of its memory.
+        shape: of the tensor.
+        operation: name of the in-place method, such as "normal_".
+        arguments: the method's.
+    """
+
+    storage: int
+    shape: tuple[int, ...]
+    operation: str
+    arguments: tuple[Any, ...]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it draws numbers."""
+        return self.operation in _RANDOM
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A network on the meta device, and how its values come about.
+
+    Attributes:
+        network: parameters and buffers without values, as float32.
+        fills: everything done to the values, in order; None if that could not be recorded.
+    """
+
+    network: nn.Module
+    fills: tuple[Fill, ...] | None
+
+
+_RANDOM = {"uniform_", "normal_"}
+_CONSTANT = {"zero_", "fill_"}
+_SCALED = {"mul_", "add_", "div_", "sub_", "clamp_", "erfinv_"}
+_CREATED = {
+    "aten::empty": None,
+    "aten::zeros": "zero_",
+    "aten::ones": "fill_",
+    "aten::full": "fill_",
+}
+_SILENT_ON_META: set[CodeType] = {
+    function.__code__
+    for function in (
+        nn.init.trunc_normal_,
+        nn.init.orthogonal_,
+        nn.init.dirac_,
+        nn.init.sparse_,
+    )
+}
+"""These leave a tensor on the meta device as it is, so the record would miss them."""
+
+
+def skeleton(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> Skeleton:
+    """The network on the meta device.
+
+    Args, raises: as for `build`.
+
+    >>> found = skeleton(ModelConfig(model="slide"), shape=(3, 32, 32), classes=10, seed=0)
+    >>> {parameter.device.type for parameter in found.network.parameters()}
+    {'meta'}
+    """
+    chosen = recipe(config, shape=shape, classes=classes)
+    recorder = _Recorder()
+    with seeded(seed), torch.device("meta"), _watched(recorder), recorder:
+        try:
+            network = chosen.make()
+        except MisfitError as error:
+            raise UserError(f"{config.model} cannot take {times(shape)} images: {error}") from error
+    tensors = [*network.parameters(), *network.buffers()]
+    if any(is_lazy(tensor) for tensor in tensors):
+        raise UserError(
+            f"{config.model}: lazy layers cannot be divided: give them their sizes, or divide the "
+            "batch instead (--strategy sync)"
+        )
+    known = recorder.faithful and all(_storage(tensor) in recorder.known for tensor in tensors)
+    return Skeleton(network, tuple(recorder.fills) if known else None)
+
+
+def initial_parts(
+    found: Skeleton,
+    config: ModelConfig,
+    cuts: Mapping[str, Cut],
+    *,
+    shape: Shape,
+    classes: int,
+    seed: int,
+) -> dict[str, Tensor]:
+    """Parts of the values that `build` would give.
+
+    Args:
+        found: from `skeleton`, of the same settings.
+        config: the network's name and arguments.
+        cuts: name of a parameter or buffer -> the part that is wanted.
+        shape: (C, H, W) of an image.
+        classes: number of classes.
+        seed: of the initial weights.
+
+    Returns:
+        Name -> values in the sizes of the wanted intervals.
+    """
+    if found.fills is None:
+        whole = build(config, shape=shape, classes=classes, seed=seed).state_dict()
+        return {name: _cut(whole[name], cut).clone() for name, cut in cuts.items()}
+    tensors = dict(found.network.state_dict(keep_vars=True))
+    parts = {
+        name: torch.empty(_sizes(cut), dtype=tensors[name].dtype) for name, cut in cuts.items()
+    }
+    by_storage: dict[int, list[str]] = {}
+    for name in cuts:
+        by_storage.setdefault(_storage(tensors[name]), []).append(name)
+    # A fill whose values are all replaced later matters only for what it draws.
+    with seeded(seed), torch.no_grad(), torch.device("cpu"):
+        for fill in found.fills:
+            names = by_storage.get(fill.storage, [])
+            if fill.is_random:
+                _draw(fill, [(parts[name], cuts[name]) for name in names])
+            else:
+                for name in names:
+                    getattr(parts[name], fill.operation)(*fill.arguments)
+    return parts
+
+
+def _draw(fill: Fill, wanted: list[tuple[Tensor, Cut]]) -> None:
+    """Draw a whole tensor's values, a chunk after the other, and keep what is wanted."""
+    for first, values in _chunks(fill):
+        for part, (view, box) in wanted:
+            inner = prod(view[1:])
+            rows = len(values) // inner if view else 1
+            start = first // inner if view else 0
+            low, high = (max(box[0][0], start), min(box[0][1], start + rows)) if view else (0, 1)
+            if low >= high:
+                continue
+            chunk = values.view(rows, *view[1:]) if view else values.view(())
+            if not view:
+                part.copy_(chunk)
+                continue
+            held = chunk[low - start : high - start]
+            for dim, (a, b) in enumerate(box[1:], start=1):
+                held = held.narrow(dim, a, b - a)
+            part[low - box[0][0] : high - box[0][0]].copy_(held)
+
+
+def _chunks(fill: Fill) -> Iterator[tuple[int, Tensor]]:
+    """(number of the first value, values) of whole rows, in the order in which torch draws them."""
+    total = prod(fill.shape)
+    row = prod(fill.shape[1:])
+    grain = row * DRAW_GRAIN
+    size = max(CHUNK_ELEMENTS // max(grain, 1), 1) * grain
+    start = 0
+    while start < total:
+        rest = total - start
+        count = rest if rest < size + grain else size
+        values = torch.empty(count)
+        yield start, getattr(values, fill.operation)(*fill.arguments)
+        start += count
+
+
+def _cut(value: Tensor, cut: Cut) -> Tensor:
+    view, box = cut
+    value = value.reshape(view)
+    for dim, (start, stop) in enumerate(box):
+        value = value.narrow(dim, start, stop - start)
+    return value
+
+
+def _sizes(cut: Cut) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in cut[1])
+
+
+def _storage(tensor: Tensor) -> int:
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps what is done to the values of tensors on the meta device.
+
+    Attributes:
+        fills: in order.
+        known: number of a storage -> the storage, of all tensors whose values are known. Kept
+            alive, so that no later tensor gets the same number.
+        faithful: whether everything could be recorded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.fills: list[Fill] = []
+        self.known: dict[int, Any] = {}
+        self.faithful = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        name = func._schema.name
+        operation = name.removeprefix("aten::")
+        if name in _CREATED:
+            self._created(name, args, result)
+        elif operation in _RANDOM | _CONSTANT | _SCALED:
+            self._filled(operation, args, kwargs or {})
+        elif func._schema.is_mutable or torch.Tag.nondeterministic_seeded in func.tags:
+            self.faithful = False
+        return result
+
+    def _created(self, name: str, args: tuple[Any, ...], result: Tensor) -> None:
+        self.known[_storage(result)] = result.untyped_storage()
+        operation = _CREATED[name]
+        if operation is not None:
+            value = {"aten::ones": (1,), "aten::full": tuple(args[1:2])}.get(name, ())
+            self.fills.append(Fill(_storage(result), tuple(result.shape), operation, value))
+
+    def _filled(self, operation: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        tensor, *arguments = args
+        whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        plain = all(isinstance(value, (int, float)) for value in arguments)
+        random_kind = operation not in _RANDOM or tensor.dtype == torch.float32
+        if named or not (whole and plain and random_kind and tensor.is_contiguous()):
+            self.faithful = False
+        fill = Fill(_storage(tensor), tuple(tensor.shape), operation, tuple(arguments))
+        self.fills.append(fill)
+        if operation not in _SCALED:
+            self.known[_storage(tensor)] = tensor.untyped_storage()
+
+
+@contextmanager
+def _watched(recorder: _Recorder) -> Iterator[None]:
+    """While open, notice calls of functions that do nothing on the meta device."""
+    before = sys.getprofile()
+
+    def watch(frame: FrameType, event: Any, argument: Any) -> None:
+        if event == "call" and frame.f_code in _SILENT_ON_META:
+            recorder.faithful = False
+        if before is not None:
+            before(frame, event, argument)
+
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)

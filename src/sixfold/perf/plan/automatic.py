@@ -1,0 +1,165 @@
+"""`--strategy auto` and `--grid auto`: the planner chooses, and its prediction is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from sixfold import data as datasets
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import Engine
+from sixfold.core.errors import UserError
+from sixfold.core.files import write_json
+from sixfold.train.session import Listener
+from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, load_machine, model_of, refusals, save_machine
+from sixfold.perf.plan.candidates import Candidate, candidates
+from sixfold.perf.plan.prediction import Prediction
+from sixfold.perf.plan.ranking import BIT_FOR_BIT, ROUNDING, best, equality, explain, prediction_plain, ranked
+from sixfold.core.run_directory import RunDirectory
+from sixfold.train.strategies.model_parallel.grid import Grid
+from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.train.validate import AUTO
+
+FEWEST_STEPS = 5
+"""Of a run whose steps are compared with the prediction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the planner chose.
+
+    Attributes:
+        workers: ranks.
+        plan: `plan.json`: the way that was chosen, all ways, and the explanation.
+    """
+
+    workers: int
+    plan: dict[str, Any]
+
+    def apply(self, config: TrainConfig) -> TrainConfig:
+        """The settings with the choice in the place of `auto`."""
+        chosen = self.plan["chosen"]
+        strategy = dataclasses.replace(
+            config.strategy, strategy=chosen["strategy"], grid=chosen["grid"]
+        )
+        return dataclasses.replace(config, strategy=strategy)
+
+    def judge(self, directory: RunDirectory, result: dict[str, Any]) -> dict[str, Any]:
+        """Set the prediction beside what the steps took; the result with both, written again."""
+        chosen = self.plan["chosen"]
+        actual = _step_s(directory)
+        judged = {
+            "chosen": {
+                name: chosen[name] for name in ("strategy", "grid", "workers", "result", "batch_s")
+            },
+            "actual_step_s": actual,
+            "error": None if actual is None else round(chosen["batch_s"] / actual - 1.0, 6),
+            "reasons": self.plan["sentences"],
+        }
+        result = {**result, "plan": judged}
+        write_json(directory.file("result.json"), result)
+        return result
+
+
+def _step_s(directory: RunDirectory) -> float | None:
+    """Seconds from one step's end to the next one's, in the middle of all; None if too few."""
+    times = []
+    for line in directory.file("metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        found = json.loads(line)
+        if "loss" in found:
+            times.append((found["step"], found["time"]))
+    steps = [
+        late - soon
+        for (number, soon), (after, late) in pairwise(times)
+        if after == number + 1 and number >= FIRST_TIMED_STEP
+    ]
+    return round(median(steps), 7) if len(steps) >= FEWEST_STEPS else None
+
+
+def choose(
+    config: TrainConfig,
+    engine: Engine,
+    workers: int,
+    directory: RunDirectory,
+    listen: Listener,
+) -> Choice:
+    """Measure, predict, and choose; a run that is resumed keeps its choice.
+
+    Args:
+        config: the settings, with the data resolved.
+        engine: where the ranks will run.
+        workers: how many there may be.
+        directory: the run's, which is created later.
+        listen: hears what was chosen.
+
+    Raises:
+        UserError: if nothing fits into memory, or nothing can be divided as it should be.
+    """
+    kept = _kept(directory, workers) if config.run.resume else None
+    if kept is not None:
+        return kept
+    grids = config.strategy.grid == AUTO
+    allowed: tuple[str, ...] = (BIT_FOR_BIT,)
+    if grids or not config.strategy.exact:
+        allowed = (BIT_FOR_BIT, ROUNDING)
+    opened = datasets.open_data(config.data)
+    tiles = fitting_tiles(config, opened, workers) if ROUNDING in allowed else []
+    known = load_machine(config.strategy.machine)
+    made = calibrate(
+        config, engine, workers, known=known, tiles=tiles, inexact=False, listen=listen
+    )
+    if made is not known:
+        save_machine(made, config.strategy.machine)
+    model, notes = model_of(config, made, opened)
+    for note in notes:
+        listen({"kind": "note", "text": note})
+    ways = _grids(config, workers, tiles) if grids else candidates(config, workers, tiles)
+    found = [model.predict(way) for way in ways if model.knows(way)]
+    found = [one for one in ranked(found) if equality(one) in allowed]
+    chosen = best(found, allowed)
+    refused = refusals(config, opened, max(min(workers, made.machine.slots), 1))
+    if chosen is None and 1 in refused and not grids:
+        raise UserError(f"{refused[1]}: try --strategy model_parallel --grid auto")
+    if chosen is None:
+        raise UserError(explain(found, model.work)[0])
+    sentences = explain(found, model.work)
+    listen({"kind": "note", "text": _told(chosen)})
+    plan = {
+        "chosen": prediction_plain(chosen),
+        "ways": [prediction_plain(one) for one in found],
+        "sentences": sentences,
+        "notes": notes,
+    }
+    return Choice(workers=chosen.candidate.workers, plan=plan)
+
+
+def _grids(config: TrainConfig, workers: int, tiles: Any) -> list[Candidate]:
+    """All grids of so many workers, the one of the batch alone among them."""
+    ways = [way for way in candidates(config, workers, tiles) if way.mesh]
+    return [
+        Candidate(strategy="model_parallel", workers=workers, grid=Grid(batch=workers)),
+        *ways,
+    ]
+
+
+def _kept(directory: RunDirectory, workers: int) -> Choice | None:
+    """The choice of an earlier start, as far as there are the workers for it."""
+    try:
+        plan = json.loads(directory.file("plan.json").read_text(encoding="utf-8"))
+        count = int(plan["chosen"]["workers"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Choice(workers=count, plan=plan) if count <= workers else None
+
+
+def _told(chosen: Prediction) -> str:
+    way = chosen.candidate
+    return (
+        f"chosen: {way.name} on {way.workers} worker{'s' if way.workers > 1 else ''}, equal to "
+        f"serial training {equality(chosen)}; predicted {1000 * chosen.batch_s:.3g} ms a step "
+        f"({1000 * chosen.low_s:.3g} to {1000 * chosen.high_s:.3g})"
+    )

@@ -1,0 +1,342 @@
+"""The launcher of a calibration: has the engine's ranks measure, and puts the figures together."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sixfold import data as datasets
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import Engine
+from sixfold.core.errors import UserError
+from sixfold.train.session import Listener
+from sixfold.perf.plan import calibration as files
+from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key
+from sixfold.perf.plan.candidates import LARGEST_TILE, meshes, scenes
+from sixfold.perf.plan.process_group import ROUNDS, CalibrationJob, calibrate_rank
+from sixfold.perf.plan.measuring import machine_of, network_of
+from sixfold.perf.plan.memory import available_bytes, state_bytes
+from sixfold.perf.plan.model import Model
+from sixfold.perf.plan.prediction import Workload
+from sixfold.perf.plan.profile import Profile
+from sixfold.perf.plan.profiling_run import Scene
+from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+from sixfold.train.step.arithmetic import processor_name
+from sixfold.train.step.schedule import budget
+
+BUSY = 1.25
+"""From here on a machine counts as busy with other things."""
+
+BUDGET_S = 50.0
+"""Of the minute that a calibration may take; the rest is to start, and for the last rehearsal."""
+SCENE_S = (0.1, 0.25)
+"""Least and most seconds of a rehearsal, of which there are `ROUNDS` for each scene."""
+JOBS = 3
+KERNELS_S = 15.0
+"""For timing layers of many shapes, on every rank others."""
+
+
+def calibrate(
+    config: TrainConfig,
+    engine: Engine,
+    workers: int,
+    *,
+    known: Calibration | None = None,
+    batches: Sequence[int] = (),
+    tiles: Sequence[Mesh] | None = None,
+    inexact: bool = True,
+    rehearsed: bool = True,
+    listen: Listener = lambda _: None,
+) -> Calibration:
+    """Measure what is not known yet of machine and network.
+
+    Args:
+        config: the settings of the run that is planned, with the data resolved.
+        engine: where it would run.
+        workers: how many ranks it would have.
+        known: an earlier calibration of the same machine.
+        batches: more batch sizes whose shards are to be rehearsed.
+        tiles: meshes to be rehearsed; all that divide the network and the workers if absent.
+        inexact: whether strategies are wanted that do not equal serial training.
+        rehearsed: whether the network may be run; otherwise it is estimated from kernel times.
+        listen: hears what is going on.
+    """
+    began = time.monotonic()
+    # On inline ranks take turns, however many cores there are.
+    slots = 1 if engine.name == "inline" else engine.slots()
+    ranks = max(min(workers, slots), 2)
+    opened = datasets.open_data(config.data)
+    if tiles is None:
+        tiles = fitting_tiles(config, opened, workers)
+    wanted = scenes(
+        config,
+        workers,
+        tiles,
+        batch_norm=has_norms(config, opened),
+        concurrency=min(ranks, slots),
+        batches=batches,
+        inexact=inexact,
+    )
+    wanted = [scene for scene in wanted if scene.samples <= len(opened.train)]
+    refused = refusals(config, opened, ranks)
+    wanted = [scene for scene in wanted if _ranks_of(scene) not in refused]
+    key = network_key(config)
+    if not rehearsed:
+        return _estimated(config, opened, engine, (ranks, slots), known, wanted, listen)
+    missing = _missing(wanted, known, key)
+    lacks_server = inexact and 1 not in refused and (known is None or not _has_server(known, key))
+    if known is not None and not (missing or lacks_server) and _has_links(known, workers, slots):
+        return known
+    listen({"kind": "note", "text": _what(missing, known, ranks)})
+    seconds = min(max(BUDGET_S / (ROUNDS * max(len(missing), 1)), SCENE_S[0]), SCENE_S[1])
+    missing = [dataclasses.replace(scene, seconds=seconds) for scene in missing]
+    job = CalibrationJob(
+        config=config,
+        scenes=tuple(missing),
+        servers=inexact,
+        whole=1 not in refused,
+        seconds=BUDGET_S,
+    )
+    gang = engine.gang(functools.partial(calibrate_rank, job), ranks)
+    network = network_of(gang.results, missing)
+    machine = known.machine if known is not None else None
+    if machine is None or machine.ranks < ranks:
+        machine = machine_of(
+            gang.results,
+            name=f"{processor_name()}, {slots} cores",
+            engine=engine.name,
+            slots=slots,
+            startup_s=gang.startup_s,
+            job_s=_job_s(engine, slots),
+        )
+    if workers > slots and not machine.crowded:
+        machine = _crowd(machine, engine, min(workers, 2 * slots))
+    calibration = known or Calibration(machine=machine, networks={})
+    calibration = dataclasses.replace(calibration, machine=machine).with_network(key, network)
+    listen({"kind": "note", "text": f"measured for {time.monotonic() - began:.0f} s"})
+    return calibration
+
+
+def model_of(
+    config: TrainConfig, calibration: Calibration, opened: datasets.DataSet
+) -> tuple[Model, list[str]]:
+    """The step model of a training, and what must be said of it."""
+    training = config.training
+    work = Workload(
+        batch_size=training.batch_size,
+        steps=budget(training, len(opened.train)).total_steps,
+        batch_norm=has_norms(config, opened),
+        shards=training.shards,
+        local_steps=config.local_sgd.local_steps,
+        merge_every=config.strategy.merge_every,
+        servers=config.strategy.servers,
+        exact=config.strategy.exact,
+    )
+    profile = Profile(network=calibration.networks[network_key(config)])
+    notes = []
+    busy = calibration.busyness(network_key(config))
+    if busy > BUSY:
+        notes.append(
+            f"the machine was busy: steps took {busy:.1f} times their processor time while they "
+            "were measured; the times predicted are those of an idle machine"
+        )
+    if training.batch_norm == "sync" and work.batch_norm:
+        notes.append(
+            "exchanges within synchronised batch-norm are not in the prediction of sync: it is "
+            "too short by two small exchanges a norm and step"
+        )
+    return Model(calibration=calibration, profile=profile, work=work), notes
+
+
+def _has_links(known: Calibration, workers: int, slots: int) -> bool:
+    """Whether the links were measured among so many ranks."""
+    if workers > slots:
+        return bool(known.machine.crowded)
+    return known.machine.ranks >= workers
+
+
+def _has_server(known: Calibration, key: str) -> bool:
+    network = known.networks.get(key)
+    return network is not None and bool(network.server)
+
+
+def _estimated(
+    config: TrainConfig,
+    opened: datasets.DataSet,
+    engine: Engine,
+    ranks_and_slots: tuple[int, int],
+    known: Calibration | None,
+    wanted: Sequence[Scene],
+    listen: Listener,
+) -> Calibration:
+    """A calibration in which the network is estimated; kernels are timed where they are not yet."""
+    from sixfold.models.meta_initialization import skeleton
+    from sixfold.perf.plan.estimate import estimate
+
+    ranks, slots = ranks_and_slots
+    machine = known.machine if known is not None else None
+    if machine is None or not machine.kernels:
+        listen({"kind": "note", "text": f"timing layers of many shapes for {KERNELS_S:.0f} s"})
+        job = CalibrationJob(config=None, kernels_s=KERNELS_S)
+        gang = engine.gang(functools.partial(calibrate_rank, job), ranks)
+        if machine is None:
+            machine = machine_of(
+                gang.results,
+                name=f"{processor_name()}, {slots} cores",
+                engine=engine.name,
+                slots=slots,
+                startup_s=gang.startup_s,
+                job_s=_job_s(engine, slots),
+            )
+        rows = [row for found in gang.results for row in found["kernels"]]
+        machine = dataclasses.replace(machine, kernels=rows)
+    found = skeleton(
+        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
+    )
+    network = estimate(config, found.network, opened.shape, machine, wanted)
+    base = known or Calibration(machine=machine, networks={})
+    return dataclasses.replace(base, machine=machine).with_network(network_key(config), network)
+
+
+def refusals(
+    config: TrainConfig, opened: datasets.DataSet, ranks: int, available: int | None = None
+) -> dict[int, str]:
+    """Tiles whose ranks cannot hold their weights, which are not even rehearsed.
+
+    Args:
+        config: the settings.
+        opened: the data.
+        ranks: of a host that rehearse at the same time.
+        available: bytes of memory of a host; this one's if absent.
+
+    Returns:
+        Number of ranks in a tile (1: the whole network) -> why it is refused.
+    """
+    from sixfold.models.meta_initialization import skeleton
+
+    found = skeleton(
+        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
+    )
+    numbers = sum(parameter.numel() for parameter in found.network.parameters())
+    slots = {"adam": 2}.get(config.optimizer.optimizer, int(config.optimizer.momentum > 0))
+    itemsize = 8 if config.training.precision == "float64" else 4
+    least = state_bytes(numbers, slots, 1, itemsize)
+    has = available_bytes() if available is None else available
+    return {
+        size: (
+            f"{what} does not fit into memory: weights, gradients and the optimizer's state alone "
+            f"take {least / size / 1e9:.1f} GB a rank, {ranks * least / size / 1e9:.1f} GB a host, "
+            f"which has {has / 1e9:.1f} GB"
+        )
+        for size, what in (
+            (1, "the whole network on every rank"),
+            *((size, f"a tile of {size} ranks") for size in range(2, LARGEST_TILE + 1)),
+        )
+        if ranks * least / size > has
+    }
+
+
+def _ranks_of(scene: Scene) -> int:
+    """In the scene's tile."""
+    grid = parse_grid(scene.mesh)[0]
+    return grid.mesh.size if grid is not None and scene.mesh else 1
+
+
+def _missing(wanted: Iterable[Scene], known: Calibration | None, key: str) -> list[Scene]:
+    network: Network | None = known.networks.get(key) if known is not None else None
+    done = {
+        (point.mesh, point.merge, point.samples, point.shards, point.concurrency)
+        for point in (network.points if network is not None else ())
+    }
+    return [
+        scene
+        for scene in wanted
+        if (scene.mesh, scene.merge, scene.samples, scene.shards, scene.concurrency) not in done
+    ]
+
+
+def _what(missing: Sequence[Scene], known: Calibration | None, ranks: int) -> str:
+    links = "" if known is not None else f"links between {ranks} ranks, and "
+    return f"measuring {links}{len(missing)} rehearsals of steps on one rank (up to a minute)"
+
+
+def _job_s(engine: Engine, slots: int) -> float:
+    """Seconds of an empty job, once the engine is warm."""
+    took = []
+    for _ in range(JOBS):
+        began = time.monotonic()
+        engine.pool(_nothing, list(range(slots)), workers=slots)
+        took.append(time.monotonic() - began)
+    return sorted(took)[len(took) // 2]
+
+
+def _nothing(item: int) -> int:
+    return item
+
+
+def _crowd(machine: Machine, engine: Engine, ranks: int) -> Machine:
+    """The machine with its links measured among more ranks than cores; as it is on a cluster."""
+    try:
+        job = CalibrationJob(config=None)
+        found = engine.gang(functools.partial(calibrate_rank, job), ranks)
+    except UserError:  # the cluster has no room for more ranks than slots
+        return machine
+    return dataclasses.replace(machine, crowded=found.results[0]["links"])
+
+
+def fitting_tiles(config: TrainConfig, opened: datasets.DataSet, workers: int) -> list[Mesh]:
+    """The meshes by which both workers and network can be divided."""
+    from sixfold.train.strategies.model_parallel.strategy import division_problems
+
+    if config.training.precision == "bf16":
+        return []  # as `sixfold.train.validate` says
+    found = []
+    for size in range(2, min(workers, LARGEST_TILE) + 1):
+        if workers % size:
+            continue
+        for mesh in meshes(size):
+            if _is_too_fine(mesh, opened.shape):
+                continue
+            strategy = dataclasses.replace(
+                config.strategy, strategy="model_parallel", grid=str(Grid(mesh=mesh))
+            )
+            trial = dataclasses.replace(config, strategy=strategy)
+            shape, classes = opened.shape, len(opened.classes)
+            if not division_problems(trial, size, shape=shape, classes=classes):
+                found.append(mesh)
+    return found
+
+
+def _is_too_fine(mesh: Mesh, shape: tuple[int, int, int]) -> bool:
+    return mesh.rows > shape[1] or mesh.cols > shape[2]
+
+
+def has_norms(config: TrainConfig, opened: datasets.DataSet) -> bool:
+    """Whether the network has batch-norm."""
+    from sixfold.models.meta_initialization import skeleton
+    from sixfold.train.step.norm_sync import has_batch_norm
+
+    found = skeleton(
+        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
+    )
+    return has_batch_norm(found.network)
+
+
+def load_machine(path: str | None) -> Calibration | None:
+    """The calibration in a file, if it is there.
+
+    Raises:
+        UserError: if it is no calibration.
+    """
+    if path is None or not Path(path).is_file():
+        return None
+    return files.load(Path(path))
+
+
+def save_machine(calibration: Calibration, path: str | None) -> None:
+    """Keep a calibration where one was asked for."""
+    if path is not None:
+        files.save(calibration, Path(path))

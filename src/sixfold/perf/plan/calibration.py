@@ -1,0 +1,221 @@
+"""What is measured before anything is predicted: the machine, and the network on it.
+
+A calibration is a file of plain figures. It can be made on one machine and used on another, and
+what is predicted from it can be computed again by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.config import TrainConfig
+from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json, write_json
+from sixfold.models.project import project_hashes
+from sixfold.perf.plan.samples import EVEN, Spread
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A rehearsal's outcome: the median over steps of the slowest part.
+
+    Attributes:
+        mesh: the tile's axes, as `--grid` takes them; empty for the whole network.
+        merge: whether `step_s` is what a merge of local SGD adds to a step.
+        samples: images of the step, in the tile.
+        shards: logical shards of them.
+        concurrency: ranks of a host that computed at the same time.
+        step_s: processor seconds of the step's thread, exchanges left out.
+        behind_s: processor seconds of its other threads, which make the next batches.
+        clock_s: seconds by the clock.
+        data_s: of these, waiting for images.
+        update_s: of these, the optimizer's update.
+        peak_bytes: most memory that the process held.
+        payload_bytes: size of what the rank's shards add up.
+        exchanges: of one rank in one step: bytes sent to each peer, bytes received from each.
+    """
+
+    mesh: str
+    merge: bool = False
+    samples: int
+    shards: int
+    concurrency: int
+    step_s: float
+    behind_s: float
+    clock_s: float
+    data_s: float
+    update_s: float
+    peak_bytes: int
+    payload_bytes: int
+    exchanges: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What is known of a network on a machine.
+
+    Attributes:
+        payload_bytes: size of what shards add up: gradients, buffers, and a few counts.
+        parameter_bytes: size of all weights and float buffers.
+        slots: vectors of the optimizer's state.
+        points: the rehearsals.
+        spread: how the times of single steps differ.
+        server: a round trip to a parameter server: `round_s`, `served_s`, `moved_bytes`.
+        shared_update_s: an update of weights in memory that all ranks of a host write to.
+        update_s: the same in the rank's own memory.
+    """
+
+    payload_bytes: int
+    parameter_bytes: int
+    slots: int
+    points: tuple[Point, ...] = ()
+    spread: Spread = EVEN
+    server: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    shared_update_s: float = 0.0
+    update_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What is known of a machine, or a cluster.
+
+    Attributes:
+        name: processor and engine.
+        engine: on which the ranks ran.
+        slots: ranks that can compute at the same time, over all hosts.
+        ranks: of the gang that measured.
+        hosts: how many hosts the gang ran on.
+        available_bytes: memory that processes of a host may take.
+        base_bytes: memory of a rank before it has a network.
+        adding_bytes_per_s: at which vectors are added.
+        startup_s: until all ranks have met.
+        opening_s: until a rank is ready for its first step: data, network.
+        job_s: of one empty job of the engine's pool with a task for every slot.
+        links: kind -> peers at once -> [bytes, seconds of a first exchange, of a following one].
+        crowded: the same links with twice as many ranks as slots.
+        kernels: layers that were timed, as `sixfold.perf.plan.kernels` writes them; empty if not asked.
+    """
+
+    name: str
+    engine: str
+    slots: int
+    ranks: int
+    hosts: int = 1
+    available_bytes: int
+    base_bytes: int
+    adding_bytes_per_s: float
+    startup_s: float
+    opening_s: float = 0.0
+    job_s: float = 0.0
+    links: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
+    crowded: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = dataclasses.field(
+        default_factory=dict
+    )
+    kernels: Sequence[Sequence[Any]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A machine and the networks that were measured on it, by `network_key`."""
+
+    machine: Machine
+    networks: Mapping[str, Network]
+
+    def busyness(self, key: str) -> float:
+        """How many times its processor time a step took by the clock; 1 if nothing else ran.
+
+        Args:
+            key: the network's.
+        """
+        ratios = sorted(
+            point.clock_s / point.step_s
+            for point in self.networks[key].points
+            if not point.merge and point.step_s > 0
+        )
+        return max(ratios[len(ratios) // 2], 1.0) if ratios else 1.0
+
+    def with_network(self, key: str, network: Network) -> Calibration:
+        """The same with one network more, its points joined with those known already."""
+        old = self.networks.get(key)
+        if old is not None:
+            fresh = {_place(point) for point in network.points}
+            kept = tuple(point for point in old.points if _place(point) not in fresh)
+            network = dataclasses.replace(
+                network,
+                points=kept + network.points,
+                server=network.server or old.server,
+                shared_update_s=network.shared_update_s or old.shared_update_s,
+            )
+        return dataclasses.replace(self, networks={**self.networks, key: network})
+
+
+def _place(point: Point) -> tuple[Any, ...]:
+    return point.mesh, point.merge, point.samples, point.shards, point.concurrency
+
+
+def network_key(config: TrainConfig) -> str:
+    """What the times of a network's steps depend on, besides machine and batch.
+
+    >>> network_key(TrainConfig()) == network_key(TrainConfig())
+    True
+    """
+    training, optimizer = config.training, config.optimizer
+    facts = [
+        dataclasses.asdict(config.model),
+        sorted(project_hashes(config.model.model, config.model.model_args).items()),
+        dataclasses.asdict(config.data),
+        training.precision,
+        training.batch_norm,
+        optimizer.optimizer,
+        optimizer.momentum > 0,
+        optimizer.weight_decay > 0,
+        config.local_sgd.merge,
+    ]
+    text = json.dumps(facts, sort_keys=True)
+    return f"{config.model.model}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def save(calibration: Calibration, path: Path) -> None:
+    """Write a calibration, whole or not at all."""
+    write_json(path, {"format": FORMAT, **dataclasses.asdict(calibration)})
+
+
+def load(path: Path) -> Calibration:
+    """Read a calibration.
+
+    Raises:
+        UserError: if the file cannot be read or is none.
+    """
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+        if found.get("format") != FORMAT:
+            raise ValueError(f"its format is {found.get('format')}, this version reads {FORMAT}")
+        networks = {key: _network(value) for key, value in found["networks"].items()}
+        return Calibration(machine=Machine(**found["machine"]), networks=networks)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"--machine {path}: no calibration of `sixfold plan` ({error}); leave it away and one "
+            "is made"
+        ) from None
+
+
+def _network(value: dict[str, Any]) -> Network:
+    points = tuple(
+        Point(
+            **{
+                **point,
+                "exchanges": tuple((tuple(sent), tuple(got)) for sent, got in point["exchanges"]),
+            }
+        )
+        for point in value["points"]
+    )
+    spread = Spread(quantiles=tuple(value["spread"]["quantiles"]))
+    return Network(**{**value, "points": points, "spread": spread})

@@ -1,0 +1,148 @@
+"""The ways to divide a training that are compared, and what must be measured to compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from sixfold.core.config import TrainConfig
+from sixfold.perf.plan.profiling_run import Scene
+from sixfold.distributed.logical_shards import shard_count
+from sixfold.train.strategies.model_parallel.grid import Grid, Mesh
+
+LARGEST_TILE = 8
+"""Tiles of more ranks are not tried: a layer's maps are too small to be worth it."""
+MANY = 4
+"""Shards of a step that is rehearsed: enough to tell what comes once a shard and once a step."""
+WHOLE = Grid()
+"""Of one rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One way.
+
+    Attributes:
+        strategy: as `--strategy` takes it.
+        workers: ranks.
+        grid: for `model_parallel`.
+    """
+
+    strategy: str
+    workers: int
+    grid: Grid = WHOLE
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        if self.strategy == "model_parallel":
+            return f"model_parallel {self.grid}"
+        return self.strategy
+
+    @property
+    def mesh(self) -> str:
+        """The tile's axes, as a scene names them; empty for a whole network."""
+        if self.strategy != "model_parallel" or self.grid.mesh.size == 1:
+            return ""
+        return str(Grid(mesh=self.grid.mesh))
+
+
+def meshes(size: int) -> Iterator[Mesh]:
+    """All tiles of so many ranks.
+
+    >>> [str(Grid(mesh=mesh)) for mesh in meshes(2)]
+    ['cin=2', 'cout=2', 'cols=2', 'rows=2']
+    """
+    for rows in _divisors(size):
+        for cols in _divisors(size // rows):
+            for cout in _divisors(size // rows // cols):
+                yield Mesh(rows=rows, cols=cols, cout=cout, cin=size // rows // cols // cout)
+
+
+def _divisors(number: int) -> list[int]:
+    return [value for value in range(1, number + 1) if number % value == 0]
+
+
+def worker_counts(workers: int) -> list[int]:
+    """Powers of two up to the number of workers, and that number.
+
+    >>> worker_counts(6)
+    [1, 2, 4, 6]
+    """
+    found = [1 << power for power in range(workers.bit_length()) if 1 << power < workers]
+    return [*found, workers]
+
+
+def candidates(config: TrainConfig, workers: int, tiles: Iterable[Mesh]) -> list[Candidate]:
+    """Every strategy and grid for so many workers, and `sync` with fewer.
+
+    Args:
+        config: the settings; strategies that do not fit them are left out.
+        workers: how many.
+        tiles: the meshes by which the network can be divided.
+    """
+    found = [Candidate(strategy="sync", workers=n) for n in worker_counts(workers)]
+    if workers == 1:
+        return found
+    for mesh in tiles:
+        if workers % mesh.size == 0 and 1 < mesh.size <= workers:
+            grid = Grid(batch=workers // mesh.size, mesh=mesh)
+            found.append(Candidate(strategy="model_parallel", workers=workers, grid=grid))
+    others = ["hogwild", "param_server"]
+    if config.training.batch_size >= workers:
+        others.insert(0, "local_sgd")
+    return found + [Candidate(strategy=name, workers=workers) for name in others]
+
+
+def scenes(
+    config: TrainConfig,
+    workers: int,
+    tiles: Iterable[Mesh],
+    *,
+    batch_norm: bool,
+    concurrency: int,
+    batches: Iterable[int] = (),
+    inexact: bool = True,
+) -> list[Scene]:
+    """What must be rehearsed, the most needed first.
+
+    Args:
+        config: the settings.
+        workers: how many.
+        tiles: the meshes by which the network can be divided.
+        batch_norm: whether shards must be larger.
+        concurrency: ranks of a host that compute at the same time.
+        batches: more batch sizes that are wanted.
+        inexact: whether strategies are wanted that do not equal serial training.
+    """
+    wanted = config.training.shards
+    sizes = [config.training.batch_size, *batches]
+    found: dict[Scene, None] = {}
+    busy = sorted({1, concurrency}, reverse=True)
+
+    def whole(batch: int, together: Iterable[int]) -> None:
+        count = shard_count(batch, batch_norm=batch_norm, wanted=wanted)
+        for shards in dict.fromkeys((min(MANY, count), 1)):
+            samples = max(round(batch / count * shards), shards)
+            for level in together:
+                found[Scene(samples=samples, shards=shards, concurrency=level)] = None
+
+    for batch in sizes:
+        whole(batch, busy)
+    if workers > 1:
+        for batch, mesh in product(sizes, tiles):
+            count = shard_count(batch, batch_norm=batch_norm, wanted=wanted)
+            for shards in dict.fromkeys((min(2, count), 1)):
+                samples = max(round(batch / count * shards), shards)
+                text = str(Grid(mesh=mesh))
+                scene = Scene(mesh=text, samples=samples, shards=shards, concurrency=concurrency)
+                found[scene] = None
+        if inexact and sizes[0] >= workers:
+            own = -(-sizes[0] // workers)
+            whole(own, [concurrency])
+            count = shard_count(own, batch_norm=batch_norm, wanted=wanted)
+            found[Scene(samples=own, shards=min(count, 4), merge=True, concurrency=concurrency)] = (
+                None
+            )
+    return list(found)

@@ -1,0 +1,127 @@
+"""What it costs ranks to talk: exchanges by size, over the links that training uses.
+
+Ranks meet at a barrier and exchange, as the collectives do, after touching enough memory that
+nothing of the message is in the cache any more. So the figures hold for messages among the
+computation of a step, and are larger than those of a tight loop. A rank that waits long sleeps and
+has to be woken: that belongs to the first of several exchanges, which is timed by itself, and not
+to those that follow at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sixfold.distributed.collectives import all_gather_data
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.group import group
+
+SIZES: tuple[int, ...] = (64, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20, 16 << 20)
+"""Bytes. 16 KB and 1 MB are where a message's way changes (`sixfold.distributed.process_group.mailbox`)."""
+SCRATCH_BYTES = 4 << 20
+"""More than a core's own cache holds."""
+FEWEST, MOST = 5, 40
+SIZE_S = 0.04
+"""About how long one size is measured, in each of so many turns, of which the quickest counts."""
+SLOW_S = 0.05
+"""Where an exchange takes longer, larger ones are left out: their bytes/s is that of this one."""
+TURNS = 3
+
+
+def measure_links(world: World) -> dict[str, Any]:
+    """Measure the kinds of links between the gang's ranks; every rank must call this.
+
+    Returns:
+        Plain data, on every rank alike: kind of link ("local", "remote") -> number of peers talked
+        to at once -> [bytes to each peer, seconds of a first exchange, of one that follows at
+        once], the slower rank's medians.
+    """
+    hosts = all_gather_data(world, world.host)
+    found: dict[str, Any] = {}
+    for kind, members in _pairs(hosts).items():
+        found[kind] = {"1": _measure(world, members)}
+    everybody = list(range(world.size))
+    if world.size > 2 and len(set(hosts)) == 1:
+        found["local"][str(world.size - 1)] = _measure(world, [everybody])
+    return found
+
+
+def _pairs(hosts: Sequence[str]) -> dict[str, list[list[int]]]:
+    """Ranks that are paired off, for every kind of link that there is.
+
+    >>> _pairs(["a", "a", "b", "b", "b"])
+    {'local': [[0, 1], [2, 3]], 'remote': [[0, 2], [1, 3]]}
+    """
+    found: dict[str, list[list[int]]] = {}
+    by_host: dict[str, list[int]] = {}
+    for rank, host in enumerate(hosts):
+        by_host.setdefault(host, []).append(rank)
+    local = [ranks[k : k + 2] for ranks in by_host.values() for k in range(0, len(ranks) - 1, 2)]
+    if local:
+        found["local"] = local
+    if len(by_host) > 1:
+        first, second = list(by_host.values())[:2]
+        found["remote"] = [list(pair) for pair in zip(first, second, strict=False)]
+    return found
+
+
+def _measure(world: World, teams: list[list[int]]) -> list[list[float]]:
+    """Time exchanges within teams, all teams at the same time."""
+    own = next((team for team in teams if world.rank in team), None)
+    scratch = np.zeros(SCRATCH_BYTES, np.uint8)
+    found: list[list[list[float]]] = []
+    sizes = SIZES
+    for _ in range(TURNS):
+        turn = []
+        for size in sizes:
+            world.barrier()
+            took = [[0.0, 0.0]] if own is None else _rounds(group(world, own), size, scratch)
+            medians = all_gather_data(world, np.median(took, axis=0).tolist())
+            turn.append(np.max(medians, axis=0).tolist())
+            if turn[-1][0] > SLOW_S and len(turn) > 1:
+                sizes = SIZES[: len(turn)]
+                break
+        found.append(turn)
+    least = np.min(np.asarray([turn[: len(sizes)] for turn in found]), axis=0)
+    return [[float(size), *pair] for size, pair in zip(sizes, least.tolist(), strict=True)]
+
+
+def _rounds(team: World, size: int, scratch: Any) -> list[list[float]]:
+    """Seconds of first and following exchanges."""
+    others = [rank for rank in range(team.size) if rank != team.rank]
+    out = np.ones(size, np.uint8)
+    into = {rank: np.empty(size, np.uint8) for rank in others}
+    took = []
+    began = time.perf_counter()
+    for number in range(MOST):
+        scratch += 1
+        team.barrier()
+        start = time.perf_counter()
+        team.exchange(dict.fromkeys(others, out), into)
+        middle = time.perf_counter()
+        team.exchange(dict.fromkeys(others, out), into)
+        took.append([middle - start, time.perf_counter() - middle])
+        # All must agree on when it is enough: the first rank's clock decides.
+        if number + 1 >= FEWEST and number % 5 == 4:
+            go_on = np.array([time.perf_counter() - began < SIZE_S], np.uint8)
+            if team.rank == 0:
+                team.exchange(dict.fromkeys(others, go_on), {})
+            else:
+                team.exchange({}, {0: go_on})
+            if not go_on[0]:
+                break
+    return took[2:]
+
+
+def adding_rate(count_bytes: int = 4 << 20) -> float:
+    """Bytes/s at which one vector is added to another, both out of the cache."""
+    left, right = np.ones(count_bytes // 4, np.float32), np.ones(count_bytes // 4, np.float32)
+    took = []
+    for _ in range(7):
+        start = time.perf_counter()
+        left += right
+        took.append(time.perf_counter() - start)
+    return count_bytes / float(np.median(took))

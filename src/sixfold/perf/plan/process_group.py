@@ -1,0 +1,156 @@
+"""The calibration as the engine's ranks run it: all of them at once, as in a training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sixfold import data as datasets
+from sixfold.distributed.collectives import all_gather_data
+from sixfold.core.config import TrainConfig
+from sixfold.perf.plan.kernels import measure_kernels, samples_as_plain
+from sixfold.perf.plan.link_probe import adding_rate, measure_links
+from sixfold.perf.plan.memory import available_bytes, forget_peak, peak_bytes
+from sixfold.perf.plan.profiling_run import Scene, rehearse
+from sixfold.perf.plan.server_probe import measure_server
+from sixfold.train.step.optimizer import make_optimizer
+from sixfold.train.strategies.hogwild.strategy import Commons
+from sixfold.train.strategies.hogwild.groups import find_groups
+from sixfold.train.strategies.sync.strategy import build_sync
+from sixfold.distributed.process_group import World, alone
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.distributed.process_group.shared_memory import SharedMemory
+
+UPDATES = 15
+ROUNDS = 3
+"""Every scene is rehearsed so often, in turns, and the least disturbed time counts: what else a
+machine does comes and goes in seconds, and can only slow things down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationJob:
+    """What the ranks are told.
+
+    Attributes:
+        config: the settings of the run that is planned, with the data resolved; None to measure
+            the machine's links alone.
+        scenes: what is rehearsed, the most needed first.
+        links: whether links are measured.
+        servers: whether parameter servers and shared memory are measured.
+        whole: whether a rank can hold the whole network.
+        kernels_s: seconds for which layers of many shapes are timed.
+        seconds: after which no rehearsal is begun any more.
+    """
+
+    config: TrainConfig | None
+    scenes: tuple[Scene, ...] = ()
+    links: bool = True
+    servers: bool = True
+    whole: bool = True
+    kernels_s: float = 0.0
+    seconds: float = 50.0
+
+
+def calibrate_rank(job: CalibrationJob, world: World) -> dict[str, Any]:
+    """Measure as one rank of a gang; every rank returns its own figures."""
+    with one_thread():
+        began = time.monotonic()
+        found: dict[str, Any] = {
+            "host": world.host,
+            "base_bytes": peak_bytes(),
+            "available_bytes": available_bytes(),
+            "adding_bytes_per_s": adding_rate(),
+            "links": measure_links(world) if job.links and world.size > 1 else {},
+        }
+        if job.kernels_s:
+            world.barrier()
+            samples = measure_kernels(world.rank, job.kernels_s)
+            found["kernels"] = samples_as_plain(samples)
+            world.barrier()
+        if job.config is None:
+            return found
+        data = datasets.open_data(job.config.data)
+        if job.whole:
+            found |= _sizes(job.config, data)
+        rounds = [
+            [_play(job, world, data, scene, began) for scene in job.scenes] for _ in range(ROUNDS)
+        ]
+        found["scenes"] = [_least_disturbed(plays) for plays in zip(*rounds, strict=True)]
+        if job.servers and job.whole:
+            found["server"] = measure_server(world, job.config, data)
+            found |= _updates(world, job.config, data)
+        return found
+
+
+def _sizes(config: TrainConfig, data: datasets.DataSet) -> dict[str, Any]:
+    """How large the network's vectors are, and how long it takes to make it."""
+    start = time.perf_counter()
+    sync = build_sync(alone(), config, data)
+    state = sync.step.state
+    return {
+        "opening_s": time.perf_counter() - start,
+        "payload_bytes": sum(state.sections) * state.dtype.itemsize,
+        "parameter_bytes": (len(state.parameters) + len(state.buffers)) * state.dtype.itemsize,
+        "slots": len(sync.optimizer.slots),
+    }
+
+
+def _play(
+    job: CalibrationJob, world: World, data: datasets.DataSet, scene: Scene, began: float
+) -> dict[str, Any] | None:
+    """One scene, on as many ranks at once as it says; None where time was over."""
+    late = time.monotonic() - began > job.seconds
+    if any(all_gather_data(world, late)):
+        return None
+    assert job.config is not None
+    found: dict[str, Any] = {}
+    hosts = all_gather_data(world, world.host)
+    if hosts[: world.rank].count(world.host) < scene.concurrency:
+        forget_peak()
+        found = rehearse(job.config, data, world.rank, scene)
+        found["peak_bytes"] = peak_bytes()
+    world.barrier()
+    return found
+
+
+def _least_disturbed(plays: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The play whose steps took the processor least, of those that there was time for."""
+    done = [play for play in plays if play is not None]
+    if not done or not done[0]:
+        return done[0] if done else None
+    return min(done, key=lambda play: float(np.median(np.asarray(play["steps_s"])[:, 1])))
+
+
+def _updates(world: World, config: TrainConfig, data: datasets.DataSet) -> dict[str, float]:
+    """Seconds of an update of weights of one's own, and of weights that a whole host writes to."""
+    sync = build_sync(alone(), config, data)
+    state, optimizer = sync.step.state, make_optimizer(config.optimizer, sync.step.state.parameters)
+    gradient = torch.zeros_like(state.parameters)
+    own_s = _time_update(world, optimizer, state.parameters, gradient)
+    own = next(group for group in find_groups(world) if world.rank in group)
+    count = Commons.size_bytes(state, optimizer)
+    memory = SharedMemory.create(count) if world.rank == own[0] else None
+    path = all_gather_data(world, "" if memory is None else memory.path)[own[0]]
+    if memory is None:
+        memory = SharedMemory.attach(path, count)
+    world.barrier()
+    memory.seal()
+    commons = Commons(memory, state, optimizer)
+    shared_s = _time_update(world, optimizer, state.parameters, gradient)
+    del commons
+    return {"update_s": own_s, "shared_update_s": shared_s}
+
+
+def _time_update(world: World, optimizer: Any, weights: Any, gradient: Any) -> float:
+    took = []
+    for _ in range(UPDATES):
+        world.barrier()
+        start = time.perf_counter()
+        optimizer.update(weights, gradient, 0.0)
+        took.append(time.perf_counter() - start)
+    return float(np.median(took))

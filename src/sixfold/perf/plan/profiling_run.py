@@ -1,0 +1,201 @@
+"""The rehearsal of a rank's part in a step: the strategy's own code, with echoes for peers.
+
+What is timed is everything that a rank does between two steps' ends but for its exchanges: data,
+forward, backward, sums, update, log. Processor time is taken beside the clock's: it does not count
+what other programs do on the machine meanwhile, and does count waiting for memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold import data as datasets
+from sixfold.core.config import EngineConfig, RunConfig, TrainConfig
+from sixfold.perf.plan.loopback import Echo, Exchange, echo_world
+from sixfold.core.run_directory import RankFiles, RunDirectory
+from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+from sixfold.train.step.step import Shard
+from sixfold.train.strategies.local_sgd.strategy import LocalSgd
+from sixfold.train.strategies.registry import open_strategy
+from sixfold.train.strategies.strategy import Strategy
+from sixfold.train.log import TimedIterator, TrainLog
+from sixfold.distributed.process_group import World
+
+WARM_UP = 2
+FEWEST = 3
+MOST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What is rehearsed.
+
+    Attributes:
+        mesh: the axes of the tile of which one rank's part is played, as `--grid` takes them;
+            empty for a whole network.
+        samples: images of a step.
+        shards: logical shards of them.
+        merge: whether each second step ends in a merge of local SGD between two workers.
+        concurrency: ranks of a host that rehearse at the same time.
+        seconds: about how long.
+    """
+
+    mesh: str = ""
+    samples: int
+    shards: int
+    merge: bool = False
+    concurrency: int = 1
+    seconds: float = 0.4
+
+    @property
+    def shard(self) -> float:
+        """Samples of a shard."""
+        return self.samples / self.shards
+
+
+def scene_config(config: TrainConfig, scene: Scene) -> TrainConfig:
+    """The settings of a run whose steps are those of the scene."""
+    strategy = dataclasses.replace(
+        type(config.strategy)(),
+        strategy="local_sgd" if scene.merge else "model_parallel" if scene.mesh else "sync",
+        grid=scene.mesh,
+    )
+    samples = scene.samples * (2 if scene.merge else 1)
+    training = dataclasses.replace(
+        config.training, batch_size=samples, shards=scene.shards, epochs=None, steps=10**6
+    )
+    local = type(config.local_sgd)()
+    if scene.merge:
+        wanted = config.local_sgd.merge
+        local = dataclasses.replace(
+            local, local_steps=2, merge=wanted if wanted not in ("best", "genetic") else "mean"
+        )
+    return dataclasses.replace(
+        config,
+        training=training,
+        beginning=type(config.beginning)(),
+        strategy=strategy,
+        local_sgd=local,
+        engine=EngineConfig(),
+        run=RunConfig(),
+    )
+
+
+def rehearse(
+    config: TrainConfig, data: datasets.DataSet, rank: int, scene: Scene
+) -> dict[str, Any]:
+    """Play one rank's part until the time is over.
+
+    Args:
+        config: the settings of the run that is planned, with the data resolved.
+        data: the same, open, with at least as many images as the scene's step.
+        rank: whose part, modulo the number of ranks in the tile.
+        scene: what is played.
+
+    Returns:
+        Plain data: seconds of every step (`steps_s`; with `merge`, `merges_s` of those that end in
+        one) by the clock, of the processor in the step's thread, and of it in all threads; of its
+        data and update (`data_s`, `update_s`); and the exchanges of one step.
+    """
+    grid = parse_grid(scene.mesh)[0] or Grid(mesh=Mesh())
+    size = 2 if scene.merge else grid.size
+    world, echo = echo_world(rank % size, size)
+    config = scene_config(config, scene)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory(Path(folder) / "run")
+        directory.create()
+        attempt = directory.claim()
+        files = RankFiles(directory.ticket(), attempt=attempt, rank=0, host=world.host)
+        strategy = open_strategy(world, config, data)
+        with contextlib.closing(TrainLog(files, world, 0)) as log:
+            takes = _Takes(world, echo, strategy, log, scene)
+            with datasets.prefetch(strategy.supply(0), depth=4) as supply:
+                takes.play(TimedIterator(supply))
+    return {**takes.plain(), "payload_bytes": _payload_bytes(strategy)}
+
+
+class _Takes:
+    """The steps of one rehearsal, and what each took."""
+
+    def __init__(
+        self, world: World, echo: Echo, strategy: Strategy, log: TrainLog, scene: Scene
+    ) -> None:
+        self._world, self._echo, self._strategy = world, echo, strategy
+        self._log, self._scene = log, scene
+        self.steps: list[Clocks] = []
+        self.merges: list[Clocks] = []
+        self.data_s: list[float] = []
+        self.update_s: list[float] = []
+        self.noted: list[Exchange] = []
+        self.merge_noted: list[Exchange] = []
+
+    def play(self, supply: TimedIterator[Shard]) -> None:
+        """Make steps until there are enough and the time is over."""
+        deadline = time.perf_counter() + self._scene.seconds
+        body = self._strategy.body if isinstance(self._strategy, LocalSgd) else None
+        before = body.read() if body is not None else None
+        clocks = _clocks()
+        for number in range(MOST + WARM_UP):
+            is_merge = self._step(number, supply, clocks)
+            if is_merge and body is not None and before is not None:
+                # Merged with echoes, weights are no network's any more.
+                body.write(before)
+            clocks = _clocks()
+            enough = len(self.steps) >= FEWEST and (self.merges or not self._scene.merge)
+            if enough and clocks[0] > deadline:
+                break
+
+    def _step(self, number: int, supply: TimedIterator[Shard], began: Clocks) -> bool:
+        """Make a step; whether it ended in a merge."""
+        traffic, waited_s = self._world.traffic, supply.waited_s
+        before_s, seen = traffic.communication_s, len(self._echo.noted)
+        totals = self._strategy.advance(number, supply, 0.0)
+        data_s, update_s = supply.waited_s - waited_s, self._strategy.update_s
+        spent = {"data_s": data_s, "update_s": update_s}
+        self._log.step(number + 1, {"loss": totals.loss, "lr": 0.0}, spent)
+        answered_s = traffic.communication_s - before_s
+        first, second, third = (
+            now - then - answered_s for now, then in zip(_clocks(), began, strict=True)
+        )
+        is_merge = self._scene.merge and self._strategy.settled(number + 1)
+        if is_merge:
+            self.merge_noted = self._echo.noted[seen:]
+        else:
+            self.noted = self._echo.noted[seen:]
+        if number >= WARM_UP:
+            (self.merges if is_merge else self.steps).append((first, second, third))
+            self.data_s.append(data_s)
+            self.update_s.append(update_s)
+        return is_merge
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "steps_s": [list(step) for step in self.steps],
+            "merges_s": [list(step) for step in self.merges],
+            "data_s": self.data_s,
+            "update_s": self.update_s,
+            "exchanges": [[list(e.sent), list(e.received)] for e in self.noted],
+            "merge_exchanges": [[list(e.sent), list(e.received)] for e in self.merge_noted],
+        }
+
+
+Clocks = tuple[float, float, float]
+
+
+def _clocks() -> Clocks:
+    """Seconds by the clock, of this thread's work and of the process's."""
+    return time.perf_counter(), time.thread_time(), time.process_time()
+
+
+def _payload_bytes(strategy: Any) -> int:
+    step = getattr(strategy, "step", None)
+    if step is None:  # of local SGD, whose ranks add nothing up within a step
+        return 0
+    return int(sum(step.state.sections) * step.state.dtype.itemsize)

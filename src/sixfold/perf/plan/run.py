@@ -1,0 +1,264 @@
+"""The launcher of a plan: checks, calibrates, predicts, and writes `plan.json` and `plan.html`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold import data as datasets
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import Engine
+from sixfold.core.errors import UserError
+from sixfold.core.files import make_folder, write_atomically, write_json
+from sixfold.train.session import Listener, open_engine_for, versions
+from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, load_machine, model_of, refusals, save_machine
+from sixfold.train.run import fit_data, training_problems
+from sixfold.perf.plan import report
+from sixfold.perf.plan.calibration import Calibration, network_key
+from sixfold.perf.plan.candidates import candidates
+from sixfold.perf.plan.cluster import Cluster, parse_cluster
+from sixfold.perf.plan.model import Model
+from sixfold.perf.plan.config import PlanConfig, training_of
+from sixfold.perf.plan.prediction import Prediction, Workload
+from sixfold.perf.plan.ranking import best, explain, prediction_plain, ranked
+from sixfold.perf.plan.whatif import Point, simulate
+from sixfold.perf.plan.whatif_report import TITLES, what_if_chart, what_if_plain, what_if_rows, what_if_sentences, what_if_text
+from sixfold.train.report import optional_page
+
+PRELOAD = ("sixfold.perf.plan.process_group",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A plan, as the launcher hands it on.
+
+    Attributes:
+        predictions: of all ways, the best first.
+        lines: of the table.
+        sentences: the explanation.
+        work: what is trained.
+        calibration: what it rests on.
+        notes: what was left out and why.
+        what_if: the simulation of a larger cluster, if one was asked for.
+        cluster: that cluster.
+        files: that were written.
+        seconds: that predicting took, calibration left out.
+    """
+
+    predictions: list[Prediction]
+    lines: list[report.Row]
+    sentences: list[str]
+    work: Workload
+    calibration: Calibration
+    notes: tuple[str, ...] = ()
+    what_if: tuple[Point, ...] = ()
+    cluster: Cluster | None = None
+    files: tuple[Path, ...] = ()
+    seconds: float = 0.0
+
+    def text(self) -> list[str]:
+        """For the terminal."""
+        told = [f"note: {note}" for note in self.notes]
+        if self.cluster is not None:
+            told += ["", *what_if_text(self.what_if, self.cluster)]
+        return [
+            *report.table(self.lines),
+            "",
+            *self.sentences,
+            *told,
+            *(f"{path.suffix[1:]:<18} {path}" for path in self.files),
+        ]
+
+
+def plan_problems(config: PlanConfig) -> list[str]:
+    """Everything that is wrong with the settings and can be told without reading any image."""
+    training = training_of(config)
+    if config.local_sgd != type(config.local_sgd)():
+        # Its settings are refused for other strategies; here they are those of one way among all.
+        strategy = dataclasses.replace(training.strategy, strategy="local_sgd")
+        training = dataclasses.replace(training, strategy=strategy)
+    found = training_problems(training)
+    planning = config.planning
+    if not planning.rehearse and config.training.precision != "float32":
+        found.append(
+            f"--rehearse false: layers are timed in float32, not in {config.training.precision}; "
+            "leave it away, and the network's own steps are timed"
+        )
+    if planning.what_if:
+        try:
+            cluster = parse_cluster(planning.what_if)
+        except UserError as error:
+            return [*found, *error.problems]
+        if cluster.machine is not None and planning.machine is not None:
+            found.append("--machine and machine=FILE of --what-if exclude each other: give one")
+        if cluster.machine is not None and not Path(cluster.machine).is_file():
+            found.append(f"--what-if: machine={cluster.machine}: there is no such file")
+    return found
+
+
+def plan(
+    config: PlanConfig, *, engine: Engine | None = None, listen: Listener | None = None
+) -> Plan:
+    """Predict what every way to divide a training would take.
+
+    Args:
+        config: the settings.
+        engine: an open engine to be used and left open; one is opened if absent.
+        listen: called with progress.
+
+    Raises:
+        UserError: if the settings, the data or the cluster do not fit.
+        RunError: if a rank was lost while it measured.
+    """
+    listen = listen or (lambda _: None)
+    found = plan_problems(config)
+    if found:
+        raise UserError(found)
+    training = training_of(config)
+    cluster = parse_cluster(config.planning.what_if) if config.planning.what_if else None
+    foreign = cluster is not None and cluster.machine is not None
+    path = cluster.machine if cluster is not None and foreign else config.planning.machine
+    known = load_machine(path)
+    with contextlib.ExitStack() as stack:
+        if engine is None:
+            engine = stack.enter_context(
+                open_engine_for(config.engine, config.model.model, preload=PRELOAD)
+            )
+        workers = config.engine.workers or engine.slots()
+        resolved = fit_data(training, engine, workers, listen)
+        make_folder(Path(config.planning.out))  # before anything is measured
+        opened = datasets.open_data(resolved.data)
+        tiles = fitting_tiles(resolved, opened, workers)
+        if foreign:
+            calibration = _of_another_machine(known, path, network_key(resolved))
+        else:
+            calibration = calibrate(
+                resolved,
+                engine,
+                workers,
+                known=known,
+                tiles=tiles,
+                rehearsed=config.planning.rehearse,
+                listen=listen,
+            )
+    if config.planning.rehearse and calibration is not known:
+        save_machine(calibration, path)
+    model, notes = model_of(resolved, calibration, opened)
+    began = time.perf_counter()
+    predictions = predict_all(model, resolved, workers, tiles)
+    points = simulate(model, cluster) if cluster is not None else []
+    seconds = time.perf_counter() - began
+    images = len(opened.train)
+    ranks = max(min(workers, calibration.machine.slots), 1)
+    refused = refusals(resolved, opened, ranks)
+    if not config.planning.rehearse:
+        notes.append("the network was not run: its times are estimated from those of other layers")
+    left_out = refused.values() if refused else _left_out(model, resolved, workers, tiles)
+    made = Plan(
+        predictions=predictions,
+        lines=report.rows(predictions, model.work, images),
+        sentences=explain(predictions, model.work),
+        work=model.work,
+        calibration=calibration,
+        notes=(*notes, *left_out),
+        what_if=tuple(points),
+        cluster=cluster,
+        seconds=seconds,
+    )
+    return write(made, Path(config.planning.out), training, images)
+
+
+def _of_another_machine(known: Calibration | None, path: str | None, key: str) -> Calibration:
+    """A calibration that cannot be added to here; it must hold this network."""
+    if known is None or key not in known.networks:
+        raise UserError(
+            f"--what-if: machine={path} holds no measurements of this network: run `sixfold plan "
+            "--machine FILE` with the same network, data and precision on that machine"
+        )
+    return known
+
+
+def predict_all(
+    model: Model, config: TrainConfig, workers: int, tiles: Sequence[Any]
+) -> list[Prediction]:
+    """All ways for which enough was rehearsed, the best first."""
+    ways = candidates(config, workers, tiles)
+    return ranked([model.predict(way) for way in ways if model.knows(way)])
+
+
+def _left_out(model: Model, config: TrainConfig, workers: int, tiles: Sequence[Any]) -> list[str]:
+    names = [way.name for way in candidates(config, workers, tiles) if not model.knows(way)]
+    if not names:
+        return []
+    return [f"left out, because they were not rehearsed: {', '.join(names)}"]
+
+
+def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
+    """Write `plan.json` and `plan.html`."""
+    make_folder(folder)
+    json_path, html_path = folder / "plan.json", folder / "plan.html"
+    write_json(json_path, plan_as_plain(made))
+    machine = made.calibration.machine
+    files = [json_path]
+    with optional_page(html_path):
+        text = report.render(
+            title=f"{config.model.model}, {made.work.batch_size} images a batch",
+            subtitle=f"{config.data.data} · {images:,} images · {machine.name} · {machine.engine}",
+            predictions=made.predictions,
+            lines=made.lines,
+            sentences=made.sentences,
+            notes=made.notes,
+            facts=_facts(made),
+            what_if=None if made.cluster is None else _what_if_part(made.what_if, made.cluster),
+        )
+        write_atomically(html_path, text.encode())
+        files.append(html_path)
+    return dataclasses.replace(made, files=tuple(files))
+
+
+def plan_as_plain(made: Plan) -> dict[str, Any]:
+    """A plan as plain data."""
+    chosen = best(made.predictions)
+    return {
+        "chosen": None if chosen is None else prediction_plain(chosen),
+        "ways": [prediction_plain(found) for found in made.predictions],
+        "sentences": made.sentences,
+        "notes": list(made.notes),
+        "work": dataclasses.asdict(made.work),
+        "machine": dataclasses.asdict(made.calibration.machine),
+        "predicting_s": round(made.seconds, 6),
+        "versions": versions(),
+        **(
+            {"what_if": what_if_plain(made.what_if, made.cluster)}
+            if made.cluster is not None
+            else {}
+        ),
+    }
+
+
+def _what_if_part(points: Sequence[Point], cluster: Cluster) -> report.WhatIf:
+    """The page's section on a larger cluster."""
+    return report.WhatIf(
+        workers=cluster.workers,
+        sentences=tuple(what_if_sentences(points, cluster)),
+        titles=TITLES,
+        rows=tuple(what_if_rows(points, cluster.workers)),
+        chart=what_if_chart(points),
+    )
+
+
+def _facts(made: Plan) -> dict[str, str]:
+    machine = made.calibration.machine
+    return {
+        "Machine": machine.name,
+        "Ranks at a time": f"{machine.slots} on {machine.hosts} host(s)",
+        "Start-up of the ranks": f"{machine.startup_s:.2f} s",
+        "An empty job of the engine": f"{1000 * machine.job_s:.0f} ms",
+        "Memory that a host may give": report.size(machine.available_bytes),
+        "Steps": f"{made.work.steps:,}",
+    }

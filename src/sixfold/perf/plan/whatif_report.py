@@ -1,0 +1,196 @@
+"""The simulation of a larger cluster as a table and as a chart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sixfold.perf.plan.cluster import Cluster
+from sixfold.perf.plan.report import size
+from sixfold.perf.plan.ranking import prediction_plain
+from sixfold.perf.plan.whatif import Point, at, quickest
+from sixfold.core.html.axes import Tick, duration, logarithmic, plain
+from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
+
+TITLES = (
+    "way",
+    "workers",
+    "batch",
+    "9 of 10",
+    "run",
+    "9 of 10",
+    "memory/rank",
+    "sent/batch",
+    "failures",
+    "limited by",
+)
+
+COLOURS = {
+    "sync": "training",
+    "model_parallel": "validation",
+    "local_sgd": "other",
+    "hogwild": "compute",
+    "param_server": "communication",
+}
+
+
+def what_if_rows(points: Sequence[Point], workers: int) -> list[tuple[str, ...]]:
+    """The table for so many workers, with the quickest on fewer; the quickest run first."""
+    first, there = quickest(points), at(points, workers)
+    is_there = first.prediction.candidate.workers == workers
+    return [_row(point) for point in ([] if is_there else [first]) + there]
+
+
+def _row(point: Point) -> tuple[str, ...]:
+    found = point.prediction
+    limit = found.limit if found.fits else f"memory: needs {size(found.host_bytes)} a host"
+    return (
+        found.candidate.name,
+        str(found.candidate.workers),
+        duration(point.mean_s),
+        f"{duration(point.low_s)} to {duration(point.high_s)}",
+        duration(point.run_s),
+        f"{duration(point.run_low_s)} to {duration(point.run_high_s)}",
+        size(found.memory_bytes),
+        size(found.sent_bytes),
+        f"{point.failures:.2g}",
+        limit,
+    )
+
+
+def what_if_text(points: Sequence[Point], cluster: Cluster) -> list[str]:
+    """For the terminal."""
+    cells = [TITLES, *what_if_rows(points, cluster.workers)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(TITLES))]
+    lines = [
+        f"EXTRAPOLATION to {cluster.workers:,} workers from what was measured on far fewer",
+        *(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ),
+        "",
+        *what_if_sentences(points, cluster),
+    ]
+    return lines
+
+
+def what_if_sentences(points: Sequence[Point], cluster: Cluster) -> list[str]:
+    """What is quickest there, where synchronous training stops to gain, and what failures cost."""
+    first, there = quickest(points), at(points, cluster.workers)[0]
+    sync = quickest(points, "sync")
+    count = sync.prediction.candidate.workers
+    top = next(p for p in at(points, cluster.workers) if p.prediction.candidate.strategy == "sync")
+    idle = top.prediction.idle_ranks
+    work_s = top.mean_s
+    return [
+        _first_sentence(first, there, cluster.workers),
+        f"sync is quickest on {_workers(count)}, "
+        f"{duration(sync.mean_s)} a batch; on {cluster.workers:,} it takes {duration(work_s)}, "
+        f"limited by {top.prediction.limit}"
+        + (f", and {idle:,} have no logical shard." if idle else "."),
+        "Times are for the same number of batches, which approximate strategies may need more of "
+        f"to learn as much; {top.failures:.2g} failures are to be expected during the run of sync "
+        f"there, with one in {cluster.mtbf_hours:g} hours a host and a checkpoint every "
+        f"{cluster.checkpoint_minutes:g} min.",
+    ]
+
+
+def _first_sentence(first: Point, there: Point, workers: int) -> str:
+    """What is quickest of all, and on all workers where that is something else."""
+    if not first.prediction.fits:
+        return "Nothing fits into memory on any number of workers."
+    told = f"{_told(first)} is predicted to be quickest, {_figures(first)}"
+    if there is first:
+        return f"{told}."
+    if not there.prediction.fits:
+        return f"{told}; on {_workers(workers)} nothing fits into memory."
+    return f"{told}: more workers do not help. {_told(there)} takes {_figures(there)}."
+
+
+def _told(point: Point) -> str:
+    way = point.prediction.candidate
+    return f"{way.name} on {_workers(way.workers)}"
+
+
+def _figures(point: Point) -> str:
+    return (
+        f"{duration(point.mean_s)} a batch on average ({duration(point.low_s)} to "
+        f"{duration(point.high_s)}) and {duration(point.run_s)} a run, limited by "
+        f"{point.prediction.limit}"
+    )
+
+
+def _workers(count: int) -> str:
+    return f"{count:,} worker{'s' if count > 1 else ''}"
+
+
+def what_if_plain(points: Sequence[Point], cluster: Cluster) -> dict[str, Any]:
+    """As plain data."""
+    return {
+        "extrapolation": True,
+        "cluster": dataclasses.asdict(cluster),
+        "sentences": what_if_sentences(points, cluster),
+        "points": [
+            {
+                **prediction_plain(point.prediction),
+                **{name: value for name, value in vars(point).items() if name != "prediction"},
+                "extrapolated": True,
+            }
+            for point in points
+        ],
+    }
+
+
+def what_if_chart(points: Sequence[Point]) -> Chart:
+    """Mean time of a batch by workers, a line for every strategy's best grid."""
+    lines = _lines(points)
+    counts = sorted({count for line in lines.values() for count in line})
+    times = [point.mean_s for line in lines.values() for point in line.values()]
+    x = logarithmic(min(counts), max(max(counts), 2), plain)
+    ticks = tuple(
+        Tick(float(100 * x.place([count])[0]), f"{count:,}")
+        for count in counts[:: -(-len(counts) // 8)]
+    )
+    x = dataclasses.replace(x, ticks=ticks)
+    y = logarithmic(min(times), max(times), duration)
+    chart = Chart(
+        id="what-if",
+        title="Mean time of a batch",
+        note="Both scales logarithmic. Bands: nine of ten draws of what is not known.",
+        summary="Mean time of a batch for each strategy, by the number of workers.",
+        x=x,
+        y=y,
+        x_label="workers",
+    )
+    rows = []
+    for strategy, line in lines.items():
+        css = COLOURS[strategy]
+        at_x = x.place(list(line))
+        for name in ("low_s", "high_s"):
+            edge = y.place([getattr(point, name) for point in line.values()])
+            chart.paths.append(Path(d=line_path(at_x, edge), css=f"raw {css}"))
+        middle = y.place([point.mean_s for point in line.values()])
+        chart.paths.append(Path(d=line_path(at_x, middle), css=f"line {css}"))
+        chart.paths.append(Path(d=dots_path(at_x, middle), css=f"dots {css}"))
+        chart.keys.append(Key(name=strategy, css=css))
+        texts = [duration(line[count].mean_s) if count in line else "" for count in counts]
+        rows.append([strategy, css, texts])
+    chart.hover = {
+        "at": places(x, np.asarray(counts, float)),
+        "head": [f"{count:,} workers" for count in counts],
+        "rows": rows,
+    }
+    return chart
+
+
+def _lines(points: Sequence[Point]) -> Mapping[str, dict[int, Point]]:
+    found: dict[str, dict[int, Point]] = {}
+    for point in points:
+        way = point.prediction.candidate
+        line = found.setdefault(way.strategy, {})
+        if way.workers not in line or point.mean_s < line[way.workers].mean_s:
+            line[way.workers] = point
+    return {name: dict(sorted(line.items())) for name, line in found.items()}

@@ -1,0 +1,351 @@
+"""The limits of this machine, measured: how fast a core multiplies matrices and copies memory.
+
+A limit is what the best of several short measurements reaches, since whatever else runs on the
+machine only takes away from it. Every rate is taken on one core alone and on all cores at once,
+each with a thread of its own that computes with one thread, as a rank does: all cores share
+caches and memory, and some processors lower their clock when all are busy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json, write_json
+from sixfold.train.step.arithmetic import processor_name
+from sixfold.distributed.process_group.ambient import cores
+
+WINDOW_S = 0.1
+"""Length of one measurement."""
+
+WINDOWS = 3
+"""Measurements of each rate; the best counts."""
+
+PRODUCT_SIZE = 1024
+"""Rows and columns of the matrices: 4 MB each in float32, enough for the full rate of the blocked
+products of oneDNN and MKL."""
+
+PRECISIONS = ("float32", "bfloat16", "float64")
+
+COPY_BYTES = (32 << 10, 512 << 10, 4 << 20, 64 << 20)
+"""Sizes of the copied arrays: within the first cache, the second, the last, and beyond most."""
+
+_CPU = Path("/sys/devices/system/cpu/cpu0/cache")
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """One cache that the first core uses.
+
+    Attributes:
+        level: 1, 2 or 3.
+        kind: "Data", "Instruction" or "Unified".
+        size_bytes: of it.
+        shared_by: processors that share it.
+    """
+
+    level: int
+    kind: str
+    size_bytes: int
+    shared_by: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductRate:
+    """How fast matrices are multiplied, a multiply-add counted as 2 operations.
+
+    Attributes:
+        precision: of the values, such as "float32".
+        one_core_flops: operations a second of one core while the others rest.
+        all_cores_flops: operations a second of all cores together.
+    """
+
+    precision: str
+    one_core_flops: float
+    all_cores_flops: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CopyRate:
+    """How fast memory is copied, bytes read and bytes written both counted.
+
+    Attributes:
+        array_bytes: size of the source, and of the destination.
+        one_core_bytes: bytes a second of one core while the others rest.
+        all_cores_bytes: bytes a second of all cores together, each with arrays of its own.
+    """
+
+    array_bytes: int
+    one_core_bytes: float
+    all_cores_bytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """A machine's measured limits.
+
+    Attributes:
+        processor: its name.
+        cores: that this process may use.
+        memory_bytes: of the machine; 0 if unknown.
+        caches: of the first core, nearest first; empty if unknown.
+        products: one entry a precision.
+        copies: one entry a size, in rising order.
+        torch: version that computed.
+        measured_at: Unix seconds.
+    """
+
+    processor: str
+    cores: int
+    memory_bytes: int
+    caches: tuple[Cache, ...]
+    products: tuple[ProductRate, ...]
+    copies: tuple[CopyRate, ...]
+    torch: str
+    measured_at: float
+
+    def peak_flops(self, busy: int = 1, precision: str = "float32") -> float:
+        """Operations a second of one core while so many are busy.
+
+        Between one core and all of them the rate is taken to fall in a straight line.
+        """
+        rate = next(rate for rate in self.products if rate.precision == precision)
+        return self._shared(rate.one_core_flops, rate.all_cores_flops, busy)
+
+    def bandwidth(self, busy: int = 1, array_bytes: int | None = None) -> float:
+        """Bytes a second that one core reads and writes while so many are busy.
+
+        Args:
+            busy: cores in use.
+            array_bytes: size of the arrays; the largest measured if absent.
+        """
+        wanted = self.copies[-1].array_bytes if array_bytes is None else array_bytes
+        rate = next((r for r in self.copies if r.array_bytes >= wanted), self.copies[-1])
+        return self._shared(rate.one_core_bytes, rate.all_cores_bytes, busy)
+
+    def attainable_flops(
+        self, intensity: float, busy: int = 1, precision: str = "float32"
+    ) -> float:
+        """The roofline: operations a second of one core at so many operations a byte.
+
+        Williams, Waterman, Patterson, "Roofline", 2009: min(peak, intensity x bandwidth).
+        """
+        return min(self.peak_flops(busy, precision), intensity * self.bandwidth(busy))
+
+    def _shared(self, alone: float, together: float, busy: int) -> float:
+        each = together / self.cores
+        if busy <= 1 or self.cores <= 1:
+            return alone
+        part = min((busy - 1) / (self.cores - 1), 1.0)
+        share = alone + (each - alone) * part
+        return share if busy <= self.cores else share * self.cores / busy
+
+
+def measure_machine(
+    *, window_s: float = WINDOW_S, precisions: tuple[str, ...] = PRECISIONS
+) -> Machine:
+    """Measure this machine; takes about 5 s.
+
+    Args:
+        window_s: seconds of one measurement.
+        precisions: of matrix products.
+    """
+    count = cores()
+    products, copies = [], []
+    for precision in precisions:
+        one, together = (_best(partial(_product, precision), n, window_s) for n in (1, count))
+        products.append(
+            ProductRate(precision=precision, one_core_flops=one, all_cores_flops=together)
+        )
+    for size in COPY_BYTES:
+        one, together = (_best(partial(_copy, size), n, window_s) for n in (1, count))
+        copies.append(CopyRate(array_bytes=size, one_core_bytes=one, all_cores_bytes=together))
+    return Machine(
+        processor=processor_name(),
+        cores=count,
+        memory_bytes=_memory_bytes(),
+        caches=read_caches(),
+        products=tuple(products),
+        copies=tuple(copies),
+        torch=torch.__version__,
+        measured_at=time.time(),
+    )
+
+
+def save_machine(machine: Machine, path: Path) -> None:
+    """Write a machine's limits as JSON, the file whole or not at all."""
+    write_json(path, {"version": _VERSION, **dataclasses.asdict(machine)})
+
+
+def load_machine(path: Path) -> Machine:
+    """Read what `save_machine` wrote.
+
+    Raises:
+        UserError: if there is no such file, or it holds something else.
+    """
+    try:
+        plain = parse_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error})") from error
+    return machine_from(plain, str(path))
+
+
+def machine_from(plain: Any, where: str) -> Machine:
+    """A machine from plain data.
+
+    Args:
+        plain: as `save_machine` writes it.
+        where: it came from, for messages.
+
+    Raises:
+        UserError: if it is no such thing.
+    """
+    try:
+        if plain["version"] != _VERSION:
+            raise UserError(f"{where}: version {plain['version']}, expected {_VERSION}")
+        fields = {k: plain[k] for k in ("processor", "torch")}
+        machine = Machine(
+            **{name: str(value) for name, value in fields.items()},
+            cores=int(plain["cores"]),
+            memory_bytes=int(plain["memory_bytes"]),
+            measured_at=float(plain["measured_at"]),
+            caches=tuple(Cache(**cache) for cache in plain["caches"]),
+            products=tuple(ProductRate(**rate) for rate in plain["products"]),
+            copies=tuple(CopyRate(**rate) for rate in plain["copies"]),
+        )
+        rates = [v for r in machine.products for v in (r.one_core_flops, r.all_cores_flops)]
+        rates += [v for r in machine.copies for v in (r.one_core_bytes, r.all_cores_bytes)]
+        if not (machine.products and machine.copies and min(rates) > 0 and machine.cores > 0):
+            raise ValueError("rates and cores must be above 0")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{where}: is no file of a machine's limits ({type(error).__name__}: {error}); "
+            "`sixfold profile --peaks FILE` makes one"
+        ) from error
+    return machine
+
+
+def read_caches(folder: Path = _CPU) -> tuple[Cache, ...]:
+    """Caches of the first core as the kernel tells them; empty where it does not."""
+    found = []
+    for index in sorted(folder.glob("index*")):
+        try:
+            words = {
+                name: (index / name).read_text().strip()
+                for name in ("level", "type", "size", "shared_cpu_list")
+            }
+            found.append(
+                Cache(
+                    level=int(words["level"]),
+                    kind=words["type"],
+                    size_bytes=_size(words["size"]),
+                    shared_by=_count(words["shared_cpu_list"]),
+                )
+            )
+        except (OSError, ValueError):
+            continue
+    return tuple(found)
+
+
+Work = Callable[[], float]
+"""Does a piece of work and returns how much it was."""
+
+
+def _product(precision: str) -> Work:
+    dtype = getattr(torch, precision)
+    a, b = (torch.ones(PRODUCT_SIZE, PRODUCT_SIZE, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+
+    def work() -> float:
+        torch.mm(a, b, out=out)
+        return 2.0 * PRODUCT_SIZE**3
+
+    return work
+
+
+def _copy(array_bytes: int) -> Work:
+    source = torch.ones(array_bytes // 4)
+    target = torch.zeros_like(source)
+    times = max((4 << 20) // array_bytes, 1)
+    sources, targets = [source] * times, [target] * times
+
+    def work() -> float:
+        # One call for many copies: Python's part of it must not hold the other threads up.
+        torch._foreach_copy_(targets, sources)
+        return 2.0 * array_bytes * times
+
+    return work
+
+
+def _best(make: Callable[[], Work], threads: int, window_s: float) -> float:
+    """The best rate, in work a second, of so many threads that work at once."""
+    works = [make() for _ in range(threads)]
+    return max(_rate(works, window_s) for _ in range(WINDOWS))
+
+
+def _rate(works: list[Work], window_s: float) -> float:
+    """Work a second of one window, in seconds of each thread's own processor time.
+
+    Waiting for a processor is not counted: somebody else's work says nothing of the machine.
+    """
+    rates = [0.0] * len(works)
+    start = threading.Barrier(len(works))
+
+    def run(number: int) -> None:
+        torch.set_num_threads(1)  # of this thread alone
+        work = works[number]
+        work()
+        start.wait()
+        done, spent, begin = 0.0, 0.0, time.thread_time()
+        end = time.perf_counter() + window_s
+        while time.perf_counter() < end or spent <= 0:
+            done += work()
+            spent = time.thread_time() - begin
+        rates[number] = done / spent
+
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(len(works))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(rates)
+
+
+def _size(text: str) -> int:
+    """A size as the kernel writes it.
+
+    >>> _size("48K"), _size("2M")
+    (49152, 2097152)
+    """
+    factor = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:])
+    return int(text[:-1]) * factor if factor else int(text)
+
+
+def _count(listed: str) -> int:
+    """How many processors a list of the kernel names.
+
+    >>> _count("0-3,8,10-11")
+    7
+    """
+    ends = [part.split("-") for part in listed.split(",")]
+    return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

@@ -1,0 +1,338 @@
+"""What every rank of a profile does: real training steps, some of them watched.
+
+A profile is a training without evaluations. After `WARM` steps plain ones and ones whose layers
+are timed take turns, so that both see the same machine; their difference is what timing costs.
+Then come two steps whose operators are timed as well, and one whose memory is measured.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sixfold import data as datasets
+from sixfold.core.errors import UserError
+from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.perf.profile.clock import AROUND, BACKWARD, FOLD, FORWARD, INPUT, Clock, Span
+from sixfold.perf.profile.layers import LayerCost, layer_costs
+from sixfold.perf.profile.memory import Peak, resident_bytes, watched_memory
+from sixfold.models.meta_initialization import skeleton
+from sixfold.train.native.max_pool import is_built
+from sixfold.train.strategies.model_parallel.network import DividedNetwork
+from sixfold.train.step.step import Shard, Step
+from sixfold.train.worker import Training, TrainJob
+from sixfold.train.log import TimedIterator
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.ambient import one_thread
+
+WARM = 3
+"""Steps before anything counts: caches, allocator, and the first batches are not yet there."""
+
+PHASES = ("data", "compute", "communication", "waiting", "update")
+"""What a rank's log divides a step into."""
+
+PLAIN, CLOCK, OPERATORS, MEMORY = "plain", "clock", "operators", "memory"
+"""Kinds of steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileJob:
+    """What the launcher hands to every rank.
+
+    Attributes:
+        training: the settings and the run directory.
+        repeats: plain steps, and as many whose layers are timed.
+    """
+
+    training: TrainJob
+    repeats: int
+
+
+def kinds_of_steps(repeats: int) -> list[str]:
+    """What is done with each step, in order.
+
+    >>> kinds_of_steps(1)
+    ['warm', 'warm', 'warm', 'plain', 'clock', 'operators', 'operators', 'memory']
+    """
+    # The first step with operators meets what is done once only: the second counts.
+    return ["warm"] * WARM + [PLAIN, CLOCK] * repeats + [OPERATORS] * 2 + [MEMORY]
+
+
+def profile_rank(job: ProfileJob, world: World) -> dict[str, Any]:
+    """Make the steps of a profile; what was measured goes to ``profile/rank-0000.json``.
+
+    Raises:
+        UserError: if the strategy has no step to be watched.
+    """
+    with one_thread():
+        return _Profile(job, world).run()
+
+
+class _Profile:
+    """One rank's part of a profile."""
+
+    def __init__(self, job: ProfileJob, world: World) -> None:
+        self._kinds = kinds_of_steps(job.repeats)
+        self._training = Training(job.training, world)
+        step = getattr(self._training.strategy, "step", None)
+        if not isinstance(step, Step):
+            name = job.training.config.strategy.strategy
+            raise UserError(f"--strategy {name}: its steps cannot be watched from within a rank")
+        self._step = step
+        self._steps: list[dict[str, Any]] = []
+        self._spans: dict[str, list[list[Span]]] = {CLOCK: [], OPERATORS: []}
+        self._sizes: list[int] = []
+        self._layer_kinds: dict[str, str] = {}
+        self._groups: dict[str, tuple[str, ...]] = {}
+        self._peak = Peak()
+
+    def run(self) -> dict[str, Any]:
+        training = self._training
+        world = training.world
+        resident, offset = resident_bytes(), time.time() - time.perf_counter()
+        try:
+            with datasets.prefetch(training.strategy.supply(0), depth=4) as supply:
+                timed = TimedIterator(self._counted(supply))
+                for number, kind in enumerate(self._kinds):
+                    self._advance(number, kind, timed)
+        finally:
+            training.log.close()
+        found = {
+            "rank": world.rank,
+            "host": world.host,
+            "steps": self._steps,
+            "shards": self._shards(),
+            "memory": self._memory(resident),
+            "layers": self._layers(),
+            "spans": [
+                [s.layer, s.direction, s.function, s.begin + offset, s.end + offset]
+                for s in self._spans[OPERATORS][-1]
+                if self._step.lockstep is None  # whose shards' clocks tell no common time
+            ],
+        }
+        name = f"profile/rank-{world.rank:04d}.json"
+        (training.files.path / "profile").mkdir(exist_ok=True)
+        training.files.write_json(name, found)
+        return {"rank": world.rank, "steps": len(self._kinds)}
+
+    def _counted(self, supply: Iterable[Shard]) -> Any:
+        """The shards as they are taken, their sizes noted."""
+        for shard in supply:
+            self._sizes.append(len(shard.labels))
+            yield shard
+
+    def _advance(self, number: int, kind: str, supply: TimedIterator[Shard]) -> None:
+        self._sizes.clear()
+        clock = Clock(self._step, operators=kind == OPERATORS)
+        around: AbstractContextManager[Any] = nullcontext()
+        if kind in (CLOCK, OPERATORS):
+            around = clock.attached()
+        elif kind == MEMORY:
+            around = watched_memory()
+        with around as found:
+            line = self._training.advance(number, supply)
+        if isinstance(found, Peak):
+            self._peak = found
+        if kind in self._spans:
+            self._spans[kind].append(clock.spans)
+            self._layer_kinds |= clock.kinds
+            self._groups |= clock.groups
+        seconds = {f"{phase}_s": line[f"{phase}_s"] for phase in PHASES}
+        whole = sum(seconds.values())
+        facts = {"step": number + 1, "kind": kind, "begin": line["begin"], "whole_s": whole}
+        if kind == CLOCK:
+            for direction in (FORWARD, BACKWARD, AROUND):
+                found_s = sum(s.seconds for s in clock.spans if s.direction == direction)
+                facts[f"{direction}_s"] = found_s
+        self._steps.append(facts | {"samples": sum(self._sizes)} | seconds)
+
+    def _shards(self) -> dict[str, int]:
+        """How many shards of each size this rank had in the last step."""
+        return {str(size): count for size, count in sorted(Counter(self._sizes).items())}
+
+    def _layers(self) -> list[dict[str, Any]]:
+        """Every layer's time and cost in a step of this rank, in order of execution."""
+        costs = self._costs()
+        times = [_by_layer(spans) for spans in self._spans[CLOCK]]
+        kinds = self._layer_kinds
+        own = {name: kernel for name in self._groups if (kernel := _own_kernel(kinds[name]))}
+        inside = [_by_function(spans, own) for spans in self._spans[OPERATORS]]
+        names = dict.fromkeys(costs)
+        for found in times:
+            names |= dict.fromkeys(layer for layer, _ in found)
+        names = dict.fromkeys([INPUT, *(n for n in names if n not in (INPUT, FOLD)), FOLD])
+        rows = []
+        for name in names:
+            seconds = {
+                f"{direction}_s": _median(found.get((name, direction), 0.0) for found in times)
+                for direction in (FORWARD, BACKWARD, AROUND)
+            }
+            functions = [
+                {"function": function, "direction": direction, "seconds": value, "calls": calls}
+                for (layer, direction, function), (value, calls) in inside[-1].items()
+                if layer == name
+            ]
+            if any(seconds.values()) or name in costs:
+                kind = self._layer_kinds.get(name, "")
+                facts = {"name": name, **seconds, "functions": functions}
+                rows.append(facts | costs.get(name, {}) | ({"kind": kind} if kind else {}))
+        return rows
+
+    def _costs(self) -> dict[str, dict[str, Any]]:
+        """By arithmetic, what each layer costs in a step of this rank; empty if not known."""
+        network, parts = self._network()
+        found: dict[str, dict[str, Any]] = {}
+        for size, count in Counter(self._sizes).items():
+            for cost in layer_costs(network, self._shape, size, dtype=self._dtype):
+                found[cost.name] = _added(found.get(cost.name), cost, count / parts)
+        for first, *others in self._groups.values():
+            for other in others:
+                if first in found and other in found:
+                    _join(found[first], found.pop(other))
+        return found
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self._training.data.shape
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """In which numbers layers compute."""
+        is_narrow = self._training.config.training.precision == "bf16"
+        return torch.bfloat16 if is_narrow else self._step.state.dtype
+
+    def _network(self) -> tuple[nn.Module, int]:
+        """The network whose cost is counted, and into how many parts it is divided.
+
+        A divided one, or one with synchronised norms, runs only together with other ranks or
+        shards: in its place the plain one is counted.
+        """
+        model = self._step.model
+        parts = model.mesh.size if isinstance(model, DividedNetwork) else 1
+        if parts == 1 and self._step.lockstep is None:
+            return model, 1
+        training = self._training
+        config, data = training.config, training.data
+        found = skeleton(
+            config.model,
+            shape=data.shape,
+            classes=len(data.classes),
+            seed=config.training.seed,
+        )
+        return fused_max_pool(relu_behind_max_pool(found.network)), parts
+
+    def _memory(self, resident: int) -> dict[str, int]:
+        """What the step holds, accounted by kind, and the peaks that were measured."""
+        step, state = self._step, self._step.state
+        optimizer = getattr(self._training.strategy, "optimizer", None)
+        slots: list[Tensor] = list(getattr(optimizer, "slots", {}).values())
+        kept = 0
+        if self._sizes:
+            network, parts = self._network()
+            costs = layer_costs(network, self._shape, max(self._sizes), dtype=self._dtype)
+            kept = sum(cost.kept_bytes for cost in costs) // parts
+        payload = step.new_payload()
+        return {
+            "weights_bytes": _bytes(state.parameters),
+            "buffers_bytes": _bytes(state.buffers),
+            "optimizer_bytes": sum(map(_bytes, slots)),
+            "gradients_bytes": (step.payloads + 1) * _bytes(payload),
+            "activations_bytes": kept,
+            "step_peak_bytes": self._peak.tensor_bytes,
+            "resident_before_bytes": resident,
+            "resident_peak_bytes": self._peak.process_bytes,
+        }
+
+
+def _by_layer(spans: list[Span]) -> dict[tuple[str, str], float]:
+    """Seconds of each (layer, direction)."""
+    found: dict[tuple[str, str], float] = {}
+    for span in spans:
+        if not span.function:
+            key = (span.layer, span.direction)
+            found[key] = found.get(key, 0.0) + span.seconds
+    return found
+
+
+def _own_kernel(kind: str) -> str:
+    """The kernel of ours that computes a layer; empty if torch's do."""
+    kernels = {"MaxPoolReLU2d": "sixfold::max_pool", "BatchNorm2d": "sixfold::batch_norm"}
+    return kernels.get(kind.partition(",")[0], "") if is_built() else ""
+
+
+def _by_function(
+    spans: list[Span], own: dict[str, str]
+) -> dict[tuple[str, str, str], tuple[float, int]]:
+    """Seconds and calls of each (layer, direction, operator), and what is left of each layer.
+
+    What is left are the calls themselves, with the operator "", or the kernel that is ours.
+
+    Args:
+        spans: of a step.
+        own: name of a layer -> the kernel of ours that computes it.
+    """
+    found: dict[tuple[str, str, str], tuple[float, int]] = {}
+    rest = _by_layer(spans)
+    for span in spans:
+        if span.function:
+            key = (span.layer, span.direction, span.function)
+            seconds, calls = found.get(key, (0.0, 0))
+            found[key] = (seconds + span.seconds, calls + 1)
+            if key[:2] in rest:
+                rest[key[:2]] -= span.seconds
+    for (layer, direction), seconds in rest.items():
+        found[layer, direction, own.get(layer, "")] = (max(seconds, 0.0), 1)
+    return found
+
+
+_SUMS = (
+    "forward_flops",
+    "backward_flops",
+    "forward_bytes",
+    "backward_bytes",
+    "kept_bytes",
+    "output_bytes",
+)
+
+
+def _added(before: dict[str, Any] | None, cost: LayerCost, count: float) -> dict[str, Any]:
+    """The cost of `count` more shards, or of parts of them."""
+    sums = {
+        name: round(count * getattr(cost, name)) + (before or {}).get(name, 0) for name in _SUMS
+    }
+    return sums | {
+        "kind": cost.kind,
+        "parameters": cost.parameters,
+        "input_shapes": [list(shape) for shape in cost.input_shapes],
+        "output_shape": list(cost.output_shape),
+        "unknown": list(cost.unknown),
+    }
+
+
+def _join(first: dict[str, Any], other: dict[str, Any]) -> None:
+    """Add what is computed in one with a layer.
+
+    An activation behind a norm works on values that are at hand, so it moves nothing.
+    """
+    is_sum = first["kind"] == "add"
+    for name in _SUMS:
+        if is_sum or not name.endswith(("forward_bytes", "backward_bytes")):
+            first[name] += other[name]
+    first["unknown"] += other["unknown"]
+
+
+def _median(values: Iterable[float]) -> float:
+    found = list(values)
+    return statistics.median(found) if found else 0.0
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,295 @@
+"""Sees every call of a torch function while a network runs, and counts what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from sixfold.perf.profile.arithmetic import MOVES, PASSED_ON, PRODUCTS, RESHAPES, count, plain_name
+from sixfold.perf.profile.cost import SUM_OF_GRADIENTS, FunctionCost, LayerCost
+from sixfold.perf.profile.scopes import Scopes
+from sixfold.train.native.max_pool import MaxPoolReLU2d, is_built
+
+
+@dataclass
+class _Open:
+    """A layer that is running."""
+
+    name: str
+    kind: str
+    parameters: list[Tensor] = field(default_factory=list)
+    functions: list[FunctionCost] = field(default_factory=list)
+
+    def closed(self) -> LayerCost:
+        return LayerCost(
+            name=self.name,
+            kind=self.kind,
+            parameters=sum(p.numel() for p in self.parameters),
+            parameter_bytes=sum(_bytes(p) for p in self.parameters),
+            functions=tuple(self.functions),
+        )
+
+
+class Recorder(TorchFunctionMode):
+    """Sees every call of a torch function while it is entered.
+
+    Args:
+        trainable: ids of the tensors that stand for trainable parameters.
+        own: storages of all parameters and buffers, which are there whether kept or not.
+        device: on which the network is run.
+        last: whether images are laid out N H W C.
+
+    Attributes:
+        scopes: which layer is running; to be told by `followed`.
+    """
+
+    def __init__(self, trainable: set[int], own: set[int], device: str, *, last: bool) -> None:
+        super().__init__()
+        self._trainable, self._is_laid_last = trainable, last and device == "meta"
+        self._done: list[LayerCost] = []
+        self._open: _Open | None = None
+        self.scopes = Scopes(self)
+        self._alive: list[Tensor] = []
+        self._kept = set(own)
+        self._used: set[int] = set()
+        self._counted: set[int] = set()
+
+    def finished(self) -> tuple[LayerCost, ...]:
+        """All layers, in order; those that moved and computed nothing are left out."""
+        return tuple(cost for cost in self._done if cost.functions)
+
+    def opened(self, name: str, kind: str) -> None:
+        """A layer has begun; functions belong to it from now on."""
+        self._open = _Open(name, kind)
+
+    def closed(self, module: nn.Module | None) -> None:
+        """The layer has ended."""
+        assert self._open is not None
+        if isinstance(module, MaxPoolReLU2d) and is_built() and module.fits:
+            self._pooled(module)
+        self._done.append(self._open.closed())
+        self._open = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        kwargs = kwargs or {}
+        kept: list[Tensor] = []
+        products = FlopCounterMode(display=False)
+        inputs = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
+        versions = [t._version for t in inputs]
+        unknown = _is_unknown(plain_name(func), args, kwargs, inputs)
+        with torch.autograd.graph.saved_tensors_hooks(_keep(kept), _same):
+            if unknown:
+                with products:
+                    result = func(*args, **kwargs)
+            else:
+                result = func(*args, **kwargs)
+        outputs = [t for t in _tensors((result,)) if t.is_floating_point()]
+        if not outputs or not inputs:
+            return result
+        in_place = any(t._version != v for t, v in zip(inputs, versions, strict=True))
+        if self._is_laid_last and plain_name(func) == "conv2d":
+            # As on the CPU: images laid out N H W C give maps that are laid out so.
+            result = outputs[0] = result.contiguous(memory_format=torch.channels_last)
+        inner = products.get_total_flops() if unknown else 0
+        self._add(func, args, kwargs, inputs, outputs, kept, inner, in_place=in_place)
+        return result
+
+    def _add(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        inputs: list[Tensor],
+        outputs: list[Tensor],
+        kept: list[Tensor],
+        inner: int,
+        *,
+        in_place: bool,
+    ) -> None:
+        """Count a call that has been made."""
+        name = plain_name(func)
+        self._alive += [*inputs, *outputs, *kept]
+        storages = {storage_of(t) for t in inputs}
+        is_view = not in_place and name not in PRODUCTS and storage_of(outputs[0]) in storages
+        if is_view and self._open is None:
+            return
+        weights = [t for t in inputs if id(t) in self._trainable]
+        flowing = [t for t in inputs if t.requires_grad and id(t) not in self._trainable]
+        made = 0 if is_view else sum(_bytes(t) for t in outputs)
+        flops = (0, 0) if is_view else count(name, _named(args, kwargs), inputs, outputs[0])
+        known = flops is not None
+        forward, backward = flops or (_size(outputs) + inner, _size(outputs) + 2 * inner)
+        wanted = any(t.requires_grad for t in outputs)
+        if name in PRODUCTS:
+            backward *= sum(t.requires_grad for t in inputs[:2])
+        again = [t for t in flowing if id(t) in self._used] if not is_view else []
+        self._used |= {id(t) for t in flowing if not is_view}
+        backward_bytes = 0
+        if wanted and not is_view:
+            backward_bytes = _backward_bytes(name, inputs, outputs, kept, weights, flowing)
+        cost = FunctionCost(
+            name=name,
+            known=known,
+            input_shapes=tuple(tuple(t.shape) for t in inputs if id(t) not in self._trainable),
+            output_shape=tuple(outputs[0].shape),
+            forward_flops=forward,
+            backward_flops=backward if wanted else 0,
+            forward_bytes=0 if is_view else sum(map(_bytes, inputs)) + made,
+            backward_bytes=backward_bytes,
+            kept_bytes=self._newly_kept(kept),
+            output_bytes=0 if in_place else made,
+        )
+        costs = [cost, *map(_sum_of_gradients, again)]
+        if self._open is not None:
+            self._open.functions += costs
+            self._open.parameters += self._newly_used(weights)
+            return
+        record = _Open(self.scopes.outside(name), name, self._newly_used(weights), costs)
+        self._done.append(record.closed())
+
+    def _pooled(self, pool: MaxPoolReLU2d) -> None:
+        """Put the cost of our own kernel in the place of torch's functions in the open layer.
+
+        It keeps one byte for each output and none of its input (`sixfold.train.native.max_pool`).
+        """
+        layer = self._open
+        if layer is None or not layer.functions:
+            return
+        first = layer.functions[0]
+        last = layer.functions[-1] if pool.relu else first
+        sums = [f for f in layer.functions if f.name == SUM_OF_GRADIENTS]
+        size = prod(last.output_shape)
+        given = first.forward_bytes - first.output_bytes
+        wanted = first.backward_flops > 0
+        layer.functions = [
+            FunctionCost(
+                name="max_pool_relu" if pool.relu else "max_pool",
+                known=True,
+                input_shapes=first.input_shapes,
+                output_shape=last.output_shape,
+                forward_flops=sum(f.forward_flops for f in layer.functions),
+                backward_flops=first.backward_flops,
+                forward_bytes=given + first.output_bytes + size,
+                backward_bytes=(first.output_bytes + size + given) if wanted else 0,
+                kept_bytes=size if wanted else 0,
+                output_bytes=first.output_bytes,
+            ),
+            *sums,
+        ]
+
+    def _newly_kept(self, kept: list[Tensor]) -> int:
+        """Bytes of what is kept for the backward pass and was not kept already."""
+        found = 0
+        for tensor in kept:
+            storage = storage_of(tensor)
+            if storage not in self._kept:
+                self._kept.add(storage)
+                found += _bytes(tensor)
+        return found
+
+    def _newly_used(self, weights: list[Tensor]) -> list[Tensor]:
+        new = [t for t in weights if id(t) not in self._counted]
+        self._counted |= {id(t) for t in weights}
+        return new
+
+
+def _sum_of_gradients(tensor: Tensor) -> FunctionCost:
+    """What it costs that one more call takes a tensor: its gradients are added."""
+    shape = tuple(tensor.shape)
+    return FunctionCost(
+        name=SUM_OF_GRADIENTS,
+        known=True,
+        input_shapes=(shape,),
+        output_shape=shape,
+        forward_flops=0,
+        backward_flops=tensor.numel(),
+        forward_bytes=0,
+        backward_bytes=3 * _bytes(tensor),
+        kept_bytes=0,
+        output_bytes=0,
+    )
+
+
+def _is_unknown(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[Tensor]
+) -> bool:
+    """Whether a function must be looked into, since there is no formula for it."""
+    if not inputs:
+        return False
+    try:
+        return count(name, _named(args, kwargs), inputs, inputs[0]) is None
+    except (TypeError, ValueError, IndexError, AttributeError):
+        return False
+
+
+def _backward_bytes(
+    name: str,
+    inputs: list[Tensor],
+    outputs: list[Tensor],
+    kept: list[Tensor],
+    weights: list[Tensor],
+    flowing: list[Tensor],
+) -> int:
+    """Least bytes of a call's backward pass."""
+    gradients = sum(map(_bytes, weights))
+    if name in PASSED_ON or name in RESHAPES:
+        return gradients
+    read = sum(map(_bytes, outputs))
+    if name not in MOVES:
+        own = {storage_of(weight) for weight in weights}
+        taken = {storage_of(t): t for t in kept if storage_of(t) not in own}
+        read += sum(map(_bytes, taken.values()))
+        if flowing and (name in PRODUCTS or "norm" in name):
+            read += gradients
+    written = sum(_bytes(t) for t in inputs if any(t is other for other in flowing))
+    return read + written + gradients
+
+
+def _keep(kept: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    return pack
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """Tensors in nested lists, tuples and dicts, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {**{str(place): value for place, value in enumerate(args)}, **kwargs}
+
+
+def storage_of(tensor: Tensor) -> int:
+    """A number of the memory that a tensor lies in."""
+    number: int = tensor.untyped_storage()._cdata
+    return number
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _size(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)

@@ -1,0 +1,330 @@
+"""The launcher of a profile: real training steps, watched, on one engine or on several in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import Engine
+from sixfold.core.errors import RunError, SixfoldError, UserError
+from sixfold.core.files import write_json
+from sixfold.train.session import Listener, open_engine_for, versions
+from sixfold.train.resume import refuse_changed, refuse_strangers
+from sixfold.train.inputs import Inputs, training_inputs
+from sixfold.train.run import fit_data, resolve_paths, train, training_problems
+from sixfold.core.locks import held
+from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
+from sixfold.perf.profile.config import ProfileConfig, as_training, engines_of, problems
+from sixfold.perf.profile.sampling import Samples, sampled
+from sixfold.perf.profile.summary import summarise
+from sixfold.perf.profile.timelines import Timelines, read_timelines
+from sixfold.perf.profile.trace import trace_events, write_trace
+from sixfold.perf.profile.utilisation import notes_on, startup_parts, utilisation
+from sixfold.train.report import optional_page
+from sixfold.perf.profile.report import write_profile
+from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+
+Plain = dict[str, Any]
+
+LAYERS_APART = "layers"
+"""Folder of the gang that times layers, where the training itself is no gang."""
+
+
+def profile_problems(config: ProfileConfig) -> list[str]:
+    """Everything that is wrong with the settings and can be told before anything is read."""
+    found = problems(config)
+    if found:
+        return found
+    for engine in engines_of(config):
+        found += training_problems(as_training(config, engine=engine, out="profile", steps=1))
+    return list(dict.fromkeys(found))
+
+
+def profile(
+    config: ProfileConfig, *, engine: Engine | None = None, listen: Listener | None = None
+) -> Plain:
+    """Measure where the time of a training's steps goes.
+
+    Args:
+        config: the settings.
+        engine: an open engine to be used and left open; one is opened if absent, and for each
+            engine of `--beside`.
+        listen: called with progress.
+
+    Returns:
+        What `profile.json` holds.
+
+    Raises:
+        UserError: if the settings, the data or the cluster do not fit.
+        RunError: if a rank failed.
+    """
+    listen = listen or (lambda _: None)
+    found = profile_problems(config)
+    if found:
+        raise UserError(found)
+    path = _path(config)
+    with held(path):
+        training = as_training(config, engine=engines_of(config)[0], out=str(path), steps=1)
+        inputs = training_inputs(resolve_paths(training))
+        older = _older(config, path, inputs)
+        if older is not None:
+            listen({"kind": "note", "text": f"{path} holds this profile, finished"})
+            return older
+        result = _profile(config, path, engine, listen)
+        inputs.write(RunDirectory(path))
+        return result
+
+
+def _profile(config: ProfileConfig, path: Path, engine: Engine | None, listen: Listener) -> Plain:
+    machine = _machine(config, listen)
+    engines = engines_of(config)
+    if len(engines) == 1:
+        return _on_engine(config, engines[0], path, machine, listen, engine)
+    directory = RunDirectory(path)
+    directory.create()
+    directory.clear()
+    write_json(directory.file("config.json"), as_json(config))
+    sides: Plain = {}
+    for name in engines:
+        listen({"kind": "note", "text": f"measuring on the engine {name}"})
+        try:
+            sides[name] = _on_engine(config, name, path / name, machine, listen, None)
+        except SixfoldError as error:
+            # The others are worth seeing all the same.
+            listen({"kind": "note", "text": f"{name}: {error}"})
+            sides[name] = {"failed": str(error)}
+    if all("failed" in side for side in sides.values()):
+        raise UserError([f"{name}: {side['failed']}" for name, side in sides.items()])
+    result = {"kind": "beside", "path": str(path), "sides": sides, **_facts(machine)}
+    result["gpus"] = next((s["gpus"] for s in sides.values() if "gpus" in s), [])
+    _write(path, result)
+    return result
+
+
+def profile_of_run(path: Path) -> Plain:
+    """What the time lines of a run tell: utilisation, and the trace in `trace.json`.
+
+    Args:
+        path: directory of a training, finished or not.
+
+    Raises:
+        UserError: if it holds no time line.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run directory")
+    measured = read_json(path / "profile.json")
+    if measured is not None and measured.get("kind") in ("profile", "beside"):
+        return measured  # of `sixfold profile` itself: it holds all of this already
+    lines = read_timelines(path)
+    if not lines.ranks:
+        raise UserError(f"{path}: no rank has logged a step yet")
+    config = read_json(path / "config.json") or {}
+    result = {
+        "kind": "run",
+        "path": str(path),
+        "settings": config,
+        **_used(path, lines, None, None),
+    }
+    _write(path, result)
+    return result
+
+
+def _path(config: ProfileConfig) -> Path:
+    name = config.model.model.replace(":", "-")
+    return Path(config.profiling.out or f"runs/profile-{name}").expanduser().absolute()
+
+
+def _older(config: ProfileConfig, path: Path, inputs: Inputs) -> Plain | None:
+    """A finished profile with the same settings; refuse to mix it with anything else."""
+    directory = RunDirectory(path)
+    if not config.profiling.overwrite:
+        refuse_strangers(directory)
+    if config.profiling.overwrite or not directory.holds_a_run():
+        return None
+    old, new = directory.config() or {}, as_json(config)
+    found = read_json(path / "profile.json")
+    settings = (found or {}).get("settings", old)
+    for tree in (settings, new):
+        tree.get("profiling", {}).pop("overwrite", None)
+    changed = differences(settings, new)
+    if found is None or changed:
+        raise UserError(
+            [
+                f"{path} holds another run or profile: choose another --out, or replace it with "
+                "--overwrite",
+                *changed,
+            ]
+        )
+    refuse_changed(directory, inputs)
+    return found
+
+
+def _machine(config: ProfileConfig, listen: Listener) -> Machine:
+    """This machine's limits: from the file that the settings name, or measured now."""
+    file = None if config.profiling.peaks is None else Path(config.profiling.peaks).expanduser()
+    if file is not None and file.exists():
+        return load_machine(file)
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError(f"--peaks {file}: there is no directory {file.absolute().parent}")
+    listen({"kind": "note", "text": "measuring what this machine can do (a few seconds)"})
+    machine = measure_machine()
+    if file is not None:
+        save_machine(machine, file)
+    return machine
+
+
+def _on_engine(
+    config: ProfileConfig,
+    name: str,
+    path: Path,
+    machine: Machine,
+    listen: Listener,
+    engine: Engine | None,
+) -> Plain:
+    """The profile on one engine, in a run directory of its own."""
+    from sixfold.perf.profile.rank import kinds_of_steps
+
+    started = time.time()
+    steps = len(kinds_of_steps(config.profiling.repeats))
+    training = resolve_paths(as_training(config, engine=name, out=str(path), steps=steps))
+    model = config.model.model
+    with sampled(config.profiling.sample_every) as samples, contextlib.ExitStack() as stack:
+        if engine is None:
+            opened = open_engine_for(
+                training.engine, model, ("sixfold.perf.profile.rank",), together=True
+            )
+            engine = stack.enter_context(opened)
+        apart = config.strategy.strategy == "param_server"
+        if apart:  # no gang: train as always, and time the layers of such steps beside it
+            listen({"kind": "note", "text": "a training with parameter servers, and its layers"})
+            train(training, engine=engine, listen=listen, hold=False)
+            training = _like_a_worker(training, path / LAYERS_APART)
+        _measure(config, training, engine, started, listen)
+    where = Path(str(training.run.out))
+    ranks = _rank_files(where)
+    if not any(rank["shards"] for rank in ranks):
+        raise RunError(f"no rank has left figures in {where / 'profile'}")
+    summary = summarise(ranks, machine, precision=config.training.precision)
+    lines = read_timelines(path)
+    used = _used(path, lines, None if apart else ranks, samples)
+    result = {
+        "kind": "profile",
+        "path": str(path),
+        "settings": as_json(config),
+        "engine": name,
+        "workers": len(ranks),
+        "images_per_s": _images_per_s(ranks),
+        **summary,
+        **used,
+        **_facts(machine),
+    }
+    _write(path, result)
+    return result
+
+
+def _like_a_worker(training: TrainConfig, path: Path) -> TrainConfig:
+    """Steps as a worker of parameter servers makes them: whole batches, all workers at once."""
+    strategy = dataclasses.replace(training.strategy, strategy="hogwild")
+    run = dataclasses.replace(training.run, out=str(path))
+    return dataclasses.replace(training, strategy=strategy, run=run)
+
+
+def _measure(
+    config: ProfileConfig, training: TrainConfig, engine: Engine, started: float, listen: Listener
+) -> None:
+    """Run the ranks."""
+    from sixfold.perf.profile.rank import ProfileJob, profile_rank
+    from sixfold.train.worker import TrainJob
+
+    directory = RunDirectory(Path(str(training.run.out)))
+    workers = training.engine.workers or engine.slots()
+    if training.strategy.strategy == "hogwild":  # whose steps are shared out among the ranks
+        steps = (training.training.steps or 1) * workers
+        lengths = dataclasses.replace(training.training, steps=steps)
+        training = dataclasses.replace(training, training=lengths)
+    resolved = fit_data(training, engine, workers, listen)
+    directory.create()
+    directory.clear()
+    write_json(directory.file("config.json"), as_json(config))
+    directory.file("timeline").mkdir()
+    launch = {"launched": started, "called": time.time(), "pid": os.getpid()}
+    write_json(directory.file("timeline/launcher.json"), launch)
+    job = ProfileJob(
+        training=TrainJob(config=resolved, claim=directory.ticket()),
+        repeats=config.profiling.repeats,
+    )
+    with _kept_clean(directory):
+        engine.gang(
+            functools.partial(profile_rank, job),
+            workers,
+            claim=directory.claim,
+            on_event=lambda _, event: listen(event),
+            log=directory.file("log.txt"),
+        )
+
+
+@contextlib.contextmanager
+def _kept_clean(directory: RunDirectory) -> Iterator[None]:
+    """Leave nothing of a profile that was refused by the ranks."""
+    try:
+        yield
+    except UserError:
+        directory.clear()
+        raise
+
+
+def _rank_files(path: Path) -> list[Plain]:
+    found = [read_json(file) for file in sorted((path / "profile").glob("rank-*.json"))]
+    return [rank for rank in found if rank is not None]
+
+
+def _images_per_s(ranks: list[Plain]) -> float | None:
+    """Images over the time of the plain steps, all ranks together."""
+    rates = []
+    for rank in ranks:
+        plain = [step for step in rank["steps"] if step["kind"] == "plain"]
+        seconds = sum(step["whole_s"] for step in plain)
+        if seconds > 0:
+            rates.append(sum(step["samples"] for step in plain) / seconds)
+    return sum(rates) if rates else None
+
+
+def _used(
+    path: Path, lines: Timelines, ranks: list[Plain] | None, samples: Samples | None
+) -> Plain:
+    """How ranks used their time, and the trace."""
+    spans = {rank["rank"]: [tuple(span) for span in rank["spans"]] for rank in ranks or []}
+    seen = samples.as_plain() if samples is not None else None
+    write_trace(path / "trace.json", trace_events(lines, spans, seen))
+    if seen is not None:
+        (path / "profile").mkdir(exist_ok=True)
+        write_json(path / "profile" / "samples.json", seen)
+    uses = utilisation(lines)
+    notes = notes_on(uses)
+    if lines.skipped:
+        notes.append(f"{lines.skipped} lines of the time lines could not be read.")
+    return {
+        "utilisation": [use.as_plain() for use in uses],
+        "notes": notes,
+        "startup": startup_parts(lines),
+        "trace": str(path / "trace.json"),
+        "gpus": [] if seen is None or not seen["has_gpu"] else seen["gpus"][-1:],
+    }
+
+
+def _facts(machine: Machine) -> Plain:
+    return {"machine": json.loads(json.dumps(dataclasses.asdict(machine))), "versions": versions()}
+
+
+def _write(path: Path, result: Plain) -> None:
+    write_json(path / "profile.json", result)
+    with optional_page(path / "profile.html"):
+        write_profile(path, result)

@@ -1,0 +1,268 @@
+"""What ranks did and when, read from the time lines of a run directory, finished or not.
+
+Every rank logs for each step when it began, when it came to the first exchange with the others,
+and the seconds of each phase (`sixfold.train.log`). Files are read with suspicion: what is
+absent or damaged is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json
+
+PHASES = ("data", "compute", "communication", "waiting", "update", "scheduler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankStep:
+    """One step of one rank.
+
+    Attributes:
+        step: its number, from 1.
+        begin: Unix seconds.
+        arrived_s: seconds from there to the first exchange with another rank; None without one.
+        exchanges: how many there were.
+        phases: name -> seconds.
+        cpu_s: processor time of the rank's process; None where that was not logged.
+    """
+
+    step: int
+    begin: float
+    arrived_s: float | None
+    exchanges: int
+    phases: dict[str, float]
+    cpu_s: float | None
+
+    @property
+    def seconds(self) -> float:
+        """All phases together."""
+        return sum(self.phases.values())
+
+    @property
+    def end(self) -> float:
+        """Unix seconds."""
+        return self.begin + self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankLine:
+    """What one rank did.
+
+    Attributes:
+        rank: its number.
+        host: where it ran; empty if not known.
+        pid: its process there; 0 if not known.
+        entered: Unix seconds when the rank's function was called; None if not known.
+        ready: Unix seconds when data and network were there; None if not known.
+        steps: in order.
+    """
+
+    rank: int
+    host: str
+    pid: int
+    entered: float | None
+    ready: float | None
+    steps: tuple[RankStep, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """An evaluation, as rank 0 logged it.
+
+    Attributes:
+        part: of the data.
+        end: Unix seconds.
+        seconds: how long it took; None if not known.
+    """
+
+    part: str
+    end: float
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timelines:
+    """What all ranks of a run did.
+
+    Attributes:
+        launched: Unix seconds when the launcher began; None if not known.
+        called: Unix seconds when it called for the ranks; None if not known.
+        launcher_pid: its process; 0 if not known.
+        ranks: those that left a time line.
+        evaluations: in order.
+        skipped: lines that could not be read.
+    """
+
+    launched: float | None
+    called: float | None
+    launcher_pid: int
+    ranks: tuple[RankLine, ...]
+    evaluations: tuple[Evaluation, ...]
+    skipped: int
+
+
+def read_timelines(path: Path) -> Timelines:
+    """Read a run directory.
+
+    Raises:
+        UserError: if it holds no time line.
+    """
+    folder = path / "timeline"
+    files = sorted(folder.glob("rank-*.jsonl")) if folder.is_dir() else []
+    if not files:
+        raise UserError(
+            f"{path} holds no timeline/rank-*.jsonl: give the directory of a training "
+            "(`sixfold train --out`)"
+        )
+    metrics, skipped = _lines(path / "metrics.jsonl")
+    ends = {
+        int(line["step"]): _number(line.get("time"))
+        for line in metrics
+        if "loss" in line and _number(line.get("step")) is not None
+    }
+    ranks = []
+    for file in files:
+        match = re.fullmatch(r"rank-(\d{1,9})\.jsonl", file.name)
+        if match is None:
+            continue
+        lines, bad = _lines(file)
+        steps = {}
+        for line in lines:
+            step = _step(line, ends)
+            if step is None:
+                bad += 1
+            else:
+                steps[step.step] = step  # a resumed run repeats some: the last counts
+        skipped += bad
+        about = _object(file.with_suffix(".json"))
+        entered, ready = _number(about.get("entered")), _number(about.get("ready"))
+        if entered is not None and steps and entered > min(s.begin for s in steps.values()):
+            entered = ready = None  # of a later start, which found steps that were made before
+        ranks.append(
+            RankLine(
+                rank=int(match[1]),
+                host=str(about.get("host", "")),
+                pid=int(_number(about.get("pid")) or 0),
+                entered=entered,
+                ready=ready,
+                steps=tuple(steps[number] for number in sorted(steps)),
+            )
+        )
+    launcher = _object(folder / "launcher.json")
+    return Timelines(
+        launched=_number(launcher.get("launched")),
+        called=_number(launcher.get("called")),
+        launcher_pid=int(_number(launcher.get("pid")) or 0),
+        ranks=_one_clock(tuple(rank for rank in ranks if rank.steps)),
+        evaluations=_evaluations(metrics),
+        skipped=skipped,
+    )
+
+
+def _one_clock(ranks: tuple[RankLine, ...]) -> tuple[RankLine, ...]:
+    """Put hosts whose clocks differ on the clock of the first rank's host.
+
+    Ranks leave a common sum at about the same moment: the median difference of those moments is
+    what the clocks differ by.
+    """
+    if not ranks:
+        return ranks
+    first = {step.step: left for step in ranks[0].steps if (left := _left(step)) is not None}
+    moved = []
+    for rank in ranks:
+        apart = [
+            left - first[step.step]
+            for step in rank.steps
+            if step.step in first and (left := _left(step)) is not None
+        ]
+        off = statistics.median(apart) if apart and rank.host != ranks[0].host else 0.0
+        moved.append(
+            replace(
+                rank,
+                entered=None if rank.entered is None else rank.entered - off,
+                ready=None if rank.ready is None else rank.ready - off,
+                steps=tuple(replace(step, begin=step.begin - off) for step in rank.steps),
+            )
+        )
+    return tuple(moved)
+
+
+def _left(step: RankStep) -> float | None:
+    """When a rank had done with a step's exchanges."""
+    if step.arrived_s is None:
+        return None
+    exchanged = step.phases["communication"] + step.phases["waiting"]
+    return step.begin + step.arrived_s + exchanged
+
+
+def _step(line: dict[str, Any], ends: dict[int, float | None]) -> RankStep | None:
+    number = _number(line.get("step"))
+    if number is None:
+        return None
+    phases = {name: max(_number(line.get(f"{name}_s")) or 0.0, 0.0) for name in PHASES}
+    begin = _number(line.get("begin"))
+    if begin is None:  # of a run before that was logged
+        end = ends.get(int(number))
+        if end is None:
+            return None
+        begin = end - sum(phases.values())
+    return RankStep(
+        step=int(number),
+        begin=begin,
+        arrived_s=_number(line.get("arrived_s")),
+        exchanges=int(_number(line.get("exchanges")) or 0),
+        phases=phases,
+        cpu_s=_number(line.get("cpu_s")),
+    )
+
+
+def _evaluations(metrics: list[dict[str, Any]]) -> tuple[Evaluation, ...]:
+    found = []
+    for line in metrics:
+        at = _number(line.get("time"))
+        if "eval_loss" in line and at is not None:
+            seconds = _number(line.get("eval_s"))
+            found.append(Evaluation(part=str(line.get("part", "")), end=at, seconds=seconds))
+    return tuple(found)
+
+
+def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The objects in a file of JSON lines, and how many lines held none."""
+    found, bad = [], 0
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return [], 0
+    for line in text.splitlines():
+        try:
+            value = parse_json(line)
+        except (ValueError, RecursionError):
+            bad += 1
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+        else:
+            bad += 1
+    return found, bad
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = parse_json(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) and abs(value) < 1e15 else None

@@ -1,0 +1,177 @@
+"""Where every rank's time went, from the launch of a run to the end of its last step.
+
+- start-up: until the rank's first step began;
+- compute, update: the step's own work;
+- data: waiting for images;
+- straggler: waiting for the slowest rank. A step that all ranks end with one sum tells it from
+  the transfer by the ranks' arrivals: a rank waits for the slowest from its own arrival until the
+  last one's. Where ranks exchange in the middle of a step (divided networks, synchronised norms)
+  it is the time in which nothing came from a peer that was waited for;
+- communication: the rest of the exchanges, moving bytes;
+- scheduler: between being ready for work and being told what to do. Ranks of a gang know what to
+  do for the whole run, so for them it is none; workers of parameter servers ask for leases;
+- between steps: evaluations, checkpoints, restarts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from sixfold.perf.profile.timelines import RankLine, RankStep, Timelines
+
+REASONS = (
+    "startup",
+    "compute",
+    "update",
+    "data",
+    "communication",
+    "straggler",
+    "scheduler",
+    "between",
+)
+"""What a rank's time is divided into."""
+
+WORK = ("compute", "update")
+"""Of these, what is not idle."""
+
+STARVED = 0.85
+"""Part of a processor below which a rank that computes is said to have too little of it."""
+
+ONE_SUM = 2
+"""Exchanges of a step that ends with one sum: slices are added, then gathered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """How one rank's time was used.
+
+    Attributes:
+        rank: its number.
+        host: where it ran.
+        steps: how many it made.
+        seconds: reason -> seconds, from the launch to the end of the last step.
+        in_steps: the same without start-up and what is between steps.
+        cpu_share: processor time of the rank's process over the time of its steps; None if that
+            was not logged.
+    """
+
+    rank: int
+    host: str
+    steps: int
+    seconds: dict[str, float]
+    in_steps: dict[str, float]
+    cpu_share: float | None
+
+    def share(self, reason: str) -> float:
+        """Part of the whole time."""
+        whole = sum(self.seconds.values())
+        return self.seconds[reason] / whole if whole > 0 else 0.0
+
+    def as_plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "rank": self.rank,
+            "host": self.host,
+            "steps": self.steps,
+            "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
+            "in_steps": {name: round(value, 6) for name, value in self.in_steps.items()},
+            "cpu_share": None if self.cpu_share is None else round(self.cpu_share, 4),
+        }
+
+
+def utilisation(lines: Timelines) -> list[Use]:
+    """How every rank's time was used."""
+    divided = divide_waiting(lines)
+    return [_use(lines, rank, divided[rank.rank]) for rank in lines.ranks]
+
+
+def divide_waiting(lines: Timelines) -> dict[int, dict[int, tuple[float, float]]]:
+    """Waiting for the slowest and moving bytes, told apart.
+
+    Returns:
+        rank -> step -> (seconds of waiting for the slowest, seconds of transfer).
+    """
+    arrivals: dict[int, list[float]] = defaultdict(list)
+    for rank in lines.ranks:
+        for step in rank.steps:
+            if step.arrived_s is not None:
+                arrivals[step.step].append(step.begin + step.arrived_s)
+    return {
+        rank.rank: {
+            step.step: _waited(step, arrivals[step.step], len(lines.ranks)) for step in rank.steps
+        }
+        for rank in lines.ranks
+    }
+
+
+def _waited(step: RankStep, arrivals: list[float], ranks: int) -> tuple[float, float]:
+    waiting, moving = step.phases["waiting"], step.phases["communication"]
+    together = step.arrived_s is not None and len(arrivals) == ranks > 1
+    if not together or step.exchanges > ONE_SUM:
+        return waiting, moving
+    assert step.arrived_s is not None
+    late = max(arrivals) - (step.begin + step.arrived_s)
+    straggler = min(max(late, 0.0), waiting + moving)
+    return straggler, waiting + moving - straggler
+
+
+def _use(lines: Timelines, rank: RankLine, divided: dict[int, tuple[float, float]]) -> Use:
+    inside = dict.fromkeys(REASONS, 0.0)
+    for step in rank.steps:
+        straggler, moving = divided[step.step]
+        inside["straggler"] += straggler
+        inside["communication"] += moving
+        for name in ("compute", "update", "data", "scheduler"):
+            inside[name] += step.phases[name]
+    first, last = rank.steps[0], rank.steps[-1]
+    whole = dict(inside)
+    began = lines.launched if lines.launched is not None else rank.entered
+    if began is not None:
+        whole["startup"] = max(first.begin - began, 0.0)
+    whole["between"] = max(last.end - first.begin - sum(inside.values()), 0.0)
+    spent = [step.cpu_s for step in rank.steps if step.cpu_s is not None]
+    in_steps = sum(inside.values())
+    known = len(spent) == len(rank.steps) and in_steps > 0
+    return Use(
+        rank=rank.rank,
+        host=rank.host,
+        steps=len(rank.steps),
+        seconds=whole,
+        in_steps=inside,
+        cpu_share=sum(spent) / in_steps if known else None,
+    )
+
+
+def startup_parts(lines: Timelines) -> dict[str, float]:
+    """What the start-up of the slowest rank consisted of, in seconds; empty if not known."""
+    ranks = [rank for rank in lines.ranks if rank.entered is not None and rank.ready is not None]
+    if lines.launched is None or lines.called is None or not ranks:
+        return {}
+    slowest = max(ranks, key=lambda rank: rank.steps[0].begin)
+    assert slowest.entered is not None
+    assert slowest.ready is not None
+    return {
+        "launcher: checks, data prepared": lines.called - lines.launched,
+        "engine: processes started, ranks met": slowest.entered - lines.called,
+        "rank: data opened, network built": slowest.ready - slowest.entered,
+        "first images": slowest.steps[0].begin - slowest.ready,
+    }
+
+
+def notes_on(uses: list[Use]) -> list[str]:
+    """What a reader should know before believing the times."""
+    starved = []
+    for use in uses:
+        busy = use.in_steps["compute"] + use.in_steps["update"]
+        had = (use.cpu_share or 0.0) * sum(use.in_steps.values())
+        if use.cpu_share is not None and busy > 0 and had < STARVED * busy:
+            starved.append((use.rank, had / busy))
+    if not starved:
+        return []
+    ranks = ", ".join(f"{rank} ({100 * share:.0f}%)" for rank, share in starved[:8])
+    return [
+        f"While they computed, ranks had less than {100 * STARVED:.0f}% of a processor: rank "
+        f"{ranks}. Something else kept this machine busy, and times are longer than they need be."
+    ]

@@ -1,0 +1,68 @@
+"""Settings of `sixfold evaluate`, in the form from which the command line makes its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD, EngineConfig
+from sixfold.core.settings import Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(Settings):
+    """Which network is evaluated, on what, and where the result goes."""
+
+    run: str = option(
+        "", "run directory of `sixfold train`, its model.safetensors, or a model.sixz"
+    )
+    data: str | None = option(None, "data set (default: what the run was trained on)")
+    part: str = option(
+        "auto",
+        "which images; auto: the test part of a set that came with one or that the run was "
+        "trained on, else all",
+        choices=("auto", "test", "train", "all"),
+    )
+    images: int | None = option(
+        None, "at most so many images, evenly spaced over the part (default: all)"
+    )
+    resize: int | None = option(
+        None, "resize images to this many pixels a side (default: what the network was trained on)"
+    )
+    image_column: str | None = option(None, IMAGE_COLUMN)
+    label_column: str | None = option(None, LABEL_COLUMN)
+    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    out: str | None = option(None, "directory for result and report (default: RUN/robustness)")
+    trust_model: bool = option(
+        False, "run the code that the weights name even if it is not your project's"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistortionConfig(Settings):
+    """What is done to the images: strengths of each distortion, separated by commas; none: ''."""
+
+    downsample: str = option(
+        "1.5,2,3,4", "factors by which rows and columns are fewer; brought back to size bilinearly"
+    )
+    noise: str = option(
+        "0.02,0.05,0.1,0.2", "standard deviations of Gaussian noise, as parts of full scale"
+    )
+    blur: str = option("0.5,1,1.5,2", "standard deviations of a Gaussian blur, in pixels")
+    rotate: str = option("5,10,20,40", "angles in degrees, to either side at random")
+    barrel: str = option(
+        "0.1,0.2,0.4,0.8", "barrel distortion: by how much the middle is magnified, beyond 1"
+    )
+    elastic: str = option(
+        "0.5,1,1.5,2", "elastic distortion: standard deviations of the displacement, in pixels"
+    )
+    seed: int = option(0, "seed of noise, sides of rotation and elastic displacements")
+    examples: int = option(6, "images that the report shows under every distortion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Settings):
+    """Everything that `sixfold evaluate` takes."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+    distortion: DistortionConfig = DistortionConfig()
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen

@@ -1,0 +1,112 @@
+"""A Redis server of our own for as long as a study lasts: memory only, one interface, a password.
+
+Its settings go through its standard input, so that the password is in no argument list and in no
+file. Port: one that was free a moment ago; should somebody else take it, the server ends, and the
+next one is tried. The password proves that whoever answers is ours.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sixfold.core.errors import RunError
+from sixfold.studies.lab.activations.resp import Address, Redis
+
+START_S = 10.0
+"""For a server to answer; measured 0.02 s."""
+
+TRIES = 5
+
+MISSING = (
+    "not run: there is no redis-server on the PATH; Debian has it in the package redis-server "
+    "(apt-get install redis-server)"
+)
+
+
+def is_installed() -> bool:
+    """Whether there is a server to be started."""
+    return shutil.which("redis-server") is not None
+
+
+@contextmanager
+def redis_server(listen: str, reached: str) -> Iterator[Address]:
+    """A server, ended at the end.
+
+    Args:
+        listen: address of the interface on which it listens.
+        reached: address by which workers reach it.
+
+    Raises:
+        RunError: if it does not start, with what it says.
+    """
+    with tempfile.TemporaryDirectory(prefix="sixfold-redis-") as folder:
+        said = ""
+        for _ in range(TRIES):
+            address = Address(reached, _free_port(listen), secrets.token_hex(32))
+            process = _start(listen, address, Path(folder))
+            try:
+                if _answers(process, address):
+                    yield address
+                    return
+            finally:
+                _end(process)
+            said = Path(folder, "log.txt").read_text(errors="replace").strip()
+        last = said.splitlines()[-1] if said else "it did not answer"
+        raise RunError(f"redis-server could not be started: {last}")
+
+
+def _free_port(listen: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((listen, 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(listen: str, address: Address, folder: Path) -> subprocess.Popen[bytes]:
+    settings = [
+        f"bind {listen}",
+        f"port {address.port}",
+        f"requirepass {address.password}",
+        'save ""',
+        "appendonly no",
+        "protected-mode yes",
+        f"dir {folder}",
+        "proto-max-bulk-len 1gb",
+    ]
+    with Path(folder, "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            ["redis-server", "-"], stdin=subprocess.PIPE, stdout=log, stderr=log
+        )
+    assert process.stdin is not None
+    with process.stdin as stdin:
+        stdin.write("\n".join(settings).encode() + b"\n")
+    return process
+
+
+def _answers(process: subprocess.Popen[bytes], address: Address) -> bool:
+    """Whether it accepts the password, before it ends or is too slow."""
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with Redis(address) as redis:
+                redis.ping()
+                return True
+        except RunError:
+            time.sleep(0.02)
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(START_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,128 @@
+"""Where activations are kept between two stages: a file store, or Redis.
+
+A store is sent to the workers as the address of what it is, and opened there.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import fsspec
+import safetensors.torch
+
+from sixfold.studies.lab.activations.halves import Tensors
+from sixfold.studies.lab.activations.resp import Address, Redis
+
+
+class Store(Protocol):
+    """Keeps bytes by key, for all workers."""
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep a value."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """A value that was kept."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Forget a value."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileStore:
+    """A folder of any file system that fsspec knows: one file a key.
+
+    Attributes:
+        url: of the folder, which every worker must reach.
+    """
+
+    url: str
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write a file."""
+        system, path = _folder(self.url)
+        with system.open(f"{path}/{key}", "wb") as file:
+            file.write(value)
+
+    def get(self, key: str) -> bytes:
+        """Read a file."""
+        system, path = _folder(self.url)
+        with system.open(f"{path}/{key}", "rb") as file:
+            value: bytes = file.read()
+        return value
+
+    def delete(self, key: str) -> None:
+        """Remove a file."""
+        system, path = _folder(self.url)
+        system.rm(f"{path}/{key}")
+
+
+@dataclass(frozen=True)
+class RedisStore:
+    """A Redis server.
+
+    Attributes:
+        address: of the server.
+    """
+
+    address: Address
+
+    def put(self, key: str, value: bytes) -> None:
+        """Send a value."""
+        _connection(self.address).set(key, value)
+
+    def get(self, key: str) -> bytes:
+        """Fetch a value."""
+        return _connection(self.address).get(key)
+
+    def delete(self, key: str) -> None:
+        """Forget a value; over a connection of its own, for a process may do nothing else."""
+        with Redis(self.address) as redis:
+            redis.delete(key)
+
+
+def folder_problem(url: str) -> str:
+    """Why a folder cannot be used, in a line; empty if it can."""
+    store = FileStore(url)
+    try:
+        store.put(".sixfold", b"")
+        store.delete(".sixfold")
+    except Exception as error:  # a file system may raise anything
+        return f"cannot be written to ({type(error).__name__}: {error})"
+    return ""
+
+
+@functools.lru_cache(maxsize=4)
+def _folder(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the folder's path in it, made where that means something."""
+    system, path = fsspec.core.url_to_fs(url)
+    system.makedirs(path, exist_ok=True)
+    return system, path
+
+
+def hang_up(address: Address) -> None:
+    """End this process's connection; another is made when it is wanted."""
+    _connection(address).close()
+    _connection.cache_clear()
+
+
+@functools.lru_cache(maxsize=1)
+def _connection(address: Address) -> Redis:
+    """This process's connection."""
+    return Redis(address)
+
+
+def encode(tensors: Tensors) -> bytes:
+    """Activations as bytes: safetensors, plain data that executes nothing when it is read."""
+    value: bytes = safetensors.torch.save(tensors)
+    return value
+
+
+def decode(value: bytes) -> Tensors:
+    """Activations from bytes."""
+    tensors: Tensors = safetensors.torch.load(value)
+    return tensors

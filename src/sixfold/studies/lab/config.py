@@ -1,0 +1,240 @@
+"""Settings of the laboratory, in the form from which the command line makes its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sixfold.distributed.engines.spark_master import parse_master, parse_settings
+from sixfold.core.errors import UserError
+from sixfold.studies.convolution.geometry import Geometry
+from sixfold.core.settings import Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions(Settings):
+    """Where the jobs run, and where the result goes."""
+
+    master: str = option("local[2]", "Spark master: local[N], local-cluster[...], spark://...")
+    spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
+    partitions: int | None = option(None, "partitions of shuffles (default: one for every slot)")
+    out: str = option("", "directory for the result and the page (default runs/lab-STUDY)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvolutionOptions(Settings):
+    """The convolution and its images; the default is that of the slide network."""
+
+    images: int = option(1000, "images")
+    channels: int = option(3, "input channels")
+    size: str = option("32,32", "rows and columns of an image")
+    maps: int = option(32, "output channels")
+    kernel: str = option("5,5", "rows and columns of the kernel")
+    stride: str = option("1,1", "stride along rows and columns")
+    padding: str = option("2,2", "zeros around an image, above and beside it")
+    dilation: str = option("1,1", "distance of the kernel's taps along rows and columns")
+    block: int = option(50, "images that are handled together")
+    seed: int = option(0, "seed of images and weights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopnestOptions(Settings):
+    """Which designs, in blocks of which size."""
+
+    designs: str = option(
+        "1,2,2b,3,batch,batch-channels,rows-columns", "designs, separated by commas"
+    )
+    iterate: str = option(
+        "8,0,0,0",
+        "design 1: rows, columns, kern_x and kern_y that a job covers; 0: all of them",
+    )
+    map_channels: int = option(
+        8, "designs 1 and batch-channels: output channels that a task has; 0: all"
+    )
+    tile: str = option("8,8", "design 3: rows and columns of a tile of outputs; 0: all")
+    grid: str = option(
+        "", "rows-columns: parts along rows and columns (default: as many parts as slots)"
+    )
+    repeats: int = option(3, "timed runs of each design; the median is told")
+    seconds: float = option(10.0, "no further repeat of a design once it has taken so long")
+    check_images: int = option(
+        2, "images of which every output of every design is held to the direct loop nest"
+    )
+    literal_jobs: int = option(
+        20, "literal form of design 1: jobs that are run, of P*Q*R*S; 0: no literal forms"
+    )
+    literal_outputs: str = option(
+        "4,4", "literal forms of designs 2 and 2b: rows and columns of outputs of the one image"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopnestConfig(Settings):
+    """Everything that `sixfold lab loopnest` takes."""
+
+    cluster: ClusterOptions = ClusterOptions()
+    convolution: ConvolutionOptions = ConvolutionOptions()
+    loopnest: LoopnestOptions = LoopnestOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatmulOptions(Settings):
+    """Which products, divided into how many parts."""
+
+    products: str = option(
+        "1024000x75x32,512,1024,2048,4096",
+        "products MxKxN, separated by commas; one number for a square one. The first is the "
+        "im2col product of 1000 images of 32x32 and the slide network's convolution",
+    )
+    ways: str = option("row,outer,block", "ways to divide them, separated by commas")
+    block_rows: int = option(65536, "most rows of A that are handled together")
+    inner: int | None = option(
+        None, "parts of k, for the outer product and the panels of blocks (default: the slots)"
+    )
+    columns: int = option(2, "parts of n, for blocks")
+    repeats: int = option(3, "timed runs of each; the median is told")
+    seconds: float = option(4.0, "no further repeat of a product once it has taken so long")
+    seed: int = option(0, "seed of the factors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatmulConfig(Settings):
+    """Everything that `sixfold lab matmul` takes."""
+
+    cluster: ClusterOptions = ClusterOptions()
+    matmul: MatmulOptions = MatmulOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationsOptions(Settings):
+    """Where activations are kept between forward and backward."""
+
+    ways: str = option(
+        "same,driver,file,redis",
+        "same (worker, nothing is kept), driver, file, redis (needs redis-server), separated by "
+        "commas",
+    )
+    store: str = option(
+        "",
+        "folder for `file`, as a URL or path that every worker reaches (default: a temporary one "
+        "of this machine)",
+    )
+    repeats: int = option(3, "timed runs of each; the median is told")
+    seconds: float = option(10.0, "no further repeat of a way once it has taken so long")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationsConfig(Settings):
+    """Everything that `sixfold lab activations` takes."""
+
+    cluster: ClusterOptions = ClusterOptions()
+    convolution: ConvolutionOptions = ConvolutionOptions()
+    activations: ActivationsOptions = ActivationsOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPerStepOptions(Settings):
+    """The training that is run with one job a step, and otherwise."""
+
+    data: str = option("synthetic:4000x3x32x32", "data set, as for `sixfold train`")
+    model: str = option("slide", "network of the zoo")
+    batches: str = option("10,100,1000,2000", "batch sizes, separated by commas")
+    steps: int = option(13, "steps of each training; the clock starts after the third")
+    lr: float = option(0.01, "learning rate")
+    momentum: float = option(0.9, "momentum of sgd")
+    seed: int = option(0, "seed of everything random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobPerStepConfig(Settings):
+    """Everything that `sixfold lab job-per-step` takes."""
+
+    cluster: ClusterOptions = ClusterOptions()
+    job_per_step: JobPerStepOptions = JobPerStepOptions()
+
+
+def numbers(name: str, text: str, count: int, found: list[str], *, least: int = 0) -> list[int]:
+    """Whole numbers from their list; ones where it is wrong.
+
+    Args:
+        name: of the option, for messages.
+        text: such as "8,8".
+        count: how many there must be.
+        found: problems are added to it.
+        least: the smallest allowed.
+
+    >>> problems = []
+    >>> numbers("--tile", "8,8", 2, problems), numbers("--tile", "8", 2, problems)
+    ([8, 8], [1, 1])
+    >>> problems
+    ['--tile 8: expected 2 whole numbers of at least 0, separated by commas']
+    """
+    try:
+        values = [int(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == count and all(value >= least for value in values):
+        return values
+    kind = f"{count} whole numbers" if count > 1 else "a whole number"
+    found.append(f"{name} {text}: expected {kind} of at least {least}, separated by commas")
+    return [max(least, 1)] * count
+
+
+def at_least(name: str, value: float, least: float, found: list[str]) -> None:
+    """Add a problem if a value is too small, or no number."""
+    if not value >= least:
+        found.append(f"{name} {value:g}: must be at least {least:g}")
+
+
+def cluster_problems(config: ClusterOptions) -> list[str]:
+    """What is wrong with the settings of the session, as far as can be told without Spark."""
+    found: list[str] = []
+    try:
+        parse_master(config.master)
+    except UserError as error:
+        found += error.problems
+    try:
+        parse_settings(config.spark_conf)
+    except UserError as error:
+        found += error.problems
+    if config.partitions is not None:
+        at_least("--partitions", config.partitions, 1, found)
+    return found
+
+
+def geometry_of(config: ConvolutionOptions, found: list[str]) -> Geometry | None:
+    """The convolution, or None with its problems added to `found`."""
+    before = len(found)
+    for name in ("images", "channels", "maps", "block"):
+        at_least(f"--{name}", getattr(config, name), 1, found)
+    at_least("--seed", config.seed, 0, found)
+    rows, columns = numbers("--size", config.size, 2, found, least=1)
+    kernel = numbers("--kernel", config.kernel, 2, found, least=1)
+    stride = numbers("--stride", config.stride, 2, found, least=1)
+    padding = numbers("--padding", config.padding, 2, found)
+    dilation = numbers("--dilation", config.dilation, 2, found, least=1)
+    if len(found) > before:
+        return None
+    try:
+        return Geometry(
+            batch=config.images,
+            channels=config.channels,
+            size=(rows, columns),
+            maps=config.maps,
+            kernel=(kernel[0], kernel[1]),
+            stride=(stride[0], stride[1]),
+            padding=(padding[0], padding[1]),
+            dilation=(dilation[0], dilation[1]),
+        )
+    except ValueError as error:
+        found.append(f"--size {config.size} --kernel {config.kernel}: {error}")
+        return None
+
+
+CONFIGS: dict[str, type[Any]] = {
+    "loopnest": LoopnestConfig,
+    "matmul": MatmulConfig,
+    "activations": ActivationsConfig,
+    "job-per-step": JobPerStepConfig,
+}
+"""The settings of each study."""

@@ -1,0 +1,186 @@
+"""Synchronous SGD as one Spark job a step.
+
+    for every step:
+        broadcast   weights and buffers
+        map         shards of the batch -> their contributions, added as far as a task can
+        reduce      on the driver: the sum over all shards, in the fixed tree
+        update      on the driver
+
+Contributions and sums are those of `sixfold.train.step` and `sixfold.distributed.logical_shards`, so the weights have the
+bits of serial training. Data are opened, and the network is built, once in every Python worker.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sixfold import data as datasets
+from sixfold.train.checkpoint import model_tensors, weights_sha256
+from sixfold.core.config import TrainConfig
+from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.cost import Cost
+from sixfold.distributed.logical_shards import Node, TreeFold
+from sixfold.train.step.schedule import parse_schedule
+from sixfold.train.step.step import Shard, Step
+from sixfold.train.strategies.sync.strategy import Sync, build_sync, diverged
+from sixfold.distributed.process_group import Buffer, World
+from sixfold.distributed.process_group.communicator import Alone
+
+Partial = tuple[Node, Buffer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedStep:
+    """What a step took.
+
+    Attributes:
+        cost: of its job, the broadcast included.
+        kernel_s: time of computing shards, over all tasks.
+        update_s: time of the driver's sum and update.
+    """
+
+    cost: Cost
+    kernel_s: float
+    update_s: float
+
+    @property
+    def wall_s(self) -> float:
+        """All of it."""
+        return self.cost.wall_s + self.update_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """A training by jobs.
+
+    Attributes:
+        steps: what each step took.
+        weights_sha256: of the final weights, as in a run's `result.json`.
+    """
+
+    steps: list[TimedStep]
+    weights_sha256: str
+
+
+class _Worker:
+    """What a Python worker keeps from step to step."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.sync = _alone(config)
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def shards(self, number: int, indices: Iterable[int]) -> Iterator[Shard]:
+        """Samples of some shards of a step."""
+        plan = self.sync.plan
+        epoch = plan.place(number)[0]
+        if self._order[0] != epoch:
+            self._order = epoch, plan.order(epoch)
+        for index in indices:
+            yield plan.shard(number, index, self._order[1])
+
+
+@functools.lru_cache(maxsize=2)
+def _worker(config: TrainConfig) -> _Worker:
+    return _Worker(config)
+
+
+def train_by_jobs(cluster: Cluster, config: TrainConfig) -> Stepped:
+    """Train; every step is a job.
+
+    Args:
+        cluster: where.
+        config: the settings; the data resolved.
+
+    Raises:
+        NonFiniteLossError: if the training diverges.
+    """
+    driver = _alone(config)
+    step, optimizer, schedule = driver.step, driver.optimizer, parse_schedule(config.optimizer)
+    total = step.new_payload()
+    steps = []
+    for number in range(driver.budget.total_steps):
+        count = driver.plan.count(number)
+        kernel_s = cluster.context.accumulator(0.0)
+        job = functools.partial(_job, cluster, config, number, count, _state(step), kernel_s)
+        partials, cost = cluster.measured(f"step {number + 1}", job)
+        began = time.perf_counter()
+        _add_up(partials, count, total)
+        totals = step.finish(total)
+        if not np.isfinite(totals.loss):
+            raise diverged(number, totals.loss)
+        rate = schedule.rate(number, driver.budget)
+        optimizer.update(step.state.parameters, totals.gradient, rate)
+        update_s = time.perf_counter() - began
+        steps.append(TimedStep(cost=cost, kernel_s=kernel_s.value, update_s=update_s))
+    return Stepped(steps=steps, weights_sha256=weights_sha256(model_tensors(step.state.model)))
+
+
+def _job(
+    cluster: Cluster,
+    config: TrainConfig,
+    number: int,
+    count: int,
+    state: tuple[Buffer, Buffer, Buffer],
+    kernel_s: Any,
+) -> list[Partial]:
+    """Contributions of all shards of a step, as far as tasks have added them."""
+    sent = cluster.broadcast(state)
+
+    def work(indices: Iterable[int]) -> Iterator[Partial]:
+        worker = _worker(config)
+        step = worker.sync.step
+        _load(step, sent.value)
+        began = time.perf_counter()
+        partials = [
+            (node, value.copy())
+            for node, value in step.partials(number, worker.shards(number, indices))
+        ]
+        step.release()
+        kernel_s.add(time.perf_counter() - began)
+        yield from partials
+
+    shards = cluster.context.parallelize(range(count), min(cluster.slots, count))
+    partials: list[Partial] = shards.mapPartitions(work).collect()
+    sent.unpersist()
+    return partials
+
+
+def _add_up(partials: list[Partial], count: int, out: torch.Tensor) -> None:
+    """The sum over all shards, in the fixed tree; partial sums come in order."""
+    fold: TreeFold[Buffer] = TreeFold(_add)
+    for node, value in partials:
+        fold.push(Node(*node), value)
+    out.copy_(torch.from_numpy(fold.root(count)))
+
+
+def _add(left: Buffer, right: Buffer) -> Buffer:
+    left += right
+    return left
+
+
+def _state(step: Step) -> tuple[Buffer, Buffer, Buffer]:
+    """Weights, buffers and counters, as they are sent."""
+    state = step.state
+    return state.parameters.numpy().copy(), state.buffers.numpy().copy(), state.counters().numpy()
+
+
+def _load(step: Step, sent: tuple[Buffer, Buffer, Buffer]) -> None:
+    """Take over what was sent."""
+    parameters, buffers, counters = (torch.tensor(values) for values in sent)
+    step.state.parameters.copy_(parameters)
+    step.state.buffers.copy_(buffers)
+    step.state.set_counters(counters)
+
+
+def _alone(config: TrainConfig) -> Sync:
+    """The training as a gang of one has it."""
+    world = World(rank=0, size=1, host="", attempt=0, link=Alone())
+    return build_sync(world, config, datasets.open_data(config.data))

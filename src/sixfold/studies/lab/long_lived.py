@@ -1,0 +1,171 @@
+"""The long-lived job: what training really runs, to which every design is compared.
+
+One Spark job holds ranks that keep their images and weights from step to step; only gradients
+travel, over the ranks' own sockets. Measured here on the same images as the designs: the
+convolution alone (forward), and a whole step (forward, loss, backward, sum, update).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sixfold.studies.convolution.geometry import Geometry
+from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.problem import Problem
+from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
+from sixfold.train.step.optimizer import Sgd
+from sixfold.train.step.step import Shard, Step
+from sixfold.train.strategies.sync.shard_sum import ShardSum
+from sixfold.distributed.process_group import World
+
+CLASSES = 10
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongLived:
+    """What the long-lived job takes, on all slots.
+
+    Attributes:
+        forward_times_s: convolution of all images, of every pass.
+        step_times_s: a whole training step over all images, of every step.
+        start_s: until its ranks had met, once.
+    """
+
+    forward_times_s: tuple[float, ...]
+    step_times_s: tuple[float, ...]
+    start_s: float
+
+    @property
+    def forward_s(self) -> float:
+        """Median of a pass."""
+        return statistics.median(self.forward_times_s)
+
+    @property
+    def step_s(self) -> float:
+        """Median of a step."""
+        return statistics.median(self.step_times_s)
+
+    def and_again(self, later: LongLived) -> LongLived:
+        """Both, so that a machine that was busy for a while does not shift all ratios."""
+        return LongLived(
+            forward_times_s=self.forward_times_s + later.forward_times_s,
+            step_times_s=self.step_times_s + later.step_times_s,
+            start_s=min(self.start_s, later.start_s),
+        )
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data."""
+        times = dataclasses.asdict(self)
+        return times | {"forward_s": self.forward_s, "step_s": self.step_s}
+
+
+def network(geometry: Geometry) -> nn.Sequential:
+    """Convolution, ReLU, max-pool 2x2, linear: the slide network with another convolution."""
+    rows, columns = geometry.out
+    pool = [min(2, rows), min(2, columns)]
+    convolution = nn.Conv2d(
+        geometry.channels,
+        geometry.maps,
+        geometry.kernel,
+        stride=geometry.stride,
+        padding=geometry.padding,
+        dilation=geometry.dilation,
+    )
+    features = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(tuple(pool)))
+    flat = geometry.maps * (rows // pool[0]) * (columns // pool[1])
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(flat, CLASSES))
+    return nn.Sequential(OrderedDict(features=features, classifier=classifier))
+
+
+def long_lived(cluster: Cluster, problem: Problem, repeats: int) -> LongLived:
+    """Measure it.
+
+    Args:
+        cluster: where; all its slots get a rank.
+        problem: images and convolution.
+        repeats: passes and steps that are timed, after one that is not.
+    """
+    gang = cluster.engine.gang(_Rank(problem, repeats), cluster.slots)
+    slowest = [max(times) for times in zip(*(r["forward_s"] for r in gang.results), strict=True)]
+    steps = [max(times) for times in zip(*(r["step_s"] for r in gang.results), strict=True)]
+    return LongLived(
+        forward_times_s=tuple(slowest),
+        step_times_s=tuple(steps),
+        start_s=gang.startup_s,
+    )
+
+
+@dataclass(frozen=True)
+class _Rank:
+    """What a rank does."""
+
+    problem: Problem
+    repeats: int
+
+    def __call__(self, world: World) -> dict[str, list[float]]:
+        return {"forward_s": self._forward(world), "step_s": self._steps(world)}
+
+    def _forward(self, world: World) -> list[float]:
+        """Times of the convolution over the blocks that are this rank's."""
+        geometry = self.problem.geometry
+        weights = torch.from_numpy(self.problem.weights())
+        own = range(world.rank, self.problem.blocks, world.size)
+        blocks = [torch.tensor(self.problem.images(block)) for block in own]
+        times = []
+        for _ in range(1 + self.repeats):
+            world.barrier()
+            began = time.perf_counter()
+            with torch.inference_mode():
+                for images in blocks:
+                    torch.nn.functional.conv2d(
+                        images,
+                        weights,
+                        stride=geometry.stride,
+                        padding=geometry.padding,
+                        dilation=geometry.dilation,
+                    )
+            times.append(time.perf_counter() - began)
+            world.keep_alive()
+        return times[1:]
+
+    def _steps(self, world: World) -> list[float]:
+        """Times of whole steps, over the logical shards that are this rank's."""
+        torch.manual_seed(self.problem.seed)
+        model = network(self.problem.geometry).to(getattr(torch, self.problem.dtype))
+        step = Step(model, seed=self.problem.seed)
+        total = step.new_payload()
+        optimizer = Sgd(step.state.parameters, momentum=0.9, weight_decay=0.0)
+        adder = ShardSum(world, step, exact=True)
+        count = shard_count(self.problem.geometry.batch)
+        shards = list(self._shards(count, world))
+        times = []
+        for number in range(1 + self.repeats):
+            world.barrier()
+            began = time.perf_counter()
+            adder.add_up(number, count, iter(shards), total)
+            totals = step.finish(total)
+            optimizer.update(step.state.parameters, totals.gradient, LEARNING_RATE)
+            times.append(time.perf_counter() - began)
+        return times[1:]
+
+    def _shards(self, count: int, world: World) -> Iterator[Shard]:
+        """This rank's shards; labels are the images' numbers modulo the classes."""
+        problem = self.problem
+        for index in owned_shards(count, world.size, world.rank):
+            first, last = shard_bounds(problem.geometry.batch, count, index)
+            images = np.stack(
+                [problem.images(n // problem.block)[n % problem.block] for n in range(first, last)]
+            )
+            labels = torch.arange(first, last) % CLASSES
+            yield Shard(index=index, images=torch.from_numpy(images), labels=labels)

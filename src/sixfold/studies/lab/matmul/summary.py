@@ -1,0 +1,265 @@
+"""What the measurements of products amount to: a table, a chart, and a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, megabytes, ratio, seconds
+from sixfold.studies.lab.matmul.measured import MeasuredProduct, MeasuredWay
+from sixfold.studies.lab.matmul.model import Rates, crossover
+from sixfold.studies.lab.matmul.parts import Parts
+from sixfold.core.html.axes import compact, duration, logarithmic
+from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
+
+_COLOURS = {"row": "training", "outer": "validation", "block": "other"}
+_ALONE = "one thread, no Spark"
+
+
+def tell(
+    cluster: Cluster,
+    rates: Rates,
+    parts: Parts,
+    measured: list[MeasuredProduct],
+    block_rows: int,
+) -> Findings:
+    """Findings of the study.
+
+    Args:
+        cluster: where.
+        rates: by which times were predicted.
+        parts: how factors were divided.
+        measured: the products.
+        block_rows: most rows of a block of A.
+    """
+    findings = Findings(
+        title="Matrix products, divided on Spark",
+        subtitle=f"{parts.inner} parts of k, {parts.columns} of n",
+    )
+    findings.right = all(way.right for one in measured for way in one.ways)
+    findings.tables = [_table(measured), _rates_table(rates)]
+    findings.bars = [_bars(measured, cluster.slots)]
+    squares = [one for one in measured if one.product.m == one.product.k == one.product.n]
+    if len(squares) > 1:
+        findings.charts = [_chart(sorted(squares, key=lambda one: one.product.n))]
+    crossings = {
+        way.way: {
+            "predicted": crossover(way.way, parts, rates, cluster.slots, block_rows),
+            "measured": measured_crossover(squares, way.way),
+        }
+        for way in measured[0].ways
+    }
+    errors = [
+        way.predicted.total_s / way.cost.wall_s - 1
+        for one in measured
+        for way in one.ways
+        if way.predicted
+    ]
+    findings.verdict = _verdict(measured, crossings, errors, rates, cluster.slots)
+    findings.data = {
+        "rates": dataclasses.asdict(rates),
+        "parts": dataclasses.asdict(parts),
+        "products": [one.as_data() for one in measured],
+        "crossover": crossings,
+        "prediction_error": {
+            "mean_absolute": statistics.mean(abs(error) for error in errors),
+            "median_absolute": statistics.median(abs(error) for error in errors),
+            "bias": statistics.mean(errors),
+        },
+    }
+    return findings
+
+
+def measured_crossover(squares: list[MeasuredProduct], name: str) -> float | str:
+    """The size of a square product from which dividing it pays, between measured sizes.
+
+    Returns:
+        n by interpolation of the logarithms, or in words where it lies outside.
+    """
+    points = sorted(
+        (one.product.n, math.log(one.alone_s / way.cost.wall_s))
+        for one in squares
+        for way in one.ways
+        if way.way == name
+    )
+    for (low, before), (high, after) in pairwise(points):
+        if before <= 0 < after:
+            share = -before / (after - before)
+            return math.exp(math.log(low) + share * math.log(high / low))
+    if not points:
+        return "no square products"
+    return f"below {points[0][0]}" if points[0][1] > 0 else f"above {points[-1][0]}"
+
+
+def _table(measured: list[MeasuredProduct]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    for one in measured:
+        alone = one.alone_s
+        rows.append(
+            (
+                *(one.product.name, _ALONE, seconds(alone), seconds(one.alone_predicted_s)),
+                *(_percent(one.alone_predicted_s / alone - 1), "1x", "0", "0", "0", "", ""),
+            )
+        )
+        for way in one.ways:
+            wall_s, forecast = way.cost.wall_s, way.predicted
+            assert forecast is not None
+            rows.append(
+                (
+                    *(one.product.name, way.way, seconds(wall_s), seconds(forecast.total_s)),
+                    _percent(forecast.total_s / wall_s - 1),
+                    ratio(alone / wall_s),
+                    megabytes(way.cost.shuffle_bytes),
+                    megabytes(way.cost.broadcast_bytes),
+                    f"{way.cost.tasks}",
+                    f"{100 * way.kernel_s / way.cost.run_s:.0f}" if way.cost.run_s else "",
+                    "yes" if way.right else "NO",
+                )
+            )
+    return Table(
+        title="Products",
+        note="Speed-up over one thread without Spark, whose factors are at hand. Kernel: part of "
+        "the tasks' time inside the kernels. C stays in the workers.",
+        head=(
+            *("product m x k x n", "way", "time s", "predicted s", "error", "speed-up"),
+            *("shuffled MB", "broadcast MB", "tasks", "kernel %", "right"),
+        ),
+        rows=rows,
+    )
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:+.0f}%"
+
+
+def _rates_table(rates: Rates) -> Table:
+    return Table(
+        title="Measured rates",
+        note="From which times are predicted; see docs/lab.md for the model.",
+        head=("rate", "value"),
+        rows=[
+            ("a job that does nothing", f"{1000 * rates.job_s:.0f} ms"),
+            ("one more stage", f"{1000 * rates.stage_s:.0f} ms"),
+            ("peak of a slot", f"{rates.peak_flops / 1e9:.1f} GFLOP/s"),
+            ("memory of a slot", f"{rates.memory_bytes_s / 1e9:.1f} GB/s"),
+            ("peak of one thread alone", f"{rates.alone_flops / 1e9:.1f} GFLOP/s"),
+            ("memory of one thread alone", f"{rates.alone_bytes_s / 1e9:.1f} GB/s"),
+            ("shuffle", f"{rates.shuffle_bytes_s / 1e6:.0f} MB/s"),
+            ("broadcast", f"{rates.broadcast_bytes_s / 1e6:.0f} MB/s"),
+        ],
+    )
+
+
+def _bars(measured: list[MeasuredProduct], slots: int) -> Bars:
+    bars = []
+    for one in measured:
+        bars.append(
+            Bar(
+                name=f"{one.product.name} alone",
+                parts=((one.alone_s, "compute"),),
+                text=duration(one.alone_s),
+            )
+        )
+        for way in one.ways:
+            kernel_s = min(way.kernel_s / slots, way.cost.wall_s)
+            bars.append(
+                Bar(
+                    name=f"{one.product.name} {way.way}",
+                    parts=(
+                        (kernel_s, "compute"),
+                        (way.cost.wall_s - kernel_s, "communication"),
+                    ),
+                    text=duration(way.cost.wall_s),
+                )
+            )
+    return Bars(
+        title="Time of every product",
+        note="Median run. Multiplying: time inside the kernels divided by the slots.",
+        bars=bars,
+        keys=(("multiplying", "compute"), ("everything else", "communication")),
+    )
+
+
+def _chart(squares: list[MeasuredProduct]) -> Chart:
+    """Time over size of square products: measured as dots, predicted as lines."""
+    sizes = np.array([float(one.product.n) for one in squares])
+    series: list[tuple[str, str, list[float], list[float]]] = [
+        ("alone", "update", [o.alone_s for o in squares], [o.alone_predicted_s for o in squares])
+    ]
+    for place, way in enumerate(squares[0].ways):
+        ways: list[MeasuredWay] = [one.ways[place] for one in squares]
+        forecast = [w.predicted.total_s if w.predicted else math.nan for w in ways]
+        series.append((way.way, _COLOURS[way.way], [w.cost.wall_s for w in ways], forecast))
+    known = [value for *_, times, forecast in series for value in (*times, *forecast)]
+    x = logarithmic(float(sizes[0]), float(sizes[-1]), compact)
+    y = logarithmic(min(known), max(known), duration)
+    paths, keys = [], []
+    hover: dict[str, Any] = {
+        "at": places(x, sizes),
+        "head": [f"n = {size:.0f}" for size in sizes],
+        "rows": [],
+    }
+    for name, css, times, forecast in series:
+        at = x.place(sizes)
+        paths.append(Path(d=line_path(at, y.place(forecast)), css=f"line {css}"))
+        paths.append(Path(d=dots_path(at, y.place(times)), css=f"dots {css}"))
+        keys.append(Key(name=name, css=css))
+        for what, values in (("measured", times), ("predicted", forecast)):
+            hover["rows"].append([f"{name}, {what}", css, [duration(value) for value in values]])
+    return Chart(
+        id="squares",
+        title="Square products n x n x n",
+        note="Dots: measured. Lines: predicted. Where a way's curve falls below that of one thread "
+        "alone, dividing pays.",
+        summary="time of square products over their size, for each way to divide them",
+        x=x,
+        y=y,
+        x_label="n",
+        paths=paths,
+        keys=keys,
+        hover=hover,
+    )
+
+
+def _verdict(
+    measured: list[MeasuredProduct],
+    crossings: dict[str, dict[str, Any]],
+    errors: list[float],
+    rates: Rates,
+    slots: int,
+) -> list[str]:
+    lines = []
+    for one in measured:
+        best = min(one.ways, key=lambda way: way.cost.wall_s)
+        gain = one.alone_s / best.cost.wall_s
+        moved = best.cost.shuffle_bytes + best.cost.broadcast_bytes
+        rest = 1 - min(best.kernel_s / slots / best.cost.wall_s, 1.0)
+        lines.append(
+            f"{one.product.name}: {best.way} is the fastest, {gain:.2g} times one thread on "
+            f"{slots} slots; it moves {megabytes(moved)} MB for "
+            f"{one.product.flops / 1e9:.3g} GFLOP, and {rest:.0%} of its time is not multiplying."
+        )
+    for way, found in crossings.items():
+        forecast = found["predicted"]
+        seen = found["measured"]
+        lines.append(
+            f"Square products: {way} pays from n = "
+            + ("(never)" if forecast is None else f"{forecast:,.0f}")
+            + " on by the model; measured: "
+            + (seen if isinstance(seen, str) else f"{seen:,.0f}")
+            + "."
+        )
+    lines.append(
+        f"The model's error is {statistics.mean(abs(e) for e in errors):.0%} on the average "
+        f"(median {statistics.median(abs(e) for e in errors):.0%}). Moving a number through a "
+        f"shuffle takes as long as {4 * rates.peak_flops * slots / rates.shuffle_bytes_s:,.0f} "
+        "operations on all slots: a division that shuffles must have more work than that for "
+        "every number it sends."
+    )
+    return lines

@@ -1,0 +1,32 @@
+"""How many operations a training spends on an image, and how many bytes its weights have."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sixfold.core.errors import UserError
+from sixfold.perf.profile import layer_costs, total
+
+SAMPLES = 2
+"""Images that are counted together: batch-norm wants more than one."""
+
+
+def training_flops(network: nn.Module, shape: tuple[int, int, int]) -> float:
+    """Floating-point operations, forward and backward, of one image.
+
+    Args:
+        network: as it is trained.
+        shape: (C, H, W) of an image.
+
+    Returns:
+        Operations; a multiply-add counts as 2. 0 if the network cannot be read.
+    """
+    try:
+        return total(layer_costs(network, shape, SAMPLES), "flops") / SAMPLES
+    except UserError:
+        return 0.0
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of all weights, and so of a gradient."""
+    return sum(weight.numel() * weight.element_size() for weight in network.parameters())

@@ -1,0 +1,149 @@
+"""Settings of `sixfold sweep`, in the form from which the command line makes its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sixfold.core.config import DataConfig, EngineConfig, LocalSgdConfig, ModelConfig, OptimizerConfig, StrategyConfig, TrainingConfig
+from sixfold.core.settings import Settings, option
+
+_VARY = (
+    "a setting and its values, NAME=V1,V2,...: any setting of `sixfold train`, or model.NAME for "
+    "an argument of the network; '|' between values that hold commas; may be repeated: all "
+    "combinations are run"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSweepConfig(Settings):
+    """Which trainings are timed."""
+
+    vary: tuple[str, ...] = option((), _VARY, form="NAME=V1,V2")
+    repeats: int = option(3, "how often each combination is timed, all in turns")
+    seconds: float = option(
+        4.0, "about how long each training lasts, where neither --steps nor --epochs says it"
+    )
+    bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
+    at_a_time: int = option(
+        1, "trainings that run side by side; 1: each has the machine for itself"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualitySweepConfig(Settings):
+    """Which trainings are compared by what they reach."""
+
+    vary: tuple[str, ...] = option(
+        (), _VARY + "; seed=0,1,2 makes repetitions for intervals", form="NAME=V1,V2"
+    )
+    choose: str = option(
+        "",
+        "varied settings, with commas between, whose best value is chosen for each combination of "
+        "the others, on the validation part: lr, say, where batch sizes are compared",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRunConfig(Settings):
+    """Where the sweep is kept."""
+
+    out: str | None = option(None, "directory (default runs/sweep-<hash of the settings>)")
+    resume: bool = option(
+        False, "go on with what is in the directory; --vary may hold more than before"
+    )
+    overwrite: bool = option(False, "replace an older sweep in the directory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepTimeConfig(Settings):
+    """Everything that `sixfold sweep time` takes."""
+
+    sweep: TimeSweepConfig = TimeSweepConfig()
+    data: DataConfig = DataConfig()  # noqa: RUF009 - frozen
+    model: ModelConfig = ModelConfig()  # noqa: RUF009 - frozen
+    optimizer: OptimizerConfig = OptimizerConfig()  # noqa: RUF009 - frozen
+    training: TrainingConfig = TrainingConfig()  # noqa: RUF009 - frozen
+    strategy: StrategyConfig = StrategyConfig()  # noqa: RUF009 - frozen
+    local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009 - frozen
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    run: SweepRunConfig = SweepRunConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepQualityConfig(Settings):
+    """Everything that `sixfold sweep quality` takes."""
+
+    sweep: QualitySweepConfig = QualitySweepConfig()
+    data: DataConfig = DataConfig()  # noqa: RUF009 - frozen
+    model: ModelConfig = ModelConfig()  # noqa: RUF009 - frozen
+    optimizer: OptimizerConfig = OptimizerConfig()  # noqa: RUF009 - frozen
+    training: TrainingConfig = TrainingConfig()  # noqa: RUF009 - frozen
+    strategy: StrategyConfig = StrategyConfig()  # noqa: RUF009 - frozen
+    local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009 - frozen
+    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    run: SweepRunConfig = SweepRunConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig(Settings):
+    """Which Spark is measured."""
+
+    master: str = option(
+        "local[2]", "Spark master: local[N], local-cluster[N,CORES,MB], spark://HOST:PORT, ..."
+    )
+    spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
+    workers: str = option(
+        "",
+        "numbers of workers, each in a session of its own: threads of local, executors of "
+        "local-cluster, cores of spark:// (default: as many as the master says)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelaySweepConfig(Settings):
+    """Which jobs are run, each with every number of tasks."""
+
+    tasks: str = option("1,2,4,16", "numbers of tasks of a job")
+    result_bytes: str = option("64K,1M,4M", "bytes that each task returns (1K: 1024)")
+    broadcast_bytes: str = option("1M,16M", "bytes that the driver sends to all tasks")
+    shuffle_bytes: str = option("1M,16M", "bytes that tasks send each other, over all tasks")
+    repeats: int = option(5, "how often each job is run, all in turns")
+    bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepDelayConfig(Settings):
+    """Everything that `sixfold sweep delay` takes."""
+
+    delay: DelaySweepConfig = DelaySweepConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    run: SweepRunConfig = SweepRunConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RooflineConfig(Settings):
+    """What the roofline is made from, and what is placed on it."""
+
+    delay: str = option("", "directory of `sixfold sweep delay`: what Spark adds to a job")
+    placed: str = option(
+        "",
+        "directories of `sixfold sweep time`, `sixfold train` and `sixfold lab`, with commas "
+        "between, whose figures are placed on the roofline",
+    )
+    machine: str = option(
+        "", "file of `sixfold profile --peaks`: the machine's peaks (default: measured now, 5 s)"
+    )
+    precision: str = option(
+        "float32", "arithmetic of the peak", choices=("float32", "bfloat16", "float64")
+    )
+    out: str | None = option(None, "directory (default: DELAY/roofline)")
+    trust_model: bool = option(
+        False, "run the code that the weights name even if it is not your project's"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRooflineConfig(Settings):
+    """Everything that `sixfold sweep roofline` takes."""
+
+    roofline: RooflineConfig = RooflineConfig()

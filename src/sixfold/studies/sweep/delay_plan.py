@@ -1,0 +1,179 @@
+"""From the settings of a sweep over delays to the jobs that are run in each Spark session."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sixfold.core.errors import UserError
+from sixfold.studies.sweep.config import ClusterConfig, SweepDelayConfig
+
+KINDS = {
+    "empty": "tasks that do nothing",
+    "result": "each task returns bytes to the driver",
+    "broadcast": "the driver sends bytes to all tasks",
+    "shuffle": "tasks send bytes to each other",
+}
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_LOCAL = re.compile(r"local(\[[^]]*\])?")
+_LOCAL_CLUSTER = re.compile(r"local-cluster\[\d+,(\d+,\d+)\]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobKind:
+    """A job that is run again and again.
+
+    Attributes:
+        kind: of its payload, a name of `KINDS`.
+        tasks: m.
+        payload_bytes: as the setting says: of each task (result), or over all (others).
+    """
+
+    kind: str
+    tasks: int
+    payload_bytes: int = 0
+
+    @property
+    def moved_bytes(self) -> int:
+        """Bytes that the job moves in all."""
+        return self.payload_bytes * (self.tasks if self.kind == "result" else 1)
+
+    @property
+    def name(self) -> str:
+        """For people, and to find its jobs in Spark's events."""
+        size = f" {written(self.payload_bytes)}" if self.payload_bytes else ""
+        return f"{self.kind}{size} x {self.tasks}"
+
+
+def parse_sizes(flag: str, text: str) -> list[int]:
+    """Sizes in bytes, in rising order.
+
+    Raises:
+        UserError: if one is none.
+
+    >>> parse_sizes("--result-bytes", "1M,64K,300")
+    [300, 65536, 1048576]
+    """
+    found = set()
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        match = re.fullmatch(r"(\d+)([KMG]?)B?", word.upper())
+        if match is None or int(match[1]) < 1:
+            raise UserError(
+                f"{flag} {word!r}: expected sizes in bytes, such as 64K,1M, or '' for none"
+            )
+        found.add(int(match[1]) * _UNITS[match[2]])
+    return sorted(found)
+
+
+def written(size: int) -> str:
+    """A size as `parse_sizes` reads it.
+
+    >>> written(65536), written(1000)
+    ('64K', '1000')
+    """
+    for unit in ("G", "M", "K"):
+        if size and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit}"
+    return str(size)
+
+
+def parse_counts(flag: str, text: str) -> list[int]:
+    """Whole numbers from 1 on, in rising order.
+
+    Raises:
+        UserError: if one is none.
+    """
+    found = set()
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        if not word.isdecimal() or int(word) < 1:
+            raise UserError(f"{flag} {word!r}: expected whole numbers from 1 on, such as 1,2,4")
+        found.add(int(word))
+    return sorted(found)
+
+
+def job_kinds(config: SweepDelayConfig) -> list[JobKind]:
+    """Every job, empty ones first.
+
+    Raises:
+        UserError: with everything that is wrong.
+    """
+    problems: list[str] = []
+    delay = config.delay
+
+    def read(parse: object, flag: str, text: str) -> list[int]:
+        try:
+            return parse(flag, text)  # type: ignore[operator, no-any-return]
+        except UserError as error:
+            problems.extend(error.problems)
+            return []
+
+    tasks = read(parse_counts, "--tasks", delay.tasks)
+    if not tasks and not problems:
+        problems.append("--tasks: give at least one number of tasks, such as 1,4,16")
+    sizes = {
+        "result": read(parse_sizes, "--result-bytes", delay.result_bytes),
+        "broadcast": read(parse_sizes, "--broadcast-bytes", delay.broadcast_bytes),
+        "shuffle": read(parse_sizes, "--shuffle-bytes", delay.shuffle_bytes),
+    }
+    if problems:
+        raise UserError(problems)
+    found = [JobKind(kind="empty", tasks=count) for count in tasks]
+    for kind, own in sizes.items():
+        found += [
+            JobKind(kind=kind, tasks=count, payload_bytes=size) for size in own for count in tasks
+        ]
+    return found
+
+
+def too_large(jobs: Sequence[JobKind], limit_bytes: int) -> list[JobKind]:
+    """Jobs whose results Spark would refuse to bring together (spark.driver.maxResultSize)."""
+    return [
+        job for job in jobs if job.kind == "result" and 0 < limit_bytes <= 1.05 * job.moved_bytes
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionPlan:
+    """A Spark session to be measured.
+
+    Attributes:
+        workers: n, or None for as many as the master has.
+        master: its URL.
+        conf: settings besides, key=value.
+    """
+
+    workers: int | None
+    master: str
+    conf: tuple[str, ...] = ()
+
+
+def sessions(config: ClusterConfig) -> list[SessionPlan]:
+    """A session for each number of workers.
+
+    Raises:
+        UserError: if the master cannot be had with another number of workers.
+
+    >>> [s.master for s in sessions(ClusterConfig(master="local-cluster[2,1,900]", workers="1,4"))]
+    ['local-cluster[1,1,900]', 'local-cluster[4,1,900]']
+    """
+    counts = parse_counts("--workers", config.workers)
+    master = re.sub(r"\s+", "", config.master)
+    if not counts:
+        return [SessionPlan(workers=None, master=master)]
+    found = []
+    for count in counts:
+        if _LOCAL.fullmatch(master):
+            found.append(SessionPlan(workers=count, master=f"local[{count}]"))
+        elif match := _LOCAL_CLUSTER.fullmatch(master):
+            found.append(SessionPlan(workers=count, master=f"local-cluster[{count},{match[1]}]"))
+        elif master.startswith("spark://"):
+            conf = (f"spark.cores.max={count}",)
+            found.append(SessionPlan(workers=count, master=master, conf=conf))
+        else:
+            raise UserError(
+                f"--workers {config.workers}: sizes of {master} cannot be set from here; set them "
+                "with --spark-conf, and run a sweep for each"
+            )
+    return found

@@ -1,0 +1,147 @@
+"""The launcher of a sweep over Spark's delays: a session for each number of workers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sixfold.train import validate
+from sixfold.distributed.engines import open_engine
+from sixfold.core.errors import UserError
+from sixfold.distributed.tasks import Assignment, Member, run_job
+from sixfold.train.session import Listener
+from sixfold.studies.sweep.run import begin, claim, end
+from sixfold.core.run_directory import as_json
+from sixfold.studies.sweep.delay import delay_result
+from sixfold.studies.sweep.delay_jobs import measure_session
+from sixfold.studies.sweep.delay_plan import SessionPlan, job_kinds, sessions
+from sixfold.studies.sweep.config import SweepDelayConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionWork:
+    """Measures a session; see `sixfold.distributed.tasks.Work`. Runs in the launcher.
+
+    Attributes:
+        config: the settings.
+        plans: the session of each member, by name.
+    """
+
+    config: SweepDelayConfig
+    plans: Mapping[str, SessionPlan]
+
+    def __call__(self, assignment: Assignment) -> dict[str, Any]:
+        """Run all jobs in a session of its own."""
+        return measure_session(
+            self.plans[assignment.name],
+            job_kinds(self.config),
+            repeats=self.config.delay.repeats,
+            conf=self.config.cluster.spark_conf,
+            tell=lambda part: assignment.tell(part=part),
+        )
+
+
+def sweep_delay(config: SweepDelayConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+    """Measure what Spark adds to jobs of many sizes, from its own events, and fit the laws.
+
+    Args:
+        config: the settings.
+        listen: called with progress.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        UserError: if the settings do not fit, or there is no Spark.
+        RunError: if a session failed; those that are done are kept.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    with contextlib.ExitStack() as stack:
+        begun = begin(config, delay_problems(config), stack, listen, timed=True)
+        directory, config = begun.directory, begun.config
+        if begun.finished is not None:
+            return begun.finished
+        plans = {_name(plan): plan for plan in sessions(config.cluster)}
+        _check_spark(list(plans.values()))
+        members = [
+            Member(
+                name=name,
+                settings={
+                    "task": "delay",
+                    "delay": {
+                        k: v for k, v in as_json(config)["delay"].items() if k != "bootstrap"
+                    },
+                    "session": dataclasses.asdict(plan),
+                    "spark_conf": list(config.cluster.spark_conf),
+                },
+            )
+            for name, plan in plans.items()
+        ]
+        claim(begun)
+        outcome = run_job(
+            directory.path,
+            members,
+            SessionWork(config=config, plans=plans),
+            open_engine("inline"),
+            workers=1,
+            listen=listen,
+        )
+        done = [outcome.results[name] for name in plans if name in outcome.results]
+        figures = delay_result(done, config.delay.bootstrap)
+        return end(config, directory, figures, outcome, started)
+
+
+def delay_problems(config: SweepDelayConfig) -> list[str]:
+    """Everything that is wrong with the settings and can be told without Spark."""
+    found = validate.choice_problems(config)
+    for check in (lambda: job_kinds(config), lambda: sessions(config.cluster)):
+        try:
+            check()
+        except UserError as error:
+            found += error.problems
+    if config.delay.repeats < 1:
+        found.append(f"--repeats {config.delay.repeats}: must be at least 1")
+    if config.delay.bootstrap < 0:
+        found.append(f"--bootstrap {config.delay.bootstrap}: must not be negative")
+    for setting in config.cluster.spark_conf:
+        if "=" not in setting:
+            found.append(f"--spark-conf {setting!r}: expected key=value")
+        elif setting.startswith("spark.eventLog."):
+            found.append(f"--spark-conf {setting}: the sweep keeps an event log of its own")
+    if config.run.resume and config.run.overwrite:
+        found.append("--resume and --overwrite exclude each other: give one")
+    return found
+
+
+def _check_spark(plans: Sequence[SessionPlan]) -> None:
+    """Find out in seconds, before anything is written, whether there is a Spark to be measured.
+
+    Raises:
+        UserError: with what is missing.
+    """
+    from sixfold.distributed.engines.spark_master import check_java, parse_master
+    from sixfold.distributed.engines.spark_reach import reach
+
+    problems: list[str] = []
+    if importlib.util.find_spec("pyspark") is None:
+        problems.append("Spark's delays need pyspark: pip install 'sixfold[spark]'")
+    problems += check_java(os.environ)
+    for master in dict.fromkeys(plan.master for plan in plans):
+        try:
+            reach(parse_master(master))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+
+
+def _name(plan: SessionPlan) -> str:
+    workers = "" if plan.workers is None else f", {plan.workers} workers"
+    return f"{plan.master}{workers}"

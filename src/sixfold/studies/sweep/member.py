@@ -1,0 +1,175 @@
+"""What is done for a member of a sweep: an ordinary training in the member's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.config import RunConfig, TrainConfig
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.core.errors import NonFiniteLossError, UserError
+from sixfold.distributed.tasks import Assignment
+from sixfold.train.session import Listener, open_engine_for
+from sixfold.train.run import train
+from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.studies.sweep.plan import PILOT_STEPS
+from sixfold.studies.sweep.timing import chosen_steps, load, timing
+
+RUN = "run"
+"""The training's own directory within the member's folder."""
+
+_BULKY = ("checkpoints", "snapshots", "servers")
+
+
+class Engines:
+    """The engine that was used last, kept open for the next training; to be used in a `with`.
+
+    Only one is open at a time: a JVM or fork servers that wait would take part in the timing.
+    """
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._engine: Engine | None = None
+        self._key: Any = None
+
+    def __enter__(self) -> Engines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def open(self, config: TrainConfig) -> Engine:
+        """The engine for a training."""
+        key = (
+            dataclasses.replace(config.engine, workers=None, max_restarts=None),
+            config.model.model,
+        )
+        if self._engine is None or key != self._key:
+            self._stack.close()
+            self._engine = self._stack.enter_context(
+                open_engine_for(config.engine, config.model.model)
+            )
+            self._key = key
+        return self._engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeWork:
+    """Times a training; see `sixfold.distributed.tasks.Work`.
+
+    Attributes:
+        configs: settings of each member, by name.
+        engines: where they run, one after another, in the launcher; None: each opens its own.
+    """
+
+    configs: Mapping[str, TrainConfig]
+    engines: Engines | None = None
+
+    def __call__(self, assignment: Assignment) -> dict[str, Any]:
+        """Train, and tell how long it took; what cannot be is told as refused."""
+        if self.engines is not None:
+            return self._timed(assignment, self.engines)
+        with Engines() as engines:
+            return self._timed(assignment, engines)
+
+    def _timed(self, assignment: Assignment, engines: Engines) -> dict[str, Any]:
+        settings, config = assignment.settings, self.configs[assignment.name]
+        training = config.training
+        if settings["task"] == "pilot":
+            training = dataclasses.replace(training, steps=PILOT_STEPS, epochs=None)
+        elif assignment.needs:
+            pilot = _pilot(next(iter(assignment.needs.values())))
+            if "refused" in pilot:
+                return pilot
+            steps = chosen_steps(pilot, settings["seconds"])
+            training = dataclasses.replace(training, steps=steps, epochs=None)
+        config = dataclasses.replace(
+            config, training=dataclasses.replace(training, evaluate_every=0.0)
+        )
+        before = load()
+        folder = assignment.folder / RUN
+        result = _train(config, folder, engines.open(config), assignment, resume=False)
+        if "refused" not in result:
+            result = timing(folder, result, config.training.batch_size) | {"load_before": before}
+        _slim(folder)
+        return result
+
+
+def _pilot(folder: Path) -> dict[str, Any]:
+    record = read_json(folder / "result.json") or {}
+    found: dict[str, Any] = record["result"]
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityWork:
+    """Trains with a worker alone; see `sixfold.distributed.tasks.Work`. Several ranks take turns within it.
+
+    Attributes:
+        configs: settings of each member, by name.
+    """
+
+    configs: Mapping[str, TrainConfig]
+
+    def __call__(self, assignment: Assignment) -> dict[str, Any]:
+        """Train to the end, and tell what was reached."""
+        config = self.configs[assignment.name]
+        if config.strategy.strategy == "sync":  # however many workers there are, the same bits
+            alone = dataclasses.replace(config.engine, workers=1)
+            config = dataclasses.replace(config, engine=alone)
+        folder = assignment.folder / RUN
+        with contextlib.closing(open_engine("inline")) as engine:
+            found = _train(config, folder, engine, assignment, resume=True)
+        _slim(folder)
+        if "refused" in found or "diverged" in found:
+            return found
+        names = ("test_accuracy", "test_loss", "validation_accuracy", "steps", "training_s")
+        more = ("train_images_per_s", "parameters", "weights_sha256")
+        return {
+            "accuracy": found.get("validation_accuracy", found.get("test_accuracy")),
+            **{name: found[name] for name in (*names, *more) if name in found},
+        }
+
+
+def _train(
+    config: TrainConfig, folder: Path, engine: Engine, assignment: Assignment, *, resume: bool
+) -> dict[str, Any]:
+    """A training's result; or `refused`, or `diverged`, with the reason."""
+    goes_on = resume and RunDirectory(folder).holds_a_run()
+    config = dataclasses.replace(
+        config,
+        run=RunConfig(out=str(folder), resume=goes_on, overwrite=not goes_on, keep=1),
+    )
+    try:
+        # A try whose worker is thought dead may hold the folder still: it is fenced off.
+        return train(config, engine=engine, listen=_teller(config, assignment), hold=False)
+    except UserError as error:
+        return {"refused": "; ".join(error.problems)}
+    except NonFiniteLossError as error:
+        return {"diverged": str(error)}
+
+
+def _teller(config: TrainConfig, assignment: Assignment) -> Listener:
+    """Passes on how far the training is."""
+    steps = config.training.steps
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if event.get("kind") != "progress":
+            return
+        part = event["step"] / steps if steps else 0.0
+        if not steps and config.training.epochs:
+            part = event["epoch"] / config.training.epochs
+        assignment.tell(part=min(part, 1.0), epoch=event["epoch"], accuracy=event["accuracy"])
+
+    return tell
+
+
+def _slim(folder: Path) -> None:
+    """Drop what only an unfinished training needs."""
+    for name in _BULKY:
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,0 +1,201 @@
+"""From the settings of a sweep to the members of a job, and the checks before any of them runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sixfold.core.config import EngineConfig, RunConfig, TrainConfig
+from sixfold.core.errors import UserError
+from sixfold.distributed.tasks import Member
+from sixfold.core.run_directory import as_json
+from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
+from sixfold.studies.sweep.vary import Combination, combinations, parse_vary
+
+PILOT_STEPS = 8
+"""Steps of a trial that tells how long a step takes: three to warm up, and a few to be timed."""
+
+MOST_STEPS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        varied: names of what is varied, in order.
+        combinations: of all values.
+        members: of the job; see `of` for what each is.
+        of: name of a member to the number of its combination, and of the repeat.
+        configs: name of a member to the settings of its training, but for the number of steps of
+            one that follows a pilot.
+    """
+
+    varied: tuple[str, ...]
+    combinations: tuple[Combination, ...]
+    members: tuple[Member, ...]
+    of: Mapping[str, tuple[int, int]]
+    configs: Mapping[str, TrainConfig]
+
+
+def base_config(config: SweepTimeConfig | SweepQualityConfig) -> TrainConfig:
+    """The settings that all trainings of a sweep share.
+
+    Where trainings are compared by what they reach, the engine is that of the job: each training is
+    one worker's, unless workers are varied.
+    """
+    compared = isinstance(config, SweepQualityConfig)
+    return TrainConfig(
+        data=config.data,
+        model=config.model,
+        optimizer=config.optimizer,
+        training=config.training,
+        strategy=config.strategy,
+        local_sgd=config.local_sgd,
+        engine=EngineConfig(engine="inline", workers=1) if compared else config.engine,
+        run=RunConfig(),
+    )
+
+
+def vary_problems(config: SweepTimeConfig | SweepQualityConfig) -> list[str]:
+    """What is wrong with `--vary` itself."""
+    try:
+        parse_vary(config.sweep.vary)
+    except UserError as error:
+        return list(error.problems)
+    return []
+
+
+def chosen_names(config: SweepQualityConfig) -> list[str]:
+    """Names of the settings whose best value is chosen."""
+    words = [word.strip().replace("-", "_") for word in config.sweep.choose.split(",")]
+    return list(dict.fromkeys(word for word in words if word))
+
+
+def choose_problems(config: SweepQualityConfig) -> list[str]:
+    """What is wrong with `--choose`, where `--vary` is right."""
+    varied = {one.name: one for one in parse_vary(config.sweep.vary)}
+    names = chosen_names(config)
+    found = [
+        f"--choose {name}: is not varied; give --vary {name}=..., or leave it out"
+        for name in names
+        if name not in varied
+    ]
+    if "seed" in names:
+        found.append("--choose seed: seeds are repetitions; the best of them says nothing")
+    if names and not config.data.validation and "validation" not in varied:
+        found.append(
+            "--choose: values are chosen on the validation part, never on the test part; give "
+            "--validation 0.1, say"
+        )
+    return found
+
+
+def all_combinations(config: SweepTimeConfig | SweepQualityConfig) -> list[Combination]:
+    """Every combination with its settings.
+
+    Raises:
+        UserError: if `--vary` cannot be read.
+    """
+    return combinations(base_config(config), parse_vary(config.sweep.vary))
+
+
+def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
+    """The members of a sweep over time: pilots, then all combinations in turn, again and again.
+
+    Taking turns spreads what changes on the machine over all combinations alike. Combinations of
+    one engine stand together in each turn, since an engine is started anew when another was used.
+
+    Args:
+        config: the settings.
+        found: combinations whose number of workers is known.
+    """
+    needs_pilot = config.training.steps is None and config.training.epochs is None
+    order = sorted(range(len(found)), key=lambda k: _engine_of(found[k].config))
+    members: list[Member] = []
+    configs: dict[str, TrainConfig] = {}
+    of: dict[str, tuple[int, int]] = {}
+    pilots: dict[int, str] = {}
+
+    def add(number: int, repeat: int, name: str, settings: dict[str, Any], needs: str = "") -> None:
+        one = found[number]
+        members.append(
+            Member(
+                name=name,
+                settings={"train": identity(one.config), **settings},
+                needs=(needs,) if needs else (),
+                # Dearer members are handed out first: so earlier repeats come first.
+                cost=1 + 1e-3 * (config.sweep.repeats - repeat),
+            )
+        )
+        configs[name], of[name] = one.config, (number, repeat)
+
+    for number in order:
+        training = found[number].config.training
+        if needs_pilot and training.steps is None and training.epochs is None:
+            pilots[number] = f"{found[number].name} pilot"
+            add(number, -1, pilots[number], {"task": "pilot"})
+    for repeat in range(config.sweep.repeats):
+        for number in order:
+            settings: dict[str, Any] = {"task": "time", "repeat": repeat}
+            if config.sweep.at_a_time > 1:  # what runs beside a training is part of its time
+                settings["at_a_time"] = config.sweep.at_a_time
+            if number in pilots:
+                settings["seconds"] = config.sweep.seconds
+            name = f"{found[number].name} #{repeat + 1}"
+            add(number, repeat, name, settings, pilots.get(number, ""))
+    return _plan(config, found, members, of, configs)
+
+
+def quality_plan(config: SweepQualityConfig, found: Sequence[Combination]) -> Plan:
+    """The members of a sweep over quality: each combination once."""
+    members = [
+        Member(
+            name=one.name,
+            settings={"task": "quality", "train": identity(one.config)},
+            cost=_cost(one.config),
+        )
+        for one in found
+    ]
+    of = {member.name: (number, 0) for number, member in enumerate(members)}
+    configs = {member.name: one.config for member, one in zip(members, found, strict=True)}
+    return _plan(config, found, members, of, configs)
+
+
+def _plan(
+    config: SweepTimeConfig | SweepQualityConfig,
+    found: Sequence[Combination],
+    members: list[Member],
+    of: dict[str, tuple[int, int]],
+    configs: dict[str, TrainConfig],
+) -> Plan:
+    return Plan(
+        varied=tuple(one.name for one in parse_vary(config.sweep.vary)),
+        combinations=tuple(found),
+        members=tuple(members),
+        of=of,
+        configs=configs,
+    )
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """What decides the figures of a training: all settings but where it is kept."""
+    settings = as_json(config)
+    del settings["run"]
+    return settings
+
+
+def _engine_of(config: TrainConfig) -> tuple[str, ...]:
+    engine = dataclasses.replace(config.engine, workers=None)
+    return tuple(map(str, as_json(engine).values()))
+
+
+def _cost(config: TrainConfig) -> float:
+    """About how long a training takes, in any unit: small batches take longer for each image."""
+    training, images = config.training, config.data.images or 10_000
+    if training.steps is not None:
+        return training.steps * (training.batch_size + 10.0)
+    epochs = training.epochs if training.epochs is not None else 10.0
+    return epochs * images * (1 + 10.0 / training.batch_size)

@@ -1,0 +1,362 @@
+"""The launcher of a sweep: many trainings as one resumable job, and what their figures say.
+
+Layout of the directory::
+
+    config.json     settings as resolved
+    members/        one folder a training, named by the hash of its settings
+    result.json     the figures; its presence means that the sweep is finished
+    report.html     the report
+    log.txt         what workers printed (quality)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sixfold import data
+from sixfold.train import validate
+from sixfold.core.config import TrainConfig
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.core.errors import RunError, UserError
+from sixfold.core.files import write_json
+from sixfold.distributed.tasks import Outcome, run_job
+from sixfold.train.session import Listener, open_engine_for, resolve_data, versions
+from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.inputs import Inputs, inputs_of
+from sixfold.studies.sweep.member import Engines, QualityWork, TimeWork
+from sixfold.train.run import training_problems
+from sixfold.train.report import optional_page
+from sixfold.core.run_directory import RunDirectory, as_json
+from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
+from sixfold.studies.sweep.plan import Plan, all_combinations, base_config, choose_problems, quality_plan, time_plan, vary_problems
+from sixfold.studies.sweep.write_report import write_report
+from sixfold.studies.sweep.results import quality_result, time_result
+from sixfold.studies.sweep.vary import Combination
+
+Sweep = SweepTimeConfig | SweepQualityConfig
+
+
+def sweep_time(config: SweepTimeConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+    """Time every combination of settings, one training after another, and fit the laws.
+
+    Args:
+        config: the settings.
+        listen: called with progress.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        UserError: if settings or data do not fit; nothing is left behind.
+        RunError: if a training failed; what is done is kept.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    with contextlib.ExitStack() as stack:
+        begun = begin(config, time_problems(config), stack, listen, timed=True)
+        directory, config = begun.directory, begun.config
+        if begun.finished is not None:
+            return begun.finished
+        engines = stack.enter_context(Engines())
+        found = _with_workers(all_combinations(config), engines)
+        plan = time_plan(config, found)
+        _prepare(plan, engines.open, listen)
+        plan = _recognised(plan)
+        claim(begun)
+        outcome = _time_all(config, directory, plan, engines, listen)
+        figures = time_result(config, plan, outcome)
+        _count_operations(figures, plan, engines)
+        return end(config, directory, figures, outcome, started)
+
+
+def _time_all(
+    config: SweepTimeConfig,
+    directory: RunDirectory,
+    plan: Plan,
+    engines: Engines,
+    listen: Listener,
+) -> Outcome:
+    """Run the members: in this process, one after another, or side by side if that was asked."""
+    together = config.sweep.at_a_time
+    work = TimeWork(configs=plan.configs, engines=None if together > 1 else engines)
+    with contextlib.closing(open_engine("inline" if together == 1 else "local")) as pool:
+        return run_job(directory.path, plan.members, work, pool, workers=together, listen=listen)
+
+
+def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+    """Train every combination of settings, side by side, and tell what each setting does.
+
+    Args, Returns and Raises as of `sweep_time`.
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    with contextlib.ExitStack() as stack:
+        begun = begin(config, quality_problems(config), stack, listen)
+        directory, config = begun.directory, begun.config
+        if begun.finished is not None:
+            return begun.finished
+        engine = stack.enter_context(
+            open_engine_for(
+                config.engine, config.model.model, preload=("sixfold.studies.sweep.member",)
+            )
+        )
+        workers = config.engine.workers or engine.slots()
+        plan = quality_plan(config, all_combinations(config))
+        images = _prepare(plan, lambda _: engine, listen, workers)
+        plan = _recognised(plan)
+        claim(begun)
+        outcome = run_job(
+            directory.path,
+            plan.members,
+            QualityWork(configs=plan.configs),
+            engine,
+            workers=workers,
+            listen=listen,
+            log=directory.file("log.txt"),
+        )
+        figures = quality_result(config, plan, outcome, images) | {"workers": workers}
+        return end(config, directory, figures, outcome, started)
+
+
+def _count_operations(figures: dict[str, Any], plan: Plan, engines: Engines) -> None:
+    """Add what each training computes for an image, and the bytes of its weights."""
+    from sixfold import models
+    from sixfold.studies.sweep.arithmetic import training_flops, weight_bytes
+
+    known: dict[Any, tuple[float, int]] = {}
+    for row, one in zip(figures["points"], plan.combinations, strict=True):
+        if not row["repeats"]:
+            continue
+        config = one.config
+        key = config.model, config.data
+        if key not in known:
+            engine = engines.open(config)
+            opened = data.open_data(resolve_data(config.data, engine, 1, lambda _: None))
+            network = models.build(
+                config.model, shape=opened.shape, classes=len(opened.classes), seed=0
+            )
+            known[key] = training_flops(network, opened.shape), weight_bytes(network)
+        row["flops_per_image"], row["weight_bytes"] = known[key]
+
+
+def time_problems(config: SweepTimeConfig) -> list[str]:
+    """Everything that is wrong with the settings of all trainings."""
+    found = _shared_problems(config)
+    sweep = config.sweep
+    if sweep.repeats < 1:
+        found.append(f"--repeats {sweep.repeats}: must be at least 1")
+    if not 0 < sweep.seconds < float("inf"):
+        found.append(f"--seconds {sweep.seconds}: must be above 0")
+    if sweep.at_a_time < 1:
+        found.append(f"--at-a-time {sweep.at_a_time}: must be at least 1")
+    if sweep.bootstrap < 0:
+        found.append(f"--bootstrap {sweep.bootstrap}: must not be negative")
+    return found
+
+
+def quality_problems(config: SweepQualityConfig) -> list[str]:
+    """Everything that is wrong with the settings of all trainings."""
+    found = _shared_problems(config) + validate.engine_problems(config.engine)
+    if not vary_problems(config):
+        found += choose_problems(config)
+    if any(text.partition("=")[0].strip() in ("engine", "master") for text in config.sweep.vary):
+        found.append(
+            "--vary engine, master: results do not depend on them; `sixfold sweep time` times them"
+        )
+    return found
+
+
+def _shared_problems(config: Sweep) -> list[str]:
+    """Problems of `--vary`, and of every combination, each told once."""
+    found = vary_problems(config) + validate.choice_problems(config)
+    if config.run.resume and config.run.overwrite:
+        found.append("--resume and --overwrite exclude each other: give one")
+    if found:
+        return found + training_problems(base_config(config))
+    told = dict.fromkeys(
+        problem for one in all_combinations(config) for problem in training_problems(one.config)
+    )
+    return list(told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A sweep of any kind, checked, with its directory held.
+
+    Attributes:
+        config: the settings with paths made absolute.
+        directory: the sweep's.
+        inputs: what enters it besides.
+        finished: the result if the directory holds this sweep, finished.
+    """
+
+    config: Any
+    directory: RunDirectory
+    inputs: Inputs
+    finished: dict[str, Any] | None
+
+
+def begin(
+    config: Any,
+    problems: list[str],
+    stack: contextlib.ExitStack,
+    listen: Listener,
+    *,
+    timed: bool = False,
+) -> Begun:
+    """Check, choose the directory, take hold of it, and look for what lies there.
+
+    Args:
+        config: the settings of the sweep.
+        problems: of the settings.
+        stack: lets go of the directory.
+        listen: hears if the sweep is finished.
+        timed: whether figures depend on where the sweep runs.
+
+    Raises:
+        UserError: with all problems.
+    """
+    if problems:
+        raise UserError(problems)
+    path = run_path(config, type(config)(), "sweep")
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(path)))
+    inputs = Inputs(files={})
+    if hasattr(config, "data"):
+        absolute = data.absolute_spec(config.data.data)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=absolute))
+        inputs = _inputs([one.config for one in all_combinations(config)])
+    directory = RunDirectory(path)
+    stack.enter_context(held_run(config, directory))
+    finished = older_run(
+        config,
+        directory,
+        inputs,
+        growing=("sweep", "delay", "cluster"),
+        more=("members",),
+        where=() if timed else ("engine",),
+    )
+    if finished is not None:
+        listen({"kind": "note", "text": f"{path} holds this sweep, finished"})
+    return Begun(config=config, directory=directory, inputs=inputs, finished=finished)
+
+
+def _inputs(configs: Iterable[TrainConfig]) -> Inputs:
+    """What enters some trainings."""
+    configs = list(configs)
+    sets = [dataclasses.replace(c.data, data=data.absolute_spec(c.data.data)) for c in configs]
+    return inputs_of(
+        models=dict.fromkeys(config.model for config in configs), datasets=dict.fromkeys(sets)
+    )
+
+
+def _recognised(plan: Plan) -> Plan:
+    """The plan with members that are told apart by the content of what enters them, too."""
+    known: dict[Any, dict[str, Any]] = {}
+    members = []
+    for member in plan.members:
+        config = plan.configs[member.name]
+        key = config.model, config.data
+        if key not in known:
+            known[key] = _inputs([config]).identity()
+        settings = {**member.settings, "inputs": known[key]}
+        members.append(dataclasses.replace(member, settings=settings))
+    return dataclasses.replace(plan, members=tuple(members))
+
+
+def claim(begun: Begun) -> None:
+    """Make the directory this sweep's own."""
+    directory, config = begun.directory, begun.config
+    directory.create()
+    if not config.run.resume:
+        directory.clear()
+        shutil.rmtree(directory.file("members"), ignore_errors=True)
+    directory.file("result.json").unlink(missing_ok=True)
+    begun.inputs.write(directory)
+    write_json(directory.file("config.json"), as_json(config))
+
+
+def end(
+    config: Any,
+    directory: RunDirectory,
+    figures: dict[str, Any],
+    outcome: Outcome,
+    started: float,
+) -> dict[str, Any]:
+    """Write result and report.
+
+    Raises:
+        UserError: if no training could be: nothing is left of the sweep.
+        RunError: if trainings failed.
+    """
+    refused = [found.get("refused") for found in outcome.results.values()]
+    if refused and all(refused) and not outcome.failures:
+        directory.clear()
+        shutil.rmtree(directory.file("members"), ignore_errors=True)
+        raise UserError(dict.fromkeys(map(str, refused)))
+    result = {
+        **figures,
+        "failures": outcome.failures,
+        "done_before": len(outcome.done_before),
+        "wall_s": round(time.monotonic() - started, 3),
+        "versions": versions(),
+        "report": str(directory.file("report.html")),
+    }
+    with optional_page(directory.file("report.html")):
+        write_report(directory.file("report.html"), as_json(config), result)
+    if outcome.failures:
+        lines = [f"{name}: {text.splitlines()[0]}" for name, text in outcome.failures.items()]
+        raise RunError(
+            "\n".join(
+                [
+                    f"{len(lines)} members of the sweep failed; what is done is kept, and "
+                    "--resume tries them again",
+                    *lines[:10],
+                ]
+            )
+        )
+    write_json(directory.file("result.json"), result)
+    return result
+
+
+def _with_workers(found: list[Combination], engines: Engines) -> list[Combination]:
+    """The combinations, each with its number of workers."""
+    known = []
+    for one in found:
+        config = one.config
+        if config.engine.workers is None:
+            workers = engines.open(config).slots()
+            engine = dataclasses.replace(config.engine, workers=workers)
+            config = dataclasses.replace(config, engine=engine)
+        known.append(dataclasses.replace(one, config=config))
+    return known
+
+
+def _prepare(
+    plan: Plan,
+    engine_for: Callable[[TrainConfig], Engine],
+    listen: Listener,
+    workers: int | None = None,
+) -> int:
+    """Prepare the data of all trainings once, so that no two of them do it at the same time.
+
+    Args:
+        plan: the trainings.
+        engine_for: gives the engine that prepares a training's data.
+        listen: hears of progress.
+        workers: how many prepare; those of the training if absent.
+
+    Returns:
+        Images of the test part.
+    """
+    images = 0
+    for asked, config in {config.data: config for config in plan.configs.values()}.items():
+        count = workers or config.engine.workers or 1
+        opened = data.open_data(resolve_data(asked, engine_for(config), count, listen))
+        images = max(images, len(opened.test))
+    return images

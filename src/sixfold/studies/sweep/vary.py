@@ -1,0 +1,185 @@
+"""What is varied: from `NAME=V1,V2,...` to the settings of every combination."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sixfold.core.config import LocalSgdConfig, StrategyConfig, TrainConfig
+from sixfold.core.errors import UserError
+from sixfold.core.naming import meant
+from sixfold.core.values import read_value
+
+MODEL = "model."
+"""Begins the name of an argument of the network."""
+
+_NOT_VARIED = ("run", "beginning")
+"""Sections whose settings say where a run is or what it begins with, not how it is made."""
+
+_FILES_OF_A_RUN = ("tuning",)
+"""Files that the launcher of a single run reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Varied:
+    """A setting that is varied.
+
+    Attributes:
+        name: as `--vary` has it, with underscores.
+        section: of `TrainConfig`.
+        values: as the setting holds them; as text for an argument of the network.
+    """
+
+    name: str
+    section: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """One choice of all values.
+
+    Attributes:
+        values: by name of what is varied.
+        config: the settings of a training with them.
+    """
+
+    values: Mapping[str, Any]
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return " ".join(f"{name}={value}" for name, value in self.values.items()) or "as given"
+
+
+def parse_vary(texts: Sequence[str]) -> list[Varied]:
+    """Read `--vary`.
+
+    Raises:
+        UserError: with everything that cannot be read.
+
+    >>> [varied.values for varied in parse_vary(["workers=1,2", "grid=rows=2|cout=2"])]
+    [(1, 2), ('rows=2', 'cout=2')]
+    """
+    found: list[Varied] = []
+    problems: list[str] = []
+    for text in texts:
+        try:
+            varied = _parse(text)
+        except UserError as error:
+            problems += error.problems
+            continue
+        if any(varied.name == other.name for other in found):
+            problems.append(f"--vary {text}: {varied.name} is varied twice")
+        found.append(varied)
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def _parse(text: str) -> Varied:
+    name, equals, rest = text.partition("=")
+    plain = name.strip().replace("-", "_")
+    words = [word.strip() for word in rest.split("|" if "|" in rest else ",")]
+    if not equals or not plain or not any(words):
+        raise UserError(f"--vary {text!r}: expected NAME=V1,V2,..., such as batch-size=10,100")
+    if plain.startswith(MODEL):
+        if not plain.removeprefix(MODEL).isidentifier():
+            raise UserError(f"--vary {text!r}: {plain} is no name of an argument")
+        return Varied(name=plain, section="model", values=tuple(_once(words)))
+    known = settings()
+    if plain not in known:
+        near = meant(plain, known)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(
+            f"--vary {text!r}: {plain} is no setting of `sixfold train` that can be varied{hint}"
+        )
+    section, hint_type = known[plain]
+    values = []
+    for word in words:
+        try:
+            values.append(read_value(word, hint_type))
+        except ValueError as error:
+            raise UserError(f"--vary {text!r}: {word!r} of {plain}: expected {error}") from None
+    return Varied(name=plain, section=section, values=tuple(_once(values)))
+
+
+def _once(values: Sequence[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def settings() -> dict[str, tuple[str, Any]]:
+    """Every setting that can be varied: name to section and type."""
+    return {
+        field.name: (section, hints[field.name])
+        for section, section_class in typing.get_type_hints(TrainConfig).items()
+        if section not in _NOT_VARIED
+        for hints in [typing.get_type_hints(section_class)]
+        for field in dataclasses.fields(section_class)
+        if field.name not in _FILES_OF_A_RUN
+    }
+
+
+def combinations(base: TrainConfig, varied: Sequence[Varied]) -> list[Combination]:
+    """All combinations of the values, the last setting varying fastest."""
+    found = []
+    for values in itertools.product(*(one.values for one in varied)):
+        config = base
+        for one, value in zip(varied, values, strict=True):
+            config = _with(config, one, value)
+        config = _fitting(config, {one.name for one in varied})
+        chosen = {one.name: value for one, value in zip(varied, values, strict=True)}
+        found.append(Combination(values=chosen, config=config))
+    return found
+
+
+def _with(config: TrainConfig, varied: Varied, value: Any) -> TrainConfig:
+    section = getattr(config, varied.section)
+    changed: dict[str, Any]
+    if varied.name.startswith(MODEL):
+        name = varied.name.removeprefix(MODEL)
+        pairs = [
+            pair
+            for pair in section.model_args.split(",")
+            if pair.strip() and pair.partition("=")[0].strip() != name
+        ]
+        changed = {"model_args": ",".join([*pairs, f"{name}={value}"])}
+    else:
+        changed = {varied.name: value}
+        # Each of the two takes the other's place.
+        other = {"steps": "epochs", "epochs": "steps"}.get(varied.name)
+        if other:
+            changed[other] = None
+    return dataclasses.replace(config, **{varied.section: dataclasses.replace(section, **changed)})
+
+
+_TAKEN_BY = {
+    "grid": "model_parallel",
+    "servers": "param_server",
+    "staleness": "param_server",
+    "merge_every": "hogwild",
+}
+"""Settings that one strategy alone takes."""
+
+
+def _fitting(config: TrainConfig, names: set[str]) -> TrainConfig:
+    """Settings that a varied strategy or engine does not take, put back to their defaults."""
+    if "strategy" in names:
+        usual = StrategyConfig()
+        reset = {
+            name: getattr(usual, name)
+            for name, owner in _TAKEN_BY.items()
+            if config.strategy.strategy != owner
+        }
+        config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, **reset))
+        if config.strategy.strategy != "local_sgd":
+            config = dataclasses.replace(config, local_sgd=LocalSgdConfig())
+    if "engine" in names and config.engine.engine != "spark":
+        engine = dataclasses.replace(config.engine, master=None, spark_conf=())
+        config = dataclasses.replace(config, engine=engine)
+    return config

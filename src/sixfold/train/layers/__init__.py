@@ -1,0 +1,1 @@
+"""Networks run forward and backward without autograd's graph: see `sixfold.train.layers.executor`."""

@@ -1,0 +1,109 @@
+"""What a training writes while it runs: metrics, and where each rank's time went."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from sixfold.core.run_directory import JsonLines, RankFiles
+from sixfold.distributed.process_group import World
+
+FLUSH_S = 0.5
+FLUSH_STEPS = 10
+REPORT_S = 1.0
+
+Item = TypeVar("Item")
+
+
+class TrainLog:
+    """Metrics (rank 0) and time line (every rank), and word of progress to the launcher."""
+
+    def __init__(self, files: RankFiles, world: World, step: int, total: int = 0) -> None:
+        files.fence()
+        self._world, self._files, self._total = world, files, total
+        name = f"rank-{world.rank:04d}.jsonl"
+        self._timeline = JsonLines(files.path / "timeline" / name, up_to_step=step)
+        self._metrics = (
+            JsonLines(files.path / "metrics.jsonl", up_to_step=step) if world.rank == 0 else None
+        )
+        self._waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._flushed_at = self._reported_at = float("-inf")
+
+    def begin(self, entered: float) -> None:
+        """Say who this rank is, when it was called (Unix seconds), and that it is ready now."""
+        world = self._world
+        name = f"timeline/rank-{world.rank:04d}.json"
+        facts = {"rank": world.rank, "host": world.host, "pid": os.getpid()}
+        times = {"attempt": world.attempt, "entered": entered, "ready": time.time()}
+        self._files.write_json(name, facts | times)
+
+    def step(self, step: int, line: dict[str, Any], times: dict[str, float]) -> float:
+        """Log a step; it reaches the disk at once, or with the next few.
+
+        Args:
+            step: its number, from 1.
+            line: of the metrics.
+            times: of the time line: `begin` in Unix seconds, when the first exchange began after
+                it (`arrived_s`), how many `exchanges` there were, processor time of this process
+                with all its threads (`cpu_s`), and the seconds of each phase.
+
+        Returns:
+            The time that was logged, in Unix seconds.
+        """
+        ended = time.time()
+        seconds = {name: round(value, 7) for name, value in times.items()}
+        self._waiting.append(({"step": step, "time": ended, **line}, {"step": step, **seconds}))
+        now = time.monotonic()
+        if now - self._flushed_at > FLUSH_S or len(self._waiting) >= FLUSH_STEPS:
+            self.flush()
+        if self._metrics is not None and now - self._reported_at > REPORT_S:
+            self._reported_at = now
+            self._world.report({"kind": "progress", "step": step, "total": self._total, **line})
+        return ended
+
+    def evaluation(self, step: int, line: dict[str, Any]) -> None:
+        """Log an evaluation and tell the launcher."""
+        self.flush()
+        if self._metrics is not None:
+            self._metrics.append({"step": step, "time": time.time(), **line})
+            self._world.report({"kind": "evaluation", "step": step, **line})
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._flushed_at = time.monotonic()
+        if self._waiting:
+            self._timeline.append(*(times for _, times in self._waiting))
+            if self._metrics is not None:
+                self._metrics.append(*(line for line, _ in self._waiting))
+            self._waiting.clear()
+
+    def close(self) -> None:
+        """Write what waits and close."""
+        self.flush()
+        self._timeline.close()
+        if self._metrics is not None:
+            self._metrics.close()
+
+
+class TimedIterator(Generic[Item]):
+    """An iterator that adds up how long its user waited for items.
+
+    Attributes:
+        waited_s: seconds so far.
+    """
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._next = items.__next__
+        self.waited_s = 0.0
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        begin = time.perf_counter()
+        try:
+            return self._next()
+        finally:
+            self.waited_s += time.perf_counter() - begin

@@ -1,0 +1,349 @@
+"""The launcher of a training: checks, prepares, starts the ranks, and writes result and report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sixfold import data
+from sixfold.train import validate
+from sixfold.core.config import ModelConfig, TrainConfig
+from sixfold.distributed.engines import Engine
+from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.files import write_json
+from sixfold.train.initialization import check_beginning
+from sixfold.train.session import Listener, open_engine_for, resolve_data, restarts_of, told, versions
+from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.inputs import RECORD, training_inputs
+from sixfold.train.lengthening import LENGTH, MARK, irrelevant_placement, lengthened, mark, refuse_lengthened
+from sixfold.train.report.write import tell_failure, test_images
+from sixfold.train.tuning import COPY, take_tuning
+from sixfold.models.project import project_hashes
+from sixfold.core.run_directory import RunDirectory, as_json, read_json
+
+
+def train(
+    config: TrainConfig | None = None,
+    *,
+    engine: Engine | None = None,
+    listen: Listener | None = None,
+    hold: bool = True,
+) -> dict[str, Any]:
+    """Train a network and return the figures that `result.json` holds.
+
+    Args:
+        config: the settings; without any, LeNet-5 learns the embedded digits.
+        engine: an open engine to be used and left open; one is opened for the run if absent.
+        listen: called with progress.
+        hold: whether to keep other processes out of the run directory; false where it lies in one
+            that is held already.
+
+    Raises:
+        UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
+        RunError: if the run failed; its directory keeps the last checkpoint.
+
+    >>> from sixfold.core.config import EngineConfig
+    >>> train(TrainConfig(engine=EngineConfig(workers=0)))
+    Traceback (most recent call last):
+    sixfold.core.errors.UserError: --workers 0: must be at least 1
+    """
+    started = time.monotonic()
+    listen = listen or (lambda _: None)
+    config = config or TrainConfig()
+    with contextlib.ExitStack() as stack:
+        if engine is None and config.engine.engine == "local":
+            # Its fork server imports torch while the launcher does.
+            engine = stack.enter_context(
+                open_engine_for(config.engine, config.model.model, together=True)
+            )
+        found = training_problems(config)
+        if found:
+            raise UserError(found)
+        asked, config = config, resolve_paths(fit_digits(config))
+        if (side := config.data.resize) != asked.data.resize:
+            text = f"{config.model.model}: 8x8 digits are too small: --resize {side} is taken"
+            listen({"kind": "note", "text": text})
+        directory = RunDirectory(Path(str(config.run.out)))
+        if hold:
+            stack.enter_context(held_run(config, directory))
+        inputs = training_inputs(config)
+        finished = older_run(
+            config, directory, inputs, growing=LENGTH, where=irrelevant_placement(config)
+        )
+        if finished is not None:
+            _refuse_damaged(finished, directory.file("result.json"))
+            refuse_lengthened(config, directory)
+            listen({"kind": "note", "text": _told_finished(config, directory, finished)})
+            return finished
+        if engine is None:
+            engine = stack.enter_context(
+                open_engine_for(config.engine, config.model.model, together=True)
+            )
+        workers = config.engine.workers or engine.slots()
+        resolved = fit_data(config, engine, workers, listen)
+        resolved, tuning = take_tuning(resolved, data.open_data(resolved.data), directory, listen)
+        choice = None
+        if validate.is_automatic(config):
+            from sixfold.perf.plan.automatic import choose
+
+            choice = choose(resolved, engine, workers, directory, listen)
+            resolved, workers = choice.apply(resolved), choice.workers
+        opened = data.open_data(resolved.data)
+        check_beginning(resolved, opened, directory, listen)
+        marks = []
+        if config.run.resume:
+            marks = lengthened(config, len(opened.train), directory, listen)
+        directory.create()
+        if not config.run.resume:
+            directory.clear()
+        for name in ("failure.json", "result.json"):
+            directory.file(name).unlink(missing_ok=True)
+        inputs.knowing(config.data, resolved.data).write(directory)
+        mark(directory, marks)
+        write_json(directory.file("config.json"), as_json(config))
+        if choice is not None:
+            write_json(directory.file("plan.json"), choice.plan)
+        if tuning is not None:
+            write_json(directory.file(COPY), tuning)
+        try:
+            result = _run(resolved, config, directory, engine, workers, listen, started)
+            return result if choice is None else choice.judge(directory, result)
+        except UserError:
+            # Refused by engine or ranks: leave no half-begun run in the way of the next try.
+            if not any(directory.file("checkpoints").glob("step-*")):
+                directory.clear()
+            raise
+        except (SixfoldError, KeyboardInterrupt) as error:
+            tell_failure(directory, error)
+            raise
+
+
+def _told_finished(config: TrainConfig, directory: RunDirectory, result: Mapping[str, Any]) -> str:
+    text = f"{directory.path} holds this run, finished"
+    engine, workers = config.engine.engine, config.engine.workers or result["workers"]
+    if (result["engine"], result["workers"]) != (engine, workers):
+        text += f" by {result['workers']} workers on {result['engine']}"
+    return text
+
+
+_NUMBER = (int, float)
+_RESULT: dict[str, type | tuple[type, ...]] = {
+    "steps": int,
+    "epochs": _NUMBER,
+    "workers": int,
+    "restarts": int,
+    "wall_s": _NUMBER,
+    "startup_s": _NUMBER,
+    "engine": str,
+    "strategy": str,
+    "report": str,
+    "weights_sha256": str,
+}
+"""What every finished training's result has."""
+
+_MORE: dict[str, type | tuple[type, ...]] = {
+    "test_accuracy": _NUMBER,
+    "test_loss": _NUMBER,
+    "train_images_per_s": (*_NUMBER, type(None)),
+    "balanced_accuracy": (*_NUMBER, type(None)),
+    "bad_files": list,
+    "native_kernels": list,
+}
+"""What some have."""
+
+
+def _refuse_damaged(result: dict[str, Any], file: Path) -> None:
+    """Raise if a result that is to be told again is not as a training writes it."""
+    wrong = [name for name, kind in _RESULT.items() if not isinstance(result.get(name), kind)]
+    wrong += [n for n, kind in _MORE.items() if n in result and not isinstance(result[n], kind)]
+    if wrong:
+        raise UserError(
+            f"{file} is damaged (no {wrong[0]} as a training writes it): remove it and go on with "
+            "--resume, which makes it anew from the last checkpoint"
+        )
+
+
+def training_problems(config: TrainConfig) -> list[str]:
+    """Everything that is wrong with the settings and can be told without reading any image."""
+    return [
+        *validate.problems(config),
+        *data.problems(config.data),
+        *_network_problems(config.model),
+        *_device_problems(config),
+    ]
+
+
+def _network_problems(config: ModelConfig) -> list[str]:
+    """What is wrong with the network's name and arguments, whatever the data are."""
+    from sixfold.models.factory import recipe
+
+    try:
+        recipe(config, shape=(3, 32, 32), classes=10)
+    except UserError as error:
+        return list(error.problems)
+    return []
+
+
+def _device_problems(config: TrainConfig) -> list[str]:
+    """Why the device cannot be used, if it could be with these settings."""
+    from sixfold.train.step.device import device_problems
+
+    return device_problems(config.compute.device)
+
+
+def fit_digits(config: TrainConfig) -> TrainConfig:
+    """Bring the embedded digits to the size that a network of the zoo is used for, if it needs it.
+
+    So the first command, `sixfold train`, does something: 8x8 pixels are too few for most networks.
+    """
+    from sixfold import models
+    from sixfold.models.zoo import ZOO
+
+    known = ZOO.get(config.model.model)
+    is_free = config.data.data == "digits" and config.data.resize is None
+    if known is None or not is_free or not models.check(config.model, shape=(1, 8, 8), classes=10):
+        return config
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, resize=known.side))
+
+
+def resolve_paths(config: TrainConfig) -> TrainConfig:
+    """Make the run directory's path absolute, choosing a name if none was given."""
+    path = run_path(config, TrainConfig(), config.model.model)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
+        beginning=dataclasses.replace(
+            config.beginning,
+            weights=_absolute(config.beginning.weights),
+            mask=_absolute(config.beginning.mask),
+            shared=_absolute(config.beginning.shared),
+        ),
+        compute=dataclasses.replace(config.compute, tuning=_absolute(config.compute.tuning)),
+        run=dataclasses.replace(config.run, out=str(path)),
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener) -> TrainConfig:
+    """Check data and network against each other; turn the data into something ranks can map.
+
+    Raises:
+        UserError: with everything that does not fit.
+    """
+    from sixfold import models
+
+    resolved = resolve_data(config.data, engine, workers, listen)
+    opened = data.open_data(resolved)
+    strategy = config.strategy
+
+    def tell(text: str) -> None:
+        listen({"kind": "note", "text": text})
+
+    found = models.check(
+        config.model,
+        shape=opened.shape,
+        classes=len(opened.classes),
+        divided=strategy.strategy == "model_parallel",
+        tell=None if strategy.exact else tell,
+    )
+    if not len(opened.train):
+        raise UserError(
+            f"--data {config.data.data}: has no labels to learn from; it can only be predicted"
+        )
+    if not len(opened.test):
+        found.append(
+            f"--data {config.data.data}: has no test images with labels"
+            f"{f' ({opened.split})' if opened.split else ''}: give --test-split 0.2 to set a part "
+            "of the training images aside"
+        )
+    if config.training.batch_size > len(opened.train):
+        found.append(
+            f"--batch-size {config.training.batch_size}: the training part of "
+            f"{config.data.data} has only {len(opened.train)} images"
+        )
+    if strategy.strategy == "model_parallel" and not validate.is_automatic(config):
+        found += _division_problems(config, workers, opened)
+    if found:
+        raise UserError(found)
+    if opened.bad:
+        listen({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
+    return dataclasses.replace(config, data=resolved)
+
+
+def _division_problems(config: TrainConfig, workers: int, opened: data.DataSet) -> list[str]:
+    """Why the network cannot be divided among so many workers."""
+    from sixfold.train.strategies.model_parallel.strategy import division_problems
+
+    return division_problems(config, workers, shape=opened.shape, classes=len(opened.classes))
+
+
+def _run(
+    resolved: TrainConfig,
+    config: TrainConfig,
+    directory: RunDirectory,
+    engine: Engine,
+    workers: int,
+    listen: Listener,
+    started: float,
+) -> dict[str, Any]:
+    from sixfold.train.report import optional_page, write_report
+    from sixfold.train.worker import TrainJob, train_rank
+
+    before_s = time.monotonic() - started
+    chosen = resolved.strategy.strategy
+    directory.path.joinpath("timeline").mkdir(exist_ok=True)
+    now = time.time()
+    launch = {"launched": now - before_s, "called": now, "pid": os.getpid()}
+    write_json(directory.file("timeline/launcher.json"), launch)
+    asynchronous = None
+    if chosen == "param_server":
+        from sixfold.train.strategies.param_server.run import train_with_servers
+
+        asynchronous = train_with_servers(resolved, directory, engine, workers, listen)
+        # What is left to the gang is to evaluate and to write the weights.
+        strategy = dataclasses.replace(resolved.strategy, strategy="sync")
+        resolved = dataclasses.replace(resolved, strategy=strategy)
+    job = TrainJob(
+        config=resolved,
+        claim=directory.ticket(),
+        source=project_hashes(config.model.model, config.model.model_args),
+    )
+    gang = engine.gang(
+        functools.partial(train_rank, job),
+        workers,
+        max_restarts=restarts_of(config.engine),
+        claim=directory.claim,
+        on_event=lambda _, event: listen(event),
+        log=directory.file("log.txt"),
+    )
+    result = {
+        **gang.results[0],
+        "wall_s": round(time.monotonic() - started, 3),
+        "startup_s": round(before_s + gang.startup_s, 3),
+        "engine_startup_s": round(gang.engine_s, 3),
+        "strategy": chosen,
+        "engine": config.engine.engine,
+        "workers": workers,
+        "restarts": gang.restarts,
+        "versions": versions(),
+        "report": str(directory.file("report.html")),
+    }
+    if marks := (read_json(directory.file(RECORD)) or {}).get(MARK):
+        result[MARK] = marks
+    if asynchronous is not None:
+        result |= asynchronous.figures
+        result["restarts"] += asynchronous.restarts
+        result["startup_s"] = round(before_s + asynchronous.begun_s, 3)
+    write_json(directory.file("result.json"), result)
+    with optional_page(directory.file("report.html")):
+        write_report(directory.path, images=test_images(resolved.data))
+    return result

@@ -1,0 +1,259 @@
+"""Checks of the settings that need neither data nor network: all problems at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from sixfold.core.config import DataConfig, EngineConfig, ModelConfig, TrainConfig
+from sixfold.core.errors import UserError
+from sixfold.core.naming import ZOO, meant, unknown_model
+from sixfold.distributed.logical_shards import LARGEST_COUNT, is_power_of_two
+from sixfold.train.strategies.local_sgd.checks import local_sgd_problems
+from sixfold.train.strategies.overview import STRATEGIES
+
+AUTO = "auto"
+"""Where the planner chooses."""
+
+MOST = 10**12
+"""Epochs or steps: beyond any training, and within the numbers that count them."""
+
+
+def is_automatic(config: TrainConfig) -> bool:
+    """Whether the planner chooses strategy or grid."""
+    return AUTO in (config.strategy.strategy, config.strategy.grid)
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """A line that says a name is unknown, with the nearest known ones.
+
+    >>> unknown("model", "lenet6", ["lenet5", "slide"])
+    "unknown model 'lenet6': did you mean lenet5? (known: lenet5, slide)"
+    """
+    known = sorted(known)
+    near = meant(name, known)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown {what} {name!r}: {hint}(known: {', '.join(known)})"
+
+
+def problems(config: TrainConfig) -> list[str]:
+    """Everything that is wrong with the settings by themselves, one line each."""
+    return [
+        *choice_problems(config),
+        *_training_problems(config),
+        *_compute_problems(config),
+        *_optimizer_problems(config),
+        *_beginning_problems(config),
+        *_strategy_problems(config),
+        *_grid_problems(config),
+        *local_sgd_problems(config),
+        *_run_problems(config),
+        *engine_problems(config.engine),
+    ]
+
+
+def quick_problems(config: Any) -> list[str]:
+    """What can be told of any command's settings without importing torch.
+
+    It goes with words that no option takes and values of a wrong type: these are answered at once,
+    together with everything else that is wrong at a glance.
+    """
+    from sixfold import data
+
+    found = problems(config) if isinstance(config, TrainConfig) else choice_problems(config)
+    if isinstance(section := getattr(config, "data", None), DataConfig):
+        found += data.problems(section)
+    if isinstance(section := getattr(config, "model", None), ModelConfig):
+        own = ":" in section.model or section.model in ZOO
+        found += [] if own else [unknown_model(section.model)]
+    return found
+
+
+def choice_problems(config: Any) -> list[str]:
+    """Values that are none of the few that a setting allows, over all sections of a tree."""
+    found = []
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        for field in dataclasses.fields(values):
+            value, choices = getattr(values, field.name), field.metadata["choices"]
+            if choices and value not in choices:
+                flag = field.name.replace("_", "-")
+                found.append(f"--{flag} {value}: " + unknown(flag, str(value), choices))
+    return found
+
+
+def seed_problems(seed: int) -> list[str]:
+    """What is wrong with a seed: torch takes those of 64 bits."""
+    if 0 <= seed < 1 << 63:
+        return []
+    return [f"--seed {seed}: must not be negative, and below 2^63"]
+
+
+def _training_problems(config: TrainConfig) -> list[str]:
+    training, found = config.training, []
+    if training.batch_size < 1:
+        found.append(f"--batch-size {training.batch_size}: must be at least 1")
+    if training.epochs is not None and training.steps is not None:
+        found.append("--epochs and --steps exclude each other: give one")
+    if training.epochs is not None and not 0 < training.epochs <= MOST:
+        found.append(f"--epochs {training.epochs}: must be above 0, and at most {MOST:.0e}")
+    if training.steps is not None and not 1 <= training.steps <= MOST:
+        found.append(f"--steps {training.steps}: must be from 1 to {MOST:.0e}")
+    found += seed_problems(training.seed)
+    if not training.evaluate_every >= 0:
+        found.append(f"--evaluate-every {training.evaluate_every}: must not be negative")
+    shards = training.shards
+    if shards is not None and not (is_power_of_two(shards) and shards <= LARGEST_COUNT):
+        found.append(f"--shards {shards}: must be a power of two from 1 to {LARGEST_COUNT}")
+    elif shards is not None and shards > max(training.batch_size, 1):
+        found.append(
+            f"--shards {shards}: a batch of {training.batch_size} has no {shards} non-empty "
+            "shards; use fewer shards or a larger --batch-size"
+        )
+    return found
+
+
+def _compute_problems(config: TrainConfig) -> list[str]:
+    compute, found = config.compute, []
+    word = compute.micro_batch
+    is_given = word not in ("auto", "off")
+    if is_given and not (word.isascii() and word.isdigit() and int(word) > 0):
+        found.append(f"--micro-batch {word}: expected auto, off, or a number of images")
+    if compute.tuning is not None and word != "auto":
+        found.append("--micro-batch and --tuning exclude each other: give one")
+    flag = "--tuning" if compute.tuning is not None else f"--micro-batch {word}"
+    strategy = config.strategy
+    may_divide = strategy.strategy == "model_parallel" or (
+        is_automatic(config) and (strategy.grid == AUTO or not strategy.exact)
+    )
+    if (compute.tuning is not None or is_given) and may_divide:
+        found.append(f"{flag}: not with --strategy model_parallel, which computes shards whole")
+    if compute.device == "cpu":
+        return [*found, "--tf32: only for --device cuda"] if compute.tf32 else found
+    return found + _gpu_problems(config, is_cut=is_given or compute.tuning is not None, flag=flag)
+
+
+def _gpu_problems(config: TrainConfig, *, is_cut: bool, flag: str) -> list[str]:
+    """What `--device cuda` does not go with."""
+    where, found = f"--device {config.compute.device}", []
+    if config.strategy.strategy != "sync":
+        found.append(f"{where}: only with --strategy sync, not {config.strategy.strategy}")
+    if config.engine.engine not in ("local", "inline"):
+        found.append(f"{where}: only with --engine local or inline, not {config.engine.engine}")
+    if config.training.batch_norm == "sync":
+        found.append(f"{where}: not with --batch-norm sync; give --batch-norm shard")
+    if is_cut:
+        found.append(f"{where}: not with {flag}; a GPU computes shards whole")
+    return found
+
+
+def _optimizer_problems(config: TrainConfig) -> list[str]:
+    from sixfold.train.step.schedule import parse_schedule
+
+    optimizer, found = config.optimizer, []
+    if not (optimizer.lr >= 0 and math.isfinite(optimizer.lr)):
+        found.append(f"--lr {optimizer.lr}: must be a number of at least 0")
+    if not 0 <= optimizer.momentum < 1:
+        found.append(f"--momentum {optimizer.momentum}: must lie in [0, 1)")
+    if not (optimizer.weight_decay >= 0 and math.isfinite(optimizer.weight_decay)):
+        found.append(f"--weight-decay {optimizer.weight_decay}: must be a number of at least 0")
+    if not (optimizer.warmup >= 0 and math.isfinite(optimizer.warmup)):
+        found.append(f"--warmup {optimizer.warmup}: must be a number of at least 0")
+    try:
+        parse_schedule(optimizer)
+    except UserError as error:
+        found += error.problems
+    return found
+
+
+def _beginning_problems(config: TrainConfig) -> list[str]:
+    beginning, found = config.beginning, []
+    if beginning.first_step < 0:
+        found.append(f"--first-step {beginning.first_step}: must not be negative")
+    steps = config.training.steps
+    if steps is not None and 0 < steps <= beginning.first_step:
+        found.append(
+            f"--first-step {beginning.first_step}: --steps {steps} ends before it; --steps counts "
+            "from step 0"
+        )
+    if beginning != type(beginning)() and config.strategy.strategy != "sync":
+        found.append(
+            "--weights, --mask, --shared and --first-step: only with --strategy sync, not "
+            f"{config.strategy.strategy}"
+        )
+    return found
+
+
+def _strategy_problems(config: TrainConfig) -> list[str]:
+    strategy, found = config.strategy, []
+    defaults = type(strategy)()
+    if strategy.strategy == "model_parallel" and config.training.precision == "bf16":
+        found.append(
+            "--precision bf16: not with --strategy model_parallel, whose divided layers compute in "
+            "the precision of their weights; give float32 or float64"
+        )
+    if strategy.strategy == "hogwild":
+        if strategy.merge_every < 1:
+            found.append(f"--merge-every {strategy.merge_every}: must be at least 1")
+    elif strategy.merge_every != defaults.merge_every:
+        found.append("--merge-every: only for --strategy hogwild")
+    if strategy.strategy != "param_server":
+        for name in ("servers", "staleness"):
+            if getattr(strategy, name) != getattr(defaults, name):
+                found.append(f"--{name}: only for --strategy param_server")
+        return found
+    if strategy.servers < 1:
+        found.append(f"--servers {strategy.servers}: must be at least 1")
+    if strategy.staleness is not None and strategy.staleness < 0:
+        found.append(f"--staleness {strategy.staleness}: must not be negative")
+    if config.run.keep_at:
+        found.append("--keep-at: not with --strategy param_server, which has no weights of a step")
+    return found
+
+
+def _grid_problems(config: TrainConfig) -> list[str]:
+    from sixfold.train.strategies.model_parallel.grid import parse_grid
+
+    if config.strategy.grid and config.strategy.strategy != "model_parallel":
+        return ["--grid: only for --strategy model_parallel"]
+    if config.strategy.grid == AUTO:
+        return []
+    return parse_grid(config.strategy.grid)[1]
+
+
+def engine_problems(engine: EngineConfig) -> list[str]:
+    """Everything that is wrong with the settings of the engine by themselves."""
+    found = []
+    if engine.workers is not None and engine.workers < 1:
+        found.append(f"--workers {engine.workers}: must be at least 1")
+    if engine.max_restarts is not None and engine.max_restarts < 0:
+        found.append(f"--max-restarts {engine.max_restarts}: must not be negative")
+    if engine.engine != "spark":
+        if engine.master is not None:
+            found.append(f"--master {engine.master}: only for --engine spark")
+        if engine.spark_conf:
+            found.append("--spark-conf: only for --engine spark")
+    for setting in engine.spark_conf:
+        if "=" not in setting:
+            found.append(f"--spark-conf {setting!r}: expected key=value")
+    return found
+
+
+def _run_problems(config: TrainConfig) -> list[str]:
+    run, found = config.run, []
+    if config.strategy.strategy not in (*STRATEGIES, AUTO):
+        found.append(unknown("strategy", config.strategy.strategy, (*STRATEGIES, AUTO)))
+    if not is_automatic(config) and config.strategy.machine is not None:
+        found.append("--machine: only for --strategy auto and --grid auto")
+    if run.checkpoint_every is not None and run.checkpoint_every < 1:
+        found.append(f"--checkpoint-every {run.checkpoint_every}: must be at least 1")
+    if run.keep < 1:
+        found.append(f"--keep {run.keep}: must be at least 1")
+    for step in run.keep_at:
+        if not step.isdecimal():
+            found.append(f"--keep-at {step}: must be a whole number of steps, from 0")
+    if run.resume and run.overwrite:
+        found.append("--resume and --overwrite exclude each other: give one")
+    return found

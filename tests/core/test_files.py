@@ -1,0 +1,53 @@
+"""Atomic writing, also on a full disk."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sixfold.core.errors import RunError, UserError
+from sixfold.core.files import folder_of_parts, make_folder, write_atomically
+
+
+def test_the_old_content_stays_until_the_new_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="no space left on the disk"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+def test_another_refusal_of_the_system_is_told_with_the_path(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot write .*none/file"):
+        write_atomically(tmp_path / "none" / "file", b"x")
+
+
+def test_what_is_written_is_there(tmp_path: Path) -> None:
+    data: Any = bytes(range(256)) * 100
+    write_atomically(tmp_path / "file", data)
+    assert (tmp_path / "file").read_bytes() == data
+
+
+def test_a_folder_that_cannot_be_made_is_the_users_to_change() -> None:
+    with pytest.raises(UserError, match=r"--out /proc/a/b: cannot be written \(.*choose another"):
+        make_folder(Path("/proc/a/b"))
+
+
+def test_a_folder_of_parts_goes_with_them(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "part").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), folder_of_parts(tmp_path / "scores") as folder:
+        fail(folder)
+    assert list(tmp_path.iterdir()) == []

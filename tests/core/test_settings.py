@@ -1,0 +1,93 @@
+"""Settings given from Python are checked like options."""
+
+import dataclasses
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sixfold
+from sixfold.core.config import EngineConfig, TrainConfig, TrainingConfig
+from sixfold.core.errors import UserError
+from sixfold.core.settings import Settings
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(UserError) as refused:
+        sixfold.configure(
+            exact="perhaps", workers=2.5, batch_size="many", lr=[1], learning_rate=1, model=None
+        )
+    assert set(refused.value.problems) == {
+        "exact='perhaps': expected true or false",
+        "workers=2.5: expected a whole number",
+        "batch_size='many': expected a whole number",
+        "lr=[1]: expected a number",
+        "model=None: expected text",
+        "there is no setting 'learning_rate': did you mean lr?",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"exact": "false"}, False),
+        ({"exact": np.False_}, False),
+        ({"batch_size": "64"}, 64),
+        ({"batch_size": np.int64(64)}, 64),
+        ({"lr": np.float32(0.5)}, 0.5),
+        ({"out": Path("runs")}, "runs"),
+        ({"keep_at": range(2)}, ("0", "1")),
+        ({"steps": None}, None),
+    ],
+)
+def test_what_can_be_read_as_the_right_type_is(given: dict[str, Any], read: Any) -> None:
+    config = sixfold.configure(**given)
+    (name,) = given
+    values = [
+        getattr(part, name)
+        for part in (getattr(config, field.name) for field in dataclasses.fields(config))
+        if hasattr(part, name)
+    ]
+    assert values == [read]
+    assert type(values[0]) is type(read)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (TrainingConfig, {"batch_size": True}),
+        (TrainingConfig, {"batch_size": 64.0}),
+        (TrainingConfig, {"batch_size": np.float32(2.5)}),
+        (EngineConfig, {"spark_conf": {"a": "b"}}),
+        (TrainConfig, {"training": {"batch_size": 64}}),
+    ],
+)
+def test_a_section_is_checked_where_it_is_made(section: type[Any], values: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"^{next(iter(values))}="):
+        section(**values)
+
+
+def test_all_settings_are_checked() -> None:
+    """Every class with documented fields, wherever it is."""
+    found = 0
+    for module in pkgutil.walk_packages(sixfold.__path__, "sixfold."):
+        if module.name != "sixfold.core.config" and not module.name.endswith("options"):
+            continue
+        for value in vars(importlib.import_module(module.name)).values():
+            if dataclasses.is_dataclass(value) and "doc" in str(value.__dataclass_fields__):
+                found += 1
+                assert issubclass(value, Settings), value  # type: ignore[arg-type]
+    assert found > 20
+
+
+def test_a_run_that_is_resumed_has_its_own_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"training": {"batch_size": 7, "epochs": 3.0, "seed": 5}, "engine": {"workers": 2}}'
+    )
+    config = sixfold.configure(out=str(tmp_path), resume=True, seed=6, steps=9)
+    assert config.training == TrainingConfig(batch_size=7, seed=6, steps=9)
+    assert config.engine.workers == 2
+    assert sixfold.configure(out=str(tmp_path)).training == TrainingConfig()

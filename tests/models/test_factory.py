@@ -1,0 +1,122 @@
+"""What a factory is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sixfold.core.config import ModelConfig
+from sixfold.core.errors import UserError
+from sixfold.models.factory import Recipe, recipe
+
+Write = Callable[..., Path]
+
+NETS = """
+from torch import nn
+class Any(nn.Linear):
+    def __init__(self, **given):
+        super().__init__(1, 1)
+        self.given = given
+def plain(): return Any()
+def named(shape, num_classes): return Any(shape=shape, num_classes=num_classes)
+def sized(image_size, in_channels=1, *, in_shape): return Any(image_size=image_size, c=in_channels)
+def needy(channels, groups, classes): return Any()
+def wrong(): return 3
+def fails():
+    raise RuntimeError("cannot\\nbe built")
+def leaves(): raise SystemExit
+def lazily():
+    import beside
+    return Any(value=beside.VALUE)
+def half(): return Any().half()
+class Own(Any):
+    def __init__(self, classes=10, width=4): super().__init__(classes=classes, width=width)
+    @classmethod
+    def wide(cls, classes): return cls(classes, 400)
+"""
+
+
+def recipe_for(model: str, arguments: str = "", *, columns: int = 32) -> Recipe:
+    config = ModelConfig(model=model, model_args=arguments)
+    return recipe(config, shape=(3, 32, columns), classes=7)
+
+
+def problems(model: str, arguments: str = "") -> tuple[str, ...]:
+    with pytest.raises(UserError) as caught:
+        recipe_for(model, arguments).make()
+    assert all("\n" not in problem for problem in caught.value.problems)
+    return caught.value.problems
+
+
+@pytest.fixture(autouse=True)
+def nets(write: Write) -> None:
+    write("nets.py", NETS)
+
+
+@pytest.mark.parametrize(
+    ("factory", "text", "arguments"),
+    [
+        ("plain", "", {}),
+        ("named", "", {"shape": (3, 32, 32), "num_classes": 7}),
+        ("Own", "width=5", {"classes": 7, "width": 5}),
+        ("Own.wide", "", {"classes": 7}),
+        ("Own", "classes=3", {"classes": 3}),
+        ("Any", "depth=2", {"depth": 2}),
+    ],
+)
+def test_a_factory_gets_what_its_signature_asks_for(
+    factory: str, text: str, arguments: dict[str, object]
+) -> None:
+    assert recipe_for(f"nets:{factory}", text).arguments == arguments
+
+
+def test_image_size_is_a_number_only_if_images_are_square() -> None:
+    assert recipe_for("nets:sized").arguments["image_size"] == 32
+    assert recipe_for("nets:sized", columns=48).arguments == {
+        "image_size": (32, 48),
+        "in_channels": 3,
+        "in_shape": (3, 32, 48),
+    }
+
+
+def test_a_factory_may_import_its_neighbours_when_it_is_called(write: Write) -> None:
+    write("beside.py", "VALUE = 5")
+    made = recipe_for("nets:lazily").make()
+    assert made.given == {"value": 5}
+
+
+def test_networks_are_float32() -> None:
+    assert {p.dtype.itemsize for p in recipe_for("nets:half").make().parameters()} == {4}
+
+
+def test_what_goes_wrong_in_a_factory_is_one_line() -> None:
+    assert problems("nets:wrong") == (
+        "nets:wrong: wrong() returned int, which is no torch.nn.Module",
+    )
+    assert problems("nets:fails") == (
+        "nets:fails: fails() raised RuntimeError: cannot (nets.py line 13)",
+    )
+    assert problems("nets:leaves")[0].startswith("nets:leaves: leaves() raised SystemExit")
+    assert problems("nets:needy") == (
+        "nets:needy needs channels, groups: give --model-args channels=...,groups=...",
+    )
+
+
+def test_unknown_networks_come_with_close_matches() -> None:
+    (problem,) = problems("lenet")
+    assert problem.startswith("unknown model 'lenet': did you mean lenet5 or alexnet? The zoo has")
+    assert "did you mean mobilenet_v2?" in problems("MobileNetV2")[0]
+    assert "did you mean" not in problems("zzz")[0]
+
+
+def test_problems_of_name_and_arguments_come_together() -> None:
+    assert len(problems("lenet6", "a,b")) == 3
+    assert len(problems("resnet20", "a,dept=3,shape=2,shortcut=1")) == 4
+
+
+def test_values_out_of_range_are_explained_by_the_network() -> None:
+    assert problems("resnet20", "depth=21") == (
+        "resnet20: depth=21 must be 6n+2: 8, 14, 20, 32, 44, 56 or 110, say",
+    )

@@ -1,0 +1,158 @@
+"""`--strategy auto` and `--grid auto`, with a calibration made up so that the choice is known."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sixfold
+from sixfold import data as datasets
+from sixfold.distributed.engines import open_engine
+from sixfold.core.errors import UserError
+from sixfold.perf.plan.calibrate import fitting_tiles
+from sixfold.perf.plan.calibration import Calibration, Machine, Network, Point, network_key, save
+from sixfold.perf.plan.candidates import scenes
+
+SETTINGS: dict[str, Any] = {
+    "data": "synthetic:64x1x8x8",
+    "model": "lenet300",
+    "batch_size": 16,
+    "steps": 12,
+    "workers": 2,
+    "engine": "inline",
+    "evaluate_every": 0.0,
+}
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Any:
+    """Writes a calibration in which exchanges take so long, and halves of layers so."""
+
+    def make(*, exchange_s: float, tile_s: float = 1.0, available_bytes: int = 10**12) -> str:
+        config = sixfold.configure(**SETTINGS)
+        config = dataclasses.replace(config, data=datasets.resolve(config.data))
+        opened = datasets.open_data(config.data)
+        tiles = fitting_tiles(config, opened, 2)
+        wanted = [
+            scene
+            for level in (1, 2)
+            for scene in scenes(config, 2, tiles, batch_norm=False, concurrency=level)
+        ]
+        points = [
+            Point(
+                mesh=scene.mesh,
+                merge=scene.merge,
+                samples=scene.samples,
+                shards=scene.shards,
+                concurrency=scene.concurrency,
+                step_s=(tile_s if scene.mesh else 1.0) * 1e-3 * scene.shards,
+                behind_s=0.0,
+                clock_s=1e-3,
+                data_s=0.0,
+                update_s=0.0,
+                peak_bytes=10**6,
+                payload_bytes=1000,
+                exchanges=(((100,), (100,)),) if scene.mesh else (),
+            )
+            for scene in wanted
+        ]
+        rows = [[64.0, exchange_s, exchange_s], [1e6, exchange_s, exchange_s]]
+        made = Calibration(
+            machine=Machine(
+                name="made up",
+                engine="inline",
+                slots=2,
+                ranks=2,
+                available_bytes=available_bytes,
+                base_bytes=10**6,
+                adding_bytes_per_s=1e12,
+                startup_s=0.0,
+                links={"local": {"1": rows}},
+                crowded={"local": {"1": rows}},
+            ),
+            networks={
+                network_key(config): Network(
+                    payload_bytes=1000, parameter_bytes=1000, slots=1, points=tuple(points)
+                )
+            },
+        )
+        save(made, tmp_path / "machine.json")
+        return str(tmp_path / "machine.json")
+
+    return make
+
+
+def settings(tmp_path: Path, machine: str, **more: Any) -> sixfold.TrainConfig:
+    chosen = {**SETTINGS, "strategy": "auto", "machine": machine, "out": str(tmp_path / "run")}
+    return sixfold.configure(**(chosen | more))
+
+
+@pytest.mark.full
+def test_slow_links_leave_one_worker(tmp_path: Path, machine: Any) -> None:
+    result = sixfold.train(settings(tmp_path, machine(exchange_s=1.0)))
+    chosen = result["plan"]["chosen"]
+    assert (chosen["strategy"], chosen["workers"], result["workers"]) == ("sync", 1, 1)
+    assert chosen["result"] == "bit for bit"
+    assert result["plan"]["actual_step_s"] > 0
+    error = chosen["batch_s"] / result["plan"]["actual_step_s"] - 1
+    assert result["plan"]["error"] == pytest.approx(error, abs=1e-6)
+    kept = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert kept["chosen"]["workers"] == 1
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["strategy"]["strategy"] == "auto"
+
+
+def test_quick_links_take_all_and_the_bits_are_serial(tmp_path: Path, machine: Any) -> None:
+    result = sixfold.train(settings(tmp_path, machine(exchange_s=1e-7)))
+    assert result["workers"] == 2
+    serial = sixfold.train(
+        sixfold.configure(**(SETTINGS | {"workers": 1, "out": str(tmp_path / "serial")}))
+    )
+    assert result["weights_sha256"] == serial["weights_sha256"]
+
+
+def test_rounding_must_be_allowed(tmp_path: Path, machine: Any) -> None:
+    path = machine(exchange_s=1e-7, tile_s=0.01)
+    exact = sixfold.train(settings(tmp_path, path))
+    assert exact["strategy"] == "sync"
+    loose = sixfold.train(settings(tmp_path, path, exact=False, out=str(tmp_path / "loose")))
+    assert loose["strategy"] == "model_parallel"
+    assert loose["plan"]["chosen"]["result"] == "up to rounding"
+    grid = sixfold.train(
+        settings(tmp_path, path, strategy="model_parallel", grid="auto", out=str(tmp_path / "grid"))
+    )
+    assert grid["grid"] == grid["plan"]["chosen"]["grid"] != "batch=2"
+
+
+def test_a_resumed_run_keeps_its_choice(tmp_path: Path, machine: Any) -> None:
+    first = settings(tmp_path, machine(exchange_s=1.0))
+    sixfold.train(first)
+    (tmp_path / "run" / "result.json").unlink()
+    machine(exchange_s=1e-7)  # the machine is another one now
+    run = dataclasses.replace(first.run, resume=True)
+    assert sixfold.train(dataclasses.replace(first, run=run))["workers"] == 1
+
+
+def test_what_fits_nowhere_is_refused(tmp_path: Path, machine: Any) -> None:
+    with pytest.raises(UserError, match="fits into memory"):
+        sixfold.train(settings(tmp_path, machine(exchange_s=1e-7, available_bytes=1000)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_file_is_for_choosing_only(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="only for --strategy auto"):
+        sixfold.train(settings(tmp_path, "machine.json", strategy="sync"))
+
+
+@pytest.mark.full
+def test_a_missing_file_is_measured_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    with contextlib.closing(open_engine("inline")) as engine:
+        result = sixfold.train.launch_names.train(settings(tmp_path, str(path)), engine=engine)
+    assert path.is_file()
+    assert result["plan"]["chosen"]["batch_s"] > 0

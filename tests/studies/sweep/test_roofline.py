@@ -1,0 +1,226 @@
+"""The roofline of Spark: its arithmetic, what is placed on it, and what cannot be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.studies.sweep.test_delay import session
+
+from sixfold.cli import main
+from sixfold.core.errors import UserError
+from sixfold.studies.sweep.roofline_run import sweep_roofline
+from sixfold.perf.profile import Machine, save_machine
+from sixfold.perf.profile.machine import CopyRate, ProductRate
+from sixfold.studies.sweep.delay import delay_result
+from sixfold.studies.sweep.config import RooflineConfig, SweepRooflineConfig
+from sixfold.studies.sweep.roofline import Placed, Roof, job_per_step_s, place, roofs
+from sixfold.studies.sweep.roofline_points import placed_in, result_files
+
+DELAY = delay_result([session(1), session(2)], draws=0)
+
+
+def test_small_tasks_are_all_overhead_and_large_ones_all_work() -> None:
+    machine, empty, shuffled = roofs(DELAY, 2, 1e9, [2**24])
+    for task_flops in (1.0, 1e12):
+        assert machine.attainable_flops(task_flops) == pytest.approx(2e9)
+    assert empty.overhead_s == pytest.approx(0.02 + 2 * 0.003 + 0.01)
+    assert shuffled.overhead_s == pytest.approx(empty.overhead_s + 2e-8 * 2**24)
+    assert empty.attainable_flops(1e3) == pytest.approx(2e3 / empty.overhead_s, rel=1e-3)
+    assert empty.attainable_flops(1e15) == pytest.approx(2e9, rel=1e-3)
+    assert empty.attainable_flops(empty.ridge_flops) == pytest.approx(1e9)
+
+
+def test_a_point_is_told_beside_its_ceilings() -> None:
+    machine = Roof(name="m", workers=2, peak_flops=1e9, overhead_s=0.0)
+    spark = Roof(name="s", workers=2, peak_flops=1e9, overhead_s=0.1)
+    point = Placed(name="p", group="g", workers=2, task_flops=1e7, flops=1e9)
+    found = place(point, DELAY, spark, machine)
+    assert found["part_of_machine"] == pytest.approx(0.5)
+    assert found["spark_flops"] == pytest.approx(2e7 / 0.11)
+    assert found["times_spark"] == pytest.approx(1e9 * 0.11 / 2e7)
+    assert "job_per_step_flops" not in found
+    # Broadcasts were not measured, so a job per step cannot be told.
+    assert job_per_step_s(DELAY, 2, 1e6) is None
+
+
+def test_a_job_for_each_step_adds_its_overhead_to_the_step() -> None:
+    laws = [
+        {
+            "law": "load/overhead",
+            "outcome": "job",
+            "kind": kind,
+            "coefficients": [
+                {"name": "job_s", "value": 0.1},
+                {"name": "task_s", "value": 0.0},
+                {"name": "wave_s", "value": 0.0},
+                {"name": "byte_s", "value": byte_s},
+            ],
+        }
+        for kind, byte_s in (("empty", 0.0), ("broadcast", 1e-8), ("result", 2e-8))
+    ]
+    seconds = job_per_step_s({"laws": laws}, 2, 1e6)
+    assert seconds == pytest.approx(0.1 + 0.01 + 2 * 0.02)
+    roof = Roof(name="", workers=2, peak_flops=1e9, overhead_s=0.1)
+    point = Placed(name="", group="", workers=2, task_flops=1e7, flops=1e9, step_bytes=1e6)
+    found = place(point, {"laws": laws}, roof, roof)
+    assert found["job_per_step_flops"] == pytest.approx(2e7 / (0.02 + 0.15))
+
+
+def write(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_designs_of_the_lab_are_placed_by_their_tasks(tmp_path: Path) -> None:
+    study = {
+        "study": "loopnest",
+        "slots": 2,
+        "multiply_adds": 1e9,
+        "long_lived": {"forward_s": 0.5},
+        "designs": [
+            {"name": "1", "multiply_adds_a_task": 1e6, "cost": {"wall_s": 4.0, "tasks": 2000}},
+            {"name": "odd", "multiply_adds_a_task": 1e6, "cost": None},
+        ],
+        "literal": [{"name": "2", "records": 500, "cost": {"wall_s": 1.0, "tasks": 10}}],
+    }
+    base, design, literal = placed_in(write(tmp_path / "loopnest.json", study))
+    assert (base.task_flops, base.flops, base.jobs) == (1e9, 4e9, False)
+    assert (design.name, design.task_flops, design.flops) == ("design 1", 2e6, 5e8)
+    assert design.jobs
+    assert (literal.task_flops, literal.flops) == (100.0, 1000.0)
+    product = {
+        "name": "p",
+        "flops": 1e8,
+        "ways": [{"way": "outer", "cost": {"wall_s": 0.5, "tasks": 4}}],
+    }
+    (way,) = placed_in(write(tmp_path / "m.json", {"study": "matmul", "products": [product]}))
+    assert (way.name, way.task_flops, way.flops) == ("p by outer", 2.5e7, 2e8)
+    assert placed_in(write(tmp_path / "x.json", {"other": [1, {"cost": 3}]})) == []
+
+
+def test_steps_that_are_jobs_are_placed_beside_the_long_job(tmp_path: Path) -> None:
+    batch = {"batch": 100, "cost": {"tasks": 4}, "by_jobs_s": 0.5, "long_lived_s": 0.1}
+    study = {
+        "study": "job-per-step",
+        "slots": 2,
+        "settings": {"job_per_step": {"data": "synthetic:50x3x8x8", "model": "slide"}},
+        "batches": [batch],
+    }
+    jobs, long = placed_in(write(tmp_path / "j.json", study))
+    assert (jobs.jobs, long.jobs) == (True, False)
+    assert long.flops == pytest.approx(5 * jobs.flops)
+    assert jobs.task_flops == pytest.approx(long.task_flops / 2)
+    assert long.task_flops * 2 / 0.1 == pytest.approx(long.flops)
+
+
+def test_stages_are_placed_by_all_that_they_compute(tmp_path: Path) -> None:
+    options = {
+        "images": 10,
+        "channels": 3,
+        "size": "8,8",
+        "maps": 4,
+        "kernel": "3,3",
+        "stride": "1,1",
+        "padding": "1,1",
+        "dilation": "1,1",
+    }
+    tasks = {"tasks": 2}
+    ways = [
+        {"way": way, "times_s": [9.0, seconds, 0.01], "forward": tasks, "backward": tasks}
+        for way, seconds in (("same", 0.5), ("driver", 2.0))
+    ]
+    study = {
+        "study": "activations",
+        "slots": 2,
+        "settings": {"convolution": options},
+        "ways": ways,
+    }
+    same, driver = placed_in(write(tmp_path / "a.json", study))
+    assert same.flops == pytest.approx(4 * driver.flops)
+    products = 2 * 2 * (64 * 4 * 27) + 3 * 2 * (64 * 10)
+    assert same.task_flops * 4 == pytest.approx(10 * products, rel=0.15)
+    assert same.flops == pytest.approx(same.task_flops * 4 / 0.5)
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="holds no result"):
+        result_files(tmp_path)
+    for broken in ({"study": "job-per-step"}, {"what": "time", "points": 3}):
+        with pytest.raises(UserError, match="lacks figures"):
+            placed_in(write(tmp_path / "broken.json", broken))
+    assert main(["sweep", "roofline"]) == 2
+    assert "--delay DIR" in capsys.readouterr().err
+    other = write(tmp_path / "result.json", {"what": "time"})
+    assert main(["sweep", "roofline", "--delay", str(other)]) == 2
+    assert "is no result of `sixfold sweep delay`" in capsys.readouterr().err
+
+
+@pytest.fixture
+def machine_file(tmp_path: Path) -> Path:
+    machine = Machine(
+        processor="p",
+        cores=2,
+        memory_bytes=0,
+        caches=(),
+        products=(ProductRate(precision="float32", one_core_flops=1e11, all_cores_flops=1.8e11),),
+        copies=(CopyRate(array_bytes=1, one_core_bytes=1.0, all_cores_bytes=1.0),),
+        torch="",
+        measured_at=0.0,
+    )
+    save_machine(machine, tmp_path / "machine.json")
+    return tmp_path / "machine.json"
+
+
+@pytest.mark.full
+def test_sweeps_and_trainings_are_placed(
+    tmp_path: Path, machine_file: Path, configure: Any
+) -> None:
+    from sixfold.train.launch_names import train
+
+    delay = write(tmp_path / "delay" / "result.json", DELAY).parent
+    row = {
+        "values": {"workers": 2},
+        "workers": 2,
+        "batch_size": 10,
+        "strategy": "sync",
+        "engine": "spark",
+        "images_per_s": {"median": 1000.0},
+        "flops_per_image": 1e7,
+        "weight_bytes": 400,
+    }
+    timed = {"what": "time", "points": [row, {"values": {}, "repeats": []}]}
+    sweep = write(tmp_path / "sweep" / "result.json", timed).parent
+    run = tmp_path / "run"
+    train(configure(out=str(run)))
+    result = sweep_roofline(
+        SweepRooflineConfig(
+            roofline=RooflineConfig(
+                delay=str(delay), placed=f"{sweep}, {run}", machine=str(machine_file)
+            )
+        )
+    )
+    one, two = result["panels"]
+    assert [roof["peak_flops"] for roof in (one["roofs"][0], two["roofs"][0])] == [1e11, 9e10]
+    assert len(one["roofs"]) == 2 + 2
+    (trained,) = one["points"]
+    (point,) = two["points"]
+    assert point["flops"] == pytest.approx(1e10)
+    assert point["task_flops"] == pytest.approx(5e7)
+    assert point["group"] == "sync, one long job"
+    assert point["part_of_machine"] == pytest.approx(1e10 / 1.8e11)
+    # Convolution 5x5x3 to 32 maps on 8x8, forward and weights' gradient; and the linear layer.
+    products = 2 * 2 * (64 * 32 * 75) + 3 * 2 * (512 * 10)
+    assert trained["task_flops"] == pytest.approx(40 * products, rel=0.06)
+    page = (delay / "roofline" / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert json.loads((delay / "roofline" / "result.json").read_text()) == result
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({"what": "delay"}))
+    (tmp_path / "config.json").write_text("{}")
+    roofline = RooflineConfig(delay=str(tmp_path), out=str(tmp_path))
+    with pytest.raises(UserError, match="holds a run, whose result and report would be lost"):
+        sweep_roofline(SweepRooflineConfig(roofline=roofline))
