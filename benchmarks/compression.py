@@ -27,10 +27,10 @@ from torch import Tensor
 
 from sixfold.compress.codec import container
 from sixfold.compress.codec.clusters import share
-from sixfold.compress.loading import skeleton
 from sixfold.compress.codec.streams import Coder
-from sixfold.train.sparsity import Counts, magnitude_mask, prunable
+from sixfold.compress.loading import skeleton
 from sixfold.train.model_card import ModelCard
+from sixfold.train.sparsity import Counts, magnitude_mask, prunable
 
 KEPT = {
     "alexnet": (84, 38, 35, 37, 37, 9, 9, 25),

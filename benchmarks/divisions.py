@@ -21,10 +21,10 @@ from typing import Any
 
 import sixfold
 from sixfold import data as datasets
-from sixfold.core.config import TrainConfig
 from sixfold.distributed.engines import open_engine
-from sixfold.train.strategies.registry import open_strategy
 from sixfold.distributed.process_group import World
+from sixfold.train.config import TrainConfig
+from sixfold.train.strategies.registry import open_strategy
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slide": {"model": "slide", "data": "synthetic:{n}x3x32x32"},

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import sixfold
 from sixfold.distributed.engines import Engine, open_engine
-from sixfold.train.launch_names import train
+from sixfold.train.run import train
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slide": {"model": "slide", "data": "synthetic:200x3x32x32"},

@@ -31,12 +31,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from sixfold import data as datasets
-from sixfold.core.config import DataConfig
+from sixfold.data.config import DataConfig
 from sixfold.lca import load_dictionary
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.inputs import Source, open_pictures
 from sixfold.lca.interaction import Interaction
-from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.solver import Solver
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the users' name
 
+from sixfold.distributed.process_group.malloc import keep_freed_memory
 from sixfold.train.layers.executor import Chain
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.distributed.process_group.malloc import keep_freed_memory
 
 IMAGES, REPEATS, CALLS = 25, 9, 2
 

@@ -22,9 +22,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import flight
 
-from sixfold.train.strategies.param_server import messages
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.listener import Door
+from sixfold.train.strategies.param_server import messages
 
 SECRET = b"s" * 32
 SIZES = {"4 KB": 1_024, "337 KB (slide)": 84_362, "4 MB": 1_000_000, "40 MB": 10_000_000}

@@ -24,23 +24,23 @@ import numpy as np
 
 import sixfold
 from sixfold import data as datasets
-from sixfold.core.config import TrainConfig
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.engines.local import LocalEngine
-from sixfold.train.launch_names import train
-from sixfold.train.session import open_engine_for
-from sixfold.perf.plan.run import PRELOAD
-from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.perf.profile.layers import layer_costs
-from sixfold.perf.profile.machine import measure_machine
+from sixfold.distributed.process_group import World
+from sixfold.distributed.session import open_engine_for
 from sixfold.models.meta_initialization import skeleton
 from sixfold.perf.plan import calibration as files
 from sixfold.perf.plan.accuracy import errors, kendall_tau, regret
 from sixfold.perf.plan.baselines import alpha_beta, ernest, ernest_s, paleo
+from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of
 from sixfold.perf.plan.candidates import Candidate, candidates
 from sixfold.perf.plan.links import curve_of
-from sixfold.distributed.process_group import World
+from sixfold.perf.plan.run import PRELOAD
+from sixfold.perf.profile.layers import layer_costs
+from sixfold.perf.profile.machine import measure_machine
+from sixfold.train.config import TrainConfig
+from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.train.run import train
 
 LOCAL_STEPS = 8
 RUN_S = 1.2

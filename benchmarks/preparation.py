@@ -14,8 +14,9 @@ from statistics import median
 import numpy as np
 
 import sixfold
-from sixfold.core.config import DataConfig, EngineConfig, PreparationConfig, PrepareConfig
 from sixfold.data import BatchMaker, open_data, parse_augment
+from sixfold.data.config import DataConfig, PreparationConfig, PrepareConfig
+from sixfold.distributed.config import EngineConfig
 
 SHARD = 31
 """Images of a logical shard of a batch of 1,000 or 2,000."""

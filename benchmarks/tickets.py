@@ -26,9 +26,13 @@ from pathlib import Path
 
 import torch
 
-from sixfold.core.config import EngineConfig, ModelConfig, OptimizerConfig, RunConfig, TicketDataConfig, TicketsConfig, TrainingConfig, TrellisConfig
-from sixfold.tickets.run import tickets
+from sixfold.core.config import RunConfig
+from sixfold.distributed.config import EngineConfig
 from sixfold.models import build
+from sixfold.models.config import ModelConfig
+from sixfold.tickets.config import TicketDataConfig, TicketsConfig, TrellisConfig
+from sixfold.tickets.run import tickets
+from sixfold.train.config import OptimizerConfig, TrainingConfig
 from sixfold.train.sparsity import MaskedUpdate, mask_vector, prunable
 from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.step.step import Shard, Step

@@ -177,9 +177,12 @@ def _wait_for(host: str, port: int) -> None:
 
 def _at(rate: str, batch: int, engine: Any) -> dict[str, Any]:
     """Predictions and measurements at one rate."""
-    from sixfold.core.config import DataConfig, EngineConfig, LocalSgdConfig, ModelConfig, TrainingConfig
-    from sixfold.perf.plan.run import plan
+    from sixfold.data.config import DataConfig
+    from sixfold.distributed.config import EngineConfig
+    from sixfold.models.config import ModelConfig
     from sixfold.perf.plan.config import PlanConfig, PlanningConfig
+    from sixfold.perf.plan.run import plan
+    from sixfold.train.config import LocalSgdConfig, TrainingConfig
 
     with tempfile.TemporaryDirectory() as folder:
         made = plan(
@@ -233,7 +236,7 @@ def _at(rate: str, batch: int, engine: Any) -> dict[str, Any]:
 def _train(way: Any, batch: int, expected_s: float, engine: Any) -> float:
     """Seconds of a batch in a training."""
     import sixfold
-    from sixfold.train.launch_names import train
+    from sixfold.train.run import train
 
     more: dict[str, Any] = {"strategy": way.strategy, "workers": way.workers}
     if way.strategy == "model_parallel":

@@ -26,8 +26,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from sixfold.distributed.engines.engine import Gang, RankFunction
 from sixfold.core.errors import RankLostError, UserError
+from sixfold.distributed.engines.engine import Gang, RankFunction
 from sixfold.distributed.process_group import PlainData
 
 START_S = 90.0

@@ -26,8 +26,7 @@ HEAVY = ["torch", "pyspark", "numpy", "pyarrow", "sklearn", "scipy", "PIL", "plo
         "import sixfold",
         "import sixfold; sixfold.configure(model='slide')",
         "from sixfold.cli import main; main(['--help'])",
-        "from sixfold.cli import main\n"
-        "try: main(['train', '--help'])\nexcept SystemExit: pass",
+        "from sixfold.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass",
     ],
 )
 def test_nothing_heavy_is_imported(action: str) -> None:

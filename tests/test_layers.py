@@ -141,7 +141,9 @@ def test_pyspark_is_imported_by_the_spark_engine_alone() -> None:
                 else []
             )
             if any(imported.split(".")[0] in ("pyspark", "py4j") for imported in names):
-                assert name.startswith(("sixfold.distributed.engines.spark", "benchmarks.bench")), name
+                assert name.startswith(("sixfold.distributed.engines.spark", "benchmarks.bench")), (
+                    name
+                )
 
 
 @pytest.mark.parametrize("module", list(ALL))

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed
-
 from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_sizes, written_size
 from benchmarks.bench.publish import Show, begin, publish
+from torch import distributed
+
 from sixfold.distributed.collectives import tree_all_reduce
 from sixfold.distributed.engines import open_engine
 from sixfold.distributed.logical_shards import Node

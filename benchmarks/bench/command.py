@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.bench import NAMES, BenchConfig
+
+from sixfold.core.checks import unknown
 from sixfold.core.console.options import add_options, read_config, refuse
-from sixfold.train.validate import unknown
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.config import DataConfig
+from sixfold.data.config import DataConfig
 from sixfold.distributed.engines.spark_master import check_java
 
 STARTUP_S = 120.0

@@ -17,22 +17,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-
-from sixfold import data as datasets
 from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.contenders import NotMeasuredError, run_process, train_command
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import resolve
-from sixfold.core.config import DataConfig, TrainConfig, TrainingConfig
-from sixfold.data import DataSet, parse_augment
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sixfold import data as datasets
 from sixfold.core.errors import RunError
-from sixfold.train.step.batches import plan_batches
-from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.data import DataSet, parse_augment
+from sixfold.data.config import DataConfig
 from sixfold.distributed.process_group import alone
 from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.train.config import TrainConfig, TrainingConfig
+from sixfold.train.step.batches import plan_batches
+from sixfold.train.worker import FIRST_TIMED_STEP
 
 
 def run_input_bench(

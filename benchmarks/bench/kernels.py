@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-
 from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig
 from benchmarks.bench.publish import Show, begin, publish
+from torch import Tensor, nn
+
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.perf.profile.machine import Machine, measure_machine
 from sixfold.train.layers.executor import Chain
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.perf.profile.machine import Machine, measure_machine
-from sixfold.distributed.process_group.ambient import one_thread
 
 SAMPLE_S = 0.05
 """About how long a sample lasts."""

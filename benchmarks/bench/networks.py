@@ -10,6 +10,7 @@ from benchmarks.bench.figures import Results
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig
 from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import run_train_bench
+
 from sixfold.core.errors import UserError
 
 

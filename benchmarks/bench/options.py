@@ -178,7 +178,7 @@ def parts_problems(name: str, config: BenchConfig, first_timed_step: int) -> lis
 
 
 def _tune_problems(config: BenchConfig) -> list[str]:
-    from sixfold.train.validate import choice_problems
+    from sixfold.core.checks import choice_problems
 
     shards, found = config.parts.shards, choice_problems(config)
     if shards is not None and not (is_power_of_two(shards) and shards <= LARGEST_COUNT):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.bench.figures import Results, Spread
+
 from sixfold.train.report import render_page
 
 

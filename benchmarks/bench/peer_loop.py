@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sixfold.core.config import DataConfig, ModelConfig
+from sixfold.data.config import DataConfig
+from sixfold.models.config import ModelConfig
 
 MAX_IMAGES = 10_000
 """Images kept in memory; more would only take longer to load."""

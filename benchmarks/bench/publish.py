@@ -13,9 +13,10 @@ from typing import Any
 
 from benchmarks.bench.comparison import Comparison, as_json, table
 from benchmarks.bench.contenders import cores
+
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically, write_json
-from sixfold.train.session import versions
+from sixfold.distributed.session import versions
 from sixfold.train.report import optional_page, render_page
 
 Show = Callable[[str], None]

@@ -12,11 +12,20 @@ import dataclasses
 from collections.abc import Callable
 
 from benchmarks.bench.comparison import Comparison
-from benchmarks.bench.contenders import NotMeasuredError, Task, eager_result, rate_of, sixfold_alone, sixfold_copies, sixfold_result
+from benchmarks.bench.contenders import (
+    NotMeasuredError,
+    Task,
+    eager_result,
+    rate_of,
+    sixfold_alone,
+    sixfold_copies,
+    sixfold_result,
+)
 from benchmarks.bench.figures import steps_for
 from benchmarks.bench.options import TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import resolve
+
 from sixfold.core.errors import RunError
 from sixfold.train.worker import FIRST_TIMED_STEP
 

@@ -17,6 +17,7 @@ from benchmarks.bench.contenders import NotMeasuredError, Task, sixfold_result, 
 from benchmarks.bench.options import TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import resolve
+
 from sixfold.core.errors import RunError
 from sixfold.train.worker import FIRST_TIMED_STEP
 

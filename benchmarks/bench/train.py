@@ -15,17 +15,29 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.bench.contenders import NotMeasuredError, Task, cores, pytorch_compiled, pytorch_eager, sixfold_bf16, sixfold_local, torch_distributor, torchrun
+from benchmarks.bench.contenders import (
+    NotMeasuredError,
+    Task,
+    cores,
+    pytorch_compiled,
+    pytorch_eager,
+    sixfold_bf16,
+    sixfold_local,
+    torch_distributor,
+    torchrun,
+)
 from benchmarks.bench.figures import Results, as_json, steps_for, table
 from benchmarks.bench.options import TrainBenchConfig, parse_batches, problems
 from benchmarks.bench.page import render
-from sixfold.core.config import DataConfig, ModelConfig
+
+from sixfold.core.checks import unknown
 from sixfold.core.errors import RunError, UserError
 from sixfold.core.files import write_atomically, write_json
-from sixfold.train.session import versions
+from sixfold.data.config import DataConfig
+from sixfold.distributed.session import versions
+from sixfold.models.config import ModelConfig
 from sixfold.train.report import optional_page
 from sixfold.train.worker import FIRST_TIMED_STEP
-from sixfold.train.validate import unknown
 
 CALIBRATION_S = 1.0
 

@@ -15,26 +15,28 @@ import time
 from typing import Any
 
 import torch
-
-from sixfold import data as datasets
-from sixfold import models
 from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.contenders import cores
 from benchmarks.bench.figures import spread
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
-from sixfold.core.config import DataConfig, ModelConfig, TrainConfig, TrainingConfig
+
+from sixfold import data as datasets
+from sixfold import models
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_json
-from sixfold.train.session import versions
-from sixfold.train.tuning import VERSION, Tuning
+from sixfold.data.config import DataConfig
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.distributed.session import versions
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import TrainConfig, TrainingConfig
 from sixfold.train.step.arithmetic import processor_name
 from sixfold.train.step.batches import plan_batches
-from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.micro_batches import MicroBatch
+from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.precision import in_precision
 from sixfold.train.step.step import Shard, Step, open_step
-from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.train.tuning import VERSION, Tuning
 
 SAMPLE_S = 0.2
 """About how long a sample lasts at least."""

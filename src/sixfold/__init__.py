@@ -17,15 +17,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from sixfold.compress.loading import load
-    from sixfold.core.config import CompressConfig, PredictConfig, PrepareConfig, TrainConfig, configure
-    from sixfold.core.errors import RunError, UserError
-    from sixfold.train.launch_names import predict, prepare, train
-    from sixfold.compress.run import compress
-    from sixfold.predict.robustness.run import evaluate_robustness
+from sixfold.core.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from sixfold.compress.config import CompressConfig
+    from sixfold.compress.loading import load
+    from sixfold.compress.run import compress
+    from sixfold.core.errors import RunError, UserError
+    from sixfold.data.config import PrepareConfig
+    from sixfold.data.run import prepare
+    from sixfold.predict.config import PredictConfig
+    from sixfold.predict.robustness.run import evaluate_robustness
+    from sixfold.predict.run import predict
+    from sixfold.train.config import TrainConfig, configure
+    from sixfold.train.run import train
+
 
 __all__ = [
     "CompressConfig",
@@ -34,6 +40,7 @@ __all__ = [
     "RunError",
     "TrainConfig",
     "UserError",
+    "__version__",
     "compress",
     "configure",
     "evaluate_robustness",
@@ -44,19 +51,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CompressConfig": "config",
-    "compress": "launch.compression",
-    "PredictConfig": "config",
-    "PrepareConfig": "config",
-    "TrainConfig": "config",
-    "configure": "config",
-    "evaluate_robustness": "launch.evaluation",
-    "RunError": "errors",
-    "UserError": "errors",
-    "load": "compression.loading",
-    "predict": "launch",
-    "prepare": "launch",
-    "train": "launch",
+    "CompressConfig": "compress.config",
+    "PredictConfig": "predict.config",
+    "PrepareConfig": "data.config",
+    "RunError": "core.errors",
+    "TrainConfig": "train.config",
+    "UserError": "core.errors",
+    "compress": "compress.run",
+    "configure": "train.config",
+    "evaluate_robustness": "predict.robustness.run",
+    "load": "compress.loading",
+    "predict": "predict.run",
+    "prepare": "data.run",
+    "train": "train.run",
 }
 
 

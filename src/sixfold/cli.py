@@ -9,10 +9,10 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from sixfold import __version__
 from sixfold.core.console.options import Parser
 from sixfold.core.errors import SixfoldError, UserError
 from sixfold.core.naming import unknown_option
+from sixfold.core.version import __version__
 
 COMMANDS = {
     "train": "train a network in parallel",
@@ -111,7 +111,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name = words[0]
     if name not in COMMANDS:
-        from sixfold.train.validate import unknown
+        from sixfold.core.checks import unknown
 
         raise UserError(unknown("command", name, COMMANDS))
     import importlib

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks.bench import BenchConfig, run
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_sizes
+
 from sixfold.core.errors import UserError
 
 

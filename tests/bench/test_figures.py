@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from benchmarks.bench.figures import Results, Spread, as_json, spread, steps_for, table
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from sixfold import data
 from benchmarks.bench import NAMES, BenchConfig, kernels, run, startup
 from benchmarks.bench import input as input_bench
 from benchmarks.bench.kernels import CASES, limit_s
 from benchmarks.bench.options import TAKES, PartsBenchConfig, TrainBenchConfig
-from sixfold.core.config import DataConfig
+
+from sixfold import data
 from sixfold.core.errors import UserError
+from sixfold.data.config import DataConfig
 from sixfold.perf.profile.machine import CopyRate, Machine, ProductRate
 
 TINY = "synthetic:40x1x16x16"

@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-
 from benchmarks.bench import BenchConfig, contenders, run, train
 from benchmarks.bench.contenders import NotMeasuredError, Task, run_process
 from benchmarks.bench.options import TrainBenchConfig
 from benchmarks.bench.peer_loop import own_range
+
 from sixfold.core.errors import RunError, UserError
 
 TINY = "synthetic:40x1x16x16"

@@ -9,8 +9,8 @@ from torch import nn
 
 import sixfold
 from sixfold.compress.codec import container
-from sixfold.compress.loading import card_of, load_network, read_card, skeleton
 from sixfold.compress.codec.wire import DamagedError
+from sixfold.compress.loading import card_of, load_network, read_card, skeleton
 from sixfold.core.errors import UserError
 from sixfold.train.model_card import ModelCard, pack
 

@@ -13,12 +13,15 @@ import torch
 from tests.spark_masters import EngineProcess
 
 import sixfold
+from sixfold.compress import run as compression
+from sixfold.compress import search
 from sixfold.compress.codec.container import read_container
-from sixfold.core.config import CompressConfig, CompressionConfig, EngineConfig, TrainConfig
-from sixfold.core.errors import UserError
-from sixfold.compress import run as compression, search
-from sixfold.train.launch_names import train
+from sixfold.compress.config import CompressConfig, CompressionConfig
 from sixfold.compress.run import compress
+from sixfold.core.errors import UserError
+from sixfold.distributed.config import EngineConfig
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 from sixfold.train.sparsity.initialization import read_weights
 
 Configure = Callable[..., TrainConfig]
@@ -136,7 +139,7 @@ def test_workers_and_engine_do_not_alter_a_byte(
 def test_prediction_takes_the_compressed_file(
     dense: Path, compressed: Path, tmp_path: Path
 ) -> None:
-    from sixfold.core.config import PredictConfig, PredictionConfig
+    from sixfold.predict.config import PredictConfig, PredictionConfig
 
     accuracies = []
     for name in ("model.sixz", "model.safetensors"):

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from tests.conformance.test_recovery import Killer
 
-from sixfold.core.config import TrainConfig
 from sixfold.distributed.engines import Engine
-from sixfold.train.launch_names import train
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 
 Configure = Callable[..., TrainConfig]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import TrainConfig
 from sixfold.distributed.engines import Engine
-from sixfold.train.launch_names import train
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 from sixfold.train.strategies.overview import STRATEGIES
 
 Configure = Callable[..., TrainConfig]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import TrainConfig
 from sixfold.core.errors import RankLostError
-from sixfold.train.launch_names import train
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 
 Configure = Callable[..., TrainConfig]
 

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from sixfold.core.errors import UserError
-from sixfold.core.run_directory import JsonLines, RankFiles, RunDirectory, SupersededError, differences, read_json_lines
+from sixfold.core.run_directory import (
+    JsonLines,
+    RankFiles,
+    RunDirectory,
+    SupersededError,
+    differences,
+    read_json_lines,
+)
 
 
 def test_attempts_count_up_and_an_older_one_may_write_nothing(tmp_path: Path) -> None:

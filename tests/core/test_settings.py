@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import sixfold
-from sixfold.core.config import EngineConfig, TrainConfig, TrainingConfig
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings
+from sixfold.distributed.config import EngineConfig
+from sixfold.train.config import TrainConfig, TrainingConfig
 
 
 def test_every_problem_is_told_at_once() -> None:

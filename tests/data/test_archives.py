@@ -8,12 +8,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from sixfold.core.errors import UserError
 from sixfold.data import byte_ranges
 from sixfold.data.archives import is_archive_name, list_archive
 from sixfold.data.byte_ranges import ExtentReader
-from sixfold.data.images import BadImageError
 from sixfold.data.file_tree import open_tree
-from sixfold.core.errors import UserError
+from sixfold.data.images import BadImageError
 
 CONTENT = {
     f"train/{'cat' if i % 2 else 'dog'}/{i:03}.bin": bytes([i]) * (700 * i) for i in range(9)

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sixfold.data.augment import Augment, parse_augment, shift
 from sixfold.core.errors import UserError
+from sixfold.data.augment import Augment, parse_augment, shift
 
 
 def noise(n: int, channels: int, rows: int, columns: int) -> NDArray[np.uint8]:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from sixfold.core.config import DataConfig
 from sixfold.data import Augment, BatchMaker, DataSet, Part, make_batch, open_data
 from sixfold.data.arrays import ArrayStore
+from sixfold.data.config import DataConfig
 from sixfold.data.dataset import assemble
 
 

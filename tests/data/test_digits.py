@@ -1,8 +1,8 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from sixfold.core.config import DataConfig
 from sixfold.data import open_data
+from sixfold.data.config import DataConfig
 from sixfold.data.images import resize_array
 
 

@@ -9,7 +9,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sixfold.data.images import BadImageError, check_head, clip, decode, displayed_size, open_picture, quiet_decoder, resize_array
+from sixfold.data.images import (
+    BadImageError,
+    check_head,
+    clip,
+    decode,
+    displayed_size,
+    open_picture,
+    quiet_decoder,
+    resize_array,
+)
 
 Maker = Callable[..., Image.Image]
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import DataConfig
-from sixfold.data import open_data, prepare, resolve
-from sixfold.data.manifest import NAME, load_manifest
 from sixfold.core.errors import UserError
+from sixfold.data import open_data, prepare, resolve
+from sixfold.data.config import DataConfig
+from sixfold.data.manifest import NAME, load_manifest
 
 
 @pytest.fixture

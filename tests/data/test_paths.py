@@ -3,9 +3,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.file_tree import fingerprint
-from sixfold.core.errors import UserError
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sixfold.core.config import DataConfig
-from sixfold.data import DataSet, open_data, prepare
 from sixfold.core.errors import UserError
 from sixfold.core.locks import locked
+from sixfold.data import DataSet, open_data, prepare
+from sixfold.data.config import DataConfig
 
 FolderMaker = Callable[..., Path]
 PoolMaker = Callable[[int], Any]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sixfold.core.config import DataConfig
-from sixfold.data import DataSet, open_data, prepare, problems, resolve
 from sixfold.core.errors import UserError
+from sixfold.data import DataSet, open_data, prepare, problems, resolve
+from sixfold.data.config import DataConfig
 
 FolderMaker = Callable[..., Path]
 

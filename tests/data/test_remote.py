@@ -4,9 +4,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from sixfold.core.config import DataConfig
-from sixfold.data import open_data, prepare, resolve
 from sixfold.core.errors import UserError
+from sixfold.data import open_data, prepare, resolve
+from sixfold.data.config import DataConfig
 
 
 @pytest.fixture

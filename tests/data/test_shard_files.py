@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
 from sixfold.data import shard_files
 from sixfold.data.dataset import Part
 from sixfold.data.manifest import NAME, Manifest, ShardEntry
 from sixfold.data.shard_files import ShardStore, open_shard
-from sixfold.core.errors import UserError
 
 
 def write_set(

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from sixfold.core.errors import UserError
 from sixfold.data.sources import locate
 from sixfold.data.spec import parse_spec
-from sixfold.core.errors import UserError
 
 
 def touch(root: Path, *names: str) -> Path:

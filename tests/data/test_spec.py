@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.data.spec import FORMS, absolute_spec, parse_spec
 from sixfold.core.errors import UserError
+from sixfold.data.spec import FORMS, absolute_spec, parse_spec
 
 
 def test_a_spec_means_the_same_from_any_folder(
@@ -36,7 +36,7 @@ def test_wrong_specs_are_explained(text: str, reason: str) -> None:
 
 
 def test_every_kind_is_in_the_help() -> None:
-    from sixfold.core.config import DataConfig
+    from sixfold.data.config import DataConfig
 
     field = DataConfig.__dataclass_fields__["data"]
     trainable = [form for kind, form in FORMS.items() if kind != "images"]

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from sixfold.core.config import DataConfig
-from sixfold.data import open_data, resolve
-from sixfold.data.synthetic import parse
 from sixfold.core.errors import UserError
+from sixfold.data import open_data, resolve
+from sixfold.data.config import DataConfig
+from sixfold.data.synthetic import parse
 
 
 def test_sizes_are_as_asked() -> None:

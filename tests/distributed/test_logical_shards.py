@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sixfold.distributed.logical_shards import Node, TreeFold, cover, is_power_of_two, owned_shards, shard_bounds, shard_count
+from sixfold.distributed.logical_shards import (
+    Node,
+    TreeFold,
+    cover,
+    is_power_of_two,
+    owned_shards,
+    shard_bounds,
+    shard_count,
+)
 
 
 @given(st.integers(1, 100_000), st.booleans())

@@ -15,9 +15,9 @@ from tests.lca.test_tiles import Divided
 from torch import Tensor
 
 from sixfold.distributed.engines import open_engine
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
-from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.polish import Polisher
 from sixfold.lca.solver import Solution, Solver
 from sixfold.lca.thresholds import Threshold

@@ -10,9 +10,9 @@ from sklearn.decomposition import sparse_encode
 from tests.lca.conftest import draw, fista, matrix, objective, reference_lca, unit_atoms
 
 from sixfold.core.errors import RunError
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
-from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.solver import Solver
 
 FIXED = DynamicsConfig(

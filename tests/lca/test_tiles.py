@@ -8,15 +8,15 @@ import pytest
 import torch
 from tests.lca.conftest import GEOMETRIES, draw, unit_atoms
 
-from sixfold.distributed.engines import open_engine
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines import open_engine
+from sixfold.distributed.process_group import World
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
-from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.phases import Phases
 from sixfold.lca.solver import Solver
 from sixfold.lca.tiles import Grid, Tiles, grid_problems, parse_grid
-from sixfold.distributed.process_group import World
 
 DYNAMICS = DynamicsConfig(threshold=0.2, dt=4.0, max_steps=200)
 DIVISIBLE = {

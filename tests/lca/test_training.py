@@ -14,14 +14,23 @@ import torch
 from PIL import Image
 from tests.spark_masters import EngineProcess
 
-from sixfold.core.config import EngineConfig, RunConfig
-from sixfold.distributed.engines import Engine, open_engine
+from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
-from sixfold.lca.run import lca_encode, lca_learn
-from sixfold.train.report.write import rewrite_report
+from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.lca.config import (
+    DictionaryConfig,
+    DynamicsConfig,
+    EncodeConfig,
+    InputConfig,
+    LcaEncodeConfig,
+    LcaLearnConfig,
+    LearnConfig,
+)
 from sixfold.lca.dictionary import load_dictionary
 from sixfold.lca.encoding import read_codes
-from sixfold.lca.config import DictionaryConfig, DynamicsConfig, EncodeConfig, InputConfig, LcaEncodeConfig, LcaLearnConfig, LearnConfig
+from sixfold.lca.run import lca_encode, lca_learn
+from sixfold.train.report.write import rewrite_report
 
 BASE = LcaLearnConfig(
     input=InputConfig(data="synthetic:60x3x12x12", preprocess="whiten"),

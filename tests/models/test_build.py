@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
 from sixfold.models import build
+from sixfold.models.config import ModelConfig
 from sixfold.models.zoo import ZOO
 
 Write = Callable[..., Path]

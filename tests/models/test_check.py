@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sixfold.core.config import ModelConfig
 from sixfold.models import check
+from sixfold.models.config import ModelConfig
 
 Write = Callable[..., Path]
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.core.config import ModelConfig, TrainConfig
 from sixfold.core.errors import UserError
-from sixfold.train.launch_names import train
 from sixfold.models import check
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 
 Write = Callable[..., Path]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
+from sixfold.models.config import ModelConfig
 from sixfold.models.factory import Recipe, recipe
 
 Write = Callable[..., Path]

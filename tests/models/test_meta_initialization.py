@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sixfold import models
-from sixfold.core.config import ModelConfig
 from sixfold.models import meta_initialization as module
+from sixfold.models.config import ModelConfig
 from sixfold.models.meta_initialization import Cut, Skeleton, initial_parts, skeleton
 
 SIDES = {"lenet5": 28, "alexnet": 67, "cells": 128}

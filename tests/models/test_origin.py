@@ -12,8 +12,8 @@ import sixfold
 from sixfold.cli import main
 from sixfold.compress.codec import container
 from sixfold.core.errors import UserError
-from sixfold.models import check_origin
 from sixfold.core.tensor_file import pack
+from sixfold.models import check_origin
 
 CODE = """
 import functools, os, subprocess

@@ -7,9 +7,9 @@ import torch
 from torch import fx, nn
 
 from sixfold.core import naming
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
 from sixfold.models import build, check, names
+from sixfold.models.config import ModelConfig
 from sixfold.models.zoo import ZOO
 
 Shape = tuple[int, int, int]

@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from sixfold.core.config import EngineConfig, PredictConfig, PredictionConfig, TrainConfig
 from sixfold.core.errors import SixfoldError, UserError
-from sixfold.train.launch_names import predict, train
+from sixfold.distributed.config import EngineConfig
+from sixfold.predict.config import PredictConfig, PredictionConfig
+from sixfold.predict.run import predict
 from sixfold.predict.worker import class_map
+from sixfold.train.config import TrainConfig
 from sixfold.train.model_card import ModelCard, load_network, read_card, weights_file
+from sixfold.train.run import train
 
 DATA = "synthetic:300x3x8x8"
 
@@ -64,8 +67,8 @@ def test_the_file_is_the_same_for_any_number_of_workers(
 
 
 def test_scores_labels_and_figures_are_those_of_the_network(run: Path, tmp_path: Path) -> None:
-    from sixfold.core.config import DataConfig
     from sixfold.data import BatchMaker, open_data
+    from sixfold.data.config import DataConfig
 
     out = tmp_path / "scores.parquet"
     figures = predict(ask(run, out))
@@ -125,8 +128,8 @@ def test_normalisation_is_the_trainings(
     run: Path, tmp_path: Path, configure: Callable[..., TrainConfig]
 ) -> None:
     card_of_run = read_card(weights_file(run))
-    from sixfold.core.config import DataConfig
     from sixfold.data import open_data
+    from sixfold.data.config import DataConfig
 
     data = open_data(DataConfig(data=DATA))
     assert card_of_run.mean == tuple(data.mean)

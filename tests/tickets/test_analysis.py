@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sixfold.core.config import TicketsConfig, TrellisConfig
+from sixfold.tickets.analysis import best_tickets, cell_figures, dense_figures
+from sixfold.tickets.config import TicketsConfig, TrellisConfig
+from sixfold.tickets.plan import Plan, plan_trellis
 from sixfold.train.sparsity import Prunable
 from sixfold.train.step.schedule import Budget
-from sixfold.tickets.analysis import best_tickets, cell_figures, dense_figures
-from sixfold.tickets.plan import Plan, plan_trellis
 
 LAYERS = [Prunable(name="w", kind="fc", shape=(1000,), size=1000)]
 IMAGES = (10_000, 10_000)

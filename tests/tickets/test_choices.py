@@ -2,10 +2,16 @@ import dataclasses
 
 import pytest
 
-from sixfold.core.config import TicketDataConfig, TicketsConfig, TrellisConfig
 from sixfold.core.errors import UserError
+from sixfold.tickets.choices import (
+    parse_rates,
+    parse_rewinds,
+    parse_thresholds,
+    quantiles,
+    trellis_problems,
+)
+from sixfold.tickets.config import TicketDataConfig, TicketsConfig, TrellisConfig
 from sixfold.train.step.schedule import Budget
-from sixfold.tickets.choices import parse_rates, parse_rewinds, parse_thresholds, quantiles, trellis_problems
 
 BUDGET = Budget(images=1000, batch_size=100, total_steps=50)
 

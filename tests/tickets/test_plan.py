@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import TicketsConfig, TrellisConfig
 from sixfold.core.errors import UserError
 from sixfold.distributed.tasks import identities
+from sixfold.tickets.config import TicketsConfig, TrellisConfig
+from sixfold.tickets.plan import Cell, Plan, level_sparsities, plan_trellis
 from sixfold.train.sparsity import Prunable
 from sixfold.train.step.schedule import Budget
-from sixfold.tickets.plan import Cell, Plan, level_sparsities, plan_trellis
 
 LAYERS = [
     Prunable(name="fc1", kind="fc", shape=(300, 784), size=235_200),

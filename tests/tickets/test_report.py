@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from sixfold.core.config import TicketsConfig
 from sixfold.core.run_directory import as_json
+from sixfold.tickets.config import TicketsConfig
 from sixfold.tickets.report import heat_maps, render
 
 

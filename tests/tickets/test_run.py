@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from tests.spark_masters import EngineProcess
 
 from sixfold.cli import main
-from sixfold.core.config import TicketDataConfig, TicketsConfig, TrainConfig, TrellisConfig
 from sixfold.core.errors import RunError, UserError
-from sixfold.train.launch_names import train
+from sixfold.tickets.config import TicketDataConfig, TicketsConfig, TrellisConfig
 from sixfold.tickets.run import tickets
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 from sixfold.train.sparsity import kept_weights, load_mask
 
 Configure = Callable[..., TrainConfig]

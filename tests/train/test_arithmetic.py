@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from sixfold.core.errors import UserError
 from sixfold.train import checkpoint, worker
 from sixfold.train.checkpoint import list_checkpoints
-from sixfold.core.config import TrainConfig
-from sixfold.core.errors import UserError
+from sixfold.train.config import TrainConfig
 from sixfold.train.run import train
 from sixfold.train.step.arithmetic import arithmetic
 

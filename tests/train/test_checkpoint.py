@@ -6,9 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.train.checkpoint import Progress, list_checkpoints, load_checkpoint, model_tensors, save_checkpoint, weights_sha256
-from sixfold.core.config import OptimizerConfig
 from sixfold.core.errors import UserError
+from sixfold.train.checkpoint import (
+    Progress,
+    list_checkpoints,
+    load_checkpoint,
+    model_tensors,
+    save_checkpoint,
+    weights_sha256,
+)
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.optimizer import Optimizer, make_optimizer
 

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 import sixfold
-from sixfold.train.checkpoint import list_checkpoints, model_tensors, weights_sha256
-from sixfold.core.config import PredictConfig, PredictionConfig, TrainConfig
 from sixfold.core.errors import RunError, UserError
+from sixfold.core.tensor_file import pack
+from sixfold.predict.config import PredictConfig, PredictionConfig
 from sixfold.predict.run import predict
+from sixfold.train.checkpoint import list_checkpoints, model_tensors, weights_sha256
+from sixfold.train.config import TrainConfig
+from sixfold.train.model_card import load_network
 from sixfold.train.run import train
-from sixfold.train.strategies.param_server.snapshots import read_snapshot
 from sixfold.train.sparsity import load_mask, save_mask
 from sixfold.train.sparsity.initialization import read_weights
-from sixfold.core.tensor_file import pack
-from sixfold.train.model_card import load_network
+from sixfold.train.strategies.param_server.snapshots import read_snapshot
 
 Configure = Callable[..., TrainConfig]
 

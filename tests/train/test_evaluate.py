@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.core.config import DataConfig
 from sixfold.data import BatchMaker, open_data
+from sixfold.data.config import DataConfig
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.train.evaluate import chunk_bounds, evaluate
 from sixfold.distributed.process_group import World
+from sixfold.train.evaluate import chunk_bounds, evaluate
 
 
 def network() -> nn.Module:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sixfold.train.checkpoint import list_checkpoints
-from sixfold.core.config import TrainConfig
 from sixfold.core.errors import UserError
-from sixfold.train.launch_names import train
 from sixfold.models import build
+from sixfold.train.checkpoint import list_checkpoints
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 from sixfold.train.sparsity import load_mask, magnitude_mask, prunable, prune_counts, save_mask
 
 Configure = Callable[..., TrainConfig]

@@ -15,10 +15,12 @@ from PIL import Image
 
 import sixfold
 from sixfold.cli import main
-from sixfold.core.config import EngineConfig, PredictConfig, PredictionConfig, TrainConfig
 from sixfold.core.errors import UserError
-from sixfold.train.launch_names import train
+from sixfold.distributed.config import EngineConfig
 from sixfold.models.project import project_files
+from sixfold.predict.config import PredictConfig, PredictionConfig
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 
 Configure = Callable[..., TrainConfig]
 

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from sixfold.train.metrics import MAX_CONFUSION_CLASSES, MAX_WORST, confusion_matrix, summarize, worst_mistakes
+from sixfold.train.metrics import (
+    MAX_CONFUSION_CLASSES,
+    MAX_WORST,
+    confusion_matrix,
+    summarize,
+    worst_mistakes,
+)
 
 
 def names_of(classes: int) -> tuple[str, ...]:

@@ -11,11 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import sixfold
-from sixfold.core.config import TrainConfig
 from sixfold.core.errors import NonFiniteLossError, UserError
-from sixfold.train.launch_names import train
-from sixfold.train.run import fit_digits
 from sixfold.core.run_directory import as_json
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import fit_digits, train
 
 Configure = Callable[..., TrainConfig]
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.train import torch_file
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
-from sixfold.train.launch_names import train
 from sixfold.models.build import build
-from sixfold.train.sparsity.initialization import read_weights
+from sixfold.models.config import ModelConfig
+from sixfold.train import torch_file
 from sixfold.train.model_card import read_card
+from sixfold.train.run import train
+from sixfold.train.sparsity.initialization import read_weights
 
 
 class Bomb:

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from sixfold import data
 from benchmarks.bench import BenchConfig, run, tune
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig
+
+from sixfold import data
 from sixfold.cli import main
-from sixfold.core.config import ComputeConfig, DataConfig, EngineConfig, ModelConfig, RunConfig, TrainConfig, TrainingConfig
+from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import ComputeConfig, TrainConfig, TrainingConfig
 from sixfold.train.run import train
 from sixfold.train.tuning import read_tuning
 

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sixfold.compress.config import CompressConfig
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, read_config, refuse
-from sixfold.core.config import CompressConfig
 
 _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
 

@@ -10,15 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from sixfold.train import model_card
-from sixfold.train.classifier import Classifier
-from sixfold.compress.codec.container import Container, is_container, read_container, refusal, unpack
+from sixfold.compress.codec.container import (
+    Container,
+    is_container,
+    read_container,
+    refusal,
+    unpack,
+)
 from sixfold.compress.codec.wire import DamagedError
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
 from sixfold.models import check_origin
 from sixfold.models.build import has_lazy
+from sixfold.models.config import ModelConfig
 from sixfold.models.factory import recipe
+from sixfold.train import model_card
+from sixfold.train.classifier import Classifier
 from sixfold.train.model_card import ModelCard
 
 

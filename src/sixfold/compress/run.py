@@ -14,32 +14,53 @@ from typing import Any
 from torch import Tensor
 
 from sixfold import data
-from sixfold.train import validate
 from sixfold.compress.codec.container import is_container
 from sixfold.compress.codec.evaluation import EvaluateJob, evaluate_rank
 from sixfold.compress.codec.export import export_onnx, onnx_problems
-from sixfold.compress.loading import load_network, skeleton
-from sixfold.compress.codec.pipeline import FILES, MODEL, STAGES, Task, layer_table, run_stages, unsupported
-from sixfold.compress.codec.plan import Plan, as_text, read_bits, read_by_layer, read_sparsity, spread_globally
+from sixfold.compress.codec.pipeline import (
+    FILES,
+    MODEL,
+    STAGES,
+    Task,
+    layer_table,
+    run_stages,
+    unsupported,
+)
+from sixfold.compress.codec.plan import (
+    Plan,
+    as_text,
+    read_bits,
+    read_by_layer,
+    read_sparsity,
+    spread_globally,
+)
 from sixfold.compress.codec.retraining import Retraining
 from sixfold.compress.codec.stages import Packed, dense_bytes, write_packed
-from sixfold.core.config import CompressConfig, CompressionConfig, DataConfig, ModelConfig, TrainConfig
-from sixfold.distributed.engines import Engine
-from sixfold.core.errors import UserError
-from sixfold.core.files import write_atomically, write_json
-from sixfold.train.session import Listener, open_engine_for, resolve_data, restarts_of, versions
-from sixfold.compress.search import Found, search
-from sixfold.train.resume import refuse_changed, refuse_strangers
-from sixfold.train.inputs import Inputs, inputs_of, warn_if_edited
-from sixfold.train.run import train
-from sixfold.core.locks import held
-from sixfold.train.report import optional_page
+from sixfold.compress.config import CompressConfig, CompressionConfig
+from sixfold.compress.loading import load_network, skeleton
 from sixfold.compress.report import write_page
+from sixfold.compress.search import Found, search
+from sixfold.core.checks import choice_problems, unknown
+from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
+from sixfold.core.files import write_atomically, write_json
+from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.data.config import DataConfig
+from sixfold.data.run import resolve_data
+from sixfold.distributed.config import engine_problems
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import TrainConfig
+from sixfold.train.inputs import Inputs, inputs_of, warn_if_edited
+from sixfold.train.model_card import pack, read_card, weights_file
+from sixfold.train.report import optional_page
+from sixfold.train.resume import refuse_changed, refuse_strangers
+from sixfold.train.run import train
 from sixfold.train.sparsity import Prunable, prunable
 from sixfold.train.sparsity.initialization import read_weights
 from sixfold.train.sparsity.layers import left_alone, no_layers
-from sixfold.train.model_card import pack, read_card, weights_file
 
 _OWN = ("prune-*", "share", "search", "*.sixz", "*.safetensors", "*.onnx")
 """What a compression leaves in its directory besides what every run does."""
@@ -124,12 +145,12 @@ def compress(
 def _problems(config: CompressConfig) -> list[str]:
     """Everything that is wrong with the settings by themselves, one line each."""
     settings = config.compression
-    found = validate.choice_problems(config) + validate.engine_problems(config.engine)
+    found = choice_problems(config) + engine_problems(config.engine)
     if not settings.run:
         found.append("give the run to compress: sixfold compress RUN")
     names = settings.stages.split(",")
-    if unknown := [name for name in names if name not in STAGES]:
-        found.append(validate.unknown("stage", unknown[0], STAGES))
+    if strange := [name for name in names if name not in STAGES]:
+        found.append(unknown("stage", strange[0], STAGES))
     if settings.rounds < 1:
         found.append(f"--rounds {settings.rounds}: must be at least 1")
     if not settings.prune_epochs > 0:

@@ -21,11 +21,11 @@ from sixfold.compress.codec.pipeline import Task
 from sixfold.compress.codec.plan import Plan
 from sixfold.compress.codec.sensitivity import sparsity_for
 from sixfold.compress.codec.trial import SearchWork
-from sixfold.distributed.engines import Engine
 from sixfold.core.errors import RunError
-from sixfold.distributed.tasks import Assignment, Member, Outcome, identities, run_job
-from sixfold.train.session import Listener
+from sixfold.core.events import Listener
 from sixfold.core.run_directory import as_json
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.tasks import Assignment, Member, Outcome, identities, run_job
 from sixfold.train.sparsity import Prunable
 
 FIRST_PARTS = (0.12, 0.06, 0.03, 0.015)

@@ -85,3 +85,7 @@ class RankRaisedError(RankLostError):
 
 class NonFiniteLossError(RunError):
     """The loss became infinite or NaN: the run stops and keeps the last good checkpoint."""
+
+
+class UnsupportedError(UserError):
+    """A layer that cannot be divided; the message says why and what to do."""

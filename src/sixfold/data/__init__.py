@@ -9,10 +9,16 @@
 from sixfold.data.augment import Augment, parse_augment
 from sixfold.data.batches import BatchMaker, make_batch
 from sixfold.data.dataset import DataSet, Part, Sums
-from sixfold.data.registry import content_fingerprint, open_data, problems, resolve, source_fingerprint
 from sixfold.data.order import permutation
 from sixfold.data.prefetching import prefetch
 from sixfold.data.preparation import prepare
+from sixfold.data.registry import (
+    content_fingerprint,
+    open_data,
+    problems,
+    resolve,
+    source_fingerprint,
+)
 from sixfold.data.spec import absolute_spec
 
 __all__ = [

@@ -6,8 +6,8 @@ import posixpath
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
-from sixfold.data.byte_ranges import Extent
 from sixfold.core.errors import UserError
+from sixfold.data.byte_ranges import Extent
 
 MOST_FILES = 2**24
 """Reached by links: a few links to folders of links can stand for any number of files."""

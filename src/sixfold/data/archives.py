@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.archive_links import follow_links
 from sixfold.data.byte_ranges import MOST_PICTURE_BYTES, Extent, copy_to, too_large
-from sixfold.core.errors import UserError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".zip")
 MOST_LINK_BYTES = 4096

@@ -10,9 +10,9 @@ import zlib
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.images import BadImageError, check_head
-from sixfold.core.errors import UserError
 
 MOST_BYTES = 2**31
 """Of a file that is read whole, such as a batch of CIFAR-10: what a forged size may ask for."""

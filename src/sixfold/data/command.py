@@ -6,7 +6,7 @@ import argparse
 
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, read_config, refuse
-from sixfold.core.config import PrepareConfig
+from sixfold.data.config import PrepareConfig
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     values["destination"] = values["destination"] or values["destination_word"]
     config, unread = read_config(PrepareConfig, values)
     refuse(config, [*problems, *unread])
-    from sixfold.train.launch_names import prepare
+    from sixfold.data.run import prepare
 
     with Console() as console:
         made = prepare(config, listen=console)

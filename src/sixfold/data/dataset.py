@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.data.splits import cut, some
 from sixfold.core.errors import UserError
+from sixfold.data.splits import cut, some
 
 UNLABELLED = "(unlabelled)"
 """Name of the last class where some images have none: they are only ever predicted."""

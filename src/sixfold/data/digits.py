@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
 from sixfold.data.arrays import ArrayStore
 from sixfold.data.images import resize_array
 from sixfold.data.splits import cut
-from sixfold.core.errors import UserError
 
 CLASSES = tuple("0123456789")
 

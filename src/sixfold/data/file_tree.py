@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sixfold.core.errors import UserError
 from sixfold.data import archives, paths
 from sixfold.data.byte_ranges import MOST_BYTES, Extent, ExtentReader
 from sixfold.data.images import BadImageError
-from sixfold.core.errors import UserError
 
 MOST_UNPACKED_BYTES = 2**28
 """Of a file that is read by offset, such as a batch of CIFAR-10, where it lies packed in a zip."""

@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 
+from sixfold.core.errors import UserError
 from sixfold.data import sources
 from sixfold.data.formats.cells import DEFAULT_SIZE
 from sixfold.data.spec import Spec, TableOptions, parse_spec
-from sixfold.core.errors import UserError
 
 LAYOUT = 2
 """Raised whenever the same source and settings would give other bytes."""

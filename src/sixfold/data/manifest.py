@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sixfold.data.dataset import Shape
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_json
+from sixfold.data.dataset import Shape
 
 NAME = "manifest.json"
 FORMAT = "sixfold-tensor-shards"

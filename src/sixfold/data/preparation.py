@@ -12,15 +12,24 @@ import re
 import shutil
 from pathlib import Path
 
-from sixfold.data import sources
-from sixfold.data.job import Job, plan
-from sixfold.data.shard_building import NOTES, Notes, Pool, Progress, all_bad, bad_images, in_turn, make_shards
-from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest
-from sixfold.data.records import Listing
-from sixfold.data.spec import TableOptions
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, parse_json, space_explained, write_json
 from sixfold.core.locks import locked
+from sixfold.data import sources
+from sixfold.data.job import Job, plan
+from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest
+from sixfold.data.records import Listing
+from sixfold.data.shard_building import (
+    NOTES,
+    Notes,
+    Pool,
+    Progress,
+    all_bad,
+    bad_images,
+    in_turn,
+    make_shards,
+)
+from sixfold.data.spec import TableOptions
 
 _OWN_FILES = re.compile(r"\.?(train|test)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp")
 

@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.data.dataset import Shape
 from sixfold.data.byte_ranges import Extent, ExtentReader
-from sixfold.data.images import BadImageError, Box, Pixels, decode, displayed_size, finish, open_picture, resize_array, upright
+from sixfold.data.dataset import Shape
+from sixfold.data.images import (
+    BadImageError,
+    Box,
+    Pixels,
+    decode,
+    displayed_size,
+    finish,
+    open_picture,
+    resize_array,
+    upright,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image

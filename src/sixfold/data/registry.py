@@ -9,22 +9,22 @@ import json
 import shutil
 from pathlib import Path
 
-from sixfold.core.config import DataConfig
-from sixfold.data import digits, paths, synthetic
-from sixfold.data.augment import parse_augment
-from sixfold.data.dataset import DataSet, assemble
-from sixfold.data.job import Job, column_problems, plan, setting_problems
-from sixfold.data.shard_building import Pool, Progress, in_turn
-from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest, shortened
-from sixfold.data.preparation import carry_out, refuse_bad
-from sixfold.data.remote import fetch_shards
-from sixfold.data.shard_files import ShardStore
-from sixfold.data.sources import locate
-from sixfold.data.spec import Spec, TableOptions, parse_spec
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, space_explained
 from sixfold.core.locks import locked
+from sixfold.data import digits, paths, synthetic
+from sixfold.data.augment import parse_augment
+from sixfold.data.config import DataConfig
+from sixfold.data.dataset import DataSet, assemble
+from sixfold.data.job import Job, column_problems, plan, setting_problems
+from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest, shortened
+from sixfold.data.preparation import carry_out, refuse_bad
+from sixfold.data.remote import fetch_shards
+from sixfold.data.shard_building import Pool, Progress, in_turn
+from sixfold.data.shard_files import ShardStore
+from sixfold.data.sources import locate
+from sixfold.data.spec import Spec, TableOptions, parse_spec
 
 HASHED_BYTES = 2**31
 """Shards up to this size are read once in full, to compare checksums: 1 s a gigabyte and core."""

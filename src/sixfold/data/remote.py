@@ -7,11 +7,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from sixfold.data import paths
-from sixfold.data.manifest import MOST_MANIFEST_BYTES, NAME, file_sha256, load_manifest, parse_manifest
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_atomically
 from sixfold.core.locks import locked
+from sixfold.data import paths
+from sixfold.data.manifest import (
+    MOST_MANIFEST_BYTES,
+    NAME,
+    file_sha256,
+    load_manifest,
+    parse_manifest,
+)
 
 BLOCK_BYTES = 2**20
 

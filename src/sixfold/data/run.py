@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from sixfold.train import validate
-from sixfold.core.config import PrepareConfig
+from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
-from sixfold.train.session import Listener, open_engine_for, pool_of
+from sixfold.core.events import Listener
+from sixfold.data.config import DataConfig, PrepareConfig
+from sixfold.distributed.config import engine_problems
+from sixfold.distributed.engines.engine import Engine
+from sixfold.distributed.session import open_engine_for, pool_of
 
 
 def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
     started = time.monotonic()
     listen = listen or (lambda _: None)
     preparation = config.preparation
-    found = validate.choice_problems(config) + validate.engine_problems(config.engine)
+    found = choice_problems(config) + engine_problems(config.engine)
     if not preparation.source or not preparation.destination:
         found.append("give source and destination: sixfold prepare SRC DST")
     if found:
@@ -61,3 +65,35 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
         "wall_s": round(spent, 3),
         "images_per_s": round(sum(images.values()) / spent, 1),
     }
+
+
+def resolve_data(
+    config: DataConfig, engine: Engine, workers: int, listen: Listener, *, labelled: bool = True
+) -> DataConfig:
+    """Turn data into something that ranks can map, with the engine's workers where it is long.
+
+    Args:
+        config: the data as the user gave it.
+        engine: whose workers prepare them.
+        workers: how many.
+        listen: told how many images are prepared.
+        labelled: see `sixfold.data.resolve`.
+
+    Raises:
+        UserError: with everything that is wrong with it.
+    """
+    from sixfold import data
+
+    return data.resolve(
+        config,
+        pool=pool_of(engine, workers),
+        workers=workers,
+        progress=lambda done, total: listen({"kind": "prepare", "done": done, "total": total}),
+        labelled=labelled,
+    )
+
+
+def told(left_out: Sequence[str]) -> str:
+    """The first of what is left out of a set, and how many more there are."""
+    more = f"; and {len(left_out) - 3} more (see bad_files in the result)"
+    return "; ".join(left_out[:3]) + (more if len(left_out) > 3 else "")

@@ -8,12 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from sixfold.core.errors import UserError
 from sixfold.data.images import BadImageError, quiet_decoder
 from sixfold.data.job import Job
 from sixfold.data.manifest import PARTS
 from sixfold.data.records import Listing, Records
-from sixfold.data.shard_writer import COLOR, GRAY, ShardNote, ShardTask, survey_shard, widen_shard, write_shard
-from sixfold.core.errors import UserError
+from sixfold.data.shard_writer import (
+    COLOR,
+    GRAY,
+    ShardNote,
+    ShardTask,
+    survey_shard,
+    widen_shard,
+    write_shard,
+)
 
 NOTES = ".prepare"
 """Folder in the destination for the notes of finished chunks, until all are."""

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
 from sixfold.data.dataset import Shape, Sums, image_sums
 from sixfold.data.manifest import Manifest, shortened
-from sixfold.core.errors import UserError
 
 
 def schema(shape: Shape) -> Any:

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.files import parse_json, write_atomically, write_json
 from sixfold.data import shard_files
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import ShardEntry, file_sha256
 from sixfold.data.records import Chunk
-from sixfold.core.files import parse_json, write_atomically, write_json
 
 GRAY, COLOR = 1, 3
 """Channels: pictures of both kinds may be mixed, and are then all made colour."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from sixfold.data import paths
 from sixfold.core.errors import UserError
+from sixfold.data import paths
 
 EMBEDDED = ("digits",)
 MADE_UP = ("synthetic",)

@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.data.dataset import Shape, Sums, image_sums
 from sixfold.core.errors import UserError
 from sixfold.core.random_keys import key
+from sixfold.data.dataset import Shape, Sums, image_sums
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 MOST_IMAGES = 10**8

@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sixfold.lca.config import DynamicsConfig
     from sixfold.lca.dictionary import load_dictionary
     from sixfold.lca.geometry import Geometry
     from sixfold.lca.interaction import Interaction
     from sixfold.lca.module import LCA
-    from sixfold.lca.config import DynamicsConfig
     from sixfold.lca.solver import Solution, Solver
     from sixfold.lca.transformer import LCATransformer
 

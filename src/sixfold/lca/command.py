@@ -17,7 +17,7 @@ from sixfold.lca.config import DynamicsConfig, LcaEncodeConfig, LcaLearnConfig
 class _Encode(LcaEncodeConfig):
     """Coding, with the dynamics that may differ from the learning's."""
 
-    dynamics: DynamicsConfig = DynamicsConfig()  # noqa: RUF009 - frozen
+    dynamics: DynamicsConfig = DynamicsConfig()
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sixfold.core.config import EngineConfig, OptimizerConfig, RunConfig
+from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, option
+from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.logical_shards import is_power_of_two
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.step.schedule import parse_schedule
 
 
@@ -158,8 +160,8 @@ class LcaLearnConfig(Settings):
     dictionary: DictionaryConfig = DictionaryConfig()
     dynamics: DynamicsConfig = DynamicsConfig()
     learn: LearnConfig = LearnConfig()
-    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
-    run: RunConfig = RunConfig()  # noqa: RUF009 - frozen
+    engine: EngineConfig = EngineConfig()
+    run: RunConfig = RunConfig()
 
 
 def dynamics_problems(config: DynamicsConfig) -> list[str]:
@@ -197,7 +199,7 @@ class LcaEncodeConfig(Settings):
     """Everything that `sixfold lca encode` takes besides the dynamics."""
 
     encode: EncodeConfig = EncodeConfig()
-    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    engine: EngineConfig = EngineConfig()
 
 
 def learn_problems(config: LcaLearnConfig) -> list[str]:

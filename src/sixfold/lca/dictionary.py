@@ -19,8 +19,8 @@ from torch import Tensor
 from sixfold.core import random_keys, tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_atomically
-from sixfold.lca.geometry import Geometry
 from sixfold.lca.config import DynamicsConfig
+from sixfold.lca.geometry import Geometry
 from sixfold.lca.preprocess import Preprocess
 
 FORMAT = "1"

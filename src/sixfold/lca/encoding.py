@@ -22,14 +22,14 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from sixfold.train.checkpoint import weights_sha256
 from sixfold.core.files import parse_json, space_explained
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dictionary import Learned, load_dictionary
 from sixfold.lca.inputs import Pictures, Source, open_pictures
 from sixfold.lca.interaction import Interaction
-from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.solver import Solution, Solver
-from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.train.checkpoint import weights_sha256
 
 TRACE = ("element", "step", "energy", "squares", "active", "gap", "violation", "rate")
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold import data as datasets
-from sixfold.core.config import DataConfig
-from sixfold.data.dataset import image_sums
 from sixfold.core.errors import UserError
+from sixfold.data.config import DataConfig
+from sixfold.data.dataset import image_sums
 from sixfold.lca.movies import PREFIX, read_movies
 
 Indices = NDArray[np.int64]

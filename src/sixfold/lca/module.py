@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core.errors import UserError
+from sixfold.lca.config import DynamicsConfig, dynamics_problems
 from sixfold.lca.dictionary import normalise, random_atoms
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
-from sixfold.lca.config import DynamicsConfig, dynamics_problems
 from sixfold.lca.solver import Solution, Solver
 
 Size = int | tuple[int, int]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sixfold.data import permutation
 from sixfold.core.errors import UserError
+from sixfold.data import permutation
 
 
 @dataclass(frozen=True, kw_only=True)

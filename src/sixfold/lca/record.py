@@ -16,13 +16,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sixfold.core import tensor_file
-from sixfold.train.checkpoint import list_checkpoints, path_of
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_atomically
-from sixfold.lca.learning import Learner
-from sixfold.lca.warm import WarmStarts
 from sixfold.core.run_directory import JsonLines, RankFiles
 from sixfold.distributed.process_group import World
+from sixfold.lca.learning import Learner
+from sixfold.lca.warm import WarmStarts
+from sixfold.train.checkpoint import list_checkpoints, path_of
 
 FORMAT = "lca-1"
 REPORT_S = 1.0

@@ -17,13 +17,13 @@ from safetensors.numpy import load_file
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
-from sixfold.lca.config import LcaLearnConfig
 from sixfold.core.html.axes import Format, compact, linear, percent, plain
 from sixfold.core.html.chart import Chart, Path, line_path, places
 from sixfold.core.html.frame import render_page
 from sixfold.core.html.settings import setting_sections
 from sixfold.core.run_directory import read_json, read_json_lines
 from sixfold.core.tensor_file import verify
+from sixfold.lca.config import LcaLearnConfig
 
 _MAX_ATOMS = 1024
 _SHEET_PX = 900

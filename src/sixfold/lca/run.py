@@ -11,18 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data
-from sixfold.train import validate
-from sixfold.core.config import DataConfig
-from sixfold.distributed.engines import Engine
+from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import folder_of_parts, space_explained, write_json
-from sixfold.train.session import Listener, open_engine_for, resolve_data, restarts_of, versions
-from sixfold.train.resume import held_run, older_run, run_path
-from sixfold.train.inputs import Inputs, inputs_of
-from sixfold.lca.geometry import Geometry, pair
-from sixfold.lca.config import DictionaryConfig, DynamicsConfig, LcaEncodeConfig, LcaLearnConfig, dynamics_problems, learn_problems
 from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory, as_json
+from sixfold.data.config import DataConfig
+from sixfold.data.run import resolve_data
+from sixfold.distributed.config import engine_problems
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.lca.config import (
+    DictionaryConfig,
+    DynamicsConfig,
+    LcaEncodeConfig,
+    LcaLearnConfig,
+    dynamics_problems,
+    learn_problems,
+)
+from sixfold.lca.geometry import Geometry, pair
+from sixfold.train.inputs import Inputs, inputs_of
+from sixfold.train.resume import held_run, older_run, run_path
 
 MOVIES = "movies:"
 
@@ -77,10 +87,10 @@ def lca_learn(
 def learn_settings_problems(config: LcaLearnConfig) -> list[str]:
     """Everything that is wrong and can be told without reading any image."""
     found = [
-        *validate.choice_problems(config),
+        *choice_problems(config),
         *dynamics_problems(config.dynamics),
         *learn_problems(config),
-        *validate.engine_problems(config.engine),
+        *engine_problems(config.engine),
     ]
     if not config.input.data.startswith(MOVIES):
         found += data.problems(_data_config(config))
@@ -219,9 +229,9 @@ def _run_learn(
     listen: Listener,
     started: float,
 ) -> dict[str, Any]:
+    from sixfold.lca.report import write_page
     from sixfold.lca.training import learn_rank
     from sixfold.train.report import optional_page
-    from sixfold.lca.report import write_page
 
     config = job.config
     before_s = time.monotonic() - started
@@ -275,7 +285,7 @@ def lca_encode(
     started = time.monotonic()
     listen = listen or (lambda _: None)
     encode = config.encode
-    found = validate.choice_problems(config) + validate.engine_problems(config.engine)
+    found = choice_problems(config) + engine_problems(config.engine)
     if not encode.run:
         found.append("give the dictionary: sixfold lca encode RUN --data SPEC --out FILE")
     out = Path(encode.out).expanduser().absolute()

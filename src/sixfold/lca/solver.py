@@ -19,11 +19,11 @@ from torch import Tensor
 
 from sixfold.core.errors import RunError, UserError
 from sixfold.lca.certificate import Meter, Reading
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dynamics import AdaptiveRate, Membrane, rate
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.lane import ResidualLane
 from sixfold.lca.lane_local import LocalLane
-from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.polish import Polisher
 from sixfold.lca.quiet import QuietSupport
 from sixfold.lca.sums import power_of_two_above

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.distributed.collectives import all_gather
 from sixfold.core.errors import UserError
-from sixfold.lca.phases import Phases
+from sixfold.distributed.collectives import all_gather
 from sixfold.distributed.process_group import Buffer, PlainData, World
+from sixfold.lca.phases import Phases
 
 
 def bounds(size: int, parts: int, part: int) -> tuple[int, int]:

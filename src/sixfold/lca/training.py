@@ -21,15 +21,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.train.checkpoint import newest_intact, weights_sha256
+from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.distributed.collectives import all_gather, all_gather_data, tree_all_reduce
-from sixfold.core.config import OptimizerConfig
+from sixfold.distributed.logical_shards import (
+    Node,
+    TreeFold,
+    owned_shards,
+    shard_bounds,
+    shard_count,
+)
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.lca.config import LcaLearnConfig
 from sixfold.lca.dictionary import Learned, pack, patch_atoms, patch_places, random_atoms
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.inputs import Pictures, Source, open_pictures
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.learning import Learner, Payload, Totals, shard_vector
-from sixfold.lca.config import LcaLearnConfig
 from sixfold.lca.order import Order
 from sixfold.lca.phases import Phases
 from sixfold.lca.preprocess import SAMPLE, Preprocess, learn_preprocess
@@ -38,11 +46,9 @@ from sixfold.lca.samples import make_samples
 from sixfold.lca.solver import Solution, Solver
 from sixfold.lca.tiles import Tiles, parse_grid
 from sixfold.lca.warm import WarmStarts
-from sixfold.core.run_directory import Claim, RankFiles
-from sixfold.distributed.logical_shards import Node, TreeFold, owned_shards, shard_bounds, shard_count
+from sixfold.train.checkpoint import newest_intact, weights_sha256
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.step.schedule import Budget, parse_schedule
-from sixfold.distributed.process_group import World
-from sixfold.distributed.process_group.ambient import one_thread
 
 CHECKPOINT_S = 60.0
 CHECKPOINT_STEPS = 50

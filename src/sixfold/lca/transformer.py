@@ -12,15 +12,15 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sixfold.core.errors import UserError
+from sixfold.distributed.logical_shards import Node, TreeFold, shard_bounds, shard_count
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.lca.config import DynamicsConfig, dynamics_problems
 from sixfold.lca.dictionary import random_atoms
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import Interaction
 from sixfold.lca.learning import Learner, Payload, shard_vector
-from sixfold.lca.config import DynamicsConfig, dynamics_problems
 from sixfold.lca.order import Order
 from sixfold.lca.solver import Solver
-from sixfold.distributed.logical_shards import Node, TreeFold, shard_bounds, shard_count
-from sixfold.distributed.process_group.ambient import one_thread
 
 
 class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]

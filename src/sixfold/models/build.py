@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
+from sixfold.models.config import ModelConfig
 from sixfold.models.factory import recipe
 from sixfold.models.shapes import MisfitError, Shape, run, times
 

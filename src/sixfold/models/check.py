@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
 from sixfold.models.build import seeded
 from sixfold.models.conduct import INEXACT, conduct
+from sixfold.models.config import ModelConfig
 from sixfold.models.factory import Recipe, recipe
 from sixfold.models.shapes import MisfitError, Shape, kind, run, times
 from sixfold.models.zoo import ZOO

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.models.user_traceback import one_line
 from sixfold.models.build import has_lazy, seed_all, seeded
 from sixfold.models.observe import changed, observe
 from sixfold.models.outside import watched
 from sixfold.models.shapes import Shape, run
+from sixfold.models.user_traceback import one_line
 
 IMAGES = 2
 """On which the network is run; statistics need more than one."""

@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import nn
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
+from sixfold.core.naming import unknown_model
 from sixfold.models.arguments import argument_problems, parse_arguments
-from sixfold.models.user_traceback import one_line
+from sixfold.models.config import ModelConfig
 from sixfold.models.importing import find, importable
 from sixfold.models.shapes import MisfitError, Shape
+from sixfold.models.user_traceback import one_line
 from sixfold.models.zoo import ZOO
-from sixfold.core.naming import unknown_model
 
 
 @dataclass(frozen=True)

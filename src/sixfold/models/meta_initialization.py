@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
 from sixfold.models.build import build, seeded
+from sixfold.models.config import ModelConfig
 from sixfold.models.factory import recipe
 from sixfold.models.shapes import MisfitError, Shape, times
 

@@ -19,8 +19,8 @@ from typing import Any
 from torch import nn
 
 from sixfold.core.errors import UserError
-from sixfold.models.user_traceback import is_installed
 from sixfold.models.importing import find, source_file
+from sixfold.models.user_traceback import is_installed
 from sixfold.models.zoo import ZOO
 
 

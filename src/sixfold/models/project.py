@@ -18,8 +18,8 @@ from pathlib import Path
 
 from sixfold.core.errors import UserError
 from sixfold.models.arguments import parse_arguments
-from sixfold.models.user_traceback import is_installed
 from sixfold.models.importing import place
+from sixfold.models.user_traceback import is_installed
 
 _LONGEST_NAME = 255
 

@@ -6,7 +6,7 @@ import argparse
 
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, read_config, refuse
-from sixfold.core.config import PredictConfig
+from sixfold.predict.config import PredictConfig
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     values["run"] = values["run"] or values["run_word"]
     config, unread = read_config(PredictConfig, values)
     refuse(config, [*problems, *unread])
-    from sixfold.train.launch_names import predict
+    from sixfold.predict.run import predict
 
     with Console() as console:
         figures = predict(config, listen=console)

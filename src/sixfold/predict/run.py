@@ -8,15 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sixfold.train import validate
-from sixfold.core.config import DataConfig, PredictConfig
-from sixfold.data import absolute_spec
+from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import folder_of_parts, write_json
-from sixfold.train.session import Listener, open_engine_for, resolve_data, restarts_of, told, versions
-from sixfold.train.inputs import warn_if_edited
 from sixfold.core.locks import held
 from sixfold.core.run_directory import read_json
+from sixfold.data import absolute_spec
+from sixfold.data.config import DataConfig
+from sixfold.data.run import resolve_data, told
+from sixfold.distributed.config import engine_problems
+from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.predict.config import PredictConfig
+from sixfold.train.inputs import warn_if_edited
 
 if TYPE_CHECKING:
     from sixfold.data.formats.kept_columns import KeptColumns
@@ -39,7 +43,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
     """
     started = time.monotonic()
     given, listen = listen, listen or (lambda _: None)
-    found = validate.choice_problems(config) + validate.engine_problems(config.engine)
+    found = choice_problems(config) + engine_problems(config.engine)
     if not config.prediction.run:
         found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
     if not config.prediction.out:

@@ -21,19 +21,19 @@ import torch
 from numpy.typing import NDArray
 
 from sixfold import data as datasets
-from sixfold.train import metrics
 from sixfold.compress.loading import load_network
-from sixfold.core.config import DataConfig
+from sixfold.core.errors import UserError
+from sixfold.core.files import explained
+from sixfold.data.config import DataConfig
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.kept_columns import KeptColumns
-from sixfold.core.errors import UserError
-from sixfold.train.evaluate import scored_chunks
-from sixfold.core.files import explained
-from sixfold.train.layers.rewrites import folded_batch_norm, fused_max_pool, relu_behind_max_pool
-from sixfold.predict.sparse.choose import load_choice, sparse_network
-from sixfold.train.model_card import ModelCard
 from sixfold.distributed.process_group import World
 from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.predict.sparse.choose import load_choice, sparse_network
+from sixfold.train import metrics
+from sixfold.train.evaluate import scored_chunks
+from sixfold.train.layers.rewrites import folded_batch_norm, fused_max_pool, relu_behind_max_pool
+from sixfold.train.model_card import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from sixfold.core.config import TicketsConfig, TrellisConfig
 from sixfold.core.errors import UserError
+from sixfold.tickets.config import TicketsConfig, TrellisConfig
 from sixfold.train.sparsity.counts import DEFAULT_RATE
 from sixfold.train.sparsity.layers import KINDS
 from sixfold.train.step.schedule import Budget

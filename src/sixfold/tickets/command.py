@@ -9,7 +9,7 @@ from typing import Any
 
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, read_config, refuse
-from sixfold.core.config import TicketsConfig
+from sixfold.tickets.config import TicketsConfig
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from sixfold import data as datasets
-from sixfold.core.config import TrainConfig
-from sixfold.train.evaluate import evaluate
+from sixfold.distributed.process_group import alone
 from sixfold.distributed.tasks import Assignment
+from sixfold.train.config import TrainConfig
+from sixfold.train.evaluate import evaluate
+from sixfold.train.model_card import read_card, weights_file
 from sixfold.train.sparsity.initialization import read_weights
 from sixfold.train.step.norm_sync import has_batch_norm
-from sixfold.train.model_card import read_card, weights_file
-from sixfold.distributed.process_group import alone
 
 CALIBRATION_IMAGES = 2048
 CALIBRATION_BATCH = 256

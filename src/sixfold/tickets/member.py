@@ -16,20 +16,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.train.checkpoint import path_of
-from sixfold.core.config import BeginningConfig, EngineConfig, ModelConfig, RunConfig, TrainConfig
+from sixfold.core.config import RunConfig
 from sixfold.core.files import write_json
-from sixfold.distributed.tasks import Assignment
 from sixfold.core.random_keys import key
 from sixfold.core.run_directory import RunDirectory, as_json, read_json_lines
-from sixfold.train.sparsity import Mask, kept_weights, load_mask, magnitude_mask, prunable, prune_counts, random_mask, save_mask
-from sixfold.train.sparsity.initialization import read_weights
+from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.process_group import Alone, PlainData, World
+from sixfold.distributed.tasks import Assignment
+from sixfold.models.config import ModelConfig
 from sixfold.tickets.line import measure_line
 from sixfold.tickets.seeds import member_seed
 from sixfold.tickets.transfer import carry_over
+from sixfold.train.checkpoint import path_of
+from sixfold.train.config import BeginningConfig, TrainConfig
 from sixfold.train.model_card import read_card, weights_file
+from sixfold.train.sparsity import (
+    Mask,
+    kept_weights,
+    load_mask,
+    magnitude_mask,
+    prunable,
+    prune_counts,
+    random_mask,
+    save_mask,
+)
+from sixfold.train.sparsity.initialization import read_weights
 from sixfold.train.worker import TrainJob, train_rank
-from sixfold.distributed.process_group import Alone, PlainData, World
 
 DENSE = "dense"
 """Folder of the dense run within that of the job."""

@@ -11,13 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.config import TicketsConfig
 from sixfold.core.errors import UserError
 from sixfold.distributed.tasks import Member
+from sixfold.tickets.choices import (
+    parse_controls,
+    parse_rates,
+    parse_rewinds,
+    parse_thresholds,
+    quantiles,
+)
+from sixfold.tickets.config import TicketsConfig
 from sixfold.train.sparsity import Prunable, prune_counts
 from sixfold.train.sparsity.counts import DEFAULT_RATE
 from sixfold.train.step.schedule import Budget
-from sixfold.tickets.choices import parse_controls, parse_rates, parse_rewinds, parse_thresholds, quantiles
 
 
 @dataclass(frozen=True, kw_only=True)

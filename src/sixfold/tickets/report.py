@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.config import TicketsConfig
 from sixfold.core.files import write_atomically
-from sixfold.train.report import render_page
 from sixfold.core.html.axes import duration, percent, plain
 from sixfold.core.html.settings import setting_sections
+from sixfold.tickets.config import TicketsConfig
 from sixfold.tickets.curves import accuracy_chart, early_stop_chart, instability_chart
+from sixfold.train.report import render_page
 
 KINDS = {
     "ticket": "Tickets",

@@ -21,24 +21,35 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data
-from sixfold.core.config import DataConfig, RunConfig, TicketsConfig, TrainConfig
-from sixfold.distributed.engines import Engine
+from sixfold.core.config import RunConfig
 from sixfold.core.errors import RunError, UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import write_json
-from sixfold.distributed.tasks import Member, Outcome, run_job
-from sixfold.train.session import Listener, open_engine_for, resolve_data, versions
-from sixfold.train.resume import held_run, older_run, run_path
-from sixfold.train.inputs import Inputs, inputs_of
-from sixfold.train.run import fit_data, train, training_problems
-from sixfold.train.report import optional_page
 from sixfold.core.run_directory import RunDirectory, as_json
-from sixfold.train.step.schedule import Budget, budget
-from sixfold.tickets.analysis import best_tickets, cell_figures, cell_of, dense_figures, transfer_figures
+from sixfold.data.config import DataConfig
+from sixfold.data.run import resolve_data
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.session import open_engine_for, versions
+from sixfold.distributed.tasks import Member, Outcome, run_job
+from sixfold.tickets.analysis import (
+    best_tickets,
+    cell_figures,
+    cell_of,
+    dense_figures,
+    transfer_figures,
+)
+from sixfold.tickets.choices import parse_rewinds, trellis_problems
+from sixfold.tickets.config import TicketsConfig
 from sixfold.tickets.member import DENSE, TrellisWork, early_stop
 from sixfold.tickets.plan import Plan, plan_trellis
-from sixfold.tickets.choices import parse_rewinds, trellis_problems
 from sixfold.tickets.speedup import dense_work_s, expected, measured
 from sixfold.tickets.transfer import transfer_members
+from sixfold.train.config import TrainConfig
+from sixfold.train.inputs import Inputs, inputs_of
+from sixfold.train.report import optional_page
+from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.run import fit_data, train, training_problems
+from sixfold.train.step.schedule import Budget, budget
 
 
 def tickets(

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sixfold.distributed.tasks import Member, Outcome, makespan
 from sixfold.core.run_directory import read_json_lines
+from sixfold.distributed.tasks import Member, Outcome, makespan
 
 
 def dense_work_s(run: Path) -> float:

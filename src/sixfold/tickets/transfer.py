@@ -23,15 +23,15 @@ from torch import Tensor
 
 from sixfold import data as datasets
 from sixfold import models
-from sixfold.train.checkpoint import path_of
-from sixfold.core.config import BeginningConfig, TrainConfig
 from sixfold.core.files import write_atomically
 from sixfold.distributed.tasks import Assignment, Member
+from sixfold.tickets.plan import Cell
+from sixfold.tickets.seeds import member_seed
+from sixfold.train.checkpoint import path_of
+from sixfold.train.config import BeginningConfig, TrainConfig
 from sixfold.train.sparsity import Mask, load_mask, save_mask
 from sixfold.train.sparsity.initialization import read_weights
 from sixfold.train.step.precision import in_precision
-from sixfold.tickets.plan import Cell
-from sixfold.tickets.seeds import member_seed
 
 WAYS = ("ticket", "rewound", "reinit", "scratch")
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.data import BatchMaker
 from sixfold.core.errors import UserError
+from sixfold.data import BatchMaker
 from sixfold.train.model_card import ModelCard
 
 TOLERANCE = 1e-3

@@ -8,7 +8,8 @@ from typing import Any
 
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, read_config, refuse
-from sixfold.core.config import TrainConfig
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +22,9 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Train, and print where the results are."""
     config, unread = read_config(TrainConfig, vars(arguments), arguments.config)
     refuse(config, [*problems, *unread])
-    from sixfold.train import launch_names
 
     with Console() as console:
-        result = launch_names.train(config, listen=console)
+        result = train(config, listen=console)
     print("\n".join(summary(result)))
     return 0
 

@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sixfold.distributed.collectives import gather
-from sixfold.data import BatchMaker, Part, prefetch
 from sixfold.core.random_keys import key
-from sixfold.train.layers.operations import NO_VIEW
-from sixfold.models.build import seed_all
+from sixfold.data import BatchMaker, Part, prefetch
+from sixfold.distributed.collectives import gather
 from sixfold.distributed.logical_shards import owned_shards
-from sixfold.train.step.step import channels_last
 from sixfold.distributed.process_group import World
 from sixfold.distributed.process_group.ambient import restore_randomness, save_randomness
+from sixfold.models.build import seed_all
+from sixfold.train.layers.operations import NO_VIEW
+from sixfold.train.step.step import channels_last
 
 CHUNK_ELEMENTS = 1 << 20
 """Input elements of a chunk: the activations of a few such chunks fit into memory anywhere."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sixfold.core.config import TrainConfig
-from sixfold.data import DataSet
 from sixfold.core.errors import UserError
-from sixfold.train.session import Listener
-from sixfold.models import build
+from sixfold.core.events import Listener
 from sixfold.core.run_directory import RunDirectory
+from sixfold.data import DataSet
+from sixfold.models import build
+from sixfold.train.config import TrainConfig
 from sixfold.train.sparsity.initialization import begin
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.optimizer import make_optimizer

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data
-from sixfold.core.config import DataConfig, ModelConfig, TrainConfig
 from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import write_json
-from sixfold.train.session import Listener
-from sixfold.models.project import project_files, sha256
 from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.data.config import DataConfig
+from sixfold.models.config import ModelConfig
+from sixfold.models.project import project_files, sha256
+from sixfold.train.config import TrainConfig
 from sixfold.train.model_card import ModelCard, edited, weights_file
 
 RECORD = "inputs.json"

@@ -9,13 +9,13 @@ marked, and is never taken for one that had its length from the beginning.
 
 from __future__ import annotations
 
-from sixfold.train.checkpoint import list_checkpoints
-from sixfold.core.config import TrainConfig, TrainingConfig
 from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import write_json
-from sixfold.train.session import Listener
-from sixfold.train.inputs import RECORD
 from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.train.checkpoint import list_checkpoints
+from sixfold.train.config import TrainConfig, TrainingConfig
+from sixfold.train.inputs import RECORD
 from sixfold.train.step.schedule import budget, parse_schedule
 
 LENGTH = ("training.epochs", "training.steps")

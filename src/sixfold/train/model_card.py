@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from sixfold import models
 from sixfold.core import tensor_file
-from sixfold.train import torch_file
-from sixfold.train.checkpoint import model_tensors
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
+from sixfold.models.config import ModelConfig
 from sixfold.models.project import changed_files
+from sixfold.train import torch_file
+from sixfold.train.checkpoint import model_tensors
 from sixfold.train.step.precision import in_precision
 
 _LARGEST_SIDE = 1 << 16

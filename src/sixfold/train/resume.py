@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import UserError
-from sixfold.train.inputs import RECORD, Inputs
 from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.train.inputs import RECORD, Inputs
 
 _PLACEMENT = ("engine", "strategy.grid", "learn.grid")
 """Who computes what, where: a run may go on with others."""

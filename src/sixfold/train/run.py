@@ -12,20 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data
-from sixfold.train import validate
-from sixfold.core.config import ModelConfig, TrainConfig
-from sixfold.distributed.engines import Engine
 from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import write_json
-from sixfold.train.initialization import check_beginning
-from sixfold.train.session import Listener, open_engine_for, resolve_data, restarts_of, told, versions
-from sixfold.train.resume import held_run, older_run, run_path
-from sixfold.train.inputs import RECORD, training_inputs
-from sixfold.train.lengthening import LENGTH, MARK, irrelevant_placement, lengthened, mark, refuse_lengthened
-from sixfold.train.report.write import tell_failure, test_images
-from sixfold.train.tuning import COPY, take_tuning
-from sixfold.models.project import project_hashes
 from sixfold.core.run_directory import RunDirectory, as_json, read_json
+from sixfold.data.run import resolve_data, told
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.models.config import ModelConfig
+from sixfold.models.project import project_hashes
+from sixfold.train import validate
+from sixfold.train.config import TrainConfig
+from sixfold.train.initialization import check_beginning
+from sixfold.train.inputs import RECORD, training_inputs
+from sixfold.train.lengthening import (
+    LENGTH,
+    MARK,
+    irrelevant_placement,
+    lengthened,
+    mark,
+    refuse_lengthened,
+)
+from sixfold.train.report.write import tell_failure, test_images
+from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.tuning import COPY, take_tuning
 
 
 def train(

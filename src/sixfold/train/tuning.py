@@ -17,12 +17,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.config import TrainConfig
-from sixfold.data import DataSet
 from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import parse_json
-from sixfold.train.session import Listener
 from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.data import DataSet
+from sixfold.train.config import TrainConfig
 
 VERSION = 1
 COPY = "tuning.json"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable
 from typing import Any
 
-from sixfold.core.config import DataConfig, EngineConfig, ModelConfig, TrainConfig
+from sixfold.core.checks import choice_problems, seed_problems, unknown
 from sixfold.core.errors import UserError
-from sixfold.core.naming import ZOO, meant, unknown_model
+from sixfold.core.naming import ZOO, unknown_model
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import engine_problems
 from sixfold.distributed.logical_shards import LARGEST_COUNT, is_power_of_two
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import TrainConfig
 from sixfold.train.strategies.local_sgd.checks import local_sgd_problems
 from sixfold.train.strategies.overview import STRATEGIES
 
@@ -24,18 +26,6 @@ MOST = 10**12
 def is_automatic(config: TrainConfig) -> bool:
     """Whether the planner chooses strategy or grid."""
     return AUTO in (config.strategy.strategy, config.strategy.grid)
-
-
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """A line that says a name is unknown, with the nearest known ones.
-
-    >>> unknown("model", "lenet6", ["lenet5", "slide"])
-    "unknown model 'lenet6': did you mean lenet5? (known: lenet5, slide)"
-    """
-    known = sorted(known)
-    near = meant(name, known)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown {what} {name!r}: {hint}(known: {', '.join(known)})"
 
 
 def problems(config: TrainConfig) -> list[str]:
@@ -69,26 +59,6 @@ def quick_problems(config: Any) -> list[str]:
         own = ":" in section.model or section.model in ZOO
         found += [] if own else [unknown_model(section.model)]
     return found
-
-
-def choice_problems(config: Any) -> list[str]:
-    """Values that are none of the few that a setting allows, over all sections of a tree."""
-    found = []
-    for section in dataclasses.fields(config):
-        values = getattr(config, section.name)
-        for field in dataclasses.fields(values):
-            value, choices = getattr(values, field.name), field.metadata["choices"]
-            if choices and value not in choices:
-                flag = field.name.replace("_", "-")
-                found.append(f"--{flag} {value}: " + unknown(flag, str(value), choices))
-    return found
-
-
-def seed_problems(seed: int) -> list[str]:
-    """What is wrong with a seed: torch takes those of 64 bits."""
-    if 0 <= seed < 1 << 63:
-        return []
-    return [f"--seed {seed}: must not be negative, and below 2^63"]
 
 
 def _training_problems(config: TrainConfig) -> list[str]:
@@ -221,24 +191,6 @@ def _grid_problems(config: TrainConfig) -> list[str]:
     if config.strategy.grid == AUTO:
         return []
     return parse_grid(config.strategy.grid)[1]
-
-
-def engine_problems(engine: EngineConfig) -> list[str]:
-    """Everything that is wrong with the settings of the engine by themselves."""
-    found = []
-    if engine.workers is not None and engine.workers < 1:
-        found.append(f"--workers {engine.workers}: must be at least 1")
-    if engine.max_restarts is not None and engine.max_restarts < 0:
-        found.append(f"--max-restarts {engine.max_restarts}: must not be negative")
-    if engine.engine != "spark":
-        if engine.master is not None:
-            found.append(f"--master {engine.master}: only for --engine spark")
-        if engine.spark_conf:
-            found.append("--spark-conf: only for --engine spark")
-    for setting in engine.spark_conf:
-        if "=" not in setting:
-            found.append(f"--spark-conf {setting!r}: expected key=value")
-    return found
 
 
 def _run_problems(config: TrainConfig) -> list[str]:

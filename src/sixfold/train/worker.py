@@ -17,25 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data as datasets
+from sixfold.core.errors import UserError
+from sixfold.core.run_directory import Claim, RankFiles
+from sixfold.distributed.collectives import all_gather_data, all_gather_int
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.models.project import project_hashes
 from sixfold.train import metrics
 from sixfold.train.checkpoint import Progress, newest_intact, read_notes
-from sixfold.distributed.collectives import all_gather_data, all_gather_int
-from sixfold.core.config import TrainConfig
-from sixfold.core.errors import UserError
+from sixfold.train.config import TrainConfig
 from sixfold.train.evaluate import Evaluation
-from sixfold.models.project import project_hashes
+from sixfold.train.log import TimedIterator, TrainLog
+from sixfold.train.model_card import ModelCard
 from sixfold.train.native import max_pool
-from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.train.step.arithmetic import Arithmetic, arithmetic, arithmetic_difference
 from sixfold.train.step.device import CPU, settle_arithmetic
 from sixfold.train.step.precision import BF16, slow_bf16, weights_precision
 from sixfold.train.step.schedule import parse_schedule
 from sixfold.train.step.step import Shard
 from sixfold.train.strategies.registry import open_strategy
-from sixfold.train.model_card import ModelCard
-from sixfold.train.log import TimedIterator, TrainLog
-from sixfold.distributed.process_group import World
-from sixfold.distributed.process_group.ambient import one_thread
 
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3

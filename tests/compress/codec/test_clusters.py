@@ -3,9 +3,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.compress import huffman_reference
 
 from sixfold.compress.codec import clusters
-from tests.compress import huffman_reference
 from sixfold.compress.codec.clusters import STARTS, Start
 
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.compress import huffman_reference
 
 from sixfold.compress.codec import gaps
-from tests.compress import huffman_reference
 
 FLAT = st.lists(st.sampled_from([0, 0, 0, 0, 1, 2, 9]), max_size=300)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.compress import huffman_reference
 
 from sixfold.compress.codec import huffman
-from tests.compress import huffman_reference
 
 COUNTS = st.lists(st.integers(0, 10_000), min_size=1, max_size=60).filter(any)
 
@@ -56,7 +56,10 @@ def test_lanes_are_the_reference_s_bit_strings(counts: list[int], lanes: int, se
     assert data == bytes(int(text[k : k + 8].ljust(8, "0"), 2) for k in range(0, len(text), 8))
     decoded = huffman.decode(data, lane_bits, lengths, len(symbols))
     assert decoded.tolist() == symbols.tolist()
-    assert huffman_reference.huffman_decode(strings, lengths.tolist(), len(symbols)) == symbols.tolist()
+    assert (
+        huffman_reference.huffman_decode(strings, lengths.tolist(), len(symbols))
+        == symbols.tolist()
+    )
 
 
 def test_codes_of_one_length_are_consecutive() -> None:

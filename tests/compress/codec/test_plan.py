@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from sixfold.compress.codec.plan import as_text, read_bits, read_by_layer, read_sparsity, spread_globally
+from sixfold.compress.codec.plan import (
+    as_text,
+    read_bits,
+    read_by_layer,
+    read_sparsity,
+    spread_globally,
+)
 from sixfold.train.sparsity import Prunable
 
 LAYERS = [

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.compress import huffman_reference
 
 from sixfold.compress.codec import rans
-from tests.compress import huffman_reference
 from sixfold.compress.codec.gaps import entropy_bits
 
 COUNTS = st.lists(st.integers(0, 10_000), min_size=1, max_size=40).filter(any)
@@ -26,7 +26,9 @@ def test_words_and_states_are_the_reference_s(
     assert states.tolist() == slow_states
     decoded = rans.decode(words, states.copy(), frequencies, precision, len(symbols))
     assert decoded.tolist() == symbols.tolist()
-    slow = huffman_reference.rans_decode(slow_words, slow_states, frequencies.tolist(), precision, 50)
+    slow = huffman_reference.rans_decode(
+        slow_words, slow_states, frequencies.tolist(), precision, 50
+    )
     assert slow == symbols.tolist()
 
 

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sixfold.core.html.axes import duration, linear, logarithmic, milliseconds, percent_tick, plain, round_steps, time_axis
+from sixfold.core.html.axes import (
+    duration,
+    linear,
+    logarithmic,
+    milliseconds,
+    percent_tick,
+    plain,
+    round_steps,
+    time_axis,
+)
 
 values = st.floats(-1e12, 1e12)
 

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import small_config
 
 import sixfold
-from sixfold.train.run import train
 from sixfold.train.report import optional_page
+from sixfold.train.run import train
 
 SOURCE = Path(sixfold.__file__).parent
 TEMPLATES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.html"))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from sixfold.core.config import EngineConfig, TrainConfig
 from sixfold.core.html.settings import setting_sections, show
 from sixfold.core.run_directory import as_json
+from sixfold.distributed.config import EngineConfig
+from sixfold.train.config import TrainConfig
 
 
 def test_defaults_are_not_marked_and_changes_are() -> None:
-    sections = setting_sections(as_json(TrainConfig()))
+    sections = setting_sections(as_json(TrainConfig()), TrainConfig)
     assert next(name for name, _ in sections) == "data"
     assert not [row.name for _, rows in sections for row in rows if row.changed]
     engine = EngineConfig(engine="spark", spark_conf=("a=b",))
-    rows = dict(setting_sections(as_json(TrainConfig(engine=engine))))["engine"]
+    rows = dict(setting_sections(as_json(TrainConfig(engine=engine)), TrainConfig))["engine"]
     changed = {row.name: row for row in rows if row.changed}
     assert set(changed) == {"--engine", "--spark-conf"}
     assert changed["--engine"].default == "local"
@@ -22,7 +23,7 @@ def test_defaults_are_not_marked_and_changes_are() -> None:
 
 
 def test_unknown_sections_and_settings_are_shown() -> None:
-    (name, rows), *_ = setting_sections({"future": {"new_thing": 3}})
+    (name, rows), *_ = setting_sections({"future": {"new_thing": 3}}, TrainConfig)
     assert (name, rows[0].name, rows[0].value, rows[0].changed) == (
         "future", "--new-thing", "3", True,
     )  # fmt: skip

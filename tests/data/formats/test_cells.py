@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sixfold.core.config import DataConfig
-from sixfold.data import DataSet, open_data, resolve
 from sixfold.core.errors import UserError
+from sixfold.data import DataSet, open_data, resolve
+from sixfold.data.config import DataConfig
 
 Box = tuple[str, int, int, int, int]
 Maker = Callable[..., Image.Image]

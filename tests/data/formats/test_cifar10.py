@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sixfold.core.config import DataConfig
+from sixfold.core.errors import UserError
 from sixfold.data import open_data, resolve
 from sixfold.data.archives import list_archive
+from sixfold.data.config import DataConfig
 from sixfold.data.formats.cifar10 import BATCHES, CLASSES
-from sixfold.core.errors import UserError
 
 PER_BATCH = 20
 

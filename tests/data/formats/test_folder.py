@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sixfold.core.errors import UserError
+from sixfold.data.file_tree import open_tree
 from sixfold.data.formats import folder
 from sixfold.data.records import FileRecords, Listing
-from sixfold.data.file_tree import open_tree
-from sixfold.core.errors import UserError
 
 FolderMaker = Callable[..., Path]
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sixfold.data.formats.kept_columns import KeptColumns
 from sixfold.core.errors import UserError
+from sixfold.data.formats.kept_columns import KeptColumns
 
 
 def table(root: Path) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sixfold.core.config import DataConfig
-from sixfold.data import open_data, resolve
 from sixfold.core.errors import UserError
+from sixfold.data import open_data, resolve
+from sixfold.data.config import DataConfig
 
 
 def idx(values: NDArray[np.uint8]) -> bytes:

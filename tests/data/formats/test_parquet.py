@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sixfold.core.config import DataConfig
-from sixfold.data import DataSet, open_data, resolve
 from sixfold.core.errors import UserError
+from sixfold.data import DataSet, open_data, resolve
+from sixfold.data.config import DataConfig
 
 COUNT, ROWS, COLUMNS = 30, 7, 6
 

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sixfold.core.config import DataConfig
-from sixfold.data import DataSet, open_data, resolve
 from sixfold.core.errors import UserError
+from sixfold.data import DataSet, open_data, resolve
+from sixfold.data.config import DataConfig
 
 COUNT, SIDE = 20, 8
 LABELS = [("cat", "dog")[i % 2] for i in range(COUNT)]

@@ -10,10 +10,13 @@ import pytest
 from PIL import Image
 
 import sixfold
-from sixfold.core.config import DataConfig, EngineConfig, PredictConfig, PredictionConfig
-from sixfold.data import open_data, resolve
 from sixfold.core.errors import UserError
-from sixfold.train.launch_names import predict, train
+from sixfold.data import open_data, resolve
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.predict.config import PredictConfig, PredictionConfig
+from sixfold.predict.run import predict
+from sixfold.train.run import train
 
 
 def pictures(folder: Path, count: int = 5) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from sixfold.distributed.engines.local import LocalEngine
 from sixfold.core.errors import RankLostError
+from sixfold.distributed.engines.local import LocalEngine
 from sixfold.distributed.process_group import PlainData, World
 
 Vanish = Callable[..., None]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.core.errors import NonFiniteLossError, RankLostError, RankRaisedError, UserError
+from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.process_group import World
 
 

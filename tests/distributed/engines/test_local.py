@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sixfold.core.errors import NonFiniteLossError, RankLostError, RankRaisedError, UserError
 from sixfold.distributed.engines.forks import Child, ForkServer
 from sixfold.distributed.engines.local import LocalEngine
-from sixfold.core.errors import NonFiniteLossError, RankLostError, RankRaisedError, UserError
 from sixfold.distributed.process_group import PlainData, World
 
 Vanish = Callable[..., None]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sixfold.distributed.engines.local import LocalEngine
 from sixfold.core.errors import NonFiniteLossError, RankLostError, RankRaisedError, UserError
+from sixfold.distributed.engines.local import LocalEngine
 
 Die = Callable[[int], int]
 

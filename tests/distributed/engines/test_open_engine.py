@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from sixfold.core.errors import UserError
 from sixfold.distributed.engines import NAMES, open_engine
 from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.engines.local import LocalEngine
-from sixfold.core.errors import UserError
 
 
 def test_engines_have_names() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.diagnosis import Inquest
+from sixfold.distributed.process_group.faults import Fault
 
 PEER = Fault(kind="lost", rank=0, host="here", cause="lost by rank 1")
 BROKEN = Fault(kind="lost", rank=2, host="here", cause="its connection broke")

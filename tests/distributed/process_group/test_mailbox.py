@@ -10,9 +10,9 @@ import pytest
 
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import mesh as mesh_module
+from sixfold.distributed.process_group.communicator import Buffer
 from sixfold.distributed.process_group.mailbox import CAPACITY_BYTES, PIECE_BYTES, Mailbox
 from sixfold.distributed.process_group.mesh import Mailboxes, Mesh, share_memory
-from sixfold.distributed.process_group.communicator import Buffer
 
 
 def pair() -> tuple[Mailbox, Mailbox]:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.core.errors import PeerLostError
-from sixfold.distributed.process_group.mesh import Mesh, share_memory
 from sixfold.distributed.process_group.communicator import Buffer
+from sixfold.distributed.process_group.mesh import Mesh, share_memory
 
 
 @contextmanager

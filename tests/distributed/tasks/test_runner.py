@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from tests.spark_masters import EngineProcess
 
+from sixfold.core.run_directory import read_json
 from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.engines.local import LocalEngine
 from sixfold.distributed.tasks import Assignment, Member, run_job
-from sixfold.core.run_directory import read_json
 
 
 @pytest.fixture(scope="module")

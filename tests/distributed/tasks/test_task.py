@@ -1,7 +1,7 @@
 import pytest
 
-from sixfold.distributed.tasks.task import Member, identities, in_order, priorities
 from sixfold.distributed.tasks.schedule import makespan
+from sixfold.distributed.tasks.task import Member, identities, in_order, priorities
 
 
 def test_an_identity_follows_from_settings_and_needs_and_nothing_else() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 import sixfold
 from sixfold import data as datasets
-from sixfold.distributed.engines import open_engine
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines import open_engine
 from sixfold.perf.plan.calibrate import fitting_tiles
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, Point, network_key, save
 from sixfold.perf.plan.candidates import scenes
@@ -153,6 +153,6 @@ def test_the_file_is_for_choosing_only(tmp_path: Path) -> None:
 def test_a_missing_file_is_measured_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     with contextlib.closing(open_engine("inline")) as engine:
-        result = sixfold.train.launch_names.train(settings(tmp_path, str(path)), engine=engine)
+        result = sixfold.train(settings(tmp_path, str(path)), engine=engine)
     assert path.is_file()
     assert result["plan"]["chosen"]["batch_s"] > 0

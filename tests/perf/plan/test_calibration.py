@@ -12,13 +12,13 @@ from tests.perf.plan.conftest import point
 
 import sixfold
 from sixfold import data as datasets
-from sixfold.distributed.engines import open_engine
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines import open_engine
 from sixfold.perf.plan.calibrate import refusals
 from sixfold.perf.plan.calibration import Calibration, load, network_key, save
-from sixfold.perf.plan.process_group import CalibrationJob, calibrate_rank
 from sixfold.perf.plan.measuring import machine_of, network_of
 from sixfold.perf.plan.memory import available_bytes
+from sixfold.perf.plan.process_group import CalibrationJob, calibrate_rank
 from sixfold.perf.plan.profiling_run import Scene, rehearse
 
 
@@ -71,7 +71,9 @@ def test_a_gang_calibrates_machine_and_network() -> None:
         Scene(samples=4, shards=1, concurrency=1, seconds=0.01),
     )
     job = CalibrationJob(config=config, scenes=scenes)
-    with contextlib.closing(open_engine("local", preload=("sixfold.perf.plan.process_group",))) as engine:
+    with contextlib.closing(
+        open_engine("local", preload=("sixfold.perf.plan.process_group",))
+    ) as engine:
         gang = engine.gang(functools.partial(calibrate_rank, job), 2)
     machine = machine_of(
         gang.results, name="here", engine="local", slots=2, startup_s=gang.startup_s, job_s=0.0

@@ -9,10 +9,10 @@ import pytest
 import sixfold
 from sixfold import data as datasets
 from sixfold.cli import main
-from sixfold.core.config import LocalSgdConfig, TrainingConfig
-from sixfold.perf.plan.run import plan_problems
 from sixfold.perf.plan.calibrate import fitting_tiles
 from sixfold.perf.plan.config import PlanConfig, PlanningConfig
+from sixfold.perf.plan.run import plan_problems
+from sixfold.train.config import LocalSgdConfig, TrainingConfig
 
 
 def test_all_problems_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,19 @@ import pytest
 from torch import nn
 
 import sixfold
-from sixfold.perf.profile.layers import layer_costs
 from sixfold.perf.plan.calibration import Calibration
 from sixfold.perf.plan.estimate import estimate
-from sixfold.perf.plan.kernels import Sample, fit, kind_of, measure_kernels, network_s, samples_as_plain, samples_from_plain
+from sixfold.perf.plan.kernels import (
+    Sample,
+    fit,
+    kind_of,
+    measure_kernels,
+    network_s,
+    samples_as_plain,
+    samples_from_plain,
+)
 from sixfold.perf.plan.profiling_run import Scene
+from sixfold.perf.profile.layers import layer_costs
 
 
 def _samples(count: int) -> list[Sample]:

@@ -11,14 +11,14 @@ import pytest
 from tests.perf.plan.conftest import LATENCY_S, SHARD_S, STEP_S
 
 from sixfold.distributed.collectives import tree_all_reduce
+from sixfold.distributed.logical_shards import cover, owned_shards
 from sixfold.perf.plan.candidates import Candidate, candidates, scenes
+from sixfold.perf.plan.config import PlanConfig, training_of
 from sixfold.perf.plan.loopback import echo_world
 from sixfold.perf.plan.model import Model
-from sixfold.perf.plan.config import PlanConfig, training_of
 from sixfold.perf.plan.ranking import BIT_FOR_BIT, best, explain
 from sixfold.perf.plan.samples import Spread
 from sixfold.perf.plan.traffic import all_reduce_phases
-from sixfold.distributed.logical_shards import cover, owned_shards
 from sixfold.train.strategies.model_parallel.grid import Grid, Mesh
 
 Maker = Callable[..., Model]

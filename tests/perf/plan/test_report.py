@@ -7,14 +7,21 @@ from collections.abc import Callable
 
 import pytest
 
+from sixfold.core.html.axes import duration, plain
 from sixfold.perf.plan import report
 from sixfold.perf.plan.candidates import Candidate
 from sixfold.perf.plan.cluster import parse_cluster
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.ranking import explain
 from sixfold.perf.plan.whatif import quickest, simulate
-from sixfold.perf.plan.whatif_report import TITLES, what_if_chart, what_if_plain, what_if_rows, what_if_sentences, what_if_text
-from sixfold.core.html.axes import duration, plain
+from sixfold.perf.plan.whatif_report import (
+    TITLES,
+    what_if_chart,
+    what_if_plain,
+    what_if_rows,
+    what_if_sentences,
+    what_if_text,
+)
 
 
 def test_the_page_is_complete_and_marks_what_is_extrapolated(

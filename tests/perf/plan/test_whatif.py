@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.perf.event_simulation import Fleet, simulate_failures, simulate_steps
 from tests.perf.plan.conftest import SHARD_S, STEP_S
 
 from sixfold.core.errors import UserError
 from sixfold.perf.plan.candidates import Candidate
 from sixfold.perf.plan.cluster import Cluster, parse_cluster, with_failures
-from tests.perf.event_simulation import Fleet, simulate_failures, simulate_steps
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.samples import Spread
 from sixfold.perf.plan.traffic import all_reduce_phases

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sixfold.core.config import ModelConfig
-from sixfold.train.layers.operations import AutogradLink
-from sixfold.train.layers.user_forward import GraphLink
+from sixfold.models.build import build
+from sixfold.models.config import ModelConfig
 from sixfold.perf.profile.clock import BACKWARD, FORWARD, GRADIENTS, Clock, Span
 from sixfold.perf.profile.layers import layer_costs
-from sixfold.models.build import build
+from sixfold.train.layers.operations import AutogradLink
+from sixfold.train.layers.user_forward import GraphLink
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.step import Shard, Step
 

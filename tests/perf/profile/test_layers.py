@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.perf.profile.arithmetic import PRODUCTS, plain_name
-from sixfold.perf.profile.layers import LayerCost, layer_costs, total
 from sixfold.models import zoo
 from sixfold.models.build import build
-from sixfold.models.shapes import Shape
+from sixfold.models.config import ModelConfig
 from sixfold.models.meta_initialization import skeleton
+from sixfold.models.shapes import Shape
+from sixfold.perf.profile.arithmetic import PRODUCTS, plain_name
+from sixfold.perf.profile.layers import LayerCost, layer_costs, total
+from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.train.native.max_pool import is_built
 
 SHAPES: dict[str, Shape] = {"lenet300": (1, 28, 28), "lenet5": (1, 28, 28), "cells": (1, 256, 256)}

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from sixfold.core.errors import UserError
-from sixfold.perf.profile.machine import Cache, CopyRate, Machine, ProductRate, load_machine, measure_machine, read_caches, save_machine
+from sixfold.perf.profile.machine import (
+    Cache,
+    CopyRate,
+    Machine,
+    ProductRate,
+    load_machine,
+    measure_machine,
+    read_caches,
+    save_machine,
+)
 
 MACHINE = Machine(
     processor="of paper",

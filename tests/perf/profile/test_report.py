@@ -5,8 +5,8 @@ from typing import Any
 
 from tests.perf.profile.test_machine import MACHINE
 
-from sixfold.perf.profile.summary import summarise
 from sixfold.perf.profile.report import flame, render, roofline
+from sixfold.perf.profile.summary import summarise
 
 
 def rank(number: int = 0, name: str = "conv") -> dict[str, Any]:

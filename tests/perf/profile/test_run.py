@@ -8,10 +8,12 @@ import pytest
 from tests.spark_masters import EngineProcess
 
 from sixfold.cli import main
-from sixfold.core.config import DataConfig, EngineConfig, ModelConfig
-from sixfold.perf.profile.run import profile, profile_of_run
-from sixfold.perf.profile.machine import measure_machine, save_machine
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
 from sixfold.perf.profile.config import ProfileConfig, ProfiledTrainingConfig, ProfilingConfig
+from sixfold.perf.profile.machine import measure_machine, save_machine
+from sixfold.perf.profile.run import profile, profile_of_run
 
 
 @pytest.fixture(scope="module")

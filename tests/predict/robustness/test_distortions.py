@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
-
 from tests.predict import distortions_reference
+
 from sixfold.predict.robustness.distortions import KINDS, Distortion, normals, rotate
 from sixfold.predict.robustness.taps import blurred, gaussian, grow, shrink
 from sixfold.predict.robustness.warps import look
@@ -68,7 +68,9 @@ def test_the_elastic_distortion_is_its_reference(shape: tuple[int, int, int]) ->
     draws = normals(keys, (2, *shape[1:])).astype(np.float64)
     for image, out, own in zip(batch, found, draws, strict=True):
         for channel, seen in zip(image.astype(np.float64), out, strict=True):
-            np.testing.assert_allclose(seen, distortions_reference.elastic(channel, own, 1.5), atol=5e-3)
+            np.testing.assert_allclose(
+                seen, distortions_reference.elastic(channel, own, 1.5), atol=5e-3
+            )
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.3, 1.0, 9.0])

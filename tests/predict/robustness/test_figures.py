@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import binomtest
 
 from sixfold.core.errors import UserError
+from sixfold.predict.robustness.config import DistortionConfig, EvaluateConfig, EvaluationConfig
 from sixfold.predict.robustness.distorted import chosen_images, known_labels
 from sixfold.predict.robustness.figures import halfway, variant_figures, wilson
-from sixfold.predict.robustness.config import DistortionConfig, EvaluateConfig, EvaluationConfig
 from sixfold.predict.robustness.plan import planned, setting_problems
 
 

@@ -10,15 +10,16 @@ import pytest
 from tests.spark_masters import EngineProcess
 
 import sixfold
-from sixfold.core.config import DataConfig, EngineConfig
-from sixfold.distributed.engines import open_engine
 from sixfold.core.errors import UserError
-from sixfold.train.launch_names import train
-from sixfold.predict.robustness.run import evaluate_robustness
-from sixfold.predict.robustness.distortions import Distortion
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.engines import open_engine
 from sixfold.predict.robustness.config import DistortionConfig, EvaluateConfig, EvaluationConfig
+from sixfold.predict.robustness.distortions import Distortion
 from sixfold.predict.robustness.ranks import RobustnessJob, robustness_rank
+from sixfold.predict.robustness.run import evaluate_robustness
 from sixfold.train.model_card import load_network, weights_file
+from sixfold.train.run import train
 
 FEW = {"downsample": "2", "noise": "0.05,0.4", "blur": "", "rotate": "90", "barrel": ""}
 

@@ -4,12 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
 from sixfold.models import build
-from sixfold.train.sparsity import magnitude_mask, prunable, prune_counts
-from sixfold.predict.sparse.choose import LayerTimes, apply_choice, load_choice, measure, save_choice
+from sixfold.models.config import ModelConfig
+from sixfold.predict.sparse.choose import (
+    LayerTimes,
+    apply_choice,
+    load_choice,
+    measure,
+    save_choice,
+)
 from sixfold.predict.sparse.layers import SparseLinear
+from sixfold.train.sparsity import magnitude_mask, prunable, prune_counts
 
 
 def pruned(model: str, sparsity: float) -> nn.Module:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.core.config import ModelConfig
 from sixfold.models import build
+from sixfold.models.config import ModelConfig
 from sixfold.predict.sparse.dead_channels import remove_dead_maps
 
 SHAPE = (3, 32, 32)

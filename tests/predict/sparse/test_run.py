@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sixfold.cli import main
-from sixfold.core.config import TrainConfig
-from sixfold.train.launch_names import train
 from sixfold.models import build
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 from sixfold.train.sparsity import magnitude_mask, prunable, prune_counts, save_mask
 
 

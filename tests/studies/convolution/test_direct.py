@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from sixfold.studies.convolution import Geometry, literal
-from sixfold.studies.convolution.direct import LOOPS, complete, extents, forward, input_gradient, weight_gradient
+from sixfold.studies.convolution.direct import (
+    LOOPS,
+    complete,
+    extents,
+    forward,
+    input_gradient,
+    weight_gradient,
+)
 from sixfold.studies.convolution.geometry import Array
 
 GEOMETRY = Geometry.of((2, 2, 3, 4), (2, 2, 2, 2), padding=(0, 1), stride=(1, 2))

@@ -15,7 +15,14 @@ from sixfold.studies.convolution.geometry import Geometry
 from sixfold.studies.lab.activations.halves import Halves
 from sixfold.studies.lab.activations.redis_server import is_installed, redis_server
 from sixfold.studies.lab.activations.resp import Address, Redis
-from sixfold.studies.lab.activations.stores import FileStore, RedisStore, decode, encode, folder_problem, hang_up
+from sixfold.studies.lab.activations.stores import (
+    FileStore,
+    RedisStore,
+    decode,
+    encode,
+    folder_problem,
+    hang_up,
+)
 from sixfold.studies.lab.activations.ways import of_a_step, serial
 from sixfold.studies.lab.problem import Problem
 

@@ -6,7 +6,14 @@ import pytest
 from sixfold.studies.convolution import direct
 from sixfold.studies.convolution.geometry import Geometry
 from sixfold.studies.lab.loopnest.blocks import Block
-from sixfold.studies.lab.loopnest.check import assemble, by_definition, compare, compare_samples, scale_of, take_samples
+from sixfold.studies.lab.loopnest.check import (
+    assemble,
+    by_definition,
+    compare,
+    compare_samples,
+    scale_of,
+    take_samples,
+)
 from sixfold.studies.lab.problem import Problem
 
 UNEVEN = Geometry.of((5, 2, 7, 9), (3, 2, 3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from sixfold.cli import main
-from sixfold.studies.lab.loopnest.study import problems
 from sixfold.studies.lab.config import ConvolutionOptions, LoopnestConfig, LoopnestOptions
+from sixfold.studies.lab.loopnest.study import problems
 
 
 def test_the_default_is_the_slide_network() -> None:

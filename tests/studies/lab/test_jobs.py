@@ -7,8 +7,8 @@ from tests.spark_masters import EngineProcess
 
 import sixfold
 from sixfold.cli import main
-from sixfold.studies.lab.jobs.study import problems
 from sixfold.studies.lab.config import JobPerStepConfig, JobPerStepOptions
+from sixfold.studies.lab.jobs.study import problems
 
 SETTINGS: dict[str, Any] = {
     "data": "synthetic:90x3x8x8",

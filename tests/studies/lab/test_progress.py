@@ -9,7 +9,9 @@ def test_progress_tells_how_many_there_are_and_how_long_the_rest_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = iter([0.0, 60.0, 120.0])
-    monkeypatch.setattr("sixfold.studies.lab.progress.time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(
+        "sixfold.studies.lab.progress.time", SimpleNamespace(monotonic=lambda: next(now))
+    )
     shown: list[str] = []
     parts = progress.Progress(3, shown.append)
     for what in ("a", "b", "c"):

@@ -8,10 +8,10 @@ import pytest
 
 from sixfold.cli import main
 from sixfold.core.errors import UserError
-from sixfold.studies.sweep.delay_run import delay_problems
+from sixfold.studies.sweep.config import ClusterConfig, DelaySweepConfig, SweepDelayConfig
 from sixfold.studies.sweep.delay import delay_result, overhead_s
 from sixfold.studies.sweep.delay_plan import job_kinds, parse_sizes, sessions, too_large, written
-from sixfold.studies.sweep.config import ClusterConfig, DelaySweepConfig, SweepDelayConfig
+from sixfold.studies.sweep.delay_run import delay_problems
 
 
 def config(cluster: dict[str, Any] | None = None, **delay: Any) -> SweepDelayConfig:

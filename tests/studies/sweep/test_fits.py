@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sixfold.studies.sweep.fits import AMDAHL, ERNEST, fit, non_negative, reference_non_negative, resampled
+from sixfold.studies.sweep.fits import (
+    AMDAHL,
+    ERNEST,
+    fit,
+    non_negative,
+    reference_non_negative,
+    resampled,
+)
 
 GRID = [{"n": float(n), "size": float(size)} for n in (1, 2, 4, 8) for size in (10, 100, 1000)]
 

@@ -9,13 +9,13 @@ from tests.studies.sweep.test_delay import session
 
 from sixfold.cli import main
 from sixfold.core.errors import UserError
-from sixfold.studies.sweep.roofline_run import sweep_roofline
 from sixfold.perf.profile import Machine, save_machine
 from sixfold.perf.profile.machine import CopyRate, ProductRate
-from sixfold.studies.sweep.delay import delay_result
 from sixfold.studies.sweep.config import RooflineConfig, SweepRooflineConfig
+from sixfold.studies.sweep.delay import delay_result
 from sixfold.studies.sweep.roofline import Placed, Roof, job_per_step_s, place, roofs
 from sixfold.studies.sweep.roofline_points import placed_in, result_files
+from sixfold.studies.sweep.roofline_run import sweep_roofline
 
 DELAY = delay_result([session(1), session(2)], draws=0)
 
@@ -177,7 +177,7 @@ def machine_file(tmp_path: Path) -> Path:
 def test_sweeps_and_trainings_are_placed(
     tmp_path: Path, machine_file: Path, configure: Any
 ) -> None:
-    from sixfold.train.launch_names import train
+    from sixfold.train.run import train
 
     delay = write(tmp_path / "delay" / "result.json", DELAY).parent
     row = {

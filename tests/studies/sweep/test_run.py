@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 
 from sixfold.cli import main
-from sixfold.studies.sweep.command import quality_lines, time_lines
-from sixfold.core.config import TrainConfig
 from sixfold.core.errors import UserError
+from sixfold.studies.sweep.command import quality_lines, time_lines
+from sixfold.studies.sweep.config import (
+    QualitySweepConfig,
+    SweepQualityConfig,
+    SweepRunConfig,
+    SweepTimeConfig,
+    TimeSweepConfig,
+)
 from sixfold.studies.sweep.run import sweep_quality, sweep_time
-from sixfold.studies.sweep.config import QualitySweepConfig, SweepQualityConfig, SweepRunConfig, SweepTimeConfig, TimeSweepConfig
+from sixfold.train.config import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 SHARED = ("data", "model", "optimizer", "training", "strategy", "local_sgd", "engine")

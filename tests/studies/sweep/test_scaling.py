@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from sixfold.studies.sweep.scaling import Point, amdahl, ernest, ernest_whole, gustafson, series, speedups
+from sixfold.studies.sweep.scaling import (
+    Point,
+    amdahl,
+    ernest,
+    ernest_whole,
+    gustafson,
+    series,
+    speedups,
+)
 
 
 def point(n: int, batch: int, *rates: float, **values: Any) -> Point:

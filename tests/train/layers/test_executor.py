@@ -9,14 +9,14 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sixfold.core.config import ModelConfig
-from sixfold.train.layers.executor import Chain
-from sixfold.train.layers.convolution import ConvLink
-from sixfold.train.layers.operations import AutogradLink, LinearLink, SumLink
-from sixfold.train.layers.norm import NormLink
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.models import build
+from sixfold.models.config import ModelConfig
 from sixfold.models.resnet import Block
+from sixfold.train.layers.convolution import ConvLink
+from sixfold.train.layers.executor import Chain
+from sixfold.train.layers.norm import NormLink
+from sixfold.train.layers.operations import AutogradLink, LinearLink, SumLink
+from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sixfold.core.config import ModelConfig
-from sixfold.train.layers.rewrites import folded_batch_norm, relu_behind_max_pool
 from sixfold.models import build
+from sixfold.models.config import ModelConfig
+from sixfold.train.layers.rewrites import folded_batch_norm, relu_behind_max_pool
 
 
 def outcome(network: nn.Module, images: Tensor) -> list[Tensor]:

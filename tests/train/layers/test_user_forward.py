@@ -14,12 +14,12 @@ from tests.train.layers.test_executor import assert_same, by_autograd, trainable
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the users' name
 
-from sixfold.core.config import TrainConfig, TrainingConfig
+from sixfold.train.config import TrainConfig, TrainingConfig
 from sixfold.train.layers.executor import Chain
 from sixfold.train.layers.multi_input import RunJoin, SumJoin
 from sixfold.train.layers.operations import AutogradLink, MaxPoolLink
-from sixfold.train.layers.user_forward import GraphLink
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.train.layers.user_forward import GraphLink
 from sixfold.train.native.max_pool import MaxPoolReLU2d
 from sixfold.train.step.step import Shard, Step, channels_last, open_step
 

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sixfold.core.config import DataConfig, EngineConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import OptimizerConfig, TrainConfig, TrainingConfig
 from sixfold.train.metrics import summarize
 from sixfold.train.report.record import PHASES
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sixfold.core.html.chart import Chart, dots_path, line_path
-from sixfold.train.report.curves import learning_charts, throughput_chart
 from sixfold.core.html.json_lines import tabulate
+from sixfold.train.report.curves import learning_charts, throughput_chart
 from sixfold.train.report.record import EVALUATION, TRAINING, Record
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import TrainConfig
-from sixfold.train.launch_names import train
+from sixfold.train.config import TrainConfig
 from sixfold.train.report import write_report
 from sixfold.train.report.merging import MAX_ROUNDS, merge_section
 from sixfold.train.report.record import Record, read_record
+from sixfold.train.run import train
 
 MakeRun = Callable[..., Path]
 Configure = Callable[..., TrainConfig]

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import TicketDataConfig, TicketsConfig, TrainConfig, TrellisConfig
 from sixfold.core.errors import UserError
-from sixfold.train.report.write import rewrite_report
+from sixfold.tickets.config import TicketDataConfig, TicketsConfig, TrellisConfig
 from sixfold.tickets.run import tickets
+from sixfold.train.config import TrainConfig
+from sixfold.train.report.write import rewrite_report
 
 
 def test_the_page_of_a_search_for_tickets_is_written_as_it_was(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.core.config import OptimizerConfig
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.sparsity import MaskedUpdate, mask_vector, zero_masked
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.optimizer import make_optimizer

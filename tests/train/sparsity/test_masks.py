@@ -6,10 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sixfold.core.config import ModelConfig
 from sixfold.core.errors import UserError
 from sixfold.models import build
-from sixfold.train.sparsity import Counts, Mask, kept_weights, load_mask, magnitude_mask, prunable, prune_counts, random_mask, save_mask
+from sixfold.models.config import ModelConfig
+from sixfold.train.sparsity import (
+    Counts,
+    Mask,
+    kept_weights,
+    load_mask,
+    magnitude_mask,
+    prunable,
+    prune_counts,
+    random_mask,
+    save_mask,
+)
 from sixfold.train.sparsity.masks import _smallest, smallest_by_sorting
 
 

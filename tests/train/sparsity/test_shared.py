@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.core.config import OptimizerConfig
 from sixfold.core.errors import UserError
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.sparsity import shared
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.optimizer import make_optimizer

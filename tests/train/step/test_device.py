@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sixfold.cli import main
-from sixfold.core.config import ComputeConfig, EngineConfig, StrategyConfig, TrainConfig, TrainingConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.train.config import ComputeConfig, StrategyConfig, TrainConfig, TrainingConfig
 from sixfold.train.step.device import device_problems, rank_device, settle_arithmetic
 from sixfold.train.validate import problems
 

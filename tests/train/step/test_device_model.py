@@ -11,16 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from sixfold import models
-from sixfold.core.config import ComputeConfig, DataConfig, EngineConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig, TrainingConfig
+from sixfold.core.config import RunConfig
 from sixfold.data import Augment, BatchMaker, open_data, resolve
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.process_group import alone
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import ComputeConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from sixfold.train.run import train
 from sixfold.train.step.batches import plan_batches
+from sixfold.train.step.device_model import Replica
 from sixfold.train.step.graphs import can_be_recorded
 from sixfold.train.step.preprocessing import Pictures
-from sixfold.train.step.device_model import Replica
 from sixfold.train.step.step import Shard, Step
 from sixfold.train.strategies.sync import strategy
-from sixfold.distributed.process_group import alone
 
 CPU = torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")

@@ -2,8 +2,8 @@
 
 import weakref
 
-from sixfold.core.config import ModelConfig
 from sixfold.models import build
+from sixfold.models.config import ModelConfig
 from sixfold.train.step.step import Step
 
 

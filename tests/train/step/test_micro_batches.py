@@ -11,9 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from sixfold import models
-from sixfold.core.config import ComputeConfig, DataConfig, EngineConfig, ModelConfig, RunConfig, StrategyConfig, TrainConfig, TrainingConfig
+from sixfold.core.config import RunConfig
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import ComputeConfig, StrategyConfig, TrainConfig, TrainingConfig
 from sixfold.train.run import train
-from sixfold.train.step.micro_batches import FEWEST, MicroBatch, choose, formula, image_bytes, note, why_whole
+from sixfold.train.step.micro_batches import (
+    FEWEST,
+    MicroBatch,
+    choose,
+    formula,
+    image_bytes,
+    note,
+    why_whole,
+)
 from sixfold.train.step.step import Shard, Step
 from sixfold.train.validate import problems
 

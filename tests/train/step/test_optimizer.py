@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from sixfold.core.config import OptimizerConfig
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.step.optimizer import make_optimizer
 
 CASES = [

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from sixfold import models
-from sixfold.core.config import DataConfig, EngineConfig, ModelConfig, RunConfig, StrategyConfig, TrainConfig, TrainingConfig
-from sixfold.train.run import train
+from sixfold.core.config import RunConfig
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
 from sixfold.models.shapes import Shape
+from sixfold.train.config import StrategyConfig, TrainConfig, TrainingConfig
+from sixfold.train.run import train
 from sixfold.train.step.step import Shard, Step
 from sixfold.train.validate import problems
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sixfold.core.config import OptimizerConfig, TrainingConfig
 from sixfold.core.errors import UserError
+from sixfold.train.config import OptimizerConfig, TrainingConfig
 from sixfold.train.step.schedule import Budget, budget, parse_schedule
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.distributed.collectives import tree_all_reduce
-from sixfold.train.layers.dropout import KeyedDropout
 from sixfold.distributed.logical_shards import shard_bounds, shard_count
+from sixfold.distributed.process_group import alone
+from sixfold.train.layers.dropout import KeyedDropout
 from sixfold.train.step.lockstep import SharedState, replay
 from sixfold.train.step.step import Shard, Step, StepTotals
-from sixfold.distributed.process_group import alone
 
 
 def conv_net() -> nn.Module:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold.compress.loading import load_network
-from sixfold.core.config import DataConfig
-from sixfold.train.evaluate import evaluate
+from sixfold.data.config import DataConfig
 from sixfold.distributed.process_group import World
 from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.train.evaluate import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from sixfold.compress.codec.plan import Plan
 from sixfold.compress.codec.retraining import Retraining, Trainer
 from sixfold.compress.codec.stages import Packed, Tell, prune, share_weights, write_packed
 from sixfold.compress.codec.streams import Coder
-from sixfold.train.sparsity.initialization import read_weights
 from sixfold.train.model_card import ModelCard
+from sixfold.train.sparsity.initialization import read_weights
 
 Stage = Literal["prune", "share", "code"]
 STAGES: tuple[Stage, ...] = ("prune", "share", "code")

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sixfold.core.config import BeginningConfig, EngineConfig, OptimizerConfig, RunConfig, StrategyConfig, TrainConfig
+from sixfold.core.config import RunConfig
 from sixfold.core.files import write_json
 from sixfold.core.random_keys import key
 from sixfold.core.run_directory import RunDirectory, as_json
-from sixfold.train.worker import TrainJob, train_rank
+from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.process_group import Alone, World
+from sixfold.train.config import BeginningConfig, OptimizerConfig, StrategyConfig, TrainConfig
+from sixfold.train.worker import TrainJob, train_rank
 
 Trainer = Callable[[TrainConfig], object]
 """Trains in the run directory that the settings name, going on with what is there."""

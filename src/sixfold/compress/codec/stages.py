@@ -14,19 +14,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sixfold.core import tensor_file
 from sixfold.compress.codec import container
 from sixfold.compress.codec.clusters import Start, halved, share
-from sixfold.compress.loading import tied
 from sixfold.compress.codec.plan import Plan
 from sixfold.compress.codec.retraining import Retraining, Trainer
 from sixfold.compress.codec.streams import Coder
 from sixfold.compress.codec.tensors import Parts
+from sixfold.compress.loading import tied
+from sixfold.core import tensor_file
 from sixfold.core.files import write_atomically
+from sixfold.train.model_card import ModelCard
 from sixfold.train.sparsity import Counts, Mask, load_mask, magnitude_mask, save_mask
 from sixfold.train.sparsity.initialization import read_weights
 from sixfold.train.sparsity.shared import load_clusters, save_clusters
-from sixfold.train.model_card import ModelCard
 
 Weights = dict[str, Tensor]
 Tell = Callable[[str], None]

@@ -15,15 +15,15 @@ from typing import Any
 from torch import nn
 
 from sixfold import data as datasets
-from sixfold.compress.loading import load_network
 from sixfold.compress.codec.pipeline import MODEL, Task, prune_stage, share_and_code
 from sixfold.compress.codec.plan import Plan
 from sixfold.compress.codec.retraining import train_alone
 from sixfold.compress.codec.sensitivity import bits_within, pruning_losses, sharing_losses
-from sixfold.train.evaluate import Evaluation, evaluate
-from sixfold.train.model_card import ModelCard, weights_file
+from sixfold.compress.loading import load_network
 from sixfold.distributed.process_group import alone
 from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.train.evaluate import Evaluation, evaluate
+from sixfold.train.model_card import ModelCard, weights_file
 
 TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.0)
 """Of the loss before sharing, by which one layer's sharing may raise it before training."""

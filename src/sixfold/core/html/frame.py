@@ -18,8 +18,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from sixfold import __version__
 from sixfold.core.html.json_lines import clean
+from sixfold.core.version import __version__
 
 _logger = logging.getLogger("sixfold")
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.config import TrainConfig
 from sixfold.core.html.json_lines import label
 
 _SECRET = re.compile(r"secret|passw|token|credential|access[._-]?key|private[._-]?key", re.I)
@@ -37,7 +36,7 @@ class Setting:
 
 
 def setting_sections(
-    config: Mapping[str, Mapping[str, Any]], tree: type[Any] = TrainConfig
+    config: Mapping[str, Mapping[str, Any]], tree: type[Any]
 ) -> list[tuple[str, list[Setting]]]:
     """The settings by section, in the order in which the configuration declares them.
 

@@ -27,13 +27,13 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
+from sixfold.data.file_tree import Tree, unused
 from sixfold.data.formats.folder import TEST_FRACTION, describe, empty_classes_problem, sort_classes
 from sixfold.data.images import Box
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.splits import cut
-from sixfold.data.file_tree import Tree, unused
-from sixfold.core.errors import UserError
 
 DEFAULT_SIZE = 256
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")

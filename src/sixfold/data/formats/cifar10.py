@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.byte_ranges import Extent
+from sixfold.data.file_tree import Tree
 from sixfold.data.formats import folder
 from sixfold.data.formats.layout import enter
 from sixfold.data.records import FileRecords, Listing
-from sixfold.data.file_tree import Tree
-from sixfold.core.errors import UserError
 
 CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

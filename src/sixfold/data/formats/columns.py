@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sixfold.data.manifest import shortened
 from sixfold.core.errors import UserError
+from sixfold.data.manifest import shortened
 
 if TYPE_CHECKING:
     from sixfold.data.formats.table_files import TableFile

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
+from sixfold.data.file_tree import Tree, unused
 from sixfold.data.formats.layout import ROLES, enter, find_parts, nesting_problems
 from sixfold.data.manifest import PARTS
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.splits import cut
-from sixfold.data.file_tree import Tree, unused
-from sixfold.core.errors import UserError
 
 TEST_NAMES, VALIDATION_NAMES = ROLES["test"], ROLES["validation"]
 TEST_FRACTION = 0.2

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.formats.columns import describe
 from sixfold.data.formats.table_files import TableFile, list_files, readable
-from sixfold.core.errors import UserError
 
 
 class KeptColumns:

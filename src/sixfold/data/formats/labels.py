@@ -9,12 +9,12 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json
 from sixfold.data import paths
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.table_files import TableFile, readable
-from sixfold.core.errors import UserError
-from sixfold.core.files import parse_json
 
 Label = int | str | None
 

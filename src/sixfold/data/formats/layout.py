@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.file_tree import Tree
-from sixfold.core.errors import UserError
 
 ROLES = {
     "train": ("train", "training", "trn"),

@@ -16,12 +16,12 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.byte_ranges import Extent, copy_to
+from sixfold.data.file_tree import Tree
 from sixfold.data.formats.folder import describe, empty_classes_problem
 from sixfold.data.records import FileRecords, Listing
-from sixfold.data.file_tree import Tree
-from sixfold.core.errors import UserError
 
 CLASSES = tuple("0123456789")
 MAGIC = {"images": 0x0803, "labels": 0x0801}

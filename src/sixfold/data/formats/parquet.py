@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.formats.columns import choose, describe, no_column
 from sixfold.data.formats.folder import TEST_FRACTION, empty_classes_problem
@@ -28,7 +29,6 @@ from sixfold.data.manifest import shortened
 from sixfold.data.records import BadPicture, Listing, Picture
 from sixfold.data.spec import TableOptions
 from sixfold.data.splits import cut
-from sixfold.core.errors import UserError
 
 READ_ROWS = 64
 """Rows decoded at a time: bounds memory where row groups are large."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.formats.layout import ROLES
-from sixfold.core.errors import UserError
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 PART_COLUMNS = ("split", "part", "partition", "subset", "set", "fold", "phase")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sixfold.data.dataset import UNLABELLED
-from sixfold.data.records import FileRecords, Listing
-from sixfold.data.file_tree import Tree
 from sixfold.core.errors import UserError
+from sixfold.data.dataset import UNLABELLED
+from sixfold.data.file_tree import Tree
+from sixfold.data.records import FileRecords, Listing
 
 
 def read(tree: Tree, name: str) -> Listing:

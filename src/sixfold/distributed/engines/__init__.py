@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sixfold.distributed.engines.engine import Engine, Gang, RankFunction
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines.engine import Engine, Gang, RankFunction
 
 __all__ = ["NAMES", "Engine", "Gang", "RankFunction", "open_engine"]
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import cloudpickle
 
+from sixfold.core.errors import RunError
 from sixfold.distributed.engines import frames
 from sixfold.distributed.engines.fork_server import Ended, Fork, Forked, Kill, Setup
-from sixfold.core.errors import RunError
 from sixfold.distributed.process_group.faults import explain_status
 
 _THREADS = "OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS"
@@ -95,7 +95,13 @@ class ForkServer:
             path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
             self._process = subprocess.Popen(
                 # -P: nothing in the working directory may shadow a module of the server.
-                [sys.executable, "-P", "-m", "sixfold.distributed.engines.fork_server", str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "sixfold.distributed.engines.fork_server",
+                    str(theirs.fileno()),
+                ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # so that Ctrl-C reaches the launcher only

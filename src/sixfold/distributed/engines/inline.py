@@ -26,7 +26,16 @@ from sixfold.distributed.engines.engine import LOOPBACK, Gang, RankFunction
 from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import RankLog, RankWriter
 from sixfold.distributed.process_group import Buffer, PlainData, World, wire
-from sixfold.distributed.process_group.ambient import Randomness, cores, one_thread, own_randomness, restore_randomness, save_randomness, seed_randomness, use_one_thread
+from sixfold.distributed.process_group.ambient import (
+    Randomness,
+    cores,
+    one_thread,
+    own_randomness,
+    restore_randomness,
+    save_randomness,
+    seed_randomness,
+    use_one_thread,
+)
 from sixfold.distributed.process_group.faults import Fault, describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
 from sixfold.distributed.process_group.scheduler import DeadlockError, Turns

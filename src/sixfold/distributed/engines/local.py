@@ -21,11 +21,11 @@ from typing import Any, TypeVar
 
 import cloudpickle
 
+from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.engines.engine import LOOPBACK, Gang, RankFunction
 from sixfold.distributed.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.distributed.engines.local_pool import LocalPool
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
-from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.process_group import PlainData, World
 from sixfold.distributed.process_group.ambient import cores, use_one_thread
 from sixfold.distributed.process_group.control import ORPHAN_STATUS, AttemptEndedError

@@ -18,11 +18,11 @@ from typing import Any, Generic, TypeVar
 
 import cloudpickle
 
+from sixfold.core.errors import SixfoldError
 from sixfold.distributed.engines import frames
 from sixfold.distributed.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
-from sixfold.core.errors import SixfoldError
 from sixfold.distributed.process_group.ambient import own_randomness, use_one_thread
 from sixfold.distributed.process_group.faults import Fault, describe
 from sixfold.distributed.process_group.malloc import keep_freed_memory

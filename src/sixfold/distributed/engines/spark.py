@@ -21,14 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from sixfold.core.errors import UserError
 from sixfold.distributed.engines.engine import Gang, RankFunction
 from sixfold.distributed.engines.rank_log import RankLog
-from sixfold.distributed.engines.spark_ranks import SCHEDULE_S, GangRun
 from sixfold.distributed.engines.spark_job import Job, explain
 from sixfold.distributed.engines.spark_package import ship as ship_sources
 from sixfold.distributed.engines.spark_pool import PoolRun
+from sixfold.distributed.engines.spark_ranks import SCHEDULE_S, GangRun
 from sixfold.distributed.engines.spark_session import Session, open_session
-from sixfold.core.errors import UserError
 from sixfold.distributed.process_group import PlainData
 
 Item = TypeVar("Item")

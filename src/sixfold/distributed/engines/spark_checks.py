@@ -18,8 +18,17 @@ from pathlib import Path
 from pyspark import SparkContext
 from pyspark.find_spark_home import _find_spark_home
 
-from sixfold.distributed.engines.spark_master import Master, brief, check_java, default_settings, parse_master, parse_settings, submitted_master, submitted_settings
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines.spark_master import (
+    Master,
+    brief,
+    check_java,
+    default_settings,
+    parse_master,
+    parse_settings,
+    submitted_master,
+    submitted_settings,
+)
 
 DYNAMIC_ALLOCATION = (
     "Spark cannot start a group of ranks together while it adds and removes executors "

@@ -24,8 +24,8 @@ from pathlib import Path
 from pyspark import SparkContext
 
 import sixfold
-from sixfold.distributed.engines.spark_project import collect, zip_holding
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines.spark_project import collect, zip_holding
 
 _logger = logging.getLogger("sixfold")
 

@@ -14,12 +14,12 @@ from typing import Any, Generic, TypeVar
 
 from pyspark import cloudpickle
 
+from sixfold.core.errors import RunError
 from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import Job, explain
 from sixfold.distributed.engines.spark_session import Session
 from sixfold.distributed.engines.spark_worker import ItemTask
-from sixfold.core.errors import RunError
 from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.rendezvous import with_log
 

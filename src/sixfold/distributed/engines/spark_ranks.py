@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from pyspark import cloudpickle
 
+from sixfold.core.errors import RunError, SixfoldError, UserError
 from sixfold.distributed.engines.engine import Gang, RankFunction
 from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import END_S, Job, explain
 from sixfold.distributed.engines.spark_session import Session
 from sixfold.distributed.engines.spark_worker import PRINTED, RankTask
-from sixfold.core.errors import RunError, SixfoldError, UserError
 from sixfold.distributed.process_group import PlainData
 from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.rendezvous import Rendezvous, with_log

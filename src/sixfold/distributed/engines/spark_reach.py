@@ -12,8 +12,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from sixfold.distributed.engines.spark_master import Master, brief
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines.spark_master import Master, brief
 
 REACH_S = 4.0
 """A TCP connection within a cluster takes milliseconds; a name server may need seconds."""

@@ -13,13 +13,18 @@ from pathlib import Path
 
 from pyspark import SparkContext
 
+from sixfold.core.errors import RunError, UserError
 from sixfold.distributed.engines.engine import LOOPBACK
 from sixfold.distributed.engines.scratch import scratch_folder
-from sixfold.distributed.engines.spark_checks import DYNAMIC_ALLOCATION, check, task_slots, too_few_slots
+from sixfold.distributed.engines.spark_checks import (
+    DYNAMIC_ALLOCATION,
+    check,
+    task_slots,
+    too_few_slots,
+)
 from sixfold.distributed.engines.spark_master import Master, parse_master, parse_settings
 from sixfold.distributed.engines.spark_reach import reach
 from sixfold.distributed.engines.spark_start import Start
-from sixfold.core.errors import RunError, UserError
 from sixfold.distributed.process_group.faults import TAIL_LINES, explain_status
 
 FIRST_EXECUTOR_S = 20

@@ -23,12 +23,12 @@ from pyspark import SparkConf, SparkContext
 from pyspark.find_spark_home import _find_spark_home
 from pyspark.java_gateway import launch_gateway
 
+from sixfold.core.errors import UserError
 from sixfold.distributed.engines.engine import LOOPBACK
 from sixfold.distributed.engines.spark_job import explain
 from sixfold.distributed.engines.spark_master import Master, default_settings
 from sixfold.distributed.engines.spark_package import import_path_kept
 from sixfold.distributed.engines.spark_reach import Reached
-from sixfold.core.errors import UserError
 
 REGISTER_S = 60.0
 """For a Spark master to accept the application: measured 2 s on an idle host, 8 s on a busy one,

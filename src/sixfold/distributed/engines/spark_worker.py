@@ -26,15 +26,15 @@ from typing import Any
 
 from pyspark import BarrierTaskContext, SparkFiles, TaskContext, cloudpickle
 
+from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.engines.rank_log import LONGEST_LINE_BYTES
 from sixfold.distributed.engines.spark_package import importable
-from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.process_group.ambient import one_thread, own_randomness
+from sixfold.distributed.process_group.communicator import World
 from sixfold.distributed.process_group.faults import describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
 from sixfold.distributed.process_group.membership import run_rank
 from sixfold.distributed.process_group.wire import Address, encode
-from sixfold.distributed.process_group.communicator import World
 
 PRINTED = "sixfold.printed"
 """Key of the events that carry what a rank has printed."""

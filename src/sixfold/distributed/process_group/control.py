@@ -17,9 +17,9 @@ from typing import Any
 
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.communicator import PlainData
 from sixfold.distributed.process_group.mesh import Mesh
 from sixfold.distributed.process_group.wire import Address
-from sixfold.distributed.process_group.communicator import PlainData
 
 HEARTBEAT_S = 1.0
 PART_S = 10.0

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.distributed.process_group import failure_detector, wire
-from sixfold.distributed.process_group.faults import Fault
-from sixfold.distributed.process_group.diagnosis import Inquest
 from sixfold.distributed.process_group.communicator import PlainData
+from sixfold.distributed.process_group.diagnosis import Inquest
+from sixfold.distributed.process_group.faults import Fault
 
 STACK_S = 5.0
 """For a rank under suspicion to tell what it is doing."""

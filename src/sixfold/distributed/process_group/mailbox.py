@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.distributed.process_group.shared_memory import SharedMemory
 from sixfold.distributed.process_group.communicator import Buffer
+from sixfold.distributed.process_group.shared_memory import SharedMemory
 
 CAPACITY_BYTES = 1 << 22
 """Of the ring. An empty ring is begun anew from its first byte, so messages that are read before

@@ -18,12 +18,12 @@ from typing import Any
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.ambient import cores, own_randomness
+from sixfold.distributed.process_group.communicator import Buffer, PlainData, World
 from sixfold.distributed.process_group.control import Control
-from sixfold.distributed.process_group.listener import Door
 from sixfold.distributed.process_group.faults import describe
+from sixfold.distributed.process_group.listener import Door
 from sixfold.distributed.process_group.mesh import Mesh, share_memory
 from sixfold.distributed.process_group.wire import Address
-from sixfold.distributed.process_group.communicator import Buffer, PlainData, World
 
 MEET_S = 30.0
 """For connecting to the other ranks, once the launcher knows that all of them run."""

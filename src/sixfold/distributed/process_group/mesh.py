@@ -24,8 +24,8 @@ import numpy as np
 
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.mailbox import Mailbox, may_share
 from sixfold.distributed.process_group.communicator import Buffer
+from sixfold.distributed.process_group.mailbox import Mailbox, may_share
 
 SPIN_S = 200e-6
 """How long a rank with a core to itself looks for bytes before it sleeps: about twice what the

@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sixfold.distributed.process_group import failure_detector, wire
-from sixfold.distributed.process_group.listener import Door
+from sixfold.distributed.process_group.diagnosis import GRACE_S
 from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.generation import Generation, Member, OnEvent, Patience
-from sixfold.distributed.process_group.diagnosis import GRACE_S
+from sixfold.distributed.process_group.listener import Door
 
 MOST_NOTICES = 1000
 """Taken in at one poll, so that talkative ranks do not keep it from judging."""

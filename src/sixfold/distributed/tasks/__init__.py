@@ -14,7 +14,7 @@
 
 from sixfold.distributed.tasks.assignment import Assignment, Work
 from sixfold.distributed.tasks.runner import Outcome, run_job
-from sixfold.distributed.tasks.task import Member, identities
 from sixfold.distributed.tasks.schedule import makespan
+from sixfold.distributed.tasks.task import Member, identities
 
 __all__ = ["Assignment", "Member", "Outcome", "Work", "identities", "makespan", "run_job"]

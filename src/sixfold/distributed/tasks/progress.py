@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.distributed.tasks.task import Member
 from sixfold.core.run_directory import read_json
+from sixfold.distributed.tasks.task import Member
 
 LOOK_S = 1.0
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from sixfold.train.native.max_pool import MaxPoolReLU2d
-from sixfold.train.strategies.model_parallel.value import UnsupportedError
+from sixfold.core.errors import UnsupportedError
 
 SAMPLES = 3
 """Samples of the run on the meta device; a number that hardly is the size of another dim."""
@@ -174,7 +173,9 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one call."""
-        return isinstance(m, MaxPoolReLU2d) or super().is_leaf_module(m, module_qualified_name)
+        return getattr(type(m), "is_leaf", False) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 class _Recorder(fx.Interpreter):

@@ -10,19 +10,34 @@ from statistics import median
 from typing import Any
 
 from sixfold import data as datasets
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines import Engine
 from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import write_json
-from sixfold.train.session import Listener
-from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, load_machine, model_of, refusals, save_machine
+from sixfold.core.run_directory import RunDirectory
+from sixfold.distributed.engines import Engine
+from sixfold.perf.plan.calibrate import (
+    calibrate,
+    fitting_tiles,
+    load_machine,
+    model_of,
+    refusals,
+    save_machine,
+)
 from sixfold.perf.plan.candidates import Candidate, candidates
 from sixfold.perf.plan.prediction import Prediction
-from sixfold.perf.plan.ranking import BIT_FOR_BIT, ROUNDING, best, equality, explain, prediction_plain, ranked
-from sixfold.core.run_directory import RunDirectory
+from sixfold.perf.plan.ranking import (
+    BIT_FOR_BIT,
+    ROUNDING,
+    best,
+    equality,
+    explain,
+    prediction_plain,
+    ranked,
+)
+from sixfold.train.config import TrainConfig
 from sixfold.train.strategies.model_parallel.grid import Grid
-from sixfold.train.worker import FIRST_TIMED_STEP
 from sixfold.train.validate import AUTO
+from sixfold.train.worker import FIRST_TIMED_STEP
 
 FEWEST_STEPS = 5
 """Of a run whose steps are compared with the prediction."""

@@ -9,23 +9,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sixfold import data as datasets
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines import Engine
 from sixfold.core.errors import UserError
-from sixfold.train.session import Listener
+from sixfold.core.events import Listener
+from sixfold.distributed.engines import Engine
 from sixfold.perf.plan import calibration as files
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key
 from sixfold.perf.plan.candidates import LARGEST_TILE, meshes, scenes
-from sixfold.perf.plan.process_group import ROUNDS, CalibrationJob, calibrate_rank
 from sixfold.perf.plan.measuring import machine_of, network_of
 from sixfold.perf.plan.memory import available_bytes, state_bytes
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.prediction import Workload
+from sixfold.perf.plan.process_group import ROUNDS, CalibrationJob, calibrate_rank
 from sixfold.perf.plan.profile import Profile
 from sixfold.perf.plan.profiling_run import Scene
-from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+from sixfold.train.config import TrainConfig
 from sixfold.train.step.arithmetic import processor_name
 from sixfold.train.step.schedule import budget
+from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
 
 BUSY = 1.25
 """From here on a machine counts as busy with other things."""

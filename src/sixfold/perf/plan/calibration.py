@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.config import TrainConfig
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
 from sixfold.models.project import project_hashes
 from sixfold.perf.plan.samples import EVEN, Spread
+from sixfold.train.config import TrainConfig
 
 FORMAT = 1
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from sixfold.core.config import TrainConfig
-from sixfold.perf.plan.profiling_run import Scene
 from sixfold.distributed.logical_shards import shard_count
+from sixfold.perf.plan.profiling_run import Scene
+from sixfold.train.config import TrainConfig
 from sixfold.train.strategies.model_parallel.grid import Grid, Mesh
 
 LARGEST_TILE = 8

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import DataConfig, EngineConfig, LocalSgdConfig, ModelConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from sixfold.core.settings import Settings, option
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import LocalSgdConfig, OptimizerConfig, TrainConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +38,12 @@ class PlanConfig(Settings):
     """Everything that `sixfold plan` takes."""
 
     planning: PlanningConfig = PlanningConfig()
-    data: DataConfig = DataConfig()  # noqa: RUF009
-    model: ModelConfig = ModelConfig()  # noqa: RUF009
-    optimizer: OptimizerConfig = OptimizerConfig()  # noqa: RUF009
-    training: TrainingConfig = TrainingConfig()  # noqa: RUF009
-    local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009
-    engine: EngineConfig = EngineConfig()  # noqa: RUF009
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    local_sgd: LocalSgdConfig = LocalSgdConfig()
+    engine: EngineConfig = EngineConfig()
 
 
 def training_of(config: PlanConfig) -> TrainConfig:

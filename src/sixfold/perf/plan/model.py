@@ -22,13 +22,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sixfold.distributed.logical_shards import shard_count
 from sixfold.perf.plan.calibration import Calibration
 from sixfold.perf.plan.candidates import Candidate
 from sixfold.perf.plan.links import Links, links_of
 from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.profile import Profile
 from sixfold.perf.plan.traffic import all_reduce_phases, summands
-from sixfold.distributed.logical_shards import shard_count
 
 CHANCES = np.linspace(0.025, 0.975, 20)
 """At which the slowest rank's time is averaged."""

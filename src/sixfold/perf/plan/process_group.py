@@ -12,19 +12,19 @@ import torch
 
 from sixfold import data as datasets
 from sixfold.distributed.collectives import all_gather_data
-from sixfold.core.config import TrainConfig
+from sixfold.distributed.process_group import World, alone
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.distributed.process_group.shared_memory import SharedMemory
 from sixfold.perf.plan.kernels import measure_kernels, samples_as_plain
 from sixfold.perf.plan.link_probe import adding_rate, measure_links
 from sixfold.perf.plan.memory import available_bytes, forget_peak, peak_bytes
 from sixfold.perf.plan.profiling_run import Scene, rehearse
 from sixfold.perf.plan.server_probe import measure_server
+from sixfold.train.config import TrainConfig
 from sixfold.train.step.optimizer import make_optimizer
-from sixfold.train.strategies.hogwild.strategy import Commons
 from sixfold.train.strategies.hogwild.groups import find_groups
+from sixfold.train.strategies.hogwild.strategy import Commons
 from sixfold.train.strategies.sync.strategy import build_sync
-from sixfold.distributed.process_group import World, alone
-from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.distributed.process_group.shared_memory import SharedMemory
 
 UPDATES = 15
 ROUNDS = 3

@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data as datasets
-from sixfold.core.config import EngineConfig, RunConfig, TrainConfig
-from sixfold.perf.plan.loopback import Echo, Exchange, echo_world
+from sixfold.core.config import RunConfig
 from sixfold.core.run_directory import RankFiles, RunDirectory
-from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.process_group import World
+from sixfold.perf.plan.loopback import Echo, Exchange, echo_world
+from sixfold.train.config import TrainConfig
+from sixfold.train.log import TimedIterator, TrainLog
 from sixfold.train.step.step import Shard
 from sixfold.train.strategies.local_sgd.strategy import LocalSgd
+from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
 from sixfold.train.strategies.registry import open_strategy
 from sixfold.train.strategies.strategy import Strategy
-from sixfold.train.log import TimedIterator, TrainLog
-from sixfold.distributed.process_group import World
 
 WARM_UP = 2
 FEWEST = 3

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sixfold.core.html.axes import duration, plain
+from sixfold.core.html.chart import Chart
 from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import equality, ranked
 from sixfold.train.report import render_page
-from sixfold.core.html.axes import duration, plain
-from sixfold.core.html.chart import Chart
 
 COLUMNS = (
     "way",

@@ -11,24 +11,39 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data as datasets
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines import Engine
 from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import make_folder, write_atomically, write_json
-from sixfold.train.session import Listener, open_engine_for, versions
-from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, load_machine, model_of, refusals, save_machine
-from sixfold.train.run import fit_data, training_problems
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.session import open_engine_for, versions
 from sixfold.perf.plan import report
+from sixfold.perf.plan.calibrate import (
+    calibrate,
+    fitting_tiles,
+    load_machine,
+    model_of,
+    refusals,
+    save_machine,
+)
 from sixfold.perf.plan.calibration import Calibration, network_key
 from sixfold.perf.plan.candidates import candidates
 from sixfold.perf.plan.cluster import Cluster, parse_cluster
-from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.config import PlanConfig, training_of
+from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import best, explain, prediction_plain, ranked
 from sixfold.perf.plan.whatif import Point, simulate
-from sixfold.perf.plan.whatif_report import TITLES, what_if_chart, what_if_plain, what_if_rows, what_if_sentences, what_if_text
+from sixfold.perf.plan.whatif_report import (
+    TITLES,
+    what_if_chart,
+    what_if_plain,
+    what_if_rows,
+    what_if_sentences,
+    what_if_text,
+)
+from sixfold.train.config import TrainConfig
 from sixfold.train.report import optional_page
+from sixfold.train.run import fit_data, training_problems
 
 PRELOAD = ("sixfold.perf.plan.process_group",)
 

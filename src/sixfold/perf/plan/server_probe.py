@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from sixfold.distributed.collectives import all_gather_data
-from sixfold.core.config import TrainConfig
 from sixfold.data import DataSet
+from sixfold.distributed.collectives import all_gather_data
+from sixfold.distributed.process_group import World, alone
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.distributed.process_group.listener import Door
+from sixfold.train.config import TrainConfig
+from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.strategies.param_server import messages
 from sixfold.train.strategies.param_server.access import RemoteAccess, serve_request
 from sixfold.train.strategies.param_server.server import LeaseName, Push, ShardServer
 from sixfold.train.strategies.param_server.whole import WholeState
-from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.strategies.sync.strategy import build_sync
-from sixfold.distributed.process_group import World, alone
-from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.distributed.process_group.listener import Door
 
 ROUNDS = 30
 MOST_S = 1.5

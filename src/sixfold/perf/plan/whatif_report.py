@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.perf.plan.cluster import Cluster
-from sixfold.perf.plan.report import size
-from sixfold.perf.plan.ranking import prediction_plain
-from sixfold.perf.plan.whatif import Point, at, quickest
 from sixfold.core.html.axes import Tick, duration, logarithmic, plain
 from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
+from sixfold.perf.plan.cluster import Cluster
+from sixfold.perf.plan.ranking import prediction_plain
+from sixfold.perf.plan.report import size
+from sixfold.perf.plan.whatif import Point, at, quickest
 
 TITLES = (
     "way",

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sixfold.train.layers.multi_input import Join, PlainJoin, RunJoin
-from sixfold.train.layers.operations import AutogradLink, Link, Run, SumLink
-from sixfold.train.layers.user_forward import GraphLink
-from sixfold.train.layers.blocks import Branches
 from sixfold.perf.profile.arithmetic import plain_name
 from sixfold.perf.profile.cost import LOSS
 from sixfold.perf.profile.scopes import Scopes, followed
+from sixfold.train.layers.blocks import Branches
+from sixfold.train.layers.multi_input import Join, PlainJoin, RunJoin
+from sixfold.train.layers.operations import AutogradLink, Link, Run, SumLink
+from sixfold.train.layers.user_forward import GraphLink
 from sixfold.train.step.step import Shard, Step
 
 INPUT, GRADIENTS, FOLD = "(input)", "(autograd)", "(fold)"

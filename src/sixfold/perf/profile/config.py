@@ -5,8 +5,19 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from sixfold.core.config import BeginningConfig, DataConfig, EngineConfig, LocalSgdConfig, ModelConfig, OptimizerConfig, RunConfig, StrategyConfig, TrainConfig, TrainingConfig
+from sixfold.core.config import RunConfig
 from sixfold.core.settings import Settings, option
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import (
+    BeginningConfig,
+    LocalSgdConfig,
+    OptimizerConfig,
+    StrategyConfig,
+    TrainConfig,
+    TrainingConfig,
+)
 
 ENGINES = ("inline", "local", "spark")
 MAX_REPEATS = 1000

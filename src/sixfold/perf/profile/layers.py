@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.core.errors import UserError
-from sixfold.train.layers.operations import NO_VIEW
+from sixfold.models.shapes import Shape, times
+from sixfold.models.user_traceback import one_line
 from sixfold.perf.profile.cost import LOSS, FunctionCost, LayerCost
 from sixfold.perf.profile.recorder import Recorder, storage_of
 from sixfold.perf.profile.scopes import followed
-from sixfold.models.user_traceback import one_line
-from sixfold.models.shapes import Shape, times
+from sixfold.train.layers.operations import NO_VIEW
 
 __all__ = ["FunctionCost", "LayerCost", "layer_costs", "total"]
 

@@ -22,8 +22,8 @@ import torch
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
-from sixfold.train.step.arithmetic import processor_name
 from sixfold.distributed.process_group.ambient import cores
+from sixfold.train.step.arithmetic import processor_name
 
 WINDOW_S = 0.1
 """Length of one measurement."""

@@ -20,18 +20,18 @@ from torch import Tensor, nn
 
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.models.meta_initialization import skeleton
 from sixfold.perf.profile.clock import AROUND, BACKWARD, FOLD, FORWARD, INPUT, Clock, Span
 from sixfold.perf.profile.layers import LayerCost, layer_costs
 from sixfold.perf.profile.memory import Peak, resident_bytes, watched_memory
-from sixfold.models.meta_initialization import skeleton
-from sixfold.train.native.max_pool import is_built
-from sixfold.train.strategies.model_parallel.network import DividedNetwork
-from sixfold.train.step.step import Shard, Step
-from sixfold.train.worker import Training, TrainJob
+from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.train.log import TimedIterator
-from sixfold.distributed.process_group import World
-from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.train.native.max_pool import is_built
+from sixfold.train.step.step import Shard, Step
+from sixfold.train.strategies.model_parallel.network import DividedNetwork
+from sixfold.train.worker import Training, TrainJob
 
 WARM = 3
 """Steps before anything counts: caches, allocator, and the first batches are not yet there."""

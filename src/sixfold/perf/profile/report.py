@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from sixfold.core.files import write_atomically
-from sixfold.perf.profile import table
-from sixfold.perf.profile.utilisation import REASONS
 from sixfold.core.html.axes import compact, linear, logarithmic, percent, plain
 from sixfold.core.html.chart import Chart, Key, dots_path, line_path, places
 from sixfold.core.html.chart import Path as Drawn
 from sixfold.core.html.frame import render_page
 from sixfold.core.run_directory import read_json
+from sixfold.perf.profile import table
+from sixfold.perf.profile.utilisation import REASONS
 
 Plain = dict[str, Any]
 

@@ -12,25 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines import Engine
 from sixfold.core.errors import RunError, SixfoldError, UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import write_json
-from sixfold.train.session import Listener, open_engine_for, versions
-from sixfold.train.resume import refuse_changed, refuse_strangers
-from sixfold.train.inputs import Inputs, training_inputs
-from sixfold.train.run import fit_data, resolve_paths, train, training_problems
 from sixfold.core.locks import held
-from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
+from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.session import open_engine_for, versions
 from sixfold.perf.profile.config import ProfileConfig, as_training, engines_of, problems
+from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
+from sixfold.perf.profile.report import write_profile
 from sixfold.perf.profile.sampling import Samples, sampled
 from sixfold.perf.profile.summary import summarise
 from sixfold.perf.profile.timelines import Timelines, read_timelines
 from sixfold.perf.profile.trace import trace_events, write_trace
 from sixfold.perf.profile.utilisation import notes_on, startup_parts, utilisation
+from sixfold.train.config import TrainConfig
+from sixfold.train.inputs import Inputs, training_inputs
 from sixfold.train.report import optional_page
-from sixfold.perf.profile.report import write_profile
-from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.train.resume import refuse_changed, refuse_strangers
+from sixfold.train.run import fit_data, resolve_paths, train, training_problems
 
 Plain = dict[str, Any]
 

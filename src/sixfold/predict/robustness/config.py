@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD, EngineConfig
+from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD
 from sixfold.core.settings import Settings, option
+from sixfold.distributed.config import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,4 +66,4 @@ class EvaluateConfig(Settings):
 
     evaluation: EvaluationConfig = EvaluationConfig()
     distortion: DistortionConfig = DistortionConfig()
-    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    engine: EngineConfig = EngineConfig()

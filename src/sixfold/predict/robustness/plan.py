@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from sixfold.core.errors import UserError
-from sixfold.predict.robustness.distortions import KINDS, Distortion
 from sixfold.predict.robustness.config import DistortionConfig, EvaluateConfig
+from sixfold.predict.robustness.distortions import KINDS, Distortion
 
 
 def strengths(kind: str, text: str) -> list[float]:

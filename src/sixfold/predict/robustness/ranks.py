@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from sixfold import data as datasets
 from sixfold.compress.loading import load_network
-from sixfold.core.config import DataConfig
+from sixfold.data.config import DataConfig
 from sixfold.data.dataset import Part
-from sixfold.train.evaluate import evaluate
-from sixfold.predict.worker import chosen_parts
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.predict.robustness.distorted import DistortedStore, chosen_images, known_labels
 from sixfold.predict.robustness.distortions import Distortion
 from sixfold.predict.robustness.figures import proportion, variant_figures
-from sixfold.distributed.process_group import World
-from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.predict.worker import chosen_parts
+from sixfold.train.evaluate import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.files import write_atomically
-from sixfold.train.report import render_page
 from sixfold.core.html.axes import MISSING, Axis, linear, percent, percent_tick, plain
 from sixfold.core.html.chart import Chart, Key, dots_path, line_path, places, short
 from sixfold.core.html.chart import Path as Line
 from sixfold.core.html.pictures import picture
 from sixfold.core.html.settings import setting_sections
-from sixfold.predict.robustness.distortions import KINDS, Distortion
 from sixfold.predict.robustness.config import EvaluateConfig
+from sixfold.predict.robustness.distortions import KINDS, Distortion
+from sixfold.train.report import render_page
 
 MOST_CLASSES = 40
 """Up to so many classes have a row of their own; of more, those that lose most."""

@@ -9,26 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data as datasets
-from sixfold.train import validate
 from sixfold.compress.loading import read_card
-from sixfold.core.config import DataConfig
+from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import make_folder, write_json
-from sixfold.train.session import Listener, open_engine_for, resolve_data, restarts_of, versions
-from sixfold.train.inputs import warn_if_edited
-from sixfold.predict.run import as_trained, fitting_side, trained_on
 from sixfold.core.locks import held
-from sixfold.predict.worker import check_fit, class_map
-from sixfold.train.report import optional_page
+from sixfold.core.run_directory import as_json, read_json
+from sixfold.data.config import DataConfig
+from sixfold.data.run import resolve_data
+from sixfold.distributed.config import engine_problems
+from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.predict.robustness.config import EvaluateConfig
 from sixfold.predict.robustness.distorted import one_of_each
 from sixfold.predict.robustness.distortions import KINDS, Distortion
 from sixfold.predict.robustness.figures import halfway
-from sixfold.predict.robustness.config import EvaluateConfig
-from sixfold.predict.robustness.report import Example, write_page
 from sixfold.predict.robustness.plan import planned, setting_problems
 from sixfold.predict.robustness.ranks import RobustnessJob, distorted_parts, robustness_rank
-from sixfold.core.run_directory import as_json, read_json
+from sixfold.predict.robustness.report import Example, write_page
+from sixfold.predict.run import as_trained, fitting_side, trained_on
+from sixfold.predict.worker import check_fit, class_map
+from sixfold.train.inputs import warn_if_edited
 from sixfold.train.model_card import ModelCard, weights_file
+from sixfold.train.report import optional_page
 
 
 def evaluate_robustness(
@@ -50,8 +53,8 @@ def evaluate_robustness(
     started = time.monotonic()
     given, listen = listen, listen or (lambda _: None)
     found = [
-        *validate.choice_problems(config),
-        *validate.engine_problems(config.engine),
+        *choice_problems(config),
+        *engine_problems(config.engine),
         *setting_problems(config),
     ]
     if found:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
-from sixfold.train.sparsity.counts import Counts
 from sixfold.predict.sparse.dead_channels import remove_dead_maps
 from sixfold.predict.sparse.layers import FORMS, can_be_sparse, sparse_layer
+from sixfold.train.sparsity.counts import Counts
 from sixfold.train.sparsity.masks import magnitude_mask
 
 MARGIN = 0.95

@@ -33,11 +33,11 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
         raise UserError(found)
 
     from sixfold.compress.loading import load_network, read_card
+    from sixfold.distributed.process_group.ambient import one_thread
     from sixfold.predict.sparse.choose import load_choice, measure, save_choice, sparse_network
     from sixfold.predict.sparse.choose import time_network as clock
     from sixfold.predict.sparse.dead_channels import remove_dead_maps
     from sixfold.train.model_card import weights_file
-    from sixfold.distributed.process_group.ambient import one_thread
 
     file = weights_file(Path(forms.run).expanduser().absolute())
     out = Path(forms.out).expanduser().absolute() if forms.out else file.with_name("sparse.json")

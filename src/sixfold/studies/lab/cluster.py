@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sixfold.distributed.engines import open_engine
 from sixfold.core.errors import RunError, SixfoldError
+from sixfold.distributed.engines import open_engine
 from sixfold.studies.lab.cost import Cost, read_cost
 
 SETTINGS = (

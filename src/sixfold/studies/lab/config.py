@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.distributed.engines.spark_master import parse_master, parse_settings
 from sixfold.core.errors import UserError
-from sixfold.studies.convolution.geometry import Geometry
 from sixfold.core.settings import Settings, option
+from sixfold.distributed.engines.spark_master import parse_master, parse_settings
+from sixfold.studies.convolution.geometry import Geometry
 
 
 @dataclass(frozen=True, kw_only=True)

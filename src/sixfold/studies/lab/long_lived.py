@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
+from sixfold.distributed.process_group import World
 from sixfold.studies.convolution.geometry import Geometry
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.problem import Problem
-from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
 from sixfold.train.step.optimizer import Sgd
 from sixfold.train.step.step import Shard, Step
 from sixfold.train.strategies.sync.shard_sum import ShardSum
-from sixfold.distributed.process_group import World
 
 CLASSES = 10
 LEARNING_RATE = 1e-3

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.studies.lab.findings import Bars, Findings
 from sixfold.core.html.frame import render_page
+from sixfold.studies.lab.findings import Bars, Findings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from typing import Any
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically, write_json
-from sixfold.studies.lab.cluster import Cluster, open_cluster
-from sixfold.studies.lab.findings import Findings
-from sixfold.studies.lab.config import cluster_problems
-from sixfold.studies.lab.report import render
-from sixfold.train.session import versions
 from sixfold.core.locks import held
+from sixfold.distributed.session import versions
+from sixfold.studies.lab.cluster import Cluster, open_cluster
+from sixfold.studies.lab.config import cluster_problems
+from sixfold.studies.lab.findings import Findings
+from sixfold.studies.lab.report import render
 from sixfold.train.report import optional_page
 
 Show = Callable[[str], None]

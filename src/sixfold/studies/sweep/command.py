@@ -10,7 +10,12 @@ from typing import Any
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, read_config, refuse
 from sixfold.core.errors import UserError
-from sixfold.studies.sweep.config import SweepDelayConfig, SweepQualityConfig, SweepRooflineConfig, SweepTimeConfig
+from sixfold.studies.sweep.config import (
+    SweepDelayConfig,
+    SweepQualityConfig,
+    SweepRooflineConfig,
+    SweepTimeConfig,
+)
 
 MODES = {
     "time": "time every combination of settings; speed-up, efficiency, and the laws they follow",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import DataConfig, EngineConfig, LocalSgdConfig, ModelConfig, OptimizerConfig, StrategyConfig, TrainingConfig
 from sixfold.core.settings import Settings, option
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import LocalSgdConfig, OptimizerConfig, StrategyConfig, TrainingConfig
 
 _VARY = (
     "a setting and its values, NAME=V1,V2,...: any setting of `sixfold train`, or model.NAME for "
@@ -59,13 +62,13 @@ class SweepTimeConfig(Settings):
     """Everything that `sixfold sweep time` takes."""
 
     sweep: TimeSweepConfig = TimeSweepConfig()
-    data: DataConfig = DataConfig()  # noqa: RUF009 - frozen
-    model: ModelConfig = ModelConfig()  # noqa: RUF009 - frozen
-    optimizer: OptimizerConfig = OptimizerConfig()  # noqa: RUF009 - frozen
-    training: TrainingConfig = TrainingConfig()  # noqa: RUF009 - frozen
-    strategy: StrategyConfig = StrategyConfig()  # noqa: RUF009 - frozen
-    local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009 - frozen
-    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    local_sgd: LocalSgdConfig = LocalSgdConfig()
+    engine: EngineConfig = EngineConfig()
     run: SweepRunConfig = SweepRunConfig()
 
 
@@ -74,13 +77,13 @@ class SweepQualityConfig(Settings):
     """Everything that `sixfold sweep quality` takes."""
 
     sweep: QualitySweepConfig = QualitySweepConfig()
-    data: DataConfig = DataConfig()  # noqa: RUF009 - frozen
-    model: ModelConfig = ModelConfig()  # noqa: RUF009 - frozen
-    optimizer: OptimizerConfig = OptimizerConfig()  # noqa: RUF009 - frozen
-    training: TrainingConfig = TrainingConfig()  # noqa: RUF009 - frozen
-    strategy: StrategyConfig = StrategyConfig()  # noqa: RUF009 - frozen
-    local_sgd: LocalSgdConfig = LocalSgdConfig()  # noqa: RUF009 - frozen
-    engine: EngineConfig = EngineConfig()  # noqa: RUF009 - frozen
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    local_sgd: LocalSgdConfig = LocalSgdConfig()
+    engine: EngineConfig = EngineConfig()
     run: SweepRunConfig = SweepRunConfig()
 
 

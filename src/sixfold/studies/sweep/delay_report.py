@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.files import write_atomically
-from sixfold.train.report import render_page
 from sixfold.core.html.axes import duration, milliseconds, percent, plain
 from sixfold.core.html.chart import Chart
 from sixfold.core.html.settings import setting_sections
+from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay_plan import KINDS, written
 from sixfold.studies.sweep.events import TASK_PARTS
-from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.plots import MOST_LINES, Line, chart
+from sixfold.train.report import render_page
 
 COLOURS = dict(
     zip(

@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.train import validate
-from sixfold.distributed.engines import open_engine
+from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
-from sixfold.distributed.tasks import Assignment, Member, run_job
-from sixfold.train.session import Listener
-from sixfold.studies.sweep.run import begin, claim, end
+from sixfold.core.events import Listener
 from sixfold.core.run_directory import as_json
+from sixfold.distributed.engines import open_engine
+from sixfold.distributed.tasks import Assignment, Member, run_job
+from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay import delay_result
 from sixfold.studies.sweep.delay_jobs import measure_session
 from sixfold.studies.sweep.delay_plan import SessionPlan, job_kinds, sessions
-from sixfold.studies.sweep.config import SweepDelayConfig
+from sixfold.studies.sweep.run import begin, claim, end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def sweep_delay(config: SweepDelayConfig, *, listen: Listener | None = None) -> 
 
 def delay_problems(config: SweepDelayConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told without Spark."""
-    found = validate.choice_problems(config)
+    found = choice_problems(config)
     for check in (lambda: job_kinds(config), lambda: sessions(config.cluster)):
         try:
             check()

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.config import RunConfig, TrainConfig
-from sixfold.distributed.engines import Engine, open_engine
+from sixfold.core.config import RunConfig
 from sixfold.core.errors import NonFiniteLossError, UserError
-from sixfold.distributed.tasks import Assignment
-from sixfold.train.session import Listener, open_engine_for
-from sixfold.train.run import train
+from sixfold.core.events import Listener
 from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.distributed.session import open_engine_for
+from sixfold.distributed.tasks import Assignment
 from sixfold.studies.sweep.plan import PILOT_STEPS
 from sixfold.studies.sweep.timing import chosen_steps, load, timing
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 
 RUN = "run"
 """The training's own directory within the member's folder."""

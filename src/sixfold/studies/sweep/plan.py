@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.config import EngineConfig, RunConfig, TrainConfig
+from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
-from sixfold.distributed.tasks import Member
 from sixfold.core.run_directory import as_json
+from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.tasks import Member
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
 from sixfold.studies.sweep.vary import Combination, combinations, parse_vary
+from sixfold.train.config import TrainConfig
 
 PILOT_STEPS = 8
 """Steps of a trial that tells how long a step takes: three to warm up, and a few to be timed."""

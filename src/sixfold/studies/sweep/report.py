@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.files import write_atomically
-from sixfold.train.report import render_page
 from sixfold.core.html.axes import duration, percent, plain
 from sixfold.core.html.chart import Chart
 from sixfold.core.html.settings import setting_sections
 from sixfold.studies.sweep.plots import MOST_LINES, Line, chart, named, percent_plain
+from sixfold.train.report import render_page
 
 PARTS = ("compute", "data", "communication", "waiting", "update")
 

@@ -12,7 +12,17 @@ from sixfold.distributed.tasks import Outcome
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
 from sixfold.studies.sweep.plan import Plan, chosen_names
 from sixfold.studies.sweep.quality import Trained, cells, chosen, effects
-from sixfold.studies.sweep.scaling import AMOUNTS, Point, amdahl, ernest, ernest_whole, gustafson, series, speedups, spread
+from sixfold.studies.sweep.scaling import (
+    AMOUNTS,
+    Point,
+    amdahl,
+    ernest,
+    ernest_whole,
+    gustafson,
+    series,
+    speedups,
+    spread,
+)
 
 
 def time_result(config: SweepTimeConfig, plan: Plan, outcome: Outcome) -> dict[str, Any]:

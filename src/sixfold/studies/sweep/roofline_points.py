@@ -123,8 +123,9 @@ def _jobs_per_step(result: Mapping[str, Any]) -> Iterator[Placed]:
         UserError: if its data or network are not to be had here.
     """
     from sixfold import models
-    from sixfold.core.config import DataConfig, ModelConfig
     from sixfold.data import open_data, resolve
+    from sixfold.data.config import DataConfig
+    from sixfold.models.config import ModelConfig
     from sixfold.studies.sweep.arithmetic import training_flops
 
     settings, workers = result["settings"]["job_per_step"], int(result["slots"])

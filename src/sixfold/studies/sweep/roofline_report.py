@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.files import write_atomically
-from sixfold.train.report import render_page
 from sixfold.core.html.axes import duration, logarithmic, percent
 from sixfold.core.html.chart import Chart, Key, dots_path, line_path, places
 from sixfold.core.html.chart import Path as Line
 from sixfold.studies.sweep.plots import COLOURS, MOST_LINES
+from sixfold.train.report import render_page
 
 Figures = Mapping[str, Any]
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sixfold.train import validate
+from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, write_json
-from sixfold.train.session import versions
-from sixfold.train.report import optional_page
 from sixfold.core.run_directory import RunDirectory
+from sixfold.distributed.session import versions
 from sixfold.studies.sweep.config import SweepRooflineConfig
 from sixfold.studies.sweep.roofline import Placed, curve_places, place, roofs
-from sixfold.studies.sweep.roofline_report import write_page
 from sixfold.studies.sweep.roofline_points import placed_in, read_result, result_files
+from sixfold.studies.sweep.roofline_report import write_page
+from sixfold.train.report import optional_page
 
 
 def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
     from sixfold.perf.profile import load_machine, measure_machine
 
     asked = config.roofline
-    found = validate.choice_problems(config)
+    found = choice_problems(config)
     if not asked.delay:
         found.append("give what Spark adds to a job: --delay DIR of `sixfold sweep delay`")
     if found:

@@ -20,24 +20,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from sixfold import data
-from sixfold.train import validate
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines import Engine, open_engine
+from sixfold.core.checks import choice_problems
 from sixfold.core.errors import RunError, UserError
+from sixfold.core.events import Listener
 from sixfold.core.files import write_json
-from sixfold.distributed.tasks import Outcome, run_job
-from sixfold.train.session import Listener, open_engine_for, resolve_data, versions
-from sixfold.train.resume import held_run, older_run, run_path
-from sixfold.train.inputs import Inputs, inputs_of
-from sixfold.studies.sweep.member import Engines, QualityWork, TimeWork
-from sixfold.train.run import training_problems
-from sixfold.train.report import optional_page
 from sixfold.core.run_directory import RunDirectory, as_json
+from sixfold.data.run import resolve_data
+from sixfold.distributed.config import engine_problems
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.distributed.session import open_engine_for, versions
+from sixfold.distributed.tasks import Outcome, run_job
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
-from sixfold.studies.sweep.plan import Plan, all_combinations, base_config, choose_problems, quality_plan, time_plan, vary_problems
-from sixfold.studies.sweep.write_report import write_report
+from sixfold.studies.sweep.member import Engines, QualityWork, TimeWork
+from sixfold.studies.sweep.plan import (
+    Plan,
+    all_combinations,
+    base_config,
+    choose_problems,
+    quality_plan,
+    time_plan,
+    vary_problems,
+)
 from sixfold.studies.sweep.results import quality_result, time_result
 from sixfold.studies.sweep.vary import Combination
+from sixfold.studies.sweep.write_report import write_report
+from sixfold.train.config import TrainConfig
+from sixfold.train.inputs import Inputs, inputs_of
+from sixfold.train.report import optional_page
+from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.run import training_problems
 
 Sweep = SweepTimeConfig | SweepQualityConfig
 
@@ -162,7 +173,7 @@ def time_problems(config: SweepTimeConfig) -> list[str]:
 
 def quality_problems(config: SweepQualityConfig) -> list[str]:
     """Everything that is wrong with the settings of all trainings."""
-    found = _shared_problems(config) + validate.engine_problems(config.engine)
+    found = _shared_problems(config) + engine_problems(config.engine)
     if not vary_problems(config):
         found += choose_problems(config)
     if any(text.partition("=")[0].strip() in ("engine", "master") for text in config.sweep.vary):
@@ -174,7 +185,7 @@ def quality_problems(config: SweepQualityConfig) -> list[str]:
 
 def _shared_problems(config: Sweep) -> list[str]:
     """Problems of `--vary`, and of every combination, each told once."""
-    found = vary_problems(config) + validate.choice_problems(config)
+    found = vary_problems(config) + choice_problems(config)
     if config.run.resume and config.run.overwrite:
         found.append("--resume and --overwrite exclude each other: give one")
     if found:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.config import LocalSgdConfig, StrategyConfig, TrainConfig
 from sixfold.core.errors import UserError
 from sixfold.core.naming import meant
 from sixfold.core.values import read_value
+from sixfold.train.config import LocalSgdConfig, StrategyConfig, TrainConfig
 
 MODEL = "model."
 """Begins the name of an argument of the network."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from sixfold.train.layers.rewrites import has_hooks
-from sixfold.train.layers.tracing import Graph, is_own_layer, read_graph
-from sixfold.train.layers.side_effects import CannotFollowError
 from sixfold.models.mobilenet import InvertedResidual
 from sixfold.models.resnet import Block
+from sixfold.train.layers.rewrites import has_hooks
+from sixfold.train.layers.side_effects import CannotFollowError
+from sixfold.train.layers.tracing import Graph, is_own_layer, read_graph
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx, nn
 
-from sixfold.train.layers.functions import ADDS, CONCATENATIONS, Applied, Picked, as_layers, call_inputs, is_plain, makes_anew, out_of_place, works_in_place
-from sixfold.train.layers.side_effects import CannotFollowError
 from sixfold.models.graph.trace import Call, calls_of, result_of
+from sixfold.train.layers.functions import (
+    ADDS,
+    CONCATENATIONS,
+    Applied,
+    Picked,
+    as_layers,
+    call_inputs,
+    is_plain,
+    makes_anew,
+    out_of_place,
+    works_in_place,
+)
+from sixfold.train.layers.side_effects import CannotFollowError
 
 LAYERS, SUM, CONCATENATION, PLAIN, OTHER = "layers", "sum", "concatenation", "plain", "other"
 """What a stage is: layers in line, a sum or a concatenation of values, a size, any other call."""

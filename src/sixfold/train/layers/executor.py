@@ -17,18 +17,37 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.train.layers.averages import AveragePoolLink, MeanLink
+from sixfold.train.layers.blocks import Branches, Layers, modules_of, read
 from sixfold.train.layers.calls import CONCATENATION, LAYERS, PLAIN, SUM
 from sixfold.train.layers.convolution import ConvLink
 from sixfold.train.layers.dropout import KeyedDropout
 from sixfold.train.layers.functions import Reshape
-from sixfold.train.layers.multi_input import AutogradJoin, ConcatenationJoin, Join, PlainJoin, RunJoin, SumJoin
-from sixfold.train.layers.operations import AutogradLink, DropoutLink, FlattenLink, LinearLink, Link, MaxPoolLink, ReLU6Link, ReLULink, ReshapeLink, Run, SumLink
+from sixfold.train.layers.multi_input import (
+    AutogradJoin,
+    ConcatenationJoin,
+    Join,
+    PlainJoin,
+    RunJoin,
+    SumJoin,
+)
 from sixfold.train.layers.norm import ACTIVATIONS, NormLink
-from sixfold.train.layers.user_forward import GraphLink, Node, asks_autograd
-from sixfold.train.layers.verification import why_not
-from sixfold.train.layers.blocks import Branches, Layers, modules_of, read
+from sixfold.train.layers.operations import (
+    AutogradLink,
+    DropoutLink,
+    FlattenLink,
+    LinearLink,
+    Link,
+    MaxPoolLink,
+    ReLU6Link,
+    ReLULink,
+    ReshapeLink,
+    Run,
+    SumLink,
+)
 from sixfold.train.layers.rewrites import has_hooks
 from sixfold.train.layers.tracing import Graph, Stage
+from sixfold.train.layers.user_forward import GraphLink, Node, asks_autograd
+from sixfold.train.layers.verification import why_not
 from sixfold.train.layers.weights import Weight
 from sixfold.train.native.max_pool import MaxPoolReLU2d
 

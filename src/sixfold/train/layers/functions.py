@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 from torch.nn import functional
 
-from sixfold.train.native.max_pool import MaxPoolReLU2d
 from sixfold.models.graph.trace import Call
+from sixfold.train.native.max_pool import MaxPoolReLU2d
 
 ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}

@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import fx, nn
 
+from sixfold.models.graph.trace import Tracer, first_line
 from sixfold.train.layers.calls import CONCATENATION, LAYERS, SUM, Entry, entries_of
 from sixfold.train.layers.rewrites import fused_in_line, has_hooks
 from sixfold.train.layers.side_effects import CannotFollowError, training, untouched
 from sixfold.train.native.max_pool import MaxPoolReLU2d
-from sixfold.models.graph.trace import Tracer, first_line
 
 
 @dataclass(kw_only=True)

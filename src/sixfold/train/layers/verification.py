@@ -17,8 +17,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sixfold.train.layers.operations import AutogradLink, Link
 from sixfold.models.graph.trace import first_line
+from sixfold.train.layers.operations import AutogradLink, Link
 
 TOLERANCE = 0.02
 """Of a tensor's norm. Rounding in float32 makes 1e-5, or 1e-3 of a deep network with norms."""

@@ -43,6 +43,9 @@ class MaxPoolReLU2d(nn.MaxPool2d):
         relu: whether a ReLU follows.
     """
 
+    is_leaf = True
+    """Followed by no tracer: one operation."""
+
     def __init__(self, pool: nn.MaxPool2d, *, relu: bool) -> None:
         super().__init__(
             pool.kernel_size, pool.stride, pool.padding, pool.dilation, ceil_mode=pool.ceil_mode

@@ -6,11 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sixfold.core.html.axes import MISSING, Axis, Format, compact, duration, linear, logarithmic, percent, percent_tick, plain, time_axis
+from sixfold.core.html.axes import (
+    MISSING,
+    Axis,
+    Format,
+    compact,
+    duration,
+    linear,
+    logarithmic,
+    percent,
+    percent_tick,
+    plain,
+    time_axis,
+)
 from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
 from sixfold.core.html.json_lines import Table
-from sixfold.train.report.record import Record
 from sixfold.core.html.series import Floats, extremes, smooth, spread, window_for, without_pauses
+from sixfold.train.report.record import Record
 
 _DRAWN = 1200
 """Points of a raw curve: at least two for each pixel of a phone, one for each of a desktop."""

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 import numpy as np
 
 from sixfold.core.html.axes import duration, percent, plain
-from sixfold.train.report.classes import Bar, wilson
 from sixfold.core.html.json_lines import label
-from sixfold.train.report.record import Record
 from sixfold.core.html.settings import show
+from sixfold.train.report.classes import Bar, wilson
+from sixfold.train.report.record import Record
 
 UNEVEN = 1.2
 """Classes are uneven if the largest has so many times the images of the smallest."""

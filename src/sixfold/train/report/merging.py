@@ -12,8 +12,8 @@ import numpy as np
 from sixfold.core.html.axes import MISSING, Axis, compact, linear, percent, percent_tick, plain
 from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
 from sixfold.core.html.json_lines import label, number
-from sixfold.train.report.record import Record
 from sixfold.core.html.series import Floats, spread
+from sixfold.train.report.record import Record
 
 MAX_ROUNDS = 40
 """So many merges are shown in tables, evenly spread; `merges.jsonl` has all."""

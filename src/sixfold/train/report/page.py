@@ -16,15 +16,16 @@ from typing import Any
 
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, plain
+from sixfold.core.html.frame import render_page
+from sixfold.core.html.json_lines import label, number
+from sixfold.core.html.pictures import Images, mistakes
+from sixfold.core.html.settings import setting_sections
+from sixfold.train.config import TrainConfig
 from sixfold.train.report.classes import class_section
 from sixfold.train.report.curves import learning_charts, throughput_chart
-from sixfold.core.html.frame import render_page
 from sixfold.train.report.headline import headline, subtitle
-from sixfold.core.html.json_lines import label, number
 from sixfold.train.report.merging import merge_section
-from sixfold.core.html.pictures import Images, mistakes
 from sixfold.train.report.record import Record, read_record
-from sixfold.core.html.settings import setting_sections
 from sixfold.train.report.steptime import step_time
 
 MAX_BAD_FILES = 200
@@ -71,7 +72,7 @@ def render(record: Record, images: Images | None) -> str:
         merging=merge_section(record),
         step_time=step_time(record.timelines),
         throughput=throughput_chart(record),
-        sections=setting_sections(record.config),
+        sections=setting_sections(record.config, TrainConfig),
         versions=_versions(record.result),
         facts=_facts(record.result),
         bad_files=_strings(record.result.get("bad_files")),

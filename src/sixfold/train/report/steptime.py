@@ -9,8 +9,8 @@ import numpy as np
 
 from sixfold.core.html.axes import Axis, compact, linear, milliseconds, percent, plain
 from sixfold.core.html.chart import Chart, Key, Path, places, short
-from sixfold.train.report.record import PHASES, Timeline
 from sixfold.core.html.series import Floats, bins
+from sixfold.train.report.record import PHASES, Timeline
 
 MAX_CHARTS = 8
 """Ranks that get a chart of their own; the summary shows all."""

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.config import DataConfig
 from sixfold.core.errors import SixfoldError, UserError
 from sixfold.core.files import write_json
 from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.data.config import DataConfig
 
 Plain = dict[str, Any]
 Images = Callable[[Sequence[int]], NDArray[np.uint8]]

@@ -3,7 +3,14 @@
 from sixfold.train.sparsity.counts import Counts, prune_counts, round_for
 from sixfold.train.sparsity.layers import Prunable, prunable
 from sixfold.train.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
-from sixfold.train.sparsity.masks import Mask, kept_weights, load_mask, magnitude_mask, random_mask, save_mask
+from sixfold.train.sparsity.masks import (
+    Mask,
+    kept_weights,
+    load_mask,
+    magnitude_mask,
+    random_mask,
+    save_mask,
+)
 
 __all__ = [
     "Counts",

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sixfold.core import tensor_file
-from sixfold.train import torch_file
-from sixfold.core.config import BeginningConfig
 from sixfold.core.errors import UserError
+from sixfold.train import torch_file
+from sixfold.train.config import BeginningConfig
 from sixfold.train.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
 from sixfold.train.sparsity.masks import load_mask
 from sixfold.train.sparsity.shared import SharedUpdate, check_shared, cluster_vector, load_clusters

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sixfold.core.config import TrainConfig
-from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutation
 from sixfold.core.random_keys import key
+from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutation
 from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
+from sixfold.distributed.process_group import World
+from sixfold.train.config import TrainConfig
 from sixfold.train.step.device import CUDA
 from sixfold.train.step.schedule import Budget, budget
 from sixfold.train.step.step import Shard
-from sixfold.distributed.process_group import World
 
 BLOCK_IMAGES, BLOCK_PIXELS = 256, 1 << 20
 """Shards are read together up to so many images, or so many numbers in them; larger ones come one

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from sixfold.core.config import ComputeConfig
 from sixfold.core.environment import settle_cublas
+from sixfold.train.config import ComputeConfig
 
 CPU, CUDA = "cpu", "cuda"
 

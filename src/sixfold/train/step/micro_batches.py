@@ -20,12 +20,12 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from sixfold.core.config import TrainConfig
-from sixfold.train.layers.dropout import KeyedDropout
-from sixfold.train.layers.rewrites import has_hooks
 from sixfold.models.mobilenet import InvertedResidual
 from sixfold.models.resnet import Block
 from sixfold.models.shapes import Shape
+from sixfold.train.config import TrainConfig
+from sixfold.train.layers.dropout import KeyedDropout
+from sixfold.train.layers.rewrites import has_hooks
 from sixfold.train.native.max_pool import MaxPoolReLU2d
 
 CACHE_BYTES = 16_000_000

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sixfold.train.strategies.model_parallel.normalise import advance_running, normalise
 from sixfold.train.step.lockstep import Lockstep
+from sixfold.train.strategies.model_parallel.normalise import advance_running, normalise
 
 
 def has_batch_norm(model: nn.Module) -> bool:

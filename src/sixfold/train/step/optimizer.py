@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sixfold.core.config import OptimizerConfig
+from sixfold.train.config import OptimizerConfig
 
 
 class Optimizer(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sixfold.core.config import OptimizerConfig, TrainingConfig
 from sixfold.core.errors import UserError
+from sixfold.train.config import OptimizerConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

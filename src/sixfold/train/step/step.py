@@ -16,22 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sixfold.core.config import TrainConfig
 from sixfold.data.augment import Draws
-from sixfold.train.layers.executor import Chain
-from sixfold.train.layers.dropout import Draw, key_dropout
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.models.shapes import Shape
 from sixfold.distributed.logical_shards import Node, TreeFold
+from sixfold.distributed.process_group import Buffer
+from sixfold.distributed.process_group.ambient import (
+    Randomness,
+    restore_randomness,
+    save_randomness,
+)
+from sixfold.models.shapes import Shape
+from sixfold.train.config import TrainConfig
+from sixfold.train.layers.dropout import Draw, key_dropout
+from sixfold.train.layers.executor import Chain
+from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.train.step.device import CPU
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.lockstep import Lockstep, SharedState, TotalSum
 from sixfold.train.step.loss import cross_entropy
-from sixfold.train.step.norm_sync import synchronise_norms
 from sixfold.train.step.micro_batches import MicroBatch, choose, pieces
+from sixfold.train.step.norm_sync import synchronise_norms
 from sixfold.train.step.precision import NarrowCopy, narrow_dtype
-from sixfold.distributed.process_group import Buffer
-from sixfold.distributed.process_group.ambient import Randomness, restore_randomness, save_randomness
 
 
 @dataclass(frozen=True, kw_only=True)

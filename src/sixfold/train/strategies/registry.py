@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sixfold.core.config import TrainConfig
 from sixfold.data import DataSet
+from sixfold.distributed.process_group import World
+from sixfold.train.config import TrainConfig
 from sixfold.train.strategies.hogwild.strategy import open_hogwild
 from sixfold.train.strategies.local_sgd.strategy import open_local_sgd
 from sixfold.train.strategies.model_parallel.strategy import open_model_parallel
 from sixfold.train.strategies.strategy import Strategy
 from sixfold.train.strategies.sync.strategy import open_sync
-from sixfold.distributed.process_group import World
 
 
 def open_strategy(world: World, config: TrainConfig, data: DataSet) -> Strategy:

@@ -7,15 +7,21 @@ from typing import Any
 
 from torch import nn
 
-from sixfold.train.checkpoint import Progress, load_checkpoint, model_tensors, save_checkpoint, weights_sha256
-from sixfold.data import BatchMaker, Part
-from sixfold.train.evaluate import Evaluation, evaluate
 from sixfold.core.run_directory import RankFiles
+from sixfold.data import BatchMaker, Part
+from sixfold.distributed.process_group import World
+from sixfold.train.checkpoint import (
+    Progress,
+    load_checkpoint,
+    model_tensors,
+    save_checkpoint,
+    weights_sha256,
+)
+from sixfold.train.evaluate import Evaluation, evaluate
+from sixfold.train.model_card import ModelCard, pack
+from sixfold.train.step.device_model import Replica
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.optimizer import Optimizer
-from sixfold.train.step.device_model import Replica
-from sixfold.train.model_card import ModelCard, pack
-from sixfold.distributed.process_group import World
 
 
 class WholeNetwork:

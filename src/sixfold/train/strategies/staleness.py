@@ -23,8 +23,8 @@ import math
 
 import numpy as np
 
-from sixfold.core.config import OptimizerConfig
 from sixfold.core.errors import RunError
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.strategies.sync.strategy import diverged
 
 _LONGEST = 64

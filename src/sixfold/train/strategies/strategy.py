@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from sixfold.train.checkpoint import Progress
-from sixfold.data import Part
-from sixfold.train.evaluate import Evaluation
 from sixfold.core.run_directory import RankFiles
+from sixfold.data import Part
+from sixfold.train.checkpoint import Progress
+from sixfold.train.evaluate import Evaluation
+from sixfold.train.model_card import ModelCard
 from sixfold.train.step.schedule import Budget
 from sixfold.train.step.step import Shard, StepTotals
-from sixfold.train.model_card import ModelCard
 
 
 class Network(Protocol):

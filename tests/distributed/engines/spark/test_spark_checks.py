@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("pyspark")
 
+from sixfold.core.errors import UserError
 from sixfold.distributed.engines import open_engine, spark_checks
 from sixfold.distributed.engines.spark_checks import check, setting_problems, task_slots
 from sixfold.distributed.engines.spark_master import parse_master
-from sixfold.core.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,13 @@ import psutil
 import pytest
 from tests.spark_masters import EngineProcess
 
-from sixfold.core.errors import NonFiniteLossError, RankLostError, RankRaisedError, RunError, UserError
+from sixfold.core.errors import (
+    NonFiniteLossError,
+    RankLostError,
+    RankRaisedError,
+    RunError,
+    UserError,
+)
 from sixfold.distributed.process_group import PlainData, World
 
 pytestmark = pytest.mark.spark

@@ -10,9 +10,9 @@ import pytest
 from tests.spark_masters import EngineProcess
 
 from sixfold import configure
-from sixfold.train.launch_names import train
-from sixfold.train.native.max_pool import is_built
 from sixfold.distributed.process_group import World
+from sixfold.train.native.max_pool import is_built
+from sixfold.train.run import train
 
 pytestmark = [
     pytest.mark.spark,

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.distributed.engines.spark_master import check_java, parse_master, parse_settings, submitted_master
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines.spark_master import (
+    check_java,
+    parse_master,
+    parse_settings,
+    submitted_master,
+)
 
 WriteJava = Callable[[str], Path]
 

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("pyspark")
 
-from sixfold.distributed.engines.spark_package import importable, ship
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines.spark_package import importable, ship
 
 
 class FakeContext:
@@ -37,7 +37,11 @@ def test_the_package_travels_whole(context: FakeContext) -> None:
     assert sys.path == path
     (url,) = context.listFiles
     names = set(zipfile.ZipFile(Path(context._temp_dir, Path(url).name)).namelist())
-    assert {"sixfold/__init__.py", "sixfold/distributed/engines/spark_worker.py", "sixfold/py.typed"} <= names
+    assert {
+        "sixfold/__init__.py",
+        "sixfold/distributed/engines/spark_worker.py",
+        "sixfold/py.typed",
+    } <= names
     assert not [name for name in names if "__pycache__" in name]
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from sixfold.core.errors import UserError
 from sixfold.distributed.engines import spark_project
 from sixfold.distributed.engines.spark_project import collect
-from sixfold.core.errors import UserError
 
 
 def travelling(source: Path) -> set[str]:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from sixfold.core.errors import UserError
 from sixfold.distributed.engines.spark_master import Master, parse_master
 from sixfold.distributed.engines.spark_reach import Reached, reach
-from sixfold.core.errors import UserError
 
 
 def test_only_standalone_masters_are_called() -> None:

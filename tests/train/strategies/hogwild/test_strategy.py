@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines import Engine, open_engine
 from sixfold.core.errors import NonFiniteLossError, RankLostError
-from sixfold.train.launch_names import train, training_problems
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.distributed.process_group import World
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train, training_problems
 from sixfold.train.step.schedule import Budget
 from sixfold.train.strategies.hogwild import strategy
-from sixfold.train.strategies.hogwild.strategy import Rounds
 from sixfold.train.strategies.hogwild.groups import find_groups, group_by_sight
-from sixfold.distributed.process_group import World
+from sixfold.train.strategies.hogwild.strategy import Rounds
 
 Configure = Callable[..., TrainConfig]
 
@@ -140,7 +140,7 @@ def _alone(
 
     from sixfold import data as datasets
     from sixfold import models
-    from sixfold.train.session import resolve_data
+    from sixfold.data.run import resolve_data
     from sixfold.train.step.batches import plan_batches
     from sixfold.train.step.step import Step
 

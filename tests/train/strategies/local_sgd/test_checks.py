@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import TrainConfig
+from sixfold.train.config import TrainConfig
 from sixfold.train.strategies.local_sgd.checks import local_sgd_problems
 
 Configure = Callable[..., TrainConfig]

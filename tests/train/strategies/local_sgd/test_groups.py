@@ -7,9 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.train.strategies.local_sgd.groups import gather_slices, groups_after, mean_over, scatter_slices
 from sixfold.distributed.process_group import World
 from sixfold.distributed.process_group.group import group
+from sixfold.train.strategies.local_sgd.groups import (
+    gather_slices,
+    groups_after,
+    mean_over,
+    scatter_slices,
+)
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 9))

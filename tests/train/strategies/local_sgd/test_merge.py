@@ -8,22 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from sixfold.core.config import LocalSgdConfig, ModelConfig, OptimizerConfig
 from sixfold.distributed.engines.inline import InlineEngine
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.group import group
+from sixfold.models import build
+from sixfold.models.config import ModelConfig
+from sixfold.train.config import LocalSgdConfig, OptimizerConfig
+from sixfold.train.step.flat import FlatState
+from sixfold.train.step.optimizer import make_optimizer
+from sixfold.train.strategies.local_sgd.merge import WHOLE, Members, Merger
 from sixfold.train.strategies.local_sgd.merges import align
 from sixfold.train.strategies.local_sgd.merges.channels import find_channels
-from sixfold.train.strategies.local_sgd.merges.map_delta import map_delta, relative_changes, winners
 from sixfold.train.strategies.local_sgd.merges.channels_of_layer import feature_maps
+from sixfold.train.strategies.local_sgd.merges.map_delta import map_delta, relative_changes, winners
 from sixfold.train.strategies.local_sgd.merges.max_delta import max_delta
 from sixfold.train.strategies.local_sgd.merges.mean import mean, mean_delta
 from sixfold.train.strategies.local_sgd.merges.nesterov import nesterov
-from sixfold.models import build
-from sixfold.train.step.flat import FlatState
-from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.strategies.local_sgd.worker_state import Body, BodyOf
-from sixfold.train.strategies.local_sgd.merge import WHOLE, Members, Merger
-from sixfold.distributed.process_group import World
-from sixfold.distributed.process_group.group import group
 
 MODEL = ModelConfig(model="resnet20", model_args="depth=8")
 EXAMPLES = [30, 10, 20]

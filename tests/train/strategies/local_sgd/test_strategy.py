@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from sixfold import data as datasets
 from sixfold import models
-from sixfold.core.config import TrainConfig
-from sixfold.train.launch_names import train
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 from sixfold.train.step.batches import plan_batches
 from sixfold.train.strategies.local_sgd.plan import local_plan
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.distributed.engines.inline import InlineEngine
+from sixfold.distributed.process_group import World
 from sixfold.train.layers.dropout import Draw
 from sixfold.train.strategies.model_parallel.grid import Mesh
 from sixfold.train.strategies.model_parallel.network import DividedNetwork, divide
 from sixfold.train.strategies.model_parallel.part import Part
-from sixfold.distributed.process_group import World
 
 Shape = tuple[int, int, int]
 

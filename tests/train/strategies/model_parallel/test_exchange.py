@@ -6,11 +6,25 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.train.strategies.model_parallel.exchange import NO_PADDING, Padding, RankSum, add, gather
-from sixfold.train.strategies.model_parallel.grid import Mesh
-from sixfold.train.strategies.model_parallel.layout import Box, Layout, everywhere, maps, sizes, slices, vector
-from sixfold.train.strategies.model_parallel.move import plan
 from sixfold.distributed.process_group import World
+from sixfold.train.strategies.model_parallel.exchange import (
+    NO_PADDING,
+    Padding,
+    RankSum,
+    add,
+    gather,
+)
+from sixfold.train.strategies.model_parallel.grid import Mesh
+from sixfold.train.strategies.model_parallel.layout import (
+    Box,
+    Layout,
+    everywhere,
+    maps,
+    sizes,
+    slices,
+    vector,
+)
+from sixfold.train.strategies.model_parallel.move import plan
 
 SHAPE = (4, 5, 3)
 WHOLE: Box = tuple((0, length) for length in SHAPE)

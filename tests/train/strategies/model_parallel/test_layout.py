@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.train.strategies.model_parallel.grid import Mesh
-from sixfold.train.strategies.model_parallel.layout import Layout, Split, even, everywhere, maps, vector, whole
+from sixfold.train.strategies.model_parallel.layout import (
+    Layout,
+    Split,
+    even,
+    everywhere,
+    maps,
+    vector,
+    whole,
+)
 
 MESHES = st.builds(
     Mesh,

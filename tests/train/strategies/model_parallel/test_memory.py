@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines.local import LocalEngine
 from sixfold.core.errors import RankRaisedError
+from sixfold.distributed.engines.local import LocalEngine
+from sixfold.train.config import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tests.train.strategies.model_parallel.divided import batch, deviation, run_divided
 from torch import Tensor, nn
 
+from sixfold.core.errors import UnsupportedError
+from sixfold.distributed.process_group import Alone, World
 from sixfold.models.slide import slide
 from sixfold.train.strategies.model_parallel.grid import Mesh
 from sixfold.train.strategies.model_parallel.network import divide
-from sixfold.train.strategies.model_parallel.value import UnsupportedError
-from sixfold.distributed.process_group import Alone, World
 
 MESHES = st.sampled_from(
     [

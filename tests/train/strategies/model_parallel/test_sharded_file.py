@@ -9,15 +9,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sixfold.train.strategies.model_parallel import sharded_file
-from sixfold.train.checkpoint import weights_sha256
+from sixfold.core.tensor_file import read_metadata, verify
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.train.strategies.model_parallel.sharded_file import Piece, read_parts, sha256_of, write_parts
+from sixfold.distributed.process_group import World
+from sixfold.train.checkpoint import weights_sha256
+from sixfold.train.strategies.model_parallel import sharded_file
 from sixfold.train.strategies.model_parallel.grid import Mesh
 from sixfold.train.strategies.model_parallel.layout import Layout, even, whole
 from sixfold.train.strategies.model_parallel.part import Part, undivided
-from sixfold.core.tensor_file import read_metadata, verify
-from sixfold.distributed.process_group import World
+from sixfold.train.strategies.model_parallel.sharded_file import (
+    Piece,
+    read_parts,
+    sha256_of,
+    write_parts,
+)
 
 MESHES = [Mesh(), Mesh(rows=2, cout=2), Mesh(cout=3, cin=2)]
 

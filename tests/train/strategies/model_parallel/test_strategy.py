@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from sixfold import data as datasets
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.core.errors import UserError
-from sixfold.train.launch_names import train
+from sixfold.distributed.engines.inline import InlineEngine
+from sixfold.distributed.process_group import World
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train
 from sixfold.train.strategies.model_parallel.strategy import division_problems, grid_of
 from sixfold.train.strategies.registry import open_strategy
-from sixfold.distributed.process_group import World
 
 Configure = Callable[..., TrainConfig]
 DIVIDED = {"strategy": "model_parallel", "precision": "float64"}

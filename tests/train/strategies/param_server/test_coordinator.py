@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from sixfold.train.checkpoint import Progress
-from sixfold.core.config import OptimizerConfig, TrainConfig
 from sixfold.core.run_directory import RankFiles, RunDirectory
+from sixfold.train.checkpoint import Progress
+from sixfold.train.config import OptimizerConfig, TrainConfig
+from sixfold.train.step.flat import FlatState
+from sixfold.train.step.optimizer import make_optimizer
+from sixfold.train.step.schedule import Budget
 from sixfold.train.strategies.param_server import coordinator as room
 from sixfold.train.strategies.param_server.coordinator import Conductor
 from sixfold.train.strategies.param_server.server import LeaseName, Snapshot
 from sixfold.train.strategies.param_server.whole import WholeState
-from sixfold.train.step.flat import FlatState
-from sixfold.train.step.optimizer import make_optimizer
-from sixfold.train.step.schedule import Budget
 
 Configure = Callable[..., TrainConfig]
 

@@ -13,11 +13,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sixfold.core.config import OptimizerConfig
-from sixfold.train.strategies.param_server.leases import Grant, LeaseBook, plan_leases
-from sixfold.train.strategies.param_server.server import Answer, LeaseName, Ledger, Push, ShardServer, Snapshot, Version
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.step.schedule import Budget
+from sixfold.train.strategies.param_server.leases import Grant, LeaseBook, plan_leases
+from sixfold.train.strategies.param_server.server import (
+    Answer,
+    LeaseName,
+    Ledger,
+    Push,
+    ShardServer,
+    Snapshot,
+    Version,
+)
 
 SERVERS = 2
 BUDGET = Budget(images=130, batch_size=1, total_steps=20)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from sixfold.train.step.schedule import Budget
 from sixfold.train.strategies.param_server.leases import PATIENCE_S, LeaseBook, Setback, plan_leases
 from sixfold.train.strategies.param_server.server import LeaseName
-from sixfold.train.step.schedule import Budget
 
 
 @pytest.mark.parametrize(("images", "batch", "total"), [(10, 3, 9), (1000, 1, 2500), (7, 7, 1)])

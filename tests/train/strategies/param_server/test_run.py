@@ -11,18 +11,22 @@ from typing import Any
 
 import pytest
 
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines import Engine, open_engine
 from sixfold.core.errors import NonFiniteLossError, UserError
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.train.config import TrainConfig
+from sixfold.train.run import train, training_problems
 from sixfold.train.strategies.param_server import run as launcher
-from sixfold.train.launch_names import train, training_problems
 
 Configure = Callable[..., TrainConfig]
 
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[Engine]:
-    preload = ("sixfold.train.worker", "sixfold.train.strategies.param_server.worker", "sixfold.train.strategies.param_server.service")
+    preload = (
+        "sixfold.train.worker",
+        "sixfold.train.strategies.param_server.worker",
+        "sixfold.train.strategies.param_server.service",
+    )
     with contextlib.closing(open_engine("local", preload=preload)) as engine:
         yield engine
 

@@ -3,9 +3,16 @@
 import pytest
 import torch
 
-from sixfold.core.config import OptimizerConfig
-from sixfold.train.strategies.param_server.server import LeaseName, Ledger, Push, ShardServer, Snapshot, Version
+from sixfold.train.config import OptimizerConfig
 from sixfold.train.step.optimizer import make_optimizer
+from sixfold.train.strategies.param_server.server import (
+    LeaseName,
+    Ledger,
+    Push,
+    ShardServer,
+    Snapshot,
+    Version,
+)
 
 A, B = LeaseName(0, 0), LeaseName(0, 1)
 

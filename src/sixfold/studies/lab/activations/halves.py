@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.core.errors import RunError
+from sixfold.distributed.logical_shards import shard_bounds, shard_count
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.long_lived import CLASSES, network
 from sixfold.studies.lab.problem import Problem
 from sixfold.train.layers.executor import Chain
 from sixfold.train.layers.operations import MaxPoolLink, Run
 from sixfold.train.native.max_pool import MaxPoolReLU2d
-from sixfold.distributed.logical_shards import shard_bounds, shard_count
 from sixfold.train.step.loss import cross_entropy
 from sixfold.train.step.step import Shard, Step, channels_last
 

@@ -12,22 +12,30 @@ from typing import Any
 
 import numpy as np
 
+from sixfold.core.checks import unknown
 from sixfold.core.errors import UserError
+from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.activations import redis_server as redis
 from sixfold.studies.lab.activations.halves import Halves
 from sixfold.studies.lab.activations.measured import MeasuredWay, Serial
 from sixfold.studies.lab.activations.stores import FileStore, RedisStore, folder_problem
 from sixfold.studies.lab.activations.summary import tell
-from sixfold.studies.lab.activations.ways import Meters, Passed, of_a_step, same_worker, serial, through_driver, through_store
+from sixfold.studies.lab.activations.ways import (
+    Meters,
+    Passed,
+    of_a_step,
+    same_worker,
+    serial,
+    through_driver,
+    through_store,
+)
 from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.config import ActivationsConfig, at_least, geometry_of
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.long_lived import long_lived
-from sixfold.studies.lab.config import ActivationsConfig, at_least, geometry_of
 from sixfold.studies.lab.problem import Problem
 from sixfold.studies.lab.progress import Progress
-from sixfold.train.validate import unknown
-from sixfold.distributed.process_group.ambient import one_thread
 
 Show = Callable[[str], None]
 Run = Callable[[Meters], tuple[Passed, int]]

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from sixfold.distributed.logical_shards import Node, TreeFold
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.activations.halves import Frame, Halves, halves_of
 from sixfold.studies.lab.activations.stores import Store, decode, encode
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.problem import Problem
-from sixfold.distributed.logical_shards import Node, TreeFold
 
 Partial = tuple[Node, Array]
 """A node of the tree over the shards, and the sum of the gradients below it."""

@@ -23,16 +23,16 @@ import torch
 from numpy.typing import NDArray
 
 from sixfold import data as datasets
-from sixfold.train.checkpoint import model_tensors, weights_sha256
-from sixfold.core.config import TrainConfig
+from sixfold.distributed.logical_shards import Node, TreeFold
+from sixfold.distributed.process_group import Buffer, World
+from sixfold.distributed.process_group.communicator import Alone
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.cost import Cost
-from sixfold.distributed.logical_shards import Node, TreeFold
+from sixfold.train.checkpoint import model_tensors, weights_sha256
+from sixfold.train.config import TrainConfig
 from sixfold.train.step.schedule import parse_schedule
 from sixfold.train.step.step import Shard, Step
 from sixfold.train.strategies.sync.strategy import Sync, build_sync, diverged
-from sixfold.distributed.process_group import Buffer, World
-from sixfold.distributed.process_group.communicator import Alone
 
 Partial = tuple[Node, Buffer]
 

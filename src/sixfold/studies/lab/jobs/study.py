@@ -11,17 +11,21 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold import models
-from sixfold.core.config import DataConfig, EngineConfig, ModelConfig, OptimizerConfig, RunConfig, TrainConfig, TrainingConfig
+from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.models.config import ModelConfig
 from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.config import JobPerStepConfig, at_least
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.jobs.stepper import train_by_jobs
 from sixfold.studies.lab.jobs.summary import MeasuredBatch, tell
-from sixfold.studies.lab.config import JobPerStepConfig, at_least
 from sixfold.studies.lab.progress import Progress
+from sixfold.train.config import OptimizerConfig, TrainConfig, TrainingConfig
 from sixfold.train.run import train
 from sixfold.train.worker import FIRST_TIMED_STEP
-from sixfold.distributed.process_group.ambient import one_thread
 
 Show = Callable[[str], None]
 

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.config import JobPerStepConfig
 from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, ratio
-from sixfold.studies.lab.config import JobPerStepConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,18 @@ from typing import Any
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.loopnest.accumulate import Accumulated
-from sixfold.studies.lab.loopnest.blocks import Corner, Meters, Range, add, convolve, cut, place_corner, ranges, region, source
+from sixfold.studies.lab.loopnest.blocks import (
+    Corner,
+    Meters,
+    Range,
+    add,
+    convolve,
+    cut,
+    place_corner,
+    ranges,
+    region,
+    source,
+)
 from sixfold.studies.lab.loopnest.sizes import Sizes
 from sixfold.studies.lab.problem import Problem
 

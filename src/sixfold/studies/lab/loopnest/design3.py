@@ -14,7 +14,17 @@ from typing import Any
 
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.loopnest.blocks import Block, Meters, Range, convolve, cut, even_ranges, ranges, region, source
+from sixfold.studies.lab.loopnest.blocks import (
+    Block,
+    Meters,
+    Range,
+    convolve,
+    cut,
+    even_ranges,
+    ranges,
+    region,
+    source,
+)
 from sixfold.studies.lab.loopnest.sizes import Sizes
 from sixfold.studies.lab.problem import Problem
 

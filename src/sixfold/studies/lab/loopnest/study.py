@@ -8,23 +8,30 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+from sixfold.core.checks import unknown
 from sixfold.studies.convolution import direct
 from sixfold.studies.convolution.geometry import Geometry
 from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.config import LoopnestConfig, at_least, geometry_of, numbers
 from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.long_lived import long_lived
 from sixfold.studies.lab.loopnest import literal
 from sixfold.studies.lab.loopnest.blocks import Meters
-from sixfold.studies.lab.loopnest.check import Verdict, assemble, compare, compare_samples, scale_of, take_samples
+from sixfold.studies.lab.loopnest.check import (
+    Verdict,
+    assemble,
+    compare,
+    compare_samples,
+    scale_of,
+    take_samples,
+)
 from sixfold.studies.lab.loopnest.design import DESIGNS
 from sixfold.studies.lab.loopnest.measured import LiteralRun, Measured
 from sixfold.studies.lab.loopnest.sizes import Sizes
 from sixfold.studies.lab.loopnest.summary import tell
-from sixfold.studies.lab.config import LoopnestConfig, at_least, geometry_of, numbers
 from sixfold.studies.lab.problem import Problem
 from sixfold.studies.lab.progress import Progress
-from sixfold.train.validate import unknown
 
 Show = Callable[[str], None]
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, megabytes, millions, ratio, seconds
+from sixfold.studies.lab.findings import (
+    Bar,
+    Bars,
+    Findings,
+    Table,
+    megabytes,
+    millions,
+    ratio,
+    seconds,
+)
 from sixfold.studies.lab.long_lived import LongLived
 from sixfold.studies.lab.loopnest.design import DESIGNS
 from sixfold.studies.lab.loopnest.measured import LiteralRun, Measured

@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sixfold.core.checks import unknown
 from sixfold.core.errors import UserError
+from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.config import MatmulConfig, at_least
 from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.matmul.block import block_product
@@ -22,10 +25,7 @@ from sixfold.studies.lab.matmul.outer import outer_product
 from sixfold.studies.lab.matmul.parts import Parts
 from sixfold.studies.lab.matmul.row_split import row_split
 from sixfold.studies.lab.matmul.summary import tell
-from sixfold.studies.lab.config import MatmulConfig, at_least
 from sixfold.studies.lab.progress import Progress
-from sixfold.train.validate import unknown
-from sixfold.distributed.process_group.ambient import one_thread
 
 Show = Callable[[str], None]
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from sixfold.core.html.axes import compact, duration, logarithmic
+from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, megabytes, ratio, seconds
 from sixfold.studies.lab.matmul.measured import MeasuredProduct, MeasuredWay
 from sixfold.studies.lab.matmul.model import Rates, crossover
 from sixfold.studies.lab.matmul.parts import Parts
-from sixfold.core.html.axes import compact, duration, logarithmic
-from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
 
 _COLOURS = {"row": "training", "outer": "validation", "block": "other"}
 _ALONE = "one thread, no Spark"

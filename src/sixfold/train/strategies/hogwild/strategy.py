@@ -46,24 +46,24 @@ import torch
 from torch import Tensor
 
 from sixfold import models
-from sixfold.distributed.collectives import all_gather_data, rank_all_reduce, tree_all_reduce
-from sixfold.core.config import TrainConfig
 from sixfold.data import DataSet, permutation
+from sixfold.distributed.collectives import all_gather_data, rank_all_reduce, tree_all_reduce
 from sixfold.distributed.logical_shards import Node
+from sixfold.distributed.process_group import Buffer, PlainData, World
+from sixfold.distributed.process_group.communicator import Link, alone
+from sixfold.distributed.process_group.shared_memory import SharedMemory
+from sixfold.train.config import TrainConfig
 from sixfold.train.step.batches import BatchPlan, plan_batches
 from sixfold.train.step.flat import FlatState
+from sixfold.train.step.micro_batches import note
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.optimizer import Optimizer, make_optimizer
-from sixfold.train.step.micro_batches import note
 from sixfold.train.step.precision import in_precision
 from sixfold.train.step.schedule import Budget
 from sixfold.train.step.step import Shard, Step, StepTotals, open_step
-from sixfold.train.strategies.staleness import advice, diverged_by_delay
 from sixfold.train.strategies.hogwild.groups import find_groups
 from sixfold.train.strategies.replicated import WholeNetwork
-from sixfold.distributed.process_group import Buffer, PlainData, World
-from sixfold.distributed.process_group.shared_memory import SharedMemory
-from sixfold.distributed.process_group.communicator import Link, alone
+from sixfold.train.strategies.staleness import advice, diverged_by_delay
 
 
 @dataclass(frozen=True, kw_only=True)

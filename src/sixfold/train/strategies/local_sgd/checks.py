@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from sixfold.core.config import LocalSgdConfig, TrainConfig
+from sixfold.train.config import LocalSgdConfig, TrainConfig
 
 _ONLY_FOR = {
     "outer_lr": "nesterov",

@@ -23,22 +23,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.distributed.collectives import all_gather, all_gather_data
-from sixfold.core.config import LocalSgdConfig
 from sixfold.core.random_keys import key
+from sixfold.distributed.collectives import all_gather, all_gather_data
+from sixfold.distributed.process_group import World
+from sixfold.train.config import LocalSgdConfig
+from sixfold.train.strategies.local_sgd.groups import cuts, gather_slices, scatter_slices
 from sixfold.train.strategies.local_sgd.merges import align
 from sixfold.train.strategies.local_sgd.merges.best import best_of
 from sixfold.train.strategies.local_sgd.merges.channels import Channels, find_channels
+from sixfold.train.strategies.local_sgd.merges.channels_of_layer import (
+    FeatureMaps,
+    feature_maps,
+    named_places,
+)
 from sixfold.train.strategies.local_sgd.merges.genetic import Evolution, Genome, Score, evolve
 from sixfold.train.strategies.local_sgd.merges.map_delta import map_delta, relative_changes, winners
-from sixfold.train.strategies.local_sgd.merges.channels_of_layer import FeatureMaps, feature_maps, named_places
 from sixfold.train.strategies.local_sgd.merges.max_delta import max_delta
 from sixfold.train.strategies.local_sgd.merges.mean import mean, mean_delta
 from sixfold.train.strategies.local_sgd.merges.nesterov import nesterov
 from sixfold.train.strategies.local_sgd.merges.statistics import agreement, movement
 from sixfold.train.strategies.local_sgd.worker_state import Body, BodyOf
-from sixfold.train.strategies.local_sgd.groups import cuts, gather_slices, scatter_slices
-from sixfold.distributed.process_group import World
 
 WHOLE = "all weights"
 """The name under which statistics of all layers together are told."""

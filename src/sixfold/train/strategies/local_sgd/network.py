@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.train.checkpoint import Progress, load_checkpoint, load_extra, save_checkpoint
-from sixfold.distributed.collectives import all_gather_data, gather
-from sixfold.data import BatchMaker, Part
 from sixfold.core.errors import UserError
+from sixfold.data import BatchMaker, Part
+from sixfold.distributed.collectives import all_gather_data, gather
+from sixfold.distributed.process_group import World, alone
+from sixfold.train.checkpoint import Progress, load_checkpoint, load_extra, save_checkpoint
 from sixfold.train.evaluate import Evaluation, evaluate
+from sixfold.train.strategies.local_sgd.groups import Groups, mean_over
 from sixfold.train.strategies.local_sgd.merges.genetic import Score
 from sixfold.train.strategies.local_sgd.worker_state import Body, BodyOf
-from sixfold.train.strategies.local_sgd.groups import Groups, mean_over
 from sixfold.train.strategies.replicated import WholeNetwork
-from sixfold.distributed.process_group import World, alone
 
 
 class LocalNetwork(WholeNetwork):

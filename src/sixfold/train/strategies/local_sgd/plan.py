@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.data import permutation
 from sixfold.core.random_keys import key
+from sixfold.data import permutation
 from sixfold.distributed.logical_shards import shard_bounds
+from sixfold.distributed.process_group import alone
 from sixfold.train.step.batches import BatchPlan
 from sixfold.train.step.step import Shard
-from sixfold.distributed.process_group import alone
 
 
 @dataclass(frozen=True, kw_only=True)

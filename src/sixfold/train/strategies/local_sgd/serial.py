@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from sixfold.distributed.process_group import World
 from sixfold.train.step.step import Shard, StepTotals
-from sixfold.train.strategies.local_sgd.worker_state import Body, BodyOf
 from sixfold.train.strategies.local_sgd.merge import Facts, Merger
 from sixfold.train.strategies.local_sgd.plan import LocalPlan
+from sixfold.train.strategies.local_sgd.worker_state import Body, BodyOf
 from sixfold.train.strategies.sync.strategy import Sync
-from sixfold.distributed.process_group import World
 
 
 def local_step(

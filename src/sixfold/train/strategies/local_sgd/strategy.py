@@ -41,21 +41,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sixfold.distributed.collectives import all_gather_data
-from sixfold.core.config import TrainConfig
-from sixfold.data import DataSet
 from sixfold.core.errors import UserError
 from sixfold.core.run_directory import JsonLines
+from sixfold.data import DataSet
+from sixfold.distributed.collectives import all_gather_data
+from sixfold.distributed.process_group import World, alone
+from sixfold.distributed.process_group.group import group
+from sixfold.train.config import TrainConfig
 from sixfold.train.step.step import Shard, StepTotals
-from sixfold.train.strategies.local_sgd.worker_state import BodyOf
 from sixfold.train.strategies.local_sgd.groups import Groups, groups_after, mean_over
 from sixfold.train.strategies.local_sgd.merge import Facts, Members, Merger
 from sixfold.train.strategies.local_sgd.network import LocalNetwork
 from sixfold.train.strategies.local_sgd.plan import local_plan
 from sixfold.train.strategies.local_sgd.serial import SerialRun, cosine, local_step
+from sixfold.train.strategies.local_sgd.worker_state import BodyOf
 from sixfold.train.strategies.sync.strategy import Sync, build_sync, tell_whole
-from sixfold.distributed.process_group import World, alone
-from sixfold.distributed.process_group.group import group
 
 LOG = "merges.jsonl"
 """In the run directory: one object a merge."""

@@ -15,15 +15,34 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from sixfold.core.errors import UnsupportedError
+from sixfold.models.graph.trace import REMEDY, SAMPLES, Call
 from sixfold.train.native.max_pool import MaxPoolReLU2d
 from sixfold.train.strategies.model_parallel.conv import divide_conv
-from sixfold.train.strategies.model_parallel.join import Binary, Concatenation, divide_binary, divide_concatenation
+from sixfold.train.strategies.model_parallel.join import (
+    Binary,
+    Concatenation,
+    divide_binary,
+    divide_concatenation,
+)
 from sixfold.train.strategies.model_parallel.linear import divide_linear, divide_mean
 from sixfold.train.strategies.model_parallel.norm import divide_norm
-from sixfold.train.strategies.model_parallel.pointwise import Applied, DrawnDropout, divide_drawn_dropout, divide_dropout, divide_over_classes, divide_pointwise
-from sixfold.train.strategies.model_parallel.pool import divide_adaptive_pool, divide_avg_pool, divide_max_pool, divide_padding, divide_response_norm
-from sixfold.models.graph.trace import REMEDY, SAMPLES, Call
-from sixfold.train.strategies.model_parallel.value import Division, UnsupportedError
+from sixfold.train.strategies.model_parallel.pointwise import (
+    Applied,
+    DrawnDropout,
+    divide_drawn_dropout,
+    divide_dropout,
+    divide_over_classes,
+    divide_pointwise,
+)
+from sixfold.train.strategies.model_parallel.pool import (
+    divide_adaptive_pool,
+    divide_avg_pool,
+    divide_max_pool,
+    divide_padding,
+    divide_response_norm,
+)
+from sixfold.train.strategies.model_parallel.value import Division
 
 POINTWISE: tuple[type[nn.Module], ...] = (
     nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh,

@@ -21,11 +21,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.core.errors import UnsupportedError
 from sixfold.train.strategies.model_parallel.exchange import Fetch, Total, nothing
-from sixfold.train.strategies.model_parallel.layout import CHANNEL_AXES, Interval, Layout, even, maps, sizes, whole
+from sixfold.train.strategies.model_parallel.layout import (
+    CHANNEL_AXES,
+    Interval,
+    Layout,
+    even,
+    maps,
+    sizes,
+    whole,
+)
 from sixfold.train.strategies.model_parallel.local import LocalLayer
 from sixfold.train.strategies.model_parallel.part import Part
-from sixfold.train.strategies.model_parallel.value import Context, Shape, UnsupportedError, Value
+from sixfold.train.strategies.model_parallel.value import Context, Shape, Value
 from sixfold.train.strategies.model_parallel.window import Window
 
 

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from sixfold.distributed.collectives import rank_all_reduce
 from sixfold.distributed.logical_shards import Node
+from sixfold.distributed.process_group import World
 from sixfold.train.strategies.model_parallel.layout import Box, Interval, Layout, sizes, slices
 from sixfold.train.strategies.model_parallel.move import Move, plan
-from sixfold.distributed.process_group import World
 
 Padding = tuple[Interval, ...]
 """For every dim (C, H, W), how much is added in front of it and behind it."""

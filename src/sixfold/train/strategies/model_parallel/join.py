@@ -7,9 +7,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from sixfold.core.errors import UnsupportedError
 from sixfold.train.strategies.model_parallel.exchange import Fetch
-from sixfold.train.strategies.model_parallel.layout import Box, Layout, is_empty, maps, sizes, vector
-from sixfold.train.strategies.model_parallel.value import Context, Shape, UnsupportedError, Value
+from sixfold.train.strategies.model_parallel.layout import (
+    Box,
+    Layout,
+    is_empty,
+    maps,
+    sizes,
+    vector,
+)
+from sixfold.train.strategies.model_parallel.value import Context, Shape, Value
 
 
 class Binary(nn.Module):

@@ -22,7 +22,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.train.strategies.model_parallel.exchange import Fetch, Total
-from sixfold.train.strategies.model_parallel.layout import VECTOR_AXES, Layout, even, everywhere, vector, whole
+from sixfold.train.strategies.model_parallel.layout import (
+    VECTOR_AXES,
+    Layout,
+    even,
+    everywhere,
+    vector,
+    whole,
+)
 from sixfold.train.strategies.model_parallel.local import LocalLayer
 from sixfold.train.strategies.model_parallel.part import Part
 from sixfold.train.strategies.model_parallel.value import Context, Shape, Value

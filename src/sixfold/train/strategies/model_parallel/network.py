@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from sixfold.core.errors import UnsupportedError
+from sixfold.distributed.process_group import World
+from sixfold.models.graph.trace import REMEDY, Trace, trace
 from sixfold.train.strategies.model_parallel.catalog import explain, look_up
 from sixfold.train.strategies.model_parallel.exchange import Fetch
 from sixfold.train.strategies.model_parallel.grid import Mesh
@@ -23,9 +26,7 @@ from sixfold.train.strategies.model_parallel.local import LocalLayer
 from sixfold.train.strategies.model_parallel.norm import LocalNorm
 from sixfold.train.strategies.model_parallel.part import Part
 from sixfold.train.strategies.model_parallel.pointwise import LocalDropout, MaskSource
-from sixfold.models.graph.trace import REMEDY, Trace, trace
-from sixfold.train.strategies.model_parallel.value import Context, Shape, UnsupportedError, Value
-from sixfold.distributed.process_group import World
+from sixfold.train.strategies.model_parallel.value import Context, Shape, Value
 
 
 @dataclass(frozen=True)

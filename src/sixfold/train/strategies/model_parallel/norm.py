@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sixfold.core.errors import UnsupportedError
 from sixfold.train.strategies.model_parallel.exchange import Fetch, RankSum, nothing
 from sixfold.train.strategies.model_parallel.layout import Layout
 from sixfold.train.strategies.model_parallel.local import LocalLayer
 from sixfold.train.strategies.model_parallel.normalise import advance_running, normalise
 from sixfold.train.strategies.model_parallel.part import Part, undivided
-from sixfold.train.strategies.model_parallel.value import Context, Shape, UnsupportedError, Value
+from sixfold.train.strategies.model_parallel.value import Context, Shape, Value
 
 
 class LocalNorm(LocalLayer):

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.core.errors import UnsupportedError
 from sixfold.train.strategies.model_parallel.exchange import Fetch
 from sixfold.train.strategies.model_parallel.layout import Box, Layout, everywhere, slices
-from sixfold.train.strategies.model_parallel.value import Context, Shape, UnsupportedError, Value
+from sixfold.train.strategies.model_parallel.value import Context, Shape, Value
 
 MaskSource = Callable[[str, float, tuple[int, ...], torch.dtype], Tensor]
 """Draws the dropout mask of a whole tensor: (name of the module, probability of a zero, shape,

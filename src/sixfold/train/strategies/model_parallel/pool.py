@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sixfold.core.errors import UnsupportedError
 from sixfold.train.native.max_pool import MaxPoolReLU2d
 from sixfold.train.strategies.model_parallel.exchange import Fetch, nothing
 from sixfold.train.strategies.model_parallel.layout import Box, Interval, Layout, maps, sizes
-from sixfold.train.strategies.model_parallel.value import Context, Shape, UnsupportedError, Value
+from sixfold.train.strategies.model_parallel.value import Context, Shape, Value
 from sixfold.train.strategies.model_parallel.window import Window
 
 Pair = tuple[int, int]

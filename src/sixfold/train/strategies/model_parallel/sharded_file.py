@@ -21,10 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sixfold.core.files import explained
+from sixfold.core.tensor_file import (
+    CODES,
+    DamagedFileError,
+    Entry,
+    Header,
+    in_file_order,
+    read_header,
+)
+from sixfold.distributed.process_group import World
 from sixfold.train.strategies.model_parallel.layout import Box, common, sizes, slices
 from sixfold.train.strategies.model_parallel.part import Part
-from sixfold.core.tensor_file import CODES, DamagedFileError, Entry, Header, in_file_order, read_header
-from sixfold.distributed.process_group import World
 
 BLOCK_BYTES = 4 << 20
 """What is handed over or read at a time."""

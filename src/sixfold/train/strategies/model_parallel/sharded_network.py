@@ -8,19 +8,24 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sixfold.train.checkpoint import FORMAT, Progress, counters, list_checkpoints, path_of
-from sixfold.data import BatchMaker, Part
 from sixfold.core.errors import UserError
-from sixfold.train.evaluate import Evaluation, evaluate
 from sixfold.core.files import explained
-from sixfold.train.strategies.model_parallel.sharded_file import Piece, read_parts, sha256_of, write_parts
 from sixfold.core.run_directory import RankFiles
-from sixfold.train.strategies.model_parallel.network import DividedNetwork
+from sixfold.core.tensor_file import read_metadata
+from sixfold.data import BatchMaker, Part
+from sixfold.distributed.process_group import World
+from sixfold.train.checkpoint import FORMAT, Progress, counters, list_checkpoints, path_of
+from sixfold.train.evaluate import Evaluation, evaluate
+from sixfold.train.model_card import ModelCard
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.optimizer import Optimizer
-from sixfold.core.tensor_file import read_metadata
-from sixfold.train.model_card import ModelCard
-from sixfold.distributed.process_group import World
+from sixfold.train.strategies.model_parallel.network import DividedNetwork
+from sixfold.train.strategies.model_parallel.sharded_file import (
+    Piece,
+    read_parts,
+    sha256_of,
+    write_parts,
+)
 
 
 class PartialNetwork:

@@ -36,26 +36,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sixfold.core.config import ModelConfig, TrainConfig
-from sixfold.data import BatchMaker, DataSet
 from sixfold.core.errors import UserError
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.models.shapes import Shape
+from sixfold.data import BatchMaker, DataSet
+from sixfold.distributed.process_group import Alone, World
+from sixfold.distributed.process_group.group import group
+from sixfold.models.config import ModelConfig
 from sixfold.models.meta_initialization import Skeleton, initial_parts, skeleton
-from sixfold.train.strategies.model_parallel.exchange import RankSum
-from sixfold.train.strategies.model_parallel.grid import Grid, parse_grid
-from sixfold.train.strategies.model_parallel.network import DividedNetwork, divide
+from sixfold.models.shapes import Shape
+from sixfold.train.config import TrainConfig
+from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.train.step.batches import BatchPlan, plan_batches
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.optimizer import Optimizer, make_optimizer
 from sixfold.train.step.precision import weights_dtype
 from sixfold.train.step.step import Shard, Step, StepTotals, open_step
+from sixfold.train.strategies.model_parallel.exchange import RankSum
+from sixfold.train.strategies.model_parallel.grid import Grid, parse_grid
+from sixfold.train.strategies.model_parallel.network import DividedNetwork, divide
 from sixfold.train.strategies.model_parallel.sharded_network import PartialNetwork
-from sixfold.train.strategies.sync.shard_sum import ShardSum
 from sixfold.train.strategies.strategy import Strategy
+from sixfold.train.strategies.sync.shard_sum import ShardSum
 from sixfold.train.strategies.sync.strategy import diverged, open_sync
-from sixfold.distributed.process_group import Alone, World
-from sixfold.distributed.process_group.group import group
 
 
 class ModelParallel:

@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from sixfold.core.errors import UserError
-from sixfold.train.strategies.model_parallel.exchange import NO_PADDING, Fetch, Padding, RankSum, Total
+from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group.group import group
+from sixfold.train.strategies.model_parallel.exchange import (
+    NO_PADDING,
+    Fetch,
+    Padding,
+    RankSum,
+    Total,
+)
 from sixfold.train.strategies.model_parallel.grid import Mesh
 from sixfold.train.strategies.model_parallel.layout import Box, Interval, Layout, everywhere
 from sixfold.train.strategies.model_parallel.window import Window
-from sixfold.distributed.process_group import World
-from sixfold.distributed.process_group.group import group
 
 Shape = tuple[int, int, int]
 """Channels, rows and columns of one sample; features are (F, 1, 1)."""
@@ -38,10 +43,6 @@ class Value:
         """(C, H, W) of the whole."""
         channels, rows, columns = self.layout.shape
         return channels, rows, columns
-
-
-class UnsupportedError(UserError):
-    """A layer that cannot be divided; the message says why and what to do."""
 
 
 Division = Callable[["Context", nn.Module, Sequence[Value], Shape], tuple[nn.Module, Layout]]

@@ -14,10 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.train.strategies.param_server import messages
-from sixfold.train.strategies.param_server.server import Answer, LeaseName, Pulled, Push, ShardServer, Snapshot, Version
-from sixfold.train.strategies.param_server.snapshots import ledger_from_plain, ledger_to_plain
 from sixfold.distributed.process_group import wire
+from sixfold.train.strategies.param_server import messages
+from sixfold.train.strategies.param_server.server import (
+    Answer,
+    LeaseName,
+    Pulled,
+    Push,
+    ShardServer,
+    Snapshot,
+    Version,
+)
+from sixfold.train.strategies.param_server.snapshots import ledger_from_plain, ledger_to_plain
 
 
 class ServerLostError(ConnectionError):

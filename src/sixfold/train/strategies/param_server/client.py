@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sixfold.core.errors import PeerLostError
+from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.control import ORPHAN_STATUS
 from sixfold.train.strategies.param_server.access import Access, DirectAccess, RemoteAccess
 from sixfold.train.strategies.param_server.coordinator import Conductor
 from sixfold.train.strategies.param_server.server import ShardServer
-from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.control import ORPHAN_STATUS
 
 ANSWER_S = 60.0
 """For the launcher to answer, which takes it microseconds unless it is suspended."""

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.train.checkpoint import Progress, list_checkpoints, path_of
-from sixfold.core.config import TrainConfig
 from sixfold.core.run_directory import RankFiles
+from sixfold.train.checkpoint import Progress, list_checkpoints, path_of
+from sixfold.train.config import TrainConfig
+from sixfold.train.step.schedule import Budget
 from sixfold.train.strategies.param_server.journal import Journal
 from sixfold.train.strategies.param_server.leases import LeaseBook, plan_leases
 from sixfold.train.strategies.param_server.server import LeaseName, Snapshot
 from sixfold.train.strategies.param_server.whole import WholeState
-from sixfold.train.step.schedule import Budget
 
 CHECKPOINT_S = 60.0
 WAIT_S = 0.05

@@ -8,12 +8,12 @@ import threading
 import time
 from typing import Any
 
+from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.listener import Door
 from sixfold.train.strategies.param_server.access import RemoteAccess, ServerLostError
 from sixfold.train.strategies.param_server.coordinator import Conductor
 from sixfold.train.strategies.param_server.server import Snapshot
 from sixfold.train.strategies.param_server.snapshots import table_from_plain
-from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.listener import Door
 
 
 class Reception:

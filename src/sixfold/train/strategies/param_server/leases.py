@@ -13,8 +13,8 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sixfold.train.strategies.param_server.server import LeaseName
 from sixfold.train.step.schedule import Budget
+from sixfold.train.strategies.param_server.server import LeaseName
 
 LEASES_PER_EPOCH = 64
 """Enough that workers of unequal speed end an epoch together, few enough that asking for the next

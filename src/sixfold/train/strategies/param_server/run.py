@@ -27,25 +27,25 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold import models
-from sixfold.train.checkpoint import Progress, newest_intact
-from sixfold.core.config import TrainConfig
-from sixfold.distributed.engines import Engine, open_engine
-from sixfold.train.session import Listener
+from sixfold.core.events import Listener
 from sixfold.core.run_directory import RankFiles, RunDirectory
-from sixfold.train.strategies.param_server.coordinator import Conductor
-from sixfold.train.strategies.param_server.client import DirectDesk
-from sixfold.train.strategies.param_server.coordinator_server import Reception
-from sixfold.train.strategies.param_server.server import ShardServer, Snapshot
-from sixfold.train.strategies.param_server.service import ServerJob, serve
-from sixfold.train.strategies.param_server.snapshots import path_of, write_snapshot
-from sixfold.train.strategies.param_server.whole import WholeState
+from sixfold.distributed.engines import Engine, open_engine
+from sixfold.train.checkpoint import Progress, newest_intact
+from sixfold.train.config import TrainConfig
 from sixfold.train.step.batches import plan_batches
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.step.precision import in_precision
 from sixfold.train.step.step import open_step
-from sixfold.train.strategies.staleness import advice
+from sixfold.train.strategies.param_server.client import DirectDesk
+from sixfold.train.strategies.param_server.coordinator import Conductor
+from sixfold.train.strategies.param_server.coordinator_server import Reception
+from sixfold.train.strategies.param_server.server import ShardServer, Snapshot
+from sixfold.train.strategies.param_server.service import ServerJob, serve
+from sixfold.train.strategies.param_server.snapshots import path_of, write_snapshot
+from sixfold.train.strategies.param_server.whole import WholeState
 from sixfold.train.strategies.param_server.worker import Worker, WorkerJob, work
+from sixfold.train.strategies.staleness import advice
 
 KEEP_S = 0.05
 """Between two looks whether it is time to save."""
@@ -317,7 +317,9 @@ class _Processes:
         with contextlib.ExitStack() as stack:
             engine = self._engine
             if engine.name != "local":
-                engine = open_engine("local", preload=("sixfold.train.strategies.param_server.service",))
+                engine = open_engine(
+                    "local", preload=("sixfold.train.strategies.param_server.service",)
+                )
                 stack.enter_context(contextlib.closing(engine))
 
             def watch() -> None:

@@ -12,16 +12,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sixfold.core.config import OptimizerConfig
+from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.distributed.process_group.listener import Door
+from sixfold.train.config import OptimizerConfig
+from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.strategies.param_server import messages
 from sixfold.train.strategies.param_server.access import serve_request
 from sixfold.train.strategies.param_server.client import RemoteDesk
 from sixfold.train.strategies.param_server.server import ShardServer
-from sixfold.train.strategies.param_server.snapshots import path_of, read_snapshot, table_to_plain, write_snapshot
-from sixfold.train.step.optimizer import make_optimizer
-from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.distributed.process_group.listener import Door
+from sixfold.train.strategies.param_server.snapshots import (
+    path_of,
+    read_snapshot,
+    table_to_plain,
+    write_snapshot,
+)
 
 SNAPSHOT_S = 1.0
 """Between two snapshots: what a killed server loses is at most the updates of such a while."""

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sixfold.train.checkpoint import Progress, load_checkpoint, read_notes, save_checkpoint
 from sixfold.core.errors import UserError
+from sixfold.train.checkpoint import Progress, load_checkpoint, read_notes, save_checkpoint
+from sixfold.train.step.flat import FlatState
+from sixfold.train.step.optimizer import Optimizer
 from sixfold.train.strategies.param_server.server import Ledger, Pulled, Snapshot
 from sixfold.train.strategies.param_server.slices import Slice, cut
 from sixfold.train.strategies.param_server.snapshots import ledger_from_plain, ledger_to_plain
-from sixfold.train.step.flat import FlatState
-from sixfold.train.step.optimizer import Optimizer
 
 LEDGERS = "servers"
 """Key of the ledgers in a checkpoint's metadata."""

@@ -42,29 +42,29 @@ from torch import Tensor
 
 from sixfold import data as datasets
 from sixfold import models
-from sixfold.train.checkpoint import load_checkpoint
-from sixfold.distributed.collectives import tree_all_reduce
-from sixfold.core.config import TrainConfig
-from sixfold.data import permutation
-from sixfold.train.evaluate import evaluate
 from sixfold.core.run_directory import Claim, RankFiles
-from sixfold.train.strategies.param_server.access import Access, ServerLostError
-from sixfold.train.strategies.param_server.client import Desk, OverError, RemoteDesk
-from sixfold.train.strategies.param_server.leases import Lease
-from sixfold.train.strategies.param_server.server import Answer, LeaseName, Pulled, Push
-from sixfold.train.strategies.param_server.whole import put_slice, slices_of
+from sixfold.data import permutation
+from sixfold.distributed.collectives import tree_all_reduce
 from sixfold.distributed.logical_shards import Node
+from sixfold.distributed.process_group import Buffer
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.distributed.process_group.communicator import alone
+from sixfold.distributed.process_group.wire import Address
+from sixfold.train.checkpoint import load_checkpoint
+from sixfold.train.config import TrainConfig
+from sixfold.train.evaluate import evaluate
 from sixfold.train.step.batches import BatchPlan, plan_batches
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.step.precision import in_precision
 from sixfold.train.step.schedule import parse_schedule
 from sixfold.train.step.step import Shard, StepTotals, open_step
+from sixfold.train.strategies.param_server.access import Access, ServerLostError
+from sixfold.train.strategies.param_server.client import Desk, OverError, RemoteDesk
+from sixfold.train.strategies.param_server.leases import Lease
+from sixfold.train.strategies.param_server.server import Answer, LeaseName, Pulled, Push
+from sixfold.train.strategies.param_server.whole import put_slice, slices_of
 from sixfold.train.strategies.staleness import diverged_by_delay
-from sixfold.distributed.process_group import Buffer
-from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.distributed.process_group.wire import Address
-from sixfold.distributed.process_group.communicator import alone
 
 RETRY_S = 0.05
 """Between two looks for a server that is not there."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sixfold.distributed.collectives import rank_all_reduce, tree_all_reduce
 from sixfold.distributed.logical_shards import Node, owned_shards
-from sixfold.train.step.step import Shard, Step
 from sixfold.distributed.process_group import Buffer, World
+from sixfold.train.step.step import Shard, Step
 
 
 class ShardSum:

@@ -25,22 +25,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from sixfold import models
-from sixfold.core.config import TrainConfig
-from sixfold.data import DataSet
 from sixfold.core.errors import NonFiniteLossError
+from sixfold.data import DataSet
+from sixfold.distributed.process_group import World
+from sixfold.train.config import TrainConfig
 from sixfold.train.sparsity.initialization import begin
 from sixfold.train.step.batches import BatchPlan, plan_batches
 from sixfold.train.step.device import rank_device
+from sixfold.train.step.device_model import Replica
+from sixfold.train.step.micro_batches import note
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.optimizer import Optimizer, make_optimizer
-from sixfold.train.step.preprocessing import Pictures
-from sixfold.train.step.micro_batches import note
 from sixfold.train.step.precision import in_precision, narrow_dtype
-from sixfold.train.step.device_model import Replica
+from sixfold.train.step.preprocessing import Pictures
 from sixfold.train.step.step import Shard, Step, StepTotals, open_step
-from sixfold.train.strategies.sync.shard_sum import ShardSum
 from sixfold.train.strategies.replicated import WholeNetwork
-from sixfold.distributed.process_group import World
+from sixfold.train.strategies.sync.shard_sum import ShardSum
 
 
 class Sync:

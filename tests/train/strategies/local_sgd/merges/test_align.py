@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sixfold import models
-from sixfold.core.config import ModelConfig
+from sixfold.models.config import ModelConfig
 from sixfold.train.strategies.local_sgd.merges import align
 from sixfold.train.strategies.local_sgd.merges.channels import Channels, find_channels
 

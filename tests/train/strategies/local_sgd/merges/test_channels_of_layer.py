@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from sixfold.core.config import ModelConfig
-from sixfold.train.strategies.local_sgd.merges.channels_of_layer import feature_maps
 from sixfold.models import build
+from sixfold.models.config import ModelConfig
 from sixfold.train.step.flat import FlatState
+from sixfold.train.strategies.local_sgd.merges.channels_of_layer import feature_maps
 
 
 def test_a_map_is_a_row_its_bias_and_its_normalisation() -> None:

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sixfold.train.strategies.local_sgd.merges.best import best_of
-from sixfold.train.strategies.local_sgd.merges.genetic import Evolution, Genome, Score, crossover, evolve, fittest_first, mutate
+from sixfold.train.strategies.local_sgd.merges.genetic import (
+    Evolution,
+    Genome,
+    Score,
+    crossover,
+    evolve,
+    fittest_first,
+    mutate,
+)
 from sixfold.train.strategies.local_sgd.merges.map_delta import map_delta, relative_changes, winners
 from sixfold.train.strategies.local_sgd.merges.max_delta import max_delta
 from sixfold.train.strategies.local_sgd.merges.mean import mean, mean_delta

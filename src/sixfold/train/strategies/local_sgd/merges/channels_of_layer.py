@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from sixfold.train.strategies.local_sgd.merges.operations import trace
 from sixfold.train.step.flat import FlatState
+from sixfold.train.strategies.local_sgd.merges.operations import trace
 
 
 @dataclass(frozen=True, kw_only=True)

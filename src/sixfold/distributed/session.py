@@ -1,23 +1,18 @@
-"""What all launchers share: engines, data, versions."""
+"""An engine from settings, and what is recorded of where a run ran."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-from sixfold.core.config import DataConfig, EngineConfig
+from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.engines import open_engine
 from sixfold.distributed.engines.engine import Engine
-
-Listener = Callable[[Mapping[str, Any]], None]
-"""Hears of everything that a person may want to see while the run goes on: plain data with a
-``kind``: "note", "prepare", "rank" (where a rank runs), "server" (a
-parameter server has started), "progress", "evaluation", "predicted"."""
 
 
 @contextmanager
@@ -70,38 +65,6 @@ def pool_of(engine: Engine, workers: int) -> Any:
         return engine.pool(function, items, workers=workers, on_done=on_done)
 
     return pool
-
-
-def resolve_data(
-    config: DataConfig, engine: Engine, workers: int, listen: Listener, *, labelled: bool = True
-) -> DataConfig:
-    """Turn data into something that ranks can map, with the engine's workers where it is long.
-
-    Args:
-        config: the data as the user gave it.
-        engine: whose workers prepare them.
-        workers: how many.
-        listen: told how many images are prepared.
-        labelled: see `sixfold.data.resolve`.
-
-    Raises:
-        UserError: with everything that is wrong with it.
-    """
-    from sixfold import data
-
-    return data.resolve(
-        config,
-        pool=pool_of(engine, workers),
-        workers=workers,
-        progress=lambda done, total: listen({"kind": "prepare", "done": done, "total": total}),
-        labelled=labelled,
-    )
-
-
-def told(left_out: Sequence[str]) -> str:
-    """The first of what is left out of a set, and how many more there are."""
-    more = f"; and {len(left_out) - 3} more (see bad_files in the result)"
-    return "; ".join(left_out[:3]) + (more if len(left_out) > 3 else "")
 
 
 def versions() -> dict[str, str]:

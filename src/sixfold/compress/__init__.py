@@ -1,0 +1,1 @@
+"""Deep compression: prune, share, code, into one checked file."""

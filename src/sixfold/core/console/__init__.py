@@ -1,0 +1,1 @@
+"""The terminal: options from settings, progress, tables."""

@@ -1,0 +1,1 @@
+"""Pages: one frame, charts, tables, pictures; self-contained and offline."""

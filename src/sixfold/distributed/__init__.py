@@ -1,0 +1,1 @@
+"""Where functions run and how ranks talk: engines, process groups, tasks, collectives."""

@@ -1,0 +1,19 @@
+"""Settings of the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sixfold.core.settings import Settings, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Settings):
+    """Which network."""
+
+    model: str = option(
+        "lenet5", "a network of the zoo (`sixfold models`) or your own: package.module:factory"
+    )
+    model_args: str = option(
+        "", "arguments for the network's factory, such as width=0.5,dropout=0.1"
+    )

@@ -1,0 +1,1 @@
+"""Measuring a training and predicting how to divide it."""

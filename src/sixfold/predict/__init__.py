@@ -1,0 +1,1 @@
+"""Scoring a data set with a trained network, dense, sparse, and under distortions."""

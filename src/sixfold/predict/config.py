@@ -1,0 +1,50 @@
+"""Settings of a prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD
+from sixfold.core.settings import Settings, option
+from sixfold.distributed.config import EngineConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionConfig(Settings):
+    """What is classified, with what, and where the result goes."""
+
+    run: str = option(
+        "", "run directory of `sixfold train`, its model.safetensors, or a model.sixz"
+    )
+    data: str = option(
+        "digits", "data set, as for `sixfold train`, or images:PATH for pictures without labels"
+    )
+    out: str = option("", "Parquet file for the result; figures go to FILE.json beside it")
+    part: str = option(
+        "auto",
+        "which images; auto: the test part of a set that came with one or that the run was "
+        "trained on, else all",
+        choices=("auto", "test", "train", "all"),
+    )
+    resize: int | None = option(
+        None, "resize images to this many pixels a side (default: what the network was trained on)"
+    )
+    sparse: str | None = option(
+        None, "run pruned layers in the sparse forms that this file of `sixfold sparse` names"
+    )
+    image_column: str | None = option(None, IMAGE_COLUMN)
+    label_column: str | None = option(None, LABEL_COLUMN)
+    id_column: str | None = option(None, "column of a Parquet table that names its rows; kept")
+    keep_columns: str = option("", "further columns to keep beside the predictions, such as a,b")
+    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    trust_model: bool = option(
+        False, "run the code that the weights name even if it is not your project's"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(Settings):
+    """Everything that `sixfold predict` takes."""
+
+    prediction: PredictionConfig = PredictionConfig()
+    engine: EngineConfig = EngineConfig()

@@ -1,0 +1,1 @@
+"""Studies over many runs and over Spark: sweeps, the laboratory, the loops of a convolution."""

@@ -1,0 +1,1 @@
+"""Training: the run, its ranks, its steps and strategies."""

@@ -1,0 +1,189 @@
+"""Settings of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sixfold.core.config import RunConfig
+from sixfold.core.settings import Settings, build_tree, option
+from sixfold.data.config import DataConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.models.config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Settings):
+    """How weights follow from gradients."""
+
+    optimizer: str = option("sgd", "update rule", choices=("sgd", "adam"))
+    lr: float = option(0.01, "learning rate (peak, where a schedule varies it)")
+    momentum: float = option(0.9, "momentum of sgd")
+    weight_decay: float = option(0.0, "weight decay (L2, added to the gradient)")
+    schedule: str = option(
+        "constant", "learning rate over time: constant, cosine, or step:EPOCHS[:FACTOR]"
+    )
+    warmup: float = option(0.0, "epochs of linear warm-up of the learning rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Settings):
+    """How long, in what batches, and with which arithmetic."""
+
+    batch_size: int = option(64, "images per step, over all workers")
+    epochs: float | None = option(
+        None, "passes over the training images (default 10 unless --steps is given)"
+    )
+    steps: int | None = option(None, "number of steps, instead of --epochs")
+    seed: int = option(0, "seed of everything random")
+    precision: str = option(
+        "float32",
+        "arithmetic; bf16: layers compute with bfloat16, weights and sums stay float32",
+        choices=("float32", "float64", "bf16"),
+    )
+    batch_norm: str = option(
+        "shard",
+        "statistics of batch-norm: each logical shard's own, or the whole batch's",
+        choices=("shard", "sync"),
+    )
+    shards: int | None = option(
+        None, "logical shards a step (a power of two; default: from the batch size)"
+    )
+    evaluate_every: float = option(1.0, "epochs between evaluations; 0: only at the end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig(Settings):
+    """How a rank computes its logical shards."""
+
+    device: str = option(
+        "cpu",
+        "what computes shards: cpu, or cuda (rank r on GPU r modulo their number; --strategy sync "
+        "on --engine local or inline)",
+        choices=("cpu", "cuda"),
+    )
+    tf32: bool = option(
+        False, "cuda: products and convolutions of float32 take 10 bits of each factor's fraction"
+    )
+    micro_batch: str = option(
+        "auto",
+        "images of a shard that are computed at a time: auto (so many that their maps stay in a "
+        "cache, by a formula on the network's shapes), off (the whole shard), or a number",
+    )
+    tuning: str | None = option(
+        None, "take the micro-batch from this file of `sixfold bench tune`; the run keeps a copy"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeginningConfig(Settings):
+    """What the training begins with."""
+
+    weights: str | None = option(
+        None, "begin with the weights of this run, checkpoint, weights file or state dict (.pth)"
+    )
+    mask: str | None = option(
+        None, "keep the weights that this mask file removes at zero (see `sixfold tickets`)"
+    )
+    shared: str | None = option(
+        None, "keep equal the weights that this cluster file joins (see `sixfold compress`)"
+    )
+    first_step: int = option(
+        0, "begin at this step, from 0, of the schedule and of the order of the data"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyConfig(Settings):
+    """What ranks do with steps."""
+
+    strategy: str = option(
+        "sync",
+        "how the work is divided (`sixfold strategies` lists the ways); auto: the way, and the "
+        "number of workers up to --workers, that `sixfold plan` predicts to be quickest of those "
+        "that equal serial training bit for bit (with --exact false, up to rounding)",
+    )
+    grid: str = option(
+        "",
+        "model_parallel: ranks along each axis, such as batch=2,rows=2,cols=1,cout=1,cin=1; their "
+        "product is --workers (default: all along rows; auto: as `sixfold plan` predicts)",
+    )
+    exact: bool = option(
+        True, "add gradients in a fixed order: the same bits for any number of workers"
+    )
+    machine: str | None = option(
+        None, "auto: file in which measurements of this machine are kept (see `sixfold plan`)"
+    )
+    servers: int = option(1, "param_server: processes that own the weights, each a slice of them")
+    staleness: int | None = option(
+        None,
+        "param_server: most updates between a pull of weights and the push of the gradient "
+        "(default: 4 for every worker)",
+    )
+    merge_every: int = option(
+        100, "hogwild: steps between two meetings of all workers, where groups of them are merged"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSgdConfig(Settings):
+    """How workers that train apart become one again (--strategy local_sgd)."""
+
+    local_steps: int = option(16, "steps that each worker makes by itself between two merges")
+    merge: str = option(
+        "mean",
+        "how weights are merged",
+        choices=("mean", "max_delta", "map_delta", "best", "genetic", "nesterov"),
+    )
+    align: bool = option(
+        False, "match feature maps by permutation before a merge, and report how many had moved"
+    )
+    groups: int = option(1, "groups of workers; each merges by itself, all become one at the end")
+    swap_every: int | None = option(
+        None, "merges after which each group hands one member on to the next group"
+    )
+    post_local: float = option(0.0, "epochs of synchronous training (as `sync`) at the beginning")
+    compare_serial: bool = option(
+        False, "train serially over the same images too, and report its deltas beside the workers'"
+    )
+    outer_lr: float = option(0.7, "learning rate of the outer optimizer (nesterov)")
+    outer_momentum: float = option(0.9, "momentum of the outer optimizer (nesterov)")
+    population: int = option(16, "networks in each generation (genetic)")
+    generations: int = option(4, "generations that follow the workers' own networks (genetic)")
+    elite: int = option(2, "fittest networks that go on unchanged (genetic)")
+    mutation_rate: float = option(0.05, "probability that a feature map is changed (genetic)")
+    mutation_scale: float = option(
+        0.02, "size of that change, relative to the map's weights (genetic)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Settings):
+    """Everything that `sixfold train` takes."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    compute: ComputeConfig = ComputeConfig()
+    beginning: BeginningConfig = BeginningConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    local_sgd: LocalSgdConfig = LocalSgdConfig()
+    engine: EngineConfig = EngineConfig()
+    run: RunConfig = RunConfig()
+
+
+def configure(**settings: Any) -> TrainConfig:
+    """Settings of a training from plain names, as the command line has them.
+
+    Args:
+        settings: any field of any section of `TrainConfig`. With ``resume=True`` and ``out`` what
+            is not given is taken from the run.
+
+    Raises:
+        UserError: with every unknown name and every value of a wrong type.
+
+    >>> configure(model="slide", batch_size=100, workers=2).training.batch_size
+    100
+    """
+    return build_tree(TrainConfig, settings)

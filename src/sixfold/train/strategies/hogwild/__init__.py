@@ -1,0 +1,1 @@
+"""Lock-free updates of weights that the ranks of a machine share."""

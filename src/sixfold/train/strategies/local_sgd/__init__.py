@@ -1,0 +1,1 @@
+"""Workers train apart and merge their weights every few steps."""

@@ -1,0 +1,1 @@
+"""Synchronous data parallel: gradients are added in every step."""
