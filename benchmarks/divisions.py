@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 10, 100, 1000])
     parser.add_argument("--grids", nargs="+", default=list(DIVISIONS))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--images", type=int, default=4000, help="about so many images a cell")
+    parser.add_argument("--max-images", type=int, default=4000, help="about so many images a cell")
     options = parser.parse_args()
     for network in options.networks:
         for batch in options.batches:

@@ -7,7 +7,7 @@ certificate is the same number of images run for a fixed 1,000 steps, and scikit
 
 python benchmarks/lca.py step cifar10:PATH
 python benchmarks/lca.py certificate cifar10:PATH
-python benchmarks/lca.py certificate mnist:DIR --kernel full --atoms 1568 --images 16
+python benchmarks/lca.py certificate mnist:DIR --kernel full --atoms 1568 --max-images 16
 python benchmarks/lca.py workers cifar10:PATH
 """
 
@@ -152,9 +152,9 @@ def step(arguments: argparse.Namespace) -> None:
 def _two_processes(arguments: argparse.Namespace, form: str) -> float:
     """Half of the images in each of two processes of one thread, at once: the slower one's time."""
     command = [sys.executable, __file__, "half", arguments.data]
-    command += ["--images", str(arguments.images // 2), "--steps", str(arguments.steps)]
+    command += ["--max-images", str(arguments.images // 2), "--steps", str(arguments.steps)]
     command += ["--atoms", str(arguments.atoms), "--kernel", arguments.kernel]
-    command += ["--stride", str(arguments.stride), "--threshold", str(arguments.threshold)]
+    command += ["--stride", str(arguments.stride), "--lambda", str(arguments.threshold)]
     command += ["--form", form]
     halves = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -236,7 +236,7 @@ def workers(arguments: argparse.Namespace) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 command = [sys.executable, "-m", "sixfold", "lca", "learn"]
                 command += ["--data", arguments.data, "--preprocess", "whiten"]
-                command += ["--threshold", str(arguments.threshold), "--kernel", arguments.kernel]
+                command += ["--lambda", str(arguments.threshold), "--kernel", arguments.kernel]
                 command += ["--atoms", str(arguments.atoms), "--stride", str(arguments.stride)]
                 command += ["--steps", str(arguments.steps), "--batch-size", "64"]
                 command += ["--max-steps", str(arguments.max_steps)]
@@ -259,12 +259,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("step", "certificate", "workers", "half"))
     parser.add_argument("data")
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--max-images", type=int, default=64)
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--atoms", type=int, default=64)
     parser.add_argument("--kernel", default="9")
     parser.add_argument("--stride", type=int, default=2)
-    parser.add_argument("--threshold", type=float, default=None)
+    parser.add_argument("--lambda", type=float, default=None)
     parser.add_argument("--tau", type=float, default=100.0)
     parser.add_argument("--form", default="auto")
     parser.add_argument("--max-steps", type=int, default=200)

@@ -144,7 +144,7 @@ def test_prediction_takes_the_compressed_file(
     accuracies = []
     for name in ("model.sixz", "model.safetensors"):
         settings = PredictionConfig(
-            run=str(compressed / name), data="digits", part="test", out=str(tmp_path / name)
+            run=str(compressed / name), data="digits", split="test", out=str(tmp_path / name)
         )
         figures = sixfold.predict(
             PredictConfig(prediction=settings, engine=EngineConfig(engine="inline", workers=1))

@@ -23,12 +23,12 @@ LOCAL: dict[str, Any] = {
     "data": "synthetic:64x3x8x8",
 }
 CASES: dict[str, dict[str, Any]] = {
-    "mean": {"merge": "mean", "augment": "crop:2,flip", "post_local": 0.5},
-    "max_delta": {"merge": "max_delta", "optimizer": "adam", "lr": 0.001},
-    "map_delta": {"merge": "map_delta", "model": "resnet20", "model_args": "depth=8"},
-    "best": {"merge": "best", "validation": 0.2},
-    "genetic": {"merge": "genetic", "validation": 0.2, "population": 4, "generations": 1},
-    "nesterov": {"merge": "nesterov", "groups": 2, "swap_every": 1, "workers": 3},
+    "mean": {"aggregation": "mean", "augment": "crop:2,flip", "post_local": 0.5},
+    "max_delta": {"aggregation": "max_delta", "optimizer": "adam", "lr": 0.001},
+    "map_delta": {"aggregation": "map_delta", "model": "resnet20", "model_args": "depth=8"},
+    "best": {"aggregation": "best", "validation": 0.2},
+    "genetic": {"aggregation": "genetic", "validation": 0.2, "population": 4, "generations": 1},
+    "nesterov": {"aggregation": "nesterov", "groups": 2, "swap_every": 1, "workers": 3},
     "aligned": {"align": True, "compare_serial": True},
     "depthwise": {
         "align": True,

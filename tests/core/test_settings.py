@@ -19,7 +19,7 @@ from sixfold.train.config import TrainConfig, TrainingConfig
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(UserError) as refused:
         sixfold.configure(
-            exact="perhaps", workers=2.5, batch_size="many", lr=[1], learning_rate=1, model=None
+            deterministic="perhaps", workers=2.5, batch_size="many", lr=[1], learning_rate=1, model=None
         )
     assert set(refused.value.problems) == {
         "exact='perhaps': expected true or false",
@@ -40,7 +40,7 @@ def test_every_problem_is_told_at_once() -> None:
         ({"batch_size": np.int64(64)}, 64),
         ({"lr": np.float32(0.5)}, 0.5),
         ({"out": Path("runs")}, "runs"),
-        ({"keep_at": range(2)}, ("0", "1")),
+        ({"save_at_steps": range(2)}, ("0", "1")),
         ({"steps": None}, None),
     ],
 )

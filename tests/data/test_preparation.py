@@ -202,7 +202,7 @@ def test_bad_images_stop_or_are_skipped(tmp_path: Path, image_folder: FolderMake
         "train/cat/0002.png", "train/dog/0000.png", "test/dog/0001.png"
     ]  # fmt: skip
     assert advice.startswith("3 images cannot be read")
-    assert "--on-bad skip" in advice
+    assert "--on-error skip" in advice
 
     made = {file.name: file.stat().st_ino for file in folder.glob("*.arrow")}
     manifest = prepare(spec, folder, on_bad="skip")
@@ -293,7 +293,7 @@ def test_wrong_settings_come_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         prepare("folder:/no/such/folder", tmp_path, resize=0, on_bad="ignore")
     assert [problem.split()[0] for problem in error.value.problems] == [
-        "--resize", "--on-bad", "/no/such/folder:"
+        "--resize", "--on-error", "/no/such/folder:"
     ]  # fmt: skip
     assert not any(tmp_path.iterdir())
 

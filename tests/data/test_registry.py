@@ -86,7 +86,7 @@ def test_skipped_images_of_the_cache_are_remembered(
 ) -> None:
     source = image_folder({"cat": 6, "dog": 5})
     (source / "cat" / "0003.png").write_bytes(b"")
-    skip = DataConfig(data=f"folder:{source}", on_bad="skip")
+    skip = DataConfig(data=f"folder:{source}", on_error="skip")
     resolved = resolve(skip, cache=tmp_path / "cache")
     assert open_data(resolved).bad == ("cat/0003.png: zero bytes",)
     with pytest.raises(UserError, match="1 image cannot be read"):
@@ -171,24 +171,24 @@ def test_a_part_that_cannot_be_cut_is_refused(tmp_path: Path) -> None:
 
 def test_fewer_images_are_trained_on_and_all_else_stays() -> None:
     whole = open_data(DataConfig(data="digits", validation=0.2))
-    few = open_data(DataConfig(data="digits", validation=0.2, images=300))
+    few = open_data(DataConfig(data="digits", validation=0.2, max_images=300))
     assert len(few.train) == 300
     assert np.bincount(few.train.labels).min() >= 25
     for name in ("validation", "test"):
         assert (getattr(few, name).labels == getattr(whole, name).labels).all()
     own = few.train.images(np.arange(300)) / 255
     np.testing.assert_allclose(few.mean, own.mean((0, 2, 3)))
-    all_of_it = open_data(DataConfig(data="digits", images=len(open_data(DataConfig()).train)))
+    all_of_it = open_data(DataConfig(data="digits", max_images=len(open_data(DataConfig()).train)))
     assert (all_of_it.train.labels == open_data(DataConfig()).train.labels).all()
-    with pytest.raises(UserError, match=r"--images 5000: there are only \d+ to train on"):
-        open_data(DataConfig(data="digits", images=5000))
-    with pytest.raises(UserError, match="--images 0"):
-        resolve(DataConfig(images=0))
+    with pytest.raises(UserError, match=r"--max-images 5000: there are only \d+ to train on"):
+        open_data(DataConfig(data="digits", max_images=5000))
+    with pytest.raises(UserError, match="--max-images 0"):
+        resolve(DataConfig(max_images=0))
 
 
 def test_all_problems_come_at_once() -> None:
     config = DataConfig(
-        data="folder:/no/such", validation=2.0, augment="spin", resize=-1, on_bad="cry"
+        data="folder:/no/such", validation=2.0, augment="spin", resize=-1, on_error="cry"
     )
     found = problems(config)
     assert len(found) == 5

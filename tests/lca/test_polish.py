@@ -22,7 +22,7 @@ from sixfold.lca.polish import Polisher
 from sixfold.lca.solver import Solution, Solver
 from sixfold.lca.thresholds import Threshold
 
-EXACT = DynamicsConfig(threshold=0.2, dt=4.0, max_steps=4000, tolerance=1e-8)
+EXACT = DynamicsConfig(lambda_=0.2, dt=4.0, max_steps=4000, tolerance=1e-8)
 ROW = Geometry(channels=1, height=1, width=24, atoms=60, kernel=(1, 24))
 
 
@@ -64,7 +64,7 @@ def energies(atoms: Tensor, rows: Tensor, codes: Tensor, level: float) -> Tensor
 
 
 def polish(atoms: Tensor, rows: Tensor, level: float, nonnegative: bool = False) -> Solution:
-    dynamics = dataclasses.replace(EXACT, threshold=level, nonnegative=nonnegative)
+    dynamics = dataclasses.replace(EXACT, lambda_=level, nonnegative=nonnegative)
     interaction = Interaction(atoms.view(60, 1, 1, 24), ROW)
     return Solver(interaction, dynamics).solve(rows.view(-1, 1, 1, 24))
 
@@ -167,7 +167,7 @@ def test_any_grid_polishes_to_the_bits_of_one_process(shape: tuple[int, int]) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        {"shrinkage": "hard", "certificate": "optimality"},
+        {"threshold_type": "hard", "certificate": "optimality"},
         {"polish": False},
         {"threshold": 0.0},
         {"tolerance": 0.0},
@@ -189,7 +189,7 @@ def test_a_step_that_was_too_large_is_not_tried_again() -> None:
     """Within rounding of its best the energy does not tell of a step that is too large."""
     geometry = Geometry(channels=1, height=12, width=12, atoms=200, kernel=(12, 12))
     atoms = unit_atoms(geometry, dtype=torch.float32)
-    dynamics = DynamicsConfig(threshold=0.02, max_steps=4000, tolerance=1e-9, polish=False)
+    dynamics = DynamicsConfig(lambda_=0.02, max_steps=4000, tolerance=1e-9, polish=False)
     found = Solver(Interaction(atoms, geometry), dynamics).solve(
         draw(4, *geometry.image, dtype=torch.float32), trace=True
     )

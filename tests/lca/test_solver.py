@@ -16,9 +16,9 @@ from sixfold.lca.interaction import Interaction
 from sixfold.lca.solver import Solver
 
 FIXED = DynamicsConfig(
-    threshold=0.2, dt=4.0, adaptive=False, state_momentum=0.0, tolerance=0.0, max_steps=30
+    lambda_=0.2, dt=4.0, adaptive=False, state_momentum=0.0, tolerance=0.0, max_steps=30
 )
-CERTIFIED = DynamicsConfig(threshold=0.2, dt=4.0, max_steps=20_000)
+CERTIFIED = DynamicsConfig(lambda_=0.2, dt=4.0, max_steps=20_000)
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard"])
@@ -26,7 +26,7 @@ CERTIFIED = DynamicsConfig(threshold=0.2, dt=4.0, max_steps=20_000)
 def test_fixed_steps_are_the_textbooks(geometry: Geometry, kind: str, nonnegative: bool) -> None:
     atoms = unit_atoms(geometry, dtype=torch.float64)
     images = draw(2, *geometry.image)
-    dynamics = dataclasses.replace(FIXED, shrinkage=kind, nonnegative=nonnegative)
+    dynamics = dataclasses.replace(FIXED, threshold_type=kind, nonnegative=nonnegative)
     d, select = matrix(geometry, lambda _: atoms.numpy())
     for form in ("residual", "gram") if geometry.gram_is_exact else ("residual",):
         found = Solver(Interaction(atoms, geometry, form=form), dynamics).solve(images)

@@ -18,7 +18,7 @@ from sixfold.lca.phases import Phases
 from sixfold.lca.solver import Solver
 from sixfold.lca.tiles import Grid, Tiles, grid_problems, parse_grid
 
-DYNAMICS = DynamicsConfig(threshold=0.2, dt=4.0, max_steps=200)
+DYNAMICS = DynamicsConfig(lambda_=0.2, dt=4.0, max_steps=200)
 DIVISIBLE = {
     "cifar": Geometry(
         channels=3, height=16, width=20, atoms=16, kernel=(9, 9), stride=(2, 2), padding=(4, 4)

@@ -35,8 +35,8 @@ from sixfold.train.report.write import rewrite_report
 BASE = LcaLearnConfig(
     input=InputConfig(data="synthetic:60x3x12x12", preprocess="whiten"),
     dictionary=DictionaryConfig(atoms=10, kernel="5", stride="2"),
-    dynamics=DynamicsConfig(threshold=0.3, dt=5.0, max_steps=60),
-    learn=LearnConfig(batch_size=20, steps=5, revive_after=1),
+    dynamics=DynamicsConfig(lambda_=0.3, dt=5.0, max_steps=60),
+    learn=LearnConfig(batch_size=20, steps=5, resample_dead_after=1),
     engine=EngineConfig(engine="inline", workers=1),
 )
 
@@ -222,7 +222,7 @@ def test_wrong_settings_are_told_all_at_once(tmp_path: Path) -> None:
     config = changed(
         tmp_path / "run",
         learn={"batch_size": 0, "warm_start": "frame", "lr": -1.0},
-        dynamics={"tau": -1.0, "shrinkage": "hard"},
+        dynamics={"tau": -1.0, "threshold_type": "hard"},
     )
     with pytest.raises(UserError) as raised:
         lca_learn(config)

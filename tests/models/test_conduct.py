@@ -163,7 +163,7 @@ def test_state_outside_of_weights_and_buffers_is_refused(case: str, write: Write
     assert "\n" not in problem
     noted: list[str] = []
     left = check(config, shape=(3, 8, 8), classes=10, tell=noted.append)
-    as_note = [problem.removesuffix(", or train with --exact false")]
+    as_note = [problem.removesuffix(", or train with --deterministic false")]
     assert noted == (as_note if case in STATE else [])
     assert left == ([] if case in STATE else [problem])
 
@@ -198,7 +198,7 @@ def test_a_counter_moves_where_the_result_need_not_be_exact(
     note = f"    def note(self): Path({str(file)!r}).write_text(str(self.s.inner['n']))\n"
     (tmp_path / "mynet.py").write_text(code + note)
     settings = {"model": config.model, "out": str(tmp_path / "run"), "steps": 3}
-    with pytest.raises(UserError, match="register_buffer, or train with --exact false"):
+    with pytest.raises(UserError, match="register_buffer, or train with --deterministic false"):
         train(configure(**settings))
-    train(configure(**settings, exact=False))
+    train(configure(**settings, deterministic=False))
     assert int(file.read_text()) >= 3

@@ -13,7 +13,7 @@ IMAGES = (10_000, 10_000)
 
 
 def trellis() -> Plan:
-    config = TicketsConfig(trellis=TrellisConfig(thresholds="3", seeds=3, controls="random"))
+    config = TicketsConfig(trellis=TrellisConfig(sparsities="3", seeds=3, controls="random"))
     budget = Budget(images=100, batch_size=10, total_steps=100)
     return plan_trellis(config, layers=LAYERS, budget=budget, dense={})
 

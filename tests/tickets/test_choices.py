@@ -40,7 +40,7 @@ def test_a_rewind_point_lies_within_the_dense_run() -> None:
 
 @pytest.mark.parametrize("text", ["0", "", "1.0", "0.5,2", "a", "0.5,0", "-0.1"])
 def test_other_thresholds_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match="--thresholds"):
+    with pytest.raises(UserError, match="--sparsities"):
         parse_thresholds(text)
 
 
@@ -52,12 +52,12 @@ def test_other_rates_are_refused(text: str) -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     trellis = TrellisConfig(
-        thresholds="0", rewinds="x", rates="y=1", controls="best", seeds=0, instability=3
+        sparsities="0", rewinds="x", rates="y=1", controls="best", seeds=0, instability=3
     )
     data = dataclasses.replace(TicketDataConfig(), validation=0.0)
     found = trellis_problems(TicketsConfig(trellis=trellis, data=data))
     assert [line.split()[0] for line in found] == [
-        "--thresholds",
+        "--sparsities",
         "--rewinds",
         "--rates",
         "--controls",

@@ -23,7 +23,7 @@ def plan(**trellis: Any) -> Plan:
 
 
 def test_a_trellis_has_every_sparsity_at_every_rewind_point() -> None:
-    found = plan(thresholds="3", rewinds="0,20", seeds=2, controls="random,reinit")
+    found = plan(sparsities="3", rewinds="0,20", seeds=2, controls="random,reinit")
     assert len(found.cells) == 3 * 2 * 3
     assert len(found.members) == 3 * 2 * 3 * 2 + 1
     assert found.dense == ["dense @0 seed 1"]
@@ -34,14 +34,14 @@ def test_a_trellis_has_every_sparsity_at_every_rewind_point() -> None:
 
 
 def test_fresh_weights_of_one_shot_masks_do_not_depend_on_the_rewind_point() -> None:
-    found = plan(thresholds="3", rewinds="0,20", controls="reinit")
+    found = plan(sparsities="3", rewinds="0,20", controls="reinit")
     own = identities(found.members)
     assert len(own) == 12
     assert len(set(own.values())) == 9
 
 
 def test_iterative_levels_need_the_ticket_before_in_their_own_chain() -> None:
-    found = plan(thresholds="3", rewinds="0,20", seeds=2, controls="random", method="iterative")
+    found = plan(sparsities="3", rewinds="0,20", seeds=2, controls="random", method="iterative")
     by_name = {member.name: member for member in found.members}
     for cell in found.cells:
         for seed in range(2):
@@ -52,7 +52,7 @@ def test_iterative_levels_need_the_ticket_before_in_their_own_chain() -> None:
 
 @pytest.mark.parametrize("method", ["one-shot", "iterative"])
 def test_a_line_needs_two_trainings_under_one_mask(method: str) -> None:
-    found = plan(thresholds="2", seeds=2, method=method, instability=11)
+    found = plan(sparsities="2", seeds=2, method=method, instability=11)
     by_name = {member.name: member for member in found.members}
     own = identities(found.members)
     for cell, name in found.lines.items():
@@ -65,7 +65,7 @@ def test_a_line_needs_two_trainings_under_one_mask(method: str) -> None:
 
 
 def test_rounds_at_the_paper_s_rates() -> None:
-    trellis = TrellisConfig(thresholds="15", method="iterative", rates="fc=0.2,output=0.1")
+    trellis = TrellisConfig(sparsities="15", method="iterative", rates="fc=0.2,output=0.1")
     found = level_sparsities(TicketsConfig(trellis=trellis), LAYERS)
     kept = [round(100 * (1 - sparsity), 1) for sparsity in found]
     # The paper's table: 51.3, 21.1, 7.0 and 3.6% after 3, 7, 12 and 15 rounds.
@@ -74,4 +74,4 @@ def test_rounds_at_the_paper_s_rates() -> None:
 
 def test_a_sparsity_that_rates_forbid_is_refused() -> None:
     with pytest.raises(UserError, match="never pruned"):
-        plan(thresholds="0.9", rates="fc=0")
+        plan(sparsities="0.9", rates="fc=0")

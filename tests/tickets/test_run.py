@@ -35,7 +35,7 @@ def search(configure: Configure, tmp_path: Path) -> Callable[..., TicketsConfig]
     def make(out: str = "job", more: Mapping[str, Any] | None = None, **trellis: Any) -> Any:
         base = configure(out=str(tmp_path / out), data="synthetic:240x3x8x8", **(more or {}))
         return TicketsConfig(
-            trellis=TrellisConfig(**{"thresholds": "0.5,0.9"} | trellis),
+            trellis=TrellisConfig(**{"sparsities": "0.5,0.9"} | trellis),
             data=TicketDataConfig(data=base.data.data, validation=0.2, augment="flip"),
             **{
                 name: getattr(base, name)
@@ -75,7 +75,7 @@ def test_a_member_is_the_training_that_its_name_says(
             augment="flip",
             weights=str(snapshot),
             mask=str(folder / "mask.safetensors"),
-            first_step=3,
+            start_step=3,
         )
     )
     assert record["result"]["weights_sha256"] == alone["weights_sha256"]
@@ -114,7 +114,7 @@ def hashes_of(result: Mapping[str, Any]) -> list[str]:
 
 
 def test_the_bits_do_not_depend_on_workers(search: Callable[..., TicketsConfig]) -> None:
-    trellis: dict[str, Any] = {"thresholds": "0.6", "rewinds": "2", "seeds": 2}
+    trellis: dict[str, Any] = {"sparsities": "0.6", "rewinds": "2", "seeds": 2}
     inline = tickets(search("inline", **trellis))
     local = tickets(search("local", {"engine": "local", "workers": 2}, **trellis))
     assert len(set(hashes_of(inline))) == 2
@@ -127,7 +127,7 @@ def test_the_bits_do_not_depend_on_workers(search: Callable[..., TicketsConfig])
 def test_the_bits_are_those_of_spark(
     search: Callable[..., TicketsConfig], spark_local: EngineProcess
 ) -> None:
-    trellis: dict[str, Any] = {"thresholds": "0.6", "rewinds": "2", "seeds": 2}
+    trellis: dict[str, Any] = {"sparsities": "0.6", "rewinds": "2", "seeds": 2}
     inline = tickets(search("inline", **trellis))
     config = search("spark", {"engine": "spark", "workers": 2}, **trellis)
     spark = tickets(config, engine=spark_local)
@@ -142,14 +142,14 @@ def test_a_finished_job_is_told_again_and_a_grown_one_keeps_what_is_there(
     assert tickets(search(), listen=heard.append) == first
     assert [event["kind"] for event in heard] == ["note"]
     with pytest.raises(UserError, match="other settings"):
-        tickets(search(thresholds="0.5,0.9,0.95"))
+        tickets(search(sparsities="0.5,0.9,0.95"))
     dense = (tmp_path / "job" / "dense" / "model.safetensors").stat().st_mtime_ns
-    grown = tickets(resumed(search(thresholds="0.5,0.9,0.95")))
+    grown = tickets(resumed(search(sparsities="0.5,0.9,0.95")))
     assert (grown["done_before"], grown["members"]) == (2, 3)
     assert (tmp_path / "job" / "dense" / "model.safetensors").stat().st_mtime_ns == dense
     # Another rewind point needs a state that was not kept: the dense run is made again, with the
     # same bits, so the members stand.
-    wider = tickets(resumed(search(thresholds="0.5,0.9,0.95", rewinds="0,4")))
+    wider = tickets(resumed(search(sparsities="0.5,0.9,0.95", rewinds="0,4")))
     assert (wider["done_before"], wider["members"]) == (3, 6)
 
 
@@ -201,7 +201,7 @@ def test_a_killed_worker_costs_a_try_and_not_a_bit(
 
 
 def test_lines_and_transfer(search: Callable[..., TicketsConfig], tmp_path: Path) -> None:
-    config = search(thresholds="0.5", instability=11, transfer="synthetic:300x3x8x8")
+    config = search(sparsities="0.5", instability=11, transfer="synthetic:300x3x8x8")
     result = tickets(config)
     (cell,) = result["cells"]
     assert len(cell["errors"]) == 11
@@ -218,7 +218,7 @@ def test_lines_and_transfer(search: Callable[..., TicketsConfig], tmp_path: Path
 
 
 def test_wrong_input_is_told_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ["--data", "digits", "--model", "lenet6", "--thresholds", "2.5", "--seeds", "no"]
+    words = ["--data", "digits", "--model", "lenet6", "--sparsities", "2.5", "--seeds", "no"]
     assert main(["tickets", *words, "--out", str(tmp_path / "job"), "--engine", "inline"]) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 3

@@ -51,11 +51,11 @@ def test_bits_that_do_not_matter_allow_it(
     stop_half_way(configure, tmp_path)
     move_to(monkeypatch, torch="0.1")
     settings = {"out": str(tmp_path), "checkpoint_every": 3, "resume": True}
-    found = train(configure(exact=False, **settings))
+    found = train(configure(deterministic=False, **settings))
     assert found["arithmetic"]["torch"] == "0.1"
     (tmp_path / "result.json").unlink()
-    with pytest.raises(UserError, match="--exact: False -> True"):
-        train(configure(exact=True, **settings))
+    with pytest.raises(UserError, match="--deterministic: False -> True"):
+        train(configure(deterministic=True, **settings))
 
 
 def test_ranks_that_differ_are_told_in_one_line(

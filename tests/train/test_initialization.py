@@ -24,7 +24,7 @@ PLAIN: dict[str, Any] = {"momentum": 0.0, "schedule": "cosine", "augment": "crop
 def dense(configure: Configure, tmp_path: Path) -> Path:
     """A run without momentum that keeps its weights before step 0 and after steps 5 and 12."""
     out = tmp_path / "dense"
-    train(configure(out=str(out), keep_at=("0", "5", "12"), **PLAIN))
+    train(configure(out=str(out), save_at_steps=("0", "5", "12"), **PLAIN))
     return out
 
 
@@ -59,7 +59,7 @@ def test_a_training_from_a_snapshot_ends_where_the_whole_one_does(
 ) -> None:
     again = train(
         configure(
-            out=str(tmp_path / "again"), weights=snapshot(dense, step), first_step=step, **PLAIN
+            out=str(tmp_path / "again"), weights=snapshot(dense, step), start_step=step, **PLAIN
         )
     )
     whole = train(configure(out=str(dense), **PLAIN))
@@ -85,7 +85,7 @@ def test_removed_weights_stay_zero_and_the_bits_do_not_depend_on_workers_or_a_re
     settings: dict[str, Any] = {
         "weights": snapshot(dense, 5),
         "mask": str(mask),
-        "first_step": 5,
+        "start_step": 5,
         "momentum": 0.9,
         "weight_decay": 0.01,
         "steps": 12,
@@ -130,5 +130,5 @@ def test_an_older_run_outlives_a_beginning_that_is_refused(
 
 def test_settings_that_make_no_sense_are_refused_together(configure: Configure) -> None:
     with pytest.raises(UserError) as info:
-        train(configure(first_step=7, steps=7, keep_at=("5", "x")))
+        train(configure(start_step=7, steps=7, save_at_steps=("5", "x")))
     assert len(info.value.problems) == 2

@@ -186,7 +186,7 @@ def test_only_the_last_checkpoints_and_the_best_are_kept(
     configure: Configure, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    settings = {"validation": 0.2, "evaluate_every": 1.0, "checkpoint_every": 2, "keep": 2}
+    settings = {"validation": 0.2, "evaluate_every": 1.0, "checkpoint_every": 2, "keep_checkpoints": 2}
     result = train(configure(out=str(out), steps=24, lr=0.05, **settings))
     kept = {int(path.stem.removeprefix("step-")) for path in (out / "checkpoints").iterdir()}
     assert {22, 24} <= kept

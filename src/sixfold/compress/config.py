@@ -34,7 +34,7 @@ class CompressionConfig(Settings):
         "bits of a shared weight (2**bits values, one of them zero): 5, or by kind or layer such "
         "as 5,conv=8",
     )
-    centroids: str = option(
+    kmeans_init: str = option(
         "linear",
         "where k-means begins: evenly spaced values, quantiles, or weights drawn at random",
         choices=("linear", "density", "random"),

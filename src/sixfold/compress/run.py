@@ -333,7 +333,7 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig, listen: Lis
             retraining=retraining,
             stages=tuple(stage for stage in STAGES if stage in settings.stages.split(",")),
             rounds=settings.rounds,
-            start=settings.centroids,  # type: ignore[arg-type] # one of its choices, checked above
+            start=settings.kmeans_init,  # type: ignore[arg-type] # one of its choices, checked above
             coder=settings.coder,  # type: ignore[arg-type] # likewise
         ),
         layers=layers,

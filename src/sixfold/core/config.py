@@ -26,8 +26,8 @@ class RunConfig(Settings):
     checkpoint_every: int | None = option(
         None, "steps between checkpoints (default: every epoch, and every minute)"
     )
-    keep: int = option(2, "how many checkpoints to keep, besides the best")
-    keep_at: tuple[str, ...] = option(
+    keep_checkpoints: int = option(2, "how many checkpoints to keep, besides the best")
+    save_at_steps: tuple[str, ...] = option(
         (),
         "a step whose checkpoint stays, in snapshots/ (0: the initial weights); may be repeated",
         form="STEP",

@@ -13,7 +13,7 @@ Layout::
     trace.json             what all ranks did, for Perfetto, if `sixfold profile` was asked for it
     profile/, profile.json, profile.html   what `sixfold profile` measured
     checkpoints/           the last few and the best
-    snapshots/             the checkpoints of the steps that `--keep-at` names
+    snapshots/             the checkpoints of the steps that `--save-at-steps` names
     servers/               snapshots of parameter servers, for their restart
     model.safetensors      the final weights
     result.json            the figures; its presence means that the run is finished

@@ -25,7 +25,7 @@ class DataConfig(Settings):
     test_split: float | None = option(
         None, "part of the images set aside, by class, to test on, if the set has none (to 0.5)"
     )
-    images: int | None = option(
+    max_images: int | None = option(
         None, "train on so many images only, stratified by class (default: all)"
     )
     augment: str = option(
@@ -33,7 +33,7 @@ class DataConfig(Settings):
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
-    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class PreparationConfig(Settings):
     resize: int | None = option(None, "resize every image to this many pixels a side")
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
-    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -319,7 +319,7 @@ def assemble(
     kept = rest[~held_out]
     if images is not None:
         if images > len(kept):
-            raise UserError(f"--images {images}: there are only {len(kept)} to train on")
+            raise UserError(f"--max-images {images}: there are only {len(kept)} to train on")
         kept = kept[some(whole.labels[kept], images)]
     return DataSet(
         name=name,

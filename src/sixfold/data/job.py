@@ -56,7 +56,7 @@ def setting_problems(*, resize: int | None, on_bad: str) -> list[str]:
     if resize is not None and not 0 < resize <= MOST_SIDE:
         problems.append(f"--resize {resize}: expected 1 to {MOST_SIDE} pixels")
     if on_bad not in ON_BAD:
-        problems.append(f"--on-bad {on_bad!r}: expected {' or '.join(ON_BAD)}")
+        problems.append(f"--on-error {on_bad!r}: expected {' or '.join(ON_BAD)}")
     return problems
 
 

@@ -173,7 +173,7 @@ def refuse_unlabelled(job: Job, count: int) -> None:
     if count and job.on_bad == "fail":
         raise UserError(
             f"{job.path}: {count} row{'s have' if count > 1 else ' has'} no label (null): give "
-            "them one, or leave them out by --on-bad skip; `sixfold predict` scores them"
+            "them one, or leave them out by --on-error skip; `sixfold predict` scores them"
         )
 
 

@@ -65,7 +65,7 @@ def resolve(
     if found:
         raise UserError(found)
     table = TableOptions(config.image_column, config.label_column, labelled)
-    job = plan(config.data, resize=config.resize, on_bad=config.on_bad, table=table)
+    job = plan(config.data, resize=config.resize, on_bad=config.on_error, table=table)
     spec = job.spec
     if spec.kind in ("digits", "synthetic"):
         return dataclasses.replace(config, data=str(spec))
@@ -73,7 +73,7 @@ def resolve(
     if spec.kind == "shards":
         if paths.is_url(spec.where):
             spec = Spec("shards", str(fetch_shards(spec.where, root, progress)))
-            job = plan(str(spec), resize=config.resize, on_bad=config.on_bad)
+            job = plan(str(spec), resize=config.resize, on_bad=config.on_error)
         manifest = _verified(Path(spec.where), workers)
         if config.resize is None or manifest.shape[1:] == (config.resize, config.resize):
             return dataclasses.replace(config, data=str(spec), resize=None)
@@ -114,7 +114,7 @@ def source_fingerprint(config: DataConfig) -> str:
     Raises:
         UserError: if there is no such data set.
     """
-    return plan(config.data, resize=config.resize, on_bad=config.on_bad).fingerprint
+    return plan(config.data, resize=config.resize, on_bad=config.on_error).fingerprint
 
 
 def content_fingerprint(resolved: DataConfig) -> str:
@@ -133,7 +133,7 @@ def content_fingerprint(resolved: DataConfig) -> str:
 
 def problems(config: DataConfig) -> list[str]:
     """What is wrong with the settings, as far as a glance at the data tells; empty if nothing."""
-    found = setting_problems(resize=config.resize, on_bad=config.on_bad)
+    found = setting_problems(resize=config.resize, on_bad=config.on_error)
     found += column_problems(config.data, TableOptions(config.image_column, config.label_column))
     if not 0 <= config.validation <= MOST_VALIDATION:
         found.append(
@@ -145,8 +145,8 @@ def problems(config: DataConfig) -> list[str]:
             f"--test-split {config.test_split:g}: expected a part of the images above 0, to "
             f"{MOST_VALIDATION:g}"
         )
-    if config.images is not None and config.images < 1:
-        found.append(f"--images {config.images}: must be at least 1")
+    if config.max_images is not None and config.max_images < 1:
+        found.append(f"--max-images {config.max_images}: must be at least 1")
     for check in (_check_augment, _check_spec):
         try:
             check(config)
@@ -234,7 +234,7 @@ def open_data(config: DataConfig) -> DataSet:
             split="80/20, stratified by class",
             validation=config.validation,
             test_split=config.test_split,
-            images=config.images,
+            images=config.max_images,
         )
     if spec.kind == "synthetic":
         made, made_test = synthetic.parse(spec.where, config.resize)
@@ -245,7 +245,7 @@ def open_data(config: DataConfig) -> DataSet:
             test=made_test,
             validation=config.validation,
             test_split=config.test_split,
-            images=config.images,
+            images=config.max_images,
         )
     if spec.kind != "shards" or config.resize is not None:
         raise ValueError(f"{config.data} (resize {config.resize}) must be resolved first")
@@ -258,7 +258,7 @@ def open_data(config: DataConfig) -> DataSet:
         test=ShardStore(folder, manifest, "test"),
         validation=config.validation,
         test_split=config.test_split,
-        images=config.images,
+        images=config.max_images,
         bad=manifest.bad_lines(),
         skipped=manifest.skipped,
         own_test=not str(manifest.source.get("split", "")).startswith("80/20"),

@@ -46,7 +46,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
             preparation.source,
             preparation.destination,
             resize=preparation.resize,
-            on_bad=preparation.on_bad,
+            on_bad=preparation.on_error,
             table=TableOptions(preparation.image_column, preparation.label_column),
             pool=pool_of(engine, workers),
             workers=workers,

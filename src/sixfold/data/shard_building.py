@@ -204,7 +204,7 @@ def bad_images(bad: Sequence[tuple[str, str]]) -> UserError:
     first = "the first 10 are listed" if len(bad) > 10 else "all are listed"
     count = f"{len(bad)} image{'s' if len(bad) > 1 else ''} cannot be read"
     return UserError(
-        [*lines, f"{count} ({first}): repair or remove them, or leave them out by --on-bad skip"]
+        [*lines, f"{count} ({first}): repair or remove them, or leave them out by --on-error skip"]
     )
 
 

@@ -70,7 +70,7 @@ def rank_all_reduce(
 ) -> Vector:
     """A sum with one summand a rank: less traffic, but bits that depend on the number of ranks.
 
-    For `--exact false`. Arguments as for `tree_all_reduce`; ranks are added from left to right.
+    For `--deterministic false`. Arguments as for `tree_all_reduce`; ranks are added from left to right.
     """
     covers = [
         [Node(0, rank)] if owned_shards(count, world.size, rank) else []

@@ -24,9 +24,9 @@ class InputConfig(Settings):
         "and animated pictures)",
     )
     resize: int | None = option(None, "resize every image to this many pixels a side")
-    part: str = option("train", "which images of the set", choices=("train", "test"))
-    limit: int | None = option(None, "use only the first so many images of the part")
-    on_bad: str = option(
+    split: str = option("train", "which images of the set", choices=("train", "test"))
+    max_images: int | None = option(None, "use only the first so many images of the part")
+    on_error: str = option(
         "fail", "what to do with images that cannot be read", choices=("fail", "skip")
     )
     preprocess: str = option(
@@ -64,8 +64,8 @@ class DictionaryConfig(Settings):
 class DynamicsConfig(Settings):
     """How a code comes about."""
 
-    threshold: float = option(0.1, "lambda: threshold of the potentials, weight of the penalty")
-    shrinkage: str = option("soft", "threshold", choices=("soft", "hard"))
+    lambda_: float = option(0.1, "lambda: threshold of the potentials, weight of the penalty")
+    threshold_type: str = option("soft", "threshold", choices=("soft", "hard"))
     nonnegative: bool = option(False, "activations may not be negative")
     tau: float = option(100.0, "time constant of the potentials")
     dt: float = option(1.0, "time step (where --adaptive: the first one)")
@@ -106,7 +106,7 @@ class LearnConfig(Settings):
     schedule: str = option(
         "constant", "learning rate over time: constant, cosine or step:EVERY[:FACTOR] in updates"
     )
-    revive_after: int = option(
+    resample_dead_after: int = option(
         20, "updates without any activation after which an atom is replaced by a patch; 0: never"
     )
     order: str = option(
@@ -138,9 +138,9 @@ class EncodeConfig(Settings):
     run: str = option("", "run directory of `sixfold lca learn`, or its dictionary.safetensors")
     out: str = option("", "Parquet (.parquet) or Arrow (.arrow) file for the codes")
     data: str | None = option(None, "what is coded (default: what the dictionary learned from)")
-    part: str = option("test", "which images of the set", choices=("train", "test"))
-    limit: int | None = option(None, "use only the first so many images of the part")
-    on_bad: str = option(
+    split: str = option("test", "which images of the set", choices=("train", "test"))
+    max_images: int | None = option(None, "use only the first so many images of the part")
+    on_error: str = option(
         "fail", "what to do with images that cannot be read", choices=("fail", "skip")
     )
     warm_start: str = option(
@@ -167,8 +167,8 @@ class LcaLearnConfig(Settings):
 def dynamics_problems(config: DynamicsConfig) -> list[str]:
     """Everything that is wrong with the dynamics by themselves, one line each."""
     found = []
-    if not (config.threshold >= 0 and math.isfinite(config.threshold)):
-        found.append(f"--threshold {config.threshold}: must be a number of at least 0")
+    if not (config.lambda_ >= 0 and math.isfinite(config.lambda_)):
+        found.append(f"--lambda {config.lambda_}: must be a number of at least 0")
     if not (config.tau > 0 and config.dt > 0 and math.isfinite(config.tau)):
         found.append(f"--tau {config.tau} and --dt {config.dt}: must be above 0")
     elif config.integrator == "euler" and config.dt > 2 * config.tau:
@@ -184,13 +184,13 @@ def dynamics_problems(config: DynamicsConfig) -> list[str]:
         found.append(f"--check-every {config.check_every}: must be at least 1")
     if not (config.tolerance >= 0 and math.isfinite(config.tolerance)):
         found.append(f"--tolerance {config.tolerance}: must be a number of at least 0")
-    if config.shrinkage == "hard" and config.certificate == "gap" and config.tolerance > 0:
+    if config.threshold_type == "hard" and config.certificate == "gap" and config.tolerance > 0:
         found.append(
             "--certificate gap: the hard threshold's objective is not convex and has no duality "
             "gap; use --certificate optimality"
         )
-    if config.certificate == "optimality" and config.threshold == 0 and config.tolerance > 0:
-        found.append("--certificate optimality: is relative to --threshold, which must be above 0")
+    if config.certificate == "optimality" and config.lambda_ == 0 and config.tolerance > 0:
+        found.append("--certificate optimality: is relative to --lambda, which must be above 0")
     return found
 
 
@@ -209,11 +209,11 @@ def learn_problems(config: LcaLearnConfig) -> list[str]:
         ("--batch-size", learn.batch_size, 1),
         ("--steps", learn.steps, 1),
         ("--frames", learn.frames, 0),
-        ("--revive-after", learn.revive_after, 0),
+        ("--resample-dead-after", learn.resample_dead_after, 0),
         ("--seed", learn.seed, 0),
         ("--atoms", config.dictionary.atoms, 1),
-        ("--limit", config.input.limit, 1),
-        ("--keep", run.keep, 1),
+        ("--max-images", config.input.max_images, 1),
+        ("--keep-checkpoints", run.keep_checkpoints, 1),
         ("--checkpoint-every", run.checkpoint_every, 1),
     ):
         if value is not None and value < least:

@@ -153,7 +153,7 @@ def join_parts(job: EncodeJob, learned: Learned, out: Path) -> None:
     card = {
         "shape": [geometry.atoms, *geometry.positions],
         "dictionary_sha256": weights_sha256({"atoms": learned.atoms}),
-        "threshold": job.dynamics.threshold,
+        "threshold": job.dynamics.lambda_,
     }
     for stem, target in (("part", out), ("trace", out.with_name(out.name + ".trace.parquet"))):
         files = sorted(job.parts.glob(f"{stem}-*.parquet"))

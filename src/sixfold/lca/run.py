@@ -121,7 +121,7 @@ def _inputs(config: LcaLearnConfig) -> Inputs:
 
 def _data_config(config: LcaLearnConfig) -> DataConfig:
     given = config.input
-    return DataConfig(data=given.data, resize=given.resize, on_bad=given.on_bad)
+    return DataConfig(data=given.data, resize=given.resize, on_error=given.on_error)
 
 
 def _resolve_paths(config: LcaLearnConfig) -> LcaLearnConfig:
@@ -163,8 +163,8 @@ def _learn_job(
         resolved = resolve_data(resolved, engine, workers, listen)
     source = Source(
         data=resolved,
-        part=config.input.part,
-        limit=config.input.limit,
+        part=config.input.split,
+        limit=config.input.max_images,
         listing=config.learn.list,
     )
     pictures = open_pictures(source)
@@ -297,8 +297,8 @@ def lca_encode(
         found.append(f"--out {out}: must be a file in a directory that exists")
     if encode.chunk < 1:
         found.append(f"--chunk {encode.chunk}: must be at least 1")
-    if encode.limit is not None and encode.limit < 1:
-        found.append(f"--limit {encode.limit}: must be at least 1")
+    if encode.max_images is not None and encode.max_images < 1:
+        found.append(f"--max-images {encode.max_images}: must be at least 1")
     if found:
         raise UserError(found)
 
@@ -332,10 +332,10 @@ def _encode(
     spec = _absolute_spec(encode.data or learned.data)
     side = geometry.height if geometry.height == geometry.width else None
     workers = config.engine.workers or engine.slots()
-    resolved = DataConfig(data=spec, resize=side, on_bad=encode.on_bad)
+    resolved = DataConfig(data=spec, resize=side, on_error=encode.on_error)
     if not spec.startswith(MOVIES):
         resolved = resolve_data(resolved, engine, workers, listen)
-    source = Source(data=resolved, part=encode.part, limit=encode.limit)
+    source = Source(data=resolved, part=encode.split, limit=encode.max_images)
     pictures = open_pictures(source)
     if pictures.shape != geometry.image:
         raise UserError(

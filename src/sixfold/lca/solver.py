@@ -103,7 +103,7 @@ class Solver:
         self.interaction, self.dynamics, self.tiles = interaction, dynamics, tiles
         self.width = width or interaction.geometry.lane_width
         self.threshold = Threshold(
-            level=dynamics.threshold, kind=dynamics.shrinkage, nonnegative=dynamics.nonnegative
+            level=dynamics.lambda_, kind=dynamics.threshold_type, nonnegative=dynamics.nonnegative
         )
 
     def solve(

@@ -109,7 +109,7 @@ class _Learning:
             self.geometry,
             shared(world, self._first_atoms()),
             momentum=learn.momentum,
-            revive_after=learn.revive_after,
+            revive_after=learn.resample_dead_after,
             seed=learn.seed,
         )
         self.grid = parse_grid(learn.grid, world.size)
@@ -201,7 +201,7 @@ class _Learning:
         if self.done == total or stop or late or self.done % every == 0:
             self.files.fence()
             save_state(
-                self.checkpoints, self.done, self.learner, self.warm, keep=self.config.run.keep
+                self.checkpoints, self.done, self.learner, self.warm, keep=self.config.run.keep_checkpoints
             )
             self.saved_at = time.monotonic()
         if stop:

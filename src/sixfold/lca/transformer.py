@@ -121,7 +121,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _dynamics(self) -> DynamicsConfig:
         dynamics = DynamicsConfig(
-            threshold=self.threshold,
+            lambda_=self.threshold,
             nonnegative=self.nonnegative,
             tolerance=self.tolerance,
             max_steps=self.max_steps,

@@ -32,7 +32,7 @@ IMAGES = 2
 _DOUBLED = 0.01
 """How near to twice a buffer's change must come to be taken for a sum over samples."""
 
-INEXACT = ", or train with --exact false"
+INEXACT = ", or train with --deterministic false"
 """How every remedy ends that such a training needs not."""
 
 _STATE = (

@@ -20,7 +20,7 @@ class PredictionConfig(Settings):
         "digits", "data set, as for `sixfold train`, or images:PATH for pictures without labels"
     )
     out: str = option("", "Parquet file for the result; figures go to FILE.json beside it")
-    part: str = option(
+    split: str = option(
         "auto",
         "which images; auto: the test part of a set that came with one or that the run was "
         "trained on, else all",
@@ -36,7 +36,7 @@ class PredictionConfig(Settings):
     label_column: str | None = option(None, LABEL_COLUMN)
     id_column: str | None = option(None, "column of a Parquet table that names its rows; kept")
     keep_columns: str = option("", "further columns to keep beside the predictions, such as a,b")
-    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
     trust_model: bool = option(
         False, "run the code that the weights name even if it is not your project's"
     )

@@ -77,7 +77,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
             resize=config.prediction.resize or fitting_side(card.shape),
             image_column=config.prediction.image_column,
             label_column=config.prediction.label_column,
-            on_bad=config.prediction.on_bad,
+            on_error=config.prediction.on_error,
         )
         asked = as_trained(weights, asked)
         resolved = resolve_data(asked, engine, workers, listen, labelled=False)
@@ -85,7 +85,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         check_fit(card, opened)
         if opened.bad:
             listen({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
-        part = config.prediction.part
+        part = config.prediction.split
         if part == "auto":
             part = "test" if opened.own_test or trained_on(weights, asked) else "all"
         with folder_of_parts(out) as parts:

@@ -74,7 +74,7 @@ def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def chosen_parts(data: datasets.DataSet, part: str) -> list[datasets.Part]:
-    """The parts of a data set that `--part` names."""
+    """The parts of a data set that `--split` names."""
     by_name = {"train": [data.train], "test": [data.test], "all": [data.train, data.test]}
     return [chosen for chosen in by_name[part] if len(chosen)]
 

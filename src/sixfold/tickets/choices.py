@@ -27,7 +27,7 @@ def parse_thresholds(text: str) -> int | list[float]:
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
     wrong = UserError(
-        f"--thresholds {text!r}: expected a number of quantiles, such as 4, or sparsities between "
+        f"--sparsities {text!r}: expected a number of quantiles, such as 4, or sparsities between "
         "0 and 1, such as 0.5,0.8 or 50%,80%"
     )
     if len(words) == 1 and words[0].isdecimal():
@@ -151,7 +151,7 @@ def trellis_problems(config: TicketsConfig) -> list[str]:
 
 def _texts(trellis: TrellisConfig) -> list[tuple[Callable[[str], object], str]]:
     return [
-        (parse_thresholds, trellis.thresholds),
+        (parse_thresholds, trellis.sparsities),
         (parse_rewinds, trellis.rewinds),
         (parse_rates, trellis.rates),
         (parse_controls, trellis.controls),

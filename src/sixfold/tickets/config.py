@@ -25,7 +25,7 @@ class TicketDataConfig(DataConfig):
 class TrellisConfig(Settings):
     """Which sparse networks are trained from the one dense run."""
 
-    thresholds: str = option(
+    sparsities: str = option(
         "4",
         "how much is pruned: a number M of evenly spaced quantiles of the weights' magnitudes (4: "
         "20, 40, 60, 80%; with --method iterative: M rounds at --rates), or a list of sparsities "

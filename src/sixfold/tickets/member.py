@@ -76,7 +76,7 @@ class TrellisWork:
         settings = assignment.settings
         dense = assignment.folder.parents[1] / DENSE
         figures: dict[str, Any] = {}
-        beginning = BeginningConfig(first_step=settings["rewind"])
+        beginning = BeginningConfig(start_step=settings["rewind"])
         if settings["kind"] != "reinit":
             weights = path_of(dense / "snapshots", settings["rewind"])
             beginning = dataclasses.replace(beginning, weights=str(weights))
@@ -145,13 +145,13 @@ def train_alone(config: TrainConfig, assignment: Assignment, steps: int) -> dict
     config = dataclasses.replace(
         config,
         engine=EngineConfig(engine="inline", workers=1),
-        run=RunConfig(out=str(assignment.folder), resume=True, keep=1),
+        run=RunConfig(out=str(assignment.folder), resume=True, keep_checkpoints=1),
     )
     directory = RunDirectory(assignment.folder)
     directory.create()
     write_json(directory.file("config.json"), as_json(config))
     attempt = directory.claim()
-    link = _Link(assignment, config.beginning.first_step, steps)
+    link = _Link(assignment, config.beginning.start_step, steps)
     world = World(rank=0, size=1, host=socket.gethostname(), attempt=attempt, link=link)
     found = train_rank(TrainJob(config=config, claim=directory.ticket()), world)
     # What the next try would have gone on from; a trellis of hundreds would fill the disk.
@@ -160,7 +160,7 @@ def train_alone(config: TrainConfig, assignment: Assignment, steps: int) -> dict
         "accuracy": found["validation_accuracy"],
         "test_accuracy": found["test_accuracy"],
         "test_loss": found["test_loss"],
-        "steps": found["steps"] - config.beginning.first_step,
+        "steps": found["steps"] - config.beginning.start_step,
         "training_s": found["training_s"],
         "train_images_per_s": found["train_images_per_s"],
         "weights_sha256": found["weights_sha256"],

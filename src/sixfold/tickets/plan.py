@@ -126,7 +126,7 @@ def level_sparsities(config: TicketsConfig, layers: Sequence[Prunable]) -> list[
     Raises:
         UserError: if rates of 0 leave more weights than a sparsity allows.
     """
-    asked = parse_thresholds(config.trellis.thresholds)
+    asked = parse_thresholds(config.trellis.sparsities)
     rates = parse_rates(config.trellis.rates)
     total = sum(layer.size for layer in layers)
     if isinstance(asked, list):

@@ -261,8 +261,8 @@ class _Search:
             resume=older.holds_a_run() and not again,
             overwrite=again,
             checkpoint_every=self.config.run.checkpoint_every,
-            keep=self.config.run.keep,
-            keep_at=tuple(str(step) for step in self.rewinds),
+            keep_checkpoints=self.config.run.keep_checkpoints,
+            save_at_steps=tuple(str(step) for step in self.rewinds),
         )
         self.listen({"kind": "note", "text": f"dense run in {path}"})
         found = train(

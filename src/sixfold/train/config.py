@@ -88,7 +88,7 @@ class BeginningConfig(Settings):
     shared: str | None = option(
         None, "keep equal the weights that this cluster file joins (see `sixfold compress`)"
     )
-    first_step: int = option(
+    start_step: int = option(
         0, "begin at this step, from 0, of the schedule and of the order of the data"
     )
 
@@ -101,14 +101,14 @@ class StrategyConfig(Settings):
         "sync",
         "how the work is divided (`sixfold strategies` lists the ways); auto: the way, and the "
         "number of workers up to --workers, that `sixfold plan` predicts to be quickest of those "
-        "that equal serial training bit for bit (with --exact false, up to rounding)",
+        "that equal serial training bit for bit (with --deterministic false, up to rounding)",
     )
     grid: str = option(
         "",
         "model_parallel: ranks along each axis, such as batch=2,rows=2,cols=1,cout=1,cin=1; their "
         "product is --workers (default: all along rows; auto: as `sixfold plan` predicts)",
     )
-    exact: bool = option(
+    deterministic: bool = option(
         True, "add gradients in a fixed order: the same bits for any number of workers"
     )
     machine: str | None = option(
@@ -130,7 +130,7 @@ class LocalSgdConfig(Settings):
     """How workers that train apart become one again (--strategy local_sgd)."""
 
     local_steps: int = option(16, "steps that each worker makes by itself between two merges")
-    merge: str = option(
+    aggregation: str = option(
         "mean",
         "how weights are merged",
         choices=("mean", "max_delta", "map_delta", "best", "genetic", "nesterov"),

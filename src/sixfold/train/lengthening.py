@@ -105,7 +105,7 @@ def _reason(config: TrainConfig) -> str:
 def irrelevant_placement(config: TrainConfig) -> tuple[str, ...]:
     """Settings of where a training runs on which its result does not depend."""
     strategy = config.strategy
-    same_bits = strategy.exact and strategy.grid != "auto"
+    same_bits = strategy.deterministic and strategy.grid != "auto"
     if same_bits and strategy.strategy in ("sync", "auto"):
         return ("engine",)
     # Elsewhere the number of workers counts; where none is given it depends on the engine.

@@ -263,7 +263,7 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
         shape=opened.shape,
         classes=len(opened.classes),
         divided=strategy.strategy == "model_parallel",
-        tell=None if strategy.exact else tell,
+        tell=None if strategy.deterministic else tell,
     )
     if not len(opened.train):
         raise UserError(

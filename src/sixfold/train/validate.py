@@ -96,7 +96,7 @@ def _compute_problems(config: TrainConfig) -> list[str]:
     flag = "--tuning" if compute.tuning is not None else f"--micro-batch {word}"
     strategy = config.strategy
     may_divide = strategy.strategy == "model_parallel" or (
-        is_automatic(config) and (strategy.grid == AUTO or not strategy.exact)
+        is_automatic(config) and (strategy.grid == AUTO or not strategy.deterministic)
     )
     if (compute.tuning is not None or is_given) and may_divide:
         found.append(f"{flag}: not with --strategy model_parallel, which computes shards whole")
@@ -140,17 +140,17 @@ def _optimizer_problems(config: TrainConfig) -> list[str]:
 
 def _beginning_problems(config: TrainConfig) -> list[str]:
     beginning, found = config.beginning, []
-    if beginning.first_step < 0:
-        found.append(f"--first-step {beginning.first_step}: must not be negative")
+    if beginning.start_step < 0:
+        found.append(f"--start-step {beginning.start_step}: must not be negative")
     steps = config.training.steps
-    if steps is not None and 0 < steps <= beginning.first_step:
+    if steps is not None and 0 < steps <= beginning.start_step:
         found.append(
-            f"--first-step {beginning.first_step}: --steps {steps} ends before it; --steps counts "
+            f"--start-step {beginning.start_step}: --steps {steps} ends before it; --steps counts "
             "from step 0"
         )
     if beginning != type(beginning)() and config.strategy.strategy != "sync":
         found.append(
-            "--weights, --mask, --shared and --first-step: only with --strategy sync, not "
+            "--weights, --mask, --shared and --start-step: only with --strategy sync, not "
             f"{config.strategy.strategy}"
         )
     return found
@@ -178,8 +178,8 @@ def _strategy_problems(config: TrainConfig) -> list[str]:
         found.append(f"--servers {strategy.servers}: must be at least 1")
     if strategy.staleness is not None and strategy.staleness < 0:
         found.append(f"--staleness {strategy.staleness}: must not be negative")
-    if config.run.keep_at:
-        found.append("--keep-at: not with --strategy param_server, which has no weights of a step")
+    if config.run.save_at_steps:
+        found.append("--save-at-steps: not with --strategy param_server, which has no weights of a step")
     return found
 
 
@@ -201,11 +201,11 @@ def _run_problems(config: TrainConfig) -> list[str]:
         found.append("--machine: only for --strategy auto and --grid auto")
     if run.checkpoint_every is not None and run.checkpoint_every < 1:
         found.append(f"--checkpoint-every {run.checkpoint_every}: must be at least 1")
-    if run.keep < 1:
-        found.append(f"--keep {run.keep}: must be at least 1")
-    for step in run.keep_at:
+    if run.keep_checkpoints < 1:
+        found.append(f"--keep-checkpoints {run.keep_checkpoints}: must be at least 1")
+    for step in run.save_at_steps:
         if not step.isdecimal():
-            found.append(f"--keep-at {step}: must be a whole number of steps, from 0")
+            found.append(f"--save-at-steps {step}: must be a whole number of steps, from 0")
     if run.resume and run.overwrite:
         found.append("--resume and --overwrite exclude each other: give one")
     return found

@@ -77,7 +77,7 @@ def train_rank(job: TrainJob, world: World) -> dict[str, Any]:
     """
     config = job.config
     if config.compute.device != CPU:
-        settle_arithmetic(config.compute, exact=config.strategy.exact)
+        settle_arithmetic(config.compute, exact=config.strategy.deterministic)
     with one_thread():
         return Training(job, world).run()
 
@@ -102,7 +102,7 @@ class Training:
             self.source = project_hashes(model.model, model.model_args)
         self.schedule = parse_schedule(config.optimizer)
         self.checkpoints = self.files.path / "checkpoints"
-        self.kept_steps = {int(step) for step in config.run.keep_at}
+        self.kept_steps = {int(step) for step in config.run.save_at_steps}
         self.progress = self._restore()
         self.settled_at = self.progress.step
         self.log = TrainLog(self.files, world, self.progress.step, self.budget.total_steps)
@@ -130,7 +130,7 @@ class Training:
             self._tell_odd_ranks()
         _, newest, then = told[0]
         if not newest:
-            return Progress(step=self.config.beginning.first_step)
+            return Progress(step=self.config.beginning.start_step)
         progress = self.network.restore(self.checkpoints / newest)
         self._refuse_other_arithmetic(self.checkpoints / newest, then, progress)
         return progress
@@ -143,12 +143,12 @@ class Training:
 
     def _refuse_other_arithmetic(self, path: Path, then: Arithmetic, progress: Progress) -> None:
         """Raise if steps are left whose bits would not be those of the steps before."""
-        is_exact = self.config.strategy.exact and self.config.strategy.strategy not in _UNORDERED
+        is_exact = self.config.strategy.deterministic and self.config.strategy.strategy not in _UNORDERED
         what = arithmetic_difference(then, self.arithmetic[self.world.rank])
         if what and is_exact and progress.step < self.budget.total_steps:
             raise UserError(
                 f"{path} was computed with other arithmetic: {what}; go on where it is the same, "
-                "or give --exact false, which allows other bits"
+                "or give --deterministic false, which allows other bits"
             )
 
     def run(self) -> dict[str, Any]:
@@ -245,7 +245,7 @@ class Training:
     def _save(self) -> None:
         self.files.fence()
         self.log.flush()
-        self.network.save(self.checkpoints, self.progress, keep=self.config.run.keep)
+        self.network.save(self.checkpoints, self.progress, keep=self.config.run.keep_checkpoints)
         self.saved_at = time.monotonic()
 
     def _keep_snapshot(self, before: int, done: int) -> None:

@@ -109,7 +109,7 @@ def test_a_box_outside_and_a_broken_image_are_bad(slides: Callable[..., Path]) -
         "JPEGImages/slide00.png[1]: box 50,50 to 60,60 is empty in a picture of 40x30",
         "JPEGImages/slide04.png: zero bytes",
     ]
-    config = DataConfig(data=f"cells:{root}", on_bad="skip", resize=8)
+    config = DataConfig(data=f"cells:{root}", on_error="skip", resize=8)
     dataset = open_data(resolve(config, cache=root.parent / "cache"))
     assert len(dataset.train) + len(dataset.test) == 26
 

@@ -120,7 +120,7 @@ def test_rounding_must_be_allowed(tmp_path: Path, machine: Any) -> None:
     path = machine(exchange_s=1e-7, tile_s=0.01)
     exact = sixfold.train(settings(tmp_path, path))
     assert exact["strategy"] == "sync"
-    loose = sixfold.train(settings(tmp_path, path, exact=False, out=str(tmp_path / "loose")))
+    loose = sixfold.train(settings(tmp_path, path, deterministic=False, out=str(tmp_path / "loose")))
     assert loose["strategy"] == "model_parallel"
     assert loose["plan"]["chosen"]["result"] == "up to rounding"
     grid = sixfold.train(

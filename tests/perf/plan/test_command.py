@@ -31,7 +31,7 @@ def test_settings_of_one_way_are_no_problem_for_the_others() -> None:
 
 def test_what_was_not_timed_is_not_estimated() -> None:
     config = PlanConfig(
-        planning=PlanningConfig(rehearse=False), training=TrainingConfig(precision="float64")
+        planning=PlanningConfig(measure_network=False), training=TrainingConfig(precision="float64")
     )
     [problem] = plan_problems(config)
     assert "timed in float32" in problem

@@ -25,7 +25,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measured(machine: Path, out: Path, *words: str) -> dict[str, Any]:
     fixed = ["--data", "synthetic:64x3x32x32", "--batch-size", "16", "--repeats", "1"]
-    code = main(["profile", *fixed, "--peaks", str(machine), "--out", str(out), *words])
+    code = main(["profile", *fixed, "--machine-peaks", str(machine), "--out", str(out), *words])
     assert code == 0
     found: dict[str, Any] = json.loads((out / "profile.json").read_text())
     return found
@@ -63,7 +63,7 @@ def test_layers_steps_and_ranks(
 
 def _again(machine: Path, out: Path) -> list[str]:
     fixed = ["--data", "synthetic:64x3x32x32", "--batch-size", "16", "--repeats", "1"]
-    return [*fixed, "--peaks", str(machine), "--out", str(out)]
+    return [*fixed, "--machine-peaks", str(machine), "--out", str(out)]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_parameter_servers_train_as_always_and_layers_are_timed_beside(
 @pytest.mark.spark
 def test_on_spark(machine: Path, tmp_path: Path, spark_local: EngineProcess) -> None:
     config = ProfileConfig(
-        profiling=ProfilingConfig(repeats=1, peaks=str(machine), out=str(tmp_path / "p")),
+        profiling=ProfilingConfig(repeats=1, machine_peaks=str(machine), out=str(tmp_path / "p")),
         data=DataConfig(data="synthetic:64x3x32x32"),
         model=ModelConfig(model="slide"),
         training=ProfiledTrainingConfig(batch_size=32),
@@ -116,7 +116,7 @@ def test_on_spark(machine: Path, tmp_path: Path, spark_local: EngineProcess) -> 
 def test_engines_side_by_side(
     machine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--model", "slide", "--workers", "1", "--beside", "inline,local")
+    words = ("--model", "slide", "--workers", "1", "--compare-engines", "inline,local")
     found = measured(machine, tmp_path / "p", *words)
     assert set(found["sides"]) == {"inline", "local"}
     head, *rows = capsys.readouterr().out.splitlines()
@@ -140,13 +140,13 @@ def test_a_finished_run_is_only_read(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_wrong_input_is_told_all_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["profile", "--repeats", "0", "--beside", "local,gpu"]) == 2
+    assert main(["profile", "--repeats", "0", "--compare-engines", "local,gpu"]) == 2
     text = capsys.readouterr().err
     assert "--repeats 0" in text
     assert "no engine gpu" in text
     assert main(["profile", "--strategy", "auto"]) == 2
     assert "`sixfold plan`" in capsys.readouterr().err
-    assert main(["profile", "--peaks", str(tmp_path / "no" / "file.json")]) == 2
+    assert main(["profile", "--machine-peaks", str(tmp_path / "no" / "file.json")]) == 2
     assert "there is no directory" in capsys.readouterr().err
     assert main(["profile", "--model", "nonsense", "--batch-size", "0"]) == 2
     text = capsys.readouterr().err

@@ -52,9 +52,9 @@ def test_labels_are_mapped_and_images_chosen() -> None:
 
 def test_every_wrong_strength_is_told_at_once() -> None:
     config = DistortionConfig(noise="0.1,x", blur="-1", downsample="1", rotate="", examples=-1)
-    asked = EvaluateConfig(distortion=config, evaluation=EvaluationConfig(run="r", images=0))
+    asked = EvaluateConfig(distortion=config, evaluation=EvaluationConfig(run="r", max_images=0))
     found = "\n".join(setting_problems(asked))
-    for word in ("--noise 'x'", "--blur '-1'", "--downsample '1'", "--examples", "--images"):
+    for word in ("--noise 'x'", "--blur '-1'", "--downsample '1'", "--examples", "--max-images"):
         assert word in found
     assert "rotate" not in found
     with pytest.raises(UserError):

@@ -197,7 +197,7 @@ def test_sweeps_and_trainings_are_placed(
     result = sweep_roofline(
         SweepRooflineConfig(
             roofline=RooflineConfig(
-                delay=str(delay), placed=f"{sweep}, {run}", machine=str(machine_file)
+                delay=str(delay), placed=f"{sweep}, {run}", machine_peaks=str(machine_file)
             )
         )
     )

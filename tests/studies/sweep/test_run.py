@@ -90,7 +90,7 @@ def test_a_sweep_grows_when_it_is_resumed(configure: Configure, tmp_path: Path) 
 @pytest.mark.full
 def test_trainings_may_run_side_by_side(configure: Configure, tmp_path: Path) -> None:
     base, out = configure(engine="local", workers=2), tmp_path / "s"
-    result = sweep_time(timed(base, out, "batch_size=20,40", repeats=1, at_a_time=2))
+    result = sweep_time(timed(base, out, "batch_size=20,40", repeats=1, parallel=2))
     assert all(row["images_per_s"]["median"] > 0 for row in result["points"])
     records = [json.loads(path.read_text()) for path in out.glob("members/*/result.json")]
     assert len({record["pid"] for record in records}) == 2

@@ -24,7 +24,7 @@ def merge(step: int, **more: Any) -> dict[str, Any]:
     return {
         "step": step,
         "round": step // 10,
-        "merge": "mean",
+        "aggregation": "mean",
         "examples": [100, 90],
         "layers": {"all weights": layer, "features.0.weight": layer},
     } | more
@@ -129,7 +129,7 @@ def test_a_real_run_has_the_section(configure: Configure, tmp_path: Path) -> Non
         workers=2,
         compare_serial=True,
         align=True,
-        merge="map_delta",
+        aggregation="map_delta",
     )
     train(config)
     page = (tmp_path / "run" / "report.html").read_text()

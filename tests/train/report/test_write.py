@@ -20,7 +20,7 @@ def test_the_page_of_a_search_for_tickets_is_written_as_it_was(
     base = configure(out=str(tmp_path / "job"), steps=2)
     tickets(
         TicketsConfig(
-            trellis=TrellisConfig(thresholds="0.5"),
+            trellis=TrellisConfig(sparsities="0.5"),
             data=TicketDataConfig(data=base.data.data, validation=0.2),
             model=base.model,
             training=base.training,

@@ -162,7 +162,7 @@ def test_wrong_sizes_are_refused(word: str) -> None:
 def test_divided_networks_are_refused() -> None:
     for strategy in (
         StrategyConfig(strategy="model_parallel"),
-        StrategyConfig(strategy="auto", exact=False),
+        StrategyConfig(strategy="auto", deterministic=False),
         StrategyConfig(strategy="auto", grid="auto"),
     ):
         config = TrainConfig(compute=ComputeConfig(micro_batch="8"), strategy=strategy)

@@ -77,7 +77,7 @@ class Retraining:
             training=dataclasses.replace(
                 self.base.training, epochs=epochs, steps=None, seed=seed, evaluate_every=0.0
             ),
-            run=RunConfig(out=str(out), resume=out.is_dir(), keep=1),
+            run=RunConfig(out=str(out), resume=out.is_dir(), keep_checkpoints=1),
         )
 
 

@@ -119,7 +119,7 @@ def choose(
         return kept
     grids = config.strategy.grid == AUTO
     allowed: tuple[str, ...] = (BIT_FOR_BIT,)
-    if grids or not config.strategy.exact:
+    if grids or not config.strategy.deterministic:
         allowed = (BIT_FOR_BIT, ROUNDING)
     opened = datasets.open_data(config.data)
     tiles = fitting_tiles(config, opened, workers) if ROUNDING in allowed else []

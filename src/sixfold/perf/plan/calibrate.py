@@ -133,7 +133,7 @@ def model_of(
         local_steps=config.local_sgd.local_steps,
         merge_every=config.strategy.merge_every,
         servers=config.strategy.servers,
-        exact=config.strategy.exact,
+        exact=config.strategy.deterministic,
     )
     profile = Profile(network=calibration.networks[network_key(config)])
     notes = []

@@ -177,7 +177,7 @@ def network_key(config: TrainConfig) -> str:
         optimizer.optimizer,
         optimizer.momentum > 0,
         optimizer.weight_decay > 0,
-        config.local_sgd.merge,
+        config.local_sgd.aggregation,
     ]
     text = json.dumps(facts, sort_keys=True)
     return f"{config.model.model}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -20,7 +20,7 @@ class PlanningConfig(Settings):
         "file with a calibration: what it lacks is measured (up to a minute) and added; without "
         "the option everything is measured anew",
     )
-    rehearse: bool = option(
+    measure_network: bool = option(
         True,
         "run steps of the network on one rank; false: estimate them from the times of layers of "
         "other shapes (much less sure; sync, local_sgd and hogwild only)",

@@ -74,9 +74,9 @@ def scene_config(config: TrainConfig, scene: Scene) -> TrainConfig:
     )
     local = type(config.local_sgd)()
     if scene.merge:
-        wanted = config.local_sgd.merge
+        wanted = config.local_sgd.aggregation
         local = dataclasses.replace(
-            local, local_steps=2, merge=wanted if wanted not in ("best", "genetic") else "mean"
+            local, local_steps=2, aggregation=wanted if wanted not in ("best", "genetic") else "mean"
         )
     return dataclasses.replace(
         config,

@@ -99,9 +99,9 @@ def plan_problems(config: PlanConfig) -> list[str]:
         training = dataclasses.replace(training, strategy=strategy)
     found = training_problems(training)
     planning = config.planning
-    if not planning.rehearse and config.training.precision != "float32":
+    if not planning.measure_network and config.training.precision != "float32":
         found.append(
-            f"--rehearse false: layers are timed in float32, not in {config.training.precision}; "
+            f"--measure-network false: layers are timed in float32, not in {config.training.precision}; "
             "leave it away, and the network's own steps are timed"
         )
     if planning.what_if:
@@ -158,10 +158,10 @@ def plan(
                 workers,
                 known=known,
                 tiles=tiles,
-                rehearsed=config.planning.rehearse,
+                rehearsed=config.planning.measure_network,
                 listen=listen,
             )
-    if config.planning.rehearse and calibration is not known:
+    if config.planning.measure_network and calibration is not known:
         save_machine(calibration, path)
     model, notes = model_of(resolved, calibration, opened)
     began = time.perf_counter()
@@ -171,7 +171,7 @@ def plan(
     images = len(opened.train)
     ranks = max(min(workers, calibration.machine.slots), 1)
     refused = refusals(resolved, opened, ranks)
-    if not config.planning.rehearse:
+    if not config.planning.measure_network:
         notes.append("the network was not run: its times are estimated from those of other layers")
     left_out = refused.values() if refused else _left_out(model, resolved, workers, tiles)
     made = Plan(

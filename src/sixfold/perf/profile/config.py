@@ -30,10 +30,10 @@ class ProfilingConfig(Settings):
     repeats: int = option(
         5, "plain steps, and as many whose layers are timed; medians of each are told"
     )
-    beside: str = option(
+    compare_engines: str = option(
         "", "engines on which the same training is measured side by side, such as local,spark"
     )
-    peaks: str | None = option(
+    machine_peaks: str | None = option(
         None, "take the machine's limits from this JSON file, or measure and write it there"
     )
     sample_every: float = option(0.2, "seconds between samples of processors' use; 0: none")
@@ -78,7 +78,7 @@ class ProfileConfig(Settings):
 
 def engines_of(config: ProfileConfig) -> list[str]:
     """The engines to be measured, in order."""
-    named = [word.strip() for word in config.profiling.beside.split(",") if word.strip()]
+    named = [word.strip() for word in config.profiling.compare_engines.split(",") if word.strip()]
     return list(dict.fromkeys(named)) or [config.engine.engine]
 
 
@@ -95,9 +95,9 @@ def problems(config: ProfileConfig) -> list[str]:
             "`sixfold plan` says which is best"
         )
     unknown = [name for name in engines_of(config) if name not in ENGINES]
-    if unknown and profiling.beside:
+    if unknown and profiling.compare_engines:
         found.append(
-            f"--beside {profiling.beside}: no engine {', '.join(unknown)}; known: "
+            f"--compare-engines {profiling.compare_engines}: no engine {', '.join(unknown)}; known: "
             f"{', '.join(ENGINES)} (training computes on processors; there is no engine for a GPU)"
         )
     return found

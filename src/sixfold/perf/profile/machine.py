@@ -233,7 +233,7 @@ def machine_from(plain: Any, where: str) -> Machine:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{where}: is no file of a machine's limits ({type(error).__name__}: {error}); "
-            "`sixfold profile --peaks FILE` makes one"
+            "`sixfold profile --machine-peaks FILE` makes one"
         ) from error
     return machine
 

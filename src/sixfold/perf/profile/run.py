@@ -57,7 +57,7 @@ def profile(
     Args:
         config: the settings.
         engine: an open engine to be used and left open; one is opened if absent, and for each
-            engine of `--beside`.
+            engine of `--compare-engines`.
         listen: called with progress.
 
     Returns:
@@ -170,11 +170,11 @@ def _older(config: ProfileConfig, path: Path, inputs: Inputs) -> Plain | None:
 
 def _machine(config: ProfileConfig, listen: Listener) -> Machine:
     """This machine's limits: from the file that the settings name, or measured now."""
-    file = None if config.profiling.peaks is None else Path(config.profiling.peaks).expanduser()
+    file = None if config.profiling.machine_peaks is None else Path(config.profiling.machine_peaks).expanduser()
     if file is not None and file.exists():
         return load_machine(file)
     if file is not None and not file.absolute().parent.is_dir():
-        raise UserError(f"--peaks {file}: there is no directory {file.absolute().parent}")
+        raise UserError(f"--machine-peaks {file}: there is no directory {file.absolute().parent}")
     listen({"kind": "note", "text": "measuring what this machine can do (a few seconds)"})
     machine = measure_machine()
     if file is not None:

@@ -17,13 +17,13 @@ class EvaluationConfig(Settings):
         "", "run directory of `sixfold train`, its model.safetensors, or a model.sixz"
     )
     data: str | None = option(None, "data set (default: what the run was trained on)")
-    part: str = option(
+    split: str = option(
         "auto",
         "which images; auto: the test part of a set that came with one or that the run was "
         "trained on, else all",
         choices=("auto", "test", "train", "all"),
     )
-    images: int | None = option(
+    max_images: int | None = option(
         None, "at most so many images, evenly spaced over the part (default: all)"
     )
     resize: int | None = option(

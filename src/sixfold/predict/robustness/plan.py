@@ -66,8 +66,8 @@ def setting_problems(config: EvaluateConfig) -> list[str]:
         found.append(f"--seed {config.distortion.seed}: must not be negative")
     if config.distortion.examples < 0:
         found.append(f"--examples {config.distortion.examples}: must not be negative")
-    if config.evaluation.images is not None and config.evaluation.images < 1:
-        found.append(f"--images {config.evaluation.images}: must be at least 1")
+    if config.evaluation.max_images is not None and config.evaluation.max_images < 1:
+        found.append(f"--max-images {config.evaluation.max_images}: must be at least 1")
     if not config.evaluation.run:
         found.append("give the run to evaluate: sixfold evaluate RUN")
     return found

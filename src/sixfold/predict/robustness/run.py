@@ -80,7 +80,7 @@ def _evaluate(
         resolved = resolve_data(asked, engine, workers, listen)
         opened = datasets.open_data(resolved)
         check_fit(card, opened)
-        part = config.evaluation.part
+        part = config.evaluation.split
         if part == "auto":
             part = "test" if opened.own_test or trained_on(weights, asked) else "all"
         job = RobustnessJob(
@@ -88,7 +88,7 @@ def _evaluate(
             trusted=card.model,
             data=resolved,
             part=part,
-            images=config.evaluation.images,
+            images=config.evaluation.max_images,
             labels=class_map(card, opened.classes),
             distortions=tuple(planned(config.distortion)),
         )
@@ -150,7 +150,7 @@ def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int])
             resize=given.resize or fitting_side(shape),
             image_column=given.image_column,
             label_column=given.label_column,
-            on_bad=given.on_bad,
+            on_error=given.on_bad,
         )
     settings = (read_json(weights.with_name("config.json")) or {}).get("data", {})
     if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
@@ -162,7 +162,7 @@ def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int])
         resize=given.resize or settings.get("resize"),
         image_column=given.image_column or settings.get("image_column"),
         label_column=given.label_column or settings.get("label_column"),
-        on_bad=given.on_bad if given.on_bad != "fail" else settings.get("on_bad", "fail"),
+        on_error=given.on_bad if given.on_bad != "fail" else settings.get("on_bad", "fail"),
     )
 
 

@@ -27,7 +27,7 @@ class TimeSweepConfig(Settings):
         4.0, "about how long each training lasts, where neither --steps nor --epochs says it"
     )
     bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
-    at_a_time: int = option(
+    parallel: int = option(
         1, "trainings that run side by side; 1: each has the machine for itself"
     )
 
@@ -133,8 +133,8 @@ class RooflineConfig(Settings):
         "directories of `sixfold sweep time`, `sixfold train` and `sixfold lab`, with commas "
         "between, whose figures are placed on the roofline",
     )
-    machine: str = option(
-        "", "file of `sixfold profile --peaks`: the machine's peaks (default: measured now, 5 s)"
+    machine_peaks: str = option(
+        "", "file of `sixfold profile --machine-peaks`: the machine's peaks (default: measured now, 5 s)"
     )
     precision: str = option(
         "float32", "arithmetic of the peak", choices=("float32", "bfloat16", "float64")

@@ -145,7 +145,7 @@ def _train(
     goes_on = resume and RunDirectory(folder).holds_a_run()
     config = dataclasses.replace(
         config,
-        run=RunConfig(out=str(folder), resume=goes_on, overwrite=not goes_on, keep=1),
+        run=RunConfig(out=str(folder), resume=goes_on, overwrite=not goes_on, keep_checkpoints=1),
     )
     try:
         # A try whose worker is thought dead may hold the folder still: it is fenced off.

@@ -142,8 +142,8 @@ def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
     for repeat in range(config.sweep.repeats):
         for number in order:
             settings: dict[str, Any] = {"task": "time", "repeat": repeat}
-            if config.sweep.at_a_time > 1:  # what runs beside a training is part of its time
-                settings["at_a_time"] = config.sweep.at_a_time
+            if config.sweep.parallel > 1:  # what runs beside a training is part of its time
+                settings["at_a_time"] = config.sweep.parallel
             if number in pilots:
                 settings["seconds"] = config.sweep.seconds
             name = f"{found[number].name} #{repeat + 1}"
@@ -196,7 +196,7 @@ def _engine_of(config: TrainConfig) -> tuple[str, ...]:
 
 def _cost(config: TrainConfig) -> float:
     """About how long a training takes, in any unit: small batches take longer for each image."""
-    training, images = config.training, config.data.images or 10_000
+    training, images = config.training, config.data.max_images or 10_000
     if training.steps is not None:
         return training.steps * (training.batch_size + 10.0)
     epochs = training.epochs if training.epochs is not None else 10.0

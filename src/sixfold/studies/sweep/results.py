@@ -113,7 +113,7 @@ def _time_row(number: int, plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "batch_size": one.config.training.batch_size,
         "strategy": one.config.strategy.strategy,
         "engine": one.config.engine.engine,
-        "images": one.config.data.images,
+        "images": one.config.data.max_images,
         "refused": refused or diverged,
         "repeats": timed,
     }

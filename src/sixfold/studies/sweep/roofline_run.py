@@ -50,8 +50,8 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
         )
     points, left_out = _points(asked.placed, asked.trust_model)
     machine = (
-        load_machine(Path(asked.machine).expanduser())
-        if asked.machine
+        load_machine(Path(asked.machine_peaks).expanduser())
+        if asked.machine_peaks
         else measure_machine(precisions=(asked.precision,))
     )
     workers = sorted(

@@ -94,7 +94,7 @@ def _time_all(
     listen: Listener,
 ) -> Outcome:
     """Run the members: in this process, one after another, or side by side if that was asked."""
-    together = config.sweep.at_a_time
+    together = config.sweep.parallel
     work = TimeWork(configs=plan.configs, engines=None if together > 1 else engines)
     with contextlib.closing(open_engine("inline" if together == 1 else "local")) as pool:
         return run_job(directory.path, plan.members, work, pool, workers=together, listen=listen)
@@ -164,8 +164,8 @@ def time_problems(config: SweepTimeConfig) -> list[str]:
         found.append(f"--repeats {sweep.repeats}: must be at least 1")
     if not 0 < sweep.seconds < float("inf"):
         found.append(f"--seconds {sweep.seconds}: must be above 0")
-    if sweep.at_a_time < 1:
-        found.append(f"--at-a-time {sweep.at_a_time}: must be at least 1")
+    if sweep.parallel < 1:
+        found.append(f"--parallel {sweep.parallel}: must be at least 1")
     if sweep.bootstrap < 0:
         found.append(f"--bootstrap {sweep.bootstrap}: must not be negative")
     return found

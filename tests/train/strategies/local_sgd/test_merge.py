@@ -68,7 +68,7 @@ def merged(world: World, config: LocalSgdConfig) -> dict[str, Any]:
 
 
 def run(rule: str, **more: Any) -> list[dict[str, Any]]:
-    config = LocalSgdConfig(merge=rule, **more)
+    config = LocalSgdConfig(aggregation=rule, **more)
     return [
         dict(result) for result in InlineEngine().gang(partial(merged, config=config), 3).results
     ]

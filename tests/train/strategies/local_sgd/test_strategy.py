@@ -104,12 +104,12 @@ def test_the_mean_of_unequal_shares_equals_plain_torch(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"merge": "mean"},
-        {"merge": "max_delta"},
-        {"merge": "map_delta"},
-        {"merge": "best", "validation": 0.2},
-        {"merge": "mean", "align": True, "post_local": 1.0},
-        {"merge": "mean", "model": "resnet20", "model_args": "depth=8", "batch_size": 20},
+        {"aggregation": "mean"},
+        {"aggregation": "max_delta"},
+        {"aggregation": "map_delta"},
+        {"aggregation": "best", "validation": 0.2},
+        {"aggregation": "mean", "align": True, "post_local": 1.0},
+        {"aggregation": "mean", "model": "resnet20", "model_args": "depth=8", "batch_size": 20},
         {"model": "resnet20", "model_args": "depth=8", "batch_size": 20, "batch_norm": "sync"},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
@@ -146,9 +146,9 @@ def test_every_image_belongs_to_one_worker_and_is_seen_once_an_epoch(configure: 
 
 
 STOPPED: dict[str, dict[str, Any]] = {
-    "mean": {"merge": "mean", "compare_serial": True, "model_args": ""},
-    "groups": {"merge": "nesterov", "groups": 3, "swap_every": 1, "validation": 0.2},
-    "genetic": {"merge": "genetic", "validation": 0.2, "population": 4, "generations": 1},
+    "mean": {"aggregation": "mean", "compare_serial": True, "model_args": ""},
+    "groups": {"aggregation": "nesterov", "groups": 3, "swap_every": 1, "validation": 0.2},
+    "genetic": {"aggregation": "genetic", "validation": 0.2, "population": 4, "generations": 1},
     "post-local": {
         "post_local": 0.5,
         "align": True,
@@ -208,7 +208,7 @@ def test_another_number_of_workers_is_told_and_groups_refuse_it(
 def test_selection_never_sees_the_test_set(
     configure: Configure, tmp_path: Path, merge: str
 ) -> None:
-    settings = LOCAL | {"merge": merge, "validation": 0.3, "steps": 8}
+    settings = LOCAL | {"aggregation": merge, "validation": 0.3, "steps": 8}
     honest = train(configure(out=str(tmp_path / "a"), **settings))
     original = datasets.open_data
 
@@ -227,7 +227,7 @@ def test_selection_never_sees_the_test_set(
 def test_the_report_of_a_merge_says_what_was_asked_for(
     configure: Configure, tmp_path: Path
 ) -> None:
-    settings = LOCAL | {"compare_serial": True, "align": True, "merge": "map_delta"}
+    settings = LOCAL | {"compare_serial": True, "align": True, "aggregation": "map_delta"}
     result = train(configure(out=str(tmp_path / "run"), **settings))
     assert result["merges"] == 5
     assert len(result["workers_test_accuracy"]) == 3

@@ -158,10 +158,10 @@ def test_wrong_settings_are_told_all_at_once(configure: Configure) -> None:
     def told(**settings: Any) -> str:
         return "\n".join(training_problems(configure(**settings)))
 
-    found = told(strategy="param_server", servers=0, staleness=-1, keep_at=("3",))
+    found = told(strategy="param_server", servers=0, staleness=-1, save_at_steps=("3",))
     assert "--servers 0: must be at least 1" in found
     assert "--staleness -1: must not be negative" in found
-    assert "--keep-at" in found
+    assert "--save-at-steps" in found
     assert "--servers: only for --strategy param_server" in told(servers=2)
 
 

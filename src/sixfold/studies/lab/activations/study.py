@@ -53,7 +53,7 @@ def problems(config: ActivationsConfig) -> list[str]:
     options = config.activations
     geometry = geometry_of(config.convolution, found)
     if geometry is not None and geometry.batch < 2:
-        found.append("--images 1: a step of a single image cannot be divided")
+        found.append("--max-images 1: a step of a single image cannot be divided")
     found += [unknown("way", way, WAYS) for way in options.ways.split(",") if way not in WAYS]
     at_least("--repeats", options.repeats, 1, found)
     at_least("--seconds", options.seconds, 0, found)

@@ -31,9 +31,9 @@ def local_sgd_problems(config: TrainConfig) -> list[str]:
     if config.strategy.strategy != "local_sgd":
         return [f"{_flag(local, name)}: only for --strategy local_sgd" for name in changed]
     found = [
-        f"{_flag(local, name)}: only for --merge {_ONLY_FOR[name]}, not {local.merge}"
+        f"{_flag(local, name)}: only for --aggregation {_ONLY_FOR[name]}, not {local.aggregation}"
         for name in changed
-        if _ONLY_FOR.get(name, local.merge) != local.merge
+        if _ONLY_FOR.get(name, local.aggregation) != local.aggregation
     ]
     return [*found, *_round_problems(config), *_rule_problems(local)]
 
@@ -47,9 +47,9 @@ def _flag(local: LocalSgdConfig, name: str) -> str:
 def _round_problems(config: TrainConfig) -> list[str]:
     """What is wrong with rounds, groups and workers."""
     local, found = config.local_sgd, []
-    if local.merge in ("best", "genetic") and config.data.validation == 0:
+    if local.aggregation in ("best", "genetic") and config.data.validation == 0:
         found.append(
-            f"--merge {local.merge}: selects on the validation part, and there is none; set one "
+            f"--aggregation {local.aggregation}: selects on the validation part, and there is none; set one "
             "aside with --validation 0.1"
         )
     if local.local_steps < 1:

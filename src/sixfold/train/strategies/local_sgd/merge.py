@@ -93,7 +93,7 @@ class Merger:
     ) -> None:
         self.world, self.body, self.config, self.seed = world, body, config, seed
         self._score = score
-        outer = body.weights if config.merge == "nesterov" else 0
+        outer = body.weights if config.aggregation == "nesterov" else 0
         self.velocity = torch.zeros(outer, dtype=torch.float64)
         self.channels = find_channels(body.state.model) if config.align else Channels((), {})
         self._places = named_places(body.state)
@@ -131,7 +131,7 @@ class Merger:
             "moved": moved,
             "layers": self.movements(base, delta),
         }
-        if self.config.merge == "best":
+        if self.config.aggregation == "best":
             told["score"] = self._score(vector[: self.body.network])
         everyone = all_gather_data(self.world, told)
         group = [everyone[rank] for rank in members.ranks]
@@ -140,9 +140,9 @@ class Merger:
         piece, agreed = self._merge_slice(members, base, rows, group, winner)
         merged = gather_slices(members.world, piece.to(vector.dtype), len(vector))
         facts = self._facts(everyone, agreed, self._taken(members, winner))
-        if self.config.merge == "nesterov":
+        if self.config.aggregation == "nesterov":
             self._outer_step(base, merged)
-        elif self.config.merge == "genetic":
+        elif self.config.aggregation == "genetic":
             facts["generations"] = self._evolve(members, vector, merged)
         counters = np.array([fact["counters"] for fact in group], np.int64).max(axis=0, initial=0)
         body = Body(
@@ -197,10 +197,10 @@ class Merger:
         self, members: Members, base: Tensor, delta: Tensor, group: Sequence[Facts]
     ) -> Tensor | None:
         """For rules that take maps from one member each: (M,) its number in the group."""
-        if self.config.merge not in ("best", "map_delta"):
+        if self.config.aggregation not in ("best", "map_delta"):
             return None
         maps = self._maps
-        if self.config.merge == "best":
+        if self.config.aggregation == "best":
             index = best_of([tuple(fact["score"]) for fact in group])
             return torch.full((maps.count,), index, dtype=torch.int64)
         # Only trainable weights count as change; running statistics follow their map.
@@ -233,9 +233,9 @@ class Merger:
             piece = map_delta(before, deltas, winner, self._map_of[low:high])
         else:
             piece = mean(before, deltas, examples)
-        if self.config.merge == "max_delta":
+        if self.config.aggregation == "max_delta":
             piece[inside] = max_delta(before[inside], deltas[:, inside])
-        elif self.config.merge == "nesterov":
+        elif self.config.aggregation == "nesterov":
             piece[inside] = mean_delta(deltas[:, inside], examples)
         return piece, self._agreements(deltas[:, inside], low)
 

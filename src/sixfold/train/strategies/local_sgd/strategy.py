@@ -1,7 +1,7 @@
 """Local SGD: workers train apart and merge their weights every H steps.
 
 All n workers begin a round with the same weights w. Worker k makes H steps of SGD on images of its
-own, w -> w_k, and the round ends with a merge (`--merge`, see `sixfold.train.strategies.local_sgd.merges`):
+own, w -> w_k, and the round ends with a merge (`--aggregation`, see `sixfold.train.strategies.local_sgd.merges`):
 
     w  <-  merge( w;  w_1 - w, ..., w_n - w )
 
@@ -142,7 +142,7 @@ class LocalSgd:
             "logical_shards": self._plans[0].count(0),
             "micro_batch": self.step.micro_batch.images,
             "left_to_autograd": self.step.chain.left_to_autograd(),
-            "merge": self.config.merge,
+            "merge": self.config.aggregation,
             "merges": self._merges(self.budget.total_steps),
             **self._final,
         }
@@ -176,7 +176,7 @@ class LocalSgd:
         self._rates = []
         number = self._merges(done) - 1
         base, own = self._base, self.body.read()
-        facts: Facts = {"round": number + 1, "merge": self.config.merge, "first_step": first + 1}
+        facts: Facts = {"round": number + 1, "merge": self.config.aggregation, "first_step": first + 1}
         if self.config.compare_serial and done == self.budget.total_steps:
             self._final["workers_test_accuracy"] = self._accuracies(own.vector)
         groups = self.groups_at(done)

@@ -211,7 +211,7 @@ def open_model_parallel(world: World, config: TrainConfig, data: DataSet) -> Str
             "larger --batch-size, gives more)"
         )
         world.report({"kind": "note", "text": text})
-    return ModelParallel(grid, tiles, step, plan, optimizer, network, exact=config.strategy.exact)
+    return ModelParallel(grid, tiles, step, plan, optimizer, network, exact=config.strategy.deterministic)
 
 
 def _skeleton(config: ModelConfig, shape: Shape, classes: int, seed: int) -> Skeleton:

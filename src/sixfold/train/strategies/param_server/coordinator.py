@@ -325,7 +325,7 @@ class Conductor:
                 images=sum(stop - start for _, start, stop in places),
             )
             wanted = [*self._evaluations, *(task for _, task in self._evaluating.values())]
-            progress, keep = self.progress, self.config.run.keep
+            progress, keep = self.progress, self.config.run.keep_checkpoints
         folder = self.files.path / "checkpoints"
         if wanted:  # what is still to be evaluated must not be removed
             oldest = path_of(folder, min(int(task["step"]) for task in wanted))

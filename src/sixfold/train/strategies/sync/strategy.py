@@ -6,7 +6,7 @@ every rank makes the same update:
     w(t+1) = update( w(t),  1/n  sum over shards s  of  gradient of the loss of s at w(t) )
 
 Guarantee: equal to serial training bit for bit, for any number of ranks and on any engine, since
-the sum is made in a fixed tree over the shards (`sixfold.distributed.logical_shards`). With ``--exact false`` each
+the sum is made in a fixed tree over the shards (`sixfold.distributed.logical_shards`). With ``--deterministic false`` each
 rank first adds its own shards; the result then depends on the number of ranks, by rounding alone.
 
 Traffic: each rank sends about twice the payload (gradient, buffers, loss) a step.
@@ -148,7 +148,7 @@ def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
     optimizer = begin(config.beginning, step.state, optimizer)
     network = WholeNetwork(world, step.state, optimizer, plan.make_batch, replica)
-    return Sync(world, step, plan, optimizer, network, exact=config.strategy.exact)
+    return Sync(world, step, plan, optimizer, network, exact=config.strategy.deterministic)
 
 
 def _idle_ranks(size: int, plan: BatchPlan) -> str:
