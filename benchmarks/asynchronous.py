@@ -101,10 +101,10 @@ def main() -> None:
             print("  lost workers", result["worker_losses"], "servers", result["server_losses"])
 
 
-def _train(settings: dict[str, Any], out: Path, listen: Any) -> dict[str, Any]:
+def _train(settings: dict[str, Any], out: Path, on_event: Any) -> dict[str, Any]:
     try:
         result: dict[str, Any] = sixfold.train(
-            sixfold.configure(out=str(out), **settings), listen=listen
+            sixfold.configure(out=str(out), **settings), on_event=on_event
         )
     except sixfold.RunError as error:
         print(f"{settings['strategy']:12} {settings['workers']} workers: {error}", flush=True)

@@ -28,7 +28,7 @@ from torch import Tensor
 from sixfold.compress.codec import container
 from sixfold.compress.codec.clusters import share
 from sixfold.compress.codec.streams import Coder
-from sixfold.compress.loading import skeleton
+from sixfold.compress.loading import build_on_meta
 from sixfold.train.model_card import ModelCard
 from sixfold.train.sparsity import Counts, magnitude_mask, prunable
 
@@ -56,7 +56,7 @@ def card_of(model: str) -> ModelCard:
 
 def make(model: str) -> dict[str, Tensor]:
     """Random weights, pruned and shared."""
-    network = skeleton(card_of(model))
+    network = build_on_meta(card_of(model))
     kept = dict(zip((layer.name for layer in prunable(network)), KEPT[model], strict=True))
     generator = torch.Generator().manual_seed(0)
     tensors = {}
@@ -85,7 +85,7 @@ def decode(path: Path, repeats: int) -> dict[str, Any]:
     """Read a file and unfold all tensors; with the memory that this process has taken at most."""
     found = container.read_container(path)
     card = json.loads(json.dumps(found.header["card"]))
-    expected = skeleton(card_of(card["model"])).state_dict()
+    expected = build_on_meta(card_of(card["model"])).state_dict()
     before = peak_mib()
     seconds, cpu, after = [], [], before
     for _ in range(repeats):

@@ -1,8 +1,8 @@
 """Dividing rows or channels beside dividing the batch: time and bytes of a step, on two ranks.
 
-Every division runs in a gang of its own, all in one command. A step is timed on rank 0 from the
-moment its images are there, so data loading is left out; `busy_ms` is each rank's processor time,
-which other work on the machine hardly alters. Bytes are counted at the exchanges.
+Every division runs in a process group of its own, all in one command. A step is timed on rank 0
+from the moment its images are there, so data loading is left out; `busy_ms` is each rank's
+processor time, which other work on the machine hardly alters. Bytes are counted at the exchanges.
 
 python benchmarks/divisions.py --networks slide --batches 1 10 100 1000
 python benchmarks/divisions.py --networks wide --batches 4 --workers 4 --grids rows=4 cout=4
@@ -22,9 +22,9 @@ from typing import Any
 import sixfold
 from sixfold import data as datasets
 from sixfold.distributed.engines import open_engine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.config import TrainConfig
-from sixfold.train.strategies.registry import open_strategy
+from sixfold.train.strategies.registry import build_strategy
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slide": {"model": "slide", "data": "synthetic:{n}x3x32x32"},
@@ -39,25 +39,25 @@ PRELOAD = ("sixfold.train.worker", "torch._dynamo")
 DIVISIONS = {"batch": "batch=2", "rows": "rows=2", "cout": "cout=2", "cin": "cin=2"}
 
 
-def steps(config: TrainConfig, world: World) -> dict[str, Any]:
+def steps(config: TrainConfig, comm: Communicator) -> dict[str, Any]:
     """Make steps; their times, bytes a step and peak memory of this rank."""
     import torch
 
     torch.set_num_threads(1)
     data = datasets.open_data(config.data)
-    strategy: Any = open_strategy(world, config, data)
+    strategy: Any = build_strategy(comm, config, data)
     times: list[float] = []
     busy: list[float] = []
     sent = 0
     with datasets.prefetch(strategy.supply(0), depth=64) as supply:
         for number in range(strategy.budget.total_steps):
-            world.barrier()
-            before = world.traffic.bytes_sent
+            comm.barrier()
+            before = comm.traffic.bytes_sent
             begin, worked = time.perf_counter(), time.thread_time()
             strategy.advance(number, supply, 1e-3)
             times.append(time.perf_counter() - begin)
             busy.append(time.thread_time() - worked)
-            sent = world.traffic.bytes_sent - before
+            sent = comm.traffic.bytes_sent - before
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     held = sum(parameter.numel() for parameter in strategy.step.model.parameters())
     cold = len(times) // 4
@@ -83,8 +83,8 @@ def measure(network: str, grid: str, workers: int, batch: int, count: int) -> li
         grid=grid,
     )
     with contextlib.closing(open_engine("local", preload=PRELOAD)) as engine:
-        gang = engine.gang(functools.partial(steps, config), workers)
-    found: list[dict[str, Any]] = gang.results
+        group = engine.run_ranks(functools.partial(steps, config), workers)
+    found: list[dict[str, Any]] = group.results
     return found
 
 

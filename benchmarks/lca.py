@@ -36,7 +36,7 @@ from sixfold.lca import load_dictionary
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.inputs import Source, open_pictures
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solver
 
 
@@ -111,7 +111,7 @@ def own(
     dynamics = DynamicsConfig(
         threshold=threshold, form=form, max_steps=steps, tolerance=0.0, adaptive=False
     )
-    solver = Solver(Interaction(atoms, geometry, form=form), dynamics)
+    solver = Solver(LateralInhibition(atoms, geometry, form=form), dynamics)
     begin = time.perf_counter()
     solver.solve(images)
     return time.perf_counter() - begin
@@ -193,7 +193,7 @@ def certificate(arguments: argparse.Namespace) -> None:
         images = read_images(arguments.data, arguments.images)
         geometry = geometry_of(images, arguments)
         atoms = random_atoms(geometry)
-    interaction = Interaction(atoms, geometry)
+    interaction = LateralInhibition(atoms, geometry)
     level = arguments.threshold
     for name, dynamics in {
         "to a gap of 1e-4": DynamicsConfig(threshold=level, max_steps=20_000, tolerance=1e-4),

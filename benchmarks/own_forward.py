@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the users' name
 
-from sixfold.distributed.process_group.malloc import keep_freed_memory
-from sixfold.train.layers.executor import Chain
+from sixfold.distributed.process_group.malloc import retain_freed_memory
+from sixfold.train.layers.executor import LayerExecutor
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 
 IMAGES, REPEATS, CALLS = 25, 9, 2
@@ -86,7 +86,7 @@ def passes(network: nn.Module, x: Tensor, *, whole: bool) -> Callable[[], None]:
     """Forward and backward over a shard."""
     fused_max_pool(relu_behind_max_pool(network))
     parameters = list(network.parameters())
-    chain = Chain(network, parameters, whole=whole)
+    chain = LayerExecutor(network, parameters, whole=whole)
     out = [torch.empty_like(parameter) for parameter in parameters]
 
     def run() -> None:
@@ -94,14 +94,14 @@ def passes(network: nn.Module, x: Tensor, *, whole: bool) -> Callable[[], None]:
         chain.backward(saved, torch.ones_like(y), out)
 
     run()
-    assert chain.left_to_autograd() == []
+    assert chain.autograd_fallback() == []
     return run
 
 
 def main() -> None:
     """Measure, and print medians with their range."""
     torch.set_num_threads(1)
-    keep_freed_memory()  # as ranks do
+    retain_freed_memory()  # as ranks do
     torch.manual_seed(0)
     x = torch.randn(IMAGES, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     for network in (Pooled(), ResNet20()):

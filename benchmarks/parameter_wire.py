@@ -1,8 +1,9 @@
 """The wire of the parameter server beside Arrow Flight: one push and the pull that answers it.
 
 A server in a process of its own takes a gradient, adds it to its weights, and sends the weights
-back, over sockets of our own (`sixfold.train.strategies.param_server.messages`) and over Arrow Flight's DoExchange and
-DoPut + DoGet. All three authenticate the connection, none encrypts. They take turns.
+back, over sockets of our own (`sixfold.train.strategies.param_server.messages`) and over Arrow
+Flight's DoExchange and DoPut + DoGet. All three authenticate the connection, none encrypts. They
+take turns.
 
 python benchmarks/parameter_wire.py --repeats 5
 """
@@ -23,7 +24,7 @@ import pyarrow as pa
 from pyarrow import flight
 
 from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.listener import Door
+from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.train.strategies.param_server import messages
 
 SECRET = b"s" * 32
@@ -41,7 +42,7 @@ def _own_server(ready: Any, count: int) -> None:
                 np.add(weights, arrays[0], out=weights)
                 messages.send(connection, {"clock": 1}, [weights])
 
-    door = Door("127.0.0.1", SECRET, talk)
+    door = AuthenticatedListener("127.0.0.1", SECRET, talk)
     ready.send(door.address)
     time.sleep(3600)
 

@@ -26,9 +26,9 @@ import sixfold
 from sixfold import data as datasets
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.engines.local import LocalEngine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.session import open_engine_for
-from sixfold.models.meta_initialization import skeleton
+from sixfold.models.meta_initialization import build_on_meta
 from sixfold.perf.plan import calibration as files
 from sixfold.perf.plan.accuracy import errors, kendall_tau, regret
 from sixfold.perf.plan.baselines import alpha_beta, ernest, ernest_s, paleo
@@ -159,9 +159,9 @@ def collect(
         opened = datasets.open_data(known.data)
         tiles = fitting_tiles(known, opened, 2)
         most = max(2, *more_workers) if more_workers else 2
-        made = calibrate(known, engine, most, batches=case.known[1:], tiles=tiles, listen=print)
+        made = calibrate(known, engine, most, batches=case.known[1:], tiles=tiles, on_event=print)
         others = Baselines(case, known, made, engine)
-        starts = [engine.gang(_nothing, 2).engine_s for _ in range(5)]
+        starts = [engine.run_ranks(_nothing, 2).engine_s for _ in range(5)]
         startup_s = float(np.median(starts))
         for batch in case.held_out:
             training = dataclasses.replace(known.training, batch_size=batch)
@@ -205,7 +205,7 @@ def collect(
                 _write(out, name, made, rows)
 
 
-def _nothing(world: World) -> None:
+def _nothing(comm: Communicator) -> None:
     """An empty rank: what is left is the engine's own time."""
 
 
@@ -221,7 +221,7 @@ class Baselines:
         self.limits = measure_machine()
         self.link = curve_of(made.machine.links["local"]["1"])
         self.network = made.networks[files.network_key(known)]
-        found = skeleton(known.model, shape=opened.shape, classes=len(opened.classes), seed=0)
+        found = build_on_meta(known.model, shape=opened.shape, classes=len(opened.classes), seed=0)
         self.model = fused_max_pool(relu_behind_max_pool(found.network))
         largest = max(
             (p for p in self.network.points if not p.mesh and not p.merge and p.concurrency == 1),

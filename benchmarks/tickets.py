@@ -30,7 +30,7 @@ from sixfold.core.config import RunConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models import build
 from sixfold.models.config import ModelConfig
-from sixfold.tickets.config import TicketDataConfig, TicketsConfig, TrellisConfig
+from sixfold.tickets.config import TicketDataConfig, TicketGridConfig, TicketsConfig
 from sixfold.tickets.run import tickets
 from sixfold.train.config import OptimizerConfig, TrainingConfig
 from sixfold.train.sparsity import MaskedUpdate, mask_vector, prunable
@@ -91,7 +91,7 @@ def _clock(action: Callable[[], None]) -> float:
 def job(data: str, *, members: int, workers: int, steps: int, folder: Path) -> None:
     """Print the efficiency of a trellis, and S and E of the whole search."""
     config = TicketsConfig(
-        trellis=TrellisConfig(thresholds=str(members)),
+        trellis=TicketGridConfig(thresholds=str(members)),
         data=TicketDataConfig(data=data),
         model=ModelConfig(model="lenet300"),
         optimizer=OptimizerConfig(optimizer="adam", lr=0.0012),

@@ -66,10 +66,10 @@ class EngineProcess:
         return int(self._ask("slots"))
 
     def hosts(self) -> tuple[str, str]:
-        listen, reached = self._ask("hosts")
-        return str(listen), str(reached)
+        on_event, reached = self._ask("hosts")
+        return str(on_event), str(reached)
 
-    def gang(
+    def run_ranks(
         self,
         function: RankFunction,
         size: int,
@@ -80,9 +80,9 @@ class EngineProcess:
         log: Path | None = None,
     ) -> Gang:
         options = {"max_restarts": max_restarts, "log": log, "claim": claim is not None}
-        gang = self._ask("gang", function, size, options, claim=claim, on_event=on_event)
-        assert isinstance(gang, Gang)
-        return gang
+        group = self._ask("gang", function, size, options, claim=claim, on_event=on_event)
+        assert isinstance(group, Gang)
+        return group
 
     def pool(
         self,
@@ -180,7 +180,7 @@ def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
                 elif kind == "gang":
                     function, size, options = request
                     options["claim"] = claim if options["claim"] else None
-                    result = engine.gang(function, size, on_event=on_event, **options)
+                    result = engine.run_ranks(function, size, on_event=on_event, **options)
                 elif kind == "pool":
                     function, items, options = request
                     result = engine.pool(function, items, on_done=on_event, **options)

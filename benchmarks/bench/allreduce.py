@@ -30,7 +30,7 @@ from torch import distributed
 from sixfold.distributed.collectives import tree_all_reduce
 from sixfold.distributed.engines import open_engine
 from sixfold.distributed.logical_shards import Node
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 
 SAMPLE_S = 0.15
@@ -58,7 +58,7 @@ def run_allreduce_bench(
         store = str(Path(folder, "store"))
         measure = partial(measure_rank, sizes, config.repeats, store)
         with contextlib.closing(open_engine("local", preload=("torch",))) as engine:
-            measured = engine.gang(measure, config.workers).results[0]
+            measured = engine.run_ranks(measure, config.workers).results[0]
     for row in measured:
         case = written_size(row["bytes"])
         found.extend("sixfold", case, row["sixfold"])
@@ -68,37 +68,39 @@ def run_allreduce_bench(
     return found
 
 
-def measure_rank(sizes: list[int], repeats: int, store: str, world: World) -> list[dict[str, Any]]:
+def measure_rank(
+    sizes: list[int], repeats: int, store: str, comm: Communicator
+) -> list[dict[str, Any]]:
     """What every rank does; rank 0's times count, all ranks begin and end a sample together.
 
     Args:
         sizes: bytes of the vectors.
         repeats: samples of each.
         store: file through which gloo's processes meet.
-        world: the gang.
+        comm: the process group.
     """
     with one_thread():
         distributed.init_process_group(
             "gloo",
             init_method=f"file://{store}",
-            rank=world.rank,
-            world_size=world.size,
+            rank=comm.rank,
+            world_size=comm.size,
             timeout=timedelta(seconds=60),
         )
         try:
-            return [_measure_size(size // 4, repeats, world) for size in sizes]
+            return [_measure_size(size // 4, repeats, comm) for size in sizes]
         finally:
             distributed.destroy_process_group()
 
 
-def _measure_size(length: int, repeats: int, world: World) -> dict[str, Any]:
+def _measure_size(length: int, repeats: int, comm: Communicator) -> dict[str, Any]:
     """Samples of one size, in microseconds a sum."""
     vector = torch.ones(length)
     own, out = vector.numpy(), np.empty(length, np.float32)
-    node = Node(0, world.rank)
+    node = Node(0, comm.rank)
 
     def ours() -> None:
-        tree_all_reduce(world, [(node, own)], world.size, out=out)
+        tree_all_reduce(comm, [(node, own)], comm.size, out=out)
 
     def gloo() -> None:
         distributed.all_reduce(vector)
@@ -111,30 +113,30 @@ def _measure_size(length: int, repeats: int, world: World) -> dict[str, Any]:
 
     contenders: dict[str, Callable[[], None]] = {"sixfold": ours, "gloo": gloo, "limit": copies}
     times: dict[str, Any] = {name: [] for name in contenders}
-    counts = {name: _count(world, call) for name, call in contenders.items()}
+    counts = {name: _count(comm, call) for name, call in contenders.items()}
     for _ in range(repeats):
         for name, call in contenders.items():
             vector.fill_(1.0)
-            times[name].append(_sample(world, call, counts[name]))
+            times[name].append(_sample(comm, call, counts[name]))
     return {"bytes": 4 * length, **times}
 
 
-def _count(world: World, call: Callable[[], None]) -> int:
+def _count(comm: Communicator, call: Callable[[], None]) -> int:
     """How many calls make a sample: rank 0 decides for all."""
     for _ in range(3):
         call()
-    count = np.array([max(5, round(SAMPLE_S / (_sample(world, call, 5) * 1e-6)))], np.int64)
-    others = list(range(1, world.size))
-    if world.rank == 0:
-        world.exchange(dict.fromkeys(others, count), {})
+    count = np.array([max(5, round(SAMPLE_S / (_sample(comm, call, 5) * 1e-6)))], np.int64)
+    others = list(range(1, comm.size))
+    if comm.rank == 0:
+        comm.exchange(dict.fromkeys(others, count), {})
     else:
-        world.exchange({}, {0: count})
+        comm.exchange({}, {0: count})
     return int(count[0])
 
 
-def _sample(world: World, call: Callable[[], None], count: int) -> float:
+def _sample(comm: Communicator, call: Callable[[], None], count: int) -> float:
     """Microseconds of the middle one of so many calls: another process breaks into few of them."""
-    world.barrier()
+    comm.barrier()
     times = [time.perf_counter()]
     for _ in range(count):
         call()

@@ -1,8 +1,8 @@
 """`sixfold bench kernels`: layers forward and backward, beside PyTorch and the machine's limit.
 
 One thread computes, as a rank does. Ours is what a training step runs: the links of
-`sixfold.train.layers.executor` on images in the order N H W C. PyTorch's is autograd over the same modules on
-images in the order N C H W, as most people have them. Both take turns in one process.
+`sixfold.train.layers.executor` on images in the order N H W C. PyTorch's is autograd over the same
+modules on images in the order N C H W, as most people have them. Both take turns in one process.
 
 The limit of convolutions and linear layers is their arithmetic at the rate of a large product of
 matrices; that of the others is to read and write their maps once each way, at the rate of a copy
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.perf.profile.machine import Machine, measure_machine
-from sixfold.train.layers.executor import Chain
+from sixfold.train.layers.executor import LayerExecutor
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 
 SAMPLE_S = 0.05
@@ -189,7 +189,7 @@ def _by_links(model: nn.Sequential, x: Tensor, grad: Tensor) -> Callable[[], obj
     fused_max_pool(relu_behind_max_pool(model))
     parameters = list(model.parameters())
     out = [torch.zeros_like(p) for p in parameters]
-    chain = Chain(model, parameters)
+    chain = LayerExecutor(model, parameters)
     x, grad = (_last(t) for t in (x, grad))
 
     def call() -> None:

@@ -1,9 +1,10 @@
 """`sixfold bench tune`: which micro-batch is fastest for a network on this machine.
 
 A logical shard of the training is computed forward and backward by one thread, as a rank does,
-once for each candidate in turns: whole, cut by the formula (`sixfold.train.step.micro_batches`), and cut into
-pieces of powers of two. The fastest goes into a tuning file, which `sixfold train --tuning FILE`
-takes. The formula is the same everywhere; a tuning file is of a machine, and has to be given.
+once for each candidate in turns: whole, cut by the formula (`sixfold.train.step.micro_batches`),
+and cut into pieces of powers of two. The fastest goes into a tuning file, which `sixfold train
+--tuning FILE` takes. The formula is the same everywhere; a tuning file is of a machine, and has to
+be given.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import nn
 import sixfold
 from sixfold.compress.codec import container
 from sixfold.compress.codec.wire import DamagedError
-from sixfold.compress.loading import card_of, load_network, read_card, skeleton
+from sixfold.compress.loading import build_on_meta, card_of, load_network, read_card
 from sixfold.core.errors import UserError
 from sixfold.train.model_card import ModelCard, pack
 
@@ -108,7 +108,7 @@ def test_a_network_with_lazy_layers_is_loaded_too(
     card = dataclasses.replace(CARD, model="lazily:network")
     network = network_of(card)
     images = torch.randn(2, 3, 16, 16)
-    assert skeleton(card).state_dict().keys() == network.state_dict().keys()
+    assert build_on_meta(card).state_dict().keys() == network.state_dict().keys()
     loaded = sixfold.load(write(tmp_path / "model.sixz", network, card))
     assert torch.equal(loaded.network(images), network(images))
 

@@ -254,7 +254,7 @@ def test_parameters_of_other_kinds_are_named_and_stored_as_they_are(
     train(sixfold.configure(**settings, engine="inline", workers=1, out=str(run)))
     heard: list[Any] = []
     out = tmp_path / "out"
-    result = compress(config_of(run, out, rounds=1, share_epochs=0.0), listen=heard.append)
+    result = compress(config_of(run, out, rounds=1, share_epochs=0.0), on_event=heard.append)
     assert result["unsupported"] == ["mix"]
     assert any("mix is no weight of" in event.get("text", "") for event in heard)
     assert "mix is no weight of" in (out / "report.html").read_text()

@@ -251,7 +251,7 @@ def test_a_killed_rank_costs_time_and_nothing_else(
     found = train(
         configure(out=str(tmp_path / "run"), max_restarts=1, **settings | {"engine": "local"}),
         engine=engine_named("local"),
-        listen=Killer(1),
+        on_event=Killer(1),
     )
     assert found["restarts"] == 1
     assert found["weights_sha256"] == calm["weights_sha256"]

@@ -99,7 +99,7 @@ def test_a_killed_rank_costs_time_and_nothing_else(
             os.kill(pids[1], signal.SIGKILL)
 
     settings |= {"engine": "local", "max_restarts": 1, "out": str(tmp_path / "run")}
-    found = train(configure(**settings), engine=engine_named("local"), listen=kill)
+    found = train(configure(**settings), engine=engine_named("local"), on_event=kill)
     assert killed
     assert found["restarts"] == 1
     assert found["weights_sha256"] == calm["weights_sha256"]

@@ -53,7 +53,7 @@ def test_a_killed_python_worker_costs_time_and_nothing_else(
     calm = train(configure(out=str(tmp_path / "calm"), **SETTINGS))
     engine = request.getfixturevalue(master)
     settings = {**SETTINGS, "engine": "spark", "out": str(tmp_path / "run")}
-    found = train(configure(**settings), engine=engine, listen=Killer(1))
+    found = train(configure(**settings), engine=engine, on_event=Killer(1))
     assert found["restarts"] == 1
     assert found["weights_sha256"] == calm["weights_sha256"]
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -70,5 +70,5 @@ def test_more_deaths_than_restarts_end_the_run_with_the_facts(
     settings = {**SETTINGS, "steps": 100_000, "engine": "spark", "max_restarts": 1}
     config = configure(out=str(tmp_path / "run"), **settings)
     with pytest.raises(RankLostError, match="died"):
-        train(config, engine=engine, listen=Killer(2))
+        train(config, engine=engine, on_event=Killer(2))
     assert list((tmp_path / "run" / "checkpoints").iterdir())

@@ -90,7 +90,7 @@ def test_what_is_somebody_elses_is_told_apart_from_a_run(tmp_path: Path) -> None
     (tmp_path / "net.onnx").touch()
     (tmp_path / "notes.txt").touch()
     directory = RunDirectory(tmp_path)
-    assert directory.strangers() == ["logs"]
-    assert directory.strangers("*.onnx") == ["logs", "net.onnx"]
+    assert directory.foreign_files() == ["logs"]
+    assert directory.foreign_files("*.onnx") == ["logs", "net.onnx"]
     (tmp_path / "config.json").write_text("{}")
-    assert directory.strangers("*.onnx") == []
+    assert directory.foreign_files("*.onnx") == []

@@ -19,7 +19,12 @@ from sixfold.train.config import TrainConfig, TrainingConfig
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(UserError) as refused:
         sixfold.configure(
-            deterministic="perhaps", workers=2.5, batch_size="many", lr=[1], learning_rate=1, model=None
+            deterministic="perhaps",
+            workers=2.5,
+            batch_size="many",
+            lr=[1],
+            learning_rate=1,
+            model=None,
         )
     assert set(refused.value.problems) == {
         "exact='perhaps': expected true or false",

@@ -10,7 +10,7 @@ from tests.lca.conftest import Floats, draw, matrix, unit_atoms
 
 from sixfold.core.errors import UserError
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.lane_local import LocalLane
 
 
@@ -32,7 +32,7 @@ def test_gradient_and_squares_are_those_of_explicit_matrices(
     atoms = unit_atoms(geometry, 1, *leading, dtype=torch.float64)
     images, codes = draw(n, *geometry.image), draw(n, geometry.atoms, p, q, seed=2)
     for form in forms(geometry) if sharing == "batch" else ["auto"]:
-        interaction = Interaction(atoms, geometry, sharing=sharing, form=form)
+        interaction = LateralInhibition(atoms, geometry, sharing=sharing, form=form)
         lane = interaction.lane(8)
         prepared = interaction.prepare(images)
         for index in range(n):
@@ -66,8 +66,8 @@ def test_a_slot_has_the_same_bits_wherever_it_is_and_whoever_is_beside_it(
     image = draw(*geometry.image, dtype=dtype)
     code = draw(geometry.atoms, p, q, seed=2, dtype=dtype)
     for form in forms(geometry) if sharing == "batch" else ["auto"]:
-        lane = Interaction(atoms, geometry, sharing=sharing, form=form).lane(8)
-        prepare = Interaction(atoms, geometry, sharing=sharing, form=form).prepare
+        lane = LateralInhibition(atoms, geometry, sharing=sharing, form=form).lane(8)
+        prepare = LateralInhibition(atoms, geometry, sharing=sharing, form=form).prepare
         found = []
         for slot, neighbours in ((0, 0.0), (3, 1.0), (7, -5.0)):
             for other in range(8):
@@ -88,11 +88,13 @@ def test_gram_form_refuses_a_free_boundary() -> None:
     geometry = Geometry(channels=1, height=8, width=8, atoms=3, kernel=(3, 3), padding=(1, 1))
     atoms = unit_atoms(geometry, dtype=torch.float64)
     with pytest.raises(UserError, match="boundary zero"):
-        Interaction(atoms, geometry, form="gram")
-    assert Interaction(atoms, dataclasses.replace(geometry, boundary="zero"), form="gram").lane(8)
+        LateralInhibition(atoms, geometry, form="gram")
+    assert LateralInhibition(
+        atoms, dataclasses.replace(geometry, boundary="zero"), form="gram"
+    ).lane(8)
 
 
 def test_a_dictionary_of_another_shape_is_refused_with_both_shapes() -> None:
     geometry = Geometry(channels=1, height=8, width=8, atoms=3, kernel=(3, 3))
     with pytest.raises(UserError, match=r"shape \(4, 1, 3, 3\), expected \(3, 1, 3, 3\)"):
-        Interaction(torch.zeros(4, 1, 3, 3), geometry)
+        LateralInhibition(torch.zeros(4, 1, 3, 3), geometry)

@@ -17,7 +17,7 @@ from torch import Tensor
 from sixfold.distributed.engines import open_engine
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.polish import Polisher
 from sixfold.lca.solver import Solution, Solver
 from sixfold.lca.thresholds import Threshold
@@ -65,7 +65,7 @@ def energies(atoms: Tensor, rows: Tensor, codes: Tensor, level: float) -> Tensor
 
 def polish(atoms: Tensor, rows: Tensor, level: float, nonnegative: bool = False) -> Solution:
     dynamics = dataclasses.replace(EXACT, lambda_=level, nonnegative=nonnegative)
-    interaction = Interaction(atoms.view(60, 1, 1, 24), ROW)
+    interaction = LateralInhibition(atoms.view(60, 1, 1, 24), ROW)
     return Solver(interaction, dynamics).solve(rows.view(-1, 1, 1, 24))
 
 
@@ -100,7 +100,7 @@ def test_a_polished_code_meets_every_condition_from_any_beginning(
     start = draw(14, 1, 1, seed=seed + 2) * (draw(14, 1, 1, seed=seed + 3) < 2 * share - 1)
     start = start.abs() if nonnegative else start
     threshold = Threshold(level=level, nonnegative=nonnegative)
-    found = Polisher(Interaction(atoms, geometry), threshold).polish(image, start, 0)
+    found = Polisher(LateralInhibition(atoms, geometry), threshold).polish(image, start, 0)
     d, a = atoms.flatten(1).numpy().T, found.code.flatten().numpy()
     g = d.T @ (image.flatten().numpy() - d @ a)
     assert found.gap < 1e-9
@@ -115,7 +115,7 @@ def test_the_gap_of_a_rounded_code_still_bounds_its_distance(
     geometry: Geometry, dtype: torch.dtype
 ) -> None:
     atoms, images = unit_atoms(geometry, dtype=dtype), draw(3, *geometry.image, dtype=dtype)
-    found = Solver(Interaction(atoms, geometry), EXACT).solve(images)
+    found = Solver(LateralInhibition(atoms, geometry), EXACT).solve(images)
     d, select = matrix(geometry, lambda _: atoms.double().numpy())
     assert found.done.all()
     assert (found.solves > 0).any()
@@ -136,11 +136,13 @@ def test_a_polished_batch_is_its_elements_alone_bit_for_bit(
     atoms = unit_atoms(geometry, 1, *leading, dtype=torch.float32)
     images = draw(n, *geometry.image, dtype=torch.float32)
     images *= torch.arange(1, n + 1).view(-1, 1, 1, 1)
-    together = Solver(Interaction(atoms, geometry, sharing=sharing), EXACT, width=8).solve(images)
+    together = Solver(LateralInhibition(atoms, geometry, sharing=sharing), EXACT, width=8).solve(
+        images
+    )
     assert (together.solves > 0).any()
     for index in (0, 5, 8):
         own = atoms[index : index + 1] if sharing == "element" else atoms
-        alone = Solver(Interaction(own, geometry, sharing=sharing), EXACT, width=8).solve(
+        alone = Solver(LateralInhibition(own, geometry, sharing=sharing), EXACT, width=8).solve(
             images[index : index + 1]
         )
         for field in ("codes", "steps", "energy", "gap", "violation", "rate", "solves", "done"):
@@ -150,14 +152,16 @@ def test_a_polished_batch_is_its_elements_alone_bit_for_bit(
 @pytest.mark.parametrize("shape", [(2, 1), (2, 2)])
 def test_any_grid_polishes_to_the_bits_of_one_process(shape: tuple[int, int]) -> None:
     geometry = GEOMETRIES["stride 2, padded"]
-    interaction = Interaction(unit_atoms(geometry, dtype=torch.float32), geometry, form="residual")
+    interaction = LateralInhibition(
+        unit_atoms(geometry, dtype=torch.float32), geometry, form="residual"
+    )
     images = draw(9, *geometry.image, dtype=torch.float32)
     whole = Solver(interaction, EXACT, width=8).solve(images)
     assert (whole.solves > 0).any()
     with contextlib.closing(open_engine("inline")) as engine:
         divided = Divided(geometry, shape, torch.float32, EXACT)
-        gang = engine.gang(divided, shape[0] * shape[1])
-    for found in gang.results:
+        group = engine.run_ranks(divided, shape[0] * shape[1])
+    for found in group.results:
         codes = torch.tensor(found["codes"], dtype=torch.float64).float()
         assert torch.equal(codes, whole.codes.flatten())
         assert found["steps"] == whole.steps.tolist()
@@ -178,7 +182,7 @@ def test_only_a_certificate_of_the_soft_threshold_is_polished_for(
     changes: dict[str, float | str],
 ) -> None:
     geometry = GEOMETRIES["no padding"]
-    interaction = Interaction(unit_atoms(geometry, dtype=torch.float64), geometry)
+    interaction = LateralInhibition(unit_atoms(geometry, dtype=torch.float64), geometry)
     dynamics = DynamicsConfig(**{"threshold": 0.2, "max_steps": 200, **changes})  # type: ignore[arg-type]
     found = Solver(interaction, dynamics).solve(draw(3, *geometry.image))
     assert not found.solves.any()
@@ -190,7 +194,7 @@ def test_a_step_that_was_too_large_is_not_tried_again() -> None:
     geometry = Geometry(channels=1, height=12, width=12, atoms=200, kernel=(12, 12))
     atoms = unit_atoms(geometry, dtype=torch.float32)
     dynamics = DynamicsConfig(lambda_=0.02, max_steps=4000, tolerance=1e-9, polish=False)
-    found = Solver(Interaction(atoms, geometry), dynamics).solve(
+    found = Solver(LateralInhibition(atoms, geometry), dynamics).solve(
         draw(4, *geometry.image, dtype=torch.float32), trace=True
     )
     for element in range(4):

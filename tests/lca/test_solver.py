@@ -12,7 +12,7 @@ from tests.lca.conftest import draw, fista, matrix, objective, reference_lca, un
 from sixfold.core.errors import RunError
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solver
 
 FIXED = DynamicsConfig(
@@ -29,7 +29,7 @@ def test_fixed_steps_are_the_textbooks(geometry: Geometry, kind: str, nonnegativ
     dynamics = dataclasses.replace(FIXED, threshold_type=kind, nonnegative=nonnegative)
     d, select = matrix(geometry, lambda _: atoms.numpy())
     for form in ("residual", "gram") if geometry.gram_is_exact else ("residual",):
-        found = Solver(Interaction(atoms, geometry, form=form), dynamics).solve(images)
+        found = Solver(LateralInhibition(atoms, geometry, form=form), dynamics).solve(images)
         for index in range(2):
             expected = reference_lca(
                 d,
@@ -48,7 +48,7 @@ def test_fixed_steps_are_the_textbooks(geometry: Geometry, kind: str, nonnegativ
 def test_the_certificate_holds_against_fista(geometry: Geometry) -> None:
     atoms = unit_atoms(geometry, dtype=torch.float64)
     images = draw(3, *geometry.image)
-    found = Solver(Interaction(atoms, geometry), CERTIFIED).solve(images)
+    found = Solver(LateralInhibition(atoms, geometry), CERTIFIED).solve(images)
     d, select = matrix(geometry, lambda _: atoms.numpy())
     assert found.done.all()
     for index in range(3):
@@ -67,7 +67,7 @@ def test_fully_connected_and_patches_agree_with_scikit_learn() -> None:
     for dtype in (torch.float32, torch.float64):
         atoms = unit_atoms(geometry, dtype=dtype)
         images = draw(20, *geometry.image, dtype=dtype)
-        found = Solver(Interaction(atoms, geometry), CERTIFIED).solve(images)
+        found = Solver(LateralInhibition(atoms, geometry), CERTIFIED).solve(images)
         flat, x = atoms.flatten(1).double().numpy(), images.flatten(1).double().numpy()
         expected = sparse_encode(x, flat, algorithm="lasso_cd", alpha=0.2, max_iter=10_000)
         for index in range(20):
@@ -88,13 +88,13 @@ def test_a_batch_is_its_elements_alone_bit_for_bit(
     atoms = unit_atoms(geometry, 1, *leading, dtype=dtype)
     images = draw(n, *geometry.image, dtype=dtype) * torch.arange(1, n + 1).view(-1, 1, 1, 1)
     dynamics = dataclasses.replace(CERTIFIED, max_steps=400)
-    together = Solver(Interaction(atoms, geometry, sharing=sharing), dynamics, width=8).solve(
+    together = Solver(LateralInhibition(atoms, geometry, sharing=sharing), dynamics, width=8).solve(
         images
     )
     assert len(set(together.steps.tolist())) > 1, "all left at once: nothing was refilled"
     for index in range(n):
         own = atoms[index : index + 1] if sharing == "element" else atoms
-        alone = Solver(Interaction(own, geometry, sharing=sharing), dynamics, width=8).solve(
+        alone = Solver(LateralInhibition(own, geometry, sharing=sharing), dynamics, width=8).solve(
             images[index : index + 1]
         )
         assert torch.equal(alone.codes[0], together.codes[index])
@@ -104,7 +104,9 @@ def test_a_batch_is_its_elements_alone_bit_for_bit(
 
 def test_a_warm_start_from_the_answer_is_done_at_the_first_reading() -> None:
     geometry = Geometry(channels=1, height=12, width=12, atoms=9, kernel=(5, 5), padding=(2, 2))
-    solver = Solver(Interaction(unit_atoms(geometry, dtype=torch.float64), geometry), CERTIFIED)
+    solver = Solver(
+        LateralInhibition(unit_atoms(geometry, dtype=torch.float64), geometry), CERTIFIED
+    )
     images = draw(3, *geometry.image)
     cold = solver.solve(images)
     warm = solver.solve(images, start=list(cold.codes))
@@ -116,7 +118,7 @@ def test_a_warm_start_from_the_answer_is_done_at_the_first_reading() -> None:
 def test_the_energy_of_adaptive_steps_never_rises() -> None:
     geometry = Geometry(channels=2, height=12, width=12, atoms=20, kernel=(5, 5), padding=(2, 2))
     solver = Solver(
-        Interaction(unit_atoms(geometry, dtype=torch.float64), geometry),
+        LateralInhibition(unit_atoms(geometry, dtype=torch.float64), geometry),
         dataclasses.replace(CERTIFIED, check_every=5, dt=50.0, tolerance=1e-6),
     )
     found = solver.solve(draw(4, *geometry.image), trace=True)
@@ -131,7 +133,7 @@ def test_the_optimality_certificate_bounds_each_condition() -> None:
     atoms = unit_atoms(geometry, dtype=torch.float64)
     dynamics = dataclasses.replace(CERTIFIED, certificate="optimality", tolerance=1e-3)
     images = draw(3, *geometry.image)
-    found = Solver(Interaction(atoms, geometry), dynamics).solve(images)
+    found = Solver(LateralInhibition(atoms, geometry), dynamics).solve(images)
     d, select = matrix(geometry, lambda _: atoms.numpy())
     for index in range(3):
         a = found.codes[index].numpy().ravel()
@@ -146,7 +148,7 @@ def test_a_fixed_step_that_diverges_says_what_to_do() -> None:
     atoms = unit_atoms(geometry, dtype=torch.float32).abs()
     dynamics = dataclasses.replace(FIXED, dt=150.0, max_steps=60)
     with pytest.raises(RunError, match="smaller --dt, or --adaptive"):
-        Solver(Interaction(atoms, geometry), dynamics).solve(draw(2, *geometry.image).float())
+        Solver(LateralInhibition(atoms, geometry), dynamics).solve(draw(2, *geometry.image).float())
 
 
 def test_a_step_that_is_far_too_large_is_put_right() -> None:
@@ -154,7 +156,7 @@ def test_a_step_that_is_far_too_large_is_put_right() -> None:
     atoms = unit_atoms(geometry, dtype=torch.float32).abs()
     dynamics = dataclasses.replace(CERTIFIED, dt=100.0, tolerance=1e-3)
     images = draw(3, *geometry.image).float()
-    found = Solver(Interaction(atoms, geometry), dynamics).solve(images)
+    found = Solver(LateralInhibition(atoms, geometry), dynamics).solve(images)
     assert found.done.all()
     assert (found.energy < images.flatten(1).double().square().sum(1) / 2).all()
     assert (found.squares > 0).all()

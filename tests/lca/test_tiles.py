@@ -10,10 +10,10 @@ from tests.lca.conftest import GEOMETRIES, draw, unit_atoms
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines import open_engine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.phases import Phases
 from sixfold.lca.solver import Solver
 from sixfold.lca.tiles import Grid, Tiles, grid_problems, parse_grid
@@ -40,13 +40,13 @@ class Divided:
         self.geometry, self.shape, self.dtype = geometry, shape, dtype
         self.dynamics = dynamics
 
-    def __call__(self, world: World) -> dict[str, Any]:
+    def __call__(self, comm: Communicator) -> dict[str, Any]:
         torch.set_num_threads(1)
-        interaction = Interaction(
+        interaction = LateralInhibition(
             unit_atoms(self.geometry, dtype=self.dtype), self.geometry, form="residual"
         )
         grid = Grid(batch=1, rows=self.shape[0], columns=self.shape[1])
-        tiles = Tiles(grid.group(world), self.shape, Phases(self.geometry))
+        tiles = Tiles(grid.group(comm), self.shape, Phases(self.geometry))
         images = draw(9, *self.geometry.image, dtype=self.dtype)
         found = Solver(interaction, self.dynamics, width=8, tiles=tiles).solve(images)
         return {
@@ -67,12 +67,12 @@ def test_any_grid_has_the_bits_of_one_process(
     geometry = DIVISIBLE[name]
     if grid_problems(Grid(batch=1, rows=shape[0], columns=shape[1]), Phases(geometry)):
         pytest.skip("this grid does not fit")
-    interaction = Interaction(unit_atoms(geometry, dtype=dtype), geometry, form="residual")
+    interaction = LateralInhibition(unit_atoms(geometry, dtype=dtype), geometry, form="residual")
     images = draw(9, *geometry.image, dtype=dtype)
     whole = Solver(interaction, DYNAMICS, width=8).solve(images)
     with contextlib.closing(open_engine("inline")) as engine:
-        gang = engine.gang(Divided(geometry, shape, dtype), shape[0] * shape[1])
-    for found in gang.results:
+        group = engine.run_ranks(Divided(geometry, shape, dtype), shape[0] * shape[1])
+    for found in group.results:
         codes = torch.tensor(found["codes"], dtype=torch.float64).to(dtype)
         assert torch.equal(codes, whole.codes.flatten())
         assert found["steps"] == whole.steps.tolist()

@@ -9,7 +9,7 @@ import pytest
 
 from sixfold.core.errors import UserError
 from sixfold.models.config import ModelConfig
-from sixfold.models.factory import Recipe, recipe
+from sixfold.models.factory import ModelFactory, model_factory
 
 Write = Callable[..., Path]
 
@@ -38,9 +38,9 @@ class Own(Any):
 """
 
 
-def recipe_for(model: str, arguments: str = "", *, columns: int = 32) -> Recipe:
+def recipe_for(model: str, arguments: str = "", *, columns: int = 32) -> ModelFactory:
     config = ModelConfig(model=model, model_args=arguments)
-    return recipe(config, shape=(3, 32, columns), classes=7)
+    return model_factory(config, shape=(3, 32, columns), classes=7)
 
 
 def problems(model: str, arguments: str = "") -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from torch import nn
 from sixfold import models
 from sixfold.models import meta_initialization as module
 from sixfold.models.config import ModelConfig
-from sixfold.models.meta_initialization import Cut, Skeleton, initial_parts, skeleton
+from sixfold.models.meta_initialization import Cut, MetaModel, build_on_meta, initial_parts
 
 SIDES = {"lenet5": 28, "alexnet": 67, "cells": 128}
 
@@ -32,7 +32,7 @@ def thirds(shape: tuple[int, ...]) -> Cut:
 def test_parts_of_the_zoo_are_those_of_the_built_network(name: str) -> None:
     config, more = ModelConfig(model=name), settings_of(name)
     whole = models.build(config, **more).state_dict()
-    found = skeleton(config, **more)
+    found = build_on_meta(config, **more)
     assert found.fills is not None
     assert {tensor.device.type for tensor in found.network.state_dict().values()} == {"meta"}
     cuts = {key: thirds(tuple(value.shape)) for key, value in whole.items()}
@@ -114,7 +114,7 @@ def test_what_the_record_cannot_tell_is_built_whole(
     monkeypatch.setattr(module, "recipe", lambda *_, **__: Chosen)
     monkeypatch.setattr(sys.modules["sixfold.models.build"], "recipe", lambda *_, **__: Chosen)
     config, more = ModelConfig(model="own"), settings_of("own")
-    found = skeleton(config, **more)
+    found = build_on_meta(config, **more)
     assert (found.fills is not None) == recorded
     whole = models.build(config, **more).state_dict()
     cuts = {key: thirds(tuple(value.shape)) for key, value in whole.items()}
@@ -125,7 +125,7 @@ def test_what_the_record_cannot_tell_is_built_whole(
 def test_a_part_of_a_large_network_takes_little_memory() -> None:
     fill = module.Fill(0, (200_000, 400), "uniform_", (0.0, 1.0))  # 320 MB
     network = nn.Linear(400, 200_000, device="meta")
-    found = Skeleton(network, (module.Fill(module._storage(network.weight), *_of(fill)),))
+    found = MetaModel(network, (module.Fill(module._storage(network.weight), *_of(fill)),))
     cuts: dict[str, Cut] = {"weight": ((200_000, 400), ((199_000, 199_100), (0, 400)))}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     part = initial_parts(found, ModelConfig(), cuts, **settings_of("own"))["weight"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.models.shapes import MisfitError, flat_features, kind, output_shape, run, times
+from sixfold.models.shapes import ShapeMismatchError, flat_features, kind, output_shape, run, times
 
 
 def layers() -> nn.Sequential:
@@ -32,17 +32,19 @@ def test_layers_are_left_as_they_were() -> None:
 
 
 def test_names_start_with_the_path_that_the_caller_gives() -> None:
-    with pytest.raises(MisfitError, match=r"layer 'features\.0' \(Conv2d 3->4, kernel 3x3\)"):
+    with pytest.raises(
+        ShapeMismatchError, match=r"layer 'features\.0' \(Conv2d 3->4, kernel 3x3\)"
+    ):
         output_shape(layers(), (3, 2, 2), name="features")
-    with pytest.raises(MisfitError, match=r"layer 'conv' \(Conv2d"):
+    with pytest.raises(ShapeMismatchError, match=r"layer 'conv' \(Conv2d"):
         output_shape(nn.Conv2d(3, 4, 3), (3, 2, 2), name="conv")
-    with pytest.raises(MisfitError, match=r"^Conv2d 3->4, kernel 3x3 would get"):
+    with pytest.raises(ShapeMismatchError, match=r"^Conv2d 3->4, kernel 3x3 would get"):
         run(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 2, 2))
 
 
 def test_hooks_are_removed_after_a_failure() -> None:
     network = layers()
-    with pytest.raises(MisfitError):
+    with pytest.raises(ShapeMismatchError):
         run(network, torch.zeros(1, 3, 2, 2))
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules())
 

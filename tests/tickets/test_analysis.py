@@ -3,18 +3,18 @@
 from typing import Any
 
 from sixfold.tickets.analysis import best_tickets, cell_figures, dense_figures
-from sixfold.tickets.config import TicketsConfig, TrellisConfig
+from sixfold.tickets.config import TicketGridConfig, TicketsConfig
 from sixfold.tickets.plan import Plan, plan_trellis
 from sixfold.train.sparsity import Prunable
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 
 LAYERS = [Prunable(name="w", kind="fc", shape=(1000,), size=1000)]
 IMAGES = (10_000, 10_000)
 
 
 def trellis() -> Plan:
-    config = TicketsConfig(trellis=TrellisConfig(sparsities="3", seeds=3, controls="random"))
-    budget = Budget(images=100, batch_size=10, total_steps=100)
+    config = TicketsConfig(trellis=TicketGridConfig(sparsities="3", seeds=3, controls="random"))
+    budget = TrainingLength(images=100, batch_size=10, total_steps=100)
     return plan_trellis(config, layers=LAYERS, budget=budget, dense={})
 
 

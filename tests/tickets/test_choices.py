@@ -10,10 +10,10 @@ from sixfold.tickets.choices import (
     quantiles,
     trellis_problems,
 )
-from sixfold.tickets.config import TicketDataConfig, TicketsConfig, TrellisConfig
-from sixfold.train.step.schedule import Budget
+from sixfold.tickets.config import TicketDataConfig, TicketGridConfig, TicketsConfig
+from sixfold.train.step.schedule import TrainingLength
 
-BUDGET = Budget(images=1000, batch_size=100, total_steps=50)
+BUDGET = TrainingLength(images=1000, batch_size=100, total_steps=50)
 
 
 def test_thresholds_are_a_number_or_a_list() -> None:
@@ -51,7 +51,7 @@ def test_other_rates_are_refused(text: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    trellis = TrellisConfig(
+    trellis = TicketGridConfig(
         sparsities="0", rewinds="x", rates="y=1", controls="best", seeds=0, instability=3
     )
     data = dataclasses.replace(TicketDataConfig(), validation=0.0)

@@ -4,21 +4,21 @@ import pytest
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.tasks import identities
-from sixfold.tickets.config import TicketsConfig, TrellisConfig
+from sixfold.tickets.config import TicketGridConfig, TicketsConfig
 from sixfold.tickets.plan import Cell, Plan, level_sparsities, plan_trellis
 from sixfold.train.sparsity import Prunable
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 
 LAYERS = [
     Prunable(name="fc1", kind="fc", shape=(300, 784), size=235_200),
     Prunable(name="fc2", kind="fc", shape=(100, 300), size=30_000),
     Prunable(name="fc3", kind="output", shape=(10, 100), size=1_000),
 ]
-BUDGET = Budget(images=1000, batch_size=100, total_steps=100)
+BUDGET = TrainingLength(images=1000, batch_size=100, total_steps=100)
 
 
 def plan(**trellis: Any) -> Plan:
-    config = TicketsConfig(trellis=TrellisConfig(**trellis))
+    config = TicketsConfig(trellis=TicketGridConfig(**trellis))
     return plan_trellis(config, layers=LAYERS, budget=BUDGET, dense={"weights": "abc"})
 
 
@@ -65,7 +65,7 @@ def test_a_line_needs_two_trainings_under_one_mask(method: str) -> None:
 
 
 def test_rounds_at_the_paper_s_rates() -> None:
-    trellis = TrellisConfig(sparsities="15", method="iterative", rates="fc=0.2,output=0.1")
+    trellis = TicketGridConfig(sparsities="15", method="iterative", rates="fc=0.2,output=0.1")
     found = level_sparsities(TicketsConfig(trellis=trellis), LAYERS)
     kept = [round(100 * (1 - sparsity), 1) for sparsity in found]
     # The paper's table: 51.3, 21.1, 7.0 and 3.6% after 3, 7, 12 and 15 rounds.

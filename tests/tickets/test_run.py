@@ -19,7 +19,7 @@ from tests.spark_masters import EngineProcess
 
 from sixfold.cli import main
 from sixfold.core.errors import RunError, UserError
-from sixfold.tickets.config import TicketDataConfig, TicketsConfig, TrellisConfig
+from sixfold.tickets.config import TicketDataConfig, TicketGridConfig, TicketsConfig
 from sixfold.tickets.run import tickets
 from sixfold.train.config import TrainConfig
 from sixfold.train.run import train
@@ -35,7 +35,7 @@ def search(configure: Configure, tmp_path: Path) -> Callable[..., TicketsConfig]
     def make(out: str = "job", more: Mapping[str, Any] | None = None, **trellis: Any) -> Any:
         base = configure(out=str(tmp_path / out), data="synthetic:240x3x8x8", **(more or {}))
         return TicketsConfig(
-            trellis=TrellisConfig(**{"sparsities": "0.5,0.9"} | trellis),
+            trellis=TicketGridConfig(**{"sparsities": "0.5,0.9"} | trellis),
             data=TicketDataConfig(data=base.data.data, validation=0.2, augment="flip"),
             **{
                 name: getattr(base, name)
@@ -139,7 +139,7 @@ def test_a_finished_job_is_told_again_and_a_grown_one_keeps_what_is_there(
 ) -> None:
     first = tickets(search())
     heard: list[Any] = []
-    assert tickets(search(), listen=heard.append) == first
+    assert tickets(search(), on_event=heard.append) == first
     assert [event["kind"] for event in heard] == ["note"]
     with pytest.raises(UserError, match="other settings"):
         tickets(search(sparsities="0.5,0.9,0.95"))

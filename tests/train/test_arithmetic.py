@@ -67,7 +67,7 @@ def test_ranks_that_differ_are_told_in_one_line(
     notes: list[str] = []
     found = train(
         configure(out=str(tmp_path), workers=4),
-        listen=lambda event: notes.append(str(event.get("text"))),
+        on_event=lambda event: notes.append(str(event.get("text"))),
     )
     told = [note for note in notes if "computes otherwise" in note]
     assert len(told) == 1

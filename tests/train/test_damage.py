@@ -48,7 +48,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
     notes: list[str] = []
     again = train(
         configure(resume=True, **settings),
-        listen=lambda event: notes.append(str(event.get("text"))),
+        on_event=lambda event: notes.append(str(event.get("text"))),
     )
     assert again["weights_sha256"] == whole["weights_sha256"]
     told = [note for note in notes if "is damaged" in note]

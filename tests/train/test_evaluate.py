@@ -8,7 +8,7 @@ from torch import nn
 from sixfold.data import BatchMaker, open_data
 from sixfold.data.config import DataConfig
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.evaluate import chunk_bounds, evaluate
 
 
@@ -17,9 +17,9 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 20), nn.BatchNorm1d(20), nn.Linear(20, 10))
 
 
-def job(world: World) -> list[object] | None:
+def job(comm: Communicator) -> list[object] | None:
     data = open_data(DataConfig(data="synthetic:2000x3x4x4"))
-    found = evaluate(world, network(), data.train, BatchMaker(data))
+    found = evaluate(comm, network(), data.train, BatchMaker(data))
     if found is None:
         return None
     return [found.loss, found.predicted.tolist(), found.in_top5.tolist(), found.accuracy]
@@ -28,8 +28,8 @@ def job(world: World) -> list[object] | None:
 @pytest.mark.parametrize("size", [2, 3, 9])
 def test_any_number_of_ranks_says_the_same(size: int) -> None:
     engine = InlineEngine()
-    alone = engine.gang(job, 1).results[0]
-    results = engine.gang(job, size).results
+    alone = engine.run_ranks(job, 1).results[0]
+    results = engine.run_ranks(job, size).results
     assert results[0] == alone
     assert results[1:] == [None] * (size - 1)
 
@@ -39,7 +39,7 @@ def test_loss_and_classes_are_those_of_a_plain_pass() -> None:
     images, labels = BatchMaker(data)(data.train, np.arange(2000))
     with torch.inference_mode():
         logits = network().eval()(images)
-    loss, predicted, in_top5, accuracy = InlineEngine().gang(job, 2).results[0]
+    loss, predicted, in_top5, accuracy = InlineEngine().run_ranks(job, 2).results[0]
     assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-6)
     assert predicted == logits.argmax(1).tolist()
     best = logits.topk(5, dim=1).indices

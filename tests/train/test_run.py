@@ -99,7 +99,7 @@ def test_the_same_run_again_is_not_run_again(configure: Configure, tmp_path: Pat
     first = train(config)
     stamp = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
     heard: list[Any] = []
-    assert train(config, listen=heard.append) == first
+    assert train(config, on_event=heard.append) == first
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == stamp
     assert any("finished" in event.get("text", "") for event in heard)
 
@@ -172,7 +172,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log, "REPORT_S", -1.0)
         with pytest.raises(KeyboardInterrupt):
-            train(config, listen=interrupt)
+            train(config, on_event=interrupt)
     assert not (out / "result.json").exists()
     resumed = train(configure(out=str(out), resume=True, **settings))
     assert resumed["weights_sha256"] == whole["weights_sha256"]
@@ -186,7 +186,12 @@ def test_only_the_last_checkpoints_and_the_best_are_kept(
     configure: Configure, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    settings = {"validation": 0.2, "evaluate_every": 1.0, "checkpoint_every": 2, "keep_checkpoints": 2}
+    settings = {
+        "validation": 0.2,
+        "evaluate_every": 1.0,
+        "checkpoint_every": 2,
+        "keep_checkpoints": 2,
+    }
     result = train(configure(out=str(out), steps=24, lr=0.05, **settings))
     kept = {int(path.stem.removeprefix("step-")) for path in (out / "checkpoints").iterdir()}
     assert {22, 24} <= kept
@@ -271,7 +276,7 @@ def test_workers_beyond_the_shards_stay_idle_and_that_is_told(
 ) -> None:
     heard: list[Any] = []
     settings = {"batch_size": 10, "steps": 3}
-    result = train(configure(out=str(tmp_path / "a"), workers=5, **settings), listen=heard.append)
+    result = train(configure(out=str(tmp_path / "a"), workers=5, **settings), on_event=heard.append)
     assert any("3 of 5 workers have nothing to do" in event.get("text", "") for event in heard)
     alone = train(configure(out=str(tmp_path / "b"), **settings))
     assert result["weights_sha256"] == alone["weights_sha256"]
@@ -283,7 +288,7 @@ def test_a_run_that_an_engine_refuses_leaves_nothing_in_the_way(
     from sixfold.distributed.engines.inline import InlineEngine
 
     class Small(InlineEngine):
-        def gang(self, *_: Any, **__: Any) -> Any:
+        def run_ranks(self, *_: Any, **__: Any) -> Any:
             raise UserError("2 ranks need 2 slots")
 
     out = str(tmp_path / "run")
@@ -316,7 +321,7 @@ def test_a_run_whose_schedule_had_another_length_is_never_taken_for_a_whole_one(
     out, heard = str(tmp_path / "run"), list[Any]()
     train(configure(out=out, schedule="cosine"))
     longer = configure(out=out, schedule="cosine", steps=12, resume=True)
-    result = train(longer, listen=heard.append)
+    result = train(longer, on_event=heard.append)
     assert result["lengthened_at"] == [6]
     assert any("not what a run of this length" in event.get("text", "") for event in heard)
     with pytest.raises(UserError, match="trained on from step 6, which with --schedule cosine"):
@@ -330,7 +335,7 @@ def test_where_a_finished_run_ran_is_no_other_run_unless_it_counts(
     out, heard = str(tmp_path / "run"), list[Any]()
     first = train(configure(out=out))
     other = configure(out=out, workers=3, engine="local", max_restarts=1)
-    assert train(other, listen=heard.append) == first
+    assert train(other, on_event=heard.append) == first
     assert any("finished by 1 workers on inline" in event.get("text", "") for event in heard)
     out = str(tmp_path / "apart")
     train(configure(out=out, strategy="local_sgd", workers=2))
@@ -350,7 +355,7 @@ def test_the_second_start_in_one_directory_is_told_who_has_it(
                 train(configure(out=str(tmp_path / "run"), overwrite=True))
             refusals.append(refused)
 
-    first = train(config, listen=start_again)
+    first = train(config, on_event=start_again)
     assert len(refusals) == 1
     assert train(config) == first
 
@@ -367,7 +372,7 @@ def test_without_any_options_digits_are_made_to_fit(
         asked = sixfold.configure(**given)
         assert fit_digits(asked) == asked
     engine = {"engine": "inline", "workers": 1}
-    result = train(sixfold.configure(steps=2, **engine), listen=told.append)
+    result = train(sixfold.configure(steps=2, **engine), on_event=told.append)
     assert "--resize 28 is taken" in told[0]["text"]
     assert (
         json.loads((tmp_path / "runs").glob("*/config.json").__next__().read_text())["data"]

@@ -126,7 +126,7 @@ def test_a_training_begins_with_them_and_a_prediction_says_what_to_do(
     torch.save({"state_dict": {f"module.{n}": t for n, t in network.state_dict().items()}}, file)
     heard: list[str] = []
     config = configure(weights=str(file), lr=1e-9, steps=1, out=str(tmp_path / "run"))
-    train(config, listen=lambda event: heard.append(str(event.get("text"))))
+    train(config, on_event=lambda event: heard.append(str(event.get("text"))))
     assert any("'module.' taken off all names" in text for text in heard)
     found = read_weights(tmp_path / "run")
     assert all(torch.allclose(found[n], t, atol=1e-5) for n, t in network.state_dict().items())

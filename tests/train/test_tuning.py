@@ -118,7 +118,7 @@ def test_a_resumed_run_goes_on_with_what_it_began_with(tmp_path: Path, then: str
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, resume=True))
     notes: list[str] = []
     result = train(
-        config, listen=lambda e: notes.append(e["text"]) if e["kind"] == "note" else None
+        config, on_event=lambda e: notes.append(e["text"]) if e["kind"] == "note" else None
     )
     assert result["micro_batch"] == 7
     assert result["weights_sha256"] == whole["weights_sha256"]

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     from sixfold.compress.run import compress
 
     with Console() as console:
-        result = compress(config, listen=console)
+        result = compress(config, on_event=console)
     print("\n".join(summary(result)))
     return 0
 

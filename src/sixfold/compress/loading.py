@@ -22,7 +22,7 @@ from sixfold.core.errors import UserError
 from sixfold.models import check_origin
 from sixfold.models.build import has_lazy
 from sixfold.models.config import ModelConfig
-from sixfold.models.factory import recipe
+from sixfold.models.factory import model_factory
 from sixfold.train import model_card
 from sixfold.train.classifier import Classifier
 from sixfold.train.model_card import ModelCard
@@ -106,7 +106,7 @@ def rebuild(container: Container) -> tuple[nn.Module, ModelCard]:
         UserError: if there is no network of that name here.
     """
     card = card_of(container.header)
-    network = skeleton(card)
+    network = build_on_meta(card)
     tensors = unpack(container, network.state_dict())
     network.load_state_dict(tensors, assign=True)
     if any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers())):
@@ -116,9 +116,9 @@ def rebuild(container: Container) -> tuple[nn.Module, ModelCard]:
     return network.eval(), card
 
 
-def skeleton(card: ModelCard) -> nn.Module:
+def build_on_meta(card: ModelCard) -> nn.Module:
     """The network without values (on device meta), or with fresh ones where it needs values."""
-    chosen = recipe(
+    chosen = model_factory(
         ModelConfig(model=card.model, model_args=card.model_args),
         shape=card.shape,
         classes=len(card.classes),
@@ -139,7 +139,7 @@ def skeleton(card: ModelCard) -> nn.Module:
 
 def tied(card: ModelCard) -> dict[str, str]:
     """Further names of tensors that several layers share, each with the first name."""
-    network = skeleton(card)
+    network = build_on_meta(card)
     first = {id(tensor): name for name, tensor in network.named_parameters()}
     every = network.named_parameters(remove_duplicate=False)
     return {name: first[id(tensor)] for name, tensor in every if first[id(tensor)] != name}

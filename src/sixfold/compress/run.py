@@ -21,7 +21,7 @@ from sixfold.compress.codec.pipeline import (
     FILES,
     MODEL,
     STAGES,
-    Task,
+    RetrainingTask,
     layer_table,
     run_stages,
     unsupported,
@@ -37,12 +37,12 @@ from sixfold.compress.codec.plan import (
 from sixfold.compress.codec.retraining import Retraining
 from sixfold.compress.codec.stages import Packed, dense_bytes, write_packed
 from sixfold.compress.config import CompressConfig, CompressionConfig
-from sixfold.compress.loading import load_network, skeleton
+from sixfold.compress.loading import build_on_meta, load_network
 from sixfold.compress.report import write_page
 from sixfold.compress.search import Found, search
 from sixfold.core.checks import choice_problems, unknown
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically, write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
@@ -56,7 +56,7 @@ from sixfold.train.config import TrainConfig
 from sixfold.train.inputs import Inputs, inputs_of, warn_if_edited
 from sixfold.train.model_card import pack, read_card, weights_file
 from sixfold.train.report import optional_page
-from sixfold.train.resume import refuse_changed, refuse_strangers
+from sixfold.train.resume import refuse_changed, refuse_foreign_files
 from sixfold.train.run import train
 from sixfold.train.sparsity import Prunable, prunable
 from sixfold.train.sparsity.initialization import read_weights
@@ -71,28 +71,28 @@ class _Job:
     """A compression, checked."""
 
     config: CompressConfig
-    task: Task
+    task: RetrainingTask
     layers: list[Prunable]
     plan: Plan
     tensors: dict[str, Tensor]
 
 
 def compress(
-    config: CompressConfig, *, engine: Engine | None = None, listen: Listener | None = None
+    config: CompressConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> dict[str, Any]:
     """Compress a trained network, and return the figures that `result.json` holds.
 
     Args:
         config: the settings.
         engine: an open engine to be used and left open; one is opened if absent.
-        listen: called with progress.
+        on_event: called with progress.
 
     Raises:
         UserError: if the settings, the run or the data do not fit; nothing is left behind.
         RunError: if a training failed, or no network within the bound was found.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     settings = config.compression
     if found := _problems(config):
         raise UserError(found)
@@ -114,20 +114,20 @@ def compress(
         )
         finished = _older_result(config, directory, inputs)
         if finished is not None:
-            listen({"kind": "note", "text": f"{directory.path} holds this result, finished"})
+            on_event({"kind": "note", "text": f"{directory.path} holds this result, finished"})
             return finished
-        warn_if_edited(card, listen)
+        warn_if_edited(card, on_event)
         if engine is None:
             engine = stack.enter_context(open_engine_for(config.engine, card.model, together=True))
         workers = config.engine.workers or engine.slots()
-        resolved = resolve_data(base.data, engine, workers, listen)
-        job = _check(config, weights, dataclasses.replace(base, data=resolved), listen)
+        resolved = resolve_data(base.data, engine, workers, on_event)
+        job = _check(config, weights, dataclasses.replace(base, data=resolved), on_event)
         directory.create()
         if not config.compression.resume:
             _clear(directory)
         inputs.knowing(base.data, resolved).write(directory)
         write_json(directory.file("config.json"), as_json(config))
-        result = _run(job, directory, engine, workers, listen)
+        result = _run(job, directory, engine, workers, on_event)
         result |= {
             "data": base.data.data,
             "wall_s": round(time.monotonic() - started, 3),
@@ -203,7 +203,7 @@ def _older_result(
     """
     settings = config.compression
     if not settings.resume and not settings.overwrite:
-        refuse_strangers(directory, *_OWN)
+        refuse_foreign_files(directory, *_OWN)
     if not directory.holds_a_run() or settings.overwrite:
         return None
     old = _identity(directory.config() or {})
@@ -266,7 +266,7 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
     return base
 
 
-def _check(config: CompressConfig, weights: Path, base: TrainConfig, listen: Listener) -> _Job:
+def _check(config: CompressConfig, weights: Path, base: TrainConfig, on_event: OnEvent) -> _Job:
     """Hold settings, network and data against each other.
 
     Raises:
@@ -275,7 +275,7 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig, listen: Lis
     settings = config.compression
     card = read_card(weights, trust=settings.trust_model)
     opened = data.open_data(base.data)
-    network = skeleton(card)
+    network = build_on_meta(card)
     layers, alone = prunable(network), left_alone(network)
     found = [] if layers else [no_layers(card.model, alone)]
     if tuple(opened.shape) != card.shape:
@@ -301,7 +301,7 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig, listen: Lis
     if found:
         raise UserError(found)
     if alone:
-        listen({"kind": "note", "text": alone})
+        on_event({"kind": "note", "text": alone})
     tensors = read_weights(weights)
     strange = sorted(set(tensors) ^ set(network.state_dict()))
     if strange:
@@ -327,7 +327,7 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig, listen: Lis
     )
     return _Job(
         config=config,
-        task=Task(
+        task=RetrainingTask(
             weights=weights,
             card=card,
             retraining=retraining,
@@ -343,23 +343,23 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig, listen: Lis
 
 
 def _run(
-    job: _Job, directory: RunDirectory, engine: Engine, workers: int, listen: Listener
+    job: _Job, directory: RunDirectory, engine: Engine, workers: int, on_event: OnEvent
 ) -> dict[str, Any]:
     """Compress, evaluate, write the decompressed network."""
 
     def tell(text: str) -> None:
-        listen({"kind": "note", "text": text})
+        on_event({"kind": "note", "text": text})
 
     for name in unsupported(job.tensors, job.plan):
         tell(f"{name} is no weight of a convolution or linear layer: stored as it is")
     plan, found, folder = job.plan, None, directory.path
     if job.config.compression.max_accuracy_loss is not None:
         bound = job.config.compression.max_accuracy_loss
-        found = search(job.task, job.layers, bound, folder / "search", engine, workers, listen)
+        found = search(job.task, job.layers, bound, folder / "search", engine, workers, on_event)
         plan = found.plan
         packed = _repack(job, found, folder)
     else:
-        trainer = functools.partial(train, engine=engine, listen=listen)
+        trainer = functools.partial(train, engine=engine, on_event=on_event)
         packed = run_stages(job.task, plan, folder, trainer, tell)
     network, card = load_network(folder / MODEL, trusted=job.task.card.model)
     write_atomically(directory.file("model.safetensors"), pack(network, card))
@@ -395,7 +395,7 @@ def _figures(
     """What `result.json` holds of the network before and after."""
     data_config: DataConfig = job.task.retraining.base.data
     files = (job.task.weights, *(file.path for file in packed.values()))
-    gang = engine.gang(
+    group = engine.run_ranks(
         functools.partial(
             evaluate_rank,
             EvaluateJob(files=files, trusted=job.task.card.model, data=data_config),
@@ -403,7 +403,7 @@ def _figures(
         workers,
         max_restarts=restarts_of(job.config.engine),
     )
-    dense, *after = gang.results[0]
+    dense, *after = group.results[0]
     whole = dense_bytes(job.tensors)
     stages = [
         {

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.compress.codec.pipeline import Task
+from sixfold.compress.codec.pipeline import RetrainingTask
 from sixfold.compress.codec.plan import Plan
 from sixfold.compress.codec.sensitivity import sparsity_for
 from sixfold.compress.codec.trial import SearchWork
 from sixfold.core.errors import RunError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.tasks import Assignment, Member, Outcome, identities, run_job
+from sixfold.distributed.tasks import Assignment, Outcome, Task, identities, run_job
 from sixfold.train.sparsity import Prunable
 
 FIRST_PARTS = (0.12, 0.06, 0.03, 0.015)
@@ -54,13 +54,13 @@ class Found:
 
 
 def search(
-    task: Task,
+    task: RetrainingTask,
     layers: Sequence[Prunable],
     bound: float,
     folder: Path,
     engine: Engine,
     workers: int,
-    listen: Listener,
+    on_event: OnEvent,
 ) -> Found:
     """Find the smallest network within a bound.
 
@@ -71,12 +71,12 @@ def search(
         folder: of the job.
         engine: where its members run.
         workers: how many run at a time.
-        listen: called with the state of the members.
+        on_event: called with the state of the members.
 
     Raises:
         RunError: if a member failed, or none holds the bound.
     """
-    job = _Search(task=task, folder=folder, engine=engine, workers=workers, listen=listen)
+    job = _Search(task=task, folder=folder, engine=engine, workers=workers, on_event=on_event)
     losses = job.sensitivities([layer.name for layer in layers])
     target = job.dense_accuracy - bound
     job.note(
@@ -111,11 +111,11 @@ def _between(trials: dict[float, dict[str, Any]], workers: int) -> list[float]:
 class _Search:
     """A search on its way."""
 
-    task: Task
+    task: RetrainingTask
     folder: Path
     engine: Engine
     workers: int
-    listen: Listener
+    on_event: OnEvent
     dense_accuracy: float = 0.0
 
     def __post_init__(self) -> None:
@@ -135,13 +135,12 @@ class _Search:
         }
 
     def note(self, text: str) -> None:
-        self.listen({"kind": "note", "text": text})
+        self.on_event({"kind": "note", "text": text})
 
     def sensitivities(self, names: Sequence[str]) -> dict[str, list[float]]:
         """What pruning each layer alone costs."""
         members = [
-            Member(name=f"pruning {name}", settings={"layer": name} | self._common)
-            for name in names
+            Task(name=f"pruning {name}", settings={"layer": name} | self._common) for name in names
         ]
         results = self._run(members).results
         self.dense_accuracy = results[members[0].name]["validation_accuracy"]
@@ -152,7 +151,7 @@ class _Search:
     ) -> None:
         """Compress in full with each of these parts kept."""
         members = {
-            part: Member(
+            part: Task(
                 name=f"{part:.2%} kept",
                 settings={"sparsity": plans[part], "target": target} | self._common,
             )
@@ -193,7 +192,7 @@ class _Search:
             figures=figures,
         )
 
-    def _run(self, members: list[Member]) -> Outcome:
+    def _run(self, members: list[Task]) -> Outcome:
         self.folder.mkdir(parents=True, exist_ok=True)
         outcome = run_job(
             self.folder,
@@ -201,7 +200,7 @@ class _Search:
             functools.partial(_work, SearchWork(task=self.task)),
             self.engine,
             workers=self.workers,
-            listen=self.listen,
+            on_event=self.on_event,
             log=self.folder / "log.txt",
         )
         if outcome.failures:

@@ -1,1 +1,3 @@
-"""What every package uses: errors, settings, files, the run directory, the console, charts and pages. Knows no torch."""
+"""What every package uses: errors, settings, files, the run directory, the console, charts and
+pages. Knows no torch.
+"""

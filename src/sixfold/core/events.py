@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Listener = Callable[[Mapping[str, Any]], None]
+OnEvent = Callable[[Mapping[str, Any]], None]
 """Hears of everything that a person may want to see while the run goes on: plain data with a
 ``kind``: "note", "prepare", "rank" (where a rank runs), "server" (a
 parameter server has started), "progress", "evaluation", "predicted"."""

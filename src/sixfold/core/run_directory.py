@@ -118,7 +118,7 @@ class RunDirectory:
         """True if a run has begun here."""
         return self.file("config.json").exists()
 
-    def strangers(self, *more: str) -> list[str]:
+    def foreign_files(self, *more: str) -> list[str]:
         """What lies where a run writes although none has begun here: it is somebody else's.
 
         Args:

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     from sixfold.data.run import prepare
 
     with Console() as console:
-        made = prepare(config, listen=console)
+        made = prepare(config, on_event=console)
     parts = ", ".join(f"{count:,} {part}" for part, count in made["images"].items())
     print(f"images             {parts}")
     print(f"classes            {len(made['classes'])}")

@@ -8,19 +8,19 @@ from typing import Any
 
 from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.data.config import DataConfig, PrepareConfig
 from sixfold.distributed.config import engine_problems
 from sixfold.distributed.engines.engine import Engine
 from sixfold.distributed.session import open_engine_for, pool_of
 
 
-def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Turn a data set into tensor shards that load fast.
 
     Args:
         config: the settings.
-        listen: called with progress.
+        on_event: called with progress.
 
     Returns:
         Number of images of each part, classes, shape, seconds, images a second, skipped files.
@@ -29,7 +29,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
         UserError: with everything that is wrong with the source, the settings or the destination.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     preparation = config.preparation
     found = choice_problems(config) + engine_problems(config.engine)
     if not preparation.source or not preparation.destination:
@@ -50,7 +50,9 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
             table=TableOptions(preparation.image_column, preparation.label_column),
             pool=pool_of(engine, workers),
             workers=workers,
-            progress=lambda done, total: listen({"kind": "prepare", "done": done, "total": total}),
+            progress=lambda done, total: on_event(
+                {"kind": "prepare", "done": done, "total": total}
+            ),
         )
     spent = time.monotonic() - started
     images = {part: sum(file.count for file in files) for part, files in manifest.parts.items()}
@@ -68,7 +70,7 @@ def prepare(config: PrepareConfig, *, listen: Listener | None = None) -> dict[st
 
 
 def resolve_data(
-    config: DataConfig, engine: Engine, workers: int, listen: Listener, *, labelled: bool = True
+    config: DataConfig, engine: Engine, workers: int, on_event: OnEvent, *, labelled: bool = True
 ) -> DataConfig:
     """Turn data into something that ranks can map, with the engine's workers where it is long.
 
@@ -76,7 +78,7 @@ def resolve_data(
         config: the data as the user gave it.
         engine: whose workers prepare them.
         workers: how many.
-        listen: told how many images are prepared.
+        on_event: told how many images are prepared.
         labelled: see `sixfold.data.resolve`.
 
     Raises:
@@ -88,7 +90,7 @@ def resolve_data(
         config,
         pool=pool_of(engine, workers),
         workers=workers,
-        progress=lambda done, total: listen({"kind": "prepare", "done": done, "total": total}),
+        progress=lambda done, total: on_event({"kind": "prepare", "done": done, "total": total}),
         labelled=labelled,
     )
 

@@ -1,9 +1,9 @@
-"""Sums and gathers over the ranks of a `World`, in a fixed order.
+"""Sums and gathers over the ranks of a `Communicator`, in a fixed order.
 
 All-reduce is a reduce-scatter followed by an all-gather, each rank adding one slice of the vector
-for everybody. The slices are added in the fixed tree of `sixfold.distributed.logical_shards`, element by element, so
-neither the number of ranks nor the place of the cuts can alter a bit. Every rank sends about twice
-the vector, whatever the number of ranks.
+for everybody. The slices are added in the fixed tree of `sixfold.distributed.logical_shards`,
+element by element, so neither the number of ranks nor the place of the cuts can alter a bit. Every
+rank sends about twice the vector, whatever the number of ranks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.distributed.logical_shards import Node, TreeFold, cover, owned_shards
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 
 Vector = NDArray[Any]
 
@@ -38,7 +38,7 @@ def goes_whole(count_bytes: int, ranks: int) -> bool:
 
 
 def tree_all_reduce(
-    world: World,
+    comm: Communicator,
     partials: Sequence[tuple[Node, Vector]],
     count: int,
     *,
@@ -47,7 +47,8 @@ def tree_all_reduce(
     """The sum over all logical shards, the same bits on every rank and for any number of ranks.
 
     Args:
-        world: the gang; rank r has folded the shards ``owned_shards(count, world.size, r)``.
+        comm: the process group; rank r has folded the shards ``owned_shards(count, world.size,
+            r)``.
         partials: this rank's nodes, as `TreeFold` leaves them: the cover of its run.
         count: L, the number of shards of the step.
         out: vector for the result, (P,); a new one if absent.
@@ -55,14 +56,14 @@ def tree_all_reduce(
     Returns:
         The total, (P,).
     """
-    runs = [owned_shards(count, world.size, rank) for rank in range(world.size)]
+    runs = [owned_shards(count, comm.size, rank) for rank in range(comm.size)]
     covers = [cover(run) for run in runs]
-    assert [node for node, _ in partials] == covers[world.rank], "partials are not the rank's run"
-    return _slice_all_reduce(world, [value for _, value in partials], covers, count, out)
+    assert [node for node, _ in partials] == covers[comm.rank], "partials are not the rank's run"
+    return _slice_all_reduce(comm, [value for _, value in partials], covers, count, out)
 
 
 def rank_all_reduce(
-    world: World,
+    comm: Communicator,
     partials: Sequence[tuple[Node, Vector]],
     count: int,
     *,
@@ -70,36 +71,36 @@ def rank_all_reduce(
 ) -> Vector:
     """A sum with one summand a rank: less traffic, but bits that depend on the number of ranks.
 
-    For `--deterministic false`. Arguments as for `tree_all_reduce`; ranks are added from left to right.
+    For `--deterministic false`. Arguments as for `tree_all_reduce`; ranks are added from left to
+    right.
     """
     covers = [
-        [Node(0, rank)] if owned_shards(count, world.size, rank) else []
-        for rank in range(world.size)
+        [Node(0, rank)] if owned_shards(count, comm.size, rank) else [] for rank in range(comm.size)
     ]
     own = [_add_up([value for _, value in partials])] if partials else []
-    return _slice_all_reduce(world, own, covers, None, out)
+    return _slice_all_reduce(comm, own, covers, None, out)
 
 
 def _slice_all_reduce(
-    world: World,
+    comm: Communicator,
     own: list[Vector],
     covers: list[list[Node]],
     count: int | None,
     out: Vector | None,
 ) -> Vector:
     """Reduce-scatter by slices, then all-gather; `count` as for `_fold`."""
-    length, dtype = _agree_on_length(world, own, out)
+    length, dtype = _agree_on_length(comm, own, out)
     result = np.empty(length, dtype) if out is None else out
-    if world.size == 1:
+    if comm.size == 1:
         result[:] = _fold(list(zip(covers[0], own, strict=True)), count)
         return result
     if [len(cover) for cover in covers] == [1, 1] and not np.may_share_memory(own[0], result):
-        return _pair_sum(world, own[0], result)
-    others = [rank for rank in range(world.size) if rank != world.rank]
-    small = goes_whole(length * dtype.itemsize, world.size)
-    cuts = [rank * length // world.size for rank in range(world.size + 1)]
+        return _pair_sum(comm, own[0], result)
+    others = [rank for rank in range(comm.size) if rank != comm.rank]
+    small = goes_whole(length * dtype.itemsize, comm.size)
+    cuts = [rank * length // comm.size for rank in range(comm.size + 1)]
     slices = [slice(0, length) if small else slice(a, b) for a, b in pairwise(cuts)]
-    mine = slices[world.rank]
+    mine = slices[comm.rank]
 
     sends = {}
     for rank in others:
@@ -111,37 +112,37 @@ def _slice_all_reduce(
     receives = {
         rank: np.empty((len(covers[rank]), width), dtype) for rank in others if covers[rank]
     }
-    world.exchange(sends, receives)
+    comm.exchange(sends, receives)
 
     nodes: list[tuple[Node, Vector]] = []
-    for rank in range(world.size):
-        values = [value[mine] for value in own] if rank == world.rank else receives.get(rank, ())
+    for rank in range(comm.size):
+        values = [value[mine] for value in own] if rank == comm.rank else receives.get(rank, ())
         nodes += zip(covers[rank], values, strict=True)
     result[mine] = _fold(nodes, count)
     if not small:
-        world.exchange(
+        comm.exchange(
             dict.fromkeys(others, result[mine]), {rank: result[slices[rank]] for rank in others}
         )
     return result
 
 
-def _pair_sum(world: World, own: Vector, result: Vector) -> Vector:
+def _pair_sum(comm: Communicator, own: Vector, result: Vector) -> Vector:
     """The sum of two ranks' vectors, without copies but the messages'.
 
     Two numbers have the same sum in either order, to the bit.
     """
-    peer = 1 - world.rank
-    world.exchange({peer: own}, {peer: result})
+    peer = 1 - comm.rank
+    comm.exchange({peer: own}, {peer: result})
     return np.add(own, result, out=result)
 
 
 def _agree_on_length(
-    world: World, own: list[Vector], out: Vector | None
+    comm: Communicator, own: list[Vector], out: Vector | None
 ) -> tuple[int, np.dtype[Any]]:
     """Length and dtype of the vector; an idle rank has no summand and tells by `out`."""
     vector = own[0] if own else out
     if vector is None:
-        raise ValueError(f"rank {world.rank} owns no shard and must give `out`")
+        raise ValueError(f"rank {comm.rank} owns no shard and must give `out`")
     return len(vector), vector.dtype
 
 
@@ -170,45 +171,45 @@ def _add(left: Vector, right: Vector) -> Vector:
     return left
 
 
-def all_gather(world: World, array: NDArray[Any]) -> list[NDArray[Any]]:
+def all_gather(comm: Communicator, array: NDArray[Any]) -> list[NDArray[Any]]:
     """Every rank's array, by rank; the arrays must have one shape and dtype."""
     array = np.ascontiguousarray(array)
-    others = [rank for rank in range(world.size) if rank != world.rank]
+    others = [rank for rank in range(comm.size) if rank != comm.rank]
     received = {rank: np.empty_like(array) for rank in others}
-    world.exchange(dict.fromkeys(others, array), received)
-    return [array if rank == world.rank else received[rank] for rank in range(world.size)]
+    comm.exchange(dict.fromkeys(others, array), received)
+    return [array if rank == comm.rank else received[rank] for rank in range(comm.size)]
 
 
-def all_gather_int(world: World, value: int) -> list[int]:
+def all_gather_int(comm: Communicator, value: int) -> list[int]:
     """Every rank's integer, by rank."""
-    return [int(array[0]) for array in all_gather(world, np.array([value], np.int64))]
+    return [int(array[0]) for array in all_gather(comm, np.array([value], np.int64))]
 
 
-def gather(world: World, array: NDArray[Any], *, root: int = 0) -> list[NDArray[Any]]:
+def gather(comm: Communicator, array: NDArray[Any], *, root: int = 0) -> list[NDArray[Any]]:
     """Every rank's array at `root`, by rank; elsewhere an empty list.
 
     The arrays may differ in their first dimension only.
     """
     array = np.ascontiguousarray(array)
-    lengths = all_gather_int(world, len(array))
-    if world.rank != root:
-        world.exchange({root: array}, {})
+    lengths = all_gather_int(comm, len(array))
+    if comm.rank != root:
+        comm.exchange({root: array}, {})
         return []
     received = {
         rank: np.empty((lengths[rank], *array.shape[1:]), array.dtype)
-        for rank in range(world.size)
+        for rank in range(comm.size)
         if rank != root
     }
-    world.exchange({}, received)
-    return [array if rank == root else received[rank] for rank in range(world.size)]
+    comm.exchange({}, received)
+    return [array if rank == root else received[rank] for rank in range(comm.size)]
 
 
-def all_gather_data(world: World, data: Any) -> list[Any]:
+def all_gather_data(comm: Communicator, data: Any) -> list[Any]:
     """Every rank's plain data (what JSON holds), by rank."""
     payload = np.frombuffer(json.dumps(data).encode(), np.uint8)
-    lengths = all_gather_int(world, len(payload))
-    others = [rank for rank in range(world.size) if rank != world.rank]
+    lengths = all_gather_int(comm, len(payload))
+    others = [rank for rank in range(comm.size) if rank != comm.rank]
     received = {rank: np.empty(lengths[rank], np.uint8) for rank in others}
-    world.exchange(dict.fromkeys(others, payload), received)
-    received[world.rank] = payload
-    return [json.loads(received[rank].tobytes()) for rank in range(world.size)]
+    comm.exchange(dict.fromkeys(others, payload), received)
+    received[comm.rank] = payload
+    return [json.loads(received[rank].tobytes()) for rank in range(comm.size)]

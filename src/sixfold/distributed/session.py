@@ -52,7 +52,7 @@ def open_engine_for(
 
 
 def restarts_of(config: EngineConfig) -> int:
-    """How often a gang that lost a rank is started again: 3 times on Spark, else never."""
+    """How often a process group that lost a rank is started again: 3 times on Spark, else never."""
     if config.max_restarts is not None:
         return config.max_restarts
     return 3 if config.engine == "spark" else 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sixfold.lca.config import DynamicsConfig
     from sixfold.lca.dictionary import load_dictionary
     from sixfold.lca.geometry import Geometry
-    from sixfold.lca.interaction import Interaction
+    from sixfold.lca.interaction import LateralInhibition
     from sixfold.lca.module import LCA
     from sixfold.lca.solver import Solution, Solver
     from sixfold.lca.transformer import LCATransformer
@@ -27,7 +27,7 @@ _HOMES = {
     "LCATransformer": "transformer",
     "DynamicsConfig": "options",
     "Geometry": "geometry",
-    "Interaction": "interaction",
+    "LateralInhibition": "interaction",
     "Solution": "solver",
     "Solver": "solver",
     "load_dictionary": "dictionary",
@@ -37,8 +37,8 @@ __all__ = [
     "LCA",
     "DynamicsConfig",
     "Geometry",
-    "Interaction",
     "LCATransformer",
+    "LateralInhibition",
     "Solution",
     "Solver",
     "load_dictionary",

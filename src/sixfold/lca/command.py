@@ -52,7 +52,7 @@ def _learn(values: dict[str, Any], problems: list[str]) -> int:
     from sixfold.lca.run import lca_learn
 
     with Console() as console:
-        result = lca_learn(config, listen=console)
+        result = lca_learn(config, on_event=console)
     speed = result.get("updates_per_s")
     if speed:
         print(
@@ -78,7 +78,7 @@ def _encode(values: dict[str, Any], problems: list[str]) -> int:
         if values.get(field.name) is not None
     }
     with Console() as console:
-        figures = lca_encode(config, given, listen=console)
+        figures = lca_encode(config, given, on_event=console)
     print(f"images             {figures['images']:,}")
     print(f"energy             {figures['energy']:.6g} (mean)")
     print(f"error              {figures['error']:.3%} of |x|^2")

@@ -27,7 +27,7 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dictionary import Learned, load_dictionary
 from sixfold.lca.inputs import Pictures, Source, open_pictures
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solution, Solver
 from sixfold.train.checkpoint import weights_sha256
 
@@ -72,7 +72,7 @@ def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
         indices = np.arange(start, stop, dtype=np.int64)
         images = learned.preprocess(pictures.images(indices), learned.atoms.dtype)
         solver = Solver(
-            Interaction(learned.atoms, learned.geometry, form=job.dynamics.form), job.dynamics
+            LateralInhibition(learned.atoms, learned.geometry, form=job.dynamics.form), job.dynamics
         )
         solutions = (
             _frame_by_frame(solver, images, job.trace)

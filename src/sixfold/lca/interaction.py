@@ -23,7 +23,7 @@ SHARING = ("batch", "element", "position")
 FORMS = ("auto", "residual", "gram")
 
 
-class Interaction:
+class LateralInhibition:
     """A dictionary, ready to compute with.
 
     Args:

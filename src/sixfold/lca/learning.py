@@ -8,9 +8,9 @@ equation 16, divided by activations so that rare atoms learn as fast as frequent
 run over the whole batch, all positions and all workers, each by itself; they are divided, and
 atoms brought to norm 1, once. An average of quotients would depend on the division.
 
-Each logical shard of the batch (`sixfold.distributed.logical_shards`) gives one vector: both sums, figures for the
-log, and patches for atoms to be revived. Vectors are added in the fixed tree, so the dictionary
-has the same bits for any number of workers and whatever a worker codes at a time.
+Each logical shard of the batch (`sixfold.distributed.logical_shards`) gives one vector: both sums,
+figures for the log, and patches for atoms to be revived. Vectors are added in the fixed tree, so
+the dictionary has the same bits for any number of workers and whatever a worker codes at a time.
 
 An atom without any activation for `revive_after` updates is replaced by the patch of an image
 that is reconstructed worst. Which image is drawn from (seed, step, atom).

@@ -13,7 +13,7 @@ from sixfold.core.errors import UserError
 from sixfold.lca.config import DynamicsConfig, dynamics_problems
 from sixfold.lca.dictionary import normalise, random_atoms
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solution, Solver
 
 Size = int | tuple[int, int]
@@ -117,7 +117,7 @@ class LCA(nn.Module):
             changes: other values for fields of `DynamicsConfig`.
         """
         geometry = self.geometry(tuple(images.shape[2:]))
-        interaction = Interaction(self.dictionary.detach(), geometry, form=self.dynamics.form)
+        interaction = LateralInhibition(self.dictionary.detach(), geometry, form=self.dynamics.form)
         solver = Solver(interaction, dataclasses.replace(self.dynamics, **changes))
         shape = (len(images), geometry.atoms, *geometry.positions)
         warm = None if start is None else list(start.detach().view(shape))

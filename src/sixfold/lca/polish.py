@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.lane import Lane
 from sixfold.lca.lane_local import LocalLane
 from sixfold.lca.thresholds import Threshold
@@ -96,10 +96,10 @@ class Polisher:
         threshold: a soft one, its level above 0.
     """
 
-    def __init__(self, interaction: Interaction, threshold: Threshold) -> None:
+    def __init__(self, interaction: LateralInhibition, threshold: Threshold) -> None:
         self._threshold = threshold
         self._dtype = interaction.dictionary.dtype
-        exact = Interaction(
+        exact = LateralInhibition(
             interaction.dictionary.double(),
             interaction.geometry,
             sharing=interaction.sharing,
@@ -115,7 +115,7 @@ class Polisher:
         """The best code, or as near to it as `ROUNDS` lead.
 
         Args:
-            image: the whole image as `Interaction.prepare` gives it.
+            image: the whole image as `LateralInhibition.prepare` gives it.
             code: (K, P, Q), the whole code to begin with.
             element: its place in the batch, whose dictionary is taken if each has its own.
         """

@@ -19,7 +19,7 @@ from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_atomically
 from sixfold.core.run_directory import JsonLines, RankFiles
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.lca.learning import Learner
 from sixfold.lca.warm import WarmStarts
 from sixfold.train.checkpoint import list_checkpoints, path_of
@@ -31,18 +31,18 @@ REPORT_S = 1.0
 class LearnLog:
     """Figures of every update (rank 0) and of every element (each rank its own)."""
 
-    def __init__(self, files: RankFiles, world: World, step: int, total: int = 0) -> None:
+    def __init__(self, files: RankFiles, comm: Communicator, step: int, total: int = 0) -> None:
         files.fence()
-        self._world = world
+        self._world = comm
         folder = files.path / "elements"
-        if world.rank == 0 and folder.is_dir():
+        if comm.rank == 0 and folder.is_dir():
             # Another number of ranks may go on: lines after the checkpoint are made again.
             for path in sorted(folder.glob("rank-*.jsonl")):
                 JsonLines(path, up_to_step=step).close()
-        world.barrier()
-        self._elements = JsonLines(folder / f"rank-{world.rank:04d}.jsonl", up_to_step=step)
+        comm.barrier()
+        self._elements = JsonLines(folder / f"rank-{comm.rank:04d}.jsonl", up_to_step=step)
         self._metrics = (
-            JsonLines(files.path / "metrics.jsonl", up_to_step=step) if world.rank == 0 else None
+            JsonLines(files.path / "metrics.jsonl", up_to_step=step) if comm.rank == 0 else None
         )
         self._reported_at = float("-inf")
         self._total = total

@@ -13,7 +13,7 @@ from typing import Any
 from sixfold import data
 from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import folder_of_parts, space_explained, write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory, as_json
@@ -32,27 +32,27 @@ from sixfold.lca.config import (
 )
 from sixfold.lca.geometry import Geometry, pair
 from sixfold.train.inputs import Inputs, inputs_of
-from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.resume import existing_run, held_run, run_path
 
 MOVIES = "movies:"
 
 
 def lca_learn(
-    config: LcaLearnConfig, *, engine: Engine | None = None, listen: Listener | None = None
+    config: LcaLearnConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> dict[str, Any]:
     """Learn a dictionary and return the figures that `result.json` holds.
 
     Args:
         config: the settings.
         engine: an open engine to be used and left open; one is opened for the run if absent.
-        listen: called with progress.
+        on_event: called with progress.
 
     Raises:
         UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
         RunError: if the run failed; its directory keeps the last checkpoint.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
         found = learn_settings_problems(config)
         if found:
@@ -61,14 +61,14 @@ def lca_learn(
         directory = RunDirectory(Path(str(config.run.out)))
         stack.enter_context(held_run(config, directory))
         inputs = _inputs(config)
-        finished = older_run(config, directory, inputs, where=("engine", "learn.grid"))
+        finished = existing_run(config, directory, inputs, where=("engine", "learn.grid"))
         if finished is not None:
-            listen({"kind": "note", "text": f"{directory.path} holds this run, finished"})
+            on_event({"kind": "note", "text": f"{directory.path} holds this run, finished"})
             return finished
         if engine is None:
             engine = stack.enter_context(open_engine_for(config.engine, together=True))
         workers = config.engine.workers or engine.slots()
-        job = _learn_job(config, directory, engine, workers, listen)
+        job = _learn_job(config, directory, engine, workers, on_event)
         directory.create()
         if not config.run.resume:
             directory.clear()
@@ -76,7 +76,7 @@ def lca_learn(
         inputs.write(directory)
         write_json(directory.file("config.json"), as_json(config))
         try:
-            return _run_learn(job, directory, engine, workers, listen, started)
+            return _run_learn(job, directory, engine, workers, on_event, started)
         except UserError:
             # Refused by engine or ranks: leave no half-begun run in the way of the next try.
             if not any(directory.file("checkpoints").glob("step-*")):
@@ -145,7 +145,7 @@ def _absolute_spec(spec: str) -> str:
 
 
 def _learn_job(
-    config: LcaLearnConfig, directory: RunDirectory, engine: Engine, workers: int, listen: Listener
+    config: LcaLearnConfig, directory: RunDirectory, engine: Engine, workers: int, on_event: OnEvent
 ) -> Any:
     """Check data, sizes and grid against each other.
 
@@ -160,7 +160,7 @@ def _learn_job(
 
     resolved = _data_config(config)
     if not config.input.data.startswith(MOVIES):
-        resolved = resolve_data(resolved, engine, workers, listen)
+        resolved = resolve_data(resolved, engine, workers, on_event)
     source = Source(
         data=resolved,
         part=config.input.split,
@@ -190,7 +190,7 @@ def _learn_job(
     if found:
         raise UserError(found)
     if pictures.bad:
-        listen({"kind": "note", "text": f"{len(pictures.bad)} images were skipped"})
+        on_event({"kind": "note", "text": f"{len(pictures.bad)} images were skipped"})
     return LearnJob(config=config, source=source, geometry=geometry, claim=directory.ticket())
 
 
@@ -226,7 +226,7 @@ def _run_learn(
     directory: RunDirectory,
     engine: Engine,
     workers: int,
-    listen: Listener,
+    on_event: OnEvent,
     started: float,
 ) -> dict[str, Any]:
     from sixfold.lca.report import write_page
@@ -235,22 +235,22 @@ def _run_learn(
 
     config = job.config
     before_s = time.monotonic() - started
-    gang = engine.gang(
+    group = engine.run_ranks(
         functools.partial(learn_rank, job),
         workers,
         max_restarts=restarts_of(config.engine),
         claim=directory.claim,
-        on_event=lambda _, event: listen(event),
+        on_event=lambda _, event: on_event(event),
         log=directory.file("log.txt"),
     )
     result = {
-        **gang.results[0],
+        **group.results[0],
         "wall_s": round(time.monotonic() - started, 3),
-        "startup_s": round(before_s + gang.startup_s, 3),
+        "startup_s": round(before_s + group.startup_s, 3),
         "engine": config.engine.engine,
         "workers": workers,
         "grid": config.learn.grid,
-        "restarts": gang.restarts,
+        "restarts": group.restarts,
         "versions": versions(),
         "report": str(directory.file("report.html")),
     }
@@ -265,7 +265,7 @@ def lca_encode(
     given: Mapping[str, Any],
     *,
     engine: Engine | None = None,
-    listen: Listener | None = None,
+    on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
     """Code images with a learned dictionary, into a Parquet or Arrow file.
 
@@ -273,7 +273,7 @@ def lca_encode(
         config: the settings.
         given: fields of the dynamics that are to differ from those of the learning.
         engine: an open engine to be used and left open; one is opened if absent.
-        listen: called with progress.
+        on_event: called with progress.
 
     Returns:
         The figures that ``FILE.json`` holds.
@@ -283,7 +283,7 @@ def lca_encode(
         RunError: if a worker failed; no result is left behind.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     encode = config.encode
     found = choice_problems(config) + engine_problems(config.engine)
     if not encode.run:
@@ -312,7 +312,7 @@ def lca_encode(
         raise UserError(found)
     opening = contextlib.nullcontext(engine) if engine else open_engine_for(config.engine)
     with held(out, is_file=True), opening as opened:
-        return _encode(config, opened, learned, file, dynamics, out, listen, started)
+        return _encode(config, opened, learned, file, dynamics, out, on_event, started)
 
 
 def _encode(
@@ -322,7 +322,7 @@ def _encode(
     file: Path,
     dynamics: DynamicsConfig,
     out: Path,
-    listen: Listener,
+    on_event: OnEvent,
     started: float,
 ) -> dict[str, Any]:
     from sixfold.lca.encoding import EncodeJob, encode_part, join_parts
@@ -334,7 +334,7 @@ def _encode(
     workers = config.engine.workers or engine.slots()
     resolved = DataConfig(data=spec, resize=side, on_error=encode.on_error)
     if not spec.startswith(MOVIES):
-        resolved = resolve_data(resolved, engine, workers, listen)
+        resolved = resolve_data(resolved, engine, workers, on_event)
     source = Source(data=resolved, part=encode.split, limit=encode.max_images)
     pictures = open_pictures(source)
     if pictures.shape != geometry.image:
@@ -358,7 +358,7 @@ def _encode(
     def note(_: int, sums: Mapping[str, float]) -> None:
         nonlocal coded
         coded += int(sums["images"])
-        listen({"kind": "coded", "images": coded, "total": pictures.count})
+        on_event({"kind": "coded", "images": coded, "total": pictures.count})
 
     with folder_of_parts(out) as parts:
         job = EncodeJob(

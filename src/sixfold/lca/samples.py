@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sixfold.core import tensor_file
 from sixfold.lca.dictionary import Learned
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solver
 
 BINS = 40
@@ -24,7 +24,7 @@ def make_samples(learned: Learned, images: Tensor, seen: Tensor) -> bytes:
         images: prepared images, (n, C, H, W).
         seen: activations of each atom in the last update, (K,).
     """
-    interaction = Interaction(learned.atoms, learned.geometry)
+    interaction = LateralInhibition(learned.atoms, learned.geometry)
     dynamics = dataclasses.replace(learned.dynamics, form="auto")
     solution = Solver(interaction, dynamics).solve(images)
     residuals = interaction.residual(images, solution.codes)

@@ -21,7 +21,7 @@ from sixfold.core.errors import RunError, UserError
 from sixfold.lca.certificate import Meter, Reading
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dynamics import AdaptiveRate, Membrane, rate
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.lane import ResidualLane
 from sixfold.lca.lane_local import LocalLane
 from sixfold.lca.polish import Polisher
@@ -86,7 +86,7 @@ class Solver:
 
     >>> from sixfold.lca.geometry import Geometry
     >>> geometry = Geometry(channels=1, height=1, width=4, atoms=4, kernel=(1, 4))
-    >>> solver = Solver(Interaction(torch.eye(4).view(4, 1, 1, 4), geometry),
+    >>> solver = Solver(LateralInhibition(torch.eye(4).view(4, 1, 1, 4), geometry),
     ...                 DynamicsConfig(threshold=0.5))
     >>> solver.solve(torch.tensor([[[[2.0, 0.1, -1.0, 0.0]]]])).codes.flatten().round(decimals=2)
     tensor([ 1.5000,  0.0000, -0.5000,  0.0000])
@@ -94,7 +94,7 @@ class Solver:
 
     def __init__(
         self,
-        interaction: Interaction,
+        interaction: LateralInhibition,
         dynamics: DynamicsConfig,
         *,
         width: int | None = None,

@@ -1,11 +1,12 @@
 """The positions of an image divided over processes, by rows and columns.
 
-A gang of b x r x c ranks is a grid: b groups share out the elements of the batch; the r x c ranks
-of a group divide the positions of each of their elements. Before every time step a rank gets from
-its neighbours the activations of the positions around its own (the *halo*, taps - 1 wide); from
-them it computes all of the residual that its positions see, some of which its neighbours compute
-too. So there is one exchange a step, and every number is computed by the same kernels from the
-same inputs as in one process. Readings are sums of integers and maxima, which have no order.
+A process group of b x r x c ranks is a grid: b groups share out the elements of the batch; the r x
+c ranks of a group divide the positions of each of their elements. Before every time step a rank
+gets from its neighbours the activations of the positions around its own (the *halo*, taps - 1
+wide); from them it computes all of the residual that its positions see, some of which its
+neighbours compute too. So there is one exchange a step, and every number is computed by the same
+kernels from the same inputs as in one process. Readings are sums of integers and maxima, which have
+no order.
 
     exact: the same bits for any grid as long as a tile has more than one position (kernels give a
     single position other bits; such grids are refused), in float32 and float64; tests hold it for
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.collectives import all_gather
-from sixfold.distributed.process_group import Buffer, PlainData, World
+from sixfold.distributed.process_group import Buffer, Communicator, PlainData
 from sixfold.lca.phases import Phases
 
 
@@ -116,7 +117,7 @@ class Tiles:
         phases: of the geometry.
     """
 
-    def __init__(self, group: World, shape: tuple[int, int], phases: Phases) -> None:
+    def __init__(self, group: Communicator, shape: tuple[int, int], phases: Phases) -> None:
         self.group, self.shape, self.phases = group, shape, phases
         self.positions = phases.geometry.positions
         self.tile = self._tile(group.rank)
@@ -214,8 +215,8 @@ class Tiles:
 class _SubLink:
     """The link of some ranks of a world, who count themselves from 0."""
 
-    def __init__(self, world: World, ranks: list[int]) -> None:
-        self._world, self._ranks = world, ranks
+    def __init__(self, comm: Communicator, ranks: list[int]) -> None:
+        self._world, self._ranks = comm, ranks
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
@@ -235,14 +236,14 @@ class _SubLink:
         return self._world.should_stop()
 
 
-def sub_world(world: World, ranks: list[int]) -> World:
+def sub_world(comm: Communicator, ranks: list[int]) -> Communicator:
     """Some ranks of a world as a world of their own; this rank must be one of them."""
-    return World(
-        rank=ranks.index(world.rank),
+    return Communicator(
+        rank=ranks.index(comm.rank),
         size=len(ranks),
-        host=world.host,
-        attempt=world.attempt,
-        link=_SubLink(world, ranks),
+        host=comm.host,
+        attempt=comm.attempt,
+        link=_SubLink(comm, ranks),
     )
 
 
@@ -270,16 +271,16 @@ class Grid:
         """Whether positions are divided."""
         return self.rows * self.columns > 1
 
-    def group(self, world: World) -> World:
+    def group(self, comm: Communicator) -> Communicator:
         """The ranks that work at the same elements as this one."""
         size = self.rows * self.columns
-        first = world.rank // size * size
-        return sub_world(world, list(range(first, first + size)))
+        first = comm.rank // size * size
+        return sub_world(comm, list(range(first, first + size)))
 
-    def peers(self, world: World) -> World:
+    def peers(self, comm: Communicator) -> Communicator:
         """The ranks that have the same place in their groups as this one."""
         size = self.rows * self.columns
-        return sub_world(world, list(range(world.rank % size, world.size, size)))
+        return sub_world(comm, list(range(comm.rank % size, comm.size, size)))
 
 
 def parse_grid(text: str, workers: int) -> Grid:

@@ -7,7 +7,8 @@
         every rank makes the same update
 
 Guarantee: the same dictionary, bit for bit, for any number of ranks, any grid and any engine. When
-a rank dies the gang starts again from the last checkpoint, if the engine has restarts left.
+a rank dies the process group starts again from the last checkpoint, if the engine has restarts
+left.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from sixfold.distributed.logical_shards import (
     shard_bounds,
     shard_count,
 )
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.lca.config import LcaLearnConfig
 from sixfold.lca.dictionary import Learned, pack, patch_atoms, patch_places, random_atoms
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.inputs import Pictures, Source, open_pictures
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.learning import Learner, Payload, Totals, shard_vector
 from sixfold.lca.order import Order
 from sixfold.lca.phases import Phases
@@ -48,7 +49,7 @@ from sixfold.lca.tiles import Tiles, parse_grid
 from sixfold.lca.warm import WarmStarts
 from sixfold.train.checkpoint import newest_intact, weights_sha256
 from sixfold.train.config import OptimizerConfig
-from sixfold.train.step.schedule import Budget, parse_schedule
+from sixfold.train.step.schedule import TrainingLength, parse_schedule
 
 CHECKPOINT_S = 60.0
 CHECKPOINT_STEPS = 50
@@ -71,8 +72,8 @@ class LearnJob:
     claim: Claim
 
 
-def learn_rank(job: LearnJob, world: World) -> dict[str, Any]:
-    """Learn as one rank of a gang.
+def learn_rank(job: LearnJob, comm: Communicator) -> dict[str, Any]:
+    """Learn as one rank of a process group.
 
     Returns:
         On rank 0 the figures of `result.json` that ranks know; on the others their rank.
@@ -83,19 +84,19 @@ def learn_rank(job: LearnJob, world: World) -> dict[str, Any]:
         PeerLostError: if another rank is gone.
     """
     with one_thread():
-        return _Learning(job, world).run()
+        return _Learning(job, comm).run()
 
 
 class _Learning:
     """One rank's part, from set-up to the dictionary's file."""
 
-    def __init__(self, job: LearnJob, world: World) -> None:
+    def __init__(self, job: LearnJob, comm: Communicator) -> None:
         config = job.config
-        self.world, self.config, self.geometry = world, config, job.geometry
-        self.files = RankFiles(job.claim, attempt=world.attempt, rank=world.rank, host=world.host)
+        self.comm, self.config, self.geometry = comm, config, job.geometry
+        self.files = RankFiles(job.claim, attempt=comm.attempt, rank=comm.rank, host=comm.host)
         self.pictures = open_pictures(job.source)
         self.dtype: torch.dtype = getattr(torch, config.dictionary.precision)
-        self.preprocess = _preprocess(config.input.preprocess, self.pictures, world)
+        self.preprocess = _preprocess(config.input.preprocess, self.pictures, comm)
         learn = config.learn
         self.order = Order(
             kind=learn.order,
@@ -107,13 +108,13 @@ class _Learning:
         )
         self.learner = Learner(
             self.geometry,
-            shared(world, self._first_atoms()),
+            shared(comm, self._first_atoms()),
             momentum=learn.momentum,
             revive_after=learn.resample_dead_after,
             seed=learn.seed,
         )
-        self.grid = parse_grid(learn.grid, world.size)
-        self.group, self.peers = self.grid.group(world), self.grid.peers(world)
+        self.grid = parse_grid(learn.grid, comm.size)
+        self.group, self.peers = self.grid.group(comm), self.grid.peers(comm)
         self.tiles = (
             Tiles(self.group, (self.grid.rows, self.grid.columns), Phases(self.geometry))
             if self.grid.divides_images
@@ -127,17 +128,17 @@ class _Learning:
             else None
         )
         self.schedule = parse_schedule(OptimizerConfig(lr=learn.lr, schedule=learn.schedule))
-        self.budget = Budget(
+        self.budget = TrainingLength(
             images=learn.batch_size, batch_size=learn.batch_size, total_steps=learn.steps
         )
         self.checkpoints = self.files.path / "checkpoints"
         self.done = self._restore()
-        self.log = LearnLog(self.files, world, self.done, learn.steps)
+        self.log = LearnLog(self.files, comm, self.done, learn.steps)
         self.saved_at = time.monotonic()
 
     @property
     def is_root(self) -> bool:
-        return self.world.rank == 0
+        return self.comm.rank == 0
 
     def _first_atoms(self) -> Tensor:
         seed = self.config.learn.seed
@@ -154,21 +155,21 @@ class _Learning:
         return self.preprocess(self.pictures.images(np.array(indices, np.int64)), self.dtype)
 
     def _note(self, text: str) -> None:
-        self.world.report({"kind": "note", "text": text})
+        self.comm.report({"kind": "note", "text": text})
 
     def _restore(self) -> int:
         """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
         found = newest_intact(self.checkpoints, self._note) if self.is_root else None
-        newest = all_gather_data(self.world, found.name if found else "")[0]
+        newest = all_gather_data(self.comm, found.name if found else "")[0]
         return load_state(self.checkpoints / newest, self.learner, self.warm) if newest else 0
 
     def run(self) -> dict[str, Any]:
         """Learn, and write the dictionary."""
-        world, total = self.world, self.config.learn.steps
-        world.report({"kind": "rank", "rank": world.rank, "host": world.host, "pid": os.getpid()})
+        comm, total = self.comm, self.config.learn.steps
+        comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
         groups = self.grid.batch
         if self.is_root and groups > self.count:
-            world.report(
+            comm.report(
                 {
                     "kind": "note",
                     "text": f"{groups - self.count} of {groups} groups of workers have nothing to "
@@ -192,7 +193,7 @@ class _Learning:
             self.log.close()
 
     def _after_step(self) -> None:
-        stop, total = self.world.should_stop(), self.config.learn.steps
+        stop, total = self.comm.should_stop(), self.config.learn.steps
         every = self.config.run.checkpoint_every or CHECKPOINT_STEPS
         late = (
             self.config.run.checkpoint_every is None
@@ -201,7 +202,11 @@ class _Learning:
         if self.done == total or stop or late or self.done % every == 0:
             self.files.fence()
             save_state(
-                self.checkpoints, self.done, self.learner, self.warm, keep=self.config.run.keep_checkpoints
+                self.checkpoints,
+                self.done,
+                self.learner,
+                self.warm,
+                keep=self.config.run.keep_checkpoints,
             )
             self.saved_at = time.monotonic()
         if stop:
@@ -215,7 +220,7 @@ class _Learning:
         chosen = self.order.at(step)
         elements = [range(*shard_bounds(learn.batch_size, self.count, shard)) for shard in self.own]
         mine = [element for run in elements for element in run]
-        interaction = Interaction(self.learner.atoms, self.geometry, form=self._form())
+        interaction = LateralInhibition(self.learner.atoms, self.geometry, form=self._form())
         vectors: list[tuple[Node, Any]] = []
         lines: list[dict[str, Any]] = []
         if mine:
@@ -241,7 +246,7 @@ class _Learning:
 
     def _solve(
         self,
-        interaction: Interaction,
+        interaction: LateralInhibition,
         images: Tensor,
         step: int,
         mine: list[int],
@@ -276,12 +281,12 @@ class _Learning:
         if codes is None or self.group.rank > 0:
             keys = []
         empty = torch.zeros(0, self.geometry.atoms, *self.geometry.positions)
-        self.warm.share(self.world, keys, codes if codes is not None and keys else empty)
+        self.warm.share(self.comm, keys, codes if codes is not None and keys else empty)
 
     def _vectors(
         self,
         payload: Payload,
-        interaction: Interaction,
+        interaction: LateralInhibition,
         images: Tensor,
         solution: Solution,
         elements: list[range],
@@ -338,7 +343,7 @@ class _Learning:
 
     def _finish(self, started: float, updates_per_s: float | None) -> dict[str, Any]:
         if not self.is_root:
-            return {"rank": self.world.rank}
+            return {"rank": self.comm.rank}
         learned = Learned(
             atoms=self.learner.atoms,
             geometry=self.geometry,
@@ -356,7 +361,7 @@ class _Learning:
             "dictionary_sha256": weights_sha256({"atoms": self.learner.atoms}),
             "atoms": self.geometry.atoms,
             "positions": list(self.geometry.positions),
-            "form": Interaction(self.learner.atoms, self.geometry, form=self._form()).form,
+            "form": LateralInhibition(self.learner.atoms, self.geometry, form=self._form()).form,
             "lane_width": self.geometry.lane_width,
             "logical_shards": self.count,
             "updates_per_s": None if updates_per_s is None else round(updates_per_s, 4),
@@ -370,16 +375,16 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
-def shared(world: World, tensor: Tensor) -> Tensor:
+def shared(comm: Communicator, tensor: Tensor) -> Tensor:
     """Rank 0's values on every rank: machines may differ in a last digit of a set-up."""
-    found: Tensor = torch.from_numpy(all_gather(world, tensor.contiguous().numpy())[0].copy())
+    found: Tensor = torch.from_numpy(all_gather(comm, tensor.contiguous().numpy())[0].copy())
     return found
 
 
-def _preprocess(kind: str, pictures: Pictures, world: World) -> Preprocess:
+def _preprocess(kind: str, pictures: Pictures, comm: Communicator) -> Preprocess:
     """The preparation of images, the same on every rank."""
     sample = pictures.images(np.arange(min(SAMPLE, pictures.count), dtype=np.int64))
     made = learn_preprocess(kind, pictures.mean, sample)
     if made.whitening is None:
         return made
-    return Preprocess(kind=kind, mean=made.mean, whitening=shared(world, made.whitening))
+    return Preprocess(kind=kind, mean=made.mean, whitening=shared(comm, made.whitening))

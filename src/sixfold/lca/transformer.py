@@ -17,7 +17,7 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.lca.config import DynamicsConfig, dynamics_problems
 from sixfold.lca.dictionary import random_atoms
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.interaction import Interaction
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.learning import Learner, Payload, shard_vector
 from sixfold.lca.order import Order
 from sixfold.lca.solver import Solver
@@ -103,7 +103,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         geometry = self._geometry(rows.shape[1])
         atoms = torch.from_numpy(self.components_).view(-1, *geometry.atom_shape)
         with one_thread():
-            solver = Solver(Interaction(atoms, geometry), self._dynamics())
+            solver = Solver(LateralInhibition(atoms, geometry), self._dynamics())
             found = solver.solve(_images(rows, geometry))
         codes: NDArray[np.float64] = found.codes.flatten(1).numpy()
         return codes
@@ -151,7 +151,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """One update from a batch, over the same shards as `sixfold lca learn`."""
         revived, count = learner.to_revive(), shard_count(len(images))
         payload = Payload(learner.geometry, len(revived))
-        interaction = Interaction(learner.atoms, learner.geometry)
+        interaction = LateralInhibition(learner.atoms, learner.geometry)
         solution = Solver(interaction, self._dynamics()).solve(images)
         residuals = interaction.residual(images, solution.codes)
         donors = [learner.donor(step, atom, len(images)) for atom in revived]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sixfold.distributed.collectives import all_gather_int
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 
 Sparse = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Places of entries that are not zero, and their values."""
@@ -41,21 +41,21 @@ class WarmStarts:
         code[torch.from_numpy(places)] = torch.from_numpy(values).to(self._dtype)
         return code.view(self._shape)
 
-    def share(self, world: World, keys: list[int], codes: Tensor) -> None:
+    def share(self, comm: Communicator, keys: list[int], codes: Tensor) -> None:
         """Keep the codes of all ranks; every rank gives its own and gets all the others'.
 
         Args:
-            world: the gang.
+            comm: the process group.
             keys: of this rank's codes.
             codes: (n, K, P, Q).
         """
         packed = self._pack(keys, codes)
-        lengths = all_gather_int(world, len(packed))
-        others = [rank for rank in range(world.size) if rank != world.rank]
+        lengths = all_gather_int(comm, len(packed))
+        others = [rank for rank in range(comm.size) if rank != comm.rank]
         received = {rank: np.empty(lengths[rank], np.float64) for rank in others}
-        world.exchange(dict.fromkeys(others, packed), received)
-        for rank in range(world.size):
-            self._unpack(packed if rank == world.rank else received[rank])
+        comm.exchange(dict.fromkeys(others, packed), received)
+        for rank in range(comm.size):
+            self._unpack(packed if rank == comm.rank else received[rank])
 
     @staticmethod
     def _pack(keys: list[int], codes: Tensor) -> NDArray[np.float64]:

@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy
 
 from sixfold.core.errors import UserError
 from sixfold.models.config import ModelConfig
-from sixfold.models.factory import recipe
-from sixfold.models.shapes import MisfitError, Shape, run, times
+from sixfold.models.factory import model_factory
+from sixfold.models.shapes import Shape, ShapeMismatchError, run, times
 
 
 def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.Module:
@@ -40,7 +40,7 @@ def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.M
     >>> network(torch.zeros(1, 3, 32, 32)).shape
     torch.Size([1, 10])
     """
-    chosen = recipe(config, shape=shape, classes=classes)
+    chosen = model_factory(config, shape=shape, classes=classes)
     with seeded(seed), torch.device("cpu"):
         try:
             network = chosen.make().to("cpu")
@@ -48,7 +48,7 @@ def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.M
                 # Lazy layers draw their weights when they first see an image.
                 run(network.eval(), torch.zeros(1, *shape))
                 network.train()
-        except MisfitError as error:
+        except ShapeMismatchError as error:
             raise UserError(f"{config.model} cannot take {times(shape)} images: {error}") from error
     return network
 

@@ -14,8 +14,8 @@ from sixfold.core.errors import UserError
 from sixfold.models.build import seeded
 from sixfold.models.conduct import INEXACT, conduct
 from sixfold.models.config import ModelConfig
-from sixfold.models.factory import Recipe, recipe
-from sixfold.models.shapes import MisfitError, Shape, kind, run, times
+from sixfold.models.factory import ModelFactory, model_factory
+from sixfold.models.shapes import Shape, ShapeMismatchError, kind, run, times
 from sixfold.models.zoo import ZOO
 
 USUAL_SIDES = (28, 32, 64, 96, 128, 224, 227, 256, 299)
@@ -54,7 +54,7 @@ def check(
 2x2 map; images of at least 16x16 are needed: use --resize 28
     """
     try:
-        chosen = recipe(config, shape=shape, classes=classes)
+        chosen = model_factory(config, shape=shape, classes=classes)
     except UserError as error:
         return list(error.problems)
     # The user's code may do what needs values, and what it remembers may not be of two devices.
@@ -81,13 +81,13 @@ def _fitting(config: ModelConfig, shape: Shape, classes: int) -> str:
     """A usual size of images that the user's own network takes, and the remedy."""
     for side in USUAL_SIDES:
         square = (shape[0], side, side)
-        chosen = recipe(config, shape=square, classes=classes)
+        chosen = model_factory(config, shape=square, classes=classes)
         if square != shape and not _try(chosen, square, classes, device="cpu"):
             return f"; it takes {side}x{side}: use --resize {side}"
     return ""
 
 
-def _try(chosen: Recipe, shape: Shape, classes: int, *, device: str) -> list[str]:
+def _try(chosen: ModelFactory, shape: Shape, classes: int, *, device: str) -> list[str]:
     """Make the network and run it, in training and for a single image; what is wrong."""
     try:
         with seeded(0), torch.device(device):
@@ -98,7 +98,7 @@ def _try(chosen: Recipe, shape: Shape, classes: int, *, device: str) -> list[str
                 problem = _output_problem(output, batch, classes, network)
                 if problem:
                     return [f"{chosen.model}: {problem}"]
-    except MisfitError as error:
+    except ShapeMismatchError as error:
         return [f"{chosen.model} cannot take {times(shape)} images: {error}"]
     except UserError as error:
         return list(error.problems)
@@ -148,7 +148,7 @@ def _smallest(config: ModelConfig, shape: Shape, classes: int) -> str:
 
     def fits(side: int) -> bool:
         square = (shape[0], side, side)
-        chosen = recipe(config, shape=square, classes=classes)
+        chosen = model_factory(config, shape=square, classes=classes)
         return not _try(chosen, square, classes, device="meta")
 
     # A network of the zoo that takes some size takes every larger one (a test holds this).

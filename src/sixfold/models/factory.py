@@ -15,13 +15,13 @@ from sixfold.core.naming import unknown_model
 from sixfold.models.arguments import argument_problems, parse_arguments
 from sixfold.models.config import ModelConfig
 from sixfold.models.importing import find, importable
-from sixfold.models.shapes import MisfitError, Shape
+from sixfold.models.shapes import Shape, ShapeMismatchError
 from sixfold.models.user_traceback import one_line
 from sixfold.models.zoo import ZOO
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelFactory:
     """A factory and what it will be called with.
 
     Attributes:
@@ -46,13 +46,13 @@ class Recipe:
             The network, its floating-point tensors as float32.
 
         Raises:
-            MisfitError: if a network of the zoo cannot take images of this shape.
+            ShapeMismatchError: if a network of the zoo cannot take images of this shape.
             UserError: if the factory raises anything else, or returns no network.
         """
         with nullcontext() if self.is_zoo else importable(self.model):
             try:
                 network = self.factory(**self.arguments)
-            except MisfitError:
+            except ShapeMismatchError:
                 raise
             except (Exception, SystemExit) as error:
                 explained = self.is_zoo and isinstance(error, ValueError)
@@ -71,7 +71,7 @@ class Recipe:
         return f"{getattr(self.factory, '__name__', type(self.factory).__name__)}({given})"
 
 
-def recipe(config: ModelConfig, *, shape: Shape, classes: int) -> Recipe:
+def model_factory(config: ModelConfig, *, shape: Shape, classes: int) -> ModelFactory:
     """Find the factory and decide what to call it with.
 
     A network of the zoo is called with `shape` and `classes`; the user's factory with those of
@@ -103,7 +103,7 @@ def recipe(config: ModelConfig, *, shape: Shape, classes: int) -> Recipe:
         )
     if problems:
         raise UserError(problems)
-    return Recipe(config.model, factory, arguments)
+    return ModelFactory(config.model, factory, arguments)
 
 
 def _factory(model: str) -> Callable[..., Any]:

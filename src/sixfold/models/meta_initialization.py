@@ -27,8 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sixfold.core.errors import UserError
 from sixfold.models.build import build, seeded
 from sixfold.models.config import ModelConfig
-from sixfold.models.factory import recipe
-from sixfold.models.shapes import MisfitError, Shape, times
+from sixfold.models.factory import model_factory
+from sixfold.models.shapes import Shape, ShapeMismatchError, times
 
 Cut = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
 """A shape in which a parameter is seen, and for each of its dims the interval that is wanted."""
@@ -64,7 +64,7 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class Skeleton:
+class MetaModel:
     """A network on the meta device, and how its values come about.
 
     Attributes:
@@ -97,7 +97,7 @@ _SILENT_ON_META: set[CodeType] = {
 """These leave a tensor on the meta device as it is, so the record would miss them."""
 
 
-def skeleton(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> Skeleton:
+def build_on_meta(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> MetaModel:
     """The network on the meta device.
 
     Args, raises: as for `build`.
@@ -106,12 +106,12 @@ def skeleton(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> S
     >>> {parameter.device.type for parameter in found.network.parameters()}
     {'meta'}
     """
-    chosen = recipe(config, shape=shape, classes=classes)
+    chosen = model_factory(config, shape=shape, classes=classes)
     recorder = _Recorder()
     with seeded(seed), torch.device("meta"), _watched(recorder), recorder:
         try:
             network = chosen.make()
-        except MisfitError as error:
+        except ShapeMismatchError as error:
             raise UserError(f"{config.model} cannot take {times(shape)} images: {error}") from error
     tensors = [*network.parameters(), *network.buffers()]
     if any(is_lazy(tensor) for tensor in tensors):
@@ -120,11 +120,11 @@ def skeleton(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> S
             "batch instead (--strategy sync)"
         )
     known = recorder.faithful and all(_storage(tensor) in recorder.known for tensor in tensors)
-    return Skeleton(network, tuple(recorder.fills) if known else None)
+    return MetaModel(network, tuple(recorder.fills) if known else None)
 
 
 def initial_parts(
-    found: Skeleton,
+    found: MetaModel,
     config: ModelConfig,
     cuts: Mapping[str, Cut],
     *,
@@ -135,7 +135,7 @@ def initial_parts(
     """Parts of the values that `build` would give.
 
     Args:
-        found: from `skeleton`, of the same settings.
+        found: from `build_on_meta`, of the same settings.
         config: the network's name and arguments.
         cuts: name of a parameter or buffer -> the part that is wanted.
         shape: (C, H, W) of an image.

@@ -30,7 +30,7 @@ _TOO_SMALL = ("Kernel size can't be greater", "Output size is too small")
 """What torch says of a map that a convolution, or a pool, cannot take."""
 
 
-class MisfitError(ValueError):
+class ShapeMismatchError(ValueError):
     """A layer cannot take what reaches it. The message names the layer, its kind and the sizes."""
 
 
@@ -82,13 +82,13 @@ def run(network: nn.Module, images: Tensor, *, name: str = "") -> Any:
         name: the path under which `network` will be known, put before the names of its layers.
 
     Raises:
-        MisfitError: if a layer cannot take what reaches it, or a `forward` raises.
+        ShapeMismatchError: if a layer cannot take what reaches it, or a `forward` raises.
     """
     with torch.no_grad(), _followed(network, name) as trail:
         try:
             return network(images)
         except Exception as error:
-            raise MisfitError(_explain(trail, error)) from error
+            raise ShapeMismatchError(_explain(trail, error)) from error
 
 
 def output_shape(layers: nn.Module, shape: Shape, *, name: str = "features") -> tuple[int, ...]:
@@ -103,7 +103,7 @@ def output_shape(layers: nn.Module, shape: Shape, *, name: str = "features") -> 
         name: the path under which `layers` will be known in the network.
 
     Raises:
-        MisfitError: if the image is too small for them, or has the wrong channels.
+        ShapeMismatchError: if the image is too small for them, or has the wrong channels.
 
     >>> output_shape(nn.Sequential(nn.Conv2d(1, 20, 5), nn.MaxPool2d(2)), (1, 28, 28))
     (20, 12, 12)

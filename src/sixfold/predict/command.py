@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     from sixfold.predict.run import predict
 
     with Console() as console:
-        figures = predict(config, listen=console)
+        figures = predict(config, on_event=console)
     print(f"images             {figures['images']:,}")
     if "accuracy" in figures:
         print(

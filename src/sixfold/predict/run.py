@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import folder_of_parts, write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import read_json
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from sixfold.data.formats.kept_columns import KeptColumns
 
 
-def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Classify a data set with a trained network, into a Parquet file.
 
     Args:
         config: the settings.
-        listen: called with progress.
+        on_event: called with progress.
 
     Returns:
         The figures that ``FILE.json`` holds: number of images and, where there are labels,
@@ -42,7 +42,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         RunError: if a rank failed; no result is left behind.
     """
     started = time.monotonic()
-    given, listen = listen, listen or (lambda _: None)
+    given, on_event = on_event, on_event or (lambda _: None)
     found = choice_problems(config) + engine_problems(config.engine)
     if not config.prediction.run:
         found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
@@ -80,11 +80,11 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
             on_error=config.prediction.on_error,
         )
         asked = as_trained(weights, asked)
-        resolved = resolve_data(asked, engine, workers, listen, labelled=False)
+        resolved = resolve_data(asked, engine, workers, on_event, labelled=False)
         opened = datasets.open_data(resolved)
         check_fit(card, opened)
         if opened.bad:
-            listen({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
+            on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
         part = config.prediction.split
         if part == "auto":
             part = "test" if opened.own_test or trained_on(weights, asked) else "all"
@@ -98,11 +98,11 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
                 parts=parts,
                 sparse=sparse,
             )
-            gang = engine.gang(
+            group = engine.run_ranks(
                 functools.partial(predict_rank, job),
                 workers,
                 max_restarts=restarts_of(config.engine),
-                on_event=_sum_up(listen),
+                on_event=_sum_up(on_event),
             )
             figures = join_parts(parts, out, card, kept)
     figures |= {
@@ -114,7 +114,7 @@ def predict(config: PredictConfig, *, listen: Listener | None = None) -> dict[st
         "skipped_images": opened.skipped,
         "workers": workers,
         "engine": config.engine.engine,
-        "restarts": gang.restarts,
+        "restarts": group.restarts,
         "wall_s": round(time.monotonic() - started, 3),
         "versions": versions(),
     }
@@ -162,13 +162,13 @@ def fitting_side(shape: tuple[int, int, int]) -> int | None:
     return shape[1] if shape[1] == shape[2] else None
 
 
-def _sum_up(listen: Listener) -> Any:
+def _sum_up(on_event: OnEvent) -> Any:
     """Turn the ranks' counts into one."""
     counts: dict[int, int] = {}
 
     def hear(rank: int, event: Any) -> None:
         if event.get("kind") == "predicted":
             counts[rank] = event["images"]
-            listen({"kind": "predicted", "images": sum(counts.values())})
+            on_event({"kind": "predicted", "images": sum(counts.values())})
 
     return hear

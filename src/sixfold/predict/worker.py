@@ -27,7 +27,7 @@ from sixfold.core.files import explained
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.kept_columns import KeptColumns
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.predict.sparse.choose import load_choice, sparse_network
 from sixfold.train import metrics
@@ -93,7 +93,7 @@ def check_fit(card: ModelCard, data: datasets.DataSet) -> None:
         )
 
 
-def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
+def predict_rank(job: PredictJob, comm: Communicator) -> dict[str, Any]:
     """Classify this rank's share and write it to a file.
 
     Returns:
@@ -110,14 +110,14 @@ def predict_rank(job: PredictJob, world: World) -> dict[str, Any]:
         )
         images = 0
         for number, part in enumerate(chosen_parts(data, job.part)):
-            path = job.parts / f"part-{number}-rank-{world.rank:04d}.parquet"
+            path = job.parts / f"part-{number}-rank-{comm.rank:04d}.parquet"
             with explained(path), pq.ParquetWriter(path, schema(card)) as writer:
                 for start, stop, logits in scored_chunks(
-                    world, network, part, maker, last=job.sparse is None
+                    comm, network, part, maker, last=job.sparse is None
                 ):
                     writer.write_table(_table(job, card, part, np.arange(start, stop), logits))
                     images += stop - start
-                    world.report({"kind": "predicted", "rank": world.rank, "images": images})
+                    comm.report({"kind": "predicted", "rank": comm.rank, "images": images})
         return {"images": images}
 
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 
 from sixfold.core.errors import UserError
-from sixfold.tickets.config import TicketsConfig, TrellisConfig
+from sixfold.tickets.config import TicketGridConfig, TicketsConfig
 from sixfold.train.sparsity.counts import DEFAULT_RATE
 from sixfold.train.sparsity.layers import KINDS
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 
 CONTROLS = ("reinit", "random")
 FEWEST_POINTS = 11
@@ -52,7 +52,7 @@ def quantiles(count: int) -> list[float]:
     return [cut / (count + 1) for cut in range(1, count + 1)]
 
 
-def parse_rewinds(text: str, budget: Budget | None = None) -> list[int]:
+def parse_rewinds(text: str, budget: TrainingLength | None = None) -> list[int]:
     """Steps in rising order.
 
     Args:
@@ -62,7 +62,7 @@ def parse_rewinds(text: str, budget: Budget | None = None) -> list[int]:
     Raises:
         UserError: if a word is none, or lies behind the end of the dense run.
 
-    >>> parse_rewinds("1ep,0", Budget(images=100, batch_size=10, total_steps=30))
+    >>> parse_rewinds("1ep,0", TrainingLength(images=100, batch_size=10, total_steps=30))
     [0, 10]
     """
     found = set()
@@ -149,7 +149,7 @@ def trellis_problems(config: TicketsConfig) -> list[str]:
     return found
 
 
-def _texts(trellis: TrellisConfig) -> list[tuple[Callable[[str], object], str]]:
+def _texts(trellis: TicketGridConfig) -> list[tuple[Callable[[str], object], str]]:
     return [
         (parse_thresholds, trellis.sparsities),
         (parse_rewinds, trellis.rewinds),

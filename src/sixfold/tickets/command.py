@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     from sixfold.tickets.run import tickets
 
     with Console() as console:
-        result = tickets(config, listen=console)
+        result = tickets(config, on_event=console)
     print("\n".join(summary(result)))
     return 0
 

@@ -22,7 +22,7 @@ class TicketDataConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrellisConfig(Settings):
+class TicketGridConfig(Settings):
     """Which sparse networks are trained from the one dense run."""
 
     sparsities: str = option(
@@ -72,7 +72,7 @@ class TrellisConfig(Settings):
 class TicketsConfig(Settings):
     """Everything that `sixfold tickets` takes."""
 
-    trellis: TrellisConfig = TrellisConfig()
+    trellis: TicketGridConfig = TicketGridConfig()
     data: TicketDataConfig = TicketDataConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -21,14 +21,14 @@ from sixfold.core.files import write_json
 from sixfold.core.random_keys import key
 from sixfold.core.run_directory import RunDirectory, as_json, read_json_lines
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.process_group import Alone, PlainData, World
+from sixfold.distributed.process_group import Communicator, PlainData, SingleProcess
 from sixfold.distributed.tasks import Assignment
 from sixfold.models.config import ModelConfig
 from sixfold.tickets.line import measure_line
 from sixfold.tickets.seeds import member_seed
 from sixfold.tickets.transfer import carry_over
 from sixfold.train.checkpoint import path_of
-from sixfold.train.config import BeginningConfig, TrainConfig
+from sixfold.train.config import InitializationConfig, TrainConfig
 from sixfold.train.model_card import read_card, weights_file
 from sixfold.train.sparsity import (
     Mask,
@@ -76,15 +76,15 @@ class TrellisWork:
         settings = assignment.settings
         dense = assignment.folder.parents[1] / DENSE
         figures: dict[str, Any] = {}
-        beginning = BeginningConfig(start_step=settings["rewind"])
+        initialization = InitializationConfig(start_step=settings["rewind"])
         if settings["kind"] != "reinit":
             weights = path_of(dense / "snapshots", settings["rewind"])
-            beginning = dataclasses.replace(beginning, weights=str(weights))
+            initialization = dataclasses.replace(initialization, weights=str(weights))
         if settings["kind"] != "dense":
             mask = make_mask(self.config.model, settings, dense, list(assignment.needs.values()))
             path = assignment.folder / "mask.safetensors"
             save_mask(path, mask)
-            beginning = dataclasses.replace(beginning, mask=str(path))
+            initialization = dataclasses.replace(initialization, mask=str(path))
             kept, total = kept_weights(mask)
             figures = {
                 "kept": kept,
@@ -98,7 +98,7 @@ class TrellisWork:
                 self.config.training,
                 seed=member_seed(self.config.training.seed, settings["seed"], purpose),
             ),
-            beginning=beginning,
+            initialization=initialization,
         )
         return figures | train_alone(config, assignment, self.steps)
 
@@ -151,16 +151,16 @@ def train_alone(config: TrainConfig, assignment: Assignment, steps: int) -> dict
     directory.create()
     write_json(directory.file("config.json"), as_json(config))
     attempt = directory.claim()
-    link = _Link(assignment, config.beginning.start_step, steps)
-    world = World(rank=0, size=1, host=socket.gethostname(), attempt=attempt, link=link)
-    found = train_rank(TrainJob(config=config, claim=directory.ticket()), world)
+    link = _Link(assignment, config.initialization.start_step, steps)
+    comm = Communicator(rank=0, size=1, host=socket.gethostname(), attempt=attempt, link=link)
+    found = train_rank(TrainJob(config=config, claim=directory.ticket()), comm)
     # What the next try would have gone on from; a trellis of hundreds would fill the disk.
     shutil.rmtree(assignment.folder / "checkpoints", ignore_errors=True)
     return {
         "accuracy": found["validation_accuracy"],
         "test_accuracy": found["test_accuracy"],
         "test_loss": found["test_loss"],
-        "steps": found["steps"] - config.beginning.start_step,
+        "steps": found["steps"] - config.initialization.start_step,
         "training_s": found["training_s"],
         "train_images_per_s": found["train_images_per_s"],
         "weights_sha256": found["weights_sha256"],
@@ -185,7 +185,7 @@ def early_stop(run: Path) -> dict[str, Any]:
     return {"early_stop_step": best["step"], "early_stop_accuracy": best["eval_accuracy"]}
 
 
-class _Link(Alone):
+class _Link(SingleProcess):
     """The link of a member's only rank: its progress becomes the member's."""
 
     def __init__(self, assignment: Assignment, first: int, steps: int) -> None:

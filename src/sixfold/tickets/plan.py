@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sixfold.core.errors import UserError
-from sixfold.distributed.tasks import Member
+from sixfold.distributed.tasks import Task
 from sixfold.tickets.choices import (
     parse_controls,
     parse_rates,
@@ -23,7 +23,7 @@ from sixfold.tickets.choices import (
 from sixfold.tickets.config import TicketsConfig
 from sixfold.train.sparsity import Prunable, prune_counts
 from sixfold.train.sparsity.counts import DEFAULT_RATE
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Plan:
     rewinds: list[int]
     seeds: int
     cells: list[Cell]
-    members: list[Member]
+    members: list[Task]
     lines: dict[Cell, str]
     dense: list[str]
 
@@ -72,7 +72,7 @@ def plan_trellis(
     config: TicketsConfig,
     *,
     layers: Sequence[Prunable],
-    budget: Budget,
+    budget: TrainingLength,
     dense: Mapping[str, Any],
 ) -> Plan:
     """Lay out the trellis.
@@ -160,7 +160,7 @@ class _Layout:
     total_steps: int
     identity: dict[str, Any]
 
-    def training(self, cell: Cell, seed: int, name: str, chain: int | None = None) -> Member:
+    def training(self, cell: Cell, seed: int, name: str, chain: int | None = None) -> Task:
         """A member that trains a cell; `chain` names the seed whose tickets its mask is from."""
         trellis = self.config.trellis
         chain = seed if chain is None else chain
@@ -182,9 +182,9 @@ class _Layout:
             "seed": seed,
         }
         cost = float(self.total_steps - rewind)
-        return Member(name=name, settings=settings, needs=needs, cost=cost)
+        return Task(name=name, settings=settings, needs=needs, cost=cost)
 
-    def dense(self, rewind: int, seed: int) -> Member:
+    def dense(self, rewind: int, seed: int) -> Task:
         """A member that trains the dense network again."""
         settings = {
             "task": "train",
@@ -193,16 +193,16 @@ class _Layout:
             "rewind": rewind,
             "seed": seed,
         }
-        return Member(
+        return Task(
             name=f"dense @{rewind} seed {seed}",
             settings=settings,
             cost=float(self.total_steps - rewind),
         )
 
-    def line(self, cell: Cell, sibling: str) -> Member:
+    def line(self, cell: Cell, sibling: str) -> Task:
         """A member that measures the error between two trainings of a cell."""
         points = self.config.trellis.instability
-        return Member(
+        return Task(
             name=f"line of {cell.member(0)}",
             settings={"task": "line", "dense": self.identity, "points": points},
             needs=(cell.member(0), sibling),

@@ -23,14 +23,14 @@ from typing import Any
 from sixfold import data
 from sixfold.core.config import RunConfig
 from sixfold.core.errors import RunError, UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.run_directory import RunDirectory, as_json
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, versions
-from sixfold.distributed.tasks import Member, Outcome, run_job
+from sixfold.distributed.tasks import Outcome, Task, run_job
 from sixfold.tickets.analysis import (
     best_tickets,
     cell_figures,
@@ -47,27 +47,27 @@ from sixfold.tickets.transfer import transfer_members
 from sixfold.train.config import TrainConfig
 from sixfold.train.inputs import Inputs, inputs_of
 from sixfold.train.report import optional_page
-from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.resume import existing_run, held_run, run_path
 from sixfold.train.run import fit_data, train, training_problems
-from sixfold.train.step.schedule import Budget, budget
+from sixfold.train.step.schedule import TrainingLength, budget
 
 
 def tickets(
-    config: TicketsConfig, *, engine: Engine | None = None, listen: Listener | None = None
+    config: TicketsConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> dict[str, Any]:
     """Search for lottery tickets and return the figures that `result.json` holds.
 
     Args:
         config: the settings.
         engine: an open engine to be used and left open; one is opened for the job if absent.
-        listen: called with progress: that of the dense run, then ``{"kind": "job", ...}``.
+        on_event: called with progress: that of the dense run, then ``{"kind": "job", ...}``.
 
     Raises:
         UserError: if the settings, the data or the cluster do not fit.
         RunError: if the dense run or a member failed; what is done stays done.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
         if engine is None and config.engine.engine == "local":
             engine = stack.enter_context(_open(config))
@@ -78,15 +78,15 @@ def tickets(
         directory = RunDirectory(Path(str(config.run.out)))
         stack.enter_context(held_run(config, directory))
         inputs = _inputs(config)
-        finished = older_run(
+        finished = existing_run(
             config, directory, inputs, growing=("trellis",), more=(DENSE, "members")
         )
         if finished is not None:
-            listen({"kind": "note", "text": f"{directory.path} holds this job, finished"})
+            on_event({"kind": "note", "text": f"{directory.path} holds this job, finished"})
             return finished
         if engine is None:
             engine = stack.enter_context(_open(config))
-        return _Search(config, directory, engine, listen, inputs).run(started)
+        return _Search(config, directory, engine, on_event, inputs).run(started)
 
 
 def _open(config: TicketsConfig) -> contextlib.AbstractContextManager[Engine]:
@@ -157,14 +157,14 @@ class _Search:
         config: TicketsConfig,
         directory: RunDirectory,
         engine: Engine,
-        listen: Listener,
+        on_event: OnEvent,
         inputs: Inputs,
     ) -> None:
         self.config, self.directory = config, directory
-        self.engine, self.listen = engine, listen
+        self.engine, self.on_event = engine, on_event
         self.workers = config.engine.workers or engine.slots()
         self.settings = dense_config(config)
-        self.resolved = fit_data(self.settings, engine, self.workers, listen)
+        self.resolved = fit_data(self.settings, engine, self.workers, on_event)
         self.data = data.open_data(self.resolved.data)
         self.budget = budget(config.training, len(self.data.train))
         self.rewinds = parse_rewinds(config.trellis.rewinds, self.budget)
@@ -244,7 +244,7 @@ class _Search:
         if not layers:
             raise UserError(no_layers(self.config.model.model, alone))
         if alone:
-            self.listen({"kind": "note", "text": alone})
+            self.on_event({"kind": "note", "text": alone})
         return plan_trellis(self.config, layers=layers, budget=self.budget, dense=identity)
 
     def _train_dense(self) -> tuple[dict[str, Any], float]:
@@ -264,14 +264,14 @@ class _Search:
             keep_checkpoints=self.config.run.keep_checkpoints,
             save_at_steps=tuple(str(step) for step in self.rewinds),
         )
-        self.listen({"kind": "note", "text": f"dense run in {path}"})
+        self.on_event({"kind": "note", "text": f"dense run in {path}"})
         found = train(
-            dataclasses.replace(self.settings, run=run), engine=self.engine, listen=self.listen
+            dataclasses.replace(self.settings, run=run), engine=self.engine, on_event=self.on_event
         )
         stop = early_stop(path)
         return {**found, "accuracy": found["validation_accuracy"], **stop}, found["wall_s"]
 
-    def _work(self, members: list[Member]) -> Outcome:
+    def _work(self, members: list[Task]) -> Outcome:
         transfer = (
             None if self.transfer is None else (self.transfer[0], self.transfer[1].total_steps)
         )
@@ -281,7 +281,7 @@ class _Search:
             TrellisWork(config=self.resolved, steps=self.budget.total_steps, transfer=transfer),
             self.engine,
             workers=self.workers,
-            listen=self.listen,
+            on_event=self.on_event,
             log=self.directory.file("log.txt"),
         )
 
@@ -299,7 +299,7 @@ class _Search:
             "test_images": self.images[1],
         }
 
-    def _open_transfer(self) -> tuple[TrainConfig, Budget, tuple[int, int]] | None:
+    def _open_transfer(self) -> tuple[TrainConfig, TrainingLength, tuple[int, int]] | None:
         """The other data set: its settings as workers open it, its schedule, its sizes.
 
         Raises:
@@ -312,7 +312,7 @@ class _Search:
         asked = _transfer_data(self.config, spec)
         if height == width and asked.resize is None:
             asked = dataclasses.replace(asked, resize=height)
-        resolved = resolve_data(asked, self.engine, self.workers, self.listen)
+        resolved = resolve_data(asked, self.engine, self.workers, self.on_event)
         opened = data.open_data(resolved)
         if opened.shape != self.data.shape:
             raise UserError(

@@ -4,10 +4,11 @@ With T1 the time that one worker would need for everything, TW the time that W w
 
     S = T1 / TW        E = S / W
 
-TW is the dense run on all W workers, then the members on single ones, as `sixfold.distributed.tasks.makespan`
-plays it through (Amdahl: what does not divide, here the dense run's own loss and the last members
-that run while other workers are idle, bounds S). T1 is expected from the dense run's own steps:
-the seconds that its ranks spent on computing, reading and updating, added up.
+TW is the dense run on all W workers, then the members on single ones, as
+`sixfold.distributed.tasks.makespan` plays it through (Amdahl: what does not divide, here the dense
+run's own loss and the last members that run while other workers are idle, bounds S). T1 is expected
+from the dense run's own steps: the seconds that its ranks spent on computing, reading and updating,
+added up.
 
 Measured, T1 is the dense run's share plus the seconds that members took while W of them ran side
 by side. Where cores share memory and caches these are more than one worker alone would need, which
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.run_directory import read_json_lines
-from sixfold.distributed.tasks import Member, Outcome, makespan
+from sixfold.distributed.tasks import Outcome, Task, makespan
 
 
 def dense_work_s(run: Path) -> float:
@@ -40,7 +41,7 @@ def dense_work_s(run: Path) -> float:
 
 
 def expected(
-    members: Sequence[Member], *, step_s: float, dense_s: float, dense_work: float, workers: int
+    members: Sequence[Task], *, step_s: float, dense_s: float, dense_work: float, workers: int
 ) -> dict[str, float]:
     """S and E of the whole search, before any member has run.
 

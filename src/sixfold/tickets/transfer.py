@@ -24,11 +24,11 @@ from torch import Tensor
 from sixfold import data as datasets
 from sixfold import models
 from sixfold.core.files import write_atomically
-from sixfold.distributed.tasks import Assignment, Member
+from sixfold.distributed.tasks import Assignment, Task
 from sixfold.tickets.plan import Cell
 from sixfold.tickets.seeds import member_seed
 from sixfold.train.checkpoint import path_of
-from sixfold.train.config import BeginningConfig, TrainConfig
+from sixfold.train.config import InitializationConfig, TrainConfig
 from sixfold.train.sparsity import Mask, load_mask, save_mask
 from sixfold.train.sparsity.initialization import read_weights
 from sixfold.train.step.precision import in_precision
@@ -36,9 +36,7 @@ from sixfold.train.step.precision import in_precision
 WAYS = ("ticket", "rewound", "reinit", "scratch")
 
 
-def transfer_members(
-    best: Cell, *, seeds: int, data: Mapping[str, Any], steps: int
-) -> list[Member]:
+def transfer_members(best: Cell, *, seeds: int, data: Mapping[str, Any], steps: int) -> list[Task]:
     """The members that carry a ticket over.
 
     Args:
@@ -48,7 +46,7 @@ def transfer_members(
         steps: of the schedule on it.
     """
     return [
-        Member(
+        Task(
             name=transfer_name(way, seed),
             settings={
                 "task": "transfer",
@@ -84,7 +82,7 @@ def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
     (ticket,) = assignment.needs.values()
     seed = member_seed(config.training.seed, settings["seed"], "transfer")
     training = dataclasses.replace(config.training, seed=seed)
-    beginning = BeginningConfig()
+    initialization = InitializationConfig()
     if settings["way"] != "scratch":
         data = datasets.open_data(config.data)
         network = in_precision(
@@ -94,7 +92,7 @@ def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
         state = network.state_dict()
         mask = fitting(load_mask(ticket / "mask.safetensors"), state)
         save_mask(folder / "mask.safetensors", mask)
-        beginning = dataclasses.replace(beginning, mask=str(folder / "mask.safetensors"))
+        initialization = dataclasses.replace(initialization, mask=str(folder / "mask.safetensors"))
         if settings["way"] != "reinit":
             dense = folder.parents[1] / "dense"
             rewound = path_of(dense / "snapshots", settings["rewind"])
@@ -102,8 +100,10 @@ def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
             start = {name: tensor.clone() for name, tensor in state.items()}
             start |= {n: t.to(state[n].dtype) for n, t in fitting(source, state).items()}
             write_atomically(folder / "start.safetensors", save(start))
-            beginning = dataclasses.replace(beginning, weights=str(folder / "start.safetensors"))
-    return dataclasses.replace(config, training=training, beginning=beginning)
+            initialization = dataclasses.replace(
+                initialization, weights=str(folder / "start.safetensors")
+            )
+    return dataclasses.replace(config, training=training, initialization=initialization)
 
 
 def fitting(tensors: Mapping[str, Tensor] | Mask, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     refuse(config, [*problems, *unread])
 
     with Console() as console:
-        result = train(config, listen=console)
+        result = train(config, on_event=console)
     print("\n".join(summary(result)))
     return 0
 

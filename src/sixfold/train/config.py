@@ -76,7 +76,7 @@ class ComputeConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeginningConfig(Settings):
+class InitializationConfig(Settings):
     """What the training begins with."""
 
     weights: str | None = option(
@@ -166,7 +166,7 @@ class TrainConfig(Settings):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     compute: ComputeConfig = ComputeConfig()
-    beginning: BeginningConfig = BeginningConfig()
+    initialization: InitializationConfig = InitializationConfig()
     strategy: StrategyConfig = StrategyConfig()
     local_sgd: LocalSgdConfig = LocalSgdConfig()
     engine: EngineConfig = EngineConfig()

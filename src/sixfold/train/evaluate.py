@@ -20,7 +20,7 @@ from sixfold.core.random_keys import key
 from sixfold.data import BatchMaker, Part, prefetch
 from sixfold.distributed.collectives import gather
 from sixfold.distributed.logical_shards import owned_shards
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import restore_randomness, save_randomness
 from sixfold.models.build import seed_all
 from sixfold.train.layers.operations import NO_VIEW
@@ -63,12 +63,12 @@ def chunk_bounds(part: Part) -> list[tuple[int, int]]:
 
 
 def scored_chunks(
-    world: World, model: nn.Module, part: Part, make_batch: BatchMaker, *, last: bool = True
+    comm: Communicator, model: nn.Module, part: Part, make_batch: BatchMaker, *, last: bool = True
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Run the network over this rank's chunks of a part.
 
     Args:
-        world: the ranks that share the work.
+        comm: the ranks that share the work.
         model: the network.
         part: the images.
         make_batch: reads and normalises them.
@@ -78,7 +78,7 @@ def scored_chunks(
         First and one-past-last image of the chunk, and the logits, (n, classes), on the host.
     """
     bounds = chunk_bounds(part)
-    own = [bounds[chunk] for chunk in owned_shards(len(bounds), world.size, world.rank)]
+    own = [bounds[chunk] for chunk in owned_shards(len(bounds), comm.size, comm.rank)]
     model.eval()
     weight = next(model.parameters(), None)
     device = torch.device("cpu") if weight is None else weight.device
@@ -126,7 +126,7 @@ def _by_itself(model: nn.Module, start: int) -> Iterator[None]:
 
 
 def evaluate(
-    world: World, model: nn.Module, part: Part, make_batch: BatchMaker
+    comm: Communicator, model: nn.Module, part: Part, make_batch: BatchMaker
 ) -> Evaluation | None:
     """Classify a labelled part with all ranks.
 
@@ -136,7 +136,7 @@ def evaluate(
     rows: list[NDArray[Any]] = []
     losses: list[float] = []
     labels = torch.from_numpy(part.labels)
-    for start, stop, logits in scored_chunks(world, model, part, make_batch):
+    for start, stop, logits in scored_chunks(comm, model, part, make_batch):
         truth = labels[start:stop]
         loss = nn.functional.cross_entropy(logits, truth, reduction="sum")
         losses.append(float(loss))
@@ -150,9 +150,9 @@ def evaluate(
             )
         )
     table = np.concatenate(rows) if rows else np.empty((0, 3))
-    tables = gather(world, table)
-    all_losses = gather(world, np.array(losses, np.float64))
-    if world.rank != 0:
+    tables = gather(comm, table)
+    all_losses = gather(comm, np.array(losses, np.float64))
+    if comm.rank != 0:
         return None
     whole = np.concatenate(tables)
     total = 0.0

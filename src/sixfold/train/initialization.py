@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import RunDirectory
 from sixfold.data import DataSet
 from sixfold.models import build
@@ -16,8 +16,8 @@ from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.step.precision import in_precision
 
 
-def check_beginning(
-    config: TrainConfig, opened: DataSet, directory: RunDirectory, listen: Listener
+def check_initialization(
+    config: TrainConfig, opened: DataSet, directory: RunDirectory, on_event: OnEvent
 ) -> None:
     """Try out the files that a training begins with, on a network that is then thrown away.
 
@@ -25,13 +25,13 @@ def check_beginning(
         config: the settings.
         opened: the data.
         directory: the run's; an older run in it is removed next, unless it is resumed.
-        listen: told what is done to the files' contents.
+        on_event: told what is done to the files' contents.
 
     Raises:
         UserError: if a file cannot be read, does not fit the network, or would be removed.
     """
-    beginning = config.beginning
-    files = {name: getattr(beginning, name) for name in ("weights", "mask", "shared")}
+    initialization = config.initialization
+    files = {name: getattr(initialization, name) for name in ("weights", "mask", "shared")}
     given = {name: Path(path) for name, path in files.items() if path is not None}
     if not given:
         return
@@ -51,4 +51,4 @@ def check_beginning(
     )
     state = FlatState(in_precision(network, training.precision))
     rule = make_optimizer(config.optimizer, state.parameters)
-    begin(beginning, state, rule, lambda text: listen({"kind": "note", "text": text}))
+    begin(initialization, state, rule, lambda text: on_event({"kind": "note", "text": text}))

@@ -21,7 +21,7 @@ from typing import Any
 
 from sixfold import data
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
@@ -145,7 +145,7 @@ def inputs_of(
 def training_inputs(config: TrainConfig) -> Inputs:
     """What enters a training whose paths are absolute."""
     files: dict[str, str | None] = {
-        f"--{name}": getattr(config.beginning, name) for name in ("weights", "mask", "shared")
+        f"--{name}": getattr(config.initialization, name) for name in ("weights", "mask", "shared")
     }
     # A resumed run takes its own copy of the tuning.
     if not config.run.resume:
@@ -153,13 +153,13 @@ def training_inputs(config: TrainConfig) -> Inputs:
     return inputs_of(models=[config.model], datasets=[config.data], files=files)
 
 
-def warn_if_edited(card: ModelCard, listen: Listener | None) -> None:
+def warn_if_edited(card: ModelCard, on_event: OnEvent | None) -> None:
     """Say which files of a trained network's source are not what they were at the training."""
     text = edited(card)
-    if text and listen is None:
+    if text and on_event is None:
         warnings.warn(text, stacklevel=3)
-    elif text and listen is not None:
-        listen({"kind": "note", "text": f"warning: {text}"})
+    elif text and on_event is not None:
+        on_event({"kind": "note", "text": f"warning: {text}"})
 
 
 def _name(asked: DataConfig) -> str:

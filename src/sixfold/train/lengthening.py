@@ -10,7 +10,7 @@ marked, and is never taken for one that had its length from the beginning.
 from __future__ import annotations
 
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.train.checkpoint import list_checkpoints
@@ -28,7 +28,7 @@ _JOINED_AT_THE_END = ("local_sgd", "hogwild", "param_server")
 
 
 def lengthened(
-    config: TrainConfig, images: int, directory: RunDirectory, listen: Listener
+    config: TrainConfig, images: int, directory: RunDirectory, on_event: OnEvent
 ) -> list[int]:
     """The steps at which a run that is resumed got another length, if its result depends on it.
 
@@ -36,7 +36,7 @@ def lengthened(
         config: the settings.
         images: of the training part.
         directory: the run's.
-        listen: hears what the result no longer equals.
+        on_event: hears what the result no longer equals.
 
     Raises:
         UserError: if the run has gone further than it is asked to.
@@ -58,7 +58,7 @@ def lengthened(
     before = budget(TrainingConfig(**known), images).total_steps
     if before == total or not depends_on_length(config):
         return marks
-    listen(
+    on_event(
         {
             "kind": "note",
             "text": f"warning: trained on from step {done} of {before} to {total}: with "
@@ -108,7 +108,7 @@ def irrelevant_placement(config: TrainConfig) -> tuple[str, ...]:
     same_bits = strategy.deterministic and strategy.grid != "auto"
     if same_bits and strategy.strategy in ("sync", "auto"):
         return ("engine",)
-    # Elsewhere the number of workers counts; where none is given it depends on the engine.
+    # ComputeBackend the number of workers counts; where none is given it depends on the engine.
     counted = config.engine.workers is not None and strategy.strategy in (
         "model_parallel",
         "local_sgd",

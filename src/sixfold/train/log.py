@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from sixfold.core.run_directory import JsonLines, RankFiles
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 
 FLUSH_S = 0.5
 FLUSH_STEPS = 10
@@ -20,23 +20,23 @@ Item = TypeVar("Item")
 class TrainLog:
     """Metrics (rank 0) and time line (every rank), and word of progress to the launcher."""
 
-    def __init__(self, files: RankFiles, world: World, step: int, total: int = 0) -> None:
+    def __init__(self, files: RankFiles, comm: Communicator, step: int, total: int = 0) -> None:
         files.fence()
-        self._world, self._files, self._total = world, files, total
-        name = f"rank-{world.rank:04d}.jsonl"
+        self._world, self._files, self._total = comm, files, total
+        name = f"rank-{comm.rank:04d}.jsonl"
         self._timeline = JsonLines(files.path / "timeline" / name, up_to_step=step)
         self._metrics = (
-            JsonLines(files.path / "metrics.jsonl", up_to_step=step) if world.rank == 0 else None
+            JsonLines(files.path / "metrics.jsonl", up_to_step=step) if comm.rank == 0 else None
         )
         self._waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._flushed_at = self._reported_at = float("-inf")
 
     def begin(self, entered: float) -> None:
         """Say who this rank is, when it was called (Unix seconds), and that it is ready now."""
-        world = self._world
-        name = f"timeline/rank-{world.rank:04d}.json"
-        facts = {"rank": world.rank, "host": world.host, "pid": os.getpid()}
-        times = {"attempt": world.attempt, "entered": entered, "ready": time.time()}
+        comm = self._world
+        name = f"timeline/rank-{comm.rank:04d}.json"
+        facts = {"rank": comm.rank, "host": comm.host, "pid": os.getpid()}
+        times = {"attempt": comm.attempt, "entered": entered, "ready": time.time()}
         self._files.write_json(name, facts | times)
 
     def step(self, step: int, line: dict[str, Any], times: dict[str, float]) -> float:

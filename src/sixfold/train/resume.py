@@ -54,7 +54,7 @@ def _short_hash(config: Any, defaults: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def refuse_strangers(directory: RunDirectory, *more: str) -> None:
+def refuse_foreign_files(directory: RunDirectory, *more: str) -> None:
     """Refuse a directory in which a run would remove what is not a run's.
 
     Args:
@@ -64,7 +64,7 @@ def refuse_strangers(directory: RunDirectory, *more: str) -> None:
     Raises:
         UserError: if there is such a thing.
     """
-    if found := directory.strangers(*more):
+    if found := directory.foreign_files(*more):
         raise UserError(
             f"{directory.path} holds {', '.join(found)} and no run of Sixfold: choose another "
             "--out, or have them removed with --overwrite"
@@ -88,7 +88,7 @@ def held_run(config: Any, directory: RunDirectory) -> Iterator[None]:
         yield
 
 
-def older_run(
+def existing_run(
     config: Any,
     directory: RunDirectory,
     inputs: Inputs | None = None,
@@ -113,7 +113,7 @@ def older_run(
             that entered the run has changed since.
     """
     if not config.run.resume and not config.run.overwrite:
-        refuse_strangers(directory, *more)
+        refuse_foreign_files(directory, *more)
     if not directory.holds_a_run() or config.run.overwrite:
         return None
     result = directory.result()

@@ -13,7 +13,7 @@ from typing import Any
 
 from sixfold import data
 from sixfold.core.errors import SixfoldError, UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.run_directory import RunDirectory, as_json, read_json
 from sixfold.data.run import resolve_data, told
@@ -23,7 +23,7 @@ from sixfold.models.config import ModelConfig
 from sixfold.models.project import project_hashes
 from sixfold.train import validate
 from sixfold.train.config import TrainConfig
-from sixfold.train.initialization import check_beginning
+from sixfold.train.initialization import check_initialization
 from sixfold.train.inputs import RECORD, training_inputs
 from sixfold.train.lengthening import (
     LENGTH,
@@ -33,8 +33,8 @@ from sixfold.train.lengthening import (
     mark,
     refuse_lengthened,
 )
-from sixfold.train.report.write import tell_failure, test_images
-from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.report.write import report_failure, test_images
+from sixfold.train.resume import existing_run, held_run, run_path
 from sixfold.train.tuning import COPY, take_tuning
 
 
@@ -42,7 +42,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     engine: Engine | None = None,
-    listen: Listener | None = None,
+    on_event: OnEvent | None = None,
     hold: bool = True,
 ) -> dict[str, Any]:
     """Train a network and return the figures that `result.json` holds.
@@ -50,7 +50,7 @@ def train(
     Args:
         config: the settings; without any, LeNet-5 learns the embedded digits.
         engine: an open engine to be used and left open; one is opened for the run if absent.
-        listen: called with progress.
+        on_event: called with progress.
         hold: whether to keep other processes out of the run directory; false where it lies in one
             that is held already.
 
@@ -64,7 +64,7 @@ def train(
     sixfold.core.errors.UserError: --workers 0: must be at least 1
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     config = config or TrainConfig()
     with contextlib.ExitStack() as stack:
         if engine is None and config.engine.engine == "local":
@@ -78,37 +78,37 @@ def train(
         asked, config = config, resolve_paths(fit_digits(config))
         if (side := config.data.resize) != asked.data.resize:
             text = f"{config.model.model}: 8x8 digits are too small: --resize {side} is taken"
-            listen({"kind": "note", "text": text})
+            on_event({"kind": "note", "text": text})
         directory = RunDirectory(Path(str(config.run.out)))
         if hold:
             stack.enter_context(held_run(config, directory))
         inputs = training_inputs(config)
-        finished = older_run(
+        finished = existing_run(
             config, directory, inputs, growing=LENGTH, where=irrelevant_placement(config)
         )
         if finished is not None:
             _refuse_damaged(finished, directory.file("result.json"))
             refuse_lengthened(config, directory)
-            listen({"kind": "note", "text": _told_finished(config, directory, finished)})
+            on_event({"kind": "note", "text": _told_finished(config, directory, finished)})
             return finished
         if engine is None:
             engine = stack.enter_context(
                 open_engine_for(config.engine, config.model.model, together=True)
             )
         workers = config.engine.workers or engine.slots()
-        resolved = fit_data(config, engine, workers, listen)
-        resolved, tuning = take_tuning(resolved, data.open_data(resolved.data), directory, listen)
+        resolved = fit_data(config, engine, workers, on_event)
+        resolved, tuning = take_tuning(resolved, data.open_data(resolved.data), directory, on_event)
         choice = None
         if validate.is_automatic(config):
             from sixfold.perf.plan.automatic import choose
 
-            choice = choose(resolved, engine, workers, directory, listen)
+            choice = choose(resolved, engine, workers, directory, on_event)
             resolved, workers = choice.apply(resolved), choice.workers
         opened = data.open_data(resolved.data)
-        check_beginning(resolved, opened, directory, listen)
+        check_initialization(resolved, opened, directory, on_event)
         marks = []
         if config.run.resume:
-            marks = lengthened(config, len(opened.train), directory, listen)
+            marks = lengthened(config, len(opened.train), directory, on_event)
         directory.create()
         if not config.run.resume:
             directory.clear()
@@ -122,7 +122,7 @@ def train(
         if tuning is not None:
             write_json(directory.file(COPY), tuning)
         try:
-            result = _run(resolved, config, directory, engine, workers, listen, started)
+            result = _run(resolved, config, directory, engine, workers, on_event, started)
             return result if choice is None else choice.judge(directory, result)
         except UserError:
             # Refused by engine or ranks: leave no half-begun run in the way of the next try.
@@ -130,7 +130,7 @@ def train(
                 directory.clear()
             raise
         except (SixfoldError, KeyboardInterrupt) as error:
-            tell_failure(directory, error)
+            report_failure(directory, error)
             raise
 
 
@@ -191,10 +191,10 @@ def training_problems(config: TrainConfig) -> list[str]:
 
 def _network_problems(config: ModelConfig) -> list[str]:
     """What is wrong with the network's name and arguments, whatever the data are."""
-    from sixfold.models.factory import recipe
+    from sixfold.models.factory import model_factory
 
     try:
-        recipe(config, shape=(3, 32, 32), classes=10)
+        model_factory(config, shape=(3, 32, 32), classes=10)
     except UserError as error:
         return list(error.problems)
     return []
@@ -228,11 +228,11 @@ def resolve_paths(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
-        beginning=dataclasses.replace(
-            config.beginning,
-            weights=_absolute(config.beginning.weights),
-            mask=_absolute(config.beginning.mask),
-            shared=_absolute(config.beginning.shared),
+        initialization=dataclasses.replace(
+            config.initialization,
+            weights=_absolute(config.initialization.weights),
+            mask=_absolute(config.initialization.mask),
+            shared=_absolute(config.initialization.shared),
         ),
         compute=dataclasses.replace(config.compute, tuning=_absolute(config.compute.tuning)),
         run=dataclasses.replace(config.run, out=str(path)),
@@ -243,7 +243,7 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
-def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener) -> TrainConfig:
+def fit_data(config: TrainConfig, engine: Engine, workers: int, on_event: OnEvent) -> TrainConfig:
     """Check data and network against each other; turn the data into something ranks can map.
 
     Raises:
@@ -251,12 +251,12 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
     """
     from sixfold import models
 
-    resolved = resolve_data(config.data, engine, workers, listen)
+    resolved = resolve_data(config.data, engine, workers, on_event)
     opened = data.open_data(resolved)
     strategy = config.strategy
 
     def tell(text: str) -> None:
-        listen({"kind": "note", "text": text})
+        on_event({"kind": "note", "text": text})
 
     found = models.check(
         config.model,
@@ -285,7 +285,7 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, listen: Listener
     if found:
         raise UserError(found)
     if opened.bad:
-        listen({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
+        on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
     return dataclasses.replace(config, data=resolved)
 
 
@@ -302,7 +302,7 @@ def _run(
     directory: RunDirectory,
     engine: Engine,
     workers: int,
-    listen: Listener,
+    on_event: OnEvent,
     started: float,
 ) -> dict[str, Any]:
     from sixfold.train.report import optional_page, write_report
@@ -318,8 +318,8 @@ def _run(
     if chosen == "param_server":
         from sixfold.train.strategies.param_server.run import train_with_servers
 
-        asynchronous = train_with_servers(resolved, directory, engine, workers, listen)
-        # What is left to the gang is to evaluate and to write the weights.
+        asynchronous = train_with_servers(resolved, directory, engine, workers, on_event)
+        # What is left to the process group is to evaluate and to write the weights.
         strategy = dataclasses.replace(resolved.strategy, strategy="sync")
         resolved = dataclasses.replace(resolved, strategy=strategy)
     job = TrainJob(
@@ -327,23 +327,23 @@ def _run(
         claim=directory.ticket(),
         source=project_hashes(config.model.model, config.model.model_args),
     )
-    gang = engine.gang(
+    group = engine.run_ranks(
         functools.partial(train_rank, job),
         workers,
         max_restarts=restarts_of(config.engine),
         claim=directory.claim,
-        on_event=lambda _, event: listen(event),
+        on_event=lambda _, event: on_event(event),
         log=directory.file("log.txt"),
     )
     result = {
-        **gang.results[0],
+        **group.results[0],
         "wall_s": round(time.monotonic() - started, 3),
-        "startup_s": round(before_s + gang.startup_s, 3),
-        "engine_startup_s": round(gang.engine_s, 3),
+        "startup_s": round(before_s + group.startup_s, 3),
+        "engine_startup_s": round(group.engine_s, 3),
         "strategy": chosen,
         "engine": config.engine.engine,
         "workers": workers,
-        "restarts": gang.restarts,
+        "restarts": group.restarts,
         "versions": versions(),
         "report": str(directory.file("report.html")),
     }

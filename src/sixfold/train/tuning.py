@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import parse_json
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data import DataSet
@@ -77,7 +77,7 @@ def _damage(tuning: Tuning) -> str | None:
 
 
 def take_tuning(
-    config: TrainConfig, opened: DataSet, directory: RunDirectory, listen: Listener
+    config: TrainConfig, opened: DataSet, directory: RunDirectory, on_event: OnEvent
 ) -> tuple[TrainConfig, Tuning | None]:
     """The settings with the tuning's micro-batch in the place of the tuning file.
 
@@ -85,7 +85,7 @@ def take_tuning(
         config: the settings, paths absolute.
         opened: the data.
         directory: of the run; one that is resumed holds the tuning that it began with.
-        listen: hears if that is no longer the file's.
+        on_event: hears if that is no longer the file's.
 
     Returns:
         The settings that ranks get, and what the run directory is to keep.
@@ -100,7 +100,7 @@ def take_tuning(
     tuning = read_tuning(path) if kept is None else kept
     if kept is not None and kept != read_json(path):
         text = f"--tuning {path} is not what it was when the run began, whose copy of it is taken"
-        listen({"kind": "note", "text": text})
+        on_event({"kind": "note", "text": text})
     found = misfits(tuning, config, opened)
     if found:
         raise UserError(f"--tuning {path}: was made for {'; '.join(found)}")

@@ -139,16 +139,16 @@ def _optimizer_problems(config: TrainConfig) -> list[str]:
 
 
 def _beginning_problems(config: TrainConfig) -> list[str]:
-    beginning, found = config.beginning, []
-    if beginning.start_step < 0:
-        found.append(f"--start-step {beginning.start_step}: must not be negative")
+    initialization, found = config.initialization, []
+    if initialization.start_step < 0:
+        found.append(f"--start-step {initialization.start_step}: must not be negative")
     steps = config.training.steps
-    if steps is not None and 0 < steps <= beginning.start_step:
+    if steps is not None and 0 < steps <= initialization.start_step:
         found.append(
-            f"--start-step {beginning.start_step}: --steps {steps} ends before it; --steps counts "
+            f"--start-step {initialization.start_step}: --steps {steps} ends before it; --steps counts "
             "from step 0"
         )
-    if beginning != type(beginning)() and config.strategy.strategy != "sync":
+    if initialization != type(initialization)() and config.strategy.strategy != "sync":
         found.append(
             "--weights, --mask, --shared and --start-step: only with --strategy sync, not "
             f"{config.strategy.strategy}"
@@ -179,7 +179,9 @@ def _strategy_problems(config: TrainConfig) -> list[str]:
     if strategy.staleness is not None and strategy.staleness < 0:
         found.append(f"--staleness {strategy.staleness}: must not be negative")
     if config.run.save_at_steps:
-        found.append("--save-at-steps: not with --strategy param_server, which has no weights of a step")
+        found.append(
+            "--save-at-steps: not with --strategy param_server, which has no weights of a step"
+        )
     return found
 
 

@@ -1,7 +1,7 @@
 """What every rank of a training does, from opening the data to the final evaluation.
 
-`train_rank` is the function that an engine's gang runs. It knows a `World` and a run directory,
-and neither the engine nor the launcher.
+`train_rank` is the function that an engine's process group runs. It knows a `Communicator` and a
+run directory, and neither the engine nor the launcher.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sixfold import data as datasets
 from sixfold.core.errors import UserError
 from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.distributed.collectives import all_gather_data, all_gather_int
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.project import project_hashes
 from sixfold.train import metrics
@@ -35,7 +35,7 @@ from sixfold.train.step.device import CPU, settle_arithmetic
 from sixfold.train.step.precision import BF16, slow_bf16, weights_precision
 from sixfold.train.step.schedule import parse_schedule
 from sixfold.train.step.step import Shard
-from sixfold.train.strategies.registry import open_strategy
+from sixfold.train.strategies.registry import build_strategy
 
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
@@ -64,8 +64,8 @@ class TrainJob:
     source: Mapping[str, str] | None = None
 
 
-def train_rank(job: TrainJob, world: World) -> dict[str, Any]:
-    """Train as one rank of a gang.
+def train_rank(job: TrainJob, comm: Communicator) -> dict[str, Any]:
+    """Train as one rank of a process group.
 
     Returns:
         On rank 0 the figures of `result.json` that ranks know; on the others their rank.
@@ -79,18 +79,18 @@ def train_rank(job: TrainJob, world: World) -> dict[str, Any]:
     if config.compute.device != CPU:
         settle_arithmetic(config.compute, exact=config.strategy.deterministic)
     with one_thread():
-        return Training(job, world).run()
+        return Training(job, comm).run()
 
 
 class Training:
     """One rank's training, from set-up to the final evaluation; see `train_rank`."""
 
-    def __init__(self, job: TrainJob, world: World) -> None:
+    def __init__(self, job: TrainJob, comm: Communicator) -> None:
         config, entered = job.config, time.time()
-        self.world, self.config = world, config
-        self.files = RankFiles(job.claim, attempt=world.attempt, rank=world.rank, host=world.host)
+        self.comm, self.config = comm, config
+        self.files = RankFiles(job.claim, attempt=comm.attempt, rank=comm.rank, host=comm.host)
         self.data = datasets.open_data(config.data)
-        self.strategy = open_strategy(world, config, self.data)
+        self.strategy = build_strategy(comm, config, self.data)
         self.network, self.budget = self.strategy.network, self.strategy.budget
         is_narrow = config.training.precision == BF16 and config.compute.device == CPU
         slow = slow_bf16() if is_narrow else None
@@ -105,7 +105,7 @@ class Training:
         self.kept_steps = {int(step) for step in config.run.save_at_steps}
         self.progress = self._restore()
         self.settled_at = self.progress.step
-        self.log = TrainLog(self.files, world, self.progress.step, self.budget.total_steps)
+        self.log = TrainLog(self.files, comm, self.progress.step, self.budget.total_steps)
         self.log.begin(entered)
         self.paused_s = 0.0
         self.saved_at = time.monotonic()
@@ -115,22 +115,22 @@ class Training:
     @property
     def is_root(self) -> bool:
         """Whether this is rank 0."""
-        return self.world.rank == 0
+        return self.comm.rank == 0
 
     def _note(self, text: str) -> None:
-        self.world.report({"kind": "note", "text": text})
+        self.comm.report({"kind": "note", "text": text})
 
     def _restore(self) -> Progress:
         """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
         found = newest_intact(self.checkpoints, self._note) if self.is_root else None
         then = json.loads(read_notes(found).get("arithmetic", "{}")) if found else {}
-        told = all_gather_data(self.world, [arithmetic(), found.name if found else "", then])
+        told = all_gather_data(self.comm, [arithmetic(), found.name if found else "", then])
         self.arithmetic: list[Arithmetic] = [own for own, *_ in told]
         if self.is_root:
             self._tell_odd_ranks()
         _, newest, then = told[0]
         if not newest:
-            return Progress(step=self.config.beginning.start_step)
+            return Progress(step=self.config.initialization.start_step)
         progress = self.network.restore(self.checkpoints / newest)
         self._refuse_other_arithmetic(self.checkpoints / newest, then, progress)
         return progress
@@ -143,8 +143,10 @@ class Training:
 
     def _refuse_other_arithmetic(self, path: Path, then: Arithmetic, progress: Progress) -> None:
         """Raise if steps are left whose bits would not be those of the steps before."""
-        is_exact = self.config.strategy.deterministic and self.config.strategy.strategy not in _UNORDERED
-        what = arithmetic_difference(then, self.arithmetic[self.world.rank])
+        is_exact = (
+            self.config.strategy.deterministic and self.config.strategy.strategy not in _UNORDERED
+        )
+        what = arithmetic_difference(then, self.arithmetic[self.comm.rank])
         if what and is_exact and progress.step < self.budget.total_steps:
             raise UserError(
                 f"{path} was computed with other arithmetic: {what}; go on where it is the same, "
@@ -153,8 +155,8 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
-        world = self.world
-        world.report({"kind": "rank", "rank": world.rank, "host": world.host, "pid": os.getpid()})
+        comm = self.comm
+        comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
         started = time.monotonic()
         first = self.progress.step
         self._keep_snapshot(first - 1, first)
@@ -170,7 +172,7 @@ class Training:
 
     def advance(self, number: int, supply: TimedIterator[Shard]) -> dict[str, float]:
         """Make a step and log it; what is logged of its time."""
-        started, traffic = time.time(), self.world.traffic
+        started, traffic = time.time(), self.comm.traffic
         traffic.entered = None
         begin, before = time.perf_counter(), dataclasses.replace(traffic)
         cpu_before = time.process_time()
@@ -212,16 +214,16 @@ class Training:
         if done - first == min(FIRST_TIMED_STEP, max(total - first - 1, 1)):
             self.timed_from = (self.ended, self.progress.images)
             self.paused_s = 0.0
-        if not self.strategy.settled(done):
+        if not self.strategy.is_sync_point(done):
             return
         before, self.settled_at = self.settled_at, done
         self._keep_snapshot(before, done)
         if done < total and self._crosses(before, done, self.config.training.evaluate_every):
             self._evaluate()
-        stop = self.is_root and self.world.should_stop()
+        stop = self.is_root and self.comm.should_stop()
         wish = _STOP if stop else _SAVE if done == total or self._should_save(before, done) else 0
         if self.network.together:
-            wish = all_gather_int(self.world, wish)[0]
+            wish = all_gather_int(self.comm, wish)[0]
         elif not self.is_root:
             return
         if wish:
@@ -276,7 +278,7 @@ class Training:
         better = found is not None and found.accuracy > progress.best_accuracy
         best_step = progress.step if better else progress.best_step
         if self.network.together:
-            best_step = all_gather_int(self.world, best_step)[0]
+            best_step = all_gather_int(self.comm, best_step)[0]
         if best_step == progress.best_step:
             return
         accuracy = found.accuracy if found is not None else progress.best_accuracy
@@ -296,12 +298,12 @@ class Training:
 
     def _finish(self, started: float) -> dict[str, Any]:
         """Final evaluation and weights."""
-        peak_bytes = max(all_gather_int(self.world, _peak_memory_bytes()))
-        kernels = all_gather_data(self.world, max_pool.found.origin)
+        peak_bytes = max(all_gather_int(self.comm, _peak_memory_bytes()))
+        kernels = all_gather_data(self.comm, max_pool.found.origin)
         outcome = self._final_figures()
         outcome |= self.network.publish(self.files, self._card())
         if not self.is_root:
-            return {"rank": self.world.rank}
+            return {"rank": self.comm.rank}
         return outcome | {
             "train_images_per_s": self._throughput(),
             "training_s": round(time.monotonic() - started, 6),

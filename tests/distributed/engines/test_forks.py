@@ -19,7 +19,7 @@ import pytest
 
 from sixfold.core.errors import RankLostError
 from sixfold.distributed.engines.local import LocalEngine
-from sixfold.distributed.process_group import PlainData, World
+from sixfold.distributed.process_group import Communicator, PlainData
 
 Vanish = Callable[..., None]
 
@@ -27,17 +27,17 @@ BAR_S = 10.0
 """Within which a run must end after something has died."""
 
 
-def total(world: World) -> int:
-    others = [rank for rank in range(world.size) if rank != world.rank]
+def total(comm: Communicator) -> int:
+    others = [rank for rank in range(comm.size) if rank != comm.rank]
     received = {rank: np.zeros(1, np.int64) for rank in others}
-    world.exchange(dict.fromkeys(others, np.array([world.rank + 1])), received)
-    return world.rank + 1 + int(sum(array[0] for array in received.values()))
+    comm.exchange(dict.fromkeys(others, np.array([comm.rank + 1])), received)
+    return comm.rank + 1 + int(sum(array[0] for array in received.values()))
 
 
-def meet_for_ever(world: World) -> None:
-    world.report({"pid": os.getpid()})
+def meet_for_ever(comm: Communicator) -> None:
+    comm.report({"pid": os.getpid()})
     while True:
-        world.barrier()
+        comm.barrier()
 
 
 class Pids:
@@ -70,22 +70,22 @@ def test_the_death_of_the_fork_server_is_the_death_of_its_ranks(
         os.kill(local.warm_up().pid, signal.SIGKILL)
 
     with within(BAR_S), pytest.raises(RankLostError, match="fork server") as info:
-        local.gang(meet_for_ever, 2, on_event=Pids(act))
+        local.run_ranks(meet_for_ever, 2, on_event=Pids(act))
     assert "was killed by signal 9" in info.value.failure.cause
     vanish(*pids, timeout_s=0.1)
-    assert local.gang(total, 2).results == [3, 3]  # with a new server
+    assert local.run_ranks(total, 2).results == [3, 3]  # with a new server
 
 
 def test_a_gang_is_restarted_with_a_new_server(local: LocalEngine) -> None:
-    def work(world: World) -> int:
-        if world.attempt == 0:
-            meet_for_ever(world)
-        return total(world)
+    def work(comm: Communicator) -> int:
+        if comm.attempt == 0:
+            meet_for_ever(comm)
+        return total(comm)
 
     act = Pids(lambda _: os.kill(local.warm_up().pid, signal.SIGKILL))
-    gang = local.gang(work, 2, max_restarts=1, on_event=act)
-    assert gang.results == [3, 3]
-    assert gang.restarts == 1
+    group = local.run_ranks(work, 2, max_restarts=1, on_event=act)
+    assert group.results == [3, 3]
+    assert group.restarts == 1
 
 
 LAUNCHER = textwrap.dedent("""
@@ -119,7 +119,7 @@ LAUNCHER = textwrap.dedent("""
         if sys.argv[-1] == "pool":
             print(0, 0, engine.warm_up().pid, flush=True)
             engine.pool(item, [1, 2], workers=2)
-        engine.gang(work, 2, on_event=on_event)
+        engine.run_ranks(work, 2, on_event=on_event)
 """)
 
 
@@ -208,7 +208,7 @@ def test_a_stuck_server_does_not_hold_up_the_end(
         os.kill(found[0], signal.SIGSTOP)
 
     with engine, within(BAR_S), pytest.raises(RankLostError, match="no sign of life"):
-        engine.gang(meet_for_ever, 2, on_event=Pids(act))
+        engine.run_ranks(meet_for_ever, 2, on_event=Pids(act))
     vanish(*pids)
 
 
@@ -226,14 +226,14 @@ def test_a_server_that_cannot_start_is_told(
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with LocalEngine() as engine:
         with pytest.raises(RankLostError, match=r"could not be started.*fork server .*status 1"):
-            engine.gang(total, 1, max_restarts=1)
+            engine.run_ranks(total, 1, max_restarts=1)
         with pytest.raises(RankLostError, match=r"could not be started.*fork server .*status 1"):
             engine.pool(abs, [1], workers=1)
 
 
 def test_a_server_that_dies_while_it_starts_is_replaced(local: LocalEngine) -> None:
     os.kill(local.warm_up().pid, signal.SIGKILL)
-    assert local.gang(total, 2, max_restarts=1).results == [3, 3]
+    assert local.run_ranks(total, 2, max_restarts=1).results == [3, 3]
 
 
 def test_a_server_that_does_not_answer_is_given_up(
@@ -243,4 +243,4 @@ def test_a_server_that_does_not_answer_is_given_up(
     monkeypatch.setattr("sixfold.distributed.engines.forks.END_S", 0.2)
     os.kill(local.warm_up().pid, signal.SIGSTOP)
     with within(BAR_S), pytest.raises(RankLostError, match=r"did not start it within 0\.3 s"):
-        local.gang(total, 1)
+        local.run_ranks(total, 1)

@@ -1,4 +1,4 @@
-"""A gang of threads on real sockets: what ranks do, without processes."""
+"""A process group of threads on real sockets: what ranks do, without processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.membership import run_rank
 from sixfold.distributed.process_group.rendezvous import Rendezvous
 
@@ -41,7 +41,12 @@ class ThreadGang:
         self._threads: list[threading.Thread] = []
 
     def start(
-        self, function: Callable[[World], Any], rank: int, *, generation: int = 0, size: int = 0
+        self,
+        function: Callable[[Communicator], Any],
+        rank: int,
+        *,
+        generation: int = 0,
+        size: int = 0,
     ) -> threading.Thread:
         """Start one rank."""
 
@@ -64,7 +69,7 @@ class ThreadGang:
         thread.start()
         return thread
 
-    def start_all(self, function: Callable[[World], Any], *, generation: int = 0) -> None:
+    def start_all(self, function: Callable[[Communicator], Any], *, generation: int = 0) -> None:
         """Start every rank."""
         for rank in range(self.rendezvous.size):
             self.start(function, rank, generation=generation)
@@ -76,7 +81,7 @@ class ThreadGang:
             assert time.monotonic() < deadline, "too slow"
             self.rendezvous.poll(0.02)
 
-    def run(self, function: Callable[[World], Any]) -> list[Any]:
+    def run(self, function: Callable[[Communicator], Any]) -> list[Any]:
         """Start every rank and return the results."""
         self.start_all(function)
         self.poll_until(lambda: self.rendezvous.finished or self.rendezvous.fault is not None)
@@ -93,7 +98,7 @@ class ThreadGang:
 
 @pytest.fixture
 def gang_of() -> Iterator[Callable[..., ThreadGang]]:
-    """Makes gangs of a size; keyword arguments go to `Rendezvous`."""
+    """Makes process groups of a size; keyword arguments go to `Rendezvous`."""
     gangs: list[ThreadGang] = []
 
     def make(size: int, **options: Any) -> ThreadGang:
@@ -101,5 +106,5 @@ def gang_of() -> Iterator[Callable[..., ThreadGang]]:
         return gangs[-1]
 
     yield make
-    for gang in gangs:
-        gang.close()
+    for group in gangs:
+        group.close()

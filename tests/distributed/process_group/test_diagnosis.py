@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sixfold.distributed.process_group.diagnosis import Inquest
+from sixfold.distributed.process_group.diagnosis import FailureDiagnosis
 from sixfold.distributed.process_group.faults import Fault
 
 PEER = Fault(kind="lost", rank=0, host="here", cause="lost by rank 1")
@@ -8,7 +8,7 @@ BROKEN = Fault(kind="lost", rank=2, host="here", cause="its connection broke")
 
 
 def test_a_symptom_waits_for_its_cause() -> None:
-    inquest = Inquest({"peer": 3.0, "connection": 1.0})
+    inquest = FailureDiagnosis({"peer": 3.0, "connection": 1.0})
     assert inquest.verdict(100.0) is None
     inquest.add(PEER, "peer", now=10.0)
     assert inquest.verdict(12.9) is None
@@ -16,7 +16,7 @@ def test_a_symptom_waits_for_its_cause() -> None:
 
 
 def test_the_closer_symptom_counts_whatever_the_order() -> None:
-    inquest = Inquest({"peer": 3.0, "connection": 1.0})
+    inquest = FailureDiagnosis({"peer": 3.0, "connection": 1.0})
     inquest.add(PEER, "peer", now=10.0)
     inquest.add(BROKEN, "connection", now=11.0)
     inquest.add(PEER, "peer", now=11.5)
@@ -25,7 +25,7 @@ def test_the_closer_symptom_counts_whatever_the_order() -> None:
 
 
 def test_of_equals_the_first_counts() -> None:
-    inquest = Inquest()
+    inquest = FailureDiagnosis()
     inquest.add(BROKEN, "connection", now=0.0)
     inquest.add(PEER, "connection", now=0.1)
     assert inquest.best == BROKEN

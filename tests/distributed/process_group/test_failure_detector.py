@@ -1,26 +1,28 @@
 from __future__ import annotations
 
-from sixfold.distributed.process_group.failure_detector import Pulse, Verdict, judge
+from sixfold.distributed.process_group.failure_detector import Heartbeat, Verdict, judge
 
 
-def verdict(now: float, *pulses: Pulse, since: float = 0.0) -> Verdict | None:
+def verdict(now: float, *pulses: Heartbeat, since: float = 0.0) -> Verdict | None:
     return judge(dict(enumerate(pulses)), now, hang_s=60.0, stall_s=600.0, since=since)
 
 
 def test_a_lively_gang_is_left_alone() -> None:
-    assert verdict(100.0, Pulse(seen=99.5, moved=99.0), Pulse(seen=99.0, moved=99.0)) is None
+    assert (
+        verdict(100.0, Heartbeat(seen=99.5, moved=99.0), Heartbeat(seen=99.0, moved=99.0)) is None
+    )
     assert verdict(100.0) is None
 
 
 def test_silence_is_held_against_a_rank_only_while_the_launcher_listens() -> None:
-    assert verdict(100.0, Pulse(seen=10.0), Pulse(seen=99.0)) == Verdict(
+    assert verdict(100.0, Heartbeat(seen=10.0), Heartbeat(seen=99.0)) == Verdict(
         0, "no sign of life for 60 s"
     )
-    assert verdict(100.0, Pulse(seen=10.0), Pulse(seen=99.0), since=95.0) is None
+    assert verdict(100.0, Heartbeat(seen=10.0), Heartbeat(seen=99.0), since=95.0) is None
 
 
 def test_a_process_that_is_stopped_is_named_soon() -> None:
-    pulses = {0: Pulse(seen=94.0), 1: Pulse(seen=96.0)}
+    pulses = {0: Heartbeat(seen=94.0), 1: Heartbeat(seen=96.0)}
     stopped = Verdict(0, "no sign of life for 5 s")
     for is_stopped, expected in (({0}, stopped), ({1}, None)):
         found = judge(
@@ -30,12 +32,12 @@ def test_a_process_that_is_stopped_is_named_soon() -> None:
 
 
 def test_a_rank_that_has_finished_may_be_silent() -> None:
-    assert verdict(100.0, Pulse(seen=10.0, done=True), Pulse(seen=99.0, moved=99.0)) is None
+    assert verdict(100.0, Heartbeat(seen=10.0, done=True), Heartbeat(seen=99.0, moved=99.0)) is None
 
 
 def test_all_waiting_is_a_deadlock() -> None:
-    first = Pulse(seen=99.0, moved=30.0, waiting_for=(1,))
-    second = Pulse(seen=99.0, moved=35.0, waiting_for=(0,))
+    first = Heartbeat(seen=99.0, moved=30.0, waiting_for=(1,))
+    second = Heartbeat(seen=99.0, moved=35.0, waiting_for=(0,))
     assert verdict(94.0, first, second) is None
     found = verdict(99.0, first, second)
     assert found is not None
@@ -44,10 +46,10 @@ def test_all_waiting_is_a_deadlock() -> None:
 
 def test_the_rank_that_most_others_wait_for_is_guilty_of_a_stall() -> None:
     ranks = [
-        Pulse(seen=999.0, moved=300.0, waiting_for=(2,)),
-        Pulse(seen=999.0, moved=300.0, waiting_for=(0, 2)),
-        Pulse(seen=999.0, moved=300.0),
-        Pulse(seen=999.0, moved=300.0),
+        Heartbeat(seen=999.0, moved=300.0, waiting_for=(2,)),
+        Heartbeat(seen=999.0, moved=300.0, waiting_for=(0, 2)),
+        Heartbeat(seen=999.0, moved=300.0),
+        Heartbeat(seen=999.0, moved=300.0),
     ]
     assert verdict(899.0, *ranks) is None
     found = verdict(999.0, *ranks)
@@ -57,11 +59,11 @@ def test_the_rank_that_most_others_wait_for_is_guilty_of_a_stall() -> None:
 
 
 def test_ranks_that_all_compute_may_do_so_for_ever() -> None:
-    assert verdict(9999.0, Pulse(seen=9999.0), Pulse(seen=9999.0)) is None
+    assert verdict(9999.0, Heartbeat(seen=9999.0), Heartbeat(seen=9999.0)) is None
 
 
 def test_progress_is_seen_from_the_count() -> None:
-    pulse = Pulse(seen=0.0)
+    pulse = Heartbeat(seen=0.0)
     pulse.beat(5.0, 100, (1,))
     pulse.beat(6.0, 100, (1,))
     assert (pulse.seen, pulse.moved, pulse.waiting_for) == (6.0, 5.0, (1,))

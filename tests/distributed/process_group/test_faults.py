@@ -57,9 +57,9 @@ def test_exceptions_that_are_no_errors_are_told_too(error: BaseException) -> Non
 
 
 def test_the_loss_of_a_peer_is_curable_and_an_exception_is_not() -> None:
-    assert describe(errors.PeerLostError(2), rank=0, host="").curable
-    assert not describe(ValueError(), rank=0, host="").curable
-    assert not describe(errors.UserError(""), rank=0, host="").curable
+    assert describe(errors.PeerLostError(2), rank=0, host="").retryable
+    assert not describe(ValueError(), rank=0, host="").retryable
+    assert not describe(errors.UserError(""), rank=0, host="").retryable
 
 
 def test_unknown_fields_of_a_newer_version_are_ignored() -> None:

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.listener import Door
+from sixfold.distributed.process_group.listener import AuthenticatedListener
 
 SECRET = b"s" * 32
 
-Entrance = tuple[Door, list[socket.socket]]
+Entrance = tuple[AuthenticatedListener, list[socket.socket]]
 
 
 @pytest.fixture
 def door() -> Iterator[Entrance]:
     entered: list[socket.socket] = []
-    door = Door("127.0.0.1", SECRET, entered.append, handshake_s=0.5)
+    door = AuthenticatedListener("127.0.0.1", SECRET, entered.append, handshake_s=0.5)
     yield door, entered
     door.close()
     for connection in entered:
@@ -62,16 +62,16 @@ def test_a_listener_cannot_be_fed_its_own_proof(
     "nonsense", [b"", b"\0", b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100_000, wire.MAGIC]
 )
 def test_strangers_hold_nobody_up(door: Entrance, nonsense: bytes) -> None:
-    strangers = [socket.create_connection(door[0].address) for _ in range(20)]
+    foreign_files = [socket.create_connection(door[0].address) for _ in range(20)]
     try:
-        for stranger in strangers:
+        for stranger in foreign_files:
             stranger.sendall(nonsense)
         began = time.monotonic()
         with wire.connect(door[0].address, SECRET):
             wait_for(lambda: door[1])
         assert time.monotonic() - began < 0.4
     finally:
-        for stranger in strangers:
+        for stranger in foreign_files:
             stranger.close()
 
 
@@ -91,12 +91,12 @@ def test_dripping_bytes_does_not_extend_the_deadline(
 def crowd(door: Entrance, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[socket.socket]]:
     """Strangers who say nothing, as many as there is room for from one address."""
     monkeypatch.setattr("sixfold.distributed.process_group.listener.MOST_OF_ONE_ADDRESS", 4)
-    strangers = [socket.create_connection(door[0].address) for _ in range(4)]
-    for stranger in strangers:
+    foreign_files = [socket.create_connection(door[0].address) for _ in range(4)]
+    for stranger in foreign_files:
         stranger.settimeout(2.0)
         assert len(stranger.recv(100)) == 40
-    yield strangers
-    for stranger in strangers:
+    yield foreign_files
+    for stranger in foreign_files:
         stranger.close()
 
 
@@ -106,11 +106,11 @@ def test_a_handshake_that_is_going_on_is_not_pushed_out_by_numbers(
     monkeypatch.setattr("sixfold.distributed.process_group.listener.MOST_OF_ONE_ADDRESS", 4)
     with socket.create_connection(door[0].address) as slow:
         theirs = slow.recv(100)[len(wire.MAGIC) :]
-        strangers = [socket.create_connection(door[0].address) for _ in range(20)]
+        foreign_files = [socket.create_connection(door[0].address) for _ in range(20)]
         ours = secrets.token_bytes(wire.NONCE_BYTES)
         slow.sendall(wire.MAGIC + ours + wire._proof(SECRET, b"caller", theirs, ours))
         wait_for(lambda: door[1])
-        for stranger in strangers:
+        for stranger in foreign_files:
             stranger.close()
 
 

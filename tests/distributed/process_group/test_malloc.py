@@ -39,6 +39,6 @@ def test_where_the_c_library_is_another_one_nothing_happens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(malloc, "_library", lambda: None)
-    assert not malloc.keep_freed_memory()
+    assert not malloc.retain_freed_memory()
     with malloc.freed_memory_kept():
         pass

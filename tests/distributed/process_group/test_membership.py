@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sixfold.core.errors import PeerLostError, UserError
-from sixfold.distributed.process_group import World, wire
+from sixfold.distributed.process_group import Communicator, wire
 from sixfold.distributed.process_group.control import ORPHAN_STATUS, AttemptEndedError
 from sixfold.distributed.process_group.membership import join
 
@@ -24,157 +24,157 @@ if TYPE_CHECKING:
 GangOf = Callable[..., "ThreadGang"]
 
 
-def total(world: World) -> int:
+def total(comm: Communicator) -> int:
     """A sum by way of everybody."""
-    mine = np.array([world.rank + 1])
-    others = [rank for rank in range(world.size) if rank != world.rank]
+    mine = np.array([comm.rank + 1])
+    others = [rank for rank in range(comm.size) if rank != comm.rank]
     received = {rank: np.zeros(1, np.int64) for rank in others}
-    world.exchange(dict.fromkeys(others, mine), received)
+    comm.exchange(dict.fromkeys(others, mine), received)
     return int(mine[0] + sum(array[0] for array in received.values()))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_ranks_meet_and_hand_over_their_results(gang_of: GangOf, size: int) -> None:
-    gang = gang_of(size)
-    assert gang.run(total) == [size * (size + 1) // 2] * size
-    assert gang.rendezvous.met_at is not None
-    assert sorted(gang.rendezvous.members) == list(range(size))
-    assert gang.errors == {}
+    group = gang_of(size)
+    assert group.run(total) == [size * (size + 1) // 2] * size
+    assert group.rendezvous.met_at is not None
+    assert sorted(group.rendezvous.members) == list(range(size))
+    assert group.errors == {}
 
 
 def test_a_rank_knows_who_it_is(gang_of: GangOf) -> None:
-    gang = gang_of(3, claim=lambda: 17)
-    worlds = gang.run(lambda world: [world.rank, world.size, world.host, world.attempt])
+    group = gang_of(3, claim=lambda: 17)
+    worlds = group.run(lambda comm: [comm.rank, comm.size, comm.host, comm.attempt])
     assert worlds == [[rank, 3, "here", 17] for rank in range(3)]
 
 
 def test_traffic_is_counted(gang_of: GangOf) -> None:
-    def work(world: World) -> list[int]:
-        total(world)
-        return [world.traffic.exchanges, world.traffic.bytes_sent]
+    def work(comm: Communicator) -> list[int]:
+        total(comm)
+        return [comm.traffic.exchanges, comm.traffic.bytes_sent]
 
     assert gang_of(3).run(work) == [[1, 16]] * 3
 
 
 def test_a_rank_alone_has_nobody_to_talk_to(gang_of: GangOf) -> None:
-    def work(world: World) -> None:
-        world.barrier()
-        world.exchange({1: np.zeros(1)}, {})
+    def work(comm: Communicator) -> None:
+        comm.barrier()
+        comm.exchange({1: np.zeros(1)}, {})
 
-    gang = gang_of(1)
-    gang.start_all(work)
-    gang.poll_until(lambda: 0 in gang.errors)
-    assert "no rank 1 to talk to" in str(gang.errors[0])
+    group = gang_of(1)
+    group.start_all(work)
+    group.poll_until(lambda: 0 in group.errors)
+    assert "no rank 1 to talk to" in str(group.errors[0])
 
 
 def test_join_alone_is_a_context(gang_of: GangOf) -> None:
-    gang = gang_of(1)
+    group = gang_of(1)
     done = threading.Event()
 
     def rank() -> None:
-        with join(gang.rendezvous.address, gang.rendezvous.secret, rank=0, size=1) as world:
-            world.report({"a": 1})
+        with join(group.rendezvous.address, group.rendezvous.secret, rank=0, size=1) as comm:
+            comm.report({"a": 1})
         done.set()
 
     thread = threading.Thread(target=rank, daemon=True)
     thread.start()
-    gang.poll_until(done.is_set)
+    group.poll_until(done.is_set)
     thread.join()
-    assert gang.rendezvous.results == [None]
+    assert group.rendezvous.results == [None]
 
 
 def test_global_generators_start_from_the_rank(gang_of: GangOf) -> None:
-    def work(world: World) -> float:
+    def work(comm: Communicator) -> float:
         return random.random()
 
-    gang = gang_of(1)
-    assert gang.run(work) == [random.Random(0).random()]
+    group = gang_of(1)
+    assert group.run(work) == [random.Random(0).random()]
 
 
 def test_an_exception_reaches_the_launcher_and_the_caller(gang_of: GangOf) -> None:
-    def work(world: World) -> None:
-        if world.rank == 1:
+    def work(comm: Communicator) -> None:
+        if comm.rank == 1:
             raise UserError(["first", "second"])
-        world.barrier()
+        comm.barrier()
 
-    gang = gang_of(3)
-    gang.start_all(work)
-    gang.poll_until(lambda: len(gang.errors) == 3)
-    fault = gang.rendezvous.fault
+    group = gang_of(3)
+    group.start_all(work)
+    group.poll_until(lambda: len(group.errors) == 3)
+    fault = group.rendezvous.fault
     assert fault is not None
     assert (fault.kind, fault.rank, fault.problems) == ("user", 1, ("first", "second"))
-    assert isinstance(gang.errors[1], UserError)
-    assert isinstance(gang.errors[0], PeerLostError)
+    assert isinstance(group.errors[1], UserError)
+    assert isinstance(group.errors[0], PeerLostError)
 
 
 @pytest.mark.parametrize("result", [np.zeros(2), {1, 2}, object()])
 def test_a_result_that_is_not_plain_is_explained(gang_of: GangOf, result: Any) -> None:
-    gang = gang_of(1)
-    gang.start_all(lambda world: result)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
-    assert gang.rendezvous.fault is not None
-    assert "can hand over only plain data" in gang.rendezvous.fault.cause
+    group = gang_of(1)
+    group.start_all(lambda comm: result)
+    group.poll_until(lambda: group.rendezvous.fault is not None)
+    assert group.rendezvous.fault is not None
+    assert "can hand over only plain data" in group.rendezvous.fault.cause
 
 
 def test_a_rank_without_the_secret_is_told_off(gang_of: GangOf) -> None:
-    gang = gang_of(1)
+    group = gang_of(1)
     with (
         pytest.raises(AttemptEndedError, match="nobody answers"),
-        join(gang.rendezvous.address, b"wrong", rank=0, size=1),
+        join(group.rendezvous.address, b"wrong", rank=0, size=1),
     ):
         pass
-    assert gang.run(total) == [1]
+    assert group.run(total) == [1]
 
 
 def test_the_launcher_closing_ends_a_rank_that_waits(gang_of: GangOf) -> None:
-    gang = gang_of(2)
-    gang.start(total, 0)  # and never rank 1
-    gang.poll_until(lambda: bool(gang.rendezvous.members))
-    gang.close()
-    assert isinstance(gang.errors[0], AttemptEndedError)
+    group = gang_of(2)
+    group.start(total, 0)  # and never rank 1
+    group.poll_until(lambda: bool(group.rendezvous.members))
+    group.close()
+    assert isinstance(group.errors[0], AttemptEndedError)
 
 
 def test_a_superseded_rank_cannot_go_on(gang_of: GangOf) -> None:
     """Neither by exchanges nor by asking; not even when it had only been computing."""
-    gang = gang_of(2)
+    group = gang_of(2)
     attempts: list[str] = []
 
-    def zombie(world: World) -> None:
-        while world.attempt == 0:
+    def zombie(comm: Communicator) -> None:
+        while comm.attempt == 0:
             time.sleep(0.01)
             try:
-                world.should_stop()
+                comm.should_stop()
             except AttemptEndedError:
                 attempts.append("asked")
-                total(world)
+                total(comm)
 
-    gang.start_all(zombie, generation=0)
-    gang.poll_until(lambda: gang.rendezvous.met_at is not None)
-    first = list(gang._threads)
-    gang.start_all(total, generation=1)
-    gang.poll_until(lambda: gang.rendezvous.finished)
+    group.start_all(zombie, generation=0)
+    group.poll_until(lambda: group.rendezvous.met_at is not None)
+    first = list(group._threads)
+    group.start_all(total, generation=1)
+    group.poll_until(lambda: group.rendezvous.finished)
     for thread in first:
         thread.join(5.0)
     assert attempts == ["asked"] * 2
-    assert all(isinstance(error, AttemptEndedError) for error in gang.errors.values())
-    assert gang.rendezvous.results == [3, 3]
-    assert gang.rendezvous.restarts == 1
+    assert all(isinstance(error, AttemptEndedError) for error in group.errors.values())
+    assert group.rendezvous.results == [3, 3]
+    assert group.rendezvous.restarts == 1
 
 
 def test_strangers_do_not_disturb_a_run(gang_of: GangOf) -> None:
-    gang = gang_of(2)
-    strangers = [socket.create_connection(gang.rendezvous.address) for _ in range(10)]
-    for stranger in strangers[:5]:
+    group = gang_of(2)
+    foreign_files = [socket.create_connection(group.rendezvous.address) for _ in range(10)]
+    for stranger in foreign_files[:5]:
         stranger.sendall(b"\x00\x00\x00\x02{}" * 100)
 
-    def work(world: World) -> int:
+    def work(comm: Communicator) -> int:
         time.sleep(0.2)
-        return total(world)
+        return total(comm)
 
     try:
-        assert gang.run(work) == [3, 3]
+        assert group.run(work) == [3, 3]
     finally:
-        for stranger in strangers:
+        for stranger in foreign_files:
             stranger.close()
 
 
@@ -182,28 +182,28 @@ def test_a_peer_that_does_not_call_is_named(
     gang_of: GangOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sixfold.distributed.process_group.membership.MEET_S", 0.2)
-    gang = gang_of(2)
-    silent = wire.Connection(wire.connect(gang.rendezvous.address, gang.rendezvous.secret))
+    group = gang_of(2)
+    silent = wire.Connection(wire.connect(group.rendezvous.address, group.rendezvous.secret))
     message = {"kind": "join", "rank": 1, "size": 2, "generation": 0, "host": "h", "pid": 1}
     silent.send(message | {"address": ["127.0.0.1", 9], "age_s": 0.0})
-    gang.start(total, 0)
-    gang.poll_until(lambda: 0 in gang.errors)
-    assert "rank 1 is gone: it did not call within 0.2 s" in str(gang.errors[0])
+    group.start(total, 0)
+    group.poll_until(lambda: 0 in group.errors)
+    assert "rank 1 is gone: it did not call within 0.2 s" in str(group.errors[0])
     silent.shut()
     silent.close()
 
 
 def test_a_process_ends_with_its_launcher(gang_of: GangOf) -> None:
     """A rank that only computes, never exchanges, and would never look."""
-    gang = gang_of(1)
-    host, port = gang.rendezvous.address
+    group = gang_of(1)
+    host, port = group.rendezvous.address
     code = (
         "import time\n"
         "from sixfold.distributed.process_group.membership import run_rank\n"
         f"run_rank(lambda world: time.sleep(60), ({host!r}, {port}), "
-        f"{gang.rendezvous.secret!r}, rank=0, size=1, exit_when_orphaned=True)\n"
+        f"{group.rendezvous.secret!r}, rank=0, size=1, exit_when_orphaned=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ))
-    gang.poll_until(lambda: gang.rendezvous.met_at is not None)
-    gang.close()
+    group.poll_until(lambda: group.rendezvous.met_at is not None)
+    group.close()
     assert process.wait(5.0) == ORPHAN_STATUS

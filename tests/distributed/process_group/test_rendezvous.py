@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from sixfold.distributed.process_group import World, wire
+from sixfold.distributed.process_group import Communicator, wire
 from sixfold.distributed.process_group.rendezvous import Rendezvous
 
 if TYPE_CHECKING:
@@ -49,18 +49,18 @@ class Puppet:
 
 @pytest.fixture
 def puppets(gang_of: GangOf, request: pytest.FixtureRequest) -> Callable[..., list[Puppet]]:
-    """Lets all ranks of a gang join as puppets."""
+    """Lets all ranks of a process group join as puppets."""
 
-    def join_all(gang: ThreadGang, **options: Any) -> list[Puppet]:
+    def join_all(group: ThreadGang, **options: Any) -> list[Puppet]:
         made = []
-        for rank in range(gang.rendezvous.size):
-            made.append(Puppet(gang.rendezvous, rank, **options))
+        for rank in range(group.rendezvous.size):
+            made.append(Puppet(group.rendezvous, rank, **options))
             request.addfinalizer(made[-1].leave)
         generation = options.get("generation", 0)
-        gang.poll_until(
+        group.poll_until(
             lambda: (
-                gang.rendezvous.generation == generation
-                and len(gang.rendezvous.members) == gang.rendezvous.size
+                group.rendezvous.generation == generation
+                and len(group.rendezvous.members) == group.rendezvous.size
             )
         )
         return made
@@ -94,9 +94,9 @@ def test_callbacks_run_in_the_thread_that_polls(gang_of: GangOf, puppets: Puppet
         threads.append(threading.get_ident())
         events.append((rank, event))
 
-    gang = gang_of(2, claim=claim, on_event=on_event)
-    puppets(gang)[1].say("event", event={"loss": 0.5})
-    gang.poll_until(lambda: bool(events))
+    group = gang_of(2, claim=claim, on_event=on_event)
+    puppets(group)[1].say("event", event={"loss": 0.5})
+    group.poll_until(lambda: bool(events))
     assert events == [(1, {"loss": 0.5})]
     assert set(threads) == {threading.get_ident()}
 
@@ -105,64 +105,64 @@ def test_what_a_callback_raises_comes_out_of_poll(gang_of: GangOf) -> None:
     def claim() -> int:
         raise LookupError("no directory")
 
-    gang = gang_of(1, claim=claim)
-    puppet = Puppet(gang.rendezvous, 0)
+    group = gang_of(1, claim=claim)
+    puppet = Puppet(group.rendezvous, 0)
     with pytest.raises(LookupError, match="no directory"):
-        gang.poll_until(lambda: False)
+        group.poll_until(lambda: False)
     puppet.leave()
 
 
 def test_results_are_complete_when_the_last_has_come(gang_of: GangOf, puppets: Puppets) -> None:
-    gang = gang_of(2)
-    first, second = puppets(gang)
+    group = gang_of(2)
+    first, second = puppets(group)
     second.say("result", value={"b": 2})
-    gang.poll_until(lambda: gang.rendezvous.members[1].done)
-    assert not gang.rendezvous.finished
+    group.poll_until(lambda: group.rendezvous.members[1].done)
+    assert not group.rendezvous.finished
     second.leave()
     first.say("result", value=None)
-    gang.poll_until(lambda: gang.rendezvous.finished)
-    assert gang.rendezvous.results == [None, {"b": 2}]
-    gang.rendezvous.died(1, "exited with status 0", generation=0)
-    gang.rendezvous.poll(0.0)
-    assert gang.rendezvous.fault is None
+    group.poll_until(lambda: group.rendezvous.finished)
+    assert group.rendezvous.results == [None, {"b": 2}]
+    group.rendezvous.died(1, "exited with status 0", generation=0)
+    group.rendezvous.poll(0.0)
+    assert group.rendezvous.fault is None
 
 
 def test_a_broken_connection_alone_is_believed_after_a_while(
     gang_of: GangOf, puppets: Puppets
 ) -> None:
-    gang = gang_of(2, graces_s={"peer": 0.2, "connection": 0.2})
+    group = gang_of(2, graces_s={"peer": 0.2, "connection": 0.2})
     began = time.monotonic()
-    puppets(gang)[1].leave()
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
+    puppets(group)[1].leave()
+    group.poll_until(lambda: group.rendezvous.fault is not None)
     assert 0.15 < time.monotonic() - began < 2.0
-    fault = gang.rendezvous.fault
+    fault = group.rendezvous.fault
     assert fault is not None
     assert (fault.rank, fault.host, fault.kind) == (1, "host1", "lost")
     assert fault.cause.startswith("its connection broke (process 1001 was killed")
 
 
 def test_an_exit_status_is_better_than_what_came_before(gang_of: GangOf, puppets: Puppets) -> None:
-    gang = gang_of(3)
-    ranks = puppets(gang)
+    group = gang_of(3)
+    ranks = puppets(group)
     complaint = {"kind": "peer", "rank": 0, "host": "host0", "cause": "rank 1 is gone", "peer": 1}
     ranks[0].say("error", fault=complaint)
     ranks[1].leave()
-    gang.poll_until(lambda: gang.rendezvous.members[0].done)
-    gang.rendezvous.died(0, "exited with status 1", generation=0)  # after its complaint
-    gang.rendezvous.died(1, "killed by signal 9 (SIGKILL)", generation=0)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
-    fault = gang.rendezvous.fault
+    group.poll_until(lambda: group.rendezvous.members[0].done)
+    group.rendezvous.died(0, "exited with status 1", generation=0)  # after its complaint
+    group.rendezvous.died(1, "killed by signal 9 (SIGKILL)", generation=0)
+    group.poll_until(lambda: group.rendezvous.fault is not None)
+    fault = group.rendezvous.fault
     assert fault is not None
     assert (fault.rank, fault.cause) == (1, "killed by signal 9 (SIGKILL)")
 
 
 def test_a_complaint_alone_accuses_the_peer(gang_of: GangOf, puppets: Puppets) -> None:
-    gang = gang_of(2, graces_s={"peer": 0.1, "connection": 0.1})
-    ranks = puppets(gang)
+    group = gang_of(2, graces_s={"peer": 0.1, "connection": 0.1})
+    ranks = puppets(group)
     complaint = {"kind": "peer", "rank": 0, "host": "host0", "cause": "rank 1 is gone", "peer": 1}
     ranks[0].say("error", fault=complaint)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
-    fault = gang.rendezvous.fault
+    group.poll_until(lambda: group.rendezvous.fault is not None)
+    fault = group.rendezvous.fault
     assert fault is not None
     assert (fault.rank, fault.host) == (1, "host1")
     assert fault.cause == "lost by rank 0: rank 1 is gone"
@@ -171,62 +171,62 @@ def test_a_complaint_alone_accuses_the_peer(gang_of: GangOf, puppets: Puppets) -
 def test_who_wants_to_talk_to_a_rank_that_has_finished_is_wrong(gang_of: GangOf) -> None:
     """Starting again would not help, so it is an error of the function and no lost rank."""
 
-    def work(world: World) -> None:
-        if world.rank == 0:
-            world.exchange({}, {1: np.zeros(1)})
+    def work(comm: Communicator) -> None:
+        if comm.rank == 0:
+            comm.exchange({}, {1: np.zeros(1)})
 
-    gang = gang_of(2)
-    gang.start_all(work)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
-    fault = gang.rendezvous.fault
+    group = gang_of(2)
+    group.start_all(work)
+    group.poll_until(lambda: group.rendezvous.fault is not None)
+    fault = group.rendezvous.fault
     assert fault is not None
     assert (fault.kind, fault.rank) == ("raised", 1)
     assert fault.cause == "rank 0 wanted an exchange with it after it had finished"
 
 
 def test_a_fault_ends_all_connections(gang_of: GangOf, puppets: Puppets) -> None:
-    gang = gang_of(2)
-    ranks = puppets(gang)
+    group = gang_of(2)
+    ranks = puppets(group)
     assert ranks[0].hear() is not None
-    gang.rendezvous.died(1, "exited with status 3", generation=0)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
+    group.rendezvous.died(1, "exited with status 3", generation=0)
+    group.poll_until(lambda: group.rendezvous.fault is not None)
     assert ranks[0].hear() is None
 
 
 def test_death_before_anybody_joined_is_a_fault_too(gang_of: GangOf) -> None:
-    gang = gang_of(2)
-    gang.rendezvous.admit(0)
-    gang.rendezvous.died(1, "exited with status 1", generation=0)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
-    assert gang.rendezvous.fault is not None
-    assert gang.rendezvous.fault.host == socket.gethostname()
+    group = gang_of(2)
+    group.rendezvous.admit(0)
+    group.rendezvous.died(1, "exited with status 1", generation=0)
+    group.poll_until(lambda: group.rendezvous.fault is not None)
+    assert group.rendezvous.fault is not None
+    assert group.rendezvous.fault.host == socket.gethostname()
 
 
 def test_a_higher_generation_ends_the_lower_ones(gang_of: GangOf, puppets: Puppets) -> None:
     numbers = iter([10, 11])
-    gang = gang_of(2, claim=lambda: next(numbers))
-    old = puppets(gang, generation=0)
+    group = gang_of(2, claim=lambda: next(numbers))
+    old = puppets(group, generation=0)
     assert [rank.hear() is not None for rank in old] == [True, True]
-    new = puppets(gang, generation=4)
+    new = puppets(group, generation=4)
     assert [rank.hear() for rank in old] == [None, None]
     start = new[0].hear()
     assert start is not None
     assert start["attempt"] == 11
-    assert gang.rendezvous.restarts == 1
+    assert group.rendezvous.restarts == 1
 
 
 def test_news_of_an_old_generation_is_no_news(gang_of: GangOf, puppets: Puppets) -> None:
-    gang = gang_of(2, graces_s={"peer": 0.1, "connection": 0.1})
-    old = puppets(gang, generation=0)
-    puppets(gang, generation=1)
+    group = gang_of(2, graces_s={"peer": 0.1, "connection": 0.1})
+    old = puppets(group, generation=0)
+    puppets(group, generation=1)
     old[0].say("result", value="late")
-    gang.rendezvous.died(1, "killed", generation=0)
+    group.rendezvous.died(1, "killed", generation=0)
     for rank in old:
         rank.leave()
     for _ in range(20):
-        gang.rendezvous.poll(0.01)
-    assert gang.rendezvous.fault is None
-    assert not gang.rendezvous.members[0].done
+        group.rendezvous.poll(0.01)
+    assert group.rendezvous.fault is None
+    assert not group.rendezvous.members[0].done
 
 
 @pytest.mark.parametrize(
@@ -241,13 +241,13 @@ def test_news_of_an_old_generation_is_no_news(gang_of: GangOf, puppets: Puppets)
 def test_who_does_not_belong_is_refused_with_a_reason(
     gang_of: GangOf, options: dict[str, int], reason: str
 ) -> None:
-    gang = gang_of(2)
-    gang.rendezvous.admit(1)
-    member = Puppet(gang.rendezvous, 1, generation=1)
-    gang.poll_until(lambda: 1 in gang.rendezvous.members)
-    stranger = Puppet(gang.rendezvous, **options)
+    group = gang_of(2)
+    group.rendezvous.admit(1)
+    member = Puppet(group.rendezvous, 1, generation=1)
+    group.poll_until(lambda: 1 in group.rendezvous.members)
+    stranger = Puppet(group.rendezvous, **options)
     for _ in range(10):
-        gang.rendezvous.poll(0.02)
+        group.rendezvous.poll(0.02)
     assert stranger.hear() == {"kind": "refuse", "reason": reason}
     assert stranger.hear() is None
     member.leave()
@@ -255,60 +255,60 @@ def test_who_does_not_belong_is_refused_with_a_reason(
 
 
 def test_nobody_joins_a_run_that_has_failed_for_good(gang_of: GangOf, puppets: Puppets) -> None:
-    gang = gang_of(1)
+    group = gang_of(1)
     fault = {"kind": "raised", "rank": 0, "host": "h", "cause": "ValueError: x"}
-    puppets(gang)[0].say("error", fault=fault)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
-    late = Puppet(gang.rendezvous, 0, generation=1)
+    puppets(group)[0].say("error", fault=fault)
+    group.poll_until(lambda: group.rendezvous.fault is not None)
+    late = Puppet(group.rendezvous, 0, generation=1)
     for _ in range(10):
-        gang.rendezvous.poll(0.02)
+        group.rendezvous.poll(0.02)
     assert late.hear() == {"kind": "refuse", "reason": "the run has failed: ValueError: x"}
     late.leave()
 
 
 def test_a_silent_rank_is_given_up(gang_of: GangOf, puppets: Puppets) -> None:
-    gang = gang_of(2, hang_s=0.3)
-    ranks = puppets(gang)
+    group = gang_of(2, hang_s=0.3)
+    ranks = puppets(group)
     ranks[1].say("alive", progress=1, waiting_for=[], stack=["in a loop"])
 
     def over() -> bool:
         ranks[0].say("alive", progress=1, waiting_for=[], stack=[])
-        return gang.rendezvous.fault is not None
+        return group.rendezvous.fault is not None
 
-    gang.poll_until(over)
-    assert gang.rendezvous.fault is not None
-    assert gang.rendezvous.fault.rank == 1
-    assert gang.rendezvous.fault.cause.startswith("no sign of life for 0.3 s (process ")
-    assert gang.rendezvous.fault.log_tail[1:] == ("in a loop",)
+    group.poll_until(over)
+    assert group.rendezvous.fault is not None
+    assert group.rendezvous.fault.rank == 1
+    assert group.rendezvous.fault.cause.startswith("no sign of life for 0.3 s (process ")
+    assert group.rendezvous.fault.log_tail[1:] == ("in a loop",)
 
 
 def test_silence_while_the_launcher_was_away_does_not_count(
     gang_of: GangOf, puppets: Puppets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sixfold.distributed.process_group.rendezvous.INATTENTION_S", 0.2)
-    gang = gang_of(1, hang_s=0.3)
-    rank = puppets(gang)[0]
+    group = gang_of(1, hang_s=0.3)
+    rank = puppets(group)[0]
     time.sleep(0.5)
-    gang.rendezvous.poll(0.0)
-    assert gang.rendezvous.fault is None
+    group.rendezvous.poll(0.0)
+    assert group.rendezvous.fault is None
     rank.say("result", value=1)
-    gang.poll_until(lambda: gang.rendezvous.finished)
+    group.poll_until(lambda: group.rendezvous.finished)
 
 
 def test_a_rank_that_keeps_the_others_waiting_is_named_with_its_stack(gang_of: GangOf) -> None:
-    def work(world: World) -> None:
-        if world.rank == 1:
-            loop_for_ever(world)
-        world.barrier()
+    def work(comm: Communicator) -> None:
+        if comm.rank == 1:
+            loop_for_ever(comm)
+        comm.barrier()
 
-    def loop_for_ever(world: World) -> None:
-        while not world.should_stop():
+    def loop_for_ever(comm: Communicator) -> None:
+        while not comm.should_stop():
             time.sleep(0.01)
 
-    gang = gang_of(3, stall_s=0.3)
-    gang.start_all(work)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
-    fault = gang.rendezvous.fault
+    group = gang_of(3, stall_s=0.3)
+    group.start_all(work)
+    group.poll_until(lambda: group.rendezvous.fault is not None)
+    fault = group.rendezvous.fault
     assert fault is not None
     assert fault.rank == 1
     assert fault.cause.startswith(
@@ -319,37 +319,37 @@ def test_a_rank_that_keeps_the_others_waiting_is_named_with_its_stack(gang_of: G
 
 
 def test_a_deadlock_among_ranks_is_told(gang_of: GangOf) -> None:
-    def work(world: World) -> None:
-        world.exchange({}, {(world.rank + 1) % 3: np.zeros(1)})
+    def work(comm: Communicator) -> None:
+        comm.exchange({}, {(comm.rank + 1) % 3: np.zeros(1)})
 
-    gang = gang_of(3, hang_s=2.0)
-    gang.start_all(work)
-    gang.poll_until(lambda: gang.rendezvous.fault is not None)
-    assert gang.rendezvous.fault is not None
-    assert gang.rendezvous.fault.cause.startswith(
+    group = gang_of(3, hang_s=2.0)
+    group.start_all(work)
+    group.poll_until(lambda: group.rendezvous.fault is not None)
+    assert group.rendezvous.fault is not None
+    assert group.rendezvous.fault.cause.startswith(
         "deadlock, no byte moved for 2 s: rank 0 for 1, rank 1 for 2, rank 2 for 0 (process "
     )
 
 
 def test_all_are_asked_to_stop_those_that_join_later_too(gang_of: GangOf) -> None:
-    def work(world: World) -> int:
+    def work(comm: Communicator) -> int:
         steps = 0
-        while not world.should_stop():
+        while not comm.should_stop():
             steps += 1
             time.sleep(0.01)
         return steps
 
-    gang = gang_of(2)
-    gang.start(work, 0)
-    gang.poll_until(lambda: bool(gang.rendezvous.members))
-    gang.rendezvous.stop()
-    gang.start(work, 1)
-    gang.poll_until(lambda: gang.rendezvous.finished)
+    group = gang_of(2)
+    group.start(work, 0)
+    group.poll_until(lambda: bool(group.rendezvous.members))
+    group.rendezvous.stop()
+    group.start(work, 1)
+    group.poll_until(lambda: group.rendezvous.finished)
 
 
 def test_closing_twice_is_harmless(gang_of: GangOf) -> None:
-    gang = gang_of(1)
-    gang.rendezvous.close()
-    gang.rendezvous.close()
+    group = gang_of(1)
+    group.rendezvous.close()
+    group.rendezvous.close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(gang.rendezvous.address)
+        socket.create_connection(group.rendezvous.address)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sixfold.distributed.process_group.scheduler import DeadlockError, Turns
+from sixfold.distributed.process_group.scheduler import CooperativeScheduler, DeadlockError
 
 
 def at_least(values: Sequence[object], count: int) -> Callable[[], bool]:
@@ -20,7 +20,7 @@ def at_least(values: Sequence[object], count: int) -> Callable[[], bool]:
 
 def test_exactly_one_runs_at_a_time_and_the_order_is_fixed() -> None:
     def trace() -> list[int]:
-        turns: Turns[None] = Turns()
+        turns: CooperativeScheduler[None] = CooperativeScheduler()
         running, seen = [0], []
 
         def play(number: int) -> None:
@@ -41,12 +41,16 @@ def test_exactly_one_runs_at_a_time_and_the_order_is_fixed() -> None:
 
 
 def test_values_come_back_in_order() -> None:
-    assert Turns[int]().run([partial(int, number) for number in range(3)]) == [0, 1, 2]
-    assert Turns[int]().run([]) == []
+    assert CooperativeScheduler[int]().run([partial(int, number) for number in range(3)]) == [
+        0,
+        1,
+        2,
+    ]
+    assert CooperativeScheduler[int]().run([]) == []
 
 
 def test_a_condition_that_holds_does_not_give_way() -> None:
-    turns: Turns[None] = Turns()
+    turns: CooperativeScheduler[None] = CooperativeScheduler()
     order = []
 
     def first() -> None:
@@ -60,7 +64,7 @@ def test_a_condition_that_holds_does_not_give_way() -> None:
 
 def test_lockstep_through_a_shared_barrier() -> None:
     """The use that synchronised batch-norm makes of it: all sums before anybody's mean."""
-    turns: Turns[list[float]] = Turns()
+    turns: CooperativeScheduler[list[float]] = CooperativeScheduler()
     sums: dict[int, list[float]] = {0: [], 1: []}
 
     def shard(value: float) -> list[float]:
@@ -76,7 +80,7 @@ def test_lockstep_through_a_shared_barrier() -> None:
 
 
 def test_a_deadlock_is_told_at_once_with_all_reasons() -> None:
-    turns: Turns[None] = Turns()
+    turns: CooperativeScheduler[None] = CooperativeScheduler()
     cleaned = []
 
     def stuck(name: str) -> None:
@@ -96,14 +100,14 @@ def test_a_deadlock_is_told_at_once_with_all_reasons() -> None:
 
 
 def test_one_alone_can_deadlock_too() -> None:
-    turns: Turns[None] = Turns()
+    turns: CooperativeScheduler[None] = CooperativeScheduler()
     with pytest.raises(DeadlockError, match="unknown"):
         turns.run([lambda: turns.wait_until(lambda: False)])
 
 
 @pytest.mark.parametrize("culprit", [0, 1, 2])
 def test_the_first_exception_ends_all(culprit: int) -> None:
-    turns: Turns[None] = Turns()
+    turns: CooperativeScheduler[None] = CooperativeScheduler()
     events: list[str] = []
 
     def play(number: int) -> None:
@@ -134,7 +138,7 @@ def test_the_first_exception_ends_all(culprit: int) -> None:
 
 
 def test_a_function_that_has_not_begun_when_another_fails_never_does() -> None:
-    turns: Turns[None] = Turns()
+    turns: CooperativeScheduler[None] = CooperativeScheduler()
     begun: list[int] = []
 
     def fail() -> None:
@@ -146,7 +150,7 @@ def test_a_function_that_has_not_begun_when_another_fails_never_does() -> None:
 
 
 def test_waiting_in_a_finally_clause_of_an_abandoned_function_does_not_hang() -> None:
-    turns: Turns[None] = Turns()
+    turns: CooperativeScheduler[None] = CooperativeScheduler()
 
     def polite() -> None:
         try:
@@ -163,7 +167,9 @@ def test_waiting_in_a_finally_clause_of_an_abandoned_function_does_not_hang() ->
 
 def test_switches_are_announced() -> None:
     switches: list[tuple[int, int]] = []
-    turns: Turns[None] = Turns(on_switch=lambda before, after: switches.append((before, after)))
+    turns: CooperativeScheduler[None] = CooperativeScheduler(
+        on_switch=lambda before, after: switches.append((before, after))
+    )
     count = [0]
 
     def play() -> None:
@@ -177,16 +183,16 @@ def test_switches_are_announced() -> None:
 def test_context_variables_pass_to_all() -> None:
     variable = contextvars.ContextVar("variable", default=0)
     variable.set(7)
-    assert Turns[int]().run([variable.get, variable.get]) == [7, 7]
+    assert CooperativeScheduler[int]().run([variable.get, variable.get]) == [7, 7]
 
 
 def test_turns_within_turns() -> None:
     """As when a rank of the inline engine runs its shards in turns."""
-    outer: Turns[list[int]] = Turns()
+    outer: CooperativeScheduler[list[int]] = CooperativeScheduler()
     posts: list[int] = []
 
     def rank(number: int) -> list[int]:
-        inner: Turns[int] = Turns()
+        inner: CooperativeScheduler[int] = CooperativeScheduler()
         seen: list[int] = []
 
         def shard(value: int) -> int:
@@ -204,7 +210,7 @@ def test_turns_within_turns() -> None:
 
 @pytest.mark.parametrize("whose_turn", [0, 1])
 def test_ctrl_c_ends_all(whose_turn: int) -> None:
-    turns: Turns[None] = Turns()
+    turns: CooperativeScheduler[None] = CooperativeScheduler()
     ended: list[int] = []
     calls = [0]
     main = threading.get_ident()
@@ -229,7 +235,7 @@ def test_ctrl_c_ends_all(whose_turn: int) -> None:
 def test_no_thread_is_left() -> None:
     before = threading.active_count()
     functions: list[Callable[[], Any]] = [lambda: None] * 50
-    Turns[Any]().run(functions)
+    CooperativeScheduler[Any]().run(functions)
     assert threading.active_count() == before
 
 
@@ -237,11 +243,11 @@ def test_ctrl_c_at_any_moment_ends_all() -> None:
     main = threading.get_ident()
     generator = random.Random(0)
     for _ in range(30):
-        turns: Turns[None] = Turns()
+        turns: CooperativeScheduler[None] = CooperativeScheduler()
         count = [0]
         ended: list[int] = []
 
-        def play(turns: Turns[None], count: list[int], ended: list[int]) -> None:
+        def play(turns: CooperativeScheduler[None], count: list[int], ended: list[int]) -> None:
             try:
                 while True:
                     count[0] += 1

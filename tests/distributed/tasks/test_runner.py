@@ -1,4 +1,4 @@
-"""Members are done exactly once, whatever dies, on every engine."""
+"""Tasks are done exactly once, whatever dies, on every engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.spark_masters import EngineProcess
 from sixfold.core.run_directory import read_json
 from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.engines.local import LocalEngine
-from sixfold.distributed.tasks import Assignment, Member, run_job
+from sixfold.distributed.tasks import Assignment, Task, run_job
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def work(marks: Path, assignment: Assignment) -> dict[str, Any]:
 
 
 MEMBERS = [
-    Member(name="c", settings={"x": 3}, needs=("a", "b")),
-    Member(name="a", settings={"x": 1}),
-    Member(name="b", settings={"x": 2}, needs=("a",)),
-    Member(name="twin of a", settings={"x": 1}),
+    Task(name="c", settings={"x": 3}, needs=("a", "b")),
+    Task(name="a", settings={"x": 1}),
+    Task(name="b", settings={"x": 2}, needs=("a",)),
+    Task(name="twin of a", settings={"x": 1}),
 ]
 
 
@@ -71,7 +71,7 @@ def test_members_follow_what_they_need_and_equal_ones_are_done_once(tmp_path: Pa
     assert again.results == outcome.results
     assert sorted(again.done_before) == ["a", "b", "c", "twin of a"]
     assert again.busy_s == 0
-    more = [*MEMBERS, Member(name="d", settings={"x": 9}, needs=("b",))]
+    more = [*MEMBERS, Task(name="d", settings={"x": 9}, needs=("b",))]
     assert run_job(job, more, do, InlineEngine(), workers=1).results["d"]["sum"] == 12
     assert marks_of(marks) == ["a-0", "b-0", "c-0", "d-0"]
 
@@ -81,7 +81,7 @@ def test_changed_settings_are_done_anew_with_all_that_stands_on_them(tmp_path: P
     marks.mkdir()
     job, do = tmp_path / "job", functools.partial(work, marks)
     run_job(job, MEMBERS, do, InlineEngine(), workers=1)
-    changed = [*MEMBERS[:2], Member(name="b", settings={"x": 5}, needs=("a",))]
+    changed = [*MEMBERS[:2], Task(name="b", settings={"x": 5}, needs=("a",))]
     outcome = run_job(job, changed, do, InlineEngine(), workers=1)
     assert outcome.results["c"]["sum"] == 10
     assert marks_of(marks) == ["a-0", "b-0", "b-1", "c-0", "c-1"]
@@ -91,9 +91,9 @@ def test_a_failed_member_takes_those_along_that_need_it_and_no_other(tmp_path: P
     marks = tmp_path / "marks"
     marks.mkdir()
     members = [
-        Member(name="bad", settings={"x": 0, "raises": True}),
-        Member(name="after", settings={"x": 1}, needs=("bad",)),
-        Member(name="good", settings={"x": 2}),
+        Task(name="bad", settings={"x": 0, "raises": True}),
+        Task(name="after", settings={"x": 1}, needs=("bad",)),
+        Task(name="good", settings={"x": 2}),
     ]
     job, do = tmp_path / "job", functools.partial(work, marks)
     outcome = run_job(job, members, do, InlineEngine(), workers=1)
@@ -110,9 +110,9 @@ def test_killed_workers_cost_a_try_and_nothing_else(local: LocalEngine, tmp_path
     marks = tmp_path / "marks"
     marks.mkdir()
     members = [
-        Member(name="m0", settings={"x": 0, "deaths": 2}),
-        Member(name="m1", settings={"x": 1}, needs=("m0",)),
-        *(Member(name=f"m{i}", settings={"x": i}) for i in range(2, 8)),
+        Task(name="m0", settings={"x": 0, "deaths": 2}),
+        Task(name="m1", settings={"x": 1}, needs=("m0",)),
+        *(Task(name=f"m{i}", settings={"x": i}) for i in range(2, 8)),
     ]
     job, do = tmp_path / "job", functools.partial(work, marks)
     outcome = run_job(job, members, do, local, workers=2, retries=2)
@@ -130,8 +130,8 @@ def test_a_member_that_always_kills_its_worker_does_not_end_the_job(
     marks = tmp_path / "marks"
     marks.mkdir()
     members = [
-        Member(name="deadly", settings={"x": 0, "deaths": 99}, cost=2.0),
-        Member(name="fine", settings={"x": 1}),
+        Task(name="deadly", settings={"x": 0, "deaths": 99}, cost=2.0),
+        Task(name="fine", settings={"x": 1}),
     ]
     do = functools.partial(work, marks)
     outcome = run_job(tmp_path / "job", members, do, local, workers=2, retries=1)
@@ -146,7 +146,7 @@ def test_a_worker_that_dies_after_its_result_was_written_is_not_asked_again(
     marks.mkdir()
     outcome = run_job(
         tmp_path / "job",
-        [Member(name="m", settings={"x": 4})],
+        [Task(name="m", settings={"x": 4})],
         _late_death(marks),
         local,
         workers=1,
@@ -175,9 +175,9 @@ def test_listeners_see_states_and_times(local: LocalEngine, tmp_path: Path) -> N
     marks = tmp_path / "marks"
     marks.mkdir()
     heard: list[Any] = []
-    members = [Member(name=f"m{i}", settings={"x": i, "sleep": 1.3}) for i in range(3)]
+    members = [Task(name=f"m{i}", settings={"x": i, "sleep": 1.3}) for i in range(3)]
     do = functools.partial(work, marks)
-    run_job(tmp_path / "job", members, do, local, workers=2, listen=heard.append)
+    run_job(tmp_path / "job", members, do, local, workers=2, on_event=heard.append)
     assert all(event["kind"] == "job" for event in heard)
     states = [[line["state"] for line in event["lines"]] for event in heard]
     assert ["running", "running", "waiting"] in states
@@ -193,7 +193,7 @@ def test_a_job_on_spark_survives_a_killed_worker(
 ) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
-    members = [*MEMBERS, Member(name="dies", settings={"x": 7, "deaths": 1})]
+    members = [*MEMBERS, Task(name="dies", settings={"x": 7, "deaths": 1})]
     do = functools.partial(work, marks)
     outcome = run_job(tmp_path / "job", members, do, spark_local, workers=2)
     assert outcome.results["c"]["sum"] == 7

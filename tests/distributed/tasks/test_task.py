@@ -1,16 +1,16 @@
 import pytest
 
 from sixfold.distributed.tasks.schedule import makespan
-from sixfold.distributed.tasks.task import Member, identities, in_order, priorities
+from sixfold.distributed.tasks.task import Task, identities, in_order, priorities
 
 
 def test_an_identity_follows_from_settings_and_needs_and_nothing_else() -> None:
-    base = [Member(name="a", settings={"x": 1}), Member(name="b", settings={}, needs=("a",))]
+    base = [Task(name="a", settings={"x": 1}), Task(name="b", settings={}, needs=("a",))]
     same = [
-        Member(name="y", settings={}, needs=("z",), cost=9.0),
-        Member(name="z", settings={"x": 1}),
+        Task(name="y", settings={}, needs=("z",), cost=9.0),
+        Task(name="z", settings={"x": 1}),
     ]
-    other = [Member(name="a", settings={"x": 2}), Member(name="b", settings={}, needs=("a",))]
+    other = [Task(name="a", settings={"x": 2}), Task(name="b", settings={}, needs=("a",))]
     found, again, changed = identities(base), identities(same), identities(other)
     assert (found["a"], found["b"]) == (again["z"], again["y"])
     assert changed["a"] != found["a"]
@@ -20,27 +20,27 @@ def test_an_identity_follows_from_settings_and_needs_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([Member(name="a", settings={}), Member(name="a", settings={})], "different names"),
-        ([Member(name="a", settings={}, needs=("b",))], "no member"),
+        ([Task(name="a", settings={}), Task(name="a", settings={})], "different names"),
+        ([Task(name="a", settings={}, needs=("b",))], "no member"),
         (
             [
-                Member(name="a", settings={}, needs=("b",)),
-                Member(name="b", settings={}, needs=("a",)),
+                Task(name="a", settings={}, needs=("b",)),
+                Task(name="b", settings={}, needs=("a",)),
             ],
             "need each other",
         ),
     ],
 )
-def test_members_that_make_no_job_are_refused(members: list[Member], message: str) -> None:
+def test_members_that_make_no_job_are_refused(members: list[Task], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         in_order(members)
 
 
 def test_the_dearest_chain_comes_first() -> None:
     members = [
-        Member(name="alone", settings={}, cost=3.0),
-        Member(name="first", settings={}, cost=1.0),
-        Member(name="second", settings={}, cost=2.5, needs=("first",)),
+        Task(name="alone", settings={}, cost=3.0),
+        Task(name="first", settings={}, cost=1.0),
+        Task(name="second", settings={}, cost=2.5, needs=("first",)),
     ]
     assert priorities(members) == {"alone": 3.0, "second": 2.5, "first": 3.5}
     seconds = {"alone": 3.0, "first": 1.0, "second": 2.5}
@@ -49,5 +49,5 @@ def test_the_dearest_chain_comes_first() -> None:
 
 
 def test_twelve_equal_members_on_two_workers_take_six_turns() -> None:
-    members = [Member(name=str(i), settings={"i": i}) for i in range(12)]
+    members = [Task(name=str(i), settings={"i": i}) for i in range(12)]
     assert makespan(members, {m.name: 2.0 for m in members}, 2) == 12.0

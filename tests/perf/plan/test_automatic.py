@@ -16,7 +16,7 @@ from sixfold.core.errors import UserError
 from sixfold.distributed.engines import open_engine
 from sixfold.perf.plan.calibrate import fitting_tiles
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, Point, network_key, save
-from sixfold.perf.plan.candidates import scenes
+from sixfold.perf.plan.candidates import cases
 
 SETTINGS: dict[str, Any] = {
     "data": "synthetic:64x1x8x8",
@@ -39,27 +39,27 @@ def machine(tmp_path: Path) -> Any:
         opened = datasets.open_data(config.data)
         tiles = fitting_tiles(config, opened, 2)
         wanted = [
-            scene
+            case
             for level in (1, 2)
-            for scene in scenes(config, 2, tiles, batch_norm=False, concurrency=level)
+            for case in cases(config, 2, tiles, batch_norm=False, concurrency=level)
         ]
         points = [
             Point(
-                mesh=scene.mesh,
-                merge=scene.merge,
-                samples=scene.samples,
-                shards=scene.shards,
-                concurrency=scene.concurrency,
-                step_s=(tile_s if scene.mesh else 1.0) * 1e-3 * scene.shards,
+                mesh=case.mesh,
+                merge=case.merge,
+                samples=case.samples,
+                shards=case.shards,
+                concurrency=case.concurrency,
+                step_s=(tile_s if case.mesh else 1.0) * 1e-3 * case.shards,
                 behind_s=0.0,
                 clock_s=1e-3,
                 data_s=0.0,
                 update_s=0.0,
                 peak_bytes=10**6,
                 payload_bytes=1000,
-                exchanges=(((100,), (100,)),) if scene.mesh else (),
+                exchanges=(((100,), (100,)),) if case.mesh else (),
             )
-            for scene in wanted
+            for case in wanted
         ]
         rows = [[64.0, exchange_s, exchange_s], [1e6, exchange_s, exchange_s]]
         made = Calibration(
@@ -120,7 +120,9 @@ def test_rounding_must_be_allowed(tmp_path: Path, machine: Any) -> None:
     path = machine(exchange_s=1e-7, tile_s=0.01)
     exact = sixfold.train(settings(tmp_path, path))
     assert exact["strategy"] == "sync"
-    loose = sixfold.train(settings(tmp_path, path, deterministic=False, out=str(tmp_path / "loose")))
+    loose = sixfold.train(
+        settings(tmp_path, path, deterministic=False, out=str(tmp_path / "loose"))
+    )
     assert loose["strategy"] == "model_parallel"
     assert loose["plan"]["chosen"]["result"] == "up to rounding"
     grid = sixfold.train(

@@ -19,7 +19,7 @@ from sixfold.perf.plan.calibration import Calibration, load, network_key, save
 from sixfold.perf.plan.measuring import machine_of, network_of
 from sixfold.perf.plan.memory import available_bytes
 from sixfold.perf.plan.process_group import CalibrationJob, calibrate_rank
-from sixfold.perf.plan.profiling_run import Scene, rehearse
+from sixfold.perf.plan.profiling_run import ProfilingCase, rehearse
 
 
 def test_a_calibration_survives_its_file(calibration: Calibration, tmp_path: Path) -> None:
@@ -52,13 +52,15 @@ def test_a_network_is_known_by_what_its_times_depend_on() -> None:
 def test_a_rehearsal_plays_the_real_step() -> None:
     config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300")
     data = datasets.open_data(datasets.resolve(config.data))
-    whole = rehearse(config, data, 0, Scene(samples=8, shards=2, seconds=0.01))
+    whole = rehearse(config, data, 0, ProfilingCase(samples=8, shards=2, seconds=0.01))
     assert len(whole["steps_s"]) >= 3
     assert whole["exchanges"] == []
-    tile = rehearse(config, data, 1, Scene(mesh="cout=2", samples=8, shards=2, seconds=0.01))
+    tile = rehearse(
+        config, data, 1, ProfilingCase(mesh="cout=2", samples=8, shards=2, seconds=0.01)
+    )
     assert tile["exchanges"]
     assert tile["payload_bytes"] <= whole["payload_bytes"]
-    merge = rehearse(config, data, 0, Scene(samples=8, shards=2, merge=True, seconds=0.01))
+    merge = rehearse(config, data, 0, ProfilingCase(samples=8, shards=2, merge=True, seconds=0.01))
     assert merge["merges_s"]
     assert merge["merge_exchanges"]
 
@@ -66,19 +68,19 @@ def test_a_rehearsal_plays_the_real_step() -> None:
 def test_a_gang_calibrates_machine_and_network() -> None:
     config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300")
     config = dataclasses.replace(config, data=datasets.resolve(config.data))
-    scenes = (
-        Scene(samples=8, shards=2, concurrency=2, seconds=0.01),
-        Scene(samples=4, shards=1, concurrency=1, seconds=0.01),
+    cases = (
+        ProfilingCase(samples=8, shards=2, concurrency=2, seconds=0.01),
+        ProfilingCase(samples=4, shards=1, concurrency=1, seconds=0.01),
     )
-    job = CalibrationJob(config=config, scenes=scenes)
+    job = CalibrationJob(config=config, cases=cases)
     with contextlib.closing(
         open_engine("local", preload=("sixfold.perf.plan.process_group",))
     ) as engine:
-        gang = engine.gang(functools.partial(calibrate_rank, job), 2)
+        group = engine.run_ranks(functools.partial(calibrate_rank, job), 2)
     machine = machine_of(
-        gang.results, name="here", engine="local", slots=2, startup_s=gang.startup_s, job_s=0.0
+        group.results, name="here", engine="local", slots=2, startup_s=group.startup_s, job_s=0.0
     )
-    network = network_of(gang.results, scenes)
+    network = network_of(group.results, cases)
     rows = machine.links["local"]["1"]
     assert rows[-1][1] > rows[0][1] > 0
     assert [found.concurrency for found in network.points] == [2, 1]

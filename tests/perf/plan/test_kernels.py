@@ -18,7 +18,7 @@ from sixfold.perf.plan.kernels import (
     samples_as_plain,
     samples_from_plain,
 )
-from sixfold.perf.plan.profiling_run import Scene
+from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.perf.profile.layers import layer_costs
 
 
@@ -78,13 +78,13 @@ def test_an_estimate_has_the_form_of_rehearsals(calibration: Calibration) -> Non
     rows = samples_as_plain(_samples(40))
     machine = dataclasses.replace(calibration.machine, kernels=rows)
     config = sixfold.configure(model="lenet300")
-    scenes = [
-        Scene(samples=8, shards=2),
-        Scene(mesh="cout=2", samples=8, shards=2),
-        Scene(samples=8, shards=2, merge=True),
+    cases = [
+        ProfilingCase(samples=8, shards=2),
+        ProfilingCase(mesh="cout=2", samples=8, shards=2),
+        ProfilingCase(samples=8, shards=2, merge=True),
     ]
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).to("meta")
-    found = estimate(config, network, (1, 8, 8), machine, scenes)
+    found = estimate(config, network, (1, 8, 8), machine, cases)
     assert [point.merge for point in found.points] == [False, True]
     assert found.parameter_bytes == 4 * 650
     assert all(point.step_s > 0 for point in found.points)

@@ -12,7 +12,7 @@ from tests.perf.plan.conftest import LATENCY_S, SHARD_S, STEP_S
 
 from sixfold.distributed.collectives import tree_all_reduce
 from sixfold.distributed.logical_shards import cover, owned_shards
-from sixfold.perf.plan.candidates import Candidate, candidates, scenes
+from sixfold.perf.plan.candidates import Candidate, candidates, cases
 from sixfold.perf.plan.config import PlanConfig, training_of
 from sixfold.perf.plan.loopback import echo_world
 from sixfold.perf.plan.model import Model
@@ -111,11 +111,11 @@ def test_the_choice_is_exact_unless_told_otherwise(model_for: Maker) -> None:
 def test_traffic_is_what_the_collectives_send(ranks: int, shards: int, length: int) -> None:
     sent = []
     for rank in range(ranks):
-        world, echo = echo_world(rank, ranks)
+        comm, loopback = echo_world(rank, ranks)
         nodes = cover(owned_shards(shards, ranks, rank))
         partials = [(node, np.ones(length, np.float32)) for node in nodes]
-        tree_all_reduce(world, partials, shards, out=np.empty(length, np.float32))
-        sent.append([sum(exchange.sent) for exchange in echo.noted])
+        tree_all_reduce(comm, partials, shards, out=np.empty(length, np.float32))
+        sent.append([sum(exchange.sent) for exchange in loopback.noted])
     phases = all_reduce_phases(4 * length, shards, ranks)
     most = [max(row[k] for row in sent) for k in range(max(map(len, sent)))]
     assert len(most) == len(phases)
@@ -133,9 +133,9 @@ def test_every_way_is_tried_and_has_its_rehearsals() -> None:
     assert {way.strategy for way in ways} == {
         "sync", "model_parallel", "local_sgd", "hogwild", "param_server"
     }  # fmt: skip
-    wanted = scenes(config, 4, tiles, batch_norm=False, concurrency=2)
-    assert {scene.mesh for scene in wanted} == {"", "rows=2", "cout=2", "rows=2,cout=2"}
-    assert any(scene.merge for scene in wanted)
+    wanted = cases(config, 4, tiles, batch_norm=False, concurrency=2)
+    assert {case.mesh for case in wanted} == {"", "rows=2", "cout=2", "rows=2,cout=2"}
+    assert any(case.merge for case in wanted)
 
 
 def test_the_slowest_of_many_is_slower() -> None:

@@ -10,8 +10,8 @@ from sixfold.models.build import build
 from sixfold.models.config import ModelConfig
 from sixfold.perf.profile.clock import BACKWARD, FORWARD, GRADIENTS, Clock, Span
 from sixfold.perf.profile.layers import layer_costs
-from sixfold.train.layers.operations import AutogradLink
-from sixfold.train.layers.user_forward import GraphLink
+from sixfold.train.layers.operations import AutogradOp
+from sixfold.train.layers.user_forward import GraphExecutor
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.step import Shard, Step
 
@@ -125,7 +125,7 @@ class Wild(nn.Module):
 def test_a_users_own_network_is_timed_function_by_function(decides: bool) -> None:
     torch.manual_seed(0)
     step = Step(Wild(decides=decides), seed=0)
-    assert [type(link) for link in step.chain.links] == [AutogradLink if decides else GraphLink]
+    assert [type(link) for link in step.chain.links] == [AutogradOp if decides else GraphExecutor]
     _, shard = step_of("slide")
     expected = step.new_payload()
     step.shard_payload(0, shard, expected)

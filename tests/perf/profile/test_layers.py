@@ -11,7 +11,7 @@ from sixfold.core.errors import UserError
 from sixfold.models import zoo
 from sixfold.models.build import build
 from sixfold.models.config import ModelConfig
-from sixfold.models.meta_initialization import skeleton
+from sixfold.models.meta_initialization import build_on_meta
 from sixfold.models.shapes import Shape
 from sixfold.perf.profile.arithmetic import PRODUCTS, plain_name
 from sixfold.perf.profile.layers import LayerCost, layer_costs, total
@@ -85,7 +85,7 @@ def test_our_own_pool_keeps_one_byte_an_output() -> None:
 @pytest.mark.parametrize("name", list(zoo.ZOO))
 def test_products_are_those_that_torch_counts(name: str) -> None:
     shape = shape_of(name)
-    network = skeleton(ModelConfig(model=name), shape=shape, classes=10, seed=0).network
+    network = build_on_meta(ModelConfig(model=name), shape=shape, classes=10, seed=0).network
     costs = layer_costs(network, shape, 2)
     assert not [cost.unknown for cost in costs if cost.unknown]
     with FlopCounterMode(display=False) as counter:

@@ -116,8 +116,8 @@ def test_spark_says_the_same(run: Path, spark_local: EngineProcess) -> None:
         examples=(0, 5),
     )
     rank = functools.partial(robustness_rank, job)
-    alone = open_engine("inline").gang(rank, 1).results[0]
-    assert spark_local.gang(rank, 2).results[0] == alone
+    alone = open_engine("inline").run_ranks(rank, 1).results[0]
+    assert spark_local.run_ranks(rank, 2).results[0] == alone
 
 
 def test_a_run_is_not_overwritten(run: Path) -> None:

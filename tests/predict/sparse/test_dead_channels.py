@@ -8,7 +8,7 @@ from torch import nn
 
 from sixfold.models import build
 from sixfold.models.config import ModelConfig
-from sixfold.predict.sparse.dead_channels import remove_dead_maps
+from sixfold.predict.sparse.dead_channels import remove_dead_channels
 
 SHAPE = (3, 32, 32)
 
@@ -60,7 +60,7 @@ def test_scores_stay_the_same(make: Callable[[], nn.Module], silent: bool) -> No
     with torch.inference_mode():
         expected = network(images)
         before = sum(p.numel() for p in network.parameters())
-        removed = remove_dead_maps(network, SHAPE)
+        removed = remove_dead_channels(network, SHAPE)
         found = network(images)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     after = sum(p.numel() for p in network.parameters())
@@ -75,10 +75,10 @@ def test_a_map_that_is_not_constant_at_the_border_stays() -> None:
     first.weight.data[:2] = 0
     assert first.bias is not None
     first.bias.data[:2] = torch.tensor([1.0, -1.0])  # behind ReLU: 1 and 0
-    assert remove_dead_maps(network, SHAPE) == 1
+    assert remove_dead_channels(network, SHAPE) == 1
     assert first.out_channels == 3
 
 
 def test_nothing_dead_changes_nothing() -> None:
     network = of_zoo("lenet5")().eval()
-    assert remove_dead_maps(network, SHAPE) == 0
+    assert remove_dead_channels(network, SHAPE) == 0

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from sixfold.models import build
 from sixfold.models.config import ModelConfig
 from sixfold.models.resnet import Block
-from sixfold.train.layers.convolution import ConvLink
-from sixfold.train.layers.executor import Chain
-from sixfold.train.layers.norm import NormLink
-from sixfold.train.layers.operations import AutogradLink, LinearLink, SumLink
+from sixfold.train.layers.convolution import ConvOp
+from sixfold.train.layers.executor import LayerExecutor
+from sixfold.train.layers.norm import NormOp
+from sixfold.train.layers.operations import AutogradOp, LinearOp, SpatialSumOp
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 
 
@@ -26,7 +26,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 def by_chain(model: nn.Module, x: Tensor, grad: Tensor) -> tuple[Tensor, list[Tensor]]:
     parameters = trainable(model)
     out = [torch.full_like(p.detach(), torch.nan) for p in parameters]
-    chain = Chain(model, parameters)
+    chain = LayerExecutor(model, parameters)
     y, saved = chain.forward(x)
     chain.backward(saved, grad, out)
     assert saved == [] or chain.run._first > 0
@@ -158,28 +158,28 @@ def test_known_layers_have_links_and_the_rest_is_autograds() -> None:
     model = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Sigmoid(), nn.Flatten(), nn.Linear(8, 2)
     )
-    kinds = [type(link).__name__ for link in Chain(model, trainable(model)).links]
-    assert kinds == ["ConvLink", "AutogradLink", "FlattenLink", "LinearLink"]
-    whole = Chain(model, trainable(model), whole=True)
-    assert [type(link) for link in whole.links] == [AutogradLink]
+    kinds = [type(link).__name__ for link in LayerExecutor(model, trainable(model)).links]
+    assert kinds == ["ConvOp", "AutogradOp", "FlattenOp", "LinearOp"]
+    whole = LayerExecutor(model, trainable(model), whole=True)
+    assert [type(link) for link in whole.links] == [AutogradOp]
 
 
 def test_hooks_are_called() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     seen: list[str] = []
     model[1].register_forward_hook(lambda *_: seen.append("forward"))
-    chain = Chain(model, trainable(model))
-    assert [type(link) for link in chain.links] == [LinearLink, AutogradLink]
+    chain = LayerExecutor(model, trainable(model))
+    assert [type(link) for link in chain.links] == [LinearOp, AutogradOp]
     chain.forward(torch.ones(1, 3))
     assert seen == ["forward"]
 
 
 def test_the_first_layers_input_gradient_is_not_computed() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
-    chain = Chain(model, trainable(model))
+    chain = LayerExecutor(model, trainable(model))
     y, saved = chain.forward(torch.ones(1, 1, 4, 4))
     link = chain.links[0]
-    assert isinstance(link, ConvLink)
+    assert isinstance(link, ConvOp)
     out = [torch.empty_like(p) for p in model.parameters()]
     assert link.backward(saved[0], torch.ones(1, 2, 2, 2), out) is None
     assert y.shape == (1, 8)
@@ -193,8 +193,8 @@ def test_batch_norm_moves_its_statistics_as_torch_does(
     layers = [nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5, momentum=momentum)]
     model = nn.Sequential(*layers, *([act] if act else []), nn.Flatten(), nn.Linear(80, 3)).double()
     other = copy.deepcopy(model)
-    chain = Chain(model, trainable(model))
-    assert [type(link) for link in chain.links][:2] == [ConvLink, NormLink]
+    chain = LayerExecutor(model, trainable(model))
+    assert [type(link) for link in chain.links][:2] == [ConvOp, NormOp]
     assert len(chain.links) == 4
     x = torch.randn(4, 2, 6, 6, dtype=torch.float64).to(memory_format=torch.channels_last)
     for _ in range(3):
@@ -216,7 +216,7 @@ def test_a_norm_that_does_not_train_is_left_to_autograd() -> None:
 
 def test_a_single_value_a_channel_cannot_be_normalised() -> None:
     model = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5))
-    chain = Chain(model, trainable(model))
+    chain = LayerExecutor(model, trainable(model))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         chain.forward(torch.zeros(1, 2, 3, 3).to(memory_format=torch.channels_last))
 
@@ -242,9 +242,9 @@ def test_networks_with_branches_and_norms_in_training(name: str, arguments: str)
 
 def test_residual_networks_are_links_all_through() -> None:
     model = build(ModelConfig(model="resnet20"), shape=(3, 32, 32), classes=4, seed=0)
-    chain = Chain(model, trainable(model))
-    assert sum(isinstance(link, SumLink) for link in chain.links) == 9
-    assert sum(isinstance(link, NormLink) for link in chain.links) == 1
+    chain = LayerExecutor(model, trainable(model))
+    assert sum(isinstance(link, SpatialSumOp) for link in chain.links) == 9
+    assert sum(isinstance(link, NormOp) for link in chain.links) == 1
     assert chain.needs_autograd  # shortcuts that take every second pixel
 
 
@@ -255,10 +255,10 @@ def test_blocks_that_are_watched_are_left_whole() -> None:
     blocks = [module for module in model.modules() if type(module) is Block]
     seen: list[Tensor] = []
     blocks[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
-    chain = Chain(model, trainable(model))
+    chain = LayerExecutor(model, trainable(model))
     chain.forward(torch.randn(4, 3, 8, 8))
     assert len(seen) == 1
-    assert sum(isinstance(link, SumLink) for link in chain.links) == len(blocks) - 1
+    assert sum(isinstance(link, SpatialSumOp) for link in chain.links) == len(blocks) - 1
 
 
 @pytest.mark.parametrize("way", ["points", "patches", "library"])
@@ -273,8 +273,8 @@ def test_every_way_to_convolve(way: str, bias: bool, stride: int, first: bool) -
     conv = nn.Conv2d(3, maps, kernel, stride=stride, padding=kernel // 2, bias=bias)
     model = nn.Sequential(*before, conv, nn.Tanh()).double()
     x = torch.randn(2, 3, 5, 4, dtype=torch.float64).to(memory_format=torch.channels_last)
-    link = Chain(model, trainable(model)).links[len(before)]
-    assert isinstance(link, ConvLink)
+    link = LayerExecutor(model, trainable(model)).links[len(before)]
+    assert isinstance(link, ConvOp)
     assert link.forward(x, True)[1].way == way
     assert_same(model, x)
 

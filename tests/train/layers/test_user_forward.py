@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the users' name
 
 from sixfold.train.config import TrainConfig, TrainingConfig
-from sixfold.train.layers.executor import Chain
-from sixfold.train.layers.multi_input import RunJoin, SumJoin
-from sixfold.train.layers.operations import AutogradLink, MaxPoolLink
+from sixfold.train.layers.executor import LayerExecutor
+from sixfold.train.layers.multi_input import AddOp, SequenceOp
+from sixfold.train.layers.operations import AutogradOp, MaxPoolOp
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.train.layers.user_forward import GraphLink
+from sixfold.train.layers.user_forward import GraphExecutor
 from sixfold.train.native.max_pool import MaxPoolReLU2d
 from sixfold.train.step.step import Shard, Step, channels_last, open_step
 
@@ -29,20 +29,20 @@ def images(n: int = 3, channels: int = 3, size: int = 8) -> Tensor:
     return x.double().to(memory_format=torch.channels_last)
 
 
-def graph_of(model: nn.Module, x: Tensor) -> tuple[GraphLink, Chain]:
+def graph_of(model: nn.Module, x: Tensor) -> tuple[GraphExecutor, LayerExecutor]:
     """The link of a network that is one graph, tried out."""
-    chain = Chain(model, trainable(model))
+    chain = LayerExecutor(model, trainable(model))
     (link,) = chain.links
-    assert isinstance(link, GraphLink), chain.left
+    assert isinstance(link, GraphExecutor), chain.left
     chain.forward(x)
     return link, chain
 
 
-def links_of(link: GraphLink) -> list[str]:
+def links_of(link: GraphExecutor) -> list[str]:
     """What runs, stage by stage."""
     return [
         "+".join(type(inner).__name__ for inner in node.join.run.links)
-        if isinstance(node.join, RunJoin)
+        if isinstance(node.join, SequenceOp)
         else type(node.join).__name__
         for node in link.nodes
     ]
@@ -96,29 +96,29 @@ def test_a_residual_network_by_its_forward() -> None:
     torch.manual_seed(0)
     model = fused_max_pool(relu_behind_max_pool(ResNet().double()))
     link, chain = graph_of(model, images())
-    assert chain.left_to_autograd() == []
-    block = "ConvLink+NormLink+ConvLink+NormLink"
+    assert chain.autograd_fallback() == []
+    block = "ConvOp+NormOp+ConvOp+NormOp"
     assert links_of(link) == [
-        "ConvLink+NormLink",
+        "ConvOp+NormOp",
         block,
-        "SumJoin",
+        "AddOp",
         block,
-        "ConvLink+NormLink",
-        "SumJoin",
-        "MaxPoolLink",
-        "AveragePoolLink",
-        "AutogradLink",
-        "ConcatenationJoin",
-        "FlattenLink+LinearLink",
+        "ConvOp+NormOp",
+        "AddOp",
+        "MaxPoolOp",
+        "AveragePoolOp",
+        "AutogradOp",
+        "ConcatenateOp",
+        "FlattenOp+LinearOp",
     ]
-    sums = [node.join for node in link.nodes if isinstance(node.join, SumJoin)]
+    sums = [node.join for node in link.nodes if isinstance(node.join, AddOp)]
     assert all(join.relu for join in sums)
     pooled = link.nodes[6].join
-    assert isinstance(pooled, RunJoin)
-    assert isinstance(pooled.run.links[0], MaxPoolLink)
+    assert isinstance(pooled, SequenceOp)
+    assert isinstance(pooled.run.links[0], MaxPoolOp)
     assert pooled.run.links[0]._layer.relu  # F.relu and self.pool are one kernel
     wanted = _contiguous(model)
-    found = Chain(model, trainable(model))
+    found = LayerExecutor(model, trainable(model))
     out = [torch.full_like(p, torch.nan) for p in trainable(model)]
     y, saved = found.forward(images())
     found.backward(saved, torch.ones_like(y), out)
@@ -364,7 +364,7 @@ def test_what_a_graph_does_not_hold_is_left_to_autograd(name: str) -> None:
     ).double()  # fmt: skip
     state = {key: value.clone() for key, value in model.state_dict().items()}
     before = random.getstate(), torch.get_rng_state()
-    chain = Chain(model, trainable(model))
+    chain = LayerExecutor(model, trainable(model))
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert model[0].steps == 0
     assert model[0].seen == []
@@ -372,7 +372,7 @@ def test_what_a_graph_does_not_hold_is_left_to_autograd(name: str) -> None:
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     y, _ = chain.forward(images(size=6))
-    (line,) = chain.left_to_autograd()
+    (line,) = chain.autograd_fallback()
     assert line.startswith("0: ")
     assert why in line
     assert chain.needs_autograd
@@ -390,11 +390,11 @@ def no_grad_around_a_norm(self: Any, x: Tensor) -> Tensor:
 
 def test_gradients_that_differ_are_found_before_they_are_used() -> None:
     model = Small(no_grad_around_a_norm, norm=nn.BatchNorm2d(3)).double()
-    chain = Chain(model, trainable(model))
+    chain = LayerExecutor(model, trainable(model))
     before = [buffer.clone() for buffer in model.buffers()]
     chain.links[0].settle(images())  # type: ignore[attr-defined]
     assert all(torch.equal(a, b) for a, b in zip(before, model.buffers(), strict=True))
-    assert chain.left_to_autograd() == ["Small: read without values it has other gradients"]
+    assert chain.autograd_fallback() == ["Small: read without values it has other gradients"]
     assert_same(model, images())
 
 
@@ -411,8 +411,8 @@ def test_a_part_that_cannot_be_followed_is_one_call_of_the_graph() -> None:
     model = Small(lambda self, x: self.odd(self.conv(x)) + self.conv2(x), odd=Odd()).double()
     model.conv2 = nn.Conv2d(3, 4, 3, padding=1).double()
     link, chain = graph_of(model, images())
-    assert links_of(link) == ["ConvLink+AutogradLink", "ConvLink", "SumJoin"]
-    assert [line.partition(" (")[0] for line in chain.left_to_autograd()] == [
+    assert links_of(link) == ["ConvOp+AutogradOp", "ConvOp", "AddOp"]
+    assert [line.partition(" (")[0] for line in chain.autograd_fallback()] == [
         "odd: symbolically traced variables cannot be used as inputs to control flow"
     ]
     assert_same(model, images())
@@ -450,7 +450,7 @@ def test_random_numbers_are_drawn_as_the_forward_draws_them() -> None:
 def test_buffers_move_as_by_autograd() -> None:
     torch.manual_seed(1)
     model = ResNet().double()
-    chain = Chain(model, trainable(model))
+    chain = LayerExecutor(model, trainable(model))
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for _ in range(3):
         chain.forward(images())
@@ -491,8 +491,8 @@ class Viewing(nn.Module):
 def test_a_network_that_needs_contiguous_images_gets_them(channels: int) -> None:
     torch.manual_seed(0)
     model = Viewing(channels).double()
-    chain = Chain(model, trainable(model))
-    assert [type(link) for link in chain.links] == [AutogradLink]
+    chain = LayerExecutor(model, trainable(model))
+    assert [type(link) for link in chain.links] == [AutogradOp]
     given = images(channels=channels)
     plain = torch.empty(given.shape, dtype=given.dtype).copy_(given)
     y, _ = chain.forward(channels_last(plain))
@@ -517,7 +517,7 @@ def payload(model: nn.Module, config: TrainConfig, shards: list[int]) -> list[Te
         out = step.new_payload()
         step.shard_payload(3, Shard(index=index, images=x, labels=torch.arange(4)), out)
         found.append(out)
-    assert isinstance(step.chain.links[0], GraphLink)
+    assert isinstance(step.chain.links[0], GraphExecutor)
     assert step.chain.links[0].holds
     return found
 
@@ -555,7 +555,7 @@ def test_pools_that_are_watched_are_not_fused() -> None:
     assert isinstance(pool, MaxPoolReLU2d)
     pool.register_forward_hook(lambda *_: None)
     link, _ = graph_of(model, images())
-    assert links_of(link) == ["ConvLink+ReLULink+AutogradLink"]
+    assert links_of(link) == ["ConvOp+ReLUOp+AutogradOp"]
 
 
 def test_a_forward_that_knows_its_samples_is_tried_with_so_many() -> None:

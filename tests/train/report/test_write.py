@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sixfold.core.errors import UserError
-from sixfold.tickets.config import TicketDataConfig, TicketsConfig, TrellisConfig
+from sixfold.tickets.config import TicketDataConfig, TicketGridConfig, TicketsConfig
 from sixfold.tickets.run import tickets
 from sixfold.train.config import TrainConfig
 from sixfold.train.report.write import rewrite_report
@@ -20,7 +20,7 @@ def test_the_page_of_a_search_for_tickets_is_written_as_it_was(
     base = configure(out=str(tmp_path / "job"), steps=2)
     tickets(
         TicketsConfig(
-            trellis=TrellisConfig(sparsities="0.5"),
+            trellis=TicketGridConfig(sparsities="0.5"),
             data=TicketDataConfig(data=base.data.data, validation=0.2),
             model=base.model,
             training=base.training,

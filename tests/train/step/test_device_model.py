@@ -20,9 +20,9 @@ from sixfold.models.config import ModelConfig
 from sixfold.train.config import ComputeConfig, OptimizerConfig, TrainConfig, TrainingConfig
 from sixfold.train.run import train
 from sixfold.train.step.batches import plan_batches
-from sixfold.train.step.device_model import Replica
+from sixfold.train.step.device_model import DeviceModel
 from sixfold.train.step.graphs import can_be_recorded
-from sixfold.train.step.preprocessing import Pictures
+from sixfold.train.step.preprocessing import DevicePreprocessing
 from sixfold.train.step.step import Shard, Step
 from sixfold.train.strategies.sync import strategy
 
@@ -80,7 +80,9 @@ def both(
     network = network.to(dtype)
     steps = [Step(copy.deepcopy(network), seed=3, narrow=narrow) for _ in range(2)]
     host, elsewhere = steps
-    elsewhere.elsewhere = Replica(elsewhere, device, Pictures(maker, 2, device), narrow)
+    elsewhere.elsewhere = DeviceModel(
+        elsewhere, device, DevicePreprocessing(maker, 2, device), narrow
+    )
     outs = [step.new_payload() for step in steps]
     for number in (0, 1):
         for step in steps:
@@ -116,7 +118,7 @@ def test_networks_of_the_zoo(name: str) -> None:
     maker = BatchMaker(Statistics(), "float64")
     raw, labels = pixels(8, size)
     host, elsewhere = (Step(copy.deepcopy(network), seed=3) for _ in range(2))
-    elsewhere.elsewhere = Replica(elsewhere, CPU, Pictures(maker, 0, CPU))
+    elsewhere.elsewhere = DeviceModel(elsewhere, CPU, DevicePreprocessing(maker, 0, CPU))
     wanted, found = host.new_payload(), elsewhere.new_payload()
     images = torch.from_numpy(maker.normalise(raw.numpy()))
     host.shard_payload(0, Shard(index=0, images=images, labels=labels), wanted)
@@ -143,7 +145,7 @@ def test_images_have_the_bits_that_they_have_on_the_host(precision: str, augment
     host = plan_batches(config, data, batch_norm=False)
     there = plan_batches(config, data, batch_norm=False, device=CPU)
     pad = 0 if there.augment is None else there.augment.pad
-    pictures = Pictures(there.make_batch, pad, CPU)
+    pictures = DevicePreprocessing(there.make_batch, pad, CPU)
     count = 0
     for wanted, raw in zip(host.own_shards(alone(), 0), there.own_shards(alone(), 0), strict=True):
         found = pictures.ready(raw.images, raw.draws)
@@ -161,7 +163,9 @@ def test_a_gradient_that_does_not_exist_is_zero() -> None:
     network = Branching().double()
     raw, labels = pixels(4)
     step = Step(network, seed=0)
-    step.elsewhere = Replica(step, CPU, Pictures(BatchMaker(Statistics(), "float64"), 0, CPU))
+    step.elsewhere = DeviceModel(
+        step, CPU, DevicePreprocessing(BatchMaker(Statistics(), "float64"), 0, CPU)
+    )
     out = torch.full_like(step.new_payload(), torch.nan)
     step.shard_payload(0, Shard(index=0, images=raw, labels=labels), out)
     gradients = dict(step.state.named_views(step.state.split(out)[0]))
@@ -218,7 +222,9 @@ def test_a_replayed_graph_gives_the_bits_of_the_run_before_it() -> None:
     network = models.build(ModelConfig(model="slide"), shape=(3, 8, 8), classes=5, seed=0)
     raw, labels = pixels(8)
     step = Step(network, seed=0)
-    replica = Replica(step, device, Pictures(BatchMaker(Statistics(), "float32"), 0, device))
+    replica = DeviceModel(
+        step, device, DevicePreprocessing(BatchMaker(Statistics(), "float32"), 0, device)
+    )
     step.elsewhere = replica
     found = []
     for recorded in (True, True, False):

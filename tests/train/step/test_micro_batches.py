@@ -205,7 +205,7 @@ def test_a_network_with_batch_norm_says_once_that_it_is_not_cut(tmp_path: Path) 
     )
     notes: list[str] = []
     result = train(
-        config, listen=lambda e: notes.append(e["text"]) if e["kind"] == "note" else None
+        config, on_event=lambda e: notes.append(e["text"]) if e["kind"] == "note" else None
     )
     assert result["micro_batch"] is None
     assert [text for text in notes if "computed whole, because layer 'stem.1'" in text] == notes

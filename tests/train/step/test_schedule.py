@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sixfold.core.errors import UserError
 from sixfold.train.config import OptimizerConfig, TrainingConfig
-from sixfold.train.step.schedule import Budget, budget, parse_schedule
+from sixfold.train.step.schedule import TrainingLength, budget, parse_schedule
 
 
 @given(st.integers(1, 500), st.integers(1, 600), st.integers(1, 5))
@@ -29,7 +29,7 @@ def test_steps_win_over_epochs_and_default_is_ten_epochs() -> None:
     assert budget(TrainingConfig(batch_size=10), 100).total_steps == 100
 
 
-PLAN = Budget(images=100, batch_size=10, total_steps=100)
+PLAN = TrainingLength(images=100, batch_size=10, total_steps=100)
 
 
 def test_warm_up_rises_to_the_peak_and_cosine_falls_to_nothing() -> None:

@@ -62,13 +62,13 @@ def cut(images: Tensor, labels: Tensor, count: int) -> list[Shard]:
 
 def whole_step(step: Step, shards: list[Shard], number: int = 0) -> StepTotals:
     """All shards on one rank."""
-    world = alone()
+    comm = alone()
 
     def total_sum(partials: Any, out: Any) -> Any:
-        return tree_all_reduce(world, partials, len(shards), out=out)
+        return tree_all_reduce(comm, partials, len(shards), out=out)
 
     partials = step.partials(number, shards, total_sum)
-    total = torch.from_numpy(tree_all_reduce(world, partials, len(shards)).copy())
+    total = torch.from_numpy(tree_all_reduce(comm, partials, len(shards)).copy())
     step.release()
     return step.finish(total)
 
@@ -194,7 +194,7 @@ def test_one_shard_of_a_synchronised_step_can_be_computed_again_from_the_kept_su
     shards = cut(images, labels, 4)
     step = Step(make(norm_net), seed=5, sync_norms=True)
     assert step.lockstep is not None
-    world = alone()
+    comm = alone()
     payloads: dict[int, Tensor] = {}
     original = step.shard_payload
 
@@ -203,7 +203,7 @@ def test_one_shard_of_a_synchronised_step_can_be_computed_again_from_the_kept_su
         payloads[shard.index] = out.clone()
 
     step.shard_payload = keep  # type: ignore[method-assign,assignment]
-    step.partials(0, shards, lambda p, out: tree_all_reduce(world, p, 4, out=out))
+    step.partials(0, shards, lambda p, out: tree_all_reduce(comm, p, 4, out=out))
     kept = list(step.lockstep.totals)
     assert kept
 

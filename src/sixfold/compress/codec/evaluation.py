@@ -9,7 +9,7 @@ from typing import Any
 from sixfold import data as datasets
 from sixfold.compress.loading import load_network
 from sixfold.data.config import DataConfig
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.train.evaluate import evaluate
 
@@ -31,8 +31,8 @@ class EvaluateJob:
     parts: tuple[str, ...] = ("validation", "test")
 
 
-def evaluate_rank(job: EvaluateJob, world: World) -> list[dict[str, Any]]:
-    """Evaluate all files as one rank of a gang.
+def evaluate_rank(job: EvaluateJob, comm: Communicator) -> list[dict[str, Any]]:
+    """Evaluate all files as one rank of a process group.
 
     Returns:
         On rank 0 for each file ``<part>_accuracy``, ``<part>_loss`` and ``<part>_images`` of every
@@ -40,10 +40,12 @@ def evaluate_rank(job: EvaluateJob, world: World) -> list[dict[str, Any]]:
     """
     with one_thread():
         data = datasets.open_data(job.data)
-        return [_figures(file, job, data, world) for file in job.files]
+        return [_figures(file, job, data, comm) for file in job.files]
 
 
-def _figures(file: Path, job: EvaluateJob, data: datasets.DataSet, world: World) -> dict[str, Any]:
+def _figures(
+    file: Path, job: EvaluateJob, data: datasets.DataSet, comm: Communicator
+) -> dict[str, Any]:
     network, card = load_network(file, trusted=job.trusted)
     maker = datasets.BatchMaker(
         card.statistics(), "float64" if card.precision == "float64" else "float32"
@@ -51,7 +53,7 @@ def _figures(file: Path, job: EvaluateJob, data: datasets.DataSet, world: World)
     figures: dict[str, Any] = {}
     for name in job.parts:
         part = getattr(data, name)
-        found = evaluate(world, network, part, maker) if len(part) else None
+        found = evaluate(comm, network, part, maker) if len(part) else None
         if found is not None:
             figures |= {
                 f"{name}_accuracy": found.accuracy,

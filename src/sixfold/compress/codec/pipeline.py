@@ -31,7 +31,7 @@ FILES = {"prune": "pruned.sixz", "share": "shared.sixz", "code": MODEL}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class RetrainingTask:
     """What is compressed and how; what a member of a search is given.
 
     Attributes:
@@ -54,7 +54,7 @@ class Task:
 
 
 def run_stages(
-    task: Task, plan: Plan, folder: Path, train: Trainer, tell: Tell
+    task: RetrainingTask, plan: Plan, folder: Path, train: Trainer, tell: Tell
 ) -> dict[str, Packed]:
     """Compress.
 
@@ -78,7 +78,7 @@ def run_stages(
 
 
 def prune_stage(
-    task: Task, plan: Plan, folder: Path, train: Trainer, tell: Tell
+    task: RetrainingTask, plan: Plan, folder: Path, train: Trainer, tell: Tell
 ) -> tuple[Path, dict[str, Packed]]:
     """The first stage, if it is asked for: where its weights are, and the file after it."""
     if "prune" not in task.stages:
@@ -97,7 +97,7 @@ def prune_stage(
 
 
 def share_and_code(
-    task: Task, plan: Plan, weights: Path, folder: Path, train: Trainer, tell: Tell
+    task: RetrainingTask, plan: Plan, weights: Path, folder: Path, train: Trainer, tell: Tell
 ) -> dict[str, Packed]:
     """The second and third stage, as far as they are asked for: the files after them."""
     packed = {}

@@ -14,8 +14,8 @@ States are kept in [2**16, 2**32): before a symbol is encoded that would lift x 
 bits are written out; after one is decoded that leaves x below, 16 bits are read in. The symbols are
 dealt to S lanes in turn (symbol i to lane i mod S), each with a state of its own; all share one
 sequence of 16-bit words, read in the order of the lanes. Arithmetic is on whole numbers only, so
-the format does not depend on a library or a machine. `tests.compress.huffman_reference` does the same
-symbol by symbol.
+the format does not depend on a library or a machine. `tests.compress.huffman_reference` does the
+same symbol by symbol.
 """
 
 from __future__ import annotations

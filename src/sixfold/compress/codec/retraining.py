@@ -13,8 +13,8 @@ from sixfold.core.files import write_json
 from sixfold.core.random_keys import key
 from sixfold.core.run_directory import RunDirectory, as_json
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.process_group import Alone, World
-from sixfold.train.config import BeginningConfig, OptimizerConfig, StrategyConfig, TrainConfig
+from sixfold.distributed.process_group import Communicator, SingleProcess
+from sixfold.train.config import InitializationConfig, OptimizerConfig, StrategyConfig, TrainConfig
 from sixfold.train.worker import TrainJob, train_rank
 
 Trainer = Callable[[TrainConfig], object]
@@ -52,8 +52,8 @@ class Retraining:
             schedule="cosine",
             warmup=0.0,
         )
-        beginning = BeginningConfig(weights=str(weights), mask=str(mask))
-        return self._settings(optimizer, beginning, self.prune_epochs, out)
+        initialization = InitializationConfig(weights=str(weights), mask=str(mask))
+        return self._settings(optimizer, initialization, self.prune_epochs, out)
 
     def after_sharing(self, weights: Path, clusters: Path, out: Path) -> TrainConfig:
         """Train centroids.
@@ -62,17 +62,21 @@ class Retraining:
         which goes by the gradient's sign and steadiness, needs no learning rate for each.
         """
         optimizer = OptimizerConfig(optimizer="adam", lr=self.share_lr, schedule="cosine")
-        beginning = BeginningConfig(weights=str(weights), shared=str(clusters))
-        return self._settings(optimizer, beginning, self.share_epochs, out)
+        initialization = InitializationConfig(weights=str(weights), shared=str(clusters))
+        return self._settings(optimizer, initialization, self.share_epochs, out)
 
     def _settings(
-        self, optimizer: OptimizerConfig, beginning: BeginningConfig, epochs: float, out: Path
+        self,
+        optimizer: OptimizerConfig,
+        initialization: InitializationConfig,
+        epochs: float,
+        out: Path,
     ) -> TrainConfig:
         seed = key(self.base.training.seed, "compress", out.name) % (1 << 31)
         return dataclasses.replace(
             self.base,
             optimizer=optimizer,
-            beginning=beginning,
+            initialization=initialization,
             strategy=StrategyConfig(),
             training=dataclasses.replace(
                 self.base.training, epochs=epochs, steps=None, seed=seed, evaluate_every=0.0
@@ -90,6 +94,8 @@ def train_alone(config: TrainConfig) -> None:
     config = dataclasses.replace(config, engine=EngineConfig(engine="inline", workers=1))
     write_json(directory.file("config.json"), as_json(config))
     attempt = directory.claim()
-    world = World(rank=0, size=1, host=socket.gethostname(), attempt=attempt, link=Alone())
-    result = train_rank(TrainJob(config=config, claim=directory.ticket()), world)
+    comm = Communicator(
+        rank=0, size=1, host=socket.gethostname(), attempt=attempt, link=SingleProcess()
+    )
+    result = train_rank(TrainJob(config=config, claim=directory.ticket()), comm)
     write_json(directory.file("result.json"), result)

@@ -8,7 +8,8 @@
     rANS    lanes (varint), precision (4 bits), shift (2 bits above) and grouping (2 bits above),
             table of coarse frequencies, shifted down (few symbols do not pay for exact ones),
             states (4 bytes a lane), number of words (varint), words (2 bytes each)
-    table   length in bytes (varint), a number for each symbol by `sixfold.compress.codec.rice`; with
+    table   length in bytes (varint), a number for each symbol by `sixfold.compress.codec.rice`;
+    with
             a grouping above 0 for each group of neighbours (see `_groups`), which share it
 
 Count and alphabet are known to the reader. A coder whose tables cost more than it saves gives way

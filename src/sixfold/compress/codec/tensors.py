@@ -13,8 +13,8 @@
     1 half codebook  the same with values of 2 bytes that float16 holds exactly
     2 planes         for each byte of an element, lowest first, the stream of these bytes
 
-Streams are those of `sixfold.compress.codec.streams`. What is smallest is taken. A value of minus zero
-comes back as zero.
+Streams are those of `sixfold.compress.codec.streams`. What is smallest is taken. A value of minus
+zero comes back as zero.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from sixfold import data as datasets
-from sixfold.compress.codec.pipeline import MODEL, Task, prune_stage, share_and_code
+from sixfold.compress.codec.pipeline import MODEL, RetrainingTask, prune_stage, share_and_code
 from sixfold.compress.codec.plan import Plan
 from sixfold.compress.codec.retraining import train_alone
 from sixfold.compress.codec.sensitivity import bits_within, pruning_losses, sharing_losses
@@ -39,7 +39,7 @@ class Judge:
         task: names data and precision.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: RetrainingTask) -> None:
         base = task.retraining.base
         self.part = datasets.open_data(base.data).validation
         precision = base.training.precision
@@ -67,7 +67,7 @@ class SearchWork:
         task: what is compressed and how.
     """
 
-    task: Task
+    task: RetrainingTask
 
     def _load(self, file: Path) -> tuple[nn.Module, ModelCard]:
         return load_network(file, trusted=self.task.card.model)

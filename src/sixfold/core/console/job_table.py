@@ -17,7 +17,7 @@ ENDED = ("done", "failed", "kept")
 
 
 class JobTable:
-    """Turns events of a job into text.
+    """CooperativeScheduler events of a job into text.
 
     Args:
         write: called with text to be printed as it is.

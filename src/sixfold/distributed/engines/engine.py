@@ -1,4 +1,4 @@
-"""What every engine offers: `gang` and `pool`. An engine knows nothing of training."""
+"""What every engine offers: `group` and `pool`. An engine knows nothing of training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sixfold.distributed.process_group import PlainData, World
+from sixfold.distributed.process_group import Communicator, PlainData
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,17 +15,17 @@ Result = TypeVar("Result")
 LOOPBACK = "127.0.0.1"
 """The interface on which only this machine can call."""
 
-RankFunction = Callable[[World], Any]
+RankFunction = Callable[[Communicator], Any]
 """Run by every rank; picklable; returns plain data (what JSON can hold)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gang:
-    """What became of a gang.
+    """What became of a process group.
 
     Attributes:
         results: what each rank's function returned, by rank.
-        restarts: how often the whole gang was started again.
+        restarts: how often the whole process group was started again.
         startup_s: seconds from the call until every rank of the first attempt had met the others.
         engine_s: of these, seconds that passed before the engine ran the first line of our code
             in every rank (session start, scheduling, process start).
@@ -54,7 +54,7 @@ class Engine(Protocol):
         """
         ...
 
-    def gang(
+    def run_ranks(
         self,
         function: RankFunction,
         size: int,
@@ -69,7 +69,8 @@ class Engine(Protocol):
         Args:
             function: picklable; returns plain data.
             size: number of ranks.
-            max_restarts: how often a gang that lost a rank is started again from the beginning.
+            max_restarts: how often a process group that lost a rank is started again from the
+                beginning.
             claim: called in the launcher at the start of every attempt, before any rank of it
                 runs; returns the attempt's number, which the ranks see as `world.attempt`.
             on_event: called in the launcher with (rank, event) for every `world.report`.
@@ -111,7 +112,7 @@ class Engine(Protocol):
             after: for each item the indices of those whose results must have arrived before it
                 is handed out; without it all are independent.
             on_done: called in the launcher with (index, result) as results arrive.
-            log: as for `gang`.
+            log: as for `group`.
 
         Returns:
             The results in the order of the items.

@@ -9,8 +9,8 @@ When the launcher's end of the inherited socket pair closes, the launcher is gon
 killed and the server ends. The server's own death kills its children through the kernel where
 that can be asked for, and through their launcher's connections everywhere.
 
-Messages from the launcher (`sixfold.distributed.engines.frames`): a `Setup`, then `Fork` and `Kill`. To it:
-`Forked` and `Ended`.
+Messages from the launcher (`sixfold.distributed.engines.frames`): a `Setup`, then `Fork` and
+`Kill`. To it: `Forked` and `Ended`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ import numpy as np
 from sixfold.distributed.engines.engine import LOOPBACK, Gang, RankFunction
 from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import RankLog, RankWriter
-from sixfold.distributed.process_group import Buffer, PlainData, World, wire
+from sixfold.distributed.process_group import Buffer, Communicator, PlainData, wire
 from sixfold.distributed.process_group.ambient import (
     Randomness,
     cores,
@@ -38,7 +38,7 @@ from sixfold.distributed.process_group.ambient import (
 )
 from sixfold.distributed.process_group.faults import Fault, describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
-from sixfold.distributed.process_group.scheduler import DeadlockError, Turns
+from sixfold.distributed.process_group.scheduler import CooperativeScheduler, DeadlockError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ class InlineEngine:
         """This machine alone."""
         return LOOPBACK, LOOPBACK
 
-    def gang(
+    def run_ranks(
         self,
         function: RankFunction,
         size: int,
@@ -74,15 +74,15 @@ class InlineEngine:
         attempt = claim() if claim is not None else 0
         host = socket.gethostname()
         with _process_state(log) as state:
-            turns: Turns[Any] = Turns(on_switch=state.switch)
+            turns: CooperativeScheduler[Any] = CooperativeScheduler(on_switch=state.switch)
             room = _Room(turns, size, on_event)
 
             def play(rank: int) -> Any:
-                world = World(
+                comm = Communicator(
                     rank=rank, size=size, host=host, attempt=attempt, link=_Seat(room, rank)
                 )
                 use_one_thread()  # a setting of each thread
-                result = _plain(function(world))
+                result = _plain(function(comm))
                 room.finished.add(rank)
                 return result
 
@@ -179,7 +179,7 @@ def _process_state(log: Path | None) -> Iterator[_ProcessState]:
 
 
 class _Room:
-    """What the ranks of one gang share.
+    """What the ranks of one process group share.
 
     Attributes:
         posts: (sender, receiver) -> the array that waits to be taken.
@@ -187,7 +187,10 @@ class _Room:
     """
 
     def __init__(
-        self, turns: Turns[Any], size: int, on_event: Callable[[int, PlainData], None] | None
+        self,
+        turns: CooperativeScheduler[Any],
+        size: int,
+        on_event: Callable[[int, PlainData], None] | None,
     ) -> None:
         self.turns = turns
         self.size = size

@@ -1,8 +1,8 @@
 """Ranks as processes of this machine, one thread each, forked by a server of our own.
 
-The server is started once for an engine and kept for later gangs; see
-`sixfold.distributed.engines.fork_server`. Whatever dies - a rank, the server, the launcher - all others end
-within seconds.
+The server is started once for an engine and kept for later process groups; see
+`sixfold.distributed.engines.fork_server`. Whatever dies - a rank, the server, the launcher - all
+others end within seconds.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sixfold.distributed.engines.engine import LOOPBACK, Gang, RankFunction
 from sixfold.distributed.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.distributed.engines.local_pool import LocalPool
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
-from sixfold.distributed.process_group import PlainData, World
+from sixfold.distributed.process_group import Communicator, PlainData
 from sixfold.distributed.process_group.ambient import cores, use_one_thread
 from sixfold.distributed.process_group.control import ORPHAN_STATUS, AttemptEndedError
 from sixfold.distributed.process_group.faults import Fault
-from sixfold.distributed.process_group.malloc import keep_freed_memory
+from sixfold.distributed.process_group.malloc import retain_freed_memory
 from sixfold.distributed.process_group.membership import run_rank
 from sixfold.distributed.process_group.rendezvous import Rendezvous, with_log
 from sixfold.distributed.process_group.wire import Address
@@ -88,7 +88,7 @@ class LocalEngine:
                 self._server = ForkServer(self._preload)
             return self._server
 
-    def gang(
+    def run_ranks(
         self,
         function: RankFunction,
         size: int,
@@ -111,19 +111,19 @@ class LocalEngine:
                 )
             ) as rendezvous,
         ):
-            gang = _LocalGang(rendezvous, pipes, self.warm_up, began)
+            group = _LocalGang(rendezvous, pipes, self.warm_up, began)
             for generation in range(max_restarts + 1):
-                fault = gang.attempt(body, generation)
+                fault = group.attempt(body, generation)
                 if fault is None:
                     break
                 pipes.drain(fault.rank, DRAIN_S)
-                if not fault.curable or generation == max_restarts:
+                if not fault.retryable or generation == max_restarts:
                     raise with_log(fault, rank_log.tail(fault.rank)).exception(generation)
             return Gang(
                 results=rendezvous.results,
                 restarts=rendezvous.restarts,
-                startup_s=gang.startup_s,
-                engine_s=gang.engine_s,
+                startup_s=group.startup_s,
+                engine_s=group.engine_s,
             )
 
     def pool(
@@ -166,7 +166,7 @@ class LocalEngine:
 
 
 class _LocalGang:
-    """The attempts at one gang.
+    """The attempts at one process group.
 
     Attributes:
         startup_s: seconds until all ranks of the first attempt that came so far had met.
@@ -268,11 +268,11 @@ def _rank_main(
     """The life of a rank's process."""
     started = time.monotonic()
     use_one_thread()
-    keep_freed_memory()
+    retain_freed_memory()
 
-    def function(world: World) -> Any:
+    def function(comm: Communicator) -> Any:
         try:
-            return cloudpickle.loads(body)(world)  # in here, so that its errors are reported
+            return cloudpickle.loads(body)(comm)  # in here, so that its errors are reported
         except (UserError, PeerLostError):  # told by the launcher, or a mere consequence
             raise
         except BaseException:

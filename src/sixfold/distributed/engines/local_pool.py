@@ -25,7 +25,7 @@ from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
 from sixfold.distributed.process_group.ambient import own_randomness, use_one_thread
 from sixfold.distributed.process_group.faults import Fault, describe
-from sixfold.distributed.process_group.malloc import keep_freed_memory
+from sixfold.distributed.process_group.malloc import retain_freed_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -186,7 +186,7 @@ class LocalPool(Generic[Item, Result]):
 def _work(body: bytes, number: int, host: str, descriptors: list[int]) -> None:
     """The life of a worker's process: take an item, answer with a pickled result or a fault."""
     use_one_thread()
-    keep_freed_memory()
+    retain_freed_memory()
     with socket.socket(fileno=descriptors[0]) as channel:
         function: Callable[[Any], Any] | None = None
         while (received := frames.receive(channel)) is not None:

@@ -1,9 +1,9 @@
 """Ranks as tasks of a Spark application.
 
-A gang is ONE job. Its ranks are the tasks of a barrier stage that feeds a shuffle, because Spark
-starts such a stage again as a whole when a task or an executor is lost, and never a barrier stage
-that yields the result. Nothing of any size goes through Spark: ranks talk to each other and to the
-launcher's `Rendezvous` over sockets of their own, and the shuffle is empty.
+A process group is ONE job. Its ranks are the tasks of a barrier stage that feeds a shuffle, because
+Spark starts such a stage again as a whole when a task or an executor is lost, and never a barrier
+stage that yields the result. Nothing of any size goes through Spark: ranks talk to each other and
+to the launcher's `Rendezvous` over sockets of their own, and the shuffle is empty.
 
 A rank that is lost ends its generation: the rendezvous closes the others' connections, they end,
 Spark starts the stage again, and its ranks join as the next generation. How often is decided here.
@@ -27,7 +27,7 @@ from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import Job, explain
 from sixfold.distributed.engines.spark_package import ship as ship_sources
 from sixfold.distributed.engines.spark_pool import PoolRun
-from sixfold.distributed.engines.spark_ranks import SCHEDULE_S, GangRun
+from sixfold.distributed.engines.spark_ranks import SCHEDULE_S, RanksRun
 from sixfold.distributed.engines.spark_session import Session, open_session
 from sixfold.distributed.process_group import PlainData
 
@@ -85,7 +85,7 @@ class SparkEngine:
         """The driver's address, as Spark's executors know it."""
         return self._session.driver_host()
 
-    def gang(
+    def run_ranks(
         self,
         function: RankFunction,
         size: int,
@@ -97,13 +97,13 @@ class SparkEngine:
     ) -> Gang:
         """Run `function(world)` in `size` tasks of one job that talk to each other.
 
-        The start of a session that is ours is part of the first gang's `engine_s`.
+        The start of a session that is ours is part of the first process group's `engine_s`.
         """
         began = time.monotonic()
         with self._log(log) as rank_log:
             self._session.wait_for_slots(size)
             archives = self._send_code(rank_log)
-            with GangRun(
+            with RanksRun(
                 self._session,
                 size,
                 max_restarts=max_restarts,
@@ -113,9 +113,9 @@ class SparkEngine:
                 hang_s=self._hang_s,
                 stall_s=self._stall_s,
             ) as run:
-                gang = run.run(function, archives, began)
+                group = run.run(function, archives, began)
         session_s, self._session_s = self._session_s, 0.0
-        return dataclasses.replace(gang, engine_s=gang.engine_s + session_s)
+        return dataclasses.replace(group, engine_s=group.engine_s + session_s)
 
     def pool(
         self,

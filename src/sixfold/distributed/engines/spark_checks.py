@@ -219,7 +219,7 @@ def _unusable(host: str) -> str:
     """Why this host cannot listen there; empty if it can. Only a thread bounds the time."""
     answers: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def listen() -> None:
+    def on_event() -> None:
         try:
             family, *_, address = socket.getaddrinfo(host.strip("[]"), 0)[0]
             socket.create_server(address[:2], family=family).close()
@@ -227,7 +227,7 @@ def _unusable(host: str) -> str:
         except (OSError, UnicodeError) as error:
             answers.put(brief(error))
 
-    threading.Thread(target=listen, daemon=True, name="sixfold-resolve").start()
+    threading.Thread(target=on_event, daemon=True, name="sixfold-resolve").start()
     try:
         return answers.get(timeout=RESOLVE_S)
     except queue.Empty:

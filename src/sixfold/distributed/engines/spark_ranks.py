@@ -1,4 +1,6 @@
-"""A gang on Spark, from the launcher's side: one job in a thread, and the loop that watches it."""
+"""A process group on Spark, from the launcher's side: one job in a thread, and the loop that
+watches it.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,15 @@ from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.rendezvous import Rendezvous, with_log
 
 SCHEDULE_S = 30.0
-"""For Spark to give all ranks of a gang a slot, once the cluster has enough of them. It takes
-0.1 s, unless other jobs hold them, or a lost executor is not replaced."""
+"""For Spark to give all ranks of a process group a slot, once the cluster has enough of them. It
+takes 0.1 s, unless other jobs hold them, or a lost executor is not replaced."""
 
 JOIN_S = 300.0
 """For ranks that Spark runs to join: Python may have to import torch from a slow network drive."""
 
 GRACES_S = {"connection": 0.2, "peer": 1.0}
-"""See `sixfold.distributed.process_group.rendezvous.GRACE_S`: no exit status will come from Spark, so a broken
-connection is all there is to know, and every moment of waiting delays the restart."""
+"""See `sixfold.distributed.process_group.rendezvous.GRACE_S`: no exit status will come from Spark,
+so a broken connection is all there is to know, and every moment of waiting delays the restart."""
 
 STOP_S = 2.0
 """For ranks to end by themselves after Ctrl-C, before they are cut off; as on `local`."""
@@ -39,8 +41,8 @@ class _NoRestartLeft(Exception):  # noqa: N818  not an error of anybody
     """A generation has begun that may not."""
 
 
-class GangRun:
-    """One call of `gang`; to be used in a `with`."""
+class RanksRun:
+    """One call of `group`; to be used in a `with`."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class GangRun:
         self.met_at: float | None = None
 
     def run(self, function: RankFunction, archives: tuple[str, ...], began: float) -> Gang:
-        """Run the gang to its end.
+        """Run the process group to its end.
 
         Args:
             function: of the ranks.
@@ -110,7 +112,7 @@ class GangRun:
             engine_s=(self.first_line_at or now) - began,
         )
 
-    def __enter__(self) -> GangRun:
+    def __enter__(self) -> RanksRun:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -130,9 +132,9 @@ class GangRun:
                 return
             fault = rendezvous.fault
             if fault is not None and not (
-                fault.curable and rendezvous.restarts < self._max_restarts
+                fault.retryable and rendezvous.restarts < self._max_restarts
             ):
-                if fault.curable:
+                if fault.retryable:
                     self._session.check_alive(0.5)  # or else all ranks died with the JVM
                 raise self._error(fault, rendezvous.restarts)
             self._check_job()

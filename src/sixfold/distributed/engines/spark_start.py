@@ -42,7 +42,7 @@ STOP_S = 10.0
 
 _SMALL_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 """For JVMs that schedule and start Python and do nothing else: half the processor time until the
-first gang has run (7 instead of 14 s, measured), and fewer threads on the ranks' cores."""
+first process group has run (7 instead of 14 s, measured), and fewer threads on the ranks' cores."""
 
 AT_LAUNCH = {
     "spark.app.name": "sixfold",
@@ -56,8 +56,8 @@ OURS = {
     "spark.executor.extraJavaOptions": _SMALL_JVM,
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",
-    # How often a gang may be restarted is counted by the engine; this only bounds what fails
-    # before any rank has joined.
+    # How often a process group may be restarted is counted by the engine; this only bounds what
+    # fails before any rank has joined.
     "spark.stage.maxConsecutiveAttempts": "16",
     # A pool repeats what was lost by itself, and counts.
     "spark.task.maxFailures": "1",

@@ -1,4 +1,4 @@
-"""What runs in an executor's Python worker: a rank of a gang, or an item of a pool.
+"""What runs in an executor's Python worker: a rank of a process group, or an item of a pool.
 
 Spark uses a Python worker again for the next task, of whatever job. So what a user's function
 changes in its process is put back, and what it prints goes to the launcher instead of to a file
@@ -30,7 +30,7 @@ from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.engines.rank_log import LONGEST_LINE_BYTES
 from sixfold.distributed.engines.spark_package import importable
 from sixfold.distributed.process_group.ambient import one_thread, own_randomness
-from sixfold.distributed.process_group.communicator import World
+from sixfold.distributed.process_group.communicator import Communicator
 from sixfold.distributed.process_group.faults import describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
 from sixfold.distributed.process_group.membership import run_rank
@@ -45,7 +45,7 @@ class Task:
     """What a worker is to do; it travels to the executors as part of the job.
 
     Attributes:
-        function: pickled, taking a `World` or an item.
+        function: pickled, taking a `Communicator` or an item.
         archives: names of the zip files with the user's modules.
     """
 
@@ -69,7 +69,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTask(Task):
-    """A rank of a gang: a task of a barrier stage.
+    """A rank of a process group: a task of a barrier stage.
 
     Attributes:
         address: where the launcher's rendezvous listens.
@@ -97,10 +97,10 @@ class RankTask(Task):
         printed = _Lines()
         with printed.instead_of_streams(), self.loaded() as function, one_thread():
 
-            def work(world: World) -> Any:
-                printed.flow_to(lambda text: world.report({PRINTED: text}))
+            def work(comm: Communicator) -> Any:
+                printed.flow_to(lambda text: comm.report({PRINTED: text}))
                 try:
-                    return function(world)
+                    return function(comm)
                 finally:
                     with contextlib.suppress(PeerLostError):  # then nobody listens any more
                         printed.finish()
@@ -117,7 +117,7 @@ class RankTask(Task):
                     started=started,
                 )
             except BaseException as error:  # SystemExit too
-                if describe(error, rank=rank, host="").curable:
+                if describe(error, rank=rank, host="").retryable:
                     raise
         return []
 

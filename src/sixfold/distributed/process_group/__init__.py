@@ -1,13 +1,13 @@
-"""A rank's view of its gang: see `sixfold.distributed.process_group.communicator`."""
+"""A rank's view of its process group: see `sixfold.distributed.process_group.communicator`."""
 
 from sixfold.distributed.process_group.communicator import (
-    Alone,
     Buffer,
-    Link,
+    Communicator,
     PlainData,
+    SingleProcess,
     Traffic,
-    World,
+    Transport,
     alone,
 )
 
-__all__ = ["Alone", "Buffer", "Link", "PlainData", "Traffic", "World", "alone"]
+__all__ = ["Buffer", "Communicator", "PlainData", "SingleProcess", "Traffic", "Transport", "alone"]

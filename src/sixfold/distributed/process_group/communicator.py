@@ -1,8 +1,9 @@
-"""What a rank sees of the gang it belongs to.
+"""What a rank sees of the process group it belongs to.
 
-A `World` is made by an engine, once per rank and attempt, and handed to the rank's function. It
-is passed on explicitly and never stored in a global. It moves bytes and knows nothing of
-tensors, training or who started it; `sixfold.distributed.collectives` builds sums and gathers on it.
+A `Communicator` is made by an engine, once per rank and attempt, and handed to the rank's function.
+It is passed on explicitly and never stored in a global. It moves bytes and knows nothing of
+tensors, training or who started it; `sixfold.distributed.collectives` builds sums and gathers on
+it.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ PlainData = Mapping[str, Any]
 """What JSON can hold: None, bool, int, float, str, list, dict."""
 
 
-class Link(Protocol):
+class Transport(Protocol):
     """How bytes move between this rank and the others: one implementation per engine."""
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
-        """Send and fill all buffers at once; see `World.exchange`.
+        """Send and fill all buffers at once; see `Communicator.exchange`.
 
         Returns:
             Seconds spent moving bytes, and seconds spent waiting for a peer.
@@ -64,12 +65,12 @@ class Traffic:
 
 
 @dataclass(frozen=True, kw_only=True)
-class World:
+class Communicator:
     """A rank's view: who it is, how many there are, and how to reach them.
 
     Attributes:
         rank: this rank, from 0.
-        size: number of ranks in the gang.
+        size: number of ranks in the process group.
         host: name of the host this rank runs on.
         attempt: number of this attempt at the run; a higher one supersedes it.
         link: how bytes move.
@@ -80,7 +81,7 @@ class World:
     size: int
     host: str
     attempt: int
-    link: Link
+    link: Transport
     traffic: Traffic = field(default_factory=Traffic)
 
     def exchange(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> None:
@@ -120,8 +121,9 @@ class World:
     def keep_alive(self) -> None:
         """Show that this rank gets on with work that needs no exchange for minutes.
 
-        The launcher takes exchanges for signs of progress (`sixfold.distributed.process_group.failure_detector`), and calls a
-        rank hung that others wait for while it makes none.
+        The launcher takes exchanges for signs of progress
+        (`sixfold.distributed.process_group.failure_detector`), and calls a rank hung that others
+        wait for while it makes none.
         """
         if self.size > 1:
             self.link.exchange({}, {})
@@ -135,8 +137,8 @@ class World:
         return self.link.should_stop()
 
 
-class Alone:
-    """The link of a gang of one: nobody to talk to. For tests and for serial use."""
+class SingleProcess:
+    """The link of a process group of one: nobody to talk to. For tests and for serial use."""
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
@@ -152,10 +154,10 @@ class Alone:
         return False
 
 
-def alone(attempt: int = 0) -> World:
+def alone(attempt: int = 0) -> Communicator:
     """The world of a single rank, without any engine.
 
     >>> alone().size
     1
     """
-    return World(rank=0, size=1, host="localhost", attempt=attempt, link=Alone())
+    return Communicator(rank=0, size=1, host="localhost", attempt=attempt, link=SingleProcess())

@@ -1,4 +1,4 @@
-"""Why did the gang fail? The first cause among the symptoms that arrive with it.
+"""Why did the process group fail? The first cause among the symptoms that arrive with it.
 
 When a rank is killed, its neighbours often complain before the news of its death is in. So a
 cause (an exception, an exit status, a verdict of being hung) is believed at once, while a symptom
@@ -23,14 +23,14 @@ connection for the exit status of its process."""
 _CLOSENESS: Mapping[str, int] = {"peer": 0, "connection": 1}
 
 
-class Inquest:
+class FailureDiagnosis:
     """Collects the symptoms of one failed generation.
 
     Attributes:
         best: the closest symptom so far.
         due: when it will be taken for the cause.
 
-    >>> inquest = Inquest()
+    >>> inquest = FailureDiagnosis()
     >>> inquest.add(Fault(kind="lost", rank=1, host="here", cause="gone"), "connection", now=10.0)
     >>> inquest.verdict(now=11.0), inquest.verdict(now=12.0).cause
     (None, 'gone')

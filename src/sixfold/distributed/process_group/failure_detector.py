@@ -1,4 +1,4 @@
-"""Is a gang still alive? The rules by which the launcher calls a rank hung.
+"""Is a process group still alive? The rules by which the launcher calls a rank hung.
 
 Three verdicts, from the signs of life that ranks send every second:
 
@@ -21,7 +21,7 @@ STOPPED_S = 5.0
 
 
 @dataclass
-class Pulse:
+class Heartbeat:
     """What is known of one rank.
 
     Attributes:
@@ -65,7 +65,7 @@ class Verdict:
 
 
 def judge(
-    pulses: Mapping[int, Pulse],
+    pulses: Mapping[int, Heartbeat],
     now: float,
     *,
     hang_s: float,
@@ -73,7 +73,7 @@ def judge(
     since: float,
     is_stopped: Callable[[int], bool] = lambda _: False,
 ) -> Verdict | None:
-    """The verdict on a gang that has met, or None while nothing is wrong.
+    """The verdict on a process group that has met, or None while nothing is wrong.
 
     Args:
         pulses: by rank.
@@ -84,8 +84,8 @@ def judge(
             is held against nobody.
         is_stopped: tells of a rank whether its process is stopped, as far as that can be seen.
 
-    >>> judge({0: Pulse(seen=0.0), 1: Pulse(seen=65.0)}, 65.0, hang_s=60, stall_s=600, since=0)
-    Verdict(rank=0, cause='no sign of life for 60 s', wants_stack=False)
+    >>> judge({0: Heartbeat(seen=0.0), 1: Heartbeat(seen=65.0)}, 65.0, hang_s=60, stall_s=600,
+    since=0) Verdict(rank=0, cause='no sign of life for 60 s', wants_stack=False)
     """
     active = {rank: pulse for rank, pulse in sorted(pulses.items()) if not pulse.done}
     for rank, pulse in active.items():

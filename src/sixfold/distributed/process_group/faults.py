@@ -49,8 +49,8 @@ class Fault:
     peer: int = -1
 
     @property
-    def curable(self) -> bool:
-        """Whether starting the gang again may help."""
+    def retryable(self) -> bool:
+        """Whether starting the process group again may help."""
         return self.kind in ("lost", "peer")
 
     def to_plain(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Fault:
         """The error to raise in the launcher.
 
         Args:
-            restarts: how often the gang had been started again before.
+            restarts: how often the process group had been started again before.
         """
         if self.kind == "user":
             return errors.UserError(self.problems)

@@ -1,4 +1,5 @@
-"""One try of a gang, as its launcher sees it: who has joined, what they said, how it ended.
+"""One try of a process group, as its launcher sees it: who has joined, what they said, how it
+ended.
 
 A `Generation` only takes in what is told to it and decides; connections are read, and time passes,
 in `sixfold.distributed.process_group.rendezvous`.
@@ -14,7 +15,7 @@ from typing import Any
 
 from sixfold.distributed.process_group import failure_detector, wire
 from sixfold.distributed.process_group.communicator import PlainData
-from sixfold.distributed.process_group.diagnosis import Inquest
+from sixfold.distributed.process_group.diagnosis import FailureDiagnosis
 from sixfold.distributed.process_group.faults import Fault
 
 STACK_S = 5.0
@@ -60,7 +61,7 @@ class Member:
     address: tuple[str, int]
     first_line: float
     connection: wire.Connection
-    pulse: failure_detector.Pulse
+    pulse: failure_detector.Heartbeat
     met: bool = False
     done: bool = False
 
@@ -86,7 +87,7 @@ class Generation:
         self.fault: Fault | None = None
         self._size = size
         self._patience = patience
-        self._inquest = Inquest(patience.graces_s)
+        self._inquest = FailureDiagnosis(patience.graces_s)
         self._asked_for_stack: tuple[failure_detector.Verdict, float] | None = None
 
     @property

@@ -1,21 +1,26 @@
-"""Some of a gang's ranks as a world of their own, numbered from 0."""
+"""Some of a process group's ranks as a world of their own, numbered from 0."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from sixfold.distributed.process_group.communicator import Buffer, Link, PlainData, World
+from sixfold.distributed.process_group.communicator import (
+    Buffer,
+    Communicator,
+    PlainData,
+    Transport,
+)
 
 
-def group(world: World, ranks: Sequence[int]) -> World:
+def group(comm: Communicator, ranks: Sequence[int]) -> Communicator:
     """The world of some ranks, of which the caller is one.
 
-    What its exchanges cost is counted in the traffic of `world`.
+    What its exchanges cost is counted in the traffic of `comm`.
 
     Args:
-        world: the gang.
-        ranks: numbers in `world`, in the order in which the group numbers them.
+        comm: the process group.
+        ranks: numbers in `comm`, in the order in which the group numbers them.
 
     Raises:
         ValueError: if the caller is not among them.
@@ -24,26 +29,26 @@ def group(world: World, ranks: Sequence[int]) -> World:
     >>> group(alone(), [0]).size
     1
     """
-    if world.rank not in ranks:
-        raise ValueError(f"rank {world.rank} is not one of {list(ranks)}")
+    if comm.rank not in ranks:
+        raise ValueError(f"rank {comm.rank} is not one of {list(ranks)}")
     return dataclasses.replace(
-        world,
-        rank=list(ranks).index(world.rank),
+        comm,
+        rank=list(ranks).index(comm.rank),
         size=len(ranks),
-        link=_Renumbered(world.link, tuple(ranks)),
+        link=_Renumbered(comm.link, tuple(ranks)),
     )
 
 
 class _Renumbered:
-    """A link whose peers have other numbers in the gang."""
+    """A link whose peers have other numbers in the process group."""
 
-    def __init__(self, link: Link, ranks: tuple[int, ...]) -> None:
+    def __init__(self, link: Transport, ranks: tuple[int, ...]) -> None:
         self._link, self._ranks = link, ranks
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
-        """As the gang's link, with its numbers."""
+        """As the process group's link, with its numbers."""
         ranks = self._ranks
         return self._link.exchange(
             {ranks[peer]: array for peer, array in sends.items()},
@@ -51,9 +56,9 @@ class _Renumbered:
         )
 
     def report(self, event: PlainData) -> None:
-        """As the gang's link."""
+        """As the process group's link."""
         self._link.report(event)
 
     def should_stop(self) -> bool:
-        """As the gang's link."""
+        """As the process group's link."""
         return self._link.should_stop()

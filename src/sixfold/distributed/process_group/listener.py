@@ -21,7 +21,7 @@ UNDISTURBED_S = 2.0
 going on can be pushed out by numbers. Who finds no room is refused, and calls again."""
 
 
-class Door:
+class AuthenticatedListener:
     """A listening socket that lets in whoever knows the secret, and nobody else.
 
     Each caller has a thread of its own until it has proved itself or is dropped, so strangers who

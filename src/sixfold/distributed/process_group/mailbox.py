@@ -7,7 +7,8 @@ ring of bytes, small enough to stay in the cache; a longer message goes through 
 so that one rank fills while the other empties.
 
 The sockets stay: they wake a rank that has gone to sleep, and they tell when a peer is gone.
-Where there is no common memory everything goes through them (`sixfold.distributed.process_group.mesh`).
+Where there is no common memory everything goes through them
+(`sixfold.distributed.process_group.mesh`).
 """
 
 from __future__ import annotations

@@ -30,19 +30,19 @@ _PAD_BYTES = 1 << 26
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 
 
-def keep_freed_memory() -> bool:
+def retain_freed_memory() -> bool:
     """From now on the process keeps memory that it frees; whether its C library can."""
     return _set(trim=KEPT_BYTES, pad=_PAD_BYTES)
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """`keep_freed_memory`, and afterwards what is free goes back to the kernel.
+    """`retain_freed_memory`, and afterwards what is free goes back to the kernel.
 
     glibc adapts its limits to what a process frees and has no way to begin again with that; so it
     is left with the limits at which that ends: twice the largest block it keeps.
     """
-    can = keep_freed_memory()
+    can = retain_freed_memory()
     try:
         yield
     finally:

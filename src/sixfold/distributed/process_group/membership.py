@@ -1,4 +1,4 @@
-"""A rank's side of a gang: it joins, meets the others, works, and leaves nothing behind.
+"""A rank's side of a process group: it joins, meets the others, works, and leaves nothing behind.
 
 A rank that has been superseded, or has lost its launcher, cannot go on: its process ends at once
 (`exit_when_orphaned`), or every further exchange fails.
@@ -18,10 +18,10 @@ from typing import Any
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.ambient import cores, own_randomness
-from sixfold.distributed.process_group.communicator import Buffer, PlainData, World
+from sixfold.distributed.process_group.communicator import Buffer, Communicator, PlainData
 from sixfold.distributed.process_group.control import Control
 from sixfold.distributed.process_group.faults import describe
-from sixfold.distributed.process_group.listener import Door
+from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.distributed.process_group.mesh import Mesh, share_memory
 from sixfold.distributed.process_group.wire import Address
 
@@ -40,7 +40,7 @@ def join(
     host: str | None = None,
     exit_when_orphaned: bool = False,
     started: float | None = None,
-) -> Iterator[World]:
+) -> Iterator[Communicator]:
     """Be a rank: join the launcher's rendezvous, meet all other ranks, and leave at the end.
 
     If the body raises, the launcher is told why before the exception goes on.
@@ -50,7 +50,8 @@ def join(
         secret: of the same.
         rank: number of this rank.
         size: number of ranks that the caller believes in; the launcher checks it.
-        generation: which try of the whole gang this is, from 0; a higher one supersedes lower.
+        generation: which try of the whole process group this is, from 0; a higher one supersedes
+            lower.
         host: name of this host in messages.
         exit_when_orphaned: end the process at once when the launcher or the attempt is gone.
             Otherwise exchanges and `should_stop` raise.
@@ -66,11 +67,11 @@ def join(
     with _member(
         address, secret, rank, size, generation, host, exit_when_orphaned, started
     ) as member:
-        yield member.world
+        yield member.comm
 
 
 def run_rank(
-    function: Callable[[World], Any],
+    function: Callable[[Communicator], Any],
     address: Address,
     secret: bytes,
     *,
@@ -90,7 +91,7 @@ def run_rank(
         address, secret, rank, size, generation, host, exit_when_orphaned, started
     ) as member:
         with own_randomness(rank):
-            member.result = function(member.world)
+            member.result = function(member.comm)
         wire.encode(member.result)  # complain while it can still be reported
 
 
@@ -146,7 +147,7 @@ class _Member:
         self._mesh = mesh
         self._control = control
         self.result: Any = None
-        self.world = World(rank=rank, size=size, host=host, attempt=attempt, link=self)
+        self.comm = Communicator(rank=rank, size=size, host=host, attempt=attempt, link=self)
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
@@ -189,7 +190,7 @@ def _meet(
 
     # A rank of another generation does not know this secret, even if it finds the port.
     mesh_secret = wire.derive(secret, f"mesh of generation {generation}")
-    door = Door(control.connection.local_host(), mesh_secret, arrived)
+    door = AuthenticatedListener(control.connection.local_host(), mesh_secret, arrived)
     sockets: dict[int, socket.socket] = {}
     start: dict[str, Any] = {}
     deadline: float | None = None

@@ -1,7 +1,8 @@
 """Bytes between ranks: one TCP connection for every pair, all used at once.
 
-Between ranks of one host messages go through memory that both map (`sixfold.distributed.process_group.mailbox`); then
-the connection only wakes a rank that sleeps, and tells when a peer is gone.
+Between ranks of one host messages go through memory that both map
+(`sixfold.distributed.process_group.mailbox`); then the connection only wakes a rank that sleeps,
+and tells when a peer is gone.
 
 An exchange sends and receives without blocking on any one peer, so no pattern of sends and
 receives can deadlock by filling a buffer. Every message has its length in front: ranks that
@@ -41,7 +42,7 @@ _WAKE = b"."
 
 
 class Mesh:
-    """Connections to the other ranks of a gang.
+    """Connections to the other ranks of a process group.
 
     Attributes:
         progress: grows with every byte moved and every exchange completed; the launcher sees from
@@ -76,7 +77,8 @@ class Mesh:
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
-        """Send and fill all buffers at the same time; see `sixfold.distributed.process_group.World.exchange`.
+        """Send and fill all buffers at the same time; see
+        `sixfold.distributed.process_group.Communicator.exchange`.
 
         Returns:
             Seconds in which bytes moved, and seconds in which none could.

@@ -1,12 +1,14 @@
-"""The launcher's side of a gang: where ranks meet, and where it shows what has become of them.
+"""The launcher's side of a process group: where ranks meet, and where it shows what has become of
+them.
 
 Ranks connect to one port that stays bound for the whole run. Threads only read from connections;
 everything is decided in `poll`, in the launcher's own thread, and its callbacks run there.
 
-A gang may be started several times. Every try is a *generation*, numbered by whoever starts it
-(on Spark it is the number of the stage's attempt). The first rank of a higher generation ends the
-lower ones: their connections are closed, and with them their ranks end themselves. Each generation
-is given an attempt number by `claim`, under which its ranks may write to the run directory.
+A process group may be started several times. Every try is a *generation*, numbered by whoever
+starts it (on Spark it is the number of the stage's attempt). The first rank of a higher generation
+ends the lower ones: their connections are closed, and with them their ranks end themselves. Each
+generation is given an attempt number by `claim`, under which its ranks may write to the run
+directory.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from sixfold.distributed.process_group import failure_detector, wire
 from sixfold.distributed.process_group.diagnosis import GRACE_S
 from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.generation import Generation, Member, OnEvent, Patience
-from sixfold.distributed.process_group.listener import Door
+from sixfold.distributed.process_group.listener import AuthenticatedListener
 
 MOST_NOTICES = 1000
 """Taken in at one poll, so that talkative ranks do not keep it from judging."""
@@ -32,7 +34,7 @@ INATTENTION_S = 5.0
 
 
 class Rendezvous:
-    """Where the ranks of one gang meet.
+    """Where the ranks of one process group meet.
 
     Attributes:
         address: where ranks join.
@@ -64,7 +66,8 @@ class Rendezvous:
             hang_s: silence after which a rank is given up.
             stall_s: time without any exchange after which a rank that keeps others waiting is
                 given up.
-            graces_s: how long symptoms wait for their cause; see `sixfold.distributed.process_group.diagnosis`.
+            graces_s: how long symptoms wait for their cause; see
+                `sixfold.distributed.process_group.diagnosis`.
         """
         self.size = size
         self.secret = secrets.token_bytes(32)
@@ -79,7 +82,7 @@ class Rendezvous:
         self._closed = False
         self._attentive_since = self._polled_at = time.monotonic()
         self._connections: set[wire.Connection] = set()
-        self._door = Door(host, self.secret, self._listen)
+        self._door = AuthenticatedListener(host, self.secret, self._listen)
         self.address = self._door.address
 
     # What the launcher may ask.
@@ -242,14 +245,14 @@ class Rendezvous:
                 address=(message["address"][0], message["address"][1]),
                 first_line=when - message["age_s"],
                 connection=connection,
-                pulse=failure_detector.Pulse(seen=when, moved=when),
+                pulse=failure_detector.Heartbeat(seen=when, moved=when),
             )
         )
 
     def _refusal(self, rank: int, size: int, generation: int) -> str:
         """Why such a rank may not join; empty if it may."""
         now = self._now
-        if now.fault is not None and not now.fault.curable:
+        if now.fault is not None and not now.fault.retryable:
             return f"the run has failed: {now.fault.cause}"
         if generation < now.number:
             return f"generation {generation} was superseded by {now.number}"

@@ -1,9 +1,9 @@
 """Functions that take turns: exactly one runs at a time, and it gives way only when it says so.
 
 Each function has a thread, and the turn goes round. The function whose turn it is runs until it
-calls `Turns.wait_until` with a condition that does not hold yet, or ends; the next function in
-order whose condition holds goes on. So shared data needs no locks, the order of events is the same
-in every run, and a deadlock is seen the moment it happens: nobody's condition holds.
+calls `CooperativeScheduler.wait_until` with a condition that does not hold yet, or ends; the next
+function in order whose condition holds goes on. So shared data needs no locks, the order of events
+is the same in every run, and a deadlock is seen the moment it happens: nobody's condition holds.
 
 The inline engine runs ranks this way. A training step runs the logical shards of one rank this way
 through synchronised batch-norm: every shard waits at a norm until all have come there.
@@ -40,7 +40,7 @@ class _AbandonedError(BaseException):
     """Unwinds a function because another one has failed. No `except Exception` stops it."""
 
 
-class Turns(Generic[Value]):
+class CooperativeScheduler(Generic[Value]):
     """One round of functions that take turns; use it once.
 
     The first function runs in the calling thread (a debugger and Ctrl-C work there), the others
@@ -51,7 +51,7 @@ class Turns(Generic[Value]):
     Attributes:
         current: number of the function that is running.
 
-    >>> turns, heard = Turns(), []
+    >>> turns, heard = CooperativeScheduler(), []
     >>> def sing(name):
     ...     for verse in (1, 2):
     ...         heard.append(f"{name}{verse}")

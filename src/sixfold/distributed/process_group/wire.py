@@ -54,7 +54,7 @@ def derive(secret: bytes, purpose: str) -> bytes:
 
 
 def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) -> socket.socket:
-    """Call a `Door` and pass its handshake; call again while it has no room.
+    """Call a `AuthenticatedListener` and pass its handshake; call again while it has no room.
 
     Args:
         address: where the door listens.

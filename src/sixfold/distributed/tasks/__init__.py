@@ -3,7 +3,7 @@
 >>> from pathlib import Path
 >>> from tempfile import mkdtemp
 >>> from sixfold.distributed.engines import open_engine
->>> members = [Member(name="one", settings={"x": 1}), Member(name="two", settings={"x": 2})]
+>>> members = [Task(name="one", settings={"x": 1}), Task(name="two", settings={"x": 2})]
 >>> def work(assignment):
 ...     return {"square": assignment.settings["x"] ** 2}
 >>> with open_engine("inline") as engine:
@@ -15,6 +15,6 @@
 from sixfold.distributed.tasks.assignment import Assignment, Work
 from sixfold.distributed.tasks.runner import Outcome, run_job
 from sixfold.distributed.tasks.schedule import makespan
-from sixfold.distributed.tasks.task import Member, identities
+from sixfold.distributed.tasks.task import Task, identities
 
-__all__ = ["Assignment", "Member", "Outcome", "Work", "identities", "makespan", "run_job"]
+__all__ = ["Assignment", "Outcome", "Task", "Work", "identities", "makespan", "run_job"]

@@ -71,7 +71,7 @@ Work = Callable[[Assignment], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desk:
+class CoordinatorClient:
     """The function that the engine's pool runs: it does one member's work, at most once.
 
     Attributes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.run_directory import read_json
-from sixfold.distributed.tasks.task import Member
+from sixfold.distributed.tasks.task import Task
 
 LOOK_S = 1.0
 
@@ -40,7 +40,7 @@ class Line:
     left_s: float | None = None
 
 
-class Board:
+class ProgressMonitor:
     """Follows a job and tells a listener about it; to be used in a `with`.
 
     Args:
@@ -48,27 +48,27 @@ class Board:
         folders: by name.
         workers: how many run at a time.
         token: of this run of the job.
-        listen: called with ``{"kind": "job", "lines": [...], "left_s": ...}`` every second, from a
-            thread of its own.
+        on_event: called with ``{"kind": "job", "lines": [...], "left_s": ...}`` every second, from
+            a thread of its own.
     """
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Sequence[Task],
         folders: Mapping[str, Path],
         workers: int,
         token: str,
-        listen: Callable[[Mapping[str, Any]], None],
+        on_event: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self.lines = {member.name: Line(name=member.name, cost=member.cost) for member in members}
         self._folders, self._workers, self._token = folders, workers, token
-        self._listen = listen
+        self._listen = on_event
         self._since: dict[str, float] = {}
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="sixfold-board")
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressMonitor:
         self._thread.start()
         return self
 

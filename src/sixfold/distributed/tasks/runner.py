@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.tasks.assignment import Assignment, Desk, Work, finished
-from sixfold.distributed.tasks.progress import Board
-from sixfold.distributed.tasks.task import Member, identities, in_order, priorities
+from sixfold.distributed.tasks.assignment import Assignment, CoordinatorClient, Work, finished
+from sixfold.distributed.tasks.progress import ProgressMonitor
+from sixfold.distributed.tasks.task import Task, identities, in_order, priorities
 
-Listener = Callable[[Mapping[str, Any]], None]
+OnEvent = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +57,13 @@ def member_folder(folder: Path, identity: str) -> Path:
 
 def run_job(
     folder: Path,
-    members: Sequence[Member],
+    members: Sequence[Task],
     work: Work,
     engine: Engine,
     *,
     workers: int,
     retries: int = 2,
-    listen: Listener | None = None,
+    on_event: OnEvent | None = None,
     log: Path | None = None,
 ) -> Outcome:
     """Do the work of all members that are not done yet.
@@ -79,7 +79,7 @@ def run_job(
         engine: where.
         workers: how many members run at a time.
         retries: after deaths of a member's worker.
-        listen: called with the state of all members every second.
+        on_event: called with the state of all members every second.
         log: file for everything that workers print.
 
     Raises:
@@ -100,7 +100,7 @@ def run_job(
     items = _to_do(members, names, records)
     places = {name: index for index, member in enumerate(items) for name in member.names}
     (folder / "members").mkdir(parents=True, exist_ok=True)
-    with Board(members, folders, workers, token, listen or (lambda _: None)) as board:
+    with ProgressMonitor(members, folders, workers, token, on_event or (lambda _: None)) as board:
         for name, record in records.items():
             board.settle(name, "kept", record["seconds"], record["result"].get("accuracy"))
 
@@ -115,7 +115,7 @@ def run_job(
                     board.settle(name, "done", answer["seconds"], accuracy)
 
         engine.pool(
-            Desk(work=work, retries=retries),
+            CoordinatorClient(work=work, retries=retries),
             [
                 Assignment(
                     name=item.member.name,
@@ -152,16 +152,16 @@ def run_job(
 class _Item:
     """A piece of work, and the names of all members that it is the work of."""
 
-    member: Member
+    member: Task
     names: tuple[str, ...]
 
 
 def _to_do(
-    members: Sequence[Member], names: Mapping[str, str], done: Mapping[str, Any]
+    members: Sequence[Task], names: Mapping[str, str], done: Mapping[str, Any]
 ) -> list[_Item]:
     """What is to be handed out, most urgent first."""
     order = priorities(members)
-    same: dict[str, list[Member]] = {}
+    same: dict[str, list[Task]] = {}
     for member in in_order(members):
         if member.name not in done:
             same.setdefault(names[member.name], []).append(member)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 
-from sixfold.distributed.tasks.task import Member, priorities
+from sixfold.distributed.tasks.task import Task, priorities
 
 
-def makespan(members: Sequence[Member], seconds: Mapping[str, float], workers: int) -> float:
+def makespan(members: Sequence[Task], seconds: Mapping[str, float], workers: int) -> float:
     """Seconds until the last member ends, if each takes `seconds` and a free worker never waits.
 
     Args:
@@ -16,7 +16,7 @@ def makespan(members: Sequence[Member], seconds: Mapping[str, float], workers: i
         seconds: by name of the member.
         workers: how many run at a time.
 
-    >>> members = [Member(name=n, settings={}, cost=c) for n, c in (("a", 1), ("b", 1), ("c", 2))]
+    >>> members = [Task(name=n, settings={}, cost=c) for n, c in (("a", 1), ("b", 1), ("c", 2))]
     >>> makespan(members, {"a": 1.0, "b": 1.0, "c": 2.0}, 2)
     2.0
     """

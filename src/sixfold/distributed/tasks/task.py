@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class Task:
     """One piece of a job's work.
 
     Attributes:
@@ -28,7 +28,7 @@ class Member:
     cost: float = 1.0
 
 
-def in_order(members: Sequence[Member]) -> list[Member]:
+def in_order(members: Sequence[Task]) -> list[Task]:
     """The members, each behind all that it needs.
 
     Raises:
@@ -48,12 +48,12 @@ def in_order(members: Sequence[Member]) -> list[Member]:
         raise ValueError(f"members need each other: {error.args[1]}") from None
 
 
-def identities(members: Sequence[Member]) -> dict[str, str]:
+def identities(members: Sequence[Task]) -> dict[str, str]:
     """What each member is recognised by: a hash of its settings and of those it stands on.
 
     Names do not count: a job that is planned anew finds the results of the old plan.
 
-    >>> a, b = Member(name="a", settings={"x": 1}), Member(name="b", settings={"x": 1})
+    >>> a, b = Task(name="a", settings={"x": 1}), Task(name="b", settings={"x": 1})
     >>> len(set(identities([a, b]).values()))
     1
     """
@@ -67,14 +67,14 @@ def identities(members: Sequence[Member]) -> dict[str, str]:
     return found
 
 
-def priorities(members: Sequence[Member]) -> dict[str, float]:
+def priorities(members: Sequence[Task]) -> dict[str, float]:
     """How much work hangs on each member: its own cost and the dearest chain behind it.
 
     Handing out the largest first is longest-first for independent members, and keeps a long chain
     from being begun late.
 
-    >>> chain = [Member(name="a", settings={}, cost=1.0),
-    ...          Member(name="b", settings={}, cost=5.0, needs=("a",))]
+    >>> chain = [Task(name="a", settings={}, cost=1.0),
+    ...          Task(name="b", settings={}, cost=5.0, needs=("a",))]
     >>> priorities(chain)
     {'b': 5.0, 'a': 6.0}
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.run_directory import RunDirectory
 from sixfold.distributed.engines import Engine
@@ -100,7 +100,7 @@ def choose(
     engine: Engine,
     workers: int,
     directory: RunDirectory,
-    listen: Listener,
+    on_event: OnEvent,
 ) -> Choice:
     """Measure, predict, and choose; a run that is resumed keeps its choice.
 
@@ -109,7 +109,7 @@ def choose(
         engine: where the ranks will run.
         workers: how many there may be.
         directory: the run's, which is created later.
-        listen: hears what was chosen.
+        on_event: hears what was chosen.
 
     Raises:
         UserError: if nothing fits into memory, or nothing can be divided as it should be.
@@ -125,13 +125,13 @@ def choose(
     tiles = fitting_tiles(config, opened, workers) if ROUNDING in allowed else []
     known = load_machine(config.strategy.machine)
     made = calibrate(
-        config, engine, workers, known=known, tiles=tiles, inexact=False, listen=listen
+        config, engine, workers, known=known, tiles=tiles, inexact=False, on_event=on_event
     )
     if made is not known:
         save_machine(made, config.strategy.machine)
     model, notes = model_of(config, made, opened)
     for note in notes:
-        listen({"kind": "note", "text": note})
+        on_event({"kind": "note", "text": note})
     ways = _grids(config, workers, tiles) if grids else candidates(config, workers, tiles)
     found = [model.predict(way) for way in ways if model.knows(way)]
     found = [one for one in ranked(found) if equality(one) in allowed]
@@ -142,7 +142,7 @@ def choose(
     if chosen is None:
         raise UserError(explain(found, model.work)[0])
     sentences = explain(found, model.work)
-    listen({"kind": "note", "text": _told(chosen)})
+    on_event({"kind": "note", "text": _told(chosen)})
     plan = {
         "chosen": prediction_plain(chosen),
         "ways": [prediction_plain(one) for one in found],

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.distributed.engines import Engine
 from sixfold.perf.plan import calibration as files
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key
-from sixfold.perf.plan.candidates import LARGEST_TILE, meshes, scenes
+from sixfold.perf.plan.candidates import LARGEST_TILE, cases, meshes
 from sixfold.perf.plan.measuring import machine_of, network_of
 from sixfold.perf.plan.memory import available_bytes, state_bytes
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.prediction import Workload
 from sixfold.perf.plan.process_group import ROUNDS, CalibrationJob, calibrate_rank
 from sixfold.perf.plan.profile import Profile
-from sixfold.perf.plan.profiling_run import Scene
+from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.train.config import TrainConfig
 from sixfold.train.step.arithmetic import processor_name
 from sixfold.train.step.schedule import budget
@@ -49,7 +49,7 @@ def calibrate(
     tiles: Sequence[Mesh] | None = None,
     inexact: bool = True,
     rehearsed: bool = True,
-    listen: Listener = lambda _: None,
+    on_event: OnEvent = lambda _: None,
 ) -> Calibration:
     """Measure what is not known yet of machine and network.
 
@@ -62,7 +62,7 @@ def calibrate(
         tiles: meshes to be rehearsed; all that divide the network and the workers if absent.
         inexact: whether strategies are wanted that do not equal serial training.
         rehearsed: whether the network may be run; otherwise it is estimated from kernel times.
-        listen: hears what is going on.
+        on_event: hears what is going on.
     """
     began = time.monotonic()
     # On inline ranks take turns, however many cores there are.
@@ -71,7 +71,7 @@ def calibrate(
     opened = datasets.open_data(config.data)
     if tiles is None:
         tiles = fitting_tiles(config, opened, workers)
-    wanted = scenes(
+    wanted = cases(
         config,
         workers,
         tiles,
@@ -80,43 +80,43 @@ def calibrate(
         batches=batches,
         inexact=inexact,
     )
-    wanted = [scene for scene in wanted if scene.samples <= len(opened.train)]
+    wanted = [case for case in wanted if case.samples <= len(opened.train)]
     refused = refusals(config, opened, ranks)
-    wanted = [scene for scene in wanted if _ranks_of(scene) not in refused]
+    wanted = [case for case in wanted if _ranks_of(case) not in refused]
     key = network_key(config)
     if not rehearsed:
-        return _estimated(config, opened, engine, (ranks, slots), known, wanted, listen)
+        return _estimated(config, opened, engine, (ranks, slots), known, wanted, on_event)
     missing = _missing(wanted, known, key)
     lacks_server = inexact and 1 not in refused and (known is None or not _has_server(known, key))
     if known is not None and not (missing or lacks_server) and _has_links(known, workers, slots):
         return known
-    listen({"kind": "note", "text": _what(missing, known, ranks)})
+    on_event({"kind": "note", "text": _what(missing, known, ranks)})
     seconds = min(max(BUDGET_S / (ROUNDS * max(len(missing), 1)), SCENE_S[0]), SCENE_S[1])
-    missing = [dataclasses.replace(scene, seconds=seconds) for scene in missing]
+    missing = [dataclasses.replace(case, seconds=seconds) for case in missing]
     job = CalibrationJob(
         config=config,
-        scenes=tuple(missing),
+        cases=tuple(missing),
         servers=inexact,
         whole=1 not in refused,
         seconds=BUDGET_S,
     )
-    gang = engine.gang(functools.partial(calibrate_rank, job), ranks)
-    network = network_of(gang.results, missing)
+    group = engine.run_ranks(functools.partial(calibrate_rank, job), ranks)
+    network = network_of(group.results, missing)
     machine = known.machine if known is not None else None
     if machine is None or machine.ranks < ranks:
         machine = machine_of(
-            gang.results,
+            group.results,
             name=f"{processor_name()}, {slots} cores",
             engine=engine.name,
             slots=slots,
-            startup_s=gang.startup_s,
+            startup_s=group.startup_s,
             job_s=_job_s(engine, slots),
         )
     if workers > slots and not machine.crowded:
         machine = _crowd(machine, engine, min(workers, 2 * slots))
     calibration = known or Calibration(machine=machine, networks={})
     calibration = dataclasses.replace(calibration, machine=machine).with_network(key, network)
-    listen({"kind": "note", "text": f"measured for {time.monotonic() - began:.0f} s"})
+    on_event({"kind": "note", "text": f"measured for {time.monotonic() - began:.0f} s"})
     return calibration
 
 
@@ -169,31 +169,31 @@ def _estimated(
     engine: Engine,
     ranks_and_slots: tuple[int, int],
     known: Calibration | None,
-    wanted: Sequence[Scene],
-    listen: Listener,
+    wanted: Sequence[ProfilingCase],
+    on_event: OnEvent,
 ) -> Calibration:
     """A calibration in which the network is estimated; kernels are timed where they are not yet."""
-    from sixfold.models.meta_initialization import skeleton
+    from sixfold.models.meta_initialization import build_on_meta
     from sixfold.perf.plan.estimate import estimate
 
     ranks, slots = ranks_and_slots
     machine = known.machine if known is not None else None
     if machine is None or not machine.kernels:
-        listen({"kind": "note", "text": f"timing layers of many shapes for {KERNELS_S:.0f} s"})
+        on_event({"kind": "note", "text": f"timing layers of many shapes for {KERNELS_S:.0f} s"})
         job = CalibrationJob(config=None, kernels_s=KERNELS_S)
-        gang = engine.gang(functools.partial(calibrate_rank, job), ranks)
+        group = engine.run_ranks(functools.partial(calibrate_rank, job), ranks)
         if machine is None:
             machine = machine_of(
-                gang.results,
+                group.results,
                 name=f"{processor_name()}, {slots} cores",
                 engine=engine.name,
                 slots=slots,
-                startup_s=gang.startup_s,
+                startup_s=group.startup_s,
                 job_s=_job_s(engine, slots),
             )
-        rows = [row for found in gang.results for row in found["kernels"]]
+        rows = [row for found in group.results for row in found["kernels"]]
         machine = dataclasses.replace(machine, kernels=rows)
-    found = skeleton(
+    found = build_on_meta(
         config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
     )
     network = estimate(config, found.network, opened.shape, machine, wanted)
@@ -215,9 +215,9 @@ def refusals(
     Returns:
         Number of ranks in a tile (1: the whole network) -> why it is refused.
     """
-    from sixfold.models.meta_initialization import skeleton
+    from sixfold.models.meta_initialization import build_on_meta
 
-    found = skeleton(
+    found = build_on_meta(
         config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
     )
     numbers = sum(parameter.numel() for parameter in found.network.parameters())
@@ -239,26 +239,28 @@ def refusals(
     }
 
 
-def _ranks_of(scene: Scene) -> int:
+def _ranks_of(case: ProfilingCase) -> int:
     """In the scene's tile."""
-    grid = parse_grid(scene.mesh)[0]
-    return grid.mesh.size if grid is not None and scene.mesh else 1
+    grid = parse_grid(case.mesh)[0]
+    return grid.mesh.size if grid is not None and case.mesh else 1
 
 
-def _missing(wanted: Iterable[Scene], known: Calibration | None, key: str) -> list[Scene]:
+def _missing(
+    wanted: Iterable[ProfilingCase], known: Calibration | None, key: str
+) -> list[ProfilingCase]:
     network: Network | None = known.networks.get(key) if known is not None else None
     done = {
         (point.mesh, point.merge, point.samples, point.shards, point.concurrency)
         for point in (network.points if network is not None else ())
     }
     return [
-        scene
-        for scene in wanted
-        if (scene.mesh, scene.merge, scene.samples, scene.shards, scene.concurrency) not in done
+        case
+        for case in wanted
+        if (case.mesh, case.merge, case.samples, case.shards, case.concurrency) not in done
     ]
 
 
-def _what(missing: Sequence[Scene], known: Calibration | None, ranks: int) -> str:
+def _what(missing: Sequence[ProfilingCase], known: Calibration | None, ranks: int) -> str:
     links = "" if known is not None else f"links between {ranks} ranks, and "
     return f"measuring {links}{len(missing)} rehearsals of steps on one rank (up to a minute)"
 
@@ -281,7 +283,7 @@ def _crowd(machine: Machine, engine: Engine, ranks: int) -> Machine:
     """The machine with its links measured among more ranks than cores; as it is on a cluster."""
     try:
         job = CalibrationJob(config=None)
-        found = engine.gang(functools.partial(calibrate_rank, job), ranks)
+        found = engine.run_ranks(functools.partial(calibrate_rank, job), ranks)
     except UserError:  # the cluster has no room for more ranks than slots
         return machine
     return dataclasses.replace(machine, crowded=found.results[0]["links"])
@@ -316,10 +318,10 @@ def _is_too_fine(mesh: Mesh, shape: tuple[int, int, int]) -> bool:
 
 def has_norms(config: TrainConfig, opened: datasets.DataSet) -> bool:
     """Whether the network has batch-norm."""
-    from sixfold.models.meta_initialization import skeleton
+    from sixfold.models.meta_initialization import build_on_meta
     from sixfold.train.step.norm_sync import has_batch_norm
 
-    found = skeleton(
+    found = build_on_meta(
         config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
     )
     return has_batch_norm(found.network)

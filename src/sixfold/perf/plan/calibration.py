@@ -91,8 +91,8 @@ class Machine:
         name: processor and engine.
         engine: on which the ranks ran.
         slots: ranks that can compute at the same time, over all hosts.
-        ranks: of the gang that measured.
-        hosts: how many hosts the gang ran on.
+        ranks: of the process group that measured.
+        hosts: how many hosts the process group ran on.
         available_bytes: memory that processes of a host may take.
         base_bytes: memory of a rank before it has a network.
         adding_bytes_per_s: at which vectors are added.
@@ -101,7 +101,8 @@ class Machine:
         job_s: of one empty job of the engine's pool with a task for every slot.
         links: kind -> peers at once -> [bytes, seconds of a first exchange, of a following one].
         crowded: the same links with twice as many ranks as slots.
-        kernels: layers that were timed, as `sixfold.perf.plan.kernels` writes them; empty if not asked.
+        kernels: layers that were timed, as `sixfold.perf.plan.kernels` writes them; empty if not
+            asked.
     """
 
     name: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from sixfold.distributed.logical_shards import shard_count
-from sixfold.perf.plan.profiling_run import Scene
+from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.train.config import TrainConfig
 from sixfold.train.strategies.model_parallel.grid import Grid, Mesh
 
@@ -95,7 +95,7 @@ def candidates(config: TrainConfig, workers: int, tiles: Iterable[Mesh]) -> list
     return found + [Candidate(strategy=name, workers=workers) for name in others]
 
 
-def scenes(
+def cases(
     config: TrainConfig,
     workers: int,
     tiles: Iterable[Mesh],
@@ -104,7 +104,7 @@ def scenes(
     concurrency: int,
     batches: Iterable[int] = (),
     inexact: bool = True,
-) -> list[Scene]:
+) -> list[ProfilingCase]:
     """What must be rehearsed, the most needed first.
 
     Args:
@@ -118,7 +118,7 @@ def scenes(
     """
     wanted = config.training.shards
     sizes = [config.training.batch_size, *batches]
-    found: dict[Scene, None] = {}
+    found: dict[ProfilingCase, None] = {}
     busy = sorted({1, concurrency}, reverse=True)
 
     def whole(batch: int, together: Iterable[int]) -> None:
@@ -126,7 +126,7 @@ def scenes(
         for shards in dict.fromkeys((min(MANY, count), 1)):
             samples = max(round(batch / count * shards), shards)
             for level in together:
-                found[Scene(samples=samples, shards=shards, concurrency=level)] = None
+                found[ProfilingCase(samples=samples, shards=shards, concurrency=level)] = None
 
     for batch in sizes:
         whole(batch, busy)
@@ -136,13 +136,17 @@ def scenes(
             for shards in dict.fromkeys((min(2, count), 1)):
                 samples = max(round(batch / count * shards), shards)
                 text = str(Grid(mesh=mesh))
-                scene = Scene(mesh=text, samples=samples, shards=shards, concurrency=concurrency)
-                found[scene] = None
+                case = ProfilingCase(
+                    mesh=text, samples=samples, shards=shards, concurrency=concurrency
+                )
+                found[case] = None
         if inexact and sizes[0] >= workers:
             own = -(-sizes[0] // workers)
             whole(own, [concurrency])
             count = shard_count(own, batch_norm=batch_norm, wanted=wanted)
-            found[Scene(samples=own, shards=min(count, 4), merge=True, concurrency=concurrency)] = (
-                None
-            )
+            found[
+                ProfilingCase(
+                    samples=own, shards=min(count, 4), merge=True, concurrency=concurrency
+                )
+            ] = None
     return list(found)

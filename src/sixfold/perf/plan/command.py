@@ -23,6 +23,6 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     from sixfold.perf.plan.run import plan
 
     with Console() as console:
-        found = plan(config, listen=console)
+        found = plan(config, on_event=console)
     print("\n".join(found.text()))
     return 0

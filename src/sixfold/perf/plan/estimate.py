@@ -14,7 +14,7 @@ from torch import nn
 from sixfold.models.shapes import Shape
 from sixfold.perf.plan.calibration import Machine, Network, Point
 from sixfold.perf.plan.kernels import Kernels, fit, network_s, samples_from_plain
-from sixfold.perf.plan.profiling_run import Scene
+from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.perf.profile.layers import layer_costs
 from sixfold.train.config import TrainConfig
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
@@ -27,7 +27,11 @@ PASSES = 5
 
 
 def estimate(
-    config: TrainConfig, network: nn.Module, shape: Shape, machine: Machine, scenes: Iterable[Scene]
+    config: TrainConfig,
+    network: nn.Module,
+    shape: Shape,
+    machine: Machine,
+    cases: Iterable[ProfilingCase],
 ) -> Network:
     """What rehearsals would find, by arithmetic.
 
@@ -36,7 +40,7 @@ def estimate(
         network: on the meta device.
         shape: (C, H, W) of an image.
         machine: with the times of kernels.
-        scenes: what would be rehearsed; those of tiles are left out.
+        cases: what would be rehearsed; those of tiles are left out.
 
     Returns:
         Figures with a point for every scene.
@@ -51,9 +55,9 @@ def estimate(
     update_s = PASSES * count_bytes / (3 * machine.adding_bytes_per_s)
     model = fused_max_pool(relu_behind_max_pool(network))
     points = [
-        _point(kernels, model, shape, scene, machine, count_bytes, slots, update_s)
-        for scene in scenes
-        if not scene.mesh
+        _point(kernels, model, shape, case, machine, count_bytes, slots, update_s)
+        for case in cases
+        if not case.mesh
     ]
     return Network(
         payload_bytes=count_bytes,
@@ -69,7 +73,7 @@ def _point(
     kernels: Kernels,
     model: nn.Module,
     shape: Shape,
-    scene: Scene,
+    case: ProfilingCase,
     machine: Machine,
     count_bytes: int,
     slots: int,
@@ -77,22 +81,22 @@ def _point(
 ) -> Point:
     exchanges: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
     held = 0
-    if scene.merge:
+    if case.merge:
         # Weights and the optimizer's state, a slice to each of two workers and back.
         vector = count_bytes * (1 + slots)
         exchanges = (((vector // 2,), (vector // 2,)),) * 2
         took = 2 * vector / machine.adding_bytes_per_s
     else:
-        costs = layer_costs(model, shape, max(round(scene.shard), 1))
+        costs = layer_costs(model, shape, max(round(case.shard), 1))
         adding_s = count_bytes / machine.adding_bytes_per_s
-        took = STEP_S + update_s + scene.shards * (network_s(kernels, costs) + adding_s)
+        took = STEP_S + update_s + case.shards * (network_s(kernels, costs) + adding_s)
         held = sum(cost.kept_bytes + cost.output_bytes for cost in costs)
     return Point(
         mesh="",
-        merge=scene.merge,
-        samples=scene.samples,
-        shards=scene.shards,
-        concurrency=scene.concurrency,
+        merge=case.merge,
+        samples=case.samples,
+        shards=case.shards,
+        concurrency=case.concurrency,
         step_s=took,
         behind_s=0.0,
         clock_s=took,

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from sixfold.distributed.collectives import all_gather_data
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.group import group
 
 SIZES: tuple[int, ...] = (64, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20, 16 << 20)
-"""Bytes. 16 KB and 1 MB are where a message's way changes (`sixfold.distributed.process_group.mailbox`)."""
+"""Bytes. 16 KB and 1 MB are where a message's way changes
+(`sixfold.distributed.process_group.mailbox`)."""
 SCRATCH_BYTES = 4 << 20
 """More than a core's own cache holds."""
 FEWEST, MOST = 5, 40
@@ -31,21 +32,21 @@ SLOW_S = 0.05
 TURNS = 3
 
 
-def measure_links(world: World) -> dict[str, Any]:
-    """Measure the kinds of links between the gang's ranks; every rank must call this.
+def measure_links(comm: Communicator) -> dict[str, Any]:
+    """Measure the kinds of links between the process group's ranks; every rank must call this.
 
     Returns:
         Plain data, on every rank alike: kind of link ("local", "remote") -> number of peers talked
         to at once -> [bytes to each peer, seconds of a first exchange, of one that follows at
         once], the slower rank's medians.
     """
-    hosts = all_gather_data(world, world.host)
+    hosts = all_gather_data(comm, comm.host)
     found: dict[str, Any] = {}
     for kind, members in _pairs(hosts).items():
-        found[kind] = {"1": _measure(world, members)}
-    everybody = list(range(world.size))
-    if world.size > 2 and len(set(hosts)) == 1:
-        found["local"][str(world.size - 1)] = _measure(world, [everybody])
+        found[kind] = {"1": _measure(comm, members)}
+    everybody = list(range(comm.size))
+    if comm.size > 2 and len(set(hosts)) == 1:
+        found["local"][str(comm.size - 1)] = _measure(comm, [everybody])
     return found
 
 
@@ -68,18 +69,18 @@ def _pairs(hosts: Sequence[str]) -> dict[str, list[list[int]]]:
     return found
 
 
-def _measure(world: World, teams: list[list[int]]) -> list[list[float]]:
+def _measure(comm: Communicator, teams: list[list[int]]) -> list[list[float]]:
     """Time exchanges within teams, all teams at the same time."""
-    own = next((team for team in teams if world.rank in team), None)
+    own = next((team for team in teams if comm.rank in team), None)
     scratch = np.zeros(SCRATCH_BYTES, np.uint8)
     found: list[list[list[float]]] = []
     sizes = SIZES
     for _ in range(TURNS):
         turn = []
         for size in sizes:
-            world.barrier()
-            took = [[0.0, 0.0]] if own is None else _rounds(group(world, own), size, scratch)
-            medians = all_gather_data(world, np.median(took, axis=0).tolist())
+            comm.barrier()
+            took = [[0.0, 0.0]] if own is None else _rounds(group(comm, own), size, scratch)
+            medians = all_gather_data(comm, np.median(took, axis=0).tolist())
             turn.append(np.max(medians, axis=0).tolist())
             if turn[-1][0] > SLOW_S and len(turn) > 1:
                 sizes = SIZES[: len(turn)]
@@ -89,7 +90,7 @@ def _measure(world: World, teams: list[list[int]]) -> list[list[float]]:
     return [[float(size), *pair] for size, pair in zip(sizes, least.tolist(), strict=True)]
 
 
-def _rounds(team: World, size: int, scratch: Any) -> list[list[float]]:
+def _rounds(team: Communicator, size: int, scratch: Any) -> list[list[float]]:
     """Seconds of first and following exchanges."""
     others = [rank for rank in range(team.size) if rank != team.rank]
     out = np.ones(size, np.uint8)

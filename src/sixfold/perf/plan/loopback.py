@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sixfold.distributed.process_group import Buffer, PlainData, World
+from sixfold.distributed.process_group import Buffer, Communicator, PlainData
 
 
 class Exchange(NamedTuple):
@@ -24,7 +24,7 @@ class Exchange(NamedTuple):
     received: tuple[int, ...]
 
 
-class Echo:
+class Loopback:
     """A link whose peers send back what they get, or zeros where the sizes differ.
 
     Attributes:
@@ -65,7 +65,7 @@ def _bytes_of(array: Buffer) -> Buffer:
     return array.reshape(-1).view(np.uint8)
 
 
-def echo_world(rank: int, size: int) -> tuple[World, Echo]:
+def echo_world(rank: int, size: int) -> tuple[Communicator, Loopback]:
     """The world of one rank of `size`, whose peers are echoes.
 
     >>> world, echo = echo_world(0, 3)
@@ -74,5 +74,5 @@ def echo_world(rank: int, size: int) -> tuple[World, Echo]:
     >>> received.tolist(), echo.noted
     ([1.0, 1.0], [Exchange(sent=(8,), received=(8,))])
     """
-    echo = Echo()
-    return World(rank=rank, size=size, host="rehearsal", attempt=0, link=echo), echo
+    loopback = Loopback()
+    return Communicator(rank=rank, size=size, host="rehearsal", attempt=0, link=loopback), loopback

@@ -1,4 +1,4 @@
-"""From what a gang's ranks measured to the figures of a calibration."""
+"""From what a process group's ranks measured to the figures of a calibration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sixfold.perf.plan.calibration import Machine, Network, Point
-from sixfold.perf.plan.profiling_run import Scene
+from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.perf.plan.samples import spread_of
 
 FEWEST = 8
@@ -50,15 +50,15 @@ def machine_of(
     )
 
 
-def network_of(results: Results, scenes: Sequence[Scene]) -> Network:
+def network_of(results: Results, cases: Sequence[ProfilingCase]) -> Network:
     """The network's figures; scenes for which there was no time are left out."""
     points: list[Point] = []
     groups: list[list[float]] = []
-    for number, scene in enumerate(scenes):
+    for number, case in enumerate(cases):
         played = [found["scenes"][number] for found in results if found["scenes"][number]]
         if not played:
             continue
-        points.append(_point(scene, played))
+        points.append(_point(case, played))
         for one in played:
             clock, processor, _ = np.asarray(one["steps_s"]).T
             if len(clock) >= FEWEST:
@@ -77,23 +77,23 @@ def network_of(results: Results, scenes: Sequence[Scene]) -> Network:
     )
 
 
-def _point(scene: Scene, played: Results) -> Point:
+def _point(case: ProfilingCase, played: Results) -> Point:
     steps = np.asarray([np.median(one["steps_s"], axis=0) for one in played])
     # Parts of a tile differ, and the slowest counts; whole networks are all the same.
-    clock_s, step_s, process_s = steps.max(axis=0) if scene.mesh else np.median(steps, axis=0)
+    clock_s, step_s, process_s = steps.max(axis=0) if case.mesh else np.median(steps, axis=0)
     exchanges = "exchanges"
-    if scene.merge:
+    if case.merge:
         merges = np.median([np.median(one["merges_s"], axis=0) for one in played], axis=0)
         merges = np.maximum(merges - [clock_s, step_s, process_s], 0.0)
         clock_s, step_s, process_s = merges
         exchanges = "merge_exchanges"
     busiest = max(played, key=lambda one: sum(sum(e[0]) for e in one[exchanges]))
     return Point(
-        mesh=scene.mesh,
-        merge=scene.merge,
-        samples=scene.samples,
-        shards=scene.shards,
-        concurrency=scene.concurrency,
+        mesh=case.mesh,
+        merge=case.merge,
+        samples=case.samples,
+        shards=case.shards,
+        concurrency=case.concurrency,
         step_s=float(step_s),
         behind_s=float(max(process_s - step_s, 0.0)),
         clock_s=float(clock_s),

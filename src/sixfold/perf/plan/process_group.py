@@ -12,19 +12,19 @@ import torch
 
 from sixfold import data as datasets
 from sixfold.distributed.collectives import all_gather_data
-from sixfold.distributed.process_group import World, alone
+from sixfold.distributed.process_group import Communicator, alone
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.distributed.process_group.shared_memory import SharedMemory
 from sixfold.perf.plan.kernels import measure_kernels, samples_as_plain
 from sixfold.perf.plan.link_probe import adding_rate, measure_links
 from sixfold.perf.plan.memory import available_bytes, forget_peak, peak_bytes
-from sixfold.perf.plan.profiling_run import Scene, rehearse
+from sixfold.perf.plan.profiling_run import ProfilingCase, rehearse
 from sixfold.perf.plan.server_probe import measure_server
 from sixfold.train.config import TrainConfig
 from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.strategies.hogwild.groups import find_groups
 from sixfold.train.strategies.hogwild.strategy import Commons
-from sixfold.train.strategies.sync.strategy import build_sync
+from sixfold.train.strategies.sync.strategy import assemble_sync
 
 UPDATES = 15
 ROUNDS = 3
@@ -39,7 +39,7 @@ class CalibrationJob:
     Attributes:
         config: the settings of the run that is planned, with the data resolved; None to measure
             the machine's links alone.
-        scenes: what is rehearsed, the most needed first.
+        cases: what is rehearsed, the most needed first.
         links: whether links are measured.
         servers: whether parameter servers and shared memory are measured.
         whole: whether a rank can hold the whole network.
@@ -48,7 +48,7 @@ class CalibrationJob:
     """
 
     config: TrainConfig | None
-    scenes: tuple[Scene, ...] = ()
+    cases: tuple[ProfilingCase, ...] = ()
     links: bool = True
     servers: bool = True
     whole: bool = True
@@ -56,41 +56,41 @@ class CalibrationJob:
     seconds: float = 50.0
 
 
-def calibrate_rank(job: CalibrationJob, world: World) -> dict[str, Any]:
-    """Measure as one rank of a gang; every rank returns its own figures."""
+def calibrate_rank(job: CalibrationJob, comm: Communicator) -> dict[str, Any]:
+    """Measure as one rank of a process group; every rank returns its own figures."""
     with one_thread():
         began = time.monotonic()
         found: dict[str, Any] = {
-            "host": world.host,
+            "host": comm.host,
             "base_bytes": peak_bytes(),
             "available_bytes": available_bytes(),
             "adding_bytes_per_s": adding_rate(),
-            "links": measure_links(world) if job.links and world.size > 1 else {},
+            "links": measure_links(comm) if job.links and comm.size > 1 else {},
         }
         if job.kernels_s:
-            world.barrier()
-            samples = measure_kernels(world.rank, job.kernels_s)
+            comm.barrier()
+            samples = measure_kernels(comm.rank, job.kernels_s)
             found["kernels"] = samples_as_plain(samples)
-            world.barrier()
+            comm.barrier()
         if job.config is None:
             return found
         data = datasets.open_data(job.config.data)
         if job.whole:
             found |= _sizes(job.config, data)
         rounds = [
-            [_play(job, world, data, scene, began) for scene in job.scenes] for _ in range(ROUNDS)
+            [_play(job, comm, data, case, began) for case in job.cases] for _ in range(ROUNDS)
         ]
         found["scenes"] = [_least_disturbed(plays) for plays in zip(*rounds, strict=True)]
         if job.servers and job.whole:
-            found["server"] = measure_server(world, job.config, data)
-            found |= _updates(world, job.config, data)
+            found["server"] = measure_server(comm, job.config, data)
+            found |= _updates(comm, job.config, data)
         return found
 
 
 def _sizes(config: TrainConfig, data: datasets.DataSet) -> dict[str, Any]:
     """How large the network's vectors are, and how long it takes to make it."""
     start = time.perf_counter()
-    sync = build_sync(alone(), config, data)
+    sync = assemble_sync(alone(), config, data)
     state = sync.step.state
     return {
         "opening_s": time.perf_counter() - start,
@@ -101,20 +101,24 @@ def _sizes(config: TrainConfig, data: datasets.DataSet) -> dict[str, Any]:
 
 
 def _play(
-    job: CalibrationJob, world: World, data: datasets.DataSet, scene: Scene, began: float
+    job: CalibrationJob,
+    comm: Communicator,
+    data: datasets.DataSet,
+    case: ProfilingCase,
+    began: float,
 ) -> dict[str, Any] | None:
     """One scene, on as many ranks at once as it says; None where time was over."""
     late = time.monotonic() - began > job.seconds
-    if any(all_gather_data(world, late)):
+    if any(all_gather_data(comm, late)):
         return None
     assert job.config is not None
     found: dict[str, Any] = {}
-    hosts = all_gather_data(world, world.host)
-    if hosts[: world.rank].count(world.host) < scene.concurrency:
+    hosts = all_gather_data(comm, comm.host)
+    if hosts[: comm.rank].count(comm.host) < case.concurrency:
         forget_peak()
-        found = rehearse(job.config, data, world.rank, scene)
+        found = rehearse(job.config, data, comm.rank, case)
         found["peak_bytes"] = peak_bytes()
-    world.barrier()
+    comm.barrier()
     return found
 
 
@@ -126,30 +130,30 @@ def _least_disturbed(plays: Sequence[dict[str, Any] | None]) -> dict[str, Any] |
     return min(done, key=lambda play: float(np.median(np.asarray(play["steps_s"])[:, 1])))
 
 
-def _updates(world: World, config: TrainConfig, data: datasets.DataSet) -> dict[str, float]:
+def _updates(comm: Communicator, config: TrainConfig, data: datasets.DataSet) -> dict[str, float]:
     """Seconds of an update of weights of one's own, and of weights that a whole host writes to."""
-    sync = build_sync(alone(), config, data)
+    sync = assemble_sync(alone(), config, data)
     state, optimizer = sync.step.state, make_optimizer(config.optimizer, sync.step.state.parameters)
     gradient = torch.zeros_like(state.parameters)
-    own_s = _time_update(world, optimizer, state.parameters, gradient)
-    own = next(group for group in find_groups(world) if world.rank in group)
+    own_s = _time_update(comm, optimizer, state.parameters, gradient)
+    own = next(group for group in find_groups(comm) if comm.rank in group)
     count = Commons.size_bytes(state, optimizer)
-    memory = SharedMemory.create(count) if world.rank == own[0] else None
-    path = all_gather_data(world, "" if memory is None else memory.path)[own[0]]
+    memory = SharedMemory.create(count) if comm.rank == own[0] else None
+    path = all_gather_data(comm, "" if memory is None else memory.path)[own[0]]
     if memory is None:
         memory = SharedMemory.attach(path, count)
-    world.barrier()
+    comm.barrier()
     memory.seal()
     commons = Commons(memory, state, optimizer)
-    shared_s = _time_update(world, optimizer, state.parameters, gradient)
+    shared_s = _time_update(comm, optimizer, state.parameters, gradient)
     del commons
     return {"update_s": own_s, "shared_update_s": shared_s}
 
 
-def _time_update(world: World, optimizer: Any, weights: Any, gradient: Any) -> float:
+def _time_update(comm: Communicator, optimizer: Any, weights: Any, gradient: Any) -> float:
     took = []
     for _ in range(UPDATES):
-        world.barrier()
+        comm.barrier()
         start = time.perf_counter()
         optimizer.update(weights, gradient, 0.0)
         took.append(time.perf_counter() - start)

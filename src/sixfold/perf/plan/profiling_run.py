@@ -19,14 +19,14 @@ from sixfold import data as datasets
 from sixfold.core.config import RunConfig
 from sixfold.core.run_directory import RankFiles, RunDirectory
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.process_group import World
-from sixfold.perf.plan.loopback import Echo, Exchange, echo_world
+from sixfold.distributed.process_group import Communicator
+from sixfold.perf.plan.loopback import Exchange, Loopback, echo_world
 from sixfold.train.config import TrainConfig
 from sixfold.train.log import TimedIterator, TrainLog
 from sixfold.train.step.step import Shard
 from sixfold.train.strategies.local_sgd.strategy import LocalSgd
 from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
-from sixfold.train.strategies.registry import open_strategy
+from sixfold.train.strategies.registry import build_strategy
 from sixfold.train.strategies.strategy import Strategy
 
 WARM_UP = 2
@@ -35,7 +35,7 @@ MOST = 200
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class ProfilingCase:
     """What is rehearsed.
 
     Attributes:
@@ -61,27 +61,29 @@ class Scene:
         return self.samples / self.shards
 
 
-def scene_config(config: TrainConfig, scene: Scene) -> TrainConfig:
+def scene_config(config: TrainConfig, case: ProfilingCase) -> TrainConfig:
     """The settings of a run whose steps are those of the scene."""
     strategy = dataclasses.replace(
         type(config.strategy)(),
-        strategy="local_sgd" if scene.merge else "model_parallel" if scene.mesh else "sync",
-        grid=scene.mesh,
+        strategy="local_sgd" if case.merge else "model_parallel" if case.mesh else "sync",
+        grid=case.mesh,
     )
-    samples = scene.samples * (2 if scene.merge else 1)
+    samples = case.samples * (2 if case.merge else 1)
     training = dataclasses.replace(
-        config.training, batch_size=samples, shards=scene.shards, epochs=None, steps=10**6
+        config.training, batch_size=samples, shards=case.shards, epochs=None, steps=10**6
     )
     local = type(config.local_sgd)()
-    if scene.merge:
+    if case.merge:
         wanted = config.local_sgd.aggregation
         local = dataclasses.replace(
-            local, local_steps=2, aggregation=wanted if wanted not in ("best", "genetic") else "mean"
+            local,
+            local_steps=2,
+            aggregation=wanted if wanted not in ("best", "genetic") else "mean",
         )
     return dataclasses.replace(
         config,
         training=training,
-        beginning=type(config.beginning)(),
+        initialization=type(config.initialization)(),
         strategy=strategy,
         local_sgd=local,
         engine=EngineConfig(),
@@ -90,7 +92,7 @@ def scene_config(config: TrainConfig, scene: Scene) -> TrainConfig:
 
 
 def rehearse(
-    config: TrainConfig, data: datasets.DataSet, rank: int, scene: Scene
+    config: TrainConfig, data: datasets.DataSet, rank: int, case: ProfilingCase
 ) -> dict[str, Any]:
     """Play one rank's part until the time is over.
 
@@ -98,25 +100,25 @@ def rehearse(
         config: the settings of the run that is planned, with the data resolved.
         data: the same, open, with at least as many images as the scene's step.
         rank: whose part, modulo the number of ranks in the tile.
-        scene: what is played.
+        case: what is played.
 
     Returns:
         Plain data: seconds of every step (`steps_s`; with `merge`, `merges_s` of those that end in
         one) by the clock, of the processor in the step's thread, and of it in all threads; of its
         data and update (`data_s`, `update_s`); and the exchanges of one step.
     """
-    grid = parse_grid(scene.mesh)[0] or Grid(mesh=Mesh())
-    size = 2 if scene.merge else grid.size
-    world, echo = echo_world(rank % size, size)
-    config = scene_config(config, scene)
+    grid = parse_grid(case.mesh)[0] or Grid(mesh=Mesh())
+    size = 2 if case.merge else grid.size
+    comm, loopback = echo_world(rank % size, size)
+    config = scene_config(config, case)
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create()
         attempt = directory.claim()
-        files = RankFiles(directory.ticket(), attempt=attempt, rank=0, host=world.host)
-        strategy = open_strategy(world, config, data)
-        with contextlib.closing(TrainLog(files, world, 0)) as log:
-            takes = _Takes(world, echo, strategy, log, scene)
+        files = RankFiles(directory.ticket(), attempt=attempt, rank=0, host=comm.host)
+        strategy = build_strategy(comm, config, data)
+        with contextlib.closing(TrainLog(files, comm, 0)) as log:
+            takes = _Takes(comm, loopback, strategy, log, case)
             with datasets.prefetch(strategy.supply(0), depth=4) as supply:
                 takes.play(TimedIterator(supply))
     return {**takes.plain(), "payload_bytes": _payload_bytes(strategy)}
@@ -126,10 +128,15 @@ class _Takes:
     """The steps of one rehearsal, and what each took."""
 
     def __init__(
-        self, world: World, echo: Echo, strategy: Strategy, log: TrainLog, scene: Scene
+        self,
+        comm: Communicator,
+        loopback: Loopback,
+        strategy: Strategy,
+        log: TrainLog,
+        case: ProfilingCase,
     ) -> None:
-        self._world, self._echo, self._strategy = world, echo, strategy
-        self._log, self._scene = log, scene
+        self._world, self._echo, self._strategy = comm, loopback, strategy
+        self._log, self._scene = log, case
         self.steps: list[Clocks] = []
         self.merges: list[Clocks] = []
         self.data_s: list[float] = []
@@ -165,7 +172,7 @@ class _Takes:
         first, second, third = (
             now - then - answered_s for now, then in zip(_clocks(), began, strict=True)
         )
-        is_merge = self._scene.merge and self._strategy.settled(number + 1)
+        is_merge = self._scene.merge and self._strategy.is_sync_point(number + 1)
         if is_merge:
             self.merge_noted = self._echo.noted[seen:]
         else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_atomically, write_json
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, versions
@@ -117,20 +117,20 @@ def plan_problems(config: PlanConfig) -> list[str]:
 
 
 def plan(
-    config: PlanConfig, *, engine: Engine | None = None, listen: Listener | None = None
+    config: PlanConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> Plan:
     """Predict what every way to divide a training would take.
 
     Args:
         config: the settings.
         engine: an open engine to be used and left open; one is opened if absent.
-        listen: called with progress.
+        on_event: called with progress.
 
     Raises:
         UserError: if the settings, the data or the cluster do not fit.
         RunError: if a rank was lost while it measured.
     """
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     found = plan_problems(config)
     if found:
         raise UserError(found)
@@ -145,7 +145,7 @@ def plan(
                 open_engine_for(config.engine, config.model.model, preload=PRELOAD)
             )
         workers = config.engine.workers or engine.slots()
-        resolved = fit_data(training, engine, workers, listen)
+        resolved = fit_data(training, engine, workers, on_event)
         make_folder(Path(config.planning.out))  # before anything is measured
         opened = datasets.open_data(resolved.data)
         tiles = fitting_tiles(resolved, opened, workers)
@@ -159,7 +159,7 @@ def plan(
                 known=known,
                 tiles=tiles,
                 rehearsed=config.planning.measure_network,
-                listen=listen,
+                on_event=on_event,
             )
     if config.planning.measure_network and calibration is not known:
         save_machine(calibration, path)

@@ -18,54 +18,54 @@ import torch
 
 from sixfold.data import DataSet
 from sixfold.distributed.collectives import all_gather_data
-from sixfold.distributed.process_group import World, alone
+from sixfold.distributed.process_group import Communicator, alone
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.distributed.process_group.listener import Door
+from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.train.config import TrainConfig
 from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.strategies.param_server import messages
 from sixfold.train.strategies.param_server.access import RemoteAccess, serve_request
 from sixfold.train.strategies.param_server.server import LeaseName, Push, ShardServer
 from sixfold.train.strategies.param_server.whole import WholeState
-from sixfold.train.strategies.sync.strategy import build_sync
+from sixfold.train.strategies.sync.strategy import assemble_sync
 
 ROUNDS = 30
 MOST_S = 1.5
 LOOPBACK = "127.0.0.1"
 
 
-def measure_server(world: World, config: TrainConfig, data: DataSet) -> dict[str, Any]:
+def measure_server(comm: Communicator, config: TrainConfig, data: DataSet) -> dict[str, Any]:
     """Measure a push with the pull that answers it; every rank must call this.
 
     Returns:
         `round_s`: medians of whole round trips; `served_s`: of these, what the server computes;
         `moved_bytes`: both ways. Empty if the first two ranks do not share a host.
     """
-    hosts = all_gather_data(world, world.host)
-    if world.size < 2 or hosts[0] != hosts[1]:
+    hosts = all_gather_data(comm, comm.host)
+    if comm.size < 2 or hosts[0] != hosts[1]:
         return {}
-    sync = build_sync(alone(), config, data)
+    sync = assemble_sync(alone(), config, data)
     whole = WholeState(sync.step.state, sync.optimizer, 1)
     [snapshot] = whole.snapshots()
     most = 16 * (len(sync.step.state.parameters) + len(sync.step.state.buffers)) * 8 + 4096
     secret, served = secrets.token_bytes(32), list[float]()
     with contextlib.ExitStack() as stack:
         address: list[Any] = []
-        if world.rank == 0:
+        if comm.rank == 0:
             optimizer = make_optimizer(config.optimizer, snapshot.weights)
             shard = ShardServer(snapshot, optimizer, staleness=1 << 30, life=1)
-            door = Door(LOOPBACK, secret, _Talk(shard, most, served))
+            door = AuthenticatedListener(LOOPBACK, secret, _Talk(shard, most, served))
             stack.callback(door.close)
             address = list(door.address)
-        told = all_gather_data(world, [address, secret.hex()])[0]
+        told = all_gather_data(comm, [address, secret.hex()])[0]
         found: dict[str, Any] = {}
-        if world.rank == 1:
+        if comm.rank == 1:
             reach = (str(told[0][0]), int(told[0][1]))
             access = RemoteAccess(reach, bytes.fromhex(told[1]), most_bytes=most)
             stack.callback(access.close)
             found = _rounds(access, snapshot)
-        served_s = all_gather_data(world, float(np.median(served)) if served else 0.0)[0]
-    found = all_gather_data(world, found)[1]
+        served_s = all_gather_data(comm, float(np.median(served)) if served else 0.0)[0]
+    found = all_gather_data(comm, found)[1]
     return {**found, "served_s": served_s}
 
 

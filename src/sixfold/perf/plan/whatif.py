@@ -3,9 +3,9 @@
 The step model is asked about a machine that is not here: the calibrated host, many times, with
 given links between. What grows with the number of workers is in it: exchanges with every peer,
 ranks of a host that share its link, the slowest of many ranks (its tail goes on exponentially
-beyond what was measured), ranks without a logical shard, and failures, after which a gang starts
-again from its last checkpoint. It remains an extrapolation, and its intervals say how much is
-unknown: they are what draws of the inputs make of it.
+beyond what was measured), ranks without a logical shard, and failures, after which a process group
+starts again from its last checkpoint. It remains an extrapolation, and its intervals say how much
+is unknown: they are what draws of the inputs make of it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _point(model: Model, prediction: Prediction, cluster: Cluster) -> Point:
         + excess * draw(TAIL_SIGMA)
     )
     restart_s = machine.startup_s + machine.opening_s
-    # A gang ends with any of its hosts; of a pool's workers only one batch is lost.
+    # A process group ends with any of its hosts; of a pool's workers only one batch is lost.
     hosts = 0 if prediction.candidate.strategy == "param_server" else machine.hosts
 
     def run(batch_s: float, mtbf_hours: float) -> float:

@@ -28,9 +28,9 @@ from sixfold.perf.profile.arithmetic import plain_name
 from sixfold.perf.profile.cost import LOSS
 from sixfold.perf.profile.scopes import Scopes, followed
 from sixfold.train.layers.blocks import Branches
-from sixfold.train.layers.multi_input import Join, PlainJoin, RunJoin
-from sixfold.train.layers.operations import AutogradLink, Link, Run, SumLink
-from sixfold.train.layers.user_forward import GraphLink
+from sixfold.train.layers.multi_input import MultiInputOp, PlainOp, SequenceOp
+from sixfold.train.layers.operations import AutogradOp, LayerOp, Run, SpatialSumOp
+from sixfold.train.layers.user_forward import GraphExecutor
 from sixfold.train.step.step import Shard, Step
 
 INPUT, GRADIENTS, FOLD = "(input)", "(autograd)", "(fold)"
@@ -87,7 +87,7 @@ class Clock:
         self._made = {id(link): layers for link, layers in step.chain.made}
         self._paths = {id(module): path for path, module in step.model.named_modules()}
         self._names: dict[int, tuple[str, ...]] = {}
-        for graph in [link.graph for link, _ in step.chain.made if isinstance(link, GraphLink)]:
+        for graph in [link.graph for link, _ in step.chain.made if isinstance(link, GraphExecutor)]:
             for stage in graph.stages:
                 for layer, names in zip(stage.layers, stage.names, strict=False):
                     self._names[id(layer)] = self._below(graph.module, names)
@@ -114,13 +114,13 @@ class Clock:
         links, run.links = run.links, [self._watched(link, stack) for link in run.links]
         stack.callback(setattr, run, "links", links)
 
-    def _watched(self, link: Link, stack: ExitStack) -> Link:
-        if isinstance(link, AutogradLink):
+    def _watched(self, link: LayerOp, stack: ExitStack) -> LayerOp:
+        if isinstance(link, AutogradOp):
             return _AutogradWatch(link, self)
         made = self._made.get(id(link), [])
-        if isinstance(link, GraphLink):
+        if isinstance(link, GraphExecutor):
             return self._watched_graph(link, stack)
-        if isinstance(link, SumLink):
+        if isinstance(link, SpatialSumOp):
             for branch in link.branches:
                 self._dress(branch, stack)
             block = made[0].block if made and isinstance(made[0], Branches) else None
@@ -146,19 +146,19 @@ class Clock:
         path = self._paths.get(id(module), "")
         return tuple(".".join(part for part in (path, name) if part) for name in names)
 
-    def _watched_graph(self, link: GraphLink, stack: ExitStack) -> Link:
+    def _watched_graph(self, link: GraphExecutor, stack: ExitStack) -> LayerOp:
         """Put watches around what a graph consists of."""
         for run in link.runs:
             self._dress(run, stack)
         nodes, otherwise = list(link.nodes), link.otherwise
         for place, (node, stage) in enumerate(zip(nodes, link.graph.stages, strict=True)):
-            if isinstance(node.join, (RunJoin, PlainJoin)):
+            if isinstance(node.join, (SequenceOp, PlainOp)):
                 continue
             names = self._below(link.graph.module, stage.names[0])
             self.kinds[names[0]] = "add, ReLU" if stage.relu else stage.title
             self.groups[names[0]] = names
             link.nodes[place] = replace(node, join=_JoinWatch(node.join, names[0], self))
-        if isinstance(otherwise, AutogradLink):
+        if isinstance(otherwise, AutogradOp):
             link.otherwise = _AutogradWatch(otherwise, self)
         stack.callback(vars(link).update, nodes=nodes, otherwise=otherwise)
         return _GraphWatch(link, self)
@@ -310,18 +310,18 @@ class _Relay(Scopes):
 class _Watch:
     """A link with its backward pass written out; links within it are layers of their own."""
 
-    def __init__(self, link: Link, name: str, clock: Clock) -> None:
+    def __init__(self, link: LayerOp, name: str, clock: Clock) -> None:
         self._link, self._name, self._clock = link, name, clock
-        self._has_branches = isinstance(link, SumLink)
+        self._has_branches = isinstance(link, SpatialSumOp)
         self.has_weights = link.has_weights
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        """See `Link`."""
+        """See `LayerOp`."""
         with self.timed(FORWARD):
             return self._link.forward(x, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        """See `Link`."""
+        """See `LayerOp`."""
         with self.timed(BACKWARD):
             return self._link.backward(saved, grad, out)
 
@@ -342,17 +342,17 @@ class _Watch:
 class _JoinWatch:
     """A join, timed as a layer."""
 
-    def __init__(self, join: Join, name: str, clock: Clock) -> None:
-        self._join, self._watch = join, _Watch(cast(Link, join), name, clock)
+    def __init__(self, join: MultiInputOp, name: str, clock: Clock) -> None:
+        self._join, self._watch = join, _Watch(cast(LayerOp, join), name, clock)
         self.has_weights = join.has_weights
 
     def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:
-        """See `Join`."""
+        """See `MultiInputOp`."""
         with self._watch.timed(FORWARD):
             return self._join.forward(values, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        """See `Join`."""
+        """See `MultiInputOp`."""
         with self._watch.timed(BACKWARD):
             return self._join.backward(saved, grad, out)
 
@@ -360,12 +360,12 @@ class _JoinWatch:
 class _GraphWatch:
     """A module with a forward of its own; its layers are watched, what is left is around them."""
 
-    def __init__(self, link: GraphLink, clock: Clock) -> None:
+    def __init__(self, link: GraphExecutor, clock: Clock) -> None:
         self._link, self._clock = link, clock
         self.has_weights = link.has_weights
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        """See `Link`."""
+        """See `LayerOp`."""
         current = self._clock.pass_
         muted, current.is_muted = current.is_muted, True
         self._link.settle(x)
@@ -374,7 +374,7 @@ class _GraphWatch:
             return self._link.forward(x, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        """See `Link`."""
+        """See `LayerOp`."""
         with _around(self._clock, BACKWARD):
             return self._link.backward(saved, grad, out)
 
@@ -394,7 +394,7 @@ def _around(clock: Clock, direction: str) -> Iterator[None]:
 class _AutogradWatch:
     """A stretch of the network that is left to autograd."""
 
-    def __init__(self, link: AutogradLink, clock: Clock) -> None:
+    def __init__(self, link: AutogradOp, clock: Clock) -> None:
         self._link, self._clock = link, clock
         self.has_weights = link.has_weights
 

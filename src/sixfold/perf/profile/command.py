@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
         print("\n".join(summary(launcher.profile_of_run(Path(arguments.run_word).absolute()))))
         return 0
     with Console() as console:
-        result = launcher.profile(config, listen=console)
+        result = launcher.profile(config, on_event=console)
     print("\n".join(summary(result)))
     return 0
 

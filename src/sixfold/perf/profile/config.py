@@ -11,7 +11,7 @@ from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
 from sixfold.train.config import (
-    BeginningConfig,
+    InitializationConfig,
     LocalSgdConfig,
     OptimizerConfig,
     StrategyConfig,
@@ -120,7 +120,7 @@ def as_training(config: ProfileConfig, *, engine: str, out: str, steps: int) -> 
         model=config.model,
         optimizer=config.optimizer,
         training=training,
-        beginning=BeginningConfig(),
+        initialization=InitializationConfig(),
         strategy=config.strategy,
         local_sgd=config.local_sgd,
         engine=dataclasses.replace(config.engine, engine=engine),

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.models.meta_initialization import skeleton
+from sixfold.models.meta_initialization import build_on_meta
 from sixfold.perf.profile.clock import AROUND, BACKWARD, FOLD, FORWARD, INPUT, Clock, Span
 from sixfold.perf.profile.layers import LayerCost, layer_costs
 from sixfold.perf.profile.memory import Peak, resident_bytes, watched_memory
@@ -66,22 +66,22 @@ def kinds_of_steps(repeats: int) -> list[str]:
     return ["warm"] * WARM + [PLAIN, CLOCK] * repeats + [OPERATORS] * 2 + [MEMORY]
 
 
-def profile_rank(job: ProfileJob, world: World) -> dict[str, Any]:
+def profile_rank(job: ProfileJob, comm: Communicator) -> dict[str, Any]:
     """Make the steps of a profile; what was measured goes to ``profile/rank-0000.json``.
 
     Raises:
         UserError: if the strategy has no step to be watched.
     """
     with one_thread():
-        return _Profile(job, world).run()
+        return _Profile(job, comm).run()
 
 
 class _Profile:
     """One rank's part of a profile."""
 
-    def __init__(self, job: ProfileJob, world: World) -> None:
+    def __init__(self, job: ProfileJob, comm: Communicator) -> None:
         self._kinds = kinds_of_steps(job.repeats)
-        self._training = Training(job.training, world)
+        self._training = Training(job.training, comm)
         step = getattr(self._training.strategy, "step", None)
         if not isinstance(step, Step):
             name = job.training.config.strategy.strategy
@@ -96,7 +96,7 @@ class _Profile:
 
     def run(self) -> dict[str, Any]:
         training = self._training
-        world = training.world
+        comm = training.comm
         resident, offset = resident_bytes(), time.time() - time.perf_counter()
         try:
             with datasets.prefetch(training.strategy.supply(0), depth=4) as supply:
@@ -106,8 +106,8 @@ class _Profile:
         finally:
             training.log.close()
         found = {
-            "rank": world.rank,
-            "host": world.host,
+            "rank": comm.rank,
+            "host": comm.host,
             "steps": self._steps,
             "shards": self._shards(),
             "memory": self._memory(resident),
@@ -118,10 +118,10 @@ class _Profile:
                 if self._step.lockstep is None  # whose shards' clocks tell no common time
             ],
         }
-        name = f"profile/rank-{world.rank:04d}.json"
+        name = f"profile/rank-{comm.rank:04d}.json"
         (training.files.path / "profile").mkdir(exist_ok=True)
         training.files.write_json(name, found)
-        return {"rank": world.rank, "steps": len(self._kinds)}
+        return {"rank": comm.rank, "steps": len(self._kinds)}
 
     def _counted(self, supply: Iterable[Shard]) -> Any:
         """The shards as they are taken, their sizes noted."""
@@ -221,7 +221,7 @@ class _Profile:
             return model, 1
         training = self._training
         config, data = training.config, training.data
-        found = skeleton(
+        found = build_on_meta(
             config.model,
             shape=data.shape,
             classes=len(data.classes),

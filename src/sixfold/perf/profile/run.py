@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import RunError, SixfoldError, UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
@@ -30,13 +30,13 @@ from sixfold.perf.profile.utilisation import notes_on, startup_parts, utilisatio
 from sixfold.train.config import TrainConfig
 from sixfold.train.inputs import Inputs, training_inputs
 from sixfold.train.report import optional_page
-from sixfold.train.resume import refuse_changed, refuse_strangers
+from sixfold.train.resume import refuse_changed, refuse_foreign_files
 from sixfold.train.run import fit_data, resolve_paths, train, training_problems
 
 Plain = dict[str, Any]
 
 LAYERS_APART = "layers"
-"""Folder of the gang that times layers, where the training itself is no gang."""
+"""Folder of the process group that times layers, where the training itself is no process group."""
 
 
 def profile_problems(config: ProfileConfig) -> list[str]:
@@ -50,7 +50,7 @@ def profile_problems(config: ProfileConfig) -> list[str]:
 
 
 def profile(
-    config: ProfileConfig, *, engine: Engine | None = None, listen: Listener | None = None
+    config: ProfileConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> Plain:
     """Measure where the time of a training's steps goes.
 
@@ -58,7 +58,7 @@ def profile(
         config: the settings.
         engine: an open engine to be used and left open; one is opened if absent, and for each
             engine of `--compare-engines`.
-        listen: called with progress.
+        on_event: called with progress.
 
     Returns:
         What `profile.json` holds.
@@ -67,7 +67,7 @@ def profile(
         UserError: if the settings, the data or the cluster do not fit.
         RunError: if a rank failed.
     """
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     found = profile_problems(config)
     if found:
         raise UserError(found)
@@ -77,30 +77,30 @@ def profile(
         inputs = training_inputs(resolve_paths(training))
         older = _older(config, path, inputs)
         if older is not None:
-            listen({"kind": "note", "text": f"{path} holds this profile, finished"})
+            on_event({"kind": "note", "text": f"{path} holds this profile, finished"})
             return older
-        result = _profile(config, path, engine, listen)
+        result = _profile(config, path, engine, on_event)
         inputs.write(RunDirectory(path))
         return result
 
 
-def _profile(config: ProfileConfig, path: Path, engine: Engine | None, listen: Listener) -> Plain:
-    machine = _machine(config, listen)
+def _profile(config: ProfileConfig, path: Path, engine: Engine | None, on_event: OnEvent) -> Plain:
+    machine = _machine(config, on_event)
     engines = engines_of(config)
     if len(engines) == 1:
-        return _on_engine(config, engines[0], path, machine, listen, engine)
+        return _on_engine(config, engines[0], path, machine, on_event, engine)
     directory = RunDirectory(path)
     directory.create()
     directory.clear()
     write_json(directory.file("config.json"), as_json(config))
     sides: Plain = {}
     for name in engines:
-        listen({"kind": "note", "text": f"measuring on the engine {name}"})
+        on_event({"kind": "note", "text": f"measuring on the engine {name}"})
         try:
-            sides[name] = _on_engine(config, name, path / name, machine, listen, None)
+            sides[name] = _on_engine(config, name, path / name, machine, on_event, None)
         except SixfoldError as error:
             # The others are worth seeing all the same.
-            listen({"kind": "note", "text": f"{name}: {error}"})
+            on_event({"kind": "note", "text": f"{name}: {error}"})
             sides[name] = {"failed": str(error)}
     if all("failed" in side for side in sides.values()):
         raise UserError([f"{name}: {side['failed']}" for name, side in sides.items()])
@@ -147,7 +147,7 @@ def _older(config: ProfileConfig, path: Path, inputs: Inputs) -> Plain | None:
     """A finished profile with the same settings; refuse to mix it with anything else."""
     directory = RunDirectory(path)
     if not config.profiling.overwrite:
-        refuse_strangers(directory)
+        refuse_foreign_files(directory)
     if config.profiling.overwrite or not directory.holds_a_run():
         return None
     old, new = directory.config() or {}, as_json(config)
@@ -168,14 +168,18 @@ def _older(config: ProfileConfig, path: Path, inputs: Inputs) -> Plain | None:
     return found
 
 
-def _machine(config: ProfileConfig, listen: Listener) -> Machine:
+def _machine(config: ProfileConfig, on_event: OnEvent) -> Machine:
     """This machine's limits: from the file that the settings name, or measured now."""
-    file = None if config.profiling.machine_peaks is None else Path(config.profiling.machine_peaks).expanduser()
+    file = (
+        None
+        if config.profiling.machine_peaks is None
+        else Path(config.profiling.machine_peaks).expanduser()
+    )
     if file is not None and file.exists():
         return load_machine(file)
     if file is not None and not file.absolute().parent.is_dir():
         raise UserError(f"--machine-peaks {file}: there is no directory {file.absolute().parent}")
-    listen({"kind": "note", "text": "measuring what this machine can do (a few seconds)"})
+    on_event({"kind": "note", "text": "measuring what this machine can do (a few seconds)"})
     machine = measure_machine()
     if file is not None:
         save_machine(machine, file)
@@ -187,7 +191,7 @@ def _on_engine(
     name: str,
     path: Path,
     machine: Machine,
-    listen: Listener,
+    on_event: OnEvent,
     engine: Engine | None,
 ) -> Plain:
     """The profile on one engine, in a run directory of its own."""
@@ -204,11 +208,11 @@ def _on_engine(
             )
             engine = stack.enter_context(opened)
         apart = config.strategy.strategy == "param_server"
-        if apart:  # no gang: train as always, and time the layers of such steps beside it
-            listen({"kind": "note", "text": "a training with parameter servers, and its layers"})
-            train(training, engine=engine, listen=listen, hold=False)
+        if apart:  # no process group: train as always, and time the layers of such steps beside it
+            on_event({"kind": "note", "text": "a training with parameter servers, and its layers"})
+            train(training, engine=engine, on_event=on_event, hold=False)
             training = _like_a_worker(training, path / LAYERS_APART)
-        _measure(config, training, engine, started, listen)
+        _measure(config, training, engine, started, on_event)
     where = Path(str(training.run.out))
     ranks = _rank_files(where)
     if not any(rank["shards"] for rank in ranks):
@@ -239,7 +243,7 @@ def _like_a_worker(training: TrainConfig, path: Path) -> TrainConfig:
 
 
 def _measure(
-    config: ProfileConfig, training: TrainConfig, engine: Engine, started: float, listen: Listener
+    config: ProfileConfig, training: TrainConfig, engine: Engine, started: float, on_event: OnEvent
 ) -> None:
     """Run the ranks."""
     from sixfold.perf.profile.rank import ProfileJob, profile_rank
@@ -251,7 +255,7 @@ def _measure(
         steps = (training.training.steps or 1) * workers
         lengths = dataclasses.replace(training.training, steps=steps)
         training = dataclasses.replace(training, training=lengths)
-    resolved = fit_data(training, engine, workers, listen)
+    resolved = fit_data(training, engine, workers, on_event)
     directory.create()
     directory.clear()
     write_json(directory.file("config.json"), as_json(config))
@@ -263,11 +267,11 @@ def _measure(
         repeats=config.profiling.repeats,
     )
     with _kept_clean(directory):
-        engine.gang(
+        engine.run_ranks(
             functools.partial(profile_rank, job),
             workers,
             claim=directory.claim,
-            on_event=lambda _, event: listen(event),
+            on_event=lambda _, event: on_event(event),
             log=directory.file("log.txt"),
         )
 

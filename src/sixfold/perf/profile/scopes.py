@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import nn
 
 
-class Listener(Protocol):
+class OnEvent(Protocol):
     """Who wants to know of layers."""
 
     def opened(self, name: str, kind: str) -> None:
@@ -33,7 +33,7 @@ class Scopes:
         listener: hears of layers; not of those within a layer, which are part of it.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: OnEvent) -> None:
         self._listener = listener
         self._paths: list[str] = [""]
         self._names: dict[str, int] = {}

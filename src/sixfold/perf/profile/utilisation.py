@@ -8,7 +8,8 @@
   last one's. Where ranks exchange in the middle of a step (divided networks, synchronised norms)
   it is the time in which nothing came from a peer that was waited for;
 - communication: the rest of the exchanges, moving bytes;
-- scheduler: between being ready for work and being told what to do. Ranks of a gang know what to
+- scheduler: between being ready for work and being told what to do. Ranks of a process group know
+what to
   do for the whole run, so for them it is none; workers of parameter servers ask for leases;
 - between steps: evaluations, checkpoints, restarts.
 """

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     from sixfold.predict.robustness.run import evaluate_robustness
 
     with Console() as console:
-        result = evaluate_robustness(config, listen=console)
+        result = evaluate_robustness(config, on_event=console)
     print("\n".join(summary(result)))
     return 0
 

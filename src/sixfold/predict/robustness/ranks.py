@@ -1,8 +1,8 @@
 """What every rank of a robustness evaluation does: its share of the images, under every distortion.
 
-The evaluation is that of a training (`sixfold.train.evaluate`), over a part whose images are distorted as
-they are read; so every image is distorted by the rank that classifies it, ahead of the network, and
-the figures do not depend on how many ranks there are.
+The evaluation is that of a training (`sixfold.train.evaluate`), over a part whose images are
+distorted as they are read; so every image is distorted by the rank that classifies it, ahead of the
+network, and the figures do not depend on how many ranks there are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sixfold import data as datasets
 from sixfold.compress.loading import load_network
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import Part
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.predict.robustness.distorted import DistortedStore, chosen_images, known_labels
 from sixfold.predict.robustness.distortions import Distortion
@@ -65,7 +65,7 @@ def distorted_parts(
     return found
 
 
-def robustness_rank(job: RobustnessJob, world: World) -> dict[str, Any]:
+def robustness_rank(job: RobustnessJob, comm: Communicator) -> dict[str, Any]:
     """Evaluate the clean images, then every distortion.
 
     Returns:
@@ -82,7 +82,7 @@ def robustness_rank(job: RobustnessJob, world: World) -> dict[str, Any]:
         found: list[dict[str, Any]] = []
         for number, distortion in enumerate((None, *job.distortions)):
             evaluated = [
-                evaluate(world, network, part, maker)
+                evaluate(comm, network, part, maker)
                 for part in distorted_parts(data, job, distortion)
             ]
             whole = [part for part in evaluated if part is not None]
@@ -94,7 +94,7 @@ def robustness_rank(job: RobustnessJob, world: World) -> dict[str, Any]:
             loss = sum(part.loss * len(part.labels) for part in whole) / max(len(labels), 1)
             figures = variant_figures(labels, predicted, clean, loss, card.classes)
             found.append(figures | {"examples": _names(predicted, job.examples, card.classes)})
-            world.report(
+            comm.report(
                 {
                     "kind": "distorted",
                     "done": number + 1,

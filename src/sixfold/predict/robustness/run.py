@@ -12,7 +12,7 @@ from sixfold import data as datasets
 from sixfold.compress.loading import read_card
 from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import as_json, read_json
@@ -35,13 +35,13 @@ from sixfold.train.report import optional_page
 
 
 def evaluate_robustness(
-    config: EvaluateConfig, *, listen: Listener | None = None
+    config: EvaluateConfig, *, on_event: OnEvent | None = None
 ) -> dict[str, Any]:
     """Classify a data set's images as they are and under every distortion.
 
     Args:
         config: the settings.
-        listen: called with progress.
+        on_event: called with progress.
 
     Returns:
         The figures that `result.json` holds.
@@ -51,7 +51,7 @@ def evaluate_robustness(
         RunError: if a rank failed.
     """
     started = time.monotonic()
-    given, listen = listen, listen or (lambda _: None)
+    given, on_event = on_event, on_event or (lambda _: None)
     found = [
         *choice_problems(config),
         *engine_problems(config.engine),
@@ -63,11 +63,11 @@ def evaluate_robustness(
     card = read_card(weights, trust=config.evaluation.trust_model)
     warn_if_edited(card, given)
     with held(_out(config, weights)):
-        return _evaluate(config, weights, card, listen, started)
+        return _evaluate(config, weights, card, on_event, started)
 
 
 def _evaluate(
-    config: EvaluateConfig, weights: Path, card: ModelCard, listen: Listener, started: float
+    config: EvaluateConfig, weights: Path, card: ModelCard, on_event: OnEvent, started: float
 ) -> dict[str, Any]:
     """The same with the directory for the result held."""
     out = _out(config, weights)
@@ -77,7 +77,7 @@ def _evaluate(
     ) as engine:
         workers = config.engine.workers or engine.slots()
         asked = as_trained(weights, asked)
-        resolved = resolve_data(asked, engine, workers, listen)
+        resolved = resolve_data(asked, engine, workers, on_event)
         opened = datasets.open_data(resolved)
         check_fit(card, opened)
         part = config.evaluation.split
@@ -94,15 +94,15 @@ def _evaluate(
         )
         job, examples, names = _with_examples(job, opened, card, config.distortion.examples)
         make_folder(out)
-        gang = engine.gang(
+        group = engine.run_ranks(
             functools.partial(robustness_rank, job),
             workers,
             max_restarts=restarts_of(config.engine),
-            on_event=lambda _, event: listen(event),
+            on_event=lambda _, event: on_event(event),
             log=out / "log.txt",
         )
     result = {
-        **_summary(gang.results[0], job.distortions),
+        **_summary(group.results[0], job.distortions),
         "run": str(weights.parent),
         "data": asked.data,
         "part": part,
@@ -111,7 +111,7 @@ def _evaluate(
         "example_labels": names,
         "workers": workers,
         "engine": config.engine.engine,
-        "restarts": gang.restarts,
+        "restarts": group.restarts,
         "wall_s": round(time.monotonic() - started, 3),
         "versions": versions(),
         "report": str(out / "report.html"),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
-from sixfold.predict.sparse.dead_channels import remove_dead_maps
+from sixfold.predict.sparse.dead_channels import remove_dead_channels
 from sixfold.predict.sparse.layers import FORMS, can_be_sparse, sparse_layer
 from sixfold.train.sparsity.counts import Counts
 from sixfold.train.sparsity.masks import magnitude_mask
@@ -215,7 +215,7 @@ def sparse_network(
         shape: (C, H, W) of an image.
         layers: form by name of the layer, from `load_choice`.
     """
-    remove_dead_maps(network, shape)
+    remove_dead_channels(network, shape)
     return apply_choice(network, layers.items())
 
 

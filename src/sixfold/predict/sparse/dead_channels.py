@@ -31,7 +31,7 @@ _BETWEEN = (
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 
-def remove_dead_maps(network: nn.Module, shape: tuple[int, int, int]) -> int:
+def remove_dead_channels(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Remove what is dead between neighbouring layers of every `nn.Sequential`, in place.
 
     Args:

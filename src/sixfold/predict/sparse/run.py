@@ -36,7 +36,7 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
     from sixfold.distributed.process_group.ambient import one_thread
     from sixfold.predict.sparse.choose import load_choice, measure, save_choice, sparse_network
     from sixfold.predict.sparse.choose import time_network as clock
-    from sixfold.predict.sparse.dead_channels import remove_dead_maps
+    from sixfold.predict.sparse.dead_channels import remove_dead_channels
     from sixfold.train.model_card import weights_file
 
     file = weights_file(Path(forms.run).expanduser().absolute())
@@ -45,7 +45,7 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
         trusted = read_card(file, trust=forms.trust_model).model
         whole, card = load_network(file, trusted=trusted)
         small = load_network(file, trusted=trusted)[0]
-        removed = remove_dead_maps(small, card.shape)
+        removed = remove_dead_channels(small, card.shape)
         by_batch = [
             measure(small, card.shape, n, repeats=forms.repeats, crossover=forms.crossover)
             for n in batches

@@ -25,8 +25,8 @@ they give the same sums. What the order changes:
     its pixel.
 *   Locality. An array whose index does not change in the innermost loops is loaded once and kept
     in a register; one whose index moves by one element is read by whole cache lines; one that
-    jumps by a row or a plane costs a line for each element. `sixfold.studies.convolution.locality` counts
-    this for every order.
+    jumps by a row or a plane costs a line for each element. `sixfold.studies.convolution.locality`
+    counts this for every order.
 
 This module is a reference to study and to test against, not a fast path. Legend as in
 `sixfold.studies.convolution.geometry`.

@@ -12,7 +12,8 @@ pixel about R S / stride^2 times, which is the price.
 col2im adds each element of the columns back to the pixel that it came from: it is the transpose of
 im2col as a linear map, so that <im2col(x), c> = <x, col2im(c)>.
 
-With groups, all of this is done for each group by itself. Legend as in `sixfold.studies.convolution.geometry`.
+With groups, all of this is done for each group by itself. Legend as in
+`sixfold.studies.convolution.geometry`.
 """
 
 from __future__ import annotations

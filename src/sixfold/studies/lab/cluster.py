@@ -40,7 +40,7 @@ class Cluster:
         partitions: of shuffles; None for one a slot.
 
     Attributes:
-        engine: for gangs, the long-lived jobs.
+        engine: for process groups, the long-lived jobs.
         context: SparkContext, for jobs.
         slots: tasks that run at a time.
         partitions: of shuffles.

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.studies.convolution.geometry import Geometry
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.problem import Problem
@@ -96,13 +96,13 @@ def long_lived(cluster: Cluster, problem: Problem, repeats: int) -> LongLived:
         problem: images and convolution.
         repeats: passes and steps that are timed, after one that is not.
     """
-    gang = cluster.engine.gang(_Rank(problem, repeats), cluster.slots)
-    slowest = [max(times) for times in zip(*(r["forward_s"] for r in gang.results), strict=True)]
-    steps = [max(times) for times in zip(*(r["step_s"] for r in gang.results), strict=True)]
+    group = cluster.engine.run_ranks(_Rank(problem, repeats), cluster.slots)
+    slowest = [max(times) for times in zip(*(r["forward_s"] for r in group.results), strict=True)]
+    steps = [max(times) for times in zip(*(r["step_s"] for r in group.results), strict=True)]
     return LongLived(
         forward_times_s=tuple(slowest),
         step_times_s=tuple(steps),
-        start_s=gang.startup_s,
+        start_s=group.startup_s,
     )
 
 
@@ -113,18 +113,18 @@ class _Rank:
     problem: Problem
     repeats: int
 
-    def __call__(self, world: World) -> dict[str, list[float]]:
-        return {"forward_s": self._forward(world), "step_s": self._steps(world)}
+    def __call__(self, comm: Communicator) -> dict[str, list[float]]:
+        return {"forward_s": self._forward(comm), "step_s": self._steps(comm)}
 
-    def _forward(self, world: World) -> list[float]:
+    def _forward(self, comm: Communicator) -> list[float]:
         """Times of the convolution over the blocks that are this rank's."""
         geometry = self.problem.geometry
         weights = torch.from_numpy(self.problem.weights())
-        own = range(world.rank, self.problem.blocks, world.size)
+        own = range(comm.rank, self.problem.blocks, comm.size)
         blocks = [torch.tensor(self.problem.images(block)) for block in own]
         times = []
         for _ in range(1 + self.repeats):
-            world.barrier()
+            comm.barrier()
             began = time.perf_counter()
             with torch.inference_mode():
                 for images in blocks:
@@ -136,22 +136,22 @@ class _Rank:
                         dilation=geometry.dilation,
                     )
             times.append(time.perf_counter() - began)
-            world.keep_alive()
+            comm.keep_alive()
         return times[1:]
 
-    def _steps(self, world: World) -> list[float]:
+    def _steps(self, comm: Communicator) -> list[float]:
         """Times of whole steps, over the logical shards that are this rank's."""
         torch.manual_seed(self.problem.seed)
         model = network(self.problem.geometry).to(getattr(torch, self.problem.dtype))
         step = Step(model, seed=self.problem.seed)
         total = step.new_payload()
         optimizer = Sgd(step.state.parameters, momentum=0.9, weight_decay=0.0)
-        adder = ShardSum(world, step, exact=True)
+        adder = ShardSum(comm, step, exact=True)
         count = shard_count(self.problem.geometry.batch)
-        shards = list(self._shards(count, world))
+        shards = list(self._shards(count, comm))
         times = []
         for number in range(1 + self.repeats):
-            world.barrier()
+            comm.barrier()
             began = time.perf_counter()
             adder.add_up(number, count, iter(shards), total)
             totals = step.finish(total)
@@ -159,10 +159,10 @@ class _Rank:
             times.append(time.perf_counter() - began)
         return times[1:]
 
-    def _shards(self, count: int, world: World) -> Iterator[Shard]:
+    def _shards(self, count: int, comm: Communicator) -> Iterator[Shard]:
         """This rank's shards; labels are the images' numbers modulo the classes."""
         problem = self.problem
-        for index in owned_shards(count, world.size, world.rank):
+        for index in owned_shards(count, comm.size, comm.rank):
             first, last = shard_bounds(problem.geometry.batch, count, index)
             images = np.stack(
                 [problem.images(n // problem.block)[n % problem.block] for n in range(first, last)]

@@ -3,7 +3,8 @@
 An image is drawn from (seed, its number) alone, so a task has the images that it works on without
 being sent them, as a rank of the long-lived job has its own. They stay in a worker's memory.
 
-Legend as in `sixfold.studies.convolution.geometry`: N C H W images, K maps, P Q outputs, R S kernel.
+Legend as in `sixfold.studies.convolution.geometry`: N C H W images, K maps, P Q outputs, R S
+kernel.
 """
 
 from __future__ import annotations

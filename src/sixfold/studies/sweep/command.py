@@ -55,7 +55,7 @@ def _time(values: dict[str, Any], problems: list[str]) -> int:
     from sixfold.studies.sweep.run import sweep_time
 
     with Console() as console:
-        result = sweep_time(config, listen=console)
+        result = sweep_time(config, on_event=console)
     print("\n".join(time_lines(result)))
     return 0
 
@@ -66,7 +66,7 @@ def _quality(values: dict[str, Any], problems: list[str]) -> int:
     from sixfold.studies.sweep.run import sweep_quality
 
     with Console() as console:
-        result = sweep_quality(config, listen=console)
+        result = sweep_quality(config, on_event=console)
     print("\n".join(quality_lines(result)))
     return 0
 
@@ -77,7 +77,7 @@ def _delay(values: dict[str, Any], problems: list[str]) -> int:
     from sixfold.studies.sweep.delay_run import sweep_delay
 
     with Console() as console:
-        result = sweep_delay(config, listen=console)
+        result = sweep_delay(config, on_event=console)
     print("\n".join(delay_lines(result)))
     return 0
 

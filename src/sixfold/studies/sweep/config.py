@@ -27,9 +27,7 @@ class TimeSweepConfig(Settings):
         4.0, "about how long each training lasts, where neither --steps nor --epochs says it"
     )
     bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
-    parallel: int = option(
-        1, "trainings that run side by side; 1: each has the machine for itself"
-    )
+    parallel: int = option(1, "trainings that run side by side; 1: each has the machine for itself")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +132,8 @@ class RooflineConfig(Settings):
         "between, whose figures are placed on the roofline",
     )
     machine_peaks: str = option(
-        "", "file of `sixfold profile --machine-peaks`: the machine's peaks (default: measured now, 5 s)"
+        "",
+        "file of `sixfold profile --machine-peaks`: the machine's peaks (default: measured now, 5 s)",
     )
     precision: str = option(
         "float32", "arithmetic of the peak", choices=("float32", "bfloat16", "float64")

@@ -13,10 +13,10 @@ from typing import Any
 
 from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.engines import open_engine
-from sixfold.distributed.tasks import Assignment, Member, run_job
+from sixfold.distributed.tasks import Assignment, Task, run_job
 from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay import delay_result
 from sixfold.studies.sweep.delay_jobs import measure_session
@@ -47,12 +47,12 @@ class SessionWork:
         )
 
 
-def sweep_delay(config: SweepDelayConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Measure what Spark adds to jobs of many sizes, from its own events, and fit the laws.
 
     Args:
         config: the settings.
-        listen: called with progress.
+        on_event: called with progress.
 
     Returns:
         What `result.json` holds.
@@ -62,16 +62,16 @@ def sweep_delay(config: SweepDelayConfig, *, listen: Listener | None = None) -> 
         RunError: if a session failed; those that are done are kept.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        begun = begin(config, delay_problems(config), stack, listen, timed=True)
+        begun = begin(config, delay_problems(config), stack, on_event, timed=True)
         directory, config = begun.directory, begun.config
         if begun.finished is not None:
             return begun.finished
         plans = {_name(plan): plan for plan in sessions(config.cluster)}
         _check_spark(list(plans.values()))
         members = [
-            Member(
+            Task(
                 name=name,
                 settings={
                     "task": "delay",
@@ -91,7 +91,7 @@ def sweep_delay(config: SweepDelayConfig, *, listen: Listener | None = None) -> 
             SessionWork(config=config, plans=plans),
             open_engine("inline"),
             workers=1,
-            listen=listen,
+            on_event=on_event,
         )
         done = [outcome.results[name] for name in plans if name in outcome.results]
         figures = delay_result(done, config.delay.bootstrap)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sixfold.core.config import RunConfig
 from sixfold.core.errors import NonFiniteLossError, UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.distributed.session import open_engine_for
@@ -110,7 +110,8 @@ def _pilot(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityWork:
-    """Trains with a worker alone; see `sixfold.distributed.tasks.Work`. Several ranks take turns within it.
+    """Trains with a worker alone; see `sixfold.distributed.tasks.Work`. Several ranks take turns
+    within it.
 
     Attributes:
         configs: settings of each member, by name.
@@ -149,14 +150,14 @@ def _train(
     )
     try:
         # A try whose worker is thought dead may hold the folder still: it is fenced off.
-        return train(config, engine=engine, listen=_teller(config, assignment), hold=False)
+        return train(config, engine=engine, on_event=_teller(config, assignment), hold=False)
     except UserError as error:
         return {"refused": "; ".join(error.problems)}
     except NonFiniteLossError as error:
         return {"diverged": str(error)}
 
 
-def _teller(config: TrainConfig, assignment: Assignment) -> Listener:
+def _teller(config: TrainConfig, assignment: Assignment) -> OnEvent:
     """Passes on how far the training is."""
     steps = config.training.steps
 

@@ -11,7 +11,7 @@ from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.tasks import Member
+from sixfold.distributed.tasks import Task
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
 from sixfold.studies.sweep.vary import Combination, combinations, parse_vary
 from sixfold.train.config import TrainConfig
@@ -37,7 +37,7 @@ class Plan:
 
     varied: tuple[str, ...]
     combinations: tuple[Combination, ...]
-    members: tuple[Member, ...]
+    members: tuple[Task, ...]
     of: Mapping[str, tuple[int, int]]
     configs: Mapping[str, TrainConfig]
 
@@ -116,7 +116,7 @@ def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
     """
     needs_pilot = config.training.steps is None and config.training.epochs is None
     order = sorted(range(len(found)), key=lambda k: _engine_of(found[k].config))
-    members: list[Member] = []
+    members: list[Task] = []
     configs: dict[str, TrainConfig] = {}
     of: dict[str, tuple[int, int]] = {}
     pilots: dict[int, str] = {}
@@ -124,7 +124,7 @@ def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
     def add(number: int, repeat: int, name: str, settings: dict[str, Any], needs: str = "") -> None:
         one = found[number]
         members.append(
-            Member(
+            Task(
                 name=name,
                 settings={"train": identity(one.config), **settings},
                 needs=(needs,) if needs else (),
@@ -154,7 +154,7 @@ def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
 def quality_plan(config: SweepQualityConfig, found: Sequence[Combination]) -> Plan:
     """The members of a sweep over quality: each combination once."""
     members = [
-        Member(
+        Task(
             name=one.name,
             settings={"task": "quality", "train": identity(one.config)},
             cost=_cost(one.config),
@@ -169,7 +169,7 @@ def quality_plan(config: SweepQualityConfig, found: Sequence[Combination]) -> Pl
 def _plan(
     config: SweepTimeConfig | SweepQualityConfig,
     found: Sequence[Combination],
-    members: list[Member],
+    members: list[Task],
     of: dict[str, tuple[int, int]],
     configs: dict[str, TrainConfig],
 ) -> Plan:

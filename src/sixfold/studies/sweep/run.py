@@ -22,7 +22,7 @@ from typing import Any
 from sixfold import data
 from sixfold.core.checks import choice_problems
 from sixfold.core.errors import RunError, UserError
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.run_directory import RunDirectory, as_json
 from sixfold.data.run import resolve_data
@@ -47,18 +47,18 @@ from sixfold.studies.sweep.write_report import write_report
 from sixfold.train.config import TrainConfig
 from sixfold.train.inputs import Inputs, inputs_of
 from sixfold.train.report import optional_page
-from sixfold.train.resume import held_run, older_run, run_path
+from sixfold.train.resume import existing_run, held_run, run_path
 from sixfold.train.run import training_problems
 
 Sweep = SweepTimeConfig | SweepQualityConfig
 
 
-def sweep_time(config: SweepTimeConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Time every combination of settings, one training after another, and fit the laws.
 
     Args:
         config: the settings.
-        listen: called with progress.
+        on_event: called with progress.
 
     Returns:
         What `result.json` holds.
@@ -68,19 +68,19 @@ def sweep_time(config: SweepTimeConfig, *, listen: Listener | None = None) -> di
         RunError: if a training failed; what is done is kept.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        begun = begin(config, time_problems(config), stack, listen, timed=True)
+        begun = begin(config, time_problems(config), stack, on_event, timed=True)
         directory, config = begun.directory, begun.config
         if begun.finished is not None:
             return begun.finished
         engines = stack.enter_context(Engines())
         found = _with_workers(all_combinations(config), engines)
         plan = time_plan(config, found)
-        _prepare(plan, engines.open, listen)
+        _prepare(plan, engines.open, on_event)
         plan = _recognised(plan)
         claim(begun)
-        outcome = _time_all(config, directory, plan, engines, listen)
+        outcome = _time_all(config, directory, plan, engines, on_event)
         figures = time_result(config, plan, outcome)
         _count_operations(figures, plan, engines)
         return end(config, directory, figures, outcome, started)
@@ -91,24 +91,26 @@ def _time_all(
     directory: RunDirectory,
     plan: Plan,
     engines: Engines,
-    listen: Listener,
+    on_event: OnEvent,
 ) -> Outcome:
     """Run the members: in this process, one after another, or side by side if that was asked."""
     together = config.sweep.parallel
     work = TimeWork(configs=plan.configs, engines=None if together > 1 else engines)
     with contextlib.closing(open_engine("inline" if together == 1 else "local")) as pool:
-        return run_job(directory.path, plan.members, work, pool, workers=together, listen=listen)
+        return run_job(
+            directory.path, plan.members, work, pool, workers=together, on_event=on_event
+        )
 
 
-def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None) -> dict[str, Any]:
+def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Train every combination of settings, side by side, and tell what each setting does.
 
     Args, Returns and Raises as of `sweep_time`.
     """
     started = time.monotonic()
-    listen = listen or (lambda _: None)
+    on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        begun = begin(config, quality_problems(config), stack, listen)
+        begun = begin(config, quality_problems(config), stack, on_event)
         directory, config = begun.directory, begun.config
         if begun.finished is not None:
             return begun.finished
@@ -119,7 +121,7 @@ def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None)
         )
         workers = config.engine.workers or engine.slots()
         plan = quality_plan(config, all_combinations(config))
-        images = _prepare(plan, lambda _: engine, listen, workers)
+        images = _prepare(plan, lambda _: engine, on_event, workers)
         plan = _recognised(plan)
         claim(begun)
         outcome = run_job(
@@ -128,7 +130,7 @@ def sweep_quality(config: SweepQualityConfig, *, listen: Listener | None = None)
             QualityWork(configs=plan.configs),
             engine,
             workers=workers,
-            listen=listen,
+            on_event=on_event,
             log=directory.file("log.txt"),
         )
         figures = quality_result(config, plan, outcome, images) | {"workers": workers}
@@ -217,7 +219,7 @@ def begin(
     config: Any,
     problems: list[str],
     stack: contextlib.ExitStack,
-    listen: Listener,
+    on_event: OnEvent,
     *,
     timed: bool = False,
 ) -> Begun:
@@ -227,7 +229,7 @@ def begin(
         config: the settings of the sweep.
         problems: of the settings.
         stack: lets go of the directory.
-        listen: hears if the sweep is finished.
+        on_event: hears if the sweep is finished.
         timed: whether figures depend on where the sweep runs.
 
     Raises:
@@ -244,7 +246,7 @@ def begin(
         inputs = _inputs([one.config for one in all_combinations(config)])
     directory = RunDirectory(path)
     stack.enter_context(held_run(config, directory))
-    finished = older_run(
+    finished = existing_run(
         config,
         directory,
         inputs,
@@ -253,7 +255,7 @@ def begin(
         where=() if timed else ("engine",),
     )
     if finished is not None:
-        listen({"kind": "note", "text": f"{path} holds this sweep, finished"})
+        on_event({"kind": "note", "text": f"{path} holds this sweep, finished"})
     return Begun(config=config, directory=directory, inputs=inputs, finished=finished)
 
 
@@ -351,7 +353,7 @@ def _with_workers(found: list[Combination], engines: Engines) -> list[Combinatio
 def _prepare(
     plan: Plan,
     engine_for: Callable[[TrainConfig], Engine],
-    listen: Listener,
+    on_event: OnEvent,
     workers: int | None = None,
 ) -> int:
     """Prepare the data of all trainings once, so that no two of them do it at the same time.
@@ -359,7 +361,7 @@ def _prepare(
     Args:
         plan: the trainings.
         engine_for: gives the engine that prepares a training's data.
-        listen: hears of progress.
+        on_event: hears of progress.
         workers: how many prepare; those of the training if absent.
 
     Returns:
@@ -368,6 +370,6 @@ def _prepare(
     images = 0
     for asked, config in {config.data: config for config in plan.configs.values()}.items():
         count = workers or config.engine.workers or 1
-        opened = data.open_data(resolve_data(asked, engine_for(config), count, listen))
+        opened = data.open_data(resolve_data(asked, engine_for(config), count, on_event))
         images = max(images, len(opened.test))
     return images

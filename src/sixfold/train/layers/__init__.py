@@ -1,1 +1,3 @@
-"""Networks run forward and backward without autograd's graph: see `sixfold.train.layers.executor`."""
+"""Networks run forward and backward without autograd's graph: see
+`sixfold.train.layers.executor`.
+"""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sixfold.train.layers.weights import cast
 
 
-class MeanLink:
+class MeanOp:
     """The mean over all pixels: dx = dy / (H W)."""
 
     has_weights = False
@@ -32,7 +32,7 @@ class MeanLink:
         return spread.contiguous(memory_format=torch.channels_last)
 
 
-class AveragePoolLink:
+class AveragePoolOp:
     """Average-pool, and adaptive average-pool, by torch's kernels.
 
     Args:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from sixfold.train.layers.weights import Weight, cast, put
 
 
-class ConvLink:
+class ConvOp:
     """Convolution: y = x * w + b.
 
     dw is the correlation of x with dy, db the sum of dy over images and pixels, dx the full

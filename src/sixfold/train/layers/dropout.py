@@ -23,8 +23,8 @@ from sixfold.models.build import seed_all
 class Draw:
     """For which shard of which step the network is running; shared by all dropout modules.
 
-    A shard that is computed in pieces (`sixfold.train.step.micro_batches`) draws its masks for all its samples
-    at once, as one that is computed whole does, and each piece takes its rows of them.
+    A shard that is computed in pieces (`sixfold.train.step.micro_batches`) draws its masks for all
+    its samples at once, as one that is computed whole does, and each piece takes its rows of them.
     """
 
     seed: int

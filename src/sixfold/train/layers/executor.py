@@ -4,8 +4,8 @@ autograd records every operation, allocates every gradient, and copies it to whe
 for a few images that costs more than the arithmetic. Most networks are a plain sequence, whose
 backward pass is the same sequence the other way round. Here each layer is a link that calls the
 same kernels of torch directly and writes its weights' gradients into the payload. A module with a
-forward of its own is a graph of such links (`sixfold.train.layers.user_forward`). Whatever is no such
-layer, or cannot be followed, becomes a link that asks autograd.
+forward of its own is a graph of such links (`sixfold.train.layers.user_forward`). Whatever is no
+such layer, or cannot be followed, becomes a link that asks autograd.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from sixfold.train.layers.averages import AveragePoolLink, MeanLink
+from sixfold.train.layers.averages import AveragePoolOp, MeanOp
 from sixfold.train.layers.blocks import Branches, Layers, modules_of, read
 from sixfold.train.layers.calls import CONCATENATION, LAYERS, PLAIN, SUM
-from sixfold.train.layers.convolution import ConvLink
+from sixfold.train.layers.convolution import ConvOp
 from sixfold.train.layers.dropout import KeyedDropout
 from sixfold.train.layers.functions import Reshape
 from sixfold.train.layers.multi_input import (
-    AutogradJoin,
-    ConcatenationJoin,
-    Join,
-    PlainJoin,
-    RunJoin,
-    SumJoin,
+    AddOp,
+    AutogradMultiInputOp,
+    ConcatenateOp,
+    MultiInputOp,
+    PlainOp,
+    SequenceOp,
 )
-from sixfold.train.layers.norm import ACTIVATIONS, NormLink
+from sixfold.train.layers.norm import ACTIVATIONS, NormOp
 from sixfold.train.layers.operations import (
-    AutogradLink,
-    DropoutLink,
-    FlattenLink,
-    LinearLink,
-    Link,
-    MaxPoolLink,
-    ReLU6Link,
-    ReLULink,
-    ReshapeLink,
+    AutogradOp,
+    DropoutOp,
+    FlattenOp,
+    LayerOp,
+    LinearOp,
+    MaxPoolOp,
+    ReLU6Op,
+    ReLUOp,
+    ReshapeOp,
     Run,
-    SumLink,
+    SpatialSumOp,
 )
 from sixfold.train.layers.rewrites import has_hooks
 from sixfold.train.layers.tracing import Graph, Stage
-from sixfold.train.layers.user_forward import GraphLink, Node, asks_autograd
-from sixfold.train.layers.verification import why_not
+from sixfold.train.layers.user_forward import GraphExecutor, Node, asks_autograd
+from sixfold.train.layers.verification import refusal_of
 from sixfold.train.layers.weights import Weight
 from sixfold.train.native.max_pool import MaxPoolReLU2d
 
 Parameters = Sequence[nn.Parameter]
 
 
-class Chain:
+class LayerExecutor:
     """Computes a network's values and the gradients of its weights.
 
     Args:
@@ -88,19 +88,19 @@ class Chain:
             self.left = {type(model).__name__: "layers share weights"}
             whole = True
         if whole:
-            self.links: list[Link] = [weights.autograd_link(model)]
+            self.links: list[LayerOp] = [weights.autograd_link(model)]
             self.made.append((self.links[0], [model]))
         else:
             self.links = _link_up(layers, weights)
         self.run = Run(self.links)
 
-    def left_to_autograd(self) -> list[str]:
+    def autograd_fallback(self) -> list[str]:
         """One line for every part whose forward was not followed, and why; known after a step."""
         paths = {id(module): path for path, module in self._model.named_modules()}
         refused = {
             paths.get(id(link.graph.module), "") or type(link.graph.module).__name__: link.refused
             for link, _ in self.made
-            if isinstance(link, GraphLink) and link.refused
+            if isinstance(link, GraphExecutor) and link.refused
         }
         return [f"{part}: {why}" for part, why in (self.left | refused).items()]
 
@@ -140,7 +140,7 @@ class _Weights:
     def __init__(self, parameters: Parameters, narrow: Sequence[Tensor] | None) -> None:
         self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
         self._narrow = narrow
-        self.made: list[tuple[Link, Layers]] = []
+        self.made: list[tuple[LayerOp, Layers]] = []
 
     def owned(self, module: nn.Module) -> list[tuple[int, nn.Parameter]]:
         """The parameters of a module, with their places."""
@@ -164,22 +164,22 @@ class _Weights:
         place = self._places[id(parameter)]
         return Weight(place, parameter if self._narrow is None else self._narrow[place])
 
-    def autograd_link(self, module: nn.Module) -> AutogradLink:
+    def autograd_link(self, module: nn.Module) -> AutogradOp:
         """A module left to autograd."""
-        return AutogradLink(module, self.owned(module), narrow=self._narrow_dtype)
+        return AutogradOp(module, self.owned(module), narrow=self._narrow_dtype)
 
-    def autograd_join(self, module: nn.Module) -> AutogradJoin:
+    def autograd_join(self, module: nn.Module) -> AutogradMultiInputOp:
         """A module of several inputs left to autograd."""
-        return AutogradJoin(module, self.owned(module), narrow=self._narrow_dtype)
+        return AutogradMultiInputOp(module, self.owned(module), narrow=self._narrow_dtype)
 
     @property
     def _narrow_dtype(self) -> torch.dtype | None:
         return None if self._narrow is None else self._narrow[0].dtype
 
 
-def _link_up(layers: Layers, weights: _Weights) -> list[Link]:
+def _link_up(layers: Layers, weights: _Weights) -> list[LayerOp]:
     """Links for layers: their own, or one for all that stand together and have none."""
-    links: list[Link] = []
+    links: list[LayerOp] = []
     others: list[nn.Module] = []
 
     def close() -> None:
@@ -210,11 +210,11 @@ def _next_link(
     layer: nn.Module | Branches | Graph,
     behind: nn.Module | Branches | Graph | None,
     weights: _Weights,
-) -> tuple[Link | None, int]:
+) -> tuple[LayerOp | None, int]:
     """The link of a layer, if it has one, and how many layers that takes up."""
     if isinstance(layer, Branches):
         left, right = (Run(_link_up(side, weights)) for side in (layer.left, layer.right))
-        return SumLink((left, right), relu=layer.relu), 1
+        return SpatialSumOp((left, right), relu=layer.relu), 1
     if isinstance(layer, Graph):
         return _graph(layer, weights), 1
     if type(layer) is nn.BatchNorm2d and _can_be_linked(layer, weights):
@@ -223,18 +223,18 @@ def _next_link(
     return _own_link(layer, weights), 1
 
 
-def _graph(graph: Graph, weights: _Weights) -> Link:
+def _graph(graph: Graph, weights: _Weights) -> LayerOp:
     """The link of a module with a forward of its own."""
     parameters = [p for _, p in weights.owned(graph.module)]
 
     def prove(like: Tensor) -> str | None:
         # In full precision: bfloat16 would hide what is compared.
         own = _Weights(parameters, None)
-        link = GraphLink(graph, _nodes(graph, own), _unused(graph, own), otherwise, _proved)
-        return why_not(graph.module, link, parameters, like)
+        link = GraphExecutor(graph, _nodes(graph, own), _unused(graph, own), otherwise, _proved)
+        return refusal_of(graph.module, link, parameters, like)
 
     otherwise = weights.autograd_link(graph.module)
-    return GraphLink(graph, _nodes(graph, weights), _unused(graph, weights), otherwise, prove)
+    return GraphExecutor(graph, _nodes(graph, weights), _unused(graph, weights), otherwise, prove)
 
 
 def _proved(_: Tensor) -> None:
@@ -257,27 +257,27 @@ def _nodes(graph: Graph, weights: _Weights) -> list[Node]:
     ]
 
 
-def _join(stage: Stage, weights: _Weights) -> Join:
+def _join(stage: Stage, weights: _Weights) -> MultiInputOp:
     if stage.kind == SUM:
-        return SumJoin(relu=stage.relu)
+        return AddOp(relu=stage.relu)
     if stage.kind == CONCATENATION:
-        return ConcatenationJoin(stage.dim)
+        return ConcatenateOp(stage.dim)
     if stage.kind == LAYERS:
-        return RunJoin(Run(_link_up(list(stage.layers), weights)))
+        return SequenceOp(Run(_link_up(list(stage.layers), weights)))
     if stage.kind == PLAIN:
-        return PlainJoin(stage.layers[0])
+        return PlainOp(stage.layers[0])
     return weights.autograd_join(stage.layers[0])
 
 
 def _norm(
     layer: nn.BatchNorm2d, behind: nn.Module | None, weights: _Weights
-) -> tuple[Link | None, int]:
+) -> tuple[LayerOp | None, int]:
     if not layer.affine:
         return None, 1
     places = weights.place(layer.weight), weights.place(layer.bias)
     module = layer if behind is None else nn.Sequential(layer, behind)
     otherwise = weights.autograd_link(module)
-    return NormLink(layer, places, behind, otherwise), 1 if behind is None else 2
+    return NormOp(layer, places, behind, otherwise), 1 if behind is None else 2
 
 
 def _can_be_linked(layer: nn.Module, weights: _Weights) -> bool:
@@ -285,7 +285,7 @@ def _can_be_linked(layer: nn.Module, weights: _Weights) -> bool:
     return not has_hooks(layer) and weights.all_trained(layer)
 
 
-def _own_link(leaf: nn.Module, weights: _Weights) -> Link | None:
+def _own_link(leaf: nn.Module, weights: _Weights) -> LayerOp | None:
     """A layer's own link; None if it has none, or some of its weights are frozen."""
     make = _MAKERS.get(type(leaf))
     if make is None or not _can_be_linked(leaf, weights):
@@ -293,33 +293,33 @@ def _own_link(leaf: nn.Module, weights: _Weights) -> Link | None:
     return make(leaf, weights)
 
 
-def _conv(leaf: Any, weights: _Weights) -> Link | None:
+def _conv(leaf: Any, weights: _Weights) -> LayerOp | None:
     if leaf.padding_mode != "zeros" or isinstance(leaf.padding, str):
         return None
-    return ConvLink(leaf, *_weight_and_bias(leaf, weights))
+    return ConvOp(leaf, *_weight_and_bias(leaf, weights))
 
 
-def _linear(leaf: Any, weights: _Weights) -> Link:
-    return LinearLink(*_weight_and_bias(leaf, weights))
+def _linear(leaf: Any, weights: _Weights) -> LayerOp:
+    return LinearOp(*_weight_and_bias(leaf, weights))
 
 
 def _weight_and_bias(leaf: Any, weights: _Weights) -> tuple[Weight, Weight | None]:
     return weights.weight(leaf.weight), None if leaf.bias is None else weights.weight(leaf.bias)
 
 
-def _average(leaf: nn.AdaptiveAvgPool2d) -> Link:
-    return MeanLink() if leaf.output_size in (1, (1, 1)) else AveragePoolLink(leaf)
+def _average(leaf: nn.AdaptiveAvgPool2d) -> LayerOp:
+    return MeanOp() if leaf.output_size in (1, (1, 1)) else AveragePoolOp(leaf)
 
 
-_MAKERS: dict[type[nn.Module], Callable[[Any, _Weights], Link | None]] = {
+_MAKERS: dict[type[nn.Module], Callable[[Any, _Weights], LayerOp | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
-    nn.Flatten: lambda leaf, _weights: FlattenLink(leaf),
-    nn.ReLU: lambda _leaf, _weights: ReLULink(),
-    nn.ReLU6: lambda _leaf, _weights: ReLU6Link(),
-    MaxPoolReLU2d: lambda leaf, _weights: MaxPoolLink(leaf),
-    Reshape: lambda leaf, _weights: ReshapeLink(leaf.shape),
-    nn.AvgPool2d: lambda leaf, _weights: AveragePoolLink(leaf),
+    nn.Flatten: lambda leaf, _weights: FlattenOp(leaf),
+    nn.ReLU: lambda _leaf, _weights: ReLUOp(),
+    nn.ReLU6: lambda _leaf, _weights: ReLU6Op(),
+    MaxPoolReLU2d: lambda leaf, _weights: MaxPoolOp(leaf),
+    Reshape: lambda leaf, _weights: ReshapeOp(leaf.shape),
+    nn.AvgPool2d: lambda leaf, _weights: AveragePoolOp(leaf),
     nn.AdaptiveAvgPool2d: lambda leaf, _weights: _average(leaf),
-    KeyedDropout: lambda leaf, _weights: DropoutLink(leaf),
+    KeyedDropout: lambda leaf, _weights: DropoutOp(leaf),
 }

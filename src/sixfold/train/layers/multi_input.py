@@ -17,7 +17,7 @@ from sixfold.train.layers.weights import cast
 Gradients = Sequence[Tensor | None]
 
 
-class Join(Protocol):
+class MultiInputOp(Protocol):
     """What takes several values.
 
     Attributes:
@@ -40,24 +40,24 @@ class Join(Protocol):
         ...
 
 
-class RunJoin:
+class SequenceOp:
     """Layers one behind the other: a join of one input."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.has_weights = run, run.has_weights
 
     def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:
-        """See `Join`."""
+        """See `MultiInputOp`."""
         y, saved = self.run.forward(values[0], wanted[0])
         return y, (saved, wanted[0])
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:
-        """See `Join`."""
+        """See `MultiInputOp`."""
         kept, wanted = saved
         return [self.run.backward(kept, grad, out, wanted)]
 
 
-class SumJoin:
+class AddOp:
     """y = a + b, with or without a ReLU behind; dy goes to both.
 
     Args:
@@ -79,7 +79,7 @@ class SumJoin:
         return y, (kept, left.shape, left.dtype, right.shape, right.dtype, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:  # noqa: ARG002 - no weights
-        """See `Join`."""
+        """See `MultiInputOp`."""
         y, left, left_type, right, right_type, wanted = saved
         if y is not None:
             grad = torch.ops.aten.threshold_backward(cast(grad, y), y, 0)
@@ -93,7 +93,7 @@ class SumJoin:
         return found
 
 
-class ConcatenationJoin:
+class ConcatenateOp:
     """Values side by side along a dim; each gets its part of dy.
 
     Args:
@@ -111,7 +111,7 @@ class ConcatenationJoin:
         return torch.cat(list(values), self._dim), (sizes, [v.dtype for v in values], wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:  # noqa: ARG002 - no weights
-        """See `Join`."""
+        """See `MultiInputOp`."""
         sizes, dtypes, wanted = saved
         parts = torch.split(grad, sizes, self._dim)
         return [
@@ -127,7 +127,7 @@ def _alone(part: Tensor) -> Tensor:
     return part.contiguous()
 
 
-class PlainJoin:
+class PlainOp:
     """A size, or what is computed from sizes: no gradient flows."""
 
     has_weights = False
@@ -136,7 +136,7 @@ class PlainJoin:
         self._module = module
 
     def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:  # noqa: ARG002 - none flows
-        """See `Join`."""
+        """See `MultiInputOp`."""
         return self._module(*values), None
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:
@@ -144,13 +144,13 @@ class PlainJoin:
         raise AssertionError(saved, grad, out)
 
 
-class AutogradJoin:
+class AutogradMultiInputOp:
     """Any module of several inputs, differentiated by autograd.
 
     Args:
         module: what is called.
         parameters: its trainable parameters, each with its place among all.
-        narrow: see `sixfold.train.layers.operations.AutogradLink`.
+        narrow: see `sixfold.train.layers.operations.AutogradOp`.
     """
 
     def __init__(

@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.train.layers.operations import AutogradLink
+from sixfold.train.layers.operations import AutogradOp
 from sixfold.train.native import norm
 
 ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: norm.RELU, nn.ReLU6: norm.RELU6}
 """What a norm may have behind it in one link."""
 
 
-class NormLink:
-    """Batch-norm with the shard's own statistics, and an activation: see `sixfold.train.native.norm`.
+class NormOp:
+    """Batch-norm with the shard's own statistics, and an activation: see
+    `sixfold.train.native.norm`.
 
     Args:
         layer: the norm; it has weight and bias, and its running statistics are moved on.
@@ -32,7 +33,7 @@ class NormLink:
         layer: nn.BatchNorm2d,
         places: tuple[int, int],
         behind: nn.Module | None,
-        otherwise: AutogradLink,
+        otherwise: AutogradOp,
     ) -> None:
         self._layer, self._places, self._otherwise = layer, places, otherwise
         self._act = norm.NONE if behind is None else ACTIVATIONS[type(behind)]

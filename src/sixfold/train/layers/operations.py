@@ -20,7 +20,7 @@ from sixfold.train.layers.weights import Weight, cast, put
 from sixfold.train.native.max_pool import MaxPoolReLU2d, pool_backward, pool_forward
 
 
-class Link(Protocol):
+class LayerOp(Protocol):
     """One layer, or several that autograd treats as one.
 
     Attributes:
@@ -47,7 +47,7 @@ class Link(Protocol):
         ...
 
 
-class LinearLink:
+class LinearOp:
     """Fully connected: y = x w^T + b; dw = dy^T x, db = sum of dy over rows, dx = dy w."""
 
     has_weights = True
@@ -73,7 +73,7 @@ class LinearLink:
         return torch.matmul(grad, self.weight.value) if wanted else None
 
 
-class ReLULink:
+class ReLUOp:
     """y = max(x, 0); dx is dy where y is positive."""
 
     has_weights = False
@@ -88,7 +88,7 @@ class ReLULink:
         return torch.ops.aten.threshold_backward(cast(grad, saved), saved, 0)  # type: ignore[no-any-return]
 
 
-class ReLU6Link:
+class ReLU6Op:
     """y = min(max(x, 0), 6); dx is dy where x is between."""
 
     has_weights = False
@@ -102,7 +102,7 @@ class ReLU6Link:
         return torch.ops.aten.hardtanh_backward(cast(grad, saved), saved, 0.0, 6.0)  # type: ignore[no-any-return]
 
 
-class FlattenLink:
+class FlattenOp:
     """Several dims as one: the same numbers in the order N C H W."""
 
     has_weights = False
@@ -119,7 +119,7 @@ class FlattenLink:
         return grad.reshape(saved)
 
 
-class DropoutLink:
+class DropoutOp:
     """y = m x with a mask m of zeros and 1 / (1 - p); dx = m dy.
 
     Args:
@@ -141,7 +141,7 @@ class DropoutLink:
         return grad if saved is None else cast(grad, saved) * saved
 
 
-class ReshapeLink:
+class ReshapeOp:
     """The same numbers in another shape."""
 
     has_weights = False
@@ -158,14 +158,14 @@ class ReshapeLink:
         return grad.reshape(saved)
 
 
-class MaxPoolLink:
+class MaxPoolOp:
     """Max-pool with or without ReLU: dy goes to the place of the maximum, the first of equals."""
 
     has_weights = False
 
     def __init__(self, layer: MaxPoolReLU2d) -> None:
         self._layer = layer
-        self._otherwise = AutogradLink(layer, [])
+        self._otherwise = AutogradOp(layer, [])
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """(n, C, H, W) -> (n, C, H', W')."""
@@ -191,7 +191,7 @@ class Run:
         links: in order.
     """
 
-    def __init__(self, links: Sequence[Link]) -> None:
+    def __init__(self, links: Sequence[LayerOp]) -> None:
         self.links = links
         with_weights = [place for place, link in enumerate(links) if link.has_weights]
         self.has_weights = bool(with_weights)
@@ -216,7 +216,7 @@ class Run:
         return flowing if wanted else None
 
 
-class SumLink:
+class SpatialSumOp:
     """Two branches that begin with the same maps and are added, with or without ReLU behind.
 
     dx is the sum of the branches' gradients, each from the sum's gradient.
@@ -261,7 +261,7 @@ def autocast(narrow: torch.dtype | None) -> AbstractContextManager[Any]:
     return nullcontext() if narrow is None else torch.autocast("cpu", dtype=narrow)
 
 
-class AutogradLink:
+class AutogradOp:
     """Any module at all, differentiated by autograd.
 
     Args:

@@ -1,10 +1,10 @@
 """A user's own module read as a graph of layers: what its forward calls, in order.
 
 torch.fx runs the forward once with stand-ins for tensors, which write down what is done to them
-(`sixfold.models.graph.trace`). What such a run cannot see is looked for: attributes that the forward
-changes, random numbers that it draws, values that it changes in place while others still use them,
-results that it throws away. Then the module is left to autograd. What even so escapes (a decision
-by `isinstance`, `torch.no_grad` around a part) is found when the graph is first used: see
+(`sixfold.models.graph.trace`). What such a run cannot see is looked for: attributes that the
+forward changes, random numbers that it draws, values that it changes in place while others still
+use them, results that it throws away. Then the module is left to autograd. What even so escapes (a
+decision by `isinstance`, `torch.no_grad` around a part) is found when the graph is first used: see
 `sixfold.train.layers.verification`.
 """
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sixfold.train.layers.multi_input import AutogradJoin, Join, PlainJoin, RunJoin
-from sixfold.train.layers.operations import AutogradLink, Link, Run, SumLink
+from sixfold.train.layers.multi_input import AutogradMultiInputOp, MultiInputOp, PlainOp, SequenceOp
+from sixfold.train.layers.operations import AutogradOp, LayerOp, Run, SpatialSumOp
 from sixfold.train.layers.tracing import Graph
 
 
@@ -29,12 +29,12 @@ class Node:
         places: of its parameters' gradients.
     """
 
-    join: Join
+    join: MultiInputOp
     inputs: Sequence[int]
     places: Sequence[int]
 
 
-class GraphLink:
+class GraphExecutor:
     """A module that is computed stage by stage; see above.
 
     Args:
@@ -55,12 +55,12 @@ class GraphLink:
         graph: Graph,
         nodes: Sequence[Node],
         unused: Sequence[int],
-        otherwise: AutogradLink,
+        otherwise: AutogradOp,
         prove: Callable[[Tensor], str | None],
     ) -> None:
         self.graph, self.nodes = graph, list(nodes)
         self._unused, self._prove = unused, prove
-        self.otherwise: Link = otherwise
+        self.otherwise: LayerOp = otherwise
         self._is_proved = False
         self.refused: str | None = None
         self.has_weights = bool(unused) or any(node.join.has_weights for node in nodes)
@@ -68,7 +68,7 @@ class GraphLink:
     @property
     def runs(self) -> list[Run]:
         """The layers between joins."""
-        return [node.join.run for node in self.nodes if isinstance(node.join, RunJoin)]
+        return [node.join.run for node in self.nodes if isinstance(node.join, SequenceOp)]
 
     @property
     def holds(self) -> bool:
@@ -95,7 +95,7 @@ class GraphLink:
             y, kept = node.join.forward([values[place] for place in node.inputs], wants)
             values.append(y)
             saved.append(kept)
-            is_plain = isinstance(node.join, PlainJoin)
+            is_plain = isinstance(node.join, PlainOp)
             flows.append(not is_plain and (node.join.has_weights or any(wants)))
             for place in node.inputs:
                 if last[place] == number:
@@ -139,15 +139,15 @@ class _Saved(NamedTuple):
     shape: torch.Size
 
 
-def asks_autograd(links: Sequence[Link]) -> bool:
+def asks_autograd(links: Sequence[LayerOp]) -> bool:
     """Whether there is a module of which only autograd knows what it does."""
     return any(_asks(link) for link in links)
 
 
-def _asks(link: Link) -> bool:
-    if isinstance(link, GraphLink):
-        left = any(isinstance(node.join, AutogradJoin) for node in link.nodes)
+def _asks(link: LayerOp) -> bool:
+    if isinstance(link, GraphExecutor):
+        left = any(isinstance(node.join, AutogradMultiInputOp) for node in link.nodes)
         return not link.holds or left or any(asks_autograd(run.links) for run in link.runs)
-    if isinstance(link, SumLink):
+    if isinstance(link, SpatialSumOp):
         return any(asks_autograd(branch.links) for branch in link.branches)
-    return isinstance(link, AutogradLink)
+    return isinstance(link, AutogradOp)

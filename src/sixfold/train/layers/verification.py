@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.models.graph.trace import first_line
-from sixfold.train.layers.operations import AutogradLink, Link
+from sixfold.train.layers.operations import AutogradOp, LayerOp
 
 TOLERANCE = 0.02
 """Of a tensor's norm. Rounding in float32 makes 1e-5, or 1e-3 of a deep network with norms."""
@@ -35,8 +35,8 @@ Result = tuple[Tensor, list[Tensor]]
 Made = TypeVar("Made")
 
 
-def why_not(
-    module: nn.Module, link: Link, parameters: Sequence[nn.Parameter], like: Tensor
+def refusal_of(
+    module: nn.Module, link: LayerOp, parameters: Sequence[nn.Parameter], like: Tensor
 ) -> str | None:
     """Why a link must not take a module's place; None if it may.
 
@@ -47,7 +47,7 @@ def why_not(
         like: images of the shape on which to try.
     """
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
-    whole = AutogradLink(module, list(enumerate(parameters)))
+    whole = AutogradOp(module, list(enumerate(parameters)))
     wanted = None
     for samples in sorted({min(IMAGES, len(like)), len(like)}):
         x = _images((samples, *like.shape[1:]), dtype)
@@ -77,7 +77,7 @@ def _images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
-def _result(link: Link, x: Tensor, parameters: Sequence[nn.Parameter]) -> Result:
+def _result(link: LayerOp, x: Tensor, parameters: Sequence[nn.Parameter]) -> Result:
     """Values, and the gradients of the parameters and of the input."""
     out = [torch.empty_like(parameter) for parameter in parameters]
     y, saved = link.forward(x, True)

@@ -123,7 +123,7 @@ def _losses(result: dict[str, Any]) -> list[str]:
     if not restarts > 0:
         return []
     servers = result.get("server_losses")
-    if not isinstance(servers, list):  # of a gang, which starts again as a whole
+    if not isinstance(servers, list):  # of a process group, which starts again as a whole
         return [
             f"The run was restarted {_count(int(min(restarts, 1e9)), 'time')} after a lost rank."
         ]

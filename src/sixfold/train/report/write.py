@@ -32,7 +32,7 @@ def test_images(resolved: DataConfig) -> Images:
     return lambda indices: opened.test.images(np.asarray(indices, np.int64))
 
 
-def tell_failure(directory: RunDirectory, error: BaseException) -> None:
+def report_failure(directory: RunDirectory, error: BaseException) -> None:
     """Keep why a run ended without a result, and say so in its report.
 
     Whatever goes wrong here (a full disk may be what ended the run) leaves `error` the one that

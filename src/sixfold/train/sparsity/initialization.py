@@ -16,7 +16,7 @@ from torch import Tensor
 from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.train import torch_file
-from sixfold.train.config import BeginningConfig
+from sixfold.train.config import InitializationConfig
 from sixfold.train.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
 from sixfold.train.sparsity.masks import load_mask
 from sixfold.train.sparsity.shared import SharedUpdate, check_shared, cluster_vector, load_clusters
@@ -25,7 +25,7 @@ from sixfold.train.step.optimizer import Optimizer
 
 
 def begin(
-    config: BeginningConfig,
+    config: InitializationConfig,
     state: FlatState,
     rule: Optimizer,
     tell: Callable[[str], None] | None = None,

@@ -16,10 +16,10 @@ from torch import Tensor
 from sixfold.core.random_keys import key
 from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutation
 from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.config import TrainConfig
 from sixfold.train.step.device import CUDA
-from sixfold.train.step.schedule import Budget, budget
+from sixfold.train.step.schedule import TrainingLength, budget
 from sixfold.train.step.step import Shard
 
 BLOCK_IMAGES, BLOCK_PIXELS = 256, 1 << 20
@@ -44,7 +44,7 @@ class BatchPlan:
     """
 
     data: DataSet
-    budget: Budget
+    budget: TrainingLength
     seed: int
     make_batch: BatchMaker
     augment: Augment | None
@@ -75,7 +75,7 @@ class BatchPlan:
         """
         return next(self._read([self._place(step, index, order)]))
 
-    def own_shards(self, world: World, first_step: int) -> Iterator[Shard]:
+    def own_shards(self, comm: Communicator, first_step: int) -> Iterator[Shard]:
         """This rank's shards of all steps from `first_step` on, in order.
 
         Small shards are read and normalised several at a time: what that costs besides the
@@ -84,7 +84,7 @@ class BatchPlan:
         most = min(BLOCK_IMAGES, BLOCK_PIXELS // math.prod(self.data.train.shape))
         block: list[_Place] = []
         images = 0
-        for place in self._own_places(world, first_step):
+        for place in self._own_places(comm, first_step):
             block.append(place)
             images += len(place.indices)
             if images >= most:
@@ -93,13 +93,13 @@ class BatchPlan:
         if block:
             yield from self._read(block)
 
-    def _own_places(self, world: World, first_step: int) -> Iterator[_Place]:
+    def _own_places(self, comm: Communicator, first_step: int) -> Iterator[_Place]:
         epoch, order = -1, np.empty(0, np.int64)
         for step in range(first_step, self.budget.total_steps):
             if self.place(step)[0] != epoch:
                 epoch = self.place(step)[0]
                 order = self.order(epoch)
-            for index in owned_shards(self.count(step), world.size, world.rank):
+            for index in owned_shards(self.count(step), comm.size, comm.rank):
                 yield self._place(step, index, order)
 
     def _place(self, step: int, index: int, order: NDArray[np.int64]) -> _Place:

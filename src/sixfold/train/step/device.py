@@ -21,7 +21,7 @@ def rank_device(name: str, rank: int) -> torch.device | None:
 
     Args:
         name: as `--device` gives it.
-        rank: of the gang.
+        rank: of the process group.
     """
     if name == CPU:
         return None

@@ -19,14 +19,14 @@ from sixfold.core.random_keys import key
 from sixfold.train.step.device import CUDA, device_name, seed_device
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.graphs import Graphs, can_be_recorded
-from sixfold.train.step.preprocessing import Pictures
+from sixfold.train.step.preprocessing import DevicePreprocessing
 
 if TYPE_CHECKING:
     from sixfold.train.step.step import Shard, Step
 
 
-class Replica:
-    """A copy of a step's network; see `sixfold.train.step.step.Elsewhere`.
+class DeviceModel:
+    """A copy of a step's network; see `sixfold.train.step.step.ComputeBackend`.
 
     Args:
         step: of the host, ready for its first shard.
@@ -42,7 +42,7 @@ class Replica:
         self,
         step: Step,
         device: torch.device,
-        pictures: Pictures,
+        pictures: DevicePreprocessing,
         narrow: torch.dtype | None = None,
     ) -> None:
         if device.type == CUDA:

@@ -135,7 +135,7 @@ def image_bytes(model: nn.Module, shape: Shape, numbers: torch.dtype) -> int:
     return numbers.itemsize * (image.numel() + 2 * sum(written))
 
 
-def pieces(samples: int, most: int | None) -> list[slice]:
+def micro_batches(samples: int, most: int | None) -> list[slice]:
     """The pieces of a shard: as few as have at most so many images, of sizes that differ by one.
 
     >>> pieces(10, 4)

@@ -1,7 +1,8 @@
 """Batch normalisation with the statistics of the whole mini-batch, however it is divided.
 
-See `sixfold.train.strategies.model_parallel.normalise` for the sums that it needs; all of them are made in the tree of the
-logical shards. A shard's own sums are its contribution to the gradients of weight and bias.
+See `sixfold.train.strategies.model_parallel.normalise` for the sums that it needs; all of them are
+made in the tree of the logical shards. A shard's own sums are its contribution to the gradients of
+weight and bias.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ float32, eight of precision, half the memory, and products that newer processors
 as fast, adding them up in float32. A shard's activations and a copy of the weights are bfloat16;
 batch-norm's statistics, the loss, the sum of gradients over shards, the update and the weights
 themselves are float32, so small updates are not lost. This is what torch.autocast does to a
-network, and it does it here to layers that have no link of their own (`sixfold.train.layers.executor`).
+network, and it does it here to layers that have no link of their own
+(`sixfold.train.layers.executor`).
 
 Micikevicius et al., "Mixed precision training", ICLR 2018; Kalamkar et al., "A study of BFLOAT16
 for deep learning training", 2019, by which no scaling of the loss is needed.

@@ -17,7 +17,7 @@ from sixfold.data.augment import Draws
 from sixfold.data.batches import BatchMaker
 
 
-class Pictures:
+class DevicePreprocessing:
     """Makes pixels into what the network is fed.
 
     Args:

@@ -10,7 +10,7 @@ from sixfold.train.config import OptimizerConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class TrainingLength:
     """How many steps a run has, and how they fall into epochs.
 
     Attributes:
@@ -43,7 +43,7 @@ class Budget:
 DEFAULT_EPOCHS = 10.0
 
 
-def budget(config: TrainingConfig, images: int) -> Budget:
+def budget(config: TrainingConfig, images: int) -> TrainingLength:
     """The steps that `--epochs` or `--steps` ask for.
 
     >>> budget(TrainingConfig(batch_size=64, epochs=1.5), 100).total_steps
@@ -52,7 +52,7 @@ def budget(config: TrainingConfig, images: int) -> Budget:
     per_epoch = -(-images // config.batch_size)
     epochs = config.epochs if config.epochs is not None else DEFAULT_EPOCHS
     total = config.steps if config.steps is not None else math.ceil(epochs * per_epoch)
-    return Budget(images=images, batch_size=config.batch_size, total_steps=total)
+    return TrainingLength(images=images, batch_size=config.batch_size, total_steps=total)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Schedule:
     peak: float
     warmup: float
 
-    def rate(self, step: int, budget: Budget) -> float:
+    def rate(self, step: int, budget: TrainingLength) -> float:
         """Learning rate of a step, from 0.
 
         Warm-up of w steps: peak (t + 1) / w. Cosine (Loshchilov and Hutter, "SGDR", 2017, without

@@ -27,13 +27,13 @@ from sixfold.distributed.process_group.ambient import (
 from sixfold.models.shapes import Shape
 from sixfold.train.config import TrainConfig
 from sixfold.train.layers.dropout import Draw, key_dropout
-from sixfold.train.layers.executor import Chain
+from sixfold.train.layers.executor import LayerExecutor
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.train.step.device import CPU
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.lockstep import Lockstep, SharedState, TotalSum
 from sixfold.train.step.loss import cross_entropy
-from sixfold.train.step.micro_batches import MicroBatch, choose, pieces
+from sixfold.train.step.micro_batches import MicroBatch, choose, micro_batches
 from sixfold.train.step.norm_sync import synchronise_norms
 from sixfold.train.step.precision import NarrowCopy, narrow_dtype
 
@@ -72,7 +72,7 @@ class StepTotals:
     samples: int
 
 
-class Elsewhere(Protocol):
+class ComputeBackend(Protocol):
     """Computes shards on another device: see `sixfold.train.step.device_model`."""
 
     @property
@@ -94,8 +94,8 @@ class Step:
 
     Args:
         model: the network, on the CPU, in the precision to be used. It is rewritten for speed
-            without changing its values (`sixfold.train.layers.rewrites`); its dropout modules are replaced
-            by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
+            without changing its values (`sixfold.train.layers.rewrites`); its dropout modules are
+            replaced by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
         seed: of the run.
         sync_norms: batch-norm over the whole batch instead of over each shard.
         narrow: in which numbers layers compute, if in others than the weights are kept in; see
@@ -119,7 +119,7 @@ class Step:
     ) -> None:
         self.draw = Draw(seed)
         self.micro_batch = MicroBatch()
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: ComputeBackend | None = None
         self.lockstep = Lockstep() if sync_norms else None
         model = key_dropout(fused_max_pool(relu_behind_max_pool(model)), self.draw)
         if self.lockstep is not None:
@@ -128,7 +128,7 @@ class Step:
         self.state = FlatState(model)
         # Within a synchronised norm all shards meet, which only a whole graph can wait for.
         self._narrow = None if narrow is None else NarrowCopy(self.state, narrow)
-        self.chain = Chain(
+        self.chain = LayerExecutor(
             model,
             self.state.trainable,
             whole=sync_norms,
@@ -166,7 +166,7 @@ class Step:
             self.model.train()
         parts = state.parts(out)
         loss, correct = 0.0, 0
-        cuts = pieces(samples, self.micro_batch.images)
+        cuts = micro_batches(samples, self.micro_batch.images)
         for place, cut in enumerate(cuts):
             if len(cuts) > 1:
                 self.draw.take(cut.start, cut.stop, samples)

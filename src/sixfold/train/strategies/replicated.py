@@ -9,7 +9,7 @@ from torch import nn
 
 from sixfold.core.run_directory import RankFiles
 from sixfold.data import BatchMaker, Part
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.checkpoint import (
     Progress,
     load_checkpoint,
@@ -19,16 +19,16 @@ from sixfold.train.checkpoint import (
 )
 from sixfold.train.evaluate import Evaluation, evaluate
 from sixfold.train.model_card import ModelCard, pack
-from sixfold.train.step.device_model import Replica
+from sixfold.train.step.device_model import DeviceModel
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.optimizer import Optimizer
 
 
-class WholeNetwork:
+class ReplicatedModel:
     """See `sixfold.train.strategies.strategy.Network`; rank 0 saves for all.
 
     Args:
-        world: the gang; its ranks share the evaluations.
+        comm: the process group; its ranks share the evaluations.
         state: flat views of the network.
         optimizer: the update rule, whose state is saved along.
         make_batch: reads and normalises images.
@@ -39,14 +39,14 @@ class WholeNetwork:
 
     def __init__(
         self,
-        world: World,
+        comm: Communicator,
         state: FlatState,
         optimizer: Optimizer,
         make_batch: BatchMaker,
-        replica: Replica | None = None,
+        replica: DeviceModel | None = None,
     ) -> None:
         self.replica = replica
-        self._world, self._state, self._optimizer = world, state, optimizer
+        self._world, self._state, self._optimizer = comm, state, optimizer
         self._make_batch = make_batch
 
     @property

@@ -1,7 +1,7 @@
 """What a strategy is: that part of a training which decides what ranks do with steps.
 
-`sixfold.train.worker` owns the loop, the log, the checkpoints' times and the evaluations; a strategy
-owns the network and its weights. It knows a `World`, never the engine.
+`sixfold.train.worker` owns the loop, the log, the checkpoints' times and the evaluations; a
+strategy owns the network and its weights. It knows a `Communicator`, never the engine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sixfold.data import Part
 from sixfold.train.checkpoint import Progress
 from sixfold.train.evaluate import Evaluation
 from sixfold.train.model_card import ModelCard
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 from sixfold.train.step.step import Shard, StepTotals
 
 
@@ -66,7 +66,7 @@ class Strategy(Protocol):
         update_s: seconds that the last update of the weights took.
     """
 
-    budget: Budget
+    budget: TrainingLength
     update_s: float
 
     @property
@@ -95,7 +95,7 @@ class Strategy(Protocol):
         """
         ...
 
-    def settled(self, done: int) -> bool:
+    def is_sync_point(self, done: int) -> bool:
         """Whether, after so many steps, the ranks hold weights to be evaluated and saved.
 
         Every rank must give the same answer, and after the last step it must be yes.

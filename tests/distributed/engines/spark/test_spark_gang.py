@@ -26,29 +26,29 @@ from sixfold.core.errors import (
     RunError,
     UserError,
 )
-from sixfold.distributed.process_group import PlainData, World
+from sixfold.distributed.process_group import Communicator, PlainData
 
 pytestmark = pytest.mark.spark
 
 
-def swap(world: World) -> dict[str, Any]:
+def swap(comm: Communicator) -> dict[str, Any]:
     """Tell the neighbour who we are."""
-    other = 1 - world.rank
-    mine, theirs = np.array([world.rank, 10.0]), np.empty(2)
-    world.exchange({other: mine}, {other: theirs})
-    world.barrier()
-    return {"rank": world.rank, "heard": theirs.tolist(), "attempt": world.attempt}
+    other = 1 - comm.rank
+    mine, theirs = np.array([comm.rank, 10.0]), np.empty(2)
+    comm.exchange({other: mine}, {other: theirs})
+    comm.barrier()
+    return {"rank": comm.rank, "heard": theirs.tolist(), "attempt": comm.attempt}
 
 
-def last_until(attempt: int) -> Callable[[World], int]:
+def last_until(attempt: int) -> Callable[[Communicator], int]:
     """Ranks that go on for ever, except in one attempt."""
 
-    def work(world: World) -> int:
-        world.report({"pid": os.getpid(), "parent": os.getppid(), "attempt": world.attempt})
-        while world.attempt != attempt:
-            world.barrier()
+    def work(comm: Communicator) -> int:
+        comm.report({"pid": os.getpid(), "parent": os.getppid(), "attempt": comm.attempt})
+        while comm.attempt != attempt:
+            comm.barrier()
             time.sleep(0.005)
-        return world.attempt
+        return comm.attempt
 
     return work
 
@@ -93,18 +93,18 @@ def spark(request: pytest.FixtureRequest) -> EngineProcess:
 
 
 def test_ranks_talk_to_each_other_and_return_plain_data(spark: EngineProcess) -> None:
-    gang = spark.gang(swap, 2)
-    assert gang.results == [
+    group = spark.run_ranks(swap, 2)
+    assert group.results == [
         {"rank": 0, "heard": [1.0, 10.0], "attempt": 0},
         {"rank": 1, "heard": [0.0, 10.0], "attempt": 0},
     ]
-    assert gang.restarts == 0
-    assert gang.startup_s > 0.0
-    assert gang.engine_s > 0.0
+    assert group.restarts == 0
+    assert group.startup_s > 0.0
+    assert group.engine_s > 0.0
 
 
 def test_a_gang_may_be_smaller_than_the_cluster(spark_local: EngineProcess) -> None:
-    assert spark_local.gang(lambda world: world.size, 1).results == [1]
+    assert spark_local.run_ranks(lambda comm: comm.size, 1).results == [1]
 
 
 def test_slots_are_counted(spark: EngineProcess) -> None:
@@ -114,7 +114,7 @@ def test_slots_are_counted(spark: EngineProcess) -> None:
 def test_too_many_ranks_are_refused_at_once_with_the_count(spark_local: EngineProcess) -> None:
     began = time.monotonic()
     with pytest.raises(UserError, match=r"3 ranks need 3 Spark task slots .* local\[2\] has 2"):
-        spark_local.gang(swap, 3)
+        spark_local.run_ranks(swap, 3)
     assert time.monotonic() - began < 2.0
 
 
@@ -124,17 +124,17 @@ def test_too_many_ranks_for_a_cluster_of_unknown_size_are_refused_in_seconds(
 ) -> None:
     began = time.monotonic()
     with pytest.raises(UserError, match="has 2: use --workers 2 or fewer"):
-        spark_standalone.gang(swap, 3)
+        spark_standalone.run_ranks(swap, 3)
     assert time.monotonic() - began < 15.0
 
 
 def test_a_killed_python_worker_restarts_the_gang(spark: EngineProcess) -> None:
     killer = Killer(1)
-    gang = spark.gang(
+    group = spark.run_ranks(
         last_until(1), 2, max_restarts=3, claim=killer.claim, on_event=killer.on_event
     )
-    assert gang.results == [1, 1]
-    assert gang.restarts == 1
+    assert group.results == [1, 1]
+    assert group.restarts == 1
     assert max(killer.restart_s()) < 30.0
 
 
@@ -143,11 +143,11 @@ def test_a_killed_python_worker_restarts_the_gang(spark: EngineProcess) -> None:
 def test_a_killed_executor_restarts_the_gang(master: str, request: pytest.FixtureRequest) -> None:
     engine: EngineProcess = request.getfixturevalue(f"spark_{master}")
     killer = Killer(1, executor=True)
-    gang = engine.gang(
+    group = engine.run_ranks(
         last_until(1), 2, max_restarts=1, claim=killer.claim, on_event=killer.on_event
     )
-    assert gang.results == [1, 1]
-    assert gang.restarts == 1
+    assert group.results == [1, 1]
+    assert group.restarts == 1
 
 
 def test_without_restarts_left_the_first_to_die_is_told(
@@ -155,18 +155,18 @@ def test_without_restarts_left_the_first_to_die_is_told(
 ) -> None:
     killer = Killer(2)
 
-    def work(world: World) -> None:
-        print(f"last words of {world.rank}")
-        last_until(9)(world)
+    def work(comm: Communicator) -> None:
+        print(f"last words of {comm.rank}")
+        last_until(9)(comm)
 
     with pytest.raises(RankLostError) as caught:
-        spark_local.gang(work, 2, max_restarts=1, claim=killer.claim, on_event=killer.on_event)
+        spark_local.run_ranks(work, 2, max_restarts=1, claim=killer.claim, on_event=killer.on_event)
     error = caught.value
     assert type(error) is RankLostError
     assert (error.failure.rank, error.restarts) == (1, 1)
     assert error.failure.log_tail[-1] == "last words of 1"
     assert len(killer.started_at) == 2  # claimed twice, and never a third time
-    assert spark_local.gang(swap, 2).restarts == 0  # all slots are free again
+    assert spark_local.run_ranks(swap, 2).restarts == 0  # all slots are free again
 
 
 @pytest.mark.parametrize(
@@ -184,13 +184,13 @@ def test_what_a_rank_raises_is_raised_here_and_not_tried_again(
 ) -> None:
     killer = Killer(0)
 
-    def work(world: World) -> None:
-        if world.rank == 1:
+    def work(comm: Communicator) -> None:
+        if comm.rank == 1:
             raise error
-        world.barrier()
+        comm.barrier()
 
     with pytest.raises(expected) as caught:
-        spark_local.gang(work, 2, max_restarts=3, claim=killer.claim)
+        spark_local.run_ranks(work, 2, max_restarts=3, claim=killer.claim)
     assert type(caught.value) is expected
     assert len(killer.started_at) == 1
     if isinstance(caught.value, RankRaisedError):
@@ -200,17 +200,17 @@ def test_what_a_rank_raises_is_raised_here_and_not_tried_again(
 
 def test_a_result_that_is_no_plain_data_is_explained(spark_local: EngineProcess) -> None:
     with pytest.raises(RankRaisedError, match="plain data"):
-        spark_local.gang(lambda world: {1, 2}, 1)
+        spark_local.run_ranks(lambda comm: {1, 2}, 1)
 
 
 def test_a_module_that_an_executor_lacks_is_told_with_host_and_remedy(
     spark_local: EngineProcess,
 ) -> None:
-    def work(world: World) -> None:
+    def work(comm: Communicator) -> None:
         importlib.import_module("no_such_module")
 
     with pytest.raises(UserError, match=r"'no_such_module' is missing on the executor .*install"):
-        spark_local.gang(work, 2)
+        spark_local.run_ranks(work, 2)
 
 
 def test_a_function_that_cannot_be_unpickled_is_told(spark_local: EngineProcess) -> None:
@@ -220,7 +220,7 @@ def test_a_function_that_cannot_be_unpickled_is_told(spark_local: EngineProcess)
         module = types.ModuleType("only_here")
         exec("def work(world): return 1", module.__dict__)
         sys.modules["only_here"] = module
-        engine.gang(module.work, 1)
+        engine.run_ranks(module.work, 1)
 
     with pytest.raises(UserError, match="'only_here' is missing on the executor"):
         spark_local.call(run)
@@ -229,7 +229,7 @@ def test_a_function_that_cannot_be_unpickled_is_told(spark_local: EngineProcess)
 def test_what_ranks_print_is_in_the_log_with_their_numbers(
     spark_local: EngineProcess, tmp_path: Path
 ) -> None:
-    def work(world: World) -> None:
+    def work(comm: Communicator) -> None:
         import warnings
 
         print("to stdout")
@@ -238,7 +238,7 @@ def test_what_ranks_print_is_in_the_log_with_their_numbers(
         sys.stdout.write("without an end")
 
     log = tmp_path / "log.txt"
-    spark_local.gang(work, 2, log=log)
+    spark_local.run_ranks(work, 2, log=log)
     lines = log.read_text().splitlines()
     for rank in (0, 1):
         mine = [line for line in lines if line.startswith(f"[rank {rank}] ")]
@@ -252,15 +252,17 @@ def test_what_java_writes_is_in_the_log(spark_local: EngineProcess, tmp_path: Pa
     log = tmp_path / "log.txt"
     killer = Killer(1)
     with pytest.raises(RankLostError):
-        spark_local.gang(last_until(9), 2, claim=killer.claim, on_event=killer.on_event, log=log)
+        spark_local.run_ranks(
+            last_until(9), 2, claim=killer.claim, on_event=killer.on_event, log=log
+        )
     assert "[spark] " in log.read_text()
     assert "Python worker exited unexpectedly" in log.read_text()
 
 
 def test_events_come_while_the_gang_runs(spark_local: EngineProcess) -> None:
     events = []
-    spark_local.gang(
-        lambda world: world.report({"rank": world.rank}),
+    spark_local.run_ranks(
+        lambda comm: comm.report({"rank": comm.rank}),
         2,
         on_event=lambda rank, event: events.append((rank, event)),
     )
@@ -280,7 +282,7 @@ def test_slots_held_by_another_job_are_told(spark_local: EngineProcess) -> None:
         try:
             while other.active_tasks() == 0:
                 time.sleep(0.05)
-            engine.gang(swap, 2)
+            engine.run_ranks(swap, 2)
         except UserError as error:
             return str(error)
         finally:
@@ -298,7 +300,7 @@ def test_a_job_that_somebody_cancels_is_not_started_again(spark_local: EnginePro
         context = engine._session.context
         threading.Timer(1.0, context.cancelAllJobs).start()
         try:
-            engine.gang(last_until(9), 2, max_restarts=3)
+            engine.run_ranks(last_until(9), 2, max_restarts=3)
         except RunError as error:
             return str(error)
         return ""
@@ -306,7 +308,7 @@ def test_a_job_that_somebody_cancels_is_not_started_again(spark_local: EnginePro
     assert "cancelled" in spark_local.call(run)
 
 
-def state_of_process(world: World) -> dict[str, Any]:
+def state_of_process(comm: Communicator) -> dict[str, Any]:
     """Everything that a rank could leave behind in its process."""
     import torch
 
@@ -329,7 +331,7 @@ def state_of_process(world: World) -> dict[str, Any]:
     }
 
 
-def make_a_mess(world: World) -> int:
+def make_a_mess(comm: Communicator) -> int:
     import multiprocessing
 
     import torch
@@ -347,7 +349,7 @@ def make_a_mess(world: World) -> int:
     torch.manual_seed(3)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()
-    world.exchange({1 - world.rank: np.ones(9)}, {1 - world.rank: np.empty(9)})
+    comm.exchange({1 - comm.rank: np.ones(9)}, {1 - comm.rank: np.empty(9)})
     return os.getpid()
 
 
@@ -355,15 +357,15 @@ def test_nothing_stays_behind_in_a_worker_that_is_used_again(spark_local: Engine
     def by_pid(states: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
         return {state["pid"]: state for state in states}
 
-    spark_local.gang(state_of_process, 2)  # imports torch
-    before = by_pid(spark_local.gang(state_of_process, 2).results)
-    messy = spark_local.gang(make_a_mess, 2).results
-    after = by_pid(spark_local.gang(state_of_process, 2).results)
+    spark_local.run_ranks(state_of_process, 2)  # imports torch
+    before = by_pid(spark_local.run_ranks(state_of_process, 2).results)
+    messy = spark_local.run_ranks(make_a_mess, 2).results
+    after = by_pid(spark_local.run_ranks(state_of_process, 2).results)
     assert set(messy) == set(before) == set(after), "other workers: nothing was compared"
     for pid, state in before.items():
         changed = {key for key in state if state[key] != after[pid][key]} - {"random"}
         assert not changed, {key: (state[key], after[pid][key]) for key in changed}
-    numbers = [sorted(state["random"] for state in gang.values()) for gang in (before, after)]
+    numbers = [sorted(state["random"] for state in group.values()) for group in (before, after)]
     assert numbers[0] == numbers[1]
 
 
@@ -371,21 +373,23 @@ def test_nothing_stays_behind_in_a_worker_that_is_used_again(spark_local: Engine
 def test_the_end_of_a_rank_costs_no_imports(spark_local: EngineProcess) -> None:
     """Some of torch's settings import hundreds of modules when they are put back."""
 
-    def work(world: World) -> list[int]:
+    def work(comm: Communicator) -> list[int]:
         import torch
 
         return [os.getpid(), len(sys.modules), torch.get_num_threads()]
 
     killer = Killer(1)  # so that the workers are new
-    spark_local.gang(last_until(1), 2, max_restarts=1, claim=killer.claim, on_event=killer.on_event)
-    first, second = (sorted(spark_local.gang(work, 2).results) for _ in range(2))
+    spark_local.run_ranks(
+        last_until(1), 2, max_restarts=1, claim=killer.claim, on_event=killer.on_event
+    )
+    first, second = (sorted(spark_local.run_ranks(work, 2).results) for _ in range(2))
     assert first == second
 
 
 def test_a_process_group_left_open_does_not_break_the_next_gang(
     spark_local: EngineProcess,
 ) -> None:
-    def work(world: World) -> int:
+    def work(comm: Communicator) -> int:
         import torch
 
         torch.distributed.init_process_group(
@@ -393,7 +397,7 @@ def test_a_process_group_left_open_does_not_break_the_next_gang(
         )
         return os.getpid()
 
-    assert {*spark_local.gang(work, 2).results} == {*spark_local.gang(work, 2).results}
+    assert {*spark_local.run_ranks(work, 2).results} == {*spark_local.run_ranks(work, 2).results}
 
 
 def test_the_users_module_travels_and_is_never_stale(
@@ -405,7 +409,7 @@ def test_the_users_module_travels_and_is_never_stale(
         """In the session that is active, an engine for each version of the file."""
         from sixfold.distributed.engines.spark import SparkEngine
 
-        def work(world: World) -> list[Any]:
+        def work(comm: Communicator) -> list[Any]:
             module = importlib.import_module("users_module")
             return [os.getpid(), module.VALUE, module.__file__]
 
@@ -413,7 +417,7 @@ def test_the_users_module_travels_and_is_never_stale(
         for version in ("first", "second"):
             source.write_text(f"VALUE = {version!r}\n")
             with SparkEngine(ship=[source]) as other:
-                found.append(other.gang(work, 2).results)
+                found.append(other.run_ranks(work, 2).results)
         assert engine._session.slots() == 2  # closing the others did not end the session
         return found
 
@@ -429,18 +433,18 @@ def test_a_rank_that_hangs_is_given_up_and_replaced(spark_local: EngineProcess) 
     def run(engine: Any) -> Any:
         from sixfold.distributed.engines.spark import SparkEngine
 
-        def work(world: World) -> int:
-            if world.rank == 0 and world.attempt == 0:
+        def work(comm: Communicator) -> int:
+            if comm.rank == 0 and comm.attempt == 0:
                 os.kill(os.getpid(), signal.SIGSTOP)
-            world.barrier()
-            return world.attempt
+            comm.barrier()
+            return comm.attempt
 
         with SparkEngine(hang_s=2.0) as other:
-            return other.gang(work, 2, max_restarts=1)
+            return other.run_ranks(work, 2, max_restarts=1)
 
-    gang = spark_local.call(run)
-    assert gang.results == [1, 1]
-    assert gang.restarts == 1
+    group = spark_local.call(run)
+    assert group.results == [1, 1]
+    assert group.restarts == 1
 
 
 @pytest.mark.full
@@ -448,8 +452,8 @@ def test_a_job_that_spark_gives_up_is_submitted_again(tmp_path: Path) -> None:
     killer = Killer(2)
     engine = EngineProcess("local[2]", tmp_path, "spark.stage.maxConsecutiveAttempts=1")
     with contextlib.closing(engine):
-        gang = engine.gang(
+        group = engine.run_ranks(
             last_until(2), 2, max_restarts=2, claim=killer.claim, on_event=killer.on_event
         )
-    assert gang.results == [2, 2]
-    assert gang.restarts == 2
+    assert group.results == [2, 2]
+    assert group.restarts == 2

@@ -10,7 +10,7 @@ import pytest
 from tests.spark_masters import EngineProcess
 
 from sixfold import configure
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.native.max_pool import is_built
 from sixfold.train.run import train
 
@@ -20,14 +20,14 @@ pytestmark = [
 ]
 
 
-def look(world: World) -> dict[str, Any]:
+def look(comm: Communicator) -> dict[str, Any]:
     """What a rank computes with."""
     from sixfold.train.native import loading, max_pool
 
     maps = Path("/proc/self/maps").read_text().splitlines()
     mapped = {line.split(maxsplit=5)[-1] for line in maps if "kernels" in line}
     return {
-        "rank": world.rank,
+        "rank": comm.rank,
         "parent": os.getppid(),
         "package": loading.__file__,
         "origin": max_pool.found.origin,
@@ -38,7 +38,7 @@ def look(world: World) -> dict[str, Any]:
 
 @pytest.mark.full
 def test_ranks_in_executors_have_the_kernels_that_were_sent(spark_bare: EngineProcess) -> None:
-    ranks = [spark_bare.gang(look, 2).results for _ in range(2)]
+    ranks = [spark_bare.run_ranks(look, 2).results for _ in range(2)]
     for rank in ranks[0] + ranks[1]:  # the second time in Python workers that were used before
         assert ".zip/" in rank["package"]
         assert rank["origin"] == "shipped"
@@ -49,7 +49,7 @@ def test_ranks_in_executors_have_the_kernels_that_were_sent(spark_bare: EnginePr
 
 @pytest.mark.full
 def test_an_installation_on_the_executor_goes_first(spark_cluster: EngineProcess) -> None:
-    for rank in spark_cluster.gang(look, 2).results:
+    for rank in spark_cluster.run_ranks(look, 2).results:
         assert ".zip/" in rank["package"]
         assert rank["origin"] == "installed"
 

@@ -149,7 +149,7 @@ def work(world):
 def main():
     with SparkEngine(master="local[2]") as engine:
         print("jvm", engine._session._process.pid, flush=True)
-        engine.gang(work, 2, on_event=lambda rank, event: print("rank", event["pid"], flush=True))
+        engine.run_ranks(work, 2, on_event=lambda rank, event: print("rank", event["pid"], flush=True))
 
 try:
     main()
@@ -163,7 +163,7 @@ except Exception as error:
 
 
 class Script:
-    """A program that runs a gang for ever; what it prints, and all of its processes."""
+    """A program that runs a process group for ever; what it prints, and all of its processes."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / "script.py"

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from sixfold.core.errors import NonFiniteLossError, RankLostError
 from sixfold.distributed.engines import Engine, open_engine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.config import TrainConfig
 from sixfold.train.run import train, training_problems
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 from sixfold.train.strategies.hogwild import strategy
 from sixfold.train.strategies.hogwild.groups import find_groups, group_by_sight
 from sixfold.train.strategies.hogwild.strategy import Rounds
@@ -43,7 +43,7 @@ def local() -> Iterator[Engine]:
 def test_ranks_make_every_step_of_serial_training_once_and_epochs_end_together(
     images: int, batch: int, total: int, ranks: int
 ) -> None:
-    serial = Budget(images=images, batch_size=min(batch, images), total_steps=total)
+    serial = TrainingLength(images=images, batch_size=min(batch, images), total_steps=total)
     rounds = Rounds(serial=serial, ranks=ranks)
     wide = rounds.budget()
     made = []
@@ -83,7 +83,7 @@ def test_ranks_that_take_turns_make_all_batches_and_resume(
     assert whole["steps"] == 2 * 6 + 3
     out = tmp_path / "part"
     with pytest.raises(KeyboardInterrupt):
-        train(configure(out=str(out), **settings), listen=_interrupt_at(6))
+        train(configure(out=str(out), **settings), on_event=_interrupt_at(6))
     resumed = train(configure(out=str(out), resume=True, **settings))
     assert resumed["steps"] == whole["steps"]
     assert resumed["images"] == whole["images"]
@@ -92,23 +92,21 @@ def test_ranks_that_take_turns_make_all_batches_and_resume(
 
 
 def _interrupt_at(step: int) -> Callable[[Mapping[str, Any]], None]:
-    def listen(event: Mapping[str, Any]) -> None:
+    def on_event(event: Mapping[str, Any]) -> None:
         if event["kind"] == "evaluation" and event["step"] >= step:
             raise KeyboardInterrupt
 
-    return listen
+    return on_event
 
 
 def test_groups_that_share_nothing_are_merged_by_their_examples(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three lonely ranks, two of which have work in the last round: local SGD, by hand."""
-    monkeypatch.setattr(
-        strategy, "find_groups", lambda world: [[rank] for rank in range(world.size)]
-    )
+    monkeypatch.setattr(strategy, "find_groups", lambda comm: [[rank] for rank in range(comm.size)])
     notes: list[str] = []
 
-    def listen(event: Mapping[str, Any]) -> None:
+    def on_event(event: Mapping[str, Any]) -> None:
         notes.append(str(event.get("text")))
 
     common = {
@@ -118,7 +116,7 @@ def test_groups_that_share_nothing_are_merged_by_their_examples(
     config = configure(
         out=str(tmp_path / "run"), strategy="hogwild", workers=3, steps=5, merge_every=9, **common
     )
-    result = train(config, listen=listen)
+    result = train(config, on_event=on_event)
     assert result["groups"] == [[0], [1], [2]]
     assert result["steps"] == 2
     assert any("3 of them are single workers, that is plain SGD" in note for note in notes)
@@ -163,12 +161,12 @@ def _alone(
 
 
 def test_ranks_of_one_machine_find_each_other(local: Engine) -> None:
-    gang = local.gang(_groups, 3)
-    assert gang.results == [[[0, 1, 2]]] * 3
+    group = local.run_ranks(_groups, 3)
+    assert group.results == [[[0, 1, 2]]] * 3
 
 
-def _groups(world: World) -> list[list[int]]:
-    return find_groups(world)
+def _groups(comm: Communicator) -> list[list[int]]:
+    return find_groups(comm)
 
 
 @given(st.data())
@@ -205,11 +203,11 @@ def test_processes_learn_together_and_a_killed_rank_leaves_no_memory_behind(
     }  # fmt: skip
     killer = _Killer()
     with pytest.raises(RankLostError, match="SIGKILL"):
-        train(configure(out=str(tmp_path / "dead"), **settings), engine=local, listen=killer)
+        train(configure(out=str(tmp_path / "dead"), **settings), engine=local, on_event=killer)
     # Nobody who could map it is left, and it has no name: see test_shared_memory.py.
     assert not any(Path(f"/proc/{pid}/maps").exists() for pid in killer.pids.values())
     config = configure(out=str(tmp_path / "run"), max_restarts=1, **settings)
-    result = train(config, engine=local, listen=_Killer())
+    result = train(config, engine=local, on_event=_Killer())
     assert result["restarts"] == 1
     assert result["groups"] == [[0, 1]]
     assert result["images"] == 300 * 40

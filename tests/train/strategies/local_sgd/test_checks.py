@@ -28,7 +28,10 @@ Configure = Callable[..., TrainConfig]
         ({"population": 9}, "only for --aggregation genetic"),
         ({"aggregation": "genetic", "validation": 0.1, "elite": 16}, "--elite 16"),
         ({"aggregation": "genetic", "validation": 0.1, "generations": -1}, "--generations -1"),
-        ({"aggregation": "genetic", "validation": 0.1, "mutation_rate": 1.5}, "--mutation-rate 1.5"),
+        (
+            {"aggregation": "genetic", "validation": 0.1, "mutation_rate": 1.5},
+            "--mutation-rate 1.5",
+        ),
         ({"aggregation": "genetic", "validation": 0.1, "mutation_scale": -1.0}, "--mutation-scale"),
     ],
 )

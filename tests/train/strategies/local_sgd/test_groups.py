@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.group import group
 from sixfold.train.strategies.local_sgd.groups import (
     gather_slices,
@@ -29,10 +29,10 @@ def test_swaps_keep_sizes_and_lose_nobody(size: int, count: int, swaps: int) -> 
         assert changed == count
 
 
-def _within(world: World) -> dict[str, list[float]]:
-    members = [0, 3] if world.rank in (0, 3) else [2, 1]
-    own = torch.arange(5.0) + 10 * world.rank
-    peers = group(world, members)
+def _within(comm: Communicator) -> dict[str, list[float]]:
+    members = [0, 3] if comm.rank in (0, 3) else [2, 1]
+    own = torch.arange(5.0) + 10 * comm.rank
+    peers = group(comm, members)
     rows = scatter_slices(peers, own)
     whole = gather_slices(peers, rows.sum(0), 5)
     return {
@@ -42,7 +42,7 @@ def _within(world: World) -> dict[str, list[float]]:
 
 
 def test_exchanges_stay_within_the_group() -> None:
-    results = InlineEngine().gang(_within, 4).results
+    results = InlineEngine().run_ranks(_within, 4).results
     for rank, result in enumerate(results):
         members = [0, 3] if rank in (0, 3) else [2, 1]
         rows = np.stack([np.arange(5.0) + 10 * member for member in members])

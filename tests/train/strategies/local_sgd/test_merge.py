@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.group import group
 from sixfold.models import build
 from sixfold.models.config import ModelConfig
@@ -51,26 +51,27 @@ def score(network: Tensor) -> tuple[float, float]:
     return round(float(network.double().sin().sum()), 6), float(network.abs().sum())
 
 
-def merged(world: World, config: LocalSgdConfig) -> dict[str, Any]:
+def merged(comm: Communicator, config: LocalSgdConfig) -> dict[str, Any]:
     body = body_of()
     base = body.read().vector[: body.network]
-    merger = Merger(world, body, config, 0, score)
-    members = Members(ranks=RANKS, world=group(world, RANKS), round=0, group=0)
-    before = world.traffic.bytes_sent
-    found, facts = merger.merge(members, base, worker_body(body, world.rank), EXAMPLES[world.rank])
+    merger = Merger(comm, body, config, 0, score)
+    members = Members(ranks=RANKS, comm=group(comm, RANKS), round=0, group=0)
+    before = comm.traffic.bytes_sent
+    found, facts = merger.merge(members, base, worker_body(body, comm.rank), EXAMPLES[comm.rank])
     return {
         "vector": found.vector.tolist(),
         "counters": found.counters.tolist(),
         "updates": found.updates,
         "facts": facts,
-        "sent": world.traffic.bytes_sent - before,
+        "sent": comm.traffic.bytes_sent - before,
     }
 
 
 def run(rule: str, **more: Any) -> list[dict[str, Any]]:
     config = LocalSgdConfig(aggregation=rule, **more)
     return [
-        dict(result) for result in InlineEngine().gang(partial(merged, config=config), 3).results
+        dict(result)
+        for result in InlineEngine().run_ranks(partial(merged, config=config), 3).results
     ]
 
 
@@ -138,7 +139,7 @@ def test_a_merge_sends_what_its_page_says(rule: str) -> None:
         assert -64 <= facts < 60_000, (facts, formula)
 
 
-def disordered(world: World) -> dict[str, Any]:
+def disordered(comm: Communicator) -> dict[str, Any]:
     """Rank 1 has the same network as rank 0 with its maps in another order, and learns nothing."""
     body = body_of()
     start = body.read()
@@ -147,7 +148,7 @@ def disordered(world: World) -> dict[str, Any]:
     whole = torch.cat([start.vector[: body.network], slots])
     axes = find_channels(body.state.model).free
     orders = [np.random.default_rng(7).permutation(axis.size) for axis in axes]
-    if world.rank == 1:
+    if comm.rank == 1:
         body.write(Body(vector=whole, counters=start.counters, updates=1))
         for vector in (body.state.parameters, body.optimizer.slots["velocity"]):
             views = dict(body.state.named_views(vector))
@@ -156,20 +157,20 @@ def disordered(world: World) -> dict[str, Any]:
             for name, tensor in align.apply(dict(views), axes, orders).items():
                 views[name].copy_(tensor.clone())
         whole = body.read().vector
-    merger = Merger(world, body, LocalSgdConfig(align=True), 0, score)
-    members = Members(ranks=[0, 1], world=world, round=0, group=0)
+    merger = Merger(comm, body, LocalSgdConfig(align=True), 0, score)
+    members = Members(ranks=[0, 1], comm=comm, round=0, group=0)
     own = Body(vector=whole, counters=start.counters, updates=1)
     found, facts = merger.merge(members, start.vector[: body.network], own, 10)
     original = torch.cat([start.vector[: body.network], slots])
     return {
-        "changed": bool(world.rank == 1 and not torch.equal(whole, original)),
+        "changed": bool(comm.rank == 1 and not torch.equal(whole, original)),
         "error": float((found.vector - original).abs().max()),
         "moved": facts["moved"],
     }
 
 
 def test_alignment_undoes_another_numbering_and_counts_it() -> None:
-    results = InlineEngine().gang(disordered, 2).results
+    results = InlineEngine().run_ranks(disordered, 2).results
     assert results[1]["changed"]
     for result in results:
         assert result["error"] == 0.0

@@ -176,7 +176,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log, "REPORT_S", -1.0)
         with pytest.raises(KeyboardInterrupt):
-            train(configure(out=str(out), **settings), listen=interrupt)
+            train(configure(out=str(out), **settings), on_event=interrupt)
     assert not (out / "result.json").exists()
     kept = [int(path.stem.removeprefix("step-")) for path in (out / "checkpoints").iterdir()]
     assert max(kept) < 12
@@ -197,7 +197,7 @@ def test_another_number_of_workers_is_told_and_groups_refuse_it(
         heard: list[Any] = []
         longer = settings | {"out": out, "workers": 2, "resume": True}
         if groups == 1:
-            train(configure(**longer), listen=heard.append)
+            train(configure(**longer), on_event=heard.append)
             assert any("goes on with 2" in event.get("text", "") for event in heard)
         else:
             with pytest.raises(Exception, match="go on with --workers 3"):

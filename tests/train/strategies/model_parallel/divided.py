@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.layers.dropout import Draw
 from sixfold.train.strategies.model_parallel.grid import Mesh
 from sixfold.train.strategies.model_parallel.network import DividedNetwork, divide
@@ -46,8 +46,8 @@ def run_divided(
     state = {name: value.clone() for name, value in network.state_dict().items()}
     found: dict[int, Outcome] = {}
 
-    def compute(world: World) -> None:
-        divided = divide(copy.deepcopy(network).to("meta"), shape, world, mesh)
+    def compute(comm: Communicator) -> None:
+        divided = divide(copy.deepcopy(network).to("meta"), shape, comm, mesh)
         load_parts(divided, state)
         divided.train()
         divided.connect(Draw(7).mask)
@@ -56,16 +56,16 @@ def run_divided(
         loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
         parameters = dict(divided.named_parameters())
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        found[world.rank] = Outcome(
+        found[comm.rank] = Outcome(
             logits.detach(),
             dict(zip(parameters, gradients, strict=True)),
             {name: value.clone() for name, value in divided.named_buffers()},
             divided.parts,
-            world.traffic.bytes_sent,
+            comm.traffic.bytes_sent,
         )
 
     with InlineEngine() as engine:
-        engine.gang(compute, mesh.size)
+        engine.run_ranks(compute, mesh.size)
     return [found[rank] for rank in range(mesh.size)]
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.strategies.model_parallel.exchange import (
     NO_PADDING,
     Padding,
@@ -71,10 +71,10 @@ def test_gather_brings_what_is_needed_and_add_is_its_transpose(
     gathered: dict[int, float] = {}
     added: dict[int, float] = {}
 
-    def compute(world: World) -> None:
-        move = plan(world.rank, layout, needs)
-        own = held(layout, world.rank, whole).contiguous()
-        found = gather(world, own, move, padding, fill=0.0)
+    def compute(comm: Communicator) -> None:
+        move = plan(comm.rank, layout, needs)
+        own = held(layout, comm.rank, whole).contiguous()
+        found = gather(comm, own, move, padding, fill=0.0)
         core = found[
             (
                 slice(None),
@@ -86,15 +86,15 @@ def test_gather_brings_what_is_needed_and_add_is_its_transpose(
         ]
         assert torch.equal(core, whole[(slice(None), *slices(move.need, WHOLE))])
         assert abs(float(found.sum() - core.sum())) < 1e-9  # the padding is zero
-        gathered[world.rank] = float((found * weights[world.rank]).sum())
-        back = add(world, weights[world.rank], move, padding)
-        assert tuple(back.shape[1:]) == sizes(layout.box(world.rank))
+        gathered[comm.rank] = float((found * weights[comm.rank]).sum())
+        back = add(comm, weights[comm.rank], move, padding)
+        assert tuple(back.shape[1:]) == sizes(layout.box(comm.rank))
         # Copies of an element get the same total: count one of them.
-        if mesh.place(world.rank, tuple(sorted(layout.copied))) == 0:
-            added[world.rank] = float((own * back).sum())
+        if mesh.place(comm.rank, tuple(sorted(layout.copied))) == 0:
+            added[comm.rank] = float((own * back).sum())
 
     with InlineEngine() as engine:
-        engine.gang(compute, mesh.size)
+        engine.run_ranks(compute, mesh.size)
     assert abs(sum(gathered.values()) - sum(added.values())) < 1e-9
 
 
@@ -102,56 +102,56 @@ def test_duplicated_needs_count_once() -> None:
     mesh = Mesh(rows=2, cout=2)
     layout = maps(mesh, SHAPE)
 
-    def compute(world: World) -> None:
-        move = plan(world.rank, layout, [WHOLE] * mesh.size, duplicated=mesh.axes)
+    def compute(comm: Communicator) -> None:
+        move = plan(comm.rank, layout, [WHOLE] * mesh.size, duplicated=mesh.axes)
         ones = torch.ones(1, *SHAPE)
-        before = world.traffic.bytes_sent
-        assert torch.equal(add(world, ones, move), torch.ones(1, *sizes(move.own)))
-        assert world.traffic.bytes_sent == before
+        before = comm.traffic.bytes_sent
+        assert torch.equal(add(comm, ones, move), torch.ones(1, *sizes(move.own)))
+        assert comm.traffic.bytes_sent == before
 
     with InlineEngine() as engine:
-        engine.gang(compute, mesh.size)
+        engine.run_ranks(compute, mesh.size)
 
 
 def test_channels_last_stays_channels_last() -> None:
     mesh = Mesh(rows=2)
     layout = maps(mesh, SHAPE)
 
-    def compute(world: World) -> None:
-        move = plan(world.rank, layout, [WHOLE] * 2)
+    def compute(comm: Communicator) -> None:
+        move = plan(comm.rank, layout, [WHOLE] * 2)
         own = torch.zeros(2, *sizes(move.own)).to(memory_format=torch.channels_last)
-        found = gather(world, own, move)
+        found = gather(comm, own, move)
         assert found.is_contiguous(memory_format=torch.channels_last)
 
     with InlineEngine() as engine:
-        engine.gang(compute, 2)
+        engine.run_ranks(compute, 2)
 
 
 def test_the_order_of_one_channels_dims_is_that_of_its_strides() -> None:
     whole: Box = ((0, 1), (0, 4), (0, 4))
     layout = maps(Mesh(rows=2), (1, 4, 4))
 
-    def compute(world: World) -> None:
-        move = plan(world.rank, layout, [whole] * 2)
+    def compute(comm: Communicator) -> None:
+        move = plan(comm.rank, layout, [whole] * 2)
         for order in (torch.channels_last, torch.contiguous_format):
             own = torch.empty(2, *sizes(move.own), memory_format=order).zero_()
-            found = gather(world, own, move)
+            found = gather(comm, own, move)
             assert (found.stride(1) == 1) == (order is torch.channels_last)
 
     with InlineEngine() as engine:
-        engine.gang(compute, 2)
+        engine.run_ranks(compute, 2)
 
 
 def test_rank_sums_are_the_same_on_all_ranks_and_leave_their_argument() -> None:
-    def compute(world: World) -> list[float]:
-        own = torch.tensor([1e16, float(world.rank)], dtype=torch.float64)
-        total = RankSum(world)(own)
-        assert own.tolist() == [1e16, float(world.rank)]
+    def compute(comm: Communicator) -> list[float]:
+        own = torch.tensor([1e16, float(comm.rank)], dtype=torch.float64)
+        total = RankSum(comm)(own)
+        assert own.tolist() == [1e16, float(comm.rank)]
         found: list[float] = total.tolist()
         return found
 
     with InlineEngine() as engine:
-        assert engine.gang(compute, 3).results == [[3e16, 3.0]] * 3
+        assert engine.run_ranks(compute, 3).results == [[3e16, 3.0]] * 3
 
 
 def test_vectors_nest_in_maps() -> None:

@@ -39,12 +39,12 @@ the weights are built."""
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits data")
 
 
-def train_limited(config: TrainConfig, room_mib: int | None, world: Any) -> dict[str, float]:
+def train_limited(config: TrainConfig, room_mib: int | None, comm: Any) -> dict[str, float]:
     """Two steps; how much memory that took at most, in MiB beyond the beginning."""
     import resource
 
     from sixfold import data as datasets
-    from sixfold.train.strategies.registry import open_strategy
+    from sixfold.train.strategies.registry import build_strategy
 
     def status(name: str) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -55,7 +55,7 @@ def train_limited(config: TrainConfig, room_mib: int | None, world: Any) -> dict
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = status("VmHWM")
-    strategy = open_strategy(world, config, datasets.open_data(config.data))
+    strategy = build_strategy(comm, config, datasets.open_data(config.data))
     supply = strategy.supply(0)
     losses = [strategy.advance(number, supply, 0.01).loss for number in range(2)]
     return {"loss": losses[-1], "peak": status("VmHWM") - before}
@@ -80,7 +80,7 @@ def run(
         )
         with LocalEngine(preload=("sixfold.train.worker", "torch._dynamo")) as engine:
             task = functools.partial(train_limited, config, room_mib)
-            results: list[dict[str, float]] = engine.gang(task, workers).results
+            results: list[dict[str, float]] = engine.run_ranks(task, workers).results
         return results
 
     return train_on

@@ -12,7 +12,7 @@ from tests.train.strategies.model_parallel.divided import batch, deviation, run_
 from torch import Tensor, nn
 
 from sixfold.core.errors import UnsupportedError
-from sixfold.distributed.process_group import Alone, World
+from sixfold.distributed.process_group import Communicator, SingleProcess
 from sixfold.models.slide import slide
 from sixfold.train.strategies.model_parallel.grid import Mesh
 from sixfold.train.strategies.model_parallel.network import divide
@@ -117,8 +117,8 @@ def test_two_groups_on_two_ranks_exchange_nothing() -> None:
     assert sent(network(1), (3, 8, 8), Mesh(cout=2), 3)[0] > logits
 
 
-def of_rank(rank: int, mesh: Mesh) -> World:
-    return World(rank=rank, size=mesh.size, host="", attempt=0, link=Alone())
+def of_rank(rank: int, mesh: Mesh) -> Communicator:
+    return Communicator(rank=rank, size=mesh.size, host="", attempt=0, link=SingleProcess())
 
 
 def test_a_rank_holds_its_part_and_takes_its_part_of_the_images() -> None:

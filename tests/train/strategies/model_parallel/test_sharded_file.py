@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sixfold.core.tensor_file import read_metadata, verify
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.checkpoint import weights_sha256
 from sixfold.train.strategies.model_parallel import sharded_file
 from sixfold.train.strategies.model_parallel.grid import Mesh
@@ -50,15 +50,15 @@ def values() -> dict[str, Tensor]:
 
 
 def write(path: Path, mesh: Mesh) -> None:
-    def compute(world: World) -> None:
+    def compute(comm: Communicator) -> None:
         pieces = [
-            Piece(name, part, part.cut(values()[name], world.rank))
+            Piece(name, part, part.cut(values()[name], comm.rank))
             for name, part in parts(mesh).items()
         ]
-        write_parts(path, world, pieces, {"note": "kept"})
+        write_parts(path, comm, pieces, {"note": "kept"})
 
     with InlineEngine() as engine:
-        engine.gang(compute, mesh.size)
+        engine.run_ranks(compute, mesh.size)
 
 
 @pytest.mark.parametrize("block", [1, 50, 1 << 20])

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.config import TrainConfig
 from sixfold.train.run import train
 from sixfold.train.strategies.model_parallel.strategy import division_problems, grid_of
-from sixfold.train.strategies.registry import open_strategy
+from sixfold.train.strategies.registry import build_strategy
 
 Configure = Callable[..., TrainConfig]
 DIVIDED = {"strategy": "model_parallel", "precision": "float64"}
@@ -104,7 +104,7 @@ def test_a_run_goes_on_in_another_grid(
 
     config = configure(out=str(out), steps=6, grid="cout=2,cin=2", workers=4, **settings)
     with pytest.raises(BaseException, match="StopError"):
-        train(config, listen=stop)
+        train(config, on_event=stop)
     assert list((out / "checkpoints").iterdir())
     found = train(
         configure(out=str(out), steps=6, grid="rows=2", workers=2, resume=True, **settings)
@@ -179,12 +179,12 @@ def test_traffic_of_the_slide_network_is_what_the_page_says(
         strategy="model_parallel",
     )
 
-    def count(world: World) -> int:
+    def count(comm: Communicator) -> int:
         data = datasets.open_data(datasets.resolve(config.data))
-        strategy = open_strategy(world, config, data)
-        before = world.traffic.bytes_sent
+        strategy = build_strategy(comm, config, data)
+        before = comm.traffic.bytes_sent
         strategy.advance(0, strategy.supply(0), 0.01)
-        return world.traffic.bytes_sent - before
+        return comm.traffic.bytes_sent - before
 
     with InlineEngine() as engine:
-        assert engine.gang(count, 2).results == [SLIDE_BYTES[grid](batch_size)] * 2
+        assert engine.run_ranks(count, 2).results == [SLIDE_BYTES[grid](batch_size)] * 2

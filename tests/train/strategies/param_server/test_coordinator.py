@@ -12,9 +12,9 @@ from sixfold.train.checkpoint import Progress
 from sixfold.train.config import OptimizerConfig, TrainConfig
 from sixfold.train.step.flat import FlatState
 from sixfold.train.step.optimizer import make_optimizer
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 from sixfold.train.strategies.param_server import coordinator as room
-from sixfold.train.strategies.param_server.coordinator import Conductor
+from sixfold.train.strategies.param_server.coordinator import Coordinator
 from sixfold.train.strategies.param_server.server import LeaseName, Snapshot
 from sixfold.train.strategies.param_server.whole import WholeState
 
@@ -22,22 +22,22 @@ Configure = Callable[..., TrainConfig]
 
 
 @pytest.fixture
-def conductor(configure: Configure, tmp_path: Path) -> Conductor:
+def conductor(configure: Configure, tmp_path: Path) -> Coordinator:
     """Of a run of two epochs of four steps, on two servers that are there."""
     directory = RunDirectory(tmp_path)
     directory.create()
     attempt = directory.claim()
     state = FlatState(torch.nn.Linear(20, 20))
     whole = WholeState(state, make_optimizer(OptimizerConfig(), state.parameters), 2)
-    made = Conductor(
+    made = Coordinator(
         configure(evaluate_every=1.0),
-        Budget(images=8, batch_size=2, total_steps=8),
+        TrainingLength(images=8, batch_size=2, total_steps=8),
         RankFiles(directory.ticket(), attempt=attempt, rank=0, host="here"),
         whole,
         Progress(),
         whole.snapshots(),
         workers=2,
-        listen=lambda _: None,
+        on_event=lambda _: None,
         part="validation",
     )
     for server in (0, 1):
@@ -45,7 +45,7 @@ def conductor(configure: Configure, tmp_path: Path) -> Conductor:
     return made
 
 
-def snapshots(conductor: Conductor, done: int) -> list[Snapshot]:
+def snapshots(conductor: Coordinator, done: int) -> list[Snapshot]:
     """What servers hold that have applied the first `done` steps."""
     found = conductor.whole.snapshots()
     for snapshot in found:
@@ -54,7 +54,7 @@ def snapshots(conductor: Conductor, done: int) -> list[Snapshot]:
     return found
 
 
-def make_steps(conductor: Conductor, worker: int, count: int) -> None:
+def make_steps(conductor: Coordinator, worker: int, count: int) -> None:
     for _ in range(count):
         task = conductor.next_for(worker)
         assert task["kind"] == "lease"
@@ -65,7 +65,7 @@ def make_steps(conductor: Conductor, worker: int, count: int) -> None:
         conductor.report(worker, report)
 
 
-def test_an_epochs_end_is_saved_and_evaluated_by_whoever_asks_next(conductor: Conductor) -> None:
+def test_an_epochs_end_is_saved_and_evaluated_by_whoever_asks_next(conductor: Coordinator) -> None:
     make_steps(conductor, 0, 3)
     conductor.keep(lambda: pytest.fail("nothing is due"))
     make_steps(conductor, 0, 1)
@@ -79,7 +79,7 @@ def test_an_epochs_end_is_saved_and_evaluated_by_whoever_asks_next(conductor: Co
 
 
 def test_an_evaluation_whose_worker_dies_or_hangs_is_made_by_another(
-    conductor: Conductor, monkeypatch: pytest.MonkeyPatch
+    conductor: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_steps(conductor, 0, 4)
     conductor.keep(lambda: snapshots(conductor, 4))
@@ -96,7 +96,7 @@ def test_an_evaluation_whose_worker_dies_or_hangs_is_made_by_another(
     assert conductor.worker_losses == 1
 
 
-def test_what_waits_for_its_evaluation_is_not_removed(conductor: Conductor) -> None:
+def test_what_waits_for_its_evaluation_is_not_removed(conductor: Coordinator) -> None:
     make_steps(conductor, 0, 4)
     conductor.keep(lambda: snapshots(conductor, 4))
     task = conductor.next_for(1)
@@ -111,7 +111,7 @@ def test_what_waits_for_its_evaluation_is_not_removed(conductor: Conductor) -> N
     assert kept == [4, 7, 8]
 
 
-def test_a_report_of_a_servers_former_life_does_not_count(conductor: Conductor) -> None:
+def test_a_report_of_a_servers_former_life_does_not_count(conductor: Coordinator) -> None:
     task = conductor.next_for(0)
     conductor.server_left(1, 11)
     conductor.server_joined(1, None, 99, {}, 2)
@@ -124,7 +124,9 @@ def test_a_report_of_a_servers_former_life_does_not_count(conductor: Conductor) 
     assert list(conductor.book.steps_done()) == [0]
 
 
-def test_the_run_ends_only_when_the_last_checkpoint_holds_every_step(conductor: Conductor) -> None:
+def test_the_run_ends_only_when_the_last_checkpoint_holds_every_step(
+    conductor: Coordinator,
+) -> None:
     make_steps(conductor, 0, 8)
     conductor.keep(lambda: None)  # a server is just away
     assert not conductor.over
@@ -136,7 +138,7 @@ def test_the_run_ends_only_when_the_last_checkpoint_holds_every_step(conductor: 
     assert conductor.figures()["bytes_per_step"] == 7
 
 
-def test_a_failure_elsewhere_sends_workers_home(conductor: Conductor) -> None:
+def test_a_failure_elsewhere_sends_workers_home(conductor: Coordinator) -> None:
     conductor.fail(OSError("first"))
     conductor.fail(OSError("second"))
     assert str(conductor.failure) == "first"

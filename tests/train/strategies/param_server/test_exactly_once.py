@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sixfold.train.config import OptimizerConfig
 from sixfold.train.step.optimizer import make_optimizer
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 from sixfold.train.strategies.param_server.leases import Grant, LeaseBook, plan_leases
 from sixfold.train.strategies.param_server.server import (
     Answer,
@@ -28,7 +28,7 @@ from sixfold.train.strategies.param_server.server import (
 )
 
 SERVERS = 2
-BUDGET = Budget(images=130, batch_size=1, total_steps=20)
+BUDGET = TrainingLength(images=130, batch_size=1, total_steps=20)
 LEASES = plan_leases(BUDGET)  # of three steps each, the last of two
 EMPTY = torch.zeros(0, dtype=torch.float64)
 

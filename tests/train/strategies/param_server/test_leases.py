@@ -2,7 +2,7 @@
 
 import pytest
 
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 from sixfold.train.strategies.param_server.leases import PATIENCE_S, LeaseBook, Setback, plan_leases
 from sixfold.train.strategies.param_server.server import LeaseName
 
@@ -11,7 +11,7 @@ from sixfold.train.strategies.param_server.server import LeaseName
 def test_leases_cover_every_step_once_and_never_cross_an_epoch(
     images: int, batch: int, total: int
 ) -> None:
-    budget = Budget(images=images, batch_size=batch, total_steps=total)
+    budget = TrainingLength(images=images, batch_size=batch, total_steps=total)
     leases = plan_leases(budget)
     steps = [(lease.name, step) for lease in leases for step in range(lease.first, _end(lease))]
     assert [step for _, step in steps] == list(range(total))
@@ -25,7 +25,7 @@ def _end(lease: object) -> int:
 
 def book(epochs: int = 1, per_epoch: int = 4) -> LeaseBook:
     """A book of leases of one step each."""
-    budget = Budget(images=per_epoch, batch_size=1, total_steps=epochs * per_epoch)
+    budget = TrainingLength(images=per_epoch, batch_size=1, total_steps=epochs * per_epoch)
     return LeaseBook(plan_leases(budget))
 
 
@@ -95,7 +95,7 @@ def test_what_a_server_has_forgotten_is_issued_again() -> None:
 
 
 def test_a_book_begins_where_the_servers_tables_stand() -> None:
-    budget = Budget(images=128, batch_size=1, total_steps=256)
+    budget = TrainingLength(images=128, batch_size=1, total_steps=256)
     leases = plan_leases(budget)
     assert leases[0].steps == 2
     behind = {leases[0].name: 2, leases[1].name: 1, leases[2].name: 2}

@@ -140,7 +140,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
     serial = train(configure(out=str(tmp_path / "serial"), steps=14, lr=0.02))
     out = str(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train(asynchronous(out=out, **settings), listen=Interrupt(5))
+        train(asynchronous(out=out, **settings), on_event=Interrupt(5))
     assert list((tmp_path / "run" / "checkpoints").iterdir())
     resumed = train(asynchronous(out=out, resume=True, **settings))
     assert steps_of(tmp_path / "run") == list(range(1, 15))
@@ -170,7 +170,7 @@ def test_another_number_of_servers_cannot_take_up_a_checkpoint(
 ) -> None:
     out = str(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train(asynchronous(out=out, evaluate_every=0.5), listen=Interrupt(1))
+        train(asynchronous(out=out, evaluate_every=0.5), on_event=Interrupt(1))
     with pytest.raises(UserError, match="--servers: 1 -> 2"):
         train(asynchronous(out=out, evaluate_every=0.5, servers=2, resume=True))
 
@@ -224,7 +224,7 @@ def test_processes_survive_the_death_of_workers_and_of_a_server(
         data="synthetic:800x3x8x8", lr=0.005,
     )  # fmt: skip
     killer = Killer(workers_at=[100, 260], servers_at=[180])
-    result = train(config, engine=local, listen=killer)
+    result = train(config, engine=local, on_event=killer)
     assert killer.killed == {"rank": 2, "server": 1}
     assert result["worker_losses"] == 2
     assert [loss["server"] for loss in result["server_losses"]] == [0]
@@ -246,7 +246,7 @@ def test_workers_in_spark_tasks_and_servers_beside_the_driver(
         data="synthetic:800x3x8x8", lr=0.005,
     )  # fmt: skip
     killer = Killer(workers_at=[100], servers_at=[])
-    result = train(config, engine=engine, listen=killer)
+    result = train(config, engine=engine, on_event=killer)
     assert killer.killed == {"rank": 1, "server": 0}
     assert result["worker_losses"] == 1
     check_survived(result, out, 300)
@@ -262,7 +262,7 @@ def test_a_server_that_hangs_is_killed_and_comes_back(
         evaluate_every=4.0, data="synthetic:800x3x8x8", lr=0.005,
     )  # fmt: skip
     killer = Killer(workers_at=[], servers_at=[80], number=signal.SIGSTOP)
-    result = train(config, engine=local, listen=killer)
+    result = train(config, engine=local, on_event=killer)
     assert [loss["server"] for loss in result["server_losses"]] == [0]
     assert result["worker_losses"] == 0
     check_survived(result, tmp_path / "run", 200)
@@ -288,7 +288,7 @@ def test_workers_that_all_hang_are_killed_and_replaced(
             for pid in stopped:
                 os.kill(pid, signal.SIGSTOP)
 
-    result = train(config, engine=local, listen=stop_all_once)
+    result = train(config, engine=local, on_event=stop_all_once)
     assert len(stopped) == 2
     assert result["worker_losses"] >= 2
     check_survived(result, tmp_path / "run", 200)
@@ -308,7 +308,7 @@ def test_processes_survive_many_deaths_at_random_times(
         workers_at=sorted(chance.randrange(40, 1300) for _ in range(6)),
         servers_at=sorted(chance.randrange(40, 1300) for _ in range(4)),
     )
-    result = train(config, engine=local, listen=killer)
+    result = train(config, engine=local, on_event=killer)
     assert killer.killed["rank"] >= 4
     assert killer.killed["server"] >= 3
     check_survived(result, tmp_path / "run", 1500)

@@ -1,9 +1,10 @@
 """A training step in two halves: forward keeps what backward needs, as named tensors.
 
-What is kept is what the engine's own links keep (`sixfold.train.layers.operations`): of the slide network the
-images, in the layout in which they are computed with; of the max-pool where each maximum was, and
-whether ReLU let it pass; the input of the linear layer; and the loss's gradient. Both halves call
-the kernels that a step calls, so the gradient has the bits of `sixfold.train.step.step.Step`.
+What is kept is what the engine's own links keep (`sixfold.train.layers.operations`): of the slide
+network the images, in the layout in which they are computed with; of the max-pool where each
+maximum was, and whether ReLU let it pass; the input of the linear layer; and the loss's gradient.
+Both halves call the kernels that a step calls, so the gradient has the bits of
+`sixfold.train.step.step.Step`.
 
 The tensors are what is large. In which structure a link keeps them is its own affair: the *frame*,
 the same structure with names in the place of tensors, is small and travels beside them.
@@ -25,8 +26,8 @@ from sixfold.distributed.logical_shards import shard_bounds, shard_count
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.long_lived import CLASSES, network
 from sixfold.studies.lab.problem import Problem
-from sixfold.train.layers.executor import Chain
-from sixfold.train.layers.operations import MaxPoolLink, Run
+from sixfold.train.layers.executor import LayerExecutor
+from sixfold.train.layers.operations import MaxPoolOp, Run
 from sixfold.train.native.max_pool import MaxPoolReLU2d
 from sixfold.train.step.loss import cross_entropy
 from sixfold.train.step.step import Shard, Step, channels_last
@@ -61,10 +62,10 @@ class Halves:
         self.problem = problem
         self.step = Step(model, seed=problem.seed)
         self.count = shard_count(problem.geometry.batch)
-        links = Chain(self.step.model, self.step.state.trainable).links
+        links = LayerExecutor(self.step.model, self.step.state.trainable).links
         pool = next(m for m in self.step.model.modules() if isinstance(m, MaxPoolReLU2d))
         # The own link asks autograd where the C kernel is missing, which cannot be sent on.
-        self._run = Run([_Pool(pool) if isinstance(link, MaxPoolLink) else link for link in links])
+        self._run = Run([_Pool(pool) if isinstance(link, MaxPoolOp) else link for link in links])
 
     @property
     def weights(self) -> Array:

@@ -37,11 +37,11 @@ def is_installed() -> bool:
 
 
 @contextmanager
-def redis_server(listen: str, reached: str) -> Iterator[Address]:
+def redis_server(on_event: str, reached: str) -> Iterator[Address]:
     """A server, ended at the end.
 
     Args:
-        listen: address of the interface on which it listens.
+        on_event: address of the interface on which it listens.
         reached: address by which workers reach it.
 
     Raises:
@@ -50,8 +50,8 @@ def redis_server(listen: str, reached: str) -> Iterator[Address]:
     with tempfile.TemporaryDirectory(prefix="sixfold-redis-") as folder:
         said = ""
         for _ in range(TRIES):
-            address = Address(reached, _free_port(listen), secrets.token_hex(32))
-            process = _start(listen, address, Path(folder))
+            address = Address(reached, _free_port(on_event), secrets.token_hex(32))
+            process = _start(on_event, address, Path(folder))
             try:
                 if _answers(process, address):
                     yield address
@@ -63,15 +63,15 @@ def redis_server(listen: str, reached: str) -> Iterator[Address]:
         raise RunError(f"redis-server could not be started: {last}")
 
 
-def _free_port(listen: str) -> int:
+def _free_port(on_event: str) -> int:
     with socket.socket() as probe:
-        probe.bind((listen, 0))
+        probe.bind((on_event, 0))
         return int(probe.getsockname()[1])
 
 
-def _start(listen: str, address: Address, folder: Path) -> subprocess.Popen[bytes]:
+def _start(on_event: str, address: Address, folder: Path) -> subprocess.Popen[bytes]:
     settings = [
-        f"bind {listen}",
+        f"bind {on_event}",
         f"port {address.port}",
         f"requirepass {address.password}",
         'save ""',

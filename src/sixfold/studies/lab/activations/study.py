@@ -156,8 +156,8 @@ def _opened(way: str, cluster: Cluster, problem: Problem, url: str) -> Iterator[
                 url = Path(stack.enter_context(folder)).as_uri()
             store = FileStore(url)
         else:
-            listen, reached = cluster.engine.hosts()
-            store = RedisStore(stack.enter_context(redis.redis_server(listen, reached)))
+            on_event, reached = cluster.engine.hosts()
+            store = RedisStore(stack.enter_context(redis.redis_server(on_event, reached)))
         yield lambda meters: (through_store(cluster, problem, store, meters), 1)
 
 

@@ -6,7 +6,8 @@
     a store        a forward job writes every shard's activations, a backward job reads them
 
 Gradients come back to the driver as partial sums of the fixed tree over the shards
-(`sixfold.distributed.logical_shards`), so their total has the bits of a serial step, whatever ran where.
+(`sixfold.distributed.logical_shards`), so their total has the bits of a serial step, whatever ran
+where.
 """
 
 from __future__ import annotations

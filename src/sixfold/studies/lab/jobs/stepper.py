@@ -6,8 +6,9 @@
         reduce      on the driver: the sum over all shards, in the fixed tree
         update      on the driver
 
-Contributions and sums are those of `sixfold.train.step` and `sixfold.distributed.logical_shards`, so the weights have the
-bits of serial training. Data are opened, and the network is built, once in every Python worker.
+Contributions and sums are those of `sixfold.train.step` and `sixfold.distributed.logical_shards`,
+so the weights have the bits of serial training. Data are opened, and the network is built, once in
+every Python worker.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from numpy.typing import NDArray
 
 from sixfold import data as datasets
 from sixfold.distributed.logical_shards import Node, TreeFold
-from sixfold.distributed.process_group import Buffer, World
-from sixfold.distributed.process_group.communicator import Alone
+from sixfold.distributed.process_group import Buffer, Communicator
+from sixfold.distributed.process_group.communicator import SingleProcess
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.cost import Cost
 from sixfold.train.checkpoint import model_tensors, weights_sha256
 from sixfold.train.config import TrainConfig
 from sixfold.train.step.schedule import parse_schedule
 from sixfold.train.step.step import Shard, Step
-from sixfold.train.strategies.sync.strategy import Sync, build_sync, diverged
+from sixfold.train.strategies.sync.strategy import Sync, assemble_sync, diverged
 
 Partial = tuple[Node, Buffer]
 
@@ -181,6 +182,6 @@ def _load(step: Step, sent: tuple[Buffer, Buffer, Buffer]) -> None:
 
 
 def _alone(config: TrainConfig) -> Sync:
-    """The training as a gang of one has it."""
-    world = World(rank=0, size=1, host="", attempt=0, link=Alone())
-    return build_sync(world, config, datasets.open_data(config.data))
+    """The training as a process group of one has it."""
+    comm = Communicator(rank=0, size=1, host="", attempt=0, link=SingleProcess())
+    return assemble_sync(comm, config, datasets.open_data(config.data))

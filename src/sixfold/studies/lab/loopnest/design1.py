@@ -1,8 +1,8 @@
 """Design 1: iterate over (row_n, col_n, kern_x, kern_y); map on chan_n; reduce on chan_n1.
 
 Taken literally, every position of the output and of the kernel is a Spark job in which chan_n x
-chan_n1 products are made and added over chan_n1 (`sixfold.studies.lab.loopnest.literal`). Here a job
-covers a block of rows, columns and kernel positions:
+chan_n1 products are made and added over chan_n1 (`sixfold.studies.lab.loopnest.literal`). Here a
+job covers a block of rows, columns and kernel positions:
 
     for each block of (row_n, col_n):
         for each block of (kern_x, kern_y):                   one job each

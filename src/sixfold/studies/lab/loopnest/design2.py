@@ -5,8 +5,9 @@
     map     partial[k, p, q] = sum over c of w[k, c, r, s] x[c, p + r, q + s]
     reduce  over (kern_x, kern_y, chan_n1): sum of the partials
 
-Taken literally every record is one number (`sixfold.studies.lab.loopnest.literal`); here it is the plane
-of a block of images under one kernel position, and the sum over chan_n1 is made within the map.
+Taken literally every record is one number (`sixfold.studies.lab.loopnest.literal`); here it is the
+plane of a block of images under one kernel position, and the sum over chan_n1 is made within the
+map.
 """
 
 from __future__ import annotations

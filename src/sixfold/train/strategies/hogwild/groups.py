@@ -14,13 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from sixfold.distributed.collectives import all_gather_data
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.shared_memory import SharedMemory
 
 _TOKEN_BYTES = 32
 
 
-def find_groups(world: World) -> list[list[int]]:
+def find_groups(comm: Communicator) -> list[list[int]]:
     """The ranks that share memory, as groups in the order of their first ranks.
 
     Every rank must call it, and gets the same answer.
@@ -32,9 +32,9 @@ def find_groups(world: World) -> list[list[int]]:
             scrap = stack.enter_context(SharedMemory.create(_TOKEN_BYTES))
             scrap.array(np.uint8, 0, _TOKEN_BYTES)[:] = np.frombuffer(token, np.uint8)
             path = scrap.path
-        scraps = all_gather_data(world, [path, token.hex()])
+        scraps = all_gather_data(comm, [path, token.hex()])
         seen = [rank for rank, (path, text) in enumerate(scraps) if _can_read(path, text)]
-        return group_by_sight(all_gather_data(world, seen))
+        return group_by_sight(all_gather_data(comm, seen))
 
 
 def group_by_sight(sees: Sequence[Sequence[int]]) -> list[list[int]]:

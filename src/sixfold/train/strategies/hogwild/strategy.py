@@ -13,10 +13,10 @@ analysis of the paper is for sparse gradients, where that is rare; the gradients
 dense, and what makes it work here is that an update takes a small part of a step's time. With one
 rank there is nothing to race with, and the result equals serial training bit for bit.
 
-On a cluster the ranks that share memory form groups (`sixfold.train.strategies.hogwild.groups`). Every
-``--merge-every`` steps all ranks meet, and the groups' weights w_i, and the optimizer's state, are
-merged by the number of examples n_i that each has seen since:  w = sum_i n_i w_i / sum_i n_i.
-A group of one rank is plain SGD between the merges, and the run says so.
+On a cluster the ranks that share memory form groups (`sixfold.train.strategies.hogwild.groups`).
+Every ``--merge-every`` steps all ranks meet, and the groups' weights w_i, and the optimizer's
+state, are merged by the number of examples n_i that each has seen since:  w = sum_i n_i w_i / sum_i
+n_i. A group of one rank is plain SGD between the merges, and the run says so.
 
 A *step* here is a round in which every rank makes one mini-batch of ``--batch-size`` images; an
 epoch has the very mini-batches of serial training.
@@ -24,8 +24,8 @@ epoch has the very mini-batches of serial training.
 Traffic: within a group none, only a barrier where ranks meet. Among groups, one rank of each sends
 about 2 (G-1)/G times weights, state and buffers at a merge of G groups.
 
-When a rank dies the gang ends, and starts again from the last checkpoint if the engine has restarts
-left. The shared memory goes with its processes, whatever kills them.
+When a rank dies the process group ends, and starts again from the last checkpoint if the engine has
+restarts left. The shared memory goes with its processes, whatever kills them.
 
 Recht et al., "Hogwild!: a lock-free approach to parallelizing stochastic gradient descent",
 NIPS 2011. It departs from the paper in sharing a momentum term, and in dense updates.
@@ -49,8 +49,8 @@ from sixfold import models
 from sixfold.data import DataSet, permutation
 from sixfold.distributed.collectives import all_gather_data, rank_all_reduce, tree_all_reduce
 from sixfold.distributed.logical_shards import Node
-from sixfold.distributed.process_group import Buffer, PlainData, World
-from sixfold.distributed.process_group.communicator import Link, alone
+from sixfold.distributed.process_group import Buffer, Communicator, PlainData
+from sixfold.distributed.process_group.communicator import Transport, alone
 from sixfold.distributed.process_group.shared_memory import SharedMemory
 from sixfold.train.config import TrainConfig
 from sixfold.train.step.batches import BatchPlan, plan_batches
@@ -59,10 +59,10 @@ from sixfold.train.step.micro_batches import note
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.optimizer import Optimizer, make_optimizer
 from sixfold.train.step.precision import in_precision
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 from sixfold.train.step.step import Shard, Step, StepTotals, open_step
 from sixfold.train.strategies.hogwild.groups import find_groups
-from sixfold.train.strategies.replicated import WholeNetwork
+from sixfold.train.strategies.replicated import ReplicatedModel
 from sixfold.train.strategies.staleness import advice, diverged_by_delay
 
 
@@ -75,12 +75,12 @@ class Rounds:
         ranks: how many ranks.
     """
 
-    serial: Budget
+    serial: TrainingLength
     ranks: int
 
-    def budget(self) -> Budget:
+    def budget(self) -> TrainingLength:
         """The run in rounds, each of up to one mini-batch a rank."""
-        wide = Budget(
+        wide = TrainingLength(
             images=self.serial.images,
             batch_size=self.serial.batch_size * self.ranks,
             total_steps=0,
@@ -151,7 +151,7 @@ def _padded(count_bytes: int) -> int:
 class _Leaders:
     """The link of the first ranks of all groups, numbered from 0."""
 
-    def __init__(self, link: Link, ranks: list[int]) -> None:
+    def __init__(self, link: Transport, ranks: list[int]) -> None:
         self._link, self._ranks = link, ranks
 
     def exchange(
@@ -173,7 +173,7 @@ class Hogwild:
     """The strategy `hogwild`; see `sixfold.train.strategies.strategy.Strategy`.
 
     Args:
-        world: the gang.
+        comm: the process group.
         step: the network and how its shards are computed.
         plan: the mini-batches of serial training.
         optimizer: the update rule, its state shared.
@@ -185,24 +185,24 @@ class Hogwild:
 
     def __init__(
         self,
-        world: World,
+        comm: Communicator,
         step: Step,
         plan: BatchPlan,
         optimizer: Optimizer,
         commons: Commons,
         groups: list[list[int]],
-        network: WholeNetwork,
+        network: ReplicatedModel,
         config: TrainConfig,
     ) -> None:
-        self.world, self.step, self.plan, self.optimizer = world, step, plan, optimizer
+        self.comm, self.step, self.plan, self.optimizer = comm, step, plan, optimizer
         self.network = network
-        self._rounds = Rounds(serial=plan.budget, ranks=world.size)
+        self._rounds = Rounds(serial=plan.budget, ranks=comm.size)
         self.budget = self._rounds.budget()
         self.update_s = 0.0
         self._commons, self._groups, self._config = commons, groups, config.optimizer
         self._merge_every = config.strategy.merge_every
         self._checkpoint_every = config.run.checkpoint_every
-        self._own = next(group for group in groups if world.rank in group)
+        self._own = next(group for group in groups if comm.rank in group)
         self._examples = [0] * len(groups)
         self._apart = False
         self._total = step.new_payload()
@@ -211,7 +211,7 @@ class Hogwild:
         """The shards of this rank's mini-batches."""
         plan, epoch, order = self.plan, -1, np.empty(0, np.int64)
         for number in range(first, self.budget.total_steps):
-            step = self._rounds.batch(number, self.world.rank)
+            step = self._rounds.batch(number, self.comm.rank)
             if step is None:
                 continue
             if plan.budget.place(step)[0] != epoch:
@@ -226,14 +226,14 @@ class Hogwild:
             self._part()
         for place, group in enumerate(self._groups):
             self._examples[place] += sum(self._rounds.images(number, rank) for rank in group)
-        step = self._rounds.batch(number, self.world.rank)
+        step = self._rounds.batch(number, self.comm.rank)
         totals = StepTotals(gradient=self._total, loss=0.0, accuracy=0.0, samples=0)
         self.update_s = 0.0
         if step is not None:
             totals = self._make(step, supply, lr)
-        if self.settled(number + 1):
+        if self.is_sync_point(number + 1):
             self._meet()
-        images = sum(self._rounds.images(number, rank) for rank in range(self.world.size))
+        images = sum(self._rounds.images(number, rank) for rank in range(self.comm.size))
         return dataclasses.replace(totals, samples=images)
 
     def _make(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
@@ -261,7 +261,7 @@ class Hogwild:
         self.update_s = time.perf_counter() - begin
         return totals
 
-    def settled(self, done: int) -> bool:
+    def is_sync_point(self, done: int) -> bool:
         """Where all ranks meet.
 
         That is every `merge_every` steps, at the end of an epoch and of the run, and where a
@@ -280,7 +280,7 @@ class Hogwild:
         return {
             "logical_shards": self.plan.count(0),
             "micro_batch": self.step.micro_batch.images,
-            "left_to_autograd": self.step.chain.left_to_autograd(),
+            "left_to_autograd": self.step.chain.autograd_fallback(),
             "groups": self._groups,
             "merge_every": self._merge_every,
             "batches": self.plan.budget.total_steps,
@@ -288,20 +288,20 @@ class Hogwild:
 
     def _part(self) -> None:
         """Go apart again: when all have evaluated, saved or restored what they shared."""
-        self.world.barrier()
-        if self.world.rank == self._own[0]:
+        self.comm.barrier()
+        if self.comm.rank == self._own[0]:
             self._commons.buffers.copy_(self.step.state.buffers)
             self._commons.counters.copy_(self.step.state.counters())
-        self.world.barrier()
+        self.comm.barrier()
         self._apart = True
 
     def _meet(self) -> None:
         """Wait for all, merge the groups, and have the same weights and buffers everywhere."""
-        self.world.barrier()
+        self.comm.barrier()
         if len(self._groups) > 1:
-            if self.world.rank == self._own[0]:
+            if self.comm.rank == self._own[0]:
                 self._merge()
-            self.world.barrier()
+            self.comm.barrier()
         self._examples = [0] * len(self._groups)
         self.step.state.buffers.copy_(self._commons.buffers)
         self.step.state.set_counters(self._commons.counters.clone())
@@ -310,9 +310,9 @@ class Hogwild:
     def _merge(self) -> None:
         """The mean over the groups, weighted by the examples that each has seen; by its leader."""
         leaders = [group[0] for group in self._groups]
-        place, size = leaders.index(self.world.rank), len(leaders)
+        place, size = leaders.index(self.comm.rank), len(leaders)
         among = dataclasses.replace(
-            self.world, rank=place, size=size, link=_Leaders(self.world.link, leaders)
+            self.comm, rank=place, size=size, link=_Leaders(self.comm.link, leaders)
         )
         share = self._examples[place] / max(sum(self._examples), 1)
         own = (self._commons.floats * share).numpy()
@@ -326,7 +326,7 @@ def _add_change(shared: Tensor, before: Tensor, after: Tensor) -> None:
     torch.where(shared == before, after, shared + (after - before), out=shared)
 
 
-def open_hogwild(world: World, config: TrainConfig, data: DataSet) -> Hogwild:
+def build_hogwild(comm: Communicator, config: TrainConfig, data: DataSet) -> Hogwild:
     """Build the network in shared memory; see `sixfold.train.strategies.registry`."""
     training = config.training
     model = in_precision(
@@ -336,29 +336,29 @@ def open_hogwild(world: World, config: TrainConfig, data: DataSet) -> Hogwild:
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
     step = open_step(model, config, data.shape)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
-    groups = find_groups(world)
-    memory = _common_memory(world, groups, Commons.size_bytes(step.state, optimizer))
+    groups = find_groups(comm)
+    memory = _common_memory(comm, groups, Commons.size_bytes(step.state, optimizer))
     commons = Commons(memory, step.state, optimizer)
-    if world.rank == 0:
-        world.report({"kind": "note", "text": _who_shares(groups)})
+    if comm.rank == 0:
+        comm.report({"kind": "note", "text": _who_shares(groups)})
         others = max(map(len, groups)) - 1
         if others and config.optimizer.optimizer == "sgd":
             text = f"hogwild: {advice(others, config.optimizer.momentum)}"
-            world.report({"kind": "note", "text": text})
+            comm.report({"kind": "note", "text": text})
         if whole := note(step.micro_batch, config):
-            world.report({"kind": "note", "text": whole})
-    network = WholeNetwork(world, step.state, optimizer, plan.make_batch)
-    return Hogwild(world, step, plan, optimizer, commons, groups, network, config)
+            comm.report({"kind": "note", "text": whole})
+    network = ReplicatedModel(comm, step.state, optimizer, plan.make_batch)
+    return Hogwild(comm, step, plan, optimizer, commons, groups, network, config)
 
 
-def _common_memory(world: World, groups: list[list[int]], count_bytes: int) -> SharedMemory:
+def _common_memory(comm: Communicator, groups: list[list[int]], count_bytes: int) -> SharedMemory:
     """The memory of this rank's group, made by its first rank."""
-    leader = next(group for group in groups if world.rank in group)[0]
-    memory = SharedMemory.create(count_bytes) if world.rank == leader else None
-    path = all_gather_data(world, "" if memory is None else memory.path)[leader]
+    leader = next(group for group in groups if comm.rank in group)[0]
+    memory = SharedMemory.create(count_bytes) if comm.rank == leader else None
+    path = all_gather_data(comm, "" if memory is None else memory.path)[leader]
     if memory is None:
         memory = SharedMemory.attach(path, count_bytes)
-    world.barrier()
+    comm.barrier()
     memory.seal()
     return memory
 

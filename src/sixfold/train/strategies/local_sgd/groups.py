@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 
 Groups = list[list[int]]
 
@@ -40,7 +40,7 @@ def cuts(length: int, parts: int) -> list[int]:
     return [part * length // parts for part in range(parts + 1)]
 
 
-def scatter_slices(group: World, vector: Tensor) -> Tensor:
+def scatter_slices(group: Communicator, vector: Tensor) -> Tensor:
     """Every member's piece of one slice: rank j gets slice j.
 
     Args:
@@ -62,7 +62,7 @@ def scatter_slices(group: World, vector: Tensor) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def gather_slices(group: World, piece: Tensor, length: int) -> Tensor:
+def gather_slices(group: Communicator, piece: Tensor, length: int) -> Tensor:
     """The whole vector from its slices: the opposite of `scatter_slices`.
 
     Args:
@@ -81,7 +81,7 @@ def gather_slices(group: World, piece: Tensor, length: int) -> Tensor:
     return torch.from_numpy(whole)
 
 
-def mean_over(group: World, vector: Tensor) -> Tensor:
+def mean_over(group: Communicator, vector: Tensor) -> Tensor:
     """The plain mean of all ranks' vectors, the same bits on all of them."""
     if group.size == 1:
         return vector.clone()

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sixfold.core.random_keys import key
 from sixfold.distributed.collectives import all_gather, all_gather_data
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.config import LocalSgdConfig
 from sixfold.train.strategies.local_sgd.groups import cuts, gather_slices, scatter_slices
 from sixfold.train.strategies.local_sgd.merges import align
@@ -56,14 +56,14 @@ class Members:
     """Who merges.
 
     Attributes:
-        ranks: of the group, in the gang.
-        world: in which only they are, in that order.
+        ranks: of the group, in the process group.
+        comm: in which only they are, in that order.
         round: number of the merge, from 0.
         group: number of the group.
     """
 
     ranks: list[int]
-    world: World
+    comm: Communicator
     round: int
     group: int
 
@@ -72,7 +72,7 @@ class Merger:
     """Merges the bodies of a group, on one rank.
 
     Args:
-        world: the gang; all ranks merge at the same time, each within its group.
+        comm: the process group; all ranks merge at the same time, each within its group.
         body: reads and writes this rank's training.
         config: the rule and its settings.
         seed: of the run.
@@ -85,13 +85,13 @@ class Merger:
 
     def __init__(
         self,
-        world: World,
+        comm: Communicator,
         body: BodyOf,
         config: LocalSgdConfig,
         seed: int,
         score: Callable[[Tensor], Score],
     ) -> None:
-        self.world, self.body, self.config, self.seed = world, body, config, seed
+        self.comm, self.body, self.config, self.seed = comm, body, config, seed
         self._score = score
         outer = body.weights if config.aggregation == "nesterov" else 0
         self.velocity = torch.zeros(outer, dtype=torch.float64)
@@ -133,12 +133,12 @@ class Merger:
         }
         if self.config.aggregation == "best":
             told["score"] = self._score(vector[: self.body.network])
-        everyone = all_gather_data(self.world, told)
+        everyone = all_gather_data(self.comm, told)
         group = [everyone[rank] for rank in members.ranks]
         winner = self._winners(members, base, delta, group)
-        rows = scatter_slices(members.world, vector)
+        rows = scatter_slices(members.comm, vector)
         piece, agreed = self._merge_slice(members, base, rows, group, winner)
-        merged = gather_slices(members.world, piece.to(vector.dtype), len(vector))
+        merged = gather_slices(members.comm, piece.to(vector.dtype), len(vector))
         facts = self._facts(everyone, agreed, self._taken(members, winner))
         if self.config.aggregation == "nesterov":
             self._outer_step(base, merged)
@@ -208,7 +208,7 @@ class Merger:
         own = relative_changes(
             base[:weights].double(), delta[:weights], maps.of[:weights], maps.count
         )
-        changes = all_gather(self.world, own.numpy())
+        changes = all_gather(self.comm, own.numpy())
         return winners(torch.stack([torch.from_numpy(changes[rank]) for rank in members.ranks]))
 
     def _merge_slice(
@@ -220,7 +220,7 @@ class Merger:
         winner: Tensor | None,
     ) -> tuple[Tensor, dict[str, tuple[float, int]]]:
         """This rank's slice of the merged vector, float64, and how far workers agree in it."""
-        places, me = cuts(self.body.length, members.world.size), members.world.rank
+        places, me = cuts(self.body.length, members.comm.size), members.comm.rank
         low, high = places[me], places[me + 1]
         known = base[low : min(high, self.body.network)].double()
         before = torch.cat([known, torch.zeros(high - low - len(known), dtype=torch.float64)])
@@ -264,7 +264,7 @@ class Merger:
     def _evolve(self, members: Members, vector: Tensor, merged: Tensor) -> list[float]:
         """Replace the network in `merged` by the fittest; the best accuracy of generations."""
         network, config = self.body.network, self.config
-        workers = all_gather(members.world, vector[:network].numpy())
+        workers = all_gather(members.comm, vector[:network].numpy())
         fixed = torch.arange(network) >= self.body.weights
         found, history = evolve(
             [torch.from_numpy(worker).double() for worker in workers],
@@ -284,12 +284,12 @@ class Merger:
 
     def _fitness(self, members: Members, networks: Sequence[Tensor]) -> list[Score]:
         """Scores of several networks, shared out over the group."""
-        count, me = members.world.size, members.world.rank
+        count, me = members.comm.size, members.comm.rank
         own = []
         for network in networks[me::count]:
             own.append(self._score(network))
-            self.world.keep_alive()
-        everyone = all_gather_data(self.world, own)
+            self.comm.keep_alive()
+        everyone = all_gather_data(self.comm, own)
         scores: list[Score] = [(0.0, 0.0)] * len(networks)
         for place, rank in enumerate(members.ranks):
             scores[place::count] = [(float(a), float(b)) for a, b in everyone[rank]]
@@ -299,7 +299,7 @@ class Merger:
         """Layer -> how many of its maps were taken from this rank."""
         if winner is None:
             return {}
-        own = winner == members.world.rank
+        own = winner == members.comm.rank
         return {
             layer: int(own[maps.start : maps.stop].sum())
             for layer, maps in self._maps.layers.items()
@@ -312,7 +312,7 @@ class Merger:
         taken: dict[str, int],
     ) -> Facts:
         """What is told of the merge; lists have an entry a worker, by rank."""
-        pieces = all_gather_data(self.world, {"agreed": agreed, "taken": taken})
+        pieces = all_gather_data(self.comm, {"agreed": agreed, "taken": taken})
         layers: dict[str, Facts] = {}
         for name in everyone[0]["layers"]:
             layers[name] = {

@@ -16,20 +16,20 @@ from torch import Tensor
 from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker, Part
 from sixfold.distributed.collectives import all_gather_data, gather
-from sixfold.distributed.process_group import World, alone
+from sixfold.distributed.process_group import Communicator, alone
 from sixfold.train.checkpoint import Progress, load_checkpoint, load_extra, save_checkpoint
 from sixfold.train.evaluate import Evaluation, evaluate
 from sixfold.train.strategies.local_sgd.groups import Groups, mean_over
 from sixfold.train.strategies.local_sgd.merges.genetic import Score
 from sixfold.train.strategies.local_sgd.worker_state import Body, BodyOf
-from sixfold.train.strategies.replicated import WholeNetwork
+from sixfold.train.strategies.replicated import ReplicatedModel
 
 
-class LocalNetwork(WholeNetwork):
+class LocalNetwork(ReplicatedModel):
     """See `sixfold.train.strategies.strategy.Network`.
 
     Args:
-        world: the gang.
+        comm: the process group.
         body: this rank's training.
         make_batch: reads and normalises images.
         groups_at: the groups after so many steps.
@@ -41,12 +41,12 @@ class LocalNetwork(WholeNetwork):
 
     def __init__(
         self,
-        world: World,
+        comm: Communicator,
         body: BodyOf,
         make_batch: BatchMaker,
         groups_at: Callable[[int], Groups],
     ) -> None:
-        super().__init__(world, body.state, body.optimizer, make_batch)
+        super().__init__(comm, body.state, body.optimizer, make_batch)
         self._body, self._groups_at = body, groups_at
         self.together = len(groups_at(0)) > 1
         self.velocity = torch.zeros(0, dtype=torch.float64)

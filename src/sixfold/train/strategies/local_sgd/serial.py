@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.step.step import Shard, StepTotals
 from sixfold.train.strategies.local_sgd.merge import Facts, Merger
 from sixfold.train.strategies.local_sgd.plan import LocalPlan
@@ -43,16 +43,16 @@ class SerialRun:
     """Trains serially over the images of all workers, on rank 0.
 
     Args:
-        world: the gang.
+        comm: the process group.
         trainer: synchronous training in a world of one rank.
         body: reads and writes what the trainer changes; always left as it was found.
         plans: the batches of every worker.
     """
 
     def __init__(
-        self, world: World, trainer: Sync, body: BodyOf, plans: Sequence[LocalPlan]
+        self, comm: Communicator, trainer: Sync, body: BodyOf, plans: Sequence[LocalPlan]
     ) -> None:
-        self._world, self._trainer, self._body, self._plans = world, trainer, body, plans
+        self._world, self._trainer, self._body, self._plans = comm, trainer, body, plans
 
     def follow(
         self, serial: Body, first: int, rates: Sequence[float], merger: Merger

@@ -1,16 +1,18 @@
 """Local SGD: workers train apart and merge their weights every H steps.
 
 All n workers begin a round with the same weights w. Worker k makes H steps of SGD on images of its
-own, w -> w_k, and the round ends with a merge (`--aggregation`, see `sixfold.train.strategies.local_sgd.merges`):
+own, w -> w_k, and the round ends with a merge (`--aggregation`, see
+`sixfold.train.strategies.local_sgd.merges`):
 
     w  <-  merge( w;  w_1 - w, ..., w_n - w )
 
 A step of B images is a step of every worker on its own B/n. With `--post-local E` the first E
 epochs are synchronous, as `sync`. With `--align` a worker's feature maps are brought into the order
 of w's before they are merged. With `--groups` workers merge within their group only, and
-`--swap-every` hands members on between groups (`sixfold.train.strategies.local_sgd.groups`): in such a round
-a group's base is the mean of what its members have begun with, and a member that came counts by how
-far it has moved from its own beginning. At the end all groups become one, by the mean.
+`--swap-every` hands members on between groups (`sixfold.train.strategies.local_sgd.groups`): in
+such a round a group's base is the mean of what its members have begun with, and a member that came
+counts by how far it has moved from its own beginning. At the end all groups become one, by the
+mean.
 
 Guarantee: approximate; equal to serial training only with one worker, and then bit for bit. The
 result depends on the number of workers, by design, and on nothing else: not on the engine, on
@@ -20,8 +22,8 @@ Batch-norm: a worker uses and keeps its own statistics during a round; see
 `sixfold.train.strategies.local_sgd.merge` for how they, and the optimizer's momentum, are merged.
 
 Traffic: an all-reduce of weights, buffers and optimizer state a round, so 1/H of `sync`'s for plain
-SGD. When a rank dies the gang starts again from the last checkpoint. Checkpoints are written after
-merges only, when all members of a group are equal; a run
+SGD. When a rank dies the process group starts again from the last checkpoint. Checkpoints are
+written after merges only, when all members of a group are equal; a run
 that is stopped goes on to its next merge, if the engine gives it the time.
 
 Stich, "Local SGD converges fast and communicates little", 2019. Lin et al., "Don't use large
@@ -45,7 +47,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.run_directory import JsonLines
 from sixfold.data import DataSet
 from sixfold.distributed.collectives import all_gather_data
-from sixfold.distributed.process_group import World, alone
+from sixfold.distributed.process_group import Communicator, alone
 from sixfold.distributed.process_group.group import group
 from sixfold.train.config import TrainConfig
 from sixfold.train.step.step import Shard, StepTotals
@@ -55,7 +57,7 @@ from sixfold.train.strategies.local_sgd.network import LocalNetwork
 from sixfold.train.strategies.local_sgd.plan import local_plan
 from sixfold.train.strategies.local_sgd.serial import SerialRun, cosine, local_step
 from sixfold.train.strategies.local_sgd.worker_state import BodyOf
-from sixfold.train.strategies.sync.strategy import Sync, build_sync, tell_whole
+from sixfold.train.strategies.sync.strategy import Sync, assemble_sync, tell_whole
 
 LOG = "merges.jsonl"
 """In the run directory: one object a merge."""
@@ -65,28 +67,30 @@ class LocalSgd:
     """The strategy `local_sgd`; see `sixfold.train.strategies.strategy.Strategy`.
 
     Args:
-        world: the gang.
+        comm: the process group.
         config: the settings.
         data: the data set.
         together: synchronous training, ready for its first step; its network is trained here.
     """
 
-    def __init__(self, world: World, config: TrainConfig, data: DataSet, together: Sync) -> None:
-        self.world, self.config, self.data = world, config.local_sgd, data
+    def __init__(
+        self, comm: Communicator, config: TrainConfig, data: DataSet, together: Sync
+    ) -> None:
+        self.comm, self.config, self.data = comm, config.local_sgd, data
         plan, step = together.plan, together.step
         self.budget, self.update_s, self.step = plan.budget, 0.0, step
         self.optimizer = together.optimizer
         self.body = BodyOf(step.state, together.optimizer)
         first_local = round(self.config.post_local * self.budget.steps_per_epoch)
         self._first_local = min(first_local, self.budget.total_steps)
-        self.network = LocalNetwork(world, self.body, plan.make_batch, self.groups_at)
+        self.network = LocalNetwork(comm, self.body, plan.make_batch, self.groups_at)
         budget = dataclasses.replace(self.budget, total_steps=self._first_local)
         self._plan = dataclasses.replace(plan, budget=budget)
         self._together = together
-        self._plans = [local_plan(plan, worker, world.size) for worker in range(world.size)]
+        self._plans = [local_plan(plan, worker, comm.size) for worker in range(comm.size)]
         self._trainer = Sync(alone(), step, plan, together.optimizer, together.network, exact=True)
-        self._serial = SerialRun(world, self._trainer, self.body, self._plans)
-        self._merger = Merger(world, self.body, self.config, plan.seed, self._score)
+        self._serial = SerialRun(comm, self._trainer, self.body, self._plans)
+        self._merger = Merger(comm, self.body, self.config, plan.seed, self._score)
         self.network.velocity = self._merger.velocity
         self._log_path = Path(config.run.out) / LOG if config.run.out else None
         self._log: JsonLines | None = None
@@ -98,11 +102,11 @@ class LocalSgd:
 
     def supply(self, first: int) -> Iterator[Shard]:
         """This rank's shards: its run of every step's, then those of its own images."""
-        if self.world.rank == 0 and self._log_path is not None:
+        if self.comm.rank == 0 and self._log_path is not None:
             self._log = JsonLines(self._log_path, up_to_step=first)
-        own = self._plans[self.world.rank]
+        own = self._plans[self.comm.rank]
         return chain(
-            self._plan.own_shards(self.world, first),
+            self._plan.own_shards(self.comm, first),
             own.between(max(first, self._first_local), self.budget.total_steps),
         )
 
@@ -115,21 +119,21 @@ class LocalSgd:
             return totals
         if not self._rates:
             self._begin_round()
-        own = self._plans[self.world.rank]
+        own = self._plans[self.comm.rank]
         found = local_step(self._trainer, own, number, supply, lr)
-        self.world.keep_alive()
+        self.comm.keep_alive()
         self.update_s = self._trainer.update_s if found else 0.0
         self._last = found or self._last
         self._rates.append(lr)
         self._examples += own.samples(number)
-        if self.settled(number + 1):
+        if self.is_sync_point(number + 1):
             self._merge(number + 1)
         assert self._last is not None, "the first step of an epoch has images for every worker"
         return dataclasses.replace(
             self._last, samples=sum(plan.samples(number) for plan in self._plans)
         )
 
-    def settled(self, done: int) -> bool:
+    def is_sync_point(self, done: int) -> bool:
         """During the synchronous phase, and after a merge."""
         local = done - self._first_local
         return local <= 0 or local % self.config.local_steps == 0 or done == self.budget.total_steps
@@ -141,7 +145,7 @@ class LocalSgd:
         return {
             "logical_shards": self._plans[0].count(0),
             "micro_batch": self.step.micro_batch.images,
-            "left_to_autograd": self.step.chain.left_to_autograd(),
+            "left_to_autograd": self.step.chain.autograd_fallback(),
             "merge": self.config.aggregation,
             "merges": self._merges(self.budget.total_steps),
             **self._final,
@@ -150,7 +154,7 @@ class LocalSgd:
     def groups_at(self, done: int) -> Groups:
         """The groups after so many steps."""
         swaps = self._merges(done) // self.config.swap_every if self.config.swap_every else 0
-        return groups_after(self.world.size, self.config.groups, swaps)
+        return groups_after(self.comm.size, self.config.groups, swaps)
 
     def _merges(self, done: int) -> int:
         """How many merges have been made after so many steps."""
@@ -166,7 +170,7 @@ class LocalSgd:
         body = self.body.read()
         self._merger.velocity = self.network.velocity
         self._base, self._examples = body.vector[: self.body.network], 0
-        wanted = self.config.compare_serial and self.world.rank == 0
+        wanted = self.config.compare_serial and self.comm.rank == 0
         if wanted and self.network.serial is None:
             self.network.serial = body
 
@@ -176,13 +180,17 @@ class LocalSgd:
         self._rates = []
         number = self._merges(done) - 1
         base, own = self._base, self.body.read()
-        facts: Facts = {"round": number + 1, "merge": self.config.aggregation, "first_step": first + 1}
+        facts: Facts = {
+            "round": number + 1,
+            "merge": self.config.aggregation,
+            "first_step": first + 1,
+        }
         if self.config.compare_serial and done == self.budget.total_steps:
             self._final["workers_test_accuracy"] = self._accuracies(own.vector)
         groups = self.groups_at(done)
-        place = next(n for n, ranks in enumerate(groups) if self.world.rank in ranks)
-        among = group(self.world, groups[place])
-        members = Members(ranks=groups[place], world=among, round=number, group=place)
+        place = next(n for n, ranks in enumerate(groups) if self.comm.rank in ranks)
+        among = group(self.comm, groups[place])
+        members = Members(ranks=groups[place], comm=among, round=number, group=place)
         if groups != self.groups_at(first):
             base = self._meet(members, own.vector)
             facts["swapped"] = True
@@ -192,7 +200,7 @@ class LocalSgd:
         if len(groups) > 1:
             facts["groups"] = groups
         facts |= told
-        if self.world.rank == 0 and self.config.compare_serial:
+        if self.comm.rank == 0 and self.config.compare_serial:
             facts["serial"] = self._follow(first, rates, base, merged.vector)
         if done == self.budget.total_steps:
             self._end()
@@ -207,11 +215,11 @@ class LocalSgd:
             vector: (T,) this rank's, changed in place.
         """
         size = self.body.network
-        base = mean_over(members.world, self._base)
+        base = mean_over(members.comm, self._base)
         moved = vector[:size].double() - self._base.double()
         vector[:size] = base.double() + moved
         if len(self._merger.velocity):
-            self._merger.velocity = mean_over(members.world, self._merger.velocity)
+            self._merger.velocity = mean_over(members.comm, self._merger.velocity)
         return base
 
     def _follow(self, first: int, rates: list[float], base: Tensor, merged: Tensor) -> Facts:
@@ -228,35 +236,35 @@ class LocalSgd:
     def _accuracies(self, vector: Tensor) -> list[float]:
         """Every worker's accuracy on the test part before the last merge, for the record."""
         accuracy, _ = self.network.score(vector[: self.body.network], self.data.test)
-        return [float(value) for value in all_gather_data(self.world, accuracy)]
+        return [float(value) for value in all_gather_data(self.comm, accuracy)]
 
     def _end(self) -> None:
         """All groups become one; the serial run is judged."""
         if self.config.groups > 1:
             self.body.write_network(self.network.consensus())
-        if self.network.serial is not None and self.world.rank == 0:
+        if self.network.serial is not None and self.comm.rank == 0:
             vector = self.network.serial.vector[: self.body.network]
             accuracy, loss = self.network.score(vector, self.data.test)
             self._final |= {"serial_test_accuracy": accuracy, "serial_test_loss": loss}
 
 
-def open_local_sgd(world: World, config: TrainConfig, data: DataSet) -> LocalSgd:
+def build_local_sgd(comm: Communicator, config: TrainConfig, data: DataSet) -> LocalSgd:
     """Build the network and deal out the images; see `sixfold.train.strategies.registry`."""
     batch, groups = config.training.batch_size, config.local_sgd.groups
     found = []
-    if batch < world.size:
+    if batch < comm.size:
         found.append(
-            f"--batch-size {batch}: {world.size} workers need an image each; use a batch of at "
-            f"least {world.size}, or fewer --workers"
+            f"--batch-size {batch}: {comm.size} workers need an image each; use a batch of at "
+            f"least {comm.size}, or fewer --workers"
         )
-    if groups > world.size:
-        found.append(f"--groups {groups}: there are only {world.size} workers to divide")
+    if groups > comm.size:
+        found.append(f"--groups {groups}: there are only {comm.size} workers to divide")
     if found:
         raise UserError(found)
-    strategy = LocalSgd(world, config, data, build_sync(world, config, data))
-    tell_whole(world, strategy.step, config)
-    if world.rank == 0 and config.local_sgd.align:
-        world.report({"kind": "note", "text": _alignment(strategy)})
+    strategy = LocalSgd(comm, config, data, assemble_sync(comm, config, data))
+    tell_whole(comm, strategy.step, config)
+    if comm.rank == 0 and config.local_sgd.align:
+        comm.report({"kind": "note", "text": _alignment(strategy)})
     return strategy
 
 

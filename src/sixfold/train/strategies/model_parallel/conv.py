@@ -1,9 +1,10 @@
 """Convolutions, divided by output channels, input channels, rows and columns.
 
 The output is divided: K over `cout`, rows over `rows`, columns over `cols`. Each rank fetches the
-input of its part (halos of rows and columns with their corners, see `sixfold.train.strategies.model_parallel.window`). Along
-`cin` the sum over input channels is divided: ranks have partial sums, which are added in the order
-of the ranks and left divided by K over `cout` and `cin`.
+input of its part (halos of rows and columns with their corners, see
+`sixfold.train.strategies.model_parallel.window`). Along `cin` the sum over input channels is
+divided: ranks have partial sums, which are added in the order of the ranks and left divided by K
+over `cout` and `cin`.
 
 With groups (AlexNet), and in depthwise layers where every channel is its own group, there is no
 sum over all channels to divide: K is divided over `cout` and `cin` together, and a rank needs only

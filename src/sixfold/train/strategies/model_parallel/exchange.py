@@ -1,9 +1,10 @@
 """Exchanges of tensors between the ranks of a tile, with their adjoints.
 
 Every activation is held as (n, C, H, W), features as (n, F, 1, 1); n samples are never divided
-here. `gather` and `add` are transposes of each other (see `sixfold.train.strategies.model_parallel.move`), so each is the
-other's backward pass. On the wire a box travels as (n, H, W, C), the order in which networks are
-computed, so that a halo of rows is a few long stretches of memory.
+here. `gather` and `add` are transposes of each other (see
+`sixfold.train.strategies.model_parallel.move`), so each is the other's backward pass. On the wire a
+box travels as (n, H, W, C), the order in which networks are computed, so that a halo of rows is a
+few long stretches of memory.
 
 autograd runs backward passes in the calling thread, nodes in the reverse order of their creation.
 All ranks of a tile create their exchanges in one order, so they meet in the backward pass too, as
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from sixfold.distributed.collectives import rank_all_reduce
 from sixfold.distributed.logical_shards import Node
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.strategies.model_parallel.layout import Box, Interval, Layout, sizes, slices
 from sixfold.train.strategies.model_parallel.move import Move, plan
 
@@ -35,12 +36,12 @@ NO_PADDING: Padding = ((0, 0), (0, 0), (0, 0))
 
 
 def gather(
-    world: World, x: Tensor, move: Move, padding: Padding = NO_PADDING, fill: float = 0.0
+    comm: Communicator, x: Tensor, move: Move, padding: Padding = NO_PADDING, fill: float = 0.0
 ) -> Tensor:
     """Fetch what this rank needs from its owners.
 
     Args:
-        world: the tile.
+        comm: the tile.
         x: (n, *sizes of `move.own`).
         move: this rank's part in the exchange.
         padding: cells added around what is needed.
@@ -49,10 +50,10 @@ def gather(
     Returns:
         (n, *sizes of `move.need` and padding), in the memory format of `x`.
     """
-    me, n = world.rank, len(x)
+    me, n = comm.rank, len(x)
     sends = {peer: _pack(x, move.own, box) for peer, box in move.gives if peer != me}
     receives = {peer: _buffer(n, box, x.dtype) for peer, box in move.takes if peer != me}
-    world.exchange(sends, receives)
+    comm.exchange(sends, receives)
     inner = sizes(move.need)
     padded = [size + before + after for size, (before, after) in zip(inner, padding, strict=True)]
     y = torch.empty((n, *padded), dtype=x.dtype, memory_format=_format_of(x))
@@ -64,11 +65,11 @@ def gather(
     return y
 
 
-def add(world: World, y: Tensor, move: Move, padding: Padding = NO_PADDING) -> Tensor:
+def add(comm: Communicator, y: Tensor, move: Move, padding: Padding = NO_PADDING) -> Tensor:
     """Add up, in the order of the ranks, what all hold of this rank's box.
 
     Args:
-        world: the tile.
+        comm: the tile.
         y: (n, *sizes of `move.need` and padding); the padding is left out.
         move: this rank's part in the exchange.
         padding: as for `gather`.
@@ -76,11 +77,11 @@ def add(world: World, y: Tensor, move: Move, padding: Padding = NO_PADDING) -> T
     Returns:
         (n, *sizes of `move.own`); zero where nobody holds anything.
     """
-    me, n = world.rank, len(y)
+    me, n = comm.rank, len(y)
     core = _core(y, sizes(move.need), padding)
     sends = {peer: _pack(core, move.need, box) for peer, box in move.contributes if peer != me}
     receives = {peer: _buffer(n, box, y.dtype) for peer, box in move.collects if peer != me}
-    world.exchange(sends, receives)
+    comm.exchange(sends, receives)
     pieces = [
         (box, _cut(core, move.need, box) if peer == me else _unpack(receives[peer]))
         for peer, box in move.collects
@@ -111,7 +112,7 @@ class Fetch:
     """What a layer does to its input first: fetch its box, and pad.
 
     Args:
-        world: the tile.
+        comm: the tile.
         owned: layout of the input.
         needs: box of every rank.
         duplicated: see `sixfold.train.strategies.model_parallel.move.plan`.
@@ -124,7 +125,7 @@ class Fetch:
 
     def __init__(
         self,
-        world: World,
+        comm: Communicator,
         owned: Layout,
         needs: list[Box],
         *,
@@ -132,22 +133,22 @@ class Fetch:
         padding: Padding = NO_PADDING,
         fill: float = 0.0,
     ) -> None:
-        self.world = world
-        self.move = plan(world.rank, owned, needs, duplicated)
+        self.comm = comm
+        self.move = plan(comm.rank, owned, needs, duplicated)
         self._padding, self._fill = padding, fill
-        self._trivial = padding == NO_PADDING and self.move.is_trivial(world.rank)
+        self._trivial = padding == NO_PADDING and self.move.is_trivial(comm.rank)
 
     def hold(self, box: Box) -> None:
         """Say that this rank holds `box` of the network's input, in which all it needs lies."""
         self.move = dataclasses.replace(self.move, own=box)
-        self._trivial = self._padding == NO_PADDING and self.move.is_trivial(self.world.rank)
+        self._trivial = self._padding == NO_PADDING and self.move.is_trivial(self.comm.rank)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, *own) -> (n, *need)."""
         if self._trivial:
             return x
         fetched: Tensor = _Gather.apply(  # type: ignore[no-untyped-call]
-            x, self.world, self.move, self._padding, self._fill
+            x, self.comm, self.move, self._padding, self._fill
         )
         return fetched
 
@@ -156,49 +157,49 @@ class Total:
     """What a layer does to partial sums: add them up into the layout of its output.
 
     Args:
-        world: the tile.
+        comm: the tile.
         held: box of the output for which each rank holds partial sums.
         target: layout of the output.
         duplicated: axes along which ranks hold the same sums, not summands.
     """
 
     def __init__(
-        self, world: World, held: list[Box], target: Layout, *, duplicated: Iterable[str] = ()
+        self, comm: Communicator, held: list[Box], target: Layout, *, duplicated: Iterable[str] = ()
     ) -> None:
-        self.world = world
-        self.move = plan(world.rank, target, held, duplicated)
-        self._trivial = self.move.is_trivial(world.rank)
+        self.comm = comm
+        self.move = plan(comm.rank, target, held, duplicated)
+        self._trivial = self.move.is_trivial(comm.rank)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, *held) -> (n, *own)."""
         if self._trivial:
             return x
-        total: Tensor = _Add.apply(x, self.world, self.move)  # type: ignore[no-untyped-call]
+        total: Tensor = _Add.apply(x, self.comm, self.move)  # type: ignore[no-untyped-call]
         return total
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, world: World, move: Move, padding: Padding, fill: float
+        ctx: Any, x: Tensor, comm: Communicator, move: Move, padding: Padding, fill: float
     ) -> Tensor:
-        ctx.world, ctx.move, ctx.padding = world, move, padding
-        return gather(world, x, move, padding, fill)
+        ctx.comm, ctx.move, ctx.padding = comm, move, padding
+        return gather(comm, x, move, padding, fill)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return add(ctx.world, grads[0], ctx.move, ctx.padding), None, None, None, None
+        return add(ctx.comm, grads[0], ctx.move, ctx.padding), None, None, None, None
 
 
 class _Add(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, world: World, move: Move) -> Tensor:
-        ctx.world, ctx.move = world, move
-        return add(world, x, move)
+    def forward(ctx: Any, x: Tensor, comm: Communicator, move: Move) -> Tensor:
+        ctx.comm, ctx.move = comm, move
+        return add(comm, x, move)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return gather(ctx.world, grads[0], ctx.move), None, None
+        return gather(ctx.comm, grads[0], ctx.move), None, None
 
 
 class RankSum:
@@ -208,7 +209,7 @@ class RankSum:
         group: the ranks that have a summand each, as a world of their own.
     """
 
-    def __init__(self, group: World) -> None:
+    def __init__(self, group: Communicator) -> None:
         self._group = group
 
     def __call__(self, values: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """A network as one rank of a tile computes it.
 
 `divide` goes through a traced network layer by layer; every layer says what one rank computes of
-it and how its output is divided, given how its input is (`sixfold.train.strategies.model_parallel.catalog`). All ranks do
-the same with their own numbers and so agree on all exchanges.
+it and how its output is divided, given how its input is
+(`sixfold.train.strategies.model_parallel.catalog`). All ranks do the same with their own numbers
+and so agree on all exchanges.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sixfold.core.errors import UnsupportedError
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.models.graph.trace import REMEDY, Trace, trace
 from sixfold.train.strategies.model_parallel.catalog import explain, look_up
 from sixfold.train.strategies.model_parallel.exchange import Fetch
@@ -67,7 +68,7 @@ class DividedNetwork(nn.Module):
 
     def __init__(
         self,
-        tile: World,
+        tile: Communicator,
         mesh: Mesh,
         steps: list[Turn],
         source: str,
@@ -131,7 +132,7 @@ class DividedNetwork(nn.Module):
                 step.layer.batch_sum = batch_sum
 
 
-def divide(network: nn.Module, shape: Shape, tile: World, mesh: Mesh) -> DividedNetwork:
+def divide(network: nn.Module, shape: Shape, tile: Communicator, mesh: Mesh) -> DividedNetwork:
     """Divide a network.
 
     Args:
@@ -150,7 +151,7 @@ def divide(network: nn.Module, shape: Shape, tile: World, mesh: Mesh) -> Divided
 class _Division:
     """The division of one network."""
 
-    def __init__(self, traced: Trace, shape: Shape, tile: World, mesh: Mesh) -> None:
+    def __init__(self, traced: Trace, shape: Shape, tile: Communicator, mesh: Mesh) -> None:
         self.traced, self.mesh, self.tile = traced, mesh, tile
         self.context = Context(tile=tile, mesh=mesh)
         source = traced.source.name

@@ -1,9 +1,9 @@
 """Pooling, local response normalisation and padding: layers without weights that look around.
 
-The output is divided like all maps, the input follows by windows (`sixfold.train.strategies.model_parallel.window`). Max
-pools are padded with minus infinity. Average pools count by the global position of a window, so a
-window at the border of a part counts as it would in the whole. With `ceil_mode` the number of
-windows follows from the whole length.
+The output is divided like all maps, the input follows by windows
+(`sixfold.train.strategies.model_parallel.window`). Max pools are padded with minus infinity.
+Average pools count by the global position of a window, so a window at the border of a part counts
+as it would in the whole. With `ceil_mode` the number of windows follows from the whole length.
 
 Legend: n samples, C H W of the input, O P of the output's rows and columns.
 """

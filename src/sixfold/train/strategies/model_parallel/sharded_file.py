@@ -29,7 +29,7 @@ from sixfold.core.tensor_file import (
     in_file_order,
     read_header,
 )
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.strategies.model_parallel.layout import Box, common, sizes, slices
 from sixfold.train.strategies.model_parallel.part import Part
 
@@ -68,7 +68,7 @@ class Piece:
 
 
 def write_parts(
-    path: Path, tile: World, pieces: Sequence[Piece], metadata: Mapping[str, str]
+    path: Path, tile: Communicator, pieces: Sequence[Piece], metadata: Mapping[str, str]
 ) -> None:
     """Write a file together: every rank of a tile calls this, rank 0 writes.
 
@@ -134,7 +134,9 @@ def read_parts(path: Path, rank: int, pieces: Sequence[Piece]) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """`sixfold.train.checkpoint.weights_sha256` of the tensors in a file, read a block at a time."""
+    """`sixfold.train.checkpoint.weights_sha256` of the tensors in a file, read a block at a
+    time.
+    """
     names = {code: dtype for dtype, code in CODES.items()}
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -171,7 +173,7 @@ def _row_blocks(piece: Piece, box: Box) -> Iterator[Box]:
         yield ((first, min(first + count, stop)), *box[1:])
 
 
-def _blocks_at_root(tile: World, piece: Piece) -> Iterator[NDArray[Any]]:
+def _blocks_at_root(tile: Communicator, piece: Piece) -> Iterator[NDArray[Any]]:
     """The whole tensor, block after block, on rank 0; on the others nothing but empty arrays."""
     layout = piece.part.layout
     copied = tuple(sorted(layout.copied))

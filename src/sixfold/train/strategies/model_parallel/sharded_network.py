@@ -13,7 +13,7 @@ from sixfold.core.files import explained
 from sixfold.core.run_directory import RankFiles
 from sixfold.core.tensor_file import read_metadata
 from sixfold.data import BatchMaker, Part
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.checkpoint import FORMAT, Progress, counters, list_checkpoints, path_of
 from sixfold.train.evaluate import Evaluation, evaluate
 from sixfold.train.model_card import ModelCard
@@ -28,11 +28,12 @@ from sixfold.train.strategies.model_parallel.sharded_file import (
 )
 
 
-class PartialNetwork:
+class ShardedModel:
     """See `sixfold.train.strategies.strategy.Network`.
 
-    Files have the form that whole networks have (`sixfold.train.checkpoint`, `sixfold.train.model_card`): every
-    rank of the first tile hands over its parts, a block at a time, and rank 0 writes.
+    Files have the form that whole networks have (`sixfold.train.checkpoint`,
+    `sixfold.train.model_card`): every rank of the first tile hands over its parts, a block at a
+    time, and rank 0 writes.
 
     Args:
         tiles: the ranks with this rank's place in their tiles, which share the evaluations.
@@ -46,7 +47,7 @@ class PartialNetwork:
 
     def __init__(
         self,
-        tiles: World,
+        tiles: Communicator,
         model: DividedNetwork,
         state: FlatState,
         optimizer: Optimizer,

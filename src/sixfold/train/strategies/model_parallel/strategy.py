@@ -2,9 +2,9 @@
 
 Ranks form a grid of batch x rows x cols x cout x cin (`--grid`). Those that share a batch
 coordinate, a tile, hold one copy of the network together: each the weights and maps of its own
-rows, columns and channels, and none the whole (`sixfold.train.strategies.model_parallel`). Tiles divide the batch by its
-logical shards, as `sync` does. For every shard s, with w_r the part of the weights that rank r of
-the tile holds,
+rows, columns and channels, and none the whole (`sixfold.train.strategies.model_parallel`). Tiles
+divide the batch by its logical shards, as `sync` does. For every shard s, with w_r the part of the
+weights that rank r of the tile holds,
 
     g_r = sum over the ranks that hold parts of the same sum, in their order, of
           sum over shards s, in the fixed tree, of  gradient of the loss of s with respect to w_r
@@ -17,7 +17,7 @@ Traffic: halos of maps, or channels of maps, forward and backward; where channel
 a linear layer follows, its output alone; where rows or columns are divided, the gradients of the
 convolutions (not of the linear layers); along the batch the gradients of a rank's own part.
 
-When a rank dies the gang ends, and starts again from the last checkpoint if the engine has
+When a rank dies the process group ends, and starts again from the last checkpoint if the engine has
 restarts left. A checkpoint can be taken up by any grid.
 
 N. Dryden et al., "Improving strong-scaling of CNN training by exploiting finer-grained
@@ -38,10 +38,10 @@ from torch import Tensor
 
 from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker, DataSet
-from sixfold.distributed.process_group import Alone, World
+from sixfold.distributed.process_group import Communicator, SingleProcess
 from sixfold.distributed.process_group.group import group
 from sixfold.models.config import ModelConfig
-from sixfold.models.meta_initialization import Skeleton, initial_parts, skeleton
+from sixfold.models.meta_initialization import MetaModel, build_on_meta, initial_parts
 from sixfold.models.shapes import Shape
 from sixfold.train.config import TrainConfig
 from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
@@ -53,10 +53,10 @@ from sixfold.train.step.step import Shard, Step, StepTotals, open_step
 from sixfold.train.strategies.model_parallel.exchange import RankSum
 from sixfold.train.strategies.model_parallel.grid import Grid, parse_grid
 from sixfold.train.strategies.model_parallel.network import DividedNetwork, divide
-from sixfold.train.strategies.model_parallel.sharded_network import PartialNetwork
+from sixfold.train.strategies.model_parallel.sharded_network import ShardedModel
 from sixfold.train.strategies.strategy import Strategy
 from sixfold.train.strategies.sync.shard_sum import ShardSum
-from sixfold.train.strategies.sync.strategy import diverged, open_sync
+from sixfold.train.strategies.sync.strategy import build_sync, diverged
 
 
 class ModelParallel:
@@ -75,11 +75,11 @@ class ModelParallel:
     def __init__(
         self,
         grid: Grid,
-        tiles: World,
+        tiles: Communicator,
         step: Step,
         plan: BatchPlan,
         optimizer: Optimizer,
-        network: PartialNetwork,
+        network: ShardedModel,
         *,
         exact: bool,
     ) -> None:
@@ -111,7 +111,7 @@ class ModelParallel:
         self.update_s = time.perf_counter() - begin
         return totals
 
-    def settled(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
+    def is_sync_point(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
         """Always: a tile holds the weights after every step, every tile the same."""
         return True
 
@@ -179,21 +179,21 @@ def division_problems(
     try:
         grid = grid_of(config, workers)
         found = _skeleton(config.model, shape, classes, config.training.seed)
-        world = World(rank=0, size=grid.mesh.size, host="", attempt=0, link=Alone())
-        divide(found.network, shape, world, grid.mesh)
+        comm = Communicator(rank=0, size=grid.mesh.size, host="", attempt=0, link=SingleProcess())
+        divide(found.network, shape, comm, grid.mesh)
     except UserError as error:
         return list(error.problems)
     return []
 
 
-def open_model_parallel(world: World, config: TrainConfig, data: DataSet) -> Strategy:
+def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
     """Divide the network and the batch; see `sixfold.train.strategies.registry`."""
-    training, grid = config.training, grid_of(config, world.size)
+    training, grid = config.training, grid_of(config, comm.size)
     if grid.mesh.size == 1:
-        return open_sync(world, config, data)
-    batch, place = divmod(world.rank, grid.mesh.size)
-    tile = group(world, range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
-    tiles = group(world, range(place, world.size, grid.mesh.size))
+        return build_sync(comm, config, data)
+    batch, place = divmod(comm.rank, grid.mesh.size)
+    tile = group(comm, range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
+    tiles = group(comm, range(place, comm.size, grid.mesh.size))
     found = _skeleton(config.model, data.shape, len(data.classes), training.seed)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
     model = divide(found.network, data.shape, tile, grid.mesh)
@@ -203,26 +203,28 @@ def open_model_parallel(world: World, config: TrainConfig, data: DataSet) -> Str
     step = open_step(model, config, None)
     model.connect(step.draw.mask, None if step.lockstep is None else step.lockstep.sum)
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
-    network = PartialNetwork(tiles, model, step.state, optimizer, maker)
-    if world.rank == 0 and grid.batch > plan.count(0):
+    network = ShardedModel(tiles, model, step.state, optimizer, maker)
+    if comm.rank == 0 and grid.batch > plan.count(0):
         text = (
             f"{grid.batch - plan.count(0)} of {grid.batch} tiles have nothing to do: a step of "
             f"{training.batch_size} images has {plan.count(0)} logical shards (--shards, or a "
             "larger --batch-size, gives more)"
         )
-        world.report({"kind": "note", "text": text})
-    return ModelParallel(grid, tiles, step, plan, optimizer, network, exact=config.strategy.deterministic)
+        comm.report({"kind": "note", "text": text})
+    return ModelParallel(
+        grid, tiles, step, plan, optimizer, network, exact=config.strategy.deterministic
+    )
 
 
-def _skeleton(config: ModelConfig, shape: Shape, classes: int, seed: int) -> Skeleton:
+def _skeleton(config: ModelConfig, shape: Shape, classes: int, seed: int) -> MetaModel:
     """The network without memory, rewritten as it is for serial training."""
-    found = skeleton(config, shape=shape, classes=classes, seed=seed)
+    found = build_on_meta(config, shape=shape, classes=classes, seed=seed)
     network = fused_max_pool(relu_behind_max_pool(found.network))
     return dataclasses.replace(found, network=network)
 
 
 def _materialise(
-    model: DividedNetwork, found: Skeleton, config: TrainConfig, data: DataSet
+    model: DividedNetwork, found: MetaModel, config: TrainConfig, data: DataSet
 ) -> None:
     """Give a rank's part of the network the values that it has in serial training."""
     rank, training = model.tile.rank, config.training

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.group import group
 from sixfold.train.strategies.model_parallel.exchange import (
     NO_PADDING,
@@ -62,7 +62,7 @@ class Context:
         raw_fetches: fetches from the network's input so far.
     """
 
-    tile: World
+    tile: Communicator
     mesh: Mesh
     name: str = ""
     is_last: bool = False

@@ -14,7 +14,7 @@ from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.control import ORPHAN_STATUS
 from sixfold.train.strategies.param_server.access import Access, DirectAccess, RemoteAccess
-from sixfold.train.strategies.param_server.coordinator import Conductor
+from sixfold.train.strategies.param_server.coordinator import Coordinator
 from sixfold.train.strategies.param_server.server import ShardServer
 
 ANSWER_S = 60.0
@@ -28,8 +28,8 @@ class OverError(Exception):
     """The run is over: done, or failed elsewhere."""
 
 
-class Desk(Protocol):
-    """What a worker can ask for and tell; see `Conductor`, which is behind it."""
+class CoordinatorClient(Protocol):
+    """What a worker can ask for and tell; see `Coordinator`, which is behind it."""
 
     def next(self) -> dict[str, Any]:
         """What to do."""
@@ -64,46 +64,46 @@ class Desk(Protocol):
         ...
 
 
-class DirectDesk:
+class LocalCoordinatorClient:
     """The desk of a worker that lives in the conductor's process, as the servers do."""
 
-    def __init__(self, conductor: Conductor, servers: Sequence[ShardServer], worker: int) -> None:
+    def __init__(self, conductor: Coordinator, servers: Sequence[ShardServer], worker: int) -> None:
         self._conductor, self._servers, self._worker = conductor, servers, worker
         conductor.worker_joined(worker, socket.gethostname(), os.getpid())
 
     def next(self) -> dict[str, Any]:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         return self._conductor.next_for(self._worker)
 
     def report(self, report: Mapping[str, Any]) -> None:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         self._conductor.report(self._worker, report)
 
     def evaluated(self, loss: float, accuracy: float, spent_s: float) -> None:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         self._conductor.evaluated(self._worker, loss, accuracy, spent_s)
 
     def servers(self) -> Whereabouts:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         if self._conductor.over:
             raise OverError
         return self._conductor.servers()
 
     def reach(self, server: int, address: tuple[str, int] | None) -> Access:  # noqa: ARG002
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         return DirectAccess(self._servers[server])
 
     def pause(self, seconds: float) -> None:
         """Nothing: others have their turn meanwhile."""
 
 
-class RemoteDesk:
+class RemoteCoordinatorClient:
     """A connection to the launcher, for a worker or a server in a process of its own.
 
     The end of the launcher is the end of this process, whatever it is doing.
 
     Args:
-        address: of the launcher's `Reception`.
+        address: of the launcher's `CoordinatorServer`.
         secret: of the same.
         introduction: who calls; plain data.
         most_bytes: the size of a server's answer at most.
@@ -132,19 +132,19 @@ class RemoteDesk:
         self._thread.start()
 
     def next(self) -> dict[str, Any]:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         return self._ask({"kind": "next"})
 
     def report(self, report: Mapping[str, Any]) -> None:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         self.tell({"kind": "report", **report})
 
     def evaluated(self, loss: float, accuracy: float, spent_s: float) -> None:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         self.tell({"kind": "evaluated", "values": [loss, accuracy, spent_s]})
 
     def servers(self) -> Whereabouts:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         answer = self._ask({"kind": "servers"})
         if answer["over"]:
             raise OverError
@@ -152,12 +152,12 @@ class RemoteDesk:
         return [(None if address is None else tuple(address), life) for address, life in found]
 
     def reach(self, server: int, address: tuple[str, int] | None) -> Access:  # noqa: ARG002
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         assert address is not None, "a server without an address is not there"
         return RemoteAccess(address, self._secret, most_bytes=self._most_bytes)
 
     def pause(self, seconds: float) -> None:
-        """See `Desk`."""
+        """See `CoordinatorClient`."""
         time.sleep(seconds)
 
     def tell(self, message: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from sixfold.core.run_directory import RankFiles
 from sixfold.train.checkpoint import Progress, list_checkpoints, path_of
 from sixfold.train.config import TrainConfig
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 from sixfold.train.strategies.param_server.journal import Journal
 from sixfold.train.strategies.param_server.leases import LeaseBook, plan_leases
 from sixfold.train.strategies.param_server.server import LeaseName, Snapshot
@@ -33,7 +33,7 @@ EVALUATION_S = 120.0
 FIRST_TIMED_STEP = 3
 
 Table = Mapping[LeaseName, int]
-Listener = Callable[[Mapping[str, Any]], None]
+OnEvent = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class _Server:
     left_at: float = 0.0
 
 
-class Conductor:
+class Coordinator:
     """See the module.
 
     Args:
@@ -76,26 +76,26 @@ class Conductor:
         progress: how far the run was before.
         snapshots: what the servers start from.
         workers: how many.
-        listen: hears of progress.
+        on_event: hears of progress.
         part: which part is evaluated between epochs, "validation" or "test".
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        budget: Budget,
+        budget: TrainingLength,
         files: RankFiles,
         whole: WholeState,
         progress: Progress,
         snapshots: Sequence[Snapshot],
         *,
         workers: int,
-        listen: Listener,
+        on_event: OnEvent,
         part: str,
     ) -> None:
         self.config, self.budget, self.files, self.whole = config, budget, files, whole
         self.progress = progress
-        self._listen, self._part = listen, part
+        self._listen, self._part = on_event, part
         ledgers = [snapshot.ledger for snapshot in snapshots]
         fences = [fence for ledger in ledgers for fence in ledger.fences.values()]
         self.book = LeaseBook(
@@ -103,7 +103,7 @@ class Conductor:
             tables=[ledger.applied for ledger in ledgers],
             first_attempt=max(fences, default=0) + 1,
         )
-        self._journal = Journal(files, listen, progress.step, workers)
+        self._journal = Journal(files, on_event, progress.step, workers)
         self._lock = threading.RLock()
         self._servers = [_Server() for _ in snapshots]
         self._seen: Counter[int] = Counter()

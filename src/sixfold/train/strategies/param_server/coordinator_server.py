@@ -9,14 +9,14 @@ import time
 from typing import Any
 
 from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.listener import Door
+from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.train.strategies.param_server.access import RemoteAccess, ServerLostError
-from sixfold.train.strategies.param_server.coordinator import Conductor
+from sixfold.train.strategies.param_server.coordinator import Coordinator
 from sixfold.train.strategies.param_server.server import Snapshot
 from sixfold.train.strategies.param_server.snapshots import table_from_plain
 
 
-class Reception:
+class CoordinatorServer:
     """A port on which the conductor can be spoken to.
 
     Args:
@@ -29,14 +29,14 @@ class Reception:
         secret: what callers must know.
     """
 
-    def __init__(self, conductor: Conductor, host: str, *, most_bytes: int) -> None:
+    def __init__(self, conductor: Coordinator, host: str, *, most_bytes: int) -> None:
         self.secret = secrets.token_bytes(32)
         self._conductor, self._most_bytes = conductor, most_bytes
         self._lock = threading.Lock()
         self._callers: dict[wire.Connection, str] = {}
         self._signs: dict[int, float] = {}
         self._stopping = self._closing = False
-        self._door = Door(host, self.secret, self._serve)
+        self._door = AuthenticatedListener(host, self.secret, self._serve)
         self.address = self._door.address
 
     def gather(self) -> list[Snapshot] | None:

@@ -21,7 +21,7 @@ class Journal:
 
     Args:
         files: the run directory.
-        listen: hears of progress.
+        on_event: hears of progress.
         step: steps that were made before; what the files hold beyond it is dropped.
         workers: how many have a time line.
     """
@@ -29,12 +29,12 @@ class Journal:
     def __init__(
         self,
         files: RankFiles,
-        listen: Callable[[Mapping[str, Any]], None],
+        on_event: Callable[[Mapping[str, Any]], None],
         step: int,
         workers: int,
     ) -> None:
         files.fence()
-        self._listen = listen
+        self._listen = on_event
         self._metrics = JsonLines(files.path / "metrics.jsonl", up_to_step=step)
         self._timelines = [
             JsonLines(files.path / "timeline" / f"rank-{worker:04d}.jsonl", up_to_step=step)

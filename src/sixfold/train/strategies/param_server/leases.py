@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sixfold.train.step.schedule import Budget
+from sixfold.train.step.schedule import TrainingLength
 from sixfold.train.strategies.param_server.server import LeaseName
 
 LEASES_PER_EPOCH = 64
@@ -44,10 +44,10 @@ class Lease:
     steps: int
 
 
-def plan_leases(budget: Budget) -> list[Lease]:
+def plan_leases(budget: TrainingLength) -> list[Lease]:
     """Cut a run into leases; depends on the number of steps alone, never on the workers.
 
-    >>> plan = plan_leases(Budget(images=640, batch_size=4, total_steps=200))
+    >>> plan = plan_leases(TrainingLength(images=640, batch_size=4, total_steps=200))
     >>> len(plan), plan[1]
     (67, Lease(name=LeaseName(epoch=0, shard=1), first=3, steps=3))
     """

@@ -3,8 +3,8 @@
     length of the header (4 bytes) | header, JSON | bytes of the arrays, one after the other
 
 The header's ``arrays`` gives dtype and length of each. Connections are authenticated before the
-first frame (`sixfold.distributed.process_group.wire`); nothing is ever unpickled, and a frame larger than the receiver
-expects ends the conversation before anything is allocated for it.
+first frame (`sixfold.distributed.process_group.wire`); nothing is ever unpickled, and a frame
+larger than the receiver expects ends the conversation before anything is allocated for it.
 
 Why not Arrow Flight: `benchmarks/parameter_wire.py` measures both.
 """

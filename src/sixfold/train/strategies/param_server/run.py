@@ -7,8 +7,8 @@ and not in executors: there they would take task slots from the workers and die 
 executors whose death they are to outlive; the price is that all traffic goes through one machine.
 On `inline`, servers are objects and workers take turns.
 
-When all steps are made, an ordinary gang takes up the last checkpoint, of which no step is left to
-do: it evaluates with all ranks and writes the weights, as after any training.
+When all steps are made, an ordinary process group takes up the last checkpoint, of which no step is
+left to do: it evaluates with all ranks and writes the weights, as after any training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold import models
-from sixfold.core.events import Listener
+from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import RankFiles, RunDirectory
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.train.checkpoint import Progress, newest_intact
@@ -37,9 +37,9 @@ from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.step.precision import in_precision
 from sixfold.train.step.step import open_step
-from sixfold.train.strategies.param_server.client import DirectDesk
-from sixfold.train.strategies.param_server.coordinator import Conductor
-from sixfold.train.strategies.param_server.coordinator_server import Reception
+from sixfold.train.strategies.param_server.client import LocalCoordinatorClient
+from sixfold.train.strategies.param_server.coordinator import Coordinator
+from sixfold.train.strategies.param_server.coordinator_server import CoordinatorServer
 from sixfold.train.strategies.param_server.server import ShardServer, Snapshot
 from sixfold.train.strategies.param_server.service import ServerJob, serve
 from sixfold.train.strategies.param_server.snapshots import path_of, write_snapshot
@@ -82,7 +82,7 @@ class Outcome:
 
 
 def train_with_servers(
-    config: TrainConfig, directory: RunDirectory, engine: Engine, workers: int, listen: Listener
+    config: TrainConfig, directory: RunDirectory, engine: Engine, workers: int, on_event: OnEvent
 ) -> Outcome:
     """Make all steps of a training; the last checkpoint holds their result.
 
@@ -91,7 +91,7 @@ def train_with_servers(
         directory: the run directory, created.
         engine: where the workers run.
         workers: how many.
-        listen: hears of progress.
+        on_event: hears of progress.
 
     Raises:
         UserError: if the last checkpoint or the data cannot be used.
@@ -104,11 +104,11 @@ def train_with_servers(
     def heard(event: Any) -> None:
         if event["kind"] == "rank":
             first_seen.append(time.monotonic())
-        listen(event)
+        on_event(event)
 
     if workers > 1 and config.optimizer.optimizer == "sgd":
         text = f"param_server: {advice(workers - 1, config.optimizer.momentum)}"
-        listen({"kind": "note", "text": text})
+        on_event({"kind": "note", "text": text})
     conductor, snapshots, most_bytes = _prepare(config, directory, attempt, workers, heard)
     try:
         if engine.name == "inline":
@@ -119,7 +119,7 @@ def train_with_servers(
                 log=directory.file("log.txt"),
             )
         else:
-            _Processes(config, directory, engine, conductor, most_bytes, listen).run(
+            _Processes(config, directory, engine, conductor, most_bytes, on_event).run(
                 snapshots, workers, attempt
             )
     finally:
@@ -143,8 +143,8 @@ def staleness_bound(config: TrainConfig, workers: int) -> int:
 
 
 def _prepare(
-    config: TrainConfig, directory: RunDirectory, attempt: int, workers: int, listen: Listener
-) -> tuple[Conductor, Sequence[Snapshot], int]:
+    config: TrainConfig, directory: RunDirectory, attempt: int, workers: int, on_event: OnEvent
+) -> tuple[Coordinator, Sequence[Snapshot], int]:
     """The conductor, what every server starts from, and the size of the largest message."""
     data, training = datasets.open_data(config.data), config.training
     model = in_precision(
@@ -156,7 +156,7 @@ def _prepare(
     optimizer = make_optimizer(config.optimizer, state.parameters)
     whole = WholeState(state, optimizer, config.strategy.servers)
     found = newest_intact(
-        directory.file("checkpoints"), lambda text: listen({"kind": "note", "text": text})
+        directory.file("checkpoints"), lambda text: on_event({"kind": "note", "text": text})
     )
     if found is not None:
         progress, snapshots = whole.restore(found)
@@ -166,9 +166,9 @@ def _prepare(
 
     def in_turn(event: Any) -> None:
         with lock:
-            listen(event)
+            on_event(event)
 
-    conductor = Conductor(
+    conductor = Coordinator(
         config,
         plan.budget,
         RankFiles(directory.ticket(), attempt=attempt, rank=0, host="the launcher's host"),
@@ -176,7 +176,7 @@ def _prepare(
         progress,
         snapshots,
         workers=workers,
-        listen=in_turn,
+        on_event=in_turn,
         part="validation" if len(data.validation) else "test",
     )
     vectors = 3 + len(optimizer.slots)
@@ -187,7 +187,7 @@ def _prepare(
 def _take_turns(
     config: TrainConfig,
     directory: RunDirectory,
-    conductor: Conductor,
+    conductor: Coordinator,
     snapshots: Sequence[Snapshot],
     workers: int,
     attempt: int,
@@ -212,7 +212,7 @@ def _take_turns(
     with contextlib.ExitStack() as stack:
         playing = []
         for number in range(workers):
-            desk = DirectDesk(conductor, servers, number)
+            desk = LocalCoordinatorClient(conductor, servers, number)
             files = RankFiles(
                 directory.ticket(), attempt=attempt, rank=number, host="the launcher's host"
             )
@@ -240,12 +240,12 @@ class _Processes:
         config: TrainConfig,
         directory: RunDirectory,
         engine: Engine,
-        conductor: Conductor,
+        conductor: Coordinator,
         most_bytes: int,
-        listen: Listener,
+        on_event: OnEvent,
     ) -> None:
         self._config, self._directory, self._engine = config, directory, engine
-        self._listen = listen
+        self._listen = on_event
         self._conductor, self._most_bytes = conductor, most_bytes
         restarts = config.engine.max_restarts
         self._retries = RETRIES if restarts is None else restarts
@@ -258,7 +258,7 @@ class _Processes:
         for number, snapshot in enumerate(snapshots):
             write_snapshot(path_of(folder, number), snapshot)
         with contextlib.closing(
-            Reception(self._conductor, listen_on, most_bytes=self._most_bytes)
+            CoordinatorServer(self._conductor, listen_on, most_bytes=self._most_bytes)
         ) as reception:
             server_job = ServerJob(
                 address=(listen_on, reception.address[1]),
@@ -288,7 +288,7 @@ class _Processes:
         if self._conductor.failure is not None and not self._conductor.finished:
             raise self._conductor.failure
 
-    def _run_workers(self, job: WorkerJob, workers: int, reception: Reception) -> None:
+    def _run_workers(self, job: WorkerJob, workers: int, reception: CoordinatorServer) -> None:
         def returned(_index: int, _worker: int) -> None:
             """Do not wait for a worker that hangs when the others have ended the work."""
             if self._conductor.over and not reception.wait_for_workers(PART_S):
@@ -311,7 +311,7 @@ class _Processes:
 
     @contextmanager
     def _running_servers(
-        self, job: ServerJob, servers: int, reception: Reception
+        self, job: ServerJob, servers: int, reception: CoordinatorServer
     ) -> Iterator[None]:
         """Servers in a pool of this machine, watched by a thread."""
         with contextlib.ExitStack() as stack:
@@ -339,7 +339,7 @@ class _Processes:
                 thread.join(STOP_S)
 
     @contextmanager
-    def _kept(self, reception: Reception) -> Iterator[None]:
+    def _kept(self, reception: CoordinatorServer) -> Iterator[None]:
         """The conductor at its work, in a thread."""
         ended = threading.Event()
 

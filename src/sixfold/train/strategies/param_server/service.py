@@ -14,12 +14,12 @@ from pathlib import Path
 
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.distributed.process_group.listener import Door
+from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.train.config import OptimizerConfig
 from sixfold.train.step.optimizer import make_optimizer
 from sixfold.train.strategies.param_server import messages
 from sixfold.train.strategies.param_server.access import serve_request
-from sixfold.train.strategies.param_server.client import RemoteDesk
+from sixfold.train.strategies.param_server.client import RemoteCoordinatorClient
 from sixfold.train.strategies.param_server.server import ShardServer
 from sixfold.train.strategies.param_server.snapshots import (
     path_of,
@@ -43,7 +43,7 @@ class ServerJob:
     """What a server's process is told.
 
     Attributes:
-        address: of the launcher's `Reception`.
+        address: of the launcher's `CoordinatorServer`.
         secret: of the same.
         host: address of the interface to listen on.
         advertised: the address by which workers reach it.
@@ -85,7 +85,7 @@ def serve(job: ServerJob, server: int) -> None:
         )
         service = _Service(job, shard)
         try:
-            desk = RemoteDesk(
+            desk = RemoteCoordinatorClient(
                 job.address,
                 job.secret,
                 {
@@ -115,10 +115,12 @@ class _Service:
         self._shard, self._most_bytes = shard, job.most_bytes
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
-        self._door = Door(job.host, wire.derive(job.secret, "servers"), self._serve)
+        self._door = AuthenticatedListener(
+            job.host, wire.derive(job.secret, "servers"), self._serve
+        )
         self.port = self._door.address[1]
 
-    def keep_snapshots(self, path: Path, desk: RemoteDesk) -> None:
+    def keep_snapshots(self, path: Path, desk: RemoteCoordinatorClient) -> None:
         """Write snapshots of what has changed, and show signs of life, until a message comes."""
         due, pause_s, written = 0.0, SNAPSHOT_S, self._shard.version.clock
         while True:

@@ -1,8 +1,8 @@
 """Asynchronous training with parameter servers: the worker.
 
-The network's state is divided over servers by bytes (`sixfold.train.strategies.param_server`). A worker takes a lease of
-a few consecutive steps and for each of them pulls the weights, computes the gradient g of the
-step's whole mini-batch, and pushes it; nobody waits for anybody:
+The network's state is divided over servers by bytes (`sixfold.train.strategies.param_server`). A
+worker takes a lease of a few consecutive steps and for each of them pulls the weights, computes the
+gradient g of the step's whole mini-batch, and pushes it; nobody waits for anybody:
 
     w(t+1) = update( w(t), g(w(t - s)) ),   0 <= s <= K  on every server
 
@@ -20,7 +20,7 @@ from its snapshot, at most about a second old: the updates applied since are los
 What was lost is in ``result.json``. The others go on meanwhile, as far as they do not need it.
 
 A worker is a generator that gives way between its conversations, so that `inline` can let workers
-take turns and show staleness without processes. Elsewhere it is simply run to its end.
+take turns and show staleness without processes. ComputeBackend it is simply run to its end.
 
 Dean et al., "Large scale distributed deep networks", NIPS 2012 (Downpour SGD); Li et al., "Scaling
 distributed machine learning with the parameter server", OSDI 2014.
@@ -60,7 +60,11 @@ from sixfold.train.step.precision import in_precision
 from sixfold.train.step.schedule import parse_schedule
 from sixfold.train.step.step import Shard, StepTotals, open_step
 from sixfold.train.strategies.param_server.access import Access, ServerLostError
-from sixfold.train.strategies.param_server.client import Desk, OverError, RemoteDesk
+from sixfold.train.strategies.param_server.client import (
+    CoordinatorClient,
+    OverError,
+    RemoteCoordinatorClient,
+)
 from sixfold.train.strategies.param_server.leases import Lease
 from sixfold.train.strategies.param_server.server import Answer, LeaseName, Pulled, Push
 from sixfold.train.strategies.param_server.whole import put_slice, slices_of
@@ -80,7 +84,7 @@ class WorkerJob:
         attempt: number of this attempt at the run.
         servers: how many.
         workers: how many.
-        address: of the launcher's `Reception`.
+        address: of the launcher's `CoordinatorServer`.
         secret: of the same.
         most_bytes: the size of a server's answer at most.
     """
@@ -116,7 +120,7 @@ def work(job: WorkerJob, worker: int) -> int:
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
-    desk = RemoteDesk(job.address, job.secret, introduction, most_bytes=job.most_bytes)
+    desk = RemoteCoordinatorClient(job.address, job.secret, introduction, most_bytes=job.most_bytes)
     host = introduction["host"]
     files = RankFiles(job.claim, attempt=job.attempt, rank=worker, host=str(host))
     with one_thread():
@@ -179,7 +183,13 @@ class Worker:
     """
 
     def __init__(
-        self, config: TrainConfig, path: Path, desk: Desk, *, servers: int, workers: int
+        self,
+        config: TrainConfig,
+        path: Path,
+        desk: CoordinatorClient,
+        *,
+        servers: int,
+        workers: int,
     ) -> None:
         self._config, self._path, self._desk = config, path, desk
         self._workers = workers

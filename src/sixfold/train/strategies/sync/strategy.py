@@ -6,12 +6,13 @@ every rank makes the same update:
     w(t+1) = update( w(t),  1/n  sum over shards s  of  gradient of the loss of s at w(t) )
 
 Guarantee: equal to serial training bit for bit, for any number of ranks and on any engine, since
-the sum is made in a fixed tree over the shards (`sixfold.distributed.logical_shards`). With ``--deterministic false`` each
-rank first adds its own shards; the result then depends on the number of ranks, by rounding alone.
+the sum is made in a fixed tree over the shards (`sixfold.distributed.logical_shards`). With
+``--deterministic false`` each rank first adds its own shards; the result then depends on the number
+of ranks, by rounding alone.
 
 Traffic: each rank sends about twice the payload (gradient, buffers, loss) a step.
 
-When a rank dies the step cannot be finished: the gang ends, and starts again from the last
+When a rank dies the step cannot be finished: the process group ends, and starts again from the last
 checkpoint if the engine has restarts left. Nothing is lost but time.
 
 Chen et al., "Revisiting distributed synchronous SGD", 2016, without their backup workers.
@@ -27,19 +28,19 @@ from typing import Any
 from sixfold import models
 from sixfold.core.errors import NonFiniteLossError
 from sixfold.data import DataSet
-from sixfold.distributed.process_group import World
+from sixfold.distributed.process_group import Communicator
 from sixfold.train.config import TrainConfig
 from sixfold.train.sparsity.initialization import begin
 from sixfold.train.step.batches import BatchPlan, plan_batches
 from sixfold.train.step.device import rank_device
-from sixfold.train.step.device_model import Replica
+from sixfold.train.step.device_model import DeviceModel
 from sixfold.train.step.micro_batches import note
 from sixfold.train.step.norm_sync import has_batch_norm
 from sixfold.train.step.optimizer import Optimizer, make_optimizer
 from sixfold.train.step.precision import in_precision, narrow_dtype
-from sixfold.train.step.preprocessing import Pictures
+from sixfold.train.step.preprocessing import DevicePreprocessing
 from sixfold.train.step.step import Shard, Step, StepTotals, open_step
-from sixfold.train.strategies.replicated import WholeNetwork
+from sixfold.train.strategies.replicated import ReplicatedModel
 from sixfold.train.strategies.sync.shard_sum import ShardSum
 
 
@@ -47,7 +48,7 @@ class Sync:
     """The strategy `sync`; see `sixfold.train.strategies.strategy.Strategy`.
 
     Args:
-        world: the gang.
+        comm: the process group.
         step: the network and how its shards are computed.
         plan: which samples each shard has.
         optimizer: the update rule.
@@ -57,23 +58,23 @@ class Sync:
 
     def __init__(
         self,
-        world: World,
+        comm: Communicator,
         step: Step,
         plan: BatchPlan,
         optimizer: Optimizer,
-        network: WholeNetwork,
+        network: ReplicatedModel,
         *,
         exact: bool,
     ) -> None:
-        self.world, self.step, self.plan, self.optimizer = world, step, plan, optimizer
+        self.comm, self.step, self.plan, self.optimizer = comm, step, plan, optimizer
         self.network, self.budget = network, plan.budget
-        self._shards = ShardSum(world, step, exact=exact)
+        self._shards = ShardSum(comm, step, exact=exact)
         self.update_s = 0.0
         self._total = step.new_payload()
 
     def supply(self, first: int) -> Iterator[Shard]:
         """This rank's run of every step's shards."""
-        return self.plan.own_shards(self.world, first)
+        return self.plan.own_shards(self.comm, first)
 
     def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
         """Compute the own shards, add up everybody's, update."""
@@ -87,7 +88,7 @@ class Sync:
         self.update_s = time.perf_counter() - begin
         return totals
 
-    def settled(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
+    def is_sync_point(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
         """Always: all ranks hold the same weights after every step."""
         return True
 
@@ -96,7 +97,7 @@ class Sync:
         return {
             "logical_shards": self.plan.count(0),
             "micro_batch": self.step.micro_batch.images,
-            "left_to_autograd": self.step.chain.left_to_autograd(),
+            "left_to_autograd": self.step.chain.autograd_fallback(),
             **({} if self.network.replica is None else self.network.replica.figures()),
         }
 
@@ -109,46 +110,46 @@ def diverged(number: int, loss: float) -> NonFiniteLossError:
     )
 
 
-def open_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
+def build_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Sync:
     """Build the network and divide the batch; see `sixfold.train.strategies.registry`."""
-    sync = build_sync(world, config, data)
-    if world.rank == 0 and world.size > sync.plan.count(0):
-        world.report({"kind": "note", "text": _idle_ranks(world.size, sync.plan)})
-    tell_whole(world, sync.step, config)
+    sync = assemble_sync(comm, config, data)
+    if comm.rank == 0 and comm.size > sync.plan.count(0):
+        comm.report({"kind": "note", "text": _idle_ranks(comm.size, sync.plan)})
+    tell_whole(comm, sync.step, config)
     return sync
 
 
-def tell_whole(world: World, step: Step, config: TrainConfig) -> None:
+def tell_whole(comm: Communicator, step: Step, config: TrainConfig) -> None:
     """Say so, once, if shards are computed in a slower way than the user may have counted on."""
     texts = [note(step.micro_batch, config)]
     texts += [
-        f"left to autograd, which is slower: {part}" for part in step.chain.left_to_autograd()
+        f"left to autograd, which is slower: {part}" for part in step.chain.autograd_fallback()
     ]
-    if world.rank == 0:
+    if comm.rank == 0:
         for text in filter(None, texts):
-            world.report({"kind": "note", "text": text})
+            comm.report({"kind": "note", "text": text})
 
 
-def build_sync(world: World, config: TrainConfig, data: DataSet) -> Sync:
-    """`open_sync` without a word to the user: for strategies that begin synchronously."""
+def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Sync:
+    """`build_sync` without a word to the user: for strategies that begin synchronously."""
     training = config.training
     model = in_precision(
         models.build(config.model, shape=data.shape, classes=len(data.classes), seed=training.seed),
         training.precision,
     )
-    device = rank_device(config.compute.device, world.rank)
+    device = rank_device(config.compute.device, comm.rank)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model), device=device)
     step = open_step(model, config, data.shape)
     replica = None
     if device is not None:
         pad = 0 if plan.augment is None else plan.augment.pad
-        pictures = Pictures(plan.make_batch, pad, device)
-        replica = Replica(step, device, pictures, narrow_dtype(training.precision))
+        pictures = DevicePreprocessing(plan.make_batch, pad, device)
+        replica = DeviceModel(step, device, pictures, narrow_dtype(training.precision))
         step.elsewhere = replica
     optimizer = make_optimizer(config.optimizer, step.state.parameters)
-    optimizer = begin(config.beginning, step.state, optimizer)
-    network = WholeNetwork(world, step.state, optimizer, plan.make_batch, replica)
-    return Sync(world, step, plan, optimizer, network, exact=config.strategy.deterministic)
+    optimizer = begin(config.initialization, step.state, optimizer)
+    network = ReplicatedModel(comm, step.state, optimizer, plan.make_batch, replica)
+    return Sync(comm, step, plan, optimizer, network, exact=config.strategy.deterministic)
 
 
 def _idle_ranks(size: int, plan: BatchPlan) -> str:

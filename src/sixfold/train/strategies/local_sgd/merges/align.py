@@ -1,12 +1,12 @@
 """Alignment: numbering a worker's feature maps so that they match the base's as well as they can.
 
 Two networks that have learned the same maps in another order compute the same and have a
-meaningless mean. For every axis (`sixfold.train.strategies.local_sgd.merges.channels`), layer by layer, the permutation p is
-found that makes the sum over maps i of <base map i, worker map p(i)> largest, where a map is
-everything that follows its number: its incoming weights and its outgoing ones, those already in
-the order of the other axes. This is a linear assignment, solved exactly by the Hungarian method
-(Kuhn 1955, in Jonker and Volgenant's form, scipy). Sweeps over the layers are repeated until no
-permutation changes; the sum never falls, so they end.
+meaningless mean. For every axis (`sixfold.train.strategies.local_sgd.merges.channels`), layer by
+layer, the permutation p is found that makes the sum over maps i of <base map i, worker map p(i)>
+largest, where a map is everything that follows its number: its incoming weights and its outgoing
+ones, those already in the order of the other axes. This is a linear assignment, solved exactly by
+the Hungarian method (Kuhn 1955, in Jonker and Volgenant's form, scipy). Sweeps over the layers are
+repeated until no permutation changes; the sum never falls, so they end.
 
 Ainsworth, Hayase and Srinivasa, "Git re-basin: merging models modulo permutation symmetries", 2023
 (weight matching). Departures: layers are visited in the network's order and not in a random one,

@@ -9,8 +9,8 @@ generation to the next, with all draws from (key, generation, child):
     mutation  with probability p a map is changed: w[m] += s rms(w[m]) N(0, 1)
 
 After the last generation the fittest individual is the merged network. A gene is a map with its
-bias and with what normalises it (`sixfold.train.strategies.local_sgd.merges.channels_of_layer`); running statistics go with their map and
-are not mutated.
+bias and with what normalises it (`sixfold.train.strategies.local_sgd.merges.channels_of_layer`);
+running statistics go with their map and are not mutated.
 
 Miller and Goldberg, "Genetic algorithms, tournament selection, and the effects of noise", 1995,
 for selection; uniform crossover after Syswerda, 1989, with maps in place of bits.

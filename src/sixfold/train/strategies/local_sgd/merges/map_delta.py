@@ -4,9 +4,9 @@
     w[m]   = base[m] + delta_k[m]    with  k = argmax over workers of r_k[m]
 
 A map is one output channel of a convolution, or one output of a linear layer, with its bias and
-with what normalises it (`sixfold.train.strategies.local_sgd.merges.channels_of_layer`): weights that have learned together stay together.
-Norms are Euclidean over a map's trainable weights. A map that begins at zero has changed by
-infinity if it has changed at all. The first of equals wins.
+with what normalises it (`sixfold.train.strategies.local_sgd.merges.channels_of_layer`): weights
+that have learned together stay together. Norms are Euclidean over a map's trainable weights. A map
+that begins at zero has changed by infinity if it has changed at all. The first of equals wins.
 """
 
 from __future__ import annotations
