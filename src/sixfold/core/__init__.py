@@ -1,3 +1,1 @@
-"""What every package uses: errors, settings, files, the run directory, the console, charts and
-pages. Knows no torch.
-"""
+"""What every package uses: errors, settings, files, run directory, console and pages; no torch."""

@@ -145,8 +145,8 @@ def _beginning_problems(config: TrainConfig) -> list[str]:
     steps = config.training.steps
     if steps is not None and 0 < steps <= initialization.start_step:
         found.append(
-            f"--start-step {initialization.start_step}: --steps {steps} ends before it; --steps counts "
-            "from step 0"
+            f"--start-step {initialization.start_step}: --steps {steps} ends before it; "
+            "--steps counts from step 0"
         )
     if initialization != type(initialization)() and config.strategy.strategy != "sync":
         found.append(

@@ -48,7 +48,7 @@ def test_spark_without_pyspark_is_answered_with_the_remedy() -> None:
 def test_neither_torch_nor_pyspark_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys\n"
-        "import sixfold.distributed.engines, sixfold.distributed.engines.local, sixfold.distributed.engines.inline\n"
+        "from sixfold.distributed.engines import inline, local\n"
         "print(sorted({'torch', 'pyspark'} & set(sys.modules)))\n"
     )
     done = subprocess.run(

@@ -1,6 +1,4 @@
-"""A process group on Spark, from the launcher's side: one job in a thread, and the loop that
-watches it.
-"""
+"""A process group on Spark, seen from the launcher: a job in a thread, and a loop that watches."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""One try of a process group, as its launcher sees it: who has joined, what they said, how it
-ended.
+"""One try of a process group, as its launcher sees it: who joined, what they said, how it ended.
 
 A `Generation` only takes in what is told to it and decides; connections are read, and time passes,
 in `sixfold.distributed.process_group.rendezvous`.

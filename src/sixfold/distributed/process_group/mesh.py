@@ -77,8 +77,7 @@ class Mesh:
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
-        """Send and fill all buffers at the same time; see
-        `sixfold.distributed.process_group.Communicator.exchange`.
+        """Send and fill all buffers at the same time.
 
         Returns:
             Seconds in which bytes moved, and seconds in which none could.

@@ -1,5 +1,4 @@
-"""The launcher's side of a process group: where ranks meet, and where it shows what has become of
-them.
+"""The launcher's side of a process group: where ranks meet, and what has become of them.
 
 Ranks connect to one port that stays bound for the whole run. Threads only read from connections;
 everything is decided in `poll`, in the launcher's own thread, and its callbacks run there.

@@ -101,7 +101,8 @@ def plan_problems(config: PlanConfig) -> list[str]:
     planning = config.planning
     if not planning.measure_network and config.training.precision != "float32":
         found.append(
-            f"--measure-network false: layers are timed in float32, not in {config.training.precision}; "
+            "--measure-network false: layers are timed in float32, not in "
+            f"{config.training.precision}; "
             "leave it away, and the network's own steps are timed"
         )
     if planning.what_if:

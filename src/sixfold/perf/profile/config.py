@@ -97,7 +97,8 @@ def problems(config: ProfileConfig) -> list[str]:
     unknown = [name for name in engines_of(config) if name not in ENGINES]
     if unknown and profiling.compare_engines:
         found.append(
-            f"--compare-engines {profiling.compare_engines}: no engine {', '.join(unknown)}; known: "
+            f"--compare-engines {profiling.compare_engines}: no engine {', '.join(unknown)}; "
+            "known: "
             f"{', '.join(ENGINES)} (training computes on processors; there is no engine for a GPU)"
         )
     return found

@@ -110,8 +110,7 @@ def _pilot(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityWork:
-    """Trains with a worker alone; see `sixfold.distributed.tasks.Work`. Several ranks take turns
-    within it.
+    """Trains with a worker alone; several ranks take turns within it.
 
     Attributes:
         configs: settings of each member, by name.

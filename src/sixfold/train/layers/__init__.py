@@ -1,3 +1,1 @@
-"""Networks run forward and backward without autograd's graph: see
-`sixfold.train.layers.executor`.
-"""
+"""Networks run forward and backward by explicit operations, without autograd's graph."""

@@ -16,8 +16,7 @@ ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: norm.RELU, nn.ReLU6: norm.RE
 
 
 class NormOp:
-    """Batch-norm with the shard's own statistics, and an activation: see
-    `sixfold.train.native.norm`.
+    """Batch-norm with the shard's own statistics, and an activation.
 
     Args:
         layer: the norm; it has weight and bias, and its running statistics are moved on.

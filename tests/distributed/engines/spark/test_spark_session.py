@@ -149,7 +149,9 @@ def work(world):
 def main():
     with SparkEngine(master="local[2]") as engine:
         print("jvm", engine._session._process.pid, flush=True)
-        engine.run_ranks(work, 2, on_event=lambda rank, event: print("rank", event["pid"], flush=True))
+        engine.run_ranks(
+            work, 2, on_event=lambda rank, event: print("rank", event["pid"], flush=True)
+        )
 
 try:
     main()

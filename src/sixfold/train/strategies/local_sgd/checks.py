@@ -49,8 +49,8 @@ def _round_problems(config: TrainConfig) -> list[str]:
     local, found = config.local_sgd, []
     if local.aggregation in ("best", "genetic") and config.data.validation == 0:
         found.append(
-            f"--aggregation {local.aggregation}: selects on the validation part, and there is none; set one "
-            "aside with --validation 0.1"
+            f"--aggregation {local.aggregation}: selects on the validation part, and there is "
+            "none; set one aside with --validation 0.1"
         )
     if local.local_steps < 1:
         found.append(f"--local-steps {local.local_steps}: must be at least 1")

@@ -134,9 +134,7 @@ def read_parts(path: Path, rank: int, pieces: Sequence[Piece]) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """`sixfold.train.checkpoint.weights_sha256` of the tensors in a file, read a block at a
-    time.
-    """
+    """`weights_sha256` of the tensors in a file, read a block at a time."""
     names = {code: dtype for dtype, code in CODES.items()}
     digest = hashlib.sha256()
     with path.open("rb") as file:
