@@ -15,7 +15,7 @@ import pytest
 from sixfold.distributed.engines import Engine
 from sixfold.train.config import TrainConfig
 from sixfold.train.run import train
-from sixfold.train.strategies.overview import STRATEGIES
+from sixfold.train.strategies.registry import STRATEGIES
 
 Configure = Callable[..., TrainConfig]
 

@@ -51,17 +51,7 @@ def find(name: str) -> Callable[..., Any]:
         UserError: if there is no such module or attribute, if importing it fails, or if what it
             names cannot be called to make a network.
     """
-    _, attribute = _parts(name)
-    with importable(name):
-        found: Any = _module(name)
-        for step in attribute.split("."):
-            if not hasattr(found, step):
-                public = [known for known in dir(found) if not known.startswith("_")]
-                close = get_close_matches(step, public, n=1)
-                hint = f"; did you mean {close[0]}?" if close else ""
-                owner = getattr(found, "__name__", type(found).__name__)
-                raise UserError(f"--model {name}: {owner} has no {step!r}{hint}")
-            found = getattr(found, step)
+    found = find_object(name)
     if isinstance(found, nn.Module):
         raise UserError(
             f"--model {name} is a network that is already built: name a function or class that "
@@ -71,6 +61,33 @@ def find(name: str) -> Callable[..., Any]:
         raise UserError(f"--model {name} is a {type(found).__name__}: it cannot be called")
     factory: Callable[..., Any] = found
     return factory
+
+
+def find_object(name: str, option: str = "--model") -> Any:
+    """What `name` means in the user's own code.
+
+    Args:
+        name: `package.module:attribute` or `path/file.py:attribute`.
+        option: that was given the name, for messages.
+
+    Raises:
+        UserError: if there is no such module or attribute, or importing it fails.
+    """
+    try:
+        _, attribute = _parts(name)
+        with importable(name):
+            found: Any = _module(name)
+            for step in attribute.split("."):
+                if not hasattr(found, step):
+                    public = [known for known in dir(found) if not known.startswith("_")]
+                    close = get_close_matches(step, public, n=1)
+                    hint = f"; did you mean {close[0]}?" if close else ""
+                    owner = getattr(found, "__name__", type(found).__name__)
+                    raise UserError(f"--model {name}: {owner} has no {step!r}{hint}")
+                found = getattr(found, step)
+    except UserError as error:
+        raise UserError(line.replace("--model", option, 1) for line in error.problems) from error
+    return found
 
 
 def source_file(name: str) -> Path | None:

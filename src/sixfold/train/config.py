@@ -187,3 +187,12 @@ def configure(**settings: Any) -> TrainConfig:
     100
     """
     return build_tree(TrainConfig, settings)
+
+
+AUTO = "auto"
+"""Where the planner chooses."""
+
+
+def is_automatic(config: TrainConfig) -> bool:
+    """Whether the planner chooses strategy or grid."""
+    return AUTO in (config.strategy.strategy, config.strategy.grid)

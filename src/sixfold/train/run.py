@@ -22,7 +22,7 @@ from sixfold.distributed.session import open_engine_for, restarts_of, versions
 from sixfold.models.config import ModelConfig
 from sixfold.models.project import project_hashes
 from sixfold.train import validate
-from sixfold.train.config import TrainConfig
+from sixfold.train.config import TrainConfig, is_automatic
 from sixfold.train.initialization import check_initialization
 from sixfold.train.inputs import RECORD, training_inputs
 from sixfold.train.lengthening import (
@@ -35,6 +35,7 @@ from sixfold.train.lengthening import (
 )
 from sixfold.train.report.write import report_failure, test_images
 from sixfold.train.resume import existing_run, held_run, run_path
+from sixfold.train.strategies.registry import find_strategy
 from sixfold.train.tuning import COPY, take_tuning
 
 
@@ -99,7 +100,7 @@ def train(
         resolved = fit_data(config, engine, workers, on_event)
         resolved, tuning = take_tuning(resolved, data.open_data(resolved.data), directory, on_event)
         choice = None
-        if validate.is_automatic(config):
+        if is_automatic(config):
             from sixfold.perf.plan.automatic import choose
 
             choice = choose(resolved, engine, workers, directory, on_event)
@@ -280,20 +281,13 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, on_event: OnEven
             f"--batch-size {config.training.batch_size}: the training part of "
             f"{config.data.data} has only {len(opened.train)} images"
         )
-    if strategy.strategy == "model_parallel" and not validate.is_automatic(config):
-        found += _division_problems(config, workers, opened)
+    if not is_automatic(config):
+        found += find_strategy(strategy.strategy).fit_problems(config, workers, opened)
     if found:
         raise UserError(found)
     if opened.bad:
         on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
     return dataclasses.replace(config, data=resolved)
-
-
-def _division_problems(config: TrainConfig, workers: int, opened: data.DataSet) -> list[str]:
-    """Why the network cannot be divided among so many workers."""
-    from sixfold.train.strategies.model_parallel.strategy import division_problems
-
-    return division_problems(config, workers, shape=opened.shape, classes=len(opened.classes))
 
 
 def _run(
@@ -315,13 +309,10 @@ def _run(
     launch = {"launched": now - before_s, "called": now, "pid": os.getpid()}
     write_json(directory.file("timeline/launcher.json"), launch)
     asynchronous = None
-    if chosen == "param_server":
-        from sixfold.train.strategies.param_server.run import train_with_servers
-
-        asynchronous = train_with_servers(resolved, directory, engine, workers, on_event)
-        # What is left to the process group is to evaluate and to write the weights.
-        strategy = dataclasses.replace(resolved.strategy, strategy="sync")
-        resolved = dataclasses.replace(resolved, strategy=strategy)
+    launch_steps = find_strategy(chosen).launch
+    if launch_steps is not None:
+        asynchronous = launch_steps(resolved, directory, engine, workers, on_event)
+        # What is left to the ranks is to evaluate and to write the weights.
     job = TrainJob(
         config=resolved,
         claim=directory.ticket(),

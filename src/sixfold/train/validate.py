@@ -5,27 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sixfold.core.checks import choice_problems, seed_problems, unknown
+from sixfold.core.checks import choice_problems, seed_problems
 from sixfold.core.errors import UserError
 from sixfold.core.naming import ZOO, unknown_model
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import engine_problems
 from sixfold.distributed.logical_shards import LARGEST_COUNT, is_power_of_two
 from sixfold.models.config import ModelConfig
-from sixfold.train.config import TrainConfig
-from sixfold.train.strategies.local_sgd.checks import local_sgd_problems
-from sixfold.train.strategies.overview import STRATEGIES
-
-AUTO = "auto"
-"""Where the planner chooses."""
+from sixfold.train.config import AUTO, TrainConfig, is_automatic
+from sixfold.train.strategies.registry import strategy_problems
 
 MOST = 10**12
 """Epochs or steps: beyond any training, and within the numbers that count them."""
-
-
-def is_automatic(config: TrainConfig) -> bool:
-    """Whether the planner chooses strategy or grid."""
-    return AUTO in (config.strategy.strategy, config.strategy.grid)
 
 
 def problems(config: TrainConfig) -> list[str]:
@@ -36,9 +27,7 @@ def problems(config: TrainConfig) -> list[str]:
         *_compute_problems(config),
         *_optimizer_problems(config),
         *_beginning_problems(config),
-        *_strategy_problems(config),
-        *_grid_problems(config),
-        *local_sgd_problems(config),
+        *strategy_problems(config),
         *_run_problems(config),
         *engine_problems(config.engine),
     ]
@@ -156,49 +145,8 @@ def _beginning_problems(config: TrainConfig) -> list[str]:
     return found
 
 
-def _strategy_problems(config: TrainConfig) -> list[str]:
-    strategy, found = config.strategy, []
-    defaults = type(strategy)()
-    if strategy.strategy == "model_parallel" and config.training.precision == "bf16":
-        found.append(
-            "--precision bf16: not with --strategy model_parallel, whose divided layers compute in "
-            "the precision of their weights; give float32 or float64"
-        )
-    if strategy.strategy == "hogwild":
-        if strategy.merge_every < 1:
-            found.append(f"--merge-every {strategy.merge_every}: must be at least 1")
-    elif strategy.merge_every != defaults.merge_every:
-        found.append("--merge-every: only for --strategy hogwild")
-    if strategy.strategy != "param_server":
-        for name in ("servers", "staleness"):
-            if getattr(strategy, name) != getattr(defaults, name):
-                found.append(f"--{name}: only for --strategy param_server")
-        return found
-    if strategy.servers < 1:
-        found.append(f"--servers {strategy.servers}: must be at least 1")
-    if strategy.staleness is not None and strategy.staleness < 0:
-        found.append(f"--staleness {strategy.staleness}: must not be negative")
-    if config.run.save_at_steps:
-        found.append(
-            "--save-at-steps: not with --strategy param_server, which has no weights of a step"
-        )
-    return found
-
-
-def _grid_problems(config: TrainConfig) -> list[str]:
-    from sixfold.train.strategies.model_parallel.grid import parse_grid
-
-    if config.strategy.grid and config.strategy.strategy != "model_parallel":
-        return ["--grid: only for --strategy model_parallel"]
-    if config.strategy.grid == AUTO:
-        return []
-    return parse_grid(config.strategy.grid)[1]
-
-
 def _run_problems(config: TrainConfig) -> list[str]:
     run, found = config.run, []
-    if config.strategy.strategy not in (*STRATEGIES, AUTO):
-        found.append(unknown("strategy", config.strategy.strategy, (*STRATEGIES, AUTO)))
     if not is_automatic(config) and config.strategy.machine is not None:
         found.append("--machine: only for --strategy auto and --grid auto")
     if run.checkpoint_every is not None and run.checkpoint_every < 1:

@@ -16,10 +16,11 @@ from sixfold.perf.plan.candidates import Candidate, candidates, cases
 from sixfold.perf.plan.config import PlanConfig, training_of
 from sixfold.perf.plan.loopback import echo_world
 from sixfold.perf.plan.model import Model
-from sixfold.perf.plan.ranking import BIT_FOR_BIT, best, explain
+from sixfold.perf.plan.ranking import best, explain
 from sixfold.perf.plan.samples import Spread
 from sixfold.perf.plan.traffic import all_reduce_phases
 from sixfold.train.strategies.model_parallel.grid import Grid, Mesh
+from sixfold.train.strategies.spec import BIT_FOR_BIT
 
 Maker = Callable[..., Model]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sixfold.cli import main
-from sixfold.train.strategies.overview import STRATEGIES
+from sixfold.train.strategies.registry import STRATEGIES
 
 PAGE = Path(__file__).parents[3] / "docs" / "strategies.md"
 

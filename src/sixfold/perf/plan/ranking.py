@@ -7,19 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sixfold.perf.plan.prediction import Prediction, Workload
-
-BIT_FOR_BIT = "bit for bit"
-ROUNDING = "up to rounding"
-APPROXIMATE = "approximate"
-
-EQUALITY = {
-    "sync": BIT_FOR_BIT,
-    "model_parallel": ROUNDING,
-    "local_sgd": APPROXIMATE,
-    "hogwild": APPROXIMATE,
-    "param_server": APPROXIMATE,
-}
-"""How a strategy's result relates to serial training's."""
+from sixfold.train.strategies.registry import find_strategy
+from sixfold.train.strategies.spec import BIT_FOR_BIT
 
 
 def ranked(predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -32,7 +21,7 @@ def equality(prediction: Prediction) -> str:
     candidate = prediction.candidate
     if candidate.strategy == "model_parallel" and not candidate.mesh:
         return BIT_FOR_BIT
-    return EQUALITY[candidate.strategy]
+    return find_strategy(candidate.strategy).equality
 
 
 def prediction_plain(found: Prediction) -> dict[str, Any]:
@@ -88,7 +77,7 @@ def _second(order: Sequence[Prediction], exact: Prediction | None) -> str:
         return "No way that fits equals serial training bit for bit."
     if exact is not first:
         return (
-            f"It is {EQUALITY[first.candidate.strategy]}; of the ways that equal serial training "
+            f"It is {equality(first)}; of the ways that equal serial training "
             f"bit for bit the quickest is {_title(exact)}, {_ms(exact.mean_s)} a batch, "
             f"{exact.mean_s / first.mean_s:.2f} times as long, limited by {exact.limit}."
         )

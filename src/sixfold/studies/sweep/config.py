@@ -133,7 +133,7 @@ class RooflineConfig(Settings):
     )
     machine_peaks: str = option(
         "",
-        "file of `sixfold profile --machine-peaks`: the machine's peaks (default: measured now, 5 s)",
+        "file of `sixfold profile --machine-peaks` (default: peaks are measured now, 5 s)",
     )
     precision: str = option(
         "float32", "arithmetic of the peak", choices=("float32", "bfloat16", "float64")

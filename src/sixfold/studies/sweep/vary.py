@@ -12,7 +12,8 @@ from typing import Any
 from sixfold.core.errors import UserError
 from sixfold.core.naming import meant
 from sixfold.core.values import read_value
-from sixfold.train.config import LocalSgdConfig, StrategyConfig, TrainConfig
+from sixfold.train.config import TrainConfig
+from sixfold.train.strategies.registry import STRATEGIES
 
 MODEL = "model."
 """Begins the name of an argument of the network."""
@@ -158,28 +159,23 @@ def _with(config: TrainConfig, varied: Varied, value: Any) -> TrainConfig:
     return dataclasses.replace(config, **{varied.section: dataclasses.replace(section, **changed)})
 
 
-_TAKEN_BY = {
-    "grid": "model_parallel",
-    "servers": "param_server",
-    "staleness": "param_server",
-    "merge_every": "hogwild",
-}
-"""Settings that one strategy alone takes."""
-
-
 def _fitting(config: TrainConfig, names: set[str]) -> TrainConfig:
     """Settings that a varied strategy or engine does not take, put back to their defaults."""
     if "strategy" in names:
-        usual = StrategyConfig()
-        reset = {
-            name: getattr(usual, name)
-            for name, owner in _TAKEN_BY.items()
-            if config.strategy.strategy != owner
-        }
-        config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, **reset))
-        if config.strategy.strategy != "local_sgd":
-            config = dataclasses.replace(config, local_sgd=LocalSgdConfig())
+        for spec in STRATEGIES.values():
+            if spec.name != config.strategy.strategy:
+                config = _without(config, spec.options)
     if "engine" in names and config.engine.engine != "spark":
         engine = dataclasses.replace(config.engine, master=None, spark_conf=())
         config = dataclasses.replace(config, engine=engine)
+    return config
+
+
+def _without(config: TrainConfig, options: Mapping[str, tuple[str, ...]]) -> TrainConfig:
+    """The settings with some of them (by section) put back to their defaults."""
+    for section, names in options.items():
+        values = getattr(config, section)
+        usual = type(values)()
+        values = dataclasses.replace(values, **{name: getattr(usual, name) for name in names})
+        config = dataclasses.replace(config, **{section: values})
     return config

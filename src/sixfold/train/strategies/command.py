@@ -18,15 +18,15 @@ def run(_: argparse.Namespace, problems: list[str]) -> int:
     """List the strategies: guarantee, traffic, when to use them."""
     if problems:
         raise UserError(problems)
-    from sixfold.train.strategies.overview import LEGEND, STRATEGIES
+    from sixfold.train.strategies.registry import LEGEND, STRATEGIES
 
-    for name, overview in STRATEGIES.items():
-        print(f"{name}: {overview.what}")
+    for spec in STRATEGIES.values():
+        print(f"{spec.name}: {spec.what}")
         for title, text in (
-            ("guarantee", overview.guarantee),
-            ("sends a step", overview.sends),
-            ("use it", overview.use),
-            ("a rank dies", overview.lost_rank),
+            ("guarantee", spec.guarantee),
+            ("sends a step", spec.sends),
+            ("use it", spec.use),
+            ("a rank dies", spec.lost_rank),
         ):
             print(_paragraph(title, text))
         print()

@@ -28,8 +28,6 @@ def local_sgd_problems(config: TrainConfig) -> list[str]:
         for field in dataclasses.fields(local)
         if getattr(local, field.name) != field.default
     ]
-    if config.strategy.strategy != "local_sgd":
-        return [f"{_flag(local, name)}: only for --strategy local_sgd" for name in changed]
     found = [
         f"{_flag(local, name)}: only for --aggregation {_ONLY_FOR[name]}, not {local.aggregation}"
         for name in changed

@@ -253,9 +253,7 @@ def _max_pool(
 
 
 def _dropout(dims: int, p: float = 0.5, training: bool = True, inplace: bool = False) -> nn.Module:
-    """`functional.dropout`'s arguments; see
-    `sixfold.train.strategies.model_parallel.pointwise.DrawnDropout`.
-    """
+    """A dropout with the arguments of `functional.dropout`."""
     del inplace  # looked at by `look_up`
     return DrawnDropout(p, dims) if training and p else nn.Identity()
 
