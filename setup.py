@@ -8,13 +8,13 @@ from setuptools import Extension, setup
 setup(
     ext_modules=[
         Extension(
-            "sixfold.train.native.kernels",
-            sources=["src/sixfold/train/native/kernels.c"],
+            "sixfold.training.native.kernels",
+            sources=["src/sixfold/training/native/kernels.c"],
             depends=[
-                "src/sixfold/train/native/pool.inc",
-                "src/sixfold/train/native/pool_bf16.inc",
-                "src/sixfold/train/native/norm.inc",
-                "src/sixfold/train/native/needs.inc",
+                "src/sixfold/training/native/pool.inc",
+                "src/sixfold/training/native/pool_bf16.inc",
+                "src/sixfold/training/native/norm.inc",
+                "src/sixfold/training/native/needs.inc",
             ],
             extra_compile_args=["-O3", "-Wno-psabi", "-ffp-contract=off"],
             optional=True,

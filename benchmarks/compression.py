@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold.compress.codec import container
-from sixfold.compress.codec.clusters import share
-from sixfold.compress.codec.streams import Coder
-from sixfold.compress.loading import build_on_meta
-from sixfold.train.model_card import ModelCard
-from sixfold.train.sparsity import Counts, magnitude_mask, prunable
+from sixfold.compression.codec import container
+from sixfold.compression.codec.clusters import share
+from sixfold.compression.codec.streams import Coder
+from sixfold.compression.loading import build_on_meta
+from sixfold.training.model_card import ModelCard
+from sixfold.training.sparsity import Counts, magnitude_mask, prunable
 
 KEPT = {
     "alexnet": (84, 38, 35, 37, 37, 9, 9, 25),
@@ -136,8 +136,8 @@ def peer_constriction(tensors: dict[str, Tensor]) -> str:
 
 def _own(symbols: np.ndarray[Any, Any]) -> str:
     """Sixfold's rANS on the same symbols."""
-    from sixfold.compress.codec.streams import decode_stream, encode_stream
-    from sixfold.compress.codec.wire import Reader
+    from sixfold.compression.codec.streams import decode_stream, encode_stream
+    from sixfold.compression.codec.wire import Reader
 
     alphabet = int(symbols.max()) + 1
     begin = time.perf_counter()

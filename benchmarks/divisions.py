@@ -23,8 +23,8 @@ import sixfold
 from sixfold import data as datasets
 from sixfold.distributed.engines import open_engine
 from sixfold.distributed.process_group import Communicator
-from sixfold.train.config import TrainConfig
-from sixfold.train.strategies.registry import build_strategy
+from sixfold.training.config import TrainConfig
+from sixfold.training.strategies.registry import build_strategy
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slide": {"model": "slide", "data": "synthetic:{n}x3x32x32"},
@@ -35,7 +35,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "data": "synthetic:{n}x3x64x64",
     },
 }
-PRELOAD = ("sixfold.train.worker", "torch._dynamo")
+PRELOAD = ("sixfold.training.worker", "torch._dynamo")
 DIVISIONS = {"batch": "batch=2", "rows": "rows=2", "cout": "cout=2", "cin": "cin=2"}
 
 

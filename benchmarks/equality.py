@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import sixfold
 from sixfold.distributed.engines import Engine, open_engine
-from sixfold.train.run import train
+from sixfold.training.run import train
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "slide": {"model": "slide", "data": "synthetic:200x3x32x32"},
@@ -89,7 +89,7 @@ def main() -> None:
         engines = {}
         for engine in options.engines:
             more = {"master": options.master} if engine == "spark" else {}
-            opened = open_engine(engine, preload=("sixfold.train.worker",), **more)
+            opened = open_engine(engine, preload=("sixfold.training.worker",), **more)
             engines[engine] = stack.enter_context(contextlib.closing(opened))
         for network in options.networks:
             serial = weights(folder / "serial", None, workers=1, **NETWORKS[network])

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the users' name
 
 from sixfold.distributed.process_group.malloc import retain_freed_memory
-from sixfold.train.layers.executor import LayerExecutor
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.layers.executor import LayerExecutor
+from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 
 IMAGES, REPEATS, CALLS = 25, 9, 2
 

@@ -1,7 +1,7 @@
 """The wire of the parameter server beside Arrow Flight: one push and the pull that answers it.
 
 A server in a process of its own takes a gradient, adds it to its weights, and sends the weights
-back, over sockets of our own (`sixfold.train.strategies.param_server.messages`) and over Arrow
+back, over sockets of our own (`sixfold.training.strategies.param_server.messages`) and over Arrow
 Flight's DoExchange and DoPut + DoGet. All three authenticate the connection, none encrypts. They
 take turns.
 
@@ -25,7 +25,7 @@ from pyarrow import flight
 
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.listener import AuthenticatedListener
-from sixfold.train.strategies.param_server import messages
+from sixfold.training.strategies.param_server import messages
 
 SECRET = b"s" * 32
 SIZES = {"4 KB": 1_024, "337 KB (slide)": 84_362, "4 MB": 1_000_000, "40 MB": 10_000_000}

@@ -38,9 +38,9 @@ from sixfold.perf.plan.links import curve_of
 from sixfold.perf.plan.run import PRELOAD
 from sixfold.perf.profile.layers import layer_costs
 from sixfold.perf.profile.machine import measure_machine
-from sixfold.train.config import TrainConfig
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.train.run import train
+from sixfold.training.config import TrainConfig
+from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.run import train
 
 LOCAL_STEPS = 8
 RUN_S = 1.2

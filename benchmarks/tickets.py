@@ -28,14 +28,14 @@ import torch
 
 from sixfold.core.config import RunConfig
 from sixfold.distributed.config import EngineConfig
+from sixfold.lottery.config import TicketDataConfig, TicketGridConfig, TicketsConfig
+from sixfold.lottery.run import tickets
 from sixfold.models import build
 from sixfold.models.config import ModelConfig
-from sixfold.tickets.config import TicketDataConfig, TicketGridConfig, TicketsConfig
-from sixfold.tickets.run import tickets
-from sixfold.train.config import OptimizerConfig, TrainingConfig
-from sixfold.train.sparsity import MaskedUpdate, mask_vector, prunable
-from sixfold.train.step.optimizer import make_optimizer
-from sixfold.train.step.step import Shard, Step
+from sixfold.training.config import OptimizerConfig, TrainingConfig
+from sixfold.training.sparsity import MaskedUpdate, mask_vector, prunable
+from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.step import Shard, Step
 
 NETWORKS = [
     ("lenet300", (1, 28, 28), 60, "adam"),

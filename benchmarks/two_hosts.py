@@ -182,7 +182,7 @@ def _at(rate: str, batch: int, engine: Any) -> dict[str, Any]:
     from sixfold.models.config import ModelConfig
     from sixfold.perf.plan.config import PlanConfig, PlanningConfig
     from sixfold.perf.plan.run import plan
-    from sixfold.train.config import LocalSgdConfig, TrainingConfig
+    from sixfold.training.config import LocalSgdConfig, TrainingConfig
 
     with tempfile.TemporaryDirectory() as folder:
         made = plan(
@@ -236,7 +236,7 @@ def _at(rate: str, batch: int, engine: Any) -> dict[str, Any]:
 def _train(way: Any, batch: int, expected_s: float, engine: Any) -> float:
     """Seconds of a batch in a training."""
     import sixfold
-    from sixfold.train.run import train
+    from sixfold.training.run import train
 
     more: dict[str, Any] = {"strategy": way.strategy, "workers": way.workers}
     if way.strategy == "model_parallel":

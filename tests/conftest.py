@@ -11,7 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sixfold
-from sixfold.train.config import TrainConfig
+from sixfold.training.config import TrainConfig
 
 pytest_plugins = ["tests.spark_masters"]
 

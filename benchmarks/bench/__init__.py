@@ -41,7 +41,7 @@ def run(name: str, options: BenchConfig, *, show: Callable[[str], None]) -> int:
     from benchmarks.bench.options import parts_problems
 
     from sixfold.core.errors import UserError
-    from sixfold.train.worker import FIRST_TIMED_STEP
+    from sixfold.training.worker import FIRST_TIMED_STEP
 
     if name not in NAMES:
         raise UserError(f"unknown benchmark {name!r}: choose {', '.join(NAMES)}")

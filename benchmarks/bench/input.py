@@ -31,9 +31,9 @@ from sixfold.data import DataSet, parse_augment
 from sixfold.data.config import DataConfig
 from sixfold.distributed.process_group import alone
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.train.config import TrainConfig, TrainingConfig
-from sixfold.train.step.batches import plan_batches
-from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.training.config import TrainConfig, TrainingConfig
+from sixfold.training.step.batches import plan_batches
+from sixfold.training.worker import FIRST_TIMED_STEP
 
 
 def run_input_bench(

@@ -1,8 +1,9 @@
 """`sixfold bench kernels`: layers forward and backward, beside PyTorch and the machine's limit.
 
 One thread computes, as a rank does. Ours is what a training step runs: the links of
-`sixfold.train.layers.executor` on images in the order N H W C. PyTorch's is autograd over the same
-modules on images in the order N C H W, as most people have them. Both take turns in one process.
+`sixfold.training.layers.executor` on images in the order N H W C. PyTorch's is autograd over the
+same modules on images in the order N C H W, as most people have them. Both take turns in one
+process.
 
 The limit of convolutions and linear layers is their arithmetic at the rate of a large product of
 matrices; that of the others is to read and write their maps once each way, at the rate of a copy
@@ -26,8 +27,8 @@ from torch import Tensor, nn
 
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.perf.profile.machine import Machine, measure_machine
-from sixfold.train.layers.executor import LayerExecutor
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.layers.executor import LayerExecutor
+from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 
 SAMPLE_S = 0.05
 """About how long a sample lasts."""

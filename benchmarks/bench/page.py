@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.bench.figures import Results, Spread
 
-from sixfold.train.report import render_page
+from sixfold.training.report import render_page
 
 
 @dataclass(frozen=True, kw_only=True)

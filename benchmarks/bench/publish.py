@@ -17,7 +17,7 @@ from benchmarks.bench.contenders import cores
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically, write_json
 from sixfold.distributed.session import versions
-from sixfold.train.report import optional_page, render_page
+from sixfold.training.report import optional_page, render_page
 
 Show = Callable[[str], None]
 

@@ -19,7 +19,7 @@ from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import resolve
 
 from sixfold.core.errors import RunError
-from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.training.worker import FIRST_TIMED_STEP
 
 STEPS = FIRST_TIMED_STEP + 2
 

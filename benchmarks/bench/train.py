@@ -36,8 +36,8 @@ from sixfold.core.files import write_atomically, write_json
 from sixfold.data.config import DataConfig
 from sixfold.distributed.session import versions
 from sixfold.models.config import ModelConfig
-from sixfold.train.report import optional_page
-from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.training.report import optional_page
+from sixfold.training.worker import FIRST_TIMED_STEP
 
 CALIBRATION_S = 1.0
 

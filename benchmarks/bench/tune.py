@@ -1,7 +1,7 @@
 """`sixfold bench tune`: which micro-batch is fastest for a network on this machine.
 
 A logical shard of the training is computed forward and backward by one thread, as a rank does,
-once for each candidate in turns: whole, cut by the formula (`sixfold.train.step.micro_batches`),
+once for each candidate in turns: whole, cut by the formula (`sixfold.training.step.micro_batches`),
 and cut into pieces of powers of two. The fastest goes into a tuning file, which `sixfold train
 --tuning FILE` takes. The formula is the same everywhere; a tuning file is of a machine, and has to
 be given.
@@ -30,14 +30,14 @@ from sixfold.data.config import DataConfig
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.distributed.session import versions
 from sixfold.models.config import ModelConfig
-from sixfold.train.config import TrainConfig, TrainingConfig
-from sixfold.train.step.arithmetic import processor_name
-from sixfold.train.step.batches import plan_batches
-from sixfold.train.step.micro_batches import MicroBatch
-from sixfold.train.step.norm_sync import has_batch_norm
-from sixfold.train.step.precision import in_precision
-from sixfold.train.step.step import Shard, Step, open_step
-from sixfold.train.tuning import VERSION, Tuning
+from sixfold.training.config import TrainConfig, TrainingConfig
+from sixfold.training.step.arithmetic import processor_name
+from sixfold.training.step.batches import plan_batches
+from sixfold.training.step.micro_batches import MicroBatch
+from sixfold.training.step.norm_sync import has_batch_norm
+from sixfold.training.step.precision import in_precision
+from sixfold.training.step.step import Shard, Step, open_step
+from sixfold.training.tuning import VERSION, Tuning
 
 SAMPLE_S = 0.2
 """About how long a sample lasts at least."""

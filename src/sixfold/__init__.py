@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 from sixfold.core.version import __version__
 
 if TYPE_CHECKING:
-    from sixfold.compress.config import CompressConfig
-    from sixfold.compress.loading import load
-    from sixfold.compress.run import compress
+    from sixfold.compression.config import CompressConfig
+    from sixfold.compression.loading import load
+    from sixfold.compression.run import compress
     from sixfold.core.errors import RunError, UserError
     from sixfold.data.config import PrepareConfig
     from sixfold.data.run import prepare
-    from sixfold.predict.config import PredictConfig
-    from sixfold.predict.robustness.run import evaluate_robustness
-    from sixfold.predict.run import predict
-    from sixfold.train.config import TrainConfig, configure
-    from sixfold.train.run import train
+    from sixfold.prediction.config import PredictConfig
+    from sixfold.prediction.robustness.run import evaluate_robustness
+    from sixfold.prediction.run import predict
+    from sixfold.training.config import TrainConfig, configure
+    from sixfold.training.run import train
 
 
 __all__ = [

@@ -18,7 +18,7 @@ def engine_named() -> Iterator[OpenEngine]:
 
         def named(name: str) -> Engine:
             if name not in opened:
-                preload = ("sixfold.train.worker", "sixfold.predict.worker")
+                preload = ("sixfold.training.worker", "sixfold.prediction.worker")
                 opened[name] = stack.enter_context(
                     contextlib.closing(open_engine(name, preload=preload))
                 )

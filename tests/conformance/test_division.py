@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from tests.conformance.test_recovery import Killer
 
 from sixfold.distributed.engines import Engine
-from sixfold.train.config import TrainConfig
-from sixfold.train.run import train
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import train
 
 Configure = Callable[..., TrainConfig]
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from sixfold.distributed.engines import Engine
-from sixfold.train.config import TrainConfig
-from sixfold.train.run import train
-from sixfold.train.strategies.registry import STRATEGIES
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import train
+from sixfold.training.strategies.registry import STRATEGIES
 
 Configure = Callable[..., TrainConfig]
 

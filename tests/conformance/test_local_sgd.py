@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sixfold.distributed.engines import Engine
-from sixfold.train.config import TrainConfig
-from sixfold.train.run import train
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import train
 
 Configure = Callable[..., TrainConfig]
 

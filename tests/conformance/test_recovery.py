@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sixfold.core.errors import RankLostError
-from sixfold.train.config import TrainConfig
-from sixfold.train.run import train
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import train
 
 Configure = Callable[..., TrainConfig]
 

@@ -13,7 +13,7 @@ import sixfold
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings
 from sixfold.distributed.config import EngineConfig
-from sixfold.train.config import TrainConfig, TrainingConfig
+from sixfold.training.config import TrainConfig, TrainingConfig
 
 
 def test_every_problem_is_told_at_once() -> None:

@@ -10,8 +10,8 @@ import pytest
 from sixfold.core.errors import UserError
 from sixfold.models import check
 from sixfold.models.config import ModelConfig
-from sixfold.train.config import TrainConfig
-from sixfold.train.run import train
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import train
 
 Write = Callable[..., Path]
 

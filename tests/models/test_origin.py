@@ -10,7 +10,7 @@ import torch
 
 import sixfold
 from sixfold.cli import main
-from sixfold.compress.codec import container
+from sixfold.compression.codec import container
 from sixfold.core.errors import UserError
 from sixfold.core.tensor_file import pack
 from sixfold.models import check_origin

@@ -45,7 +45,7 @@ def open_engine_for(
         ranks=config.workers or 1 if together else 1,
         # torch runs some layers on the meta device with the help of its compiler: every network
         # that is measured there needs it, 1.3 s and 80 MB in every rank that imports it by itself.
-        preload=("sixfold.train.worker", "sixfold.predict.worker", "torch._dynamo", *preload),
+        preload=("sixfold.training.worker", "sixfold.prediction.worker", "torch._dynamo", *preload),
     )
     with contextlib.closing(engine):
         yield engine

@@ -10,8 +10,8 @@ from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.logical_shards import is_power_of_two
-from sixfold.train.config import OptimizerConfig
-from sixfold.train.step.schedule import parse_schedule
+from sixfold.training.config import OptimizerConfig
+from sixfold.training.step.schedule import parse_schedule
 
 
 @dataclass(frozen=True, kw_only=True)

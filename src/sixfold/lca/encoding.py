@@ -29,7 +29,7 @@ from sixfold.lca.dictionary import Learned, load_dictionary
 from sixfold.lca.inputs import Pictures, Source, open_pictures
 from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solution, Solver
-from sixfold.train.checkpoint import weights_sha256
+from sixfold.training.checkpoint import weights_sha256
 
 TRACE = ("element", "step", "energy", "squares", "active", "gap", "violation", "rate")
 

@@ -22,7 +22,7 @@ from sixfold.core.run_directory import JsonLines, RankFiles
 from sixfold.distributed.process_group import Communicator
 from sixfold.lca.learning import Learner
 from sixfold.lca.warm import WarmStarts
-from sixfold.train.checkpoint import list_checkpoints, path_of
+from sixfold.training.checkpoint import list_checkpoints, path_of
 
 FORMAT = "lca-1"
 REPORT_S = 1.0

@@ -31,8 +31,8 @@ from sixfold.lca.config import (
     learn_problems,
 )
 from sixfold.lca.geometry import Geometry, pair
-from sixfold.train.inputs import Inputs, inputs_of
-from sixfold.train.resume import existing_run, held_run, run_path
+from sixfold.training.inputs import Inputs, inputs_of
+from sixfold.training.resume import existing_run, held_run, run_path
 
 MOVIES = "movies:"
 
@@ -231,7 +231,7 @@ def _run_learn(
 ) -> dict[str, Any]:
     from sixfold.lca.report import write_page
     from sixfold.lca.training import learn_rank
-    from sixfold.train.report import optional_page
+    from sixfold.training.report import optional_page
 
     config = job.config
     before_s = time.monotonic() - started

@@ -47,9 +47,9 @@ from sixfold.lca.samples import make_samples
 from sixfold.lca.solver import Solution, Solver
 from sixfold.lca.tiles import Tiles, parse_grid
 from sixfold.lca.warm import WarmStarts
-from sixfold.train.checkpoint import newest_intact, weights_sha256
-from sixfold.train.config import OptimizerConfig
-from sixfold.train.step.schedule import TrainingLength, parse_schedule
+from sixfold.training.checkpoint import newest_intact, weights_sha256
+from sixfold.training.config import OptimizerConfig
+from sixfold.training.step.schedule import TrainingLength, parse_schedule
 
 CHECKPOINT_S = 60.0
 CHECKPOINT_STEPS = 50

@@ -12,8 +12,8 @@ import pytest
 from tests.conftest import small_config
 
 import sixfold
-from sixfold.train.report import optional_page
-from sixfold.train.run import train
+from sixfold.training.report import optional_page
+from sixfold.training.run import train
 
 SOURCE = Path(sixfold.__file__).parent
 TEMPLATES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.html"))
@@ -53,7 +53,7 @@ def test_no_module_reads_files_beside_itself_but_by_resources() -> None:
         if any(word in path.read_text() for word in ("Path(__file__)", "FileSystemLoader"))
     }
     # These two ask where Sixfold itself lies, and read nothing there.
-    assert found == {"models/user_traceback.py", "train/native/loading.py"}
+    assert found == {"models/user_traceback.py", "training/native/loading.py"}
 
 
 def test_all_that_is_no_code_is_installed_with_the_package() -> None:
@@ -80,7 +80,7 @@ def test_a_report_that_fails_leaves_the_result(
     def broken(*_: object) -> str:
         raise FileNotFoundError("no template")
 
-    monkeypatch.setattr("sixfold.train.report.page.render", broken)
+    monkeypatch.setattr("sixfold.training.report.page.render", broken)
     result = train(small_config(out=str(tmp_path / "run")))
     assert result["steps"] == 6
     assert (tmp_path / "run" / "result.json").is_file()

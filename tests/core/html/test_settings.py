@@ -7,7 +7,7 @@ import pytest
 from sixfold.core.html.settings import setting_sections, show
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.config import EngineConfig
-from sixfold.train.config import TrainConfig
+from sixfold.training.config import TrainConfig
 
 
 def test_defaults_are_not_marked_and_changes_are() -> None:

@@ -14,9 +14,9 @@ from sixfold.core.errors import UserError
 from sixfold.data import open_data, resolve
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
-from sixfold.predict.config import PredictConfig, PredictionConfig
-from sixfold.predict.run import predict
-from sixfold.train.run import train
+from sixfold.prediction.config import PredictConfig, PredictionConfig
+from sixfold.prediction.run import predict
+from sixfold.training.run import train
 
 
 def pictures(folder: Path, count: int = 5) -> None:

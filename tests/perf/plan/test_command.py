@@ -12,7 +12,7 @@ from sixfold.cli import main
 from sixfold.perf.plan.calibrate import fitting_tiles
 from sixfold.perf.plan.config import PlanConfig, PlanningConfig
 from sixfold.perf.plan.run import plan_problems
-from sixfold.train.config import LocalSgdConfig, TrainingConfig
+from sixfold.training.config import LocalSgdConfig, TrainingConfig
 
 
 def test_all_problems_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,8 +19,8 @@ from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.ranking import best, explain
 from sixfold.perf.plan.samples import Spread
 from sixfold.perf.plan.traffic import all_reduce_phases
-from sixfold.train.strategies.model_parallel.grid import Grid, Mesh
-from sixfold.train.strategies.spec import BIT_FOR_BIT
+from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
+from sixfold.training.strategies.spec import BIT_FOR_BIT
 
 Maker = Callable[..., Model]
 

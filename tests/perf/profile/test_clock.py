@@ -10,10 +10,10 @@ from sixfold.models.build import build
 from sixfold.models.config import ModelConfig
 from sixfold.perf.profile.clock import BACKWARD, FORWARD, GRADIENTS, Clock, Span
 from sixfold.perf.profile.layers import layer_costs
-from sixfold.train.layers.operations import AutogradOp
-from sixfold.train.layers.user_forward import GraphExecutor
-from sixfold.train.step.norm_sync import has_batch_norm
-from sixfold.train.step.step import Shard, Step
+from sixfold.training.layers.operations import AutogradOp
+from sixfold.training.layers.user_forward import GraphExecutor
+from sixfold.training.step.norm_sync import has_batch_norm
+from sixfold.training.step.step import Shard, Step
 
 
 def step_of(name: str, *, sync: bool = False) -> tuple[Step, Shard]:

@@ -15,8 +15,8 @@ from sixfold.models.meta_initialization import build_on_meta
 from sixfold.models.shapes import Shape
 from sixfold.perf.profile.arithmetic import PRODUCTS, plain_name
 from sixfold.perf.profile.layers import LayerCost, layer_costs, total
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.train.native.max_pool import is_built
+from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.native.max_pool import is_built
 
 SHAPES: dict[str, Shape] = {"lenet300": (1, 28, 28), "lenet5": (1, 28, 28), "cells": (1, 256, 256)}
 IMAGENET: dict[str, Shape] = {"resnet50": (3, 64, 64), "alexnet": (3, 64, 64)}

@@ -177,7 +177,7 @@ def machine_file(tmp_path: Path) -> Path:
 def test_sweeps_and_trainings_are_placed(
     tmp_path: Path, machine_file: Path, configure: Any
 ) -> None:
-    from sixfold.train.run import train
+    from sixfold.training.run import train
 
     delay = write(tmp_path / "delay" / "result.json", DELAY).parent
     row = {

@@ -19,7 +19,7 @@ from sixfold.studies.sweep.config import (
     TimeSweepConfig,
 )
 from sixfold.studies.sweep.run import sweep_quality, sweep_time
-from sixfold.train.config import TrainConfig
+from sixfold.training.config import TrainConfig
 
 Configure = Callable[..., TrainConfig]
 SHARED = ("data", "model", "optimizer", "training", "strategy", "local_sgd", "engine")

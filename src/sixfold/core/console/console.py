@@ -32,7 +32,7 @@ class Console:
         self.close()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        """Show an event; see `sixfold.train.launch_names.OnEvent`."""
+        """Show an event; see `sixfold.training.launch_names.OnEvent`."""
         kind = event.get("kind")
         if kind == "progress":
             self._passing(

@@ -62,7 +62,7 @@ def refuse(config: Any, found: Sequence[str]) -> None:
         UserError: with them and with all else that is wrong at a glance, if there are any.
     """
     if found:
-        from sixfold.train.validate import quick_problems
+        from sixfold.training.validate import quick_problems
 
         raise UserError([*found, *quick_problems(config)])
 

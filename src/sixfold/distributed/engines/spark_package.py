@@ -4,8 +4,8 @@ Both travel as zip files named after their content and shipped once per session,
 module is another file, and a worker that Spark uses again never mistakes one for the other.
 
 Compiled code cannot be imported from a zip file. That of this package travels all the same, with
-its checksum, and `sixfold.train.native.loading` takes it out where the executor's machine can run
-it; a user's own has to be installed on the executors.
+its checksum, and `sixfold.training.native.loading` takes it out where the executor's machine can
+run it; a user's own has to be installed on the executors.
 """
 
 from __future__ import annotations

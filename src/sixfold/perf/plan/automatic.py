@@ -26,10 +26,10 @@ from sixfold.perf.plan.calibrate import (
 from sixfold.perf.plan.candidates import Candidate, candidates
 from sixfold.perf.plan.prediction import Prediction
 from sixfold.perf.plan.ranking import best, equality, explain, prediction_plain, ranked
-from sixfold.train.config import AUTO, TrainConfig
-from sixfold.train.strategies.model_parallel.grid import Grid
-from sixfold.train.strategies.spec import BIT_FOR_BIT, ROUNDING
-from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.training.config import AUTO, TrainConfig
+from sixfold.training.strategies.model_parallel.grid import Grid
+from sixfold.training.strategies.spec import BIT_FOR_BIT, ROUNDING
+from sixfold.training.worker import FIRST_TIMED_STEP
 
 FEWEST_STEPS = 5
 """Of a run whose steps are compared with the prediction."""

@@ -22,10 +22,10 @@ from sixfold.perf.plan.prediction import Workload
 from sixfold.perf.plan.process_group import ROUNDS, CalibrationJob, calibrate_rank
 from sixfold.perf.plan.profile import Profile
 from sixfold.perf.plan.profiling_run import ProfilingCase
-from sixfold.train.config import TrainConfig
-from sixfold.train.step.arithmetic import processor_name
-from sixfold.train.step.schedule import budget
-from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+from sixfold.training.config import TrainConfig
+from sixfold.training.step.arithmetic import processor_name
+from sixfold.training.step.schedule import budget
+from sixfold.training.strategies.model_parallel.grid import Grid, Mesh, parse_grid
 
 BUSY = 1.25
 """From here on a machine counts as busy with other things."""
@@ -291,10 +291,10 @@ def _crowd(machine: Machine, engine: Engine, ranks: int) -> Machine:
 
 def fitting_tiles(config: TrainConfig, opened: datasets.DataSet, workers: int) -> list[Mesh]:
     """The meshes by which both workers and network can be divided."""
-    from sixfold.train.strategies.model_parallel.strategy import division_problems
+    from sixfold.training.strategies.model_parallel.strategy import division_problems
 
     if config.training.precision == "bf16":
-        return []  # as `sixfold.train.validate` says
+        return []  # as `sixfold.training.validate` says
     found = []
     for size in range(2, min(workers, LARGEST_TILE) + 1):
         if workers % size:
@@ -319,7 +319,7 @@ def _is_too_fine(mesh: Mesh, shape: tuple[int, int, int]) -> bool:
 def has_norms(config: TrainConfig, opened: datasets.DataSet) -> bool:
     """Whether the network has batch-norm."""
     from sixfold.models.meta_initialization import build_on_meta
-    from sixfold.train.step.norm_sync import has_batch_norm
+    from sixfold.training.step.norm_sync import has_batch_norm
 
     found = build_on_meta(
         config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed

@@ -18,7 +18,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
 from sixfold.models.project import project_hashes
 from sixfold.perf.plan.samples import EVEN, Spread
-from sixfold.train.config import TrainConfig
+from sixfold.training.config import TrainConfig
 
 FORMAT = 1
 

@@ -8,8 +8,8 @@ from itertools import product
 
 from sixfold.distributed.logical_shards import shard_count
 from sixfold.perf.plan.profiling_run import ProfilingCase
-from sixfold.train.config import TrainConfig
-from sixfold.train.strategies.model_parallel.grid import Grid, Mesh
+from sixfold.training.config import TrainConfig
+from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
 
 LARGEST_TILE = 8
 """Tiles of more ranks are not tried: a layer's maps are too small to be worth it."""

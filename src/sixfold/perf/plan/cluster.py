@@ -20,7 +20,7 @@ MTBF_HOURS = 1700.0
 et al., "OPT: Open pre-trained transformer language models", 2022, section 2.5."""
 
 CHECKPOINT_MINUTES = 1.0
-"""As training does (`sixfold.train.worker.CHECKPOINT_S`)."""
+"""As training does (`sixfold.training.worker.CHECKPOINT_S`)."""
 
 UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}

@@ -8,7 +8,7 @@ from sixfold.core.settings import Settings, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
-from sixfold.train.config import LocalSgdConfig, OptimizerConfig, TrainConfig, TrainingConfig
+from sixfold.training.config import LocalSgdConfig, OptimizerConfig, TrainConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

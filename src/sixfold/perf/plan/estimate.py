@@ -16,8 +16,8 @@ from sixfold.perf.plan.calibration import Machine, Network, Point
 from sixfold.perf.plan.kernels import Kernels, fit, network_s, samples_from_plain
 from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.perf.profile.layers import layer_costs
-from sixfold.train.config import TrainConfig
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.config import TrainConfig
+from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 
 STEP_S = 1e-4
 """What Python does in a step besides its layers: the log, the queue, the loop. Median over the

@@ -23,7 +23,7 @@ from torch import nn
 
 from sixfold.perf.profile.cost import FunctionCost, LayerCost
 from sixfold.perf.profile.layers import layer_costs
-from sixfold.train.native.max_pool import MaxPoolReLU2d
+from sixfold.training.native.max_pool import MaxPoolReLU2d
 
 Floats = NDArray[np.float64]
 

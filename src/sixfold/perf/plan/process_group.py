@@ -20,11 +20,11 @@ from sixfold.perf.plan.link_probe import adding_rate, measure_links
 from sixfold.perf.plan.memory import available_bytes, forget_peak, peak_bytes
 from sixfold.perf.plan.profiling_run import ProfilingCase, rehearse
 from sixfold.perf.plan.server_probe import measure_server
-from sixfold.train.config import TrainConfig
-from sixfold.train.step.optimizer import make_optimizer
-from sixfold.train.strategies.hogwild.groups import find_groups
-from sixfold.train.strategies.hogwild.strategy import Commons
-from sixfold.train.strategies.sync.strategy import assemble_sync
+from sixfold.training.config import TrainConfig
+from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.strategies.hogwild.groups import find_groups
+from sixfold.training.strategies.hogwild.strategy import Commons
+from sixfold.training.strategies.sync.strategy import assemble_sync
 
 UPDATES = 15
 ROUNDS = 3

@@ -21,13 +21,13 @@ from sixfold.core.run_directory import RankFiles, RunDirectory
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.process_group import Communicator
 from sixfold.perf.plan.loopback import Exchange, Loopback, echo_world
-from sixfold.train.config import TrainConfig
-from sixfold.train.log import TimedIterator, TrainLog
-from sixfold.train.step.step import Shard
-from sixfold.train.strategies.local_sgd.strategy import LocalSgd
-from sixfold.train.strategies.model_parallel.grid import Grid, Mesh, parse_grid
-from sixfold.train.strategies.registry import build_strategy
-from sixfold.train.strategies.strategy import Strategy
+from sixfold.training.config import TrainConfig
+from sixfold.training.log import TimedIterator, TrainLog
+from sixfold.training.step.step import Shard
+from sixfold.training.strategies.local_sgd.strategy import LocalSgd
+from sixfold.training.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+from sixfold.training.strategies.registry import build_strategy
+from sixfold.training.strategies.strategy import Strategy
 
 WARM_UP = 2
 FEWEST = 3

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sixfold.perf.plan.prediction import Prediction, Workload
-from sixfold.train.strategies.registry import find_strategy
-from sixfold.train.strategies.spec import BIT_FOR_BIT
+from sixfold.training.strategies.registry import find_strategy
+from sixfold.training.strategies.spec import BIT_FOR_BIT
 
 
 def ranked(predictions: Sequence[Prediction]) -> list[Prediction]:

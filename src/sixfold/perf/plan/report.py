@@ -9,7 +9,7 @@ from sixfold.core.html.axes import duration, plain
 from sixfold.core.html.chart import Chart
 from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import equality, ranked
-from sixfold.train.report import render_page
+from sixfold.training.report import render_page
 
 COLUMNS = (
     "way",

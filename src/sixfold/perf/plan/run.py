@@ -41,9 +41,9 @@ from sixfold.perf.plan.whatif_report import (
     what_if_sentences,
     what_if_text,
 )
-from sixfold.train.config import TrainConfig
-from sixfold.train.report import optional_page
-from sixfold.train.run import fit_data, training_problems
+from sixfold.training.config import TrainConfig
+from sixfold.training.report import optional_page
+from sixfold.training.run import fit_data, training_problems
 
 PRELOAD = ("sixfold.perf.plan.process_group",)
 

@@ -21,13 +21,13 @@ from sixfold.distributed.collectives import all_gather_data
 from sixfold.distributed.process_group import Communicator, alone
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.distributed.process_group.listener import AuthenticatedListener
-from sixfold.train.config import TrainConfig
-from sixfold.train.step.optimizer import make_optimizer
-from sixfold.train.strategies.param_server import messages
-from sixfold.train.strategies.param_server.access import RemoteAccess, serve_request
-from sixfold.train.strategies.param_server.server import LeaseName, Push, ShardServer
-from sixfold.train.strategies.param_server.whole import WholeState
-from sixfold.train.strategies.sync.strategy import assemble_sync
+from sixfold.training.config import TrainConfig
+from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.strategies.param_server import messages
+from sixfold.training.strategies.param_server.access import RemoteAccess, serve_request
+from sixfold.training.strategies.param_server.server import LeaseName, Push, ShardServer
+from sixfold.training.strategies.param_server.whole import WholeState
+from sixfold.training.strategies.sync.strategy import assemble_sync
 
 ROUNDS = 30
 MOST_S = 1.5

@@ -21,7 +21,7 @@ from sixfold.perf.plan.candidates import Candidate, worker_counts
 from sixfold.perf.plan.cluster import Cluster, links_with, machine_with, with_failures
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.prediction import Prediction
-from sixfold.train.strategies.model_parallel.grid import Grid, parse_grid
+from sixfold.training.strategies.model_parallel.grid import Grid, parse_grid
 
 DRAWS = 400
 OWN_SIGMA, EXCHANGE_SIGMA, TAIL_SIGMA, MTBF_SIGMA = 0.10, 0.30, 0.50, 0.70

@@ -27,11 +27,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sixfold.perf.profile.arithmetic import plain_name
 from sixfold.perf.profile.cost import LOSS
 from sixfold.perf.profile.scopes import Scopes, followed
-from sixfold.train.layers.blocks import Branches
-from sixfold.train.layers.multi_input import MultiInputOp, PlainOp, SequenceOp
-from sixfold.train.layers.operations import AutogradOp, LayerOp, Run, SpatialSumOp
-from sixfold.train.layers.user_forward import GraphExecutor
-from sixfold.train.step.step import Shard, Step
+from sixfold.training.layers.blocks import Branches
+from sixfold.training.layers.multi_input import MultiInputOp, PlainOp, SequenceOp
+from sixfold.training.layers.operations import AutogradOp, LayerOp, Run, SpatialSumOp
+from sixfold.training.layers.user_forward import GraphExecutor
+from sixfold.training.step.step import Shard, Step
 
 INPUT, GRADIENTS, FOLD = "(input)", "(autograd)", "(fold)"
 """What is timed besides layers; `LOSS` is a layer."""

@@ -10,7 +10,7 @@ from sixfold.core.settings import Settings, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
-from sixfold.train.config import (
+from sixfold.training.config import (
     InitializationConfig,
     LocalSgdConfig,
     OptimizerConfig,

@@ -26,7 +26,7 @@ from sixfold.models.user_traceback import one_line
 from sixfold.perf.profile.cost import LOSS, FunctionCost, LayerCost
 from sixfold.perf.profile.recorder import Recorder, storage_of
 from sixfold.perf.profile.scopes import followed
-from sixfold.train.layers.operations import NO_VIEW
+from sixfold.training.layers.operations import NO_VIEW
 
 __all__ = ["FunctionCost", "LayerCost", "layer_costs", "total"]
 
@@ -43,7 +43,7 @@ def layer_costs(
 
     Args:
         network: as it is trained, on any device; it is left as it was. Give it the rewrites of
-            `sixfold.train.layers.rewrites` first if it is to be seen as training runs it.
+            `sixfold.training.layers.rewrites` first if it is to be seen as training runs it.
         shape: (C, H, W) of an image.
         samples: of the batch; training computes a logical shard at a time.
         dtype: of images and weights.

@@ -23,7 +23,7 @@ import torch
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
 from sixfold.distributed.process_group.ambient import cores
-from sixfold.train.step.arithmetic import processor_name
+from sixfold.training.step.arithmetic import processor_name
 
 WINDOW_S = 0.1
 """Length of one measurement."""

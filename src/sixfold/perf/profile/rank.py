@@ -26,12 +26,12 @@ from sixfold.models.meta_initialization import build_on_meta
 from sixfold.perf.profile.clock import AROUND, BACKWARD, FOLD, FORWARD, INPUT, Clock, Span
 from sixfold.perf.profile.layers import LayerCost, layer_costs
 from sixfold.perf.profile.memory import Peak, resident_bytes, watched_memory
-from sixfold.train.layers.rewrites import fused_max_pool, relu_behind_max_pool
-from sixfold.train.log import TimedIterator
-from sixfold.train.native.max_pool import is_built
-from sixfold.train.step.step import Shard, Step
-from sixfold.train.strategies.model_parallel.network import DividedNetwork
-from sixfold.train.worker import Training, TrainJob
+from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.log import TimedIterator
+from sixfold.training.native.max_pool import is_built
+from sixfold.training.step.step import Shard, Step
+from sixfold.training.strategies.model_parallel.network import DividedNetwork
+from sixfold.training.worker import Training, TrainJob
 
 WARM = 3
 """Steps before anything counts: caches, allocator, and the first batches are not yet there."""

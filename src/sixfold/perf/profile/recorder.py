@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sixfold.perf.profile.arithmetic import MOVES, PASSED_ON, PRODUCTS, RESHAPES, count, plain_name
 from sixfold.perf.profile.cost import SUM_OF_GRADIENTS, FunctionCost, LayerCost
 from sixfold.perf.profile.scopes import Scopes
-from sixfold.train.native.max_pool import MaxPoolReLU2d, is_built
+from sixfold.training.native.max_pool import MaxPoolReLU2d, is_built
 
 
 @dataclass
@@ -158,7 +158,8 @@ class Recorder(TorchFunctionMode):
     def _pooled(self, pool: MaxPoolReLU2d) -> None:
         """Put the cost of our own kernel in the place of torch's functions in the open layer.
 
-        It keeps one byte for each output and none of its input (`sixfold.train.native.max_pool`).
+        It keeps one byte for each output and none of its input
+        (`sixfold.training.native.max_pool`).
         """
         layer = self._open
         if layer is None or not layer.functions:

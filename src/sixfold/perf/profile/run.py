@@ -27,11 +27,11 @@ from sixfold.perf.profile.summary import summarise
 from sixfold.perf.profile.timelines import Timelines, read_timelines
 from sixfold.perf.profile.trace import trace_events, write_trace
 from sixfold.perf.profile.utilisation import notes_on, startup_parts, utilisation
-from sixfold.train.config import TrainConfig
-from sixfold.train.inputs import Inputs, training_inputs
-from sixfold.train.report import optional_page
-from sixfold.train.resume import refuse_changed, refuse_foreign_files
-from sixfold.train.run import fit_data, resolve_paths, train, training_problems
+from sixfold.training.config import TrainConfig
+from sixfold.training.inputs import Inputs, training_inputs
+from sixfold.training.report import optional_page
+from sixfold.training.resume import refuse_changed, refuse_foreign_files
+from sixfold.training.run import fit_data, resolve_paths, train, training_problems
 
 Plain = dict[str, Any]
 
@@ -247,7 +247,7 @@ def _measure(
 ) -> None:
     """Run the ranks."""
     from sixfold.perf.profile.rank import ProfileJob, profile_rank
-    from sixfold.train.worker import TrainJob
+    from sixfold.training.worker import TrainJob
 
     directory = RunDirectory(Path(str(training.run.out)))
     workers = training.engine.workers or engine.slots()

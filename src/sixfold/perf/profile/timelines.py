@@ -1,7 +1,7 @@
 """What ranks did and when, read from the time lines of a run directory, finished or not.
 
 Every rank logs for each step when it began, when it came to the first exchange with the others,
-and the seconds of each phase (`sixfold.train.log`). Files are read with suspicion: what is
+and the seconds of each phase (`sixfold.training.log`). Files are read with suspicion: what is
 absent or damaged is left out.
 """
 

@@ -24,9 +24,9 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.studies.convolution.geometry import Geometry
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.problem import Problem
-from sixfold.train.step.optimizer import Sgd
-from sixfold.train.step.step import Shard, Step
-from sixfold.train.strategies.sync.shard_sum import ShardSum
+from sixfold.training.step.optimizer import Sgd
+from sixfold.training.step.step import Shard, Step
+from sixfold.training.strategies.sync.shard_sum import ShardSum
 
 CLASSES = 10
 LEARNING_RATE = 1e-3

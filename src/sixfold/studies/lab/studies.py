@@ -18,7 +18,7 @@ from sixfold.studies.lab.cluster import Cluster, open_cluster
 from sixfold.studies.lab.config import cluster_problems
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.report import render
-from sixfold.train.report import optional_page
+from sixfold.training.report import optional_page
 
 Show = Callable[[str], None]
 Study = Callable[[Cluster, Any, Show], Findings]

@@ -8,7 +8,7 @@ from sixfold.core.settings import Settings, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
-from sixfold.train.config import LocalSgdConfig, OptimizerConfig, StrategyConfig, TrainingConfig
+from sixfold.training.config import LocalSgdConfig, OptimizerConfig, StrategyConfig, TrainingConfig
 
 _VARY = (
     "a setting and its values, NAME=V1,V2,...: any setting of `sixfold train`, or model.NAME for "

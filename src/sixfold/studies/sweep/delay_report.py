@@ -14,7 +14,7 @@ from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay_plan import KINDS, written
 from sixfold.studies.sweep.events import TASK_PARTS
 from sixfold.studies.sweep.plots import MOST_LINES, Line, chart
-from sixfold.train.report import render_page
+from sixfold.training.report import render_page
 
 COLOURS = dict(
     zip(

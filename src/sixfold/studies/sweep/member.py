@@ -19,8 +19,8 @@ from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Assignment
 from sixfold.studies.sweep.plan import PILOT_STEPS
 from sixfold.studies.sweep.timing import chosen_steps, load, timing
-from sixfold.train.config import TrainConfig
-from sixfold.train.run import train
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import train
 
 RUN = "run"
 """The training's own directory within the member's folder."""

@@ -14,7 +14,7 @@ from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.tasks import Task
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
 from sixfold.studies.sweep.vary import Combination, combinations, parse_vary
-from sixfold.train.config import TrainConfig
+from sixfold.training.config import TrainConfig
 
 PILOT_STEPS = 8
 """Steps of a trial that tells how long a step takes: three to warm up, and a few to be timed."""

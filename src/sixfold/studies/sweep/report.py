@@ -12,7 +12,7 @@ from sixfold.core.html.axes import duration, percent, plain
 from sixfold.core.html.chart import Chart
 from sixfold.core.html.settings import setting_sections
 from sixfold.studies.sweep.plots import MOST_LINES, Line, chart, named, percent_plain
-from sixfold.train.report import render_page
+from sixfold.training.report import render_page
 
 PARTS = ("compute", "data", "communication", "waiting", "update")
 

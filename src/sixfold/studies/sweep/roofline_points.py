@@ -98,7 +98,7 @@ def _timed(row: Mapping[str, Any]) -> Placed | None:
 def _trained(folder: Path, result: Mapping[str, Any], trust: bool) -> list[Placed]:
     """A training: the same, if its network can be built here."""
     from sixfold.studies.sweep.arithmetic import training_flops
-    from sixfold.train.model_card import read_card, weights_file
+    from sixfold.training.model_card import read_card, weights_file
 
     card = read_card(weights_file(folder), trust=trust)
     each = training_flops(card.build(), card.shape)

@@ -12,7 +12,7 @@ from sixfold.core.html.axes import duration, logarithmic, percent
 from sixfold.core.html.chart import Chart, Key, dots_path, line_path, places
 from sixfold.core.html.chart import Path as Line
 from sixfold.studies.sweep.plots import COLOURS, MOST_LINES
-from sixfold.train.report import render_page
+from sixfold.training.report import render_page
 
 Figures = Mapping[str, Any]
 

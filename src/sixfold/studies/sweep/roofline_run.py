@@ -15,7 +15,7 @@ from sixfold.studies.sweep.config import SweepRooflineConfig
 from sixfold.studies.sweep.roofline import Placed, curve_places, place, roofs
 from sixfold.studies.sweep.roofline_points import placed_in, read_result, result_files
 from sixfold.studies.sweep.roofline_report import write_page
-from sixfold.train.report import optional_page
+from sixfold.training.report import optional_page
 
 
 def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:

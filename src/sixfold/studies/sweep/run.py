@@ -44,11 +44,11 @@ from sixfold.studies.sweep.plan import (
 from sixfold.studies.sweep.results import quality_result, time_result
 from sixfold.studies.sweep.vary import Combination
 from sixfold.studies.sweep.write_report import write_report
-from sixfold.train.config import TrainConfig
-from sixfold.train.inputs import Inputs, inputs_of
-from sixfold.train.report import optional_page
-from sixfold.train.resume import existing_run, held_run, run_path
-from sixfold.train.run import training_problems
+from sixfold.training.config import TrainConfig
+from sixfold.training.inputs import Inputs, inputs_of
+from sixfold.training.report import optional_page
+from sixfold.training.resume import existing_run, held_run, run_path
+from sixfold.training.run import training_problems
 
 Sweep = SweepTimeConfig | SweepQualityConfig
 

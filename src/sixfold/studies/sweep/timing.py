@@ -12,7 +12,7 @@ import numpy as np
 
 from sixfold.core.run_directory import read_json_lines
 from sixfold.studies.sweep.plan import MOST_STEPS
-from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.training.worker import FIRST_TIMED_STEP
 
 PARTS = ("compute_s", "data_s", "communication_s", "waiting_s", "update_s")
 

@@ -12,8 +12,8 @@ from typing import Any
 from sixfold.core.errors import UserError
 from sixfold.core.naming import meant
 from sixfold.core.values import read_value
-from sixfold.train.config import TrainConfig
-from sixfold.train.strategies.registry import STRATEGIES
+from sixfold.training.config import TrainConfig
+from sixfold.training.strategies.registry import STRATEGIES
 
 MODEL = "model."
 """Begins the name of an argument of the network."""

@@ -11,8 +11,8 @@ from tests.spark_masters import EngineProcess
 
 from sixfold import configure
 from sixfold.distributed.process_group import Communicator
-from sixfold.train.native.max_pool import is_built
-from sixfold.train.run import train
+from sixfold.training.native.max_pool import is_built
+from sixfold.training.run import train
 
 pytestmark = [
     pytest.mark.spark,
@@ -22,7 +22,7 @@ pytestmark = [
 
 def look(comm: Communicator) -> dict[str, Any]:
     """What a rank computes with."""
-    from sixfold.train.native import loading, max_pool
+    from sixfold.training.native import loading, max_pool
 
     maps = Path("/proc/self/maps").read_text().splitlines()
     mapped = {line.split(maxsplit=5)[-1] for line in maps if "kernels" in line}

@@ -1,10 +1,10 @@
 """A training step in two halves: forward keeps what backward needs, as named tensors.
 
-What is kept is what the engine's own links keep (`sixfold.train.layers.operations`): of the slide
-network the images, in the layout in which they are computed with; of the max-pool where each
+What is kept is what the engine's own links keep (`sixfold.training.layers.operations`): of the
+slide network the images, in the layout in which they are computed with; of the max-pool where each
 maximum was, and whether ReLU let it pass; the input of the linear layer; and the loss's gradient.
 Both halves call the kernels that a step calls, so the gradient has the bits of
-`sixfold.train.step.step.Step`.
+`sixfold.training.step.step.Step`.
 
 The tensors are what is large. In which structure a link keeps them is its own affair: the *frame*,
 the same structure with names in the place of tensors, is small and travels beside them.
@@ -26,11 +26,11 @@ from sixfold.distributed.logical_shards import shard_bounds, shard_count
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.long_lived import CLASSES, network
 from sixfold.studies.lab.problem import Problem
-from sixfold.train.layers.executor import LayerExecutor
-from sixfold.train.layers.operations import MaxPoolOp, Run
-from sixfold.train.native.max_pool import MaxPoolReLU2d
-from sixfold.train.step.loss import cross_entropy
-from sixfold.train.step.step import Shard, Step, channels_last
+from sixfold.training.layers.executor import LayerExecutor
+from sixfold.training.layers.operations import MaxPoolOp, Run
+from sixfold.training.native.max_pool import MaxPoolReLU2d
+from sixfold.training.step.loss import cross_entropy
+from sixfold.training.step.step import Shard, Step, channels_last
 
 Tensors = dict[str, Tensor]
 """Activations of a shard, by name."""
@@ -69,7 +69,7 @@ class Halves:
 
     @property
     def weights(self) -> Array:
-        """(P,): the parameters, to be sent; see `sixfold.train.step.flat`."""
+        """(P,): the parameters, to be sent; see `sixfold.training.step.flat`."""
         vector: Array = self.step.state.parameters.numpy()
         return vector
 

@@ -6,9 +6,9 @@
         reduce      on the driver: the sum over all shards, in the fixed tree
         update      on the driver
 
-Contributions and sums are those of `sixfold.train.step` and `sixfold.distributed.logical_shards`,
-so the weights have the bits of serial training. Data are opened, and the network is built, once in
-every Python worker.
+Contributions and sums are those of `sixfold.training.step` and
+`sixfold.distributed.logical_shards`, so the weights have the bits of serial training. Data are
+opened, and the network is built, once in every Python worker.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from sixfold.distributed.process_group import Buffer, Communicator
 from sixfold.distributed.process_group.communicator import SingleProcess
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.cost import Cost
-from sixfold.train.checkpoint import model_tensors, weights_sha256
-from sixfold.train.config import TrainConfig
-from sixfold.train.step.schedule import parse_schedule
-from sixfold.train.step.step import Shard, Step
-from sixfold.train.strategies.sync.strategy import Sync, assemble_sync, diverged
+from sixfold.training.checkpoint import model_tensors, weights_sha256
+from sixfold.training.config import TrainConfig
+from sixfold.training.step.schedule import parse_schedule
+from sixfold.training.step.step import Shard, Step
+from sixfold.training.strategies.sync.strategy import Sync, assemble_sync, diverged
 
 Partial = tuple[Node, Buffer]
 

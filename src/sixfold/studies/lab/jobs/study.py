@@ -23,9 +23,9 @@ from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.jobs.stepper import train_by_jobs
 from sixfold.studies.lab.jobs.summary import MeasuredBatch, tell
 from sixfold.studies.lab.progress import Progress
-from sixfold.train.config import OptimizerConfig, TrainConfig, TrainingConfig
-from sixfold.train.run import train
-from sixfold.train.worker import FIRST_TIMED_STEP
+from sixfold.training.config import OptimizerConfig, TrainConfig, TrainingConfig
+from sixfold.training.run import train
+from sixfold.training.worker import FIRST_TIMED_STEP
 
 Show = Callable[[str], None]
 

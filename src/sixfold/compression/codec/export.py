@@ -1,0 +1,68 @@
+"""Writing a network for others: ONNX."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sixfold.core.errors import RunError, UserError
+from sixfold.training.model_card import ModelCard
+
+REMEDY = "writing ONNX needs onnx and onnxscript: pip install 'sixfold[onnx]'"
+
+
+def onnx_problems() -> list[str]:
+    """What stands in the way of writing ONNX, one line each."""
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    return [REMEDY] if missing else []
+
+
+def export_onnx(network: nn.Module, card: ModelCard, path: Path) -> None:
+    """Write a network as an ONNX file: input `images` (N, C, H, W), output `scores` (N, classes).
+
+    Images are normalised as the card says; the batch size N is free.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        card: of the network.
+        path: of the file.
+
+    Raises:
+        UserError: if onnx or onnxscript is missing.
+        RunError: if the network cannot be written.
+    """
+    if found := onnx_problems():
+        raise UserError(found)
+    images = torch.zeros(2, *card.shape, dtype=getattr(torch, card.precision))
+    temporary = path.with_name(f".{path.name}.tmp")
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    try:
+        with warnings.catch_warnings():
+            # The exporter warns of its own insides, and of packages that are not needed.
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.ERROR)
+            torch.onnx.export(
+                network,
+                (images,),
+                temporary,
+                input_names=["images"],
+                output_names=["scores"],
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                external_data=False,
+                verbose=False,
+            )
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{card.model} cannot be written as ONNX: {line}") from error
+    finally:
+        logger.setLevel(level)
+        temporary.unlink(missing_ok=True)

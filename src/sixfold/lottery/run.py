@@ -1,0 +1,365 @@
+"""The launcher of a search for lottery tickets: the dense run, the trellis, the result.
+
+Layout of the job's directory::
+
+    config.json     settings as resolved
+    dense/          the dense run, an ordinary run directory
+    members/        one run directory a member, named by the hash of its settings
+    result.json     the figures; its presence means that the job is finished
+    report.html     the report
+    log.txt         what workers printed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sixfold import data
+from sixfold.core.config import RunConfig
+from sixfold.core.errors import RunError, UserError
+from sixfold.core.events import OnEvent
+from sixfold.core.files import write_json
+from sixfold.core.run_directory import RunDirectory, as_json
+from sixfold.data.config import DataConfig
+from sixfold.data.run import resolve_data
+from sixfold.distributed.engines import Engine
+from sixfold.distributed.session import open_engine_for, versions
+from sixfold.distributed.tasks import Outcome, Task, run_job
+from sixfold.lottery.analysis import (
+    best_tickets,
+    cell_figures,
+    cell_of,
+    dense_figures,
+    transfer_figures,
+)
+from sixfold.lottery.choices import parse_rewinds, trellis_problems
+from sixfold.lottery.config import TicketsConfig
+from sixfold.lottery.member import DENSE, TrellisWork, early_stop
+from sixfold.lottery.plan import Plan, plan_trellis
+from sixfold.lottery.speedup import dense_work_s, expected, measured
+from sixfold.lottery.transfer import transfer_members
+from sixfold.training.config import TrainConfig
+from sixfold.training.inputs import Inputs, inputs_of
+from sixfold.training.report import optional_page
+from sixfold.training.resume import existing_run, held_run, run_path
+from sixfold.training.run import fit_data, train, training_problems
+from sixfold.training.step.schedule import TrainingLength, budget
+
+
+def tickets(
+    config: TicketsConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
+) -> dict[str, Any]:
+    """Search for lottery tickets and return the figures that `result.json` holds.
+
+    Args:
+        config: the settings.
+        engine: an open engine to be used and left open; one is opened for the job if absent.
+        on_event: called with progress: that of the dense run, then ``{"kind": "job", ...}``.
+
+    Raises:
+        UserError: if the settings, the data or the cluster do not fit.
+        RunError: if the dense run or a member failed; what is done stays done.
+    """
+    started = time.monotonic()
+    on_event = on_event or (lambda _: None)
+    with contextlib.ExitStack() as stack:
+        if engine is None and config.engine.engine == "local":
+            engine = stack.enter_context(_open(config))
+        found = ticket_problems(config)
+        if found:
+            raise UserError(found)
+        config = _resolve_paths(config)
+        directory = RunDirectory(Path(str(config.run.out)))
+        stack.enter_context(held_run(config, directory))
+        inputs = _inputs(config)
+        finished = existing_run(
+            config, directory, inputs, growing=("trellis",), more=(DENSE, "members")
+        )
+        if finished is not None:
+            on_event({"kind": "note", "text": f"{directory.path} holds this job, finished"})
+            return finished
+        if engine is None:
+            engine = stack.enter_context(_open(config))
+        return _Search(config, directory, engine, on_event, inputs).run(started)
+
+
+def _open(config: TicketsConfig) -> contextlib.AbstractContextManager[Engine]:
+    """The engine; its workers find imported what each would otherwise spend a second on."""
+    return open_engine_for(
+        config.engine,
+        config.model.model,
+        preload=("sixfold.lottery.member", "torch._dynamo"),
+        together=True,
+    )
+
+
+def ticket_problems(config: TicketsConfig) -> list[str]:
+    """Everything that is wrong with the settings and can be told without reading any image."""
+    found = [*training_problems(dense_config(config)), *trellis_problems(config)]
+    if config.trellis.transfer:
+        found += data.problems(_transfer_data(config, config.trellis.transfer))
+    return found
+
+
+def dense_config(config: TicketsConfig) -> TrainConfig:
+    """The settings of the dense run."""
+    return TrainConfig(
+        data=_plain_data(config),
+        model=config.model,
+        optimizer=config.optimizer,
+        training=config.training,
+        engine=config.engine,
+        run=config.run,
+    )
+
+
+def _plain_data(config: TicketsConfig) -> DataConfig:
+    """The data settings as `sixfold train` has them, which hold the same fields."""
+    names = [field.name for field in dataclasses.fields(DataConfig)]
+    return DataConfig(**{name: getattr(config.data, name) for name in names})
+
+
+def _transfer_data(config: TicketsConfig, spec: str) -> DataConfig:
+    return dataclasses.replace(_plain_data(config), data=spec)
+
+
+def _resolve_paths(config: TicketsConfig) -> TicketsConfig:
+    path = run_path(config, TicketsConfig(), f"tickets-{config.model.model}")
+    trellis = config.trellis
+    if trellis.transfer:
+        trellis = dataclasses.replace(trellis, transfer=data.absolute_spec(trellis.transfer))
+    return dataclasses.replace(
+        config,
+        trellis=trellis,
+        data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
+        run=dataclasses.replace(config.run, out=str(path)),
+    )
+
+
+def _inputs(config: TicketsConfig) -> Inputs:
+    """The network's source, and the data, that of a transfer too."""
+    spec = config.trellis.transfer
+    sets = [_plain_data(config), *([_transfer_data(config, spec)] if spec else [])]
+    return inputs_of(models=[config.model], datasets=sets)
+
+
+class _Search:
+    """One search, from the data to the report."""
+
+    def __init__(
+        self,
+        config: TicketsConfig,
+        directory: RunDirectory,
+        engine: Engine,
+        on_event: OnEvent,
+        inputs: Inputs,
+    ) -> None:
+        self.config, self.directory = config, directory
+        self.engine, self.on_event = engine, on_event
+        self.workers = config.engine.workers or engine.slots()
+        self.settings = dense_config(config)
+        self.resolved = fit_data(self.settings, engine, self.workers, on_event)
+        self.data = data.open_data(self.resolved.data)
+        self.budget = budget(config.training, len(self.data.train))
+        self.rewinds = parse_rewinds(config.trellis.rewinds, self.budget)
+        self.images = len(self.data.validation), len(self.data.test)
+        self.transfer = self._open_transfer()
+        self.inputs = inputs.knowing(self.settings.data, self.resolved.data)
+
+    def run(self, started: float) -> dict[str, Any]:
+        """Search, and write result and report."""
+        from sixfold.lottery.report import write_ticket_report
+
+        directory = self.directory
+        # Everything that can be wrong is found out before anything is written.
+        self._plan({"weights": "not trained yet"})
+        directory.create()
+        if not self.config.run.resume:
+            directory.clear()
+            for folder in (DENSE, "members"):
+                shutil.rmtree(directory.file(folder), ignore_errors=True)
+        directory.file("result.json").unlink(missing_ok=True)
+        self.inputs.write(directory)
+        write_json(directory.file("config.json"), as_json(self.config))
+        dense, dense_s = self._train_dense()
+        plan = self._plan({"weights": dense["weights_sha256"]})
+        work_s = dense_work_s(directory.file(DENSE))
+        forecast = expected(
+            plan.members,
+            step_s=work_s / self.budget.total_steps,
+            dense_s=dense_s,
+            dense_work=work_s,
+            workers=self.workers,
+        )
+        outcome = self._work(plan.members)
+        figures = self._figures(plan, outcome, dense)
+        figures["speedup"] = {
+            "expected": forecast,
+            "measured": measured(outcome, dense_s=dense_s, dense_work=work_s, workers=self.workers),
+        }
+        if self.transfer is not None and not outcome.failures:
+            outcome = self._carry_over(plan, figures)
+        result = {
+            **figures,
+            "failures": outcome.failures,
+            "members": len({record["identity"] for record in outcome.records.values()}),
+            "done_before": len(outcome.done_before),
+            "workers": self.workers,
+            "engine": self.config.engine.engine,
+            "wall_s": round(time.monotonic() - started, 3),
+            "versions": versions(),
+            "report": str(directory.file("report.html")),
+        }
+        with optional_page(directory.file("report.html")):
+            write_ticket_report(directory.path, as_json(self.config), result)
+        if outcome.failures:
+            raise RunError(_told(outcome.failures))
+        write_json(directory.file("result.json"), result)
+        return result
+
+    def _plan(self, dense: Mapping[str, Any]) -> Plan:
+        from sixfold import models
+        from sixfold.training.sparsity import prunable
+        from sixfold.training.sparsity.layers import left_alone, no_layers
+
+        network = models.build(
+            self.config.model,
+            shape=self.data.shape,
+            classes=len(self.data.classes),
+            seed=self.config.training.seed,
+        )
+        settings = as_json(self.settings)
+        identity = {
+            **dense,
+            **{name: settings[name] for name in ("data", "model", "optimizer", "training")},
+            "inputs": self.inputs.identity(),
+        }
+        layers, alone = prunable(network), left_alone(network)
+        if not layers:
+            raise UserError(no_layers(self.config.model.model, alone))
+        if alone:
+            self.on_event({"kind": "note", "text": alone})
+        return plan_trellis(self.config, layers=layers, budget=self.budget, dense=identity)
+
+    def _train_dense(self) -> tuple[dict[str, Any], float]:
+        """The dense run, trained once: its result, and the seconds it took."""
+        path = self.directory.file(DENSE)
+        older = RunDirectory(path)
+        wanted = {f"step-{step:09d}.safetensors" for step in self.rewinds}
+        missing = wanted - {file.name for file in (path / "snapshots").glob("*")}
+        # A finished run that did not keep all the states now asked for is trained again; since
+        # the same settings give the same bits, what was made from it stays valid.
+        again = older.result() is not None and bool(missing)
+        run = RunConfig(
+            out=str(path),
+            resume=older.holds_a_run() and not again,
+            overwrite=again,
+            checkpoint_every=self.config.run.checkpoint_every,
+            keep_checkpoints=self.config.run.keep_checkpoints,
+            save_at_steps=tuple(str(step) for step in self.rewinds),
+        )
+        self.on_event({"kind": "note", "text": f"dense run in {path}"})
+        found = train(
+            dataclasses.replace(self.settings, run=run), engine=self.engine, on_event=self.on_event
+        )
+        stop = early_stop(path)
+        return {**found, "accuracy": found["validation_accuracy"], **stop}, found["wall_s"]
+
+    def _work(self, members: list[Task]) -> Outcome:
+        transfer = (
+            None if self.transfer is None else (self.transfer[0], self.transfer[1].total_steps)
+        )
+        return run_job(
+            self.directory.path,
+            members,
+            TrellisWork(config=self.resolved, steps=self.budget.total_steps, transfer=transfer),
+            self.engine,
+            workers=self.workers,
+            on_event=self.on_event,
+            log=self.directory.file("log.txt"),
+        )
+
+    def _figures(self, plan: Plan, outcome: Outcome, dense: Mapping[str, Any]) -> dict[str, Any]:
+        whole = dense_figures(plan, outcome.results, dense, self.images)
+        cells = cell_figures(plan, outcome.results, whole, self.images)
+        return {
+            "dense": {**whole, "parameters": dense["parameters"]},
+            "cells": cells,
+            "best": best_tickets(cells),
+            "sparsities": plan.sparsities,
+            "rewinds": plan.rewinds,
+            "steps": self.budget.total_steps,
+            "validation_images": self.images[0],
+            "test_images": self.images[1],
+        }
+
+    def _open_transfer(self) -> tuple[TrainConfig, TrainingLength, tuple[int, int]] | None:
+        """The other data set: its settings as workers open it, its schedule, its sizes.
+
+        Raises:
+            UserError: if the network cannot take it.
+        """
+        spec = self.config.trellis.transfer
+        if not spec:
+            return None
+        _, height, width = self.data.shape
+        asked = _transfer_data(self.config, spec)
+        if height == width and asked.resize is None:
+            asked = dataclasses.replace(asked, resize=height)
+        resolved = resolve_data(asked, self.engine, self.workers, self.on_event)
+        opened = data.open_data(resolved)
+        if opened.shape != self.data.shape:
+            raise UserError(
+                f"--transfer {spec}: has images of {_times(opened.shape)}, and the network is for "
+                f"{_times(self.data.shape)}; a ticket can be carried over to images of its own "
+                "size only (--resize changes height and width)"
+            )
+        settings = dataclasses.replace(self.resolved, data=resolved)
+        sizes = len(opened.validation), len(opened.test)
+        return settings, budget(self.config.training, len(opened.train)), sizes
+
+    def _carry_over(self, plan: Plan, figures: dict[str, Any]) -> Outcome:
+        """Train on the other data set, and add what came of it to the figures."""
+        assert self.transfer is not None, "called only with another data set"
+        _, schedule, images = self.transfer
+        best = figures["best"]["smallest"] or figures["best"]["most_accurate"]
+        chosen = cell_of(best)
+        members = transfer_members(
+            chosen,
+            seeds=plan.seeds,
+            data={"data": self.config.trellis.transfer},
+            steps=schedule.total_steps,
+        )
+        found = self._work([*plan.members, *members])
+        figures["transfer"] = {
+            "data": self.config.trellis.transfer,
+            "ticket": {name: best[name] for name in ("level", "rewind", "sparsity")},
+            "steps": schedule.total_steps,
+            "ways": transfer_figures(found.results, plan.seeds, images),
+        }
+        return found
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _told(failures: Mapping[str, str]) -> str:
+    """What failed, a line each, and the remedy."""
+    lines = [f"{name}: {reason.splitlines()[0]}" for name, reason in list(failures.items())[:10]]
+    more = len(failures) - len(lines)
+    if more:
+        lines.append(f"and {more} more")
+    return "\n".join(
+        [
+            f"{len(failures)} members of the job failed; what is done is kept, and --resume tries "
+            "them again",
+            *lines,
+        ]
+    )

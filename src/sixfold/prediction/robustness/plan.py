@@ -1,0 +1,73 @@
+"""From the settings to the distortions that a network is evaluated under."""
+
+from __future__ import annotations
+
+import math
+
+from sixfold.core.errors import UserError
+from sixfold.prediction.robustness.config import DistortionConfig, EvaluateConfig
+from sixfold.prediction.robustness.distortions import KINDS, Distortion
+
+
+def strengths(kind: str, text: str) -> list[float]:
+    """The strengths of one kind, in rising order, each once.
+
+    Raises:
+        UserError: if one is no number above the least.
+
+    >>> strengths("noise", "0.1, 0.05,0.1")
+    [0.05, 0.1]
+    """
+    found: set[float] = set()
+    least = KINDS[kind].least
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        try:
+            value = float(word)
+        except ValueError:
+            value = math.nan
+        if not least < value < math.inf:
+            raise UserError(
+                f"--{kind} {word!r}: expected numbers above {least:g} ({KINDS[kind].unit}), with "
+                f"commas between, or '' to leave {kind} out"
+            )
+        found.add(value)
+    return sorted(found)
+
+
+def planned(config: DistortionConfig) -> list[Distortion]:
+    """Every kind at every strength, kinds in the order of `KINDS`.
+
+    Raises:
+        UserError: with everything that is wrong.
+    """
+    found: list[Distortion] = []
+    problems: list[str] = []
+    for kind in KINDS:
+        try:
+            found += [
+                Distortion(kind=kind, strength=strength, seed=config.seed)
+                for strength in strengths(kind, getattr(config, kind))
+            ]
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    return found
+
+
+def setting_problems(config: EvaluateConfig) -> list[str]:
+    """What is wrong with the settings by themselves."""
+    found: list[str] = []
+    try:
+        planned(config.distortion)
+    except UserError as error:
+        found += error.problems
+    if config.distortion.seed < 0:
+        found.append(f"--seed {config.distortion.seed}: must not be negative")
+    if config.distortion.examples < 0:
+        found.append(f"--examples {config.distortion.examples}: must not be negative")
+    if config.evaluation.max_images is not None and config.evaluation.max_images < 1:
+        found.append(f"--max-images {config.evaluation.max_images}: must be at least 1")
+    if not config.evaluation.run:
+        found.append("give the run to evaluate: sixfold evaluate RUN")
+    return found

@@ -1,0 +1,300 @@
+"""The report of a robustness evaluation: curves, classes and pictures in one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.core.files import write_atomically
+from sixfold.core.html.axes import MISSING, Axis, linear, percent, percent_tick, plain
+from sixfold.core.html.chart import Chart, Key, dots_path, line_path, places, short
+from sixfold.core.html.chart import Path as Line
+from sixfold.core.html.pictures import picture
+from sixfold.core.html.settings import setting_sections
+from sixfold.prediction.robustness.config import EvaluateConfig
+from sixfold.prediction.robustness.distortions import KINDS, Distortion
+from sixfold.training.report import render_page
+
+MOST_CLASSES = 40
+"""Up to so many classes have a row of their own; of more, those that lose most."""
+
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """The images that are shown, under one distortion.
+
+    Attributes:
+        distortion: what was done to them; nothing if None.
+        pixels: (C, H, W) each, 0 to 255.
+    """
+
+    distortion: Distortion | None
+    pixels: Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A picture with what the network takes it for.
+
+    Attributes:
+        uri: the picture as a data URI.
+        width: in CSS pixels.
+        height: in CSS pixels.
+        small: whether its pixels are shown as squares.
+        name: of the predicted class.
+        right: whether that is the class it has.
+    """
+
+    uri: str
+    width: int
+    height: int
+    small: bool
+    name: str
+    right: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """Accuracy of one class at one strength.
+
+    Attributes:
+        text: in percent.
+        strength: depth of colour, 0 to 1.
+        title: with interval and counts.
+    """
+
+    text: str
+    strength: float
+    title: str
+
+
+def write_page(
+    path: Path,
+    config: Mapping[str, Mapping[str, Any]],
+    result: Figures,
+    examples: Sequence[Example] = (),
+) -> None:
+    """Write the report.
+
+    Args:
+        path: of the file.
+        config: settings as `config.json` holds them.
+        result: figures as `result.json` holds them.
+        examples: the clean images, then each distortion's, in the order of the figures.
+
+    Raises:
+        RunError: if the file cannot be written.
+    """
+    write_atomically(path, render(config, result, examples).encode())
+
+
+def render(
+    config: Mapping[str, Mapping[str, Any]], result: Figures, examples: Sequence[Example]
+) -> str:
+    """The page as text."""
+    clean = result["clean"]
+    pictures = {
+        (example.distortion.kind, example.distortion.strength): example.pixels
+        for example in examples
+        if example.distortion is not None
+    }
+    truth = result["example_labels"]
+    kinds = []
+    for kind in result["distortions"]:
+        rows = [("clean", _shown(examples[0].pixels, clean, truth))] if examples else []
+        rows += [
+            (
+                plain(found["strength"]),
+                _shown(pictures[kind["kind"], found["strength"]], found, truth),
+            )
+            for found in kind["strengths"]
+            if (kind["kind"], found["strength"]) in pictures
+        ]
+        kinds.append(
+            {
+                "id": kind["kind"],
+                "title": kind["title"],
+                "unit": kind["unit"],
+                "mean": percent(kind["mean_accuracy"]),
+                "halfway": _halfway(kind),
+                "chart": curve(kind, clean, result["chance"]),
+                "columns": [plain(found["strength"]) for found in kind["strengths"]],
+                "classes": class_rows(kind, clean),
+                "table": [_row(found) for found in kind["strengths"]],
+                "pictures": rows,
+            }
+        )
+    return render_page(
+        __package__,
+        "page.html",
+        name=Path(result["run"]).name,
+        subtitle=f"{result['images']:,} images of {result['data'].partition(':')[0]}, "
+        f"{result['part']} part, {len(result['classes'])} classes, seed {result['seed']}",
+        figures=_headline(result),
+        kinds=kinds,
+        sections=setting_sections(config, EvaluateConfig),
+        versions=sorted(result["versions"].items()),
+    )
+
+
+def _headline(result: Figures) -> list[tuple[str, str, str]]:
+    clean = result["clean"]
+    found = [
+        (
+            "Clean images",
+            percent(clean["accuracy"], 2),
+            f"95% interval {percent(clean['low'], 2)} to {percent(clean['high'], 2)}",
+        )
+    ]
+    if result["distortions"]:
+        by_mean = sorted(result["distortions"], key=lambda kind: float(kind["mean_accuracy"]))
+        worst = min(
+            (entry for kind in result["distortions"] for entry in _entries(kind)),
+            key=lambda entry: float(entry[1]),
+        )
+        found += [
+            (
+                "Distorted images",
+                percent(result["mean_distorted_accuracy"]),
+                "mean over kinds of the mean over strengths",
+            ),
+            (
+                "Hurts most",
+                by_mean[0]["title"],
+                f"{percent(by_mean[0]['mean_accuracy'])} on average; least "
+                f"{by_mean[-1]['title'].lower()}, {percent(by_mean[-1]['mean_accuracy'])}",
+            ),
+            ("Lowest accuracy", percent(worst[1]), worst[0]),
+        ]
+    found.append(("Guessing", percent(result["chance"]), "part of the most frequent class"))
+    return found
+
+
+def _entries(kind: Figures) -> list[tuple[str, float]]:
+    return [
+        (f"{kind['title'].lower()} {plain(found['strength'])}", found["accuracy"])
+        for found in kind["strengths"]
+    ]
+
+
+def _halfway(kind: Figures) -> str:
+    if kind["halfway"] is None:
+        return "not reached"
+    first = kind["strengths"][0]["strength"]
+    least = "at most " if kind["halfway"] == first else ""
+    return least + plain(float(f"{kind['halfway']:.3g}"))
+
+
+def curve(kind: Figures, clean: Figures, chance: float) -> Chart:
+    """Accuracy against strength: over all images with its interval, and of every class."""
+    found = [{"strength": KINDS[kind["kind"]].least, **clean}, *kind["strengths"]]
+    strengths = [entry["strength"] for entry in found]
+    x = linear(strengths[0], strengths[-1], plain, snug=True)
+    y = linear(0.0, 1.0, percent_tick, snug=True)
+    chart = Chart(
+        id=kind["kind"],
+        title="Accuracy",
+        note="bars: 95% interval; thin: each class; broken: guessing",
+        summary=f"{kind['title']}: "
+        + ", ".join(f"{plain(e['strength'])}: {percent(e['accuracy'])}" for e in found),
+        x=x,
+        y=y,
+        x_label=kind["unit"],
+    )
+    at = x.place(strengths)
+    for number in range(len(clean["per_class"]))[:MOST_CLASSES]:
+        values = [_number(entry["per_class"][number]["accuracy"]) for entry in found]
+        chart.paths.append(Line(d=line_path(at, y.place(values)), css="raw other"))
+    level = short(1000 - 1000 * float(y.place([chance])[0]))
+    chart.paths.append(Line(d=f"M0,{level}h1000", css="line test"))
+    values = [entry["accuracy"] for entry in found]
+    chart.paths.append(Line(d=line_path(at, y.place(values)), css="line training"))
+    chart.paths.append(Line(d=dots_path(at, y.place(values)), css="dots training"))
+    for place, entry in zip(at, found, strict=True):
+        chart.paths.append(_whisker(float(place), entry, y))
+    chart.keys = [Key(name="all images", css="training"), Key(name="guessing", css="test")]
+    chart.hover = {
+        "at": places(x, np.array(strengths)),
+        "head": ["clean", *(plain(value) for value in strengths[1:])],
+        "rows": [
+            ["accuracy", "training", [percent(value, 2) for value in values]],
+            ["95% from", "training", [percent(entry["low"], 2) for entry in found]],
+            ["to", "training", [percent(entry["high"], 2) for entry in found]],
+        ],
+    }
+    return chart
+
+
+def _whisker(place: float, entry: Figures, y: Axis) -> Line:
+    low, high = (short(1000 - 1000 * float(y.place([entry[end]])[0])) for end in ("low", "high"))
+    return Line(d=f"M{short(1000 * place)},{low}L{short(1000 * place)},{high}", css="line training")
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def class_rows(kind: Figures, clean: Figures) -> list[tuple[str, list[Cell]]]:
+    """Accuracy of each class, clean and at each strength; of many, those that lose most."""
+    found = [clean, *kind["strengths"]]
+    order = list(range(len(clean["per_class"])))
+    if len(order) > MOST_CLASSES:
+
+        def loss(number: int) -> float:
+            own = [_number(entry["per_class"][number]["accuracy"]) for entry in found]
+            return float(np.nan_to_num(own[0] - np.mean(own[1:]), nan=-1.0))
+
+        order = sorted(order, key=loss, reverse=True)[:MOST_CLASSES]
+    return [
+        (
+            clean["per_class"][number]["name"],
+            [_cell(entry["per_class"][number]) for entry in found],
+        )
+        for number in order
+    ]
+
+
+def _cell(entry: Figures) -> Cell:
+    accuracy = entry["accuracy"]
+    if accuracy is None:
+        return Cell(text=MISSING, strength=0.0, title="no images")
+    return Cell(
+        text=f"{100 * accuracy:.0f}",
+        strength=round(0.06 + 0.94 * accuracy, 3),
+        title=f"{entry['name']}: {entry['correct']} of {entry['images']} right "
+        f"({percent(entry['low'])} to {percent(entry['high'])}); predicted "
+        f"{entry['predicted']} times",
+    )
+
+
+def _row(found: Figures) -> dict[str, str]:
+    gap = found["difference"]
+    return {
+        "strength": plain(found["strength"]),
+        "accuracy": percent(found["accuracy"], 2),
+        "interval": f"{percent(found['low'], 2)} to {percent(found['high'], 2)}",
+        "difference": f"{100 * gap['mean']:+.2f} ({100 * gap['low']:+.2f} to "
+        f"{100 * gap['high']:+.2f})",
+        "balanced": percent(found["balanced_accuracy"], 2),
+        "loss": MISSING if found["loss"] is None else plain(float(f"{found['loss']:.4g}")),
+        "changed": percent(found["changed"]),
+    }
+
+
+def _shown(
+    pixels: Sequence[NDArray[np.uint8]], figures: Figures, truth: Sequence[str]
+) -> list[Shown]:
+    found = []
+    for image, name, own in zip(pixels, figures["examples"], truth, strict=True):
+        uri, width, height, small = picture(image)
+        found.append(
+            Shown(uri=uri, width=width, height=height, small=small, name=name, right=name == own)
+        )
+    return found

@@ -1,0 +1,230 @@
+"""The launcher of a robustness evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+from sixfold import data as datasets
+from sixfold.compression.loading import read_card
+from sixfold.core.checks import choice_problems
+from sixfold.core.errors import UserError
+from sixfold.core.events import OnEvent
+from sixfold.core.files import make_folder, write_json
+from sixfold.core.locks import held
+from sixfold.core.run_directory import as_json, read_json
+from sixfold.data.config import DataConfig
+from sixfold.data.run import resolve_data
+from sixfold.distributed.config import engine_problems
+from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.prediction.robustness.config import EvaluateConfig
+from sixfold.prediction.robustness.distorted import one_of_each
+from sixfold.prediction.robustness.distortions import KINDS, Distortion
+from sixfold.prediction.robustness.figures import halfway
+from sixfold.prediction.robustness.plan import planned, setting_problems
+from sixfold.prediction.robustness.ranks import RobustnessJob, distorted_parts, robustness_rank
+from sixfold.prediction.robustness.report import Example, write_page
+from sixfold.prediction.run import as_trained, fitting_side, trained_on
+from sixfold.prediction.worker import check_fit, class_map
+from sixfold.training.inputs import warn_if_edited
+from sixfold.training.model_card import ModelCard, weights_file
+from sixfold.training.report import optional_page
+
+
+def evaluate_robustness(
+    config: EvaluateConfig, *, on_event: OnEvent | None = None
+) -> dict[str, Any]:
+    """Classify a data set's images as they are and under every distortion.
+
+    Args:
+        config: the settings.
+        on_event: called with progress.
+
+    Returns:
+        The figures that `result.json` holds.
+
+    Raises:
+        UserError: if the run, the data or the settings do not fit.
+        RunError: if a rank failed.
+    """
+    started = time.monotonic()
+    given, on_event = on_event, on_event or (lambda _: None)
+    found = [
+        *choice_problems(config),
+        *engine_problems(config.engine),
+        *setting_problems(config),
+    ]
+    if found:
+        raise UserError(found)
+    weights = weights_file(Path(config.evaluation.run).expanduser().absolute())
+    card = read_card(weights, trust=config.evaluation.trust_model)
+    warn_if_edited(card, given)
+    with held(_out(config, weights)):
+        return _evaluate(config, weights, card, on_event, started)
+
+
+def _evaluate(
+    config: EvaluateConfig, weights: Path, card: ModelCard, on_event: OnEvent, started: float
+) -> dict[str, Any]:
+    """The same with the directory for the result held."""
+    out = _out(config, weights)
+    asked = _data_of(config, weights, card.shape)
+    with open_engine_for(
+        config.engine, card.model, preload=("sixfold.prediction.robustness.ranks",), together=True
+    ) as engine:
+        workers = config.engine.workers or engine.slots()
+        asked = as_trained(weights, asked)
+        resolved = resolve_data(asked, engine, workers, on_event)
+        opened = datasets.open_data(resolved)
+        check_fit(card, opened)
+        part = config.evaluation.split
+        if part == "auto":
+            part = "test" if opened.own_test or trained_on(weights, asked) else "all"
+        job = RobustnessJob(
+            weights=weights,
+            trusted=card.model,
+            data=resolved,
+            part=part,
+            images=config.evaluation.max_images,
+            labels=class_map(card, opened.classes),
+            distortions=tuple(planned(config.distortion)),
+        )
+        job, examples, names = _with_examples(job, opened, card, config.distortion.examples)
+        make_folder(out)
+        group = engine.run_ranks(
+            functools.partial(robustness_rank, job),
+            workers,
+            max_restarts=restarts_of(config.engine),
+            on_event=lambda _, event: on_event(event),
+            log=out / "log.txt",
+        )
+    result = {
+        **_summary(group.results[0], job.distortions),
+        "run": str(weights.parent),
+        "data": asked.data,
+        "part": part,
+        "seed": config.distortion.seed,
+        "classes": list(card.classes),
+        "example_labels": names,
+        "workers": workers,
+        "engine": config.engine.engine,
+        "restarts": group.restarts,
+        "wall_s": round(time.monotonic() - started, 3),
+        "versions": versions(),
+        "report": str(out / "report.html"),
+    }
+    write_json(out / "config.json", as_json(config))
+    write_json(out / "result.json", result)
+    with optional_page(out / "report.html"):
+        write_page(out / "report.html", as_json(config), result, examples)
+    return result
+
+
+def _out(config: EvaluateConfig, weights: Path) -> Path:
+    given = config.evaluation.out
+    out = weights.parent / "robustness" if given is None else Path(given).expanduser().absolute()
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file; give a directory")
+    held = read_json(out / "config.json")
+    if held is not None and "evaluation" not in held:
+        raise UserError(
+            f"--out {out}: holds a run, whose result and report would be lost: choose another "
+            "directory"
+        )
+    return out
+
+
+def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int]) -> DataConfig:
+    """The data asked for, or those of the training with all their settings that matter here.
+
+    Raises:
+        UserError: if it is not known on what the network was trained.
+    """
+    given = config.evaluation
+    if given.data is not None:
+        return DataConfig(
+            data=given.data,
+            resize=given.resize or fitting_side(shape),
+            image_column=given.image_column,
+            label_column=given.label_column,
+            on_error=given.on_bad,
+        )
+    settings = (read_json(weights.with_name("config.json")) or {}).get("data", {})
+    if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
+        raise UserError(
+            f"{weights.parent} does not say on which data the network was trained: give --data SPEC"
+        )
+    return DataConfig(
+        data=settings["data"],
+        resize=given.resize or settings.get("resize"),
+        image_column=given.image_column or settings.get("image_column"),
+        label_column=given.label_column or settings.get("label_column"),
+        on_error=given.on_bad if given.on_bad != "fail" else settings.get("on_bad", "fail"),
+    )
+
+
+def _with_examples(
+    job: RobustnessJob, opened: datasets.DataSet, card: ModelCard, wanted: int
+) -> tuple[RobustnessJob, list[Example], list[str]]:
+    """Choose images to be shown, of as many classes as there are, distort and name them.
+
+    Raises:
+        UserError: if no image has a class that the network knows.
+    """
+    parts = distorted_parts(opened, job, None)
+    total = sum(map(len, parts))
+    if not total:
+        raise UserError(
+            f"--data {job.data.data}: none of its images has a label of a class that the network "
+            "knows, so there is no accuracy to be told"
+        )
+    # Of the first part that has images, so that their numbers there are those over all parts.
+    place = next(number for number, part in enumerate(parts) if len(part))
+    chosen = one_of_each(parts[place].labels)[:wanted]
+    examples = []
+    for distortion in (None, *job.distortions):
+        part = distorted_parts(opened, job, distortion)[place]
+        examples.append(Example(distortion=distortion, pixels=list(part.images(chosen))))
+    names = [card.classes[label] for label in parts[place].labels[chosen]]
+    return dataclasses.replace(job, examples=tuple(map(int, chosen))), examples, names
+
+
+def _summary(found: dict[str, Any], distortions: tuple[Distortion, ...]) -> dict[str, Any]:
+    """Figures by kind of distortion."""
+    clean = found["clean"]
+    chance = max(entry["images"] for entry in clean["per_class"]) / clean["images"]
+    kinds = []
+    for name, kind in KINDS.items():
+        own = [
+            {"strength": distortion.strength, **figures}
+            for distortion, figures in zip(distortions, found["distorted"], strict=True)
+            if distortion.kind == name
+        ]
+        if own:
+            kinds.append(
+                {
+                    "kind": name,
+                    "title": kind.title,
+                    "unit": kind.unit,
+                    "mean_accuracy": sum(f["accuracy"] for f in own) / len(own),
+                    "halfway": halfway(
+                        [f["strength"] for f in own],
+                        [f["accuracy"] for f in own],
+                        clean=clean["accuracy"],
+                        chance=chance,
+                    ),
+                    "strengths": own,
+                }
+            )
+    means = [kind["mean_accuracy"] for kind in kinds]
+    return {
+        "images": clean["images"],
+        "accuracy": clean["accuracy"],
+        "chance": chance,
+        "mean_distorted_accuracy": sum(means) / len(means) if means else None,
+        "clean": clean,
+        "distortions": kinds,
+    }

@@ -1,1 +1,0 @@
-"""One training step over logical shards: see `sixfold.train.step.step`."""

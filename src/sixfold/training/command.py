@@ -1,0 +1,90 @@
+"""`sixfold train`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.console.console import Console
+from sixfold.core.console.options import add_options, read_config, refuse
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import train
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options: every field of the configuration."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or JSON")
+    add_options(parser, TrainConfig)
+
+
+def run(arguments: argparse.Namespace, problems: list[str]) -> int:
+    """Train, and print where the results are."""
+    config, unread = read_config(TrainConfig, vars(arguments), arguments.config)
+    refuse(config, [*problems, *unread])
+
+    with Console() as console:
+        result = train(config, on_event=console)
+    print("\n".join(summary(result)))
+    return 0
+
+
+def summary(result: dict[str, Any]) -> list[str]:
+    """The closing lines of a training."""
+    speed = result.get("train_images_per_s")
+    balanced = result.get("balanced_accuracy")
+    lines = [
+        f"test accuracy      {result['test_accuracy']:.2%}"
+        + (f"   (balanced {balanced:.2%})" if balanced is not None else ""),
+        f"test loss          {result['test_loss']:.4f}",
+        *_beside(result),
+        f"steps, epochs      {result['steps']}, {result['epochs']:g}",
+    ]
+    if speed is not None:
+        lines.append(
+            f"training           {speed:,.0f} images/s on {result['workers']} workers "
+            f"({result['engine']}, {result['strategy']})"
+        )
+    lines += [
+        f"wall time          {result['wall_s']:.1f} s, start-up {result['startup_s']:.1f} s of it",
+        f"weights            sha256 {result['weights_sha256']}",
+    ]
+    if "plan" in result:
+        lines.append(f"plan               {_planned(result['plan'])}")
+    if result["restarts"]:
+        lines.append(f"restarts           {result['restarts']}")
+    if result.get("bad_files"):
+        images, told = result.get("skipped_images", 0), len(result["bad_files"])
+        lines.append(f"left out           {images:,} images ({told} lines in result.json)")
+    bare = [origin for origin in result.get("native_kernels", []) if origin.startswith("none")]
+    if bare:
+        lines.append(
+            f"C kernels          not on {len(bare)} of {len(result['native_kernels'])} ranks: "
+            "slower, the same bits (result.json says why)"
+        )
+    return [*lines, f"report             {result['report']}"]
+
+
+def _planned(plan: dict[str, Any]) -> str:
+    """What was chosen, and what became of the prediction."""
+    chosen, actual = plan["chosen"], plan["actual_step_s"]
+    grid = f" {chosen['grid']}" if chosen["grid"] else ""
+    ranks = f"{chosen['workers']} worker{'s' if chosen['workers'] > 1 else ''}"
+    text = (
+        f"chose {chosen['strategy']}{grid} on {ranks} (equal to serial {chosen['result']}), "
+        f"predicted {1000 * chosen['batch_s']:.3g} ms a step"
+    )
+    if actual is None:
+        return text + "; too few steps to compare"
+    return text + f", took {1000 * actual:.3g} ms ({plan['error']:+.0%} predicted)"
+
+
+def _beside(result: dict[str, Any]) -> list[str]:
+    """How a serial run over the same images fares, and single workers, where that was asked."""
+    if "serial_test_accuracy" not in result:
+        return []
+    workers = result.get("workers_test_accuracy", [])
+    lines = [f"serial accuracy    {result['serial_test_accuracy']:.2%}   (the same images)"]
+    if workers:
+        lines.append(f"single workers     {min(workers):.2%} to {max(workers):.2%}")
+    return lines

@@ -1,0 +1,54 @@
+"""What a training begins with, held against the network before an older run is removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sixfold.core.errors import UserError
+from sixfold.core.events import OnEvent
+from sixfold.core.run_directory import RunDirectory
+from sixfold.data import DataSet
+from sixfold.models import build
+from sixfold.training.config import TrainConfig
+from sixfold.training.sparsity.initialization import begin
+from sixfold.training.step.flat import FlatState
+from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.precision import in_precision
+
+
+def check_initialization(
+    config: TrainConfig, opened: DataSet, directory: RunDirectory, on_event: OnEvent
+) -> None:
+    """Try out the files that a training begins with, on a network that is then thrown away.
+
+    Args:
+        config: the settings.
+        opened: the data.
+        directory: the run's; an older run in it is removed next, unless it is resumed.
+        on_event: told what is done to the files' contents.
+
+    Raises:
+        UserError: if a file cannot be read, does not fit the network, or would be removed.
+    """
+    initialization = config.initialization
+    files = {name: getattr(initialization, name) for name in ("weights", "mask", "shared")}
+    given = {name: Path(path) for name, path in files.items() if path is not None}
+    if not given:
+        return
+    home = directory.path.resolve()
+    inside = [name for name, path in given.items() if path.resolve().is_relative_to(home)]
+    if inside and not config.run.resume:
+        raise UserError(
+            [
+                f"--{name} {given[name]}: lies in the run directory {directory.path}, which is "
+                "emptied first: choose another --out"
+                for name in inside
+            ]
+        )
+    training = config.training
+    network = build(
+        config.model, shape=opened.shape, classes=len(opened.classes), seed=training.seed
+    )
+    state = FlatState(in_precision(network, training.precision))
+    rule = make_optimizer(config.optimizer, state.parameters)
+    begin(initialization, state, rule, lambda text: on_event({"kind": "note", "text": text}))

@@ -1,0 +1,171 @@
+"""What enters a run besides its settings: content of files, by which runs are told apart.
+
+`inputs.json` of a run directory holds, as it was when the run began::
+
+    {"files": {"/home/me/net.py": {"option": "--model", "sha256": ...}, ...},
+     "data": {"folder:/data/set": {"content": ..., "source": ...}}}
+
+`content` follows from the prepared images and labels. `source` follows from names, sizes and times
+of the files: where it is unchanged nothing is read again; where it differs the content decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sixfold import data
+from sixfold.core.errors import UserError
+from sixfold.core.events import OnEvent
+from sixfold.core.files import write_json
+from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.data.config import DataConfig
+from sixfold.models.config import ModelConfig
+from sixfold.models.project import project_files, sha256
+from sixfold.training.config import TrainConfig
+from sixfold.training.model_card import ModelCard, edited, weights_file
+
+RECORD = "inputs.json"
+"""In the run directory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What enters a run.
+
+    Attributes:
+        files: path -> the option it was named with (or that led to it), and its hash.
+        data: name -> the data's settings.
+        sources: name -> what changes when the data's files do.
+        contents: name -> hash of the images and labels, where it is known already.
+    """
+
+    files: Mapping[str, Mapping[str, str]]
+    data: Mapping[str, DataConfig] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
+
+    def knowing(self, asked: DataConfig, resolved: DataConfig) -> Inputs:
+        """The same with the content of data that have been prepared."""
+        content = data.content_fingerprint(resolved)
+        return dataclasses.replace(self, contents={**self.contents, _name(asked): content})
+
+    def identity(self) -> dict[str, Any]:
+        """Plain data that differ if any content does."""
+        return {
+            "files": {name: entry["sha256"] for name, entry in self.files.items()},
+            "data": {name: self._content(name) for name in self.data},
+        }
+
+    def write(self, directory: RunDirectory) -> None:
+        """Keep them in a run directory, beside what is kept of a run that is resumed."""
+        old = read_json(directory.file(RECORD)) or {}
+        known = {
+            name: {"content": self._content(name), "source": self.sources[name]}
+            for name in self.data
+        }
+        files = {**old.get("files", {}), **self.files}
+        write_json(
+            directory.file(RECORD),
+            {**old, "files": files, "data": {**old.get("data", {}), **known}},
+        )
+
+    def _content(self, name: str) -> str:
+        """A hash of what the data hold, prepared if they are not."""
+        if name in self.contents:
+            return self.contents[name]
+        return data.content_fingerprint(data.resolve(self.data[name]))
+
+    def changed(self, record: Mapping[str, Any], *, growing: bool) -> list[str]:
+        """What is no longer as a run's record says, one line each.
+
+        Args:
+            record: what `write` has written.
+            growing: whether the run may have got more to do, so that more may enter it.
+        """
+        old, found = record.get("files", {}), []
+        for name in sorted({*old, *self.files}):
+            before, now = old.get(name), self.files.get(name)
+            if before is None or now is None:
+                if not growing:
+                    option = (before or now or {}).get("option", "")
+                    found.append(f"{option}: {name} {_told_of_one(before, now)}")
+            elif before["sha256"] != now["sha256"]:
+                found.append(f"{now['option']}: {name} has changed since")
+        for name in sorted({*record.get("data", {})} & {*self.data}):
+            before = record["data"][name]
+            if before["source"] == self.sources[name]:
+                continue
+            if before["content"] != self._content(name):
+                found.append(f"--data {name}: its images or labels have changed since")
+        return found
+
+
+def inputs_of(
+    *,
+    models: Iterable[ModelConfig] = (),
+    datasets: Iterable[DataConfig] = (),
+    files: Mapping[str, str | None] | None = None,
+) -> Inputs:
+    """Read what enters a run.
+
+    Args:
+        models: networks, whose source counts.
+        datasets: settings of data, with absolute specifications.
+        files: option -> path of a file, or of a run whose weights are meant.
+
+    Raises:
+        UserError: if there is no such network or data set.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for model in models:
+        for path in project_files(model.model, model.model_args):
+            found[str(path)] = {"option": f"--model {model.model}", "sha256": sha256(path)}
+    for option, text in (files or {}).items():
+        if text is None:
+            continue
+        path = Path(text)
+        # One that is not there is refused by whoever reads it.
+        with contextlib.suppress(OSError, UserError):
+            path = weights_file(path) if path.is_dir() else path
+            found[str(path)] = {"option": option, "sha256": sha256(path)}
+    named = {_name(one): one for one in datasets}
+    return Inputs(
+        files=found,
+        data=named,
+        sources={name: data.source_fingerprint(one) for name, one in named.items()},
+    )
+
+
+def training_inputs(config: TrainConfig) -> Inputs:
+    """What enters a training whose paths are absolute."""
+    files: dict[str, str | None] = {
+        f"--{name}": getattr(config.initialization, name) for name in ("weights", "mask", "shared")
+    }
+    # A resumed run takes its own copy of the tuning.
+    if not config.run.resume:
+        files["--tuning"] = config.compute.tuning
+    return inputs_of(models=[config.model], datasets=[config.data], files=files)
+
+
+def warn_if_edited(card: ModelCard, on_event: OnEvent | None) -> None:
+    """Say which files of a trained network's source are not what they were at the training."""
+    text = edited(card)
+    if text and on_event is None:
+        warnings.warn(text, stacklevel=3)
+    elif text and on_event is not None:
+        on_event({"kind": "note", "text": f"warning: {text}"})
+
+
+def _name(asked: DataConfig) -> str:
+    return asked.data if asked.resize is None else f"{asked.data} --resize {asked.resize}"
+
+
+def _told_of_one(before: Any, now: Any) -> str:
+    assert before is None or now is None, "there is one of the two"
+    return "is new since" if before is None else "is no longer there, or no longer part of it"

@@ -1,0 +1,192 @@
+"""The convolution link: which of three ways a convolution is computed, by a rule on shapes.
+
+* **Points**: a 1x1 convolution of maps in the order N H W C is one product of matrices, without
+  any copy; its weights' gradient goes straight to its place.
+* **Patches**: where a shard has no more output pixels than the layer has maps, the library spends
+  most of its time on bringing weights into its own order and their gradient back. Then the patches
+  under the kernel, which are fewer than the weights, are copied instead (im2col), and products of
+  matrices do the rest. The 512 maps of VGG-16 at 2x2 pixels take a quarter of the time so.
+* **Library**: everything else.
+
+Which way is taken follows from shapes alone, so every rank takes the same and gets the same bits.
+
+Legend: n images, C input and K output channels, H W rows and columns, R S rows and columns of the
+kernel, P = n H' W' output pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sixfold.training.layers.weights import Weight, cast, put
+
+
+class ConvOp:
+    """Convolution: y = x * w + b.
+
+    dw is the correlation of x with dy, db the sum of dy over images and pixels, dx the full
+    convolution of dy with w.
+    """
+
+    has_weights = True
+
+    def __init__(self, layer: nn.Conv2d, weight: Weight, bias: Weight | None) -> None:
+        self.layer, self.weight, self.bias = layer, weight, bias
+        kernel = layer.kernel_size
+        self._plain = layer.groups == 1 and tuple(layer.dilation) == (1, 1)
+        self._is_pointwise = (
+            self._plain
+            and tuple(kernel) == (1, 1)
+            and tuple(layer.stride) == (1, 1)
+            and tuple(layer.padding) == (0, 0)
+        )
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
+        """(n, C, H, W) -> (n, K, H', W')."""
+        x = cast(x, self.weight.value)
+        if self._is_pointwise and x.is_contiguous(memory_format=torch.channels_last):
+            return self._points_forward(x), _Saved("points", x, x.shape, wanted)
+        if self._plain and 0 < self._output_pixels(x) <= self.layer.out_channels:
+            y, patches = self._patches_forward(x)
+            return y, _Saved("patches", patches, x.shape, wanted)
+        layer = self.layer
+        y = torch.conv2d(
+            x,
+            self.weight.value,
+            None if self.bias is None else self.bias.value,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+        )
+        return y, _Saved("library", x, x.shape, wanted)
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
+        """(n, K, H', W') -> (n, C, H, W)."""
+        grad = cast(grad, self.weight.value)
+        if saved.way == "points":
+            return self._points_backward(saved, grad, out)
+        if saved.way == "patches":
+            return self._patches_backward(saved, grad, out)
+        layer, has_bias = self.layer, self.bias is not None
+        dx, dw, db = torch.ops.aten.convolution_backward(
+            grad,
+            saved.kept,
+            self.weight.value,
+            [layer.out_channels] if has_bias else None,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            False,
+            [0, 0],
+            layer.groups,
+            [saved.wanted, True, has_bias],
+        )
+        out[self.weight.place].copy_(dw)
+        if self.bias is not None:
+            out[self.bias.place].copy_(db)
+        return dx if saved.wanted else None
+
+    def _matrix(self) -> Tensor:
+        """(K, C R S): the weights."""
+        return self.weight.value.view(self.layer.out_channels, -1)
+
+    def _points_forward(self, x: Tensor) -> Tensor:
+        rows = _rows(x)  # (P, C)
+        if self.bias is None:
+            y = torch.mm(rows, self._matrix().t())
+        else:
+            y = torch.addmm(self.bias.value, rows, self._matrix().t())
+        return _maps(y, x)
+
+    def _points_backward(self, saved: _Saved, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
+        g = _rows(grad.contiguous(memory_format=torch.channels_last))  # (P, K)
+        put(g.t(), _rows(saved.kept), out[self.weight.place])
+        if self.bias is not None:
+            _sum_into(g, 0, out[self.bias.place])
+        return _maps(torch.mm(g, self._matrix()), saved.kept) if saved.wanted else None
+
+    def _output_pixels(self, x: Tensor) -> int:
+        height, width = self._output_size(x.shape)
+        return len(x) * max(height, 0) * max(width, 0)
+
+    def _output_size(self, shape: Sequence[int]) -> tuple[int, int]:
+        layer = self.layer
+        height, width = (
+            (shape[2 + k] + 2 * int(layer.padding[k]) - layer.kernel_size[k]) // layer.stride[k] + 1
+            for k in range(2)
+        )
+        return height, width
+
+    def _patches_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values, and the patches (C R S, P)."""
+        layer = self.layer
+        (images, channels, height, width), (out_h, out_w) = x.shape, self._output_size(x.shape)
+        pad_h, pad_w = (int(p) for p in layer.padding)
+        padded = x.new_zeros((channels, images, height + 2 * pad_h, width + 2 * pad_w))
+        padded[:, :, pad_h : pad_h + height, pad_w : pad_w + width] = x.transpose(0, 1)
+        kernel_h, kernel_w = layer.kernel_size
+        by_channel, by_image, by_row, _ = padded.stride()
+        windows = padded.as_strided(
+            (channels, kernel_h, kernel_w, images, out_h, out_w),
+            (by_channel, by_row, 1, by_image, by_row * layer.stride[0], layer.stride[1]),
+        )
+        patches = windows.reshape(-1, images * out_h * out_w)
+        y = torch.mm(self._matrix(), patches)  # (K, P)
+        if self.bias is not None:
+            y += self.bias.value[:, None]
+        maps = y.view(-1, images, out_h, out_w).transpose(0, 1)
+        return maps.contiguous(memory_format=torch.channels_last), patches
+
+    def _patches_backward(
+        self, saved: _Saved, grad: Tensor, out: Sequence[Tensor]
+    ) -> Tensor | None:
+        layer, patches = self.layer, saved.kept
+        images, channels, height, width = saved.shape
+        out_h, out_w = grad.shape[2:]
+        g = grad.transpose(0, 1).reshape(len(self._matrix()), -1)  # (K, P)
+        put(g, patches.t(), out[self.weight.place])
+        if self.bias is not None:
+            _sum_into(g, 1, out[self.bias.place])
+        if not saved.wanted:
+            return None
+        kernel_h, kernel_w = layer.kernel_size
+        d = torch.mm(self._matrix().t(), g)
+        d = d.view(channels, kernel_h, kernel_w, images, out_h, out_w)
+        pad_h, pad_w = (int(p) for p in layer.padding)
+        padded = g.new_zeros((channels, images, height + 2 * pad_h, width + 2 * pad_w))
+        (down, across) = layer.stride
+        for i in range(kernel_h):
+            rows = slice(i, i + (out_h - 1) * down + 1, down)
+            for j in range(kernel_w):
+                padded[:, :, rows, j : j + (out_w - 1) * across + 1 : across] += d[:, i, j]
+        dx = padded[:, :, pad_h : pad_h + height, pad_w : pad_w + width].transpose(0, 1)
+        return dx.contiguous(memory_format=torch.channels_last)
+
+
+class _Saved(NamedTuple):
+    """What the backward pass needs: images or patches, the images' shape, and the way taken."""
+
+    way: str
+    kept: Tensor
+    shape: torch.Size
+    wanted: bool
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(n, C, H, W) in the order N H W C as (P, C): the same memory."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _maps(rows: Tensor, like: Tensor) -> Tensor:
+    """(P, K) as (n, K, H, W), with the images and pixels of `like`."""
+    images, _, height, width = like.shape
+    return rows.view(images, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _sum_into(values: Tensor, dim: int, out: Tensor) -> None:
+    torch.sum(values, dim, dtype=out.dtype, out=out)

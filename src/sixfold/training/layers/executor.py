@@ -1,0 +1,325 @@
+"""A network as a chain of links, run forward and backward without a graph in between.
+
+autograd records every operation, allocates every gradient, and copies it to where it is wanted:
+for a few images that costs more than the arithmetic. Most networks are a plain sequence, whose
+backward pass is the same sequence the other way round. Here each layer is a link that calls the
+same kernels of torch directly and writes its weights' gradients into the payload. A module with a
+forward of its own is a graph of such links (`sixfold.training.layers.user_forward`). Whatever is no
+such layer, or cannot be followed, becomes a link that asks autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sixfold.training.layers.averages import AveragePoolOp, MeanOp
+from sixfold.training.layers.blocks import Branches, Layers, modules_of, read
+from sixfold.training.layers.calls import CONCATENATION, LAYERS, PLAIN, SUM
+from sixfold.training.layers.convolution import ConvOp
+from sixfold.training.layers.dropout import KeyedDropout
+from sixfold.training.layers.functions import Reshape
+from sixfold.training.layers.multi_input import (
+    AddOp,
+    AutogradMultiInputOp,
+    ConcatenateOp,
+    MultiInputOp,
+    PlainOp,
+    SequenceOp,
+)
+from sixfold.training.layers.norm import ACTIVATIONS, NormOp
+from sixfold.training.layers.operations import (
+    AutogradOp,
+    DropoutOp,
+    FlattenOp,
+    LayerOp,
+    LinearOp,
+    MaxPoolOp,
+    ReLU6Op,
+    ReLUOp,
+    ReshapeOp,
+    Run,
+    SpatialSumOp,
+)
+from sixfold.training.layers.rewrites import has_hooks
+from sixfold.training.layers.tracing import Graph, Stage
+from sixfold.training.layers.user_forward import GraphExecutor, Node, asks_autograd
+from sixfold.training.layers.verification import refusal_of
+from sixfold.training.layers.weights import Weight
+from sixfold.training.native.max_pool import MaxPoolReLU2d
+
+Parameters = Sequence[nn.Parameter]
+
+
+class LayerExecutor:
+    """Computes a network's values and the gradients of its weights.
+
+    Args:
+        model: the network.
+        parameters: its trainable parameters, in the order in which gradients are wanted.
+        whole: leave the whole network to autograd.
+        narrow: the parameters in fewer bits, with which layers compute; see
+            `sixfold.training.step.precision`.
+
+    Attributes:
+        links: what is run, in order.
+        run: the same as one.
+        made: every link, those of branches too, and the layers of which it was made.
+        left: parts that are left to autograd because their forward cannot be followed, and why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Parameters,
+        *,
+        whole: bool = False,
+        narrow: Sequence[Tensor] | None = None,
+    ) -> None:
+        self._model = model
+        weights = _Weights(parameters, narrow)
+        self.left: dict[str, str] = {}
+        layers: Layers = [model] if whole else read(model, self.left)
+        self.made = weights.made
+        if not whole and not weights.are_all_once_in(layers):
+            self.left = {type(model).__name__: "layers share weights"}
+            whole = True
+        if whole:
+            self.links: list[LayerOp] = [weights.autograd_link(model)]
+            self.made.append((self.links[0], [model]))
+        else:
+            self.links = _link_up(layers, weights)
+        self.run = Run(self.links)
+
+    def autograd_fallback(self) -> list[str]:
+        """One line for every part whose forward was not followed, and why; known after a step."""
+        paths = {id(module): path for path, module in self._model.named_modules()}
+        refused = {
+            paths.get(id(link.graph.module), "") or type(link.graph.module).__name__: link.refused
+            for link, _ in self.made
+            if isinstance(link, GraphExecutor) and link.refused
+        }
+        return [f"{part}: {why}" for part, why in (self.left | refused).items()]
+
+    @property
+    def needs_autograd(self) -> bool:
+        """Whether there is a module of which only autograd knows what it does."""
+        return asks_autograd(self.links)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Any]]:
+        """Run the network in its current mode.
+
+        Args:
+            x: (n, C, H, W) images.
+
+        Returns:
+            Its output, and what `backward` needs.
+        """
+        with torch.no_grad():
+            return self.run.forward(x, False)
+
+    def backward(self, saved: list[Any], grad: Tensor, out: Sequence[Tensor]) -> None:
+        """Write the gradient of every parameter.
+
+        Args:
+            saved: from `forward`; consumed.
+            grad: gradient with respect to the output.
+            out: one tensor a parameter, in its shape; overwritten, with zeros where the output
+                does not depend on it.
+        """
+        with torch.no_grad():
+            self.run.backward(saved, grad, out, False)
+
+
+class _Weights:
+    """The trainable parameters, by their places among all, and their narrow copies."""
+
+    def __init__(self, parameters: Parameters, narrow: Sequence[Tensor] | None) -> None:
+        self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        self._narrow = narrow
+        self.made: list[tuple[LayerOp, Layers]] = []
+
+    def owned(self, module: nn.Module) -> list[tuple[int, nn.Parameter]]:
+        """The parameters of a module, with their places."""
+        return [(self._places[id(p)], p) for p in module.parameters() if id(p) in self._places]
+
+    def all_trained(self, module: nn.Module) -> bool:
+        """Whether none of its weights is frozen."""
+        return all(id(p) in self._places for p in module.parameters())
+
+    def are_all_once_in(self, layers: Layers) -> bool:
+        """Whether no two layers share weights, whose gradients would have to be added."""
+        owned = [place for layer in modules_of(layers) for place, _ in self.owned(layer)]
+        return sorted(owned) == sorted(self._places.values())
+
+    def place(self, parameter: nn.Parameter) -> int:
+        """Where its gradient goes."""
+        return self._places[id(parameter)]
+
+    def weight(self, parameter: nn.Parameter) -> Weight:
+        """What a link computes with, and where its gradient goes."""
+        place = self._places[id(parameter)]
+        return Weight(place, parameter if self._narrow is None else self._narrow[place])
+
+    def autograd_link(self, module: nn.Module) -> AutogradOp:
+        """A module left to autograd."""
+        return AutogradOp(module, self.owned(module), narrow=self._narrow_dtype)
+
+    def autograd_join(self, module: nn.Module) -> AutogradMultiInputOp:
+        """A module of several inputs left to autograd."""
+        return AutogradMultiInputOp(module, self.owned(module), narrow=self._narrow_dtype)
+
+    @property
+    def _narrow_dtype(self) -> torch.dtype | None:
+        return None if self._narrow is None else self._narrow[0].dtype
+
+
+def _link_up(layers: Layers, weights: _Weights) -> list[LayerOp]:
+    """Links for layers: their own, or one for all that stand together and have none."""
+    links: list[LayerOp] = []
+    others: list[nn.Module] = []
+
+    def close() -> None:
+        if others:
+            module = others[0] if len(others) == 1 else nn.Sequential(*others)
+            links.append(weights.autograd_link(module))
+            weights.made.append((links[-1], list(others)))
+            others.clear()
+
+    place = 0
+    while place < len(layers):
+        layer = layers[place]
+        behind = layers[place + 1] if place + 1 < len(layers) else None
+        link, taken = _next_link(layer, behind, weights)
+        place += taken
+        if link is None:
+            assert isinstance(layer, nn.Module)
+            others.append(layer)
+        else:
+            close()
+            links.append(link)
+            weights.made.append((link, layers[place - taken : place]))
+    close()
+    return links
+
+
+def _next_link(
+    layer: nn.Module | Branches | Graph,
+    behind: nn.Module | Branches | Graph | None,
+    weights: _Weights,
+) -> tuple[LayerOp | None, int]:
+    """The link of a layer, if it has one, and how many layers that takes up."""
+    if isinstance(layer, Branches):
+        left, right = (Run(_link_up(side, weights)) for side in (layer.left, layer.right))
+        return SpatialSumOp((left, right), relu=layer.relu), 1
+    if isinstance(layer, Graph):
+        return _graph(layer, weights), 1
+    if type(layer) is nn.BatchNorm2d and _can_be_linked(layer, weights):
+        follows = type(behind) in ACTIVATIONS and not has_hooks(cast(nn.Module, behind))
+        return _norm(layer, cast(nn.Module, behind) if follows else None, weights)
+    return _own_link(layer, weights), 1
+
+
+def _graph(graph: Graph, weights: _Weights) -> LayerOp:
+    """The link of a module with a forward of its own."""
+    parameters = [p for _, p in weights.owned(graph.module)]
+
+    def prove(like: Tensor) -> str | None:
+        # In full precision: bfloat16 would hide what is compared.
+        own = _Weights(parameters, None)
+        link = GraphExecutor(graph, _nodes(graph, own), _unused(graph, own), otherwise, _proved)
+        return refusal_of(graph.module, link, parameters, like)
+
+    otherwise = weights.autograd_link(graph.module)
+    return GraphExecutor(graph, _nodes(graph, weights), _unused(graph, weights), otherwise, prove)
+
+
+def _proved(_: Tensor) -> None:
+    """Nothing speaks against a graph that is itself being tried out."""
+
+
+def _unused(graph: Graph, weights: _Weights) -> list[int]:
+    return [place for place, _ in weights.owned(nn.ParameterList(graph.unused))]
+
+
+def _nodes(graph: Graph, weights: _Weights) -> list[Node]:
+    """The stages of a graph with links in them."""
+    return [
+        Node(
+            join=_join(stage, weights),
+            inputs=stage.inputs,
+            places=[place for layer in stage.layers for place, _ in weights.owned(layer)],
+        )
+        for stage in graph.stages
+    ]
+
+
+def _join(stage: Stage, weights: _Weights) -> MultiInputOp:
+    if stage.kind == SUM:
+        return AddOp(relu=stage.relu)
+    if stage.kind == CONCATENATION:
+        return ConcatenateOp(stage.dim)
+    if stage.kind == LAYERS:
+        return SequenceOp(Run(_link_up(list(stage.layers), weights)))
+    if stage.kind == PLAIN:
+        return PlainOp(stage.layers[0])
+    return weights.autograd_join(stage.layers[0])
+
+
+def _norm(
+    layer: nn.BatchNorm2d, behind: nn.Module | None, weights: _Weights
+) -> tuple[LayerOp | None, int]:
+    if not layer.affine:
+        return None, 1
+    places = weights.place(layer.weight), weights.place(layer.bias)
+    module = layer if behind is None else nn.Sequential(layer, behind)
+    otherwise = weights.autograd_link(module)
+    return NormOp(layer, places, behind, otherwise), 1 if behind is None else 2
+
+
+def _can_be_linked(layer: nn.Module, weights: _Weights) -> bool:
+    """Whether nobody watches a layer's calls, and none of its weights is frozen."""
+    return not has_hooks(layer) and weights.all_trained(layer)
+
+
+def _own_link(leaf: nn.Module, weights: _Weights) -> LayerOp | None:
+    """A layer's own link; None if it has none, or some of its weights are frozen."""
+    make = _MAKERS.get(type(leaf))
+    if make is None or not _can_be_linked(leaf, weights):
+        return None
+    return make(leaf, weights)
+
+
+def _conv(leaf: Any, weights: _Weights) -> LayerOp | None:
+    if leaf.padding_mode != "zeros" or isinstance(leaf.padding, str):
+        return None
+    return ConvOp(leaf, *_weight_and_bias(leaf, weights))
+
+
+def _linear(leaf: Any, weights: _Weights) -> LayerOp:
+    return LinearOp(*_weight_and_bias(leaf, weights))
+
+
+def _weight_and_bias(leaf: Any, weights: _Weights) -> tuple[Weight, Weight | None]:
+    return weights.weight(leaf.weight), None if leaf.bias is None else weights.weight(leaf.bias)
+
+
+def _average(leaf: nn.AdaptiveAvgPool2d) -> LayerOp:
+    return MeanOp() if leaf.output_size in (1, (1, 1)) else AveragePoolOp(leaf)
+
+
+_MAKERS: dict[type[nn.Module], Callable[[Any, _Weights], LayerOp | None]] = {
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.Flatten: lambda leaf, _weights: FlattenOp(leaf),
+    nn.ReLU: lambda _leaf, _weights: ReLUOp(),
+    nn.ReLU6: lambda _leaf, _weights: ReLU6Op(),
+    MaxPoolReLU2d: lambda leaf, _weights: MaxPoolOp(leaf),
+    Reshape: lambda leaf, _weights: ReshapeOp(leaf.shape),
+    nn.AvgPool2d: lambda leaf, _weights: AveragePoolOp(leaf),
+    nn.AdaptiveAvgPool2d: lambda leaf, _weights: _average(leaf),
+    KeyedDropout: lambda leaf, _weights: DropoutOp(leaf),
+}

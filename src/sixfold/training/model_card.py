@@ -1,0 +1,222 @@
+"""A trained network on disk: its weights, and the card that says how to use them again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from sixfold import models
+from sixfold.core import tensor_file
+from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json
+from sixfold.models.config import ModelConfig
+from sixfold.models.project import changed_files
+from sixfold.training import torch_file
+from sixfold.training.checkpoint import model_tensors
+from sixfold.training.step.precision import in_precision
+
+_LARGEST_SIDE = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Mean and standard deviation of the pixels a network was trained on, (C,) each."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What it takes to use weights again.
+
+    Attributes:
+        model: name of the network, as `--model` takes it.
+        model_args: its factory's arguments.
+        precision: dtype of the weights.
+        shape: (C, H, W) of the images it was trained on.
+        classes: names of the classes, in the order of the scores.
+        mean: per channel, what was subtracted from pixels in [0, 1].
+        std: per channel, what they were divided by.
+        source: hashes of the user's own files that the network was made of, by their names.
+    """
+
+    model: str
+    model_args: str
+    precision: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        fields = dataclasses.asdict(self)
+        return fields if self.source else {k: v for k, v in fields.items() if k != "source"}
+
+    def statistics(self) -> Statistics:
+        """How images must be normalised for this network, whatever their own statistics."""
+        return Statistics(mean=np.array(self.mean), std=np.array(self.std))
+
+    def of(self, model: ModelConfig) -> ModelCard:
+        """The card with the network that the settings name, whatever the file says."""
+        return dataclasses.replace(self, model=model.model, model_args=model.model_args)
+
+    def build(self) -> nn.Module:
+        """The network, with fresh weights."""
+        network = models.build(
+            ModelConfig(model=self.model, model_args=self.model_args),
+            shape=self.shape,
+            classes=len(self.classes),
+            seed=0,
+        )
+        return in_precision(network, self.precision)
+
+
+def edited(card: ModelCard) -> str:
+    """Which files of a network's source are not what they were when it was trained; or nothing."""
+    changed = changed_files(card.model, card.model_args, card.source)
+    if not changed:
+        return ""
+    return (
+        f"{', '.join(changed)} changed since {card.model} was trained: its weights fit, but the "
+        "network may compute something else with them"
+    )
+
+
+def pack(network: nn.Module, card: ModelCard) -> bytes:
+    """Weights and card as the bytes of a safetensors file."""
+    metadata = {"sixfold": json.dumps(card.plain())}
+    return tensor_file.pack(model_tensors(network), metadata)
+
+
+def weights_file(run: Path) -> Path:
+    """The weights of a run directory; a path to a weights file itself is taken as it is.
+
+    Raises:
+        UserError: if there are none.
+    """
+    if run.is_file():
+        return run
+    file = run / "model.safetensors"
+    if file.is_file():
+        return file
+    if not run.exists():
+        raise UserError(f"there is no run {run}: give a run directory of `sixfold train`")
+    raise UserError(
+        f"{run} holds no model.safetensors: the run is not finished (go on with "
+        "`sixfold train ... --resume`) or it is no run directory"
+    )
+
+
+def card_from(fields: Any) -> ModelCard:
+    """A card from plain data.
+
+    Raises:
+        ValueError: if a field is missing or makes no sense.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError("it has no card")
+    texts = [fields.get(name) for name in ("model", "model_args", "precision")]
+    if not all(isinstance(text, str) for text in texts) or texts[2] not in ("float32", "float64"):
+        raise ValueError("its card names no network")
+    shape, classes = fields.get("shape"), fields.get("classes")
+    if (
+        not isinstance(shape, list)
+        or len(shape) != 3
+        or not all(type(size) is int and 1 <= size <= _LARGEST_SIDE for size in shape)
+        or not isinstance(classes, list)
+        or not all(isinstance(name, str) for name in classes)
+    ):
+        raise ValueError("its card has no shape or no classes")
+    numbers = {}
+    for name in ("mean", "std"):
+        values = fields.get(name)
+        if not isinstance(values, list) or len(values) != shape[0]:
+            raise ValueError(f"its card has no {name} for each channel")
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+            raise ValueError(f"its card's {name} are no numbers")
+        numbers[name] = tuple(float(value) for value in values)
+    source = fields.get("source", {})
+    if not isinstance(source, dict) or not all(isinstance(v, str) for v in source.values()):
+        raise ValueError("its card's source is no table of hashes")
+    return ModelCard(
+        model=fields["model"],
+        model_args=fields["model_args"],
+        precision=fields["precision"],
+        shape=(shape[0], shape[1], shape[2]),
+        classes=tuple(classes),
+        mean=numbers["mean"],
+        std=numbers["std"],
+        source=source,
+    )
+
+
+def read_card(file: Path, *, trust: bool = False) -> ModelCard:
+    """The card in a weights file.
+
+    Args:
+        file: the weights.
+        trust: whether it may name anybody's code.
+
+    Raises:
+        UserError: if the file is damaged, was not written by Sixfold, or names a stranger's code.
+    """
+    card, _ = _read(file)
+    if not trust:
+        models.check_origin(card.model, file)
+    return card
+
+
+def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    """Card and tensors, which are mapped: what is not looked at is not read again."""
+    try:
+        with tensor_file.open_tensors(file) as opened:
+            fields = parse_json((opened.metadata() or {})["sixfold"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+        return card_from(fields), tensors
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        kind = torch_file.kind_of(file)
+        if kind == torch_file.TORCH:
+            raise UserError(
+                f"{file}: holds PyTorch's weights without network, classes and normalisation: make "
+                f"a run of it by `sixfold train --model NAME --weights {file} --data SPEC`"
+            ) from error
+        raise UserError(
+            f"{file} is damaged or was not written by Sixfold ({kind or error}): train again, or "
+            "give another run"
+        ) from error
+
+
+def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:
+    """A trained network in evaluation mode, and its card.
+
+    Args:
+        file: the weights.
+        trusted: a network whose code may be run in any case, as ranks are told by the launcher,
+            which has looked at it.
+
+    Raises:
+        UserError: if the weights are damaged or do not fit the network of that name, or if that
+            is a stranger's code.
+    """
+    card, tensors = _read(file)
+    if card.model != trusted:
+        models.check_origin(card.model, file)
+    network = card.build()
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"the weights in {file} do not fit {card.model}: {error}") from error
+    return network.eval(), card

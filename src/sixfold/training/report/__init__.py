@@ -1,0 +1,8 @@
+"""The report of a run: one HTML file, made from what the run directory holds."""
+
+from __future__ import annotations
+
+from sixfold.core.html.frame import optional_page, render_page
+from sixfold.training.report.page import write_report
+
+__all__ = ["optional_page", "render_page", "write_report"]

@@ -1,0 +1,242 @@
+"""Where the time of each step went, rank by rank: stacked areas over the steps, and a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sixfold.core.html.axes import Axis, compact, linear, milliseconds, percent, plain
+from sixfold.core.html.chart import Chart, Key, Path, places, short
+from sixfold.core.html.series import Floats, bins
+from sixfold.training.report.record import PHASES, Timeline
+
+MAX_CHARTS = 8
+"""Ranks that get a chart of their own; the summary shows all."""
+
+MAX_BINS = 200
+"""Bars of each chart: the steps in a bar are averaged."""
+
+WARM_UP_STEPS = 3
+"""Left out of the summary, as they are of the throughput: start-up cost is not a step's."""
+
+STACK = ("compute", "update", "communication", "waiting", "scheduler", "data")
+"""Phases from the bottom of the stack to its top: work below, idleness above."""
+
+NAMES = {
+    "waiting": "waiting for ranks",
+    "data": "waiting for data",
+    "scheduler": "waiting for work",
+}
+"""How phases are called where their own name does not say it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One phase of one rank.
+
+    Attributes:
+        phase: which.
+        name: how it is called.
+        share: part of the step's time.
+        ms: mean milliseconds a step, as text.
+        percent: `share` as text.
+    """
+
+    phase: str
+    name: str
+    share: float
+    ms: str
+    percent: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the summary: one rank, or the mean of all.
+
+    Attributes:
+        name: the rank.
+        ms: mean milliseconds of a step, as text.
+        shares: the phases in the order of `STACK`.
+    """
+
+    name: str
+    ms: str
+    shares: list[Share]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """The section on step time.
+
+    Attributes:
+        verdict: the main finding in one sentence.
+        note: what the figures are means of.
+        rows: the summary, the mean of all ranks first where there are several.
+        charts: one per rank, at most `MAX_CHARTS`.
+        hidden: how many ranks have no chart.
+    """
+
+    verdict: str
+    note: str
+    rows: list[Row]
+    charts: list[Chart]
+    hidden: int
+
+
+def step_time(timelines: Sequence[Timeline]) -> StepTime | None:
+    """The section, or None if no rank left a timeline."""
+    if not timelines:
+        return None
+    means = [_mean(timeline) for timeline in timelines]
+    rows = [
+        _row(f"rank {timeline.rank}", mean) for timeline, mean in zip(timelines, means, strict=True)
+    ]
+    overall = np.mean(means, axis=0)
+    if len(rows) > 1:
+        rows.insert(0, _row("all ranks", overall))
+    shown = timelines[:MAX_CHARTS]
+    heights = [_binned(timeline) for timeline in shown]
+    y = _height_axis(heights)
+    x = _step_axis(shown)
+    return StepTime(
+        verdict=_verdict(overall),
+        note=_note(timelines),
+        rows=rows,
+        charts=[_chart(t, x, y, *h) for t, h in zip(shown, heights, strict=True)],
+        hidden=len(timelines) - len(shown),
+    )
+
+
+def _warm(timeline: Timeline) -> int:
+    """How many steps at the beginning are warm-up."""
+    return WARM_UP_STEPS if len(timeline.step) > 3 * WARM_UP_STEPS else 0
+
+
+def _mean(timeline: Timeline) -> Floats:
+    """Mean seconds a step of each phase, (6,) in the order of `PHASES`."""
+    mean: Floats = timeline.seconds[_warm(timeline) :].mean(axis=0)
+    return mean
+
+
+def _row(name: str, seconds: Floats) -> Row:
+    total = float(seconds.sum())
+    shares = []
+    for phase in STACK:
+        value = float(seconds[PHASES.index(phase)])
+        share = value / total if total > 0 else 0.0
+        shares.append(
+            Share(
+                phase=phase,
+                name=NAMES.get(phase, phase),
+                share=share,
+                ms=milliseconds(value),
+                percent=percent(share),
+            )
+        )
+    return Row(name=name, ms=milliseconds(total), shares=shares)
+
+
+def _verdict(seconds: Floats) -> str:
+    """What a step's time mostly is, and how idle the ranks were."""
+    total = float(seconds.sum())
+    if total <= 0:
+        return "The timelines hold no time."
+    share = {phase: float(seconds[k]) / total for k, phase in enumerate(PHASES)}
+    return (
+        f"A rank's mean step takes {milliseconds(total)} ms, of which {percent(share['compute'])} "
+        f"is compute. Ranks are idle for data {percent(share['data'])} of the time and wait for "
+        f"each other {percent(share['waiting'])}; moving bytes takes "
+        f"{percent(share['communication'])}."
+    )
+
+
+def _note(timelines: Sequence[Timeline]) -> str:
+    steps = max(len(timeline.step) for timeline in timelines)
+    text = f"Means over {plain(steps - _warm(max(timelines, key=lambda t: len(t.step))))} steps"
+    if any(_warm(timeline) for timeline in timelines):
+        text += f", without the first {WARM_UP_STEPS}"
+    sampled = min(timeline.sampled for timeline in timelines)
+    if sampled < 1:
+        text += f"; an even sample of {percent(sampled)} of the timelines"
+    return text + "."
+
+
+def _binned(timeline: Timeline) -> tuple[Floats, Floats]:
+    """Borders (b + 1,) in steps and mean seconds (b, 6) of the bars, in the order of `STACK`."""
+    borders = bins(len(timeline.step), MAX_BINS)
+    sums = np.add.reduceat(timeline.seconds, borders[:-1], axis=0)
+    seconds = sums / np.diff(borders)[:, None]
+    edges = np.append(timeline.step[borders[:-1]], timeline.step[-1] + 1)
+    return edges, seconds[:, [PHASES.index(phase) for phase in STACK]]
+
+
+def _step_axis(timelines: Sequence[Timeline]) -> Axis:
+    low = min(float(timeline.step[0]) for timeline in timelines)
+    high = max(float(timeline.step[-1]) for timeline in timelines) + 1
+    # From 0 on where that is near, because there the round ticks begin.
+    return linear(0.0 if low <= 0.02 * high else low, high, compact, snug=True, least=1)
+
+
+def _height_axis(heights: Sequence[tuple[Floats, Floats]]) -> Axis:
+    """One scale for all ranks; the few highest bars may be cut."""
+    totals = []
+    for edges, seconds in heights:
+        skip = WARM_UP_STEPS if len(edges) > 3 * WARM_UP_STEPS else 0
+        totals.append(seconds.sum(axis=1)[skip:])
+    top = float(np.percentile(np.concatenate(totals), 99)) * 1.05
+    return linear(0.0, top, lambda seconds: compact(round(1000 * seconds, 9)), count=4, snug=True)
+
+
+def _chart(timeline: Timeline, x: Axis, y: Axis, edges: Floats, seconds: Floats) -> Chart:
+    """The stacked bars of one rank."""
+    tops = np.cumsum(seconds, axis=1)
+    chart = Chart(
+        id=f"rank-{timeline.rank}",
+        title=f"Rank {timeline.rank}",
+        note="",
+        summary=f"Milliseconds of each step of rank {timeline.rank} by phase; "
+        f"the table gives the means.",
+        x=x,
+        y=y,
+        x_label="step",
+    )
+    spans = x.place(edges)
+    for k, phase in enumerate(STACK):
+        low = tops[:, k - 1] if k else np.zeros(len(tops))
+        d = _bars(spans, y.place(low), y.place(tops[:, k]))
+        chart.paths.append(Path(d=d, css=f"area {phase}"))
+        chart.keys.append(Key(name=NAMES.get(phase, phase), css=phase))
+    last = np.append(edges[1:-1] - 1, timeline.step[-1])
+    chart.hover = {
+        "at": places(x, (edges[:-1] + edges[1:]) / 2),
+        "head": [
+            f"step {plain(a)}" if a >= b else f"steps {plain(a)} to {plain(b)}"
+            for a, b in zip(edges[:-1], last, strict=True)
+        ],
+        "rows": [
+            [NAMES.get(phase, phase), phase, [f"{milliseconds(s)} ms" for s in seconds[:, k]]]
+            for k, phase in reversed(list(enumerate(STACK)))
+        ],
+    }
+    return chart
+
+
+def _bars(spans: Floats, low: Floats, high: Floats) -> str:
+    """The outline of adjoining bars: along the tops to the right, along the bottoms back.
+
+    Args:
+        spans: (b + 1,) places of the borders.
+        low: (b,) places of the bars' bottoms.
+        high: (b,) places of their tops.
+    """
+    across = [short(1000 * place) for place in spans]
+    up = [
+        f"V{short(1000 - 1000 * top)}H{place}" for top, place in zip(high, across[1:], strict=True)
+    ]
+    back = [
+        f"V{short(1000 - 1000 * bottom)}H{place}"
+        for bottom, place in zip(low[::-1], across[-2::-1], strict=True)
+    ]
+    return f"M{across[0]},{short(1000 - 1000 * low[0])}{''.join(up)}{''.join(back)}Z"

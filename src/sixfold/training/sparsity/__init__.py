@@ -1,0 +1,30 @@
+"""Pruned networks: which weights are removed, how training keeps them at zero, how they run."""
+
+from sixfold.training.sparsity.counts import Counts, prune_counts, round_for
+from sixfold.training.sparsity.layers import Prunable, prunable
+from sixfold.training.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
+from sixfold.training.sparsity.masks import (
+    Mask,
+    kept_weights,
+    load_mask,
+    magnitude_mask,
+    random_mask,
+    save_mask,
+)
+
+__all__ = [
+    "Counts",
+    "Mask",
+    "MaskedUpdate",
+    "Prunable",
+    "kept_weights",
+    "load_mask",
+    "magnitude_mask",
+    "mask_vector",
+    "prunable",
+    "prune_counts",
+    "random_mask",
+    "round_for",
+    "save_mask",
+    "zero_masked",
+]

@@ -1,0 +1,136 @@
+"""What a training begins with: weights from a file, and a mask or clusters that it keeps to.
+
+The state of the update rule starts fresh, whatever the file holds: velocities and moments that
+were built up without the mask would carry removed weights along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from sixfold.core import tensor_file
+from sixfold.core.errors import UserError
+from sixfold.training import torch_file
+from sixfold.training.config import InitializationConfig
+from sixfold.training.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
+from sixfold.training.sparsity.masks import load_mask
+from sixfold.training.sparsity.shared import (
+    SharedUpdate,
+    check_shared,
+    cluster_vector,
+    load_clusters,
+)
+from sixfold.training.step.flat import FlatState
+from sixfold.training.step.optimizer import Optimizer
+
+
+def begin(
+    config: InitializationConfig,
+    state: FlatState,
+    rule: Optimizer,
+    tell: Callable[[str], None] | None = None,
+) -> Optimizer:
+    """Put weights in place, remove what the mask removes, and see that it stays removed.
+
+    Args:
+        config: the settings.
+        state: the network's, changed in place.
+        rule: its update rule, with fresh state.
+        tell: told what is done to the files' contents.
+
+    Returns:
+        The rule to be used.
+
+    Raises:
+        UserError: if a file cannot be read or does not fit the network.
+    """
+    if config.weights is not None:
+        put_weights(read_weights(Path(config.weights), tell), state, config.weights)
+    if config.mask is not None:
+        try:
+            vector = mask_vector(load_mask(Path(config.mask)), state)
+        except ValueError as error:
+            raise UserError(f"--mask {config.mask} does not fit the network: {error}") from None
+        zero_masked(state, vector)
+        rule = MaskedUpdate(rule, vector)
+    if config.shared is not None:
+        try:
+            clusters = load_clusters(Path(config.shared))
+            vector = cluster_vector(clusters, state)
+            check_shared(state, clusters)
+        except ValueError as error:
+            raise UserError(f"--shared {config.shared} does not fit the network: {error}") from None
+        rule = SharedUpdate(rule, vector)
+    return rule
+
+
+def read_weights(path: Path, tell: Callable[[str], None] | None = None) -> dict[str, Tensor]:
+    """A network's state by name, from a run directory, a weights file or a checkpoint.
+
+    Args:
+        path: of any of them, or of a PyTorch file with a state dict.
+        tell: told what is done to a PyTorch file's names.
+
+    Raises:
+        UserError: if there is none.
+    """
+    inside = path / "model.safetensors"
+    file = inside if inside.is_file() else path
+    kind = torch_file.kind_of(file)
+    if kind == torch_file.TORCH:
+        state, done = torch_file.load_state(file)
+        if done and tell is not None:
+            tell(f"--weights {file}: {', '.join(done)}")
+        return state
+    try:
+        with tensor_file.open_tensors(file) as opened:
+            names = list(opened.keys())
+            # A checkpoint holds the update rule's state besides, each under a prefix.
+            if "progress" in (opened.metadata() or {}):
+                prefix = "model."
+                names = [name for name in names if name.startswith(prefix)]
+                return {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
+            return {name: opened.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        said = f"it is {kind}" if kind else str(error)
+        raise UserError(
+            f"{file}: no weights can be read from it: {said}: expected a run directory, a "
+            "safetensors file, or a state dict that torch.save wrote"
+        ) from error
+
+
+def put_weights(weights: Mapping[str, Tensor], state: FlatState, where: str) -> None:
+    """Copy weights and buffers into a network.
+
+    Raises:
+        UserError: if names or shapes are not the network's; nothing is copied then.
+    """
+    own = state.model.state_dict()
+    wrong = [
+        f"{name} {tuple(tensor.shape)}, has {_shape(weights.get(name))}"
+        for name, tensor in own.items()
+        if name not in weights
+        or weights[name].shape != tensor.shape
+        or weights[name].is_floating_point() != tensor.is_floating_point()
+    ]
+    wrong += [f"no {name}, has one" for name in weights.keys() - own.keys()]
+    if wrong:
+        raise UserError(
+            f"--weights {where} does not fit the network: it needs {wrong[0]}"
+            + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+
+
+def _shape(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "none"
+    kind = "" if tensor.is_floating_point() else f" of {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{tuple(tensor.shape)}{kind}"

@@ -1,0 +1,1 @@
+"""One training step over logical shards: see `sixfold.training.step.step`."""

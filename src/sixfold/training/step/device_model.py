@@ -1,0 +1,140 @@
+"""The network on another device, which computes shards there for a step on the host.
+
+Weights, update, checkpoints and the sum over shards stay on the host; a step sends the weights to
+the device once, computes each shard there by autograd, and brings its payload back whole. So the
+sum is made in the same tree as ever, whoever computed what.
+
+Nothing here is of one kind of device: the tests run it on the CPU, beside the ordinary step.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sixfold.core.random_keys import key
+from sixfold.training.step.device import CUDA, device_name, seed_device
+from sixfold.training.step.flat import FlatState
+from sixfold.training.step.graphs import Graphs, can_be_recorded
+from sixfold.training.step.preprocessing import DevicePreprocessing
+
+if TYPE_CHECKING:
+    from sixfold.training.step.step import Shard, Step
+
+
+class DeviceModel:
+    """A copy of a step's network; see `sixfold.training.step.step.ComputeBackend`.
+
+    Args:
+        step: of the host, ready for its first shard.
+        device: where the copy lives.
+        pictures: makes pixels into images there.
+        narrow: in which numbers torch.autocast lets layers compute, if in others.
+
+    Attributes:
+        model: the copy; its weights are those of the last `refresh`.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        device: torch.device,
+        pictures: DevicePreprocessing,
+        narrow: torch.dtype | None = None,
+    ) -> None:
+        if device.type == CUDA:
+            torch.cuda.set_device(device)
+        self._host, self._draw = step.state, step.draw
+        self._device, self._pictures, self._narrow = device, pictures, narrow
+        # All copies draw from the one key that the step has entered.
+        self.model = copy.deepcopy(step.model, {id(step.draw): step.draw}).to(device)
+        self._state = FlatState(self.model)
+        self._buffers, self._counters = self._state.buffers.clone(), self._state.counters()
+        self._payload = torch.zeros(
+            sum(self._state.sections), dtype=self._state.dtype, device=device
+        )
+        self._gradients = self._state.views(self._state.split(self._payload)[0])
+        self._may_draw = not can_be_recorded(self.model)
+        self._graphs: Graphs | None = None
+        if device.type == CUDA and not self._may_draw:
+            self._graphs = Graphs(self._compute, device)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether what comes and goes is worth having in memory that the device can read."""
+        return self._device.type == CUDA
+
+    def figures(self) -> dict[str, str | bool]:
+        """What a result says of it."""
+        graphs = self._graphs is not None and not self._graphs.failure
+        return {"device": device_name(self._device), "cuda_graphs": graphs}
+
+    def refresh(self) -> None:
+        """Take over the host's weights and buffers."""
+        host, own = self._host, self._state
+        own.parameters.copy_(host.parameters)
+        self._buffers.copy_(host.buffers)
+        self._counters.copy_(host.counters())
+        own.buffers.copy_(self._buffers)
+        own.set_counters(self._counters)
+
+    def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
+        """Write one shard's contribution; as `Step.shard_payload`, on the weights of `refresh`.
+
+        Args:
+            step: number of the step, from 0.
+            shard: its samples; pixels and what was drawn for them.
+            out: (payload,) on the host, overwritten.
+        """
+        self._draw.enter(step, shard.index)
+        if self._may_draw:
+            seed_device(self._device, key(self._draw.seed, "torch", step, shard.index))
+        if not self.model.training:
+            self.model.train()
+        images = self._pictures.ready(shard.images, shard.draws)
+        labels = shard.labels.to(self._device, non_blocking=True)
+        if self._graphs is None:
+            self._compute(images, labels)
+        else:
+            self._graphs.run(images, labels)
+        out.copy_(self._payload)  # waits for the device
+
+    def _compute(self, images: Tensor, labels: Tensor) -> None:
+        """Fill the payload on the device, without a word to the host.
+
+        Args:
+            images: (n, C, H, W) on the device.
+            labels: (n,) there.
+        """
+        state, samples = self._state, len(labels)
+        state.buffers.copy_(self._buffers)
+        state.set_counters(self._counters)
+        with torch.enable_grad():
+            logits = self._scores(images).to(state.dtype)
+            loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        found = torch.autograd.grad(loss, list(state.trainable), allow_unused=True)
+        for place, gradient in zip(self._gradients, found, strict=True):
+            if gradient is None:
+                place.zero_()
+            else:
+                place.copy_(gradient)
+        state.settle()
+        state.check_places()
+        _, buffers, counters, extras = state.split(self._payload)
+        torch.mul(state.buffers, samples, out=buffers)
+        counters.copy_((state.counters() - self._counters) * samples)
+        extras[0] = loss.detach()
+        extras[1] = (logits.detach().argmax(1) == labels).sum()
+        extras[2].fill_(samples)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        if self._narrow is None:
+            scores: Tensor = self.model(images)
+            return scores
+        # Weights that were rounded once must not be kept from one replay to the next.
+        with torch.autocast(self._device.type, dtype=self._narrow, cache_enabled=False):
+            narrow: Tensor = self.model(images)
+        return narrow

@@ -1,0 +1,363 @@
+"""One training step over logical shards: forward, loss, backward. Defined here and nowhere else.
+
+A shard's contribution depends on (weights and buffers at the start of the step, step number,
+shard number, its samples) and on nothing else, so any rank can compute, or compute again, any
+shard of any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sixfold.data.augment import Draws
+from sixfold.distributed.logical_shards import Node, TreeFold
+from sixfold.distributed.process_group import Buffer
+from sixfold.distributed.process_group.ambient import (
+    Randomness,
+    restore_randomness,
+    save_randomness,
+)
+from sixfold.models.shapes import Shape
+from sixfold.training.config import TrainConfig
+from sixfold.training.layers.dropout import Draw, key_dropout
+from sixfold.training.layers.executor import LayerExecutor
+from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.step.device import CPU
+from sixfold.training.step.flat import FlatState
+from sixfold.training.step.lockstep import Lockstep, SharedState, TotalSum
+from sixfold.training.step.loss import cross_entropy
+from sixfold.training.step.micro_batches import MicroBatch, choose, micro_batches
+from sixfold.training.step.norm_sync import synchronise_norms
+from sixfold.training.step.precision import NarrowCopy, narrow_dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One logical shard of a mini-batch.
+
+    Attributes:
+        index: its number within the step.
+        images: (n, C, H, W), normalised; or uint8 pixels, where a device makes them ready.
+        labels: (n,) int64.
+        draws: how the device augments the pixels, if it does.
+    """
+
+    index: int
+    images: Tensor
+    labels: Tensor
+    draws: Draws | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTotals:
+    """What a whole step amounts to, the same on every rank.
+
+    Attributes:
+        gradient: (P,) mean gradient over the samples; a view that the next step overwrites.
+        loss: mean loss over the samples.
+        accuracy: part of the samples whose largest logit was the right one.
+        samples: number of samples.
+    """
+
+    gradient: Tensor
+    loss: float
+    accuracy: float
+    samples: int
+
+
+class ComputeBackend(Protocol):
+    """Computes shards on another device: see `sixfold.training.step.device_model`."""
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether payloads lie in pinned memory."""
+        ...
+
+    def refresh(self) -> None:
+        """Take over the weights and buffers of the step."""
+        ...
+
+    def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
+        """As `Step.shard_payload`."""
+        ...
+
+
+class Step:
+    """Computes shards and puts their sum to use.
+
+    Args:
+        model: the network, on the CPU, in the precision to be used. It is rewritten for speed
+            without changing its values (`sixfold.training.layers.rewrites`); its dropout modules
+            are replaced by keyed ones and, with `sync_norms`, its batch-norms by synchronised ones.
+        seed: of the run.
+        sync_norms: batch-norm over the whole batch instead of over each shard.
+        narrow: in which numbers layers compute, if in others than the weights are kept in; see
+            `sixfold.training.step.precision`.
+
+    Attributes:
+        micro_batch: how shards are cut; not at all, unless that is set (see `open_step`).
+        elsewhere: computes the shards, if the host does not; to be set before the first payload.
+        model: the network as it is trained.
+        state: its flat parameters and buffers.
+        chain: the network as links, which computes values and gradients.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        seed: int,
+        sync_norms: bool = False,
+        narrow: torch.dtype | None = None,
+    ) -> None:
+        self.draw = Draw(seed)
+        self.micro_batch = MicroBatch()
+        self.elsewhere: ComputeBackend | None = None
+        self.lockstep = Lockstep() if sync_norms else None
+        model = key_dropout(fused_max_pool(relu_behind_max_pool(model)), self.draw)
+        if self.lockstep is not None:
+            model = synchronise_norms(model, self.lockstep)
+        self.model = model
+        self.state = FlatState(model)
+        # Within a synchronised norm all shards meet, which only a whole graph can wait for.
+        self._narrow = None if narrow is None else NarrowCopy(self.state, narrow)
+        self.chain = LayerExecutor(
+            model,
+            self.state.trainable,
+            whole=sync_norms,
+            narrow=None if self._narrow is None else self._narrow.views(),
+        )
+        self._is_current = self._is_settled = False
+        self._piece: Tensor | None = None
+        self._spare: list[Tensor] = []
+        self._folded: list[Tensor] = []
+
+    def new_payload(self) -> Tensor:
+        """A vector for a payload; zeros, since the padding between parameters is never written."""
+        pinned = self.elsewhere is not None and self.elsewhere.is_pinned
+        return torch.zeros(sum(self.state.sections), dtype=self.state.dtype, pin_memory=pinned)
+
+    def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
+        """Write one shard's contribution to the sum of the step.
+
+        The network's buffers are left as they were.
+
+        Args:
+            step: number of the step, from 0.
+            shard: its samples.
+            out: from `new_payload`, overwritten; see `sixfold.training.step.flat` for its parts.
+        """
+        if not self._is_current:
+            self._refresh()
+        if self.elsewhere is not None:
+            self.elsewhere.shard_payload(step, shard, out)
+            return
+        state, labels, samples = self.state, shard.labels, len(shard.labels)
+        before = self._save_buffers()
+        self.draw.enter(step, shard.index, seed_torch=self.chain.needs_autograd)
+        if not self.model.training:
+            self.model.train()
+        parts = state.parts(out)
+        loss, correct = 0.0, 0
+        cuts = micro_batches(samples, self.micro_batch.images)
+        for place, cut in enumerate(cuts):
+            if len(cuts) > 1:
+                self.draw.take(cut.start, cut.stop, samples)
+            gradients = parts.gradients if place == 0 else self._piece_gradients()
+            found = self._compute_piece(shard.images[cut], labels[cut], gradients)
+            loss, correct = loss + found[0], correct + found[1]
+            if place > 0:
+                self._add_piece(out)
+        self._settle()
+        if before is not None:
+            buffers, counters = before
+            torch.mul(state.buffers, samples, out=parts.buffers)
+            parts.counters.copy_((state.counters() - counters) * samples)
+            state.buffers.copy_(buffers)
+            state.set_counters(counters)
+        parts.extras[:] = loss, correct, samples
+
+    def _settle(self) -> None:
+        """Bring back what the user's own code has moved out of the flat vectors."""
+        if self.chain.needs_autograd:
+            self.state.settle()
+        if not self._is_settled:
+            self.state.check_places()
+            self._is_settled = True
+
+    def _compute_piece(
+        self, images: Tensor, labels: Tensor, gradients: Sequence[Tensor]
+    ) -> tuple[float, int]:
+        """Write the gradients of some images; their loss, and how many were told right."""
+        scores, saved = self.chain.forward(channels_last(images))
+        logits = scores.to(self.state.dtype)
+        loss, grad = cross_entropy(logits, labels)
+        self.chain.backward(saved, grad, gradients)
+        correct = np.count_nonzero(logits.numpy().argmax(1) == labels.numpy())
+        return loss.item(), int(correct)
+
+    def _piece_gradients(self) -> Sequence[Tensor]:
+        """Where the gradients of all pieces but a shard's first are written."""
+        if self._piece is None:
+            self._piece = self.new_payload()
+        return self.state.parts(self._piece).gradients
+
+    def _add_piece(self, out: Tensor) -> None:
+        assert self._piece is not None
+        length = len(self.state.parameters)
+        out[:length] += self._piece[:length]
+
+    def partials(
+        self, step: int, shards: Iterable[Shard], total_sum: TotalSum | None = None
+    ) -> list[tuple[Node, Buffer]]:
+        """Compute a run of shards and fold what can be folded.
+
+        Args:
+            step: number of the step, from 0.
+            shards: this rank's, in order.
+            total_sum: adds a value per shard over all ranks; needed with `sync_norms`.
+
+        Returns:
+            The payloads of the cover of the run; valid until `release`.
+        """
+        fold: TreeFold[Tensor] = TreeFold(self._add)
+        self._refresh()  # once for all shards
+        self._is_current = True
+        try:
+            self._compute(step, shards, fold, total_sum)
+        finally:
+            self._is_current = False
+        self._folded = [value for _, value in fold.nodes]
+        return [(node, value.numpy()) for node, value in fold.nodes]
+
+    def _refresh(self) -> None:
+        """Let all copies of the weights follow them."""
+        for copied in (self._narrow, self.elsewhere):
+            if copied is not None:
+                copied.refresh()
+
+    def _compute(
+        self,
+        step: int,
+        shards: Iterable[Shard],
+        fold: TreeFold[Tensor],
+        total_sum: TotalSum | None,
+    ) -> None:
+        if self.lockstep is None:
+            for shard in shards:
+                out = self._take()
+                self.shard_payload(step, shard, out)
+                fold.push(Node(0, shard.index), out)
+        else:
+            if total_sum is None:
+                raise ValueError("synchronised batch-norm needs total_sum")
+            run = list(shards)
+            outs = [self._take() for _ in run]
+            self.lockstep.run(
+                [
+                    (shard.index, partial(self.shard_payload, step, shard, out))
+                    for shard, out in zip(run, outs, strict=True)
+                ],
+                total_sum,
+                SharedState(save=self._save_shared, restore=self._restore_shared),
+            )
+            for shard, out in zip(run, outs, strict=True):
+                fold.push(Node(0, shard.index), out)
+
+    @property
+    def payloads(self) -> int:
+        """How many payloads there are, in use or not."""
+        return len(self._spare) + len(self._folded)
+
+    def release(self) -> None:
+        """Let the payloads of `partials` be used again."""
+        self._spare += self._folded
+        self._folded = []
+
+    def finish(self, total: Tensor) -> StepTotals:
+        """Take the sum over all shards: move the buffers on, and give the mean gradient.
+
+        Args:
+            total: (payload,), the same on every rank; overwritten.
+        """
+        state = self.state
+        gradient, after, moved, extras = state.split(total)
+        loss, correct, samples = (float(value) for value in extras)
+        gradient /= samples
+        state.buffers.copy_(after.div_(samples))
+        state.set_counters(state.counters() + moved.div_(samples).round_().long())
+        return StepTotals(
+            gradient=gradient,
+            loss=loss / samples,
+            accuracy=correct / samples,
+            samples=int(samples),
+        )
+
+    def _save_buffers(self) -> tuple[Tensor, Tensor] | None:
+        """What a forward pass may change, if there is any of it."""
+        state = self.state
+        if not state.has_buffers:
+            return None
+        return state.buffers.clone(), state.counters()
+
+    def _save_shared(self) -> tuple[Tensor, Tensor, Randomness, int, int]:
+        state, draw = self.state, self.draw
+        state.settle()
+        buffers = state.buffers.clone(), state.counters()
+        return *buffers, save_randomness(), draw.step, draw.shard
+
+    def _restore_shared(self, saved: tuple[Tensor, Tensor, Randomness, int, int]) -> None:
+        buffers, counters, randomness, step, shard = saved
+        self.state.buffers.copy_(buffers)
+        self.state.set_counters(counters)
+        restore_randomness(randomness)
+        self.draw.step, self.draw.shard = step, shard
+
+    def _take(self) -> Tensor:
+        if self._spare:
+            return self._spare.pop()
+        return self.new_payload()
+
+    def _add(self, left: Tensor, right: Tensor) -> Tensor:
+        left += right
+        self._spare.append(right)
+        return left
+
+
+def open_step(model: nn.Module, config: TrainConfig, shape: Shape | None) -> Step:
+    """The step of a network as the settings want it.
+
+    Args:
+        model: the network.
+        config: the settings.
+        shape: (C, H, W) of an image; None for a part of a network, whose shards are never cut.
+    """
+    training = config.training
+    narrow = narrow_dtype(training.precision)
+    step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync", narrow=narrow)
+    if step.lockstep is not None:
+        step.micro_batch = MicroBatch(obstacle="--batch-norm sync lets all shards advance together")
+    elif shape is not None and config.compute.device == CPU:
+        step.micro_batch = choose(step.model, shape, config, narrow or step.state.dtype)
+    return step
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Images in the layout N H W C, in which torch's convolution and pooling are fastest.
+
+    Images of one channel lie the same in both layouts; only their strides tell torch which is
+    meant, and `Tensor.contiguous` leaves those alone.
+    """
+    if images.dim() != 4:
+        return images
+    out = torch.empty(
+        images.shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last
+    )
+    return out.copy_(images)

@@ -1,0 +1,93 @@
+"""Checks of the settings of local SGD that need neither data nor network."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from sixfold.training.config import LocalSgdConfig, TrainConfig
+
+_ONLY_FOR = {
+    "outer_lr": "nesterov",
+    "outer_momentum": "nesterov",
+    "population": "genetic",
+    "generations": "genetic",
+    "elite": "genetic",
+    "mutation_rate": "genetic",
+    "mutation_scale": "genetic",
+}
+"""Setting to the one rule that it is for."""
+
+
+def local_sgd_problems(config: TrainConfig) -> list[str]:
+    """Everything that is wrong with these settings, one line each."""
+    local = config.local_sgd
+    changed = [
+        field.name
+        for field in dataclasses.fields(local)
+        if getattr(local, field.name) != field.default
+    ]
+    found = [
+        f"{_flag(local, name)}: only for --aggregation {_ONLY_FOR[name]}, not {local.aggregation}"
+        for name in changed
+        if _ONLY_FOR.get(name, local.aggregation) != local.aggregation
+    ]
+    return [*found, *_round_problems(config), *_rule_problems(local)]
+
+
+def _flag(local: LocalSgdConfig, name: str) -> str:
+    value: Any = getattr(local, name)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"--{name.replace('_', '-')} {text}"
+
+
+def _round_problems(config: TrainConfig) -> list[str]:
+    """What is wrong with rounds, groups and workers."""
+    local, found = config.local_sgd, []
+    if local.aggregation in ("best", "genetic") and config.data.validation == 0:
+        found.append(
+            f"--aggregation {local.aggregation}: selects on the validation part, and there is "
+            "none; set one aside with --validation 0.1"
+        )
+    if local.local_steps < 1:
+        found.append(f"--local-steps {local.local_steps}: must be at least 1")
+    if not (local.post_local >= 0 and math.isfinite(local.post_local)):
+        found.append(f"--post-local {local.post_local}: must be a number of at least 0")
+    workers = config.engine.workers
+    if local.groups < 1 or (workers is not None and local.groups > max(workers, 1)):
+        found.append(f"--groups {local.groups}: must lie between 1 and the number of --workers")
+    if local.swap_every is not None and local.swap_every < 1:
+        found.append(f"--swap-every {local.swap_every}: must be at least 1")
+    elif local.swap_every is not None and local.groups == 1:
+        found.append(
+            f"--swap-every {local.swap_every}: there is one group only; give --groups 2 or more"
+        )
+    batch = config.training.batch_size
+    if workers is not None and workers > batch >= 1:
+        found.append(
+            f"--batch-size {batch}: each of {workers} workers needs an image of every batch; give "
+            f"at least {workers}, or fewer --workers"
+        )
+    return found
+
+
+def _rule_problems(local: LocalSgdConfig) -> list[str]:
+    """What is wrong with the numbers of single rules."""
+    found = []
+    if not (local.outer_lr > 0 and math.isfinite(local.outer_lr)):
+        found.append(f"--outer-lr {local.outer_lr}: must be above 0")
+    if not 0 <= local.outer_momentum < 1:
+        found.append(f"--outer-momentum {local.outer_momentum}: must lie in [0, 1)")
+    if local.generations < 0:
+        found.append(f"--generations {local.generations}: must not be negative")
+    if not 1 <= local.elite < local.population:
+        found.append(
+            f"--elite {local.elite}: must lie between 1 and --population {local.population}, the "
+            "latter excluded"
+        )
+    if not 0 <= local.mutation_rate <= 1:
+        found.append(f"--mutation-rate {local.mutation_rate}: must lie in [0, 1]")
+    if not (local.mutation_scale >= 0 and math.isfinite(local.mutation_scale)):
+        found.append(f"--mutation-scale {local.mutation_scale}: must be at least 0")
+    return found

@@ -1,0 +1,69 @@
+"""Every feature map, as a whole, from the worker in which it has changed most.
+
+    r_k[m] = ||delta_k[m]|| / ||base[m]||              relative change of map m in worker k
+    w[m]   = base[m] + delta_k[m]    with  k = argmax over workers of r_k[m]
+
+A map is one output channel of a convolution, or one output of a linear layer, with its bias and
+with what normalises it (`sixfold.training.strategies.local_sgd.merges.channels_of_layer`): weights
+that have learned together stay together. Norms are Euclidean over a map's trainable weights. A map
+that begins at zero has changed by infinity if it has changed at all. The first of equals wins.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def relative_changes(base: Tensor, delta: Tensor, maps: Tensor, count: int) -> Tensor:
+    """r_k of one worker.
+
+    Args:
+        base: (P,) float64.
+        delta: (P,) float64, how far the worker has moved.
+        maps: (P,) int64, the map that each element belongs to.
+        count: M, the number of maps.
+
+    Returns:
+        (M,), at least 0.
+
+    >>> relative_changes(
+    ...     torch.tensor([3.0, 4.0, 0.0]), torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0, 0, 1]), 3
+    ... )
+    tensor([0.2000,    inf, 0.0000])
+    """
+    moved = torch.bincount(maps, weights=delta.square(), minlength=count).sqrt()
+    before = torch.bincount(maps, weights=base.square(), minlength=count).sqrt()
+    ratio = moved / before
+    return torch.where(moved == 0, torch.zeros_like(ratio), ratio).to(delta.dtype)
+
+
+def winners(changes: Tensor) -> Tensor:
+    """The worker from which each map is taken.
+
+    Args:
+        changes: (n, M), `relative_changes` of every worker.
+
+    Returns:
+        (M,) int64, the first of equals.
+    """
+    best, winner = changes[0].clone(), torch.zeros(changes.shape[1], dtype=torch.int64)
+    for number, change in enumerate(changes[1:], start=1):
+        more = change > best
+        best[more], winner[more] = change[more], number
+    return winner
+
+
+def map_delta(base: Tensor, deltas: Tensor, winner: Tensor, maps: Tensor) -> Tensor:
+    """The merged weights.
+
+    Args:
+        base: (P,) float64.
+        deltas: (n, P) float64.
+        winner: (M,) int64, from `winners`.
+        maps: (P,) int64, the map that each element belongs to.
+
+    Returns:
+        (P,).
+    """
+    return base + deltas.gather(0, winner[maps][None])[0]

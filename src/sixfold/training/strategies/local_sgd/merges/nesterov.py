@@ -1,0 +1,41 @@
+"""An outer optimizer: SGD with Nesterov momentum on the mean delta.
+
+    g = - mean over workers of delta_k, weighted by examples    (the outer gradient)
+    v = mu v + g
+    w = base - eta (g + mu v)
+
+Douillard et al., "DiLoCo: distributed low-communication training of language models", 2023, which
+takes eta = 0.7 and mu = 0.9; without momentum and with eta = 1 it is the plain mean. Departure: the
+inner optimizer here is whichever the run has, with its state merged (see
+`sixfold.training.strategies.local_sgd.strategy`), where DiLoCo keeps a worker's AdamW state to
+itself.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def nesterov(
+    base: Tensor, mean_delta: Tensor, velocity: Tensor, *, lr: float, momentum: float
+) -> tuple[Tensor, Tensor]:
+    """The merged weights and the new velocity.
+
+    Args:
+        base: (P,) float64, the weights at the beginning of the round.
+        mean_delta: (P,) float64, from
+            `sixfold.training.strategies.local_sgd.merges.mean.mean_delta`.
+        velocity: (P,) float64, zeros at first.
+        lr: eta.
+        momentum: mu, in [0, 1).
+
+    Returns:
+        Two (P,) tensors.
+
+    >>> import torch
+    >>> one = torch.ones(1)
+    >>> nesterov(one, one, 0 * one, lr=0.5, momentum=0.9)
+    (tensor([1.9500]), tensor([-1.]))
+    """
+    velocity = momentum * velocity - mean_delta
+    return base - lr * (momentum * velocity - mean_delta), velocity

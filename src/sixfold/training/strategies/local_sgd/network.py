@@ -1,0 +1,164 @@
+"""The network of local SGD between rounds: the same on all members of a group.
+
+With several groups what is evaluated is their *consensus*, the mean over all workers, and a
+checkpoint holds every group's training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sixfold.core.errors import UserError
+from sixfold.data import BatchMaker, Part
+from sixfold.distributed.collectives import all_gather_data, gather
+from sixfold.distributed.process_group import Communicator, alone
+from sixfold.training.checkpoint import Progress, load_checkpoint, load_extra, save_checkpoint
+from sixfold.training.evaluate import Evaluation, evaluate
+from sixfold.training.strategies.local_sgd.groups import Groups, mean_over
+from sixfold.training.strategies.local_sgd.merges.genetic import Score
+from sixfold.training.strategies.local_sgd.worker_state import Body, BodyOf
+from sixfold.training.strategies.replicated import ReplicatedModel
+
+
+class LocalNetwork(ReplicatedModel):
+    """See `sixfold.training.strategies.strategy.Network`.
+
+    Args:
+        comm: the process group.
+        body: this rank's training.
+        make_batch: reads and normalises images.
+        groups_at: the groups after so many steps.
+
+    Attributes:
+        velocity: (P,) float64, the outer optimizer's of this rank's group; empty without one.
+        serial: on rank 0, the training of the serial run that goes along, if there is one.
+    """
+
+    def __init__(
+        self,
+        comm: Communicator,
+        body: BodyOf,
+        make_batch: BatchMaker,
+        groups_at: Callable[[int], Groups],
+    ) -> None:
+        super().__init__(comm, body.state, body.optimizer, make_batch)
+        self._body, self._groups_at = body, groups_at
+        self.together = len(groups_at(0)) > 1
+        self.velocity = torch.zeros(0, dtype=torch.float64)
+        self.serial: Body | None = None
+
+    def consensus(self) -> Tensor:
+        """The mean of all workers' networks, (P + Q,); all ranks take part."""
+        own = self._body.read().vector[: self._body.network]
+        return mean_over(self._world, own)
+
+    def evaluate(self, part: Part) -> Evaluation | None:
+        """Classify a part with the consensus; its chunks are shared out over the ranks."""
+        if not self.together:
+            return super().evaluate(part)
+        kept = self._body.read()
+        self._body.write_network(self.consensus())
+        try:
+            return super().evaluate(part)
+        finally:
+            self._body.write(kept)
+
+    def score(self, network: Tensor, part: Part) -> Score:
+        """Accuracy and loss of a network (P + Q,) on a part, computed by this rank alone."""
+        kept = self._body.read()
+        self._body.write_network(network)
+        try:
+            found = evaluate(alone(), self.model, part, self._make_batch)
+        finally:
+            self._body.write(kept)
+        assert found is not None
+        return found.accuracy, found.loss
+
+    def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
+        """Write a checkpoint, on rank 0; with several groups all ranks take part."""
+        extra = {"workers": torch.tensor(self._world.size)}
+        if len(self.velocity):
+            extra["velocity"] = self.velocity
+        if self.serial is not None:
+            extra |= _packed("serial", self.serial)
+        if self.together:
+            extra |= self._groups_packed(progress.step)
+        if self._world.rank == 0:
+            save_checkpoint(folder, progress, self._state, self._optimizer, keep=keep, extra=extra)
+
+    def restore(self, path: Path) -> Progress:
+        """Read a checkpoint, on every rank."""
+        progress = load_checkpoint(path, self._state, self._optimizer)
+        extra = load_extra(path)
+        self._check_workers(int(extra.get("workers", torch.tensor(self._world.size))))
+        if "velocity" in extra and len(self.velocity):
+            self.velocity = extra["velocity"]
+        if self._world.rank == 0 and "serial.vector" in extra:
+            self.serial = _unpacked("serial", extra)
+        if self.together:
+            groups = self._groups_at(progress.step)
+            own = next(n for n, group in enumerate(groups) if self._world.rank in group)
+            self._body.write(_unpacked(f"group{own}", extra))
+            if len(self.velocity):
+                self.velocity = extra[f"group{own}.velocity"]
+        return progress
+
+    def _check_workers(self, saved: int) -> None:
+        size = self._world.size
+        if saved == size:
+            return
+        if self.together:
+            raise UserError(
+                f"--workers {size}: the groups of this run were made of {saved} workers; go on "
+                f"with --workers {saved}"
+            )
+        if self._world.rank == 0:
+            text = (
+                f"this run had {saved} workers and goes on with {size}: local SGD then finds "
+                "other weights than with the same number throughout"
+            )
+            self._world.report({"kind": "note", "text": text})
+
+    def _groups_packed(self, step: int) -> dict[str, Tensor]:
+        """Every group's training, as tensors by name, on rank 0; nothing on the others."""
+        leaders = [group[0] for group in self._groups_at(step)]
+        own, leads = self._body.read(), self._world.rank in leaders
+        vectors = gather(self._world, own.vector.numpy()[None][: int(leads)])
+        velocities = gather(self._world, self.velocity.numpy()[None][: int(leads)])
+        counts = all_gather_data(self._world, [own.counters.tolist(), own.updates])
+        packed: dict[str, Tensor] = {}
+        if self._world.rank != 0:
+            return packed
+        for number, rank in enumerate(leaders):
+            body = Body(
+                vector=torch.from_numpy(vectors[rank][0].copy()),
+                counters=torch.tensor(counts[rank][0], dtype=torch.int64),
+                updates=counts[rank][1],
+            )
+            packed |= _packed(f"group{number}", body)
+            packed[f"group{number}.velocity"] = torch.from_numpy(
+                np.array(velocities[rank][0], np.float64)
+            )
+        return packed
+
+
+def _packed(name: str, body: Body) -> dict[str, Tensor]:
+    """A body as tensors by name."""
+    return {
+        f"{name}.vector": body.vector,
+        f"{name}.counters": body.counters,
+        f"{name}.updates": torch.tensor(body.updates),
+    }
+
+
+def _unpacked(name: str, extra: dict[str, Tensor]) -> Body:
+    return Body(
+        vector=extra[f"{name}.vector"],
+        counters=extra[f"{name}.counters"],
+        updates=int(extra[f"{name}.updates"]),
+    )

@@ -1,0 +1,105 @@
+"""The serial run beside local SGD: the same images, one after another, by one worker.
+
+In every round it learns first from the images of worker 0, in the same batches, then from those of
+worker 1, and so on: block k of its deltas is what serial training makes of the very images from
+which worker k has made its delta. It has a trajectory of its own, which begins where the local
+phase begins, and takes n times as long as a worker's round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from sixfold.distributed.process_group import Communicator
+from sixfold.training.step.step import Shard, StepTotals
+from sixfold.training.strategies.local_sgd.merge import Facts, Merger
+from sixfold.training.strategies.local_sgd.plan import LocalPlan
+from sixfold.training.strategies.local_sgd.worker_state import Body, BodyOf
+from sixfold.training.strategies.sync.strategy import Sync
+
+
+def local_step(
+    trainer: Sync, plan: LocalPlan, number: int, supply: Iterator[Shard], lr: float
+) -> StepTotals | None:
+    """A worker's step on images of its own; None if it has none.
+
+    Args:
+        trainer: synchronous training in a world of one rank.
+        plan: the worker's batches.
+        number: of the step, from 0.
+        supply: yields the step's shards.
+        lr: learning rate.
+    """
+    if not plan.count(number):
+        return None
+    trainer.plan, trainer.step.draw.seed = plan, plan.seed
+    return trainer.advance(number, supply, lr)
+
+
+class SerialRun:
+    """Trains serially over the images of all workers, on rank 0.
+
+    Args:
+        comm: the process group.
+        trainer: synchronous training in a world of one rank.
+        body: reads and writes what the trainer changes; always left as it was found.
+        plans: the batches of every worker.
+    """
+
+    def __init__(
+        self, comm: Communicator, trainer: Sync, body: BodyOf, plans: Sequence[LocalPlan]
+    ) -> None:
+        self._world, self._trainer, self._body, self._plans = comm, trainer, body, plans
+
+    def follow(
+        self, serial: Body, first: int, rates: Sequence[float], merger: Merger
+    ) -> tuple[Body, Facts, Tensor]:
+        """Train over a round's images.
+
+        Args:
+            serial: the serial run as it stands.
+            first: first step of the round.
+            rates: learning rate of each of its steps.
+            merger: for the statistics.
+
+        Returns:
+            The serial run after the round; statistics of its deltas, per block and over all; and
+            the delta over all, (P,) float64.
+        """
+        weights = self._body.weights
+        kept = self._body.read()
+        self._body.write(serial)
+        blocks = []
+        begin = before = serial.vector[:weights].double()
+        try:
+            for plan in self._plans:
+                supply = plan.between(first, first + len(rates))
+                for number, lr in enumerate(rates, start=first):
+                    local_step(self._trainer, plan, number, supply, lr)
+                    self._world.keep_alive()
+                after = self._body.state.parameters.double()
+                blocks.append(merger.movements(before, after - before))
+                before = after
+            found = self._body.read()
+        finally:
+            self._body.write(kept)
+        whole = merger.movements(begin, before - begin)
+        layers = {
+            name: {
+                "absolute": [block[name][0] for block in blocks],
+                "percent": [block[name][1] for block in blocks],
+                "absolute_all": whole[name][0],
+                "percent_all": whole[name][1],
+            }
+            for name in whole
+        }
+        return found, {"layers": layers}, before - begin
+
+
+def cosine(left: Tensor, right: Tensor) -> float | None:
+    """The cosine between two deltas; None if one of them is zero."""
+    norms = float(torch.linalg.vector_norm(left)) * float(torch.linalg.vector_norm(right))
+    return float(left @ right) / norms if norms else None

@@ -1,0 +1,35 @@
+"""What the rest of Sixfold knows of `local_sgd`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from sixfold.training.config import LocalSgdConfig, TrainConfig
+from sixfold.training.strategies.local_sgd.checks import local_sgd_problems
+from sixfold.training.strategies.spec import APPROXIMATE, StrategySpec
+
+if TYPE_CHECKING:
+    from sixfold.data import DataSet
+    from sixfold.distributed.process_group import Communicator
+    from sixfold.training.strategies.strategy import Strategy
+
+
+def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
+    from sixfold.training.strategies.local_sgd.strategy import build_local_sgd
+
+    return build_local_sgd(comm, config, data)
+
+
+SPEC = StrategySpec(
+    name="local_sgd",
+    build=_build,
+    equality=APPROXIMATE,
+    what="workers train apart on images of their own, and merge their weights every H steps",
+    guarantee="approximate: the result depends on the number of workers, and on nothing else",
+    sends="2 P (1+s) (n-1)/n / H, s state vectors of the optimizer (1 with momentum)",
+    use="slow networks, since it sends H times less; or to study how networks can be merged",
+    lost_rank="all ranks start again from the last merge that was saved; only time is lost",
+    options={"local_sgd": tuple(field.name for field in dataclasses.fields(LocalSgdConfig))},
+    problems=local_sgd_problems,
+)

@@ -1,0 +1,139 @@
+"""A network of which every rank of a tile holds a part, and none the whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from sixfold.core.errors import UserError
+from sixfold.core.files import explained
+from sixfold.core.run_directory import RankFiles
+from sixfold.core.tensor_file import read_metadata
+from sixfold.data import BatchMaker, Part
+from sixfold.distributed.process_group import Communicator
+from sixfold.training.checkpoint import FORMAT, Progress, counters, list_checkpoints, path_of
+from sixfold.training.evaluate import Evaluation, evaluate
+from sixfold.training.model_card import ModelCard
+from sixfold.training.step.flat import FlatState
+from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.strategies.model_parallel.network import DividedNetwork
+from sixfold.training.strategies.model_parallel.sharded_file import (
+    Piece,
+    read_parts,
+    sha256_of,
+    write_parts,
+)
+
+
+class ShardedModel:
+    """See `sixfold.training.strategies.strategy.Network`.
+
+    Files have the form that whole networks have (`sixfold.training.checkpoint`,
+    `sixfold.training.model_card`): every rank of the first tile hands over its parts, a block at a
+    time, and rank 0 writes.
+
+    Args:
+        tiles: the ranks with this rank's place in their tiles, which share the evaluations.
+        model: this rank's part.
+        state: flat views of it.
+        optimizer: the update rule, whose state is saved along.
+        make_batch: makes this rank's part of images.
+    """
+
+    together = True
+
+    def __init__(
+        self,
+        tiles: Communicator,
+        model: DividedNetwork,
+        state: FlatState,
+        optimizer: Optimizer,
+        make_batch: BatchMaker,
+    ) -> None:
+        self._tiles, self._tile, self._model = tiles, model.tile, model
+        self._state, self._optimizer, self._make_batch = state, optimizer, make_batch
+
+    @property
+    def _is_root(self) -> bool:
+        return self._tiles.rank == 0 and self._tile.rank == 0
+
+    def evaluate(self, part: Part) -> Evaluation | None:
+        """Classify a part, its chunks shared out over the tiles."""
+        found = evaluate(self._tiles, self._model, part, self._make_batch)
+        return found if self._is_root else None
+
+    def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
+        """Write a checkpoint, all ranks of the first tile together."""
+        if self._tiles.rank != 0:
+            return
+        path = path_of(folder, progress.step)
+        if self._is_root:
+            with explained(path):
+                folder.mkdir(parents=True, exist_ok=True)
+        write_parts(path, self._tile, self._pieces(), counters(progress, self._optimizer))
+        if self._is_root:
+            for old in list_checkpoints(folder)[:-keep]:
+                if old != path_of(folder, progress.best_step):
+                    old.unlink(missing_ok=True)
+
+    def restore(self, path: Path) -> Progress:
+        """Read this rank's parts of a checkpoint, whatever division it was written in."""
+        try:
+            metadata = read_metadata(path)
+            if metadata.get("format") != str(FORMAT):
+                raise ValueError(
+                    f"checkpoint format {metadata.get('format')}, this version reads {FORMAT}"
+                )
+            read_parts(path, self._tile.rank, self._pieces())
+            self._optimizer.updates = int(metadata["updates"])
+            return Progress(**json.loads(metadata["progress"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} is damaged or belongs to another network ({error}): remove it to go on "
+                "from an older checkpoint"
+            ) from error
+
+    def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
+        """Write the weights, all ranks of the first tile together."""
+        if self._tiles.rank != 0:
+            return {}
+        files.fence()
+        path = files.path / "model.safetensors"
+        metadata = {"sixfold": json.dumps(card.plain())}
+        write_parts(path, self._tile, self._model_pieces(), metadata)
+        if not self._is_root:
+            return {}
+        parts, names = self._model.parts, dict(self._model.named_parameters())
+        return {
+            "weights_sha256": sha256_of(path),
+            "parameters": sum(_volume(parts[name].shape) for name in names),
+            "trainable_parameters": sum(
+                _volume(parts[name].shape) for name, own in names.items() if own.requires_grad
+            ),
+        }
+
+    def _model_pieces(self, prefix: str = "") -> list[Piece]:
+        return [
+            Piece(prefix + name, self._model.parts[name], value)
+            for name, value in self._model.state_dict().items()
+        ]
+
+    def _pieces(self) -> list[Piece]:
+        """Parts of the network and of the optimizer's state, under the names of a checkpoint."""
+        pieces = self._model_pieces("model.")
+        for slot, vector in self._optimizer.slots.items():
+            pieces += [
+                Piece(f"optimizer.{slot}.{name}", self._model.parts[name], view)
+                for name, view in self._state.named_views(vector)
+            ]
+        return pieces
+
+
+def _volume(shape: tuple[int, ...]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count

@@ -1,0 +1,54 @@
+"""What the rest of Sixfold knows of `model_parallel`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sixfold.training.config import AUTO, TrainConfig
+from sixfold.training.strategies.spec import ROUNDING, StrategySpec
+
+if TYPE_CHECKING:
+    from sixfold.data import DataSet
+    from sixfold.distributed.process_group import Communicator
+    from sixfold.training.strategies.strategy import Strategy
+
+
+def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
+    from sixfold.training.strategies.model_parallel.strategy import build_model_parallel
+
+    return build_model_parallel(comm, config, data)
+
+
+def _problems(config: TrainConfig) -> list[str]:
+    from sixfold.training.strategies.model_parallel.grid import parse_grid
+
+    found = [] if config.strategy.grid == AUTO else parse_grid(config.strategy.grid)[1]
+    if config.training.precision == "bf16":
+        found.append(
+            "--precision bf16: not with --strategy model_parallel, whose divided layers compute in "
+            "the precision of their weights; give float32 or float64"
+        )
+    return found
+
+
+def _fit_problems(config: TrainConfig, workers: int, data: DataSet) -> list[str]:
+    from sixfold.training.strategies.model_parallel.strategy import division_problems
+
+    return division_problems(config, workers, shape=data.shape, classes=len(data.classes))
+
+
+SPEC = StrategySpec(
+    name="model_parallel",
+    build=_build,
+    equality=ROUNDING,
+    what="rows, columns and channels of the maps are divided, in any grid with the batch",
+    guarantee="equal to serial training up to rounding (1e-10 in float64), the same every time",
+    sends="rows, cols: 2 B C W h a layer with a halo of h rows, and 2 Pc (m-1)/m, Pc the size "
+    "of convolutions, m = rows x cols; cout: 2 B C H W (cout-1)/cout a convolution behind the "
+    "first; linear layers: B K (T-1) at the end of the network of T ranks, or 2 B K (T-1)/T",
+    use="small batches of large images, and networks too large for one rank",
+    lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
+    options={"strategy": ("grid",)},
+    problems=_problems,
+    fit_problems=_fit_problems,
+)

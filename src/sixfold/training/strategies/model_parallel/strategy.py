@@ -1,0 +1,248 @@
+"""Model parallel, and any grid of it with the batch.
+
+Ranks form a grid of batch x rows x cols x cout x cin (`--grid`). Those that share a batch
+coordinate, a tile, hold one copy of the network together: each the weights and maps of its own
+rows, columns and channels, and none the whole (`sixfold.training.strategies.model_parallel`). Tiles
+divide the batch by its logical shards, as `sync` does. For every shard s, with w_r the part of the
+weights that rank r of the tile holds,
+
+    g_r = sum over the ranks that hold parts of the same sum, in their order, of
+          sum over shards s, in the fixed tree, of  gradient of the loss of s with respect to w_r
+
+Guarantee: equal to serial training up to rounding, in whatever grid (1e-10 in float64), and the
+same bits every time. The batch axis never alters a bit; with nothing but a batch axis the result
+is serial training's bit for bit.
+
+Traffic: halos of maps, or channels of maps, forward and backward; where channels are divided and
+a linear layer follows, its output alone; where rows or columns are divided, the gradients of the
+convolutions (not of the linear layers); along the batch the gradients of a rank's own part.
+
+When a rank dies the process group ends, and starts again from the last checkpoint if the engine has
+restarts left. A checkpoint can be taken up by any grid.
+
+N. Dryden et al., "Improving strong-scaling of CNN training by exploiting finer-grained
+parallelism", 2019 (rows and columns); A. Krizhevsky, "One weird trick for parallelizing
+convolutional neural networks", 2014 (channels).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sixfold.core.errors import UserError
+from sixfold.data import BatchMaker, DataSet
+from sixfold.distributed.process_group import Communicator, SingleProcess
+from sixfold.distributed.process_group.group import group
+from sixfold.models.config import ModelConfig
+from sixfold.models.meta_initialization import MetaModel, build_on_meta, initial_parts
+from sixfold.models.shapes import Shape
+from sixfold.training.config import TrainConfig
+from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.step.batches import BatchPlan, plan_batches
+from sixfold.training.step.norm_sync import has_batch_norm
+from sixfold.training.step.optimizer import Optimizer, make_optimizer
+from sixfold.training.step.precision import weights_dtype
+from sixfold.training.step.step import Shard, Step, StepTotals, open_step
+from sixfold.training.strategies.model_parallel.exchange import RankSum
+from sixfold.training.strategies.model_parallel.grid import Grid, parse_grid
+from sixfold.training.strategies.model_parallel.network import DividedNetwork, divide
+from sixfold.training.strategies.model_parallel.sharded_network import ShardedModel
+from sixfold.training.strategies.strategy import Strategy
+from sixfold.training.strategies.sync.shard_sum import ShardSum
+from sixfold.training.strategies.sync.strategy import build_sync, diverged
+
+
+class ModelParallel:
+    """The strategy `model_parallel`; see `sixfold.training.strategies.strategy.Strategy`.
+
+    Args:
+        grid: of all ranks.
+        tiles: the ranks with this rank's place in their tiles, by batch coordinate.
+        step: this rank's part of the network and how its shards are computed.
+        plan: which samples each shard has.
+        optimizer: the update rule.
+        network: how the network is evaluated and saved.
+        exact: add shards in the fixed tree (True) or by tile (False).
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        tiles: Communicator,
+        step: Step,
+        plan: BatchPlan,
+        optimizer: Optimizer,
+        network: ShardedModel,
+        *,
+        exact: bool,
+    ) -> None:
+        self.grid, self.tiles, self.step, self.plan = grid, tiles, step, plan
+        self.optimizer, self.network, self.budget = optimizer, network, plan.budget
+        self._shards = ShardSum(tiles, step, exact=exact)
+        self.update_s = 0.0
+        self._total = step.new_payload()
+        self._sums = gradient_sums(step, self._total)
+
+    def supply(self, first: int) -> Iterator[Shard]:
+        """The shards of this rank's tile: of their images, what this rank needs."""
+        return self.plan.own_shards(self.tiles, first)
+
+    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+        """Compute the tile's shards together, add up, update the own weights."""
+        step = self.step
+        self._shards.add_up(number, self.plan.count(number), supply, self._total)
+        for rank_sum, views in self._sums:
+            total = rank_sum(torch.cat([view.reshape(-1) for view in views]))
+            sums = torch.split(total, [view.numel() for view in views])
+            for view, part in zip(views, sums, strict=True):
+                view.copy_(part.view(view.shape))
+        totals = step.finish(self._total)
+        if not math.isfinite(totals.loss):
+            raise diverged(number, totals.loss)
+        begin = time.perf_counter()
+        self.optimizer.update(step.state.parameters, totals.gradient, lr)
+        self.update_s = time.perf_counter() - begin
+        return totals
+
+    def is_sync_point(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
+        """Always: a tile holds the weights after every step, every tile the same."""
+        return True
+
+    def figures(self) -> dict[str, Any]:
+        """The grid, and how much of the network rank 0 holds."""
+        held = sum(parameter.numel() for parameter in self.step.model.parameters())
+        return {
+            "grid": str(self.grid),
+            "logical_shards": self.plan.count(0),
+            "parameters_on_rank_0": held,
+        }
+
+
+def gradient_sums(step: Step, payload: Tensor) -> list[tuple[RankSum, list[Tensor]]]:
+    """Which gradients are sums over several ranks of a tile.
+
+    Args:
+        step: whose model is a `DividedNetwork`.
+        payload: of which the gradient is a part.
+
+    Returns:
+        For each set of ranks their sum, and the views of the gradients that it is made of.
+    """
+    model = step.model
+    assert isinstance(model, DividedNetwork)
+    gradient = step.state.split(payload)[0]
+    by_axes: dict[frozenset[str], list[Tensor]] = {}
+    for name, view in step.state.named_views(gradient):
+        axes = model.parts[name].summed
+        if axes:
+            by_axes.setdefault(axes, []).append(view)
+    found = []
+    for axes in sorted(by_axes, key=sorted):
+        mesh = model.mesh
+        ranks = mesh.group(model.tile.rank, axes)
+        found.append((RankSum(group(model.tile, ranks)), by_axes[axes]))
+    return found
+
+
+def grid_of(config: TrainConfig, workers: int) -> Grid:
+    """The grid that the settings ask for; rows over all ranks if they do not say.
+
+    Raises:
+        UserError: if it does not have as many ranks as there are workers.
+    """
+    text = config.strategy.grid or f"rows={workers}"
+    grid, problems = parse_grid(text)
+    if grid is None:
+        raise UserError(problems)
+    if grid.size != workers:
+        mesh = grid.mesh
+        factors = [grid.batch, mesh.rows, mesh.cols, mesh.cout, mesh.cin]
+        product = " x ".join(map(str, factors))
+        raise UserError(
+            f"--grid {text}: batch x rows x cols x cout x cin = {product} = {grid.size} ranks, but "
+            f"there are {workers} workers: use --workers {grid.size}, or another grid"
+        )
+    return grid
+
+
+def division_problems(
+    config: TrainConfig, workers: int, *, shape: Shape, classes: int
+) -> list[str]:
+    """Why a network cannot be divided, found out before anything is started."""
+    try:
+        grid = grid_of(config, workers)
+        found = _skeleton(config.model, shape, classes, config.training.seed)
+        comm = Communicator(rank=0, size=grid.mesh.size, host="", attempt=0, link=SingleProcess())
+        divide(found.network, shape, comm, grid.mesh)
+    except UserError as error:
+        return list(error.problems)
+    return []
+
+
+def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
+    """Divide the network and the batch; see `sixfold.training.strategies.registry`."""
+    training, grid = config.training, grid_of(config, comm.size)
+    if grid.mesh.size == 1:
+        return build_sync(comm, config, data)
+    batch, place = divmod(comm.rank, grid.mesh.size)
+    tile = group(comm, range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
+    tiles = group(comm, range(place, comm.size, grid.mesh.size))
+    found = _skeleton(config.model, data.shape, len(data.classes), training.seed)
+    plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
+    model = divide(found.network, data.shape, tile, grid.mesh)
+    _materialise(model, found, config, data)
+    maker = BatchMaker(data, "float64" if training.precision == "float64" else "float32", model.box)
+    plan = dataclasses.replace(plan, make_batch=maker)
+    step = open_step(model, config, None)
+    model.connect(step.draw.mask, None if step.lockstep is None else step.lockstep.sum)
+    optimizer = make_optimizer(config.optimizer, step.state.parameters)
+    network = ShardedModel(tiles, model, step.state, optimizer, maker)
+    if comm.rank == 0 and grid.batch > plan.count(0):
+        text = (
+            f"{grid.batch - plan.count(0)} of {grid.batch} tiles have nothing to do: a step of "
+            f"{training.batch_size} images has {plan.count(0)} logical shards (--shards, or a "
+            "larger --batch-size, gives more)"
+        )
+        comm.report({"kind": "note", "text": text})
+    return ModelParallel(
+        grid, tiles, step, plan, optimizer, network, exact=config.strategy.deterministic
+    )
+
+
+def _skeleton(config: ModelConfig, shape: Shape, classes: int, seed: int) -> MetaModel:
+    """The network without memory, rewritten as it is for serial training."""
+    found = build_on_meta(config, shape=shape, classes=classes, seed=seed)
+    network = fused_max_pool(relu_behind_max_pool(found.network))
+    return dataclasses.replace(found, network=network)
+
+
+def _materialise(
+    model: DividedNetwork, found: MetaModel, config: TrainConfig, data: DataSet
+) -> None:
+    """Give a rank's part of the network the values that it has in serial training."""
+    rank, training = model.tile.rank, config.training
+    cuts = {name: (part.layout.shape, part.layout.box(rank)) for name, part in model.parts.items()}
+    values = initial_parts(
+        found,
+        config.model,
+        cuts,
+        shape=data.shape,
+        classes=len(data.classes),
+        seed=training.seed,
+    )
+    dtype = weights_dtype(training.precision)
+    model.load(
+        {
+            name: (value.to(dtype) if value.is_floating_point() else value).view(
+                model.parts[name].local_shape(rank)
+            )
+            for name, value in values.items()
+        }
+    )

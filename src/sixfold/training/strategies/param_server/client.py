@@ -1,0 +1,185 @@
+"""Where workers and servers turn to: the conductor, in the same process or over a connection."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from sixfold.core.errors import PeerLostError
+from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.control import ORPHAN_STATUS
+from sixfold.training.strategies.param_server.access import Access, DirectAccess, RemoteAccess
+from sixfold.training.strategies.param_server.coordinator import Coordinator
+from sixfold.training.strategies.param_server.server import ShardServer
+
+ANSWER_S = 60.0
+"""For the launcher to answer, which takes it microseconds unless it is suspended."""
+
+Whereabouts = list[tuple[tuple[str, int] | None, int]]
+"""Of every server: where it listens, and its life (0: it is not there)."""
+
+
+class OverError(Exception):
+    """The run is over: done, or failed elsewhere."""
+
+
+class CoordinatorClient(Protocol):
+    """What a worker can ask for and tell; see `Coordinator`, which is behind it."""
+
+    def next(self) -> dict[str, Any]:
+        """What to do."""
+        ...
+
+    def report(self, report: Mapping[str, Any]) -> None:
+        """How far a lease is."""
+        ...
+
+    def evaluated(self, loss: float, accuracy: float, spent_s: float) -> None:
+        """What an evaluation found."""
+        ...
+
+    def servers(self) -> Whereabouts:
+        """Where the servers are.
+
+        Raises:
+            OverError: if nobody needs them any more.
+        """
+        ...
+
+    def reach(self, server: int, address: tuple[str, int] | None) -> Access:
+        """A connection to a server.
+
+        Raises:
+            ServerLostError: if it is not there.
+        """
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        ...
+
+
+class LocalCoordinatorClient:
+    """The desk of a worker that lives in the conductor's process, as the servers do."""
+
+    def __init__(self, conductor: Coordinator, servers: Sequence[ShardServer], worker: int) -> None:
+        self._conductor, self._servers, self._worker = conductor, servers, worker
+        conductor.worker_joined(worker, socket.gethostname(), os.getpid())
+
+    def next(self) -> dict[str, Any]:
+        """See `CoordinatorClient`."""
+        return self._conductor.next_for(self._worker)
+
+    def report(self, report: Mapping[str, Any]) -> None:
+        """See `CoordinatorClient`."""
+        self._conductor.report(self._worker, report)
+
+    def evaluated(self, loss: float, accuracy: float, spent_s: float) -> None:
+        """See `CoordinatorClient`."""
+        self._conductor.evaluated(self._worker, loss, accuracy, spent_s)
+
+    def servers(self) -> Whereabouts:
+        """See `CoordinatorClient`."""
+        if self._conductor.over:
+            raise OverError
+        return self._conductor.servers()
+
+    def reach(self, server: int, address: tuple[str, int] | None) -> Access:  # noqa: ARG002
+        """See `CoordinatorClient`."""
+        return DirectAccess(self._servers[server])
+
+    def pause(self, seconds: float) -> None:
+        """Nothing: others have their turn meanwhile."""
+
+
+class RemoteCoordinatorClient:
+    """A connection to the launcher, for a worker or a server in a process of its own.
+
+    The end of the launcher is the end of this process, whatever it is doing.
+
+    Args:
+        address: of the launcher's `CoordinatorServer`.
+        secret: of the same.
+        introduction: who calls; plain data.
+        most_bytes: the size of a server's answer at most.
+
+    Attributes:
+        inbox: messages that have come.
+    """
+
+    def __init__(
+        self,
+        address: wire.Address,
+        secret: bytes,
+        introduction: Mapping[str, Any],
+        *,
+        most_bytes: int,
+    ) -> None:
+        try:
+            self._connection = wire.Connection(wire.connect(address, secret))
+        except OSError as error:
+            raise PeerLostError(-1, f"no launcher at {address[0]}:{address[1]}: {error}") from None
+        self._secret, self._most_bytes = wire.derive(secret, "servers"), most_bytes
+        self._parting = False
+        self.inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._connection.send(introduction)
+        self._thread = threading.Thread(target=self._mind, daemon=True, name="sixfold-desk")
+        self._thread.start()
+
+    def next(self) -> dict[str, Any]:
+        """See `CoordinatorClient`."""
+        return self._ask({"kind": "next"})
+
+    def report(self, report: Mapping[str, Any]) -> None:
+        """See `CoordinatorClient`."""
+        self.tell({"kind": "report", **report})
+
+    def evaluated(self, loss: float, accuracy: float, spent_s: float) -> None:
+        """See `CoordinatorClient`."""
+        self.tell({"kind": "evaluated", "values": [loss, accuracy, spent_s]})
+
+    def servers(self) -> Whereabouts:
+        """See `CoordinatorClient`."""
+        answer = self._ask({"kind": "servers"})
+        if answer["over"]:
+            raise OverError
+        found = answer["servers"]
+        return [(None if address is None else tuple(address), life) for address, life in found]
+
+    def reach(self, server: int, address: tuple[str, int] | None) -> Access:  # noqa: ARG002
+        """See `CoordinatorClient`."""
+        assert address is not None, "a server without an address is not there"
+        return RemoteAccess(address, self._secret, most_bytes=self._most_bytes)
+
+    def pause(self, seconds: float) -> None:
+        """See `CoordinatorClient`."""
+        time.sleep(seconds)
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send without waiting for an answer."""
+        self._connection.send(dict(message))
+
+    def part(self) -> None:
+        """Say that this is a proper end."""
+        self._parting = True
+        self.tell({"kind": "bye"})
+        self._thread.join(1.0)
+        self._connection.close()
+
+    def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        self.tell(message)
+        try:
+            return self.inbox.get(timeout=ANSWER_S)
+        except queue.Empty:
+            raise PeerLostError(-1, f"it has not answered for {ANSWER_S:g} s") from None
+
+    def _mind(self) -> None:
+        while (message := self._connection.receive()) is not None:
+            self.inbox.put(message)
+        if not self._parting:
+            os._exit(ORPHAN_STATUS)

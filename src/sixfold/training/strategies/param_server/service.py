@@ -1,0 +1,165 @@
+"""The life of a parameter server's process: it begins with its snapshot and serves until told."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.distributed.process_group.listener import AuthenticatedListener
+from sixfold.training.config import OptimizerConfig
+from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.strategies.param_server import messages
+from sixfold.training.strategies.param_server.access import serve_request
+from sixfold.training.strategies.param_server.client import RemoteCoordinatorClient
+from sixfold.training.strategies.param_server.server import ShardServer
+from sixfold.training.strategies.param_server.snapshots import (
+    path_of,
+    read_snapshot,
+    table_to_plain,
+    write_snapshot,
+)
+
+SNAPSHOT_S = 1.0
+"""Between two snapshots: what a killed server loses is at most the updates of such a while."""
+ALIVE_S = 1.0
+"""Between two signs of life."""
+SNAPSHOT_SHARE = 0.05
+"""Of its time that a server may spend on snapshots; large ones are made less often."""
+LIVES = 1 << 52
+"""Lives are numbers that JSON carries exactly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerJob:
+    """What a server's process is told.
+
+    Attributes:
+        address: of the launcher's `CoordinatorServer`.
+        secret: of the same.
+        host: address of the interface to listen on.
+        advertised: the address by which workers reach it.
+        folder: where the snapshots lie.
+        optimizer: the update rule.
+        staleness: the bound K.
+        most_bytes: the size of a push at most.
+    """
+
+    address: wire.Address
+    secret: bytes
+    host: str
+    advertised: str
+    folder: Path
+    optimizer: OptimizerConfig
+    staleness: int
+    most_bytes: int
+
+
+def serve(job: ServerJob, server: int) -> None:
+    """Be a server, from its snapshot until the launcher wants it no more.
+
+    Args:
+        job: what it needs to know.
+        server: its number.
+
+    Raises:
+        RunError: if its snapshot cannot be read or written.
+        PeerLostError: if the launcher is gone.
+    """
+    with one_thread():
+        snapshot = read_snapshot(path_of(job.folder, server))
+        table = table_to_plain(snapshot.ledger.applied)
+        shard = ShardServer(
+            snapshot,
+            make_optimizer(job.optimizer, snapshot.weights),
+            staleness=job.staleness,
+            life=1 + secrets.randbelow(LIVES),
+        )
+        service = _Service(job, shard)
+        try:
+            desk = RemoteCoordinatorClient(
+                job.address,
+                job.secret,
+                {
+                    "role": "server",
+                    "server": server,
+                    "life": shard.version.life,
+                    "address": [job.advertised, service.port],
+                    "applied": table,
+                    "pid": os.getpid(),
+                },
+                most_bytes=0,
+            )
+            service.keep_snapshots(path_of(job.folder, server), desk)
+            desk.part()
+        finally:
+            service.close()
+
+
+class _Service:
+    """A server behind a port; requests are served one at a time.
+
+    Attributes:
+        port: on which it listens.
+    """
+
+    def __init__(self, job: ServerJob, shard: ShardServer) -> None:
+        self._shard, self._most_bytes = shard, job.most_bytes
+        self._lock = threading.Lock()
+        self._connections: set[socket.socket] = set()
+        self._door = AuthenticatedListener(
+            job.host, wire.derive(job.secret, "servers"), self._serve
+        )
+        self.port = self._door.address[1]
+
+    def keep_snapshots(self, path: Path, desk: RemoteCoordinatorClient) -> None:
+        """Write snapshots of what has changed, and show signs of life, until a message comes."""
+        due, pause_s, written = 0.0, SNAPSHOT_S, self._shard.version.clock
+        while True:
+            with contextlib.suppress(queue.Empty):
+                desk.inbox.get(timeout=ALIVE_S)
+                return
+            desk.tell({"kind": "alive"})
+            if time.monotonic() < due:
+                continue
+            with self._lock:
+                changed = self._shard.version.clock != written
+                snapshot = self._shard.snapshot() if changed else None
+            if snapshot is not None:
+                began = time.monotonic()
+                write_snapshot(path, snapshot)
+                written = snapshot.ledger.clock
+                pause_s = max(SNAPSHOT_S, (time.monotonic() - began) / SNAPSHOT_SHARE)
+            due = time.monotonic() + pause_s - ALIVE_S / 2
+
+    def close(self) -> None:
+        """End all conversations."""
+        with self._lock:
+            for connection in self._connections:
+                wire.shut(connection)
+        self._door.close()
+
+    def _serve(self, connection: socket.socket) -> None:
+        """The conversation with one worker, in its own thread."""
+        with self._lock:
+            self._connections.add(connection)
+        try:
+            while True:
+                header, arrays, _ = messages.receive(connection, most_bytes=self._most_bytes)
+                with self._lock, one_thread():
+                    reply, slices = serve_request(self._shard, header, arrays)
+                messages.send(connection, reply, slices)
+        except (EOFError, OSError):
+            return
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.close()

@@ -1,0 +1,84 @@
+"""A network of which every rank holds a whole copy, the same on all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sixfold.core.run_directory import RankFiles
+from sixfold.data import BatchMaker, Part
+from sixfold.distributed.process_group import Communicator
+from sixfold.training.checkpoint import (
+    Progress,
+    load_checkpoint,
+    model_tensors,
+    save_checkpoint,
+    weights_sha256,
+)
+from sixfold.training.evaluate import Evaluation, evaluate
+from sixfold.training.model_card import ModelCard, pack
+from sixfold.training.step.device_model import DeviceModel
+from sixfold.training.step.flat import FlatState
+from sixfold.training.step.optimizer import Optimizer
+
+
+class ReplicatedModel:
+    """See `sixfold.training.strategies.strategy.Network`; rank 0 saves for all.
+
+    Args:
+        comm: the process group; its ranks share the evaluations.
+        state: flat views of the network.
+        optimizer: the update rule, whose state is saved along.
+        make_batch: reads and normalises images.
+        replica: the network on the device that computes, if that is not the host.
+    """
+
+    together = False
+
+    def __init__(
+        self,
+        comm: Communicator,
+        state: FlatState,
+        optimizer: Optimizer,
+        make_batch: BatchMaker,
+        replica: DeviceModel | None = None,
+    ) -> None:
+        self.replica = replica
+        self._world, self._state, self._optimizer = comm, state, optimizer
+        self._make_batch = make_batch
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self._state.model
+
+    def evaluate(self, part: Part) -> Evaluation | None:
+        """Classify a part, its chunks shared out over the ranks."""
+        model = self.model
+        if self.replica is not None:
+            self.replica.refresh()
+            model = self.replica.model
+        return evaluate(self._world, model, part, self._make_batch)
+
+    def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
+        """Write a checkpoint, on rank 0."""
+        save_checkpoint(folder, progress, self._state, self._optimizer, keep=keep)
+
+    def restore(self, path: Path) -> Progress:
+        """Read a checkpoint, on every rank."""
+        return load_checkpoint(path, self._state, self._optimizer)
+
+    def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
+        """Write the weights, on rank 0."""
+        if self._world.rank != 0:
+            return {}
+        files.write_bytes("model.safetensors", pack(self.model, card))
+        return {
+            "weights_sha256": weights_sha256(model_tensors(self.model)),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "trainable_parameters": sum(
+                p.numel() for p in self.model.parameters() if p.requires_grad
+            ),
+        }

@@ -1,0 +1,81 @@
+"""What the rest of Sixfold knows of a strategy: one `StrategySpec` each, beside its code.
+
+A spec is plain data and functions that import their strategy when they are called, so the command
+line can list and check strategies without importing torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sixfold.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from sixfold.data import DataSet
+    from sixfold.distributed.process_group import Communicator
+    from sixfold.training.strategies.strategy import Strategy
+
+BIT_FOR_BIT = "bit for bit"
+ROUNDING = "up to rounding"
+APPROXIMATE = "approximate"
+
+
+def _no_problems(_: TrainConfig) -> list[str]:
+    return []
+
+
+def _always_fits(_config: TrainConfig, _workers: int, _data: DataSet) -> list[str]:
+    return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategySpec:
+    """One way to divide the work.
+
+    Attributes:
+        name: as `--strategy` takes it.
+        build: makes it, ready for its first step, on one rank.
+        equality: how the weights relate to serial training's: `BIT_FOR_BIT`, `ROUNDING` or
+            `APPROXIMATE`.
+        what: how it divides the work, one line.
+        guarantee: the same as `equality`, at more length.
+        sends: bytes that each rank sends a step.
+        use: when to choose it.
+        lost_rank: what happens when a rank dies.
+        options: section of the settings -> those of its settings that are for this strategy alone.
+        problems: what is wrong with the settings by themselves, one line each.
+        fit_problems: what is wrong once workers and data are known.
+        launch: makes all steps in place of ranks that meet at each of them, called with (config,
+            directory, engine, workers, on_event); the last checkpoint then holds the result. None:
+            ranks run `build`'s strategy.
+    """
+
+    name: str
+    build: Callable[[Communicator, TrainConfig, DataSet], Strategy]
+    equality: str
+    what: str
+    guarantee: str
+    sends: str
+    use: str
+    lost_rank: str
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: Callable[[TrainConfig], list[str]] = _no_problems
+    fit_problems: Callable[[TrainConfig, int, DataSet], list[str]] = _always_fits
+    launch: Callable[..., Any] | None = None
+
+
+def misplaced_options(spec: StrategySpec, config: TrainConfig) -> list[str]:
+    """Settings that are for a strategy alone, although another one is chosen."""
+    found = []
+    for section, names in spec.options.items():
+        values = getattr(config, section)
+        usual = type(values)()
+        for name in names:
+            value = getattr(values, name)
+            if value == getattr(usual, name):
+                continue
+            text = "" if value is True else f" {str(value).lower() if value is False else value}"
+            found.append(f"--{name.replace('_', '-')}{text}: only for --strategy {spec.name}")
+    return found

@@ -1,0 +1,107 @@
+"""What a strategy is: that part of a training which decides what ranks do with steps.
+
+`sixfold.training.worker` owns the loop, the log, the checkpoints' times and the evaluations; a
+strategy owns the network and its weights. It knows a `Communicator`, never the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from sixfold.core.run_directory import RankFiles
+from sixfold.data import Part
+from sixfold.training.checkpoint import Progress
+from sixfold.training.evaluate import Evaluation
+from sixfold.training.model_card import ModelCard
+from sixfold.training.step.schedule import TrainingLength
+from sixfold.training.step.step import Shard, StepTotals
+
+
+class Network(Protocol):
+    """The network in training, as one rank holds it: whole, or a part of it.
+
+    Attributes:
+        together: whether every rank must take part in `save`, since none holds everything. If
+            not, rank 0 saves alone.
+    """
+
+    together: bool
+
+    def evaluate(self, part: Part) -> Evaluation | None:
+        """Classify a part with all ranks: the evaluation on rank 0, None on the others."""
+        ...
+
+    def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
+        """Write a checkpoint and remove all but the last `keep` and the best.
+
+        Raises:
+            RunError: if it cannot be written; older checkpoints stay.
+        """
+        ...
+
+    def restore(self, path: Path) -> Progress:
+        """Take up a checkpoint; called on every rank.
+
+        Raises:
+            UserError: if the file is damaged or belongs to other settings.
+        """
+        ...
+
+    def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
+        """Write ``model.safetensors``; called on every rank.
+
+        Returns:
+            On rank 0 `weights_sha256` and the number of `parameters`.
+        """
+        ...
+
+
+class Strategy(Protocol):
+    """What one rank does with steps.
+
+    Attributes:
+        budget: length of the run in steps, as this strategy counts them.
+        update_s: seconds that the last update of the weights took.
+    """
+
+    budget: TrainingLength
+    update_s: float
+
+    @property
+    def network(self) -> Network:
+        """What is trained."""
+        ...
+
+    def supply(self, first: int) -> Iterator[Shard]:
+        """The shards that this rank will compute from step `first` on, in order."""
+        ...
+
+    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+        """Make one step.
+
+        Args:
+            number: of the step, from 0.
+            supply: yields this rank's shards; no more are taken than belong to the step.
+            lr: learning rate of the step.
+
+        Returns:
+            What is known of the step on this rank; only loss, accuracy and samples are read.
+
+        Raises:
+            NonFiniteLossError: if the loss is infinite or NaN; the weights are left as they were.
+            PeerLostError: if a rank is gone.
+        """
+        ...
+
+    def is_sync_point(self, done: int) -> bool:
+        """Whether, after so many steps, the ranks hold weights to be evaluated and saved.
+
+        Every rank must give the same answer, and after the last step it must be yes.
+        """
+        ...
+
+    def figures(self) -> dict[str, Any]:
+        """What this strategy adds to ``result.json``; read on rank 0 when all steps are done."""
+        ...

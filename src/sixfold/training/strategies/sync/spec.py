@@ -1,0 +1,31 @@
+"""What the rest of Sixfold knows of `sync`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sixfold.training.config import TrainConfig
+from sixfold.training.strategies.spec import BIT_FOR_BIT, StrategySpec
+
+if TYPE_CHECKING:
+    from sixfold.data import DataSet
+    from sixfold.distributed.process_group import Communicator
+    from sixfold.training.strategies.strategy import Strategy
+
+
+def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
+    from sixfold.training.strategies.sync.strategy import build_sync
+
+    return build_sync(comm, config, data)
+
+
+SPEC = StrategySpec(
+    name="sync",
+    build=_build,
+    equality=BIT_FOR_BIT,
+    what="data parallel: the batch is divided, and gradients are added at every step",
+    guarantee="equal to serial training bit for bit, for any number of workers",
+    sends="2 P (n-1)/n for n a power of two; others send up to 2 log2 L partial sums, not one",
+    use="by default: whenever a batch is worth dividing and ranks are well connected",
+    lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
+)

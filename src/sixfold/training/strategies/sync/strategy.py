@@ -1,0 +1,161 @@
+"""Synchronous data parallel.
+
+Every rank computes some of a step's logical shards, the gradients of all shards are added, and
+every rank makes the same update:
+
+    w(t+1) = update( w(t),  1/n  sum over shards s  of  gradient of the loss of s at w(t) )
+
+Guarantee: equal to serial training bit for bit, for any number of ranks and on any engine, since
+the sum is made in a fixed tree over the shards (`sixfold.distributed.logical_shards`). With
+``--deterministic false`` each rank first adds its own shards; the result then depends on the number
+of ranks, by rounding alone.
+
+Traffic: each rank sends about twice the payload (gradient, buffers, loss) a step.
+
+When a rank dies the step cannot be finished: the process group ends, and starts again from the last
+checkpoint if the engine has restarts left. Nothing is lost but time.
+
+Chen et al., "Revisiting distributed synchronous SGD", 2016, without their backup workers.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from sixfold import models
+from sixfold.core.errors import NonFiniteLossError
+from sixfold.data import DataSet
+from sixfold.distributed.process_group import Communicator
+from sixfold.training.config import TrainConfig
+from sixfold.training.sparsity.initialization import begin
+from sixfold.training.step.batches import BatchPlan, plan_batches
+from sixfold.training.step.device import rank_device
+from sixfold.training.step.device_model import DeviceModel
+from sixfold.training.step.micro_batches import note
+from sixfold.training.step.norm_sync import has_batch_norm
+from sixfold.training.step.optimizer import Optimizer, make_optimizer
+from sixfold.training.step.precision import in_precision, narrow_dtype
+from sixfold.training.step.preprocessing import DevicePreprocessing
+from sixfold.training.step.step import Shard, Step, StepTotals, open_step
+from sixfold.training.strategies.replicated import ReplicatedModel
+from sixfold.training.strategies.sync.shard_sum import ShardSum
+
+
+class Sync:
+    """The strategy `sync`; see `sixfold.training.strategies.strategy.Strategy`.
+
+    Args:
+        comm: the process group.
+        step: the network and how its shards are computed.
+        plan: which samples each shard has.
+        optimizer: the update rule.
+        network: how the network is evaluated and saved.
+        exact: add in the fixed tree (True) or by rank (False).
+    """
+
+    def __init__(
+        self,
+        comm: Communicator,
+        step: Step,
+        plan: BatchPlan,
+        optimizer: Optimizer,
+        network: ReplicatedModel,
+        *,
+        exact: bool,
+    ) -> None:
+        self.comm, self.step, self.plan, self.optimizer = comm, step, plan, optimizer
+        self.network, self.budget = network, plan.budget
+        self._shards = ShardSum(comm, step, exact=exact)
+        self.update_s = 0.0
+        self._total = step.new_payload()
+
+    def supply(self, first: int) -> Iterator[Shard]:
+        """This rank's run of every step's shards."""
+        return self.plan.own_shards(self.comm, first)
+
+    def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
+        """Compute the own shards, add up everybody's, update."""
+        step = self.step
+        self._shards.add_up(number, self.plan.count(number), supply, self._total)
+        totals = step.finish(self._total)
+        if not math.isfinite(totals.loss):
+            raise diverged(number, totals.loss)
+        begin = time.perf_counter()
+        self.optimizer.update(step.state.parameters, totals.gradient, lr)
+        self.update_s = time.perf_counter() - begin
+        return totals
+
+    def is_sync_point(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
+        """Always: all ranks hold the same weights after every step."""
+        return True
+
+    def figures(self) -> dict[str, Any]:
+        """The number of logical shards of a whole batch, and how they are cut."""
+        return {
+            "logical_shards": self.plan.count(0),
+            "micro_batch": self.step.micro_batch.images,
+            "left_to_autograd": self.step.chain.autograd_fallback(),
+            **({} if self.network.replica is None else self.network.replica.figures()),
+        }
+
+
+def diverged(number: int, loss: float) -> NonFiniteLossError:
+    """The error of a step (from 0) whose loss is not finite."""
+    return NonFiniteLossError(
+        f"the loss of step {number + 1} is {loss}: training stops, the last checkpoint is kept; "
+        "try a smaller --lr, or --warmup"
+    )
+
+
+def build_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Sync:
+    """Build the network and divide the batch; see `sixfold.training.strategies.registry`."""
+    sync = assemble_sync(comm, config, data)
+    if comm.rank == 0 and comm.size > sync.plan.count(0):
+        comm.report({"kind": "note", "text": _idle_ranks(comm.size, sync.plan)})
+    tell_whole(comm, sync.step, config)
+    return sync
+
+
+def tell_whole(comm: Communicator, step: Step, config: TrainConfig) -> None:
+    """Say so, once, if shards are computed in a slower way than the user may have counted on."""
+    texts = [note(step.micro_batch, config)]
+    texts += [
+        f"left to autograd, which is slower: {part}" for part in step.chain.autograd_fallback()
+    ]
+    if comm.rank == 0:
+        for text in filter(None, texts):
+            comm.report({"kind": "note", "text": text})
+
+
+def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Sync:
+    """`build_sync` without a word to the user: for strategies that begin synchronously."""
+    training = config.training
+    model = in_precision(
+        models.build(config.model, shape=data.shape, classes=len(data.classes), seed=training.seed),
+        training.precision,
+    )
+    device = rank_device(config.compute.device, comm.rank)
+    plan = plan_batches(config, data, batch_norm=has_batch_norm(model), device=device)
+    step = open_step(model, config, data.shape)
+    replica = None
+    if device is not None:
+        pad = 0 if plan.augment is None else plan.augment.pad
+        pictures = DevicePreprocessing(plan.make_batch, pad, device)
+        replica = DeviceModel(step, device, pictures, narrow_dtype(training.precision))
+        step.elsewhere = replica
+    optimizer = make_optimizer(config.optimizer, step.state.parameters)
+    optimizer = begin(config.initialization, step.state, optimizer)
+    network = ReplicatedModel(comm, step.state, optimizer, plan.make_batch, replica)
+    return Sync(comm, step, plan, optimizer, network, exact=config.strategy.deterministic)
+
+
+def _idle_ranks(size: int, plan: BatchPlan) -> str:
+    count = plan.count(0)
+    return (
+        f"{size - count} of {size} workers have nothing to do: a step of "
+        f"{plan.budget.batch_size} images has {count} logical shards (--shards, or a larger "
+        "--batch-size, gives more)"
+    )

@@ -1,0 +1,377 @@
+"""What every rank of a training does, from opening the data to the final evaluation.
+
+`train_rank` is the function that an engine's process group runs. It knows a `Communicator` and a
+run directory, and neither the engine nor the launcher.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold import data as datasets
+from sixfold.core.errors import UserError
+from sixfold.core.run_directory import Claim, RankFiles
+from sixfold.distributed.collectives import all_gather_data, all_gather_int
+from sixfold.distributed.process_group import Communicator
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.models.project import project_hashes
+from sixfold.training import metrics
+from sixfold.training.checkpoint import Progress, newest_intact, read_notes
+from sixfold.training.config import TrainConfig
+from sixfold.training.evaluate import Evaluation
+from sixfold.training.log import TimedIterator, TrainLog
+from sixfold.training.model_card import ModelCard
+from sixfold.training.native import max_pool
+from sixfold.training.step.arithmetic import Arithmetic, arithmetic, arithmetic_difference
+from sixfold.training.step.device import CPU, settle_arithmetic
+from sixfold.training.step.precision import BF16, slow_bf16, weights_precision
+from sixfold.training.step.schedule import parse_schedule
+from sixfold.training.step.step import Shard
+from sixfold.training.strategies.registry import build_strategy
+
+CHECKPOINT_S = 60.0
+FIRST_TIMED_STEP = 3
+"""Throughput counts from the end of this step: the first ones warm up caches and allocators."""
+
+_UNORDERED = ("hogwild", "param_server")
+"""Strategies that promise no bits."""
+
+_SAVE, _STOP = 1, 2
+"""What rank 0 wishes after a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """What the launcher hands to every rank.
+
+    Attributes:
+        config: the settings, with paths made absolute and the data resolved.
+        claim: the run directory.
+        source: hashes of the user's own files that the network is made of; taken by the rank
+            itself if absent.
+    """
+
+    config: TrainConfig
+    claim: Claim
+    source: Mapping[str, str] | None = None
+
+
+def train_rank(job: TrainJob, comm: Communicator) -> dict[str, Any]:
+    """Train as one rank of a process group.
+
+    Returns:
+        On rank 0 the figures of `result.json` that ranks know; on the others their rank.
+
+    Raises:
+        UserError: if the run directory or the data cannot be used from this host.
+        NonFiniteLossError: if the training diverges.
+        PeerLostError: if another rank is gone.
+    """
+    config = job.config
+    if config.compute.device != CPU:
+        settle_arithmetic(config.compute, exact=config.strategy.deterministic)
+    with one_thread():
+        return Training(job, comm).run()
+
+
+class Training:
+    """One rank's training, from set-up to the final evaluation; see `train_rank`."""
+
+    def __init__(self, job: TrainJob, comm: Communicator) -> None:
+        config, entered = job.config, time.time()
+        self.comm, self.config = comm, config
+        self.files = RankFiles(job.claim, attempt=comm.attempt, rank=comm.rank, host=comm.host)
+        self.data = datasets.open_data(config.data)
+        self.strategy = build_strategy(comm, config, self.data)
+        self.network, self.budget = self.strategy.network, self.strategy.budget
+        is_narrow = config.training.precision == BF16 and config.compute.device == CPU
+        slow = slow_bf16() if is_narrow else None
+        if slow and self.is_root:
+            self._note(slow)
+        model = config.model
+        self.source = job.source
+        if self.source is None and self.is_root:
+            self.source = project_hashes(model.model, model.model_args)
+        self.schedule = parse_schedule(config.optimizer)
+        self.checkpoints = self.files.path / "checkpoints"
+        self.kept_steps = {int(step) for step in config.run.save_at_steps}
+        self.progress = self._restore()
+        self.settled_at = self.progress.step
+        self.log = TrainLog(self.files, comm, self.progress.step, self.budget.total_steps)
+        self.log.begin(entered)
+        self.paused_s = 0.0
+        self.saved_at = time.monotonic()
+        self.ended = 0.0
+        self.timed_from: tuple[float, int] | None = None
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is rank 0."""
+        return self.comm.rank == 0
+
+    def _note(self, text: str) -> None:
+        self.comm.report({"kind": "note", "text": text})
+
+    def _restore(self) -> Progress:
+        """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
+        found = newest_intact(self.checkpoints, self._note) if self.is_root else None
+        then = json.loads(read_notes(found).get("arithmetic", "{}")) if found else {}
+        told = all_gather_data(self.comm, [arithmetic(), found.name if found else "", then])
+        self.arithmetic: list[Arithmetic] = [own for own, *_ in told]
+        if self.is_root:
+            self._tell_odd_ranks()
+        _, newest, then = told[0]
+        if not newest:
+            return Progress(step=self.config.initialization.start_step)
+        progress = self.network.restore(self.checkpoints / newest)
+        self._refuse_other_arithmetic(self.checkpoints / newest, then, progress)
+        return progress
+
+    def _tell_odd_ranks(self) -> None:
+        for rank, other in enumerate(self.arithmetic):
+            if what := arithmetic_difference(self.arithmetic[0], other):
+                self._note(f"rank {rank} computes otherwise than rank 0: {what}")
+                return  # one line, however many they are; `result.json` has all
+
+    def _refuse_other_arithmetic(self, path: Path, then: Arithmetic, progress: Progress) -> None:
+        """Raise if steps are left whose bits would not be those of the steps before."""
+        is_exact = (
+            self.config.strategy.deterministic and self.config.strategy.strategy not in _UNORDERED
+        )
+        what = arithmetic_difference(then, self.arithmetic[self.comm.rank])
+        if what and is_exact and progress.step < self.budget.total_steps:
+            raise UserError(
+                f"{path} was computed with other arithmetic: {what}; go on where it is the same, "
+                "or give --deterministic false, which allows other bits"
+            )
+
+    def run(self) -> dict[str, Any]:
+        """Train, evaluate, write the weights."""
+        comm = self.comm
+        comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
+        started = time.monotonic()
+        first = self.progress.step
+        self._keep_snapshot(first - 1, first)
+        try:
+            with datasets.prefetch(self.strategy.supply(first), depth=4) as supply:
+                timed = TimedIterator(supply)
+                for number in range(first, self.budget.total_steps):
+                    self.advance(number, timed)
+                    self._after_step(number + 1, first)
+            return self._finish(started)
+        finally:
+            self.log.close()
+
+    def advance(self, number: int, supply: TimedIterator[Shard]) -> dict[str, float]:
+        """Make a step and log it; what is logged of its time."""
+        started, traffic = time.time(), self.comm.traffic
+        traffic.entered = None
+        begin, before = time.perf_counter(), dataclasses.replace(traffic)
+        cpu_before = time.process_time()
+        data_before = supply.waited_s
+        lr = self.schedule.rate(number, self.budget)
+        totals = self.strategy.advance(number, supply, lr)
+        whole_s = time.perf_counter() - begin
+        times = {
+            "data_s": supply.waited_s - data_before,
+            "communication_s": traffic.communication_s - before.communication_s,
+            "waiting_s": traffic.waiting_s - before.waiting_s,
+            "update_s": self.strategy.update_s,
+        }
+        times["compute_s"] = max(whole_s - sum(times.values()), 0.0)
+        line = times | {
+            "begin": started,
+            "exchanges": traffic.exchanges - before.exchanges,
+            "cpu_s": time.process_time() - cpu_before,
+        }
+        if traffic.entered is not None:
+            line["arrived_s"] = traffic.entered - begin
+        self.progress = dataclasses.replace(
+            self.progress, step=number + 1, images=self.progress.images + totals.samples
+        )
+        metrics_line = {
+            "epoch": round(self.budget.epochs_done(number + 1), 6),
+            "loss": totals.loss,
+            "accuracy": totals.accuracy,
+            "lr": lr,
+            "images": totals.samples,
+            "images_per_s": round(totals.samples / whole_s, 3),
+        }
+        self.ended = self.log.step(number + 1, metrics_line, line)
+        return line
+
+    def _after_step(self, done: int, first: int) -> None:
+        """Evaluate and save where it is time to, and the ranks hold weights to be judged."""
+        total = self.budget.total_steps
+        if done - first == min(FIRST_TIMED_STEP, max(total - first - 1, 1)):
+            self.timed_from = (self.ended, self.progress.images)
+            self.paused_s = 0.0
+        if not self.strategy.is_sync_point(done):
+            return
+        before, self.settled_at = self.settled_at, done
+        self._keep_snapshot(before, done)
+        if done < total and self._crosses(before, done, self.config.training.evaluate_every):
+            self._evaluate()
+        stop = self.is_root and self.comm.should_stop()
+        wish = _STOP if stop else _SAVE if done == total or self._should_save(before, done) else 0
+        if self.network.together:
+            wish = all_gather_int(self.comm, wish)[0]
+        elif not self.is_root:
+            return
+        if wish:
+            self._save()
+        if wish == _STOP:
+            raise KeyboardInterrupt
+
+    def _crosses(self, before: int, done: int, every_epochs: float) -> bool:
+        """True if a multiple of so many epochs was reached after step `before`."""
+        if every_epochs <= 0:
+            return False
+        steps = every_epochs * self.budget.steps_per_epoch
+        return int(done / steps + 1e-9) > int(before / steps + 1e-9)
+
+    def _should_save(self, before: int, done: int) -> bool:
+        every = self.config.run.checkpoint_every
+        if every is not None:
+            return done // every > before // every
+        return self._crosses(before, done, 1.0) or time.monotonic() - self.saved_at > CHECKPOINT_S
+
+    def _save(self) -> None:
+        self.files.fence()
+        self.log.flush()
+        self.network.save(self.checkpoints, self.progress, keep=self.config.run.keep_checkpoints)
+        self.saved_at = time.monotonic()
+
+    def _keep_snapshot(self, before: int, done: int) -> None:
+        """Keep the weights of a step for which that was asked, if it lies in (before, done]."""
+        wanted = any(before < step <= done for step in self.kept_steps)
+        if wanted and (self.is_root or self.network.together):
+            self.files.fence()
+            folder = self.files.path / "snapshots"
+            self.network.save(folder, self.progress, keep=len(self.kept_steps) + 1)
+
+    def _evaluate(self) -> None:
+        """Evaluate between epochs: on the validation part if there is one."""
+        begin = time.monotonic()
+        on_validation = len(self.data.validation) > 0
+        part = self.data.validation if on_validation else self.data.test
+        found = self.network.evaluate(part)
+        spent = time.monotonic() - begin
+        self.paused_s += spent
+        if found is not None:
+            self._log_evaluation("validation" if on_validation else "test", found, spent)
+        if on_validation:
+            # Only the validation part may choose: the test set is looked at, never selected on.
+            self._keep_best(found)
+
+    def _keep_best(self, found: Evaluation | None) -> None:
+        """Save if no evaluation was better; `found` is None but on rank 0."""
+        progress = self.progress
+        better = found is not None and found.accuracy > progress.best_accuracy
+        best_step = progress.step if better else progress.best_step
+        if self.network.together:
+            best_step = all_gather_int(self.comm, best_step)[0]
+        if best_step == progress.best_step:
+            return
+        accuracy = found.accuracy if found is not None else progress.best_accuracy
+        self.progress = dataclasses.replace(progress, best_step=best_step, best_accuracy=accuracy)
+        self._save()
+
+    def _log_evaluation(self, part: str, found: Evaluation, spent_s: float | None) -> None:
+        line = {
+            "epoch": round(self.budget.epochs_done(self.progress.step), 6),
+            "part": part,
+            "eval_loss": found.loss,
+            "eval_accuracy": found.accuracy,
+        }
+        if spent_s is not None:
+            line["eval_s"] = round(spent_s, 6)
+        self.log.evaluation(self.progress.step, line)
+
+    def _finish(self, started: float) -> dict[str, Any]:
+        """Final evaluation and weights."""
+        peak_bytes = max(all_gather_int(self.comm, _peak_memory_bytes()))
+        kernels = all_gather_data(self.comm, max_pool.found.origin)
+        outcome = self._final_figures()
+        outcome |= self.network.publish(self.files, self._card())
+        if not self.is_root:
+            return {"rank": self.comm.rank}
+        return outcome | {
+            "train_images_per_s": self._throughput(),
+            "training_s": round(time.monotonic() - started, 6),
+            "steps": self.progress.step,
+            "epochs": round(self.budget.epochs_done(self.progress.step), 6),
+            "images": self.progress.images,
+            "bad_files": list(self.data.bad),
+            "skipped_images": self.data.skipped,
+            "peak_memory_bytes": peak_bytes,
+            "native_kernels": kernels,
+            "arithmetic": self.arithmetic[0],
+            **self._odd_arithmetic(),
+            **self.strategy.figures(),
+        }
+
+    def _odd_arithmetic(self) -> dict[str, Any]:
+        """That of every rank, where they are not all alike."""
+        alike = all(other == self.arithmetic[0] for other in self.arithmetic)
+        return {} if alike else {"arithmetic_by_rank": self.arithmetic}
+
+    def _final_figures(self) -> dict[str, Any]:
+        """Test figures, and the validation accuracy where there is such a part."""
+        figures: dict[str, Any] = {}
+        for name in ("validation", "test"):
+            part = getattr(self.data, name)
+            found = self.network.evaluate(part) if len(part) else None
+            if found is None:
+                continue
+            self._log_evaluation(name, found, None)
+            if name == "test":
+                figures |= {"test_loss": found.loss}
+                figures |= metrics.summarize(
+                    found.labels,
+                    found.predicted,
+                    found.confidence,
+                    found.in_top5,
+                    classes=self.data.classes,
+                    names=part.names,
+                )
+            else:
+                figures |= {"validation_accuracy": found.accuracy}
+                if self.progress.best_step >= 0:
+                    figures["best_step"] = self.progress.best_step
+                    figures["best_validation_accuracy"] = self.progress.best_accuracy
+        return figures
+
+    def _throughput(self) -> float | None:
+        """Images over wall time from the end of step 3 to the last, evaluation left out."""
+        if self.timed_from is None:
+            return None
+        begin, images = self.timed_from
+        spent = self.ended - begin - self.paused_s
+        done = self.progress.images - images
+        return round(done / spent, 3) if done and spent > 0 else None
+
+    def _card(self) -> ModelCard:
+        return ModelCard(
+            model=self.config.model.model,
+            model_args=self.config.model.model_args,
+            precision=weights_precision(self.config.training.precision),
+            shape=self.data.shape,
+            classes=self.data.classes,
+            mean=tuple(float(value) for value in self.data.mean),
+            std=tuple(float(value) for value in self.data.std),
+            source=dict(self.source or {}),
+        )
+
+
+def _peak_memory_bytes() -> int:
+    """The most memory that this process has had, libraries included; of all ranks if inline."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
