@@ -10,48 +10,25 @@ import sixfold
 
 ROOT = Path(sixfold.__file__).parent
 
-LAYERS = [
-    [
-        "errors",
-        "config",
-        "environment",
-        "keys",
-        "shards",
-        "files",
-        "tensor_file",
-        "torch_file",
-        "values",
-        "naming",
-        "locks",
-        "sections",
-    ],
-    ["world"],
-    ["collectives"],
-    ["data", "models", "kernels", "native", "metrics"],
-    ["split"],
-    ["links"],
-    ["step"],
-    ["merges"],
-    ["sparsity"],
-    ["checkpoint", "run_directory", "trained", "parts_file"],
-    ["classifier"],
-    ["servers"],
-    ["evaluate", "strategies"],
-    ["training_log"],
-    ["training", "prediction", "compression", "lca"],
-    ["measure"],
-    ["report"],
-    ["plan"],
-    ["validate", "engines"],
-    ["jobs"],
-    ["tickets", "robustness", "sweep"],
-    ["launch"],
-    ["bench", "lab"],
-    ["cli"],
-]
-"""From the bottom to the top; a room may use its own layer and those above it in this list."""
+PACKAGES = (
+    "core",
+    "models",
+    "distributed",
+    "data",
+    "training",
+    "compression",
+    "prediction",
+    "lottery",
+    "lca",
+    "perf",
+    "studies",
+    "api",
+    "cli",
+)
+"""A package imports only from itself and from those before it; every ``command.py`` is part of the
+command line."""
 
-ENGINES_MAY_USE = {"errors", "world", "engines"}
+ENGINES_MAY_USE = ("sixfold.core", "sixfold.distributed")
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -78,33 +55,31 @@ def imports_of(path: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "sixfold"}
 
 
-def room(module: str) -> str | None:
-    """The room that a module lies in, such as `data`; None for the package itself."""
-    parts = module.split(".")
-    if len(parts) < 2:
-        return None
-    is_room = (ROOT / parts[1]).is_dir() or (ROOT / f"{parts[1]}.py").is_file()
-    return parts[1] if is_room else None
-
-
-def layer(name: str) -> int:
-    found = [number for number, rooms in enumerate(LAYERS) if name in rooms]
-    assert found, f"{name} has no place in LAYERS"
-    return found[0]
+def package(module: str) -> str:
+    """The package that a module lies in, such as `data`; `cli` for commands."""
+    return "cli" if module.endswith(".command") else module.split(".")[1]
 
 
 ALL = dict(modules())
 
 
-@pytest.mark.parametrize("module", [name for name in ALL if room(name) not in (None, "__main__")])
-def test_a_module_imports_only_from_below(module: str) -> None:
-    own = room(module)
-    assert own is not None
-    used = {room(name) for name in imports_of(ALL[module])} - {None, own}
-    above = sorted(name for name in used if name and layer(name) > layer(own))
+@pytest.mark.parametrize(
+    "module", [name for name in ALL if name not in ("sixfold", "sixfold.__main__")]
+)
+def test_a_module_imports_only_from_packages_before_its_own(module: str) -> None:
+    used = {name for name in imports_of(ALL[module]) if name != "sixfold"}
+    rank = PACKAGES.index(package(module))
+    above = sorted(name for name in used if PACKAGES.index(name.split(".")[1]) > rank)
     assert not above, f"{module} imports from above: {above}"
-    if own == "engines":
-        assert used <= ENGINES_MAY_USE, f"{module}: engines know nothing of training"
+    if module.startswith("sixfold.distributed.engines"):
+        beyond = {name for name in used if not name.startswith(ENGINES_MAY_USE)}
+        assert not beyond, f"{module}: engines know nothing of training: {beyond}"
+
+
+def test_there_are_at_most_thirteen_packages() -> None:
+    packages = [path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()]
+    assert sorted(packages) == sorted(set(PACKAGES) - {"api", "cli"})
+    assert len(packages) <= 13
 
 
 def test_no_module_takes_part_in_a_cycle() -> None:

@@ -39,7 +39,6 @@ def run(name: str, options: BenchConfig, *, show: Callable[[str], None]) -> int:
         RunError: if Sixfold itself could not be measured. A peer that cannot be is reported.
     """
     from benchmarks.bench.options import parts_problems
-
     from sixfold.core.errors import UserError
     from sixfold.training.worker import FIRST_TIMED_STEP
 

@@ -1,4 +1,4 @@
-"""`sixfold bench allreduce`: the sum of a vector over the ranks of this host, beside gloo.
+"""The sum of a vector over the ranks of this host, beside gloo.
 
 The ranks are those of the local engine. In the same processes they also form a process group of
 gloo, over loopback. Both add the same vectors; they take turns. The result of ours is the same bits
@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
+
 from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_sizes, written_size
 from benchmarks.bench.publish import Show, begin, publish
-from torch import distributed
-
 from sixfold.distributed.collectives import tree_all_reduce
 from sixfold.distributed.engines import open_engine
 from sixfold.distributed.logical_shards import Node

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.bench import NAMES, BenchConfig
-
 from sixfold.core.checks import unknown
 from sixfold.core.console.options import add_options, read_config, refuse
 
@@ -21,7 +20,10 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Measure, and show the table."""
     config, unread = read_config(BenchConfig, vars(arguments))
     if not arguments.name_word:
-        problems = [*problems, f"give the benchmark: sixfold bench NAME, of {', '.join(NAMES)}"]
+        problems = [
+            *problems,
+            f"give the benchmark's name, of {', '.join(NAMES)}",
+        ]
     elif arguments.name_word not in NAMES:
         problems = [*problems, unknown("benchmark", arguments.name_word, NAMES)]
     refuse(config, [*problems, *unread])

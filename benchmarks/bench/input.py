@@ -1,4 +1,4 @@
-"""`sixfold bench input`: how fast images are loaded, beside how fast they are trained on.
+"""How fast images are loaded, beside how fast they are trained on.
 
 Loading is what a rank's own thread does for its steps: reading, augmenting, normalising, into
 shards. The peer is torch's DataLoader with worker processes, over the same images and with the
@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
 from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.contenders import NotMeasuredError, run_process, train_command
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import resolve
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-
 from sixfold import data as datasets
 from sixfold.core.errors import RunError
 from sixfold.data import DataSet, parse_augment

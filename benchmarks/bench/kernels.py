@@ -1,4 +1,4 @@
-"""`sixfold bench kernels`: layers forward and backward, beside PyTorch and the machine's limit.
+"""Layers forward and backward, beside PyTorch and the machine's limit.
 
 One thread computes, as a rank does. Ours is what a training step runs: the links of
 `sixfold.training.layers.executor` on images in the order N H W C. PyTorch's is autograd over the
@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+
 from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig
 from benchmarks.bench.publish import Show, begin, publish
-from torch import Tensor, nn
-
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.perf.profile.machine import Machine, measure_machine
 from sixfold.training.layers.executor import LayerExecutor

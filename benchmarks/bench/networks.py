@@ -1,4 +1,4 @@
-"""`sixfold bench train` of one network or several: a table each, and their ratios side by side."""
+"""One network or several: a table each, and their ratios side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from benchmarks.bench.figures import Results
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig
 from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import run_train_bench
-
 from sixfold.core.errors import UserError
 
 

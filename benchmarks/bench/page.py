@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.bench.figures import Results, Spread
-
 from sixfold.training.report import render_page
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from benchmarks.bench.comparison import Comparison, as_json, table
 from benchmarks.bench.contenders import cores
-
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically, write_json
 from sixfold.distributed.session import versions

@@ -1,4 +1,4 @@
-"""`sixfold bench scaling`: what several workers gain over one, and what sharing a step costs them.
+"""What several workers gain over one, and what sharing a step costs them.
 
 One worker alone has the machine's caches and memory for itself; independent copies run together
 share them but never wait for each other. So workers over copies is what the sum of gradients and
@@ -25,7 +25,6 @@ from benchmarks.bench.figures import steps_for
 from benchmarks.bench.options import TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import resolve
-
 from sixfold.core.errors import RunError
 from sixfold.training.worker import FIRST_TIMED_STEP
 

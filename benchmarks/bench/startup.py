@@ -1,4 +1,4 @@
-"""`sixfold bench startup`: from a command to its help, and to the end of its first step.
+"""From a command to its help, and to the end of its first step.
 
 Peers: torchrun's own help; and a plain training loop under torchrun with as many processes, on the
 same data and network.
@@ -17,7 +17,6 @@ from benchmarks.bench.contenders import NotMeasuredError, Task, sixfold_result, 
 from benchmarks.bench.options import TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
 from benchmarks.bench.train import resolve
-
 from sixfold.core.errors import RunError
 from sixfold.training.worker import FIRST_TIMED_STEP
 

@@ -1,4 +1,4 @@
-"""`sixfold bench train`: images/s of training at several batch sizes, beside two peers.
+"""Images/s of training at several batch sizes, beside two peers.
 
 All contenders make the same number of steps on the same images with the same network and plain
 SGD with momentum, each in processes of its own; each is timed inside, from the end of step 3 to
@@ -29,7 +29,6 @@ from benchmarks.bench.contenders import (
 from benchmarks.bench.figures import Results, as_json, steps_for, table
 from benchmarks.bench.options import TrainBenchConfig, parse_batches, problems
 from benchmarks.bench.page import render
-
 from sixfold.core.checks import unknown
 from sixfold.core.errors import RunError, UserError
 from sixfold.core.files import write_atomically, write_json

@@ -1,4 +1,4 @@
-"""`sixfold bench tune`: which micro-batch is fastest for a network on this machine.
+"""Which micro-batch is fastest for a network on this machine.
 
 A logical shard of the training is computed forward and backward by one thread, as a rank does,
 once for each candidate in turns: whole, cut by the formula (`sixfold.training.step.micro_batches`),
@@ -16,12 +16,12 @@ import time
 from typing import Any
 
 import torch
+
 from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.contenders import cores
 from benchmarks.bench.figures import spread
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
-
 from sixfold import data as datasets
 from sixfold import models
 from sixfold.core.errors import UserError

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sixfold.core.version import __version__
 
 if TYPE_CHECKING:
+    from sixfold.api import train
     from sixfold.compression.config import CompressConfig
     from sixfold.compression.loading import load
     from sixfold.compression.run import compress
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from sixfold.prediction.robustness.run import evaluate_robustness
     from sixfold.prediction.run import predict
     from sixfold.training.config import TrainConfig, configure
-    from sixfold.training.run import train
 
 
 __all__ = [
@@ -51,19 +51,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CompressConfig": "compress.config",
-    "PredictConfig": "predict.config",
+    "CompressConfig": "compression.config",
+    "PredictConfig": "prediction.config",
     "PrepareConfig": "data.config",
     "RunError": "core.errors",
-    "TrainConfig": "train.config",
+    "TrainConfig": "training.config",
     "UserError": "core.errors",
-    "compress": "compress.run",
-    "configure": "train.config",
-    "evaluate_robustness": "predict.robustness.run",
-    "load": "compress.loading",
-    "predict": "predict.run",
+    "compress": "compression.run",
+    "configure": "training.config",
+    "evaluate_robustness": "prediction.robustness.run",
+    "load": "compression.loading",
+    "predict": "prediction.run",
     "prepare": "data.run",
-    "train": "train.run",
+    "train": "api",
 }
 
 

@@ -6,34 +6,71 @@ import logging
 import sys
 import traceback
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from sixfold.core.console.options import Parser
 from sixfold.core.errors import SixfoldError, UserError
 from sixfold.core.naming import unknown_option
 from sixfold.core.version import __version__
 
+
+class Command(NamedTuple):
+    """A subcommand: ``package.command`` has ``options(parser)`` and ``run(arguments, problems)``.
+
+    Attributes:
+        package: the feature's folder.
+        help: one line.
+    """
+
+    package: str
+    help: str
+
+
 COMMANDS = {
-    "train": "train a network in parallel",
-    "predict": "classify a data set with a trained network",
-    "evaluate": "tell how a network's accuracy stands up to distorted images",
-    "compress": "prune, share and code the weights of a trained network",
-    "lca": "learn dictionaries and sparse codes of images (locally competitive algorithm)",
-    "prepare": "turn images into tensor shards that load fast",
-    "sparse": "choose, by measuring, which layers of a pruned network run sparse",
-    "tickets": "search for lottery tickets: sparse networks that train as well as the dense one",
-    "plan": "predict the time of every way to divide a training, here and on larger clusters",
-    "sweep": "run a grid of settings, timed or for what they reach, and fit laws to it",
-    "profile": "measure where the time of a training goes, by layer, operator and rank",
-    "report": "write a run's report again",
-    "strategies": "list the ways to divide the work",
-    "models": "list the networks of the zoo",
-    "lab": "divide a convolution, a product, a training on Spark in other ways, and measure each",
-    "bench": "measure, beside peers",
+    "train": Command("sixfold.training", "train a network in parallel"),
+    "predict": Command("sixfold.prediction", "classify a data set with a trained network"),
+    "evaluate": Command(
+        "sixfold.prediction.robustness",
+        "tell how a network's accuracy stands up to distorted images",
+    ),
+    "compress": Command(
+        "sixfold.compression", "prune, share and code the weights of a trained network"
+    ),
+    "lca": Command(
+        "sixfold.lca",
+        "learn dictionaries and sparse codes of images (locally competitive algorithm)",
+    ),
+    "prepare": Command("sixfold.data", "turn images into tensor shards that load fast"),
+    "sparse": Command(
+        "sixfold.prediction.sparse",
+        "choose, by measuring, which layers of a pruned network run sparse",
+    ),
+    "tickets": Command(
+        "sixfold.lottery",
+        "search for lottery tickets: sparse networks that train as well as the dense one",
+    ),
+    "plan": Command(
+        "sixfold.perf.plan",
+        "predict the time of every way to divide a training, here and on larger clusters",
+    ),
+    "sweep": Command(
+        "sixfold.studies.sweep",
+        "run a grid of settings, timed or for what they reach, and fit laws to it",
+    ),
+    "profile": Command(
+        "sixfold.perf.profile",
+        "measure where the time of a training goes, by layer, operator and rank",
+    ),
+    "report": Command("sixfold.studies.report", "write a run's report again"),
+    "strategies": Command("sixfold.training.strategies", "list the ways to divide the work"),
+    "models": Command("sixfold.models", "list the networks of the zoo"),
+    "lab": Command(
+        "sixfold.studies.lab",
+        "divide a convolution, a product, a training on Spark in other ways, and measure each",
+    ),
 }
-"""Subcommand to what it does. Each lives in `sixfold.cli.<name>` as ``options(parser)`` and
-``run(arguments, problems)``, where problems are words that no option takes."""
 
 INTERRUPTED = 130
 
@@ -50,8 +87,12 @@ _MEMORY_SIGNS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> int:
     """Run a command.
+
+    Args:
+        arguments: the words behind ``sixfold``; those of the process if absent.
+        commands: what may be run.
 
     Returns:
         0 on success, 2 for wrong input or configuration, 1 for a failed run, 130 after Ctrl-C.
@@ -60,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         with _without_interrupts_of_py4j():
-            return _dispatch([word for word in words if word != "--debug"])
+            return _dispatch([word for word in words if word != "--debug"], commands)
     except (SixfoldError, MemoryError, SystemError) as error:
         if debug:
             traceback.print_exc()
@@ -101,7 +142,7 @@ def out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str], commands: Mapping[str, Command]) -> int:
     parser = _parser()
     if not words or words[0] in ("-h", "--help"):
         parser.print_help()
@@ -110,14 +151,15 @@ def _dispatch(words: list[str]) -> int:
         print(f"sixfold {__version__}")
         return 0
     name = words[0]
-    if name not in COMMANDS:
+    if name not in commands:
         from sixfold.core.checks import unknown
 
-        raise UserError(unknown("command", name, COMMANDS))
+        raise UserError(unknown("command", name, commands))
     import importlib
 
-    command = importlib.import_module(f"sixfold.cli.{name}")
-    subparser = Parser(prog=f"sixfold {name}", description=COMMANDS[name], allow_abbrev=False)
+    package, description = commands[name]
+    command = importlib.import_module(f"{package}.command")
+    subparser = Parser(prog=f"sixfold {name}", description=description, allow_abbrev=False)
     command.options(subparser)
     subparser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     run: Callable[..., int] = command.run
@@ -159,7 +201,7 @@ def _joined(words: list[str]) -> list[str]:
 
 
 def _parser() -> Parser:
-    lines = "\n".join(f"  {name:<11} {what}" for name, what in COMMANDS.items())
+    lines = "\n".join(f"  {name:<11} {what}" for name, (_, what) in COMMANDS.items())
     return Parser(
         prog="sixfold",
         usage="sixfold COMMAND [options]",

@@ -142,7 +142,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "entry 0 has the micro-batch 0, which is no number of images",
     ),
     ({"sixfold_tuning": 2}, "version 2, this Sixfold reads version 1"),
-    ({"sixfold_tuning": None}, "is no file of `sixfold bench tune`"),
+    ({"sixfold_tuning": None}, "is no file of `python -m benchmarks.bench tune`"),
 ]
 
 

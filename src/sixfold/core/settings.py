@@ -58,6 +58,13 @@ class Settings:
         if found:
             raise UserError(found)
 
+    def quick_problems(self) -> list[str]:
+        """What is wrong at a glance, found without importing torch; one line each."""
+        parts = [getattr(self, name) for name in hints_of(type(self))]
+        return [
+            line for part in parts if isinstance(part, Settings) for line in part.quick_problems()
+        ]
+
 
 def hints_of(section: type[Any]) -> dict[str, Any]:
     """Names and types of a class's fields."""

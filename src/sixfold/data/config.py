@@ -35,6 +35,12 @@ class DataConfig(Settings):
     label_column: str | None = option(None, LABEL_COLUMN)
     on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
 
+    def quick_problems(self) -> list[str]:
+        """What is wrong at a glance, without reading any image; one line each."""
+        from sixfold.data import problems
+
+        return problems(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationConfig(Settings):

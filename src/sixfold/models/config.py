@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sixfold.core.naming import ZOO, unknown_model
 from sixfold.core.settings import Settings, option
 
 
@@ -17,3 +18,8 @@ class ModelConfig(Settings):
     model_args: str = option(
         "", "arguments for the network's factory, such as width=0.5,dropout=0.1"
     )
+
+    def quick_problems(self) -> list[str]:
+        """Whether the name is a network's of the zoo, or may be one of the user's own."""
+        known = ":" in self.model or self.model in ZOO
+        return [] if known else [unknown_model(self.model)]

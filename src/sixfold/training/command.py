@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from sixfold.api import train
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, read_config, refuse
 from sixfold.training.config import TrainConfig
-from sixfold.training.run import train
 
 
 def options(parser: argparse.ArgumentParser) -> None:

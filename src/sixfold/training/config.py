@@ -71,7 +71,8 @@ class ComputeConfig(Settings):
         "cache, by a formula on the network's shapes), off (the whole shard), or a number",
     )
     tuning: str | None = option(
-        None, "take the micro-batch from this file of `sixfold bench tune`; the run keeps a copy"
+        None,
+        "take the micro-batch from this file (`python -m benchmarks.bench tune`) and keep a copy",
     )
 
 
@@ -171,6 +172,12 @@ class TrainConfig(Settings):
     local_sgd: LocalSgdConfig = LocalSgdConfig()
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
+
+    def quick_problems(self) -> list[str]:
+        """What is wrong at a glance, found without importing torch; one line each."""
+        from sixfold.training.validate import problems
+
+        return [*problems(self), *super().quick_problems()]
 
 
 def configure(**settings: Any) -> TrainConfig:

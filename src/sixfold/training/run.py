@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ from sixfold.training.resume import existing_run, held_run, run_path
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tuning import COPY, take_tuning
 
+Planner = Callable[[TrainConfig, Engine, int, RunDirectory, OnEvent], Any]
+"""`sixfold.perf.plan.automatic.choose`, which stands above training."""
+
 
 def train(
     config: TrainConfig | None = None,
@@ -45,6 +48,7 @@ def train(
     engine: Engine | None = None,
     on_event: OnEvent | None = None,
     hold: bool = True,
+    planner: Planner | None = None,
 ) -> dict[str, Any]:
     """Train a network and return the figures that `result.json` holds.
 
@@ -54,6 +58,7 @@ def train(
         on_event: called with progress.
         hold: whether to keep other processes out of the run directory; false where it lies in one
             that is held already.
+        planner: chooses where `--strategy auto` or `--grid auto` asks for it.
 
     Raises:
         UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
@@ -101,9 +106,8 @@ def train(
         resolved, tuning = take_tuning(resolved, data.open_data(resolved.data), directory, on_event)
         choice = None
         if is_automatic(config):
-            from sixfold.perf.plan.automatic import choose
-
-            choice = choose(resolved, engine, workers, directory, on_event)
+            assert planner is not None, "sixfold.train hands one in"
+            choice = planner(resolved, engine, workers, directory, on_event)
             resolved, workers = choice.apply(resolved), choice.workers
         opened = data.open_data(resolved.data)
         check_initialization(resolved, opened, directory, on_event)

@@ -1,4 +1,4 @@
-"""Tuning files: what `sixfold bench tune` has measured, and how a training takes it.
+"""Tuning files: what `python -m benchmarks.bench tune` has measured, and how a training takes it.
 
     {"sixfold_tuning": 1, "model": "slide", "model_args": "", "shape": [3, 32, 32], "classes": 10,
      "precision": "float32", "machine": {...}, "versions": {...}, "made": ...,
@@ -45,15 +45,15 @@ def read_tuning(path: Path) -> Tuning:
         raise UserError(f"--tuning {path}: is no JSON ({error})") from error
     version = found.get("sixfold_tuning") if isinstance(found, dict) else None
     if version is None:
-        raise UserError(f"--tuning {path}: is no file of `sixfold bench tune`")
+        raise UserError(f"--tuning {path}: is no file of `python -m benchmarks.bench tune`")
     if version != VERSION:
         raise UserError(
             f"--tuning {path}: version {version}, this Sixfold reads version {VERSION}; run "
-            "`sixfold bench tune` again"
+            "`python -m benchmarks.bench tune` again"
         )
     damage = _damage(found)
     if damage:
-        raise UserError(f"--tuning {path}: {damage}; run `sixfold bench tune` again")
+        raise UserError(f"--tuning {path}: {damage}; run `python -m benchmarks.bench tune` again")
     tuning: Tuning = found
     return tuning
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from sixfold.core.checks import choice_problems, seed_problems
 from sixfold.core.errors import UserError
-from sixfold.core.naming import ZOO, unknown_model
-from sixfold.data.config import DataConfig
 from sixfold.distributed.config import engine_problems
 from sixfold.distributed.logical_shards import LARGEST_COUNT, is_power_of_two
-from sixfold.models.config import ModelConfig
 from sixfold.training.config import AUTO, TrainConfig, is_automatic
 from sixfold.training.strategies.registry import strategy_problems
 
@@ -31,23 +27,6 @@ def problems(config: TrainConfig) -> list[str]:
         *_run_problems(config),
         *engine_problems(config.engine),
     ]
-
-
-def quick_problems(config: Any) -> list[str]:
-    """What can be told of any command's settings without importing torch.
-
-    It goes with words that no option takes and values of a wrong type: these are answered at once,
-    together with everything else that is wrong at a glance.
-    """
-    from sixfold import data
-
-    found = problems(config) if isinstance(config, TrainConfig) else choice_problems(config)
-    if isinstance(section := getattr(config, "data", None), DataConfig):
-        found += data.problems(section)
-    if isinstance(section := getattr(config, "model", None), ModelConfig):
-        own = ":" in section.model or section.model in ZOO
-        found += [] if own else [unknown_model(section.model)]
-    return found
 
 
 def _training_problems(config: TrainConfig) -> list[str]:

@@ -18,10 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sixfold.core.checks import choice_problems
 from sixfold.core.environment import settings_from_environment
 from sixfold.core.errors import UserError
 from sixfold.core.naming import meant, option_of
-from sixfold.core.settings import missing_of_run
+from sixfold.core.settings import Settings, missing_of_run
 from sixfold.core.values import read_value, value_type
 
 Config = TypeVar("Config")
@@ -55,16 +56,15 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
-def refuse(config: Any, found: Sequence[str]) -> None:
+def refuse(config: Settings, found: Sequence[str]) -> None:
     """Refuse words and values that could not be read, before anything large is imported.
 
     Raises:
         UserError: with them and with all else that is wrong at a glance, if there are any.
     """
     if found:
-        from sixfold.training.validate import quick_problems
-
-        raise UserError([*found, *quick_problems(config)])
+        glance = dict.fromkeys([*choice_problems(config), *config.quick_problems()])
+        raise UserError([*found, *glance])
 
 
 def sections(config_class: type[Any]) -> dict[str, type[Any]]:

@@ -10,8 +10,8 @@ import pytest
 from sixfold.core.errors import UserError
 from sixfold.lottery.config import TicketDataConfig, TicketGridConfig, TicketsConfig
 from sixfold.lottery.run import tickets
+from sixfold.studies.report.rewrite import rewrite_report
 from sixfold.training.config import TrainConfig
-from sixfold.training.report.write import rewrite_report
 
 
 def test_the_page_of_a_search_for_tickets_is_written_as_it_was(

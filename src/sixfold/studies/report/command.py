@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
         problems = [*problems, "give the run directory: sixfold report RUN"]
     if problems:
         raise UserError(problems)
-    from sixfold.training.report.write import rewrite_report
+    from sixfold.studies.report.rewrite import rewrite_report
 
     print(rewrite_report(Path(arguments.run_word)))
     return 0

@@ -1,0 +1,1 @@
+"""Performance, as ratios to peers in one run."""

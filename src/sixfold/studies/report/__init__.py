@@ -1,0 +1,1 @@
+"""Writing the page of any run again."""
