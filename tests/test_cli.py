@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sixfold.cli import main
+from sixfold.cli import COMMANDS, main
 from sixfold.core.errors import UserError
 
 QUICK = ["--data", "synthetic:200x3x8x8", "--model", "slide", "--batch-size", "40", "--steps", "6"]
@@ -100,7 +100,7 @@ def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixtu
 def test_a_refusal_of_the_system_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: object) -> int:
+    def refuse(*_: object) -> int:
         raise PermissionError(13, "Permission denied", "/far/away")
 
     monkeypatch.setattr("sixfold.cli._dispatch", refuse)
@@ -181,7 +181,7 @@ def test_values_of_a_wrong_kind_and_settings_without_a_section_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "settings.toml"
-    text = "batch_size = 50\n[run]\nkeep_at = 3\n[engine]\nspark_conf = {a = 1}\n[data]\n"
+    text = "batch_size = 50\n[run]\nsave_at_steps = 3\n[engine]\nspark_conf = {a = 1}\n[data]\n"
     file.write_text(text + "data = ['digits']\n")
     assert main(["train", "--config", str(file)]) == 2
     outside, value, conf = sorted(lines(capsys.readouterr().err))
@@ -352,7 +352,7 @@ def test_ctrl_c_advises_resuming_only_where_that_can_be(
         logging.exception("KeyboardInterrupt while sending command.")  # as py4j does
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"sixfold.cli.{command}.run", stop)
+    monkeypatch.setattr(f"{COMMANDS[command].package}.command.run", stop)
     assert main([command]) == 130
     told = capsys.readouterr().err
     assert ("--resume" in told) == advises

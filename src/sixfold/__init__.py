@@ -15,8 +15,9 @@ one of them is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sixfold.core.lazy import lazy
 from sixfold.core.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from sixfold.prediction.robustness.run import evaluate_robustness
     from sixfold.prediction.run import predict
     from sixfold.training.config import TrainConfig, configure
-
 
 __all__ = [
     "CompressConfig",
@@ -50,27 +50,21 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "CompressConfig": "compression.config",
-    "PredictConfig": "prediction.config",
-    "PrepareConfig": "data.config",
-    "RunError": "core.errors",
-    "TrainConfig": "training.config",
-    "UserError": "core.errors",
-    "compress": "compression.run",
-    "configure": "training.config",
-    "evaluate_robustness": "prediction.robustness.run",
-    "load": "compression.loading",
-    "predict": "prediction.run",
-    "prepare": "data.run",
-    "train": "api",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    import importlib
-
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sixfold' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sixfold.{_HOMES[name]}"), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "CompressConfig": "compression.config",
+        "PredictConfig": "prediction.config",
+        "PrepareConfig": "data.config",
+        "RunError": "core.errors",
+        "TrainConfig": "training.config",
+        "UserError": "core.errors",
+        "compress": "compression.run",
+        "configure": "training.config",
+        "evaluate_robustness": "prediction.robustness.run",
+        "load": "compression.loading",
+        "predict": "prediction.run",
+        "prepare": "data.run",
+        "train": "api",
+    },
+)

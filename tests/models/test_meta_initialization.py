@@ -112,7 +112,7 @@ def test_what_the_record_cannot_tell_is_built_whole(
             return factory()
 
     monkeypatch.setattr(module, "recipe", lambda *_, **__: Chosen)
-    monkeypatch.setattr(sys.modules["sixfold.models.build"], "recipe", lambda *_, **__: Chosen)
+    monkeypatch.setattr(sys.modules["sixfold.models.building"], "recipe", lambda *_, **__: Chosen)
     config, more = ModelConfig(model="own"), settings_of("own")
     found = build_on_meta(config, **more)
     assert (found.fills is not None) == recorded

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sixfold.core.errors import UserError
-from sixfold.models.build import build
+from sixfold.models.building import build
 from sixfold.models.config import ModelConfig
 from sixfold.training import torch_file
 from sixfold.training.model_card import read_card

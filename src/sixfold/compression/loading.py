@@ -20,7 +20,7 @@ from sixfold.compression.codec.container import (
 from sixfold.compression.codec.wire import DamagedError
 from sixfold.core.errors import UserError
 from sixfold.models import check_origin
-from sixfold.models.build import has_lazy
+from sixfold.models.building import has_lazy
 from sixfold.models.config import ModelConfig
 from sixfold.models.factory import model_factory
 from sixfold.training import model_card

@@ -6,20 +6,27 @@
 (80, 20, 20, (3, 8, 8))
 """
 
-from sixfold.data.augment import Augment, parse_augment
-from sixfold.data.batches import BatchMaker, make_batch
-from sixfold.data.dataset import DataSet, Part, Sums
-from sixfold.data.order import permutation
-from sixfold.data.prefetching import prefetch
-from sixfold.data.preparation import prepare
-from sixfold.data.registry import (
-    content_fingerprint,
-    open_data,
-    problems,
-    resolve,
-    source_fingerprint,
-)
-from sixfold.data.spec import absolute_spec
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sixfold.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from sixfold.data.augment import Augment, parse_augment
+    from sixfold.data.batches import BatchMaker, make_batch
+    from sixfold.data.dataset import DataSet, Part, Sums
+    from sixfold.data.order import permutation
+    from sixfold.data.prefetching import prefetch
+    from sixfold.data.preparation import prepare
+    from sixfold.data.registry import (
+        content_fingerprint,
+        open_data,
+        problems,
+        resolve,
+        source_fingerprint,
+    )
+    from sixfold.data.spec import absolute_spec
 
 __all__ = [
     "Augment",
@@ -39,3 +46,25 @@ __all__ = [
     "resolve",
     "source_fingerprint",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "Augment": "augment",
+        "BatchMaker": "batches",
+        "DataSet": "dataset",
+        "Part": "dataset",
+        "Sums": "dataset",
+        "absolute_spec": "spec",
+        "content_fingerprint": "registry",
+        "make_batch": "batches",
+        "open_data": "registry",
+        "parse_augment": "augment",
+        "permutation": "order",
+        "prefetch": "prefetching",
+        "prepare": "preparation",
+        "problems": "registry",
+        "resolve": "registry",
+        "source_fingerprint": "registry",
+    },
+)

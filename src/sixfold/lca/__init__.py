@@ -11,7 +11,9 @@ Nothing heavy is imported before one of the names is used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sixfold.core.lazy import lazy
 
 if TYPE_CHECKING:
     from sixfold.lca.config import DynamicsConfig
@@ -21,17 +23,6 @@ if TYPE_CHECKING:
     from sixfold.lca.module import LCA
     from sixfold.lca.solver import Solution, Solver
     from sixfold.lca.transformer import LCATransformer
-
-_HOMES = {
-    "LCA": "module",
-    "LCATransformer": "transformer",
-    "DynamicsConfig": "options",
-    "Geometry": "geometry",
-    "LateralInhibition": "interaction",
-    "Solution": "solver",
-    "Solver": "solver",
-    "load_dictionary": "dictionary",
-}
 
 __all__ = [
     "LCA",
@@ -44,11 +35,16 @@ __all__ = [
     "load_dictionary",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    import importlib
-
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sixfold.lca' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sixfold.lca.{_HOMES[name]}"), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "DynamicsConfig": "config",
+        "Geometry": "geometry",
+        "LCA": "module",
+        "LCATransformer": "transformer",
+        "LateralInhibition": "interaction",
+        "Solution": "solver",
+        "Solver": "solver",
+        "load_dictionary": "dictionary",
+    },
+)

@@ -1,9 +1,33 @@
 """Networks: a zoo, the user's own, and whether they fit the data."""
 
-from sixfold.models.build import build
-from sixfold.models.check import check
-from sixfold.models.importing import source_file
-from sixfold.models.origin import check_origin
-from sixfold.models.zoo import names
+from __future__ import annotations
 
-__all__ = ["build", "check", "check_origin", "names", "source_file"]
+from typing import TYPE_CHECKING
+
+from sixfold.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from sixfold.models.building import build
+    from sixfold.models.checking import check
+    from sixfold.models.importing import source_file
+    from sixfold.models.origin import check_origin
+    from sixfold.models.zoo import names
+
+__all__ = [
+    "build",
+    "check",
+    "check_origin",
+    "names",
+    "source_file",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "build": "building",
+        "check": "checking",
+        "check_origin": "origin",
+        "names": "zoo",
+        "source_file": "importing",
+    },
+)

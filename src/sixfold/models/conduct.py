@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sixfold.models.build import has_lazy, seed_all, seeded
+from sixfold.models.building import has_lazy, seed_all, seeded
 from sixfold.models.observe import changed, observe
 from sixfold.models.outside import watched
 from sixfold.models.shapes import Shape, run

@@ -25,7 +25,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sixfold.core.errors import UserError
-from sixfold.models.build import build, seeded
+from sixfold.models.building import build, seeded
 from sixfold.models.config import ModelConfig
 from sixfold.models.factory import model_factory
 from sixfold.models.shapes import Shape, ShapeMismatchError, times

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sixfold.api import train
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, read_config, refuse
 from sixfold.training.config import TrainConfig
@@ -22,6 +21,8 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Train, and print where the results are."""
     config, unread = read_config(TrainConfig, vars(arguments), arguments.config)
     refuse(config, [*problems, *unread])
+
+    from sixfold.api import train
 
     with Console() as console:
         result = train(config, on_event=console)

@@ -22,7 +22,7 @@ from sixfold.distributed.collectives import gather
 from sixfold.distributed.logical_shards import owned_shards
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import restore_randomness, save_randomness
-from sixfold.models.build import seed_all
+from sixfold.models.building import seed_all
 from sixfold.training.layers.operations import NO_VIEW
 from sixfold.training.step.step import channels_last
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sixfold.models.build import build
+from sixfold.models.building import build
 from sixfold.models.config import ModelConfig
 from sixfold.perf.profile.clock import BACKWARD, FORWARD, GRADIENTS, Clock, Span
 from sixfold.perf.profile.layers import layer_costs

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sixfold.core.errors import UserError
 from sixfold.models import zoo
-from sixfold.models.build import build
+from sixfold.models.building import build
 from sixfold.models.config import ModelConfig
 from sixfold.models.meta_initialization import build_on_meta
 from sixfold.models.shapes import Shape

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sixfold.core.lazy import lazy
 
 if TYPE_CHECKING:
     from sixfold.perf.profile.cost import FunctionCost, LayerCost
@@ -21,16 +22,16 @@ __all__ = [
     "total",
 ]
 
-_HOMES = {
-    "cost": ("FunctionCost", "LayerCost"),
-    "layers": ("layer_costs", "total"),
-    "machine": ("Machine", "load_machine", "measure_machine", "save_machine"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported when first asked for: the options of the command line must not import torch.
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"sixfold.perf.profile.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy(
+    __name__,
+    {
+        "FunctionCost": "cost",
+        "LayerCost": "cost",
+        "Machine": "machine",
+        "layer_costs": "layers",
+        "load_machine": "machine",
+        "measure_machine": "machine",
+        "save_machine": "machine",
+        "total": "layers",
+    },
+)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.core.random_keys import key
-from sixfold.models.build import seed_all
+from sixfold.models.building import seed_all
 
 
 @dataclass

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.core.errors import UserError
-from sixfold.models.build import seeded
+from sixfold.models.building import seeded
 from sixfold.models.conduct import INEXACT, conduct
 from sixfold.models.config import ModelConfig
 from sixfold.models.factory import ModelFactory, model_factory
