@@ -38,19 +38,12 @@ REFINEMENTS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The smallest file that holds the bound.
+    """The smallest file that holds the bound."""
 
-    Attributes:
-        plan: its sparsity and bits.
-        pruned: its file after pruning.
-        folder: with its files after sharing and coding.
-        figures: of all trials, for the report.
-    """
-
-    plan: Plan
-    pruned: Path
-    folder: Path
-    figures: dict[str, Any]
+    plan: Plan  # its sparsity and bits
+    pruned: Path  # its file after pruning
+    folder: Path  # with its files after sharing and coding
+    figures: dict[str, Any]  # of all trials, for the report
 
 
 def search(

@@ -56,16 +56,12 @@ def is_archive_name(name: str) -> bool:
 
 @dataclass
 class Members:
-    """What an archive holds.
+    """What an archive holds."""
 
-    Attributes:
-        files: where the bytes of each file are, by name.
-        folders: names of folders.
-        left_out: (name, reason) of every member that is neither.
-    """
-
+    # where the bytes of each file are, by name
     files: dict[str, Extent] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
+    # (name, reason) of every member that is neither
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, name: str, extent: Extent) -> None:

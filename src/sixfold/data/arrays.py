@@ -13,15 +13,9 @@ from sixfold.data.dataset import Shape, Sums, sums_of
 
 @dataclass(frozen=True)
 class ArrayStore:
-    """A store over arrays.
+    """A store over arrays."""
 
-    Attributes:
-        pixels: (N, C, H, W).
-        labels: (N,).
-        record_names: N names.
-    """
-
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]  # (N, C, H, W)
     labels: NDArray[np.int64]
     record_names: Sequence[str]
     groups: NDArray[np.int64] | None = None

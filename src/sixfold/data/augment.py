@@ -21,30 +21,20 @@ DEFAULT_PAD = 4
 
 
 class Draws(NamedTuple):
-    """What was drawn for n images.
+    """What was drawn for n images."""
 
-    Attributes:
-        down: rows by which each image's window is moved, (n,) int64.
-        right: columns by which it is moved, (n,) int64.
-        mirrored: whether it is mirrored left to right then, (n,) bool.
-    """
-
-    down: NDArray[np.int64]
-    right: NDArray[np.int64]
-    mirrored: NDArray[np.bool_]
+    down: NDArray[np.int64]  # rows by which each image's window is moved, (n,) int64
+    right: NDArray[np.int64]  # columns by which it is moved, (n,) int64
+    mirrored: NDArray[np.bool_]  # whether it is mirrored left to right then, (n,) bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What is done to training images.
+    """What is done to training images."""
 
-    Attributes:
-        pad: pixels by which a crop may be moved to each side, the rest being black; 0: no crop.
-        flip: whether half of the images are mirrored left to right.
-    """
-
+    # pixels by which a crop may be moved to each side, the rest being black; 0: no crop
     pad: int = 0
-    flip: bool = False
+    flip: bool = False  # whether half of the images are mirrored left to right
 
     def apply(self, images: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
         """Crop and flip; the same key gives the same bits.

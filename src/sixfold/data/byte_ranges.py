@@ -29,23 +29,15 @@ SPARE_BYTES = 2**29
 
 
 class Extent(NamedTuple):
-    """Some bytes.
-
-    Attributes:
-        path: file or URL.
-        offset: where they begin in it.
-        size: how many there are in the file; None: all of it.
-        unpacked: how many there will be once inflated (zip's deflate); None: they are not packed.
-        crc: CRC-32 that they must have (unpacked), if known.
-        missing: why they cannot be had, whatever the rest says.
-    """
+    """Some bytes."""
 
     path: str
-    offset: int = 0
-    size: int | None = None
+    offset: int = 0  # where they begin in it
+    size: int | None = None  # how many there are in the file; None: all of it
+    # how many there will be once inflated (zip's deflate); None: they are not packed
     unpacked: int | None = None
-    crc: int | None = None
-    missing: str | None = None
+    crc: int | None = None  # CRC-32 that they must have (unpacked), if known
+    missing: str | None = None  # why they cannot be had, whatever the rest says
 
 
 def too_large(size: int, most: int = MOST_PICTURE_BYTES) -> str:

@@ -59,17 +59,11 @@ class Store(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """Exact sums of pixel values (0 to 255) over some images.
+    """Exact sums of pixel values (0 to 255) over some images."""
 
-    Attributes:
-        pixels: number of pixels a channel.
-        total: sum of the values, a channel.
-        squares: sum of their squares, a channel.
-    """
-
-    pixels: int
-    total: tuple[int, ...]
-    squares: tuple[int, ...]
+    pixels: int  # number of pixels a channel
+    total: tuple[int, ...]  # sum of the values, a channel
+    squares: tuple[int, ...]  # sum of their squares, a channel
 
     def mean(self) -> NDArray[np.float64]:
         """Mean of each channel, (C,), in units of [0, 1] pixels; 0 without pixels."""
@@ -127,17 +121,14 @@ class Part:
     Args:
         store: where the records are.
         chosen: which of its records, in the order of this part; all of them if None.
-
-    Attributes:
-        labels: class of each image, (N,).
-        shape: of each image, C H W.
     """
 
     def __init__(self, store: Store, chosen: NDArray[np.int64] | None = None) -> None:
         self._store = store
         self._chosen = chosen
+        # class of each image, (N,)
         self.labels: NDArray[np.int64] = store.labels if chosen is None else store.labels[chosen]
-        self.shape: Shape = store.shape
+        self.shape: Shape = store.shape  # of each image, C H W
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -170,34 +161,23 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """An open data set.
-
-    Attributes:
-        name: for people.
-        classes: name of each class.
-        shape: of every image, C H W.
-        train: what may be learned from.
-        validation: what may be selected on; empty unless asked for.
-        test: what is only ever reported.
-        bad: files that were left out because they could not be read, each with the reason.
-        skipped: images that were left out: a line of `bad` may speak of many.
-        own_test: whether the set came with its test part, rather than having one cut off it.
-        split: how its parts were told apart, for people.
-        mean: of the pixels of `train`, (C,), in units of [0, 1].
-        std: of the pixels of `train`, (C,), in units of [0, 1].
-    """
+    """An open data set."""
 
     name: str
     classes: tuple[str, ...]
-    shape: Shape
-    train: Part
-    validation: Part
-    test: Part
+    shape: Shape  # of every image, C H W
+    train: Part  # what may be learned from
+    validation: Part  # what may be selected on; empty unless asked for
+    test: Part  # what is only ever reported
+    # files that were left out because they could not be read, each with the reason
     bad: tuple[str, ...] = ()
-    skipped: int = 0
+    skipped: int = 0  # images that were left out: a line of `bad` may speak of many
+    # whether the set came with its test part, rather than having one cut off it
     own_test: bool = True
-    split: str = ""
+    split: str = ""  # how its parts were told apart, for people
+    # of the pixels of `train`, (C,), in units of [0, 1]
     mean: NDArray[np.float64] = field(init=False)
+    # of the pixels of `train`, (C,), in units of [0, 1]
     std: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:

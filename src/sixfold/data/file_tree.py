@@ -20,22 +20,16 @@ MOST_UNPACKED_BYTES = 2**28
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """Files by name.
-
-    Attributes:
-        path: of the folder or archive, for messages.
-        files: relative name, with ``/`` between folders -> where its bytes are; by name.
-        folders: every folder, empty ones too.
-        spool: folder for temporary copies.
-        left_out: (name, reason) of what is not read, by its name in the outermost tree.
-        twins: files that are the same as another by a link -> the other's name.
-    """
+    """Files by name."""
 
     path: str
+    # relative name, with ``/`` between folders -> where its bytes are; by name
     files: Mapping[str, Extent]
-    folders: frozenset[str]
-    spool: Path
+    folders: frozenset[str]  # every folder, empty ones too
+    spool: Path  # folder for temporary copies
+    # (name, reason) of what is not read, by its name in the outermost tree
     left_out: tuple[tuple[str, str], ...] = ()
+    # files that are the same as another by a link -> the other's name
     twins: Mapping[str, str] = field(default_factory=dict)
 
     def below(self, prefix: str) -> Tree:

@@ -23,23 +23,14 @@ MOST_SIDE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be prepared, and how.
+    """What is to be prepared, and how."""
 
-    Attributes:
-        spec: the source.
-        path: where the source was found.
-        fingerprint: of what is there.
-        resize: rows and columns, if not the images' own.
-        on_bad: "fail" or "skip".
-        table: how a table is read.
-    """
-
-    spec: Spec
-    path: str
-    fingerprint: str
-    resize: int | None
-    on_bad: str
-    table: TableOptions = field(default_factory=TableOptions)
+    spec: Spec  # the source
+    path: str  # where the source was found
+    fingerprint: str  # of what is there
+    resize: int | None  # rows and columns, if not the images' own
+    on_bad: str  # "fail" or "skip"
+    table: TableOptions = field(default_factory=TableOptions)  # how a table is read
 
     @property
     def key(self) -> str:

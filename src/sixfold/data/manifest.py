@@ -38,46 +38,29 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """One file of a part.
+    """One file of a part."""
 
-    Attributes:
-        file: name in the folder.
-        count: images in it.
-        bytes: size of the file.
-        sha256: of the file, hexadecimal.
-    """
-
-    file: str
-    count: int
+    file: str  # name in the folder
+    count: int  # images in it
     bytes: int
-    sha256: str
+    sha256: str  # of the file, hexadecimal
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a folder of tensor shards holds.
-
-    Attributes:
-        name: of the data set, for people.
-        classes: name of each class.
-        shape: of every image, C H W; the pixels are uint8.
-        parts: "train" and "test": files in the order of their records.
-        bad: (name, reason) of each image that could not be read.
-        left_out: (name, reason) of what was no image to begin with.
-        source: what the shards were made from: the specification and its fingerprint.
-        settings: by which they were made.
-        versions: of the programs that made them.
-    """
+    """What a folder of tensor shards holds."""
 
     name: str
     classes: tuple[str, ...]
-    shape: Shape
+    shape: Shape  # of every image, C H W; the pixels are uint8
+    # "train" and "test": files in the order of their records
     parts: Mapping[str, tuple[ShardEntry, ...]]
-    bad: tuple[tuple[str, str], ...] = ()
-    left_out: tuple[tuple[str, str], ...] = ()
+    bad: tuple[tuple[str, str], ...] = ()  # (name, reason) of each image that could not be read
+    left_out: tuple[tuple[str, str], ...] = ()  # (name, reason) of what was no image to begin with
+    # what the shards were made from: the specification and its fingerprint
     source: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # by which they were made
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the programs that made them
 
     @property
     def entries(self) -> list[ShardEntry]:

@@ -22,22 +22,14 @@ HIDDEN = "hidden"
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A file or folder.
+    """A file or folder."""
 
-    Attributes:
-        name: relative to what was listed, with ``/`` between folders.
-        is_folder: whether it is a folder.
-        size: bytes of a file.
-        stamp: what changes when the file does: a time, or a tag of the remote store.
-        left_out: why it is not read, nor what is in it; empty if it is.
-        identity: of a local file, the same by whatever link it is reached.
-    """
-
-    name: str
+    name: str  # relative to what was listed, with ``/`` between folders
     is_folder: bool
-    size: int
-    stamp: str
-    left_out: str = ""
+    size: int  # bytes of a file
+    stamp: str  # what changes when the file does: a time, or a tag of the remote store
+    left_out: str = ""  # why it is not read, nor what is in it; empty if it is
+    # of a local file, the same by whatever link it is reached
     identity: tuple[int, int] | None = None
 
 

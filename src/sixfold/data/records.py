@@ -86,25 +86,16 @@ class Records(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A data set as found.
-
-    Attributes:
-        name: for people.
-        classes: name of each class.
-        parts: "train" and "test".
-        split: how the parts were told apart, for people.
-        left_out: (name, reason) of what is no record, though it looks like one.
-        unlabelled: how many records were left out because they have no label.
-        skipped: how many records `left_out` speaks of.
-    """
+    """A data set as found."""
 
     name: str
     classes: tuple[str, ...]
-    parts: Mapping[str, Records]
-    split: str
+    parts: Mapping[str, Records]  # "train" and "test"
+    split: str  # how the parts were told apart, for people
+    # (name, reason) of what is no record, though it looks like one
     left_out: tuple[tuple[str, str], ...] = ()
-    unlabelled: int = 0
-    skipped: int = 0
+    unlabelled: int = 0  # how many records were left out because they have no label
+    skipped: int = 0  # how many records `left_out` speaks of
 
 
 @dataclass(frozen=True)
@@ -173,21 +164,14 @@ class FileRecords:
     """Records that are files, stretches of files, or parts of the pictures in them.
 
     The same class serves as its own chunk: a chunk is the records from one place to another.
-
-    Attributes:
-        names: of each record.
-        labels: class of each record, (N,).
-        extents: where each record's bytes are.
-        groups: what each record was cut from.
-        boxes: part of the picture that is the record; absent: all of it.
-        raw: shape (C, H, W) of records that are plain pixels; absent: they are encoded pictures.
     """
 
-    names: Sequence[str]
-    labels: NDArray[np.int64]
-    extents: Sequence[Extent]
-    groups: Sequence[str] = ()
-    boxes: Sequence[Box] = ()
+    names: Sequence[str]  # of each record
+    labels: NDArray[np.int64]  # class of each record, (N,)
+    extents: Sequence[Extent]  # where each record's bytes are
+    groups: Sequence[str] = ()  # what each record was cut from
+    boxes: Sequence[Box] = ()  # part of the picture that is the record; absent: all of it
+    # shape (C, H, W) of records that are plain pixels; absent: they are encoded pictures
     raw: Shape | None = None
 
     def take(self, indices: NDArray[np.int64]) -> FileRecords:

@@ -95,17 +95,13 @@ class ShardFile:
     """One mapped file.
 
     Attributes:
-        pixels: (n, C, H, W), a view of the file.
-        labels: (n,), a view of the file.
-        totals: sums of pixels, (n, C), a view of the file.
-        squares: sums of squared pixels, (n, C), a view of the file.
         columns: the Arrow columns of names and groups.
     """
 
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int32]
-    totals: NDArray[np.int64]
-    squares: NDArray[np.int64]
+    pixels: NDArray[np.uint8]  # (n, C, H, W), a view of the file
+    labels: NDArray[np.int32]  # (n,), a view of the file
+    totals: NDArray[np.int64]  # sums of pixels, (n, C), a view of the file
+    squares: NDArray[np.int64]  # sums of squared pixels, (n, C), a view of the file
     names: Any
     groups: Any
 

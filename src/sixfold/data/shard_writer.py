@@ -28,44 +28,27 @@ GRAY, COLOR = 1, 3
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """What a worker is told.
-
-    Attributes:
-        chunk: the records.
-        file: name of the shard file.
-        folder: where it belongs.
-        notes: folder of the notes.
-        resize: rows and columns wanted.
-        key: names what the chunk is made from and how; a note with another key is out of date.
-    """
+    """What a worker is told."""
 
     chunk: Chunk
     file: str
-    folder: str
-    notes: str
-    resize: int | None
-    key: str
+    folder: str  # where it belongs
+    notes: str  # folder of the notes
+    resize: int | None  # rows and columns wanted
+    key: str  # names what the chunk is made from and how; a note with another key is out of date
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardNote:
-    """What became of a chunk.
-
-    Attributes:
-        key: of the task.
-        records: how many records the chunk had, bad ones too.
-        entry: the file, if one was written.
-        shapes: (C, H, W, images) of every shape met; a file is written only if there is one.
-        labels: (label, images) of every label.
-        bad: (name, reason) of images that cannot be used.
-    """
+    """What became of a chunk."""
 
     key: str
-    records: int
-    entry: ShardEntry | None
+    records: int  # how many records the chunk had, bad ones too
+    entry: ShardEntry | None  # the file, if one was written
+    # (C, H, W, images) of every shape met; a file is written only if there is one
     shapes: tuple[tuple[int, int, int, int], ...]
-    labels: tuple[tuple[int, int], ...]
-    bad: tuple[tuple[str, str], ...]
+    labels: tuple[tuple[int, int], ...]  # (label, images) of every label
+    bad: tuple[tuple[str, str], ...]  # (name, reason) of images that cannot be used
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""

@@ -19,19 +19,12 @@ from sixfold.data.spec import Spec, TableOptions
 
 @dataclass(frozen=True)
 class _Habitat:
-    """How to find a set in a folder that may hold other things.
+    """How to find a set in a folder that may hold other things."""
 
-    Attributes:
-        files: names that show that a folder is the set.
-        folders: names that the set's folder may have.
-        archives: names that its archive may have, the best first.
-        wanted: what was looked for, for people.
-    """
-
-    files: re.Pattern[str]
-    folders: re.Pattern[str]
-    archives: tuple[re.Pattern[str], ...]
-    wanted: str
+    files: re.Pattern[str]  # names that show that a folder is the set
+    folders: re.Pattern[str]  # names that the set's folder may have
+    archives: tuple[re.Pattern[str], ...]  # names that its archive may have, the best first
+    wanted: str  # what was looked for, for people
 
 
 def _pattern(text: str) -> re.Pattern[str]:

@@ -27,15 +27,10 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Spec:
-    """A specification taken apart.
+    """A specification taken apart."""
 
-    Attributes:
-        kind: one of `FORMS`.
-        where: an absolute path, a URL, or sizes; empty for digits.
-    """
-
-    kind: str
-    where: str
+    kind: str  # one of `FORMS`
+    where: str  # an absolute path, a URL, or sizes; empty for digits
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.where}" if self.where else self.kind
@@ -43,17 +38,11 @@ class Spec:
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How a Parquet table is read.
+    """How a Parquet table is read."""
 
-    Attributes:
-        image: column of the images; None: found by its name.
-        label: column of the labels; None: found by its name.
-        labelled: whether rows without a label are left out, rather than scored.
-    """
-
-    image: str | None = None
-    label: str | None = None
-    labelled: bool = True
+    image: str | None = None  # column of the images; None: found by its name
+    label: str | None = None  # column of the labels; None: found by its name
+    labelled: bool = True  # whether rows without a label are left out, rather than scored
 
 
 def parse_spec(text: str) -> Spec:

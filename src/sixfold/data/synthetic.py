@@ -29,17 +29,11 @@ those of evenly spaced training images."""
 
 @dataclass(frozen=True)
 class SyntheticStore:
-    """A store of made-up images.
-
-    Attributes:
-        count: number of images.
-        shape: C H W.
-        part: "train" or "test": the same patterns, other noise.
-    """
+    """A store of made-up images."""
 
     count: int
-    shape: Shape
-    part: str
+    shape: Shape  # C H W
+    part: str  # "train" or "test": the same patterns, other noise
 
     groups = None
 

@@ -122,9 +122,6 @@ Value = TypeVar("Value")
 class TreeFold(Generic[Value]):
     """Adds values in the fixed tree as they come, holding at most log2 L + 1 of them.
 
-    Attributes:
-        add: adds its second argument to its first and returns the sum (it may reuse the first).
-
     >>> fold = TreeFold(lambda left, right: f"({left}{right})")
     >>> for shard, value in zip(range(4, 8), "efgh"):
     ...     fold.push(Node(0, shard), value)
@@ -132,6 +129,7 @@ class TreeFold(Generic[Value]):
     [(Node(level=2, place=1), '((ef)(gh))')]
     """
 
+    # adds its second argument to its first and returns the sum (it may reuse the first)
     add: Callable[[Value, Value], Value]
 
     def __post_init__(self) -> None:

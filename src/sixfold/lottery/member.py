@@ -49,16 +49,11 @@ DENSE = "dense"
 
 @dataclass(frozen=True, kw_only=True)
 class TrellisWork:
-    """The work of a trellis' members; see `sixfold.distributed.tasks.Work`.
+    """The work of a trellis' members; see `sixfold.distributed.tasks.Work`."""
 
-    Attributes:
-        config: settings of the dense run, with data that workers can open.
-        steps: of the dense run.
-        transfer: the same with the data set that a ticket is carried over to, and its steps.
-    """
-
-    config: TrainConfig
+    config: TrainConfig  # settings of the dense run, with data that workers can open
     steps: int
+    # the same with the data set that a ticket is carried over to, and its steps
     transfer: tuple[TrainConfig, int] | None = None
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:

@@ -28,17 +28,11 @@ from sixfold.training.step.schedule import TrainingLength
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A place of the trellis.
+    """A place of the trellis."""
 
-    Attributes:
-        kind: "ticket", "reinit" or "random".
-        level: number of its sparsity, from 0.
-        rewind: step of the dense run that it is reset to.
-    """
-
-    kind: str
-    level: int
-    rewind: int
+    kind: str  # "ticket", "reinit" or "random"
+    level: int  # number of its sparsity, from 0
+    rewind: int  # step of the dense run that it is reset to
 
     def member(self, seed: int) -> str:
         """Name of the member that trains it with a seed."""
@@ -47,25 +41,15 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A trellis.
-
-    Attributes:
-        sparsities: part of the prunable weights removed at each level, rising.
-        rewinds: steps, rising.
-        seeds: how often each cell is trained.
-        cells: tickets first.
-        members: of the job.
-        lines: cell -> name of the member that measures its instability.
-        dense: names of the members that train the dense network again with other seeds.
-    """
+    """A trellis."""
 
     sparsities: list[float]
-    rewinds: list[int]
-    seeds: int
-    cells: list[Cell]
-    members: list[Task]
-    lines: dict[Cell, str]
-    dense: list[str]
+    rewinds: list[int]  # steps, rising
+    seeds: int  # how often each cell is trained
+    cells: list[Cell]  # tickets first
+    members: list[Task]  # of the job
+    lines: dict[Cell, str]  # cell -> name of the member that measures its instability
+    dense: list[str]  # names of the members that train the dense network again with other seeds
 
 
 def plan_trellis(

@@ -38,25 +38,16 @@ from sixfold.training.model_card import ModelCard
 
 @dataclass(frozen=True, kw_only=True)
 class PredictJob:
-    """What the launcher hands to every rank.
-
-    Attributes:
-        weights: file of the trained network.
-        trusted: the network whose code may be run.
-        data: the data set, resolved.
-        part: "test", "train" or "all".
-        labels: for each class of the data its class of the network, -1 where it has none.
-        parts: folder for the ranks' files.
-        sparse: file of `sixfold sparse`, or None to run every layer dense.
-    """
+    """What the launcher hands to every rank."""
 
     weights: Path
-    trusted: str
-    data: DataConfig
-    part: str
+    trusted: str  # the network whose code may be run
+    data: DataConfig  # the data set, resolved
+    part: str  # "test", "train" or "all"
+    # for each class of the data its class of the network, -1 where it has none
     labels: tuple[int, ...]
-    parts: Path
-    sparse: Path | None = None
+    parts: Path  # folder for the ranks' files
+    sparse: Path | None = None  # file of `sixfold sparse`, or None to run every layer dense
 
 
 def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:

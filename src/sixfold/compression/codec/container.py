@@ -56,14 +56,7 @@ weight in a thousand and coded by a tenth of a bit each, stays far below."""
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A tensor as it lies in the file.
-
-    Attributes:
-        name: in the state dict.
-        dtype: of the tensor.
-        shape: of the tensor.
-        body: its bytes.
-    """
+    """A tensor as it lies in the file."""
 
     name: str
     dtype: torch.dtype
@@ -77,16 +70,10 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A file that was read and found whole.
+    """A file that was read and found whole."""
 
-    Attributes:
-        header: the JSON object.
-        records: the tensors, in order.
-        size_bytes: of the file.
-    """
-
-    header: dict[str, Any]
-    records: tuple[Record, ...]
+    header: dict[str, Any]  # the JSON object
+    records: tuple[Record, ...]  # the tensors, in order
     size_bytes: int
 
 

@@ -16,19 +16,12 @@ from sixfold.training.evaluate import evaluate
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateJob:
-    """What the launcher hands to every rank.
+    """What the launcher hands to every rank."""
 
-    Attributes:
-        files: weights, compressed or not.
-        trusted: the network whose code may be run.
-        data: the data set, resolved.
-        parts: "validation" and "test", or one of them.
-    """
-
-    files: tuple[Path, ...]
-    trusted: str
-    data: DataConfig
-    parts: tuple[str, ...] = ("validation", "test")
+    files: tuple[Path, ...]  # weights, compressed or not
+    trusted: str  # the network whose code may be run
+    data: DataConfig  # the data set, resolved
+    parts: tuple[str, ...] = ("validation", "test")  # "validation" and "test", or one of them
 
 
 def evaluate_rank(job: EvaluateJob, comm: Communicator) -> list[dict[str, Any]]:

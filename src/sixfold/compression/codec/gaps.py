@@ -27,17 +27,11 @@ MOST_BITS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Sparse:
-    """The entries of a flat tensor of symbols.
+    """The entries of a flat tensor of symbols."""
 
-    Attributes:
-        gaps: (n,) zeros before each entry, below 2**bits.
-        symbols: (n,) of each entry, 0 for fillers.
-        bits: b.
-    """
-
-    gaps: Symbols
-    symbols: Symbols
-    bits: int
+    gaps: Symbols  # (n,) zeros before each entry, below 2**bits
+    symbols: Symbols  # (n,) of each entry, 0 for fillers
+    bits: int  # b
 
     @property
     def fillers(self) -> int:

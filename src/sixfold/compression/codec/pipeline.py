@@ -32,25 +32,15 @@ FILES = {"prune": "pruned.sixz", "share": "shared.sixz", "code": MODEL}
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingTask:
-    """What is compressed and how; what a member of a search is given.
+    """What is compressed and how; what a member of a search is given."""
 
-    Attributes:
-        weights: of the dense network: a run directory or a weights file.
-        card: of the network.
-        retraining: how it is trained again.
-        stages: those to go through, in the order of `STAGES`.
-        rounds: of pruning.
-        start: of k-means.
-        coder: of the last stage.
-    """
-
-    weights: Path
-    card: ModelCard
-    retraining: Retraining
-    stages: tuple[Stage, ...]
-    rounds: int
-    start: Start
-    coder: Coder
+    weights: Path  # of the dense network: a run directory or a weights file
+    card: ModelCard  # of the network
+    retraining: Retraining  # how it is trained again
+    stages: tuple[Stage, ...]  # those to go through, in the order of `STAGES`
+    rounds: int  # of pruning
+    start: Start  # of k-means
+    coder: Coder  # of the last stage
 
 
 def run_stages(

@@ -19,14 +19,11 @@ BITS = range(1, 10)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What becomes of each layer.
+    """What becomes of each layer."""
 
-    Attributes:
-        sparsity: name of a weight tensor -> part of its weights that is removed, in [0, 1).
-        bits: name of a weight tensor -> bits of a shared weight; 2**bits symbols, one of them zero.
-    """
-
+    # name of a weight tensor -> part of its weights that is removed, in [0, 1)
     sparsity: dict[str, float]
+    # name of a weight tensor -> bits of a shared weight; 2**bits symbols, one of them zero
     bits: dict[str, int]
 
 

@@ -28,25 +28,18 @@ Trainer = Callable[[TrainConfig], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
-    """How a network is trained again.
+    """How a network is trained again."""
 
-    Attributes:
-        base: settings of the training that made the network; data, batches and seed are taken over.
-        prune_epochs: after each round of pruning.
-        share_epochs: after weight sharing.
-        lr: peak learning rate after pruning; falls to 0 in every round by a cosine. As large as
-            in the first training is best: A. Renda, J. Frankle, M. Carbin, "Comparing rewinding and
-            fine-tuning in neural network pruning", ICLR 2020.
-        weight_decay: after pruning.
-        share_lr: learning rate of Adam on centroids, biases and batch-norm, with a cosine too.
-    """
-
+    # settings of the training that made the network; data, batches and seed are taken over
     base: TrainConfig
-    prune_epochs: float
-    share_epochs: float
+    prune_epochs: float  # after each round of pruning
+    share_epochs: float  # after weight sharing
+    # peak learning rate after pruning; falls to 0 in every round by a cosine. As large as in the
+    # first training is best: A. Renda, J. Frankle, M. Carbin, "Comparing rewinding and fine-tuning
+    # in neural network pruning", ICLR 2020
     lr: float
-    weight_decay: float
-    share_lr: float
+    weight_decay: float  # after pruning
+    share_lr: float  # learning rate of Adam on centroids, biases and batch-norm, with a cosine too
 
     def after_pruning(self, weights: Path, mask: Path, out: Path) -> TrainConfig:
         """Train the weights that a mask keeps."""

@@ -34,17 +34,11 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """A network as a file.
-
-    Attributes:
-        path: of the file.
-        size_bytes: of the file, everything included.
-        parts: by tensor, what its bytes are spent on.
-    """
+    """A network as a file."""
 
     path: Path
-    size_bytes: int
-    parts: dict[str, Parts]
+    size_bytes: int  # of the file, everything included
+    parts: dict[str, Parts]  # by tensor, what its bytes are spent on
 
 
 def prune(

@@ -68,29 +68,18 @@ Patterns = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a tensor's bytes are spent on.
+    """What a tensor's bytes are spent on."""
 
-    Attributes:
-        elements: of the tensor.
-        entries: stored elements, fillers included.
-        kept: elements that are not zero.
-        values: different values but zero, if there is a codebook; else 0.
-        gap_bits: of a gap, if the tensor is sparse; else 0.
-        position_bytes: the stream of gaps.
-        value_bytes: the stream of symbols, or the elements themselves.
-        codebook_bytes: the different values.
-        entropy_bytes: what positions and values need at least by a coder that knows just how often
-            each symbol occurs; elements that are stored as they are count in full.
-    """
-
-    elements: int
-    entries: int
-    kept: int
-    values: int = 0
-    gap_bits: int = 0
-    position_bytes: int = 0
-    value_bytes: int = 0
-    codebook_bytes: int = 0
+    elements: int  # of the tensor
+    entries: int  # stored elements, fillers included
+    kept: int  # elements that are not zero
+    values: int = 0  # different values but zero, if there is a codebook; else 0
+    gap_bits: int = 0  # of a gap, if the tensor is sparse; else 0
+    position_bytes: int = 0  # the stream of gaps
+    value_bytes: int = 0  # the stream of symbols, or the elements themselves
+    codebook_bytes: int = 0  # the different values
+    # what positions and values need at least by a coder that knows just how often each symbol
+    # occurs; elements that are stored as they are count in full
     entropy_bytes: float = 0.0
 
 

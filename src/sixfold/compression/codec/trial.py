@@ -61,13 +61,9 @@ class Judge:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchWork:
-    """The work of a search's members.
+    """The work of a search's members."""
 
-    Attributes:
-        task: what is compressed and how.
-    """
-
-    task: RetrainingTask
+    task: RetrainingTask  # what is compressed and how
 
     def _load(self, file: Path) -> tuple[nn.Module, ModelCard]:
         return load_network(file, trusted=self.task.card.model)

@@ -34,16 +34,11 @@ _GLUED = re.compile(
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts are.
+    """Where the parts are."""
 
-    Attributes:
-        prefixes: folder of "train" and, if there is one with labels, of "test".
-        split: how the parts are told apart, for people.
-        unlabelled: folders of a test or validation part without any of the classes.
-    """
-
-    prefixes: dict[str, str]
-    split: str
+    prefixes: dict[str, str]  # folder of "train" and, if there is one with labels, of "test"
+    split: str  # how the parts are told apart, for people
+    # folders of a test or validation part without any of the classes
     unlabelled: tuple[str, ...] = ()
 
 

@@ -36,21 +36,14 @@ READ_ROWS = 64
 
 @dataclass(frozen=True)
 class TableRecords:
-    """Rows of Parquet files.
+    """Rows of Parquet files."""
 
-    Attributes:
-        files: path or URL of each file, and its name: the path relative to the data.
-        file: which file each record is in, (N,).
-        row: which row of it, (N,), ascending within each file.
-        labels: class of each record, (N,).
-        column: where the images are.
-    """
-
+    # path or URL of each file, and its name: the path relative to the data
     files: tuple[tuple[str, str], ...]
-    file: NDArray[np.int64]
-    row: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    column: ImageColumn
+    file: NDArray[np.int64]  # which file each record is in, (N,)
+    row: NDArray[np.int64]  # which row of it, (N,), ascending within each file
+    labels: NDArray[np.int64]  # class of each record, (N,)
+    column: ImageColumn  # where the images are
 
     def take(self, indices: NDArray[np.int64]) -> TableRecords:
         """See `Records.take`."""

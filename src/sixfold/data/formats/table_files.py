@@ -25,23 +25,14 @@ NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclass(frozen=True)
 class TableFile:
-    """A Parquet file that has rows.
-
-    Attributes:
-        path: where it is.
-        name: its path relative to the data.
-        rows: how many it has.
-        columns: Arrow type of each column, those of its folders too.
-        folders: values of the columns that its folders name; None: null.
-        metadata: of its schema.
-    """
+    """A Parquet file that has rows."""
 
     path: str
-    name: str
+    name: str  # its path relative to the data
     rows: int
-    columns: dict[str, Any]
-    folders: dict[str, str | None]
-    metadata: dict[bytes, bytes]
+    columns: dict[str, Any]  # Arrow type of each column, those of its folders too
+    folders: dict[str, str | None]  # values of the columns that its folders name; None: null
+    metadata: dict[bytes, bytes]  # of its schema
 
     @property
     def part(self) -> str | None:

@@ -27,18 +27,12 @@ SAMPLE_ROWS = 256
 
 @dataclass(frozen=True)
 class ImageColumn:
-    """How an image lies in a row of a table.
-
-    Attributes:
-        name: of the column.
-        form: as `image_form` tells it.
-        unit: whether numbers are 0 to 1 rather than 0 to 255.
-        beside: columns with the sizes of Spark's images, where their struct was taken apart.
-    """
+    """How an image lies in a row of a table."""
 
     name: str
-    form: str
-    unit: bool = False
+    form: str  # as `image_form` tells it
+    unit: bool = False  # whether numbers are 0 to 1 rather than 0 to 255
+    # columns with the sizes of Spark's images, where their struct was taken apart
     beside: tuple[str, ...] = ()
 
     def picture(self, cell: Any, beside: Mapping[str, Any]) -> Picture:

@@ -21,19 +21,14 @@ RankFunction = Callable[[Communicator], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Gang:
-    """What became of a process group.
+    """What became of a process group."""
 
-    Attributes:
-        results: what each rank's function returned, by rank.
-        restarts: how often the whole process group was started again.
-        startup_s: seconds from the call until every rank of the first attempt had met the others.
-        engine_s: of these, seconds that passed before the engine ran the first line of our code
-            in every rank (session start, scheduling, process start).
-    """
-
-    results: list[Any]
-    restarts: int
+    results: list[Any]  # what each rank's function returned, by rank
+    restarts: int  # how often the whole process group was started again
+    # seconds from the call until every rank of the first attempt had met the others
     startup_s: float
+    # of these, seconds that passed before the engine ran the first line of our code in every rank
+    # (session start, scheduling, process start)
     engine_s: float
 
 

@@ -46,19 +46,11 @@ class Setup:
 
 @dataclass(frozen=True)
 class Fork:
-    """Run a task in a new process.
+    """Run a task in a new process."""
 
-    Attributes:
-        number: by which the answer is recognised.
-        task: pickled callable that takes a list of the descriptors sent along but the first,
-            which becomes the process's standard output and error.
-        path: `sys.path` of the launcher.
-        arguments: `sys.argv` of the launcher.
-        directory: working directory of the launcher.
-        environment: environment variables of the launcher.
-    """
-
-    number: int
+    number: int  # by which the answer is recognised
+    # pickled callable that takes a list of the descriptors sent along but the first, which becomes
+    # the process's standard output and error
     task: bytes
     path: list[str]
     arguments: list[str]

@@ -39,13 +39,7 @@ class ServerDiedError(RunError):
 
 
 class Child:
-    """A forked process.
-
-    Attributes:
-        pid: its number.
-        status: exit status, negative for a signal; None while it runs or if nobody knows.
-        cause: how it ended, in words; None while it runs.
-    """
+    """A forked process."""
 
     def __init__(self, server: ForkServer, on_exit: Callable[[Child], None]) -> None:
         self._server = server
@@ -53,8 +47,9 @@ class Child:
         self._started = threading.Event()
         self._ended = threading.Event()
         self.pid = 0
+        # exit status, negative for a signal; None while it runs or if nobody knows
         self.status: int | None = None
-        self.cause: str | None = None
+        self.cause: str | None = None  # how it ended, in words; None while it runs
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process and to whatever it has started; harmless after its end."""

@@ -179,12 +179,7 @@ def _process_state(log: Path | None) -> Iterator[_ProcessState]:
 
 
 class _Room:
-    """What the ranks of one process group share.
-
-    Attributes:
-        posts: (sender, receiver) -> the array that waits to be taken.
-        finished: ranks whose function has returned.
-    """
+    """What the ranks of one process group share."""
 
     def __init__(
         self,
@@ -195,8 +190,9 @@ class _Room:
         self.turns = turns
         self.size = size
         self.on_event = on_event
+        # (sender, receiver) -> the array that waits to be taken
         self.posts: dict[tuple[int, int], Buffer] = {}
-        self.finished: set[int] = set()
+        self.finished: set[int] = set()  # ranks whose function has returned
 
 
 class _Seat:

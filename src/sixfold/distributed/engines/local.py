@@ -166,12 +166,7 @@ class LocalEngine:
 
 
 class _LocalGang:
-    """The attempts at one process group.
-
-    Attributes:
-        startup_s: seconds until all ranks of the first attempt that came so far had met.
-        engine_s: seconds until the first line of our code had run in all of them.
-    """
+    """The attempts at one process group."""
 
     def __init__(
         self,
@@ -184,8 +179,9 @@ class _LocalGang:
         self._pipes = pipes
         self._server = server
         self._began = began
+        # seconds until all ranks of the first attempt that came so far had met
         self.startup_s = 0.0
-        self.engine_s = 0.0
+        self.engine_s = 0.0  # seconds until the first line of our code had run in all of them
 
     def attempt(self, body: bytes, generation: int) -> Fault | None:
         """Start all ranks and wait for their end; the fault if they failed."""

@@ -15,11 +15,7 @@ END_S = 10.0
 
 
 class Job:
-    """A Spark job in a thread of its own.
-
-    Attributes:
-        error: why it failed, once it has ended; None if it has not failed.
-    """
+    """A Spark job in a thread of its own."""
 
     def __init__(self, context: SparkContext, action: Callable[[], object], title: str) -> None:
         """Submit it.
@@ -29,6 +25,7 @@ class Job:
             action: runs the job and returns when it has ended.
             title: for Spark's web page.
         """
+        # why it failed, once it has ended; None if it has not failed
         self.error: Exception | None = None
         self._context = context
         self._group = f"sixfold-{secrets.token_hex(8)}"

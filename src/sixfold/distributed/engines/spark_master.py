@@ -33,20 +33,13 @@ _FORMS = "local[N], local[*], local-cluster[N,CORES,MB], spark://HOST:PORT, yarn
 
 @dataclass(frozen=True, kw_only=True)
 class Master:
-    """Where a Spark application is to run.
+    """Where a Spark application is to run."""
 
-    Attributes:
-        url: as Spark wants it.
-        kind: what it is.
-        slots: how many cores it has for tasks, where the URL says so.
-        workers: of a local-cluster.
-        addresses: host and port of each of a standalone cluster's masters, or of Kubernetes.
-    """
-
-    url: str
-    kind: Kind
-    slots: int | None = None
-    workers: int = 1
+    url: str  # as Spark wants it
+    kind: Kind  # what it is
+    slots: int | None = None  # how many cores it has for tasks, where the URL says so
+    workers: int = 1  # of a local-cluster
+    # host and port of each of a standalone cluster's masters, or of Kubernetes
     addresses: tuple[tuple[str, int], ...] = ()
 
     @property

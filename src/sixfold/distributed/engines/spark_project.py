@@ -34,19 +34,13 @@ _FOREIGN_MARKS = ("pyvenv.cfg", "attempt", "log.txt", "__init__.py", "CACHEDIR.T
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """Files that travel.
+    """Files that travel."""
 
-    Attributes:
-        root: the folder that is searched for modules.
-        files: paths below it.
-        left_out: files and folders beside the modules that stay behind, with the reason.
-        missed: those of them whose names stand in the code.
-    """
-
-    root: Path
-    files: tuple[Path, ...]
+    root: Path  # the folder that is searched for modules
+    files: tuple[Path, ...]  # paths below it
+    # files and folders beside the modules that stay behind, with the reason
     left_out: dict[Path, str]
-    missed: tuple[Path, ...]
+    missed: tuple[Path, ...]  # those of them whose names stand in the code
 
     def told(self) -> str:
         """What travels and what does not, in one line."""

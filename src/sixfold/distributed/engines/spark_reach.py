@@ -23,15 +23,10 @@ Answers = queue.SimpleQueue["tuple[str, OSError | Reached]"]
 
 @dataclass(frozen=True, kw_only=True)
 class Reached:
-    """A master that can be connected to.
+    """A master that can be connected to."""
 
-    Attributes:
-        local_address: of the interface of this host by which it was reached.
-        is_spark: whether it has answered as Spark does; otherwise it has said nothing.
-    """
-
-    local_address: str
-    is_spark: bool
+    local_address: str  # of the interface of this host by which it was reached
+    is_spark: bool  # whether it has answered as Spark does; otherwise it has said nothing
 
 
 def reach(master: Master, *, timeout_s: float = REACH_S) -> Reached | None:

@@ -44,15 +44,7 @@ _FORWARD_S = 0.5
 
 
 class Session:
-    """A SparkContext, and how to be rid of it.
-
-    Attributes:
-        context: to run jobs with.
-        ours: whether this session was started here, and ends with `close`.
-        master: where it runs.
-        startup_s: seconds that starting it took.
-        log: file to which its JVM writes; None if it is not ours.
-    """
+    """A SparkContext, and how to be rid of it."""
 
     def __init__(
         self,
@@ -65,10 +57,11 @@ class Session:
         cleanup: contextlib.ExitStack | None = None,
     ) -> None:
         self.context = context
+        # whether this session was started here, and ends with `close`
         self.ours = cleanup is not None
-        self.master = master
-        self.startup_s = startup_s
-        self.log = log
+        self.master = master  # where it runs
+        self.startup_s = startup_s  # seconds that starting it took
+        self.log = log  # file to which its JVM writes; None if it is not ours
         self._process = process
         self._forwarded_bytes = 0
         self._cleanup = cleanup

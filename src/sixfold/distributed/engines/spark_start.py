@@ -68,12 +68,7 @@ OURS = {
 
 
 class Start:
-    """The start of a session, in a thread, so that it can time out and be interrupted.
-
-    Attributes:
-        log: file to which the JVM writes.
-        process: the JVM, if it was started here.
-    """
+    """The start of a session, in a thread, so that it can time out and be interrupted."""
 
     def __init__(
         self,
@@ -82,8 +77,8 @@ class Start:
         reached: Reached | None,
         log: Path,
     ) -> None:
-        self.log = log
-        self.process: subprocess.Popen[bytes] | None = None
+        self.log = log  # file to which the JVM writes
+        self.process: subprocess.Popen[bytes] | None = None  # the JVM, if it was started here
         self._master = master
         self._reached = reached
         self._settings = dict(settings)

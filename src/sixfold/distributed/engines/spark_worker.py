@@ -42,15 +42,10 @@ PRINTED = "sixfold.printed"
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a worker is to do; it travels to the executors as part of the job.
+    """What a worker is to do; it travels to the executors as part of the job."""
 
-    Attributes:
-        function: pickled, taking a `Communicator` or an item.
-        archives: names of the zip files with the user's modules.
-    """
-
-    function: bytes
-    archives: tuple[str, ...]
+    function: bytes  # pickled, taking a `Communicator` or an item
+    archives: tuple[str, ...]  # names of the zip files with the user's modules
 
     @contextmanager
     def loaded(self) -> Iterator[Callable[[Any], Any]]:
@@ -69,16 +64,10 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTask(Task):
-    """A rank of a process group: a task of a barrier stage.
+    """A rank of a process group: a task of a barrier stage."""
 
-    Attributes:
-        address: where the launcher's rendezvous listens.
-        secret: which opens it.
-        size: number of ranks.
-    """
-
-    address: Address
-    secret: bytes
+    address: Address  # where the launcher's rendezvous listens
+    secret: bytes  # which opens it
     size: int
 
     def __call__(self, _: Iterable[Any]) -> list[Any]:
@@ -124,17 +113,11 @@ class RankTask(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class ItemTask(Task):
-    """An item of a pool: the only task of a job.
+    """An item of a pool: the only task of a job."""
 
-    Attributes:
-        item: pickled.
-        index: its number.
-        tries: how often it may be tried, by Spark's own repetitions too.
-    """
-
-    item: bytes
+    item: bytes  # pickled
     index: int
-    tries: int
+    tries: int  # how often it may be tried, by Spark's own repetitions too
 
     def __call__(self, _: Iterable[Any]) -> list[dict[str, Any]]:
         """Run the item; Spark carries its result, or its error, to the launcher as plain data."""

@@ -47,42 +47,26 @@ class Transport(Protocol):
 
 @dataclass
 class Traffic:
-    """What a rank's exchanges have cost so far.
+    """What a rank's exchanges have cost so far."""
 
-    Attributes:
-        exchanges: how many there were.
-        bytes_sent: to all peers.
-        communication_s: seconds spent moving bytes.
-        waiting_s: seconds spent waiting for a peer.
-        entered: `time.perf_counter()` when the first exchange began since this was set to None.
-    """
-
-    exchanges: int = 0
-    bytes_sent: int = 0
-    communication_s: float = 0.0
-    waiting_s: float = 0.0
+    exchanges: int = 0  # how many there were
+    bytes_sent: int = 0  # to all peers
+    communication_s: float = 0.0  # seconds spent moving bytes
+    waiting_s: float = 0.0  # seconds spent waiting for a peer
+    # `time.perf_counter()` when the first exchange began since this was set to None
     entered: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Communicator:
-    """A rank's view: who it is, how many there are, and how to reach them.
-
-    Attributes:
-        rank: this rank, from 0.
-        size: number of ranks in the process group.
-        host: name of the host this rank runs on.
-        attempt: number of this attempt at the run; a higher one supersedes it.
-        link: how bytes move.
-        traffic: counters of what has been exchanged.
-    """
+    """A rank's view: who it is, how many there are, and how to reach them."""
 
     rank: int
     size: int
     host: str
-    attempt: int
-    link: Transport
-    traffic: Traffic = field(default_factory=Traffic)
+    attempt: int  # number of this attempt at the run; a higher one supersedes it
+    link: Transport  # how bytes move
+    traffic: Traffic = field(default_factory=Traffic)  # counters of what has been exchanged
 
     def exchange(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> None:
         """Send `sends[peer]` to each peer and fill `receives[peer]` from each, all at once.

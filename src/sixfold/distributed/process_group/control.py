@@ -39,13 +39,7 @@ class AttemptEndedError(PeerLostError):
 
 
 class Control:
-    """The connection to the launcher.
-
-    Attributes:
-        connection: over which messages go.
-        inbox: the launcher's start message, once it comes; None when the attempt is over.
-        stop_asked: the launcher has asked all ranks to stop.
-    """
+    """The connection to the launcher."""
 
     def __init__(self, address: Address, secret: bytes, *, exit_when_orphaned: bool) -> None:
         """Connect.
@@ -59,17 +53,19 @@ class Control:
             AttemptEndedError: if nobody is there.
         """
         try:
+            # over which messages go
             self.connection = wire.Connection(wire.connect(address, secret))
         except OSError as error:
             raise AttemptEndedError(
                 f"nobody answers at {address[0]}:{address[1]}: {error}"
             ) from error
-        self.stop_asked = False
+        self.stop_asked = False  # the launcher has asked all ranks to stop
         self._rank_thread = threading.get_ident()
         self._exit_when_orphaned = exit_when_orphaned
         self._ended: str | None = None
         self._parting = False
         self._mesh: Mesh | None = None
+        # the launcher's start message, once it comes; None when the attempt is over
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._mind, daemon=True, name="sixfold-control")
 

@@ -26,10 +26,6 @@ _CLOSENESS: Mapping[str, int] = {"peer": 0, "connection": 1}
 class FailureDiagnosis:
     """Collects the symptoms of one failed generation.
 
-    Attributes:
-        best: the closest symptom so far.
-        due: when it will be taken for the cause.
-
     >>> inquest = FailureDiagnosis()
     >>> inquest.add(Fault(kind="lost", rank=1, host="here", cause="gone"), "connection", now=10.0)
     >>> inquest.verdict(now=11.0), inquest.verdict(now=12.0).cause
@@ -37,8 +33,8 @@ class FailureDiagnosis:
     """
 
     def __init__(self, graces_s: Mapping[str, float] = GRACE_S) -> None:
-        self.best: Fault | None = None
-        self.due: float | None = None
+        self.best: Fault | None = None  # the closest symptom so far
+        self.due: float | None = None  # when it will be taken for the cause
         self._graces_s = graces_s
         self._closeness = -1
 

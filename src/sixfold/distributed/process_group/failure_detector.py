@@ -22,23 +22,14 @@ STOPPED_S = 5.0
 
 @dataclass
 class Heartbeat:
-    """What is known of one rank.
+    """What is known of one rank."""
 
-    Attributes:
-        seen: when it gave its last sign of life.
-        progress: its count of bytes moved and exchanges made.
-        moved: when that count last grew.
-        waiting_for: the ranks it waits for; empty while it computes.
-        done: it has handed over its result.
-        stack: where it was at its last sign of life.
-    """
-
-    seen: float
-    progress: int = -1
-    moved: float = 0.0
-    waiting_for: tuple[int, ...] = ()
-    done: bool = False
-    stack: tuple[str, ...] = ()
+    seen: float  # when it gave its last sign of life
+    progress: int = -1  # its count of bytes moved and exchanges made
+    moved: float = 0.0  # when that count last grew
+    waiting_for: tuple[int, ...] = ()  # the ranks it waits for; empty while it computes
+    done: bool = False  # it has handed over its result
+    stack: tuple[str, ...] = ()  # where it was at its last sign of life
 
     def beat(
         self,

@@ -24,29 +24,18 @@ Kind = Literal["user", "run", "raised", "lost", "peer"]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Why a rank failed.
+    """Why a rank failed."""
 
-    Attributes:
-        kind: "user" (a `UserError`), "run" (another `RunError`), "raised" (any other exception),
-            "lost" (the rank died or hung), "peer" (it lost another rank: a consequence rather
-            than a cause).
-        rank: number of the rank; with "peer" of the one that complains.
-        host: where it ran.
-        cause: one line.
-        log_tail: last lines of its traceback or of what it had printed.
-        problems: of a `UserError`.
-        error: name of the class in `sixfold.core.errors`, for "run".
-        peer: number of the rank that was lost, for "peer"; -1 for the launcher.
-    """
-
+    # "user" (a `UserError`), "run" (another `RunError`), "raised" (any other exception), "lost"
+    # (the rank died or hung), "peer" (it lost another rank: a consequence rather than a cause)
     kind: Kind
     rank: int
     host: str
-    cause: str
-    log_tail: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    error: str = ""
-    peer: int = -1
+    cause: str  # one line
+    log_tail: tuple[str, ...] = ()  # last lines of its traceback or of what it had printed
+    problems: tuple[str, ...] = ()  # of a `UserError`
+    error: str = ""  # name of the class in `sixfold.core.errors`, for "run"
+    peer: int = -1  # number of the rank that was lost, for "peer"; -1 for the launcher
 
     @property
     def retryable(self) -> bool:

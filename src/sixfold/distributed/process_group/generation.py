@@ -25,64 +25,39 @@ OnEvent = Callable[[int, PlainData], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long the launcher waits before it believes the worst.
+    """How long the launcher waits before it believes the worst."""
 
-    Attributes:
-        hang_s: with a rank that gives no sign of life, and with a deadlock.
-        stall_s: with a rank that makes no exchange while others wait for it.
-        graces_s: with symptoms, for their cause; see `sixfold.distributed.process_group.diagnosis`.
-    """
-
-    hang_s: float
-    stall_s: float
+    hang_s: float  # with a rank that gives no sign of life, and with a deadlock
+    stall_s: float  # with a rank that makes no exchange while others wait for it
+    # with symptoms, for their cause; see `sixfold.distributed.process_group.diagnosis`
     graces_s: Mapping[str, float]
 
 
 @dataclass
 class Member:
-    """A rank that has joined.
-
-    Attributes:
-        rank: its number.
-        host: name of its host.
-        pid: its process there.
-        address: where its peers reach it.
-        first_line: when our first line of code ran in it (`time.monotonic()` of the launcher).
-        connection: to its control thread.
-        pulse: its signs of life.
-        met: it is connected to all others.
-        done: it has said its last word, a result or an error.
-    """
+    """A rank that has joined."""
 
     rank: int
     host: str
     pid: int
-    address: tuple[str, int]
-    first_line: float
-    connection: wire.Connection
-    pulse: failure_detector.Heartbeat
-    met: bool = False
-    done: bool = False
+    address: tuple[str, int]  # where its peers reach it
+    first_line: float  # when our first line of code ran in it (`time.monotonic()` of the launcher)
+    connection: wire.Connection  # to its control thread
+    pulse: failure_detector.Heartbeat  # its signs of life
+    met: bool = False  # it is connected to all others
+    done: bool = False  # it has said its last word, a result or an error
 
 
 class Generation:
-    """The state of one try.
-
-    Attributes:
-        number: of the try; -1 before the first.
-        attempt: number under which its ranks may write to the run directory.
-        members: the ranks that have joined, by rank.
-        results: what the ranks that finished have returned, by rank.
-        met_at: when all ranks had met; None before.
-        fault: why it failed; None while it has not. All connections are shut then.
-    """
+    """The state of one try."""
 
     def __init__(self, number: int, size: int, patience: Patience) -> None:
-        self.number = number
-        self.attempt = -1
-        self.members: dict[int, Member] = {}
-        self.results: dict[int, Any] = {}
-        self.met_at: float | None = None
+        self.number = number  # of the try; -1 before the first
+        self.attempt = -1  # number under which its ranks may write to the run directory
+        self.members: dict[int, Member] = {}  # the ranks that have joined, by rank
+        self.results: dict[int, Any] = {}  # what the ranks that finished have returned, by rank
+        self.met_at: float | None = None  # when all ranks had met; None before
+        # why it failed; None while it has not. All connections are shut then
         self.fault: Fault | None = None
         self._size = size
         self._patience = patience

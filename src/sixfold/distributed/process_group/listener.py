@@ -27,9 +27,6 @@ class AuthenticatedListener:
     Each caller has a thread of its own until it has proved itself or is dropped, so strangers who
     say nothing, or nonsense, hold nobody up; where they are too many, the oldest of the address
     that sent the most makes room. The port is chosen by binding and stays bound.
-
-    Attributes:
-        address: where it listens.
     """
 
     def __init__(
@@ -58,7 +55,7 @@ class AuthenticatedListener:
         self._threads: list[threading.Thread] = []
         self._closed = False
         self._listener = socket.create_server((host, 0), backlog=512)
-        self.address: wire.Address = self._listener.getsockname()[:2]
+        self.address: wire.Address = self._listener.getsockname()[:2]  # where it listens
         self._accepter = threading.Thread(target=self._accept, daemon=True, name="sixfold-door")
         self._accepter.start()
 

@@ -47,9 +47,6 @@ class Mailbox:
     Memory: a token by which the receiver knows it has the right file; the number of bytes ever
     written, and ever read, each changed by one side only; whether the reader and the writer sleep;
     the ring. Each lies on a cache line of its own.
-
-    Attributes:
-        messages: how many this side has begun.
     """
 
     def __init__(self, memory: SharedMemory) -> None:
@@ -61,7 +58,7 @@ class Mailbox:
         self._ring = memory.array(np.uint8, _RING_START, CAPACITY_BYTES)
         self._lengths = memory.array(np.int64, _RING_START, CAPACITY_BYTES // 8).data
         self._place = 0
-        self.messages = 0
+        self.messages = 0  # how many this side has begun
 
     @classmethod
     def create(cls) -> Mailbox:

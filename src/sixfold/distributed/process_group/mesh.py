@@ -42,14 +42,7 @@ _WAKE = b"."
 
 
 class Mesh:
-    """Connections to the other ranks of a process group.
-
-    Attributes:
-        progress: grows with every byte moved and every exchange completed; the launcher sees from
-            it whether this rank gets anywhere.
-        waiting_for: the peers without which the current exchange cannot go on; empty while the
-            rank computes or bytes move.
-    """
+    """Connections to the other ranks of a process group."""
 
     def __init__(
         self,
@@ -69,7 +62,11 @@ class Mesh:
         self._boxes = dict(mailboxes or {})
         self._spin_s = SPIN_S if spin else 0.0
         self._ended = False
+        # grows with every byte moved and every exchange completed; the launcher sees from it
+        # whether this rank gets anywhere
         self.progress = 0
+        # the peers without which the current exchange cannot go on; empty while the rank computes
+        # or bytes move
         self.waiting_for: tuple[int, ...] = ()
         for connection in self._sockets.values():
             connection.setblocking(False)

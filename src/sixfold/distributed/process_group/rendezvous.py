@@ -33,15 +33,7 @@ INATTENTION_S = 5.0
 
 
 class Rendezvous:
-    """Where the ranks of one process group meet.
-
-    Attributes:
-        address: where ranks join.
-        secret: what they must know for it.
-        size: number of ranks.
-        restarts: how many generations came before the present one.
-        last_fault: why the generation before the present one failed, as far as it is known.
-    """
+    """Where the ranks of one process group meet."""
 
     def __init__(
         self,
@@ -69,8 +61,9 @@ class Rendezvous:
                 `sixfold.distributed.process_group.diagnosis`.
         """
         self.size = size
-        self.secret = secrets.token_bytes(32)
-        self.restarts = 0
+        self.secret = secrets.token_bytes(32)  # what they must know for it
+        self.restarts = 0  # how many generations came before the present one
+        # why the generation before the present one failed, as far as it is known
         self.last_fault: Fault | None = None
         self._claim = claim
         self._on_event = on_event
@@ -82,7 +75,7 @@ class Rendezvous:
         self._attentive_since = self._polled_at = time.monotonic()
         self._connections: set[wire.Connection] = set()
         self._door = AuthenticatedListener(host, self.secret, self._listen)
-        self.address = self._door.address
+        self.address = self._door.address  # where ranks join
 
     # What the launcher may ask.
 

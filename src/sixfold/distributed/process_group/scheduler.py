@@ -25,14 +25,10 @@ LOST_WAKE_S = 1.0
 
 
 class DeadlockError(RuntimeError):
-    """Every function that has not ended waits for something that nobody is left to bring about.
-
-    Attributes:
-        waits: number of the function -> what it waits for.
-    """
+    """Every function that has not ended waits for something that nobody is left to bring about."""
 
     def __init__(self, waits: Mapping[int, str]) -> None:
-        self.waits = dict(waits)
+        self.waits = dict(waits)  # number of the function -> what it waits for
         super().__init__("deadlock: " + "; ".join(self.waits.values()))
 
 
@@ -47,9 +43,6 @@ class CooperativeScheduler(Generic[Value]):
     in threads of their own. Settings that torch keeps per thread (`no_grad`, autocast, the number
     of threads) do not pass from the caller to them: set these inside the functions. Context
     variables do pass.
-
-    Attributes:
-        current: number of the function that is running.
 
     >>> turns, heard = CooperativeScheduler(), []
     >>> def sing(name):
@@ -68,7 +61,7 @@ class CooperativeScheduler(Generic[Value]):
             on_switch: called with (from, to) when the turn passes, before `to` goes on; the
                 place to exchange state that belongs to the whole process. `from` may have ended.
         """
-        self.current = 0
+        self.current = 0  # number of the function that is running
         self._on_switch = on_switch
         self._wakes: list[threading.Lock] = []
         self._conditions: list[Callable[[], bool] | None] = []

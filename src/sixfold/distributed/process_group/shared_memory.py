@@ -21,9 +21,6 @@ from numpy.typing import DTypeLike, NDArray
 class SharedMemory:
     """A stretch of memory, mapped into this process.
 
-    Attributes:
-        path: by which other processes of this machine find it, until `seal`; empty in those.
-
     >>> with SharedMemory.create(64) as ours, SharedMemory.attach(ours.path, 64) as theirs:
     ...     ours.array(np.float32, 0, 2)[:] = 7.0
     ...     theirs.array(np.float32, 0, 2)
@@ -32,6 +29,7 @@ class SharedMemory:
 
     def __init__(self, mapped: mmap.mmap, descriptor: int = -1) -> None:
         self._mapped, self._descriptor = mapped, descriptor
+        # by which other processes of this machine find it, until `seal`; empty in those
         self.path = f"/proc/{os.getpid()}/fd/{descriptor}" if descriptor >= 0 else ""
 
     @classmethod

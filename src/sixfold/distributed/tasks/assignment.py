@@ -27,23 +27,15 @@ TELL_S = 0.5
 
 @dataclass(kw_only=True)
 class Assignment:
-    """What a worker is given.
-
-    Attributes:
-        name: of the member.
-        identity: of the member.
-        settings: of the member.
-        folder: where it keeps its files; exists, and may hold those of a try that was killed.
-        needs: folders of the members that it needs, by their names.
-        token: names the run of the job; tries are counted for each.
-    """
+    """What a worker is given."""
 
     name: str
     identity: str
     settings: Mapping[str, Any]
-    folder: Path
+    folder: Path  # where it keeps its files; exists, and may hold those of a try that was killed
+    # folders of the members that it needs, by their names
     needs: Mapping[str, Path] = field(default_factory=dict)
-    token: str = ""
+    token: str = ""  # names the run of the job; tries are counted for each
     _told_at: float = field(default=float("-inf"), init=False, repr=False)
 
     def tell(self, **progress: Any) -> None:
@@ -72,15 +64,10 @@ Work = Callable[[Assignment], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class CoordinatorClient:
-    """The function that the engine's pool runs: it does one member's work, at most once.
-
-    Attributes:
-        work: what is done.
-        retries: how often a member is tried again after its worker died.
-    """
+    """The function that the engine's pool runs: it does one member's work, at most once."""
 
     work: Work
-    retries: int
+    retries: int  # how often a member is tried again after its worker died
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
         """Do the work, unless it is done or cannot be.

@@ -17,27 +17,17 @@ LOOK_S = 1.0
 
 @dataclass(kw_only=True)
 class Line:
-    """What is known of one member.
-
-    Attributes:
-        name: of the member.
-        state: "waiting", "running", "done", "failed", or "kept" (done in an earlier run).
-        cost: as planned.
-        part: how much of it is done, 0 to 1.
-        epoch: of a training, or None.
-        accuracy: the latest, or None.
-        seconds: spent so far.
-        left_s: expected until it is done, or None.
-    """
+    """What is known of one member."""
 
     name: str
+    # "waiting", "running", "done", "failed", or "kept" (done in an earlier run)
     state: str = "waiting"
-    cost: float = 1.0
-    part: float = 0.0
-    epoch: float | None = None
-    accuracy: float | None = None
+    cost: float = 1.0  # as planned
+    part: float = 0.0  # how much of it is done, 0 to 1
+    epoch: float | None = None  # of a training, or None
+    accuracy: float | None = None  # the latest, or None
     seconds: float = 0.0
-    left_s: float | None = None
+    left_s: float | None = None  # expected until it is done, or None
 
 
 class ProgressMonitor:

@@ -31,23 +31,15 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a job.
+    """What became of a job."""
 
-    Attributes:
-        results: of every member that is done, by name.
-        failures: why the others are not, by name.
-        records: when, where and how long each member that is done ran, by name.
-        done_before: names of those that were done already when the job began.
-        wall_s: seconds that this run of the job took.
-        busy_s: seconds that workers spent on members in this run, added up.
-    """
-
-    results: dict[str, dict[str, Any]]
-    failures: dict[str, str]
+    results: dict[str, dict[str, Any]]  # of every member that is done, by name
+    failures: dict[str, str]  # why the others are not, by name
+    # when, where and how long each member that is done ran, by name
     records: dict[str, dict[str, Any]]
-    done_before: list[str]
-    wall_s: float
-    busy_s: float
+    done_before: list[str]  # names of those that were done already when the job began
+    wall_s: float  # seconds that this run of the job took
+    busy_s: float  # seconds that workers spent on members in this run, added up
 
 
 def member_folder(folder: Path, identity: str) -> Path:

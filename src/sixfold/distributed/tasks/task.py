@@ -12,19 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One piece of a job's work.
+    """One piece of a job's work."""
 
-    Attributes:
-        name: for people and for other members' `needs`; unique within the job.
-        settings: plain data that decide the result, together with the results of `needs`. Where
-            the work is done, and how it is called, do not belong here.
-        needs: names of members whose results this one uses.
-        cost: how long it is expected to take, in any unit that all members of the job share.
-    """
-
-    name: str
+    name: str  # for people and for other members' `needs`; unique within the job
+    # plain data that decide the result, together with the results of `needs`. Where the work is
+    # done, and how it is called, do not belong here
     settings: Mapping[str, Any]
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # names of members whose results this one uses
+    # how long it is expected to take, in any unit that all members of the job share
     cost: float = 1.0
 
 

@@ -13,17 +13,12 @@ from sixfold.prediction.robustness.distortions import Distortion
 
 @dataclass(frozen=True, kw_only=True)
 class DistortedStore:
-    """A `sixfold.data.dataset.Store` over a part.
+    """A `sixfold.data.dataset.Store` over a part."""
 
-    Attributes:
-        part: where the images come from.
-        labels: class of each of its images in the network, (N,); -1 where it has none.
-        distortion: what is done to them; nothing if None.
-    """
-
-    part: Part
+    part: Part  # where the images come from
+    # class of each of its images in the network, (N,); -1 where it has none
     labels: NDArray[np.int64]
-    distortion: Distortion | None
+    distortion: Distortion | None  # what is done to them; nothing if None
 
     @property
     def shape(self) -> Shape:

@@ -24,34 +24,22 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A kind of distortion.
-
-    Attributes:
-        title: for people.
-        unit: of its strength.
-        apply: from images (N, C, H, W) of 0 to 255, the strength, and the keys of the images, to
-            distorted images, which may lie outside of 0 to 255.
-        least: strengths must be greater than this, at which nothing is changed.
-    """
+    """A kind of distortion."""
 
     title: str
-    unit: str
+    unit: str  # of its strength
+    # from images (N, C, H, W) of 0 to 255, the strength, and the keys of the images, to distorted
+    # images, which may lie outside of 0 to 255
     apply: Callable[[Floats, float, list[int]], Floats]
-    least: float = 0.0
+    least: float = 0.0  # strengths must be greater than this, at which nothing is changed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distortion:
-    """One kind at one strength.
+    """One kind at one strength."""
 
-    Attributes:
-        kind: its name in `KINDS`.
-        strength: in the kind's unit.
-        seed: of what is random.
-    """
-
-    kind: str
-    strength: float
+    kind: str  # its name in `KINDS`
+    strength: float  # in the kind's unit
     seed: int = 0
 
     def __call__(self, images: Pixels, indices: NDArray[np.int64]) -> Pixels:

@@ -30,26 +30,17 @@ from sixfold.training.evaluate import evaluate
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessJob:
-    """What the launcher hands to every rank.
-
-    Attributes:
-        weights: file of the trained network.
-        trusted: the network whose code may be run.
-        data: the data set, resolved.
-        part: "test", "train" or "all".
-        images: at most so many of each part, or None for all.
-        labels: for each class of the data its class of the network, -1 where it has none.
-        distortions: in the order in which figures are told.
-        examples: numbers of images, among those evaluated, whose predictions are told.
-    """
+    """What the launcher hands to every rank."""
 
     weights: Path
-    trusted: str
-    data: DataConfig
-    part: str
-    images: int | None
+    trusted: str  # the network whose code may be run
+    data: DataConfig  # the data set, resolved
+    part: str  # "test", "train" or "all"
+    images: int | None  # at most so many of each part, or None for all
+    # for each class of the data its class of the network, -1 where it has none
     labels: tuple[int, ...]
-    distortions: tuple[Distortion, ...]
+    distortions: tuple[Distortion, ...]  # in the order in which figures are told
+    # numbers of images, among those evaluated, whose predictions are told
     examples: tuple[int, ...] = ()
 
 

@@ -24,15 +24,10 @@ the smallest step of a pixel being 1e-3."""
 
 @dataclass(frozen=True, kw_only=True)
 class Taps:
-    """Where each output looks, and with which weight.
+    """Where each output looks, and with which weight."""
 
-    Attributes:
-        places: (outputs, K) inputs.
-        weights: (outputs, K), each row adding up to 1.
-    """
-
-    places: NDArray[np.int64]
-    weights: NDArray[np.float64]
+    places: NDArray[np.int64]  # (outputs, K) inputs
+    weights: NDArray[np.float64]  # (outputs, K), each row adding up to 1
 
     def along(self, images: Floats, dim: int) -> Floats:
         """Map every line along a dim.

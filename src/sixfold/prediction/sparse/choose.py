@@ -34,20 +34,13 @@ DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 @dataclass(frozen=True, kw_only=True)
 class LayerTimes:
-    """One layer at one batch size.
-
-    Attributes:
-        name: of the layer.
-        batch: N.
-        density: part of its weights that are not zero.
-        seconds: of a run by form; "dense" is among them.
-        crossover: density below which a sparse form wins, if it was looked for; 0 if none does.
-    """
+    """One layer at one batch size."""
 
     name: str
-    batch: int
-    density: float
-    seconds: dict[str, float]
+    batch: int  # N
+    density: float  # part of its weights that are not zero
+    seconds: dict[str, float]  # of a run by form; "dense" is among them
+    # density below which a sparse form wins, if it was looked for; 0 if none does
     crossover: float | None = None
 
     @property

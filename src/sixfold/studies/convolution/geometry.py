@@ -25,29 +25,17 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Sizes of a 2-D convolution of a batch, as `torch.nn.functional.conv2d` means them.
+    """Sizes of a 2-D convolution of a batch, as `torch.nn.functional.conv2d` means them."""
 
-    Attributes:
-        batch: N.
-        channels: C.
-        size: H and W.
-        maps: K.
-        kernel: R and S.
-        stride: input pixels between neighbouring outputs.
-        padding: zeros around the image.
-        dilation: input pixels between neighbouring taps of the kernel.
-        groups: G; each K/G maps see only their own C/G channels.
-    """
-
-    batch: int
-    channels: int
-    size: Pair
-    maps: int
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
+    batch: int  # N
+    channels: int  # C
+    size: Pair  # H and W
+    maps: int  # K
+    kernel: Pair  # R and S
+    stride: Pair = (1, 1)  # input pixels between neighbouring outputs
+    padding: Pair = (0, 0)  # zeros around the image
+    dilation: Pair = (1, 1)  # input pixels between neighbouring taps of the kernel
+    groups: int = 1  # G; each K/G maps see only their own C/G channels
 
     def __post_init__(self) -> None:
         extents = (self.batch, self.channels, *self.size, self.maps, *self.kernel)

@@ -152,21 +152,14 @@ def weight_gradient(images: Array, output_gradient: Array, geometry: Geometry) -
 
 @dataclass(frozen=True, kw_only=True)
 class Im2colMemory:
-    """What the columns of a batch take.
+    """What the columns of a batch take."""
 
-    Attributes:
-        input_bytes: the images of the batch.
-        column_bytes: their columns, N*C*R*S*P*Q elements.
-        image_bytes: the columns of one image.
-        ratio: columns to images.
-        peak_bytes: the most that NumPy held at a time while making them, padded images included;
-            None if that was not measured.
-    """
-
-    input_bytes: int
-    column_bytes: int
-    image_bytes: int
-    ratio: float
+    input_bytes: int  # the images of the batch
+    column_bytes: int  # their columns, N*C*R*S*P*Q elements
+    image_bytes: int  # the columns of one image
+    ratio: float  # columns to images
+    # the most that NumPy held at a time while making them, padded images included; None if that was
+    # not measured
     peak_bytes: int | None = None
 
     def __str__(self) -> str:

@@ -38,19 +38,13 @@ class Cluster:
     Args:
         engine: an open Spark engine.
         partitions: of shuffles; None for one a slot.
-
-    Attributes:
-        engine: for process groups, the long-lived jobs.
-        context: SparkContext, for jobs.
-        slots: tasks that run at a time.
-        partitions: of shuffles.
     """
 
     def __init__(self, engine: Any, partitions: int | None = None) -> None:
-        self.engine = engine
-        self.context: Any = engine.session.context
-        self.slots = int(engine.slots())
-        self.partitions = partitions or self.slots
+        self.engine = engine  # for process groups, the long-lived jobs
+        self.context: Any = engine.session.context  # SparkContext, for jobs
+        self.slots = int(engine.slots())  # tasks that run at a time
+        self.partitions = partitions or self.slots  # of shuffles
         self._numbers = itertools.count()
         self._broadcast_bytes = 0
         engine.pool(_import_torch, range(2 * self.slots), workers=self.slots)  # ships our code

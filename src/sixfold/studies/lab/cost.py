@@ -16,31 +16,20 @@ MOST_TASKS = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one or more jobs have cost; costs can be added.
+    """What one or more jobs have cost; costs can be added."""
 
-    Attributes:
-        wall_s: time from the first call until the last result.
-        jobs: Spark jobs.
-        stages: stages that ran; those that Spark skipped are not counted.
-        tasks: tasks that ended well.
-        shuffle_bytes: written for shuffles, as they lie on the disk (serialised, compressed).
-        remote_bytes: of these, read by another executor over a socket.
-        result_bytes: of tasks' results, sent to the driver.
-        broadcast_bytes: of broadcast values, serialised, once; each executor fetches them once.
-        run_s: time that tasks ran, summed over tasks, Python and waiting for it included.
-        delay_s: scheduler delay, summed over tasks: what of a task's time was neither its start,
-            nor its run, nor the return of its result.
-    """
-
-    wall_s: float = 0.0
-    jobs: int = 0
-    stages: int = 0
-    tasks: int = 0
-    shuffle_bytes: int = 0
-    remote_bytes: int = 0
-    result_bytes: int = 0
+    wall_s: float = 0.0  # time from the first call until the last result
+    jobs: int = 0  # Spark jobs
+    stages: int = 0  # stages that ran; those that Spark skipped are not counted
+    tasks: int = 0  # tasks that ended well
+    shuffle_bytes: int = 0  # written for shuffles, as they lie on the disk (serialised, compressed)
+    remote_bytes: int = 0  # of these, read by another executor over a socket
+    result_bytes: int = 0  # of tasks' results, sent to the driver
+    # of broadcast values, serialised, once; each executor fetches them once
     broadcast_bytes: int = 0
-    run_s: float = 0.0
+    run_s: float = 0.0  # time that tasks ran, summed over tasks, Python and waiting for it included
+    # scheduler delay, summed over tasks: what of a task's time was neither its start, nor its run,
+    # nor the return of its result
     delay_s: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:

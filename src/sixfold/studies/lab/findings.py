@@ -11,19 +11,12 @@ from sixfold.core.html.chart import Chart
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of text.
-
-    Attributes:
-        title: what it shows.
-        note: how to read it.
-        head: names of the columns; the first column is text, the others are figures.
-        rows: one cell a column.
-    """
+    """A table of text."""
 
     title: str
-    note: str
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    note: str  # how to read it
+    head: tuple[str, ...]  # names of the columns; the first column is text, the others are figures
+    rows: Sequence[tuple[str, ...]]  # one cell a column
 
     def lines(self) -> list[str]:
         r"""The table as lines of text.
@@ -49,19 +42,13 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """A bar of a plot.
-
-    Attributes:
-        name: what is measured.
-        parts: values of its parts, stacked, each with its colour's class.
-        text: the figure beside it.
-        estimated: whether it was extrapolated.
-    """
+    """A bar of a plot."""
 
     name: str
+    # values of its parts, stacked, each with its colour's class
     parts: tuple[tuple[float, str], ...]
-    text: str
-    estimated: bool = False
+    text: str  # the figure beside it
+    estimated: bool = False  # whether it was extrapolated
 
     @property
     def total(self) -> float:
@@ -71,47 +58,29 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
-    """A plot of bars.
-
-    Attributes:
-        title: what it shows.
-        note: how to read it.
-        bars: from top to bottom.
-        keys: what each colour's class stands for.
-        log: whether lengths are proportional to the logarithm; such bars have one part.
-    """
+    """A plot of bars."""
 
     title: str
-    note: str
-    bars: list[Bar]
-    keys: tuple[tuple[str, str], ...] = ()
-    log: bool = False
+    note: str  # how to read it
+    bars: list[Bar]  # from top to bottom
+    keys: tuple[tuple[str, str], ...] = ()  # what each colour's class stands for
+    log: bool = False  # whether lengths are proportional to the logarithm; such bars have one part
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """What a study has found.
-
-    Attributes:
-        title: of its page.
-        subtitle: what was computed, and where.
-        verdict: what wins and why, a sentence a line.
-        right: whether every result that was checked was right.
-        tables: shown on the terminal and on the page.
-        bars: plots of bars.
-        charts: plots of curves.
-        notes: what a reader must know besides, such as what was not run.
-        data: everything that was measured, as plain data.
-    """
+    """What a study has found."""
 
     title: str
-    subtitle: str
-    verdict: list[str] = field(default_factory=list)
-    right: bool = True
-    tables: list[Table] = field(default_factory=list)
-    bars: list[Bars] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
+    subtitle: str  # what was computed, and where
+    verdict: list[str] = field(default_factory=list)  # what wins and why, a sentence a line
+    right: bool = True  # whether every result that was checked was right
+    tables: list[Table] = field(default_factory=list)  # shown on the terminal and on the page
+    bars: list[Bars] = field(default_factory=list)  # plots of bars
+    charts: list[Chart] = field(default_factory=list)  # plots of curves
+    # what a reader must know besides, such as what was not run
     notes: list[str] = field(default_factory=list)
+    # everything that was measured, as plain data
     data: dict[str, Any] = field(default_factory=dict)
 
 

@@ -34,17 +34,11 @@ LEARNING_RATE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class LongLived:
-    """What the long-lived job takes, on all slots.
+    """What the long-lived job takes, on all slots."""
 
-    Attributes:
-        forward_times_s: convolution of all images, of every pass.
-        step_times_s: a whole training step over all images, of every step.
-        start_s: until its ranks had met, once.
-    """
-
-    forward_times_s: tuple[float, ...]
-    step_times_s: tuple[float, ...]
-    start_s: float
+    forward_times_s: tuple[float, ...]  # convolution of all images, of every pass
+    step_times_s: tuple[float, ...]  # a whole training step over all images, of every step
+    start_s: float  # until its ranks had met, once
 
     @property
     def forward_s(self) -> float:

@@ -26,19 +26,12 @@ KEPT_BLOCKS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A convolution of a batch.
-
-    Attributes:
-        geometry: its sizes; one group.
-        block: images that are handled together.
-        seed: of images and weights.
-        dtype: "float32" or "float64".
-    """
+    """A convolution of a batch."""
 
     geometry: Geometry
-    block: int
+    block: int  # images that are handled together
     seed: int = 0
-    dtype: str = "float32"
+    dtype: str = "float32"  # "float32" or "float64"
 
     @property
     def blocks(self) -> int:

@@ -45,23 +45,14 @@ LOAD = Law(
 
 @dataclass(frozen=True, kw_only=True)
 class DelayPoint:
-    """A job that was measured in one session.
+    """A job that was measured in one session."""
 
-    Attributes:
-        workers: n.
-        tasks: m.
-        kind: of its payload.
-        moved_bytes: in all.
-        wall_s: that the driver waited, each repeat.
-        delay_s: scheduler delay of a task, each repeat.
-    """
-
-    workers: int
-    tasks: int
-    kind: str
-    moved_bytes: int
-    wall_s: tuple[float, ...]
-    delay_s: tuple[float, ...]
+    workers: int  # n
+    tasks: int  # m
+    kind: str  # of its payload
+    moved_bytes: int  # in all
+    wall_s: tuple[float, ...]  # that the driver waited, each repeat
+    delay_s: tuple[float, ...]  # scheduler delay of a task, each repeat
 
     @property
     def setting(self) -> dict[str, float]:

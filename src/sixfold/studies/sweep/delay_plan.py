@@ -23,17 +23,11 @@ _LOCAL_CLUSTER = re.compile(r"local-cluster\[\d+,(\d+,\d+)\]")
 
 @dataclass(frozen=True, kw_only=True)
 class JobKind:
-    """A job that is run again and again.
+    """A job that is run again and again."""
 
-    Attributes:
-        kind: of its payload, a name of `KINDS`.
-        tasks: m.
-        payload_bytes: as the setting says: of each task (result), or over all (others).
-    """
-
-    kind: str
-    tasks: int
-    payload_bytes: int = 0
+    kind: str  # of its payload, a name of `KINDS`
+    tasks: int  # m
+    payload_bytes: int = 0  # as the setting says: of each task (result), or over all (others)
 
     @property
     def moved_bytes(self) -> int:
@@ -136,17 +130,11 @@ def too_large(jobs: Sequence[JobKind], limit_bytes: int) -> list[JobKind]:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionPlan:
-    """A Spark session to be measured.
+    """A Spark session to be measured."""
 
-    Attributes:
-        workers: n, or None for as many as the master has.
-        master: its URL.
-        conf: settings besides, key=value.
-    """
-
-    workers: int | None
-    master: str
-    conf: tuple[str, ...] = ()
+    workers: int | None  # n, or None for as many as the master has
+    master: str  # its URL
+    conf: tuple[str, ...] = ()  # settings besides, key=value
 
 
 def sessions(config: ClusterConfig) -> list[SessionPlan]:

@@ -26,15 +26,10 @@ from sixfold.studies.sweep.run import begin, claim, end
 
 @dataclass(frozen=True, kw_only=True)
 class SessionWork:
-    """Measures a session; see `sixfold.distributed.tasks.Work`. Runs in the launcher.
-
-    Attributes:
-        config: the settings.
-        plans: the session of each member, by name.
-    """
+    """Measures a session; see `sixfold.distributed.tasks.Work`. Runs in the launcher."""
 
     config: SweepDelayConfig
-    plans: Mapping[str, SessionPlan]
+    plans: Mapping[str, SessionPlan]  # the session of each member, by name
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
         """Run all jobs in a session of its own."""

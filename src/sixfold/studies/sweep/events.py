@@ -25,29 +25,17 @@ TASK_PARTS = ("scheduler_delay", "deserialize", "run", "serialize", "fetch")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task that ended well.
-
-    Attributes:
-        stage: its stage.
-        launch_s: when the driver sent it off, Unix seconds.
-        finish_s: when the driver had its result.
-        deserialize_s: that the executor spent on the task's own bytes.
-        run_s: that it spent on running it.
-        serialize_s: that it spent on the result.
-        fetch_s: that the driver spent on fetching a result too large to come with the message.
-        result_bytes: size of the result.
-        shuffle_bytes: read from other tasks' output.
-    """
+    """A task that ended well."""
 
     stage: int
-    launch_s: float
-    finish_s: float
-    deserialize_s: float
-    run_s: float
-    serialize_s: float
-    fetch_s: float
+    launch_s: float  # when the driver sent it off, Unix seconds
+    finish_s: float  # when the driver had its result
+    deserialize_s: float  # that the executor spent on the task's own bytes
+    run_s: float  # that it spent on running it
+    serialize_s: float  # that it spent on the result
+    fetch_s: float  # that the driver spent on fetching a result too large to come with the message
     result_bytes: int
-    shuffle_bytes: int
+    shuffle_bytes: int  # read from other tasks' output
 
     @property
     def scheduler_delay_s(self) -> float:
@@ -58,21 +46,14 @@ class Task:
 
 @dataclass(kw_only=True)
 class Job:
-    """A job that ended well.
-
-    Attributes:
-        description: as the driver gave it.
-        submitted_s: Unix seconds.
-        completed_s: Unix seconds; NaN as long as it has not.
-        stages: numbers of its stages, and when each was submitted.
-        tasks: those of its stages.
-    """
+    """A job that ended well."""
 
     description: str
     submitted_s: float
-    completed_s: float = float("nan")
+    completed_s: float = float("nan")  # Unix seconds; NaN as long as it has not
+    # numbers of its stages, and when each was submitted
     stages: dict[int, float] = field(default_factory=dict)
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)  # those of its stages
 
     @property
     def seconds(self) -> float:

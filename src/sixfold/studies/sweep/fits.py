@@ -30,17 +30,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Law:
-    """A sum of features.
-
-    Attributes:
-        name: of the law.
-        formula: in words.
-        features: name of each coefficient to its feature.
-    """
+    """A sum of features."""
 
     name: str
     formula: str
-    features: Mapping[str, Callable[[Setting], float]]
+    features: Mapping[str, Callable[[Setting], float]]  # name of each coefficient to its feature
 
     def matrix(self, settings: Sequence[Setting]) -> Floats:
         """Features of each setting, (m, k)."""
@@ -70,19 +64,13 @@ ERNEST = Law(
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A law fitted to measurements.
-
-    Attributes:
-        law: which.
-        coefficients: (k,).
-        draws: coefficients of each draw of the bootstrap, (draws, k); empty without repeats.
-        held_out: relative error of the prediction of each configuration from all others, (m,);
-            empty if there are too few configurations.
-    """
+    """A law fitted to measurements."""
 
     law: Law
     coefficients: Floats
-    draws: Floats
+    draws: Floats  # coefficients of each draw of the bootstrap, (draws, k); empty without repeats
+    # relative error of the prediction of each configuration from all others, (m,); empty if there
+    # are too few configurations
     held_out: Floats
 
     def predict(self, setting: Setting) -> float:

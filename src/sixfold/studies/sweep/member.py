@@ -62,14 +62,10 @@ class Engines:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeWork:
-    """Times a training; see `sixfold.distributed.tasks.Work`.
+    """Times a training; see `sixfold.distributed.tasks.Work`."""
 
-    Attributes:
-        configs: settings of each member, by name.
-        engines: where they run, one after another, in the launcher; None: each opens its own.
-    """
-
-    configs: Mapping[str, TrainConfig]
+    configs: Mapping[str, TrainConfig]  # settings of each member, by name
+    # where they run, one after another, in the launcher; None: each opens its own
     engines: Engines | None = None
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
@@ -110,13 +106,9 @@ def _pilot(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityWork:
-    """Trains with a worker alone; several ranks take turns within it.
+    """Trains with a worker alone; several ranks take turns within it."""
 
-    Attributes:
-        configs: settings of each member, by name.
-    """
-
-    configs: Mapping[str, TrainConfig]
+    configs: Mapping[str, TrainConfig]  # settings of each member, by name
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
         """Train to the end, and tell what was reached."""

@@ -24,21 +24,15 @@ MOST_STEPS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be run.
+    """What is to be run."""
 
-    Attributes:
-        varied: names of what is varied, in order.
-        combinations: of all values.
-        members: of the job; see `of` for what each is.
-        of: name of a member to the number of its combination, and of the repeat.
-        configs: name of a member to the settings of its training, but for the number of steps of
-            one that follows a pilot.
-    """
-
-    varied: tuple[str, ...]
+    varied: tuple[str, ...]  # names of what is varied, in order
     combinations: tuple[Combination, ...]
-    members: tuple[Task, ...]
+    members: tuple[Task, ...]  # of the job; see `of` for what each is
+    # name of a member to the number of its combination, and of the repeat
     of: Mapping[str, tuple[int, int]]
+    # name of a member to the settings of its training, but for the number of steps of one that
+    # follows a pilot
     configs: Mapping[str, TrainConfig]
 
 

@@ -29,25 +29,15 @@ _LOG_FROM = 8.0
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A curve.
-
-    Attributes:
-        name: for the legend.
-        x: places, as numbers.
-        y: values; NaN where there is none.
-        low: lower ends of bars, or empty.
-        high: upper ends of bars, or empty.
-        fit: whether it is a law's: drawn broken and without dots.
-        colour: number of the colour; that of its place among the lines if None.
-    """
+    """A curve."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = field(default=())
-    high: Sequence[float] = field(default=())
-    fit: bool = False
-    colour: int | None = None
+    x: Sequence[float]  # places, as numbers
+    y: Sequence[float]  # values; NaN where there is none
+    low: Sequence[float] = field(default=())  # lower ends of bars, or empty
+    high: Sequence[float] = field(default=())  # upper ends of bars, or empty
+    fit: bool = False  # whether it is a law's: drawn broken and without dots
+    colour: int | None = None  # number of the colour; that of its place among the lines if None
 
 
 def chart(

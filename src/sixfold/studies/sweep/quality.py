@@ -24,19 +24,12 @@ SEED = "seed"
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A training that came to its end.
+    """A training that came to its end."""
 
-    Attributes:
-        values: what is varied, by name.
-        accuracy: on the test part.
-        loss: on the test part; NaN if there is none.
-        validation: accuracy on the validation part; NaN if there is none.
-    """
-
-    values: Mapping[str, Any]
-    accuracy: float
-    loss: float = math.nan
-    validation: float = math.nan
+    values: Mapping[str, Any]  # what is varied, by name
+    accuracy: float  # on the test part
+    loss: float = math.nan  # on the test part; NaN if there is none
+    validation: float = math.nan  # accuracy on the validation part; NaN if there is none
 
 
 def chosen(

@@ -28,19 +28,12 @@ from sixfold.studies.sweep.delay import overhead_s
 
 @dataclass(frozen=True, kw_only=True)
 class Roof:
-    """A ceiling over tasks that compute.
-
-    Attributes:
-        name: for people.
-        workers: n.
-        peak_flops: of one worker while n are busy, operations a second.
-        overhead_s: of a job; 0: the machine's own roof.
-    """
+    """A ceiling over tasks that compute."""
 
     name: str
-    workers: int
-    peak_flops: float
-    overhead_s: float
+    workers: int  # n
+    peak_flops: float  # of one worker while n are busy, operations a second
+    overhead_s: float  # of a job; 0: the machine's own roof
 
     def attainable_flops(self, task_flops: float) -> float:
         """Operations a second of all workers together, in jobs of such tasks.
@@ -69,25 +62,15 @@ class Roof:
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """Something that was measured, as a place on the roofline.
-
-    Attributes:
-        name: for people.
-        group: what it belongs to: a colour.
-        workers: n.
-        task_flops: operations of one task: of a rank in a step, or of a task of a job.
-        flops: operations a second that all workers reached together.
-        step_bytes: that a step would have to move if each were a job; 0 if not known.
-        jobs: whether each task was one of a Spark job, so that the ceiling holds for it.
-    """
+    """Something that was measured, as a place on the roofline."""
 
     name: str
-    group: str
-    workers: int
-    task_flops: float
-    flops: float
-    step_bytes: float = 0.0
-    jobs: bool = False
+    group: str  # what it belongs to: a colour
+    workers: int  # n
+    task_flops: float  # operations of one task: of a rank in a step, or of a task of a job
+    flops: float  # operations a second that all workers reached together
+    step_bytes: float = 0.0  # that a step would have to move if each were a job; 0 if not known
+    jobs: bool = False  # whether each task was one of a Spark job, so that the ceiling holds for it
 
 
 def roofs(

@@ -200,19 +200,12 @@ def _shared_problems(config: Sweep) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """A sweep of any kind, checked, with its directory held.
-
-    Attributes:
-        config: the settings with paths made absolute.
-        directory: the sweep's.
-        inputs: what enters it besides.
-        finished: the result if the directory holds this sweep, finished.
-    """
+    """A sweep of any kind, checked, with its directory held."""
 
     config: Any
     directory: RunDirectory
-    inputs: Inputs
-    finished: dict[str, Any] | None
+    inputs: Inputs  # what enters it besides
+    finished: dict[str, Any] | None  # the result if the directory holds this sweep, finished
 
 
 def begin(

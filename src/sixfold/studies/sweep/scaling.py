@@ -27,22 +27,14 @@ AMOUNTS = ("images", "epochs", "steps")
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A combination that was timed.
+    """A combination that was timed."""
 
-    Attributes:
-        values: what is varied, by name.
-        workers: n.
-        batch_size: images of a step.
-        rates: images/s of each repeat.
-        images: that the training saw in all.
-        whole_s: seconds of each repeat from its start to its last step, start-up included.
-    """
-
-    values: Mapping[str, Any]
+    values: Mapping[str, Any]  # what is varied, by name
     workers: int
-    batch_size: int
-    rates: tuple[float, ...]
-    images: int = 0
+    batch_size: int  # images of a step
+    rates: tuple[float, ...]  # images/s of each repeat
+    images: int = 0  # that the training saw in all
+    # seconds of each repeat from its start to its last step, start-up included
     whole_s: tuple[float, ...] = ()
 
     @property

@@ -27,30 +27,19 @@ _FILES_OF_A_RUN = ("tuning",)
 
 @dataclass(frozen=True, kw_only=True)
 class Varied:
-    """A setting that is varied.
-
-    Attributes:
-        name: as `--vary` has it, with underscores.
-        section: of `TrainConfig`.
-        values: as the setting holds them; as text for an argument of the network.
-    """
+    """A setting that is varied."""
 
     name: str
-    section: str
-    values: tuple[Any, ...]
+    section: str  # of `TrainConfig`
+    values: tuple[Any, ...]  # as the setting holds them; as text for an argument of the network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Combination:
-    """One choice of all values.
+    """One choice of all values."""
 
-    Attributes:
-        values: by name of what is varied.
-        config: the settings of a training with them.
-    """
-
-    values: Mapping[str, Any]
-    config: TrainConfig
+    values: Mapping[str, Any]  # by name of what is varied
+    config: TrainConfig  # the settings of a training with them
 
     @property
     def name(self) -> str:

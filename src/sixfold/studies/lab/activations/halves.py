@@ -50,18 +50,14 @@ class Halves:
 
     Args:
         problem: images, and the convolution that the network begins with.
-
-    Attributes:
-        step: the same network as training has it.
-        count: logical shards of the whole batch.
     """
 
     def __init__(self, problem: Problem) -> None:
         torch.manual_seed(problem.seed)
         model = network(problem.geometry).to(getattr(torch, problem.dtype))
         self.problem = problem
-        self.step = Step(model, seed=problem.seed)
-        self.count = shard_count(problem.geometry.batch)
+        self.step = Step(model, seed=problem.seed)  # the same network as training has it
+        self.count = shard_count(problem.geometry.batch)  # logical shards of the whole batch
         links = LayerExecutor(self.step.model, self.step.state.trainable).links
         pool = next(m for m in self.step.model.modules() if isinstance(m, MaxPoolReLU2d))
         # The own link asks autograd where the C kernel is missing, which cannot be sent on.

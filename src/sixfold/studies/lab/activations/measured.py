@@ -12,46 +12,27 @@ from sixfold.studies.lab.cost import Cost
 
 @dataclass(frozen=True, kw_only=True)
 class Serial:
-    """Forward and backward of all shards in one process on one thread.
+    """Forward and backward of all shards in one process on one thread."""
 
-    Attributes:
-        forward_s: all shards forward.
-        backward_s: then all backward.
-        gradient: (P,) their sum.
-        right: whether it has the bits of the step that training makes.
-    """
-
-    forward_s: float
-    backward_s: float
-    gradient: Array
-    right: bool
+    forward_s: float  # all shards forward
+    backward_s: float  # then all backward
+    gradient: Array  # (P,) their sum
+    right: bool  # whether it has the bits of the step that training makes
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredWay:
-    """A way to keep activations.
-
-    Attributes:
-        way: its name.
-        times_s: both stages, of every timed run.
-        forward: cost of the forward stage in the median run.
-        backward: cost of the backward stage.
-        kernel_s: time inside the network's kernels, over all tasks.
-        store_s: time of encoding, keeping, fetching and decoding, over all tasks.
-        kept_bytes: activations.
-        chunks: in how many parts the step was made.
-        right: whether the gradient had the bits of the serial one, every time.
-    """
+    """A way to keep activations."""
 
     way: str
-    times_s: list[float]
-    forward: Cost
-    backward: Cost
-    kernel_s: float
-    store_s: float
-    kept_bytes: int
-    chunks: int
-    right: bool
+    times_s: list[float]  # both stages, of every timed run
+    forward: Cost  # cost of the forward stage in the median run
+    backward: Cost  # cost of the backward stage
+    kernel_s: float  # time inside the network's kernels, over all tasks
+    store_s: float  # time of encoding, keeping, fetching and decoding, over all tasks
+    kept_bytes: int  # activations
+    chunks: int  # in how many parts the step was made
+    right: bool  # whether the gradient had the bits of the serial one, every time
 
     @property
     def forward_s(self) -> float:

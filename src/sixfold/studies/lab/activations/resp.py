@@ -18,15 +18,9 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Address:
-    """Where a Redis server is, and what it wants to hear.
+    """Where a Redis server is, and what it wants to hear."""
 
-    Attributes:
-        host: by which workers reach it.
-        port: of TCP.
-        password: for AUTH.
-    """
-
-    host: str
+    host: str  # by which workers reach it
     port: int
     password: str
 

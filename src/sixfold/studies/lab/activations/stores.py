@@ -34,13 +34,9 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class FileStore:
-    """A folder of any file system that fsspec knows: one file a key.
+    """A folder of any file system that fsspec knows: one file a key."""
 
-    Attributes:
-        url: of the folder, which every worker must reach.
-    """
-
-    url: str
+    url: str  # of the folder, which every worker must reach
 
     def put(self, key: str, value: bytes) -> None:
         """Write a file."""
@@ -63,11 +59,7 @@ class FileStore:
 
 @dataclass(frozen=True)
 class RedisStore:
-    """A Redis server.
-
-    Attributes:
-        address: of the server.
-    """
+    """A Redis server."""
 
     address: Address
 

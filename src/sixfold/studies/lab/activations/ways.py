@@ -33,17 +33,11 @@ Partial = tuple[Node, Array]
 
 @dataclass(frozen=True, kw_only=True)
 class Meters:
-    """What tasks add up: Spark accumulators.
-
-    Attributes:
-        kernel_s: time inside the network's kernels.
-        store_s: time in which activations were encoded and kept, or fetched and decoded.
-        kept_bytes: activations.
-    """
+    """What tasks add up: Spark accumulators."""
 
     kernel_s: Any
-    store_s: Any
-    kept_bytes: Any
+    store_s: Any  # time in which activations were encoded and kept, or fetched and decoded
+    kept_bytes: Any  # activations
 
     @classmethod
     def of(cls, context: Any) -> Meters:
@@ -54,17 +48,11 @@ class Meters:
 
 @dataclass(frozen=True, kw_only=True)
 class Passed:
-    """A step in two stages.
+    """A step in two stages."""
 
-    Attributes:
-        gradient: (P,) the sum over all images.
-        forward: cost of the forward stage.
-        backward: cost of the backward stage.
-    """
-
-    gradient: Array
-    forward: Cost
-    backward: Cost
+    gradient: Array  # (P,) the sum over all images
+    forward: Cost  # cost of the forward stage
+    backward: Cost  # cost of the backward stage
 
 
 def same_worker(cluster: Cluster, problem: Problem, meters: Meters) -> Passed:

@@ -40,17 +40,11 @@ Partial = tuple[Node, Buffer]
 
 @dataclass(frozen=True, kw_only=True)
 class TimedStep:
-    """What a step took.
+    """What a step took."""
 
-    Attributes:
-        cost: of its job, the broadcast included.
-        kernel_s: time of computing shards, over all tasks.
-        update_s: time of the driver's sum and update.
-    """
-
-    cost: Cost
-    kernel_s: float
-    update_s: float
+    cost: Cost  # of its job, the broadcast included
+    kernel_s: float  # time of computing shards, over all tasks
+    update_s: float  # time of the driver's sum and update
 
     @property
     def wall_s(self) -> float:
@@ -60,15 +54,10 @@ class TimedStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Stepped:
-    """A training by jobs.
-
-    Attributes:
-        steps: what each step took.
-        weights_sha256: of the final weights, as in a run's `result.json`.
-    """
+    """A training by jobs."""
 
     steps: list[TimedStep]
-    weights_sha256: str
+    weights_sha256: str  # of the final weights, as in a run's `result.json`
 
 
 class _Worker:

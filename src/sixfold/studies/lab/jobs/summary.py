@@ -13,33 +13,19 @@ from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, ratio
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredBatch:
-    """The same training in three ways at a batch size; times are of a step, in seconds.
+    """The same training in three ways at a batch size; times are of a step, in seconds."""
 
-    Attributes:
-        batch: images a step.
-        by_jobs_s: one job a step, median.
-        long_lived_s: in the long-lived job.
-        serial_s: by one worker in this process.
-        cost: of the median step's job.
-        kernel_s: time of computing shards in that job, over all tasks.
-        update_s: time of the driver's sum and update in that step.
-        steps: times of all timed steps by jobs.
-        delay_s: scheduler delay of a task, median.
-        right: whether all three ended with the same weights, bit for bit.
-        weights_sha256: of the weights, each hash once.
-    """
-
-    batch: int
-    by_jobs_s: float
+    batch: int  # images a step
+    by_jobs_s: float  # one job a step, median
     long_lived_s: float
-    serial_s: float
-    cost: Cost
-    kernel_s: float
-    update_s: float
-    steps: list[float]
-    delay_s: float
-    right: bool
-    weights_sha256: list[str]
+    serial_s: float  # by one worker in this process
+    cost: Cost  # of the median step's job
+    kernel_s: float  # time of computing shards in that job, over all tasks
+    update_s: float  # time of the driver's sum and update in that step
+    steps: list[float]  # times of all timed steps by jobs
+    delay_s: float  # scheduler delay of a task, median
+    right: bool  # whether all three ended with the same weights, bit for bit
+    weights_sha256: list[str]  # of the weights, each hash once
 
 
 def tell(

@@ -12,13 +12,10 @@ class Accumulated:
 
     Args:
         partitions: of all of them.
-
-    Attributes:
-        total: the sum; None before the first.
     """
 
     def __init__(self, partitions: int) -> None:
-        self.total: Any = None
+        self.total: Any = None  # the sum; None before the first
         self._partitions = partitions
         self._kept: Any = None
 

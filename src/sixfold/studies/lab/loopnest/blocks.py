@@ -27,14 +27,9 @@ Block = tuple[Corner, Array]
 
 @dataclass(frozen=True, kw_only=True)
 class Meters:
-    """What tasks add up while they work: Spark accumulators.
+    """What tasks add up while they work: Spark accumulators."""
 
-    Attributes:
-        sent: elements of input that were cut out for tasks, copies included.
-        kernel_s: time inside the kernels.
-    """
-
-    sent: Any
+    sent: Any  # elements of input that were cut out for tasks, copies included
     kernel_s: Any
 
     @classmethod

@@ -24,19 +24,12 @@ Sample = tuple[int, int, int, int, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """How right a result is.
+    """How right a result is."""
 
-    Attributes:
-        compared: outputs that were compared.
-        error: the largest error, as a part of the sum of absolute values of what was added.
-        complete: whether every output was there, once.
-        right: whether all of it holds.
-    """
-
-    compared: int
-    error: float
-    complete: bool
-    right: bool
+    compared: int  # outputs that were compared
+    error: float  # the largest error, as a part of the sum of absolute values of what was added
+    complete: bool  # whether every output was there, once
+    right: bool  # whether all of it holds
 
 
 def assemble(problem: Problem, blocks: Iterable[Block]) -> tuple[Array, bool]:

@@ -22,12 +22,7 @@ Design = Callable[[Cluster, Problem, Sizes, Meters], Iterator[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A design by its name.
-
-    Attributes:
-        what: in a few words.
-        run: the design.
-    """
+    """A design by its name."""
 
     what: str
     run: Design

@@ -35,19 +35,12 @@ from sixfold.studies.lab.problem import Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Literal:
-    """What the literal form of a design did.
+    """What the literal form of a design did."""
 
-    Attributes:
-        cost: of its jobs.
-        records: products that were made, one a record.
-        outputs: what it computed, in the shape of the outputs.
-        wanted: what that should be.
-    """
-
-    cost: Cost
-    records: int
-    outputs: Array
-    wanted: Array
+    cost: Cost  # of its jobs
+    records: int  # products that were made, one a record
+    outputs: Array  # what it computed, in the shape of the outputs
+    wanted: Array  # what that should be
 
 
 def jobs_of_design1(problem: Problem) -> int:

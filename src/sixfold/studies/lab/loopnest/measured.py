@@ -13,29 +13,17 @@ from sixfold.studies.lab.loopnest.literal import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A design, checked and measured.
+    """A design, checked and measured."""
 
-    Attributes:
-        name: of the design.
-        small: every output of a few images, in float64, against the direct loop nest.
-        samples: samples of the full size against the definition.
-        costs: of every timed run.
-        cost: of the median run.
-        sent: elements of input that were cut out for tasks, in that run.
-        replication: the same, as a multiple of the input.
-        kernel_s: time inside the kernels, over all tasks, in that run.
-        multiply_adds_a_task: of the whole problem, divided by the tasks that compute.
-    """
-
-    name: str
-    small: Verdict
-    samples: Verdict
-    costs: list[Cost]
-    cost: Cost
-    sent: int
-    replication: float
-    kernel_s: float
-    multiply_adds_a_task: float
+    name: str  # of the design
+    small: Verdict  # every output of a few images, in float64, against the direct loop nest
+    samples: Verdict  # samples of the full size against the definition
+    costs: list[Cost]  # of every timed run
+    cost: Cost  # of the median run
+    sent: int  # elements of input that were cut out for tasks, in that run
+    replication: float  # the same, as a multiple of the input
+    kernel_s: float  # time inside the kernels, over all tasks, in that run
+    multiply_adds_a_task: float  # of the whole problem, divided by the tasks that compute
 
     @property
     def right(self) -> bool:
@@ -49,25 +37,15 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class LiteralRun:
-    """The literal form of a design, run in part or at a small size.
-
-    Attributes:
-        name: of the design.
-        what: what was run.
-        right: its result against the direct loop nest.
-        run: what it did.
-        jobs_in_all: jobs at full size.
-        records_in_all: products at full size, each a record.
-        estimate_s: time at full size, extrapolated.
-    """
+    """The literal form of a design, run in part or at a small size."""
 
     name: str
-    what: str
-    right: Verdict
+    what: str  # what was run
+    right: Verdict  # its result against the direct loop nest
     run: Literal
-    jobs_in_all: int
-    records_in_all: int
-    estimate_s: float
+    jobs_in_all: int  # jobs at full size
+    records_in_all: int  # products at full size, each a record
+    estimate_s: float  # time at full size, extrapolated
 
     def as_data(self) -> dict[str, Any]:
         """Plain data; the outputs themselves are left out."""

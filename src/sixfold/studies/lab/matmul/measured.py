@@ -13,41 +13,24 @@ from sixfold.studies.lab.matmul.operands import Product
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredWay:
-    """A way to divide a product.
-
-    Attributes:
-        way: its name.
-        costs: of every timed run.
-        cost: of the median run.
-        kernel_s: time inside the kernels, over all tasks, in that run.
-        error: the largest error of samples.
-        right: whether that is rounding.
-        predicted: what the model says.
-    """
+    """A way to divide a product."""
 
     way: str
-    costs: list[Cost]
-    cost: Cost
-    kernel_s: float
-    error: float
-    right: bool
-    predicted: Prediction | None
+    costs: list[Cost]  # of every timed run
+    cost: Cost  # of the median run
+    kernel_s: float  # time inside the kernels, over all tasks, in that run
+    error: float  # the largest error of samples
+    right: bool  # whether that is rounding
+    predicted: Prediction | None  # what the model says
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredProduct:
-    """A product and the ways to divide it.
-
-    Attributes:
-        product: its sizes.
-        alone_s: on one thread, without Spark.
-        alone_predicted_s: what the model says of that.
-        ways: measured.
-    """
+    """A product and the ways to divide it."""
 
     product: Product
-    alone_s: float
-    alone_predicted_s: float
+    alone_s: float  # on one thread, without Spark
+    alone_predicted_s: float  # what the model says of that
     ways: list[MeasuredWay]
 
     def as_data(self) -> dict[str, Any]:

@@ -21,44 +21,26 @@ from sixfold.studies.lab.matmul.parts import Parts
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What the cluster and its workers can do, measured.
+    """What the cluster and its workers can do, measured."""
 
-    Attributes:
-        job_s: a job that does nothing.
-        stage_s: one more stage in a job, its shuffle empty.
-        peak_flops: operations a second of one slot, all slots busy.
-        memory_bytes_s: bytes a second that one slot reads and writes, all slots busy.
-        alone_flops: operations a second of one thread of the driver, the slots idle.
-        alone_bytes_s: bytes a second that it reads and writes.
-        shuffle_bytes_s: bytes a second through a shuffle, over all slots.
-        broadcast_bytes_s: bytes a second of a broadcast, until every slot has it.
-    """
-
-    job_s: float
-    stage_s: float
-    peak_flops: float
-    memory_bytes_s: float
-    alone_flops: float
-    alone_bytes_s: float
-    shuffle_bytes_s: float
-    broadcast_bytes_s: float
+    job_s: float  # a job that does nothing
+    stage_s: float  # one more stage in a job, its shuffle empty
+    peak_flops: float  # operations a second of one slot, all slots busy
+    memory_bytes_s: float  # bytes a second that one slot reads and writes, all slots busy
+    alone_flops: float  # operations a second of one thread of the driver, the slots idle
+    alone_bytes_s: float  # bytes a second that it reads and writes
+    shuffle_bytes_s: float  # bytes a second through a shuffle, over all slots
+    broadcast_bytes_s: float  # bytes a second of a broadcast, until every slot has it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A predicted time and its parts, in seconds.
+    """A predicted time and its parts, in seconds."""
 
-    Attributes:
-        jobs_s: starting the job and its stages.
-        broadcast_s: handing out B.
-        shuffle_s: moving factors and partial sums.
-        kernel_s: multiplying, on all slots.
-    """
-
-    jobs_s: float
-    broadcast_s: float
-    shuffle_s: float
-    kernel_s: float
+    jobs_s: float  # starting the job and its stages
+    broadcast_s: float  # handing out B
+    shuffle_s: float  # moving factors and partial sums
+    kernel_s: float  # multiplying, on all slots
 
     @property
     def total_s(self) -> float:

@@ -31,23 +31,14 @@ Block = tuple[Corner, Array]
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """C (m, n) = A (m, k) B (k, n).
-
-    Attributes:
-        m: rows of A and C.
-        k: columns of A and rows of B.
-        n: columns of B and C.
-        block_rows: rows of A in a block; the last block may be smaller.
-        seed: of both factors.
-        dtype: "float32" or "float64".
-    """
+    """C (m, n) = A (m, k) B (k, n)."""
 
     m: int
     k: int
     n: int
-    block_rows: int
+    block_rows: int  # rows of A in a block; the last block may be smaller
     seed: int = 0
-    dtype: str = "float32"
+    dtype: str = "float32"  # "float32" or "float64"
 
     @property
     def flops(self) -> int:

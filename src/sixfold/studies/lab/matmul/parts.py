@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Parts of a product.
+    """Parts of a product."""
 
-    Attributes:
-        inner: parts of k, for the outer product and the panels of blocks.
-        columns: parts of n, for blocks.
-    """
-
-    inner: int
-    columns: int
+    inner: int  # parts of k, for the outer product and the panels of blocks
+    columns: int  # parts of n, for blocks
 
 
 def place_corner(corner: tuple[int, int]) -> int:
