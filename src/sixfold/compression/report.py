@@ -54,7 +54,7 @@ def render(result: Mapping[str, Any]) -> str:
     stages = [stage["stage"] for stage in result["stages"]]
     return render_page(
         __package__,
-        "compression.html",
+        "page.html",
         result=result,
         rows=stage_rows(result),
         columns=[_STAGES[stage] for stage in stages],

@@ -17,9 +17,10 @@ from safetensors.numpy import load_file
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
-from sixfold.core.html.axes import Format, compact, linear, percent, plain
-from sixfold.core.html.chart import Chart, Path, line_path, places
+from sixfold.core.html.axes import Axis, Format, compact, linear, percent, plain
+from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.frame import render_page
+from sixfold.core.html.series import spread
 from sixfold.core.html.settings import setting_sections
 from sixfold.core.run_directory import read_json, read_json_lines
 from sixfold.core.tensor_file import verify
@@ -67,7 +68,7 @@ def render(run: pathlib.Path) -> str:
     seen = samples.get("seen")
     return render_page(
         __package__,
-        "lca.html",
+        "page.html",
         name=run.name,
         result=result,
         figures=_figures(result, lines),
@@ -134,45 +135,43 @@ def _percent(value: float) -> str:
     return percent(value, 2)
 
 
-def _curve(
-    name: str, title: str, steps: NDArray[np.float64], values: NDArray[np.float64], write: Format
-) -> Chart:
-    shown = np.unique(np.linspace(0, len(values) - 1, _POINTS).round().astype(int))
-    steps, values = steps[shown], values[shown]
-    made = _chart(name, title, steps, values, x_label="update", write=write)
-    made.paths.append(
-        Path(d=line_path(made.x.place(steps), made.y.place(values)), css="line training")
+def _curve(name: str, title: str, steps: Floats, values: Floats, write: Format) -> Chart:
+    shown = spread(len(values), _POINTS)
+    line = Series(name="", x=steps[shown], y=values[shown])
+    return _chart(
+        name,
+        title,
+        line,
+        linear(float(steps[0]), float(steps[-1]), compact, snug=True),
+        x_label="update",
+        write=write,
     )
-    return made
 
 
 def _chart(
     name: str,
     title: str,
-    x: Floats,
-    y: Floats,
+    line: Series,
+    x: Axis,
     *,
     x_label: str,
     write: Format = plain,
-    zero: bool = False,
     note: str = "",
 ) -> Chart:
-    """Axes for values over places, and the texts to hover over; nothing drawn yet."""
-    low, high = float(np.min(y)), float(np.max(y))
-    across = linear(float(x[0]), float(x[-1]), compact, snug=True)
+    values = line.values
+    low, high = float(np.min(values)), float(np.max(values))
     return Chart(
         id=name,
         title=title,
         note=note,
-        summary=f"{title}: from {write(low)} to {write(high)}, at the end {write(float(y[-1]))}.",
-        x=across,
-        y=linear(0.0 if zero else low, high, write),
+        summary=f"{title}: from {write(low)} to {write(high)}, at the end "
+        f"{write(float(values[-1]))}.",
+        x=x,
+        y=linear(0.0 if line.kind == "area" else low, high, write),
         x_label=x_label,
-        hover={
-            "at": places(across, np.asarray(x, np.float64)),
-            "head": [f"{x_label} {plain(float(value))}" for value in x],
-            "rows": [["", "training", [write(float(value)) for value in y]]],
-        },
+        series=[line],
+        write=write,
+        head=lambda at: f"{x_label} {plain(at)}",
     )
 
 
@@ -194,14 +193,9 @@ def _bars(samples: dict[str, Floats], seen: Floats | None) -> list[Chart]:
 
 def _steps(name: str, title: str, edges: Floats, counts: Floats, x_label: str, note: str) -> Chart:
     """A histogram as a filled line of steps."""
-    middles = np.asarray(edges[1:] + edges[:-1], np.float64) / 2
-    made = _chart(name, title, middles, counts, x_label=x_label, zero=True, note=note)
-    made.x = linear(float(edges[0]), float(edges[-1]), compact, snug=True)
-    made.hover["at"] = places(made.x, middles)
-    x = made.x.place(np.repeat(edges, 2))
-    y = made.y.place(np.concatenate([[0.0], np.repeat(counts, 2), [0.0]]))
-    made.paths.append(Path(d=line_path(x, y) + "Z", css="area compute"))
-    return made
+    bars = Series(name="", x=edges, y=counts, low=0 * counts, colour="compute", kind="area")
+    x = linear(float(edges[0]), float(edges[-1]), compact, snug=True)
+    return _chart(name, title, bars, x, x_label=x_label, note=note)
 
 
 def _sheet(atoms: Floats, seen: Floats | None) -> str:

@@ -62,7 +62,7 @@ def test_all_that_is_no_code_is_installed_with_the_package() -> None:
     packaged = {path for pattern in patterns for path in SOURCE.glob(pattern)}
     built = {".py", ".pyc", ".c", ".inc", ".so"}  # code, and what the C module is built from
     resources = {path for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in built}
-    assert SOURCE / "plan" / "page.html" in resources
+    assert SOURCE / "perf" / "plan" / "page.html" in resources
     assert resources <= packaged
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sixfold.core.html.chart import Chart, dots_path, line_path
+from sixfold.core.html.charts import Chart, dots_path, line_path
 from sixfold.core.html.json_lines import tabulate
 from sixfold.training.report.curves import learning_charts, throughput_chart
 from sixfold.training.report.record import EVALUATION, TRAINING, Record

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,18 +25,11 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """From values to places.
+    """From values to places; logarithmic if `log`."""
 
-    Attributes:
-        low: value at the beginning.
-        high: value at the end; more than `low`.
-        ticks: the labelled places.
-        log: whether places are proportional to the logarithm.
-    """
-
-    low: float
+    low: float  # value at the beginning
     high: float
-    ticks: tuple[Tick, ...]
+    ticks: tuple[Tick, ...] = ()
     log: bool = False
 
     def place(self, values: ArrayLike) -> NDArray[np.float64]:
@@ -51,6 +44,17 @@ class Axis:
             with np.errstate(divide="ignore", invalid="ignore"):
                 array, low, high = np.log(array), math.log(low), math.log(high)
         return np.clip((array - low) / (high - low), 0.0, 1.0)
+
+    def value(self, percent: float) -> float:
+        """What lies at a place in percent from the low end."""
+        if self.log:
+            return self.low * math.exp(percent / 100 * math.log(self.high / self.low))
+        return self.low + (self.high - self.low) * percent / 100
+
+    def ticked(self, values: Iterable[float], write: Format) -> Axis:
+        """The same axis with its labels at these values."""
+        ticks = tuple(Tick(float(100 * self.place(v)), write(v)) for v in values)
+        return replace(self, ticks=ticks)
 
 
 def round_steps(low: float, high: float, count: int, *, least: float = 0.0) -> list[float]:

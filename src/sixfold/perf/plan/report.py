@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sixfold.core.html.axes import duration, plain
-from sixfold.core.html.chart import Chart
+from sixfold.core.html.charts import Chart
 from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import equality, ranked
 from sixfold.training.report import render_page

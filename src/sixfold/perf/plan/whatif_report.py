@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from sixfold.core.html.axes import Tick, duration, logarithmic, plain
-from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
+from sixfold.core.html.axes import duration, logarithmic, plain
+from sixfold.core.html.charts import Chart, Series
 from sixfold.perf.plan.cluster import Cluster
 from sixfold.perf.plan.ranking import prediction_plain
 from sixfold.perf.plan.report import size
@@ -150,40 +148,35 @@ def what_if_chart(points: Sequence[Point]) -> Chart:
     counts = sorted({count for line in lines.values() for count in line})
     times = [point.mean_s for line in lines.values() for point in line.values()]
     x = logarithmic(min(counts), max(max(counts), 2), plain)
-    ticks = tuple(
-        Tick(float(100 * x.place([count])[0]), f"{count:,}")
-        for count in counts[:: -(-len(counts) // 8)]
-    )
-    x = dataclasses.replace(x, ticks=ticks)
-    y = logarithmic(min(times), max(times), duration)
-    chart = Chart(
+    series = []
+    for strategy, line in lines.items():
+        at, colour = list(line), COLOURS[strategy]
+        for name in ("low_s", "high_s", "mean_s"):
+            middle = name == "mean_s"
+            series.append(
+                Series(
+                    name=strategy,
+                    x=at,
+                    y=[getattr(point, name) for point in line.values()],
+                    colour=colour,
+                    kind="line" if middle else "faint",
+                    dots=middle,
+                    key=middle,
+                    hover=middle,
+                )
+            )
+    return Chart(
         id="what-if",
         title="Mean time of a batch",
         note="Both scales logarithmic. Bands: nine of ten draws of what is not known.",
         summary="Mean time of a batch for each strategy, by the number of workers.",
-        x=x,
-        y=y,
+        x=x.ticked(counts[:: -(-len(counts) // 8)], lambda count: f"{count:,}"),
+        y=logarithmic(min(times), max(times), duration),
         x_label="workers",
+        series=series,
+        write=duration,
+        head=lambda count: f"{count:,.0f} workers",
     )
-    rows = []
-    for strategy, line in lines.items():
-        css = COLOURS[strategy]
-        at_x = x.place(list(line))
-        for name in ("low_s", "high_s"):
-            edge = y.place([getattr(point, name) for point in line.values()])
-            chart.paths.append(Path(d=line_path(at_x, edge), css=f"raw {css}"))
-        middle = y.place([point.mean_s for point in line.values()])
-        chart.paths.append(Path(d=line_path(at_x, middle), css=f"line {css}"))
-        chart.paths.append(Path(d=dots_path(at_x, middle), css=f"dots {css}"))
-        chart.keys.append(Key(name=strategy, css=css))
-        texts = [duration(line[count].mean_s) if count in line else "" for count in counts]
-        rows.append([strategy, css, texts])
-    chart.hover = {
-        "at": places(x, np.asarray(counts, float)),
-        "head": [f"{count:,} workers" for count in counts],
-        "rows": rows,
-    }
-    return chart
 
 
 def _lines(points: Sequence[Point]) -> Mapping[str, dict[int, Point]]:

@@ -10,8 +10,7 @@ import numpy as np
 
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import compact, linear, logarithmic, percent, plain
-from sixfold.core.html.chart import Chart, Key, dots_path, line_path, places
-from sixfold.core.html.chart import Path as Drawn
+from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.frame import render_page
 from sixfold.core.run_directory import read_json
 from sixfold.perf.profile import table
@@ -80,7 +79,7 @@ def render(path: Path, profile: Plain) -> str:
     samples = _samples(path)
     return render_page(
         __package__,
-        "profile.html",
+        "page.html",
         profile=profile,
         title=_title(profile),
         subtitle=_subtitle(profile),
@@ -171,58 +170,62 @@ def roofline(profile: Plain) -> Chart | None:
     ]
     if not points:
         return None
+    points.sort(key=lambda point: float(point[0][f"{point[1]}_intensity"]))
     busy, machine = profile["busy_cores"], profile["machine"]
     peak = profile["peak_flops"]
     intensity = np.array([layer[f"{d}_intensity"] for layer, d in points])
     rate = np.array([layer[f"{d}_flops_per_s"] for layer, d in points])
-    order = np.argsort(intensity)
     x = logarithmic(min(intensity.min(), 0.1), max(intensity.max(), 200.0), compact)
     y = logarithmic(max(min(rate.min(), 1e8), 1e5), 1.5 * peak, lambda v: compact(v / 1e9))
-    chart = Chart(
+    # Drawn as dots of each direction below; this one, without a drawing, has the hover values.
+    series = [Series(name="", x=intensity, y=rate * np.nan, key=False)]
+    across = np.geomspace(x.low, x.high, 200)
+    for k, slope in enumerate(_roofs(machine, busy)):
+        roof = np.minimum(across * slope, peak)
+        name = f"copy of {table.size_text(machine['copies'][k]['array_bytes'])}"
+        roof = np.where(roof < y.low, np.nan, roof)
+        series.append(Series(name=name, x=across, y=roof, colour=f"r{k}", hover=False))
+    for direction in ("forward", "backward"):
+        mine = [k for k, (_, d) in enumerate(points) if d == direction]
+        series.append(
+            Series(
+                name=direction,
+                x=intensity[mine],
+                y=rate[mine],
+                colour=CSS[direction],
+                kind="dots",
+                hover=False,
+            )
+        )
+    return Chart(
         id="roofline",
         title="Layers on the machine's roofline",
         note="GFLOP/s over FLOP/byte, both axes logarithmic. Slanted lines: copies of arrays of "
         f"the given size, with {busy} of {machine['cores']} cores busy; level line: matrix "
-        "products. A layer is held against the line of its own size.",
+        "multiplication. A layer is held against the line of its own size.",
         summary="The rate of every layer, forward and backward, against its operations per byte.",
         x=x,
         y=y,
         x_label="operations per byte (FLOP/byte)",
-    )
-    across = np.geomspace(x.low, x.high, 200)
-    for css, rate_of in _roofs(machine, busy):
-        roof = np.minimum(across * rate_of, peak)
-        roof = np.where(roof < y.low, np.nan, roof)
-        chart.paths.append(Drawn(d=line_path(x.place(across), y.place(roof)), css=f"line {css}"))
-    for direction, css in (("forward", "compute"), ("backward", "validation")):
-        mine = [k for k, (_, d) in enumerate(points) if d == direction]
-        d = dots_path(x.place(intensity[mine]), y.place(rate[mine]))
-        chart.paths.append(Drawn(d=d, css=f"dots {css}"))
-        chart.keys.append(Key(name=direction, css=css))
-    for k, size in enumerate(machine["copies"]):
-        chart.keys.append(Key(name=f"copy of {table.size_text(size['array_bytes'])}", css=f"r{k}"))
-    ordered = [points[k] for k in order]
-    chart.hover = {
-        "at": places(x, intensity[order]),
-        "head": [f"{layer['name']} {d}" for layer, d in ordered],
-        "rows": [
-            ["achieved", "compute", [_giga(p[f"{d}_flops_per_s"], "FLOP/s") for p, d in ordered]],
-            ["bytes", "data", [_giga(p[f"{d}_bytes_per_s"], "B/s") for p, d in ordered]],
-            ["of the roofline", "update", [percent(p[f"{d}_share"], 0) for p, d in ordered]],
-            ["bound by", "waiting", [p[f"{d}_bound"] for p, d in ordered]],
+        series=series,
+        heads=[f"{layer['name']} {d}" for layer, d in points],
+        rows=[
+            ("achieved", "compute", [_giga(p[f"{d}_flops_per_s"], "FLOP/s") for p, d in points]),
+            ("bytes", "data", [_giga(p[f"{d}_bytes_per_s"], "B/s") for p, d in points]),
+            ("of the roofline", "update", [percent(p[f"{d}_share"], 0) for p, d in points]),
+            ("bound by", "waiting", [p[f"{d}_bound"] for p, d in points]),
         ],
-    }
-    return chart
+    )
 
 
-def _roofs(machine: Plain, busy: int) -> list[tuple[str, float]]:
+def _roofs(machine: Plain, busy: int) -> list[float]:
     """Slopes of the roofline: bytes a second of one core, with so many busy."""
     cores, found = machine["cores"], []
-    for k, rate in enumerate(machine["copies"]):
+    for rate in machine["copies"]:
         alone, each = rate["one_core_bytes"], rate["all_cores_bytes"] / cores
         part = min((busy - 1) / max(cores - 1, 1), 1.0)
         share = alone + (each - alone) * part
-        found.append((f"r{k}", share if busy <= cores else share * cores / busy))
+        found.append(share if busy <= cores else share * cores / busy)
     return found
 
 
@@ -233,38 +236,33 @@ def processors(samples: Plain) -> Chart | None:
         return None
     times = np.array([at for at, _ in seen])
     times -= times[0]
-    names = sorted(set(samples["processes"].values()))
     programs = samples["processes"]
-    series = {
+    used = {
         name: np.array(
             [sum(v for pid, v in shares.items() if programs.get(pid) == name) for _, shares in seen]
         )
-        for name in names
+        for name in sorted(set(programs.values()))
     }
-    series = {name: values for name, values in series.items() if values.max() > 0.02}
-    if not series:
+    used = {name: values for name, values in used.items() if values.max() > 0.02}
+    if not used:
         return None
-    top = max(float(sum(series.values()).max()), 1.0)  # type: ignore[union-attr]
-    x = linear(0.0, float(times[-1]), compact, snug=True)
-    y = linear(0.0, top, compact, count=4)
-    chart = Chart(
+    top = max(float(np.sum(list(used.values()), axis=0).max()), 1.0)
+    colours = ("compute", "communication", "update", "waiting", "data", "scheduler")
+    return Chart(
         id="processors",
         title="Processors in use",
         note="By program, sampled on the launcher's machine: all processes that it has begun.",
         summary="How many processors each program used over time.",
-        x=x,
-        y=y,
+        x=linear(0.0, float(times[-1]), compact, snug=True),
+        y=linear(0.0, top, compact, count=4),
         x_label="seconds",
+        series=[
+            Series(name=name, x=times, y=values, colour=colours[k % len(colours)])
+            for k, (name, values) in enumerate(used.items())
+        ],
+        write=lambda value: f"{value:.2f}",
+        head=lambda at: f"{at:.1f} s",
     )
-    colours = ("compute", "communication", "update", "waiting", "data", "scheduler")
-    rows = []
-    for k, (name, values) in enumerate(series.items()):
-        css = colours[k % len(colours)]
-        chart.paths.append(Drawn(d=line_path(x.place(times), y.place(values)), css=f"line {css}"))
-        chart.keys.append(Key(name=name, css=css))
-        rows.append([name, css, [f"{v:.2f}" for v in values]])
-    chart.hover = {"at": places(x, times), "head": [f"{t:.1f} s" for t in times], "rows": rows}
-    return chart
 
 
 def _samples(path: Path) -> Plain | None:

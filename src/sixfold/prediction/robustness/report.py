@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.files import write_atomically
-from sixfold.core.html.axes import MISSING, Axis, linear, percent, percent_tick, plain
-from sixfold.core.html.chart import Chart, Key, dots_path, line_path, places, short
-from sixfold.core.html.chart import Path as Line
+from sixfold.core.html.axes import MISSING, linear, percent, percent_tick, plain
+from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.pictures import picture
 from sixfold.core.html.settings import setting_sections
 from sixfold.prediction.robustness.config import EvaluateConfig
@@ -196,45 +195,35 @@ def curve(kind: Figures, clean: Figures, chance: float) -> Chart:
     """Accuracy against strength: over all images with its interval, and of every class."""
     found = [{"strength": KINDS[kind["kind"]].least, **clean}, *kind["strengths"]]
     strengths = [entry["strength"] for entry in found]
-    x = linear(strengths[0], strengths[-1], plain, snug=True)
-    y = linear(0.0, 1.0, percent_tick, snug=True)
-    chart = Chart(
+    series = [
+        Series(
+            name=clean["per_class"][number]["name"],
+            x=strengths,
+            y=[_number(entry["per_class"][number]["accuracy"]) for entry in found],
+            colour="other",
+            kind="faint",
+            key=False,
+            hover=False,
+        )
+        for number in range(len(clean["per_class"]))[:MOST_CLASSES]
+    ]
+    ends = [strengths[0], strengths[-1]]
+    series.append(Series(name="guessing", x=ends, y=[chance] * 2, colour="test", hover=False))
+    values, low, high = ([entry[name] for entry in found] for name in ("accuracy", "low", "high"))
+    series.append(Series(name="all images", x=strengths, y=values, low=low, high=high, dots=True))
+    return Chart(
         id=kind["kind"],
         title="Accuracy",
         note="bars: 95% interval; thin: each class; broken: guessing",
         summary=f"{kind['title']}: "
         + ", ".join(f"{plain(e['strength'])}: {percent(e['accuracy'])}" for e in found),
-        x=x,
-        y=y,
+        x=linear(strengths[0], strengths[-1], plain, snug=True),
+        y=linear(0.0, 1.0, percent_tick, snug=True),
         x_label=kind["unit"],
+        series=series,
+        write=lambda value: percent(value, 2),
+        head=lambda strength: "clean" if strength == strengths[0] else plain(strength),
     )
-    at = x.place(strengths)
-    for number in range(len(clean["per_class"]))[:MOST_CLASSES]:
-        values = [_number(entry["per_class"][number]["accuracy"]) for entry in found]
-        chart.paths.append(Line(d=line_path(at, y.place(values)), css="raw other"))
-    level = short(1000 - 1000 * float(y.place([chance])[0]))
-    chart.paths.append(Line(d=f"M0,{level}h1000", css="line test"))
-    values = [entry["accuracy"] for entry in found]
-    chart.paths.append(Line(d=line_path(at, y.place(values)), css="line training"))
-    chart.paths.append(Line(d=dots_path(at, y.place(values)), css="dots training"))
-    for place, entry in zip(at, found, strict=True):
-        chart.paths.append(_whisker(float(place), entry, y))
-    chart.keys = [Key(name="all images", css="training"), Key(name="guessing", css="test")]
-    chart.hover = {
-        "at": places(x, np.array(strengths)),
-        "head": ["clean", *(plain(value) for value in strengths[1:])],
-        "rows": [
-            ["accuracy", "training", [percent(value, 2) for value in values]],
-            ["95% from", "training", [percent(entry["low"], 2) for entry in found]],
-            ["to", "training", [percent(entry["high"], 2) for entry in found]],
-        ],
-    }
-    return chart
-
-
-def _whisker(place: float, entry: Figures, y: Axis) -> Line:
-    low, high = (short(1000 - 1000 * float(y.place([entry[end]])[0])) for end in ("low", "high"))
-    return Line(d=f"M{short(1000 * place)},{low}L{short(1000 * place)},{high}", css="line training")
 
 
 def _number(value: float | None) -> float:

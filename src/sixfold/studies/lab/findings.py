@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sixfold.core.html.chart import Chart
+from sixfold.core.html.charts import Chart
 
 
 @dataclass(frozen=True, kw_only=True)

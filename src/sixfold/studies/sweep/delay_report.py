@@ -8,7 +8,7 @@ from typing import Any
 
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, milliseconds, percent, plain
-from sixfold.core.html.chart import Chart
+from sixfold.core.html.charts import Chart
 from sixfold.core.html.settings import setting_sections
 from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay_plan import KINDS, written

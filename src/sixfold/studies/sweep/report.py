@@ -9,7 +9,7 @@ from typing import Any
 
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, percent, plain
-from sixfold.core.html.chart import Chart
+from sixfold.core.html.charts import Chart
 from sixfold.core.html.settings import setting_sections
 from sixfold.studies.sweep.plots import MOST_LINES, Line, chart, named, percent_plain
 from sixfold.training.report import render_page

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, logarithmic, percent
-from sixfold.core.html.chart import Chart, Key, dots_path, line_path, places
-from sixfold.core.html.chart import Path as Line
-from sixfold.studies.sweep.plots import COLOURS, MOST_LINES
+from sixfold.core.html.charts import COLOURS, Chart, Series
+from sixfold.studies.sweep.plots import MOST_LINES
 from sixfold.training.report import render_page
 
 Figures = Mapping[str, Any]
@@ -59,53 +58,38 @@ def flops(value: float) -> str:
 
 
 def _chart(panel: Figures, number: int) -> Chart:
-    xs = panel["task_flops"]
-    points = panel["points"]
+    xs, points = panel["task_flops"], panel["points"]
     values = [value for roof in panel["roofs"] for value in roof["flops"]]
     values += [point["flops"] for point in points]
-    x = logarithmic(min(xs), max(xs), flops)
-    y = logarithmic(min(values), max(values), flops)
-    made = Chart(
+    series = [
+        Series(name=roof["name"], x=xs, y=roof["flops"], colour=COLOURS[k % MOST_LINES])
+        for k, roof in enumerate(panel["roofs"])
+    ]
+    groups = list(dict.fromkeys(point["group"] for point in points))
+    for k, group in enumerate(groups, start=len(series)):
+        own = [point for point in points if point["group"] == group]
+        series.append(
+            Series(
+                name=group,
+                x=[point["task_flops"] for point in own],
+                y=[point["flops"] for point in own],
+                colour=COLOURS[k % MOST_LINES],
+                kind="dots",
+                hover=False,
+            )
+        )
+    return Chart(
         id=f"roofline-{number}",
         title=f"{panel['workers']} worker{'' if panel['workers'] == 1 else 's'}",
         note="operations a second that all workers reach; lines: ceilings, dots: measured",
         summary=f"Roofline of Spark with {panel['workers']} workers and {len(points)} points.",
-        x=x,
-        y=y,
+        x=logarithmic(min(xs), max(xs), flops),
+        y=logarithmic(min(values), max(values), flops),
         x_label="operations of a task (log)",
+        series=series,
+        write=lambda value: f"{flops(value)}FLOP/s",
+        head=lambda value: f"tasks of {flops(value)}FLOP",
     )
-    rows = []
-    for colour, roof in enumerate(panel["roofs"]):
-        css = COLOURS[colour % MOST_LINES]
-        made.paths.append(Line(d=line_path(x.place(xs), y.place(roof["flops"])), css=f"line {css}"))
-        made.keys.append(Key(name=roof["name"], css=css))
-        rows.append([roof["name"], css, [f"{flops(value)}FLOP/s" for value in roof["flops"]]])
-    groups = list(dict.fromkeys(point["group"] for point in points))
-    for shift, group in enumerate(groups):
-        css = COLOURS[(len(panel["roofs"]) + shift) % MOST_LINES]
-        own = [point for point in points if point["group"] == group]
-        made.paths.append(
-            Line(
-                d=dots_path(
-                    x.place([point["task_flops"] for point in own]),
-                    y.place([point["flops"] for point in own]),
-                ),
-                css=f"dots {css}",
-            )
-        )
-        made.keys.append(Key(name=group, css=css))
-    made.hover = {
-        "at": places(x, _array(xs)),
-        "head": [f"tasks of {flops(value)}FLOP" for value in xs],
-        "rows": rows,
-    }
-    return made
-
-
-def _array(values: Sequence[float]) -> Any:
-    import numpy as np
-
-    return np.asarray(values, np.float64)
 
 
 def _roof(roof: Figures) -> dict[str, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sixfold.core.html.axes import (
-    MISSING,
     Axis,
     Format,
     compact,
@@ -19,7 +19,7 @@ from sixfold.core.html.axes import (
     plain,
     time_axis,
 )
-from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
+from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.json_lines import Table
 from sixfold.core.html.series import Floats, extremes, smooth, spread, window_for, without_pauses
 from sixfold.training.report.record import Record
@@ -47,7 +47,7 @@ def learning_charts(record: Record) -> list[Chart]:
 def _measure_chart(
     record: Record, name: str, title: str, column: str, eval_column: str, write: Format
 ) -> Chart | None:
-    """The training's values by step, raw and smoothed, and each part's evaluations."""
+    """The training's values by step, raw and smoothed, and each split's evaluations."""
     table = record.training
     values = table[column]
     shown = {part: t for part, t in record.evaluations.items() if np.isfinite(t[eval_column]).any()}
@@ -61,7 +61,20 @@ def _measure_chart(
     note = [f"log scale of {name}"] if y.log else []
     if has_training and window > 1:
         note.append(f"line: mean of {window:,} logged steps; faint: each of them")
-    chart = Chart(
+    series = _smoothed("training", table["step"], values, soft, window) if has_training else []
+    for part, found in shown.items():
+        keep = spread(len(found), _HOVERED)
+        series.append(
+            Series(
+                name=part,
+                x=found["step"][keep],
+                y=found[eval_column][keep],
+                colour=part if part in ("validation", "test") else "other",
+                dots=len(found) <= _DOTTED,
+                held=True,
+            )
+        )
+    return Chart(
         id=name,
         title=title,
         note="; ".join(note),
@@ -69,20 +82,33 @@ def _measure_chart(
         x=x,
         y=y,
         x_label="step",
+        series=series,
+        write=write,
+        head=_step_head(table if has_training else next(iter(shown.values()))),
     )
-    if has_training:
-        if window > 1:
-            keep = extremes(values, _DRAWN)
-            path = line_path(x.place(table["step"][keep]), y.place(values[keep]))
-            chart.paths.append(Path(d=path, css="raw training"))
-        keep = spread(len(soft), _HOVERED)
-        _add_line(chart, "training", table["step"][keep], soft[keep], dots=len(soft) <= 3)
-    for part, found in shown.items():
-        keep = spread(len(found), _HOVERED)
-        dots = len(found) <= _DOTTED
-        _add_line(chart, part, found["step"][keep], found[eval_column][keep], dots=dots)
-    _add_hover(chart, table, soft, shown, eval_column, write)
-    return chart
+
+
+def _smoothed(name: str, x: Floats, raw: Floats, soft: Floats, window: int) -> list[Series]:
+    """A curve, above the values it is a mean of."""
+    found = []
+    if window > 1:
+        keep = extremes(raw, _DRAWN)
+        found.append(
+            Series(name="each", x=x[keep], y=raw[keep], kind="faint", key=False, hover=False)
+        )
+    keep = spread(len(soft), _HOVERED)
+    return [*found, Series(name=name, x=x[keep], y=soft[keep], dots=len(soft) <= 3)]
+
+
+def _step_head(table: Table) -> Callable[[float], str]:
+    """A step in words, with its epoch where that is known."""
+    epochs = dict(zip(table["step"].tolist(), table["epoch"].tolist(), strict=True))
+
+    def head(step: float) -> str:
+        epoch = epochs.get(step, math.nan)
+        return f"step {plain(step)}" + (f" · epoch {epoch:.2f}" if math.isfinite(epoch) else "")
+
+    return head
 
 
 def _rate_chart(record: Record) -> Chart | None:
@@ -92,22 +118,18 @@ def _rate_chart(record: Record) -> Chart | None:
     good = rates[np.isfinite(rates)]
     if not len(good) or good.min() == good.max():
         return None
-    x = _step_axis([table])
-    y = linear(0.0, float(good.max()), compact)
-    chart = Chart(
+    keep = extremes(rates, _HOVERED)
+    return Chart(
         id="lr",
         title="Learning rate",
-        note="",
         summary=f"Learning rate from {plain(good[0])} to {plain(good[-1])}, "
         f"at most {plain(good.max())}.",
-        x=x,
-        y=y,
+        x=_step_axis([table]),
+        y=linear(0.0, float(good.max()), compact),
         x_label="step",
+        series=[Series(name="rate", x=table["step"][keep], y=rates[keep])],
+        head=_step_head(table),
     )
-    keep = extremes(rates, _HOVERED)
-    _add_line(chart, "training", table["step"][keep], rates[keep], dots=False, name="rate")
-    _add_hover(chart, table, rates, {}, "", plain, name="rate")
-    return chart
 
 
 def throughput_chart(record: Record) -> Chart | None:
@@ -119,82 +141,27 @@ def throughput_chart(record: Record) -> Chart | None:
         return None
     time, pauses = without_pauses(table["time"][good])
     window = window_for(len(rates))
-    soft = smooth(rates, window)
     x, unit, unit_s = time_axis(float(time[-1]))
-    # One stalled step must not flatten the rest, nor one burst: the middle 98% set the scale.
-    y = linear(0.0, float(np.percentile(rates, 99)) * 1.05, compact, count=4, snug=True)
-    note = "the pause before a resumption is cut out" if len(pauses) else ""
+    note = "; the pause before a resumption is cut out" if len(pauses) else ""
     middle = float(np.median(rates))
-    chart = Chart(
+    shown = time / unit_s
+    step_at = dict(zip(shown.tolist(), steps.tolist(), strict=True))
+    soft = smooth(rates, window)
+    return Chart(
         id="throughput",
         title="Throughput",
-        note=f"images per second; median {plain(middle)}" + (f"; {note}" if note else ""),
+        note=f"images per second; median {plain(middle)}{note}",
         summary=f"Images per second over {duration(float(time[-1]))}: median {plain(middle)}, "
         f"from {plain(rates.min())} to {plain(rates.max())}.",
         x=x,
-        y=y,
+        # One stalled step must not flatten the rest, nor one burst: the middle 98% set the scale.
+        y=linear(0.0, float(np.percentile(rates, 99)) * 1.05, compact, count=4, snug=True),
         x_label=f"time since the first logged step ({unit})",
-        marks=[float(m) for m in 100 * x.place(pauses / unit_s)],
+        restarts=[float(pause) for pause in pauses / unit_s],
+        series=_smoothed("images/s", shown, rates, soft, window),
+        write=lambda rate: plain(float(f"{rate:.4g}")),
+        head=lambda at: f"step {plain(step_at[at])} · {duration(at * unit_s)}",
     )
-    if window > 1:
-        keep = extremes(rates, _DRAWN)
-        path = line_path(x.place(time[keep] / unit_s), y.place(rates[keep]))
-        chart.paths.append(Path(d=path, css="raw training"))
-    keep = spread(len(soft), _HOVERED)
-    _add_line(
-        chart, "training", time[keep] / unit_s, soft[keep], dots=len(soft) <= 3, name="images/s"
-    )
-    chart.keys.clear()
-    chart.hover = {
-        "at": places(x, time[keep] / unit_s),
-        "head": [f"step {plain(steps[k])} · {duration(float(time[k]))}" for k in keep],
-        "rows": [["images/s", "training", [plain(float(f"{soft[k]:.4g}")) for k in keep]]],
-    }
-    return chart
-
-
-def _add_line(
-    chart: Chart, css: str, x: Floats, y: Floats, *, dots: bool, name: str | None = None
-) -> None:
-    """Draw a curve into a chart and name it in the legend."""
-    kind = css if css in ("training", "validation", "test") else "other"
-    places = chart.x.place(x), chart.y.place(y)
-    chart.paths.append(Path(d=line_path(*places), css=f"line {kind}"))
-    if dots:
-        chart.paths.append(Path(d=dots_path(*places), css=f"dots {kind}"))
-    chart.keys.append(Key(name=name or css, css=kind))
-
-
-def _add_hover(
-    chart: Chart,
-    table: Table,
-    soft: Floats,
-    parts: dict[str, Table],
-    column: str,
-    write: Format,
-    *,
-    name: str = "training",
-) -> None:
-    """Hover values at logged steps; of an evaluation the latest one up to that step."""
-    if np.isfinite(soft).any():
-        base, rows = table, [(name, "training", soft)]
-    else:
-        base, rows = next(iter(parts.values())), []
-    keep = spread(len(base), _HOVERED)
-    steps, epochs = base["step"][keep], base["epoch"][keep]
-    texts = [[name, css, [write(v) for v in values[keep]]] for name, css, values in rows]
-    for part, found in parts.items():
-        kind = part if part in ("validation", "test") else "other"
-        latest = np.searchsorted(found["step"], steps, side="right") - 1
-        texts.append([part, kind, [write(found[column][k]) if k >= 0 else MISSING for k in latest]])
-    chart.hover = {
-        "at": places(chart.x, steps),
-        "head": [
-            f"step {plain(step)}" + (f" · epoch {epoch:.2f}" if np.isfinite(epoch) else "")
-            for step, epoch in zip(steps, epochs, strict=True)
-        ],
-        "rows": texts,
-    }
 
 
 def _step_axis(tables: Sequence[Table]) -> Axis:

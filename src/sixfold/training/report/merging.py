@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.core.html.axes import MISSING, Axis, compact, linear, percent, percent_tick, plain
-from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
+from sixfold.core.html.axes import MISSING, compact, linear, percent, percent_tick, plain
+from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.json_lines import label, number
 from sixfold.core.html.series import Floats, spread
 from sixfold.training.report.record import Record
@@ -236,32 +236,28 @@ def _chart(
     values = values[np.isfinite(values)]
     if not len(values):
         return None
-    x: Axis = linear(0.0, float(steps.max()), compact, snug=True, least=1)
-    y = linear(min(0.0, float(values.min())), float(values.max()), percent_tick)
     words = "; ".join(
         f"{line} from {percent(known[0])} to {percent(known[-1])}"
         for line, _, found in lines
         if len(known := found[np.isfinite(found)])
     )
-    chart = Chart(
-        id=f"merge-{name}", title=title, note=note, summary=f"{title}: {words}.",
-        x=x, y=y, x_label="step",
-    )  # fmt: skip
     keep = spread(len(steps), _DRAWN)
-    rows = []
-    for line, css, found in lines:
-        where = x.place(steps[keep]), y.place(found[keep])
-        chart.paths.append(Path(d=line_path(*where), css=f"line {css}"))
-        if len(keep) <= _DOTTED:
-            chart.paths.append(Path(d=dots_path(*where), css=f"dots {css}"))
-        chart.keys.append(Key(name=line, css=css))
-        rows.append([line, css, [percent(value, 2) for value in found[keep]]])
-    chart.hover = {
-        "at": places(x, steps[keep]),
-        "head": [f"merge {k + 1}, step {plain(steps[k])}" for k in keep],
-        "rows": rows,
-    }
-    return chart
+    number_of = {float(step): k + 1 for k, step in enumerate(steps)}
+    return Chart(
+        id=f"merge-{name}",
+        title=title,
+        note=note,
+        summary=f"{title}: {words}.",
+        x=linear(0.0, float(steps.max()), compact, snug=True, least=1),
+        y=linear(min(0.0, float(values.min())), float(values.max()), percent_tick),
+        x_label="step",
+        series=[
+            Series(name=line, x=steps[keep], y=found[keep], colour=css, dots=len(keep) <= _DOTTED)
+            for line, css, found in lines
+        ],
+        write=lambda value: percent(value, 2),
+        head=lambda step: f"merge {number_of[step]}, step {plain(step)}",
+    )
 
 
 def _range(value: Any, write: Callable[[float], str]) -> Cell:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sixfold.core.html.axes import Axis, compact, linear, milliseconds, percent, plain
-from sixfold.core.html.chart import Chart, Key, Path, places, short
+from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.series import Floats, bins
 from sixfold.training.report.record import PHASES, Timeline
 
@@ -192,51 +192,30 @@ def _height_axis(heights: Sequence[tuple[Floats, Floats]]) -> Axis:
 def _chart(timeline: Timeline, x: Axis, y: Axis, edges: Floats, seconds: Floats) -> Chart:
     """The stacked bars of one rank."""
     tops = np.cumsum(seconds, axis=1)
-    chart = Chart(
+    last = np.append(edges[1:-1] - 1, timeline.step[-1])
+    heads = {
+        (a + b) / 2: f"step {plain(a)}" if a >= end else f"steps {plain(a)} to {plain(end)}"
+        for a, b, end in zip(edges[:-1], edges[1:], last, strict=True)
+    }
+    return Chart(
         id=f"rank-{timeline.rank}",
         title=f"Rank {timeline.rank}",
-        note="",
         summary=f"Milliseconds of each step of rank {timeline.rank} by phase; "
         f"the table gives the means.",
         x=x,
         y=y,
         x_label="step",
+        series=[
+            Series(
+                name=NAMES.get(phase, phase),
+                x=edges,
+                y=tops[:, k],
+                low=tops[:, k - 1] if k else np.zeros(len(tops)),
+                colour=phase,
+                kind="area",
+            )
+            for k, phase in enumerate(STACK)
+        ],
+        write=lambda value: f"{milliseconds(value)} ms",
+        head=lambda at: heads[at],
     )
-    spans = x.place(edges)
-    for k, phase in enumerate(STACK):
-        low = tops[:, k - 1] if k else np.zeros(len(tops))
-        d = _bars(spans, y.place(low), y.place(tops[:, k]))
-        chart.paths.append(Path(d=d, css=f"area {phase}"))
-        chart.keys.append(Key(name=NAMES.get(phase, phase), css=phase))
-    last = np.append(edges[1:-1] - 1, timeline.step[-1])
-    chart.hover = {
-        "at": places(x, (edges[:-1] + edges[1:]) / 2),
-        "head": [
-            f"step {plain(a)}" if a >= b else f"steps {plain(a)} to {plain(b)}"
-            for a, b in zip(edges[:-1], last, strict=True)
-        ],
-        "rows": [
-            [NAMES.get(phase, phase), phase, [f"{milliseconds(s)} ms" for s in seconds[:, k]]]
-            for k, phase in reversed(list(enumerate(STACK)))
-        ],
-    }
-    return chart
-
-
-def _bars(spans: Floats, low: Floats, high: Floats) -> str:
-    """The outline of adjoining bars: along the tops to the right, along the bottoms back.
-
-    Args:
-        spans: (b + 1,) places of the borders.
-        low: (b,) places of the bars' bottoms.
-        high: (b,) places of their tops.
-    """
-    across = [short(1000 * place) for place in spans]
-    up = [
-        f"V{short(1000 - 1000 * top)}H{place}" for top, place in zip(high, across[1:], strict=True)
-    ]
-    back = [
-        f"V{short(1000 - 1000 * bottom)}H{place}"
-        for bottom, place in zip(low[::-1], across[-2::-1], strict=True)
-    ]
-    return f"M{across[0]},{short(1000 - 1000 * low[0])}{''.join(up)}{''.join(back)}Z"

@@ -8,10 +8,8 @@ import statistics
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from sixfold.core.html.axes import compact, duration, logarithmic
-from sixfold.core.html.chart import Chart, Key, Path, dots_path, line_path, places
+from sixfold.core.html.charts import Chart, Series
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, megabytes, ratio, seconds
 from sixfold.studies.lab.matmul.measured import MeasuredProduct, MeasuredWay
@@ -188,42 +186,32 @@ def _bars(measured: list[MeasuredProduct], slots: int) -> Bars:
 
 def _chart(squares: list[MeasuredProduct]) -> Chart:
     """Time over size of square products: measured as dots, predicted as lines."""
-    sizes = np.array([float(one.product.n) for one in squares])
-    series: list[tuple[str, str, list[float], list[float]]] = [
+    sizes = [float(one.product.n) for one in squares]
+    ways: list[tuple[str, str, list[float], list[float]]] = [
         ("alone", "update", [o.alone_s for o in squares], [o.alone_predicted_s for o in squares])
     ]
     for place, way in enumerate(squares[0].ways):
-        ways: list[MeasuredWay] = [one.ways[place] for one in squares]
-        forecast = [w.predicted.total_s if w.predicted else math.nan for w in ways]
-        series.append((way.way, _COLOURS[way.way], [w.cost.wall_s for w in ways], forecast))
-    known = [value for *_, times, forecast in series for value in (*times, *forecast)]
-    x = logarithmic(float(sizes[0]), float(sizes[-1]), compact)
-    y = logarithmic(min(known), max(known), duration)
-    paths, keys = [], []
-    hover: dict[str, Any] = {
-        "at": places(x, sizes),
-        "head": [f"n = {size:.0f}" for size in sizes],
-        "rows": [],
-    }
-    for name, css, times, forecast in series:
-        at = x.place(sizes)
-        paths.append(Path(d=line_path(at, y.place(forecast)), css=f"line {css}"))
-        paths.append(Path(d=dots_path(at, y.place(times)), css=f"dots {css}"))
-        keys.append(Key(name=name, css=css))
-        for what, values in (("measured", times), ("predicted", forecast)):
-            hover["rows"].append([f"{name}, {what}", css, [duration(value) for value in values]])
+        own: list[MeasuredWay] = [one.ways[place] for one in squares]
+        forecast = [w.predicted.total_s if w.predicted else math.nan for w in own]
+        ways.append((way.way, _COLOURS[way.way], [w.cost.wall_s for w in own], forecast))
+    known = [value for *_, times, forecast in ways for value in (*times, *forecast)]
+    series = []
+    for name, colour, times, forecast in ways:
+        dots = Series(name=f"{name}, measured", x=sizes, y=times, colour=colour, kind="dots")
+        series.append(dots)
+        series.append(Series(name=f"{name}, predicted", x=sizes, y=forecast, colour=colour))
     return Chart(
         id="squares",
         title="Square products n x n x n",
         note="Dots: measured. Lines: predicted. Where a way's curve falls below that of one thread "
         "alone, dividing pays.",
         summary="time of square products over their size, for each way to divide them",
-        x=x,
-        y=y,
+        x=logarithmic(sizes[0], sizes[-1], compact),
+        y=logarithmic(min(known), max(known), duration),
         x_label="n",
-        paths=paths,
-        keys=keys,
-        hover=hover,
+        series=series,
+        write=duration,
+        head=lambda size: f"n = {size:.0f}",
     )
 
 
