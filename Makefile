@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-full lint format clean
+.PHONY: demo test test-full bench lint format clean
 
 demo: $(READY)
 	$(BIN)/sixfold train --data digits --resize 28 --model lenet5 --batch-size 64 --epochs 15 \
@@ -15,6 +15,9 @@ test: $(READY)
 
 test-full: $(READY)
 	$(BIN)/python -m pytest
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.bench train
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -29,7 +32,7 @@ format: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sixfold needs Python 3.11 or newer; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spark,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spark,onnx,lab,docs,dev]'
 	touch $(READY)
 
 clean:

@@ -3,8 +3,6 @@
 import signal
 import sys
 
-from sixfold.cli import main as _main
-
 
 def main() -> None:
     """Run the command line and leave with its exit code.
@@ -12,8 +10,13 @@ def main() -> None:
     A request to end (SIGTERM: of a batch system, a container, `timeout`) is taken as Ctrl-C is, so
     that a training saves where it is and temporary folders go.
     """
+    if sys.platform == "win32":
+        sys.stderr.write("sixfold: Windows is not supported: use WSL 2 or a Linux container\n")
+        sys.exit(2)
+    from sixfold.cli import main as command_line
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(_main())
+    sys.exit(command_line())
 
 
 if __name__ == "__main__":

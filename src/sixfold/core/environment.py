@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 
@@ -31,6 +33,12 @@ def arithmetic_variables() -> dict[str, str]:
         "ONEDNN_MAX_CPU_ISA",
     )
     return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has held, libraries included."""
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return unit_bytes * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def settle_cublas() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data as datasets
+from sixfold.core.environment import peak_resident_bytes
 from sixfold.core.errors import UserError
 from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.distributed.collectives import all_gather_data, all_gather_int
@@ -298,7 +298,7 @@ class Training:
 
     def _finish(self, started: float) -> dict[str, Any]:
         """Final evaluation and weights."""
-        peak_bytes = max(all_gather_int(self.comm, _peak_memory_bytes()))
+        peak_bytes = max(all_gather_int(self.comm, peak_resident_bytes()))
         kernels = all_gather_data(self.comm, max_pool.found.origin)
         outcome = self._final_figures()
         outcome |= self.network.publish(self.files, self._card())
@@ -370,8 +370,3 @@ class Training:
             std=tuple(float(value) for value in self.data.std),
             source=dict(self.source or {}),
         )
-
-
-def _peak_memory_bytes() -> int:
-    """The most memory that this process has had, libraries included; of all ranks if inline."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

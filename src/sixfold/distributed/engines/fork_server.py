@@ -154,10 +154,9 @@ class _Server:
 
     def _reap(self) -> None:
         for pid in list(self._children):
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            status = _status(pid)
+            if status is None:
                 continue
-            _kill_group(pid, signal.SIGKILL)  # what it has left behind; its number is still taken
-            _, status = os.waitpid(pid, 0)
             self._children.discard(pid)
             frames.send(self._launcher, Ended(pid, os.waitstatus_to_exitcode(status)))
 
@@ -198,6 +197,21 @@ class _Server:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)  # without the exit handlers of the server
+
+
+def _status(pid: int) -> int | None:
+    """How a child has ended, once what it has left behind is killed; None while it runs."""
+    if hasattr(os, "waitid"):
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        _kill_group(pid, signal.SIGKILL)  # while its number is still taken
+        return os.waitpid(pid, 0)[1]
+    # macOS before Python 3.13: for a moment the number is free before the group is killed.
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if not ended:
+        return None
+    _kill_group(pid, signal.SIGKILL)
+    return status
 
 
 def _kill_group(pid: int, number: int) -> None:

@@ -18,6 +18,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from sixfold.core.errors import UserError
+from sixfold.distributed.process_group.ambient import cores
 
 OLDEST_JAVA = 17
 """Spark 4 runs on Java 17 and newer (https://spark.apache.org/docs/4.0.0/)."""
@@ -68,7 +69,7 @@ local-cluster[N,CORES,MB], spark://HOST:PORT, yarn or k8s://URL
     workers = 1
     if found := _LOCAL.fullmatch(squeezed):
         count = found[1] or "1"
-        slots = len(os.sched_getaffinity(0)) if count == "*" else int(count)
+        slots = cores() if count == "*" else int(count)
         kind: Kind = "local"
     elif found := _LOCAL_CLUSTER.fullmatch(squeezed):
         workers = int(found[1])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 from pathlib import Path
+
+from sixfold.core.environment import peak_resident_bytes
 
 _CGROUP = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
@@ -73,7 +74,7 @@ def peak_bytes() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_resident_bytes()
 
 
 def state_bytes(parameters: int, slots: int, levels: int, itemsize: int) -> int:

@@ -127,7 +127,7 @@ def _beside() -> Any:
 def _elsewhere() -> Any:
     """The module of an installation on this host, before which the zip file goes."""
     for entry in sys.path:
-        file = Path(entry or ".", "sixfold", "native", _file_name())
+        file = Path(entry or ".", "sixfold", "training", "native", _file_name())
         if file.is_file():
             code = file.read_bytes()
             if _BUILD.search(code):  # else it was built here before builds said what they need
