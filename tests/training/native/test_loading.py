@@ -67,12 +67,15 @@ def from_zip(folder: Path, code: bytes | None, checksum: str | None = None, path
     archive = folder / "sixfold.zip"
     root = Path(next(iter(sixfold.__path__)))
     with zipfile.ZipFile(archive, "w") as zipped:
-        for name in ("__init__.py", "training/native/__init__.py", "training/native/loading.py"):
+        for name in (
+            *("__init__.py", "core/__init__.py", "core/lazy.py", "core/version.py"),
+            *("training/__init__.py", "training/native/__init__.py", "training/native/loading.py"),
+        ):
             zipped.write(root / name, f"sixfold/{name}")
         if code is not None:
-            zipped.writestr(f"sixfold/native/{MODULE.name}", code)
+            zipped.writestr(f"sixfold/training/native/{MODULE.name}", code)
             checksum = checksum or sha256(code).hexdigest()
-            zipped.writestr(f"sixfold/native/{MODULE.name}{CHECKSUM}", checksum)
+            zipped.writestr(f"sixfold/training/native/{MODULE.name}{CHECKSUM}", checksum)
     program = (
         "import os, sys; sys.path[:0] = sys.argv[1:]\n"
         "before = os.listdir('/proc/self/fd')\n"
@@ -109,7 +112,7 @@ def test_what_came_and_cannot_be_used_is_not_loaded(tmp_path: Path) -> None:
 
 @has_build
 def test_an_unusable_installation_leaves_the_one_that_came(tmp_path: Path) -> None:
-    other = tmp_path / "other" / "sixfold" / "native"
+    other = tmp_path / "other" / "sixfold" / "training" / "native"
     other.mkdir(parents=True)
     (other / MODULE.name).write_bytes(build("avx9000,"))
     path = str(tmp_path / "other")

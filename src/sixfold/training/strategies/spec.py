@@ -76,6 +76,6 @@ def misplaced_options(spec: StrategySpec, config: TrainConfig) -> list[str]:
             value = getattr(values, name)
             if value == getattr(usual, name):
                 continue
-            text = "" if value is True else f" {str(value).lower() if value is False else value}"
-            found.append(f"--{name.replace('_', '-')}{text}: only for --strategy {spec.name}")
+            text = str(value).lower() if isinstance(value, bool) else value
+            found.append(f"--{name.replace('_', '-')} {text}: only for --strategy {spec.name}")
     return found

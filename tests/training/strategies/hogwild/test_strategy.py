@@ -237,6 +237,6 @@ def test_wrong_settings_are_told(configure: Configure) -> None:
     assert "--merge-every 0: must be at least 1" in training_problems(
         configure(strategy="hogwild", merge_every=0)
     )
-    assert "--merge-every: only for --strategy hogwild" in training_problems(
+    assert "--merge-every 5: only for --strategy hogwild" in training_problems(
         configure(merge_every=5)
     )

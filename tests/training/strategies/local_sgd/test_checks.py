@@ -7,6 +7,7 @@ import pytest
 
 from sixfold.training.config import TrainConfig
 from sixfold.training.strategies.local_sgd.checks import local_sgd_problems
+from sixfold.training.strategies.registry import strategy_problems
 
 Configure = Callable[..., TrainConfig]
 
@@ -48,7 +49,7 @@ def test_right_settings_have_no_problems(configure: Configure) -> None:
 
 
 def test_its_options_are_refused_with_another_strategy(configure: Configure) -> None:
-    found = local_sgd_problems(configure(align=True, groups=2))
+    found = strategy_problems(configure(align=True, groups=2))
     assert found == [
         "--align true: only for --strategy local_sgd",
         "--groups 2: only for --strategy local_sgd",

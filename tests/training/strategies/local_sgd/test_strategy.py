@@ -126,7 +126,7 @@ def test_one_worker_is_serial_training(
     assert found["images"] == serial["images"]
 
 
-LOCAL_ONLY = ("merge", "align", "post_local")
+LOCAL_ONLY = ("aggregation", "align", "post_local")
 
 
 def test_every_image_belongs_to_one_worker_and_is_seen_once_an_epoch(configure: Configure) -> None:

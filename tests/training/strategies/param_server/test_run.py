@@ -162,7 +162,7 @@ def test_wrong_settings_are_told_all_at_once(configure: Configure) -> None:
     assert "--servers 0: must be at least 1" in found
     assert "--staleness -1: must not be negative" in found
     assert "--save-at-steps" in found
-    assert "--servers: only for --strategy param_server" in told(servers=2)
+    assert "--servers 2: only for --strategy param_server" in told(servers=2)
 
 
 def test_another_number_of_servers_cannot_take_up_a_checkpoint(
