@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional
 
 from sixfold.core.errors import UnsupportedError
+from sixfold.models.graph.operations import operation_of
+from sixfold.models.graph.table import DROPOUT, DROPOUT_2D
 
 SAMPLES = 3
 """Samples of the run on the meta device; a number that hardly is the size of another dim."""
@@ -50,6 +51,10 @@ class Call:
         if isinstance(self.called, nn.Module):
             return type(self.called).__name__
         return str(getattr(self.called, "__name__", self.called))
+
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument by place, or by name."""
+        return self.named.get(name, (*self.arguments, *[default] * 9)[place])
 
     def tensors(self) -> list[fx.Node]:
         """Results of other calls among the arguments, in order, those in lists included."""
@@ -109,14 +114,18 @@ def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
     return Trace(network=network, source=sources[0], calls=calls, output=output)
 
 
+_DROPS = (DROPOUT, DROPOUT_2D)
+
+
 def _refuse_drops_in_evaluation(network: nn.Module, graph: fx.Graph) -> None:
     """Make sure that functions drop while training only: a graph of training shows them all."""
-    drops = (functional.dropout, functional.dropout2d)
-    if not any(node.target in drops for node in graph.nodes):
+    functions = [node.target for node in graph.nodes if node.op == "call_function"]
+    if not any(operation_of(function) in _DROPS for function in functions):
         return
     network.eval()
     for node in Tracer().trace(network).nodes:
-        if node.target in drops and node.kwargs.get("training", [*node.args, True, True, True][2]):
+        drops = node.op == "call_function" and operation_of(node.target) in _DROPS
+        if drops and node.kwargs.get("training", [*node.args, True, True, True][2]):
             raise UnsupportedError(
                 f"the call of {node.target.__name__} ('{node.name}') drops in evaluation too: pass "
                 "training=self.training"
@@ -169,13 +178,18 @@ def _within(node: fx.Node) -> str:
 
 
 class Tracer(fx.Tracer):
-    """Looks into the user's own modules, and into no layer of torch's or ours."""
+    """Looks into the user's own modules, and into no operation that is known, torch's or ours."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one call."""
-        return getattr(type(m), "is_leaf", False) or super().is_leaf_module(
-            m, module_qualified_name
-        )
+        known = operation_of(m) is not None or is_own_layer(m)
+        return known or super().is_leaf_module(m, module_qualified_name)
+
+
+def is_own_layer(module: nn.Module) -> bool:
+    """Whether a module is a layer of Sixfold's, and none of its networks."""
+    home = type(module).__module__
+    return home.startswith("sixfold.") and not home.startswith("sixfold.models.")
 
 
 class _Recorder(fx.Interpreter):

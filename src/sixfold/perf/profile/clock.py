@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sixfold.perf.profile.arithmetic import plain_name
+from sixfold.models.graph.operations import plain_name
 from sixfold.perf.profile.cost import LOSS
 from sixfold.perf.profile.scopes import Scopes, followed
 from sixfold.training.layers.blocks import Branches

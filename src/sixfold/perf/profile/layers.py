@@ -3,7 +3,7 @@
 The network is run once on the meta device, where tensors have shapes but no values, so this takes
 milliseconds and no memory for any network and batch. Every call of a torch function is seen where
 it happens, in the layer that makes it, so any module can be read: those of the zoo, a user's own,
-and one that decides by shapes. What counts as an operation says `sixfold.perf.profile.arithmetic`.
+and one that decides by shapes. What counts as an operation says `sixfold.models.graph.flops`.
 
 Bytes are the least that a call must move with nothing left in a cache from the call before it:
 forward it reads its inputs and weights and writes its output; backward it reads the output's

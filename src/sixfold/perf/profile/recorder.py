@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import prod
@@ -12,10 +13,18 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sixfold.perf.profile.arithmetic import MOVES, PASSED_ON, PRODUCTS, RESHAPES, count, plain_name
+from sixfold.models.graph.flops import count
+from sixfold.models.graph.operations import (
+    MOVE,
+    PASS,
+    PRODUCT,
+    RESHAPE,
+    operation_named,
+    operation_of,
+    plain_name,
+)
 from sixfold.perf.profile.cost import SUM_OF_GRADIENTS, FunctionCost, LayerCost
 from sixfold.perf.profile.scopes import Scopes
-from sixfold.training.native.max_pool import MaxPoolReLU2d, is_built
 
 
 @dataclass
@@ -72,8 +81,8 @@ class Recorder(TorchFunctionMode):
     def closed(self, module: nn.Module | None) -> None:
         """The layer has ended."""
         assert self._open is not None
-        if isinstance(module, MaxPoolReLU2d) and is_built() and module.fits:
-            self._pooled(module)
+        if module is not None and self._open.functions:
+            self._open.functions = _as_one(module, self._open.functions)
         self._done.append(self._open.closed())
         self._open = None
 
@@ -116,9 +125,10 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         """Count a call that has been made."""
         name = plain_name(func)
+        traffic = _traffic(name)
         self._alive += [*inputs, *outputs, *kept]
         storages = {storage_of(t) for t in inputs}
-        is_view = not in_place and name not in PRODUCTS and storage_of(outputs[0]) in storages
+        is_view = not in_place and traffic != PRODUCT and storage_of(outputs[0]) in storages
         if is_view and self._open is None:
             return
         weights = [t for t in inputs if id(t) in self._trainable]
@@ -128,7 +138,7 @@ class Recorder(TorchFunctionMode):
         known = flops is not None
         forward, backward = flops or (_size(outputs) + inner, _size(outputs) + 2 * inner)
         wanted = any(t.requires_grad for t in outputs)
-        if name in PRODUCTS:
+        if traffic == PRODUCT:
             backward *= sum(t.requires_grad for t in inputs[:2])
         again = [t for t in flowing if id(t) in self._used] if not is_view else []
         self._used |= {id(t) for t in flowing if not is_view}
@@ -155,37 +165,6 @@ class Recorder(TorchFunctionMode):
         record = _Open(self.scopes.outside(name), name, self._newly_used(weights), costs)
         self._done.append(record.closed())
 
-    def _pooled(self, pool: MaxPoolReLU2d) -> None:
-        """Put the cost of our own kernel in the place of torch's functions in the open layer.
-
-        It keeps one byte for each output and none of its input
-        (`sixfold.training.native.max_pool`).
-        """
-        layer = self._open
-        if layer is None or not layer.functions:
-            return
-        first = layer.functions[0]
-        last = layer.functions[-1] if pool.relu else first
-        sums = [f for f in layer.functions if f.name == SUM_OF_GRADIENTS]
-        size = prod(last.output_shape)
-        given = first.forward_bytes - first.output_bytes
-        wanted = first.backward_flops > 0
-        layer.functions = [
-            FunctionCost(
-                name="max_pool_relu" if pool.relu else "max_pool",
-                known=True,
-                input_shapes=first.input_shapes,
-                output_shape=last.output_shape,
-                forward_flops=sum(f.forward_flops for f in layer.functions),
-                backward_flops=first.backward_flops,
-                forward_bytes=given + first.output_bytes + size,
-                backward_bytes=(first.output_bytes + size + given) if wanted else 0,
-                kept_bytes=size if wanted else 0,
-                output_bytes=first.output_bytes,
-            ),
-            *sums,
-        ]
-
     def _newly_kept(self, kept: list[Tensor]) -> int:
         """Bytes of what is kept for the backward pass and was not kept already."""
         found = 0
@@ -200,6 +179,50 @@ class Recorder(TorchFunctionMode):
         new = [t for t in weights if id(t) not in self._counted]
         self._counted |= {id(t) for t in weights}
         return new
+
+
+def _traffic(name: str) -> str:
+    row = operation_named(name)
+    return "" if row is None else row.traffic
+
+
+def _as_one(module: nn.Module, functions: list[FunctionCost]) -> list[FunctionCost]:
+    """One operation in the place of the functions that a module calls, where its row counts so.
+
+    That is a module with a kernel of its own, or a user's whose row says what it costs.
+    """
+    row = operation_of(module)
+    if row is None or type(module).__module__.startswith("torch."):
+        return functions
+    saved = row.saved_bytes(module)
+    own = isinstance(row.flops, tuple)
+    if saved is None and not own:
+        return functions
+    calls = [f for f in functions if f.name != SUM_OF_GRADIENTS]
+    first, last = calls[0], calls[-1]
+    size = prod(last.output_shape)
+    output = size * first.output_bytes // max(prod(first.output_shape), 1)
+    given = first.forward_bytes - first.output_bytes
+    wanted = any(f.backward_bytes or f.backward_flops for f in calls)
+    flops = sum(f.forward_flops for f in calls), sum(f.backward_flops for f in calls[:1])
+    if isinstance(row.flops, tuple):
+        flops = row.flops[0] * size, row.flops[1] * size
+    kept = sum(f.kept_bytes for f in calls) if saved is None else saved * size
+    one = FunctionCost(
+        name=row.name,
+        known=True,
+        input_shapes=first.input_shapes,
+        output_shape=last.output_shape,
+        forward_flops=flops[0],
+        backward_flops=flops[1] if wanted else 0,
+        forward_bytes=given + output + (saved or 0) * size,
+        backward_bytes=(output + kept + given) if wanted else 0,
+        kept_bytes=kept if wanted else 0,
+        output_bytes=output,
+    )
+    # Sums at the first function are for what other layers have taken; later ones are its own.
+    sums = itertools.takewhile(lambda f: f.name == SUM_OF_GRADIENTS, functions[1:])
+    return [one, *sums]
 
 
 def _sum_of_gradients(tensor: Tensor) -> FunctionCost:
@@ -241,14 +264,15 @@ def _backward_bytes(
 ) -> int:
     """Least bytes of a call's backward pass."""
     gradients = sum(map(_bytes, weights))
-    if name in PASSED_ON or name in RESHAPES:
+    traffic = _traffic(name)
+    if traffic in (PASS, RESHAPE):
         return gradients
     read = sum(map(_bytes, outputs))
-    if name not in MOVES:
+    if traffic != MOVE:
         own = {storage_of(weight) for weight in weights}
         taken = {storage_of(t): t for t in kept if storage_of(t) not in own}
         read += sum(map(_bytes, taken.values()))
-        if flowing and (name in PRODUCTS or "norm" in name):
+        if flowing and (traffic == PRODUCT or "norm" in name):
             read += gradients
     written = sum(_bytes(t) for t in inputs if any(t is other for other in flowing))
     return read + written + gradients

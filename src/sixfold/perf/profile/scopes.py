@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from sixfold.models.graph.operations import operation_of
+
 
 class OnEvent(Protocol):
     """Who wants to know of layers."""
@@ -122,12 +124,12 @@ def followed(network: nn.Module, scopes: Scopes) -> Iterator[None]:
 
 
 def is_leaf(module: nn.Module) -> bool:
-    """Whether a module is looked at as one layer: one without parts, or one of torch's own.
+    """Whether a module is looked at as one layer: one without parts, one of torch's, or known.
 
     >>> is_leaf(nn.Sequential(nn.ReLU())), is_leaf(nn.Conv2d(1, 1, 1))
     (False, True)
     """
-    if not any(True for _ in module.children()):
+    if operation_of(module) is not None or not any(True for _ in module.children()):
         return True
     containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     own = type(module).__module__

@@ -17,17 +17,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-_BETWEEN = (
-    nn.ReLU,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.BatchNorm2d,
-    nn.Flatten,
-    nn.Identity,
-    nn.Dropout,
-    nn.Dropout2d,
-)
+from sixfold.models.graph.operations import operation_of
+
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 
@@ -67,10 +58,16 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module], nn.
                 if first is not None:
                     yield first, between, leaf
                 first, between = leaf, []
-            elif type(leaf) in _BETWEEN and first is not None:
+            elif first is not None and _leaves_channels_apart(leaf):
                 between.append(leaf)
             else:
                 first = None
+
+
+def _leaves_channels_apart(layer: nn.Module) -> bool:
+    row = operation_of(layer)
+    known = type(layer) in (nn.BatchNorm2d, nn.Flatten)
+    return known or (row is not None and row.leaves_channels_apart)
 
 
 def _leaves(sequence: nn.Sequential) -> Iterator[nn.Module]:

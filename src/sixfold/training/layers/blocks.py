@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from sixfold.models.graph.operations import operation_of
+from sixfold.models.graph.trace import is_own_layer
 from sixfold.models.mobilenet import InvertedResidual
 from sixfold.models.resnet import Block
 from sixfold.training.layers.rewrites import has_hooks
 from sixfold.training.layers.side_effects import CannotFollowError
-from sixfold.training.layers.tracing import Graph, is_own_layer, read_graph
+from sixfold.training.layers.tracing import Graph, read_graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,8 @@ def is_layer(module: nn.Module) -> bool:
     """Whether nothing is to be looked into: a layer of torch's or ours, or one without parts."""
     home = type(module).__module__
     of_torch = home.startswith("torch.") and not isinstance(module, nn.Sequential)
-    return of_torch or is_own_layer(module) or not any(True for _ in module.children())
+    known = operation_of(module) is not None or is_own_layer(module)
+    return of_torch or known or not any(True for _ in module.children())
 
 
 def modules_of(layers: Layers) -> Iterator[nn.Module]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import fx, nn
 
+from sixfold.models.graph.operations import operation_of
+from sixfold.models.graph.table import ADD, CAT
 from sixfold.models.graph.trace import Call, calls_of, result_of
 from sixfold.training.layers.functions import (
-    ADDS,
-    CONCATENATIONS,
     Applied,
     Picked,
     as_layers,
@@ -96,7 +96,7 @@ def _entry(call: Call, module: nn.Module, plain: set[fx.Node], names: _Names) ->
         not isinstance(call.called, nn.Module)
         and not call.named
         and len(values) == 2 == len(call.arguments)
-        and call.called in ADDS
+        and operation_of(call.called) is ADD
         and not plain.intersection(values)
     ):
         return Entry(call.node, SUM, [], values, name, in_place)
@@ -157,10 +157,10 @@ def _is_pick(node: fx.Node) -> bool:
 
 
 def _concatenated(call: Call, inputs: list[fx.Node]) -> tuple[list[fx.Node], int] | None:
-    if isinstance(call.called, nn.Module) or call.called not in CONCATENATIONS:
+    if operation_of(call.called) is not CAT:
         return None
     values = call.arguments[0] if call.arguments else None
-    dim = call.named.get("dim", call.arguments[1] if len(call.arguments) > 1 else 0)
+    dim = call.argument(1, "dim", 0)
     if not isinstance(values, (list, tuple)) or not isinstance(dim, int):
         return None
     return (list(values), dim) if all(value in inputs for value in values) else None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sixfold.core.random_keys import key
 from sixfold.models.building import seed_all
+from sixfold.models.graph.operations import Operation, register_operation
 
 
 @dataclass
@@ -103,12 +104,17 @@ class KeyedDropout(nn.Module):
         return self.draw.mask(self.name, self.p, shape, x.dtype).to(x.device)
 
 
-_DIMS: dict[type[nn.Module], int] = {
+KEYED_DROPOUT = register_operation(
+    Operation(name="keyed_dropout", modules=(KeyedDropout,), per_sample=True, keeps_channels=True)
+)
+
+DROPOUT_DIMS: dict[type[nn.Module], int] = {
     nn.Dropout: 0,
     nn.Dropout1d: 1,
     nn.Dropout2d: 2,
     nn.Dropout3d: 3,
 }
+"""Dims of the input that share one draw, counted from the last."""
 
 
 def key_dropout(model: nn.Module, draw: Draw) -> nn.Module:
@@ -119,7 +125,7 @@ def key_dropout(model: nn.Module, draw: Draw) -> nn.Module:
         draw: shared by all of them.
     """
     for name, module in list(model.named_modules()):
-        dims = _DIMS.get(type(module))
+        dims = DROPOUT_DIMS.get(type(module))
         if dims is None:
             continue
         keyed = KeyedDropout(float(module.p), dims, name, draw)

@@ -10,46 +10,29 @@ such layer, or cannot be followed, becomes a link that asks autograd.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from sixfold.training.layers.averages import AveragePoolOp, MeanOp
+from sixfold.models.graph.operations import operation_of
 from sixfold.training.layers.blocks import Branches, Layers, modules_of, read
 from sixfold.training.layers.calls import CONCATENATION, LAYERS, PLAIN, SUM
-from sixfold.training.layers.convolution import ConvOp
-from sixfold.training.layers.dropout import KeyedDropout
-from sixfold.training.layers.functions import Reshape
+from sixfold.training.layers.explicit import EXPLICIT, Weights
 from sixfold.training.layers.multi_input import (
     AddOp,
-    AutogradMultiInputOp,
     ConcatenateOp,
     MultiInputOp,
     PlainOp,
     SequenceOp,
 )
 from sixfold.training.layers.norm import ACTIVATIONS, NormOp
-from sixfold.training.layers.operations import (
-    AutogradOp,
-    DropoutOp,
-    FlattenOp,
-    LayerOp,
-    LinearOp,
-    MaxPoolOp,
-    ReLU6Op,
-    ReLUOp,
-    ReshapeOp,
-    Run,
-    SpatialSumOp,
-)
+from sixfold.training.layers.operations import LayerOp, Run, SpatialSumOp
 from sixfold.training.layers.rewrites import has_hooks
 from sixfold.training.layers.tracing import Graph, Stage
 from sixfold.training.layers.user_forward import GraphExecutor, Node, asks_autograd
 from sixfold.training.layers.verification import refusal_of
-from sixfold.training.layers.weights import Weight
-from sixfold.training.native.max_pool import MaxPoolReLU2d
 
 Parameters = Sequence[nn.Parameter]
 
@@ -80,11 +63,11 @@ class LayerExecutor:
         narrow: Sequence[Tensor] | None = None,
     ) -> None:
         self._model = model
-        weights = _Weights(parameters, narrow)
+        weights = Weights(parameters, narrow)
         self.left: dict[str, str] = {}
         layers: Layers = [model] if whole else read(model, self.left)
         self.made = weights.made
-        if not whole and not weights.are_all_once_in(layers):
+        if not whole and not weights.are_all_once_in(modules_of(layers)):
             self.left = {type(model).__name__: "layers share weights"}
             whole = True
         if whole:
@@ -134,50 +117,7 @@ class LayerExecutor:
             self.run.backward(saved, grad, out, False)
 
 
-class _Weights:
-    """The trainable parameters, by their places among all, and their narrow copies."""
-
-    def __init__(self, parameters: Parameters, narrow: Sequence[Tensor] | None) -> None:
-        self._places = {id(parameter): place for place, parameter in enumerate(parameters)}
-        self._narrow = narrow
-        self.made: list[tuple[LayerOp, Layers]] = []
-
-    def owned(self, module: nn.Module) -> list[tuple[int, nn.Parameter]]:
-        """The parameters of a module, with their places."""
-        return [(self._places[id(p)], p) for p in module.parameters() if id(p) in self._places]
-
-    def all_trained(self, module: nn.Module) -> bool:
-        """Whether none of its weights is frozen."""
-        return all(id(p) in self._places for p in module.parameters())
-
-    def are_all_once_in(self, layers: Layers) -> bool:
-        """Whether no two layers share weights, whose gradients would have to be added."""
-        owned = [place for layer in modules_of(layers) for place, _ in self.owned(layer)]
-        return sorted(owned) == sorted(self._places.values())
-
-    def place(self, parameter: nn.Parameter) -> int:
-        """Where its gradient goes."""
-        return self._places[id(parameter)]
-
-    def weight(self, parameter: nn.Parameter) -> Weight:
-        """What a link computes with, and where its gradient goes."""
-        place = self._places[id(parameter)]
-        return Weight(place, parameter if self._narrow is None else self._narrow[place])
-
-    def autograd_link(self, module: nn.Module) -> AutogradOp:
-        """A module left to autograd."""
-        return AutogradOp(module, self.owned(module), narrow=self._narrow_dtype)
-
-    def autograd_join(self, module: nn.Module) -> AutogradMultiInputOp:
-        """A module of several inputs left to autograd."""
-        return AutogradMultiInputOp(module, self.owned(module), narrow=self._narrow_dtype)
-
-    @property
-    def _narrow_dtype(self) -> torch.dtype | None:
-        return None if self._narrow is None else self._narrow[0].dtype
-
-
-def _link_up(layers: Layers, weights: _Weights) -> list[LayerOp]:
+def _link_up(layers: Layers, weights: Weights) -> list[LayerOp]:
     """Links for layers: their own, or one for all that stand together and have none."""
     links: list[LayerOp] = []
     others: list[nn.Module] = []
@@ -209,7 +149,7 @@ def _link_up(layers: Layers, weights: _Weights) -> list[LayerOp]:
 def _next_link(
     layer: nn.Module | Branches | Graph,
     behind: nn.Module | Branches | Graph | None,
-    weights: _Weights,
+    weights: Weights,
 ) -> tuple[LayerOp | None, int]:
     """The link of a layer, if it has one, and how many layers that takes up."""
     if isinstance(layer, Branches):
@@ -223,13 +163,13 @@ def _next_link(
     return _own_link(layer, weights), 1
 
 
-def _graph(graph: Graph, weights: _Weights) -> LayerOp:
+def _graph(graph: Graph, weights: Weights) -> LayerOp:
     """The link of a module with a forward of its own."""
     parameters = [p for _, p in weights.owned(graph.module)]
 
     def prove(like: Tensor) -> str | None:
         # In full precision: bfloat16 would hide what is compared.
-        own = _Weights(parameters, None)
+        own = Weights(parameters, None)
         link = GraphExecutor(graph, _nodes(graph, own), _unused(graph, own), otherwise, _proved)
         return refusal_of(graph.module, link, parameters, like)
 
@@ -241,11 +181,11 @@ def _proved(_: Tensor) -> None:
     """Nothing speaks against a graph that is itself being tried out."""
 
 
-def _unused(graph: Graph, weights: _Weights) -> list[int]:
+def _unused(graph: Graph, weights: Weights) -> list[int]:
     return [place for place, _ in weights.owned(nn.ParameterList(graph.unused))]
 
 
-def _nodes(graph: Graph, weights: _Weights) -> list[Node]:
+def _nodes(graph: Graph, weights: Weights) -> list[Node]:
     """The stages of a graph with links in them."""
     return [
         Node(
@@ -257,7 +197,7 @@ def _nodes(graph: Graph, weights: _Weights) -> list[Node]:
     ]
 
 
-def _join(stage: Stage, weights: _Weights) -> MultiInputOp:
+def _join(stage: Stage, weights: Weights) -> MultiInputOp:
     if stage.kind == SUM:
         return AddOp(relu=stage.relu)
     if stage.kind == CONCATENATION:
@@ -270,7 +210,7 @@ def _join(stage: Stage, weights: _Weights) -> MultiInputOp:
 
 
 def _norm(
-    layer: nn.BatchNorm2d, behind: nn.Module | None, weights: _Weights
+    layer: nn.BatchNorm2d, behind: nn.Module | None, weights: Weights
 ) -> tuple[LayerOp | None, int]:
     if not layer.affine:
         return None, 1
@@ -280,46 +220,15 @@ def _norm(
     return NormOp(layer, places, behind, otherwise), 1 if behind is None else 2
 
 
-def _can_be_linked(layer: nn.Module, weights: _Weights) -> bool:
+def _can_be_linked(layer: nn.Module, weights: Weights) -> bool:
     """Whether nobody watches a layer's calls, and none of its weights is frozen."""
     return not has_hooks(layer) and weights.all_trained(layer)
 
 
-def _own_link(leaf: nn.Module, weights: _Weights) -> LayerOp | None:
+def _own_link(leaf: nn.Module, weights: Weights) -> LayerOp | None:
     """A layer's own link; None if it has none, or some of its weights are frozen."""
-    make = _MAKERS.get(type(leaf))
+    row = operation_of(leaf)
+    make = None if row is None else EXPLICIT.get(row)
     if make is None or not _can_be_linked(leaf, weights):
         return None
     return make(leaf, weights)
-
-
-def _conv(leaf: Any, weights: _Weights) -> LayerOp | None:
-    if leaf.padding_mode != "zeros" or isinstance(leaf.padding, str):
-        return None
-    return ConvOp(leaf, *_weight_and_bias(leaf, weights))
-
-
-def _linear(leaf: Any, weights: _Weights) -> LayerOp:
-    return LinearOp(*_weight_and_bias(leaf, weights))
-
-
-def _weight_and_bias(leaf: Any, weights: _Weights) -> tuple[Weight, Weight | None]:
-    return weights.weight(leaf.weight), None if leaf.bias is None else weights.weight(leaf.bias)
-
-
-def _average(leaf: nn.AdaptiveAvgPool2d) -> LayerOp:
-    return MeanOp() if leaf.output_size in (1, (1, 1)) else AveragePoolOp(leaf)
-
-
-_MAKERS: dict[type[nn.Module], Callable[[Any, _Weights], LayerOp | None]] = {
-    nn.Conv2d: _conv,
-    nn.Linear: _linear,
-    nn.Flatten: lambda leaf, _weights: FlattenOp(leaf),
-    nn.ReLU: lambda _leaf, _weights: ReLUOp(),
-    nn.ReLU6: lambda _leaf, _weights: ReLU6Op(),
-    MaxPoolReLU2d: lambda leaf, _weights: MaxPoolOp(leaf),
-    Reshape: lambda leaf, _weights: ReshapeOp(leaf.shape),
-    nn.AvgPool2d: lambda leaf, _weights: AveragePoolOp(leaf),
-    nn.AdaptiveAvgPool2d: lambda leaf, _weights: _average(leaf),
-    KeyedDropout: lambda leaf, _weights: DropoutOp(leaf),
-}

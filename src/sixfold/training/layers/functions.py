@@ -11,19 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 from torch.nn import functional
 
+from sixfold.models.graph.operations import operation_of
+from sixfold.models.graph.table import MEAN, VIEW
 from sixfold.models.graph.trace import Call
-from sixfold.training.native.max_pool import MaxPoolReLU2d
+from sixfold.training.layers.explicit import EXPLICIT, Reshape
 
-ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
-
-_RELUS = {functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_"}
-_RESHAPES = {"view", "reshape", torch.reshape}
 _PLAIN_METHODS = {"size", "dim", "numel", "ndimension"}
 _PLAIN_ATTRIBUTES = {"shape", "ndim", "dtype", "device"}
 _PLAIN_FUNCTIONS = {
@@ -35,43 +31,6 @@ _ARITHMETIC = {
     "add", "sub", "mul", "truediv", "div", "neg", "pow", "matmul", "mm", "bmm", "exp", "sqrt",
     "sum", "mean", "sigmoid", "tanh", "conv2d", "linear", "batch_norm", "layer_norm", "group_norm",
 }  # fmt: skip
-
-_FORMS: dict[Any, tuple[str, ...]] = {
-    functional.max_pool2d: ("kernel_size", "stride", "padding", "dilation", "ceil_mode",
-                            "return_indices"),
-    functional.avg_pool2d: ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad",
-                            "divisor_override"),
-    functional.adaptive_avg_pool2d: ("output_size",),
-    functional.relu6: ("inplace",),
-    torch.flatten: ("start_dim", "end_dim"),
-    "flatten": ("start_dim", "end_dim"),
-}  # fmt: skip
-"""Names of arguments by place, behind the first, of functions whose layers take the same names."""
-
-_LAYERS: dict[Any, type[nn.Module]] = {
-    functional.max_pool2d: nn.MaxPool2d,
-    functional.avg_pool2d: nn.AvgPool2d,
-    functional.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
-    functional.relu6: nn.ReLU6,
-    torch.flatten: nn.Flatten,
-    "flatten": nn.Flatten,
-}
-
-
-class Reshape(nn.Module):
-    """The same numbers in another shape.
-
-    Args:
-        shape: as `Tensor.reshape` takes it.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape of as many elements."""
-        return x.reshape(self.shape)
 
 
 class Applied(nn.Module):
@@ -212,34 +171,22 @@ def as_layers(call: Call, owner: nn.Module, plain: set[fx.Node]) -> list[nn.Modu
     called = call.called
     if isinstance(called, nn.Module) and len(call.arguments) == 1 and not call.named:
         return [called]
-    rest = call.arguments[1:]
+    row, rest = operation_of(called), call.arguments[1:]
     constant = len(call.tensors()) == 1
-    if constant and _in(called, _RELUS):
-        return [nn.ReLU()]
     if constant and called == "contiguous":
         return []
-    if _in(called, _RESHAPES) and (shape := _shape(rest, plain)) is not None:
+    if row is VIEW and (shape := _shape(rest, plain)) is not None:
         return [nn.Flatten()] if shape == "flat" else [Reshape(shape)]
-    if constant and _in(called, {torch.mean, "mean"}) and _is_mean_of_maps(call):
+    if constant and row is MEAN and _is_mean_of_maps(call):
         return [nn.AdaptiveAvgPool2d(1), *([] if call.named.get("keepdim") else [nn.Flatten()])]
-    if constant and _in(called, set(_LAYERS)):
-        return [_layer(called, rest, call.named)]
+    if constant and row in EXPLICIT and row.modules:
+        return [row.module(rest, call.named)]
     return [Applied(call, owner, call_inputs(call))]
 
 
 def call_inputs(call: Call) -> list[fx.Node]:
     """The results of other calls that a call takes, each once; parameters are none."""
     return list(dict.fromkeys(node for node in call.tensors() if node.op != "get_attr"))
-
-
-def _layer(called: Any, rest: Sequence[Any], named: dict[str, Any]) -> nn.Module:
-    given = dict(zip(_FORMS[called], rest, strict=False)) | named
-    if called in (torch.flatten, "flatten"):
-        given = {"start_dim": 0} | given
-    layer = _LAYERS[called](**given)
-    if type(layer) is nn.MaxPool2d and not layer.return_indices:
-        return MaxPoolReLU2d(layer, relu=False)
-    return layer
 
 
 def _shape(rest: Sequence[Any], plain: set[fx.Node]) -> Any:

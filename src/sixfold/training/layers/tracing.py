@@ -20,7 +20,6 @@ from sixfold.models.graph.trace import Tracer, first_line
 from sixfold.training.layers.calls import CONCATENATION, LAYERS, SUM, Entry, entries_of
 from sixfold.training.layers.rewrites import fused_in_line, has_hooks
 from sixfold.training.layers.side_effects import CannotFollowError, training, untouched
-from sixfold.training.native.max_pool import MaxPoolReLU2d
 
 
 @dataclass(kw_only=True)
@@ -113,7 +112,6 @@ class _Tracer(Tracer):
         return (
             super().is_leaf_module(m, module_qualified_name)
             or has_hooks(m)
-            or is_own_layer(m)
             or module_qualified_name in self.left
         )
 
@@ -139,16 +137,14 @@ def _reason(error: Exception) -> str:
     return first_line(error).partition(". ")[0]
 
 
-def is_own_layer(module: nn.Module) -> bool:
-    """Whether a module is a layer of Sixfold's, and none of its networks."""
-    home = type(module).__module__
-    return home.startswith("sixfold.") and not home.startswith("sixfold.models.")
-
-
-_FRESH = tuple(
-    f"torch.nn.modules.{name}"
-    for name in ("conv", "linear", "batchnorm", "pooling", "normalization", "activation")
+_FRESH = (
+    "sixfold.training.native.max_pool",
+    *(
+        f"torch.nn.modules.{name}"
+        for name in ("conv", "linear", "batchnorm", "pooling", "normalization", "activation")
+    ),
 )
+"""Where the layers are defined whose results lie in memory of their own."""
 
 
 def _check_places(entries: list[Entry], output: fx.Node) -> None:
@@ -177,7 +173,7 @@ def _is_fresh(entry: Entry) -> bool:
     if entry.anew or entry.kind in (SUM, CONCATENATION):
         return True
     last = entry.layers[-1] if entry.layers else None
-    return isinstance(last, MaxPoolReLU2d) or type(last).__module__.startswith(_FRESH)
+    return type(last).__module__.startswith(_FRESH)
 
 
 def _stages(entries: list[Entry], output: fx.Node) -> tuple[list[Stage], int]:

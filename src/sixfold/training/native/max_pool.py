@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from sixfold.models.graph.operations import Operation, register_operation
 from sixfold.training.native.loading import load
 
 found = load()
@@ -42,9 +43,6 @@ class MaxPoolReLU2d(nn.MaxPool2d):
         pool: the max-pool whose settings are taken over.
         relu: whether a ReLU follows.
     """
-
-    is_leaf = True
-    """Followed by no tracer: one operation."""
 
     def __init__(self, pool: nn.MaxPool2d, *, relu: bool) -> None:
         super().__init__(
@@ -89,6 +87,21 @@ class MaxPoolReLU2d(nn.MaxPool2d):
             if not (apart and whole and padding_h == padding_w == 0 and dilation == [1, 1]):
                 return None
         return (images, height, width, channels, *self._window, out_h, out_w, int(self.relu))
+
+
+def _saved_bytes(pool: MaxPoolReLU2d) -> int | None:
+    return 1 if is_built() and pool.fits else None
+
+
+MAX_POOL_RELU = register_operation(
+    Operation(
+        name="max_pool_relu",
+        modules=(MaxPoolReLU2d,),
+        per_sample=True,
+        keeps_channels=True,
+        saved_bytes=_saved_bytes,
+    )
+)
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:

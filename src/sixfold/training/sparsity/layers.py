@@ -14,17 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from sixfold.models.graph.operations import kernel_types
+
 KINDS = ("conv", "fc", "output")
 """Convolutions, linear layers, and the last of either, which gives the scores of the classes."""
-
-_CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +64,7 @@ def prunable(model: nn.Module) -> list[Prunable]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, Prunable] = {}
     for module in model.modules():
-        if not isinstance(module, (*_CONVOLUTIONS, nn.Linear)):
+        if not isinstance(module, kernel_types("conv", "fc")):
             continue
         weight = _stored_weight(module)
         if weight is None or id(weight) not in names or not weight.requires_grad:
@@ -81,7 +74,7 @@ def prunable(model: nn.Module) -> list[Prunable]:
             name,
             Prunable(
                 name=name,
-                kind="fc" if isinstance(module, nn.Linear) else "conv",
+                kind="fc" if isinstance(module, kernel_types("fc")) else "conv",
                 shape=tuple(weight.shape),
                 size=weight.numel(),
             ),
@@ -103,7 +96,7 @@ def left_alone(model: nn.Module) -> str:
     names = [
         repr(name)
         for name, module in model.named_modules()
-        if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and _stored_weight(module) is None
+        if isinstance(module, kernel_types("conv", "fc")) and _stored_weight(module) is None
     ]
     if not names:
         return ""

@@ -20,13 +20,12 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from sixfold.models.graph.operations import operation_of
 from sixfold.models.mobilenet import InvertedResidual
 from sixfold.models.resnet import Block
 from sixfold.models.shapes import Shape
 from sixfold.training.config import TrainConfig
-from sixfold.training.layers.dropout import KeyedDropout
 from sixfold.training.layers.rewrites import has_hooks
-from sixfold.training.native.max_pool import MaxPoolReLU2d
 
 CACHE_BYTES = 16_000_000
 """Of a piece's maps and their gradients. Measured: docs/performance.md, "Micro-batches". It is a
@@ -163,33 +162,12 @@ def why_whole(model: nn.Module) -> str:
 
 
 def keeps_samples_apart(module: nn.Module) -> bool:
-    """Whether what a module does to a sample depends on that sample, its weights and keys alone."""
-    if type(module) is nn.Flatten:
-        return module.start_dim > 0
-    if type(module) is nn.Unflatten:
-        return isinstance(module.dim, int) and module.dim > 0
-    if type(module) in (nn.Softmax, nn.LogSoftmax):
-        return getattr(module, "dim", None) not in (None, 0)
-    return type(module) in _APART
+    """Whether what a module does to a sample depends on that sample, its weights and keys alone.
+
+    A module that is no known operation, the user's own among them, may do anything.
+    """
+    row = operation_of(module)
+    return type(module) in _CONTAINERS if row is None else row.leaves_samples_apart(module)
 
 
-_APART: frozenset[type[nn.Module]] = frozenset(
-    {
-        *(nn.Sequential, nn.Identity, Block, InvertedResidual),
-        *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
-        *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-        *(MaxPoolReLU2d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d),
-        *(nn.AvgPool3d, nn.LPPool1d, nn.LPPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
-        *(nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-        *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d),
-        *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d),
-        *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU),
-        *(nn.Mish, nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish),
-        *(nn.Softplus, nn.Softsign, nn.Tanhshrink, nn.Threshold),
-        *(nn.LocalResponseNorm, nn.LayerNorm, nn.GroupNorm),
-        *(nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle, nn.Upsample),
-        KeyedDropout,
-    }
-)
-"""Modules that treat each sample by itself; a module of another kind, the user's own among them,
-may do anything."""
+_CONTAINERS = (nn.Sequential, Block, InvertedResidual)

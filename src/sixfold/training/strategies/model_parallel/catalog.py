@@ -5,19 +5,19 @@ Functions are read as the layers that do the same, so that each operation is div
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import torch
 from torch import fx, nn
-from torch.nn import functional
 
 from sixfold.core.errors import UnsupportedError
+from sixfold.models.graph import table
+from sixfold.models.graph.operations import Operation, operation_of
 from sixfold.models.graph.trace import REMEDY, SAMPLES, Call
-from sixfold.training.native.max_pool import MaxPoolReLU2d
+from sixfold.training.layers.rewrites import has_hooks
+from sixfold.training.native.max_pool import MAX_POOL_RELU
 from sixfold.training.strategies.model_parallel.conv import divide_conv
 from sixfold.training.strategies.model_parallel.join import (
     Binary,
@@ -44,102 +44,35 @@ from sixfold.training.strategies.model_parallel.pool import (
 )
 from sixfold.training.strategies.model_parallel.value import Division
 
-POINTWISE: tuple[type[nn.Module], ...] = (
-    nn.CELU, nn.ELU, nn.GELU, nn.Hardshrink, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh,
-    nn.Identity, nn.LeakyReLU, nn.LogSigmoid, nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU,
-    nn.Sigmoid, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh, nn.Tanhshrink, nn.Threshold,
-)  # fmt: skip
-
-LAYERS: dict[type[nn.Module], Division] = {
-    nn.Conv2d: divide_conv,
-    nn.Linear: divide_linear,
-    nn.BatchNorm1d: divide_norm,
-    nn.BatchNorm2d: divide_norm,
-    nn.MaxPool2d: divide_max_pool,
-    MaxPoolReLU2d: divide_max_pool,
-    nn.AvgPool2d: divide_avg_pool,
-    nn.AdaptiveAvgPool2d: divide_adaptive_pool,
-    nn.AdaptiveMaxPool2d: divide_adaptive_pool,
-    nn.LocalResponseNorm: divide_response_norm,
-    nn.ConstantPad2d: divide_padding,
-    nn.ConstantPad3d: divide_padding,
-    nn.ZeroPad2d: divide_padding,
-    nn.Dropout: divide_dropout,
-    nn.Dropout2d: divide_dropout,
-    DrawnDropout: divide_drawn_dropout,
-    nn.Softmax: divide_over_classes,
-    nn.LogSoftmax: divide_over_classes,
-    Binary: divide_binary,
-    Concatenation: divide_concatenation,
-    Applied: divide_pointwise,
-    **dict.fromkeys(POINTWISE, divide_pointwise),
+DIVISIONS: dict[Operation, Division] = {
+    table.CONV_2D: divide_conv,
+    table.LINEAR: divide_linear,
+    table.BATCH_NORM: divide_norm,
+    table.MAX_POOL_2D: divide_max_pool,
+    MAX_POOL_RELU: divide_max_pool,
+    table.AVG_POOL_2D: divide_avg_pool,
+    table.ADAPTIVE_AVG_POOL_2D: divide_adaptive_pool,
+    table.ADAPTIVE_MAX_POOL_2D: divide_adaptive_pool,
+    table.RESPONSE_NORM: divide_response_norm,
+    table.CONSTANT_PAD: divide_padding,
+    table.CONSTANT_PAD_3D: divide_padding,
+    table.DROPOUT: divide_dropout,
+    table.DROPOUT_2D: divide_dropout,
+    table.SOFTMAX: divide_over_classes,
+    table.LOG_SOFTMAX: divide_over_classes,
 }
+"""Row -> what divides its modules. What is pointwise needs no entry."""
 
-UNARY: set[Any] = {
-    *(
-        getattr(functional, name)
-        for name in (
-            "relu", "relu6", "gelu", "silu", "mish", "elu", "selu", "celu", "leaky_relu", "sigmoid",
-            "hardswish", "hardsigmoid", "hardtanh", "softplus", "softsign", "logsigmoid", "tanh",
-            "hardshrink", "softshrink", "tanhshrink", "threshold",
-        )
-    ),
-    torch.relu, torch.sigmoid, torch.tanh, torch.exp, torch.abs, torch.square, torch.sqrt,
-    torch.clamp, torch.pow, operator.neg, operator.pow,
-}  # fmt: skip
+Made = tuple[nn.Module, Division]
 
-BINARY: dict[Any, Callable[..., Any]] = {
-    operator.add: torch.add,
-    operator.iadd: torch.add,
-    operator.sub: torch.sub,
-    operator.isub: torch.sub,
-    operator.mul: torch.mul,
-    operator.imul: torch.mul,
-    operator.truediv: torch.div,
-    **{name: name for name in (torch.add, torch.sub, torch.mul, torch.div)},
-    **{f"{name}{end}": getattr(torch, name) for name in ("add", "sub", "mul", "div")
-       for end in ("", "_")},
-}  # fmt: skip
-
-UNARY_METHODS = {
-    *(f"{name}{end}" for name in ("relu", "sigmoid", "tanh", "clamp", "abs", "square", "exp",
-                                  "sqrt", "neg", "pow") for end in ("", "_")),
-    "contiguous",
-}  # fmt: skip
-
-UNARY_IN_PLACE: dict[Any, Callable[..., Any]] = {
-    **{getattr(functional, f"{name}_"): getattr(functional, name)
-       for name in ("relu", "leaky_relu", "elu", "celu", "selu", "hardtanh", "threshold")},
-    **{getattr(torch, f"{name}_"): getattr(torch, name)
-       for name in ("relu", "sigmoid", "tanh", "exp", "abs", "square", "sqrt", "clamp")},
-}  # fmt: skip
-"""Functions that change their input, and what does the same out of place."""
-
-_DROPS = {functional.dropout, functional.dropout2d}
-
-IN_PLACE = {
-    *(operator.iadd, operator.isub, operator.imul, "add_", "sub_", "mul_", "div_"),
-    *(name for name in UNARY_METHODS if name.endswith("_")),
-    *UNARY_IN_PLACE,
+FUNCTIONS: dict[Operation, Callable[..., Made]] = {
+    table.DROPOUT: lambda *given, **named: _dropout(0, *given, **named),
+    table.DROPOUT_2D: lambda *given, **named: _dropout(2, *given, **named),
+    table.PAD: lambda *given, **named: (_padding(*given, **named), divide_padding),
+    table.SOFTMAX: lambda *given, **named: _over_classes(nn.Softmax, *given, **named),
+    table.LOG_SOFTMAX: lambda *given, **named: _over_classes(nn.LogSoftmax, *given, **named),
 }
-
-RESHAPES: set[Any] = {torch.flatten, torch.reshape, torch.squeeze, "flatten", "view", "reshape",
-                      "squeeze"}  # fmt: skip
-
-AS_LAYERS: dict[Any, Callable[..., nn.Module]] = {
-    functional.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
-    functional.adaptive_max_pool2d: nn.AdaptiveMaxPool2d,
-    functional.avg_pool2d: nn.AvgPool2d,
-    functional.local_response_norm: nn.LocalResponseNorm,
-    functional.dropout: lambda *given, **named: _dropout(0, *given, **named),
-    functional.dropout2d: lambda *given, **named: _dropout(2, *given, **named),
-    functional.pad: lambda *given, **named: _padding(*given, **named),
-    **{name: lambda *given, **named: _over_classes(nn.Softmax, *given, **named)
-       for name in (functional.softmax, torch.softmax, "softmax")},
-    **{name: lambda *given, **named: _over_classes(nn.LogSoftmax, *given, **named)
-       for name in (functional.log_softmax, torch.log_softmax, "log_softmax")},
-}  # fmt: skip
-"""Functions whose arguments behind the tensor make a layer that does the same."""
+"""Functions whose modules take other arguments: what makes a layer, and what divides it."""
 
 
 @dataclass(frozen=True)
@@ -170,92 +103,94 @@ def look_up(call: Call, shapes: dict[str, tuple[int, ...] | None]) -> Entry:
         UnsupportedError: if it cannot be divided.
     """
     inputs = [node for node in call.tensors() if shapes.get(node.name) is not None]
-    if not inputs or any(node not in inputs for node in call.tensors() if not _sized(call)):
+    if not inputs or any(node not in inputs for node in call.tensors() if not _reshapes(call)):
         raise _unsupported(call)
     given = shapes[inputs[0].name]
     assert given is not None
     assert call.shape is not None
-    if isinstance(call.called, nn.Flatten) or (
-        not isinstance(call.called, nn.Module) and _sized(call)
-    ):
+    if _reshapes(call):
         if call.shape in (given, (SAMPLES, prod(given[1:]))):
             return Entry(nn.Flatten(), None, inputs[:1])
         raise _unsupported(call)
-    if isinstance(call.called, nn.Module) and _is_watched(call.called):
+    if isinstance(call.called, nn.Module) and has_hooks(call.called):
         raise UnsupportedError(
             f"{_where(call)} cannot be divided, since hooks change it or look at it (as "
             f"weight_norm, spectral_norm and prune of torch.nn.utils do): remove them, or {REMEDY}"
         )
-    layer = call.called if isinstance(call.called, nn.Module) else _as_layer(call, inputs, given)
-    division = LAYERS.get(type(layer))
-    if division is None or len(call.shape) not in (2, 4) or len(given) not in (2, 4):
+    layer, division = _layer(call, inputs, given)
+    if len(call.shape) not in (2, 4) or len(given) not in (2, 4):
         raise _unsupported(call)
     if isinstance(layer, nn.Linear) and len(given) != 2:
         raise UnsupportedError(f"{_where(call)} works on {len(given)} dims: flatten before it")
     if isinstance(layer, nn.AdaptiveAvgPool2d) and call.shape[2:] == (1, 1):
         division = divide_mean
-    # Of functions, `inplace` is the last argument.
-    last = call.arguments[-1] if not _is(call, _DROPS) or len(call.arguments) == 4 else False
-    asked = call.named.get("inplace") or (_is(call, UNARY | _DROPS) and last is True)
-    in_place = bool(getattr(layer, "inplace", False) or asked) or _is(call, IN_PLACE)
-    return Entry(layer, division, inputs, in_place)
+    return Entry(layer, division, inputs, bool(getattr(layer, "inplace", False) or _in_place(call)))
 
 
-def _sized(call: Call) -> bool:
-    """Whether a call may have sizes of tensors among its arguments."""
-    return _is(call, RESHAPES)
+def _reshapes(call: Call) -> bool:
+    """Whether a call gives the same numbers another shape; sizes may be among its arguments."""
+    row = operation_of(call.called)
+    return row is not None and row.reshapes
 
 
-def _as_layer(call: Call, inputs: list[fx.Node], given: tuple[int, ...]) -> nn.Module:
-    """The layer that does what a function does."""
-    arguments, named = call.arguments, call.named
-    if _is(call, {torch.cat, torch.concat}):
-        dim = named.get("dim", arguments[1] if len(arguments) > 1 else 0)
-        if dim in (1, 1 - len(given)):
-            return Concatenation()
-    elif _is(call, {torch.mean, "mean"}):
-        if _is_mean_of_maps(call, given):
-            return nn.AdaptiveAvgPool2d(1)
-    elif _is(call, {functional.max_pool2d}):
-        return _max_pool(*arguments[1:], **named)
-    elif _is(call, set(AS_LAYERS)) and len(inputs) == 1:
-        return AS_LAYERS[call.called](*arguments[1:], **named)
-    elif _is(call, set(BINARY)):
-        function = BINARY[call.called]
-        if len(inputs) == 2 and len(arguments) == 2:
-            return Binary(function, named)
-        if len(inputs) == 1:
-            place = next(n for n, value in enumerate(arguments) if value is inputs[0])
-            return Applied(function, [a for a in arguments if a is not inputs[0]], named, place)
-    elif _is(call, UNARY | set(UNARY_IN_PLACE)) and len(inputs) == 1 and arguments:
-        named = {name: value for name, value in named.items() if name != "inplace"}
-        return Applied(UNARY_IN_PLACE.get(call.called, call.called), arguments[1:], named)
-    elif _is(call, UNARY_METHODS) and len(inputs) == 1:
-        if call.called == "contiguous":
-            return nn.Identity()
-        function = getattr(torch, call.called.removesuffix("_"))
-        return Applied(function, arguments[1:], named)
+def _in_place(call: Call) -> bool:
+    """Whether the call of a function overwrites its first input."""
+    row = operation_of(call.called)
+    if row is None or isinstance(call.called, nn.Module):
+        return False
+    if call.called in row.in_place or call.named.get("inplace"):
+        return True
+    # `inplace` is the last argument.
+    is_drop = row in (table.DROPOUT, table.DROPOUT_2D)
+    may_be = len(call.arguments) == 4 if is_drop else row.pointwise
+    return may_be and call.arguments[-1] is True
+
+
+def _layer(call: Call, inputs: list[fx.Node], given: tuple[int, ...]) -> Made:
+    """What a call does, as a layer, and what divides it."""
+    row, called = operation_of(call.called), call.called
+    if row is None:
+        raise _unsupported(call)
+    division = DIVISIONS.get(row, divide_pointwise if row.pointwise else None)
+    if isinstance(called, nn.Module) and division is not None:
+        return called, division
+    if row is table.CAT and call.argument(1, "dim", 0) in (1, 1 - len(given)):
+        return Concatenation(), divide_concatenation
+    if row is table.MEAN and _is_mean_of_maps(call, given):
+        return nn.AdaptiveAvgPool2d(1), divide_adaptive_pool
+    if row.binary and len(inputs) == 2 == len(call.arguments):
+        assert row.function is not None
+        return Binary(row.function, call.named), divide_binary
+    if isinstance(called, nn.Module) or len(inputs) != 1:
+        raise _unsupported(call)
+    if row in FUNCTIONS:
+        return FUNCTIONS[row](*call.arguments[1:], **call.named)
+    if row is table.IDENTITY:
+        return nn.Identity(), divide_pointwise
+    if row.pointwise or row.binary:
+        return _applied(call, row, inputs[0]), divide_pointwise
+    if division is not None and row.arguments:
+        return row.module(call.arguments[1:], call.named), division
     raise _unsupported(call)
 
 
-def _max_pool(
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> nn.Module:
-    """`functional.max_pool2d`'s arguments, whose order is not that of the layer's."""
-    return nn.MaxPool2d(
-        kernel_size, stride, padding, dilation, return_indices=return_indices, ceil_mode=ceil_mode
-    )
+def _applied(call: Call, row: Operation, tensor: fx.Node) -> Applied:
+    """A function of one tensor, out of place."""
+    is_written = isinstance(call.called, str) or call.called in row.in_place or row.binary
+    function = row.function if is_written else call.called
+    named = {name: value for name, value in call.named.items() if name != "inplace"}
+    place = next((n for n, value in enumerate(call.arguments) if value is tensor), None)
+    if function is None or place is None:
+        raise _unsupported(call)
+    return Applied(function, [a for a in call.arguments if a is not tensor], named, place)
 
 
-def _dropout(dims: int, p: float = 0.5, training: bool = True, inplace: bool = False) -> nn.Module:
+def _dropout(dims: int, p: float = 0.5, training: bool = True, inplace: bool = False) -> Made:
     """A dropout with the arguments of `functional.dropout`."""
     del inplace  # looked at by `look_up`
-    return DrawnDropout(p, dims) if training and p else nn.Identity()
+    if training and p:
+        return DrawnDropout(p, dims), divide_drawn_dropout
+    return nn.Identity(), divide_pointwise
 
 
 def _over_classes(
@@ -264,11 +199,11 @@ def _over_classes(
     *others: Any,
     dtype: Any = None,
     **named: Any,
-) -> nn.Module:
+) -> Made:
     if dtype is not None or any(other is not None and other != 3 for other in others):
         raise UnsupportedError("dtype= cannot be divided: leave it out")
     del named
-    return layer(dim)
+    return layer(dim), divide_over_classes
 
 
 def _padding(pad: Any, mode: str = "constant", value: float | None = None) -> nn.Module:
@@ -288,20 +223,6 @@ def _is_mean_of_maps(call: Call, given: tuple[int, ...]) -> bool:
         return False
     numbers = [dim for dim in dims if isinstance(dim, int) and not isinstance(dim, bool)]
     return sorted(dim % 4 for dim in numbers) == [2, 3]
-
-
-def _is(call: Call, known: set[Any]) -> bool:
-    if isinstance(call.called, nn.Module):
-        return False
-    try:
-        return call.called in known
-    except TypeError:  # not hashable
-        return False
-
-
-def _is_watched(module: nn.Module) -> bool:
-    kinds = ("forward", "forward_pre", "backward", "backward_pre")
-    return any(getattr(module, f"_{kind}_hooks", None) for kind in kinds)
 
 
 def _where(call: Call) -> str:

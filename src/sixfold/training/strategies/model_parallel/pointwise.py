@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core.errors import UnsupportedError
+from sixfold.training.layers.dropout import DROPOUT_DIMS
 from sixfold.training.strategies.model_parallel.exchange import Fetch
 from sixfold.training.strategies.model_parallel.layout import Box, Layout, everywhere, slices
 from sixfold.training.strategies.model_parallel.value import Context, Shape, Value
@@ -175,16 +176,13 @@ def divide_pointwise(
     return LocalPointwise(context.fetch_as(value, value.layout), layer), value.layout
 
 
-_DROPOUTS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2}
-
-
 def divide_dropout(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
 ) -> tuple[nn.Module, Layout]:
     """Divide a dropout."""
     del out
     (value,) = inputs
-    dims = _DROPOUTS[type(layer)]
+    dims = DROPOUT_DIMS[type(layer)]
     if value.flat and dims:
         raise UnsupportedError("it needs maps (n, C, H, W): use nn.Dropout behind nn.Flatten")
     local = LocalDropout(

@@ -14,6 +14,7 @@ Legend: C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +23,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from sixfold.training.strategies.local_sgd.merges.operations import KEEPS_MAPS, kind_of, trace
+from sixfold.models.graph.operations import Operation, operation_of
+from sixfold.models.graph.table import CAT, FLATTEN, MEAN, VIEW
+from sixfold.models.graph.trace import Call, Tracer, calls_of
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,15 @@ def find_channels(model: nn.Module) -> Channels:
         model: any network; if it cannot be traced, all of its layers are left alone.
     """
     try:
-        graph = trace(model)
+        graph = Tracer().trace(model)
     except Exception as error:
         reason = f"the network cannot be traced ({type(error).__name__}: {error})".split("\n")[0]
         layers = [name for name, m in model.named_modules() if isinstance(m, _ConvNd | nn.Linear)]
         return Channels((), dict.fromkeys(layers, reason))
     walk = _Walk(model)
+    calls = {call.node: call for call in calls_of(model, graph, {})}
     for node in graph.nodes:
-        walk.visit(node)
+        walk.visit(node, calls.get(node))
     roots = [axis for axis in walk.axes if walk.root(axis) is axis]
     return Channels(
         free=tuple(axis for axis in roots if not axis.fixed),
@@ -113,6 +117,31 @@ class _Maps:
         return sum(axis.size for axis in self.axes)
 
 
+_SIZES = ("size", "dim", getattr, operator.getitem)
+"""Calls that give no maps."""
+
+
+def _keeps(call: Call, row: Operation | None) -> bool:
+    """Whether a call of one tensor gives the same channels."""
+    if row is MEAN:
+        return _is_mean_of_maps(call) and bool(call.argument(2, "keepdim", False))
+    return row is not None and row.leaves_channels_apart
+
+
+def _flattens(call: Call, row: Operation | None) -> bool:
+    """Whether a call gives (N, features) whose blocks are the channels."""
+    if row is MEAN:
+        return _is_mean_of_maps(call) and not call.argument(2, "keepdim", False)
+    if row is FLATTEN:
+        return bool(call.argument(1, "start_dim", 0) == 1) and len(call.arguments) <= 2
+    return row is VIEW and len(call.arguments) == 3
+
+
+def _is_mean_of_maps(call: Call) -> bool:
+    dims = call.argument(1, "dim")
+    return isinstance(dims, tuple | list) and sorted(dims) in ([2, 3], [-2, -1])
+
+
 class _Walk:
     """Follows maps from node to node of a traced network."""
 
@@ -130,18 +159,17 @@ class _Walk:
             axis = self._merged[id(axis)]
         return axis
 
-    def visit(self, node: fx.Node) -> None:
+    def visit(self, node: fx.Node, call: Call | None) -> None:
         """Find what the channels of a node's value are."""
         inputs = [self._values.get(source) for source in node.all_input_nodes]
-        if node.op == "placeholder" or node.op == "get_attr":
-            self._values[node] = None
-        elif node.op == "output":
+        found: _Maps | None = None
+        if node.op == "output":
             self._fix(inputs, "its outputs are the network's own")
-        elif node.op == "call_module":
-            module = self.model.get_submodule(str(node.target))
-            self._values[node] = self._through_module(str(node.target), module, inputs)
-        else:
-            self._values[node] = self._through_function(node, inputs)
+        elif call is not None and isinstance(call.called, nn.Module):
+            found = self._through_module(call.name, call.called, inputs)
+        elif call is not None and node.op != "get_attr":
+            found = self._through_function(call, inputs)
+        self._values[node] = found
 
     def _through_module(
         self, name: str, module: nn.Module, inputs: Sequence[_Maps | None]
@@ -160,7 +188,8 @@ class _Walk:
                 return maps
             if isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1:
                 return None if maps is None else _Maps(maps.axes, flat=True)
-            if isinstance(module, KEEPS_MAPS):
+            row = operation_of(module)
+            if row is not None and row.leaves_channels_apart:
                 return maps
         return self._fix(inputs, f"{name} ({type(module).__name__}) is not known to keep maps")
 
@@ -193,22 +222,21 @@ class _Walk:
             self._attach(tensor, 0, maps)  # type: ignore[arg-type]
         return maps
 
-    def _through_function(self, node: fx.Node, inputs: list[_Maps | None]) -> _Maps | None:
-        kind = kind_of(node)
+    def _through_function(self, call: Call, inputs: list[_Maps | None]) -> _Maps | None:
         tensors = [maps for maps in inputs if maps is not None]
-        if not tensors:
+        if not tensors or call.called in _SIZES:
             return None
-        if kind == "size":
-            return None
-        if kind == "keeps" and len(inputs) == 1:
+        row = operation_of(call.called)
+        if row is not None and row.binary:
+            return self._elementwise(call.node, inputs)
+        if row is CAT and call.argument(1, "dim", 0) == 1:
+            if len(inputs) == len(tensors) and not any(maps.flat for maps in tensors):
+                return _Maps(tuple(axis for maps in tensors for axis in maps.axes))
+        elif len(inputs) == 1 and _keeps(call, row):
             return tensors[0]
-        if kind == "flattens" and len(inputs) <= 2:
+        elif len(inputs) <= 2 and _flattens(call, row):
             return _Maps(tensors[0].axes, flat=True)
-        if kind == "joins" and len(inputs) == len(tensors) and not any(m.flat for m in tensors):
-            return _Maps(tuple(axis for maps in tensors for axis in maps.axes))
-        if kind == "elementwise":
-            return self._elementwise(node, inputs)
-        return self._fix(inputs, f"{node.name} ({node.op}) is not known to keep maps")
+        return self._fix(inputs, f"{call.node.name} ({call.node.op}) is not known to keep maps")
 
     def _elementwise(self, node: fx.Node, inputs: list[_Maps | None]) -> _Maps | None:
         """A sum or product of values with the same channels: their axes become one."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from sixfold.models.graph.trace import Tracer
 from sixfold.training.step.flat import FlatState
-from sixfold.training.strategies.local_sgd.merges.operations import trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ def _rows(module: nn.Module, place: Tensor) -> Tensor:
 def _norm_owners(model: nn.Module) -> dict[str, str]:
     """Normalisation -> the convolution or linear layer whose output it takes directly."""
     try:
-        graph = trace(model)
+        graph = Tracer().trace(model)
     except Exception:
         return {}
     owners = {}
