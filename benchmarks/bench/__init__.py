@@ -5,6 +5,7 @@ Nothing is imported here but what starting one needs, so that the command line's
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
 from benchmarks.bench.options import BenchConfig
@@ -47,37 +48,13 @@ def run(name: str, options: BenchConfig, *, show: Callable[[str], None]) -> int:
     found = parts_problems(name, options, FIRST_TIMED_STEP)
     if found:
         raise UserError(found)
-    _start(name, options, show)
-    return 0
-
-
-def _start(name: str, options: BenchConfig, show: Callable[[str], None]) -> None:
-    """Import what a benchmark needs, and run it."""
+    module = importlib.import_module(f"benchmarks.bench.{name}")
+    benchmark = getattr(module, f"run_{name}_bench")
     if name == "train":
-        from benchmarks.bench.networks import run_networks_bench
-
-        run_networks_bench(options.bench, options.parts, show=show)
-    elif name == "scaling":
-        from benchmarks.bench.scaling import run_scaling_bench
-
-        run_scaling_bench(options.bench, show=show)
-    elif name == "kernels":
-        from benchmarks.bench.kernels import run_kernels_bench
-
-        run_kernels_bench(options.bench, options.parts, show=show)
-    elif name == "allreduce":
-        from benchmarks.bench.allreduce import run_allreduce_bench
-
-        run_allreduce_bench(options.bench, options.parts, show=show)
-    elif name == "input":
-        from benchmarks.bench.input import run_input_bench
-
-        run_input_bench(options.bench, options.parts, show=show)
-    elif name == "tune":
-        from benchmarks.bench.tune import run_tune_bench
-
-        run_tune_bench(options.bench, options.parts, show=show)
+        peers = [peer.strip() for peer in options.parts.peers.split(",") if peer.strip()]
+        benchmark(options.bench, show=show, peers=peers)
+    elif name in ("scaling", "startup"):
+        benchmark(options.bench, show=show)
     else:
-        from benchmarks.bench.startup import run_startup_bench
-
-        run_startup_bench(options.bench, show=show)
+        benchmark(options.bench, options.parts, show=show)
+    return 0

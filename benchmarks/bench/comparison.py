@@ -6,39 +6,45 @@ did then fell on both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from benchmarks.bench.figures import Spread, spread
 
 Sample = float | None
 """A measurement; None where there is none."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Several measurements of one thing."""
+
+    median: float
+    least: float
+    most: float
+
+
+def spread(samples: Sequence[float]) -> Spread:
+    """Median, least and most.
+
+    >>> spread([3.0, 1.0, 2.0, 10.0])
+    Spread(median=2.5, least=1.0, most=10.0)
+    """
+    return Spread(median=statistics.median(samples), least=min(samples), most=max(samples))
+
+
 @dataclass(kw_only=True)
 class Comparison:
-    """What was measured.
-
-    Attributes:
-        title: heading.
-        unit: of the samples.
-        form: how a sample is written, such as ``,.0f``.
-        less_is_better: times are; rates are not.
-        what: contender -> what exactly runs; the first is Sixfold.
-        limit_name: what the limit is.
-        samples: (contender, row) -> one a repeat.
-        limits: row -> the machine's limit, in the same unit.
-        notes: what a reader must know.
-    """
+    """What was measured."""
 
     title: str
-    unit: str
-    form: str
-    less_is_better: bool
-    what: Mapping[str, str]
+    unit: str  # of the samples
+    form: str  # how a sample is written, such as ``,.0f``
+    less_is_better: bool  # times are; rates are not
+    what: Mapping[str, str]  # contender -> what exactly runs; the first is Sixfold
     limit_name: str = ""
-    samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
-    limits: dict[str, float] = field(default_factory=dict)
+    samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)  # one a repeat
+    limits: dict[str, float] = field(default_factory=dict)  # row -> the machine's, in the same unit
+    failures: dict[str, list[str]] = field(default_factory=dict)  # contender -> why, each time
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -59,6 +65,34 @@ class Comparison:
         """Note several."""
         for sample in samples:
             self.add(contender, row, sample)
+
+    def fail(self, contender: str, row: str, reason: str) -> None:
+        """Note that a measurement failed."""
+        self.failures.setdefault(contender, []).append(reason)
+        self.add(contender, row, None)
+
+    def is_out(self, contender: str) -> bool:
+        """Whether to try no more: it failed the first time, or twice."""
+        failed = len(self.failures.get(contender, []))
+        return failed >= 2 or (failed == 1 and not self._succeeded(contender))
+
+    def troubles(self) -> list[str]:
+        """A line for each contender that failed: absent, or how often."""
+        lines = []
+        for name, reasons in self.failures.items():
+            good = self._succeeded(name)
+            often = f"failed {len(reasons)} of {len(reasons) + good} times" if good else "absent"
+            lines.append(f"{name} {often}: {reasons[-1]}")
+        return lines
+
+    def _succeeded(self, contender: str) -> int:
+        found = [samples for (name, _), samples in self.samples.items() if name == contender]
+        return sum(sample is not None for samples in found for sample in samples)
+
+    def forget(self, row: str) -> None:
+        """Drop what was measured in a case."""
+        for name in self.contenders:
+            self.samples.pop((name, row), None)
 
     def spread(self, contender: str, row: str) -> Spread | None:
         """Median, least and most of a contender in a case."""
@@ -115,7 +149,12 @@ def table(found: Comparison) -> list[str]:
         ).rstrip()
         for line in lines
     ]
-    return [f"{found.title}, {found.unit}: median (least - most)", *written, *found.notes]
+    return [
+        f"{found.title}, {found.unit}: median (least - most)",
+        *written,
+        *found.notes,
+        *found.troubles(),
+    ]
 
 
 def _write(value: Spread | None, form: str) -> str:
@@ -134,6 +173,7 @@ def as_json(found: Comparison) -> dict[str, object]:
         "what": dict(found.what),
         "limit": found.limit_name,
         "notes": list(found.notes),
+        "failures": dict(found.failures),
         "rows": [
             {
                 "case": row,

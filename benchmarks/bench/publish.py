@@ -23,18 +23,11 @@ Show = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a benchmark's files go, and when it began.
-
-    Attributes:
-        name: of the benchmark.
-        folder: of its files.
-        started: Unix seconds.
-        load_before: the machine's load average then.
-    """
+    """Where a benchmark's files go, and when it began."""
 
     name: str
     folder: Path
-    started: float
+    started: float  # Unix seconds
     load_before: tuple[float, float, float]
 
 
@@ -85,25 +78,15 @@ def publish(place: Place, settings: Any, found: Sequence[Comparison], show: Show
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One contender in one case; lengths in percent of the longest of the case.
-
-    Attributes:
-        name: the contender.
-        own: whether it is Sixfold.
-        text: the median, or why there is none.
-        width: of the bar.
-        low: where the range begins.
-        span: how long the range is.
-        ratio: how much better Sixfold is, or empty.
-    """
+    """One contender in one case; lengths in percent of the longest of the case."""
 
     name: str
-    own: bool
-    text: str
+    own: bool  # whether it is Sixfold
+    text: str  # the median, or why there is none
     width: float
-    low: float
-    span: float
-    ratio: str
+    low: float  # where the range begins
+    span: float  # how long the range is
+    ratio: str  # how much better Sixfold is, or empty
 
 
 def render(found: Sequence[Comparison], record: dict[str, Any]) -> str:
@@ -118,7 +101,7 @@ def render(found: Sequence[Comparison], record: dict[str, Any]) -> str:
             "title": comparison.title,
             "unit": comparison.unit,
             "better": "less" if comparison.less_is_better else "more",
-            "notes": comparison.notes,
+            "notes": [*comparison.notes, *comparison.troubles()],
             "what": comparison.what,
             "limit_name": comparison.limit_name,
             "cases": [_case(comparison, row) for row in comparison.rows],

@@ -21,10 +21,9 @@ from benchmarks.bench.contenders import (
     sixfold_copies,
     sixfold_result,
 )
-from benchmarks.bench.figures import steps_for
 from benchmarks.bench.options import TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
-from benchmarks.bench.train import resolve
+from benchmarks.bench.train import resolve, row_of, steps_for
 from sixfold.core.errors import RunError
 from sixfold.training.worker import FIRST_TIMED_STEP
 
@@ -58,7 +57,7 @@ def run_scaling_bench(config: TrainBenchConfig, *, show: Show) -> list[Compariso
     try:
         for batch in parse_batches(config.batches):
             task = _task(config, data, batch)
-            row = f"B = {batch}"
+            row = row_of(batch)
             for repeat in range(config.repeats):
                 own = sixfold_result(task)
                 rates.add("sixfold", row, rate_of(own))

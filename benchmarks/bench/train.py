@@ -1,4 +1,4 @@
-"""Images/s of training at several batch sizes, beside two peers.
+"""Images/s of training at several batch sizes, compared with two peers; a table a network.
 
 All contenders make the same number of steps on the same images with the same network and plain
 SGD with momentum, each in processes of its own; each is timed inside, from the end of step 3 to
@@ -9,12 +9,9 @@ are taken repeat by repeat.
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from benchmarks.bench.comparison import Comparison
 from benchmarks.bench.contenders import (
     NotMeasuredError,
     Task,
@@ -26,37 +23,26 @@ from benchmarks.bench.contenders import (
     torch_distributor,
     torchrun,
 )
-from benchmarks.bench.figures import Results, as_json, steps_for, table
 from benchmarks.bench.options import TrainBenchConfig, parse_batches, problems
-from benchmarks.bench.page import render
+from benchmarks.bench.publish import Show, begin, publish
 from sixfold.core.checks import unknown
 from sixfold.core.errors import RunError, UserError
-from sixfold.core.files import write_atomically, write_json
 from sixfold.data.config import DataConfig
-from sixfold.distributed.session import versions
 from sixfold.models.config import ModelConfig
-from sixfold.training.report import optional_page
 from sixfold.training.worker import FIRST_TIMED_STEP
 
 CALIBRATION_S = 1.0
 
-Show = Callable[[str], None]
 Measure = Callable[[Task], float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contender:
-    """Someone who is measured.
-
-    Attributes:
-        name: short, for tables.
-        what: what exactly runs.
-        measure: images/s of a task; raises NotMeasuredError.
-    """
+    """Someone who is measured."""
 
     name: str
-    what: str
-    measure: Measure
+    what: str  # what exactly runs
+    measure: Measure  # images/s of a task; raises NotMeasuredError
 
 
 PEERS = ("eager", "ddp")
@@ -117,49 +103,32 @@ def _peers(workers: int) -> list[Contender]:
 
 def run_train_bench(
     config: TrainBenchConfig, *, show: Show, peers: Sequence[str] = PEERS
-) -> Results:
-    """Measure, show the table, and write `train.json` and `train.html`.
+) -> list[Comparison]:
+    """Measure each network of `--model`, and write `train.json` and `train.html`.
 
     Raises:
         UserError: if the settings make no sense.
         RunError: if Sixfold itself could not be measured.
     """
+    names = list(dict.fromkeys(name.strip() for name in config.model.split(",")))
     found = problems(config, FIRST_TIMED_STEP)
+    if not all(names):
+        found.append(f"--model {config.model}: expected names such as slide,resnet20")
     if found:
         raise UserError(found)
-    out = Path(config.out or "runs/bench-train")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from error
-    data = resolve(config)
-    started = time.time()
-    load_before = os.getloadavg()
+    place = begin("train", config.out)
+    networks = [dataclasses.replace(config, model=name) for name in names]
+    resolved = [resolve(network) for network in networks]
     entered = contenders(config.workers, peers)
     for contender in entered:
         show(f"{contender.name}: {contender.what}")
-    results = measure(config, data, entered, show)
-    results.limit = limit_rate(config, data)
-    for line in table(results):
-        show(line)
-    record = {
-        "benchmark": "train",
-        "started": started,
-        "seconds": round(time.time() - started, 1),
-        "settings": dataclasses.asdict(config),
-        "what": {contender.name: contender.what for contender in entered},
-        "machine": platform.platform(),
-        "cores": cores(),
-        "load_average": {"before": load_before, "after": os.getloadavg()},
-        "versions": versions(),
-        **as_json(results),
-    }
-    write_json(out / "train.json", record)
-    show(f"written: {out / 'train.json'}")
-    with optional_page(page := out / "train.html"):
-        write_atomically(page, render(results, record).encode())
-        show(f"written: {page}")
-    return results
+    measured = []
+    for network, data in zip(networks, resolved, strict=True):
+        results = measure(network, data, entered, show)
+        results.limits = dict.fromkeys(results.rows, limit_rate(network, data))
+        measured.append(results)
+    publish(place, config, measured, show)
+    return measured
 
 
 def resolve(config: TrainBenchConfig) -> DataConfig:
@@ -187,7 +156,7 @@ def resolve(config: TrainBenchConfig) -> DataConfig:
 
 
 def limit_rate(config: TrainBenchConfig, data: DataConfig) -> float:
-    """Images/s if the network's arithmetic ran at the rate of large products of matrices.
+    """Images/s if the network's arithmetic ran at the rate of large matrix multiplications.
 
     That is of as many cores as there are workers, all busy, measured here and now
     (`sixfold.perf.profile`); forward, backward and every layer's operations count.
@@ -210,14 +179,21 @@ def limit_rate(config: TrainBenchConfig, data: DataConfig) -> float:
 
 def measure(
     config: TrainBenchConfig, data: DataConfig, entered: Sequence[Contender], show: Show
-) -> Results:
+) -> Comparison:
     """All measurements: the contenders take turns at each batch size, again and again.
 
     Raises:
         RunError: if the first contender, Sixfold, could not be measured.
     """
     batches = parse_batches(config.batches)
-    results = Results(contenders=tuple(c.name for c in entered), batches=tuple(batches))
+    results = Comparison(
+        title=f"Training {config.model} with {config.workers} workers, {config.data}",
+        unit="images/s",
+        form=",.0f",
+        less_is_better=False,
+        what={contender.name: contender.what for contender in entered},
+        limit_name="matrix products",
+    )
     tasks = {batch: _task(config, data, batch) for batch in batches}
     for repeat in range(config.repeats):
         # Another one begins each time, so that none always runs on a hot or a cool machine.
@@ -226,45 +202,65 @@ def measure(
         for batch in batches:
             _take_turns(order, tasks[batch], results, entered[0], f"repeat {repeat + 1}", show)
             if repeat == 0 and config.steps is None:
-                longer = _chosen(tasks[batch], config.seconds, results.fastest(batch))
+                longer = _chosen(tasks[batch], config.seconds, _fastest(results, batch))
                 if (longer.steps or 0) > 2 * (tasks[batch].steps or 0):
                     # The machine was busy when the number of steps was chosen: begin anew.
                     tasks[batch] = longer
-                    results.forget(batch)
+                    results.forget(row_of(batch))
                     show(f"batch {batch}: that was too short; again, with {longer.steps} steps")
                     _take_turns(order, longer, results, entered[0], "repeat 1", show)
-            results.steps[batch] = tasks[batch].steps or 0
+    steps = ", ".join(f"{tasks[batch].steps} at {row_of(batch)}" for batch in batches)
+    results.notes.append(f"steps of each measurement: {steps}")
     return results
+
+
+def row_of(batch: int) -> str:
+    """The name of a batch size's row."""
+    return f"B = {batch}"
+
+
+def _fastest(results: Comparison, batch: int) -> float:
+    found = [results.spread(name, row_of(batch)) for name in results.contenders]
+    return max(rate.most for rate in found if rate)
 
 
 def _take_turns(
     order: Sequence[Contender],
     task: Task,
-    results: Results,
+    results: Comparison,
     own: Contender,
     what: str,
     show: Show,
 ) -> None:
     """One measurement of each contender."""
     for contender in order:
-        told = _attempt(contender, task, results, is_own=contender is own)
-        show(f"{what}, batch {task.batch}: {contender.name} {told}")
+        outcome = _attempt(contender, task, results, is_own=contender is own)
+        show(f"{what}, batch {task.batch}: {contender.name} {outcome}")
 
 
-def _attempt(contender: Contender, task: Task, results: Results, *, is_own: bool) -> str:
+def _attempt(contender: Contender, task: Task, results: Comparison, *, is_own: bool) -> str:
     """One measurement into the results, and in words; a peer that fails stops nothing."""
     if results.is_out(contender.name):
-        results.skip(contender.name, task.batch)
+        results.add(contender.name, row_of(task.batch), None)
         return "not tried again"
     try:
         rate = contender.measure(task)
     except NotMeasuredError as error:
         if is_own:
             raise RunError(f"sixfold could not be measured: {error}") from error
-        results.fail(contender.name, task.batch, str(error))
+        results.fail(contender.name, row_of(task.batch), str(error))
         return f"not measured: {error}"
-    results.add(contender.name, task.batch, rate)
+    results.add(contender.name, row_of(task.batch), rate)
     return f"{rate:,.0f} images/s"
+
+
+def steps_for(seconds: float, rate: float, batch: int, first_timed_step: int) -> int:
+    """Steps that take about so long at so many images/s, and at least five timed ones.
+
+    >>> steps_for(5.0, 2000.0, 100, 3), steps_for(5.0, 2000.0, 2000, 3)
+    (103, 8)
+    """
+    return first_timed_step + max(5, round(seconds * rate / batch))
 
 
 def _task(config: TrainBenchConfig, data: DataConfig, batch: int) -> Task:

@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.comparison import Comparison
+from benchmarks.bench.comparison import Comparison, spread
 from benchmarks.bench.contenders import cores
-from benchmarks.bench.figures import spread
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig, parse_batches
 from benchmarks.bench.publish import Show, begin, publish
 from sixfold import data as datasets

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench.comparison import Comparison, as_json, table
+from benchmarks.bench.comparison import Comparison, Spread, as_json, spread, table
 from benchmarks.bench.options import TrainBenchConfig
 from benchmarks.bench.publish import begin, publish
 
@@ -71,3 +71,32 @@ def test_published_files_are_complete_and_escaped(tmp_path: Path) -> None:
     assert "theirs &lt;b&gt;" in page
     assert "sixfold is 6.00 (4.00 to 8.00) times better" in page
     assert said[-1].startswith("written: ")
+
+
+def test_spread_is_median_least_and_most() -> None:
+    assert spread([5.0]) == Spread(median=5, least=5, most=5)
+    assert spread([1.0, 9.0, 2.0]) == Spread(median=2, least=1, most=9)
+
+
+def test_a_repeat_that_failed_does_not_shift_the_pairs() -> None:
+    found = times()
+    found.samples.clear()
+    found.extend("sixfold", "4 KB", [1.0, 2.0, 3.0])
+    found.add("peer", "4 KB", 1.0)
+    found.fail("peer", "4 KB", "hung")
+    found.add("peer", "4 KB", 9.0)
+    assert found.ratio("peer", "4 KB") == Spread(median=2.0, least=1.0, most=3.0)
+    assert found.troubles() == ["peer failed 1 of 3 times: hung"]
+    assert not found.is_out("peer")
+    found.fail("peer", "4 KB", "hung again")
+    assert found.is_out("peer")
+    assert table(found)[-1] == "peer failed 2 of 4 times: hung again"
+
+
+def test_who_fails_at_once_is_out() -> None:
+    found = times()
+    found.fail("other", "4 KB", "no Java")
+    assert found.is_out("other")
+    assert not found.is_out("sixfold")
+    assert found.troubles() == ["other absent: no Java"]
+    assert as_json(found)["failures"] == {"other": ["no Java"]}

@@ -69,9 +69,10 @@ def test_a_peer_that_cannot_run_is_shown_as_absent_with_the_reason(
     train.run_train_bench(config(out=str(tmp_path)), show=lines.append)
     assert turns.count("ddp 10") == 1
     assert "ddp absent: no Java here" in lines
-    record = json.loads((tmp_path / "train.json").read_text())
-    assert record["failures"] == {"ddp": ["no Java here"]}
-    assert record["rows"][0]["images_per_s"]["sixfold"]["samples"] == [900.0, 900.0]
+    (found,) = json.loads((tmp_path / "train.json").read_text())["tables"]
+    assert found["failures"] == {"ddp": ["no Java here"]}
+    assert found["rows"][0]["measured"]["sixfold"]["samples"] == [900.0, 900.0]
+    assert found["rows"][0]["share_of_limit"] == 0.9
     page = (tmp_path / "train.html").read_text()
     assert "no Java here" in page
     assert "http" not in page.replace("http-equiv", "")
@@ -106,11 +107,30 @@ def test_steps_chosen_on_a_busy_machine_are_chosen_again(
     pretend(monkeypatch, {"sixfold": measured})
     lines: list[str] = []
     changed = config(batches="10", steps=None, seconds=1.0, repeats=2, out=str(tmp_path))
-    results = train.run_train_bench(changed, show=lines.append)
+    (results,) = train.run_train_bench(changed, show=lines.append)
     assert steps == [8, 103, 103]
     assert "batch 10: that was too short; again, with 103 steps" in lines
-    assert results.samples["sixfold", 10] == [990.0, 990.0]
-    assert results.steps[10] == 103
+    assert results.samples["sixfold", "B = 10"] == [990.0, 990.0]
+    assert results.notes == ["steps of each measurement: 103 at B = 10"]
+
+
+def test_each_network_has_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend(monkeypatch, {"sixfold": lambda task: 100.0})
+    changed = config(model="lenet300, lenet5,lenet300", batches="10", out=str(tmp_path))
+    found = train.run_train_bench(changed, show=lambda line: None)
+    assert [one.title.split()[1] for one in found] == ["lenet300", "lenet5"]
+    with pytest.raises(UserError, match="expected names such as"):
+        train.run_train_bench(config(model="lenet300,"), show=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate", "batch", "steps"),
+    [(1.0, 1000.0, 10, 103), (1.0, 10.0, 1000, 8), (0.001, 1.0, 1, 8)],
+)
+def test_steps_fill_the_time_but_never_fall_below_five(
+    seconds: float, rate: float, batch: int, steps: int
+) -> None:
+    assert train.steps_for(seconds, rate, batch, 3) == steps
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
@@ -179,9 +199,10 @@ def test_a_real_run_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     lines: list[str] = []
     tiny = config(batches="10", repeats=1, out=str(tmp_path))
     assert run("train", BenchConfig(bench=tiny), show=lines.append) == 0
-    row = json.loads((tmp_path / "train.json").read_text())["rows"][0]
-    assert row["steps"] == 5
-    assert row["images_per_s"]["sixfold"]["median"] > 0
+    (found,) = json.loads((tmp_path / "train.json").read_text())["tables"]
+    row = found["rows"][0]
+    assert found["notes"] == ["steps of each measurement: 5 at B = 10"]
+    assert row["measured"]["sixfold"]["median"] > 0
     assert row["ratios"]["eager"]["median"] > 0
 
 
@@ -194,6 +215,6 @@ def test_a_real_run_with_torch_distributor(tmp_path: Path) -> None:
     pytest.importorskip("pyspark")
     tiny = config(batches="10", repeats=1, out=str(tmp_path))
     assert run("train", BenchConfig(bench=tiny), show=lambda line: None) == 0
-    record = json.loads((tmp_path / "train.json").read_text())
-    assert not record["failures"]
-    assert record["rows"][0]["images_per_s"]["ddp"]["median"] > 0
+    (found,) = json.loads((tmp_path / "train.json").read_text())["tables"]
+    assert not found["failures"]
+    assert found["rows"][0]["measured"]["ddp"]["median"] > 0

@@ -1,6 +1,7 @@
-"""Every strategy that promises equality with serial training, on every engine.
+"""Synchronous training has the bits of serial training, in many cases and on every engine.
 
-A new strategy is tested by a row in `STRATEGIES`, a new Spark master by one in `SPARK`.
+`test_every_strategy.py` holds the other strategies to their promises. A new Spark master is tested
+by a row in `SPARK`.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +15,6 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
 
 Configure = Callable[..., TrainConfig]
-
-STRATEGIES: dict[str, dict[str, Any]] = {"sync": {"strategy": "sync"}}
 
 SPARK = ["spark_local", "spark_cluster", "spark_standalone"]
 """Fixtures: a Spark engine each, on one JVM, on two executors, on a real standalone cluster."""
@@ -125,13 +124,11 @@ def check(
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_inline_has_the_bits_of_one_worker(
     configure: Configure,
     engine_named: Callable[[str], Engine],
     serial: Callable[[TrainConfig, str], dict[str, Any]],
     tmp_path: Path,
-    strategy: str,
     case: str,
     workers: int,
 ) -> None:
@@ -153,13 +150,11 @@ def test_inline_has_the_bits_of_one_worker(
         ("batch-norm of the batch", 2),
     ],
 )
-@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_local_has_the_bits_of_one_worker(
     configure: Configure,
     engine_named: Callable[[str], Engine],
     serial: Callable[[TrainConfig, str], dict[str, Any]],
     tmp_path: Path,
-    strategy: str,
     case: str,
     workers: int,
 ) -> None:
@@ -169,13 +164,11 @@ def test_local_has_the_bits_of_one_worker(
 @pytest.mark.spark
 @pytest.mark.parametrize("case", ["batch 10", "batch-norm of the batch"])
 @pytest.mark.parametrize("master", [*SPARK[:2], pytest.param(SPARK[2], marks=pytest.mark.full)])
-@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_spark_has_the_bits_of_one_worker(
     configure: Configure,
     request: pytest.FixtureRequest,
     serial: Callable[[TrainConfig, str], dict[str, Any]],
     tmp_path: Path,
-    strategy: str,
     master: str,
     case: str,
 ) -> None:
@@ -187,13 +180,11 @@ def test_spark_has_the_bits_of_one_worker(
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("case", [case for case in CASES if "user's" not in case])
 @pytest.mark.parametrize("master", SPARK)
-@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_spark_has_the_bits_of_one_worker_in_every_case(
     configure: Configure,
     request: pytest.FixtureRequest,
     serial: Callable[[TrainConfig, str], dict[str, Any]],
     tmp_path: Path,
-    strategy: str,
     master: str,
     case: str,
     workers: int,
@@ -204,13 +195,11 @@ def test_spark_has_the_bits_of_one_worker_in_every_case(
 @pytest.mark.full
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_local_has_the_bits_of_one_worker_in_every_case(
     configure: Configure,
     engine_named: Callable[[str], Engine],
     serial: Callable[[TrainConfig, str], dict[str, Any]],
     tmp_path: Path,
-    strategy: str,
     case: str,
     workers: int,
 ) -> None:

@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from sixfold.data import Augment, BatchMaker, DataSet, Part, make_batch, open_data
-from sixfold.data.arrays import ArrayStore
 from sixfold.data.config import DataConfig
-from sixfold.data.dataset import assemble
+from sixfold.data.dataset import ArrayStore, assemble
 
 
 @pytest.fixture

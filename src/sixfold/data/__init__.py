@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sixfold.data.augment import Augment, parse_augment
     from sixfold.data.batches import BatchMaker, make_batch
     from sixfold.data.dataset import DataSet, Part, Sums
-    from sixfold.data.order import permutation
     from sixfold.data.prefetching import prefetch
     from sixfold.data.preparation import prepare
     from sixfold.data.registry import (
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
         source_fingerprint,
     )
     from sixfold.data.spec import absolute_spec
+    from sixfold.data.splits import permutation
 
 __all__ = [
     "Augment",
@@ -60,7 +60,7 @@ __getattr__ = lazy(
         "make_batch": "batches",
         "open_data": "registry",
         "parse_augment": "augment",
-        "permutation": "order",
+        "permutation": "splits",
         "prefetch": "prefetching",
         "prepare": "preparation",
         "problems": "registry",

@@ -7,6 +7,7 @@ depend neither on the order of the images nor on anything that is evaluated on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import sqrt
@@ -113,6 +114,34 @@ def image_sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np
     total = images.sum((2, 3), dtype=np.int64)
     squares = np.square(images, dtype=np.uint16).sum((2, 3), dtype=np.int64)
     return total, squares
+
+
+@dataclass(frozen=True)
+class ArrayStore:
+    """Records held in memory: for sets that are small anyway."""
+
+    pixels: NDArray[np.uint8]  # (N, C, H, W)
+    labels: NDArray[np.int64]
+    record_names: Sequence[str]
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """C H W."""
+        channels, rows, columns = self.pixels.shape[1:]
+        return channels, rows, columns
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `Store.images`."""
+        return self.pixels[indices]
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """See `Store.names`."""
+        return [self.record_names[index] for index in indices]
+
+    def sums(self, indices: NDArray[np.int64]) -> Sums:
+        """See `Store.sums`."""
+        return sums_of(self.pixels[indices])
 
 
 class Part:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
-from sixfold.data.arrays import ArrayStore
+from sixfold.data.dataset import ArrayStore
 from sixfold.data.images import resize_array
 from sixfold.data.splits import cut
 

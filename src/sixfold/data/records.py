@@ -1,4 +1,4 @@
-"""What a format finds: records in a fixed order, cut into chunks that any worker can read alone."""
+"""What a format finds: records in a fixed order, any of which a worker can read alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data.byte_ranges import Extent, ExtentReader
-from sixfold.data.dataset import Shape
+from sixfold.data.dataset import Shape, Store
 from sixfold.data.images import (
     BadImageError,
     Box,
@@ -22,6 +22,7 @@ from sixfold.data.images import (
     resize_array,
     upright,
 )
+from sixfold.data.manifest import PARTS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,40 +48,28 @@ class Picture(Protocol):
         ...
 
 
-class Chunk(Protocol):
-    """Some records; picklable, and reads its own files.
-
-    Attributes:
-        labels: class of each record.
-        groups: what each record was cut from; empty strings if nothing.
-    """
+class Records(Protocol):
+    """Records in their final order; picklable, and reads its own files."""
 
     @property
     def names(self) -> Sequence[str]: ...  # noqa: D102
 
     @property
-    def labels(self) -> Sequence[int]: ...  # noqa: D102
-
-    @property
-    def groups(self) -> Sequence[str]: ...  # noqa: D102
-
-    def pictures(self) -> Iterator[Picture]:
-        """The records' images, one at a time."""
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each record, (N,)."""
         ...
 
-
-class Records(Protocol):
-    """All records of a part, in their final order."""
-
     @property
-    def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
+    def groups(self) -> Sequence[str]:
+        """What each record was cut from; empty if every record stands for itself."""
+        ...
 
     def take(self, indices: NDArray[np.int64]) -> Records:
         """Some of the records."""
         ...
 
-    def chunk(self, start: int, stop: int) -> Chunk:
-        """The records from `start` to before `stop`."""
+    def pictures(self) -> Iterator[Picture]:
+        """The records' images, one at a time."""
         ...
 
 
@@ -161,10 +150,7 @@ class CropPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecords:
-    """Records that are files, stretches of files, or parts of the pictures in them.
-
-    The same class serves as its own chunk: a chunk is the records from one place to another.
-    """
+    """Records that are files, stretches of files, or parts of the pictures in them."""
 
     names: Sequence[str]  # of each record
     labels: NDArray[np.int64]  # class of each record, (N,)
@@ -185,46 +171,19 @@ class FileRecords:
             raw=self.raw,
         )
 
-    def chunk(self, start: int, stop: int) -> FileChunk:
-        """See `Records.chunk`."""
-        return FileChunk(self.take(np.arange(start, min(stop, len(self.labels)))))
-
-
-@dataclass(frozen=True)
-class FileChunk:
-    """A chunk of `FileRecords`."""
-
-    records: FileRecords
-
-    @property
-    def names(self) -> Sequence[str]:
-        """See `Chunk`."""
-        return self.records.names
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `Chunk`."""
-        labels: list[int] = self.records.labels.tolist()
-        return labels
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """See `Chunk`."""
-        return self.records.groups or [""] * len(self.records.names)
-
     def pictures(self) -> Iterator[Picture]:
-        """See `Chunk.pictures`."""
+        """See `Records.pictures`."""
         with ExtentReader() as reader:
-            if self.records.boxes:
+            if self.boxes:
                 yield from self._crops(reader)
                 return
-            for extent in self.records.extents:
+            for extent in self.extents:
                 try:
-                    data = reader.read(extent, picture=self.records.raw is None)
+                    data = reader.read(extent, picture=self.raw is None)
                 except BadImageError as error:
                     yield BadPicture(error)
                     continue
-                raw = self.records.raw
+                raw = self.raw
                 if raw is None:
                     yield EncodedPicture(data)
                 else:
@@ -234,9 +193,8 @@ class FileChunk:
         """Crops of pictures, each of which is decoded once for all crops that follow each other."""
         last: Extent | None = None
         whole: Image | BadImageError = BadImageError("nothing was read")
-        for extent, group, box in zip(
-            self.records.extents, self.groups, self.records.boxes, strict=True
-        ):
+        groups = self.groups or [""] * len(self.names)
+        for extent, group, box in zip(self.extents, groups, self.boxes, strict=True):
             if extent != last:
                 whole, last = _whole_picture(reader, extent, group), extent
             if isinstance(whole, BadImageError):
@@ -254,3 +212,44 @@ def _whole_picture(reader: ExtentReader, extent: Extent, name: str) -> Image | B
         return BadImageError(error.reason, name)
     except Exception as error:
         return BadImageError(str(error) or type(error).__name__, name)
+
+
+def list_stores(name: str, classes: tuple[str, ...], stores: Sequence[Store]) -> Listing:
+    """List the records of two picklable stores, one for each part, to be written as shards."""
+    parts = {
+        part: StoreRecords(store, np.arange(len(store.labels)))
+        for part, store in zip(PARTS, stores, strict=True)
+    }
+    return Listing(name=name, classes=classes, parts=parts, split="80/20")
+
+
+@dataclass(frozen=True)
+class StoreRecords:
+    """Records of a picklable store."""
+
+    store: Store
+    indices: NDArray[np.int64]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of each record."""
+        return self.store.names(self.indices)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each record, (N,)."""
+        return self.store.labels[self.indices]
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """None of them."""
+        return ()
+
+    def take(self, indices: NDArray[np.int64]) -> StoreRecords:
+        """See `Records.take`."""
+        return StoreRecords(self.store, self.indices[indices])
+
+    def pictures(self) -> Iterator[Picture]:
+        """See `Records.pictures`."""
+        for image in self.store.images(self.indices):
+            yield ArrayPicture(image)

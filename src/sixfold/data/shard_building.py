@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from sixfold.core.errors import UserError
 from sixfold.data.images import BadImageError, quiet_decoder
 from sixfold.data.job import Job
@@ -109,7 +111,8 @@ def _probe(listing: Listing) -> list[tuple[int, int]]:
     with quiet_decoder():
         for part in PARTS:
             records = listing.parts[part]
-            for picture in records.chunk(0, min(PROBED, len(records.labels))).pictures():
+            first = np.arange(min(PROBED, len(records.labels)))
+            for picture in records.take(first).pictures():
                 try:
                     sizes[picture.size()] = None
                 except BadImageError:
@@ -124,9 +127,9 @@ def _tasks(
     step = max(min(CHUNK_BYTES // image_bytes, MOST_CHUNK_IMAGES), 1)
 
     def task(part: str, records: Records, start: int) -> ShardTask:
-        chunk = records.chunk(start, min(start + step, len(records.labels)))
+        chunk = records.take(np.arange(start, min(start + step, len(records.labels))))
         # Should the listing ever differ under the same key, no older note is believed.
-        listed = "\0".join([job.key, *chunk.names, *map(str, chunk.labels)])
+        listed = "\0".join([job.key, *chunk.names, *map(str, chunk.labels.tolist())])
         return ShardTask(
             chunk=chunk,
             file=f"{part}-{start // step:05d}.arrow",

@@ -20,7 +20,7 @@ from sixfold.core.files import parse_json, write_atomically, write_json
 from sixfold.data import shard_files
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import ShardEntry, file_sha256
-from sixfold.data.records import Chunk
+from sixfold.data.records import Records
 
 GRAY, COLOR = 1, 3
 """Channels: pictures of both kinds may be mixed, and are then all made colour."""
@@ -30,7 +30,7 @@ GRAY, COLOR = 1, 3
 class ShardTask:
     """What a worker is told."""
 
-    chunk: Chunk
+    chunk: Records
     file: str
     folder: str  # where it belongs
     notes: str  # folder of the notes
@@ -143,7 +143,8 @@ def _make(task: ShardTask) -> ShardNote:
     images: list[Pixels] = []
     kept: list[int] = []
     bad: list[tuple[str, str]] = []
-    names, labels, groups = task.chunk.names, task.chunk.labels, task.chunk.groups
+    names, labels = task.chunk.names, task.chunk.labels.tolist()
+    groups = task.chunk.groups or [""] * len(names)
     with quiet_decoder():
         for index, picture in enumerate(task.chunk.pictures()):
             try:

@@ -12,8 +12,7 @@ from sixfold.data.archives import is_archive_name
 from sixfold.data.file_tree import fingerprint, open_tree
 from sixfold.data.formats import cells, cifar10, folder, mnist, parquet, unlabelled
 from sixfold.data.formats.shards import list_shards
-from sixfold.data.formats.stores import list_stores
-from sixfold.data.records import Listing
+from sixfold.data.records import Listing, list_stores
 from sixfold.data.spec import Spec, TableOptions
 
 

@@ -64,7 +64,7 @@ def test_what_spark_writes_is_read(tmp_path: Path, spark_local: EngineProcess) -
     spark_local.call(writer(), str(pictures), str(out))
     wanted = {image.tobytes(): label for image, label in zip(COLOURS, LABELS, strict=True)}
     for form in ("image", "flattened", "binaryFile", "partitionBy", "indexed"):
-        dataset = opened(out / form, tmp_path, on_bad="skip")
+        dataset = opened(out / form, tmp_path, on_error="skip")
         assert dataset.skipped == 1, form
         assert dataset.shape == (3, SIDE, SIDE)
         assert len(dataset.train) + len(dataset.test) == COUNT

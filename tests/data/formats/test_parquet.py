@@ -151,7 +151,7 @@ def test_bad_cells_are_bad_images(tmp_path: Path) -> None:
         opened(path, tmp_path)
     assert "a.parquet[4]: no image (null)" in error.value.problems
     assert "a.parquet[5]: zero bytes" in error.value.problems
-    assert len(opened(path, tmp_path, on_bad="skip").bad) == 3
+    assert len(opened(path, tmp_path, on_error="skip").bad) == 3
     lists = pixels()[:, 0].astype(object).tolist()
     lists[0][0][0], lists[1][0], lists[2] = 256, [1, 2], [[None]]
     path = write(tmp_path / "b.parquet", pa.array(lists))
@@ -242,7 +242,7 @@ def test_damage_anywhere_is_told(tmp_path: Path) -> None:
     for place in rng.integers(4, len(whole) - 40, 40):
         path.write_bytes(whole[:place] + rng.bytes(30) + whole[place + 30 :])
         try:
-            dataset = opened(path, tmp_path, on_bad="skip")
+            dataset = opened(path, tmp_path, on_error="skip")
         except UserError as error:
             told = error.problems
         else:
@@ -261,7 +261,7 @@ def test_images_with_numbers_that_are_not_finite_are_bad(
     path = write(tmp_path / "a.parquet", pa.array(images.tolist()))
     with pytest.raises(UserError, match=r"a.parquet\[1\]: 2 of \d+ values are NaN or infinite"):
         opened(path, tmp_path)
-    found = opened(path, tmp_path, on_bad="skip")
+    found = opened(path, tmp_path, on_error="skip")
     assert len(found.bad) == 1
     assert len(found.train) + len(found.test) == COUNT - 1
     kept = np.concatenate(

@@ -161,7 +161,7 @@ def test_images_that_spark_could_not_decode_are_bad(
     path = write(tmp_path / "a.parquet", {"image": cells, "label": LABELS})
     with pytest.raises(UserError, match=rf"a\.parquet\[7\]: {reason}"):
         opened(path, tmp_path)
-    assert opened(path, tmp_path, on_bad="skip").skipped == 1
+    assert opened(path, tmp_path, on_error="skip").skipped == 1
 
 
 def test_a_sparse_vector_with_places_outside_of_it_is_bad(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_sparse_vector_with_places_outside_of_it_is_bad(tmp_path: Path) -> Non
     path = write(tmp_path / "a.parquet", {"features": pa.array(cells, VECTOR), "label": LABELS})
     with pytest.raises(UserError, match="places outside"):
         opened(path, tmp_path)
-    assert opened(path, tmp_path, on_bad="skip").skipped == 2
+    assert opened(path, tmp_path, on_error="skip").skipped == 2
 
 
 def indexer(column: str, names: list[str]) -> dict[str, str]:

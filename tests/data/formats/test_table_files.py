@@ -27,7 +27,7 @@ def test_folders_of_partition_by_are_labels(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="5 rows have no label") as error:
         opened(root, tmp_path)
     assert len(error.value.problems) == 1
-    dataset = opened(root, tmp_path, on_bad="skip")
+    dataset = opened(root, tmp_path, on_error="skip")
     assert dataset.classes == ("sea/gull", "train")
     assert np.bincount([*dataset.train.labels, *dataset.test.labels]).tolist() == [5, 5]
     assert dataset.train.names(np.array([0])) == ["label=sea%2Fgull/part-00000.parquet[0]"]
@@ -182,7 +182,7 @@ def test_rows_without_labels_are_there_to_be_scored(
 def test_a_part_set_aside_is_the_same_where_unlabelled_rows_are_scored(tmp_path: Path) -> None:
     write(tmp_path / "set/train.parquet", {"image": PICTURES, "label": [None, *LABELS[1:]]})
     write(tmp_path / "set/test.parquet", {"image": PICTURES[:4]})
-    settings = {"on_bad": "skip", "test_split": 0.25}
+    settings = {"on_error": "skip", "test_split": 0.25}
     trained = opened(tmp_path / "set", tmp_path, **settings)
     scored = opened(tmp_path / "set", tmp_path, labelled=False, **settings)
     names = [set(data.test.names(np.arange(len(data.test)))) for data in (trained, scored)]
@@ -198,7 +198,7 @@ def test_damaged_pictures_and_those_of_other_channels_are_counted(tmp_path: Path
     pictures[6] = png(COLOURS[6, :, :5])
     path = write(tmp_path / "a.parquet", {"image": pictures, "label": LABELS})
     with pytest.raises(UserError, match="17 of 8x8, 1 of 8x5: give --resize"):
-        opened(path, tmp_path, on_bad="skip")
-    dataset = opened(path, tmp_path, on_bad="skip", resize=8)
+        opened(path, tmp_path, on_error="skip")
+    dataset = opened(path, tmp_path, on_error="skip", resize=8)
     assert (len(dataset.train) + len(dataset.test), dataset.skipped) == (17, 3)
     assert dataset.shape == (3, 8, 8)

@@ -47,48 +47,27 @@ class TableRecords:
 
     def take(self, indices: NDArray[np.int64]) -> TableRecords:
         """See `Records.take`."""
-        return TableRecords(
-            self.files, self.file[indices], self.row[indices], self.labels[indices], self.column
-        )
-
-    def chunk(self, start: int, stop: int) -> TableChunk:
-        """See `Records.chunk`."""
-        taken = self.take(np.arange(start, min(stop, len(self.labels))))
-        used, places = np.unique(taken.file, return_inverse=True)
+        used, places = np.unique(self.file[indices], return_inverse=True)
         files = tuple(self.files[int(index)] for index in used)
-        return TableChunk(TableRecords(files, places, taken.row, taken.labels, self.column))
-
-
-@dataclass(frozen=True)
-class TableChunk:
-    """A chunk of `TableRecords`."""
-
-    records: TableRecords
+        return TableRecords(files, places, self.row[indices], self.labels[indices], self.column)
 
     @property
     def names(self) -> Sequence[str]:
         """File, relative to the data, and row of each record."""
         return [
-            f"{self.records.files[file][1]}[{row}]"
-            for file, row in zip(self.records.file, self.records.row, strict=True)
+            f"{self.files[file][1]}[{row}]" for file, row in zip(self.file, self.row, strict=True)
         ]
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `Chunk`."""
-        labels: list[int] = self.records.labels.tolist()
-        return labels
 
     @property
     def groups(self) -> Sequence[str]:
         """None of them."""
-        return [""] * len(self.records.labels)
+        return ()
 
     def pictures(self) -> Iterator[Picture]:
-        """See `Chunk.pictures`."""
-        column = self.records.column
-        for number, (path, _) in enumerate(self.records.files):
-            rows = self.records.row[self.records.file == number]
+        """See `Records.pictures`."""
+        column = self.column
+        for number, (path, _) in enumerate(self.files):
+            rows = self.row[self.file == number]
             for cells in _cells(path, (column.name, *column.beside), rows):
                 try:
                     yield column.picture(cells[column.name], cells)

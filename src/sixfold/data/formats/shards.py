@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sixfold.data.dataset import Shape
 from sixfold.data.manifest import PARTS, Manifest, load_manifest
-from sixfold.data.records import ArrayPicture, Chunk, Listing, Picture
+from sixfold.data.records import ArrayPicture, Listing, Picture
 from sixfold.data.shard_files import open_shard
 
 
@@ -60,42 +60,25 @@ class ShardRecords:
             row=self.row[indices],
         )
 
-    def chunk(self, start: int, stop: int) -> Chunk:
-        """See `Records.chunk`."""
-        return ShardChunk(self.take(np.arange(start, min(stop, len(self.labels)))))
-
-
-@dataclass(frozen=True)
-class ShardChunk:
-    """A chunk of `ShardRecords`."""
-
-    records: ShardRecords
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `Chunk`."""
-        labels: list[int] = self.records.labels.tolist()
-        return labels
-
     @property
     def names(self) -> Sequence[str]:
-        """See `Chunk`."""
+        """See `Records`."""
         return self._texts("names")
 
     @property
     def groups(self) -> Sequence[str]:
-        """See `Chunk`."""
+        """See `Records`."""
         return self._texts("groups")
 
     def _texts(self, column: str) -> list[str]:
-        opened = [open_shard(Path(file), self.records.shape) for file in self.records.files]
+        opened = [open_shard(Path(file), self.shape) for file in self.files]
         return [
             getattr(opened[file], column)[int(row)].as_py()
-            for file, row in zip(self.records.file, self.records.row, strict=True)
+            for file, row in zip(self.file, self.row, strict=True)
         ]
 
     def pictures(self) -> Iterator[Picture]:
-        """See `Chunk.pictures`."""
-        opened = [open_shard(Path(file), self.records.shape) for file in self.records.files]
-        for file, row in zip(self.records.file, self.records.row, strict=True):
+        """See `Records.pictures`."""
+        opened = [open_shard(Path(file), self.shape) for file in self.files]
+        for file, row in zip(self.file, self.row, strict=True):
             yield ArrayPicture(opened[file].pixels[row])

@@ -7,6 +7,7 @@ next one is tried. The password proves that whoever answers is ours.
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 import shutil
 import socket
@@ -15,25 +16,57 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sixfold.core.errors import RunError
-from sixfold.studies.lab.activations.resp import Address, Redis
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 START_S = 10.0
 """For a server to answer; measured 0.02 s."""
 
 TRIES = 5
 
-MISSING = (
-    "not run: there is no redis-server on the PATH; Debian has it in the package redis-server "
-    "(apt-get install redis-server)"
-)
+TIMEOUT_S = 30.0
+"""For any one reply; a value of 100 MB takes 0.1 s on a loopback interface."""
 
 
-def is_installed() -> bool:
-    """Whether there is a server to be started."""
-    return shutil.which("redis-server") is not None
+@dataclass(frozen=True)
+class Address:
+    """Where a Redis server is, and its password."""
+
+    host: str  # by which workers reach it
+    port: int
+    password: str = field(repr=False)
+
+
+def connect(address: Address) -> Redis:
+    """A client of a server; it connects at its first command."""
+    from redis import Redis
+
+    return Redis(
+        host=address.host,
+        port=address.port,
+        password=address.password,
+        protocol=2,  # what servers of all versions speak
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+    )
+
+
+def missing() -> str:
+    """What is missing to start a server and to speak to it; empty if nothing."""
+    if shutil.which("redis-server") is None:
+        return (
+            "not run: there is no redis-server on the PATH; Debian has it in the package "
+            "redis-server (apt-get install redis-server)"
+        )
+    if importlib.util.find_spec("redis") is None:
+        return "not run: redis-py is not installed (pip install 'sixfold[lab]')"
+    return ""
 
 
 @contextmanager
@@ -92,13 +125,15 @@ def _start(on_event: str, address: Address, folder: Path) -> subprocess.Popen[by
 
 def _answers(process: subprocess.Popen[bytes], address: Address) -> bool:
     """Whether it accepts the password, before it ends or is too slow."""
+    from redis import RedisError
+
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with Redis(address) as redis:
+            with connect(address) as redis:
                 redis.ping()
                 return True
-        except RunError:
+        except RedisError:
             time.sleep(0.02)
     return False
 

@@ -5,15 +5,21 @@ A store is sent to the workers as the address of what it is, and opened there.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import fsspec
 import safetensors.torch
 
+from sixfold.core.errors import RunError
 from sixfold.studies.lab.activations.halves import Tensors
-from sixfold.studies.lab.activations.resp import Address, Redis
+from sixfold.studies.lab.activations.redis_server import Address, connect
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 class Store(Protocol):
@@ -65,16 +71,36 @@ class RedisStore:
 
     def put(self, key: str, value: bytes) -> None:
         """Send a value."""
-        _connection(self.address).set(key, value)
+        with _explained(self.address):
+            _connection(self.address).set(key, value)
 
     def get(self, key: str) -> bytes:
-        """Fetch a value."""
-        return _connection(self.address).get(key)
+        """Fetch a value.
+
+        Raises:
+            RunError: if there is none, or the server is gone.
+        """
+        with _explained(self.address):
+            value = _connection(self.address).get(key)
+        if not isinstance(value, bytes):
+            raise RunError(f"Redis at {self.address.host}:{self.address.port} has no {key!r}")
+        return value
 
     def delete(self, key: str) -> None:
-        """Forget a value; over a connection of its own, for a process may do nothing else."""
-        with Redis(self.address) as redis:
+        """Forget a value; over a separate connection, for a process may do nothing else."""
+        with _explained(self.address), connect(self.address) as redis:
             redis.delete(key)
+
+
+@contextlib.contextmanager
+def _explained(address: Address) -> Iterator[None]:
+    """Turn an error of the client into one line."""
+    from redis import RedisError
+
+    try:
+        yield
+    except RedisError as error:
+        raise RunError(f"Redis at {address.host}:{address.port}: {error}") from error
 
 
 def folder_problem(url: str) -> str:
@@ -105,7 +131,7 @@ def hang_up(address: Address) -> None:
 @functools.lru_cache(maxsize=1)
 def _connection(address: Address) -> Redis:
     """This process's connection."""
-    return Redis(address)
+    return connect(address)
 
 
 def encode(tensors: Tensors) -> bytes:

@@ -81,9 +81,9 @@ def study(cluster: Cluster, config: ActivationsConfig, show: Show) -> Findings:
     measured, notes = [], []
     for way in ways:
         parts.begin(f"activations kept by {way}")
-        if way == "redis" and not redis.is_installed():
-            notes.append(f"redis was {redis.MISSING}.")
-            show(f"redis: {redis.MISSING}")
+        if way == "redis" and (missing := redis.missing()):
+            notes.append(f"redis was {missing}.")
+            show(f"redis: {missing}")
             continue
         with _opened(way, cluster, problem, options.store) as run:
             one = measure(cluster, way, run, alone.gradient, options.repeats, options.seconds)
