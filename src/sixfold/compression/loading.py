@@ -55,10 +55,6 @@ def load(path: str | Path, *, trust_model: bool = False) -> Classifier:
 def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:
     """A network in evaluation mode, and its card, from a compressed or a plain weights file.
 
-    Args:
-        file: the weights.
-        trusted: a network whose code may be run in any case.
-
     Raises:
         UserError: if the file is damaged or does not fit the network of that name, or if that is
             a stranger's code.
@@ -79,10 +75,6 @@ def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard
 
 def read_card(file: Path, *, trust: bool = False) -> ModelCard:
     """The card of a compressed or a plain weights file.
-
-    Args:
-        file: the weights.
-        trust: whether it may name anybody's code.
 
     Raises:
         UserError: if the file is damaged, or names a stranger's code.

@@ -82,11 +82,6 @@ def compress(
 ) -> dict[str, Any]:
     """Compress a trained network, and return the figures that `result.json` holds.
 
-    Args:
-        config: the settings.
-        engine: an open engine to be used and left open; one is opened if absent.
-        on_event: called with progress.
-
     Raises:
         UserError: if the settings, the run or the data do not fit; nothing is left behind.
         RunError: if a training failed, or no network within the bound was found.

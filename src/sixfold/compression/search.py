@@ -57,15 +57,6 @@ def search(
 ) -> Found:
     """Find the smallest network within a bound.
 
-    Args:
-        task: what is compressed and how.
-        layers: of the network.
-        bound: part of the validation accuracy that may be lost.
-        folder: of the job.
-        engine: where its members run.
-        workers: how many run at a time.
-        on_event: called with the state of the members.
-
     Raises:
         RunError: if a member failed, or none holds the bound.
     """

@@ -74,10 +74,6 @@ class Members:
 def list_archive(path: str, spool: Path) -> Members:
     """Where everything in an archive is.
 
-    Args:
-        path: file or URL.
-        spool: folder for a temporary copy, where one is needed.
-
     Raises:
         UserError: if it is no archive, or damaged, or too large for the disk.
     """

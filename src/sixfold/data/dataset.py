@@ -89,11 +89,7 @@ class Sums:
 
 
 def sums_of(images: NDArray[np.uint8]) -> Sums:
-    """Sums over a whole array of images.
-
-    Args:
-        images: (n, C, H, W).
-    """
+    """Sums over a whole array of images."""
     total, squares = image_sums(images)
     return Sums(
         pixels=len(images) * images.shape[2] * images.shape[3],

@@ -94,10 +94,6 @@ class Tree:
 def open_tree(path: str, spool: Path) -> Tree:
     """List a folder or an archive.
 
-    Args:
-        path: of either; may be a URL.
-        spool: folder for temporary copies, which must exist.
-
     Raises:
         UserError: if it is neither, or damaged.
     """

@@ -66,12 +66,6 @@ def column_problems(source: str, table: TableOptions) -> list[str]:
 def plan(source: str, *, resize: int | None, on_bad: str, table: TableOptions | None = None) -> Job:
     """Find the source, and check the settings.
 
-    Args:
-        source: data specification.
-        resize: rows and columns, if not the images' own (cells: 256).
-        on_bad: "fail" or "skip".
-        table: how a table is read.
-
     Raises:
         UserError: with every problem.
     """

@@ -140,10 +140,6 @@ def shortened(problems: Sequence[str]) -> list[str]:
 def parse_manifest(value: Any, path: str) -> Manifest:
     """Build a manifest from what JSON held.
 
-    Args:
-        value: anything.
-        path: for messages.
-
     Raises:
         UserError: if anything in it is not as it must be.
     """

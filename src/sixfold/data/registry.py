@@ -118,11 +118,7 @@ def source_fingerprint(config: DataConfig) -> str:
 
 
 def content_fingerprint(resolved: DataConfig) -> str:
-    """A hash of what a data set holds: its classes, images and labels.
-
-    Args:
-        resolved: as `resolve` returned it.
-    """
+    """A hash of what a data set holds: its classes, images and labels."""
     spec = parse_spec(resolved.data)
     if spec.kind != "shards":
         return str(spec)

@@ -25,11 +25,6 @@ BLOCK_BYTES = 2**20
 def fetch_shards(url: str, root: Path, progress: Callable[[int, int], None] | None) -> Path:
     """Copy a folder of shards, unless its like is there.
 
-    Args:
-        url: of the folder.
-        root: folder of the cache.
-        progress: told how many images have come, of how many.
-
     Returns:
         The copy, complete and checked.
 

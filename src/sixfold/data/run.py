@@ -18,10 +18,6 @@ from sixfold.distributed.session import open_engine_for, pool_of
 def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Turn a data set into tensor shards that load fast.
 
-    Args:
-        config: the settings.
-        on_event: called with progress.
-
     Returns:
         Number of images of each part, classes, shape, seconds, images a second, skipped files.
 
@@ -73,13 +69,6 @@ def resolve_data(
     config: DataConfig, engine: Engine, workers: int, on_event: OnEvent, *, labelled: bool = True
 ) -> DataConfig:
     """Turn data into something that ranks can map, with the engine's workers where it is long.
-
-    Args:
-        config: the data as the user gave it.
-        engine: whose workers prepare them.
-        workers: how many.
-        on_event: told how many images are prepared.
-        labelled: see `sixfold.data.resolve`.
 
     Raises:
         UserError: with everything that is wrong with it.

@@ -74,13 +74,6 @@ def make_shards(
 ) -> Notes:
     """Write the files, all of one shape.
 
-    Args:
-        job: what, and how.
-        listing: the records.
-        folder: for the files.
-        pool: does the work.
-        progress: told how many images are done.
-
     Returns:
         What became of each chunk.
 

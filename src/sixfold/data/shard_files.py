@@ -109,10 +109,6 @@ class ShardFile:
 def open_shard(path: Path, shape: Shape) -> ShardFile:
     """Map a file.
 
-    Args:
-        path: of the file.
-        shape: that its images must have.
-
     Raises:
         UserError: if it is damaged or of another form.
     """
@@ -162,11 +158,6 @@ def _times(shape: Shape) -> str:
 
 class ShardStore:
     """A store over mapped files: holds labels and sums, and reads pixels as they are asked for.
-
-    Args:
-        folder: of the shards.
-        manifest: of the folder, checked.
-        part: "train" or "test".
 
     Raises:
         UserError: if a file is not what the manifest says.

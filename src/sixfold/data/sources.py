@@ -107,12 +107,7 @@ def _search(path: str, habitat: _Habitat, depth: int) -> str | None:
 
 
 def source_fingerprint(spec: Spec, path: str) -> str:
-    """A hash that changes when what a specification means does.
-
-    Args:
-        spec: the specification.
-        path: as `locate` found it.
-    """
+    """A hash that changes when what a specification means does."""
     if spec.kind in ("digits", "synthetic"):
         return "1"  # made by this version's own code
     return fingerprint(path)
@@ -120,12 +115,6 @@ def source_fingerprint(spec: Spec, path: str) -> str:
 
 def list_records(spec: Spec, path: str, spool: Path, table: TableOptions = _BY_NAME) -> Listing:
     """List the records of a specification.
-
-    Args:
-        spec: the specification.
-        path: as `locate` found it.
-        spool: folder for temporary copies.
-        table: how a table is read.
 
     Raises:
         UserError: with everything that is wrong with the files.

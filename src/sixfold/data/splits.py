@@ -49,10 +49,6 @@ def cut(
 def some(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """So many places in rising order, of each class its share, drawn from the labels alone.
 
-    Args:
-        labels: class of each record, (N,).
-        count: how many, at most N.
-
     >>> labels = np.repeat([0, 1], [6, 3])
     >>> np.bincount(labels[some(labels, 3)]).tolist()
     [2, 1]

@@ -20,14 +20,7 @@ Results = Mapping[str, Mapping[str, Any]]
 def dense_figures(
     plan: Plan, results: Results, dense: Mapping[str, Any], images: tuple[int, int]
 ) -> dict[str, Any]:
-    """The dense network over its seeds; the first is the dense run itself.
-
-    Args:
-        plan: the trellis.
-        results: of its members.
-        dense: accuracy, test accuracy and early stop of the dense run.
-        images: number of validation and of test images.
-    """
+    """The dense network over its seeds; the first is the dense run itself."""
     runs = [dense, *(results[name] for name in plan.dense if name in results)]
     return _over_seeds(runs, images)
 
@@ -36,12 +29,6 @@ def cell_figures(
     plan: Plan, results: Results, dense: Mapping[str, Any], images: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """Every cell that has results.
-
-    Args:
-        plan: the trellis.
-        results: of its members.
-        dense: from `dense_figures`.
-        images: number of validation and of test images.
 
     Returns:
         Plain data, in the order of the plan.
@@ -90,9 +77,6 @@ def _over_seeds(runs: Sequence[Mapping[str, Any]], images: tuple[int, int]) -> d
 
 def best_tickets(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The smallest ticket that matches the dense network, and the most accurate of all.
-
-    Args:
-        cells: from `cell_figures`.
 
     Returns:
         `smallest` (None if none matches) and `most_accurate`, each one of `cells`.

@@ -38,10 +38,6 @@ CALIBRATION_BATCH = 256
 def measure_line(config: TrainConfig, assignment: Assignment) -> dict[str, Any]:
     """The errors on the line between the two members that this one needs.
 
-    Args:
-        config: of the dense run; names the data.
-        assignment: with the setting `points`, and two needs.
-
     Returns:
         `errors` at evenly spaced points, and `instability`, their barrier.
     """

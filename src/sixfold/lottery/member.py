@@ -101,14 +101,7 @@ class TrellisWork:
 def make_mask(
     model: ModelConfig, settings: Mapping[str, Any], dense: Path, needs: list[Path]
 ) -> Mask:
-    """The mask of a member.
-
-    Args:
-        model: the network.
-        settings: the member's.
-        dense: the dense run.
-        needs: folder of the ticket before, in iterative pruning.
-    """
+    """The mask of a member."""
     source = needs[0] if needs else dense
     file = weights_file(source)
     layers = prunable(read_card(file, trust=True).of(model).build())
@@ -128,11 +121,6 @@ def make_mask(
 
 def train_alone(config: TrainConfig, assignment: Assignment, steps: int) -> dict[str, Any]:
     """Train with this worker alone, in the member's folder.
-
-    Args:
-        config: the settings; where the run is, and what is shown of it, is filled in here.
-        assignment: the member.
-        steps: of the whole schedule, for its progress.
 
     Returns:
         Its figures.
@@ -165,9 +153,6 @@ def train_alone(config: TrainConfig, assignment: Assignment, steps: int) -> dict
 
 def early_stop(run: Path) -> dict[str, Any]:
     """When the loss on the validation part was least: the step of early stopping.
-
-    Args:
-        run: run directory.
 
     Returns:
         `early_stop_step` and the validation accuracy there; empty if nothing was evaluated.

@@ -26,11 +26,7 @@ from sixfold.distributed.tasks import Outcome, Task, makespan
 
 
 def dense_work_s(run: Path) -> float:
-    """Seconds that one worker would need for the steps of a training, its ranks' work added up.
-
-    Args:
-        run: run directory.
-    """
+    """Seconds that one worker would need for the steps of a training, its ranks' work added up."""
     total = 0.0
     for path in sorted((run / "timeline").glob("rank-*.jsonl")):
         for line in read_json_lines(path):

@@ -37,14 +37,7 @@ WAYS = ("ticket", "rewound", "reinit", "scratch")
 
 
 def transfer_members(best: Cell, *, seeds: int, data: Mapping[str, Any], steps: int) -> list[Task]:
-    """The members that carry a ticket over.
-
-    Args:
-        best: the ticket; its first member is taken.
-        seeds: how often each way is gone.
-        data: settings of the new data set, as plain data.
-        steps: of the schedule on it.
-    """
+    """The members that carry a ticket over."""
     return [
         Task(
             name=transfer_name(way, seed),
@@ -70,10 +63,6 @@ def transfer_name(way: str, seed: int) -> str:
 
 def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
     """Write what a way begins with into the member's folder.
-
-    Args:
-        config: settings on the new data.
-        assignment: with settings `way`, `rewind` and `seed`; needs the best ticket.
 
     Returns:
         The settings of its training.

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Classify a data set with a trained network, into a Parquet file.
 
-    Args:
-        config: the settings.
-        on_event: called with progress.
-
     Returns:
         The figures that ``FILE.json`` holds: number of images and, where there are labels,
         accuracy, per-class counts, confusion matrix and the worst mistakes.

@@ -166,12 +166,6 @@ def join_parts(
 ) -> dict[str, Any]:
     """Join the ranks' files into one, and say how good the predictions are.
 
-    Args:
-        parts: folder with the ranks' files; removed.
-        out: the Parquet file, written under another name first.
-        card: of the network.
-        kept: columns of the data that stand beside the predictions.
-
     Returns:
         Number of images and, where there are labels, the figures of `sixfold.training.metrics`.
     """

@@ -82,11 +82,6 @@ def to_bytes(
 ) -> tuple[bytes, dict[str, Parts]]:
     """A whole file.
 
-    Args:
-        header: plain data, with the card.
-        tensors: by name, on the CPU.
-        coder: of the streams.
-
     Returns:
         The file's bytes, and what each tensor's are spent on.
     """

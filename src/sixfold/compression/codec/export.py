@@ -27,11 +27,6 @@ def export_onnx(network: nn.Module, card: ModelCard, path: Path) -> None:
 
     Images are normalised as the card says; the batch size N is free.
 
-    Args:
-        network: in evaluation mode, on the CPU.
-        card: of the network.
-        path: of the file.
-
     Raises:
         UserError: if onnx or onnxscript is missing.
         RunError: if the network cannot be written.

@@ -50,13 +50,6 @@ def run_stages(
 
     Trainings that are finished in the folder are not done again.
 
-    Args:
-        task: what and how.
-        plan: how far each layer.
-        folder: for everything that is made.
-        train: trains.
-        tell: called with a line for people.
-
     Returns:
         Stage -> the file after it, in order.
     """
@@ -120,9 +113,6 @@ def unsupported(tensors: Mapping[str, Tensor], plan: Plan) -> list[str]:
 
 def layer_table(packed: Mapping[str, Packed]) -> list[dict[str, Any]]:
     """A row for each tensor: what it takes after each stage.
-
-    Args:
-        packed: stage -> file, in the order of the stages.
 
     Returns:
         Plain data: `name`, `shared` (whether it has a codebook), `weights`, `kept`, `values`,

@@ -59,10 +59,6 @@ def kept_within(losses: Sequence[float], tolerance: float) -> float:
 
     Between two levels the part is interpolated, evenly in its logarithm.
 
-    Args:
-        losses: from `pruning_losses`; the first is the loss of the whole layer.
-        tolerance: at least 0.
-
     >>> kept_within([0.1, 0.1, 0.3, 9.0] + [9.0] * 12, 0.1)
     0.5857...
     """

@@ -55,15 +55,6 @@ def prune(
 
     After round r of R a layer that is to keep a part k of its weights has kept k^(r/R).
 
-    Args:
-        weights: where to begin: a run directory or a weights file.
-        plan: sparsity of each layer.
-        folder: where the rounds' run directories are made.
-        rounds: R.
-        retraining: how the network is trained after each round.
-        train: trains.
-        tell: called with a line for people.
-
     Returns:
         The last round's run directory.
     """
@@ -104,16 +95,6 @@ def share_weights(
     tell: Tell,
 ) -> Weights:
     """Share weights by k-means, train the centroids, and round what is left to 16 bits.
-
-    Args:
-        weights: where to begin: a run directory or a weights file.
-        plan: bits of each layer.
-        folder: where the run directory of the training is made.
-        start: of k-means.
-        card: of the network.
-        retraining: how the centroids are trained.
-        train: trains.
-        tell: called with a line for people.
 
     Returns:
         The network's tensors.

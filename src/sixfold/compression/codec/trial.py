@@ -33,11 +33,7 @@ _PRUNING = 0.7
 
 
 class Judge:
-    """Evaluates networks on the validation part, with this process alone.
-
-    Args:
-        task: names data and precision.
-    """
+    """Evaluates networks on the validation part, with this process alone."""
 
     def __init__(self, task: RetrainingTask) -> None:
         base = task.retraining.base
@@ -85,12 +81,6 @@ class SearchWork:
         tell: Callable[[float], None],
     ) -> dict[str, Any]:
         """Compress by one sparsity.
-
-        Args:
-            sparsity: of each layer.
-            target: validation accuracy to be reached.
-            folder: for everything that is made.
-            tell: called with the part that is done.
 
         Returns:
             `accuracy` on the validation part; if it reaches the target also `bytes`, `bits` by

@@ -24,11 +24,7 @@ def varint(value: int) -> bytes:
 
 
 class Reader:
-    """Takes bytes one after another.
-
-    Args:
-        data: all of them.
-    """
+    """Takes bytes one after another."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = memoryview(data)

@@ -168,11 +168,6 @@ def _stem(name: str) -> str:
 def _find_image(annotation: str, root: Element, files: Mapping[str, Sequence[str]]) -> str:
     """The image of an annotation.
 
-    Args:
-        annotation: name of its file, below ``Annotations``.
-        root: what it says.
-        files: images by the stem of their names, in small letters.
-
     Raises:
         UserError: if there is none, or if two are left.
     """

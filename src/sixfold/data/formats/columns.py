@@ -104,12 +104,6 @@ FORMS = {"image": image_form, "label": label_form}
 def choose(path: str, files: Sequence[TableFile], what: str, asked: str | None) -> str | None:
     """Name of the column that is asked for, or of the one that best fits; None if none does.
 
-    Args:
-        path: for messages.
-        files: of the table.
-        what: "image" or "label".
-        asked: name of the column, if given.
-
     Raises:
         UserError: if it is not there or not of a fitting type, or if files contradict each other.
     """

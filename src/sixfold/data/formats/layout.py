@@ -45,10 +45,6 @@ class Layout:
 def role_of(name: str, shared: frozenset[str] = frozenset()) -> str | None:
     """The part that a folder's name speaks of.
 
-    Args:
-        name: of the folder.
-        shared: words that all folders beside it have too.
-
     >>> [role_of(name) for name in ("Training", "test_set", "valImages", "train_station", "cats")]
     ['train', 'test', 'validation', None, None]
     """
@@ -152,12 +148,7 @@ def _inside(tree: Tree, part: str) -> str:
 
 
 def nesting_problems(tree: Tree, prefix: str) -> list[str]:
-    """Why the folders of a part cannot be its classes, if what lies in them shows that.
-
-    Args:
-        tree: the set.
-        prefix: folder of the part.
-    """
+    """Why the folders of a part cannot be its classes, if what lies in them shows that."""
     part = tree.below(prefix)
     own = {name.split("/")[0] for name in part.files if name.count("/") == 1}
     inside: dict[str, set[str]] = defaultdict(set)

@@ -15,10 +15,6 @@ def read(tree: Tree, name: str) -> Listing:
 
     They all are the test part: there is nothing to learn from.
 
-    Args:
-        tree: the folder or archive.
-        name: of the data set.
-
     Raises:
         UserError: if there are none.
     """

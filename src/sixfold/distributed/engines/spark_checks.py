@@ -143,10 +143,6 @@ def setting_problems(given: Mapping[str, str], in_force: Mapping[str, str]) -> l
 def task_slots(master: Master, settings: Mapping[str, str]) -> int | None:
     """How many tasks a master can run at a time; None if that is known only to the cluster.
 
-    Args:
-        master: any.
-        settings: those in force.
-
     >>> task_slots(parse_master("local[5]"), {"spark.task.cpus": "2"})
     2
     >>> task_slots(parse_master("local-cluster[2,3,1024]"), {"spark.task.cpus": "2"})

@@ -18,13 +18,7 @@ class Job:
     """A Spark job in a thread of its own."""
 
     def __init__(self, context: SparkContext, action: Callable[[], object], title: str) -> None:
-        """Submit it.
-
-        Args:
-            context: to run it in.
-            action: runs the job and returns when it has ended.
-            title: for Spark's web page.
-        """
+        """Submit it."""
         # why it failed, once it has ended; None if it has not failed
         self.error: Exception | None = None
         self._context = context

@@ -147,10 +147,6 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
 def submitted_master(environ: Mapping[str, str], spark_home: Path) -> str | None:
     """The master that spark-submit, the environment or Spark's defaults file names, if any.
 
-    Args:
-        environ: the environment.
-        spark_home: where Spark is installed.
-
     >>> submitted_master({"PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}, Path())
     'local[2]'
     """
@@ -189,11 +185,7 @@ def default_settings(environ: Mapping[str, str], spark_home: Path) -> dict[str, 
 
 
 def check_java(environ: Mapping[str, str]) -> list[str]:
-    """What is wrong with the Java that Spark's scripts would start: nothing, or one line.
-
-    Args:
-        environ: the environment, of which `JAVA_HOME` and `PATH` count.
-    """
+    """What is wrong with the Java that Spark's scripts would start: nothing, or one line."""
     remedy = (
         f"install a Java runtime, version {OLDEST_JAVA} or newer (such as the package "
         "openjdk-17-jre-headless), or point JAVA_HOME at one; --engine local needs none"

@@ -155,9 +155,6 @@ def importable(archives: Iterable[str]) -> Iterator[None]:
 
     They are unpacked, since a module may open files beside itself, into Spark's own folder, which
     goes with the executor even if this process is killed.
-
-    Args:
-        archives: paths of zip files.
     """
     archives = tuple(archives)
     if not archives:

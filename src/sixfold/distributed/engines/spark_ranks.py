@@ -78,13 +78,7 @@ class RanksRun:
         self.met_at: float | None = None
 
     def run(self, function: RankFunction, archives: tuple[str, ...], began: float) -> Gang:
-        """Run the process group to its end.
-
-        Args:
-            function: of the ranks.
-            archives: names of the zip files with the user's modules.
-            began: when the call began (`time.monotonic()`).
-        """
+        """Run the process group to its end."""
         rendezvous = self._rendezvous
         task = RankTask(
             function=cloudpickle.dumps(function),

@@ -56,11 +56,7 @@ class Fault:
         return cls(**values)
 
     def exception(self, restarts: int = 0) -> errors.SixfoldError:
-        """The error to raise in the launcher.
-
-        Args:
-            restarts: how often the process group had been started again before.
-        """
+        """The error to raise in the launcher."""
         if self.kind == "user":
             return errors.UserError(self.problems)
         if self.kind == "run":

@@ -176,12 +176,7 @@ class Generation:
     # What follows from time passing.
 
     def judge(self, now: float, attentive_since: float) -> None:
-        """Decide what is due: believe a symptom, give up a rank that hangs.
-
-        Args:
-            now: the time.
-            attentive_since: since when nothing that ranks said can have been missed.
-        """
+        """Decide what is due: believe a symptom, give up a rank that hangs."""
         if self.over:
             return
         fault = self._inquest.verdict(now)

@@ -111,9 +111,6 @@ class Mailbox:
     def push(self, payload: Buffer) -> int:
         """Write as much of a message's rest as one piece takes.
 
-        Args:
-            payload: (n,) bytes.
-
         Returns:
             How many were written: 0 if there is no room.
         """

@@ -31,16 +31,7 @@ class Line:
 
 
 class ProgressMonitor:
-    """Follows a job and tells a listener about it; to be used in a `with`.
-
-    Args:
-        members: of the job.
-        folders: by name.
-        workers: how many run at a time.
-        token: of this run of the job.
-        on_event: called with ``{"kind": "job", "lines": [...], "left_s": ...}`` every second, from
-            a thread of its own.
-    """
+    """Follows a job and tells a listener about it; to be used in a `with`."""
 
     def __init__(
         self,

@@ -11,11 +11,6 @@ from sixfold.distributed.tasks.task import Task, priorities
 def makespan(members: Sequence[Task], seconds: Mapping[str, float], workers: int) -> float:
     """Seconds until the last member ends, if each takes `seconds` and a free worker never waits.
 
-    Args:
-        members: of the job; their `cost` decides the order.
-        seconds: by name of the member.
-        workers: how many run at a time.
-
     >>> members = [Task(name=n, settings={}, cost=c) for n, c in (("a", 1), ("b", 1), ("c", 2))]
     >>> makespan(members, {"a": 1.0, "b": 1.0, "c": 2.0}, 2)
     2.0

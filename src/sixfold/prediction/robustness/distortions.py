@@ -45,10 +45,6 @@ class Distortion:
     def __call__(self, images: Pixels, indices: NDArray[np.int64]) -> Pixels:
         """Distort.
 
-        Args:
-            images: (N, C, H, W).
-            indices: number of each image in its part, (N,).
-
         Returns:
             (N, C, H, W).
         """

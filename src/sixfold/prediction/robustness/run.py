@@ -39,10 +39,6 @@ def evaluate_robustness(
 ) -> dict[str, Any]:
     """Classify a data set's images as they are and under every distortion.
 
-    Args:
-        config: the settings.
-        on_event: called with progress.
-
     Returns:
         The figures that `result.json` holds.
 

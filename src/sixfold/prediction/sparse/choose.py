@@ -144,14 +144,7 @@ def _crossover(layer: Any, inputs: Tensor, repeats: int) -> float:
 def time_network(
     networks: Mapping[str, nn.Module], shape: tuple[int, int, int], batch: int, repeats: int
 ) -> dict[str, float]:
-    """Least seconds of whole networks, taken in turns.
-
-    Args:
-        networks: by name, in evaluation mode.
-        shape: (C, H, W) of an image.
-        batch: N.
-        repeats: timings of each.
-    """
+    """Least seconds of whole networks, taken in turns."""
     dtype = next(next(iter(networks.values())).parameters()).dtype
     images = torch.randn(batch, *shape, dtype=dtype)
     least = dict.fromkeys(networks, float("inf"))
@@ -166,10 +159,6 @@ def time_network(
 
 def save_choice(path: Path, times: Sequence[LayerTimes]) -> dict[str, Any]:
     """Write which form each layer takes.
-
-    Args:
-        path: the file.
-        times: of one batch size.
 
     Returns:
         What was written.
@@ -214,10 +203,6 @@ def sparse_network(
 
 def apply_choice(network: nn.Module, layers: Iterable[tuple[str, str]]) -> nn.Module:
     """Replace layers by their sparse forms, in place.
-
-    Args:
-        network: in evaluation mode.
-        layers: (name, form); "dense" leaves a layer as it is.
 
     Raises:
         UserError: if the network has no such layer.

@@ -25,10 +25,6 @@ _LAYERS = (nn.Conv2d, nn.Linear)
 def remove_dead_channels(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Remove what is dead between neighbouring layers of every `nn.Sequential`, in place.
 
-    Args:
-        network: in evaluation mode.
-        shape: (C, H, W) of an image.
-
     Returns:
         How many maps (or features of linear layers) were removed.
     """

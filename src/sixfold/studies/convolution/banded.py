@@ -31,9 +31,6 @@ Sparse = Any
 def im2col_matrix(geometry: Geometry) -> Sparse:
     """A: flattened images (N*H*W*C) to flattened patches (N*P*Q*R*S*C).
 
-    Args:
-        geometry: sizes, stride, padding, dilation.
-
     Returns:
         A CSR matrix of int8, so that products have the type of the images, with at most one
         element in a row, which is 1.
@@ -84,9 +81,6 @@ def toeplitz_matrix(weights: Array, geometry: Geometry) -> Sparse:
 
 def bandwidth(geometry: Geometry) -> int:
     """Length of the window of consecutive elements of x that holds the row of an output.
-
-    Args:
-        geometry: sizes, stride, padding, dilation.
 
     >>> bandwidth(Geometry.of((1, 3, 32, 32), (32, 3, 5, 5), padding=2))
     399

@@ -95,10 +95,6 @@ def gradients(
 def multiply_adds(geometry: Geometry, maps: int) -> tuple[int, int]:
     """Multiply-adds of the separable convolution, and of a full one of the same sizes.
 
-    Args:
-        geometry: of the depthwise step.
-        maps: K, output channels of the pointwise step.
-
     >>> g = Geometry.of((1, 512, 14, 14), (512, 1, 3, 3), padding=1, groups=512)
     >>> separable, full = multiply_adds(g, 512)
     >>> round(separable / full, 4) == round(1 / 512 + 1 / 9, 4)

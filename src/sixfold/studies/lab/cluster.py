@@ -33,12 +33,7 @@ Result = TypeVar("Result")
 
 
 class Cluster:
-    """Spark, ready to run jobs of the laboratory.
-
-    Args:
-        engine: an open Spark engine.
-        partitions: of shuffles; None for one a slot.
-    """
+    """Spark, ready to run jobs of the laboratory."""
 
     def __init__(self, engine: Any, partitions: int | None = None) -> None:
         self.engine = engine  # for process groups, the long-lived jobs
@@ -56,10 +51,6 @@ class Cluster:
 
     def measured(self, what: str, action: Callable[[], Result]) -> tuple[Result, Cost]:
         """Run jobs, and read off what they have cost.
-
-        Args:
-            what: for Spark's web page.
-            action: runs the jobs from this thread.
 
         Raises:
             RunError: if a job failed, with Spark's reason.

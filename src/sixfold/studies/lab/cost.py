@@ -43,13 +43,7 @@ class Cost:
 
 
 def read_cost(context: Any, group: str, wall_s: float) -> Cost:
-    """What the jobs of a job group have cost.
-
-    Args:
-        context: SparkContext.
-        group: the group; all its jobs have ended.
-        wall_s: time that passed.
-    """
+    """What the jobs of a job group have cost."""
     scala = context._jsc.sc()
     scala.listenerBus().waitUntilEmpty()
     store, tracker = scala.statusStore(), context.statusTracker()

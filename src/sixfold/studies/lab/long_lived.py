@@ -83,13 +83,7 @@ def network(geometry: Geometry) -> nn.Sequential:
 
 
 def long_lived(cluster: Cluster, problem: Problem, repeats: int) -> LongLived:
-    """Measure it.
-
-    Args:
-        cluster: where; all its slots get a rank.
-        problem: images and convolution.
-        repeats: passes and steps that are timed, after one that is not.
-    """
+    """Measure it."""
     group = cluster.engine.run_ranks(_Rank(problem, repeats), cluster.slots)
     slowest = [max(times) for times in zip(*(r["forward_s"] for r in group.results), strict=True)]
     steps = [max(times) for times in zip(*(r["step_s"] for r in group.results), strict=True)]

@@ -7,12 +7,7 @@ from collections.abc import Callable
 
 
 class Progress:
-    """Tells of the parts of a study as they begin.
-
-    Args:
-        total: how many there are.
-        show: is given the lines.
-    """
+    """Tells of the parts of a study as they begin."""
 
     def __init__(self, total: int, show: Callable[[str], None]) -> None:
         self._total, self._show = total, show

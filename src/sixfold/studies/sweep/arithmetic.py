@@ -14,10 +14,6 @@ SAMPLES = 2
 def training_flops(network: nn.Module, shape: tuple[int, int, int]) -> float:
     """Floating-point operations, forward and backward, of one image.
 
-    Args:
-        network: as it is trained.
-        shape: (C, H, W) of an image.
-
     Returns:
         Operations; a multiply-add counts as 2. 0 if the network cannot be read.
     """

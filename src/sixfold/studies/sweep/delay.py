@@ -65,12 +65,7 @@ class DelayPoint:
 
 
 def delay_result(found: Sequence[Mapping[str, Any]], draws: int) -> dict[str, Any]:
-    """The figures of a sweep over delays.
-
-    Args:
-        found: what `measure_session` gave, for each session.
-        draws: of the bootstrap.
-    """
+    """The figures of a sweep over delays."""
     rows = [_row(session["workers"], point) for session in found for point in session["points"]]
     points = [_point(row) for row in rows]
     laws = []

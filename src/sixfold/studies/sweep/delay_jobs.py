@@ -41,13 +41,6 @@ def measure_session(
 ) -> dict[str, Any]:
     """Run every job `repeats` times, all in turns, and read what Spark says of them.
 
-    Args:
-        plan: the session.
-        jobs: to be run.
-        repeats: of each.
-        conf: Spark settings, key=value.
-        tell: told the part that is done.
-
     Returns:
         `workers`, `session_s`, and `points`: for each job the times of its repeats.
 

@@ -45,10 +45,6 @@ class SessionWork:
 def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Measure what Spark adds to jobs of many sizes, from its own events, and fit the laws.
 
-    Args:
-        config: the settings.
-        on_event: called with progress.
-
     Returns:
         What `result.json` holds.
 

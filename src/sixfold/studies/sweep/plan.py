@@ -103,10 +103,6 @@ def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
 
     Taking turns spreads what changes on the machine over all combinations alike. Combinations of
     one engine stand together in each turn, since an engine is started anew when another was used.
-
-    Args:
-        config: the settings.
-        found: combinations whose number of workers is known.
     """
     needs_pilot = config.training.steps is None and config.training.epochs is None
     order = sorted(range(len(found)), key=lambda k: _engine_of(found[k].config))

@@ -43,11 +43,6 @@ def chosen(
     test part is not looked at. Values with which any seed diverged are chosen only if there are no
     others. The chosen values are taken out of what is varied.
 
-    Args:
-        trained: the trainings.
-        names: of the settings that are chosen.
-        diverged: values of the trainings that diverged.
-
     >>> a = Trained(values={"lr": 1, "b": 2}, accuracy=0.1, validation=0.8)
     >>> b = Trained(values={"lr": 3, "b": 2}, accuracy=0.9, validation=0.7)
     >>> [one.accuracy for one in chosen([a, b], ["lr"])]
@@ -76,12 +71,7 @@ def chosen(
 
 
 def cells(trained: Sequence[Trained], images: int) -> list[dict[str, Any]]:
-    """Mean accuracy of each choice of values but the seed, with its 95% interval.
-
-    Args:
-        trained: the trainings.
-        images: of the test part.
-    """
+    """Mean accuracy of each choice of values but the seed, with its 95% interval."""
     found: dict[tuple[tuple[str, Any], ...], list[Trained]] = {}
     for one in trained:
         key = tuple((name, value) for name, value in one.values.items() if name != SEED)

@@ -26,13 +26,7 @@ from sixfold.studies.sweep.scaling import (
 
 
 def time_result(config: SweepTimeConfig, plan: Plan, outcome: Outcome) -> dict[str, Any]:
-    """Every combination with its speed, speed-up and efficiency; and the laws.
-
-    Args:
-        config: the settings.
-        plan: of the sweep.
-        outcome: of the job; members may have failed.
-    """
+    """Every combination with its speed, speed-up and efficiency; and the laws."""
     rows = [_time_row(number, plan, outcome) for number in range(len(plan.combinations))]
     points = {
         number: Point(
@@ -136,14 +130,7 @@ def _mean_parts(found: list[Mapping[str, float]]) -> dict[str, float]:
 def quality_result(
     config: SweepQualityConfig, plan: Plan, outcome: Outcome, images: int
 ) -> dict[str, Any]:
-    """Every combination with what it reached; means over seeds; and what each setting does.
-
-    Args:
-        config: the settings.
-        plan: of the sweep.
-        outcome: of the job; members may have failed.
-        images: of the test part.
-    """
+    """Every combination with what it reached; means over seeds; and what each setting does."""
     rows, trained = [], []
     for name, (number, _) in plan.of.items():
         one = plan.combinations[number]

@@ -129,12 +129,6 @@ def job_per_step_s(delay: Mapping[str, Any], workers: int, size_bytes: float) ->
 def place(placed: Placed, delay: Mapping[str, Any], roof: Roof, machine: Roof) -> dict[str, Any]:
     """A point beside its ceilings.
 
-    Args:
-        placed: what was measured.
-        delay: result of a sweep over delays.
-        roof: Spark's, for jobs that move nothing, at the point's number of workers.
-        machine: the machine's, likewise.
-
     Returns:
         `part_of_machine`: of the machine's roof; `spark_flops`: the ceiling of jobs of such tasks;
         `times_spark`: how many times that was reached; `job_per_step_flops`: what would be left

@@ -21,9 +21,6 @@ from sixfold.training.report import optional_page
 def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
     """Place what was measured on the roofs of the machine and of Spark.
 
-    Args:
-        config: the settings.
-
     Returns:
         What `result.json` holds.
 

@@ -56,10 +56,6 @@ Sweep = SweepTimeConfig | SweepQualityConfig
 def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Time every combination of settings, one training after another, and fit the laws.
 
-    Args:
-        config: the settings.
-        on_event: called with progress.
-
     Returns:
         What `result.json` holds.
 
@@ -218,13 +214,6 @@ def begin(
 ) -> Begun:
     """Check, choose the directory, take hold of it, and look for what lies there.
 
-    Args:
-        config: the settings of the sweep.
-        problems: of the settings.
-        stack: lets go of the directory.
-        on_event: hears if the sweep is finished.
-        timed: whether figures depend on where the sweep runs.
-
     Raises:
         UserError: with all problems.
     """
@@ -350,12 +339,6 @@ def _prepare(
     workers: int | None = None,
 ) -> int:
     """Prepare the data of all trainings once, so that no two of them do it at the same time.
-
-    Args:
-        plan: the trainings.
-        engine_for: gives the engine that prepares a training's data.
-        on_event: hears of progress.
-        workers: how many prepare; those of the training if absent.
 
     Returns:
         Images of the test part.

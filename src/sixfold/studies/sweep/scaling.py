@@ -67,11 +67,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def speedups(own: Sequence[Point]) -> list[dict[str, Any] | None]:
-    """S and E of each point of a series; None where there is no run on one worker.
-
-    Args:
-        own: points that differ in their workers only.
-    """
+    """S and E of each point of a series; None where there is no run on one worker."""
     alone = next((point for point in own if point.workers == 1), None)
     if alone is None:
         return [None] * len(own)
@@ -135,10 +131,6 @@ def ernest(own: Sequence[Point], draws: int) -> dict[str, Any] | None:
 def ernest_whole(own: Sequence[Point], draws: int) -> dict[str, Any] | None:
     """Ernest's law of whole trainings over workers and images, in the source's own sense.
 
-    Args:
-        own: points that differ in workers, images, epochs and steps only.
-        draws: of the bootstrap.
-
     Returns:
         None with fewer than two numbers of workers or of images.
     """
@@ -185,12 +177,7 @@ def _predictions(
 
 
 def gustafson(own: Sequence[Point], draws: int) -> list[dict[str, Any]]:
-    """Gustafson's law for each batch per worker that was run on one worker and on more.
-
-    Args:
-        own: points that differ in workers and batch only.
-        draws: of the bootstrap.
-    """
+    """Gustafson's law for each batch per worker that was run on one worker and on more."""
     found = []
     for alone in (point for point in own if point.workers == 1):
         scaled = [

@@ -20,11 +20,6 @@ PARTS = ("compute_s", "data_s", "communication_s", "waiting_s", "update_s")
 def timing(run: Path, result: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
     """The figures of one timed training.
 
-    Args:
-        run: run directory.
-        result: of the training.
-        batch_size: images of a step.
-
     Returns:
         `images_per_s`; `step_s`, the batch over it; `parts`, mean seconds of a step over ranks and
         the steps behind the third, by what they went to; `startup_s`, `wall_s`, `steps`.
@@ -55,12 +50,7 @@ def parts_of(run: Path) -> dict[str, float]:
 
 
 def chosen_steps(pilot: Mapping[str, Any], seconds: float) -> int:
-    """So many steps that a training lasts about so long behind its third step.
-
-    Args:
-        pilot: figures of a short training with the same settings.
-        seconds: wanted.
-    """
+    """So many steps that a training lasts about so long behind its third step."""
     step_s = pilot["step_s"] or seconds
     return min(max(math.ceil(seconds / step_s), 5) + FIRST_TIMED_STEP, MOST_STEPS)
 

@@ -10,13 +10,7 @@ from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
 
 
 def write_report(path: Path, config: dict[str, Any], result: dict[str, Any]) -> None:
-    """Write the report of a sweep of any kind.
-
-    Args:
-        path: of the file.
-        config: settings as `config.json` holds them.
-        result: figures.
-    """
+    """Write the report of a sweep of any kind."""
     if result["what"] == "delay":
         delay_report.write_page(path, config, result)
         return

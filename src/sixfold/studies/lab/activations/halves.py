@@ -46,11 +46,7 @@ class _Name(NamedTuple):
 
 
 class Halves:
-    """The network of a problem, run forward and backward at different times.
-
-    Args:
-        problem: images, and the convolution that the network begins with.
-    """
+    """The network of a problem, run forward and backward at different times."""
 
     def __init__(self, problem: Problem) -> None:
         torch.manual_seed(problem.seed)

@@ -22,15 +22,7 @@ def tell(
     measured: list[MeasuredWay],
     notes: list[str],
 ) -> Findings:
-    """Findings of the study.
-
-    Args:
-        problem: what was computed.
-        base: the long-lived job on the same images.
-        alone: the same in one process.
-        measured: the ways that were run.
-        notes: what was not.
-    """
+    """Findings of the study."""
     g = problem.geometry
     findings = Findings(
         title="Forward and backward as two stages",

@@ -104,12 +104,6 @@ def through_driver(
 ) -> tuple[Passed, int]:
     """Forward jobs that return the activations, backward jobs that are sent them.
 
-    Args:
-        cluster: where.
-        problem: images and convolution.
-        limit_bytes: most activations that a job may return.
-        meters: of the tasks.
-
     Returns:
         The step, and in how many chunks it was made.
     """

@@ -85,10 +85,6 @@ def _worker(config: TrainConfig) -> _Worker:
 def train_by_jobs(cluster: Cluster, config: TrainConfig) -> Stepped:
     """Train; every step is a job.
 
-    Args:
-        cluster: where.
-        config: the settings; the data resolved.
-
     Raises:
         NonFiniteLossError: if the training diverges.
     """

@@ -31,14 +31,7 @@ class MeasuredBatch:
 def tell(
     cluster: Cluster, config: JobPerStepConfig, measured: list[MeasuredBatch], empty_s: float
 ) -> Findings:
-    """Findings of the study.
-
-    Args:
-        cluster: where.
-        config: the settings.
-        measured: every batch size.
-        empty_s: time of a job that does nothing.
-    """
+    """Findings of the study."""
     options = config.job_per_step
     findings = Findings(
         title="One Spark job for every step",

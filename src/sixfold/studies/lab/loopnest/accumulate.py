@@ -8,11 +8,7 @@ from sixfold.studies.lab.loopnest.blocks import add, place_corner
 
 
 class Accumulated:
-    """A sum of RDDs of blocks that are all partitioned alike, so that adding moves nothing.
-
-    Args:
-        partitions: of all of them.
-    """
+    """A sum of RDDs of blocks that are all partitioned alike, so that adding moves nothing."""
 
     def __init__(self, partitions: int) -> None:
         self.total: Any = None  # the sum; None before the first

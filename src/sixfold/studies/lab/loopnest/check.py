@@ -78,13 +78,7 @@ def take_samples(block: Block) -> tuple[Corner, int, list[Sample]]:
 def compare_samples(
     problem: Problem, told: Sequence[tuple[Corner, int, list[Sample]]], scale: float
 ) -> Verdict:
-    """Hold samples to the definition of a convolution, in float64.
-
-    Args:
-        problem: what was computed.
-        told: of every block, what `take_samples` gave.
-        scale: as for `compare`.
-    """
+    """Hold samples to the definition of a convolution, in float64."""
     corners = {corner for corner, _, _ in told}
     size = sum(count for _, count, _ in told)
     complete = len(corners) == len(told) and size == int(np.prod(problem.geometry.output_shape))

@@ -44,16 +44,7 @@ def tell(
     runs: list[LiteralRun],
     empty_s: float,
 ) -> Findings:
-    """Findings of the study.
-
-    Args:
-        problem: what was computed.
-        cluster: where.
-        base: the long-lived job on the same images.
-        measured: the designs at full size.
-        runs: literal forms.
-        empty_s: time of a job that does nothing.
-    """
+    """Findings of the study."""
     g = problem.geometry
     findings = Findings(
         title="The convolution's loops, divided on Spark",

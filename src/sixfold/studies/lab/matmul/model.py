@@ -52,15 +52,7 @@ WAYS = ("row", "outer", "block")
 
 
 def predict(way: str, product: Product, parts: Parts, rates: Rates, slots: int) -> Prediction:
-    """The time of a way to divide a product.
-
-    Args:
-        way: one of `WAYS`.
-        product: its sizes.
-        parts: how factors are divided.
-        rates: of the cluster.
-        slots: tasks that run at a time.
-    """
+    """The time of a way to divide a product."""
     m, k, n, size = product.m, product.k, product.n, product.itemsize
     inner, columns = min(parts.inner, k), min(parts.columns, n)
     broadcast = 0 if way == "block" else k * n

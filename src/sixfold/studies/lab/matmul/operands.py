@@ -111,10 +111,6 @@ def largest_error(
 ) -> float:
     """The largest error of samples, as a part of the usual sum of absolute values.
 
-    Args:
-        product: what was computed.
-        told: of every block, what `take_samples` gave.
-
     Returns:
         Infinity if blocks are missing or there are too many.
     """

@@ -27,15 +27,7 @@ def tell(
     measured: list[MeasuredProduct],
     block_rows: int,
 ) -> Findings:
-    """Findings of the study.
-
-    Args:
-        cluster: where.
-        rates: by which times were predicted.
-        parts: how factors were divided.
-        measured: the products.
-        block_rows: most rows of a block of A.
-    """
+    """Findings of the study."""
     findings = Findings(
         title="Matrix products, divided on Spark",
         subtitle=f"{parts.inner} parts of k, {parts.columns} of n",
