@@ -4,7 +4,7 @@ import sys
 
 def test_opening_data_is_light() -> None:
     code = (
-        "import sys, sixfold.data as d; from sixfold.core.config import DataConfig;"
+        "import sys, sixfold.data as d; from sixfold.data.config import DataConfig;"
         "heavy = {'torch', 'pandas', 'sklearn', 'pyspark', 'pyarrow', 'PIL', 'fsspec', 'scipy'};"
         "print(sorted(heavy & set(sys.modules)));"
         "d.open_data(d.resolve(DataConfig()));"

@@ -1,6 +1,6 @@
 """Data sets: from a specification such as ``cifar10:PATH`` to batches of tensors.
 
->>> from sixfold.core.config import DataConfig
+>>> from sixfold.data.config import DataConfig
 >>> dataset = open_data(resolve(DataConfig(data="synthetic:100x3x8x8", validation=0.2)))
 >>> len(dataset.train), len(dataset.validation), len(dataset.test), dataset.shape
 (80, 20, 20, (3, 8, 8))

@@ -34,10 +34,9 @@ def run_designs(engine: Any, geometry: Geometry, sizes: dict[str, Any]) -> dict[
     """Over there: for every design its verdict, cost and replication."""
     from sixfold.studies.convolution import direct
     from sixfold.studies.lab.cluster import Cluster
-    from sixfold.studies.lab.loopnest.blocks import Meters
+    from sixfold.studies.lab.loopnest.blocks import Meters, Sizes
     from sixfold.studies.lab.loopnest.check import assemble, compare, scale_of
     from sixfold.studies.lab.loopnest.design import DESIGNS
-    from sixfold.studies.lab.loopnest.sizes import Sizes
     from sixfold.studies.lab.problem import Problem
 
     cluster = Cluster(engine, 4)

@@ -8,8 +8,7 @@ from tests.spark_masters import EngineProcess
 
 from sixfold.core.errors import UserError
 from sixfold.studies.lab.matmul.model import Rates, alone_s, crossover, predict
-from sixfold.studies.lab.matmul.operands import Block, Product, largest_error, take_samples
-from sixfold.studies.lab.matmul.parts import Parts
+from sixfold.studies.lab.matmul.operands import Block, Parts, Product, largest_error, take_samples
 from sixfold.studies.lab.matmul.study import sizes
 
 RATES = Rates(
@@ -68,8 +67,7 @@ def multiply_all(engine: Any, cases: list[tuple[int, int, int]]) -> list[tuple[s
     import numpy as np
 
     from sixfold.studies.lab.cluster import Cluster
-    from sixfold.studies.lab.matmul.operands import Product
-    from sixfold.studies.lab.matmul.parts import Parts
+    from sixfold.studies.lab.matmul.operands import Parts, Product
     from sixfold.studies.lab.matmul.study import RUN
 
     cluster = Cluster(engine, 3)

@@ -12,6 +12,9 @@ Images are flattened as (N, H, W, C), patches as (N, P, Q, R, S, C), outputs as 
 that fall on the padding have no element in their row, so images are not padded beforehand.
 
 Legend as in `sixfold.studies.convolution.geometry`.
+
+Arrays: images (N, C, H, W), weights (K, C/G, R, S), outputs and their gradients (N, K, P, Q). Every
+function raises ValueError for shapes that do not fit the geometry.
 """
 
 from __future__ import annotations
@@ -91,19 +94,7 @@ def bandwidth(geometry: Geometry) -> int:
 
 
 def forward(images: Array, weights: Array, geometry: Geometry) -> Array:
-    """Convolution, by A and a matrix product.
-
-    Args:
-        images: (N, C, H, W).
-        weights: (K, C/G, R, S).
-        geometry: sizes, stride, padding, dilation, groups.
-
-    Returns:
-        (N, K, P, Q).
-
-    Raises:
-        ValueError: if shapes do not fit the geometry.
-    """
+    """Convolution, by A and a matrix product."""
     geometry.expect(images=images, weights=weights)
     patches = _patches(images, geometry)
     outputs = np.einsum("npqtgc,gktc->npqgk", patches, _taps_last(weights, geometry))
@@ -111,19 +102,7 @@ def forward(images: Array, weights: Array, geometry: Geometry) -> Array:
 
 
 def input_gradient(weights: Array, output_gradient: Array, geometry: Geometry) -> Array:
-    """Gradient with respect to the images, by a matrix product and the transpose of A.
-
-    Args:
-        weights: (K, C/G, R, S).
-        output_gradient: (N, K, P, Q).
-        geometry: sizes, stride, padding, dilation, groups.
-
-    Returns:
-        (N, C, H, W).
-
-    Raises:
-        ValueError: if shapes do not fit the geometry.
-    """
+    """Gradient with respect to the images, by a matrix product and the transpose of A."""
     geometry.expect(weights=weights, outputs=output_gradient)
     split = _maps_last(output_gradient, geometry)
     patches = np.einsum("npqgk,gktc->npqtgc", split, _taps_last(weights, geometry))
@@ -133,19 +112,7 @@ def input_gradient(weights: Array, output_gradient: Array, geometry: Geometry) -
 
 
 def weight_gradient(images: Array, output_gradient: Array, geometry: Geometry) -> Array:
-    """Gradient with respect to the weights, by A and a matrix product.
-
-    Args:
-        images: (N, C, H, W).
-        output_gradient: (N, K, P, Q).
-        geometry: sizes, stride, padding, dilation, groups.
-
-    Returns:
-        (K, C/G, R, S).
-
-    Raises:
-        ValueError: if shapes do not fit the geometry.
-    """
+    """Gradient with respect to the weights, by A and a matrix product."""
     geometry.expect(images=images, outputs=output_gradient)
     split = _maps_last(output_gradient, geometry)
     gradient = np.einsum("npqgk,npqtgc->gkct", split, _patches(images, geometry))

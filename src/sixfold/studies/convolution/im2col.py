@@ -14,6 +14,9 @@ im2col as a linear map, so that <im2col(x), c> = <x, col2im(c)>.
 
 With groups, all of this is done for each group by itself. Legend as in
 `sixfold.studies.convolution.geometry`.
+
+Arrays: images (N, C, H, W), weights (K, C/G, R, S), outputs and their gradients (N, K, P, Q). Every
+function raises ValueError for shapes that do not fit the geometry.
 """
 
 from __future__ import annotations
@@ -91,38 +94,14 @@ def col2im(columns: Array, geometry: Geometry) -> Array:
 
 
 def forward(images: Array, weights: Array, geometry: Geometry) -> Array:
-    """Convolution: weights times columns.
-
-    Args:
-        images: (N, C, H, W).
-        weights: (K, C/G, R, S).
-        geometry: sizes, stride, padding, dilation, groups.
-
-    Returns:
-        (N, K, P, Q).
-
-    Raises:
-        ValueError: if shapes do not fit the geometry.
-    """
+    """Convolution: weights times columns."""
     geometry.expect(images=images, weights=weights)
     outputs = _by_group(weights, geometry) @ _grouped(im2col(images, geometry), geometry)
     return outputs.reshape(geometry.output_shape)
 
 
 def input_gradient(weights: Array, output_gradient: Array, geometry: Geometry) -> Array:
-    """Gradient with respect to the images: col2im of the transposed weights times dy.
-
-    Args:
-        weights: (K, C/G, R, S).
-        output_gradient: (N, K, P, Q).
-        geometry: sizes, stride, padding, dilation, groups.
-
-    Returns:
-        (N, C, H, W).
-
-    Raises:
-        ValueError: if shapes do not fit the geometry.
-    """
+    """Gradient with respect to the images: col2im of the transposed weights times dy."""
     geometry.expect(weights=weights, outputs=output_gradient)
     transposed = _by_group(weights, geometry).transpose(0, 2, 1)  # G, C/G*R*S, K/G
     columns = transposed @ _grouped(output_gradient, geometry)
@@ -130,19 +109,7 @@ def input_gradient(weights: Array, output_gradient: Array, geometry: Geometry) -
 
 
 def weight_gradient(images: Array, output_gradient: Array, geometry: Geometry) -> Array:
-    """Gradient with respect to the weights: dy times the transposed columns, over all images.
-
-    Args:
-        images: (N, C, H, W).
-        output_gradient: (N, K, P, Q).
-        geometry: sizes, stride, padding, dilation, groups.
-
-    Returns:
-        (K, C/G, R, S).
-
-    Raises:
-        ValueError: if shapes do not fit the geometry.
-    """
+    """Gradient with respect to the weights: dy times the transposed columns, over all images."""
     geometry.expect(images=images, outputs=output_gradient)
     columns = _grouped(im2col(images, geometry), geometry)  # N, G, C/G*R*S, P*Q
     products = _grouped(output_gradient, geometry) @ columns.transpose(0, 1, 3, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import platform
 import time
@@ -14,6 +15,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically, write_json
 from sixfold.core.locks import held
 from sixfold.distributed.session import versions
+from sixfold.studies.lab import NAMES
 from sixfold.studies.lab.cluster import Cluster, open_cluster
 from sixfold.studies.lab.config import cluster_problems
 from sixfold.studies.lab.findings import Findings
@@ -79,24 +81,10 @@ def told(findings: Findings) -> list[str]:
     return [*lines, *(f"note: {note}" for note in findings.notes)]
 
 
-def _parts(
-    name: str,
-) -> tuple[Study, Callable[[Any], list[str]]]:
+def _parts(name: str) -> tuple[Study, Callable[[Any], list[str]]]:
     """The study of a name, and what finds the problems of its settings."""
-    if name == "loopnest":
-        from sixfold.studies.lab.loopnest import study as loopnest
-
-        return loopnest.study, loopnest.problems
-    if name == "matmul":
-        from sixfold.studies.lab.matmul import study as matmul
-
-        return matmul.study, matmul.problems
-    if name == "activations":
-        from sixfold.studies.lab.activations import study as activations
-
-        return activations.study, activations.problems
-    if name == "job-per-step":
-        from sixfold.studies.lab.jobs import study as jobs
-
-        return jobs.study, jobs.problems
-    raise UserError(f"unknown study {name!r}")
+    if name not in NAMES:
+        raise UserError(f"unknown study {name!r}")
+    folder = "jobs" if name == "job-per-step" else name
+    module = importlib.import_module(f"sixfold.studies.lab.{folder}.study")
+    return module.study, module.problems

@@ -18,9 +18,8 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.activations import redis_server as redis
 from sixfold.studies.lab.activations.halves import Halves
-from sixfold.studies.lab.activations.measured import MeasuredWay, Serial
 from sixfold.studies.lab.activations.stores import FileStore, RedisStore, folder_problem
-from sixfold.studies.lab.activations.summary import tell
+from sixfold.studies.lab.activations.summary import MeasuredWay, Serial, tell
 from sixfold.studies.lab.activations.ways import (
     Meters,
     Passed,

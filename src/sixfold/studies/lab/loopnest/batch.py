@@ -13,8 +13,7 @@ from typing import Any
 
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.loopnest.blocks import Block, Meters, convolve, ranges, source
-from sixfold.studies.lab.loopnest.sizes import Sizes
+from sixfold.studies.lab.loopnest.blocks import Block, Meters, Sizes, convolve, ranges, source
 from sixfold.studies.lab.problem import Problem
 
 

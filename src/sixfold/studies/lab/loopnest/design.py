@@ -8,12 +8,11 @@ from typing import Any
 
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.loopnest.batch import by_batch, by_batch_and_channels
-from sixfold.studies.lab.loopnest.blocks import Meters
+from sixfold.studies.lab.loopnest.blocks import Meters, Sizes
 from sixfold.studies.lab.loopnest.design1 import design1
 from sixfold.studies.lab.loopnest.design2 import design2
 from sixfold.studies.lab.loopnest.design2b import design2b
 from sixfold.studies.lab.loopnest.design3 import by_rows_and_columns, design3
-from sixfold.studies.lab.loopnest.sizes import Sizes
 from sixfold.studies.lab.problem import Problem
 
 Design = Callable[[Cluster, Problem, Sizes, Meters], Iterator[Any]]

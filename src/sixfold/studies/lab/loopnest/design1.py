@@ -26,6 +26,7 @@ from sixfold.studies.lab.loopnest.blocks import (
     Corner,
     Meters,
     Range,
+    Sizes,
     add,
     convolve,
     cut,
@@ -34,7 +35,6 @@ from sixfold.studies.lab.loopnest.blocks import (
     region,
     source,
 )
-from sixfold.studies.lab.loopnest.sizes import Sizes
 from sixfold.studies.lab.problem import Problem
 
 Unit = tuple[int, tuple[int, int, int, Array]]

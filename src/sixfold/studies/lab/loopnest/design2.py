@@ -21,8 +21,15 @@ import numpy as np
 
 from sixfold.studies.convolution.geometry import Array, Geometry
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.loopnest.blocks import Corner, Meters, add, place_corner, region, source
-from sixfold.studies.lab.loopnest.sizes import Sizes
+from sixfold.studies.lab.loopnest.blocks import (
+    Corner,
+    Meters,
+    Sizes,
+    add,
+    place_corner,
+    region,
+    source,
+)
 from sixfold.studies.lab.problem import Problem
 
 Unit = tuple[int, tuple[int, int, int, Array]]

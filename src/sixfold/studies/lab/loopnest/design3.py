@@ -18,6 +18,7 @@ from sixfold.studies.lab.loopnest.blocks import (
     Block,
     Meters,
     Range,
+    Sizes,
     convolve,
     cut,
     even_ranges,
@@ -25,7 +26,6 @@ from sixfold.studies.lab.loopnest.blocks import (
     region,
     source,
 )
-from sixfold.studies.lab.loopnest.sizes import Sizes
 from sixfold.studies.lab.problem import Problem
 
 

@@ -17,7 +17,7 @@ from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.long_lived import long_lived
 from sixfold.studies.lab.loopnest import literal
-from sixfold.studies.lab.loopnest.blocks import Meters
+from sixfold.studies.lab.loopnest.blocks import Meters, Sizes
 from sixfold.studies.lab.loopnest.check import (
     Verdict,
     assemble,
@@ -27,9 +27,7 @@ from sixfold.studies.lab.loopnest.check import (
     take_samples,
 )
 from sixfold.studies.lab.loopnest.design import DESIGNS
-from sixfold.studies.lab.loopnest.measured import LiteralRun, Measured
-from sixfold.studies.lab.loopnest.sizes import Sizes
-from sixfold.studies.lab.loopnest.summary import tell
+from sixfold.studies.lab.loopnest.summary import LiteralRun, Measured, tell
 from sixfold.studies.lab.problem import Problem
 from sixfold.studies.lab.progress import Progress
 

@@ -20,9 +20,7 @@ import numpy as np
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.loopnest.blocks import even_ranges
-from sixfold.studies.lab.matmul.multiply import timed_product
-from sixfold.studies.lab.matmul.operands import Block, Product
-from sixfold.studies.lab.matmul.parts import Parts
+from sixfold.studies.lab.matmul.operands import Block, Parts, Product, timed_product
 
 Panel = tuple[str, int, Array]
 """Which factor it is of, its number along k, and the numbers."""

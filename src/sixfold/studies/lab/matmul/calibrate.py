@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.matmul.model import Rates
-from sixfold.studies.lab.matmul.multiply import multiply
+from sixfold.studies.lab.matmul.operands import multiply
 
 PEAK_SIZE = 768
 """Side of the square product by which the peak is measured: 7 MB, past the first caches."""

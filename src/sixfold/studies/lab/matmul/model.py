@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.studies.lab.matmul.operands import Product
-from sixfold.studies.lab.matmul.parts import Parts
+from sixfold.studies.lab.matmul.operands import Parts, Product
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,13 @@ B (k, n) is small in the products of a network (its weights) and can be had by e
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.random import Generator, Philox
 
 from sixfold.studies.convolution.geometry import Array
@@ -126,3 +129,31 @@ def largest_error(
             largest = max(largest, abs(value - float(row.astype(np.float64) @ right[:, j])))
     # Values lie in [-0.5, 0.5), so that the absolute value of a product is 1/16 on the average.
     return largest / (product.k / 16)
+
+
+def multiply(left: Array, right: Array) -> Array:
+    """`left @ right` by torch's kernel."""
+    with torch.inference_mode():
+        product: Array = torch.mm(torch.from_numpy(left), torch.from_numpy(right)).numpy()
+    return product
+
+
+def timed_product(left: Array, right: Array, kernel_s: Any) -> Array:
+    """`multiply`; the time is added to an accumulator."""
+    began = time.perf_counter()
+    product = multiply(left, right)
+    kernel_s.add(time.perf_counter() - began)
+    return product
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Parts of a product."""
+
+    inner: int  # parts of k, for the outer product and the panels of blocks
+    columns: int  # parts of n, for blocks
+
+
+def place_corner(corner: tuple[int, int]) -> int:
+    """A number for a block of C, by which blocks are spread; the same on every host."""
+    return corner[0] * 31 + corner[1]

@@ -16,9 +16,7 @@ import numpy as np
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.loopnest.blocks import add, even_ranges
-from sixfold.studies.lab.matmul.multiply import timed_product
-from sixfold.studies.lab.matmul.operands import Block, Product
-from sixfold.studies.lab.matmul.parts import Parts, place_corner
+from sixfold.studies.lab.matmul.operands import Block, Parts, Product, place_corner, timed_product
 
 
 def outer_product(cluster: Cluster, product: Product, parts: Parts, kernel_s: Any) -> Any:

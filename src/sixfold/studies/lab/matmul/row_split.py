@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.matmul.multiply import timed_product
-from sixfold.studies.lab.matmul.operands import Block, Product
-from sixfold.studies.lab.matmul.parts import Parts
+from sixfold.studies.lab.matmul.operands import Block, Parts, Product, timed_product
 
 
 def row_split(cluster: Cluster, product: Product, _: Parts, kernel_s: Any) -> Any:

@@ -17,14 +17,17 @@ from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.matmul.block import block_product
 from sixfold.studies.lab.matmul.calibrate import calibrate
-from sixfold.studies.lab.matmul.measured import MeasuredProduct, MeasuredWay
 from sixfold.studies.lab.matmul.model import WAYS, alone_s, predict
-from sixfold.studies.lab.matmul.multiply import multiply
-from sixfold.studies.lab.matmul.operands import Product, largest_error, take_samples
+from sixfold.studies.lab.matmul.operands import (
+    Parts,
+    Product,
+    largest_error,
+    multiply,
+    take_samples,
+)
 from sixfold.studies.lab.matmul.outer import outer_product
-from sixfold.studies.lab.matmul.parts import Parts
 from sixfold.studies.lab.matmul.row_split import row_split
-from sixfold.studies.lab.matmul.summary import tell
+from sixfold.studies.lab.matmul.summary import MeasuredProduct, MeasuredWay, tell
 from sixfold.studies.lab.progress import Progress
 
 Show = Callable[[str], None]

@@ -5,16 +5,45 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from sixfold.core.html.axes import compact, duration, logarithmic
 from sixfold.core.html.charts import Chart, Series
 from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, megabytes, ratio, seconds
-from sixfold.studies.lab.matmul.measured import MeasuredProduct, MeasuredWay
-from sixfold.studies.lab.matmul.model import Rates, crossover
-from sixfold.studies.lab.matmul.parts import Parts
+from sixfold.studies.lab.matmul.model import Prediction, Rates, crossover
+from sixfold.studies.lab.matmul.operands import Parts, Product
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredWay:
+    """A way to divide a product."""
+
+    way: str
+    costs: list[Cost]  # of every timed run
+    cost: Cost  # of the median run
+    kernel_s: float  # time inside the kernels, over all tasks, in that run
+    error: float  # the largest error of samples
+    right: bool  # whether that is rounding
+    predicted: Prediction | None  # what the model says
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredProduct:
+    """A product and the ways to divide it."""
+
+    product: Product
+    alone_s: float  # on one thread, without Spark
+    alone_predicted_s: float  # what the model says of that
+    ways: list[MeasuredWay]
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data."""
+        return dataclasses.asdict(self) | {"name": self.product.name, "flops": self.product.flops}
+
 
 _COLOURS = {"row": "training", "outer": "validation", "block": "other"}
 _ALONE = "one thread, no Spark"
