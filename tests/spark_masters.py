@@ -35,9 +35,6 @@ START_S = 90.0
 
 CLUSTER = "local-cluster[2,1,1024]"
 
-MASTERS = ("spark_local", "spark_cluster", "spark_bare", "spark_standalone", "standalone_master")
-"""Fixtures that start a Spark master."""
-
 
 class EngineProcess:
     """A `SparkEngine` in a process of its own."""
@@ -204,25 +201,14 @@ def _taken_apart(error: Exception) -> tuple[type[Exception], tuple[Any, ...]]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Divide tests among the processes of `pytest -n`, where there are several.
+    """Divide tests among the processes of `pytest -n 2 --dist loadgroup`.
 
-    One process runs all tests of a Spark master, so that each master is started once; of the other
-    tests one process runs all of a file, so that what a file's tests share is made once.
+    One process runs all tests on Spark, so that each master is started once; of the others one
+    process runs all of a file, so that what a file's tests share is made once.
     """
     for item in items:
-        group = item.path.as_posix()
-        if item.get_closest_marker("spark") is not None:
-            masters = [name for name in MASTERS if name in _words(item)]
-            group = masters[0] if masters else MASTERS[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _words(item: pytest.Item) -> set[str]:
-    """Fixtures of a test, and the masters named by its parameters."""
-    words = set(getattr(item, "fixturenames", ()))
-    for value in getattr(getattr(item, "callspec", None), "params", {}).values():
-        words |= {str(value), f"spark_{value}"}
-    return words
+        on_spark = item.get_closest_marker("spark") is not None
+        item.add_marker(pytest.mark.xdist_group("spark" if on_spark else item.path.as_posix()))
 
 
 def _need_spark() -> None:
