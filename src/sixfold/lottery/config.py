@@ -79,3 +79,9 @@ class TicketsConfig(Settings):
     training: TrainingConfig = TrainingConfig()
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
+
+    def quick_problems(self) -> list[str]:
+        """What is wrong at a glance; one line each."""
+        from sixfold.lottery.choices import trellis_problems
+
+        return [*trellis_problems(self), *super().quick_problems()]
