@@ -23,11 +23,7 @@ import sixfold
 
 
 class Killer:
-    """Kills processes of a run at random times between its first step and its expected end.
-
-    Attributes:
-        deaths: what was killed, and at which second after the first step.
-    """
+    """Kills processes of a run at random times between its first step and its expected end."""
 
     def __init__(self, workers: int, servers: int, within_s: float, seed: int) -> None:
         chance = random.Random(seed)
@@ -36,7 +32,7 @@ class Killer:
         self._chance = chance
         self._pids: dict[str, dict[int, int]] = {"rank": {}, "server": {}}
         self._begun = False
-        self.deaths: list[str] = []
+        self.deaths: list[str] = []  # what was killed, and at which second after the first step
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Hear of processes, and begin with the first step."""

@@ -31,27 +31,16 @@ class NotMeasuredError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One measurement.
+    """One measurement."""
 
-    Attributes:
-        spec: data set as the user gave it.
-        data: the same, resolved, so that any process opens it cheaply.
-        model: network.
-        workers: ranks of Sixfold and processes of TorchDistributor.
-        batch: images a step, over all ranks.
-        steps: steps to make; None: until `seconds` are over.
-        seconds: about how long it takes, from the first timed step on.
-        first_timed_step: the clock starts at the end of this step.
-    """
-
-    spec: str
-    data: DataConfig
-    model: str
-    workers: int
-    batch: int
-    steps: int | None
-    seconds: float
-    first_timed_step: int
+    spec: str  # data set as the user gave it
+    data: DataConfig  # the same, resolved, so that any process opens it cheaply
+    model: str  # network
+    workers: int  # ranks of Sixfold and processes of TorchDistributor
+    batch: int  # images a step, over all ranks
+    steps: int | None  # steps to make; None: until `seconds` are over
+    seconds: float  # about how long it takes, from the first timed step on
+    first_timed_step: int  # the clock starts at the end of this step
 
 
 def sixfold_local(task: Task) -> float:

@@ -36,19 +36,12 @@ SAMPLE_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A layer, or a few that are computed together, at a shape of a network of the zoo.
+    """A layer, or a few that are computed together, at a shape of a network of the zoo."""
 
-    Attributes:
-        name: of the row.
-        layers: makes the modules.
-        shape: (C, H, W) of their input.
-        products: whether they are convolutions or linear, so that arithmetic is their limit.
-    """
-
-    name: str
-    layers: Callable[[], list[nn.Module]]
-    shape: tuple[int, ...]
-    products: bool
+    name: str  # of the row
+    layers: Callable[[], list[nn.Module]]  # makes the modules
+    shape: tuple[int, ...]  # (C, H, W) of their input
+    products: bool  # whether they are convolutions or linear, so that arithmetic is their limit
 
 
 def _conv(before: int, maps: int, kernel: int, *, groups: int = 1, bias: bool = False) -> nn.Module:

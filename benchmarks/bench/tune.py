@@ -49,19 +49,12 @@ WHOLE = "whole"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """A batch size that is tuned.
+    """A batch size that is tuned."""
 
-    Attributes:
-        settings: of the training.
-        step: the network and how its shards are computed.
-        shard: the first of the first step.
-        formula: images of a piece by the formula.
-    """
-
-    settings: TrainConfig
-    step: Step
-    shard: Shard
-    formula: int
+    settings: TrainConfig  # of the training
+    step: Step  # the network and how its shards are computed
+    shard: Shard  # the first of the first step
+    formula: int  # images of a piece by the formula
 
 
 def run_tune_bench(

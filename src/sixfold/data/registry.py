@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
@@ -16,7 +17,7 @@ from sixfold.core.locks import locked
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.augment import parse_augment
 from sixfold.data.config import DataConfig
-from sixfold.data.dataset import DataSet, assemble
+from sixfold.data.dataset import DataSet, Store, assemble
 from sixfold.data.job import Job, column_problems, plan, setting_problems
 from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest, shortened
 from sixfold.data.preparation import carry_out, refuse_bad
@@ -220,43 +221,36 @@ def open_data(config: DataConfig) -> DataSet:
         ValueError: if the configuration was not resolved.
     """
     spec = parse_spec(config.data)
+    facts: dict[str, Any] = {}
+    train: Store
+    test: Store
     if spec.kind == "digits":
-        train, test = digits.load(config.resize)
-        return assemble(
-            name="digits",
-            classes=digits.CLASSES,
-            train=train,
-            test=test,
-            split="80/20, stratified by class",
-            validation=config.validation,
-            test_split=config.test_split,
-            images=config.max_images,
-        )
-    if spec.kind == "synthetic":
-        made, made_test = synthetic.parse(spec.where, config.resize)
-        return assemble(
-            name=str(spec),
-            classes=synthetic.CLASSES,
-            train=made,
-            test=made_test,
-            validation=config.validation,
-            test_split=config.test_split,
-            images=config.max_images,
-        )
-    if spec.kind != "shards" or config.resize is not None:
+        name, classes, (train, test) = "digits", digits.CLASSES, digits.load(config.resize)
+        facts["split"] = "80/20, stratified by class"
+    elif spec.kind == "synthetic":
+        name, classes = str(spec), synthetic.CLASSES
+        train, test = synthetic.parse(spec.where, config.resize)
+    elif spec.kind != "shards" or config.resize is not None:
         raise ValueError(f"{config.data} (resize {config.resize}) must be resolved first")
-    folder = Path(spec.where)
-    manifest = load_manifest(folder)
+    else:
+        folder = Path(spec.where)
+        manifest = load_manifest(folder)
+        name, classes = manifest.name, manifest.classes
+        train, test = (ShardStore(folder, manifest, part) for part in PARTS)
+        split = str(manifest.source.get("split", ""))
+        facts = {
+            "bad": manifest.bad_lines(),
+            "skipped": manifest.skipped,
+            "own_test": not split.startswith("80/20"),
+            "split": split,
+        }
     return assemble(
-        name=manifest.name,
-        classes=manifest.classes,
-        train=ShardStore(folder, manifest, "train"),
-        test=ShardStore(folder, manifest, "test"),
+        name=name,
+        classes=classes,
+        train=train,
+        test=test,
         validation=config.validation,
         test_split=config.test_split,
         images=config.max_images,
-        bad=manifest.bad_lines(),
-        skipped=manifest.skipped,
-        own_test=not str(manifest.source.get("split", "")).startswith("80/20"),
-        split=str(manifest.source.get("split", "")),
+        **facts,
     )
