@@ -98,5 +98,5 @@ def test_a_missing_folder_or_manifest_is_told(tmp_path: Path) -> None:
         attempt(tmp_path / "none")
     with pytest.raises(UserError, match=r"no manifest\.json in it"):
         load_manifest(tmp_path)
-    with pytest.raises(UserError, match="no manifest.json in it"):
+    with pytest.raises(UserError, match=r"no manifest\.json in it"):
         attempt(tmp_path)
