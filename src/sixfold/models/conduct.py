@@ -51,15 +51,11 @@ _OTHERWISE = (
 
 @dataclass
 class Conduct:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        state: what makes the result depend on the workers, unless it need not be exact.
-        broken: what cannot be trained at all.
-    """
-
+    # what makes the result depend on the workers, unless it need not be exact
     state: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)  # what cannot be trained at all
 
 
 def conduct(make: Callable[[], nn.Module], shape: Shape, *, device: str = "cpu") -> Conduct:

@@ -43,19 +43,12 @@ DRAW_GRAIN = 16
 
 @dataclass(frozen=True)
 class Fill:
-    """One thing done to all values of one tensor.
+    """One thing done to all values of one tensor."""
 
-    Attributes:
-        storage: which tensor, by the number of its memory.
-        shape: of the tensor.
-        operation: name of the in-place method, such as "normal_".
-        arguments: the method's.
-    """
-
-    storage: int
-    shape: tuple[int, ...]
-    operation: str
-    arguments: tuple[Any, ...]
+    storage: int  # which tensor, by the number of its memory
+    shape: tuple[int, ...]  # of the tensor
+    operation: str  # name of the in-place method, such as "normal_"
+    arguments: tuple[Any, ...]  # the method's
 
     @property
     def is_random(self) -> bool:
@@ -65,14 +58,10 @@ class Fill:
 
 @dataclass(frozen=True)
 class MetaModel:
-    """A network on the meta device, and how its values come about.
+    """A network on the meta device, and how its values come about."""
 
-    Attributes:
-        network: parameters and buffers without values, as float32.
-        fills: everything done to the values, in order; None if that could not be recorded.
-    """
-
-    network: nn.Module
+    network: nn.Module  # parameters and buffers without values, as float32
+    # everything done to the values, in order; None if that could not be recorded
     fills: tuple[Fill, ...] | None
 
 
@@ -220,20 +209,15 @@ def _storage(tensor: Tensor) -> int:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps what is done to the values of tensors on the meta device.
-
-    Attributes:
-        fills: in order.
-        known: number of a storage -> the storage, of all tensors whose values are known. Kept
-            alive, so that no later tensor gets the same number.
-        faithful: whether everything could be recorded.
-    """
+    """Keeps what is done to the values of tensors on the meta device."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.fills: list[Fill] = []
+        self.fills: list[Fill] = []  # in order
+        # number of a storage -> the storage, of all tensors whose values are known. Kept alive, so
+        # that no later tensor gets the same number
         self.known: dict[int, Any] = {}
-        self.faithful = True
+        self.faithful = True  # whether everything could be recorded
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types

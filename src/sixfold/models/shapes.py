@@ -148,14 +148,11 @@ class _Functional(nn.Module):
 
 @dataclass
 class _Trail:
-    """How far a run has come.
+    """How far a run has come."""
 
-    Attributes:
-        running: the chain of modules that are running, outermost first.
-        last_map: name and output shape of the last module that gave maps (N, C, H, W).
-    """
-
+    # the chain of modules that are running, outermost first
     running: list[_Call] = field(default_factory=list)
+    # name and output shape of the last module that gave maps (N, C, H, W)
     last_map: tuple[str, tuple[int, ...]] = ("", ())
 
 

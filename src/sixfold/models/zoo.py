@@ -19,15 +19,10 @@ from sixfold.models.vgg import vgg16
 
 @dataclass(frozen=True)
 class Entry:
-    """A network of the zoo.
+    """A network of the zoo."""
 
-    Attributes:
-        factory: called as `factory(shape, classes, **arguments)`.
-        side: rows and columns of the images that it is mostly used for, in pixels.
-    """
-
-    factory: Callable[..., nn.Module]
-    side: int
+    factory: Callable[..., nn.Module]  # called as `factory(shape, classes, **arguments)`
+    side: int  # rows and columns of the images that it is mostly used for, in pixels
 
     @property
     def line(self) -> str:

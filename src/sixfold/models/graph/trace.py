@@ -25,25 +25,16 @@ REMEDY = "divide the batch instead (--strategy sync)"
 
 @dataclass(frozen=True)
 class Call:
-    """One call in a network.
+    """One call in a network."""
 
-    Attributes:
-        name: of the module, or of the call's result where it is no module.
-        called: the module, or the function, or the name of a method.
-        arguments: as written; other calls' results as `fx.Node`.
-        named: arguments by name.
-        node: the call's result.
-        shape: of the result; None if it is no tensor, or shapes were not asked for.
-        within: path of the module whose forward makes the call.
-    """
-
-    name: str
-    called: Any
-    arguments: tuple[Any, ...]
-    named: dict[str, Any]
-    node: fx.Node
+    name: str  # of the module, or of the call's result where it is no module
+    called: Any  # the module, or the function, or the name of a method
+    arguments: tuple[Any, ...]  # as written; other calls' results as `fx.Node`
+    named: dict[str, Any]  # arguments by name
+    node: fx.Node  # the call's result
+    # of the result; None if it is no tensor, or shapes were not asked for
     shape: tuple[int, ...] | None
-    within: str = ""
+    within: str = ""  # path of the module whose forward makes the call
 
     @property
     def kind(self) -> str:
@@ -63,19 +54,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """A network's calls in order.
+    """A network's calls in order."""
 
-    Attributes:
-        network: what was traced.
-        source: the network's input.
-        calls: in order of execution.
-        output: the call that gives the network's output.
-    """
-
-    network: nn.Module
-    source: fx.Node
-    calls: list[Call]
-    output: fx.Node
+    network: nn.Module  # what was traced
+    source: fx.Node  # the network's input
+    calls: list[Call]  # in order of execution
+    output: fx.Node  # the call that gives the network's output
 
 
 def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:

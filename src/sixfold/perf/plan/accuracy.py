@@ -10,21 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """Relative errors of predictions, as parts of what was measured.
+    """Relative errors of predictions, as parts of what was measured."""
 
-    Attributes:
-        count: how many.
-        mean: of their sizes, the mean absolute percentage error.
-        median: of their sizes.
-        p90: nine in ten are smaller.
-        bias: mean with sign; positive where too long a time was predicted.
-    """
-
-    count: int
-    mean: float
-    median: float
-    p90: float
-    bias: float
+    count: int  # how many
+    mean: float  # of their sizes, the mean absolute percentage error
+    median: float  # of their sizes
+    p90: float  # nine in ten are smaller
+    bias: float  # mean with sign; positive where too long a time was predicted
 
 
 def errors(predicted: Sequence[float], measured: Sequence[float]) -> Errors:

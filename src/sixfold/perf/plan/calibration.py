@@ -25,101 +25,61 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A rehearsal's outcome: the median over steps of the slowest part.
+    """A rehearsal's outcome: the median over steps of the slowest part."""
 
-    Attributes:
-        mesh: the tile's axes, as `--grid` takes them; empty for the whole network.
-        merge: whether `step_s` is what a merge of local SGD adds to a step.
-        samples: images of the step, in the tile.
-        shards: logical shards of them.
-        concurrency: ranks of a host that computed at the same time.
-        step_s: processor seconds of the step's thread, exchanges left out.
-        behind_s: processor seconds of its other threads, which make the next batches.
-        clock_s: seconds by the clock.
-        data_s: of these, waiting for images.
-        update_s: of these, the optimizer's update.
-        peak_bytes: most memory that the process held.
-        payload_bytes: size of what the rank's shards add up.
-        exchanges: of one rank in one step: bytes sent to each peer, bytes received from each.
-    """
-
-    mesh: str
-    merge: bool = False
-    samples: int
-    shards: int
-    concurrency: int
-    step_s: float
-    behind_s: float
-    clock_s: float
-    data_s: float
-    update_s: float
-    peak_bytes: int
-    payload_bytes: int
+    mesh: str  # the tile's axes, as `--grid` takes them; empty for the whole network
+    merge: bool = False  # whether `step_s` is what a merge of local SGD adds to a step
+    samples: int  # images of the step, in the tile
+    shards: int  # logical shards of them
+    concurrency: int  # ranks of a host that computed at the same time
+    step_s: float  # processor seconds of the step's thread, exchanges left out
+    behind_s: float  # processor seconds of its other threads, which make the next batches
+    clock_s: float  # seconds by the clock
+    data_s: float  # of these, waiting for images
+    update_s: float  # of these, the optimizer's update
+    peak_bytes: int  # most memory that the process held
+    payload_bytes: int  # size of what the rank's shards add up
+    # of one rank in one step: bytes sent to each peer, bytes received from each
     exchanges: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What is known of a network on a machine.
+    """What is known of a network on a machine."""
 
-    Attributes:
-        payload_bytes: size of what shards add up: gradients, buffers, and a few counts.
-        parameter_bytes: size of all weights and float buffers.
-        slots: vectors of the optimizer's state.
-        points: the rehearsals.
-        spread: how the times of single steps differ.
-        server: a round trip to a parameter server: `round_s`, `served_s`, `moved_bytes`.
-        shared_update_s: an update of weights in memory that all ranks of a host write to.
-        update_s: the same in the rank's own memory.
-    """
-
-    payload_bytes: int
-    parameter_bytes: int
-    slots: int
-    points: tuple[Point, ...] = ()
-    spread: Spread = EVEN
+    payload_bytes: int  # size of what shards add up: gradients, buffers, and a few counts
+    parameter_bytes: int  # size of all weights and float buffers
+    slots: int  # vectors of the optimizer's state
+    points: tuple[Point, ...] = ()  # the rehearsals
+    spread: Spread = EVEN  # how the times of single steps differ
+    # a round trip to a parameter server: `round_s`, `served_s`, `moved_bytes`
     server: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    shared_update_s: float = 0.0
-    update_s: float = 0.0
+    shared_update_s: float = 0.0  # an update of weights in memory that all ranks of a host write to
+    update_s: float = 0.0  # the same in the rank's own memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What is known of a machine, or a cluster.
+    """What is known of a machine, or a cluster."""
 
-    Attributes:
-        name: processor and engine.
-        engine: on which the ranks ran.
-        slots: ranks that can compute at the same time, over all hosts.
-        ranks: of the process group that measured.
-        hosts: how many hosts the process group ran on.
-        available_bytes: memory that processes of a host may take.
-        base_bytes: memory of a rank before it has a network.
-        adding_bytes_per_s: at which vectors are added.
-        startup_s: until all ranks have met.
-        opening_s: until a rank is ready for its first step: data, network.
-        job_s: of one empty job of the engine's pool with a task for every slot.
-        links: kind -> peers at once -> [bytes, seconds of a first exchange, of a following one].
-        crowded: the same links with twice as many ranks as slots.
-        kernels: layers that were timed, as `sixfold.perf.plan.kernels` writes them; empty if not
-            asked.
-    """
-
-    name: str
-    engine: str
-    slots: int
-    ranks: int
-    hosts: int = 1
-    available_bytes: int
-    base_bytes: int
-    adding_bytes_per_s: float
-    startup_s: float
-    opening_s: float = 0.0
-    job_s: float = 0.0
+    name: str  # processor and engine
+    engine: str  # on which the ranks ran
+    slots: int  # ranks that can compute at the same time, over all hosts
+    ranks: int  # of the process group that measured
+    hosts: int = 1  # how many hosts the process group ran on
+    available_bytes: int  # memory that processes of a host may take
+    base_bytes: int  # memory of a rank before it has a network
+    adding_bytes_per_s: float  # at which vectors are added
+    startup_s: float  # until all ranks have met
+    opening_s: float = 0.0  # until a rank is ready for its first step: data, network
+    job_s: float = 0.0  # of one empty job of the engine's pool with a task for every slot
+    # kind -> peers at once -> [bytes, seconds of a first exchange, of a following one]
     links: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
+    # the same links with twice as many ranks as slots
     crowded: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = dataclasses.field(
         default_factory=dict
     )
+    # layers that were timed, as `sixfold.perf.plan.kernels` writes them; empty if not asked
     kernels: Sequence[Sequence[Any]] = ()
 
 

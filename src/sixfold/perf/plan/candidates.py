@@ -21,17 +21,11 @@ WHOLE = Grid()
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One way.
+    """One way."""
 
-    Attributes:
-        strategy: as `--strategy` takes it.
-        workers: ranks.
-        grid: for `model_parallel`.
-    """
-
-    strategy: str
-    workers: int
-    grid: Grid = WHOLE
+    strategy: str  # as `--strategy` takes it
+    workers: int  # ranks
+    grid: Grid = WHOLE  # for `model_parallel`
 
     @property
     def name(self) -> str:

@@ -33,28 +33,18 @@ _FORM = (
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A cluster that is asked about.
+    """A cluster that is asked about."""
 
-    Attributes:
-        workers: ranks at most.
-        per_host: ranks of a host, each with a core like the calibrated ones; as many as the
-            calibrated host has cores if None.
-        bytes_per_s: of a host's link, each way.
-        latency_s: of a message between hosts.
-        oversubscription: by how much less the hosts can send all at once than one by one.
-        mtbf_hours: mean time between failures of a host.
-        checkpoint_minutes: between two checkpoints.
-        machine: file with the calibration of its hosts, or None.
-    """
-
-    workers: int
+    workers: int  # ranks at most
+    # ranks of a host, each with a core like the calibrated ones; as many as the calibrated host has
+    # cores if None
     per_host: int | None = None
-    bytes_per_s: float = 1.25e9
-    latency_s: float = 2e-5
-    oversubscription: float = 1.0
-    mtbf_hours: float = MTBF_HOURS
-    checkpoint_minutes: float = CHECKPOINT_MINUTES
-    machine: str | None = None
+    bytes_per_s: float = 1.25e9  # of a host's link, each way
+    latency_s: float = 2e-5  # of a message between hosts
+    oversubscription: float = 1.0  # by how much less the hosts can send all at once than one by one
+    mtbf_hours: float = MTBF_HOURS  # mean time between failures of a host
+    checkpoint_minutes: float = CHECKPOINT_MINUTES  # between two checkpoints
+    machine: str | None = None  # file with the calibration of its hosts, or None
 
 
 def parse_cluster(text: str) -> Cluster:

@@ -56,18 +56,13 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """The fit.
+    """The fit."""
 
-    Attributes:
-        weights: of each kind, for the features that `_expand` makes.
-        low: least value of each feature that was seen; nothing below is believed.
-        high: greatest value.
-        error: of each kind, the median relative error at shapes that the fit had not seen.
-    """
-
-    weights: dict[str, tuple[float, ...]]
+    weights: dict[str, tuple[float, ...]]  # of each kind, for the features that `_expand` makes
+    # least value of each feature that was seen; nothing below is believed
     low: dict[str, tuple[float, ...]]
-    high: dict[str, tuple[float, ...]]
+    high: dict[str, tuple[float, ...]]  # greatest value
+    # of each kind, the median relative error at shapes that the fit had not seen
     error: dict[str, float]
 
     def seconds(self, kind: str, features: Sequence[float]) -> float:

@@ -19,17 +19,11 @@ from sixfold.perf.plan.samples import Floats
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Seconds of an exchange by bytes, for one kind of link.
+    """Seconds of an exchange by bytes, for one kind of link."""
 
-    Attributes:
-        sizes: bytes to each peer, rising.
-        first_s: of an exchange after computing.
-        next_s: of one that follows at once.
-    """
-
-    sizes: tuple[float, ...]
-    first_s: tuple[float, ...]
-    next_s: tuple[float, ...]
+    sizes: tuple[float, ...]  # bytes to each peer, rising
+    first_s: tuple[float, ...]  # of an exchange after computing
+    next_s: tuple[float, ...]  # of one that follows at once
 
     def first(self, count_bytes: ArrayLike) -> Floats:
         """Seconds of an exchange with one peer, after computing."""
@@ -81,17 +75,11 @@ def affine(latency_s: float, bytes_per_s: float) -> Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
-    """How the ranks of a run reach each other.
+    """How the ranks of a run reach each other."""
 
-    Attributes:
-        local: between ranks of a host; None if every host has one rank.
-        remote: between hosts; None if there is one host.
-        per_host: ranks of a host.
-    """
-
-    local: Curve | None
-    remote: Curve | None
-    per_host: int
+    local: Curve | None  # between ranks of a host; None if every host has one rank
+    remote: Curve | None  # between hosts; None if there is one host
+    per_host: int  # ranks of a host
 
     def exchange_s(self, peers: int, count_bytes: ArrayLike, *, follows: bool = False) -> Floats:
         """Seconds of an exchange with so many peers, so many bytes each, the nearest first.

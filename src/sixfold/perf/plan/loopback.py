@@ -25,14 +25,10 @@ class Exchange(NamedTuple):
 
 
 class Loopback:
-    """A link whose peers send back what they get, or zeros where the sizes differ.
-
-    Attributes:
-        noted: the exchanges so far.
-    """
+    """A link whose peers send back what they get, or zeros where the sizes differ."""
 
     def __init__(self) -> None:
-        self.noted: list[Exchange] = []
+        self.noted: list[Exchange] = []  # the exchanges so far
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]

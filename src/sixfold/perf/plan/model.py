@@ -53,18 +53,12 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """Predicts the ways to train one network on one machine.
+    """Predicts the ways to train one network on one machine."""
 
-    Attributes:
-        calibration: of the machine.
-        profile: of the network.
-        work: what is trained.
-        links: how ranks reach each other, by their number; the machine's own if absent.
-    """
-
-    calibration: Calibration
-    profile: Profile
-    work: Workload
+    calibration: Calibration  # of the machine
+    profile: Profile  # of the network
+    work: Workload  # what is trained
+    # how ranks reach each other, by their number; the machine's own if absent
     links: Callable[[int], Links] | None = None
 
     def predict(self, candidate: Candidate) -> Prediction:

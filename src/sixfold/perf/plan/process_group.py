@@ -34,26 +34,17 @@ machine does comes and goes in seconds, and can only slow things down."""
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationJob:
-    """What the ranks are told.
+    """What the ranks are told."""
 
-    Attributes:
-        config: the settings of the run that is planned, with the data resolved; None to measure
-            the machine's links alone.
-        cases: what is rehearsed, the most needed first.
-        links: whether links are measured.
-        servers: whether parameter servers and shared memory are measured.
-        whole: whether a rank can hold the whole network.
-        kernels_s: seconds for which layers of many shapes are timed.
-        seconds: after which no rehearsal is begun any more.
-    """
-
+    # the settings of the run that is planned, with the data resolved; None to measure the machine's
+    # links alone
     config: TrainConfig | None
-    cases: tuple[ProfilingCase, ...] = ()
-    links: bool = True
-    servers: bool = True
-    whole: bool = True
-    kernels_s: float = 0.0
-    seconds: float = 50.0
+    cases: tuple[ProfilingCase, ...] = ()  # what is rehearsed, the most needed first
+    links: bool = True  # whether links are measured
+    servers: bool = True  # whether parameter servers and shared memory are measured
+    whole: bool = True  # whether a rank can hold the whole network
+    kernels_s: float = 0.0  # seconds for which layers of many shapes are timed
+    seconds: float = 50.0  # after which no rehearsal is begun any more
 
 
 def calibrate_rank(job: CalibrationJob, comm: Communicator) -> dict[str, Any]:

@@ -12,13 +12,9 @@ from sixfold.perf.plan.traffic import Counts, per_shard_and_step
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """The rehearsals of a network, ready to be asked.
+    """The rehearsals of a network, ready to be asked."""
 
-    Attributes:
-        network: what was measured.
-    """
-
-    network: Network
+    network: Network  # what was measured
     _sets: dict[tuple[str, int], dict[float, dict[int, Point]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -36,24 +36,16 @@ MOST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class ProfilingCase:
-    """What is rehearsed.
+    """What is rehearsed."""
 
-    Attributes:
-        mesh: the axes of the tile of which one rank's part is played, as `--grid` takes them;
-            empty for a whole network.
-        samples: images of a step.
-        shards: logical shards of them.
-        merge: whether each second step ends in a merge of local SGD between two workers.
-        concurrency: ranks of a host that rehearse at the same time.
-        seconds: about how long.
-    """
-
+    # the axes of the tile of which one rank's part is played, as `--grid` takes them; empty for a
+    # whole network
     mesh: str = ""
-    samples: int
-    shards: int
-    merge: bool = False
-    concurrency: int = 1
-    seconds: float = 0.4
+    samples: int  # images of a step
+    shards: int  # logical shards of them
+    merge: bool = False  # whether each second step ends in a merge of local SGD between two workers
+    concurrency: int = 1  # ranks of a host that rehearse at the same time
+    seconds: float = 0.4  # about how long
 
     @property
     def shard(self) -> float:

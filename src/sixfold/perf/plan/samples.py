@@ -16,12 +16,9 @@ LEVELS = 33
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How timings of the same thing differ, relative to their median.
+    """How timings of the same thing differ, relative to their median."""
 
-    Attributes:
-        quantiles: at evenly spaced levels from 0 to 1, as ratios to the median.
-    """
-
+    # at evenly spaced levels from 0 to 1, as ratios to the median
     quantiles: tuple[float, ...] = (1.0, 1.0)
 
     def slowest(self, ranks: ArrayLike, chance: float = 0.5) -> Floats:

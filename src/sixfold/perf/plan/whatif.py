@@ -33,27 +33,16 @@ that much between clusters)."""
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One way on so many workers; times are seconds.
+    """One way on so many workers; times are seconds."""
 
-    Attributes:
-        prediction: the step model's, for the cluster.
-        mean_s: of a batch, on average.
-        low_s: a twentieth of the draws is below.
-        high_s: a twentieth of the draws is above.
-        run_s: of the whole run, failures and restarts included.
-        run_low_s: a twentieth of the draws is below.
-        run_high_s: a twentieth of the draws is above.
-        failures: expected during the run.
-    """
-
-    prediction: Prediction
-    mean_s: float
-    low_s: float
-    high_s: float
-    run_s: float
-    run_low_s: float
-    run_high_s: float
-    failures: float
+    prediction: Prediction  # the step model's, for the cluster
+    mean_s: float  # of a batch, on average
+    low_s: float  # a twentieth of the draws is below
+    high_s: float  # a twentieth of the draws is above
+    run_s: float  # of the whole run, failures and restarts included
+    run_low_s: float  # a twentieth of the draws is below
+    run_high_s: float  # a twentieth of the draws is above
+    failures: float  # expected during the run
 
 
 def simulate(model: Model, cluster: Cluster, *, counts: Sequence[int] | None = None) -> list[Point]:

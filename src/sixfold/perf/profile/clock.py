@@ -42,21 +42,13 @@ FORWARD, BACKWARD, AROUND = "forward", "backward", "around"
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of time.
+    """A stretch of time."""
 
-    Attributes:
-        layer: name of the layer, or of what is done besides layers.
-        direction: `FORWARD`, `BACKWARD` or `AROUND`.
-        function: what was called within it; empty for the layer itself.
-        begin: seconds of the clock.
-        end: seconds of the clock.
-    """
-
-    layer: str
-    direction: str
-    function: str
-    begin: float
-    end: float
+    layer: str  # name of the layer, or of what is done besides layers
+    direction: str  # `FORWARD`, `BACKWARD` or `AROUND`
+    function: str  # what was called within it; empty for the layer itself
+    begin: float  # seconds of the clock
+    end: float  # seconds of the clock
 
     @property
     def seconds(self) -> float:
@@ -70,19 +62,16 @@ class Clock:
     Args:
         step: of this rank.
         operators: also time every operator of torch within the layers, which takes time itself.
-
-    Attributes:
-        spans: in order of their ends.
-        kinds: name of a layer -> its module's class, or its function.
-        groups: name of a layer -> the layers that are computed as one with it, itself first.
     """
 
     def __init__(self, step: Step, *, operators: bool = False) -> None:
         self._step, self._with_operators = step, operators
         # Shards that advance together are threads of their own: only their own time counts then.
         self._now = time.thread_time if step.lockstep is not None else time.perf_counter
-        self.spans: list[Span] = []
+        self.spans: list[Span] = []  # in order of their ends
+        # name of a layer -> its module's class, or its function
         self.kinds: dict[str, str] = {LOSS: "cross-entropy"}
+        # name of a layer -> the layers that are computed as one with it, itself first
         self.groups: dict[str, tuple[str, ...]] = {}
         self._made = {id(link): layers for link, layers in step.chain.made}
         self._paths = {id(module): path for path, module in step.model.named_modules()}
@@ -213,21 +202,14 @@ class Clock:
 
 
 class _Pass:
-    """One pass of a shard through the network, forward and backward.
-
-    Attributes:
-        place: layer and direction that is running.
-        mark: when the last stretch that is no layer began.
-        is_muted: whether a link is timed as a whole, whatever modules it may call.
-        scopes: which module is running.
-    """
+    """One pass of a shard through the network, forward and backward."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.place = (INPUT, AROUND)
-        self.mark = 0.0
-        self.scopes = Scopes(self)
-        self.is_muted = False
+        self.place = (INPUT, AROUND)  # layer and direction that is running
+        self.mark = 0.0  # when the last stretch that is no layer began
+        self.scopes = Scopes(self)  # which module is running
+        self.is_muted = False  # whether a link is timed as a whole, whatever modules it may call
         self._began = 0.0
         self._nodes: dict[Any, None] = {}
         self.in_nodes_s = 0.0

@@ -13,50 +13,29 @@ LOSS = "loss"
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionCost:
-    """One call of a torch function.
+    """One call of a torch function."""
 
-    Attributes:
-        name: of the function, without underscores.
-        known: whether its operations are counted by a formula.
-        input_shapes: of the tensors it takes, parameters left out.
-        output_shape: of what it gives.
-        forward_flops: operations of the forward pass.
-        backward_flops: operations of all gradients that are wanted.
-        forward_bytes: least bytes read and written by the forward pass.
-        backward_bytes: least bytes read and written by the backward pass.
-        kept_bytes: what it keeps for the backward pass and nobody has kept before it.
-        output_bytes: new memory of its output; 0 for a view or a change in place.
-    """
-
-    name: str
-    known: bool
-    input_shapes: tuple[tuple[int, ...], ...]
-    output_shape: tuple[int, ...]
-    forward_flops: int
-    backward_flops: int
-    forward_bytes: int
-    backward_bytes: int
-    kept_bytes: int
-    output_bytes: int
+    name: str  # of the function, without underscores
+    known: bool  # whether its operations are counted by a formula
+    input_shapes: tuple[tuple[int, ...], ...]  # of the tensors it takes, parameters left out
+    output_shape: tuple[int, ...]  # of what it gives
+    forward_flops: int  # operations of the forward pass
+    backward_flops: int  # operations of all gradients that are wanted
+    forward_bytes: int  # least bytes read and written by the forward pass
+    backward_bytes: int  # least bytes read and written by the backward pass
+    kept_bytes: int  # what it keeps for the backward pass and nobody has kept before it
+    output_bytes: int  # new memory of its output; 0 for a view or a change in place
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One call of a layer, or of a function that a module of several layers calls itself.
+    """One call of a layer, or of a function that a module of several layers calls itself."""
 
-    Attributes:
-        name: the module's path; for a function outside of a layer the path and the function.
-        kind: the module's class, or the function.
-        parameters: number of trainable values used here and by no layer before.
-        parameter_bytes: of these.
-        functions: what it calls.
-    """
-
-    name: str
-    kind: str
-    parameters: int
-    parameter_bytes: int
-    functions: tuple[FunctionCost, ...]
+    name: str  # the module's path; for a function outside of a layer the path and the function
+    kind: str  # the module's class, or the function
+    parameters: int  # number of trainable values used here and by no layer before
+    parameter_bytes: int  # of these
+    functions: tuple[FunctionCost, ...]  # what it calls
 
     @property
     def input_shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -46,74 +46,44 @@ _VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """One cache that the first core uses.
+    """One cache that the first core uses."""
 
-    Attributes:
-        level: 1, 2 or 3.
-        kind: "Data", "Instruction" or "Unified".
-        size_bytes: of it.
-        shared_by: processors that share it.
-    """
-
-    level: int
-    kind: str
-    size_bytes: int
-    shared_by: int
+    level: int  # 1, 2 or 3
+    kind: str  # "Data", "Instruction" or "Unified"
+    size_bytes: int  # of it
+    shared_by: int  # processors that share it
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProductRate:
-    """How fast matrices are multiplied, a multiply-add counted as 2 operations.
+    """How fast matrices are multiplied, a multiply-add counted as 2 operations."""
 
-    Attributes:
-        precision: of the values, such as "float32".
-        one_core_flops: operations a second of one core while the others rest.
-        all_cores_flops: operations a second of all cores together.
-    """
-
-    precision: str
-    one_core_flops: float
-    all_cores_flops: float
+    precision: str  # of the values, such as "float32"
+    one_core_flops: float  # operations a second of one core while the others rest
+    all_cores_flops: float  # operations a second of all cores together
 
 
 @dataclass(frozen=True, kw_only=True)
 class CopyRate:
-    """How fast memory is copied, bytes read and bytes written both counted.
+    """How fast memory is copied, bytes read and bytes written both counted."""
 
-    Attributes:
-        array_bytes: size of the source, and of the destination.
-        one_core_bytes: bytes a second of one core while the others rest.
-        all_cores_bytes: bytes a second of all cores together, each with arrays of its own.
-    """
-
-    array_bytes: int
-    one_core_bytes: float
-    all_cores_bytes: float
+    array_bytes: int  # size of the source, and of the destination
+    one_core_bytes: float  # bytes a second of one core while the others rest
+    all_cores_bytes: float  # bytes a second of all cores together, each with arrays of its own
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A machine's measured limits.
+    """A machine's measured limits."""
 
-    Attributes:
-        processor: its name.
-        cores: that this process may use.
-        memory_bytes: of the machine; 0 if unknown.
-        caches: of the first core, nearest first; empty if unknown.
-        products: one entry a precision.
-        copies: one entry a size, in rising order.
-        torch: version that computed.
-        measured_at: Unix seconds.
-    """
-
-    processor: str
-    cores: int
-    memory_bytes: int
-    caches: tuple[Cache, ...]
-    products: tuple[ProductRate, ...]
-    copies: tuple[CopyRate, ...]
-    torch: str
-    measured_at: float
+    processor: str  # its name
+    cores: int  # that this process may use
+    memory_bytes: int  # of the machine; 0 if unknown
+    caches: tuple[Cache, ...]  # of the first core, nearest first; empty if unknown
+    products: tuple[ProductRate, ...]  # one entry a precision
+    copies: tuple[CopyRate, ...]  # one entry a size, in rising order
+    torch: str  # version that computed
+    measured_at: float  # Unix seconds
 
     def peak_flops(self, busy: int = 1, precision: str = "float32") -> float:
         """Operations a second of one core while so many are busy.

@@ -17,17 +17,14 @@ _ONE_PROFILER = threading.Lock()
 
 
 class Peak:
-    """What a stretch of the program has taken at most.
-
-    Attributes:
-        tensor_bytes: most memory that torch's allocator held for what was allocated within the
-            stretch by its own thread; scratch memory of kernels included. 0 if another rank of
-            the same process was being measured.
-        process_bytes: most resident memory of the process; 0 where the system does not tell.
-    """
+    """What a stretch of the program has taken at most."""
 
     def __init__(self) -> None:
+        # most memory that torch's allocator held for what was allocated within the stretch by its
+        # own thread; scratch memory of kernels included. 0 if another rank of the same process was
+        # being measured
         self.tensor_bytes = 0
+        # most resident memory of the process; 0 where the system does not tell
         self.process_bytes = 0
 
 

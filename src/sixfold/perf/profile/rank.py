@@ -45,15 +45,10 @@ PLAIN, CLOCK, OPERATORS, MEMORY = "plain", "clock", "operators", "memory"
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileJob:
-    """What the launcher hands to every rank.
+    """What the launcher hands to every rank."""
 
-    Attributes:
-        training: the settings and the run directory.
-        repeats: plain steps, and as many whose layers are timed.
-    """
-
-    training: TrainJob
-    repeats: int
+    training: TrainJob  # the settings and the run directory
+    repeats: int  # plain steps, and as many whose layers are timed
 
 
 def kinds_of_steps(repeats: int) -> list[str]:

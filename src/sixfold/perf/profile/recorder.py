@@ -54,9 +54,6 @@ class Recorder(TorchFunctionMode):
         own: storages of all parameters and buffers, which are there whether kept or not.
         device: on which the network is run.
         last: whether images are laid out N H W C.
-
-    Attributes:
-        scopes: which layer is running; to be told by `followed`.
     """
 
     def __init__(self, trainable: set[int], own: set[int], device: str, *, last: bool) -> None:
@@ -64,7 +61,7 @@ class Recorder(TorchFunctionMode):
         self._trainable, self._is_laid_last = trainable, last and device == "meta"
         self._done: list[LayerCost] = []
         self._open: _Open | None = None
-        self.scopes = Scopes(self)
+        self.scopes = Scopes(self)  # which layer is running; to be told by `followed`
         self._alive: list[Tensor] = []
         self._kept = set(own)
         self._used: set[int] = set()

@@ -27,19 +27,15 @@ _GPU_QUERY = (
 
 
 class Samples:
-    """What was seen.
-
-    Attributes:
-        processes: pid -> name of its program.
-        processors: (Unix seconds, {pid: processors in use since the sample before}).
-        gpus: (Unix seconds, {index: (part of the time in use, bytes of memory)}).
-        has_gpu: whether there is a GPU that can be asked.
-    """
+    """What was seen."""
 
     def __init__(self) -> None:
-        self.processes: dict[int, str] = {}
+        self.processes: dict[int, str] = {}  # pid -> name of its program
+        # (Unix seconds, {pid: processors in use since the sample before})
         self.processors: list[tuple[float, dict[int, float]]] = []
+        # (Unix seconds, {index: (part of the time in use, bytes of memory)})
         self.gpus: list[tuple[float, dict[int, tuple[float, int]]]] = []
+        # whether there is a GPU that can be asked
         self.has_gpu = shutil.which(_GPU_QUERY[0]) is not None
 
     def as_plain(self) -> dict[str, Any]:

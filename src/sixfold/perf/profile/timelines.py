@@ -22,23 +22,15 @@ PHASES = ("data", "compute", "communication", "waiting", "update", "scheduler")
 
 @dataclass(frozen=True, kw_only=True)
 class RankStep:
-    """One step of one rank.
+    """One step of one rank."""
 
-    Attributes:
-        step: its number, from 1.
-        begin: Unix seconds.
-        arrived_s: seconds from there to the first exchange with another rank; None without one.
-        exchanges: how many there were.
-        phases: name -> seconds.
-        cpu_s: processor time of the rank's process; None where that was not logged.
-    """
-
-    step: int
-    begin: float
+    step: int  # its number, from 1
+    begin: float  # Unix seconds
+    # seconds from there to the first exchange with another rank; None without one
     arrived_s: float | None
-    exchanges: int
-    phases: dict[str, float]
-    cpu_s: float | None
+    exchanges: int  # how many there were
+    phases: dict[str, float]  # name -> seconds
+    cpu_s: float | None  # processor time of the rank's process; None where that was not logged
 
     @property
     def seconds(self) -> float:
@@ -53,59 +45,35 @@ class RankStep:
 
 @dataclass(frozen=True, kw_only=True)
 class RankLine:
-    """What one rank did.
+    """What one rank did."""
 
-    Attributes:
-        rank: its number.
-        host: where it ran; empty if not known.
-        pid: its process there; 0 if not known.
-        entered: Unix seconds when the rank's function was called; None if not known.
-        ready: Unix seconds when data and network were there; None if not known.
-        steps: in order.
-    """
-
-    rank: int
-    host: str
-    pid: int
-    entered: float | None
-    ready: float | None
-    steps: tuple[RankStep, ...]
+    rank: int  # its number
+    host: str  # where it ran; empty if not known
+    pid: int  # its process there; 0 if not known
+    entered: float | None  # Unix seconds when the rank's function was called; None if not known
+    ready: float | None  # Unix seconds when data and network were there; None if not known
+    steps: tuple[RankStep, ...]  # in order
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """An evaluation, as rank 0 logged it.
+    """An evaluation, as rank 0 logged it."""
 
-    Attributes:
-        part: of the data.
-        end: Unix seconds.
-        seconds: how long it took; None if not known.
-    """
-
-    part: str
-    end: float
-    seconds: float | None
+    part: str  # of the data
+    end: float  # Unix seconds
+    seconds: float | None  # how long it took; None if not known
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timelines:
-    """What all ranks of a run did.
+    """What all ranks of a run did."""
 
-    Attributes:
-        launched: Unix seconds when the launcher began; None if not known.
-        called: Unix seconds when it called for the ranks; None if not known.
-        launcher_pid: its process; 0 if not known.
-        ranks: those that left a time line.
-        evaluations: in order.
-        skipped: lines that could not be read.
-    """
-
-    launched: float | None
-    called: float | None
-    launcher_pid: int
-    ranks: tuple[RankLine, ...]
-    evaluations: tuple[Evaluation, ...]
-    skipped: int
+    launched: float | None  # Unix seconds when the launcher began; None if not known
+    called: float | None  # Unix seconds when it called for the ranks; None if not known
+    launcher_pid: int  # its process; 0 if not known
+    ranks: tuple[RankLine, ...]  # those that left a time line
+    evaluations: tuple[Evaluation, ...]  # in order
+    skipped: int  # lines that could not be read
 
 
 def read_timelines(path: Path) -> Timelines:

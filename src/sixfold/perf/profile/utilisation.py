@@ -46,23 +46,14 @@ ONE_SUM = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """How one rank's time was used.
+    """How one rank's time was used."""
 
-    Attributes:
-        rank: its number.
-        host: where it ran.
-        steps: how many it made.
-        seconds: reason -> seconds, from the launch to the end of the last step.
-        in_steps: the same without start-up and what is between steps.
-        cpu_share: processor time of the rank's process over the time of its steps; None if that
-            was not logged.
-    """
-
-    rank: int
-    host: str
-    steps: int
-    seconds: dict[str, float]
-    in_steps: dict[str, float]
+    rank: int  # its number
+    host: str  # where it ran
+    steps: int  # how many it made
+    seconds: dict[str, float]  # reason -> seconds, from the launch to the end of the last step
+    in_steps: dict[str, float]  # the same without start-up and what is between steps
+    # processor time of the rank's process over the time of its steps; None if that was not logged
     cpu_share: float | None
 
     def share(self, reason: str) -> float:
