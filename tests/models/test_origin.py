@@ -12,8 +12,11 @@ import sixfold
 from sixfold.cli import main
 from sixfold.compression.codec import container
 from sixfold.core.errors import UserError
+from sixfold.core.run_directory import as_json
 from sixfold.core.tensor_file import pack
 from sixfold.models import check_origin
+from sixfold.studies.report.rewrite import images_of
+from sixfold.training.config import TrainConfig
 
 CODE = """
 import functools, os, subprocess
@@ -128,3 +131,84 @@ def test_loading_needs_a_word_for_other_code(
     with pytest.raises(UserError, match="may have come with it"):
         sixfold.load(path)
     assert sixfold.load(path, trust_model=True)(images).shape == (1, 2)
+
+
+HOSTILE: dict[str, dict[str, object]] = {
+    "model": {"model": {"model": "os:system", "model_args": "command=touch ran"}},
+    "model that came along": {"model": {"model": "stranger/origin_evil.py:ran"}},
+    "strategy": {"strategy": {"strategy": "stranger/origin_evil.py:ran"}},
+    "varied": {"sweep": {"vary": ["model=os:system,lenet5", "strategy=os:x"]}},
+    "spark's settings": {"engine": {"engine": "spark", "spark_conf": ["spark.jars=/x.jar"]}},
+    "spark's master": {"engine": {"engine": "spark", "master": "spark://stranger:7077"}},
+}
+
+
+@pytest.fixture(params=HOSTILE)
+def hostile(request: pytest.FixtureRequest, project: Path) -> tuple[str, Path]:
+    """A stranger's run directory in the project, and what is wrong with it."""
+    run = project / "stranger" / "run"
+    run.mkdir()
+    code = project / "stranger" / "origin_evil.py"
+    code.write_text(code.read_text() + "\nopen('ran', 'w')\n")
+    defaults = as_json(TrainConfig())
+    defaults["data"]["data"] = "file:/nowhere"
+    asked = {**defaults, "run": {"trust_model": True}, **HOSTILE[request.param]}
+    (run / "config.json").write_text(json.dumps(asked))
+    return request.param, run
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "tickets", "sweep quality --vary seed=1,2", "sweep time", "Python"]
+)
+def test_a_run_that_is_resumed_names_no_code(
+    hostile: tuple[str, Path], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what, run = hostile
+    said = ""
+    if command == "Python":
+        try:
+            sixfold.configure(out=run, resume=True)
+        except UserError as error:
+            said = str(error)
+    else:
+        assert main([*command.split(), "--resume", "--out", str(run)]) == 2
+        said = capsys.readouterr().err
+    lacks = {"varied": ["train", "tickets", "sweep quality --vary seed=1,2", "Python"],
+             "strategy": ["tickets"]}  # fmt: skip
+    if command not in lacks.get(what, []):
+        assert "config.json names " in said
+        assert "--trust-model" in said
+    assert "Traceback" not in said
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("command", ["profile", "report", "compress", "evaluate", "predict"])
+def test_other_commands_run_nothing_of_a_run_directory(
+    hostile: tuple[str, Path], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(hostile[1])]) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err
+    assert not Path("ran").exists()
+
+
+def test_what_the_user_gives_is_used(project: Path) -> None:
+    run = project / "stranger" / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"model": {"model": "torch.nn:Linear"}}))
+    given = "stranger/origin_evil.py:Net"
+    asked = sixfold.configure(out=run, resume=True, model=given)
+    assert asked.model.model == given
+    trusted = sixfold.configure(out=run, resume=True, trust_model=True)
+    assert trusted.model.model == "torch.nn:Linear"
+
+
+@pytest.mark.parametrize("setting", ["spark.executor.memory=2g", "spark.speculation=false"])
+def test_numbers_of_a_run_on_spark_need_not_be_given_again(project: Path, setting: str) -> None:
+    kept = {"engine": {"engine": "spark", "master": "local[2]", "spark_conf": [setting]}}
+    (project / "config.json").write_text(json.dumps(kept))
+    asked = sixfold.configure(out=project, resume=True)
+    assert asked.engine.spark_conf == (setting,)
+
+
+def test_a_page_opens_no_url(project: Path) -> None:
+    assert images_of({"data": {"data": "folder:http://127.0.0.1:1/set"}}) is None

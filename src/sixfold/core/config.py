@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sixfold.core.settings import Settings, option
 
+TRUST_MODEL = "run the code that a run or its weights name even if it is not your project's"
 IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
 ON_BAD = "what to do with images that cannot be read, and rows that have no label"
 LABEL_COLUMN = "column of a Parquet table that holds the labels (default: found by its name)"
@@ -23,6 +24,7 @@ class RunConfig(Settings):
     out: str | None = option(None, "run directory (default runs/<name>-<hash of the settings>)")
     resume: bool = option(False, "go on from the last checkpoint in the run directory")
     overwrite: bool = option(False, "replace an older run in the run directory")
+    trust_model: bool = option(False, TRUST_MODEL)
     checkpoint_every: int | None = option(
         None, "steps between checkpoints (default: every epoch, and every minute)"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,6 +58,15 @@ class Settings:
         if found:
             raise UserError(found)
 
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:  # noqa: ARG002
+        """Why settings that a file of a run gave, not the user, must not be used; one line each.
+
+        Args:
+            taken: names of settings that the file gave.
+            file: the run's `config.json`, which may be a stranger's.
+        """
+        return []
+
     def quick_problems(self) -> list[str]:
         """What is wrong at a glance, found without importing torch; one line each."""
         parts = [getattr(self, name) for name in hints_of(type(self))]
@@ -99,9 +108,9 @@ def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
         hint = f": did you mean {' or '.join(near)}?" if near else ""
         found.append(f"there is no setting {name!r}{hint}")
     sections = {}
-    for name, section in hints_of(tree).items():
+    for name in hints_of(tree):
         try:
-            sections[name] = section(**chosen[name], **missing_of_run(tree, chosen, name))
+            sections[name] = section_with_run(tree, chosen, name)
         except UserError as error:
             found += error.problems
     if found:
@@ -109,28 +118,34 @@ def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
     return tree(**sections)
 
 
-def missing_of_run(
-    tree: type[Any], chosen: Mapping[str, Mapping[str, Any]], section: str
-) -> dict[str, Any]:
-    """What a section of a run that is resumed has in the run's own settings, and was not given.
+def section_with_run(tree: type[Any], chosen: Mapping[str, Mapping[str, Any]], section: str) -> Any:
+    """A section of settings; what was not given is taken from the run, if one is resumed.
 
     Args:
         tree: the class of the settings.
         chosen: what was given, by section and name.
         section: which section.
+
+    Raises:
+        UserError: with every value of a wrong type, or that must not be taken from a run.
     """
+    make, given = hints_of(tree)[section], chosen[section]
     place = next((c for c in chosen.values() if c.get("resume") and c.get("out")), None)
     if place is None:
-        return {}
+        return make(**given)
+    file = Path(str(place["out"])).expanduser() / "config.json"
     try:
-        text = (Path(str(place["out"])).expanduser() / "config.json").read_text(encoding="utf-8")
-        kept = parse_json(text)[section]
+        kept = parse_json(file.read_text(encoding="utf-8"))[section]
     except (OSError, ValueError, LookupError, TypeError):
-        return {}
+        kept = None
     if not isinstance(kept, dict):
-        return {}
-    given = chosen.get(section, {})
+        return make(**given)
     replaced = {b for pair in EITHER for a, b in (pair, pair[::-1]) if a in given}
-    skipped = {*given, *replaced, "resume", "overwrite", "out"}
-    fields: Iterable[str] = hints_of(hints_of(tree)[section])
-    return {name: kept[name] for name in fields if name in kept and name not in skipped}
+    skipped = {*given, *replaced, "resume", "overwrite", "out", "trust_model"}
+    fields: Iterable[str] = hints_of(make)
+    taken = {name: kept[name] for name in fields if name in kept and name not in skipped}
+    made = make(**given, **taken)
+    is_trusted = any(part.get("trust_model") for part in chosen.values())
+    if not is_trusted and (foreign := made.origin_problems(taken, file)):
+        raise UserError(foreign)
+    return made

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from sixfold.core.settings import Settings, option
 
@@ -20,6 +23,21 @@ class EngineConfig(Settings):
     max_restarts: int | None = option(
         None, "restarts after a lost rank (default: 0 on local, 3 on spark; param_server: 10 each)"
     )
+
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
+        """Which settings of a run could have Spark run another's code, or send ours elsewhere."""
+        found = []
+        if "master" in taken and not (self.master or "local").startswith("local"):
+            found.append(f"--master {self.master}")
+        if "spark_conf" in taken:
+            # A number, a size or a truth value names no code.
+            plain = re.compile(r"[\w.]+=(\d[\d.]*[a-zA-Z]*|true|false)")
+            found += [f"--spark-conf {c}" for c in self.spark_conf if not plain.fullmatch(c)]
+        return [
+            f"{file} names {one}; a file's settings may be a stranger's: give it again, or give "
+            "--trust-model if you trust its writer"
+            for one in found
+        ]
 
 
 def engine_problems(engine: EngineConfig) -> list[str]:

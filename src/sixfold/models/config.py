@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
+from sixfold.core.errors import UserError
 from sixfold.core.naming import ZOO, unknown_model
 from sixfold.core.settings import Settings, option
 
@@ -18,6 +21,18 @@ class ModelConfig(Settings):
     model_args: str = option(
         "", "arguments for the network's factory, such as width=0.5,dropout=0.1"
     )
+
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
+        """Why a network that only the run names is not used: its code may be a stranger's."""
+        if "model" not in taken or ":" not in self.model:
+            return []
+        from sixfold.models.origin import check_origin
+
+        try:
+            check_origin(self.model, file)
+        except UserError as error:
+            return list(error.problems)
+        return []
 
     def quick_problems(self) -> list[str]:
         """Whether the name is a network's of the zoo, or may be one of the user's own."""

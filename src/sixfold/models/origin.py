@@ -38,23 +38,38 @@ def check_origin(model: str, file: Path) -> None:
     """
     if ":" not in model or model in ZOO:
         return
+    project = check_module(model, file)
+    if not _is_own(find(model), project):
+        why = "which is no network's class or function that is written there"
+        raise _refusal(f"the network {model}", file, why)
+
+
+def check_module(name: str, file: Path, what: str = "network") -> Path:
+    """Refuse to import what a file names, unless it is a module of the user's own project.
+
+    Returns:
+        The project's directory.
+
+    Raises:
+        UserError: if it is none.
+    """
     project = Path.cwd().resolve()
     try:
-        source = source_file(model)
+        source = source_file(name)
     except UserError:
         source = None
     if source is None or not _is_within(source, project):
-        raise _refusal(model, file, f"which is no code of the project in {project}")
+        raise _refusal(f"the {what} {name}", file, f"which is no code of the project in {project}")
     together = Path(os.path.commonpath([source, file.resolve()]))
     if together != project and together.is_relative_to(project):
-        raise _refusal(model, file, f"which may have come with it: both lie in {together}")
-    if not _is_own(find(model), project):
-        raise _refusal(model, file, "which is no network's class or function that is written there")
+        why = f"which may have come with it: both lie in {together}"
+        raise _refusal(f"the {what} {name}", file, why)
+    return project
 
 
-def _refusal(model: str, file: Path, why: str) -> UserError:
+def _refusal(named: str, file: Path, why: str) -> UserError:
     return UserError(
-        f"{file} names the network {model}, {why}; a file's code may be a stranger's and is not "
+        f"{file} names {named}, {why}; a file's code may be a stranger's and is not "
         "run: work in your project's directory, or give --trust-model if you trust its writer"
     )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sixfold.core.config import RunConfig
+from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, build_tree, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
@@ -124,6 +127,18 @@ class StrategyConfig(Settings):
     merge_every: int = option(
         100, "hogwild: steps between two meetings of all workers, where groups of them are merged"
     )
+
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
+        """Why a strategy that only the run names is not used: its code may be a stranger's."""
+        if "strategy" not in taken or ":" not in self.strategy:
+            return []
+        from sixfold.models.origin import check_module
+
+        try:
+            check_module(self.strategy, file, "strategy")
+        except UserError as error:
+            return list(error.problems)
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,8 +126,9 @@ def existing_run(
     without = ("run", *where)
     grows = False
     if config.run.resume:
-        if new.get("strategy", {}).get("exact") is False:  # promises less than what was done
-            old["strategy"] = old.get("strategy", {}) | {"exact": False}
+        # What promises less than what was done goes on from it.
+        if new.get("strategy", {}).get("deterministic") is False:
+            old["strategy"] = old.get("strategy", {}) | {"deterministic": False}
         without = (*without, *_PLACEMENT)
         grows = bool(differences(_only(old, growing), _only(new, growing)))
         without = (*without, *growing)

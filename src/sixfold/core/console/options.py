@@ -22,7 +22,7 @@ from sixfold.core.checks import choice_problems
 from sixfold.core.environment import settings_from_environment
 from sixfold.core.errors import UserError
 from sixfold.core.naming import meant, option_of
-from sixfold.core.settings import Settings, missing_of_run
+from sixfold.core.settings import Settings, section_with_run
 from sixfold.core.values import read_value, value_type
 
 Config = TypeVar("Config")
@@ -107,7 +107,8 @@ def read_config(
         every value of a wrong type, one line each.
 
     Raises:
-        UserError: if the file cannot be read at all.
+        UserError: if the file cannot be read at all, or a run that is resumed has what must not
+            be taken from it.
     """
     found: list[str] = []
     from_file = _read_file(file) if file is not None else {}
@@ -141,9 +142,14 @@ def read_config(
         values[section] = chosen
     known = {name: values.get(name, {}) for name in sections(config_class)}
     parts: dict[str, Any] = {}
-    for name, section_class in sections(config_class).items():
-        kept = missing_of_run(config_class, known, name)
-        parts[name] = section_class(**known[name], **kept)
+    refused: list[str] = []
+    for name in known:
+        try:
+            parts[name] = section_with_run(config_class, known, name)
+        except UserError as error:
+            refused += error.problems
+    if refused:
+        raise UserError([*found, *refused])
     return config_class(**parts), found
 
 

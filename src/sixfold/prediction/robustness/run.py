@@ -158,7 +158,7 @@ def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int])
         resize=given.resize or settings.get("resize"),
         image_column=given.image_column or settings.get("image_column"),
         label_column=given.label_column or settings.get("label_column"),
-        on_error=given.on_bad if given.on_bad != "fail" else settings.get("on_bad", "fail"),
+        on_error=given.on_bad if given.on_bad != "fail" else settings.get("on_error", "fail"),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from sixfold.core.errors import SixfoldError, UserError
 from sixfold.core.run_directory import read_json
 from sixfold.data.config import DataConfig
+from sixfold.data.paths import is_url
 from sixfold.training.report.write import Images, test_images
 
 Plain = dict[str, Any]
@@ -45,7 +46,7 @@ def rewrite_report(run: Path) -> Path:
         raise UserError(f"{run}: its config.json is of no run whose report can be written again")
     from sixfold.training.report import write_report
 
-    return write_report(run, images=_images_of(config))
+    return write_report(run, images=images_of(config))
 
 
 def _rewrite_compression(run: Path, config: Plain, result: Plain) -> Path:  # noqa: ARG001
@@ -112,11 +113,13 @@ def _rewrite_without_settings(run: Path) -> Path:
     raise UserError(f"{run} is no run directory: it holds no config.json")
 
 
-def _images_of(config: dict[str, Any]) -> Images | None:
-    """The run's test images, or None where its data can no longer be opened."""
+def images_of(config: dict[str, Any]) -> Images | None:
+    """The run's test images, or None where its data can no longer be opened, or lie at a URL."""
     from sixfold.data import resolve
 
     try:
+        if is_url(config["data"]["data"]):  # a page needs no connection to wherever a file says
+            return None
         return test_images(resolve(DataConfig(**config["data"])))
     except (SixfoldError, KeyError, TypeError):
         return None

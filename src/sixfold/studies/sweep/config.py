@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
+from sixfold.core.config import TRUST_MODEL
 from sixfold.core.settings import Settings, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
@@ -17,8 +20,28 @@ _VARY = (
 )
 
 
+class _Varied(Settings):
+    """Settings that vary others, of which a run's file may have named code too."""
+
+    vary: tuple[str, ...]
+
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
+        """What a network, strategy or master that only the run names would be refused for."""
+        sections = {"model": ModelConfig, "strategy": StrategyConfig}
+        sections |= {"master": EngineConfig, "spark_conf": EngineConfig}
+        found = []
+        for text in self.vary if "vary" in taken else ():
+            name, _, values = text.partition("=")
+            name = name.strip().replace("-", "_")
+            for value in values.split("|" if "|" in values else ","):
+                if name in sections:
+                    section = sections[name](**{name: value.strip()})
+                    found += section.origin_problems([name], file)
+        return found
+
+
 @dataclass(frozen=True, kw_only=True)
-class TimeSweepConfig(Settings):
+class TimeSweepConfig(_Varied):
     """Which trainings are timed."""
 
     vary: tuple[str, ...] = option((), _VARY, form="NAME=V1,V2")
@@ -31,7 +54,7 @@ class TimeSweepConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QualitySweepConfig(Settings):
+class QualitySweepConfig(_Varied):
     """Which trainings are compared by what they reach."""
 
     vary: tuple[str, ...] = option(
@@ -53,6 +76,7 @@ class SweepRunConfig(Settings):
         False, "go on with what is in the directory; --vary may hold more than before"
     )
     overwrite: bool = option(False, "replace an older sweep in the directory")
+    trust_model: bool = option(False, TRUST_MODEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +122,11 @@ class ClusterConfig(Settings):
         "numbers of workers, each in a session of its own: threads of local, executors of "
         "local-cluster, cores of spark:// (default: as many as the master says)",
     )
+
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
+        """Which settings of a run could have Spark run another's code, or send ours elsewhere."""
+        asked = EngineConfig(master=self.master, spark_conf=self.spark_conf)
+        return asked.origin_problems(taken, file)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from sixfold.training.strategies.registry import STRATEGIES
 MODEL = "model."
 """Begins the name of an argument of the network."""
 
-_NOT_VARIED = ("run", "beginning")
+_NOT_VARIED = ("run", "initialization")
 """Sections whose settings say where a run is or what it begins with, not how it is made."""
 
 _FILES_OF_A_RUN = ("tuning",)
