@@ -120,3 +120,21 @@ def test_values_out_of_range_are_explained_by_the_network() -> None:
     assert problems("resnet20", "depth=21") == (
         "resnet20: depth=21 must be 6n+2: 8, 14, 20, 32, 44, 56 or 110, say",
     )
+
+
+SCRIPTED = """
+import torch
+from torch import nn
+def scripted(): return torch.jit.script(nn.Linear(1, 1))
+def traced(): return torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1))
+def inside(): return nn.Sequential(nn.Flatten(), torch.jit.script(nn.ReLU()))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", ["scripted", "traced", "inside"])
+def test_a_scripted_network_is_refused(write: Write, name: str) -> None:
+    write("scripted_net.py", SCRIPTED)
+    found = model_factory(ModelConfig(model=f"scripted_net:{name}"), shape=(1, 1, 1), classes=1)
+    with pytest.raises(UserError, match="is scripted or traced by torch"):
+        found.make()

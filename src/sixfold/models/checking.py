@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_left
 from collections.abc import Callable
 from math import prod
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sixfold.core.errors import UserError
 from sixfold.models.building import seeded
@@ -75,6 +77,37 @@ def check(
         for text in state:
             tell(text.removesuffix(INEXACT))
     return [f"{chosen.model}: {text}" for text in found.broken] + (state if tell is None else [])
+
+
+def fails_on_one_image(
+    config: ModelConfig, *, shape: Shape, classes: int, divided: bool = False
+) -> tuple[str, bool]:
+    """Why a network that fits cannot be trained on a single image, as batch-norm over it cannot.
+
+    Args:
+        config: the network's name and arguments.
+        shape: (C, H, W) of an image.
+        classes: number of classes.
+        divided: do not compute with values.
+
+    Returns:
+        What it does with one image; empty if it is trained on it. And whether it has batch-norm.
+    """
+    chosen = model_factory(config, shape=shape, classes=classes)
+    device = "meta" if chosen.is_zoo or divided else "cpu"
+    with seeded(0), torch.device(device), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a division by N - 1
+        network = chosen.make().train()
+        run(network, torch.randn(2, *shape))  # lazy layers take their sizes
+        has_norm = any(isinstance(module, _BatchNorm) for module in network.modules())
+        try:
+            output = run(network, torch.randn(1, *shape))
+        except ShapeMismatchError as error:
+            return str(error), has_norm
+        buffers = [b for b in network.buffers() if b.is_floating_point()]
+        if device == "cpu" and not all(bool(t.isfinite().all()) for t in (output, *buffers)):
+            return "what it computes of one image is not a finite number", has_norm
+    return "", has_norm
 
 
 def _fitting(config: ModelConfig, shape: Shape, classes: int) -> str:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from sixfold.core.errors import UserError
@@ -47,7 +48,8 @@ class ModelFactory:
 
         Raises:
             ShapeMismatchError: if a network of the zoo cannot take images of this shape.
-            UserError: if the factory raises anything else, or returns no network.
+            UserError: if the factory raises anything else, or returns no network, or a scripted
+                one.
         """
         with nullcontext() if self.is_zoo else importable(self.model):
             try:
@@ -63,6 +65,14 @@ class ModelFactory:
                 f"{self.model}: {self.call()} returned {type(network).__name__}, which is no "
                 "torch.nn.Module"
             )
+        for name, module in network.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                what = f"its layer '{name}'" if name else "the network"
+                raise UserError(
+                    f"{self.model}: {what} is scripted or traced by torch.jit, so its weights "
+                    "cannot be laid out for training: return the module that was scripted, and "
+                    "script the network once it is trained"
+                )
         return network.float()
 
     def call(self) -> str:

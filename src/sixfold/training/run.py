@@ -255,6 +255,7 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, on_event: OnEven
         UserError: with everything that does not fit.
     """
     from sixfold import models
+    from sixfold.training.lone_images import lone_image_problems
 
     resolved = resolve_data(config.data, engine, workers, on_event)
     opened = data.open_data(resolved)
@@ -284,6 +285,14 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, on_event: OnEven
         found.append(
             f"--batch-size {config.training.batch_size}: the training part of "
             f"{config.data.data} has only {len(opened.train)} images"
+        )
+    if not found:
+        found += lone_image_problems(
+            config,
+            workers,
+            images=len(opened.train),
+            shape=opened.shape,
+            classes=len(opened.classes),
         )
     if not is_automatic(config):
         found += find_strategy(strategy.strategy).fit_problems(config, workers, opened)
