@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-full bench lint format clean
+.PHONY: demo test test-full docs bench lint format clean
 
 demo: $(READY)
 	$(BIN)/sixfold train --data digits --resize 28 --model lenet5 --batch-size 64 --epochs 15 \
@@ -15,6 +15,10 @@ test: $(READY)
 
 test-full: $(READY)
 	$(BIN)/python -m pytest
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo build/docs/index.html
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench train

@@ -22,7 +22,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 CHECK_ONNX = """
 import numpy, onnxruntime, torch, sixfold
-images = torch.rand(3, 1, 28, 28)
+images = torch.rand(3, 1, 8, 8)
 network = sixfold.load("small/model.sixz")
 session = onnxruntime.InferenceSession("small.onnx", providers=["CPUExecutionProvider"])
 (found,) = session.run(["scores"], {"images": ((images - network.mean) / network.std).numpy()})
@@ -99,8 +99,8 @@ def test_an_empty_environment_runs_it(distributions: tuple[Path, Path], tmp_path
     run("pip", "install", "--quiet", "--constraint", constraints, f"{distributions[1]}[onnx]")
     assert run("sixfold", "--version") == f"sixfold {sixfold.__version__}\n"
 
-    job = ("--data", "digits", "--model", "lenet5", "--workers", "2")
-    run("sixfold", "train", *job, "--epochs", "2", "--lr", "0.05", "--out", "run")
+    job = ("--data", "digits", "--model", "lenet300", "--workers", "2")
+    run("sixfold", "train", *job, "--epochs", "3", "--lr", "0.1", "--out", "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["test_accuracy"] > 0.5
     assert (tmp_path / "run" / "report.html").is_file()

@@ -1,0 +1,46 @@
+"""Every example runs, in seconds, in an empty folder."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+SAYS = {
+    "train_digits": "bit for bit: True",
+    "own_network": "parameters",
+    "predict_and_join": "'customer': 'c000'",
+    "compress": "scores of a blank image",
+    "lottery_tickets": "of the weights",
+}
+
+
+def run(code: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_script_is_tested() -> None:
+    scripts = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert scripts - {"networks"} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    for file in EXAMPLES.glob("*.py"):
+        (tmp_path / file.name).write_text(file.read_text())
+    assert SAYS[name] in run(f"import {name}; {name}.main()", tmp_path)
+
+
+@pytest.mark.parametrize("path", [*EXAMPLES.glob("*.ipynb")], ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    assert all(not cell.get("outputs") for cell in cells), "clear the outputs"
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert "test accuracy" in run("\n\n".join(code), tmp_path)
