@@ -109,7 +109,7 @@ def own(
 ) -> float:
     """Seconds of so many steps of every image with ours, no certificate asked for."""
     dynamics = DynamicsConfig(
-        threshold=threshold, form=form, max_steps=steps, tolerance=0.0, adaptive=False
+        lambda_=threshold, form=form, max_steps=steps, tolerance=0.0, adaptive=False
     )
     solver = Solver(LateralInhibition(atoms, geometry, form=form), dynamics)
     begin = time.perf_counter()
@@ -119,10 +119,10 @@ def own(
 
 def step(arguments: argparse.Namespace) -> None:
     """Milliseconds per image and step: both forms, on threads and processes, and the peer."""
-    images = read_images(arguments.data, arguments.images)
+    images = read_images(arguments.data, arguments.max_images)
     geometry = geometry_of(images, arguments)
     atoms = random_atoms(geometry)
-    level, steps = arguments.threshold, arguments.steps
+    level, steps = arguments.lambda_, arguments.steps
     found: dict[str, list[float]] = {}
 
     def take(name: str, seconds: float) -> None:
@@ -152,9 +152,9 @@ def step(arguments: argparse.Namespace) -> None:
 def _two_processes(arguments: argparse.Namespace, form: str) -> float:
     """Half of the images in each of two processes of one thread, at once: the slower one's time."""
     command = [sys.executable, __file__, "half", arguments.data]
-    command += ["--max-images", str(arguments.images // 2), "--steps", str(arguments.steps)]
+    command += ["--max-images", str(arguments.max_images // 2), "--steps", str(arguments.steps)]
     command += ["--atoms", str(arguments.atoms), "--kernel", arguments.kernel]
-    command += ["--stride", str(arguments.stride), "--lambda", str(arguments.threshold)]
+    command += ["--stride", str(arguments.stride), "--lambda", str(arguments.lambda_)]
     command += ["--form", form]
     halves = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -173,13 +173,13 @@ def _two_processes(arguments: argparse.Namespace, form: str) -> float:
 def half(arguments: argparse.Namespace) -> None:
     """One of two processes: warm up, say so, wait for the word, measure."""
     torch.set_num_threads(1)
-    images = read_images(arguments.data, arguments.images)
+    images = read_images(arguments.data, arguments.max_images)
     geometry = geometry_of(images, arguments)
     atoms = random_atoms(geometry)
-    own(images, atoms, geometry, arguments.threshold, 2, arguments.form)
+    own(images, atoms, geometry, arguments.lambda_, 2, arguments.form)
     print("ready", flush=True)
     sys.stdin.readline()
-    print(own(images, atoms, geometry, arguments.threshold, arguments.steps, arguments.form))
+    print(own(images, atoms, geometry, arguments.lambda_, arguments.steps, arguments.form))
 
 
 def certificate(arguments: argparse.Namespace) -> None:
@@ -188,18 +188,18 @@ def certificate(arguments: argparse.Namespace) -> None:
     if arguments.dictionary:
         learned = load_dictionary(arguments.dictionary)
         atoms, geometry = learned.atoms, learned.geometry
-        images = learned.preprocess(read_pixels(arguments.data, arguments.images), atoms.dtype)
+        images = learned.preprocess(read_pixels(arguments.data, arguments.max_images), atoms.dtype)
     else:
-        images = read_images(arguments.data, arguments.images)
+        images = read_images(arguments.data, arguments.max_images)
         geometry = geometry_of(images, arguments)
         atoms = random_atoms(geometry)
     interaction = LateralInhibition(atoms, geometry)
-    level = arguments.threshold
+    level = arguments.lambda_
     for name, dynamics in {
-        "to a gap of 1e-4": DynamicsConfig(threshold=level, max_steps=20_000, tolerance=1e-4),
-        "to a gap of 1e-6": DynamicsConfig(threshold=level, max_steps=20_000, tolerance=1e-6),
+        "to a gap of 1e-4": DynamicsConfig(lambda_=level, max_steps=20_000, tolerance=1e-4),
+        "to a gap of 1e-6": DynamicsConfig(lambda_=level, max_steps=20_000, tolerance=1e-6),
         "1,000 fixed steps": DynamicsConfig(
-            threshold=level, max_steps=1000, tolerance=0.0, adaptive=False, state_momentum=0.0
+            lambda_=level, max_steps=1000, tolerance=0.0, adaptive=False, state_momentum=0.0
         ),
     }.items():
         begin = time.process_time()
@@ -219,11 +219,11 @@ def certificate(arguments: argparse.Namespace) -> None:
         table = atoms.flatten(1).double().numpy()
         begin = time.process_time()
         codes = sparse_encode(
-            rows, table, algorithm="lasso_cd", alpha=arguments.threshold, max_iter=10_000
+            rows, table, algorithm="lasso_cd", alpha=arguments.lambda_, max_iter=10_000
         )
         seconds = time.process_time() - begin
         left = rows - codes @ table
-        objective = (left**2).sum(1) / 2 + arguments.threshold * np.abs(codes).sum(1)
+        objective = (left**2).sum(1) / 2 + arguments.lambda_ * np.abs(codes).sum(1)
         above = (energy.numpy() - objective) / objective
         print(f"sparse_encode: {seconds:.2f} s; ours is up to {above.max():.1e} above it, relative")
 
@@ -236,7 +236,7 @@ def workers(arguments: argparse.Namespace) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 command = [sys.executable, "-m", "sixfold", "lca", "learn"]
                 command += ["--data", arguments.data, "--preprocess", "whiten"]
-                command += ["--lambda", str(arguments.threshold), "--kernel", arguments.kernel]
+                command += ["--lambda", str(arguments.lambda_), "--kernel", arguments.kernel]
                 command += ["--atoms", str(arguments.atoms), "--stride", str(arguments.stride)]
                 command += ["--steps", str(arguments.steps), "--batch-size", "64"]
                 command += ["--max-steps", str(arguments.max_steps)]
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=64)
     parser.add_argument("--kernel", default="9")
     parser.add_argument("--stride", type=int, default=2)
-    parser.add_argument("--lambda", type=float, default=None)
+    parser.add_argument("--lambda", dest="lambda_", type=float, default=None)
     parser.add_argument("--tau", type=float, default=100.0)
     parser.add_argument("--form", default="auto")
     parser.add_argument("--max-steps", type=int, default=200)
@@ -272,8 +272,8 @@ def main() -> None:
     parser.add_argument("--dictionary", help="a learned dictionary's run, for `certificate`")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3])
     arguments = parser.parse_args()
-    if arguments.threshold is None:
-        arguments.threshold = 0.8 if arguments.what == "workers" else 0.05
+    if arguments.lambda_ is None:
+        arguments.lambda_ = 0.8 if arguments.what == "workers" else 0.05
     if arguments.steps is None:
         arguments.steps = 200 if arguments.what == "workers" else 30
     actions = {"step": step, "certificate": certificate, "workers": workers, "half": half}

@@ -15,7 +15,7 @@ from sixfold.lca import LCA, LCATransformer
 
 
 def test_the_layer_reconstructs_and_its_dictionary_learns_by_gradient() -> None:
-    layer = LCA(channels=2, atoms=12, kernel=5, stride=2, padding="half", threshold=0.2)
+    layer = LCA(channels=2, atoms=12, kernel=5, stride=2, padding="half", lambda_=0.2)
     images = draw(4, 2, 11, 14).float()
     codes = layer(images)
     assert codes.shape == (4, 12, 6, 7)
@@ -34,7 +34,7 @@ def test_the_layer_reconstructs_and_its_dictionary_learns_by_gradient() -> None:
 
 
 def test_the_layer_takes_signals_and_begins_with_given_codes() -> None:
-    layer = LCA(channels=1, atoms=6, kernel=8, stride=2, signal_dims=1, threshold=0.3)
+    layer = LCA(channels=1, atoms=6, kernel=8, stride=2, signal_dims=1, lambda_=0.3)
     signals = draw(3, 1, 40).float()
     codes = layer(signals)
     assert codes.shape == (3, 6, 17)
@@ -46,7 +46,7 @@ def test_the_layer_takes_signals_and_begins_with_given_codes() -> None:
 def test_the_transformer_agrees_with_scikit_learn_and_fits_in_a_pipeline() -> None:
     rows = np.random.default_rng(0).normal(size=(60, 10))
     pipeline = make_pipeline(
-        StandardScaler(), LCATransformer(n_components=14, threshold=0.2, max_iter=5, batch_size=30)
+        StandardScaler(), LCATransformer(n_components=14, lambda_=0.2, max_iter=5, batch_size=30)
     )
     codes = pipeline.fit_transform(rows)
     assert codes.shape == (60, 14)

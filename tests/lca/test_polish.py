@@ -100,7 +100,8 @@ def test_a_polished_code_meets_every_condition_from_any_beginning(
     start = draw(14, 1, 1, seed=seed + 2) * (draw(14, 1, 1, seed=seed + 3) < 2 * share - 1)
     start = start.abs() if nonnegative else start
     threshold = Threshold(level=level, nonnegative=nonnegative)
-    found = Polisher(LateralInhibition(atoms, geometry), threshold).polish(image, start, 0)
+    found = Polisher(LateralInhibition(atoms, geometry), threshold).polish(image, start, 0, 100)
+    assert found is not None
     d, a = atoms.flatten(1).numpy().T, found.code.flatten().numpy()
     g = d.T @ (image.flatten().numpy() - d @ a)
     assert found.gap < 1e-9
@@ -173,7 +174,7 @@ def test_any_grid_polishes_to_the_bits_of_one_process(shape: tuple[int, int]) ->
     [
         {"threshold_type": "hard", "certificate": "optimality"},
         {"polish": False},
-        {"threshold": 0.0},
+        {"lambda_": 0.0},
         {"tolerance": 0.0},
     ],
     ids=str,
@@ -183,7 +184,7 @@ def test_only_a_certificate_of_the_soft_threshold_is_polished_for(
 ) -> None:
     geometry = GEOMETRIES["no padding"]
     interaction = LateralInhibition(unit_atoms(geometry, dtype=torch.float64), geometry)
-    dynamics = DynamicsConfig(**{"threshold": 0.2, "max_steps": 200, **changes})  # type: ignore[arg-type]
+    dynamics = DynamicsConfig(**{"lambda_": 0.2, "max_steps": 200, **changes})  # type: ignore[arg-type]
     found = Solver(interaction, dynamics).solve(draw(3, *geometry.image))
     assert not found.solves.any()
     assert found.energy.isfinite().all()

@@ -2,7 +2,7 @@
 
 >>> import torch
 >>> from sixfold.lca import LCA
->>> layer = LCA(channels=1, atoms=8, kernel=5, stride=1, padding="half", threshold=0.1)
+>>> layer = LCA(channels=1, atoms=8, kernel=5, stride=1, padding="half", lambda_=0.1)
 >>> layer(torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))).shape
 torch.Size([2, 8, 12, 12])
 

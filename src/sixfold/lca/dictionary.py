@@ -25,6 +25,9 @@ from sixfold.lca.preprocess import Preprocess
 
 FORMAT = "1"
 
+RENAMED = {"threshold": "lambda_", "shrinkage": "threshold_type"}
+"""Fields of the dynamics under the names that older files give them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
@@ -169,7 +172,9 @@ def load_dictionary(path: Path | str) -> Learned:
                 mean=tuple(card["preprocess"]["mean"]),
                 whitening=whitening,
             ),
-            dynamics=DynamicsConfig(**card["dynamics"]),
+            dynamics=DynamicsConfig(
+                **{RENAMED.get(name, name): value for name, value in card["dynamics"].items()}
+            ),
             data=card["data"],
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -36,7 +36,7 @@ class LCA(nn.Module):
         boundary: `free` or `zero`, see `Geometry`.
         signal_dims: 2 for images (n, C, H, W), 1 for signals (n, C, L).
         seed: of the first atoms.
-        dynamics: any field of `DynamicsConfig`, such as ``threshold=0.1``.
+        dynamics: any field of `DynamicsConfig`, such as ``lambda_=0.1``.
 
     Attributes:
         dictionary: (K, C, R, S).
@@ -44,7 +44,7 @@ class LCA(nn.Module):
     Raises:
         UserError: if the settings do not fit.
 
-    >>> layer = LCA(channels=1, atoms=6, kernel=8, stride=2, signal_dims=1, threshold=0.1)
+    >>> layer = LCA(channels=1, atoms=6, kernel=8, stride=2, signal_dims=1, lambda_=0.1)
     >>> signals = torch.randn(2, 1, 30, generator=torch.Generator().manual_seed(0))
     >>> codes = layer(signals)
     >>> codes.shape, layer.reconstruct(codes, signals.shape[2:]).shape

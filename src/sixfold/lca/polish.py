@@ -25,6 +25,7 @@ violations enter at once where that lowers P.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,19 @@ MOST_ENTRIES = 8192
 
 ITERATIONS = 400
 """Most iterations of conjugate gradients in a round."""
+
+PROBE = 16
+"""Iterations from whose residual it is judged whether the rest of them is affordable."""
+
+STEPS_PER_PRODUCT = 4
+"""A polish may make one product with D^T D for so many time steps that its element has had: a
+product of one element takes as long as 1 to 3 of its steps (CIFAR-10, 64 atoms 9x9, stride 2)."""
+
+SMALL = 256
+"""Active entries up to which a product costs next to nothing, however many pixels there are."""
+
+FEWEST_PRODUCTS = 64
+"""Products that a polish may make in any case."""
 
 ACCURACY = 1e-4
 """Residual of conjugate gradients, relative to that at their beginning."""
@@ -88,6 +102,10 @@ class _Point:
     squares: float
 
 
+class _TooCostlyError(Exception):
+    """The products that are left will not solve a system."""
+
+
 class Polisher:
     """Solves for codes of one dictionary.
 
@@ -110,27 +128,43 @@ class Polisher:
         self._product: Lane = exact.lane(1)
         whole = exact.geometry.dense and exact.sharing == "batch"
         self._matrix = exact.dictionary.flatten(1) if whole else None
+        self._products = 0
 
-    def polish(self, image: Tensor, code: Tensor, element: int) -> Polished:
-        """The best code, or as near to it as `ROUNDS` lead.
+    def affords(self, active: int) -> bool:
+        """Whether a system of so many active entries is worth an attempt.
+
+        With as many entries as pixels it is singular or nearly so, and conjugate gradients need
+        hundreds of products where the same number of time steps does more.
+        """
+        pixels = math.prod(self._exact.geometry.image)
+        return self._matrix is not None or active < max(pixels, SMALL)
+
+    def polish(self, image: Tensor, code: Tensor, element: int, steps: int) -> Polished | None:
+        """The best code, or as near to it as `ROUNDS` lead; None if that is nowhere.
 
         Args:
             image: the whole image as `LateralInhibition.prepare` gives it.
             code: (K, P, Q), the whole code to begin with.
             element: its place in the batch, whose dictionary is taken if each has its own.
+            steps: time steps that it has had, which bound what the polish may cost.
         """
+        self._products = max(steps // STEPS_PER_PRODUCT, FEWEST_PRODUCTS)
         self._element.load(0, image.double())
         for lane in (self._element, self._product):
             if isinstance(lane, LocalLane) and self._exact.sharing == "element":
                 lane.load_dictionary(0, self._exact.dictionary[element])
         point, rounds = self._at(code.double().flatten()), 0
         most = ROUNDS["iterated" if self._matrix is None else "factored"]
-        while rounds < most and self._violation(point) > EXACT:
-            following = self._round(point)
-            rounds += 1
-            if following is None:
-                break
-            point = following
+        try:
+            while rounds < most and self._violation(point) > EXACT:
+                following = self._round(point)
+                rounds += 1
+                if following is None:
+                    break
+                point = following
+        except _TooCostlyError:
+            if not rounds:
+                return None
         return self._written(point, code, rounds)
 
     def _at(self, code: Tensor) -> _Point:
@@ -233,9 +267,18 @@ class Polisher:
         step, left, direction = torch.zeros_like(wanted), wanted.clone(), wanted.clone()
         power = float(left @ left)
         goal = power * ACCURACY**2
-        for _ in range(ITERATIONS):
+        for count in range(ITERATIONS):
             if power <= goal or power == 0:
                 break
+            if count == PROBE:
+                # The residual falls by about the same factor in every iteration.
+                fallen = math.log(goal / ACCURACY**2 / power)
+                share = fallen / -math.log(ACCURACY**2)
+                if share * (PROBE + self._products) < PROBE:
+                    raise _TooCostlyError
+            if not self._products:
+                raise _TooCostlyError
+            self._products -= 1
             product = (self._gram(direction) + RIDGE * direction) * support
             length = power / float(direction @ product)
             step.add_(direction, alpha=length)

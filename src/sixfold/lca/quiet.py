@@ -3,7 +3,7 @@
 A support is *quiet* when next to no entry has come, gone or changed sign since the last reading.
 An element whose certificate falls so fast that it will soon hold is left alone: so many steps cost
 less than a solution. After a polish that did not lead to the certificate the element is left to
-its steps for twice as many readings as the time before.
+its steps until it has had half as many again.
 """
 
 from __future__ import annotations
@@ -40,18 +40,17 @@ class QuietSupport:
         width = len(lane.code)
         self._signs = torch.zeros_like(lane.code)
         self._before = torch.full((width,), torch.inf, dtype=torch.float64)
-        self._wait, self._longer = [0] * width, [2] * width
+        self._wait, self._readings = [0] * width, [0] * width
 
     def begin(self, slot: int) -> None:
         """Forget what was in a slot."""
         self._signs[slot] = 0
         self._before[slot] = torch.inf
-        self._wait[slot], self._longer[slot] = 0, 2
+        self._wait[slot] = self._readings[slot] = 0
 
     def failed(self, slot: int) -> None:
         """A polish did not do: leave the element to its steps for a while."""
-        self._wait[slot] = self._longer[slot]
-        self._longer[slot] *= 2
+        self._wait[slot] = max(2, self._readings[slot] // 2)
 
     def look(self, certificate: Tensor, moving: Tensor) -> list[int]:
         """Slots to polish; to be called once a reading.
@@ -72,10 +71,7 @@ class QuietSupport:
         fall = certificate / self._before
         soon = certificate * fall**SOON <= self._tolerance
         self._before = certificate.clone()
-        found = []
-        for slot in (quiet & ~soon).nonzero().flatten().tolist():
-            if self._wait[slot]:
-                self._wait[slot] -= 1
-            else:
-                found.append(slot)
-        return found
+        self._readings = [count + 1 for count in self._readings]
+        self._wait = [max(count - 1, 0) for count in self._wait]
+        ready = (quiet & ~soon).nonzero().flatten().tolist()
+        return [slot for slot in ready if not self._wait[slot]]

@@ -87,7 +87,7 @@ class Solver:
     >>> from sixfold.lca.geometry import Geometry
     >>> geometry = Geometry(channels=1, height=1, width=4, atoms=4, kernel=(1, 4))
     >>> solver = Solver(LateralInhibition(torch.eye(4).view(4, 1, 1, 4), geometry),
-    ...                 DynamicsConfig(threshold=0.5))
+    ...                 DynamicsConfig(lambda_=0.5))
     >>> solver.solve(torch.tensor([[[[2.0, 0.1, -1.0, 0.0]]]])).codes.flatten().round(decimals=2)
     tensor([ 1.5000,  0.0000, -0.5000,  0.0000])
     """
@@ -289,17 +289,19 @@ class _Run:
         if self.quiet is None:
             return False
         certificate, tiles = self._certificate(), self.solver.tiles
-        slots = self.quiet.look(certificate, self._occupied() & ~risen)
-        for slot in slots:
+        changed = False
+        for slot in self.quiet.look(certificate, self._occupied() & ~risen):
             element = self.element[slot]
             assert element is not None
             if self.polisher is None:
                 self.polisher = Polisher(self.solver.interaction, self.solver.threshold)
+            if not self.polisher.affords(int(self.last.active[slot])):
+                continue
             code = self.lane.code[slot : slot + 1]
             whole = code if tiles is None else tiles.join(code)
-            found = self.polisher.polish(self.whole[element], whole[0], element)
-            self.found["solves"][element] += found.rounds
-            if not found.energy <= float(self.last.energy[slot]) * (1 + ROUNDING):
+            found = self.polisher.polish(self.whole[element], whole[0], element, self.step[slot])
+            self.found["solves"][element] += 1 if found is None else found.rounds
+            if found is None or not found.energy <= float(self.last.energy[slot]) * (1 + ROUNDING):
                 self.quiet.failed(slot)
                 continue
             parts = (found.code, found.potential)
@@ -313,7 +315,8 @@ class _Run:
             if float(self._certificate()[slot]) > self.dynamics.tolerance:
                 self.quiet.failed(slot)
             self._note(torch.arange(len(risen)) == slot)
-        return bool(slots)
+            changed = True
+        return changed
 
     def _occupied(self) -> Tensor:
         return torch.tensor([element is not None for element in self.element])

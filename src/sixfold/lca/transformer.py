@@ -31,7 +31,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     Args:
         n_components: number of atoms.
-        threshold: lambda, the weight of the penalty.
+        lambda_: lambda, the weight of the penalty.
         nonnegative: whether codes may not be negative.
         max_iter: updates of the dictionary.
         batch_size: rows per update.
@@ -55,7 +55,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self,
         n_components: int = 64,
         *,
-        threshold: float = 0.1,
+        lambda_: float = 0.1,
         nonnegative: bool = False,
         max_iter: int = 100,
         batch_size: int = 64,
@@ -67,7 +67,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         random_state: int = 0,
     ) -> None:
         self.n_components = n_components
-        self.threshold = threshold
+        self.lambda_ = lambda_
         self.nonnegative = nonnegative
         self.max_iter = max_iter
         self.batch_size = batch_size
@@ -121,7 +121,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _dynamics(self) -> DynamicsConfig:
         dynamics = DynamicsConfig(
-            lambda_=self.threshold,
+            lambda_=self.lambda_,
             nonnegative=self.nonnegative,
             tolerance=self.tolerance,
             max_steps=self.max_steps,
