@@ -202,3 +202,19 @@ def test_a_step_that_was_too_large_is_not_tried_again() -> None:
         rates = [row["rate"] for row in found.trace if row["element"] == element]
         assert len(rates) > 100
         assert max(rates[len(rates) // 2 :]) == min(rates[len(rates) // 2 :])
+
+
+def test_a_system_that_costs_too_much_is_left_to_the_time_steps() -> None:
+    """Nearly as many entries as pixels: conjugate gradients would need hundreds of products."""
+    geometry = Geometry(
+        channels=1, height=24, width=24, atoms=16, kernel=(7, 7), padding=(3, 3), boundary="zero"
+    )
+    atoms = unit_atoms(geometry, dtype=torch.float32)
+    threshold = Threshold(level=0.02)
+    interaction = LateralInhibition(atoms, geometry)
+    polisher = Polisher(interaction, threshold)
+    assert polisher.affords(575)
+    assert not polisher.affords(576)
+    code = draw(16, 24, 24, seed=3).float() * (draw(16, 24, 24, seed=4) > 1.6)
+    image = interaction.prepare(draw(1, *geometry.image, seed=5).float())[0]
+    assert polisher.polish(image, code, 0, 100) is None

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from sixfold.core.naming import meant
+from sixfold.core.naming import flag_of, meant
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
@@ -29,8 +29,10 @@ def choice_problems(config: Any) -> list[str]:
         for field in dataclasses.fields(values):
             value, choices = getattr(values, field.name), field.metadata["choices"]
             if choices and value not in choices:
-                flag = field.name.replace("_", "-")
-                found.append(f"--{flag} {value}: " + unknown(flag, str(value), choices))
+                flag = flag_of(field.name)
+                found.append(
+                    f"{flag} {value}: " + unknown(flag.removeprefix("--"), str(value), choices)
+                )
     return found
 
 

@@ -104,6 +104,15 @@ _VALUES = {
 _OF = {other: name for name, others in _OPTIONS.items() for other in others.split()}
 
 
+def flag_of(field: str) -> str:
+    """The option of a setting; its field ends in _ where the option is a word of Python.
+
+    >>> flag_of("max_steps"), flag_of("lambda_")
+    ('--max-steps', '--lambda')
+    """
+    return "--" + field.rstrip("_").replace("_", "-")
+
+
 def option_of(word: str, known: Iterable[str]) -> str | None:
     """The option that a word with another spelling or another program's name means.
 

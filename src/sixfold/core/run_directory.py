@@ -39,6 +39,7 @@ from typing import Any
 
 from sixfold.core.errors import RunError, UserError
 from sixfold.core.files import explained, make_folder, parse_json, write_atomically, write_json
+from sixfold.core.naming import flag_of
 
 _OWN_FILES = (
     "config.json",
@@ -290,8 +291,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         before, after = old.get(section, {}), new.get(section, {})
         for name in sorted({*before, *after}):
             if before.get(name) != after.get(name):
-                flag = name.replace("_", "-")
-                found.append(f"--{flag}: {before.get(name)} -> {after.get(name)}")
+                found.append(f"{flag_of(name)}: {before.get(name)} -> {after.get(name)}")
     return found
 
 

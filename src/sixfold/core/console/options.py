@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sixfold.core.checks import choice_problems
 from sixfold.core.environment import settings_from_environment
 from sixfold.core.errors import UserError
-from sixfold.core.naming import meant, option_of
+from sixfold.core.naming import flag_of, meant, option_of
 from sixfold.core.settings import Settings, section_with_run
 from sixfold.core.values import read_value, value_type
 
@@ -82,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> Non
 
 
 def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
-    flag = "--" + field.name.replace("_", "-")
+    flag = flag_of(field.name)
     doc, choices = field.metadata["doc"], field.metadata["choices"]
     if field.default not in (None, False, "", ()):
         doc += f" (default {str(field.default).lower() if hint is bool else field.default})"
@@ -132,7 +132,7 @@ def read_config(
             for where, source in (
                 (f"SIXFOLD_{name.upper()}", environment),
                 (f"{file}: {section}.{name}", table),
-                ("--" + name.replace("_", "-"), arguments),
+                (flag_of(name), arguments),
             ):
                 if source.get(name) is not None:
                     try:

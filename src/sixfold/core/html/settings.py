@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sixfold.core.html.json_lines import label
+from sixfold.core.naming import flag_of
 
 _SECRET = re.compile(r"secret|passw|token|credential|access[._-]?key|private[._-]?key", re.I)
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
@@ -70,7 +71,7 @@ def _defaults(tree: type[Any]) -> dict[str, dict[str, tuple[Any, str]]]:
 def _setting(name: str, value: Any, known: tuple[Any, str] | None) -> Setting:
     default, doc = known or (None, "")
     return Setting(
-        name="--" + name.replace("_", "-"),
+        name=flag_of(name),
         value=show(value),
         # Through JSON, because a tuple comes back as a list.
         changed=json.loads(json.dumps(default)) != value,
