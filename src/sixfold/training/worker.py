@@ -35,14 +35,11 @@ from sixfold.training.step.device import CPU, settle_arithmetic
 from sixfold.training.step.precision import BF16, slow_bf16, weights_precision
 from sixfold.training.step.schedule import parse_schedule
 from sixfold.training.step.step import Shard
-from sixfold.training.strategies.registry import build_strategy
+from sixfold.training.strategies.registry import build_strategy, find_strategy
 
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
 """Throughput counts from the end of this step: the first ones warm up caches and allocators."""
-
-_UNORDERED = ("hogwild", "param_server")
-"""Strategies that promise no bits."""
 
 _SAVE, _STOP = 1, 2
 """What rank 0 wishes after a step."""
@@ -144,7 +141,8 @@ class Training:
     def _refuse_other_arithmetic(self, path: Path, then: Arithmetic, progress: Progress) -> None:
         """Raise if steps are left whose bits would not be those of the steps before."""
         is_exact = (
-            self.config.strategy.deterministic and self.config.strategy.strategy not in _UNORDERED
+            self.config.strategy.deterministic
+            and find_strategy(self.config.strategy.strategy).repeatable
         )
         what = arithmetic_difference(then, self.arithmetic[self.comm.rank])
         if what and is_exact and progress.step < self.budget.total_steps:

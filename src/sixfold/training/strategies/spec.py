@@ -63,6 +63,8 @@ class StrategySpec:
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: Callable[[TrainConfig], list[str]] = _no_problems
     fit_problems: Callable[[TrainConfig, int, DataSet], list[str]] = _always_fits
+    repeatable: bool = True
+    """Whether the same settings give the same bits again."""
     launch: Callable[..., Any] | None = None
 
 

@@ -35,4 +35,5 @@ SPEC = StrategySpec(
     lost_rank="all ranks start again from the last checkpoint",
     options={"strategy": ("merge_every",)},
     problems=_problems,
+    repeatable=False,
 )

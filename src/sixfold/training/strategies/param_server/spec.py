@@ -50,5 +50,6 @@ SPEC = StrategySpec(
     lost_rank="the others go on; a worker loses a gradient, a server about a second of updates",
     options={"strategy": ("servers", "staleness")},
     problems=_problems,
+    repeatable=False,
     launch=_launch,
 )
