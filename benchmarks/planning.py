@@ -159,7 +159,9 @@ def collect(
         opened = datasets.open_data(known.data)
         tiles = fitting_tiles(known, opened, 2)
         most = max(2, *more_workers) if more_workers else 2
-        made = calibrate(known, engine, most, batches=case.known[1:], tiles=tiles, on_event=print)
+        made = calibrate(
+            known, opened, engine, most, batches=case.known[1:], tiles=tiles, on_event=print
+        )
         others = Baselines(case, known, made, engine)
         starts = [engine.run_ranks(_nothing, 2).engine_s for _ in range(5)]
         startup_s = float(np.median(starts))
@@ -238,7 +240,7 @@ class Baselines:
         self.fitted = ernest(self.runs)
         bare = files.Calibration(machine=made.machine, networks={})
         estimated = calibrate(
-            known, engine, 2, known=bare, batches=case.held_out, tiles=[], rehearsed=False
+            known, opened, engine, 2, known=bare, batches=case.held_out, tiles=[], rehearsed=False
         )
         self.kernels = estimated
 

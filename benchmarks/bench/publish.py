@@ -15,7 +15,7 @@ from benchmarks.bench.comparison import Comparison, as_json, table
 from benchmarks.bench.contenders import cores
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically, write_json
-from sixfold.distributed.session import versions
+from sixfold.core.version import versions
 from sixfold.training.report import optional_page, render_page
 
 Show = Callable[[str], None]

@@ -25,9 +25,9 @@ from sixfold import data as datasets
 from sixfold import models
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_json
+from sixfold.core.version import versions
 from sixfold.data.config import DataConfig
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.distributed.session import versions
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import TrainConfig, TrainingConfig
 from sixfold.training.step.arithmetic import processor_name

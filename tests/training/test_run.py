@@ -305,7 +305,7 @@ def test_a_finished_run_that_is_trained_on_equals_a_longer_one(
     whole = train(configure(out=str(tmp_path / "whole"), epochs=4, **more))
     out = str(tmp_path / "run")
     train(configure(out=out, epochs=2, **more))
-    with pytest.raises(UserError, match=r"go on from it with --resume(.|\n)*--epochs: 2"):
+    with pytest.raises(UserError, match=r"continue it with --resume(.|\n)*--epochs: 2"):
         train(configure(out=out, epochs=4, **more))
     longer = train(configure(out=out, epochs=4, resume=True, **more))
     assert longer["weights_sha256"] == whole["weights_sha256"]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,27 +41,22 @@ from sixfold.compression.search import Found, search
 from sixfold.core.checks import choice_problems, unknown
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.files import write_atomically, write_json
-from sixfold.core.locks import held
-from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.core.files import write_atomically
+from sixfold.core.life_cycle import RunKind, open_run
+from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
 from sixfold.distributed.config import engine_problems
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import TrainConfig
-from sixfold.training.inputs import Inputs, inputs_of, warn_if_edited
+from sixfold.training.inputs import inputs_of, warn_if_edited
 from sixfold.training.model_card import pack, read_card, weights_file
-from sixfold.training.report import optional_page
-from sixfold.training.resume import refuse_changed, refuse_foreign_files
 from sixfold.training.run import train
 from sixfold.training.sparsity import Prunable, prunable
 from sixfold.training.sparsity.initialization import read_weights
 from sixfold.training.sparsity.layers import left_alone, no_layers
-
-_OWN = ("prune-*", "share", "search", "*.sixz", "*.safetensors", "*.onnx")
-"""What a compression leaves in its directory besides what every run does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,46 +88,38 @@ def compress(
     if is_container(weights):
         raise UserError(f"{weights} is compressed already: give the run it was made from")
     config = _resolve_paths(config, weights)
-    directory = RunDirectory(Path(str(config.compression.out)))
-    with contextlib.ExitStack() as stack:
-        if settings.resume and not directory.path.is_dir():
-            raise UserError(f"--resume: there is no directory {directory.path}")
-        stack.enter_context(held(directory.path))
-        card = read_card(weights, trust=settings.trust_model)
-        base = _base(config.compression, weights)
-        inputs = inputs_of(
-            models=[ModelConfig(model=card.model, model_args=card.model_args)],
-            datasets=[base.data],
-            files={"RUN": str(weights)},
-        )
-        finished = _older_result(config, directory, inputs)
-        if finished is not None:
-            on_event({"kind": "note", "text": f"{directory.path} holds this result, finished"})
-            return finished
+    card = read_card(weights, trust=settings.trust_model)
+    base = _base(config.compression, weights)
+    inputs = inputs_of(
+        models=[ModelConfig(model=card.model, model_args=card.model_args)],
+        datasets=[base.data],
+        files={"RUN": str(weights)},
+    )
+    path = Path(str(config.compression.out))
+    with open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started) as run:
+        if run.finished is not None:
+            return run.finished
         warn_if_edited(card, on_event)
-        if engine is None:
-            engine = stack.enter_context(open_engine_for(config.engine, card.model, together=True))
-        workers = config.engine.workers or engine.slots()
-        resolved = resolve_data(base.data, engine, workers, on_event)
-        job = _check(config, weights, dataclasses.replace(base, data=resolved), on_event)
-        directory.create()
-        if not config.compression.resume:
-            _clear(directory)
-        inputs.knowing(base.data, resolved).write(directory)
-        write_json(directory.file("config.json"), as_json(config))
-        result = _run(job, directory, engine, workers, on_event)
-        result |= {
-            "data": base.data.data,
-            "wall_s": round(time.monotonic() - started, 3),
-            "engine": config.engine.engine,
-            "workers": workers,
-            "versions": versions(),
-            "report": str(directory.file("report.html")),
-        }
-        write_json(directory.file("result.json"), result)
-        with optional_page(directory.file("report.html")):
-            write_page(directory.file("report.html"), result)
-        return result
+        opening = open_engine_for(config.engine, card.model, together=True, given=engine)
+        with opening as engine:
+            workers = config.engine.workers or engine.slots()
+            resolved = resolve_data(base.data, engine, workers, on_event)
+            job = _check(config, weights, dataclasses.replace(base, data=resolved), on_event)
+            run.claim(inputs.knowing(base.data, resolved))
+            figures = _run(job, run.directory, engine, workers, on_event) | {
+                "data": base.data.data,
+                "engine": config.engine.engine,
+                "workers": workers,
+            }
+            return run.complete(figures, functools.partial(write_page, path / "report.html"))
+
+
+KIND = RunKind(
+    noun="compression",
+    section="compression",
+    placement=("engine", "compression.onnx"),
+    leftovers=("prune-*", "share", "search", "*.sixz", "*.safetensors", "*.onnx"),
+)
 
 
 def _problems(config: CompressConfig) -> list[str]:
@@ -186,55 +171,6 @@ def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
             data=data.absolute_spec(settings.data) if settings.data else None,
         ),
     )
-
-
-def _older_result(
-    config: CompressConfig, directory: RunDirectory, inputs: Inputs
-) -> dict[str, Any] | None:
-    """The result of a finished compression with the same settings; refuse to mix two.
-
-    Raises:
-        UserError: if the directory holds another one.
-    """
-    settings = config.compression
-    if not settings.resume and not settings.overwrite:
-        refuse_foreign_files(directory, *_OWN)
-    if not directory.holds_a_run() or settings.overwrite:
-        return None
-    old = _identity(directory.config() or {})
-    changed = differences(old, _identity(as_json(config)))
-    if changed:
-        raise UserError(
-            [
-                f"{directory.path} holds something made with other settings: choose another --out, "
-                "or replace it with --overwrite",
-                *changed,
-            ]
-        )
-    refuse_changed(directory, inputs)
-    result = directory.result()
-    if result is None and not settings.resume:
-        raise UserError(
-            f"{directory.path} holds a compression that was not finished: go on with --resume, or "
-            "replace it with --overwrite"
-        )
-    return result
-
-
-def _identity(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings by which two compressions are told apart."""
-    kept = dict(settings.get("compression", {}))
-    for name in ("resume", "overwrite", "out", "onnx"):
-        kept.pop(name, None)
-    return {"compression": kept}
-
-
-def _clear(directory: RunDirectory) -> None:
-    """Remove what an older compression left, and nothing else."""
-    directory.clear()
-    for pattern in _OWN:
-        for path in directory.path.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:

@@ -131,12 +131,18 @@ class RunDirectory:
         found = {path.name for pattern in more for path in self.path.glob(pattern)}
         return sorted({*names, *found})
 
-    def clear(self) -> None:
-        """Remove what an older run left, and nothing else."""
-        for name in _OWN_FILES:
-            self.file(name).unlink(missing_ok=True)
-        for name in _OWN_FOLDERS:
-            shutil.rmtree(self.file(name), ignore_errors=True)
+    def clear(self, *more: str) -> None:
+        """Remove what an older run left, and nothing else.
+
+        Args:
+            more: patterns of what this kind of run leaves besides what every run does.
+        """
+        for name in (*_OWN_FILES, *_OWN_FOLDERS, *more):
+            for path in self.path.glob(name):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
     def claim(self) -> int:
         """Begin a new attempt: from now on older ones may write nothing.

@@ -1,13 +1,10 @@
-"""An engine from settings, and what is recorded of where a run ran."""
+"""An engine from settings."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from typing import Any
 
 from sixfold.distributed.config import EngineConfig
@@ -22,6 +19,7 @@ def open_engine_for(
     preload: Sequence[str] = (),
     *,
     together: bool = False,
+    given: Engine | None = None,
 ) -> Iterator[Engine]:
     """The engine that the settings name, closed at the end.
 
@@ -30,7 +28,11 @@ def open_engine_for(
         model: the network, whose source travels to a cluster if it is the user's own.
         preload: modules that ranks need besides, imported once for all by `local`.
         together: the workers are ranks that must run at the same time.
+        given: an open engine that is used instead, and left open.
     """
+    if given is not None:
+        yield given
+        return
     ship: tuple[str, ...] = ()
     if config.engine == "spark" and model is not None:
         from sixfold.models import source_file
@@ -65,14 +67,3 @@ def pool_of(engine: Engine, workers: int) -> Any:
         return engine.pool(function, items, workers=workers, on_done=on_done)
 
     return pool
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in ("sixfold", "torch", "numpy", "pyarrow", "pyspark"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found | {"cores": str(os.cpu_count())}

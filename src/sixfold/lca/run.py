@@ -15,13 +15,15 @@ from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import folder_of_parts, space_explained, write_json
+from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.locks import held
-from sixfold.core.run_directory import RunDirectory, as_json
+from sixfold.core.run_directory import RunDirectory
+from sixfold.core.version import versions
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
 from sixfold.distributed.config import engine_problems
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.lca.config import (
     DictionaryConfig,
     DynamicsConfig,
@@ -32,7 +34,6 @@ from sixfold.lca.config import (
 )
 from sixfold.lca.geometry import Geometry, pair
 from sixfold.training.inputs import Inputs, inputs_of
-from sixfold.training.resume import existing_run, held_run, run_path
 
 MOVIES = "movies:"
 
@@ -53,35 +54,22 @@ def lca_learn(
     """
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
-    with contextlib.ExitStack() as stack:
-        found = learn_settings_problems(config)
-        if found:
-            raise UserError(found)
-        config = _resolve_paths(config)
-        directory = RunDirectory(Path(str(config.run.out)))
-        stack.enter_context(held_run(config, directory))
-        inputs = _inputs(config)
-        finished = existing_run(config, directory, inputs, where=("engine", "learn.grid"))
-        if finished is not None:
-            on_event({"kind": "note", "text": f"{directory.path} holds this run, finished"})
-            return finished
-        if engine is None:
-            engine = stack.enter_context(open_engine_for(config.engine, together=True))
-        workers = config.engine.workers or engine.slots()
-        job = _learn_job(config, directory, engine, workers, on_event)
-        directory.create()
-        if not config.run.resume:
-            directory.clear()
-        directory.file("result.json").unlink(missing_ok=True)
-        inputs.write(directory)
-        write_json(directory.file("config.json"), as_json(config))
-        try:
-            return _run_learn(job, directory, engine, workers, on_event, started)
-        except UserError:
-            # Refused by engine or ranks: leave no half-begun run in the way of the next try.
-            if not any(directory.file("checkpoints").glob("step-*")):
-                directory.clear()
-            raise
+    found = learn_settings_problems(config)
+    if found:
+        raise UserError(found)
+    config = _resolve_paths(config)
+    path, inputs = Path(str(config.run.out)), _inputs(config)
+    with open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started) as run:
+        if run.finished is not None:
+            return run.finished
+        with open_engine_for(config.engine, together=True, given=engine) as engine:
+            workers = config.engine.workers or engine.slots()
+            job = _learn_job(config, run.directory, engine, workers, on_event)
+            run.claim()
+            return _run_learn(job, run, engine, workers, on_event)
+
+
+KIND = RunKind(placement=("engine", "learn.grid"))
 
 
 def learn_settings_problems(config: LcaLearnConfig) -> list[str]:
@@ -222,19 +210,13 @@ def make_geometry(config: DictionaryConfig, shape: tuple[int, int, int]) -> Geom
 
 
 def _run_learn(
-    job: Any,
-    directory: RunDirectory,
-    engine: Engine,
-    workers: int,
-    on_event: OnEvent,
-    started: float,
+    job: Any, run: Run, engine: Engine, workers: int, on_event: OnEvent
 ) -> dict[str, Any]:
     from sixfold.lca.report import write_page
     from sixfold.lca.training import learn_rank
-    from sixfold.training.report import optional_page
 
-    config = job.config
-    before_s = time.monotonic() - started
+    config, directory = job.config, run.directory
+    before_s = time.monotonic() - run.started
     group = engine.run_ranks(
         functools.partial(learn_rank, job),
         workers,
@@ -243,21 +225,15 @@ def _run_learn(
         on_event=lambda _, event: on_event(event),
         log=directory.file("log.txt"),
     )
-    result = {
+    figures = {
         **group.results[0],
-        "wall_s": round(time.monotonic() - started, 3),
         "startup_s": round(before_s + group.startup_s, 3),
         "engine": config.engine.engine,
         "workers": workers,
         "grid": config.learn.grid,
         "restarts": group.restarts,
-        "versions": versions(),
-        "report": str(directory.file("report.html")),
     }
-    write_json(directory.file("result.json"), result)
-    with optional_page(directory.file("report.html")):
-        write_page(directory.path)
-    return result
+    return run.complete(figures, lambda _: write_page(directory.path))
 
 
 def lca_encode(
@@ -310,7 +286,7 @@ def lca_encode(
     found = dynamics_problems(dynamics)
     if found:
         raise UserError(found)
-    opening = contextlib.nullcontext(engine) if engine else open_engine_for(config.engine)
+    opening = open_engine_for(config.engine, given=engine)
     with held(out, is_file=True), opening as opened:
         return _encode(config, opened, learned, file, dynamics, out, on_event, started)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,14 +21,14 @@ from typing import Any
 
 from sixfold import data
 from sixfold.core.config import RunConfig
-from sixfold.core.errors import RunError, UserError
+from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.files import write_json
+from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, as_json
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.session import open_engine_for, versions
+from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Outcome, Task, run_job
 from sixfold.lottery.analysis import (
     best_tickets,
@@ -46,8 +45,6 @@ from sixfold.lottery.speedup import dense_work_s, expected, measured
 from sixfold.lottery.transfer import transfer_members
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import Inputs, inputs_of
-from sixfold.training.report import optional_page
-from sixfold.training.resume import existing_run, held_run, run_path
 from sixfold.training.run import fit_data, train, training_problems
 from sixfold.training.step.schedule import TrainingLength, budget
 
@@ -69,34 +66,30 @@ def tickets(
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        if engine is None and config.engine.engine == "local":
-            engine = stack.enter_context(_open(config))
+
+        def opened_engine() -> Engine:
+            # Its workers find imported what each would otherwise spend a second on.
+            preload = ("sixfold.lottery.member", "torch._dynamo")
+            opening = open_engine_for(
+                config.engine, config.model.model, preload, together=True, given=engine
+            )
+            return stack.enter_context(opening)
+
+        early = opened_engine() if config.engine.engine == "local" else None
         found = ticket_problems(config)
         if found:
             raise UserError(found)
         config = _resolve_paths(config)
-        directory = RunDirectory(Path(str(config.run.out)))
-        stack.enter_context(held_run(config, directory))
-        inputs = _inputs(config)
-        finished = existing_run(
-            config, directory, inputs, growing=("trellis",), more=(DENSE, "members")
+        inputs, path = _inputs(config), Path(str(config.run.out))
+        run = stack.enter_context(
+            open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started)
         )
-        if finished is not None:
-            on_event({"kind": "note", "text": f"{directory.path} holds this job, finished"})
-            return finished
-        if engine is None:
-            engine = stack.enter_context(_open(config))
-        return _Search(config, directory, engine, on_event, inputs).run(started)
+        if run.finished is not None:
+            return run.finished
+        return _Search(config, run, early or opened_engine(), on_event, inputs).search()
 
 
-def _open(config: TicketsConfig) -> contextlib.AbstractContextManager[Engine]:
-    """The engine; its workers find imported what each would otherwise spend a second on."""
-    return open_engine_for(
-        config.engine,
-        config.model.model,
-        preload=("sixfold.lottery.member", "torch._dynamo"),
-        together=True,
-    )
+KIND = RunKind(noun="job", growing=("trellis",), leftovers=(DENSE, "members"))
 
 
 def ticket_problems(config: TicketsConfig) -> list[str]:
@@ -155,38 +148,30 @@ class _Search:
     def __init__(
         self,
         config: TicketsConfig,
-        directory: RunDirectory,
+        run: Run,
         engine: Engine,
         on_event: OnEvent,
         inputs: Inputs,
     ) -> None:
-        self.config, self.directory = config, directory
+        self.config, self.run, self.directory = config, run, run.directory
         self.engine, self.on_event = engine, on_event
         self.workers = config.engine.workers or engine.slots()
         self.settings = dense_config(config)
-        self.resolved = fit_data(self.settings, engine, self.workers, on_event)
-        self.data = data.open_data(self.resolved.data)
+        self.resolved, self.data = fit_data(self.settings, engine, self.workers, on_event)
         self.budget = budget(config.training, len(self.data.train))
         self.rewinds = parse_rewinds(config.trellis.rewinds, self.budget)
         self.images = len(self.data.validation), len(self.data.test)
         self.transfer = self._open_transfer()
         self.inputs = inputs.knowing(self.settings.data, self.resolved.data)
 
-    def run(self, started: float) -> dict[str, Any]:
+    def search(self) -> dict[str, Any]:
         """Search, and write result and report."""
         from sixfold.lottery.report import write_ticket_report
 
         directory = self.directory
         # Everything that can be wrong is found out before anything is written.
         self._plan({"weights": "not trained yet"})
-        directory.create()
-        if not self.config.run.resume:
-            directory.clear()
-            for folder in (DENSE, "members"):
-                shutil.rmtree(directory.file(folder), ignore_errors=True)
-        directory.file("result.json").unlink(missing_ok=True)
-        self.inputs.write(directory)
-        write_json(directory.file("config.json"), as_json(self.config))
+        self.run.claim(self.inputs)
         dense, dense_s = self._train_dense()
         plan = self._plan({"weights": dense["weights_sha256"]})
         work_s = dense_work_s(directory.file(DENSE))
@@ -212,16 +197,12 @@ class _Search:
             "done_before": len(outcome.done_before),
             "workers": self.workers,
             "engine": self.config.engine.engine,
-            "wall_s": round(time.monotonic() - started, 3),
-            "versions": versions(),
-            "report": str(directory.file("report.html")),
         }
-        with optional_page(directory.file("report.html")):
-            write_ticket_report(directory.path, as_json(self.config), result)
-        if outcome.failures:
-            raise RunError(_told(outcome.failures))
-        write_json(directory.file("result.json"), result)
-        return result
+
+        def write_page(found: dict[str, Any]) -> None:
+            write_ticket_report(directory.path, as_json(self.config), found)
+
+        return self.run.complete(result, write_page, failures=outcome.failures)
 
     def _plan(self, dense: Mapping[str, Any]) -> Plan:
         from sixfold import models
@@ -348,18 +329,3 @@ class _Search:
 
 def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-def _told(failures: Mapping[str, str]) -> str:
-    """What failed, a line each, and the remedy."""
-    lines = [f"{name}: {reason.splitlines()[0]}" for name, reason in list(failures.items())[:10]]
-    more = len(failures) - len(lines)
-    if more:
-        lines.append(f"and {more} more")
-    return "\n".join(
-        [
-            f"{len(failures)} members of the job failed; what is done is kept, and --resume tries "
-            "them again",
-            *lines,
-        ]
-    )

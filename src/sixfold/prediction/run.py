@@ -14,11 +14,12 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import folder_of_parts, write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import read_json
+from sixfold.core.version import versions
 from sixfold.data import absolute_spec
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data, told
 from sixfold.distributed.config import engine_problems
-from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.prediction.config import PredictConfig
 from sixfold.training.inputs import warn_if_edited
 

@@ -23,15 +23,13 @@ from sixfold import data
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
+from sixfold.core.life_cycle import RECORD
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
 from sixfold.models.config import ModelConfig
 from sixfold.models.project import project_files, sha256
 from sixfold.training.config import TrainConfig
 from sixfold.training.model_card import ModelCard, edited, weights_file
-
-RECORD = "inputs.json"
-"""In the run directory."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from __future__ import annotations
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
+from sixfold.core.life_cycle import RECORD
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.training.checkpoint import list_checkpoints
 from sixfold.training.config import TrainConfig, TrainingConfig
-from sixfold.training.inputs import RECORD
 from sixfold.training.step.schedule import budget, parse_schedule
 
 LENGTH = ("training.epochs", "training.steps")

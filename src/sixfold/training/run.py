@@ -7,24 +7,25 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sixfold import data
-from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
-from sixfold.core.run_directory import RunDirectory, as_json, read_json
+from sixfold.core.life_cycle import RECORD, Run, RunKind, open_run, run_path
+from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.run import resolve_data, told
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
 from sixfold.models.project import project_hashes
 from sixfold.training import validate
 from sixfold.training.config import TrainConfig, is_automatic
 from sixfold.training.initialization import check_initialization
-from sixfold.training.inputs import RECORD, training_inputs
+from sixfold.training.inputs import Inputs, training_inputs
 from sixfold.training.lengthening import (
     LENGTH,
     MARK,
@@ -33,12 +34,10 @@ from sixfold.training.lengthening import (
     mark,
     refuse_lengthened,
 )
-from sixfold.training.report.write import report_failure, test_images
-from sixfold.training.resume import existing_run, held_run, run_path
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tuning import COPY, take_tuning
 
-Planner = Callable[[TrainConfig, Engine, int, RunDirectory, OnEvent], Any]
+Planner = Callable[[TrainConfig, data.DataSet, Engine, int, RunDirectory, OnEvent], Any]
 """`sixfold.perf.plan.automatic.choose`, which stands above training."""
 
 
@@ -64,7 +63,7 @@ def train(
         UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
         RunError: if the run failed; its directory keeps the last checkpoint.
 
-    >>> from sixfold.core.config import EngineConfig
+    >>> from sixfold.distributed.config import EngineConfig
     >>> train(TrainConfig(engine=EngineConfig(workers=0)))
     Traceback (most recent call last):
     sixfold.core.errors.UserError: --workers 0: must be at least 1
@@ -72,12 +71,15 @@ def train(
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     config = config or TrainConfig()
+    placed, model = config.engine, config.model.model
     with contextlib.ExitStack() as stack:
-        if engine is None and config.engine.engine == "local":
-            # Its fork server imports torch while the launcher does.
-            engine = stack.enter_context(
-                open_engine_for(config.engine, config.model.model, together=True)
-            )
+
+        def opened_engine() -> Engine:
+            opening = open_engine_for(placed, model, together=True, given=engine)
+            return stack.enter_context(opening)
+
+        # The fork server of `local` imports torch while the launcher does.
+        early = opened_engine() if placed.engine == "local" else None
         found = training_problems(config)
         if found:
             raise UserError(found)
@@ -85,66 +87,71 @@ def train(
         if (side := config.data.resize) != asked.data.resize:
             text = f"{config.model.model}: 8x8 digits are too small: --resize {side} is taken"
             on_event({"kind": "note", "text": text})
-        directory = RunDirectory(Path(str(config.run.out)))
-        if hold:
-            stack.enter_context(held_run(config, directory))
-        inputs = training_inputs(config)
-        finished = existing_run(
-            config, directory, inputs, growing=LENGTH, where=irrelevant_placement(config)
-        )
-        if finished is not None:
-            _refuse_damaged(finished, directory.file("result.json"))
-            refuse_lengthened(config, directory)
-            on_event({"kind": "note", "text": _told_finished(config, directory, finished)})
-            return finished
-        if engine is None:
-            engine = stack.enter_context(
-                open_engine_for(config.engine, config.model.model, together=True)
+        run = stack.enter_context(
+            open_run(
+                dataclasses.replace(KIND, placement=irrelevant_placement(config)),
+                config,
+                Path(str(config.run.out)),
+                inputs=(inputs := training_inputs(config)),
+                on_event=on_event,
+                started=started,
+                hold=hold,
             )
-        workers = config.engine.workers or engine.slots()
-        resolved = fit_data(config, engine, workers, on_event)
-        resolved, tuning = take_tuning(resolved, data.open_data(resolved.data), directory, on_event)
-        choice = None
-        if is_automatic(config):
-            assert planner is not None, "sixfold.train hands one in"
-            choice = planner(resolved, engine, workers, directory, on_event)
-            resolved, workers = choice.apply(resolved), choice.workers
-        opened = data.open_data(resolved.data)
-        check_initialization(resolved, opened, directory, on_event)
-        marks = []
-        if config.run.resume:
-            marks = lengthened(config, len(opened.train), directory, on_event)
-        directory.create()
-        if not config.run.resume:
-            directory.clear()
-        for name in ("failure.json", "result.json"):
-            directory.file(name).unlink(missing_ok=True)
-        inputs.knowing(config.data, resolved.data).write(directory)
-        mark(directory, marks)
-        write_json(directory.file("config.json"), as_json(config))
-        if choice is not None:
-            write_json(directory.file("plan.json"), choice.plan)
-        if tuning is not None:
-            write_json(directory.file(COPY), tuning)
-        try:
-            result = _run(resolved, config, directory, engine, workers, on_event, started)
-            return result if choice is None else choice.judge(directory, result)
-        except UserError:
-            # Refused by engine or ranks: leave no half-begun run in the way of the next try.
-            if not any(directory.file("checkpoints").glob("step-*")):
-                directory.clear()
-            raise
-        except (SixfoldError, KeyboardInterrupt) as error:
-            report_failure(directory, error)
-            raise
+        )
+        if run.finished is not None:
+            _refuse_damaged(run.finished, run.directory.file("result.json"))
+            refuse_lengthened(config, run.directory)
+            return run.finished
+        return _train(config, run, inputs, early or opened_engine(), planner, on_event)
 
 
-def _told_finished(config: TrainConfig, directory: RunDirectory, result: Mapping[str, Any]) -> str:
-    text = f"{directory.path} holds this run, finished"
-    engine, workers = config.engine.engine, config.engine.workers or result["workers"]
-    if (result["engine"], result["workers"]) != (engine, workers):
-        text += f" by {result['workers']} workers on {result['engine']}"
-    return text
+def _train(
+    config: TrainConfig,
+    run: Run,
+    inputs: Inputs,
+    engine: Engine,
+    planner: Planner | None,
+    on_event: OnEvent,
+) -> dict[str, Any]:
+    """Check settings and data together, claim the directory, and train."""
+    directory = run.directory
+    workers = config.engine.workers or engine.slots()
+    resolved, opened = fit_data(config, engine, workers, on_event)
+    resolved, tuning = take_tuning(resolved, opened, directory, on_event)
+    choice = None
+    if is_automatic(config):
+        assert planner is not None, "sixfold.train hands one in"
+        choice = planner(resolved, opened, engine, workers, directory, on_event)
+        resolved, workers = choice.apply(resolved), choice.workers
+    check_initialization(resolved, opened, directory, on_event)
+    marks = []
+    if config.run.resume:
+        marks = lengthened(config, len(opened.train), directory, on_event)
+    run.claim(inputs.knowing(config.data, resolved.data))
+    mark(directory, marks)
+    if choice is not None:
+        write_json(directory.file("plan.json"), choice.plan)
+    if tuning is not None:
+        write_json(directory.file(COPY), tuning)
+    figures = _run(resolved, run, engine, workers, on_event)
+    if choice is not None:
+        figures["plan"] = choice.judge(directory)
+
+    def write_page(_: Any) -> None:
+        from sixfold.training.report import write_report
+
+        write_report(directory.path, images=opened.test.images)
+
+    return run.complete(figures, write_page)
+
+
+def _write_failure_page(path: Path) -> None:
+    from sixfold.training.report import write_report
+
+    write_report(path)
+
+
+KIND = RunKind(growing=LENGTH, failure_page=_write_failure_page)
 
 
 _NUMBER = (int, float)
@@ -248,8 +255,13 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
-def fit_data(config: TrainConfig, engine: Engine, workers: int, on_event: OnEvent) -> TrainConfig:
+def fit_data(
+    config: TrainConfig, engine: Engine, workers: int, on_event: OnEvent
+) -> tuple[TrainConfig, data.DataSet]:
     """Check data and network against each other; turn the data into something ranks can map.
+
+    Returns:
+        The settings with the data as ranks open them; and the data, opened here once for all.
 
     Raises:
         UserError: with everything that does not fit.
@@ -300,34 +312,28 @@ def fit_data(config: TrainConfig, engine: Engine, workers: int, on_event: OnEven
         raise UserError(found)
     if opened.bad:
         on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
-    return dataclasses.replace(config, data=resolved)
+    return dataclasses.replace(config, data=resolved), opened
 
 
 def _run(
-    resolved: TrainConfig,
-    config: TrainConfig,
-    directory: RunDirectory,
-    engine: Engine,
-    workers: int,
-    on_event: OnEvent,
-    started: float,
+    resolved: TrainConfig, run: Run, engine: Engine, workers: int, on_event: OnEvent
 ) -> dict[str, Any]:
-    from sixfold.training.report import optional_page, write_report
+    """Start the ranks; the figures of the result."""
     from sixfold.training.worker import TrainJob, train_rank
 
-    before_s = time.monotonic() - started
-    chosen = resolved.strategy.strategy
+    config, directory = resolved, run.directory
+    before_s = time.monotonic() - run.started
     directory.path.joinpath("timeline").mkdir(exist_ok=True)
     now = time.time()
     launch = {"launched": now - before_s, "called": now, "pid": os.getpid()}
     write_json(directory.file("timeline/launcher.json"), launch)
     asynchronous = None
-    launch_steps = find_strategy(chosen).launch
+    launch_steps = find_strategy(config.strategy.strategy).launch
     if launch_steps is not None:
-        asynchronous = launch_steps(resolved, directory, engine, workers, on_event)
+        asynchronous = launch_steps(config, directory, engine, workers, on_event)
         # What is left to the ranks is to evaluate and to write the weights.
     job = TrainJob(
-        config=resolved,
+        config=config,
         claim=directory.ticket(),
         source=project_hashes(config.model.model, config.model.model_args),
     )
@@ -339,25 +345,20 @@ def _run(
         on_event=lambda _, event: on_event(event),
         log=directory.file("log.txt"),
     )
-    result = {
+    figures = {
         **group.results[0],
-        "wall_s": round(time.monotonic() - started, 3),
+        "wall_s": round(time.monotonic() - run.started, 3),
         "startup_s": round(before_s + group.startup_s, 3),
         "engine_startup_s": round(group.engine_s, 3),
-        "strategy": chosen,
+        "strategy": config.strategy.strategy,
         "engine": config.engine.engine,
         "workers": workers,
         "restarts": group.restarts,
-        "versions": versions(),
-        "report": str(directory.file("report.html")),
     }
     if marks := (read_json(directory.file(RECORD)) or {}).get(MARK):
-        result[MARK] = marks
+        figures[MARK] = marks
     if asynchronous is not None:
-        result |= asynchronous.figures
-        result["restarts"] += asynchronous.restarts
-        result["startup_s"] = round(before_s + asynchronous.begun_s, 3)
-    write_json(directory.file("result.json"), result)
-    with optional_page(directory.file("report.html")):
-        write_report(directory.path, images=test_images(resolved.data))
-    return result
+        figures |= asynchronous.figures
+        figures["restarts"] += asynchronous.restarts
+        figures["startup_s"] = round(before_s + asynchronous.begun_s, 3)
+    return figures

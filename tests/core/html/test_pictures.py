@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,8 +52,8 @@ def test_what_is_no_image_is_refused(shape: tuple[int, ...]) -> None:
 def test_each_mistake_gets_its_own_picture() -> None:
     asked: list[int] = []
 
-    def images(indices: Sequence[int]) -> NDArray[np.uint8]:
-        asked.extend(indices)
+    def images(indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        asked.extend(indices.tolist())
         return np.stack([np.full((1, 4, 4), index, np.uint8) for index in indices])
 
     worst: list[Any] = [

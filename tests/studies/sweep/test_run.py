@@ -102,7 +102,7 @@ def test_whole_trainings_are_fitted_where_images_are_varied(
     configure: Configure, tmp_path: Path
 ) -> None:
     base = configure(steps=None, epochs=1.0)
-    result = sweep_time(timed(base, tmp_path / "s", "workers=1,2", "images=80,160", repeats=1))
+    result = sweep_time(timed(base, tmp_path / "s", "workers=1,2", "max_images=80,160", repeats=1))
     assert [law["law"] for law in result["laws"]] == ["amdahl"] * 2 + ["ernest, whole trainings"]
     assert [row["steps"] for row in result["points"]] == [2, 4, 2, 4]
 

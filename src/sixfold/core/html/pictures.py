@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sixfold.core.html.axes import percent
 from sixfold.core.html.json_lines import label, number
 
-Images = Callable[[Sequence[int]], NDArray[Any]]
+Images = Callable[[NDArray[np.int64]], NDArray[Any]]
 """Test images by index: (n, C, H, W), uint8, or floating point in [0, 1]."""
 
 MAX_SIDE = 224
@@ -114,7 +114,7 @@ def _pictures(
     """Index -> data URI and size of each entry's image."""
     indices = [index for entry in entries if (index := _index(entry)) >= 0]
     try:
-        pixels = np.asarray(images(indices))
+        pixels = np.asarray(images(np.asarray(indices, np.int64)))
         return {index: picture(image) for index, image in zip(indices, pixels, strict=True)}
     except Exception as error:  # The data may be gone or changed; the report stands without it.
         notes.append(f"The misclassified images could not be read: {error}.")

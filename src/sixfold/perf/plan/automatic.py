@@ -9,11 +9,10 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from sixfold import data as datasets
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.files import write_json
 from sixfold.core.run_directory import RunDirectory
+from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
 from sixfold.perf.plan.calibrate import (
     calibrate,
@@ -55,11 +54,11 @@ class Choice:
         )
         return dataclasses.replace(config, strategy=strategy)
 
-    def judge(self, directory: RunDirectory, result: dict[str, Any]) -> dict[str, Any]:
-        """Set the prediction beside what the steps took; the result with both, written again."""
+    def judge(self, directory: RunDirectory) -> dict[str, Any]:
+        """The prediction next to what the steps took."""
         chosen = self.plan["chosen"]
         actual = _step_s(directory)
-        judged = {
+        return {
             "chosen": {
                 name: chosen[name] for name in ("strategy", "grid", "workers", "result", "batch_s")
             },
@@ -67,9 +66,6 @@ class Choice:
             "error": None if actual is None else round(chosen["batch_s"] / actual - 1.0, 6),
             "reasons": self.plan["sentences"],
         }
-        result = {**result, "plan": judged}
-        write_json(directory.file("result.json"), result)
-        return result
 
 
 def _step_s(directory: RunDirectory) -> float | None:
@@ -89,6 +85,7 @@ def _step_s(directory: RunDirectory) -> float | None:
 
 def choose(
     config: TrainConfig,
+    opened: DataSet,
     engine: Engine,
     workers: int,
     directory: RunDirectory,
@@ -98,6 +95,7 @@ def choose(
 
     Args:
         config: the settings, with the data resolved.
+        opened: the data.
         engine: where the ranks will run.
         workers: how many there may be.
         directory: the run's, which is created later.
@@ -113,11 +111,10 @@ def choose(
     allowed: tuple[str, ...] = (BIT_FOR_BIT,)
     if grids or not config.strategy.deterministic:
         allowed = (BIT_FOR_BIT, ROUNDING)
-    opened = datasets.open_data(config.data)
     tiles = fitting_tiles(config, opened, workers) if ROUNDING in allowed else []
     known = load_machine(config.strategy.machine)
     made = calibrate(
-        config, engine, workers, known=known, tiles=tiles, inexact=False, on_event=on_event
+        config, opened, engine, workers, known=known, tiles=tiles, inexact=False, on_event=on_event
     )
     if made is not known:
         save_machine(made, config.strategy.machine)

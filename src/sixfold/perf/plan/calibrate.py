@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sixfold import data as datasets
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
+from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
 from sixfold.perf.plan import calibration as files
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key
@@ -41,6 +41,7 @@ KERNELS_S = 15.0
 
 def calibrate(
     config: TrainConfig,
+    opened: DataSet,
     engine: Engine,
     workers: int,
     *,
@@ -55,6 +56,7 @@ def calibrate(
 
     Args:
         config: the settings of the run that is planned, with the data resolved.
+        opened: the data.
         engine: where it would run.
         workers: how many ranks it would have.
         known: an earlier calibration of the same machine.
@@ -68,7 +70,6 @@ def calibrate(
     # On inline ranks take turns, however many cores there are.
     slots = 1 if engine.name == "inline" else engine.slots()
     ranks = max(min(workers, slots), 2)
-    opened = datasets.open_data(config.data)
     if tiles is None:
         tiles = fitting_tiles(config, opened, workers)
     wanted = cases(
@@ -121,7 +122,7 @@ def calibrate(
 
 
 def model_of(
-    config: TrainConfig, calibration: Calibration, opened: datasets.DataSet
+    config: TrainConfig, calibration: Calibration, opened: DataSet
 ) -> tuple[Model, list[str]]:
     """The step model of a training, and what must be said of it."""
     training = config.training
@@ -165,7 +166,7 @@ def _has_server(known: Calibration, key: str) -> bool:
 
 def _estimated(
     config: TrainConfig,
-    opened: datasets.DataSet,
+    opened: DataSet,
     engine: Engine,
     ranks_and_slots: tuple[int, int],
     known: Calibration | None,
@@ -202,7 +203,7 @@ def _estimated(
 
 
 def refusals(
-    config: TrainConfig, opened: datasets.DataSet, ranks: int, available: int | None = None
+    config: TrainConfig, opened: DataSet, ranks: int, available: int | None = None
 ) -> dict[int, str]:
     """Tiles whose ranks cannot hold their weights, which are not even rehearsed.
 
@@ -289,7 +290,7 @@ def _crowd(machine: Machine, engine: Engine, ranks: int) -> Machine:
     return dataclasses.replace(machine, crowded=found.results[0]["links"])
 
 
-def fitting_tiles(config: TrainConfig, opened: datasets.DataSet, workers: int) -> list[Mesh]:
+def fitting_tiles(config: TrainConfig, opened: DataSet, workers: int) -> list[Mesh]:
     """The meshes by which both workers and network can be divided."""
     from sixfold.training.strategies.model_parallel.strategy import division_problems
 
@@ -316,7 +317,7 @@ def _is_too_fine(mesh: Mesh, shape: tuple[int, int, int]) -> bool:
     return mesh.rows > shape[1] or mesh.cols > shape[2]
 
 
-def has_norms(config: TrainConfig, opened: datasets.DataSet) -> bool:
+def has_norms(config: TrainConfig, opened: DataSet) -> bool:
     """Whether the network has batch-norm."""
     from sixfold.models.meta_initialization import build_on_meta
     from sixfold.training.step.norm_sync import has_batch_norm

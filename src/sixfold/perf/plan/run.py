@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold import data as datasets
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_atomically, write_json
+from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.session import open_engine_for, versions
+from sixfold.distributed.session import open_engine_for
 from sixfold.perf.plan import report
 from sixfold.perf.plan.calibrate import (
     calibrate,
@@ -140,21 +139,18 @@ def plan(
     foreign = cluster is not None and cluster.machine is not None
     path = cluster.machine if cluster is not None and foreign else config.planning.machine
     known = load_machine(path)
-    with contextlib.ExitStack() as stack:
-        if engine is None:
-            engine = stack.enter_context(
-                open_engine_for(config.engine, config.model.model, preload=PRELOAD)
-            )
+    opening = open_engine_for(config.engine, config.model.model, preload=PRELOAD, given=engine)
+    with opening as engine:
         workers = config.engine.workers or engine.slots()
-        resolved = fit_data(training, engine, workers, on_event)
+        resolved, opened = fit_data(training, engine, workers, on_event)
         make_folder(Path(config.planning.out))  # before anything is measured
-        opened = datasets.open_data(resolved.data)
         tiles = fitting_tiles(resolved, opened, workers)
         if foreign:
             calibration = _of_another_machine(known, path, network_key(resolved))
         else:
             calibration = calibrate(
                 resolved,
+                opened,
                 engine,
                 workers,
                 known=known,

@@ -15,10 +15,12 @@ from typing import Any
 from sixfold.core.errors import RunError, SixfoldError, UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
-from sixfold.core.locks import held
-from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.core.html.frame import optional_page
+from sixfold.core.life_cycle import RunKind, open_run
+from sixfold.core.run_directory import RunDirectory, as_json, read_json
+from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.session import open_engine_for, versions
+from sixfold.distributed.session import open_engine_for
 from sixfold.perf.profile.config import ProfileConfig, as_training, engines_of, problems
 from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
 from sixfold.perf.profile.report import write_profile
@@ -28,9 +30,7 @@ from sixfold.perf.profile.timelines import Timelines, read_timelines
 from sixfold.perf.profile.trace import trace_events, write_trace
 from sixfold.perf.profile.utilisation import notes_on, startup_parts, utilisation
 from sixfold.training.config import TrainConfig
-from sixfold.training.inputs import Inputs, training_inputs
-from sixfold.training.report import optional_page
-from sixfold.training.resume import refuse_changed, refuse_foreign_files
+from sixfold.training.inputs import training_inputs
 from sixfold.training.run import fit_data, resolve_paths, train, training_problems
 
 Plain = dict[str, Any]
@@ -71,30 +71,33 @@ def profile(
     found = profile_problems(config)
     if found:
         raise UserError(found)
+    started = time.monotonic()
     path = _path(config)
-    with held(path):
-        training = as_training(config, engine=engines_of(config)[0], out=str(path), steps=1)
-        inputs = training_inputs(resolve_paths(training))
-        older = _older(config, path, inputs)
-        if older is not None:
-            on_event({"kind": "note", "text": f"{path} holds this profile, finished"})
-            return older
-        result = _profile(config, path, engine, on_event)
-        inputs.write(RunDirectory(path))
+    training = as_training(config, engine=engines_of(config)[0], out=str(path), steps=1)
+    inputs = training_inputs(resolve_paths(training))
+    with open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started) as run:
+        if run.finished is not None:
+            return run.finished
+        machine, engines = _machine(config, on_event), engines_of(config)
+        if len(engines) > 1:
+            run.claim()
+            return _compare(config, path, machine, on_event)
+        result = _on_engine(config, engines[0], path, machine, on_event, engine)
+        inputs.write(run.directory)
+        # A training with parameter servers has put its own settings there.
+        write_json(run.directory.file("config.json"), as_json(config))
         return result
 
 
-def _profile(config: ProfileConfig, path: Path, engine: Engine | None, on_event: OnEvent) -> Plain:
-    machine = _machine(config, on_event)
-    engines = engines_of(config)
-    if len(engines) == 1:
-        return _on_engine(config, engines[0], path, machine, on_event, engine)
-    directory = RunDirectory(path)
-    directory.create()
-    directory.clear()
-    write_json(directory.file("config.json"), as_json(config))
+KIND = RunKind(
+    noun="profile", section="profiling", result="profile.json", page="profile.html", placement=()
+)
+
+
+def _compare(config: ProfileConfig, path: Path, machine: Machine, on_event: OnEvent) -> Plain:
+    """A profile on each engine in turn, in a folder of its own."""
     sides: Plain = {}
-    for name in engines:
+    for name in engines_of(config):
         on_event({"kind": "note", "text": f"measuring on the engine {name}"})
         try:
             sides[name] = _on_engine(config, name, path / name, machine, on_event, None)
@@ -143,31 +146,6 @@ def _path(config: ProfileConfig) -> Path:
     return Path(config.profiling.out or f"runs/profile-{name}").expanduser().absolute()
 
 
-def _older(config: ProfileConfig, path: Path, inputs: Inputs) -> Plain | None:
-    """A finished profile with the same settings; refuse to mix it with anything else."""
-    directory = RunDirectory(path)
-    if not config.profiling.overwrite:
-        refuse_foreign_files(directory)
-    if config.profiling.overwrite or not directory.holds_a_run():
-        return None
-    old, new = directory.config() or {}, as_json(config)
-    found = read_json(path / "profile.json")
-    settings = (found or {}).get("settings", old)
-    for tree in (settings, new):
-        tree.get("profiling", {}).pop("overwrite", None)
-    changed = differences(settings, new)
-    if found is None or changed:
-        raise UserError(
-            [
-                f"{path} holds another run or profile: choose another --out, or replace it with "
-                "--overwrite",
-                *changed,
-            ]
-        )
-    refuse_changed(directory, inputs)
-    return found
-
-
 def _machine(config: ProfileConfig, on_event: OnEvent) -> Machine:
     """This machine's limits: from the file that the settings name, or measured now."""
     file = (
@@ -201,12 +179,10 @@ def _on_engine(
     steps = len(kinds_of_steps(config.profiling.repeats))
     training = resolve_paths(as_training(config, engine=name, out=str(path), steps=steps))
     model = config.model.model
-    with sampled(config.profiling.sample_every) as samples, contextlib.ExitStack() as stack:
-        if engine is None:
-            opened = open_engine_for(
-                training.engine, model, ("sixfold.perf.profile.rank",), together=True
-            )
-            engine = stack.enter_context(opened)
+    opening = open_engine_for(
+        training.engine, model, ("sixfold.perf.profile.rank",), together=True, given=engine
+    )
+    with sampled(config.profiling.sample_every) as samples, opening as engine:
         apart = config.strategy.strategy == "param_server"
         if apart:  # no process group: train as always, and time the layers of such steps beside it
             on_event({"kind": "note", "text": "a training with parameter servers, and its layers"})
@@ -255,7 +231,7 @@ def _measure(
         steps = (training.training.steps or 1) * workers
         lengths = dataclasses.replace(training.training, steps=steps)
         training = dataclasses.replace(training, training=lengths)
-    resolved = fit_data(training, engine, workers, on_event)
+    resolved, _ = fit_data(training, engine, workers, on_event)
     directory.create()
     directory.clear()
     write_json(directory.file("config.json"), as_json(config))

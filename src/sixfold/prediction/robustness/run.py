@@ -16,10 +16,11 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import as_json, read_json
+from sixfold.core.version import versions
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
 from sixfold.distributed.config import engine_problems
-from sixfold.distributed.session import open_engine_for, restarts_of, versions
+from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.prediction.robustness.config import EvaluateConfig
 from sixfold.prediction.robustness.distorted import one_of_each
 from sixfold.prediction.robustness.distortions import KINDS, Distortion

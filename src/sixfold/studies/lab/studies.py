@@ -14,7 +14,7 @@ from typing import Any
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically, write_json
 from sixfold.core.locks import held
-from sixfold.distributed.session import versions
+from sixfold.core.version import versions
 from sixfold.studies.lab import NAMES
 from sixfold.studies.lab.cluster import Cluster, open_cluster
 from sixfold.studies.lab.config import cluster_problems

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.html.pictures import Images
 from sixfold.core.run_directory import read_json
 from sixfold.data.config import DataConfig
 from sixfold.data.paths import is_url
-from sixfold.training.report.write import Images, test_images
 
 Plain = dict[str, Any]
 
@@ -115,11 +115,11 @@ def _rewrite_without_settings(run: Path) -> Path:
 
 def images_of(config: dict[str, Any]) -> Images | None:
     """The run's test images, or None where its data can no longer be opened, or lie at a URL."""
-    from sixfold.data import resolve
+    from sixfold.data import open_data, resolve
 
     try:
         if is_url(config["data"]["data"]):  # a page needs no connection to wherever a file says
             return None
-        return test_images(resolve(DataConfig(**config["data"])))
+        return open_data(resolve(DataConfig(**config["data"]))).test.images
     except (SixfoldError, KeyError, TypeError):
         return None

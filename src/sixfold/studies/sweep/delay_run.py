@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay import delay_result
 from sixfold.studies.sweep.delay_jobs import measure_session
 from sixfold.studies.sweep.delay_plan import SessionPlan, job_kinds, sessions
-from sixfold.studies.sweep.run import begin, claim, end
+from sixfold.studies.sweep.run import begin, end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +51,11 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
         UserError: if the settings do not fit, or there is no Spark.
         RunError: if a session failed; those that are done are kept.
     """
-    started = time.monotonic()
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        begun = begin(config, delay_problems(config), stack, on_event, timed=True)
-        directory, config = begun.directory, begun.config
-        if begun.finished is not None:
-            return begun.finished
+        config, run = begin(config, delay_problems(config), stack, on_event, timed=True)
+        if run.finished is not None:
+            return run.finished
         plans = {_name(plan): plan for plan in sessions(config.cluster)}
         _check_spark(list(plans.values()))
         members = [
@@ -75,9 +72,9 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
             )
             for name, plan in plans.items()
         ]
-        claim(begun)
+        run.claim()
         outcome = run_job(
-            directory.path,
+            run.directory.path,
             members,
             SessionWork(config=config, plans=plans),
             open_engine("inline"),
@@ -86,7 +83,7 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
         )
         done = [outcome.results[name] for name in plans if name in outcome.results]
         figures = delay_result(done, config.delay.bootstrap)
-        return end(config, directory, figures, outcome, started)
+        return end(config, run, figures, outcome)
 
 
 def delay_problems(config: SweepDelayConfig) -> list[str]:

@@ -10,7 +10,7 @@ from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.run_directory import RunDirectory
-from sixfold.distributed.session import versions
+from sixfold.core.version import versions
 from sixfold.studies.sweep.config import SweepRooflineConfig
 from sixfold.studies.sweep.roofline import Placed, curve_places, place, roofs
 from sixfold.studies.sweep.roofline_points import placed_in, read_result, result_files

@@ -13,22 +13,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from sixfold import data
 from sixfold.core.checks import choice_problems
-from sixfold.core.errors import RunError, UserError
+from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.files import write_json
+from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, as_json
 from sixfold.data.run import resolve_data
 from sixfold.distributed.config import engine_problems
 from sixfold.distributed.engines import Engine, open_engine
-from sixfold.distributed.session import open_engine_for, versions
+from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Outcome, run_job
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
 from sixfold.studies.sweep.member import Engines, QualityWork, TimeWork
@@ -46,8 +44,6 @@ from sixfold.studies.sweep.vary import Combination
 from sixfold.studies.sweep.write_report import write_report
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import Inputs, inputs_of
-from sixfold.training.report import optional_page
-from sixfold.training.resume import existing_run, held_run, run_path
 from sixfold.training.run import training_problems
 
 Sweep = SweepTimeConfig | SweepQualityConfig
@@ -63,23 +59,21 @@ def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> d
         UserError: if settings or data do not fit; nothing is left behind.
         RunError: if a training failed; what is done is kept.
     """
-    started = time.monotonic()
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        begun = begin(config, time_problems(config), stack, on_event, timed=True)
-        directory, config = begun.directory, begun.config
-        if begun.finished is not None:
-            return begun.finished
+        config, run = begin(config, time_problems(config), stack, on_event, timed=True)
+        if run.finished is not None:
+            return run.finished
         engines = stack.enter_context(Engines())
         found = _with_workers(all_combinations(config), engines)
         plan = time_plan(config, found)
         _prepare(plan, engines.open, on_event)
         plan = _recognised(plan)
-        claim(begun)
-        outcome = _time_all(config, directory, plan, engines, on_event)
+        run.claim()
+        outcome = _time_all(config, run.directory, plan, engines, on_event)
         figures = time_result(config, plan, outcome)
         _count_operations(figures, plan, engines)
-        return end(config, directory, figures, outcome, started)
+        return end(config, run, figures, outcome)
 
 
 def _time_all(
@@ -103,13 +97,11 @@ def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None
 
     Args, Returns and Raises as of `sweep_time`.
     """
-    started = time.monotonic()
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        begun = begin(config, quality_problems(config), stack, on_event)
-        directory, config = begun.directory, begun.config
-        if begun.finished is not None:
-            return begun.finished
+        config, run = begin(config, quality_problems(config), stack, on_event)
+        if run.finished is not None:
+            return run.finished
         engine = stack.enter_context(
             open_engine_for(
                 config.engine, config.model.model, preload=("sixfold.studies.sweep.member",)
@@ -119,18 +111,18 @@ def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None
         plan = quality_plan(config, all_combinations(config))
         images = _prepare(plan, lambda _: engine, on_event, workers)
         plan = _recognised(plan)
-        claim(begun)
+        run.claim()
         outcome = run_job(
-            directory.path,
+            run.directory.path,
             plan.members,
             QualityWork(configs=plan.configs),
             engine,
             workers=workers,
             on_event=on_event,
-            log=directory.file("log.txt"),
+            log=run.directory.file("log.txt"),
         )
         figures = quality_result(config, plan, outcome, images) | {"workers": workers}
-        return end(config, directory, figures, outcome, started)
+        return end(config, run, figures, outcome)
 
 
 def _count_operations(figures: dict[str, Any], plan: Plan, engines: Engines) -> None:
@@ -194,16 +186,6 @@ def _shared_problems(config: Sweep) -> list[str]:
     return list(told)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Begun:
-    """A sweep of any kind, checked, with its directory held."""
-
-    config: Any
-    directory: RunDirectory
-    inputs: Inputs  # what enters it besides
-    finished: dict[str, Any] | None  # the result if the directory holds this sweep, finished
-
-
 def begin(
     config: Any,
     problems: list[str],
@@ -211,12 +193,23 @@ def begin(
     on_event: OnEvent,
     *,
     timed: bool = False,
-) -> Begun:
+) -> tuple[Any, Run]:
     """Check, choose the directory, take hold of it, and look for what lies there.
+
+    Args:
+        config: the settings of the sweep.
+        problems: of the settings.
+        stack: lets go of the directory.
+        on_event: hears if the sweep is finished.
+        timed: whether figures depend on where the sweep runs.
+
+    Returns:
+        The settings with paths made absolute, and the sweep as a run.
 
     Raises:
         UserError: with all problems.
     """
+    started = time.monotonic()
     if problems:
         raise UserError(problems)
     path = run_path(config, type(config)(), "sweep")
@@ -226,19 +219,14 @@ def begin(
         absolute = data.absolute_spec(config.data.data)
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, data=absolute))
         inputs = _inputs([one.config for one in all_combinations(config)])
-    directory = RunDirectory(path)
-    stack.enter_context(held_run(config, directory))
-    finished = existing_run(
-        config,
-        directory,
-        inputs,
+    kind = RunKind(
+        noun="sweep",
         growing=("sweep", "delay", "cluster"),
-        more=("members",),
-        where=() if timed else ("engine",),
+        leftovers=("members",),
+        placement=() if timed else ("engine",),
     )
-    if finished is not None:
-        on_event({"kind": "note", "text": f"{path} holds this sweep, finished"})
-    return Begun(config=config, directory=directory, inputs=inputs, finished=finished)
+    opening = open_run(kind, config, path, inputs=inputs, on_event=on_event, started=started)
+    return config, stack.enter_context(opening)
 
 
 def _inputs(configs: Iterable[TrainConfig]) -> Inputs:
@@ -264,25 +252,7 @@ def _recognised(plan: Plan) -> Plan:
     return dataclasses.replace(plan, members=tuple(members))
 
 
-def claim(begun: Begun) -> None:
-    """Make the directory this sweep's own."""
-    directory, config = begun.directory, begun.config
-    directory.create()
-    if not config.run.resume:
-        directory.clear()
-        shutil.rmtree(directory.file("members"), ignore_errors=True)
-    directory.file("result.json").unlink(missing_ok=True)
-    begun.inputs.write(directory)
-    write_json(directory.file("config.json"), as_json(config))
-
-
-def end(
-    config: Any,
-    directory: RunDirectory,
-    figures: dict[str, Any],
-    outcome: Outcome,
-    started: float,
-) -> dict[str, Any]:
+def end(config: Any, run: Run, figures: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
     """Write result and report.
 
     Raises:
@@ -291,32 +261,14 @@ def end(
     """
     refused = [found.get("refused") for found in outcome.results.values()]
     if refused and all(refused) and not outcome.failures:
-        directory.clear()
-        shutil.rmtree(directory.file("members"), ignore_errors=True)
+        run.withdraw()
         raise UserError(dict.fromkeys(map(str, refused)))
-    result = {
-        **figures,
-        "failures": outcome.failures,
-        "done_before": len(outcome.done_before),
-        "wall_s": round(time.monotonic() - started, 3),
-        "versions": versions(),
-        "report": str(directory.file("report.html")),
-    }
-    with optional_page(directory.file("report.html")):
-        write_report(directory.file("report.html"), as_json(config), result)
-    if outcome.failures:
-        lines = [f"{name}: {text.splitlines()[0]}" for name, text in outcome.failures.items()]
-        raise RunError(
-            "\n".join(
-                [
-                    f"{len(lines)} members of the sweep failed; what is done is kept, and "
-                    "--resume tries them again",
-                    *lines[:10],
-                ]
-            )
-        )
-    write_json(directory.file("result.json"), result)
-    return result
+    done = {"failures": outcome.failures, "done_before": len(outcome.done_before)}
+
+    def write_page(result: dict[str, Any]) -> None:
+        write_report(run.directory.file("report.html"), as_json(config), result)
+
+    return run.complete({**figures, **done}, write_page, failures=outcome.failures)
 
 
 def _with_workers(found: list[Combination], engines: Engines) -> list[Combination]:

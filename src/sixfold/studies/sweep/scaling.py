@@ -21,7 +21,7 @@ import numpy as np
 
 from sixfold.studies.sweep.fits import AMDAHL, ERNEST, Fit, fit, percentiles, resampled
 
-AMOUNTS = ("images", "epochs", "steps")
+AMOUNTS = ("max_images", "epochs", "steps")
 """Settings that say how much is trained."""
 
 

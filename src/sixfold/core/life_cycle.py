@@ -1,0 +1,362 @@
+"""The life cycle of a run, the same for every command that keeps its results in a directory.
+
+    with open_run(KIND, config, path, inputs=..., on_event=..., started=...) as run:
+        if run.finished is not None:    # the directory holds this run, finished
+            return run.finished
+        ...                             # open the engine, check settings and data together
+        run.claim()                     # from here on the directory is this run's
+        ...                             # the work
+        return run.complete(figures, write_page)
+
+A run that is refused after `claim` leaves nothing behind unless it has work to keep; one that fails
+or is stopped leaves `failure.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sixfold.core.errors import RunError, SixfoldError, UserError
+from sixfold.core.events import OnEvent
+from sixfold.core.files import write_json
+from sixfold.core.html.frame import optional_page
+from sixfold.core.locks import held
+from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.core.version import versions
+
+RECORD = "inputs.json"
+"""In the run directory: the content that entered the run."""
+
+_PLACEMENT = ("engine", "strategy.grid", "learn.grid")
+"""Who computes what, where: a run may be resumed with others."""
+
+
+class Inputs(Protocol):
+    """What enters a run besides its settings."""
+
+    def write(self, directory: RunDirectory) -> None:
+        """Record it in the run directory."""
+
+    def changed(self, record: Mapping[str, Any], *, growing: bool) -> list[str]:
+        """What is no longer as the record says, one line each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunKind:
+    """What the runs of one command have in common."""
+
+    noun: str = "run"
+    # Section of the settings that holds `out`, `overwrite` and, where there is one, `resume`.
+    section: str = "run"
+    result: str = "result.json"
+    page: str = "report.html"
+    # Patterns of what it leaves in its directory besides what every run does.
+    leftovers: tuple[str, ...] = ()
+    # Settings, as sections or `section.name`, that may differ where a run is resumed, which is
+    # unfinished then.
+    growing: tuple[str, ...] = ()
+    # Settings on which a finished run's result does not depend.
+    placement: tuple[str, ...] = ("engine",)
+    # Writes the page of a run that failed.
+    failure_page: Callable[[Path], Any] | None = None
+
+
+def run_path(config: Any, defaults: Any, name: str) -> Path:
+    """The run directory's absolute path, its name chosen from the settings if none was given.
+
+    Args:
+        config: a tree of settings with a section `run`.
+        defaults: the same with default values; what differs from them decides the name.
+        name: begins the name that is chosen.
+
+    Raises:
+        UserError: if it is a URL, which ranks could not map.
+    """
+    out = config.run.out
+    if out is None:
+        out = f"runs/{name.replace(':', '-')}-{_short_hash(config, defaults)}"
+    elif "://" in out and not out.startswith("file://"):
+        raise UserError(
+            f"--out {out}: the run directory must be a path that all hosts mount; copy it to "
+            "other storage when the run is done"
+        )
+    return Path(out.removeprefix("file://")).expanduser().absolute()
+
+
+def _short_hash(config: Any, defaults: Any) -> str:
+    """Eight hexadecimal digits that tell settings apart, the place of the run left out."""
+    settings, usual = as_json(config), as_json(defaults)
+    settings.pop("run")
+    changed = {
+        f"{section}.{name}": value
+        for section, values in settings.items()
+        for name, value in values.items()
+        if value != usual[section][name]
+    }
+    text = json.dumps(changed, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class Run:
+    """One run, from looking at its directory to its result; made by `open_run`."""
+
+    def __init__(
+        self, kind: RunKind, config: Any, path: Path, inputs: Inputs | None, started: float
+    ) -> None:
+        self.kind, self.config, self.inputs, self.started = kind, config, inputs, started
+        self.directory = RunDirectory(path)
+        options = getattr(config, kind.section)
+        self._can_resume = hasattr(options, "resume")
+        self.resume: bool = self._can_resume and options.resume
+        self.overwrite: bool = options.overwrite
+        self.finished: dict[str, Any] | None = None
+        self._claimed = False
+
+    def claim(self, inputs: Inputs | None = None) -> None:
+        """Make the directory this run's own: remove what an older one left, record what enters.
+
+        Args:
+            inputs: what enters the run, if more is known of it than at the beginning.
+        """
+        directory = self.directory
+        self._claimed = True
+        directory.create()
+        if not self.resume:
+            directory.clear(*self.kind.leftovers)
+        for name in ("failure.json", self.kind.result):
+            directory.file(name).unlink(missing_ok=True)
+        if inputs := inputs or self.inputs:
+            inputs.write(directory)
+        write_json(directory.file("config.json"), as_json(self.config))
+
+    def complete(
+        self,
+        figures: Mapping[str, Any],
+        write_page: Callable[[dict[str, Any]], Any],
+        *,
+        failures: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Write result and page.
+
+        Args:
+            figures: of the result; the time, the versions and the page's path are added.
+            write_page: called with the result.
+            failures: members of the run that failed, and why: then there is a page, but no result.
+
+        Raises:
+            RunError: if there are failures.
+        """
+        page = self.directory.file(self.kind.page)
+        result = {
+            "wall_s": round(time.monotonic() - self.started, 3),
+            **figures,
+            "versions": versions(),
+            "report": str(page),
+        }
+        if not failures:
+            write_json(self.directory.file(self.kind.result), result)
+        with optional_page(page):
+            write_page(result)
+        if failures:
+            raise RunError(_failed_members(self.kind.noun, failures))
+        return result
+
+    def withdraw(self) -> None:
+        """Remove all that the run has left."""
+        self.directory.clear(*self.kind.leftovers)
+
+    def _look(self) -> None:
+        """Find a finished run with the same settings and inputs; refuse to mix runs.
+
+        Raises:
+            UserError: if the directory holds another run, or what is no run's at all, or if a file
+                that entered the run has changed since.
+        """
+        directory, kind = self.directory, self.kind
+        if not self.resume and not self.overwrite:
+            self._refuse_foreign_files()
+        if not directory.holds_a_run() or self.overwrite:
+            return
+        old, new = directory.config(), as_json(self.config)
+        if old is None:
+            raise UserError(
+                f"{directory.file('config.json')} is damaged: put it back, or replace the run with "
+                "--overwrite"
+            )
+        place = ("out", "resume", "overwrite")
+        own = ("run",) if kind.section == "run" else (f"{kind.section}.{name}" for name in place)
+        without = (*own, *kind.placement)
+        grows = False
+        if self.resume:
+            if new.get("strategy", {}).get("deterministic") is False:
+                # It promises less than what was done.
+                old["strategy"] = old.get("strategy", {}) | {"deterministic": False}
+            without = (*without, *_PLACEMENT)
+            grows = bool(differences(_only(old, kind.growing), _only(new, kind.growing)))
+            without = (*without, *kind.growing)
+        self._refuse_other_settings(_without(old, without), _without(new, without))
+        if self.inputs is not None:
+            self._refuse_other_inputs(self.inputs, grows)
+        result = None if grows else read_json(directory.file(kind.result))
+        if result is None and not self.resume:
+            resume = "resume it with --resume, or " if self._can_resume else ""
+            raise UserError(
+                f"{directory.path} holds a {kind.noun} that was not finished: {resume}replace it "
+                "with --overwrite"
+            )
+        self.finished = result
+
+    def _refuse_foreign_files(self) -> None:
+        if found := self.directory.foreign_files(*self.kind.leftovers):
+            raise UserError(
+                f"{self.directory.path} holds {', '.join(found)} and no run of Sixfold: choose "
+                "another --out, or have them removed with --overwrite"
+            )
+
+    def _refuse_other_settings(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+        changed = _differences(old, new)
+        if not changed:
+            return
+        growing = self.kind.growing
+        grown = not _differences(_without(old, growing), _without(new, growing))
+        remedy = "continue it with --resume, choose" if grown else "choose"
+        raise UserError(
+            [
+                f"{self.directory.path} holds a run with other settings: {remedy} another --out, "
+                "or replace it with --overwrite",
+                *changed,
+            ]
+        )
+
+    def _refuse_other_inputs(self, inputs: Inputs, grows: bool) -> None:
+        record = read_json(self.directory.file(RECORD))
+        if record is not None and (changed := inputs.changed(record, growing=grows)):
+            raise UserError(
+                [
+                    f"{self.directory.path} holds a run with the same settings, but of other "
+                    "content: choose another --out, or replace it with --overwrite",
+                    *changed,
+                ]
+            )
+
+    def _tell_finished(self, result: Mapping[str, Any], on_event: OnEvent) -> None:
+        text = f"{self.directory.path} holds this {self.kind.noun}, finished"
+        asked, ran = getattr(self.config, "engine", None), ("engine", "workers")
+        if asked is not None and all(name in result for name in ran):
+            wanted = asked.engine, asked.workers or result["workers"]
+            if (result["engine"], result["workers"]) != wanted:
+                text += f" by {result['workers']} workers on {result['engine']}"
+        on_event({"kind": "note", "text": text})
+
+    def _refused(self) -> None:
+        """Leave no half-begun run in the way of the next try."""
+        saved = any(self.directory.file("checkpoints").glob("step-*"))
+        made = any(found for one in self.kind.leftovers for found in self.directory.path.glob(one))
+        if self._claimed and not saved and not made:
+            self.withdraw()
+
+    def _failed(self, error: BaseException) -> None:
+        """Keep why the run ended without a result, and say so in its page.
+
+        Whatever goes wrong here (a full disk may be what ended the run) leaves `error` the one that
+        is reported.
+        """
+        if not self._claimed:
+            return
+        stopped = isinstance(error, KeyboardInterrupt)
+        lines = ["stopped by Ctrl-C"] if stopped else str(error).splitlines()
+        with contextlib.suppress(OSError, SixfoldError):
+            failure = {"time": time.time(), "lines": lines}
+            write_json(self.directory.file("failure.json"), failure)
+            if self.kind.failure_page is not None and not stopped:
+                self.kind.failure_page(self.directory.path)
+
+
+@contextmanager
+def open_run(
+    kind: RunKind,
+    config: Any,
+    path: Path,
+    *,
+    inputs: Inputs | None = None,
+    on_event: OnEvent,
+    started: float,
+    hold: bool = True,
+) -> Iterator[Run]:
+    """Have a run's directory to oneself, from looking at what lies there to the run's end.
+
+    Args:
+        kind: of the run.
+        config: its settings, paths absolute.
+        path: the directory; made if absent, and gone again if nothing was put there.
+        inputs: what enters the run besides its settings.
+        on_event: called with a note if the directory holds this run, finished.
+        started: when the run began, on the monotonic clock.
+        hold: false where the directory lies in one that is held already.
+
+    Raises:
+        UserError: if another process has the directory, if it holds something else, or if a run is
+            to be resumed and is not there.
+    """
+    run = Run(kind, config, path, inputs, started)
+    if run.resume and not path.is_dir():
+        raise UserError(f"--resume: there is no run directory {path}")
+    with held(path) if hold else contextlib.nullcontext():
+        run._look()
+        if run.finished is not None:
+            run._tell_finished(run.finished, on_event)
+        try:
+            yield run
+        except UserError:
+            run._refused()
+            raise
+        except (SixfoldError, KeyboardInterrupt) as error:
+            run._failed(error)
+            raise
+
+
+def _failed_members(noun: str, failures: Mapping[str, str]) -> str:
+    """Which members of a job failed, a line each, and the remedy."""
+    lines: Sequence[str] = [f"{name}: {why.splitlines()[0]}" for name, why in failures.items()]
+    more = [f"and {len(lines) - 10} more"] if len(lines) > 10 else []
+    return "\n".join(
+        [
+            f"{len(lines)} members of the {noun} failed; what is done is saved, and --resume tries "
+            "them again",
+            *lines[:10],
+            *more,
+        ]
+    )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return differences({name: old.get(name, {}) for name in new}, new)
+
+
+def _without(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Settings without some sections, and some ``section.name``."""
+    return {
+        section: {name: v for name, v in values.items() if f"{section}.{name}" not in names}
+        for section, values in settings.items()
+        if section not in names
+    }
+
+
+def _only(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """The sections, and the ``section.name``, that are named."""
+    return {
+        section: {
+            name: value
+            for name, value in values.items()
+            if section in names or f"{section}.{name}" in names
+        }
+        for section, values in settings.items()
+    }
