@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 from sixfold.compression.config import CompressConfig
-from sixfold.core.console.console import Console
-from sixfold.core.console.options import add_options, read_config, refuse
+from sixfold.core.console.command import ConfigCommand
 
 _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options: every field of the configuration, the run by its place."""
-    parser.add_argument("run_word", nargs="?", metavar="RUN", help="run directory")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or JSON")
-    add_options(parser, CompressConfig)
-
-
-def run(arguments: argparse.Namespace, problems: list[str]) -> int:
-    """Compress, and print what each stage left."""
-    values = vars(arguments)
-    values["run"] = values["run"] or values["run_word"]
-    config, unread = read_config(CompressConfig, values, arguments.config)
-    refuse(config, [*problems, *unread])
-    from sixfold.compression.run import compress
-
-    with Console() as console:
-        result = compress(config, on_event=console)
-    print("\n".join(summary(result)))
-    return 0
 
 
 def summary(result: dict[str, Any]) -> list[str]:
@@ -56,3 +33,12 @@ def summary(result: dict[str, Any]) -> list[str]:
 def _error(row: dict[str, Any], part: str) -> str:
     accuracy = row.get(f"{part}_accuracy")
     return "" if accuracy is None else f"{1 - accuracy:.2%}"
+
+
+COMMAND = ConfigCommand(
+    config=CompressConfig,
+    function="sixfold.compression.run:compress",
+    summary=summary,
+    words={"run": ("RUN", "run directory")},
+)
+options, run = COMMAND.options, COMMAND.run

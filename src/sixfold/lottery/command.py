@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from sixfold.core.console.console import Console
-from sixfold.core.console.options import add_options, read_config, refuse
+from sixfold.core.console.command import ConfigCommand
 from sixfold.lottery.config import TicketsConfig
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options: every field of the configuration."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or JSON")
-    add_options(parser, TicketsConfig)
-
-
-def run(arguments: argparse.Namespace, problems: list[str]) -> int:
-    """Search, and print what was found."""
-    config, unread = read_config(TicketsConfig, vars(arguments), arguments.config)
-    refuse(config, [*problems, *unread])
-    from sixfold.lottery.run import tickets
-
-    with Console() as console:
-        result = tickets(config, on_event=console)
-    print("\n".join(summary(result)))
-    return 0
 
 
 def summary(result: Mapping[str, Any]) -> list[str]:
@@ -63,3 +42,11 @@ def _figure(found: Mapping[str, Any]) -> str:
     value = found["accuracy"]
     half = (value["high"] - value["low"]) / 2
     return f"{value['mean']:.2%} ± {half:.2%}  ({found['test_accuracy']['mean']:.2%})"
+
+
+COMMAND = ConfigCommand(
+    config=TicketsConfig,
+    function="sixfold.lottery.run:tickets",
+    summary=summary,
+)
+options, run = COMMAND.options, COMMAND.run

@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from sixfold.core.console.console import Console
-from sixfold.core.console.options import add_options, read_config, refuse
+from sixfold.core.console.command import ConfigCommand
 from sixfold.training.config import TrainConfig
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options: every field of the configuration."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or JSON")
-    add_options(parser, TrainConfig)
-
-
-def run(arguments: argparse.Namespace, problems: list[str]) -> int:
-    """Train, and print where the results are."""
-    config, unread = read_config(TrainConfig, vars(arguments), arguments.config)
-    refuse(config, [*problems, *unread])
-
-    from sixfold.api import train
-
-    with Console() as console:
-        result = train(config, on_event=console)
-    print("\n".join(summary(result)))
-    return 0
 
 
 def summary(result: dict[str, Any]) -> list[str]:
@@ -89,3 +67,11 @@ def _beside(result: dict[str, Any]) -> list[str]:
     if workers:
         lines.append(f"single workers     {min(workers):.2%} to {max(workers):.2%}")
     return lines
+
+
+COMMAND = ConfigCommand(
+    config=TrainConfig,
+    function="sixfold.api:train",
+    summary=summary,
+)
+options, run = COMMAND.options, COMMAND.run

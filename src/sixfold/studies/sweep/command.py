@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from sixfold.core.console.console import Console
-from sixfold.core.console.options import add_options, read_config, refuse
-from sixfold.core.errors import UserError
+from sixfold.core.console.command import ConfigCommand, ModeCommand
 from sixfold.studies.sweep.config import (
     SweepDelayConfig,
     SweepQualityConfig,
@@ -23,72 +19,6 @@ MODES = {
     "delay": "measure what Spark adds to jobs of many sizes, from its own events, and fit laws",
     "roofline": "the ceiling that Spark's delays put over the machine, and what was measured on it",
 }
-
-
-def options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of all modes: every field of their configurations."""
-    modes = parser.add_subparsers(dest="mode", metavar="|".join(MODES))
-    for name, tree in (
-        ("time", SweepTimeConfig),
-        ("quality", SweepQualityConfig),
-        ("delay", SweepDelayConfig),
-        ("roofline", SweepRooflineConfig),
-    ):
-        mode = modes.add_parser(name, description=MODES[name], allow_abbrev=False)
-        mode.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or JSON")
-        add_options(mode, tree)
-
-
-def run(arguments: argparse.Namespace, problems: list[str]) -> int:
-    """Sweep, and print the table."""
-    if arguments.mode is None:
-        told = "; ".join(f"sixfold sweep {name}: {what}" for name, what in MODES.items())
-        raise UserError([*problems, f"say what to sweep over: {told}"])
-    values = vars(arguments)
-    modes = {"time": _time, "quality": _quality, "delay": _delay, "roofline": _roofline}
-    return modes[arguments.mode](values, problems)
-
-
-def _time(values: dict[str, Any], problems: list[str]) -> int:
-    config, unread = read_config(SweepTimeConfig, values, values["config"])
-    refuse(config, [*problems, *unread])
-    from sixfold.studies.sweep.run import sweep_time
-
-    with Console() as console:
-        result = sweep_time(config, on_event=console)
-    print("\n".join(time_lines(result)))
-    return 0
-
-
-def _quality(values: dict[str, Any], problems: list[str]) -> int:
-    config, unread = read_config(SweepQualityConfig, values, values["config"])
-    refuse(config, [*problems, *unread])
-    from sixfold.studies.sweep.run import sweep_quality
-
-    with Console() as console:
-        result = sweep_quality(config, on_event=console)
-    print("\n".join(quality_lines(result)))
-    return 0
-
-
-def _delay(values: dict[str, Any], problems: list[str]) -> int:
-    config, unread = read_config(SweepDelayConfig, values, values["config"])
-    refuse(config, [*problems, *unread])
-    from sixfold.studies.sweep.delay_run import sweep_delay
-
-    with Console() as console:
-        result = sweep_delay(config, on_event=console)
-    print("\n".join(delay_lines(result)))
-    return 0
-
-
-def _roofline(values: dict[str, Any], problems: list[str]) -> int:
-    config, unread = read_config(SweepRooflineConfig, values, values["config"])
-    refuse(config, [*problems, *unread])
-    from sixfold.studies.sweep.roofline_run import sweep_roofline
-
-    print("\n".join(roofline_lines(sweep_roofline(config))))
-    return 0
 
 
 def roofline_lines(result: Mapping[str, Any]) -> list[str]:
@@ -222,3 +152,34 @@ def quality_lines(result: Mapping[str, Any]) -> list[str]:
 
 def _named(row: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in row["values"].items()) or "as given"
+
+
+COMMAND = ModeCommand(
+    about=MODES,
+    missing="say what to sweep over: "
+    + "; ".join(f"sixfold sweep {name}: {what}" for name, what in MODES.items()),
+    modes={
+        "time": ConfigCommand(
+            config=SweepTimeConfig,
+            function="sixfold.studies.sweep.run:sweep_time",
+            summary=time_lines,
+        ),
+        "quality": ConfigCommand(
+            config=SweepQualityConfig,
+            function="sixfold.studies.sweep.run:sweep_quality",
+            summary=quality_lines,
+        ),
+        "delay": ConfigCommand(
+            config=SweepDelayConfig,
+            function="sixfold.studies.sweep.delay_run:sweep_delay",
+            summary=delay_lines,
+        ),
+        "roofline": ConfigCommand(
+            config=SweepRooflineConfig,
+            function="sixfold.studies.sweep.roofline_run:sweep_roofline",
+            summary=roofline_lines,
+            events=False,
+        ),
+    },
+)
+options, run = COMMAND.options, COMMAND.run
