@@ -27,7 +27,7 @@ def test_every_problem_is_told_at_once() -> None:
             model=None,
         )
     assert set(refused.value.problems) == {
-        "exact='perhaps': expected true or false",
+        "deterministic='perhaps': expected true or false",
         "workers=2.5: expected a whole number",
         "batch_size='many': expected a whole number",
         "lr=[1]: expected a number",
@@ -39,8 +39,8 @@ def test_every_problem_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("given", "read"),
     [
-        ({"exact": "false"}, False),
-        ({"exact": np.False_}, False),
+        ({"deterministic": "false"}, False),
+        ({"deterministic": np.False_}, False),
         ({"batch_size": "64"}, 64),
         ({"batch_size": np.int64(64)}, 64),
         ({"lr": np.float32(0.5)}, 0.5),
@@ -80,7 +80,7 @@ def test_all_settings_are_checked() -> None:
     """Every class with documented fields, wherever it is."""
     found = 0
     for module in pkgutil.walk_packages(sixfold.__path__, "sixfold."):
-        if module.name != "sixfold.core.config" and not module.name.endswith("options"):
+        if not module.name.endswith("config"):
             continue
         for value in vars(importlib.import_module(module.name)).values():
             if dataclasses.is_dataclass(value) and "doc" in str(value.__dataclass_fields__):

@@ -88,7 +88,7 @@ def test_the_callers_random_states_are_untouched(write: Write) -> None:
 def test_every_source_of_randomness_is_seeded_in_another_process_too(write: Write) -> None:
     write("draws.py", DRAWS)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_build as t;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_building as t;"
         "print(t.sha(t.own('make', 5)), t.sha(t.own('lazy', 5)))"
     )
     here = str(Path(__file__).parent)

@@ -111,8 +111,10 @@ def test_what_the_record_cannot_tell_is_built_whole(
         def make() -> nn.Module:
             return factory()
 
-    monkeypatch.setattr(module, "recipe", lambda *_, **__: Chosen)
-    monkeypatch.setattr(sys.modules["sixfold.models.building"], "recipe", lambda *_, **__: Chosen)
+    monkeypatch.setattr(module, "model_factory", lambda *_, **__: Chosen)
+    monkeypatch.setattr(
+        sys.modules["sixfold.models.building"], "model_factory", lambda *_, **__: Chosen
+    )
     config, more = ModelConfig(model="own"), settings_of("own")
     found = build_on_meta(config, **more)
     assert (found.fills is not None) == recorded

@@ -58,7 +58,7 @@ def test_the_file_is_the_same_for_any_number_of_workers(
     files = []
     for workers in (1, 2, 5):
         out = tmp_path / f"{workers}.parquet"
-        figures = predict(ask(run, out, workers=workers, part=part))
+        figures = predict(ask(run, out, workers=workers, split=part))
         files.append(out.read_bytes())
         assert figures["images"] == {"test": 60, "train": 300, "all": 360}[part]
     assert files[0] == files[1] == files[2]
@@ -169,7 +169,12 @@ def test_predictions_of_a_table_can_be_joined_to_it(tmp_path: Path, run: Path) -
         wanted |= {f"day={day}/part-0.parquet[{row}]": name for row, name in enumerate(identity)}
     out = tmp_path / "scores.parquet"
     data = f"parquet:{tmp_path}/set"
-    changes = {"data": data, "on_bad": "skip", "id_column": "id", "keep_columns": "day, confidence"}
+    changes = {
+        "data": data,
+        "on_error": "skip",
+        "id_column": "id",
+        "keep_columns": "day, confidence",
+    }
     figures = predict(ask(run, out, workers=2, **changes))
     table = pq.ParquetFile(out).read()
     assert table.column_names[:5] == ["file", "id", "day", "input_confidence", "label"]

@@ -31,6 +31,9 @@ from sixfold.models.project import project_files, sha256
 from sixfold.training.config import TrainConfig
 from sixfold.training.model_card import ModelCard, edited, weights_file
 
+_COPIED = ("--tuning",)
+"""Options whose file a run keeps a copy of, which it uses when it is resumed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -89,6 +92,8 @@ class Inputs:
         old, found = record.get("files", {}), []
         for name in sorted({*old, *self.files}):
             before, now = old.get(name), self.files.get(name)
+            if now is None and before["option"] in _COPIED:
+                continue
             if before is None or now is None:
                 if not growing:
                     option = (before or now or {}).get("option", "")

@@ -72,7 +72,7 @@ def test_rotated_images_are_what_the_network_is_given(run: Path, tmp_path: Path)
 
     from sixfold.data import BatchMaker, open_data
 
-    found = evaluate(run, out=str(tmp_path / "x"), images=50)
+    found = evaluate(run, out=str(tmp_path / "x"), max_images=50)
     assert found["images"] == 50
     network, card = load_network(weights_file(run))
     part = open_data(DataConfig(data="digits")).test
@@ -92,7 +92,7 @@ def test_what_cannot_be_evaluated_is_refused_with_nothing_written(
     with pytest.raises(UserError, match="trained on 1x8x8 images"):
         evaluate(run, data="synthetic:50x3x8x8", out=str(tmp_path / "out"))
     with pytest.raises(UserError) as caught:
-        evaluate(run, few={"noise": "0", "blur": "a"}, images=-1)
+        evaluate(run, few={"noise": "0", "blur": "a"}, max_images=-1)
     assert len(caught.value.problems) == 3
     with pytest.raises(UserError, match="there is no run"):
         evaluate(tmp_path / "nothing")
@@ -107,7 +107,7 @@ def test_spark_says_the_same(run: Path, spark_local: EngineProcess) -> None:
         trusted="",
         data=DataConfig(data="digits"),
         part="test",
-        images=60,
+        max_images=60,
         labels=tuple(range(10)),
         distortions=(
             Distortion(kind="noise", strength=0.1),

@@ -32,7 +32,7 @@ def test_steps_and_epochs_take_each_others_place() -> None:
 def test_values_with_commas_are_divided_by_bars() -> None:
     (varied,) = parse_vary(["grid=rows=2,cols=2|cout=4"])
     assert varied.values == ("rows=2,cols=2", "cout=4")
-    (varied,) = parse_vary(["exact=true,no,true"])
+    (varied,) = parse_vary(["deterministic=true,no,true"])
     assert varied.values == (True, False)
 
 

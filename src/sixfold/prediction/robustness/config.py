@@ -31,7 +31,7 @@ class EvaluationConfig(Settings):
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
-    on_bad: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
     out: str | None = option(None, "directory for result and report (default: RUN/robustness)")
     trust_model: bool = option(
         False, "run the code that the weights name even if it is not your project's"

@@ -147,7 +147,7 @@ def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int])
             resize=given.resize or fitting_side(shape),
             image_column=given.image_column,
             label_column=given.label_column,
-            on_error=given.on_bad,
+            on_error=given.on_error,
         )
     settings = (read_json(weights.with_name("config.json")) or {}).get("data", {})
     if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
@@ -159,7 +159,7 @@ def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int])
         resize=given.resize or settings.get("resize"),
         image_column=given.image_column or settings.get("image_column"),
         label_column=given.label_column or settings.get("label_column"),
-        on_error=given.on_bad if given.on_bad != "fail" else settings.get("on_error", "fail"),
+        on_error=given.on_error if given.on_error != "fail" else settings.get("on_error", "fail"),
     )
 
 
