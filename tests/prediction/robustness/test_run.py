@@ -107,7 +107,7 @@ def test_spark_says_the_same(run: Path, spark_local: EngineProcess) -> None:
         trusted="",
         data=DataConfig(data="digits"),
         part="test",
-        max_images=60,
+        images=60,
         labels=tuple(range(10)),
         distortions=(
             Distortion(kind="noise", strength=0.1),
