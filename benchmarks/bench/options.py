@@ -21,9 +21,9 @@ class TrainBenchConfig(Settings):
         "slide", "network, as for `sixfold train`; train takes several, separated by commas"
     )
     batches: str = option("10,100,1000,2000", "batch sizes, separated by commas")
-    workers: int = option(2, "ranks of Sixfold, and processes of TorchDistributor")
-    repeats: int = option(3, "measurements of each; the median is shown with least and most")
-    seconds: float = option(5.0, "about how long a measurement lasts")
+    workers: int = option(2, "ranks of Sixfold, and processes of TorchDistributor", ge=1)
+    repeats: int = option(3, "measurements of each; the median is shown with least and most", ge=1)
+    seconds: float = option(5.0, "about how long a measurement lasts", gt=0, le=3600)
     steps: int | None = option(None, "steps of a measurement, instead of --seconds")
     out: str | None = option(
         None, "directory for NAME.json and NAME.html (default: runs/bench-NAME)"
@@ -49,7 +49,10 @@ class PartsBenchConfig(Settings):
         choices=("float32", "float64", "bf16"),
     )
     shards: int | None = option(
-        None, "tune: logical shards a step, as for `sixfold train` (default: from the batch size)"
+        None,
+        "tune: logical shards a step, as for `sixfold train` (default: from the batch size)",
+        ge=1,
+        le=LARGEST_COUNT,
     )
 
 
@@ -153,17 +156,13 @@ def parts_problems(name: str, config: BenchConfig, first_timed_step: int) -> lis
         config: its settings.
         first_timed_step: the clock of a training starts at the end of this step.
     """
-    found = misplaced(name, config)
+    found = misplaced(name, config) + config.problems()
     bench = config.bench
     if name == "tune":
         alone = dataclasses.replace(bench, workers=1)  # one thread computes one shard
         return found + problems(alone, first_timed_step) + _tune_problems(config)
     if {"batches", "seconds", "steps"} & TAKES[name]:
         return found + problems(bench, first_timed_step)
-    if bench.workers < 1:
-        found.append(f"--workers {bench.workers}: must be at least 1")
-    if bench.repeats < 1:
-        found.append(f"--repeats {bench.repeats}: must be at least 1")
     if name == "allreduce":
         if bench.workers == 1:
             found.append("--workers 1: an all-reduce needs at least 2")
@@ -178,12 +177,10 @@ def parts_problems(name: str, config: BenchConfig, first_timed_step: int) -> lis
 
 
 def _tune_problems(config: BenchConfig) -> list[str]:
-    from sixfold.core.checks import choice_problems
-
-    shards, found = config.parts.shards, choice_problems(config)
-    if shards is not None and not (is_power_of_two(shards) and shards <= LARGEST_COUNT):
-        found.append(f"--shards {shards}: must be a power of two from 1 to {LARGEST_COUNT}")
-    return found
+    shards = config.parts.shards
+    if shards is None or is_power_of_two(shards):
+        return []
+    return [f"--shards {shards}: must be a power of two"]
 
 
 def parse_batches(text: str) -> list[int]:
@@ -224,12 +221,6 @@ because the clock starts at the end of step 3']
                 f"--batches {config.batches}: {small[0]} images cannot be divided among "
                 f"{config.workers} processes"
             )
-    if config.workers < 1:
-        found.append(f"--workers {config.workers}: must be at least 1")
-    if config.repeats < 1:
-        found.append(f"--repeats {config.repeats}: must be at least 1")
-    if not 0 < config.seconds <= 3600:
-        found.append(f"--seconds {config.seconds:g}: must be more than 0 and at most 3600")
     if config.steps is not None and not first_timed_step < config.steps <= MAX_STEPS:
         found.append(
             f"--steps {config.steps}: must be at least {first_timed_step + 1}, because the clock "

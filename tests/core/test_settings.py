@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import pkgutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 import sixfold
 from sixfold.core.errors import UserError
-from sixfold.core.settings import Settings
+from sixfold.core.settings import Settings, option
 from sixfold.distributed.config import EngineConfig
 from sixfold.training.config import TrainConfig, TrainingConfig
 
@@ -80,13 +81,42 @@ def test_all_settings_are_checked() -> None:
     """Every class with documented fields, wherever it is."""
     found = 0
     for module in pkgutil.walk_packages(sixfold.__path__, "sixfold."):
-        if not module.name.endswith("config"):
+        if not module.name.endswith(".config"):
             continue
         for value in vars(importlib.import_module(module.name)).values():
             if dataclasses.is_dataclass(value) and "doc" in str(value.__dataclass_fields__):
                 found += 1
                 assert issubclass(value, Settings), value  # type: ignore[arg-type]
     assert found > 20
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (0.0, "must be above 0 and at most 1"),
+        (1.5, "must be above 0 and at most 1"),
+        (math.nan, "must be above 0 and at most 1"),
+        (math.inf, "must be above 0 and at most 1 and finite"),
+        (1.0, None),
+    ],
+)
+def test_bounds_are_declared_at_the_field(value: float, rule: str | None) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Section(Settings):
+        some_part: float = option(1.0, "a part", gt=0, le=1)
+
+    assert Section(some_part=value).problems() == ([f"--some-part {value}: {rule}"] if rule else [])
+
+
+def test_all_sections_and_what_they_have_to_do_with_each_other_are_told_together() -> None:
+    config = sixfold.configure(lr=-1, steps=0, epochs=1, resume=True, overwrite=True, engine="gpu")
+    assert config.problems() == [
+        "--lr -1.0: must be at least 0",
+        "--steps 0: must be at least 1 and at most 1e+12",
+        "--engine gpu: unknown engine 'gpu': (known: inline, local, spark)",
+        "--resume and --overwrite exclude each other: give one",
+        "--epochs and --steps exclude each other: give one",
+    ]
 
 
 def test_a_run_that_is_resumed_has_its_own_settings(tmp_path: Path) -> None:

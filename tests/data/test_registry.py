@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sixfold.core.errors import UserError
-from sixfold.data import DataSet, open_data, prepare, problems, resolve
+from sixfold.data import DataSet, open_data, prepare, resolve
 from sixfold.data.config import DataConfig
 
 FolderMaker = Callable[..., Path]
@@ -190,12 +190,12 @@ def test_all_problems_come_at_once() -> None:
     config = DataConfig(
         data="folder:/no/such", validation=2.0, augment="spin", resize=-1, on_error="cry"
     )
-    found = problems(config)
+    found = config.problems()
     assert len(found) == 5
     with pytest.raises(UserError) as error:
         resolve(config)
     assert list(error.value.problems) == found
-    assert problems(DataConfig()) == []
+    assert DataConfig().problems() == []
 
 
 def test_a_rank_opens_only_what_was_resolved(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_test_part_of_its_own_is_not_cut(tmp_path: Path, image_folder: FolderM
     source = image_folder({f"{part}/{name}": 5 for part in ("train", "test") for name in "ab"})
     with pytest.raises(UserError, match=r"--test-split 0.2: the set has a test part of its own"):
         opened(tmp_path, data=f"folder:{source}", test_split=0.2)
-    with pytest.raises(UserError, match=r"--test-split 0.7: expected a part of the images above 0"):
+    with pytest.raises(UserError, match=r"--test-split 0.7: must be above 0 and at most 0.5"):
         resolve(DataConfig(data="digits", test_split=0.7))
 
 

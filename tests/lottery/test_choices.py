@@ -55,13 +55,13 @@ def test_all_problems_are_told_at_once() -> None:
         sparsities="0", rewinds="x", rates="y=1", controls="best", seeds=0, instability=3
     )
     data = dataclasses.replace(TicketDataConfig(), validation=0.0)
-    found = trellis_problems(TicketsConfig(trellis=trellis, data=data))
+    found = TicketsConfig(trellis=trellis, data=data).problems()
     assert [line.split()[0] for line in found] == [
+        "--seeds",
         "--sparsities",
         "--rewinds",
         "--rates",
         "--controls",
-        "--seeds",
         "--instability",
         "--validation",
     ]

@@ -11,7 +11,6 @@ import pytest
 from benchmarks.bench import BenchConfig, run, tune
 from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig
 
-from sixfold import data
 from sixfold.cli import main
 from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
@@ -172,4 +171,4 @@ def test_what_is_no_file_or_no_json_is_exit_2(
     assert main([*words, "--micro-batch", "8"]) == 2
     assert "--micro-batch and --tuning exclude each other" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    assert data.problems(DataConfig(data=SPEC)) == []
+    assert DataConfig(data=SPEC).problems() == []

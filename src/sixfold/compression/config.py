@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from sixfold.core.checks import unknown
+from sixfold.core.config import resume_problems
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.config import EngineConfig
+
+Stage = Literal["prune", "share", "code"]
+STAGES: tuple[Stage, ...] = ("prune", "share", "code")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,7 @@ class CompressionConfig(Settings):
         "weights go wherever they are",
         choices=("layerwise", "global"),
     )
-    rounds: int = option(5, "rounds of pruning, each followed by training")
+    rounds: int = option(5, "rounds of pruning, each followed by training", ge=1)
     bits: str = option(
         "5,conv=8",
         "bits of a shared weight (2**bits values, one of them zero): 5, or by kind or layer such "
@@ -40,17 +46,21 @@ class CompressionConfig(Settings):
         choices=("linear", "density", "random"),
     )
     coder: str = option("huffman", "entropy coder", choices=("huffman", "ans"))
-    prune_epochs: float = option(3.0, "epochs of training after each round of pruning")
-    share_epochs: float = option(2.0, "epochs of training of the shared values; 0: none")
+    prune_epochs: float = option(3.0, "epochs of training after each round of pruning", gt=0)
+    share_epochs: float = option(2.0, "epochs of training of the shared values; 0: none", ge=0)
     lr: float | None = option(
-        None, "learning rate after pruning (default: the run's); falls to 0 in every round"
+        None, "learning rate after pruning (default: the run's); falls to 0 in every round", gt=0
     )
-    weight_decay: float | None = option(None, "weight decay after pruning (default: the run's)")
-    share_lr: float = option(1e-4, "learning rate of Adam on the shared values")
+    weight_decay: float | None = option(
+        None, "weight decay after pruning (default: the run's)", ge=0
+    )
+    share_lr: float = option(1e-4, "learning rate of Adam on the shared values", gt=0)
     max_accuracy_loss: float | None = option(
         None,
         "search sparsity and bits of each layer for the smallest file that loses at most this "
         "part of the validation accuracy (0.001: a tenth of a percentage point)",
+        ge=0,
+        lt=1,
     )
     data: str | None = option(None, "data set (default: what the run was trained on)")
     onnx: str | None = option(None, "write the decompressed network to this ONNX file too")
@@ -65,3 +75,15 @@ class CompressConfig(Settings):
 
     compression: CompressionConfig = CompressionConfig()
     engine: EngineConfig = EngineConfig()
+
+    def cross_problems(self) -> list[str]:
+        """What is missing, and what does not go together."""
+        settings, found = self.compression, list[str]()
+        if not settings.run:
+            found.append("give the run to compress: sixfold compress RUN")
+        names = settings.stages.split(",")
+        if strange := [name for name in names if name not in STAGES]:
+            found.append(unknown("stage", strange[0], STAGES))
+        if settings.max_accuracy_loss is not None and set(names) != set(STAGES):
+            found.append("--max-accuracy-loss searches over all stages: leave --stages out")
+        return found + resume_problems(settings)

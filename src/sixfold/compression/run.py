@@ -18,7 +18,6 @@ from sixfold.compression.codec.export import export_onnx, onnx_problems
 from sixfold.compression.codec.pipeline import (
     FILES,
     MODEL,
-    STAGES,
     RetrainingTask,
     layer_table,
     run_stages,
@@ -34,11 +33,10 @@ from sixfold.compression.codec.plan import (
 )
 from sixfold.compression.codec.retraining import Retraining
 from sixfold.compression.codec.stages import Packed, dense_bytes, write_packed
-from sixfold.compression.config import CompressConfig, CompressionConfig
+from sixfold.compression.config import STAGES, CompressConfig, CompressionConfig
 from sixfold.compression.loading import build_on_meta, load_network
 from sixfold.compression.report import write_page
 from sixfold.compression.search import Found, search
-from sixfold.core.checks import choice_problems, unknown
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically
@@ -46,7 +44,6 @@ from sixfold.core.life_cycle import RunKind, open_run
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
-from sixfold.distributed.config import engine_problems
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
@@ -124,32 +121,8 @@ KIND = RunKind(
 
 def _problems(config: CompressConfig) -> list[str]:
     """Everything that is wrong with the settings by themselves, one line each."""
-    settings = config.compression
-    found = choice_problems(config) + engine_problems(config.engine)
-    if not settings.run:
-        found.append("give the run to compress: sixfold compress RUN")
-    names = settings.stages.split(",")
-    if strange := [name for name in names if name not in STAGES]:
-        found.append(unknown("stage", strange[0], STAGES))
-    if settings.rounds < 1:
-        found.append(f"--rounds {settings.rounds}: must be at least 1")
-    if not settings.prune_epochs > 0:
-        found.append(f"--prune-epochs {settings.prune_epochs}: must be above 0")
-    if not settings.share_epochs >= 0:
-        found.append(f"--share-epochs {settings.share_epochs}: must not be negative")
-    for flag, rate in (("lr", settings.lr), ("share-lr", settings.share_lr)):
-        if rate is not None and not rate > 0:
-            found.append(f"--{flag} {rate}: must be above 0")
-    if settings.weight_decay is not None and not settings.weight_decay >= 0:
-        found.append(f"--weight-decay {settings.weight_decay}: must not be negative")
-    bound = settings.max_accuracy_loss
-    if bound is not None and not 0 <= bound < 1:
-        found.append(f"--max-accuracy-loss {bound}: must be a part from 0 to below 1")
-    if bound is not None and set(names) != set(STAGES):
-        found.append("--max-accuracy-loss searches over all stages: leave --stages out")
-    if settings.resume and settings.overwrite:
-        found.append("--resume and --overwrite exclude each other: give one")
-    if settings.onnx is not None:
+    found = config.problems()
+    if config.compression.onnx is not None:
         found += [f"--onnx: {problem}" for problem in onnx_problems()]
     return found
 

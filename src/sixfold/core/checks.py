@@ -1,12 +1,10 @@
-"""Checks of settings that every command uses; one line a problem."""
+"""Lines about words and values that nobody knows."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
-from sixfold.core.naming import flag_of, meant
+from sixfold.core.naming import meant
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
@@ -19,25 +17,3 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     near = meant(name, known)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"unknown {what} {name!r}: {hint}(known: {', '.join(known)})"
-
-
-def choice_problems(config: Any) -> list[str]:
-    """Values that are none of the few that a setting allows, over all sections of a tree."""
-    found = []
-    for section in dataclasses.fields(config):
-        values = getattr(config, section.name)
-        for field in dataclasses.fields(values):
-            value, choices = getattr(values, field.name), field.metadata["choices"]
-            if choices and value not in choices:
-                flag = flag_of(field.name)
-                found.append(
-                    f"{flag} {value}: " + unknown(flag.removeprefix("--"), str(value), choices)
-                )
-    return found
-
-
-def seed_problems(seed: int) -> list[str]:
-    """What is wrong with a seed: torch takes those of 64 bits."""
-    if 0 <= seed < 1 << 63:
-        return []
-    return [f"--seed {seed}: must not be negative, and below 2^63"]

@@ -8,10 +8,14 @@ then environment, then the defaults below.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sixfold.core.settings import Settings, option
 
 TRUST_MODEL = "run the code that a run or its weights name even if it is not your project's"
+LARGEST_SEED = 2**63
+"""Beyond what torch takes."""
+
 IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
 ON_BAD = "what to do with images that cannot be read, and rows that have no label"
 LABEL_COLUMN = "column of a Parquet table that holds the labels (default: found by its name)"
@@ -26,11 +30,26 @@ class RunConfig(Settings):
     overwrite: bool = option(False, "replace an older run in the run directory")
     trust_model: bool = option(False, TRUST_MODEL)
     checkpoint_every: int | None = option(
-        None, "steps between checkpoints (default: every epoch, and every minute)"
+        None, "steps between checkpoints (default: every epoch, and every minute)", ge=1
     )
-    keep_checkpoints: int = option(2, "how many checkpoints to keep, besides the best")
+    keep_checkpoints: int = option(2, "how many checkpoints to keep, besides the best", ge=1)
     save_at_steps: tuple[str, ...] = option(
         (),
         "a step whose checkpoint stays, in snapshots/ (0: the initial weights); may be repeated",
         form="STEP",
     )
+
+    def cross_problems(self) -> list[str]:
+        """What does not go together."""
+        found = [
+            f"--save-at-steps {step}: must be a whole number of steps, from 0"
+            for step in self.save_at_steps
+            if not step.isdecimal()
+        ]
+        return [*found, *resume_problems(self)]
+
+
+def resume_problems(run: Any) -> list[str]:
+    """A line if a run is both to be resumed and to be replaced."""
+    both = run.resume and run.overwrite
+    return ["--resume and --overwrite exclude each other: give one"] if both else []

@@ -1,21 +1,25 @@
-"""What all classes of settings share: documented fields whose values are checked when they are set.
+"""What all classes of settings share: fields that declare their help, choices and bounds.
 
-So a value of a wrong type is refused wherever it comes from: the command line, a file, the
-environment or Python. What can be read as the right type is, as on the command line.
+A value of a wrong type is refused when it is set, wherever it comes from: the command line, a
+file, the environment or Python. Choices, bounds and what settings have to do with each other are
+checked together by `Settings.problems`, so that a user sees all that is wrong at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sixfold.core.checks import unknown
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
-from sixfold.core.naming import option_of
+from sixfold.core.naming import flag_of, option_of
 from sixfold.core.values import read_value
 
 Tree = TypeVar("Tree")
@@ -24,16 +28,31 @@ EITHER = (("epochs", "steps"), ("micro_batch", "tuning"))
 """Settings of which each takes the other's place."""
 
 
-def option(default: Any, doc: str, *, choices: tuple[str, ...] = (), form: str = "") -> Any:
-    """A field with its help text.
+_BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "ge": (operator.ge, "at least"),
+    "gt": (operator.gt, "above"),
+    "le": (operator.le, "at most"),
+    "lt": (operator.lt, "below"),
+}
+
+
+def option(
+    default: Any, doc: str, *, choices: tuple[str, ...] = (), form: str = "", **bounds: float
+) -> Any:
+    """A field with its help text and its rules.
 
     Args:
         default: value when nothing else says so.
         doc: one line that the help shows.
         choices: the values allowed, if they are few.
         form: what the help writes for a value; its type if empty.
+        **bounds: of a number: ge, gt, le, lt, as in pydantic. A number with bounds is finite.
+
+    >>> option(0.01, "learning rate", ge=0).metadata["bounds"]
+    {'ge': 0}
     """
-    metadata = {"doc": doc, "choices": choices, "form": form}
+    assert bounds.keys() <= _BOUNDS.keys(), bounds
+    metadata = {"doc": doc, "choices": choices, "form": form, "bounds": bounds}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -67,12 +86,45 @@ class Settings:
         """
         return []
 
-    def quick_problems(self) -> list[str]:
-        """What is wrong at a glance, found without importing torch; one line each."""
-        parts = [getattr(self, name) for name in hints_of(type(self))]
-        return [
-            line for part in parts if isinstance(part, Settings) for line in part.quick_problems()
-        ]
+    def problems(self) -> list[str]:
+        """What is wrong at a glance, one line each: choices, bounds, and `cross_problems`."""
+        found: list[str] = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Settings):
+                found += value.problems()
+            else:
+                found += _value_problems(field, value)
+        return list(dict.fromkeys([*found, *self.cross_problems()]))
+
+    def cross_problems(self) -> list[str]:
+        """What a field alone does not show; found without importing torch, one line each."""
+        return []
+
+
+def _value_problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
+    """What is wrong with one value by its own field's choices and bounds."""
+    choices, bounds = field.metadata.get("choices"), field.metadata.get("bounds")
+    flag = flag_of(field.name)
+    if choices and value not in choices:
+        return [f"{flag} {value}: " + unknown(flag[2:], str(value), choices)]
+    if not bounds or value is None:
+        return []
+    if abs(value) < math.inf and all(_BOUNDS[name][0](value, bounds[name]) for name in bounds):
+        return []
+    rule = " and ".join(f"{_BOUNDS[name][1]} {_written(bounds[name])}" for name in bounds)
+    return [f"{flag} {value}: must be {rule}{' and finite' if value == math.inf else ''}"]
+
+
+def _written(bound: float) -> str:
+    """A bound as a message writes it.
+
+    >>> _written(0.5), _written(1000), _written(10**12), _written(2**63)
+    ('0.5', '1000', '1e+12', '2^63')
+    """
+    if isinstance(bound, int) and bound > 1 << 20 and bound & (bound - 1) == 0:
+        return f"2^{bound.bit_length() - 1}"
+    return f"{bound:g}" if abs(bound) > 1 << 20 else str(bound)
 
 
 def hints_of(section: type[Any]) -> dict[str, Any]:

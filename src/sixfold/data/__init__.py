@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sixfold.data.registry import (
         content_fingerprint,
         open_data,
-        problems,
         resolve,
         source_fingerprint,
     )
@@ -42,7 +41,6 @@ __all__ = [
     "permutation",
     "prefetch",
     "prepare",
-    "problems",
     "resolve",
     "source_fingerprint",
 ]
@@ -63,7 +61,6 @@ __getattr__ = lazy(
         "permutation": "splits",
         "prefetch": "prefetching",
         "prepare": "preparation",
-        "problems": "registry",
         "resolve": "registry",
         "source_fingerprint": "registry",
     },

@@ -8,6 +8,9 @@ from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.config import EngineConfig
 
+MOST_SIDE = 4096
+MOST_VALIDATION = 0.5
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Settings):
@@ -18,15 +21,23 @@ class DataConfig(Settings):
         "data set: digits, mnist:DIR, cifar10:PATH, cells:PATH, "
         "folder:PATH, parquet:PATH, shards:DIR, synthetic:NxCxHxW",
     )
-    resize: int | None = option(None, "resize every image to this many pixels a side")
+    resize: int | None = option(
+        None, "resize every image to this many pixels a side", ge=1, le=MOST_SIDE
+    )
     validation: float = option(
-        0.0, "part of the training images set aside, by class, to select on (0 to 0.5)"
+        0.0,
+        "part of the training images set aside, by class, to select on (0 to 0.5)",
+        ge=0,
+        le=MOST_VALIDATION,
     )
     test_split: float | None = option(
-        None, "part of the images set aside, by class, to test on, if the set has none (to 0.5)"
+        None,
+        "part of the images set aside, by class, to test on, if the set has none (to 0.5)",
+        gt=0,
+        le=MOST_VALIDATION,
     )
     max_images: int | None = option(
-        None, "train on so many images only, stratified by class (default: all)"
+        None, "train on so many images only, stratified by class (default: all)", ge=1
     )
     augment: str = option(
         "none", "augmentation of training images: none, or a list such as crop:PAD,flip"
@@ -35,11 +46,11 @@ class DataConfig(Settings):
     label_column: str | None = option(None, LABEL_COLUMN)
     on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
 
-    def quick_problems(self) -> list[str]:
-        """What is wrong at a glance, without reading any image; one line each."""
-        from sixfold.data import problems
+    def cross_problems(self) -> list[str]:
+        """What is wrong with the source, without reading any image."""
+        from sixfold.data.registry import source_problems
 
-        return problems(self)
+        return source_problems(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +59,9 @@ class PreparationConfig(Settings):
 
     source: str = option("", "data specification, such as folder:PATH or cifar10:PATH")
     destination: str = option("", "folder for the tensor shards")
-    resize: int | None = option(None, "resize every image to this many pixels a side")
+    resize: int | None = option(
+        None, "resize every image to this many pixels a side", ge=1, le=MOST_SIDE
+    )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
     on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
@@ -60,3 +73,9 @@ class PrepareConfig(Settings):
 
     preparation: PreparationConfig = PreparationConfig()
     engine: EngineConfig = EngineConfig()
+
+    def cross_problems(self) -> list[str]:
+        """What is missing."""
+        if self.preparation.source and self.preparation.destination:
+            return []
+        return ["give source and destination: sixfold prepare SRC DST"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sixfold.core.errors import UserError
 from sixfold.data import sources
+from sixfold.data.config import MOST_SIDE
 from sixfold.data.formats.cells import DEFAULT_SIZE
 from sixfold.data.spec import Spec, TableOptions, parse_spec
 
@@ -18,7 +19,6 @@ TABLE_LAYOUT = 1
 """The same for tables alone."""
 
 ON_BAD = ("fail", "skip")
-MOST_SIDE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)

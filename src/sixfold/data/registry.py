@@ -18,7 +18,7 @@ from sixfold.data import digits, paths, synthetic
 from sixfold.data.augment import parse_augment
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import DataSet, Store, assemble
-from sixfold.data.job import Job, column_problems, plan, setting_problems
+from sixfold.data.job import Job, column_problems, plan
 from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest, shortened
 from sixfold.data.preparation import carry_out, refuse_bad
 from sixfold.data.remote import fetch_shards
@@ -29,8 +29,6 @@ from sixfold.data.spec import Spec, TableOptions, parse_spec
 
 HASHED_BYTES = 2**31
 """Shards up to this size are read once in full, to compare checksums: 1 s a gigabyte and core."""
-
-MOST_VALIDATION = 0.5
 
 
 def resolve(
@@ -62,7 +60,7 @@ def resolve(
     Raises:
         UserError: with every problem.
     """
-    found = problems(config)
+    found = config.problems()
     if found:
         raise UserError(found)
     table = TableOptions(config.image_column, config.label_column, labelled)
@@ -128,22 +126,9 @@ def content_fingerprint(resolved: DataConfig) -> str:
     return hashlib.sha256(json.dumps([manifest.classes, files]).encode()).hexdigest()
 
 
-def problems(config: DataConfig) -> list[str]:
-    """What is wrong with the settings, as far as a glance at the data tells; empty if nothing."""
-    found = setting_problems(resize=config.resize, on_bad=config.on_error)
-    found += column_problems(config.data, TableOptions(config.image_column, config.label_column))
-    if not 0 <= config.validation <= MOST_VALIDATION:
-        found.append(
-            f"--validation {config.validation:g}: expected a part of the training images from 0 "
-            f"to {MOST_VALIDATION:g}"
-        )
-    if config.test_split is not None and not 0 < config.test_split <= MOST_VALIDATION:
-        found.append(
-            f"--test-split {config.test_split:g}: expected a part of the images above 0, to "
-            f"{MOST_VALIDATION:g}"
-        )
-    if config.max_images is not None and config.max_images < 1:
-        found.append(f"--max-images {config.max_images}: must be at least 1")
+def source_problems(config: DataConfig) -> list[str]:
+    """What a glance at the source and the texts of the settings tells; empty if nothing."""
+    found = column_problems(config.data, TableOptions(config.image_column, config.label_column))
     for check in (_check_augment, _check_spec):
         try:
             check(config)

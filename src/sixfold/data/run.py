@@ -6,11 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.data.config import DataConfig, PrepareConfig
-from sixfold.distributed.config import engine_problems
 from sixfold.distributed.engines.engine import Engine
 from sixfold.distributed.session import open_engine_for, pool_of
 
@@ -27,10 +25,7 @@ def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[s
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     preparation = config.preparation
-    found = choice_problems(config) + engine_problems(config.engine)
-    if not preparation.source or not preparation.destination:
-        found.append("give source and destination: sixfold prepare SRC DST")
-    if found:
+    if found := config.problems():
         raise UserError(found)
 
     from sixfold.data.preparation import prepare as make_shards

@@ -1,4 +1,4 @@
-"""Settings of where ranks run, and their checks."""
+"""Settings of where ranks run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ class EngineConfig(Settings):
     """Where the ranks run."""
 
     engine: str = option("local", "where ranks run", choices=("inline", "local", "spark"))
-    workers: int | None = option(None, "number of ranks (default: one per core)")
+    workers: int | None = option(None, "number of ranks (default: one per core)", ge=1)
     master: str | None = option(
         None, "Spark master: local[N], local-cluster[...], spark://... (default: spark-submit's)"
     )
     spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
     max_restarts: int | None = option(
-        None, "restarts after a lost rank (default: 0 on local, 3 on spark; param_server: 10 each)"
+        None,
+        "restarts after a lost rank (default: 0 on local, 3 on spark; param_server: 10 each)",
+        ge=0,
     )
 
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
@@ -39,20 +41,16 @@ class EngineConfig(Settings):
             for one in found
         ]
 
-
-def engine_problems(engine: EngineConfig) -> list[str]:
-    """Everything that is wrong with the settings of the engine by themselves."""
-    found = []
-    if engine.workers is not None and engine.workers < 1:
-        found.append(f"--workers {engine.workers}: must be at least 1")
-    if engine.max_restarts is not None and engine.max_restarts < 0:
-        found.append(f"--max-restarts {engine.max_restarts}: must not be negative")
-    if engine.engine != "spark":
-        if engine.master is not None:
-            found.append(f"--master {engine.master}: only for --engine spark")
-        if engine.spark_conf:
-            found.append("--spark-conf: only for --engine spark")
-    for setting in engine.spark_conf:
-        if "=" not in setting:
-            found.append(f"--spark-conf {setting!r}: expected key=value")
-    return found
+    def cross_problems(self) -> list[str]:
+        """What is only for Spark, and what Spark could not read."""
+        found = []
+        if self.engine != "spark":
+            if self.master is not None:
+                found.append(f"--master {self.master}: only for --engine spark")
+            if self.spark_conf:
+                found.append("--spark-conf: only for --engine spark")
+        return found + [
+            f"--spark-conf {setting!r}: expected key=value"
+            for setting in self.spark_conf
+            if "=" not in setting
+        ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from sixfold.core.config import RunConfig
+from sixfold.core.config import LARGEST_SEED, RunConfig
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, option
+from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.logical_shards import is_power_of_two
+from sixfold.distributed.logical_shards import LARGEST_COUNT, is_power_of_two
 from sixfold.training.config import OptimizerConfig
 from sixfold.training.step.schedule import parse_schedule
 
@@ -23,9 +23,11 @@ class InputConfig(Settings):
         "data set, as for `sixfold train`, or movies:PATH (a folder of frame folders, .npy files "
         "and animated pictures)",
     )
-    resize: int | None = option(None, "resize every image to this many pixels a side")
+    resize: int | None = option(
+        None, "resize every image to this many pixels a side", ge=1, le=MOST_SIDE
+    )
     split: str = option("train", "which images of the set", choices=("train", "test"))
-    max_images: int | None = option(None, "use only the first so many images of the part")
+    max_images: int | None = option(None, "use only the first so many images of the part", ge=1)
     on_error: str = option(
         "fail", "what to do with images that cannot be read", choices=("fail", "skip")
     )
@@ -41,7 +43,7 @@ class InputConfig(Settings):
 class DictionaryConfig(Settings):
     """The atoms."""
 
-    atoms: int = option(64, "number of atoms")
+    atoms: int = option(64, "number of atoms", ge=1)
     kernel: str = option(
         "9", "size of an atom, N or ROWSxCOLUMNS; full: whole images (fully connected)"
     )
@@ -64,17 +66,17 @@ class DictionaryConfig(Settings):
 class DynamicsConfig(Settings):
     """How a code comes about."""
 
-    lambda_: float = option(0.1, "lambda: threshold of the potentials, weight of the penalty")
+    lambda_: float = option(0.1, "lambda: threshold of the potentials, weight of the penalty", ge=0)
     threshold_type: str = option("soft", "threshold", choices=("soft", "hard"))
     nonnegative: bool = option(False, "activations may not be negative")
-    tau: float = option(100.0, "time constant of the potentials")
-    dt: float = option(1.0, "time step (where --adaptive: the first one)")
+    tau: float = option(100.0, "time constant of the potentials", gt=0)
+    dt: float = option(1.0, "time step (where --adaptive: the first one)", gt=0)
     integrator: str = option("euler", "integration in time", choices=("euler", "exponential"))
     adaptive: bool = option(True, "time step of each element by itself, from its energy")
-    state_momentum: float = option(0.9, "momentum of the potentials (0: none)")
-    max_steps: int = option(1000, "most steps; rounded up to a multiple of --check-every")
+    state_momentum: float = option(0.9, "momentum of the potentials (0: none)", ge=0, lt=1)
+    max_steps: int = option(1000, "most steps; rounded up to a multiple of --check-every", ge=1)
     tolerance: float = option(
-        1e-4, "an element is done when its certificate is below this; 0: after --max-steps"
+        1e-4, "an element is done when its certificate is below this; 0: after --max-steps", ge=0
     )
     certificate: str = option(
         "gap",
@@ -87,27 +89,46 @@ class DynamicsConfig(Settings):
         "soft threshold: once next to no entry comes or goes, solve for the best code and check "
         "the optimality conditions",
     )
-    check_every: int = option(20, "steps between readings of energy and certificate")
+    check_every: int = option(20, "steps between readings of energy and certificate", ge=1)
     form: str = option(
         "auto",
         "how interactions are computed (auto: what needs less work for the sizes)",
         choices=("auto", "residual", "gram"),
     )
 
+    def cross_problems(self) -> list[str]:
+        """What does not go together."""
+        found = []
+        if self.integrator == "euler" and self.dt > 2 * self.tau > 0:
+            found.append(
+                f"--dt {self.dt}: Euler's method is unstable above 2 tau = {2 * self.tau}; use a "
+                "smaller --dt or --integrator exponential"
+            )
+        if self.threshold_type == "hard" and self.certificate == "gap" and self.tolerance > 0:
+            found.append(
+                "--certificate gap: the hard threshold's objective is not convex and has no "
+                "duality gap; use --certificate optimality"
+            )
+        if self.certificate == "optimality" and self.lambda_ == 0 and self.tolerance > 0:
+            found.append("--certificate optimality: is relative to --lambda, which must be above 0")
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearnConfig(Settings):
     """How atoms follow from codes, and which images come when."""
 
-    batch_size: int = option(64, "images per update, over all workers")
-    steps: int = option(200, "number of updates")
-    lr: float = option(1.0, "learning rate (peak, where a schedule varies it)")
-    momentum: float = option(0.5, "momentum of the update")
+    batch_size: int = option(64, "images per update, over all workers", ge=1)
+    steps: int = option(200, "number of updates", ge=1)
+    lr: float = option(1.0, "learning rate (peak, where a schedule varies it)", ge=0)
+    momentum: float = option(0.5, "momentum of the update", ge=0, lt=1)
     schedule: str = option(
         "constant", "learning rate over time: constant, cosine or step:EVERY[:FACTOR] in updates"
     )
     resample_dead_after: int = option(
-        20, "updates without any activation after which an atom is replaced by a patch; 0: never"
+        20,
+        "updates without any activation after which an atom is replaced by a patch; 0: never",
+        ge=0,
     )
     order: str = option(
         "random",
@@ -115,7 +136,7 @@ class LearnConfig(Settings):
         "listing cut into one run for each element of the batch; movie: each element its own movie",
         choices=("random", "file", "list", "movie"),
     )
-    frames: int = option(0, "frames of a movie before its element turns to another; 0: all")
+    frames: int = option(0, "frames of a movie before its element turns to another; 0: all", ge=0)
     warm_start: str = option(
         "none",
         "begin with an older code; epoch: the same image's, frame: the one before in the movie",
@@ -123,12 +144,15 @@ class LearnConfig(Settings):
     )
     list: str | None = option(None, "file with names of images, one a line: these, in this order")
     shards: int | None = option(
-        None, "logical shards an update (a power of two; default: from the batch size)"
+        None,
+        "logical shards an update (a power of two; default: from the batch size)",
+        ge=1,
+        le=LARGEST_COUNT,
     )
     grid: str = option(
         "auto", "processes by batch x rows x columns, such as 1x2x1 (auto: all by batch)"
     )
-    seed: int = option(0, "seed of everything random")
+    seed: int = option(0, "seed of everything random", ge=0, lt=LARGEST_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +163,7 @@ class EncodeConfig(Settings):
     out: str = option("", "Parquet (.parquet) or Arrow (.arrow) file for the codes")
     data: str | None = option(None, "what is coded (default: what the dictionary learned from)")
     split: str = option("test", "which images of the set", choices=("train", "test"))
-    max_images: int | None = option(None, "use only the first so many images of the part")
+    max_images: int | None = option(None, "use only the first so many images of the part", ge=1)
     on_error: str = option(
         "fail", "what to do with images that cannot be read", choices=("fail", "skip")
     )
@@ -149,7 +173,7 @@ class EncodeConfig(Settings):
         choices=("none", "frame"),
     )
     trace: bool = option(False, "write every reading of every element to FILE.trace.parquet")
-    chunk: int = option(256, "images that a worker takes at a time")
+    chunk: int = option(256, "images that a worker takes at a time", ge=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,35 +187,19 @@ class LcaLearnConfig(Settings):
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
 
-
-def dynamics_problems(config: DynamicsConfig) -> list[str]:
-    """Everything that is wrong with the dynamics by themselves, one line each."""
-    found = []
-    if not (config.lambda_ >= 0 and math.isfinite(config.lambda_)):
-        found.append(f"--lambda {config.lambda_}: must be a number of at least 0")
-    if not (config.tau > 0 and config.dt > 0 and math.isfinite(config.tau)):
-        found.append(f"--tau {config.tau} and --dt {config.dt}: must be above 0")
-    elif config.integrator == "euler" and config.dt > 2 * config.tau:
-        found.append(
-            f"--dt {config.dt}: Euler's method is unstable above 2 tau = {2 * config.tau}; use a "
-            "smaller --dt or --integrator exponential"
-        )
-    if not 0 <= config.state_momentum < 1:
-        found.append(f"--state-momentum {config.state_momentum}: must lie in [0, 1)")
-    if config.max_steps < 1:
-        found.append(f"--max-steps {config.max_steps}: must be at least 1")
-    if config.check_every < 1:
-        found.append(f"--check-every {config.check_every}: must be at least 1")
-    if not (config.tolerance >= 0 and math.isfinite(config.tolerance)):
-        found.append(f"--tolerance {config.tolerance}: must be a number of at least 0")
-    if config.threshold_type == "hard" and config.certificate == "gap" and config.tolerance > 0:
-        found.append(
-            "--certificate gap: the hard threshold's objective is not convex and has no duality "
-            "gap; use --certificate optimality"
-        )
-    if config.certificate == "optimality" and config.lambda_ == 0 and config.tolerance > 0:
-        found.append("--certificate optimality: is relative to --lambda, which must be above 0")
-    return found
+    def cross_problems(self) -> list[str]:
+        """What does not go together."""
+        learn, found = self.learn, []
+        shards = learn.shards
+        if shards is not None and not (is_power_of_two(shards) and shards <= learn.batch_size):
+            found.append(f"--shards {shards}: must be a power of two, and at most --batch-size")
+        if learn.warm_start == "frame" and learn.order != "movie":
+            found.append("--warm-start frame: needs --order movie")
+        try:
+            parse_schedule(OptimizerConfig(lr=learn.lr, schedule=learn.schedule))
+        except UserError as error:
+            found += error.problems
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,40 +208,3 @@ class LcaEncodeConfig(Settings):
 
     encode: EncodeConfig = EncodeConfig()
     engine: EngineConfig = EngineConfig()
-
-
-def learn_problems(config: LcaLearnConfig) -> list[str]:
-    """Everything that is wrong with the learning's settings by themselves, one line each."""
-    learn, run, found = config.learn, config.run, []
-    for name, value, least in (
-        ("--batch-size", learn.batch_size, 1),
-        ("--steps", learn.steps, 1),
-        ("--frames", learn.frames, 0),
-        ("--resample-dead-after", learn.resample_dead_after, 0),
-        ("--seed", learn.seed, 0),
-        ("--atoms", config.dictionary.atoms, 1),
-        ("--max-images", config.input.max_images, 1),
-        ("--keep-checkpoints", run.keep_checkpoints, 1),
-        ("--checkpoint-every", run.checkpoint_every, 1),
-    ):
-        if value is not None and value < least:
-            found.append(f"{name} {value}: must be at least {least}")
-    if not (learn.lr >= 0 and math.isfinite(learn.lr)):
-        found.append(f"--lr {learn.lr}: must be a number of at least 0")
-    if not 0 <= learn.momentum < 1:
-        found.append(f"--momentum {learn.momentum}: must lie in [0, 1)")
-    if learn.shards is not None and not (
-        is_power_of_two(learn.shards) and learn.shards <= max(learn.batch_size, 1)
-    ):
-        found.append(
-            f"--shards {learn.shards}: must be a power of two, and no more than --batch-size"
-        )
-    if learn.warm_start == "frame" and learn.order != "movie":
-        found.append("--warm-start frame: needs --order movie")
-    if run.resume and run.overwrite:
-        found.append("--resume and --overwrite exclude each other: give one")
-    try:
-        parse_schedule(OptimizerConfig(lr=learn.lr, schedule=learn.schedule))
-    except UserError as error:
-        found += error.problems
-    return found

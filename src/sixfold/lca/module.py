@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core.errors import UserError
-from sixfold.lca.config import DynamicsConfig, dynamics_problems
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dictionary import normalise, random_atoms
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import LateralInhibition
@@ -68,8 +68,7 @@ class LCA(nn.Module):
         if signal_dims not in (1, 2):
             raise UserError(f"signal_dims {signal_dims}: must be 1 or 2")
         self.dynamics = DynamicsConfig(**dynamics)
-        found = dynamics_problems(self.dynamics)
-        if found:
+        if found := self.dynamics.problems():
             raise UserError(found)
         self.channels, self.boundary, self.signal_dims = channels, boundary, signal_dims
         self.kernel = self._pair(kernel, of_one=1)

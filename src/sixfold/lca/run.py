@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data
-from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import folder_of_parts, space_explained, write_json
@@ -21,7 +20,6 @@ from sixfold.core.run_directory import RunDirectory
 from sixfold.core.version import versions
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
-from sixfold.distributed.config import engine_problems
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.lca.config import (
@@ -29,8 +27,6 @@ from sixfold.lca.config import (
     DynamicsConfig,
     LcaEncodeConfig,
     LcaLearnConfig,
-    dynamics_problems,
-    learn_problems,
 )
 from sixfold.lca.geometry import Geometry, pair
 from sixfold.training.inputs import Inputs, inputs_of
@@ -74,14 +70,9 @@ KIND = RunKind(placement=("engine", "learn.grid"))
 
 def learn_settings_problems(config: LcaLearnConfig) -> list[str]:
     """Everything that is wrong and can be told without reading any image."""
-    found = [
-        *choice_problems(config),
-        *dynamics_problems(config.dynamics),
-        *learn_problems(config),
-        *engine_problems(config.engine),
-    ]
+    found = config.problems()
     if not config.input.data.startswith(MOVIES):
-        found += data.problems(_data_config(config))
+        found += _data_config(config).problems()
     for text, name in ((config.dictionary.kernel, "--kernel"), (config.dictionary.padding, "")):
         try:
             if text not in ("full", "half"):
@@ -261,7 +252,7 @@ def lca_encode(
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     encode = config.encode
-    found = choice_problems(config) + engine_problems(config.engine)
+    found = config.problems()
     if not encode.run:
         found.append("give the dictionary: sixfold lca encode RUN --data SPEC --out FILE")
     out = Path(encode.out).expanduser().absolute()
@@ -271,10 +262,6 @@ def lca_encode(
         found.append(f"--out {out}: must end in .parquet, .arrow or .feather")
     elif out.is_dir() or not out.parent.is_dir():
         found.append(f"--out {out}: must be a file in a directory that exists")
-    if encode.chunk < 1:
-        found.append(f"--chunk {encode.chunk}: must be at least 1")
-    if encode.max_images is not None and encode.max_images < 1:
-        found.append(f"--max-images {encode.max_images}: must be at least 1")
     if found:
         raise UserError(found)
 
@@ -283,8 +270,7 @@ def lca_encode(
     file = dictionary_file(Path(encode.run).expanduser().absolute())
     learned = load_dictionary(file)
     dynamics = dataclasses.replace(learned.dynamics, **given)
-    found = dynamics_problems(dynamics)
-    if found:
+    if found := dynamics.problems():
         raise UserError(found)
     opening = open_engine_for(config.engine, given=engine)
     with held(out, is_file=True), opening as opened:

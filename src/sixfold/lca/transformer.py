@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sixfold.core.errors import UserError
 from sixfold.distributed.logical_shards import Node, TreeFold, shard_bounds, shard_count
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.lca.config import DynamicsConfig, dynamics_problems
+from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dictionary import random_atoms
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import LateralInhibition
@@ -126,8 +126,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             tolerance=self.tolerance,
             max_steps=self.max_steps,
         )
-        found = dynamics_problems(dynamics)
-        if found:
+        if found := dynamics.problems():
             raise UserError(found)
         return dynamics
 

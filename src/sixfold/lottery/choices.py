@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from sixfold.core.errors import UserError
 from sixfold.lottery.config import TicketGridConfig, TicketsConfig
-from sixfold.training.sparsity.counts import DEFAULT_RATE
-from sixfold.training.sparsity.layers import KINDS
+from sixfold.training.sparsity.counts import DEFAULT_RATE, KINDS
 from sixfold.training.step.schedule import TrainingLength
 
 CONTROLS = ("reinit", "random")
@@ -135,9 +134,7 @@ def trellis_problems(config: TicketsConfig) -> list[str]:
     trellis, found = config.trellis, []
     for parse, text in _texts(trellis):
         found += _problems(parse, text)
-    if trellis.seeds < 1:
-        found.append(f"--seeds {trellis.seeds}: must be at least 1")
-    if trellis.instability and trellis.instability < FEWEST_POINTS:
+    if 0 < trellis.instability < FEWEST_POINTS:
         found.append(
             f"--instability {trellis.instability}: needs at least {FEWEST_POINTS} points, or 0"
         )

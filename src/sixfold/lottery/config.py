@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from sixfold.core.config import RunConfig
 from sixfold.core.settings import Settings, option
-from sixfold.data.config import DataConfig
+from sixfold.data.config import MOST_VALIDATION, DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
-from sixfold.training.config import OptimizerConfig, TrainingConfig
+from sixfold.training.config import OptimizerConfig, TrainConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,10 @@ class TicketDataConfig(DataConfig):
     """Which images, and how they reach the network."""
 
     validation: float = option(
-        0.1, "part of the training images that tickets are judged on, by class (above 0, to 0.5)"
+        0.1,
+        "part of the training images that tickets are judged on, by class (above 0, to 0.5)",
+        ge=0,
+        le=MOST_VALIDATION,
     )
 
 
@@ -56,12 +60,13 @@ class TicketGridConfig(Settings):
         "every layer, at random places), or both: reinit,random",
     )
     seeds: int = option(
-        1, "how often each is trained, with another order of the data (and draw of a control)"
+        1, "how often each is trained, with another order of the data (and draw of a control)", ge=1
     )
     instability: int = option(
         0,
         "points, 11 or more, at which the error is taken on the line between two tickets trained "
         "with different orders of the data; 0: not done",
+        ge=0,
     )
     transfer: str = option(
         "", "another data set, on which the best ticket is trained against a fresh network"
@@ -80,8 +85,26 @@ class TicketsConfig(Settings):
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
 
-    def quick_problems(self) -> list[str]:
-        """What is wrong at a glance; one line each."""
+    def cross_problems(self) -> list[str]:
+        """What is wrong with the training of the dense network, and with the grid."""
         from sixfold.lottery.choices import trellis_problems
 
-        return [*trellis_problems(self), *super().quick_problems()]
+        return [*dense_config(self).problems(), *trellis_problems(self)]
+
+
+def dense_config(config: TicketsConfig) -> TrainConfig:
+    """The settings of the dense run."""
+    return TrainConfig(
+        data=plain_data(config),
+        model=config.model,
+        optimizer=config.optimizer,
+        training=config.training,
+        engine=config.engine,
+        run=config.run,
+    )
+
+
+def plain_data(config: TicketsConfig) -> DataConfig:
+    """The data settings as `sixfold train` has them, which hold the same fields."""
+    names = [field.name for field in dataclasses.fields(DataConfig)]
+    return DataConfig(**{name: getattr(config.data, name) for name in names})

@@ -37,8 +37,8 @@ from sixfold.lottery.analysis import (
     dense_figures,
     transfer_figures,
 )
-from sixfold.lottery.choices import parse_rewinds, trellis_problems
-from sixfold.lottery.config import TicketsConfig
+from sixfold.lottery.choices import parse_rewinds
+from sixfold.lottery.config import TicketsConfig, dense_config, plain_data
 from sixfold.lottery.member import DENSE, TrellisWork, early_stop
 from sixfold.lottery.plan import Plan, plan_trellis
 from sixfold.lottery.speedup import dense_work_s, expected, measured
@@ -94,32 +94,14 @@ KIND = RunKind(noun="job", growing=("trellis",), leftovers=(DENSE, "members"))
 
 def ticket_problems(config: TicketsConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told without reading any image."""
-    found = [*training_problems(dense_config(config)), *trellis_problems(config)]
+    found = [*config.problems(), *training_problems(dense_config(config))]
     if config.trellis.transfer:
-        found += data.problems(_transfer_data(config, config.trellis.transfer))
-    return found
-
-
-def dense_config(config: TicketsConfig) -> TrainConfig:
-    """The settings of the dense run."""
-    return TrainConfig(
-        data=_plain_data(config),
-        model=config.model,
-        optimizer=config.optimizer,
-        training=config.training,
-        engine=config.engine,
-        run=config.run,
-    )
-
-
-def _plain_data(config: TicketsConfig) -> DataConfig:
-    """The data settings as `sixfold train` has them, which hold the same fields."""
-    names = [field.name for field in dataclasses.fields(DataConfig)]
-    return DataConfig(**{name: getattr(config.data, name) for name in names})
+        found += _transfer_data(config, config.trellis.transfer).problems()
+    return list(dict.fromkeys(found))
 
 
 def _transfer_data(config: TicketsConfig, spec: str) -> DataConfig:
-    return dataclasses.replace(_plain_data(config), data=spec)
+    return dataclasses.replace(plain_data(config), data=spec)
 
 
 def _resolve_paths(config: TicketsConfig) -> TicketsConfig:
@@ -138,7 +120,7 @@ def _resolve_paths(config: TicketsConfig) -> TicketsConfig:
 def _inputs(config: TicketsConfig) -> Inputs:
     """The network's source, and the data, that of a transfer too."""
     spec = config.trellis.transfer
-    sets = [_plain_data(config), *([_transfer_data(config, spec)] if spec else [])]
+    sets = [plain_data(config), *([_transfer_data(config, spec)] if spec else [])]
     return inputs_of(models=[config.model], datasets=sets)
 
 

@@ -34,7 +34,7 @@ class ModelConfig(Settings):
             return list(error.problems)
         return []
 
-    def quick_problems(self) -> list[str]:
+    def cross_problems(self) -> list[str]:
         """Whether the name is a network's of the zoo, or may be one of the user's own."""
         known = ":" in self.model or self.model in ZOO
         return [] if known else [unknown_model(self.model)]

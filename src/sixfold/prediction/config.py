@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD
 from sixfold.core.settings import Settings, option
+from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
 
 
@@ -27,7 +28,10 @@ class PredictionConfig(Settings):
         choices=("auto", "test", "train", "all"),
     )
     resize: int | None = option(
-        None, "resize images to this many pixels a side (default: what the network was trained on)"
+        None,
+        "resize images to this many pixels a side (default: what the network was trained on)",
+        ge=1,
+        le=MOST_SIDE,
     )
     sparse: str | None = option(
         None, "run pruned layers in the sparse forms that this file of `sixfold sparse` names"
@@ -48,3 +52,12 @@ class PredictConfig(Settings):
 
     prediction: PredictionConfig = PredictionConfig()
     engine: EngineConfig = EngineConfig()
+
+    def cross_problems(self) -> list[str]:
+        """What is missing."""
+        found = []
+        if not self.prediction.run:
+            found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
+        if not self.prediction.out:
+            found.append("--out FILE: give the Parquet file for the result")
+        return found

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import folder_of_parts, write_json
@@ -18,7 +17,6 @@ from sixfold.core.version import versions
 from sixfold.data import absolute_spec
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data, told
-from sixfold.distributed.config import engine_problems
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.prediction.config import PredictConfig
 from sixfold.training.inputs import warn_if_edited
@@ -40,12 +38,7 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
     """
     started = time.monotonic()
     given, on_event = on_event, on_event or (lambda _: None)
-    found = choice_problems(config) + engine_problems(config.engine)
-    if not config.prediction.run:
-        found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
-    if not config.prediction.out:
-        found.append("--out FILE: give the Parquet file for the result")
-    if found:
+    if found := config.problems():
         raise UserError(found)
     out = Path(config.prediction.out).expanduser().absolute()
     if out.is_dir() or not out.parent.is_dir():

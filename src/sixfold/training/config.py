@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.config import RunConfig
+from sixfold.core.config import LARGEST_SEED, RunConfig
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, build_tree, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.logical_shards import LARGEST_COUNT
 from sixfold.models.config import ModelConfig
+
+MOST = 10**12
+"""Epochs or steps: beyond any training, and within the numbers that count them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,25 +24,25 @@ class OptimizerConfig(Settings):
     """How weights follow from gradients."""
 
     optimizer: str = option("sgd", "update rule", choices=("sgd", "adam"))
-    lr: float = option(0.01, "learning rate (peak, where a schedule varies it)")
-    momentum: float = option(0.9, "momentum of sgd")
-    weight_decay: float = option(0.0, "weight decay (L2, added to the gradient)")
+    lr: float = option(0.01, "learning rate (peak, where a schedule varies it)", ge=0)
+    momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
+    weight_decay: float = option(0.0, "weight decay (L2, added to the gradient)", ge=0)
     schedule: str = option(
         "constant", "learning rate over time: constant, cosine, or step:EPOCHS[:FACTOR]"
     )
-    warmup: float = option(0.0, "epochs of linear warm-up of the learning rate")
+    warmup: float = option(0.0, "epochs of linear warm-up of the learning rate", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Settings):
     """How long, in what batches, and with which arithmetic."""
 
-    batch_size: int = option(64, "images per step, over all workers")
+    batch_size: int = option(64, "images per step, over all workers", ge=1)
     epochs: float | None = option(
-        None, "passes over the training images (default 10 unless --steps is given)"
+        None, "passes over the training images (default 10 unless --steps is given)", gt=0, le=MOST
     )
-    steps: int | None = option(None, "number of steps, instead of --epochs")
-    seed: int = option(0, "seed of everything random")
+    steps: int | None = option(None, "number of steps, instead of --epochs", ge=1, le=MOST)
+    seed: int = option(0, "seed of everything random", ge=0, lt=LARGEST_SEED)
     precision: str = option(
         "float32",
         "arithmetic; bf16: layers compute with bfloat16, weights and sums stay float32",
@@ -50,9 +54,12 @@ class TrainingConfig(Settings):
         choices=("shard", "sync"),
     )
     shards: int | None = option(
-        None, "logical shards a step (a power of two; default: from the batch size)"
+        None,
+        "logical shards a step (a power of two; default: from the batch size)",
+        ge=1,
+        le=LARGEST_COUNT,
     )
-    evaluate_every: float = option(1.0, "epochs between evaluations; 0: only at the end")
+    evaluate_every: float = option(1.0, "epochs between evaluations; 0: only at the end", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +100,7 @@ class InitializationConfig(Settings):
         None, "keep equal the weights that this cluster file joins (see `sixfold compress`)"
     )
     start_step: int = option(
-        0, "begin at this step, from 0, of the schedule and of the order of the data"
+        0, "begin at this step, from 0, of the schedule and of the order of the data", ge=0
     )
 
 
@@ -118,14 +125,19 @@ class StrategyConfig(Settings):
     machine: str | None = option(
         None, "auto: file in which measurements of this machine are kept (see `sixfold plan`)"
     )
-    servers: int = option(1, "param_server: processes that own the weights, each a slice of them")
+    servers: int = option(
+        1, "param_server: processes that own the weights, each a slice of them", ge=1
+    )
     staleness: int | None = option(
         None,
         "param_server: most updates between a pull of weights and the push of the gradient "
         "(default: 4 for every worker)",
+        ge=0,
     )
     merge_every: int = option(
-        100, "hogwild: steps between two meetings of all workers, where groups of them are merged"
+        100,
+        "hogwild: steps between two meetings of all workers, where groups of them are merged",
+        ge=1,
     )
 
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
@@ -145,7 +157,7 @@ class StrategyConfig(Settings):
 class LocalSgdConfig(Settings):
     """How workers that train apart become one again (--strategy local_sgd)."""
 
-    local_steps: int = option(16, "steps that each worker makes by itself between two merges")
+    local_steps: int = option(16, "steps that each worker makes by itself between two merges", ge=1)
     aggregation: str = option(
         "mean",
         "how weights are merged",
@@ -154,22 +166,30 @@ class LocalSgdConfig(Settings):
     align: bool = option(
         False, "match feature maps by permutation before a merge, and report how many had moved"
     )
-    groups: int = option(1, "groups of workers; each merges by itself, all become one at the end")
-    swap_every: int | None = option(
-        None, "merges after which each group hands one member on to the next group"
+    groups: int = option(
+        1, "groups of workers; each merges by itself, all become one at the end", ge=1
     )
-    post_local: float = option(0.0, "epochs of synchronous training (as `sync`) at the beginning")
+    swap_every: int | None = option(
+        None, "merges after which each group hands one member on to the next group", ge=1
+    )
+    post_local: float = option(
+        0.0, "epochs of synchronous training (as `sync`) at the beginning", ge=0
+    )
     compare_serial: bool = option(
         False, "train serially over the same images too, and report its deltas beside the workers'"
     )
-    outer_lr: float = option(0.7, "learning rate of the outer optimizer (nesterov)")
-    outer_momentum: float = option(0.9, "momentum of the outer optimizer (nesterov)")
-    population: int = option(16, "networks in each generation (genetic)")
-    generations: int = option(4, "generations that follow the workers' own networks (genetic)")
-    elite: int = option(2, "fittest networks that go on unchanged (genetic)")
-    mutation_rate: float = option(0.05, "probability that a feature map is changed (genetic)")
+    outer_lr: float = option(0.7, "learning rate of the outer optimizer (nesterov)", gt=0)
+    outer_momentum: float = option(0.9, "momentum of the outer optimizer (nesterov)", ge=0, lt=1)
+    population: int = option(16, "networks in each generation (genetic)", ge=2)
+    generations: int = option(
+        4, "generations that follow the workers' own networks (genetic)", ge=0
+    )
+    elite: int = option(2, "fittest networks that go on unchanged (genetic)", ge=1)
+    mutation_rate: float = option(
+        0.05, "probability that a feature map is changed (genetic)", ge=0, le=1
+    )
     mutation_scale: float = option(
-        0.02, "size of that change, relative to the map's weights (genetic)"
+        0.02, "size of that change, relative to the map's weights (genetic)", ge=0
     )
 
 
@@ -188,11 +208,11 @@ class TrainConfig(Settings):
     engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
 
-    def quick_problems(self) -> list[str]:
-        """What is wrong at a glance, found without importing torch; one line each."""
-        from sixfold.training.validate import problems
+    def cross_problems(self) -> list[str]:
+        """What does not go together."""
+        from sixfold.training.validate import cross_problems
 
-        return [*problems(self), *super().quick_problems()]
+        return cross_problems(self)
 
 
 def configure(**settings: Any) -> TrainConfig:

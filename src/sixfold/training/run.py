@@ -22,7 +22,6 @@ from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
 from sixfold.models.project import project_hashes
-from sixfold.training import validate
 from sixfold.training.config import TrainConfig, is_automatic
 from sixfold.training.initialization import check_initialization
 from sixfold.training.inputs import Inputs, training_inputs
@@ -193,12 +192,8 @@ def _refuse_damaged(result: dict[str, Any], file: Path) -> None:
 
 def training_problems(config: TrainConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told without reading any image."""
-    return [
-        *validate.problems(config),
-        *data.problems(config.data),
-        *_network_problems(config.model),
-        *_device_problems(config),
-    ]
+    found = [*config.problems(), *_network_problems(config.model), *_device_problems(config)]
+    return list(dict.fromkeys(found))
 
 
 def _network_problems(config: ModelConfig) -> list[str]:

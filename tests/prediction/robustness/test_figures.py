@@ -8,7 +8,7 @@ from sixfold.core.errors import UserError
 from sixfold.prediction.robustness.config import DistortionConfig, EvaluateConfig, EvaluationConfig
 from sixfold.prediction.robustness.distorted import chosen_images, known_labels
 from sixfold.prediction.robustness.figures import halfway, variant_figures, wilson
-from sixfold.prediction.robustness.plan import planned, setting_problems
+from sixfold.prediction.robustness.plan import planned
 
 
 @pytest.mark.parametrize(("correct", "images"), [(0, 5), (3, 7), (99, 100), (10, 10)])
@@ -53,7 +53,7 @@ def test_labels_are_mapped_and_images_chosen() -> None:
 def test_every_wrong_strength_is_told_at_once() -> None:
     config = DistortionConfig(noise="0.1,x", blur="-1", downsample="1", rotate="", examples=-1)
     asked = EvaluateConfig(distortion=config, evaluation=EvaluationConfig(run="r", max_images=0))
-    found = "\n".join(setting_problems(asked))
+    found = "\n".join(asked.problems())
     for word in ("--noise 'x'", "--blur '-1'", "--downsample '1'", "--examples", "--max-images"):
         assert word in found
     assert "rotate" not in found

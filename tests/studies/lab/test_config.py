@@ -18,7 +18,7 @@ def test_every_problem_is_told_at_once() -> None:
         convolution=ConvolutionOptions(images=0, kernel="5", stride="0,1"),
         loopnest=LoopnestOptions(designs="1,4", tile="8,x", repeats=0),
     )
-    found = problems(config)
+    found = {*config.problems(), *problems(config)}
     assert len(found) == 6
     assert any("--kernel 5: expected 2 whole numbers" in line for line in found)
     assert any("unknown design '4'" in line for line in found)

@@ -23,7 +23,8 @@ SETTINGS: dict[str, Any] = {
 
 def test_every_problem_is_told_at_once() -> None:
     options = JobPerStepOptions(data="synthetic:50x3x8x8", batches="10,60", steps=3, model="slid")
-    found = problems(JobPerStepConfig(job_per_step=options))
+    config = JobPerStepConfig(job_per_step=options)
+    found = [*config.problems(), *problems(config)]
     assert len(found) == 3
     assert "has only 50 images" in found[1]
 

@@ -11,7 +11,6 @@ from sixfold.core.errors import UserError
 from sixfold.studies.sweep.config import ClusterConfig, DelaySweepConfig, SweepDelayConfig
 from sixfold.studies.sweep.delay import delay_result, overhead_s
 from sixfold.studies.sweep.delay_plan import job_kinds, parse_sizes, sessions, too_large, written
-from sixfold.studies.sweep.delay_run import delay_problems
 
 
 def config(cluster: dict[str, Any] | None = None, **delay: Any) -> SweepDelayConfig:
@@ -59,11 +58,11 @@ def test_wrong_settings_are_told_at_once() -> None:
         shuffle_bytes="0",
         repeats=0,
     )
-    told = "\n".join(delay_problems(asked))
+    told = "\n".join(asked.problems())
     for word in ("--tasks 'a'", "'1X'", "--shuffle-bytes '0'", "--repeats 0", "--workers '0'"):
         assert word in told
     assert "'x': expected key=value" in told
-    assert "keeps an event log of its own" in told
+    assert "keeps its own event log" in told
 
 
 def test_a_cluster_that_is_not_there_is_told_before_anything_is_written(

@@ -14,7 +14,6 @@ from sixfold.cli import main
 from sixfold.distributed.config import EngineConfig
 from sixfold.training.config import ComputeConfig, StrategyConfig, TrainConfig, TrainingConfig
 from sixfold.training.step.device import device_problems, rank_device, settle_arithmetic
-from sixfold.training.validate import problems
 
 
 def test_gpus_are_dealt_out_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,14 +60,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("changes", "said"), CASES)
 def test_what_gpus_do_not_do_is_refused(changes: dict[str, Any], said: str) -> None:
     config = TrainConfig(**{"compute": ComputeConfig(device="cuda"), **changes})
-    assert [line for line in problems(config) if f"--device cuda: {said}" in line]
+    assert [line for line in config.problems() if f"--device cuda: {said}" in line]
 
 
 def test_tf32_is_of_gpus_alone() -> None:
-    assert problems(TrainConfig(compute=ComputeConfig(tf32=True))) == [
+    assert TrainConfig(compute=ComputeConfig(tf32=True)).problems() == [
         "--tf32: only for --device cuda"
     ]
-    assert problems(TrainConfig(compute=ComputeConfig(tf32=True, device="cuda"))) == []
+    assert TrainConfig(compute=ComputeConfig(tf32=True, device="cuda")).problems() == []
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from sixfold.training.step.micro_batches import (
     why_whole,
 )
 from sixfold.training.step.step import Shard, Step
-from sixfold.training.validate import problems
 
 
 def shard_of(samples: int, shape: tuple[int, ...]) -> Shard:
@@ -155,7 +154,7 @@ def test_a_watched_layer_is_never_cut() -> None:
 
 @pytest.mark.parametrize("word", ["0", "-3", "some", "2.5", ""])
 def test_wrong_sizes_are_refused(word: str) -> None:
-    found = problems(TrainConfig(compute=ComputeConfig(micro_batch=word)))
+    found = TrainConfig(compute=ComputeConfig(micro_batch=word)).problems()
     assert found == [f"--micro-batch {word}: expected auto, off, or a number of images"]
 
 
@@ -166,11 +165,11 @@ def test_divided_networks_are_refused() -> None:
         StrategyConfig(strategy="auto", grid="auto"),
     ):
         config = TrainConfig(compute=ComputeConfig(micro_batch="8"), strategy=strategy)
-        assert any("--micro-batch 8: not with" in problem for problem in problems(config))
+        assert any("--micro-batch 8: not with" in problem for problem in config.problems())
     config = TrainConfig(
         compute=ComputeConfig(micro_batch="8"), strategy=StrategyConfig(strategy="auto")
     )
-    assert not problems(config)
+    assert not config.problems()
 
 
 def settings(out: Path, workers: int, micro_batch: str, model: str = "slide") -> TrainConfig:

@@ -17,7 +17,6 @@ from sixfold.models.shapes import Shape
 from sixfold.training.config import StrategyConfig, TrainConfig, TrainingConfig
 from sixfold.training.run import train
 from sixfold.training.step.step import Shard, Step
-from sixfold.training.validate import problems
 
 NETWORKS: list[tuple[str, Shape]] = [
     ("slide", (3, 32, 32)),
@@ -100,7 +99,7 @@ def test_divided_networks_are_refused() -> None:
         strategy=StrategyConfig(strategy="model_parallel"),
         training=TrainingConfig(precision="bf16"),
     )
-    assert any("--precision bf16: not with" in problem for problem in problems(config))
+    assert any("--precision bf16: not with" in problem for problem in config.problems())
 
 
 @pytest.mark.parametrize("batch_norm", ["shard", "sync"])

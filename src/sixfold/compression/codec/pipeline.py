@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
@@ -20,11 +20,9 @@ from sixfold.compression.codec.plan import Plan
 from sixfold.compression.codec.retraining import Retraining, Trainer
 from sixfold.compression.codec.stages import Packed, Tell, prune, share_weights, write_packed
 from sixfold.compression.codec.streams import Coder
+from sixfold.compression.config import Stage
 from sixfold.training.model_card import ModelCard
 from sixfold.training.sparsity.initialization import read_weights
-
-Stage = Literal["prune", "share", "code"]
-STAGES: tuple[Stage, ...] = ("prune", "share", "code")
 
 MODEL = "model.sixz"
 FILES = {"prune": "pruned.sixz", "share": "shared.sixz", "code": MODEL}

@@ -9,7 +9,8 @@ from typing import TypeVar
 from torch import Tensor
 
 from sixfold.training.sparsity import Prunable, magnitude_mask, prune_counts
-from sixfold.training.sparsity.layers import KINDS, layer_name
+from sixfold.training.sparsity.counts import KINDS
+from sixfold.training.sparsity.layers import layer_name
 
 Value = TypeVar("Value", int, float)
 

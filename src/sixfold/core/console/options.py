@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sixfold.core.checks import choice_problems
 from sixfold.core.environment import settings_from_environment
 from sixfold.core.errors import UserError
 from sixfold.core.naming import flag_of, meant, option_of
@@ -63,8 +62,7 @@ def refuse(config: Settings, found: Sequence[str]) -> None:
         UserError: with them and with all else that is wrong at a glance, if there are any.
     """
     if found:
-        glance = dict.fromkeys([*choice_problems(config), *config.quick_problems()])
-        raise UserError([*found, *glance])
+        raise UserError([*found, *config.problems()])
 
 
 def sections(config_class: type[Any]) -> dict[str, type[Any]]:
@@ -123,6 +121,7 @@ def read_config(
             continue
         hints = typing.get_type_hints(section_class)
         fields = [field.name for field in dataclasses.fields(section_class)]
+        table = _by_field(table, fields)
         for name in sorted(table.keys() - set(fields)):
             near = meant(name, fields)
             hint = f": did you mean {' or '.join(near)}?" if near else ""
@@ -130,7 +129,7 @@ def read_config(
         chosen: dict[str, Any] = {}
         for name in fields:
             for where, source in (
-                (f"SIXFOLD_{name.upper()}", environment),
+                (f"SIXFOLD_{name.upper().rstrip('_')}", _by_field(environment, fields)),
                 (f"{file}: {section}.{name}", table),
                 (flag_of(name), arguments),
             ):
@@ -151,6 +150,11 @@ def read_config(
     if refused:
         raise UserError([*found, *refused])
     return config_class(**parts), found
+
+
+def _by_field(given: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Values by field, where Python's keyword `lambda` has an underscore."""
+    return {f"{key}_" if f"{key}_" in fields else key: value for key, value in given.items()}
 
 
 def _unknown_section(name: str, known: Mapping[str, type[Any]]) -> str:

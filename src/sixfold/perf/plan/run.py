@@ -96,7 +96,7 @@ def plan_problems(config: PlanConfig) -> list[str]:
         # Its settings are refused for other strategies; here they are those of one way among all.
         strategy = dataclasses.replace(training.strategy, strategy="local_sgd")
         training = dataclasses.replace(training, strategy=strategy)
-    found = training_problems(training)
+    found = list(dict.fromkeys([*config.problems(), *training_problems(training)]))
     planning = config.planning
     if not planning.measure_network and config.training.precision != "float32":
         found.append(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 
-from sixfold.core.config import RunConfig
+from sixfold.core.config import LARGEST_SEED, RunConfig
 from sixfold.core.settings import Settings, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
+from sixfold.distributed.logical_shards import LARGEST_COUNT
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import (
     InitializationConfig,
@@ -20,7 +21,6 @@ from sixfold.training.config import (
 )
 
 ENGINES = ("inline", "local", "spark")
-MAX_REPEATS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,10 @@ class ProfilingConfig(Settings):
     """What is measured, and where it goes."""
 
     repeats: int = option(
-        5, "plain steps, and as many whose layers are timed; medians of each are told"
+        5,
+        "plain steps, and as many whose layers are timed; medians of each are told",
+        ge=1,
+        le=1000,
     )
     compare_engines: str = option(
         "", "engines on which the same training is measured side by side, such as local,spark"
@@ -36,7 +39,9 @@ class ProfilingConfig(Settings):
     machine_peaks: str | None = option(
         None, "take the machine's limits from this JSON file, or measure and write it there"
     )
-    sample_every: float = option(0.2, "seconds between samples of processors' use; 0: none")
+    sample_every: float = option(
+        0.2, "seconds between samples of processors' use; 0: none", ge=0, le=60
+    )
     out: str | None = option(None, "directory for the profile (default runs/profile-<network>)")
     overwrite: bool = option(False, "replace an older profile or run in that directory")
 
@@ -45,8 +50,8 @@ class ProfilingConfig(Settings):
 class ProfiledTrainingConfig(Settings):
     """In what batches, and with which arithmetic."""
 
-    batch_size: int = option(64, "images per step, over all workers")
-    seed: int = option(0, "seed of everything random")
+    batch_size: int = option(64, "images per step, over all workers", ge=1)
+    seed: int = option(0, "seed of everything random", ge=0, lt=LARGEST_SEED)
     precision: str = option(
         "float32",
         "arithmetic; bf16: layers compute with bfloat16, weights and sums stay float32",
@@ -58,7 +63,10 @@ class ProfiledTrainingConfig(Settings):
         choices=("shard", "sync"),
     )
     shards: int | None = option(
-        None, "logical shards a step (a power of two; default: from the batch size)"
+        None,
+        "logical shards a step (a power of two; default: from the batch size)",
+        ge=1,
+        le=LARGEST_COUNT,
     )
 
 
@@ -75,6 +83,10 @@ class ProfileConfig(Settings):
     local_sgd: LocalSgdConfig = field(default_factory=LocalSgdConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
+    def cross_problems(self) -> list[str]:
+        """What is wrong with the settings that `sixfold train` does not have."""
+        return _cross_problems(self)
+
 
 def engines_of(config: ProfileConfig) -> list[str]:
     """The engines to be measured, in order."""
@@ -82,12 +94,9 @@ def engines_of(config: ProfileConfig) -> list[str]:
     return list(dict.fromkeys(named)) or [config.engine.engine]
 
 
-def problems(config: ProfileConfig) -> list[str]:
-    """What is wrong with the settings that `sixfold train` does not have."""
+def _cross_problems(config: ProfileConfig) -> list[str]:
     profiling, found = config.profiling, []
-    if not 1 <= profiling.repeats <= MAX_REPEATS:
-        found.append(f"--repeats {profiling.repeats}: must be from 1 to {MAX_REPEATS}")
-    if not 0 <= profiling.sample_every <= 60 or 0 < profiling.sample_every < 0.02:
+    if 0 < profiling.sample_every < 0.02:
         found.append(f"--sample-every {profiling.sample_every:g}: must be 0, or from 0.02 to 60")
     if "auto" in (config.strategy.strategy, config.strategy.grid):
         found.append(

@@ -21,7 +21,7 @@ from sixfold.core.run_directory import RunDirectory, as_json, read_json
 from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
-from sixfold.perf.profile.config import ProfileConfig, as_training, engines_of, problems
+from sixfold.perf.profile.config import ProfileConfig, as_training, engines_of
 from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
 from sixfold.perf.profile.report import write_profile
 from sixfold.perf.profile.sampling import Samples, sampled
@@ -41,8 +41,7 @@ LAYERS_APART = "layers"
 
 def profile_problems(config: ProfileConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told before anything is read."""
-    found = problems(config)
-    if found:
+    if found := config.problems():
         return found
     for engine in engines_of(config):
         found += training_problems(as_training(config, engine=engine, out="profile", steps=1))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD
+from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, LARGEST_SEED, ON_BAD
 from sixfold.core.settings import Settings, option
+from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
 
 
@@ -24,10 +25,13 @@ class EvaluationConfig(Settings):
         choices=("auto", "test", "train", "all"),
     )
     max_images: int | None = option(
-        None, "at most so many images, evenly spaced over the part (default: all)"
+        None, "at most so many images, evenly spaced over the part (default: all)", ge=1
     )
     resize: int | None = option(
-        None, "resize images to this many pixels a side (default: what the network was trained on)"
+        None,
+        "resize images to this many pixels a side (default: what the network was trained on)",
+        ge=1,
+        le=MOST_SIDE,
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
@@ -56,8 +60,10 @@ class DistortionConfig(Settings):
     elastic: str = option(
         "0.5,1,1.5,2", "elastic distortion: standard deviations of the displacement, in pixels"
     )
-    seed: int = option(0, "seed of noise, sides of rotation and elastic displacements")
-    examples: int = option(6, "images that the report shows under every distortion")
+    seed: int = option(
+        0, "seed of noise, sides of rotation and elastic displacements", ge=0, lt=LARGEST_SEED
+    )
+    examples: int = option(6, "images that the report shows under every distortion", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +73,12 @@ class EvaluateConfig(Settings):
     evaluation: EvaluationConfig = EvaluationConfig()
     distortion: DistortionConfig = DistortionConfig()
     engine: EngineConfig = EngineConfig()
+
+    def cross_problems(self) -> list[str]:
+        """What is missing, and strengths that are none."""
+        from sixfold.prediction.robustness.plan import strength_problems
+
+        found = strength_problems(self.distortion)
+        if not self.evaluation.run:
+            found.append("give the run to evaluate: sixfold evaluate RUN")
+        return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sixfold.core.errors import UserError
-from sixfold.prediction.robustness.config import DistortionConfig, EvaluateConfig
+from sixfold.prediction.robustness.config import DistortionConfig
 from sixfold.prediction.robustness.distortions import KINDS, Distortion
 
 
@@ -55,19 +55,10 @@ def planned(config: DistortionConfig) -> list[Distortion]:
     return found
 
 
-def setting_problems(config: EvaluateConfig) -> list[str]:
-    """What is wrong with the settings by themselves."""
-    found: list[str] = []
+def strength_problems(config: DistortionConfig) -> list[str]:
+    """What is wrong with the strengths, one line each."""
     try:
-        planned(config.distortion)
+        planned(config)
     except UserError as error:
-        found += error.problems
-    if config.distortion.seed < 0:
-        found.append(f"--seed {config.distortion.seed}: must not be negative")
-    if config.distortion.examples < 0:
-        found.append(f"--examples {config.distortion.examples}: must not be negative")
-    if config.evaluation.max_images is not None and config.evaluation.max_images < 1:
-        found.append(f"--max-images {config.evaluation.max_images}: must be at least 1")
-    if not config.evaluation.run:
-        found.append("give the run to evaluate: sixfold evaluate RUN")
-    return found
+        return list(error.problems)
+    return []

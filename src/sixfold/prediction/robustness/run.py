@@ -10,7 +10,6 @@ from typing import Any
 
 from sixfold import data as datasets
 from sixfold.compression.loading import read_card
-from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_json
@@ -19,13 +18,12 @@ from sixfold.core.run_directory import as_json, read_json
 from sixfold.core.version import versions
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
-from sixfold.distributed.config import engine_problems
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.prediction.robustness.config import EvaluateConfig
 from sixfold.prediction.robustness.distorted import one_of_each
 from sixfold.prediction.robustness.distortions import KINDS, Distortion
 from sixfold.prediction.robustness.figures import halfway
-from sixfold.prediction.robustness.plan import planned, setting_problems
+from sixfold.prediction.robustness.plan import planned
 from sixfold.prediction.robustness.ranks import RobustnessJob, distorted_parts, robustness_rank
 from sixfold.prediction.robustness.report import Example, write_page
 from sixfold.prediction.run import as_trained, fitting_side, trained_on
@@ -49,12 +47,7 @@ def evaluate_robustness(
     """
     started = time.monotonic()
     given, on_event = on_event, on_event or (lambda _: None)
-    found = [
-        *choice_problems(config),
-        *engine_problems(config.engine),
-        *setting_problems(config),
-    ]
-    if found:
+    if found := config.problems():
         raise UserError(found)
     weights = weights_file(Path(config.evaluation.run).expanduser().absolute())
     card = read_card(weights, trust=config.evaluation.trust_model)

@@ -15,7 +15,7 @@ class SparseFormsConfig(Settings):
     batches: str = option(
         "1,16,256", "batch sizes, separated by commas; the choice is made for the last"
     )
-    repeats: int = option(7, "timings of each form of each layer; the least counts")
+    repeats: int = option(7, "timings of each form of each layer; the least counts", ge=1)
     crossover: bool = option(
         False, "also look for the part of weights left below which sparse forms win"
     )

@@ -21,11 +21,11 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
     """
     forms = config.sparse_forms
     batches = _batches(forms.batches)
-    found = [] if batches else [f"--batches {forms.batches!r}: expected sizes such as 1,16,256"]
+    found = config.problems()
+    if not batches:
+        found.append(f"--batches {forms.batches!r}: expected sizes such as 1,16,256")
     if not forms.run:
         found.append("give the network: sixfold sparse RUN")
-    if forms.repeats < 1:
-        found.append(f"--repeats {forms.repeats}: must be at least 1")
     if found:
         raise UserError(found)
 

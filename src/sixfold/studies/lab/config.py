@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sixfold.core.config import LARGEST_SEED
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.engines.spark_master import parse_master, parse_settings
@@ -17,24 +18,36 @@ class ClusterOptions(Settings):
 
     master: str = option("local[2]", "Spark master: local[N], local-cluster[...], spark://...")
     spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
-    partitions: int | None = option(None, "partitions of shuffles (default: one for every slot)")
+    partitions: int | None = option(
+        None, "partitions of shuffles (default: one for every slot)", ge=1
+    )
     out: str = option("", "directory for the result and the page (default runs/lab-STUDY)")
+
+    def cross_problems(self) -> list[str]:
+        """What is wrong with the settings of the session, as far as can be told without Spark."""
+        found: list[str] = []
+        for check in (lambda: parse_master(self.master), lambda: parse_settings(self.spark_conf)):
+            try:
+                check()
+            except UserError as error:
+                found += error.problems
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvolutionOptions(Settings):
     """The convolution and its images; the default is that of the slide network."""
 
-    images: int = option(1000, "images")
-    channels: int = option(3, "input channels")
+    images: int = option(1000, "images", ge=1)
+    channels: int = option(3, "input channels", ge=1)
     size: str = option("32,32", "rows and columns of an image")
-    maps: int = option(32, "output channels")
+    maps: int = option(32, "output channels", ge=1)
     kernel: str = option("5,5", "rows and columns of the kernel")
     stride: str = option("1,1", "stride along rows and columns")
     padding: str = option("2,2", "zeros around an image, above and beside it")
     dilation: str = option("1,1", "distance of the kernel's taps along rows and columns")
-    block: int = option(50, "images that are handled together")
-    seed: int = option(0, "seed of images and weights")
+    block: int = option(50, "images that are handled together", ge=1)
+    seed: int = option(0, "seed of images and weights", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +62,19 @@ class LoopnestOptions(Settings):
         "design 1: rows, columns, kern_x and kern_y that a job covers; 0: all of them",
     )
     map_channels: int = option(
-        8, "designs 1 and batch-channels: output channels that a task has; 0: all"
+        8, "designs 1 and batch-channels: output channels that a task has; 0: all", ge=0
     )
     tile: str = option("8,8", "design 3: rows and columns of a tile of outputs; 0: all")
     grid: str = option(
         "", "rows-columns: parts along rows and columns (default: as many parts as slots)"
     )
-    repeats: int = option(3, "timed runs of each design; the median is told")
-    seconds: float = option(10.0, "no further repeat of a design once it has taken so long")
+    repeats: int = option(3, "timed runs of each design; the median is told", ge=1)
+    seconds: float = option(10.0, "no further repeat of a design once it has taken so long", ge=0)
     check_images: int = option(
-        2, "images of which every output of every design is held to the direct loop nest"
+        2, "images of which every output of every design is held to the direct loop nest", ge=1
     )
     literal_jobs: int = option(
-        20, "literal form of design 1: jobs that are run, of P*Q*R*S; 0: no literal forms"
+        20, "literal form of design 1: jobs that are run, of P*Q*R*S; 0: no literal forms", ge=0
     )
     literal_outputs: str = option(
         "4,4", "literal forms of designs 2 and 2b: rows and columns of outputs of the one image"
@@ -87,14 +100,16 @@ class MatmulOptions(Settings):
         "im2col product of 1000 images of 32x32 and the slide network's convolution",
     )
     ways: str = option("row,outer,block", "ways to divide them, separated by commas")
-    block_rows: int = option(65536, "most rows of A that are handled together")
+    block_rows: int = option(65536, "most rows of A that are handled together", ge=1)
     inner: int | None = option(
-        None, "parts of k, for the outer product and the panels of blocks (default: the slots)"
+        None,
+        "parts of k, for the outer product and the panels of blocks (default: the slots)",
+        ge=1,
     )
-    columns: int = option(2, "parts of n, for blocks")
-    repeats: int = option(3, "timed runs of each; the median is told")
-    seconds: float = option(4.0, "no further repeat of a product once it has taken so long")
-    seed: int = option(0, "seed of the factors")
+    columns: int = option(2, "parts of n, for blocks", ge=1)
+    repeats: int = option(3, "timed runs of each; the median is told", ge=1)
+    seconds: float = option(4.0, "no further repeat of a product once it has taken so long", ge=0)
+    seed: int = option(0, "seed of the factors", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +134,8 @@ class ActivationsOptions(Settings):
         "folder for `file`, as a URL or path that every worker reaches (default: a temporary one "
         "of this machine)",
     )
-    repeats: int = option(3, "timed runs of each; the median is told")
-    seconds: float = option(10.0, "no further repeat of a way once it has taken so long")
+    repeats: int = option(3, "timed runs of each; the median is told", ge=1)
+    seconds: float = option(10.0, "no further repeat of a way once it has taken so long", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,10 +154,10 @@ class JobPerStepOptions(Settings):
     data: str = option("synthetic:4000x3x32x32", "data set, as for `sixfold train`")
     model: str = option("slide", "network of the zoo")
     batches: str = option("10,100,1000,2000", "batch sizes, separated by commas")
-    steps: int = option(13, "steps of each training; the clock starts after the third")
-    lr: float = option(0.01, "learning rate")
-    momentum: float = option(0.9, "momentum of sgd")
-    seed: int = option(0, "seed of everything random")
+    steps: int = option(13, "steps of each training; the clock starts after the third", ge=4)
+    lr: float = option(0.01, "learning rate", ge=0)
+    momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
+    seed: int = option(0, "seed of everything random", ge=0, lt=LARGEST_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,34 +195,10 @@ def numbers(name: str, text: str, count: int, found: list[str], *, least: int = 
     return [max(least, 1)] * count
 
 
-def at_least(name: str, value: float, least: float, found: list[str]) -> None:
-    """Add a problem if a value is too small, or no number."""
-    if not value >= least:
-        found.append(f"{name} {value:g}: must be at least {least:g}")
-
-
-def cluster_problems(config: ClusterOptions) -> list[str]:
-    """What is wrong with the settings of the session, as far as can be told without Spark."""
-    found: list[str] = []
-    try:
-        parse_master(config.master)
-    except UserError as error:
-        found += error.problems
-    try:
-        parse_settings(config.spark_conf)
-    except UserError as error:
-        found += error.problems
-    if config.partitions is not None:
-        at_least("--partitions", config.partitions, 1, found)
-    return found
-
-
 def geometry_of(config: ConvolutionOptions, found: list[str]) -> Geometry | None:
     """The convolution, or None with its problems added to `found`."""
     before = len(found)
-    for name in ("images", "channels", "maps", "block"):
-        at_least(f"--{name}", getattr(config, name), 1, found)
-    at_least("--seed", config.seed, 0, found)
+    found += config.problems()
     rows, columns = numbers("--size", config.size, 2, found, least=1)
     kernel = numbers("--kernel", config.kernel, 2, found, least=1)
     stride = numbers("--stride", config.stride, 2, found, least=1)

@@ -17,7 +17,6 @@ from sixfold.core.locks import held
 from sixfold.core.version import versions
 from sixfold.studies.lab import NAMES
 from sixfold.studies.lab.cluster import Cluster, open_cluster
-from sixfold.studies.lab.config import cluster_problems
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.report import render
 from sixfold.training.report import optional_page
@@ -32,7 +31,7 @@ WRONG = 1
 def run_study(name: str, config: Any, *, show: Show) -> int:
     """Run a study, show what it found, and write it down; see `sixfold.studies.lab.run`."""
     study, problems = _parts(name)
-    found = [*cluster_problems(config.cluster), *problems(config)]
+    found = list(dict.fromkeys([*config.problems(), *problems(config)]))
     if found:
         raise UserError(found)
     out = Path(config.cluster.out or f"runs/lab-{name}").absolute()

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from sixfold.core.config import TRUST_MODEL
+from sixfold.core.config import TRUST_MODEL, resume_problems
 from sixfold.core.settings import Settings, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
@@ -45,12 +45,14 @@ class TimeSweepConfig(_Varied):
     """Which trainings are timed."""
 
     vary: tuple[str, ...] = option((), _VARY, form="NAME=V1,V2")
-    repeats: int = option(3, "how often each combination is timed, all in turns")
+    repeats: int = option(3, "how often each combination is timed, all in turns", ge=1)
     seconds: float = option(
-        4.0, "about how long each training lasts, where neither --steps nor --epochs says it"
+        4.0, "about how long each training lasts, where neither --steps nor --epochs says it", gt=0
     )
-    bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
-    parallel: int = option(1, "trainings that run side by side; 1: each has the machine for itself")
+    bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits", ge=0)
+    parallel: int = option(
+        1, "trainings that run side by side; 1: each has the machine for itself", ge=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,10 @@ class SweepRunConfig(Settings):
     overwrite: bool = option(False, "replace an older sweep in the directory")
     trust_model: bool = option(False, TRUST_MODEL)
 
+    def cross_problems(self) -> list[str]:
+        """What does not go together."""
+        return resume_problems(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepTimeConfig(Settings):
@@ -93,6 +99,12 @@ class SweepTimeConfig(Settings):
     engine: EngineConfig = EngineConfig()
     run: SweepRunConfig = SweepRunConfig()
 
+    def cross_problems(self) -> list[str]:
+        """What is wrong with what is varied."""
+        from sixfold.studies.sweep.plan import vary_problems
+
+        return vary_problems(self)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepQualityConfig(Settings):
@@ -107,6 +119,12 @@ class SweepQualityConfig(Settings):
     local_sgd: LocalSgdConfig = LocalSgdConfig()
     engine: EngineConfig = EngineConfig()
     run: SweepRunConfig = SweepRunConfig()
+
+    def cross_problems(self) -> list[str]:
+        """What is wrong with what is varied and chosen."""
+        from sixfold.studies.sweep.plan import choose_problems, vary_problems
+
+        return vary_problems(self) or choose_problems(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +155,8 @@ class DelaySweepConfig(Settings):
     result_bytes: str = option("64K,1M,4M", "bytes that each task returns (1K: 1024)")
     broadcast_bytes: str = option("1M,16M", "bytes that the driver sends to all tasks")
     shuffle_bytes: str = option("1M,16M", "bytes that tasks send each other, over all tasks")
-    repeats: int = option(5, "how often each job is run, all in turns")
-    bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits")
+    repeats: int = option(5, "how often each job is run, all in turns", ge=1)
+    bootstrap: int = option(1000, "draws of the bootstrap, for intervals of the fits", ge=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +166,12 @@ class SweepDelayConfig(Settings):
     delay: DelaySweepConfig = DelaySweepConfig()
     cluster: ClusterConfig = ClusterConfig()
     run: SweepRunConfig = SweepRunConfig()
+
+    def cross_problems(self) -> list[str]:
+        """What is wrong with the lists of sizes and sessions."""
+        from sixfold.studies.sweep.delay_plan import delay_problems
+
+        return delay_problems(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,3 +202,9 @@ class SweepRooflineConfig(Settings):
     """Everything that `sixfold sweep roofline` takes."""
 
     roofline: RooflineConfig = RooflineConfig()
+
+    def cross_problems(self) -> list[str]:
+        """What is missing."""
+        if self.roofline.delay:
+            return []
+        return ["give what Spark adds to a job: --delay DIR of `sixfold sweep delay`"]

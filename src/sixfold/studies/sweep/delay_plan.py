@@ -165,3 +165,19 @@ def sessions(config: ClusterConfig) -> list[SessionPlan]:
                 "with --spark-conf, and run a sweep for each"
             )
     return found
+
+
+def delay_problems(config: SweepDelayConfig) -> list[str]:
+    """What is wrong with the lists of sizes and sessions, and with settings of Spark."""
+    found: list[str] = []
+    for check in (lambda: job_kinds(config), lambda: sessions(config.cluster)):
+        try:
+            check()
+        except UserError as error:
+            found += error.problems
+    for setting in config.cluster.spark_conf:
+        if "=" not in setting:
+            found.append(f"--spark-conf {setting!r}: expected key=value")
+        elif setting.startswith("spark.eventLog."):
+            found.append(f"--spark-conf {setting}: the sweep keeps its own event log")
+    return found

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import as_json
@@ -53,7 +52,7 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        config, run = begin(config, delay_problems(config), stack, on_event, timed=True)
+        config, run = begin(config, config.problems(), stack, on_event, timed=True)
         if run.finished is not None:
             return run.finished
         plans = {_name(plan): plan for plan in sessions(config.cluster)}
@@ -84,28 +83,6 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
         done = [outcome.results[name] for name in plans if name in outcome.results]
         figures = delay_result(done, config.delay.bootstrap)
         return end(config, run, figures, outcome)
-
-
-def delay_problems(config: SweepDelayConfig) -> list[str]:
-    """Everything that is wrong with the settings and can be told without Spark."""
-    found = choice_problems(config)
-    for check in (lambda: job_kinds(config), lambda: sessions(config.cluster)):
-        try:
-            check()
-        except UserError as error:
-            found += error.problems
-    if config.delay.repeats < 1:
-        found.append(f"--repeats {config.delay.repeats}: must be at least 1")
-    if config.delay.bootstrap < 0:
-        found.append(f"--bootstrap {config.delay.bootstrap}: must not be negative")
-    for setting in config.cluster.spark_conf:
-        if "=" not in setting:
-            found.append(f"--spark-conf {setting!r}: expected key=value")
-        elif setting.startswith("spark.eventLog."):
-            found.append(f"--spark-conf {setting}: the sweep keeps an event log of its own")
-    if config.run.resume and config.run.overwrite:
-        found.append("--resume and --overwrite exclude each other: give one")
-    return found
 
 
 def _check_spark(plans: Sequence[SessionPlan]) -> None:

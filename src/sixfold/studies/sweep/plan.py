@@ -71,7 +71,7 @@ def chosen_names(config: SweepQualityConfig) -> list[str]:
 
 
 def choose_problems(config: SweepQualityConfig) -> list[str]:
-    """What is wrong with `--choose`, where `--vary` is right."""
+    """What is wrong with what is varied and chosen, where `--vary` can be read."""
     varied = {one.name: one for one in parse_vary(config.sweep.vary)}
     names = chosen_names(config)
     found = [
@@ -81,6 +81,10 @@ def choose_problems(config: SweepQualityConfig) -> list[str]:
     ]
     if "seed" in names:
         found.append("--choose seed: seeds are repetitions; the best of them says nothing")
+    if any(text.partition("=")[0].strip() in ("engine", "master") for text in config.sweep.vary):
+        found.append(
+            "--vary engine, master: results do not depend on them; `sixfold sweep time` times them"
+        )
     if names and not config.data.validation and "validation" not in varied:
         found.append(
             "--choose: values are chosen on the validation part, never on the test part; give "

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.run_directory import RunDirectory
@@ -30,10 +29,7 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
     from sixfold.perf.profile import load_machine, measure_machine
 
     asked = config.roofline
-    found = choice_problems(config)
-    if not asked.delay:
-        found.append("give what Spark adds to a job: --delay DIR of `sixfold sweep delay`")
-    if found:
+    if found := config.problems():
         raise UserError(found)
     source = Path(asked.delay).expanduser().absolute()
     delay = read_result(source / "result.json" if source.is_dir() else source)

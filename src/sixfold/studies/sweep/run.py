@@ -18,13 +18,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sixfold import data
-from sixfold.core.checks import choice_problems
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, as_json
 from sixfold.data.run import resolve_data
-from sixfold.distributed.config import engine_problems
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Outcome, run_job
@@ -34,10 +32,8 @@ from sixfold.studies.sweep.plan import (
     Plan,
     all_combinations,
     base_config,
-    choose_problems,
     quality_plan,
     time_plan,
-    vary_problems,
 )
 from sixfold.studies.sweep.results import quality_result, time_result
 from sixfold.studies.sweep.vary import Combination
@@ -61,7 +57,7 @@ def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> d
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        config, run = begin(config, time_problems(config), stack, on_event, timed=True)
+        config, run = begin(config, sweep_problems(config), stack, on_event, timed=True)
         if run.finished is not None:
             return run.finished
         engines = stack.enter_context(Engines())
@@ -99,7 +95,7 @@ def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        config, run = begin(config, quality_problems(config), stack, on_event)
+        config, run = begin(config, sweep_problems(config), stack, on_event)
         if run.finished is not None:
             return run.finished
         engine = stack.enter_context(
@@ -146,44 +142,13 @@ def _count_operations(figures: dict[str, Any], plan: Plan, engines: Engines) -> 
         row["flops_per_image"], row["weight_bytes"] = known[key]
 
 
-def time_problems(config: SweepTimeConfig) -> list[str]:
-    """Everything that is wrong with the settings of all trainings."""
-    found = _shared_problems(config)
-    sweep = config.sweep
-    if sweep.repeats < 1:
-        found.append(f"--repeats {sweep.repeats}: must be at least 1")
-    if not 0 < sweep.seconds < float("inf"):
-        found.append(f"--seconds {sweep.seconds}: must be above 0")
-    if sweep.parallel < 1:
-        found.append(f"--parallel {sweep.parallel}: must be at least 1")
-    if sweep.bootstrap < 0:
-        found.append(f"--bootstrap {sweep.bootstrap}: must not be negative")
-    return found
-
-
-def quality_problems(config: SweepQualityConfig) -> list[str]:
-    """Everything that is wrong with the settings of all trainings."""
-    found = _shared_problems(config) + engine_problems(config.engine)
-    if not vary_problems(config):
-        found += choose_problems(config)
-    if any(text.partition("=")[0].strip() in ("engine", "master") for text in config.sweep.vary):
-        found.append(
-            "--vary engine, master: results do not depend on them; `sixfold sweep time` times them"
-        )
-    return found
-
-
-def _shared_problems(config: Sweep) -> list[str]:
-    """Problems of `--vary`, and of every combination, each told once."""
-    found = vary_problems(config) + choice_problems(config)
-    if config.run.resume and config.run.overwrite:
-        found.append("--resume and --overwrite exclude each other: give one")
-    if found:
-        return found + training_problems(base_config(config))
-    told = dict.fromkeys(
-        problem for one in all_combinations(config) for problem in training_problems(one.config)
-    )
-    return list(told)
+def sweep_problems(config: Sweep) -> list[str]:
+    """Everything that is wrong with the settings of all trainings, each once."""
+    found = config.problems()
+    trainings = [base_config(config)] if found else [c.config for c in all_combinations(config)]
+    for training in trainings:
+        found += training_problems(training)
+    return list(dict.fromkeys(found))
 
 
 def begin(

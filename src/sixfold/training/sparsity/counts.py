@@ -12,8 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sixfold.training.sparsity.layers import Prunable
+if TYPE_CHECKING:
+    from sixfold.training.sparsity.layers import Prunable
+
+KINDS = ("conv", "fc", "output")
+"""Convolutions, linear layers, and the last of either, which gives the scores of the classes."""
 
 DEFAULT_RATE = 0.2
 """Of what is left, removed in a round: the paper's."""

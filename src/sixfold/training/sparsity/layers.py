@@ -16,9 +16,6 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from sixfold.models.graph.operations import kernel_types
 
-KINDS = ("conv", "fc", "output")
-"""Convolutions, linear layers, and the last of either, which gives the scores of the classes."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prunable:

@@ -7,7 +7,6 @@ import pytest
 
 from sixfold.training.config import TrainConfig
 from sixfold.training.strategies.local_sgd.checks import local_sgd_problems
-from sixfold.training.strategies.registry import strategy_problems
 
 Configure = Callable[..., TrainConfig]
 
@@ -24,7 +23,7 @@ Configure = Callable[..., TrainConfig]
         ({"swap_every": 0, "groups": 2, "workers": 2}, "--swap-every 0: must be at least 1"),
         ({"batch_size": 3, "workers": 4}, "each of 4 workers needs an image"),
         ({"outer_lr": 0.5}, "--outer-lr 0.5: only for --aggregation nesterov, not mean"),
-        ({"aggregation": "nesterov", "outer_momentum": 1.0}, "must lie in [0, 1)"),
+        ({"aggregation": "nesterov", "outer_momentum": 1.0}, "must be at least 0 and below 1"),
         ({"aggregation": "nesterov", "outer_lr": 0.0}, "must be above 0"),
         ({"population": 9}, "only for --aggregation genetic"),
         ({"aggregation": "genetic", "validation": 0.1, "elite": 16}, "--elite 16"),
@@ -37,7 +36,7 @@ Configure = Callable[..., TrainConfig]
     ],
 )
 def test_each_is_told(configure: Configure, settings: dict[str, Any], told: str) -> None:
-    (problem,) = local_sgd_problems(configure(strategy="local_sgd", **settings))
+    (problem,) = configure(strategy="local_sgd", **settings).problems()
     assert told in problem
 
 
@@ -49,8 +48,8 @@ def test_right_settings_have_no_problems(configure: Configure) -> None:
 
 
 def test_its_options_are_refused_with_another_strategy(configure: Configure) -> None:
-    found = strategy_problems(configure(align=True, groups=2))
+    found = configure(align=True, groups=2).problems()
     assert found == [
-        "--align true: only for --strategy local_sgd",
+        "--align: only for --strategy local_sgd",
         "--groups 2: only for --strategy local_sgd",
     ]

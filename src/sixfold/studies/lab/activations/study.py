@@ -30,7 +30,7 @@ from sixfold.studies.lab.activations.ways import (
     through_store,
 )
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.config import ActivationsConfig, at_least, geometry_of
+from sixfold.studies.lab.config import ActivationsConfig, geometry_of
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.long_lived import long_lived
 from sixfold.studies.lab.problem import Problem
@@ -54,8 +54,6 @@ def problems(config: ActivationsConfig) -> list[str]:
     if geometry is not None and geometry.batch < 2:
         found.append("--max-images 1: a step of a single image cannot be divided")
     found += [unknown("way", way, WAYS) for way in options.ways.split(",") if way not in WAYS]
-    at_least("--repeats", options.repeats, 1, found)
-    at_least("--seconds", options.seconds, 0, found)
     if options.store and (problem := folder_problem(options.store)):
         found.append(f"--store {options.store}: {problem}")
     return found

@@ -18,7 +18,7 @@ from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.config import ModelConfig
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.config import JobPerStepConfig, at_least
+from sixfold.studies.lab.config import JobPerStepConfig
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.jobs.stepper import train_by_jobs
 from sixfold.studies.lab.jobs.summary import MeasuredBatch, tell
@@ -49,8 +49,6 @@ def problems(config: JobPerStepConfig) -> list[str]:
     """What is wrong with the settings, one line each."""
     found: list[str] = []
     options = config.job_per_step
-    at_least("--steps", options.steps, FIRST_TIMED_STEP + 1, found)
-    at_least("--seed", options.seed, 0, found)
     try:
         batches = batches_of(options.batches)
         resolved = datasets.resolve(DataConfig(data=options.data))

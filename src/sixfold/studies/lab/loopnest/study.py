@@ -12,7 +12,7 @@ from sixfold.core.checks import unknown
 from sixfold.studies.convolution import direct
 from sixfold.studies.convolution.geometry import Geometry
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.config import LoopnestConfig, at_least, geometry_of, numbers
+from sixfold.studies.lab.config import LoopnestConfig, geometry_of, numbers
 from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.long_lived import long_lived
@@ -47,11 +47,6 @@ def problems(config: LoopnestConfig) -> list[str]:
     numbers("--literal-outputs", options.literal_outputs, 2, found, least=1)
     if options.grid:
         numbers("--grid", options.grid, 2, found, least=1)
-    at_least("--map-channels", options.map_channels, 0, found)
-    at_least("--repeats", options.repeats, 1, found)
-    at_least("--seconds", options.seconds, 0, found)
-    at_least("--check-images", options.check_images, 1, found)
-    at_least("--literal-jobs", options.literal_jobs, 0, found)
     return found
 
 

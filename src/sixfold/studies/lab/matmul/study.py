@@ -12,7 +12,7 @@ from sixfold.core.checks import unknown
 from sixfold.core.errors import UserError
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.config import MatmulConfig, at_least
+from sixfold.studies.lab.config import MatmulConfig
 from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.matmul.block import block_product
@@ -48,12 +48,6 @@ def problems(config: MatmulConfig) -> list[str]:
         except UserError as error:
             found += error.problems
     found += [unknown("way", way, WAYS) for way in options.ways.split(",") if way not in WAYS]
-    for name in ("block_rows", "columns", "repeats"):
-        at_least(f"--{name.replace('_', '-')}", getattr(options, name), 1, found)
-    if options.inner is not None:
-        at_least("--inner", options.inner, 1, found)
-    at_least("--seconds", options.seconds, 0, found)
-    at_least("--seed", options.seed, 0, found)
     return found
 
 

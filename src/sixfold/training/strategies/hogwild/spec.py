@@ -19,11 +19,6 @@ def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
     return build_hogwild(comm, config, data)
 
 
-def _problems(config: TrainConfig) -> list[str]:
-    every = config.strategy.merge_every
-    return [f"--merge-every {every}: must be at least 1"] if every < 1 else []
-
-
 SPEC = StrategySpec(
     name="hogwild",
     build=_build,
@@ -34,6 +29,5 @@ SPEC = StrategySpec(
     use="many cores of one machine and batches too small to be divided",
     lost_rank="all ranks start again from the last checkpoint",
     options={"strategy": ("merge_every",)},
-    problems=_problems,
     repeatable=False,
 )

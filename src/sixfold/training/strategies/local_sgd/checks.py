@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 from sixfold.training.config import LocalSgdConfig, TrainConfig
@@ -33,7 +32,7 @@ def local_sgd_problems(config: TrainConfig) -> list[str]:
         for name in changed
         if _ONLY_FOR.get(name, local.aggregation) != local.aggregation
     ]
-    return [*found, *_round_problems(config), *_rule_problems(local)]
+    return [*found, *_round_problems(config)]
 
 
 def _flag(local: LocalSgdConfig, name: str) -> str:
@@ -50,16 +49,10 @@ def _round_problems(config: TrainConfig) -> list[str]:
             f"--aggregation {local.aggregation}: selects on the validation part, and there is "
             "none; set one aside with --validation 0.1"
         )
-    if local.local_steps < 1:
-        found.append(f"--local-steps {local.local_steps}: must be at least 1")
-    if not (local.post_local >= 0 and math.isfinite(local.post_local)):
-        found.append(f"--post-local {local.post_local}: must be a number of at least 0")
     workers = config.engine.workers
-    if local.groups < 1 or (workers is not None and local.groups > max(workers, 1)):
+    if workers is not None and local.groups > max(workers, 1):
         found.append(f"--groups {local.groups}: must lie between 1 and the number of --workers")
-    if local.swap_every is not None and local.swap_every < 1:
-        found.append(f"--swap-every {local.swap_every}: must be at least 1")
-    elif local.swap_every is not None and local.groups == 1:
+    if local.swap_every is not None and local.groups == 1:
         found.append(
             f"--swap-every {local.swap_every}: there is one group only; give --groups 2 or more"
         )
@@ -69,25 +62,6 @@ def _round_problems(config: TrainConfig) -> list[str]:
             f"--batch-size {batch}: each of {workers} workers needs an image of every batch; give "
             f"at least {workers}, or fewer --workers"
         )
-    return found
-
-
-def _rule_problems(local: LocalSgdConfig) -> list[str]:
-    """What is wrong with the numbers of single rules."""
-    found = []
-    if not (local.outer_lr > 0 and math.isfinite(local.outer_lr)):
-        found.append(f"--outer-lr {local.outer_lr}: must be above 0")
-    if not 0 <= local.outer_momentum < 1:
-        found.append(f"--outer-momentum {local.outer_momentum}: must lie in [0, 1)")
-    if local.generations < 0:
-        found.append(f"--generations {local.generations}: must not be negative")
-    if not 1 <= local.elite < local.population:
-        found.append(
-            f"--elite {local.elite}: must lie between 1 and --population {local.population}, the "
-            "latter excluded"
-        )
-    if not 0 <= local.mutation_rate <= 1:
-        found.append(f"--mutation-rate {local.mutation_rate}: must lie in [0, 1]")
-    if not (local.mutation_scale >= 0 and math.isfinite(local.mutation_scale)):
-        found.append(f"--mutation-scale {local.mutation_scale}: must be at least 0")
+    if local.elite >= local.population:
+        found.append(f"--elite {local.elite}: must be below --population {local.population}")
     return found
