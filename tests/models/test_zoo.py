@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import fx, nn
 
-from sixfold.core import naming
 from sixfold.core.errors import UserError
 from sixfold.models import build, check, names
 from sixfold.models.config import ModelConfig
@@ -174,7 +173,3 @@ def test_initial_weights_follow_the_rule_asked_for(name: str) -> None:
         assert found == pytest.approx((1 / fan) ** 0.5, rel=0.1)
     with pytest.raises(UserError, match=r"did you mean glorot\?"):
         made("glorrot")
-
-
-def test_the_names_known_without_torch_are_those_of_the_zoo() -> None:
-    assert tuple(ZOO) == naming.ZOO

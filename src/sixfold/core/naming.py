@@ -1,4 +1,4 @@
-"""Names that a user may type: the zoo's networks, and what other programs call our options.
+"""Names that a user may type: what other programs call our options.
 
 Imports nothing, so that a word that nobody knows is answered before torch is loaded.
 """
@@ -7,22 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-
-ZOO = (
-    "slide",
-    "lenet300",
-    "lenet5",
-    "cells",
-    "conv2",
-    "conv4",
-    "conv6",
-    "resnet20",
-    "resnet50",
-    "vgg16",
-    "alexnet",
-    "mobilenet_v2",
-)
-"""The networks of `sixfold.models.zoo`, in its order."""
 
 _OPTIONS = {
     "lr": "learning-rate base-lr init-lr lr-init initial-lr eta",
@@ -165,14 +149,4 @@ def meant(name: str, known: Iterable[str]) -> list[str]:
         return [other]
     return difflib.get_close_matches(name, known, n=2) or difflib.get_close_matches(
         name.lower(), known, n=2
-    )
-
-
-def unknown_model(name: str) -> str:
-    """A line that says that there is no such network."""
-    close = difflib.get_close_matches(name.lower(), ZOO, n=2)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return (
-        f"unknown model {name!r}: {hint}The zoo has {', '.join(ZOO)}; your own is written "
-        "package.module:factory"
     )

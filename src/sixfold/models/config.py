@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from sixfold.core.errors import UserError
-from sixfold.core.naming import ZOO, unknown_model
 from sixfold.core.settings import Settings, option
+
+ZOO = {
+    "slide": ("slide", 32),
+    "lenet300": ("lenet", 28),
+    "lenet5": ("lenet", 28),
+    "cells": ("cells", 256),
+    "conv2": ("conv_n", 32),
+    "conv4": ("conv_n", 32),
+    "conv6": ("conv_n", 32),
+    "resnet20": ("resnet", 32),
+    "resnet50": ("resnet", 224),
+    "vgg16": ("vgg", 32),
+    "alexnet": ("alexnet", 224),
+    "mobilenet_v2": ("mobilenet", 224),
+}
+"""Network -> its module, and the usual rows and columns of its images; in the help's order."""
+
+
+def unknown_model(name: str) -> str:
+    """A line that says that there is no such network."""
+    close = get_close_matches(name.lower(), ZOO, n=2)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return (
+        f"unknown model {name!r}: {hint}The zoo has {', '.join(ZOO)}; your own is written "
+        "package.module:factory"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

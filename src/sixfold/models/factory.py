@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from sixfold.core.errors import UserError
-from sixfold.core.naming import unknown_model
 from sixfold.models.arguments import argument_problems, parse_arguments
-from sixfold.models.config import ModelConfig
+from sixfold.models.config import ModelConfig, unknown_model
 from sixfold.models.importing import find, importable
 from sixfold.models.shapes import Shape, ShapeMismatchError
 from sixfold.models.user_traceback import one_line

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 from torch import nn
 
-from sixfold.models.alexnet import alexnet
-from sixfold.models.cells import cells
-from sixfold.models.conv_n import conv2, conv4, conv6
-from sixfold.models.lenet import lenet5, lenet300
-from sixfold.models.mobilenet import mobilenet_v2
-from sixfold.models.resnet import resnet20, resnet50
-from sixfold.models.slide import slide
-from sixfold.models.vgg import vgg16
+from sixfold.models import config
 
 
 @dataclass(frozen=True)
@@ -31,21 +25,8 @@ class Entry:
 
 
 ZOO = {
-    entry.factory.__name__: entry
-    for entry in (
-        Entry(slide, 32),
-        Entry(lenet300, 28),
-        Entry(lenet5, 28),
-        Entry(cells, 256),
-        Entry(conv2, 32),
-        Entry(conv4, 32),
-        Entry(conv6, 32),
-        Entry(resnet20, 32),
-        Entry(resnet50, 224),
-        Entry(vgg16, 32),
-        Entry(alexnet, 224),
-        Entry(mobilenet_v2, 224),
-    )
+    name: Entry(getattr(import_module(f"sixfold.models.{module}"), name), side)
+    for name, (module, side) in config.ZOO.items()
 }
 """Name -> network, in the order in which help lists them."""
 

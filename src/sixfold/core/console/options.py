@@ -55,6 +55,23 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
+class _WriteSchema(argparse.Action):
+    """Writes the schema of a command's settings and leaves."""
+
+    def __init__(self, *, tree: type[Any], **options: Any) -> None:
+        super().__init__(**options)
+        self._tree = tree
+
+    def __call__(self, parser: Any, _namespace: Any, file: Any, _option: Any = None) -> None:
+        from sixfold.core.console.schema import json_schema
+
+        try:
+            Path(file).expanduser().write_text(json.dumps(json_schema(self._tree), indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"--write-schema {file}: {error.strerror}") from error
+        parser.exit()
+
+
 def refuse(config: Settings, found: Sequence[str]) -> None:
     """Refuse words and values that could not be read, before anything large is imported.
 
@@ -71,7 +88,14 @@ def sections(config_class: type[Any]) -> dict[str, type[Any]]:
 
 
 def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
-    """One option for every field of every section of a configuration."""
+    """One option for every field of every section of a configuration, and one for their schema."""
+    parser.add_argument(
+        "--write-schema",
+        metavar="FILE",
+        action=_WriteSchema,
+        tree=config_class,
+        help="write a JSON Schema of these settings, for editors, and do nothing else",
+    )
     for section, section_class in sections(config_class).items():
         group = parser.add_argument_group(section, section_class.__doc__)
         hints = typing.get_type_hints(section_class)

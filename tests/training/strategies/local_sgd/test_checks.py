@@ -50,6 +50,6 @@ def test_right_settings_have_no_problems(configure: Configure) -> None:
 def test_its_options_are_refused_with_another_strategy(configure: Configure) -> None:
     found = configure(align=True, groups=2).problems()
     assert found == [
-        "--align: only for --strategy local_sgd",
+        "--align true: only for --strategy local_sgd",
         "--groups 2: only for --strategy local_sgd",
     ]
