@@ -69,7 +69,7 @@ def test_every_page_is_in_the_index() -> None:
 
 @pytest.mark.full
 @pytest.mark.spark
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_readme_runs_word_for_word(tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -81,7 +81,7 @@ def test_the_readme_runs_word_for_word(tmp_path: Path) -> None:
             continue
         words = [sys.executable, "-c", code] if language == "python" else ["bash", "-ec", code]
         environment = {**os.environ, "PATH": path}
-        subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=300)
+        subprocess.run(words, cwd=tmp_path, env=environment, check=True, timeout=900)
     assert (tmp_path / "scores.parquet").is_file()
     assert (tmp_path / "runs" / "small" / "model.sixz").is_file()
 
