@@ -1,16 +1,23 @@
 """Pruned networks: which weights are removed, how training keeps them at zero, how they run."""
 
-from sixfold.training.sparsity.counts import Counts, prune_counts, round_for
-from sixfold.training.sparsity.layers import Prunable, prunable
-from sixfold.training.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
-from sixfold.training.sparsity.masks import (
-    Mask,
-    kept_weights,
-    load_mask,
-    magnitude_mask,
-    random_mask,
-    save_mask,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sixfold.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from sixfold.training.sparsity.counts import Counts, prune_counts, round_for
+    from sixfold.training.sparsity.layers import Prunable, prunable
+    from sixfold.training.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
+    from sixfold.training.sparsity.masks import (
+        Mask,
+        kept_weights,
+        load_mask,
+        magnitude_mask,
+        random_mask,
+        save_mask,
+    )
 
 __all__ = [
     "Counts",
@@ -28,3 +35,23 @@ __all__ = [
     "save_mask",
     "zero_masked",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "Counts": "counts",
+        "Mask": "masks",
+        "MaskedUpdate": "masked",
+        "Prunable": "layers",
+        "kept_weights": "masks",
+        "load_mask": "masks",
+        "magnitude_mask": "masks",
+        "mask_vector": "masked",
+        "prunable": "layers",
+        "prune_counts": "counts",
+        "random_mask": "masks",
+        "round_for": "counts",
+        "save_mask": "masks",
+        "zero_masked": "masked",
+    },
+)
