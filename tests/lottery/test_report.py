@@ -60,9 +60,9 @@ def test_heat_maps_hold_every_cell_and_mark_the_best() -> None:
     assert [label for label, _ in tickets.rows] == ["0", "7"]
     shown = [[found.text if found else None for found in row] for _, row in tickets.rows]
     assert shown == [["91.0", "90.0"], ["92.0", "70.0"]]
-    best = [found.best for _, row in tickets.rows for found in row if found]
+    best = ["best" in found.css for _, row in tickets.rows for found in row if found]
     assert best == [False, True, False, False]
-    strengths = [found.strength for _, row in tickets.rows for found in row if found]
+    strengths = [found.strength or 0.0 for _, row in tickets.rows for found in row if found]
     assert max(strengths) == strengths[2] == 1.0
     assert [found and found.text for _, row in random.rows for found in row] == ["50.0", None]
 

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import MISSING, percent, plain
-from sixfold.core.html.frame import render_page
+from sixfold.core.html.page import Cell, Figure, Page, Part, Section, Table, pairs
 
 _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
-_LETTERS = {"prune": "P", "share": "PQ", "code": "PQH"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageRow:
-    """A stage, or the network before.
-
-    Attributes:
-        name: of the stage.
-        size: bytes of its file.
-        width: of its bar, in percent of the dense network.
-        ratio: how many times smaller, or empty.
-        test: error on the test part.
-        validation: error on the validation part.
-    """
-
-    name: str
-    size: str
-    width: float
-    ratio: str
-    test: str
-    validation: str
 
 
 def write_page(path: Path, result: Mapping[str, Any]) -> None:
@@ -51,43 +28,72 @@ def write_page(path: Path, result: Mapping[str, Any]) -> None:
 
 def render(result: Mapping[str, Any]) -> str:
     """The page as text."""
-    stages = [stage["stage"] for stage in result["stages"]]
-    return render_page(
-        __package__,
-        "page.html",
-        result=result,
-        rows=stage_rows(result),
-        columns=[_STAGES[stage] for stage in stages],
-        letters=[_LETTERS[stage] for stage in stages],
-        layers=[_layer(row, stages) for row in result["layers"]],
+    search = result.get("search") or {}
+    settings = [("Sparsity", result["sparsity"]), ("Bits", result["bits"])]
+    settings = [(name, str(value)) for name, value in settings if value]
+    return Page(
+        title=f"{result['model']} compressed · Sixfold",
+        eyebrow="Sixfold compression report",
+        heading=f"{result['model']}: {result['ratio']:.1f} times smaller",
+        subtitle=f"{result['data']} · coder {result['coder']}",
+        notes=[
+            f"{name} is no weight of a convolution or linear layer: stored as it is"
+            for name in result["unsupported"]
+        ],
         figures=_figures(result),
-        trials=_trials(result.get("search")),
-        target=_error(result.get("search", {}).get("target")),
-    )
+        sections=[
+            Section(
+                title="Stages",
+                lead="Sizes are those of whole files: architecture, positions, codebooks, code "
+                "tables, biases and batch-norm included. The dense network counts its tensors "
+                "alone.",
+                blocks=[stage_table(result)],
+            ),
+            Section(
+                title="Layers",
+                lead="Bits are per stored entry, fillers included: of its value, and of its "
+                "position. Where all elements of a layer are stored, positions take nothing. Bytes "
+                "include the codebook.",
+                blocks=[_layers(result)],
+            ),
+            Section(
+                title="Search",
+                lead=f"The smallest file whose validation error is at most "
+                f"{_error(search['target'])}. The test split played no role."
+                if search
+                else "",
+                blocks=[_trials(search)] if search else [],
+            ),
+            Section(title="Settings", blocks=[pairs([*settings, ("Coder", result["coder"])])]),
+        ],
+        files="result.json next to it holds every figure.",
+    ).html()
 
 
-def stage_rows(result: Mapping[str, Any]) -> list[StageRow]:
+def stage_table(result: Mapping[str, Any]) -> Table:
     """The network before, and after every stage."""
-    rows = [("dense", result["dense"]), *((s["stage"], s) for s in result["stages"])]
+    stages = [("dense", result["dense"]), *((s["stage"], s) for s in result["stages"])]
     whole = result["dense"]["bytes"]
-    return [
-        StageRow(
-            name=_STAGES.get(name, name),
-            size=plain(row["bytes"]),
-            width=round(100 * row["bytes"] / whole, 2),
-            ratio=f"{row['ratio']:.1f}" if "ratio" in row else "",
-            test=_error(row.get("test_accuracy")),
-            validation=_error(row.get("validation_accuracy")),
-        )
-        for name, row in rows
+    rows: list[list[str | Cell]] = [
+        [
+            _STAGES.get(name, name),
+            Cell(parts=[Part(colour="length", width=round(100 * row["bytes"] / whole, 2))]),
+            plain(row["bytes"]),
+            f"{row['ratio']:.1f}" if "ratio" in row else "",
+            _error(row.get("test_accuracy")),
+            _error(row.get("validation_accuracy")),
+        ]
+        for name, row in stages
     ]
+    head = ("", "size", "bytes", "ratio", "test error", "validation error")
+    return Table(head=head, rows=rows, texts=(0, 1))
 
 
 def _error(accuracy: float | None) -> str:
     return MISSING if accuracy is None else percent(1 - accuracy, 2)
 
 
-def _figures(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _figures(result: Mapping[str, Any]) -> list[Figure]:
     """The headline: name, value, detail."""
     last, dense = result["stages"][-1], result["dense"]
     found = [
@@ -120,37 +126,45 @@ def _kept(result: Mapping[str, Any]) -> float:
     return float(sum(row["kept"] for row in rows) / max(sum(row["weights"] for row in rows), 1))
 
 
-def _layer(row: Mapping[str, Any], stages: list[str]) -> dict[str, Any]:
-    """A layer as its line of the table shows it."""
-    coded = bool(row["values"] or row["gap_bits"])
-    return {
-        "name": row["name"],
-        "weights": f"{row['weights']:,}",
-        "kept": percent(row["kept"] / max(row["weights"], 1), 1) if coded else "",
-        "values": f"{row['values']:,}" if row["values"] else "",
-        "stages": [
-            {
-                "value_bits": f"{stage['value_bits']:.2f}" if coded else "",
-                "position_bits": f"{stage['position_bits']:.2f}" if coded else "",
-                "bytes": f"{stage['bytes']:,}",
-            }
-            for stage in (row["stages"][name] for name in stages)
-        ],
-    }
+def _layers(result: Mapping[str, Any]) -> Table:
+    """What every stage made of every layer."""
+    stages = [stage["stage"] for stage in result["stages"]]
+    rows = []
+    for layer in result["layers"]:
+        coded = bool(layer["values"] or layer["gap_bits"])
+        row = [
+            layer["name"],
+            f"{layer['weights']:,}",
+            percent(layer["kept"] / max(layer["weights"], 1), 1) if coded else "",
+            f"{layer['values']:,}" if layer["values"] else "",
+        ]
+        for stage in (layer["stages"][name] for name in stages):
+            row += [f"{stage[key]:.2f}" if coded else "" for key in ("value_bits", "position_bits")]
+            row.append(f"{stage['bytes']:,}")
+        rows.append(row)
+    return Table(
+        head=(
+            *("Tensor", "Weights", "Kept", "Values"),
+            *(["value bits", "position bits", "bytes"] * len(stages)),
+        ),
+        rows=rows,
+        groups=[("", 4), *((_STAGES[stage], 3) for stage in stages)],
+    )
 
 
-def _trials(search: Mapping[str, Any] | None) -> list[dict[str, str]]:
+def _trials(search: Mapping[str, Any]) -> Table:
     """A search's trials, from large to small."""
-    trials = sorted((search or {}).get("trials", []), key=lambda trial: -trial["kept"])
-    return [
-        {
-            "kept": percent(trial["kept"], 2),
-            "error": _error(trial["accuracy"]),
-            "bytes": f"{trial['bytes']:,}" if trial["reached"] else "above the bound",
-            "bits": ", ".join(
+    rows = [
+        (
+            percent(trial["kept"], 2),
+            _error(trial["accuracy"]),
+            f"{trial['bytes']:,}" if trial["reached"] else "above the bound",
+            ", ".join(
                 f"{name.removesuffix('.weight')} {bits}"
                 for name, bits in trial.get("bits", {}).items()
             ),
-        }
-        for trial in trials
+        )
+        for trial in sorted(search.get("trials", []), key=lambda trial: -trial["kept"])
     ]
+    head = ("Weights kept", "Validation error", "Bytes", "Bits")
+    return Table(head=head, rows=rows, texts=(0, 3), css="")

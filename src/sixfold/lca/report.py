@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import pathlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +16,9 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import Axis, Format, compact, linear, percent, plain
 from sixfold.core.html.charts import Chart, Series
-from sixfold.core.html.frame import render_page
+from sixfold.core.html.page import Figure, Page, Picture, Pictures, Section, configuration, pairs
+from sixfold.core.html.pictures import png
 from sixfold.core.html.series import spread
-from sixfold.core.html.settings import setting_sections
 from sixfold.core.run_directory import read_json, read_json_lines
 from sixfold.core.tensor_file import verify
 from sixfold.lca.config import LcaLearnConfig
@@ -34,15 +31,6 @@ _POINTS = 400
 """Points of a curve: more would not be seen."""
 
 Floats = NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """An image beside its reconstruction: data URIs, and a line of figures."""
-
-    image: str
-    made: str
-    caption: str
 
 
 def write_page(run: pathlib.Path) -> pathlib.Path:
@@ -60,26 +48,52 @@ def render(run: pathlib.Path) -> str:
     """The page as text, from what the directory holds."""
     result, config = read_json(run / "result.json") or {}, read_json(run / "config.json") or {}
     lines = read_json_lines(run / "metrics.jsonl")
-    dictionary, samples = (
-        _tensors(run / "dictionary.safetensors"),
-        _tensors(run / "samples.safetensors"),
-    )
-    atoms = dictionary.get("atoms")
+    samples = _tensors(run / "samples.safetensors")
+    atoms = _tensors(run / "dictionary.safetensors").get("atoms")
     seen = samples.get("seen")
-    return render_page(
-        __package__,
-        "page.html",
-        name=run.name,
-        result=result,
-        figures=_figures(result, lines),
-        curves=_curves(lines),
-        atoms=None if atoms is None else _sheet(atoms, seen),
-        atom_count=0 if atoms is None else len(atoms),
-        samples=_samples(samples),
-        bars=_bars(samples, seen),
-        sections=setting_sections(config, LcaLearnConfig),
-        versions=sorted((result.get("versions") or {}).items()),
+    sheet, pictures = [], _samples(samples)
+    if atoms is not None:
+        image = Picture(uri=_sheet(atoms, seen), alt="sheet of the dictionary's atoms", small=True)
+        sheet = [Pictures(entries=[([image], [])], css="atoms")]
+    settings = configuration(
+        config,
+        LcaLearnConfig,
+        sorted((result.get("versions") or {}).items()),
+        pairs([("SHA-256", result["dictionary_sha256"])] if result else [], "Dictionary"),
     )
+    return Page(
+        title=f"{run.name} · Sixfold",
+        eyebrow="Sixfold sparse coding report",
+        heading=run.name,
+        state="finished" if result else "not finished",
+        good=bool(result),
+        subtitle=f"{result['atoms']} atoms, {' x '.join(map(str, result['positions']))} positions, "
+        f"{result['form']} form; {result['steps']} updates"
+        if result
+        else "",
+        figures=_figures(result, lines),
+        sections=[
+            Section(
+                id="atoms",
+                title="Atoms",
+                lead=f"All {0 if atoms is None else len(atoms)}, the busiest first; each scaled by "
+                "itself, grey (or no colour) is zero.",
+                blocks=sheet,
+                frame=False,
+            ),
+            Section(
+                id="reconstructions",
+                title="Images and reconstructions",
+                lead="As prepared for coding, and what the code makes of them, in the same range.",
+                blocks=[Pictures(entries=pictures, css="pairs")] if pictures else [],
+                frame=False,
+            ),
+            Section(id="learning", title="Learning", css="grid", blocks=_curves(lines)),
+            Section(id="activations", title="Activations", css="grid", blocks=_bars(samples, seen)),
+            settings,
+        ],
+        files="metrics.jsonl, result.json and dictionary.safetensors next to it hold every figure.",
+    ).html()
 
 
 def _tensors(path: pathlib.Path) -> dict[str, Floats]:
@@ -94,7 +108,7 @@ def _tensors(path: pathlib.Path) -> dict[str, Floats]:
     return found
 
 
-def _figures(result: dict[str, Any], lines: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+def _figures(result: dict[str, Any], lines: list[dict[str, Any]]) -> list[Figure]:
     """The headline: name, value, detail."""
     last = lines[-1] if lines else {}
     found = []
@@ -213,7 +227,9 @@ def _sheet(atoms: Floats, seen: Floats | None) -> str:
     return _png(sheet, scale)
 
 
-def _samples(tensors: dict[str, Floats]) -> list[Sample]:
+def _samples(
+    tensors: dict[str, Floats],
+) -> list[tuple[list[Picture], list[tuple[str, str]]]]:
     if not {"images", "reconstructions", "error", "active", "steps"} <= tensors.keys():
         return []
     found = []
@@ -222,15 +238,15 @@ def _samples(tensors: dict[str, Floats]) -> list[Sample]:
     ):
         limits = float(image.min()), float(image.max())
         scale = max(1, 96 // max(image.shape[1:]))
-        found.append(
-            Sample(
-                image=_png(_pixels(image, limits=limits), scale),
-                made=_png(_pixels(made, limits=limits), scale),
-                caption=f"{int(tensors['active'][index]):,} active, error "
-                f"{percent(float(tensors['error'][index]), 1)}, "
-                f"{int(tensors['steps'][index])} steps",
-            )
+        both = [
+            Picture(uri=_png(_pixels(pixels, limits=limits), scale), alt=alt, small=True)
+            for pixels, alt in ((image, "image"), (made, "its reconstruction"))
+        ]
+        caption = (
+            f"{int(tensors['active'][index]):,} active, error "
+            f"{percent(float(tensors['error'][index]), 1)}, {int(tensors['steps'][index])} steps"
         )
+        found.append((both, [(caption, "from")]))
     return found
 
 
@@ -253,7 +269,4 @@ def _pixels(
 
 def _png(pixels: NDArray[np.uint8], scale: int) -> str:
     """A data URI of a PNG, enlarged by a whole factor."""
-    large = np.repeat(np.repeat(pixels, scale, 0), scale, 1)
-    buffer = io.BytesIO()
-    Image.fromarray(large).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return png(Image.fromarray(np.repeat(np.repeat(pixels, scale, 0), scale, 1)))

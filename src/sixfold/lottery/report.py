@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sixfold.core.files import write_atomically
-from sixfold.core.html.axes import duration, percent, plain
-from sixfold.core.html.settings import setting_sections
+from sixfold.core.html.axes import duration, percent, plain, points_of
+from sixfold.core.html.page import Cell, Figure, Matrix, Page, Section, Table, configuration
 from sixfold.lottery.config import TicketsConfig
 from sixfold.lottery.curves import accuracy_chart, early_stop_chart, instability_chart
-from sixfold.training.report import render_page
 
 KINDS = {
     "ticket": "Tickets",
@@ -20,42 +18,17 @@ KINDS = {
     "random": "Control: random masks of the same counts",
 }
 
+_CELLS = (
+    *("Kind", "Left", "Weights", "Rewind", "Seeds", "Validation"),
+    *("Difference", "Verdict", "Test", "Early stop", "Instability"),
+)
+
 WAYS = {
     "ticket": "trained ticket, fine-tuned",
     "rewound": "ticket, rewound",
     "reinit": "its mask, fresh weights",
     "scratch": "whole network from scratch",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeatCell:
-    """One cell of a heat map.
-
-    Attributes:
-        text: test accuracy.
-        spread: half its interval, or empty.
-        strength: depth of colour, 0 to 1.
-        css: verdict, as a class.
-        best: whether it is the smallest matching ticket.
-        title: everything, for a pointer that rests on it.
-    """
-
-    text: str
-    spread: str
-    strength: float
-    css: str
-    best: bool
-    title: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeatMap:
-    """Accuracy of one kind over the trellis: rows are rewind points, columns sparsities."""
-
-    title: str
-    columns: list[str]
-    rows: list[tuple[str, list[HeatCell | None]]]
 
 
 def write_ticket_report(
@@ -80,26 +53,62 @@ def render(name: str, config: Mapping[str, Mapping[str, Any]], result: Mapping[s
     """The page as text."""
     cells, dense = result["cells"], result["dense"]
     charts = [accuracy_chart(cells, dense, rewind) for rewind in result["rewinds"]]
-    more = [early_stop_chart(cells, dense), instability_chart(cells)]
-    return render_page(
-        __package__,
-        "page.html",
-        name=name,
+    charts += [early_stop_chart(cells, dense), instability_chart(cells)]
+    failures = [f"{member}: {reason}" for member, reason in sorted(result["failures"].items())]
+    return Page(
+        title=f"{name} · Sixfold",
+        eyebrow="Sixfold lottery tickets",
+        heading=name,
+        state="not finished" if failures else "finished",
+        good=not failures,
         subtitle=_subtitle(config, result),
+        notes=failures,
         figures=_headline(result),
-        maps=heat_maps(result),
-        charts=[chart for chart in [*charts, *more] if chart is not None],
-        rows=[_row(cell) for cell in cells],
-        dense=_row({**dense, "kind": "dense"}),
-        transfer=_transfer(result.get("transfer")),
-        speedup=_speedup(result["speedup"], result["workers"]),
-        failures=sorted(result["failures"].items()),
-        sections=setting_sections(config, TicketsConfig),
-        versions=sorted(result["versions"].items()),
-    )
+        navigation=True,
+        sections=[
+            Section(
+                id="trellis",
+                title="Trellis",
+                lead="Test accuracy in percent, ± half its 95% interval. Rows: the step of the "
+                "dense run to which weights are reset; columns: weights left. A frame marks what "
+                "matches the dense network on the validation split or is better, ▲ what is above "
+                "it, ★ the smallest matching ticket. All maps have one scale of colour.",
+                blocks=heat_maps(result),
+            ),
+            Section(
+                id="curves",
+                title="Curves",
+                css="grid",
+                blocks=[chart for chart in charts if chart is not None],
+            ),
+            *_transfer(result.get("transfer")),
+            Section(
+                id="cells",
+                title="Cells",
+                lead="Mean and half of the 95% interval, in points. The difference to the dense "
+                "network, with its 95% interval, decides the verdict (unclear: too few seeds to "
+                "say); both are taken on the validation split, on which alone anything is chosen.",
+                blocks=[
+                    Table(
+                        head=_CELLS,
+                        rows=[_row({**dense, "kind": "dense"}), *(_row(cell) for cell in cells)],
+                        texts=(0, 7),
+                    )
+                ],
+            ),
+            Section(
+                id="time",
+                title="Time",
+                lead="The whole search on one worker against all, expected from the dense run's "
+                "steps before any member had run, and measured.",
+                blocks=[_speedup(result["speedup"], result["workers"])],
+            ),
+            configuration(config, TicketsConfig, sorted(result["versions"].items())),
+        ],
+    ).html()
 
 
-def heat_maps(result: Mapping[str, Any]) -> list[HeatMap]:
+def heat_maps(result: Mapping[str, Any]) -> list[Matrix]:
     """A heat map for each kind that the trellis holds, all on one scale."""
     cells = result["cells"]
     values = [c["test_accuracy"]["mean"] for c in cells]
@@ -120,53 +129,60 @@ def heat_maps(result: Mapping[str, Any]) -> list[HeatMap]:
             for rewind in result["rewinds"]
         ]
         columns = [_share(kept[level]) for level in sorted(kept)]
-        maps.append(HeatMap(title=title, columns=columns, rows=rows))
+        corner = ("rewound to ↓", "weights left →")
+        maps.append(Matrix(title=title, corner=corner, columns=columns, rows=rows, css="trellis"))
     return maps
 
 
 def _heat_cell(
     cell: Mapping[str, Any] | None, low: float, high: float, best: Mapping[str, Any] | None
-) -> HeatCell | None:
+) -> Cell | None:
     if cell is None:
         return None
     test = cell["test_accuracy"]
     # Accuracies crowd near the top: the square spreads them out.
     strength = ((test["mean"] - low) / (high - low)) ** 2 if high > low else 1.0
-    return HeatCell(
+    is_best = cell is best or (
+        best is not None and all(cell[k] == best[k] for k in ("kind", "level", "rewind"))
+    )
+    return Cell(
         text=f"{100 * test['mean']:.1f}",
-        spread=_half(test),
+        detail=f"± {_half(test)}",
         strength=round(0.08 + 0.92 * strength, 3),
-        css=cell["verdict"],
-        best=cell is best
-        or (best is not None and all(cell[k] == best[k] for k in ("kind", "level", "rewind"))),
+        css=f"hit {cell['verdict']}{' best' if is_best else ''}",
         title=f"{cell['kind']}, {_share(cell['kept'] / cell['prunable'])} of weights, rewound to "
         f"{cell['rewind']}: test {percent(test['mean'], 2)} ± {_half(test)}, validation "
         f"{percent(cell['accuracy']['mean'], 2)}, {cell['verdict']}",
     )
 
 
-def _row(cell: Mapping[str, Any]) -> dict[str, str]:
+def _row(cell: Mapping[str, Any]) -> list[str | Cell]:
     """A line of the table."""
-    gap = cell.get("difference")
     whole = "kept" not in cell
-    return {
-        "kind": cell["kind"],
-        "kept": "100%" if whole else _share(cell["kept"] / cell["prunable"]),
-        "weights": plain(cell["parameters"]) if whole else f"{cell['kept']:,}",
-        "rewind": "" if whole else f"{cell['rewind']:,}",
-        "seeds": str(cell["accuracy"]["seeds"]),
-        "validation": f"{percent(cell['accuracy']['mean'], 2)} ± {_half(cell['accuracy'])}",
-        "difference": ""
-        if gap is None
-        else f"{100 * gap['mean']:+.2f} ({100 * gap['low']:+.2f} to {100 * gap['high']:+.2f})",
-        "verdict": cell.get("verdict", ""),
-        "test": f"{percent(cell['test_accuracy']['mean'], 2)} ± {_half(cell['test_accuracy'])}",
-        "early_stop": f"{cell['early_stop_step']:,.0f}" if "early_stop_step" in cell else "",
-        "instability": f"{100 * cell['instability']:+.2f}" if "instability" in cell else "",
-    }
+    return [
+        cell["kind"],
+        "100%" if whole else _share(cell["kept"] / cell["prunable"]),
+        plain(cell["parameters"]) if whole else f"{cell['kept']:,}",
+        "" if whole else f"{cell['rewind']:,}",
+        str(cell["accuracy"]["seeds"]),
+        *_scores(cell),
+        f"{100 * cell['instability']:+.2f}" if "instability" in cell else "",
+    ]
 
 
-def _headline(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _scores(cell: Mapping[str, Any]) -> list[str | Cell]:
+    """Accuracy, difference to the dense network and its verdict, test accuracy, early stop."""
+    gap, verdict = cell.get("difference"), cell.get("verdict", "")
+    return [
+        f"{percent(cell['accuracy']['mean'], 2)} ± {_half(cell['accuracy'])}",
+        "" if gap is None else points_of(gap),
+        Cell(text=verdict, css=verdict),
+        f"{percent(cell['test_accuracy']['mean'], 2)} ± {_half(cell['test_accuracy'])}",
+        f"{cell['early_stop_step']:,.0f}" if "early_stop_step" in cell else "",
+    ]
+
+
+def _headline(result: Mapping[str, Any]) -> list[Figure]:
     """Title, value and detail of the figures at the top."""
     best, dense = result["best"], result["dense"]
     found = [("Dense network", percent(dense["test_accuracy"]["mean"], 2), "test accuracy")]
@@ -186,31 +202,36 @@ def _headline(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return found
 
 
-def _speedup(found: Mapping[str, Mapping[str, float]], workers: int) -> list[dict[str, str]]:
-    return [
-        {
-            "name": name,
-            "one": duration(figures["one_worker_s"]),
-            "all": duration(figures["all_workers_s"]),
-            "speedup": f"{figures['speedup']:.2f} of {workers}",
-            "efficiency": percent(figures["efficiency"], 1),
-        }
+def _speedup(found: Mapping[str, Mapping[str, float]], workers: int) -> Table:
+    rows = [
+        (
+            name,
+            duration(figures["one_worker_s"]),
+            duration(figures["all_workers_s"]),
+            f"{figures['speedup']:.2f} of {workers}",
+            percent(figures["efficiency"], 1),
+        )
         for name, figures in found.items()
     ]
+    head = ("", "One worker", "All workers", "Speed-up S", "Efficiency E")
+    return Table(head=head, rows=rows)
 
 
-def _transfer(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _transfer(found: Mapping[str, Any] | None) -> list[Section]:
     if found is None:
-        return None
-    return {
-        "data": found["data"],
-        "ticket": f"{_share(1 - found['ticket']['sparsity'])} of the weights, rewound to step "
-        f"{found['ticket']['rewind']:,}",
-        "rows": [
-            {"name": WAYS[way["way"]], **_row({**way, "kind": "", "parameters": 0})}
-            for way in found["ways"]
-        ],
-    }
+        return []
+    ticket = found["ticket"]
+    table = Table(
+        head=("Begins with", "Validation", "Difference", "Verdict", "Test", "Early stop"),
+        rows=[[WAYS[way["way"]], *_scores(way)] for way in found["ways"]],
+        texts=(0, 3),
+    )
+    lead = (
+        f"To {found['data']}, of the ticket with {_share(1 - ticket['sparsity'])} of the weights, "
+        f"rewound to step {ticket['rewind']:,}. The difference is to the whole network from "
+        "scratch, on the validation split."
+    )
+    return [Section(id="transfer", title="Transfer", lead=lead, blocks=[table])]
 
 
 def _subtitle(config: Mapping[str, Mapping[str, Any]], result: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ def test_every_template_is_read_from_a_zip_file(tmp_path: Path) -> None:
             if path.is_file() and path.suffix in (".py", ".html", ".css", ".js"):
                 zipped.write(path, path.relative_to(SOURCE.parent))
     names = [f"sixfold.{'.'.join(path.parent.parts)}:{path.name}" for path in TEMPLATES]
-    assert len(names) > 10
+    assert len(names) == 3
     done = subprocess.run(
         [sys.executable, "-c", READ, *names],
         env=os.environ | {"PYTHONPATH": str(tmp_path / "sixfold.zip")},
@@ -62,7 +62,7 @@ def test_all_that_is_no_code_is_installed_with_the_package() -> None:
     packaged = {path for pattern in patterns for path in SOURCE.glob(pattern)}
     built = {".py", ".pyc", ".c", ".inc", ".so"}  # code, and what the C module is built from
     resources = {path for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in built}
-    assert SOURCE / "perf" / "plan" / "page.html" in resources
+    assert SOURCE / "core" / "html" / "page.html" in resources
     assert resources <= packaged
 
 

@@ -18,8 +18,8 @@ from sixfold.perf.plan.whatif_report import (
     TITLES,
     what_if_chart,
     what_if_plain,
-    what_if_rows,
     what_if_sentences,
+    what_if_table,
     what_if_text,
 )
 
@@ -41,15 +41,14 @@ def test_the_page_is_complete_and_marks_what_is_extrapolated(
         what_if=report.WhatIf(
             workers=64,
             sentences=tuple(what_if_sentences(points, cluster)),
-            titles=TITLES,
-            rows=tuple(what_if_rows(points, 64)),
+            table=what_if_table(points, 64),
             chart=what_if_chart(points),
         ),
     )
     assert "EXTRAPOLATION" in text
     assert "net &amp; &lt;b&gt;" in text
     assert "http" not in text.replace("http-equiv", "")
-    assert report.table(lines)[1].startswith("sync")
+    assert report.table(lines).lines()[1].startswith("sync")
 
 
 def test_the_table_adds_up_to_its_run(model_for: Callable[..., Model]) -> None:
@@ -66,8 +65,8 @@ def test_the_table_adds_up_to_its_run(model_for: Callable[..., Model]) -> None:
     assert cells["images/s"] == plain(round(model.work.batch_size / slow.mean_s))
     assert cells["run"] == duration(startup_s + slow.mean_s * model.work.steps)
     assert f"{1000 * slow.mean_s:.3g} ms a batch on average" in explain([slow], model.work)[0]
-    (bar,) = report._bars([slow])
-    assert sum(part.width for part in bar.parts) == pytest.approx(100 / 1.15, abs=0.1)
+    ((_, parts, _),) = report._bars([slow]).drawn()
+    assert sum(part.width for part in parts) == pytest.approx(100 / 1.15, abs=0.1)
 
 
 def test_the_quickest_of_a_what_if_is_the_quickest_of_its_table(
@@ -79,7 +78,7 @@ def test_the_quickest_of_a_what_if_is_the_quickest_of_its_table(
     points = simulate(model, cluster)
     first = quickest(points)
     assert first.prediction.candidate.workers < 64
-    sentence, rows = what_if_sentences(points, cluster)[0], what_if_rows(points, 64)
+    sentence, rows = what_if_sentences(points, cluster)[0], what_if_table(points, 64).rows
     assert sentence.startswith(f"{rows[0][0]} on {rows[0][1]} worker")
     assert "more workers do not help" in sentence
     assert rows[0][TITLES.index("run")] == duration(min(point.run_s for point in points))

@@ -86,17 +86,22 @@ def test_the_parts_of_a_step_add_up() -> None:
 
 def test_blocks_of_the_flame_lie_below_their_parents() -> None:
     blocks = flame(profile())
-    for block in blocks:
-        assert block.left >= 0
-        assert block.left + block.width <= 100.01
-        if block.row:
+    for part, row, *_ in blocks:
+        assert part.left >= 0
+        assert part.left + part.width <= 100.01
+        if row:
             assert any(
-                above.row == block.row - 1
-                and above.left - 0.01 <= block.left
-                and block.left + block.width <= above.left + above.width + 0.01
-                for above in blocks
+                row_above == row - 1
+                and above.left - 0.01 <= part.left
+                and part.left + part.width <= above.left + above.width + 0.01
+                for above, row_above, *_ in blocks
             )
-    assert {block.name for block in blocks} >= {"forward", "conv", "convolution", "not attributed"}
+    assert {name for _, _, name, _ in blocks} >= {
+        "forward",
+        "conv",
+        "convolution",
+        "not attributed",
+    }
 
 
 def test_every_layer_is_on_the_roofline() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sixfold.studies.lab.findings import Bar, Bars, Findings, Table
-from sixfold.studies.lab.report import drawn, render
+from sixfold.studies.lab.report import render
 
 
 @pytest.fixture
@@ -45,13 +45,16 @@ def test_a_page_is_complete_in_itself_and_escaped(findings: Findings) -> None:
 
 
 def test_parts_of_a_bar_lie_side_by_side(findings: Findings) -> None:
-    first, none = drawn(findings.bars[0])
-    assert first.parts == [(0.0, 25.0, "compute"), (25.0, 75.0, "waiting")]
-    assert none.parts == []
-    assert none.estimated
+    first, none = findings.bars[0].drawn()
+    assert [(p.left, p.width, p.colour) for p in first[1]] == [
+        (0.0, 25.0, "compute"),
+        (25.0, 75.0, "waiting"),
+    ]
+    assert none[1] == []
+    assert none[0].estimated
 
 
 def test_a_logarithmic_bar_is_never_invisible() -> None:
     bars = [Bar(name=str(v), parts=((v, "length"),), text="") for v in (1.0, 10.0, 100.0)]
     plot = Bars(title="", note="", bars=bars, log=True)
-    assert [bar.parts[0][1] for bar in drawn(plot)] == [4.0, 52.0, 100.0]
+    assert [parts[0].width for _, parts, _ in plot.drawn()] == [4.0, 52.0, 100.0]

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from sixfold.core.html.page import Matrix, MatrixPicture
 from sixfold.training.report.classes import class_section, read_bars, read_confusion, wilson
 
 
@@ -38,19 +39,23 @@ def result(matrix: Any) -> dict[str, Any]:
 def test_cells_hold_counts_and_shares_of_the_row() -> None:
     section = class_section(result([[8, 2], [0, 0]]), [])
     assert section is not None
-    assert [[cell.count for cell in row] for row in section.cells] == [[8, 2], [0, 0]]
-    assert section.cells[0][1].text == "20.0%"
-    assert section.cells[0][0].correct
-    assert section.cells[0][0].strength == 0.8
-    assert section.cells[0][1].strength == pytest.approx(0.2**0.5, abs=1e-3)
-    assert [item.count for item in section.confusions] == [2]
+    assert isinstance(section.matrix, Matrix)
+    cells = [[cell for cell in row if cell] for _, row in section.matrix.rows]
+    assert [[cell.text for cell in row] for row in cells] == [["8", "2"], ["0", "0"]]
+    assert cells[0][1].detail == "20.0%"
+    assert cells[0][0].css == "hit"
+    assert cells[0][0].strength == 0.8
+    assert cells[0][1].strength == pytest.approx(0.2**0.5, abs=1e-3)
+    assert section.confusions is not None
+    assert [row[1] for row in section.confusions.rows] == ["2"]
 
 
 def test_confusions_come_by_count() -> None:
     section = class_section(result([[9, 1, 3], [5, 2, 0], [0, 4, 4]]), [])
     assert section is not None
-    pairs = [(item.true, item.predicted, item.count) for item in section.confusions]
-    assert pairs == [("c1", "c0", 5), ("c2", "c1", 4), ("c0", "c2", 3), ("c0", "c1", 1)]
+    assert section.confusions is not None
+    pairs = [tuple(row[:2]) for row in section.confusions.rows]
+    assert pairs == [("c1 → c0", "5"), ("c2 → c1", "4"), ("c0 → c2", "3"), ("c0 → c1", "1")]
 
 
 def test_a_large_matrix_is_a_picture_with_one_pixel_a_cell() -> None:
@@ -58,15 +63,16 @@ def test_a_large_matrix_is_a_picture_with_one_pixel_a_cell() -> None:
     matrix[3, 30] = 1
     section = class_section(result(matrix), [])
     assert section is not None
-    assert not section.cells
-    data = base64.b64decode(section.picture.partition(",")[2])
+    picture = section.matrix
+    assert isinstance(picture, MatrixPicture)
+    data = base64.b64decode(picture.uri.partition(",")[2])
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
     assert pixels.shape == (40, 40, 4)
     shown = pixels[..., 3] > 0
     assert (shown == (matrix > 0)).all()
-    assert section.counts[3] == [3, 7, 30, 1]
-    assert section.labels[0].label == "c0"
-    assert len(section.labels) <= 25
+    assert picture.counts[3] == [3, 7, 30, 1]
+    assert picture.labels[0].label == "c0"
+    assert len(picture.labels) <= 25
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def test_a_malformed_matrix_is_left_out_with_a_note(bad: Any) -> None:
     notes: list[str] = []
     section = class_section(result([[1, 0], [0, 1]]) | {"confusion": bad}, notes)
     assert section is not None
-    assert not section.cells
+    assert section.matrix is None
     assert notes == ["The confusion matrix in result.json could not be read."]
 
 
@@ -97,6 +103,6 @@ def test_of_many_classes_the_worst_and_the_best_are_shown() -> None:
     matrix[np.arange(60), (np.arange(60) + 1) % 60] += 60 - np.arange(60)
     section = class_section(result(matrix), [])
     assert section is not None
-    assert [bar.name for bar in section.bars][:2] == ["c0", "c1"]
+    assert [bar.name for bar in section.worst][:2] == ["c0", "c1"]
     assert [bar.name for bar in section.best][:2] == ["c59", "c58"]
     assert len(section.every) == 60

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sixfold.core.html.page import Cell
 from sixfold.training.config import TrainConfig
 from sixfold.training.report import write_report
 from sixfold.training.report.merging import MAX_ROUNDS, merge_section
@@ -30,6 +31,10 @@ def merge(step: int, **more: Any) -> dict[str, Any]:
     } | more
 
 
+def texts(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+    return [(cell.text, cell.detail) for cell in cells]
+
+
 def section_of(folder: Path, *merges: Any) -> tuple[Record, Any]:
     text = "".join(json.dumps(line) + "\n" for line in merges)
     (folder / "merges.jsonl").write_text(text)
@@ -45,19 +50,19 @@ def test_a_run_without_merges_has_no_section(make_run: MakeRun) -> None:
 
 def test_every_merge_has_a_table_the_last_first(make_run: MakeRun) -> None:
     _, section = section_of(make_run(), *[merge(step) for step in (10, 20, 30)])
-    assert [table.title for table in section.tables] == [
+    assert [fold.summary for fold in section.tables] == [
         f"Merge {n}, after step {10 * n}" for n in (3, 2, 1)
     ]
-    rows = section.tables[0].rows
-    assert [row.name for row in rows] == ["all weights", "features.0.weight"]
-    assert rows[0].cells == [
+    rows = section.tables[0].blocks[0].cells
+    assert [row[0].text for row in rows] == ["all weights", "features.0.weight"]
+    assert texts(rows[0][1:]) == [
         ("0.015", "0.01 to 0.02"),
         ("10%", "5% to 15%"),
         ("75.0%", ""),
     ]
-    for workers in (section.workers, *(table.workers for table in section.tables)):
-        assert [row.name for row in workers] == ["worker 0", "worker 1"]
-    assert section.workers[1].cells == [("90", ""), ("15%", ""), ("0.02", "")]
+    for workers in (section.workers, *(fold.blocks[1] for fold in section.tables[1:])):
+        assert [row[0] for row in workers.rows] == ["worker 0", "worker 1"]
+    assert section.workers.rows[1][1:] == ["90", "15%", "0.02"]
 
 
 def test_a_serial_run_stands_beside_the_workers(make_run: MakeRun) -> None:
@@ -71,12 +76,12 @@ def test_a_serial_run_stands_beside_the_workers(make_run: MakeRun) -> None:
     _, section = section_of(folder, merge(10, serial={"layers": layers, "cosine": 0.9}))
     assert "ends at 61.00%" in section.lead
     assert "the merged network at 58.00%" in section.lead
-    assert section.worker_columns[-1] == "test accuracy"
-    named = {row.name: row.cells for row in section.workers}
-    assert named["worker 1"][-1][0] == "55.00%"
-    assert named["serial, all images"][-1][0] == "61.00%"
-    assert named["merged"][-1][0] == "58.00%"
-    assert section.tables[0].rows[1].cells[-2:] == [("3.5%", "3% to 4%"), ("6%", "")]
+    assert section.workers.head[-1] == "test accuracy"
+    named = {row[0]: row for row in section.workers.rows}
+    assert named["worker 1"][-1] == "55.00%"
+    assert named["serial, all images"][-1] == "61.00%"
+    assert named["merged"][-1] == "58.00%"
+    assert texts(section.tables[0].blocks[0].cells[1][-2:]) == [("3.5%", "3% to 4%"), ("6%", "")]
     assert len(section.charts) == 2
     assert "by chance 75.0%" in section.charts[1].note
     assert {key.name for key in section.charts[0].keys} >= {"serial, all images"}
@@ -90,7 +95,7 @@ def test_moved_maps_are_counted(make_run: MakeRun) -> None:
     assert "their order was preserved" in section.lead
     _, section = section_of(folder, merge(10, **still | {"moved": {"features.0": [2, 0]}}))
     assert "2 had moved." in section.lead
-    assert section.tables[0].rows[1].cells[-1] == ("2", "2 0")
+    assert texts(section.tables[0].blocks[0].cells[1][-1:]) == [("2", "2 0")]
 
 
 def test_many_merges_are_thinned_out_and_that_is_told(make_run: MakeRun) -> None:

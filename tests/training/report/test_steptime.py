@@ -31,14 +31,13 @@ def test_phases_are_all_shown_once() -> None:
 def test_means_and_shares() -> None:
     found = step_time([timeline(0, 100, MEANS), timeline(1, 100, tuple(2 * s for s in MEANS))])
     assert found is not None
-    assert [row.name for row in found.rows] == ["all ranks", "rank 0", "rank 1"]
-    assert [row.ms for row in found.rows] == ["30.0", "20.0", "40.0"]
-    by_phase = {share.phase: share for share in found.rows[1].shares}
-    assert by_phase["compute"].percent == "70.0%"
-    assert by_phase["data"].ms == "2.00"
-    assert by_phase["data"].name == "waiting for data"
-    for row in found.rows:
-        assert sum(share.share for share in row.shares) == pytest.approx(1)
+    assert [row[0].text for row in found.table.cells] == ["all ranks", "rank 0", "rank 1"]
+    assert [row[1].text for row in found.table.cells] == ["30.0", "20.0", "40.0"]
+    by_name = dict(zip(found.table.head, found.table.cells[1], strict=True))
+    assert by_name["compute"].detail == "70.0%"
+    assert by_name["waiting for data"].text == "2.00"
+    for row in found.table.cells:
+        assert sum(part.width for part in row[-1].parts) == pytest.approx(100, abs=0.1)
     assert "idle for data 10.0%" in found.verdict
     assert found.note == "Means over 97 steps, without the first 3."
 
@@ -48,7 +47,7 @@ def test_the_first_steps_do_not_count_in_the_means() -> None:
     slow.seconds[:3] = 10.0
     found = step_time([slow])
     assert found is not None
-    assert [row.ms for row in found.rows] == ["20.0"]
+    assert [row[1].text for row in found.table.cells] == ["20.0"]
 
 
 def test_bars_are_stacked_up_to_the_whole() -> None:
@@ -68,7 +67,7 @@ def test_long_runs_are_thinned_and_many_ranks_keep_to_the_table() -> None:
     assert found is not None
     assert len(found.charts) == MAX_CHARTS
     assert found.hidden == 3
-    assert len(found.rows) == 1 + len(ranks)
+    assert len(found.table.rows) == 1 + len(ranks)
     assert len(found.charts[0].hover["at"]) == MAX_BINS
     assert found.charts[0].hover["head"][-1] == "steps 2,986 to 3,000"
 

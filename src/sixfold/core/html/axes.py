@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,6 +155,16 @@ def percent(fraction: float, digits: int = 1) -> str:
     ('98.1%', '100%')
     """
     return f"{100 * fraction:.{digits}f}%" if math.isfinite(fraction) else MISSING
+
+
+def points_of(gap: Mapping[str, float]) -> str:
+    """A difference of fractions with its interval, in points.
+
+    >>> points_of({"mean": 0.01, "low": -0.002, "high": 0.022})
+    '+1.00 (-0.20 to +2.20)'
+    """
+    mean, low, high = (f"{100 * gap[name]:+.2f}" for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"
 
 
 def percent_tick(fraction: float) -> str:

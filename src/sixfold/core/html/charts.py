@@ -121,6 +121,9 @@ class Chart:
     """Hover values that are not the series' own: name, colour, a text for each place of the
     first series."""
     heads: list[str] | None = None  # for `rows`
+    legend: bool = True  # whether the page shows one
+    css: str = ""  # of its card: "low", "tall", "wide"
+    kind = "chart"
 
     @property
     def keys(self) -> list[Key]:

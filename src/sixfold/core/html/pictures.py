@@ -6,7 +6,6 @@ import base64
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from sixfold.core.html.axes import percent
 from sixfold.core.html.json_lines import label, number
+from sixfold.core.html.page import Picture, Pictures
 
 Images = Callable[[NDArray[np.int64]], NDArray[Any]]
 """Test images by index: (n, C, H, W), uint8, or floating point in [0, 1]."""
@@ -30,34 +30,9 @@ LARGEST_PIXELATED = 48
 MAX_MISTAKES = 32
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mistake:
-    """A misclassified image.
-
-    Attributes:
-        name: file or record.
-        label: true class.
-        predicted: predicted class.
-        confidence: as text.
-        picture: data URI of a PNG, or empty.
-        width: of the picture as shown, in CSS pixels.
-        height: likewise.
-        small: whether its pixels are to be shown as squares.
-    """
-
-    name: str
-    label: str
-    predicted: str
-    confidence: str
-    picture: str = ""
-    width: int = 0
-    height: int = 0
-    small: bool = False
-
-
 def mistakes(
     result: dict[str, Any], names: Sequence[str], images: Images | None, notes: list[str]
-) -> list[Mistake]:
+) -> Pictures | None:
     """The entries of `worst`, with their pictures where these can be had.
 
     Args:
@@ -71,28 +46,19 @@ def mistakes(
         [entry for entry in worst if isinstance(entry, dict)] if isinstance(worst, list) else []
     )
     entries = entries[:MAX_MISTAKES]
-    pictures = _pictures(entries, images, notes) if images and entries else {}
+    pictures = _pictures(entries, names, images, notes) if images and entries else {}
     found = []
     for entry in entries:
-        uri, width, height, enlarged = pictures.get(_index(entry), ("", 0, 0, False))
+        true, predicted = (_class_name(entry.get(key), names) for key in ("label", "predicted"))
         confidence = number(entry.get("confidence"))
-        found.append(
-            Mistake(
-                name=label(entry.get("name")),
-                label=_class_name(entry.get("label"), names),
-                predicted=_class_name(entry.get("predicted"), names),
-                confidence=percent(confidence) if math.isfinite(confidence) else "",
-                picture=uri,
-                width=width,
-                height=height,
-                small=enlarged,
-            )
-        )
-    return found
-
-
-def _is_entry(value: Any) -> bool:
-    return isinstance(value, dict)
+        lines = [
+            (f"{true} → {predicted}", "who"),
+            (percent(confidence) if math.isfinite(confidence) else "", "sub"),
+            (label(entry.get("name")).replace("/", "/\u200b"), "from"),
+        ]
+        shown = pictures.get(_index(entry))
+        found.append(([shown] if shown else [], [line for line in lines if line[0]]))
+    return Pictures(entries=found) if found else None
 
 
 def _index(entry: dict[str, Any]) -> int:
@@ -109,32 +75,38 @@ def _class_name(value: Any, names: Sequence[str]) -> str:
 
 
 def _pictures(
-    entries: Sequence[dict[str, Any]], images: Images, notes: list[str]
-) -> dict[int, tuple[str, int, int, bool]]:
-    """Index -> data URI and size of each entry's image."""
-    indices = [index for entry in entries if (index := _index(entry)) >= 0]
+    entries: Sequence[dict[str, Any]], names: Sequence[str], images: Images, notes: list[str]
+) -> dict[int, Picture]:
+    """Index -> each entry's image."""
+    known = {index: entry for entry in entries if (index := _index(entry)) >= 0}
     try:
-        pixels = np.asarray(images(np.asarray(indices, np.int64)))
-        return {index: picture(image) for index, image in zip(indices, pixels, strict=True)}
+        pixels = np.asarray(images(np.asarray(list(known), np.int64)))
+        return {
+            index: picture(
+                image,
+                f"{label(entry.get('name'))}: {_class_name(entry.get('label'), names)} taken for "
+                f"{_class_name(entry.get('predicted'), names)}",
+            )
+            for (index, entry), image in zip(known.items(), pixels, strict=True)
+        }
     except Exception as error:  # The data may be gone or changed; the report stands without it.
         notes.append(f"The misclassified images could not be read: {error}.")
         return {}
 
 
-def picture(image: NDArray[Any]) -> tuple[str, int, int, bool]:
+def picture(image: NDArray[Any], alt: str) -> Picture:
     """A PNG of one image and the size to show it at.
 
     Args:
         image: (C, H, W), uint8 or floating point in [0, 1]. One or two channels are shown as
             gray, three or more as red, green and blue.
-
-    Returns:
-        Data URI, width and height in CSS pixels, and whether its pixels are to be shown as squares.
+        alt: what it shows.
 
     Raises:
         ValueError: if it is no image.
 
-    >>> picture(np.zeros((1, 28, 28), np.uint8))[1:]
+    >>> made = picture(np.zeros((1, 28, 28), np.uint8), "nothing")
+    >>> made.width, made.height, made.small
     (84, 84, True)
     """
     from PIL import Image
@@ -148,11 +120,15 @@ def picture(image: NDArray[Any]) -> tuple[str, int, int, bool]:
     else:
         made = Image.fromarray(np.ascontiguousarray(image[0]), "L")
     made.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    made.save(buffer, "PNG", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     longest = max(made.size)
     pixelated = longest <= LARGEST_PIXELATED
     factor = SHOWN_SIDE // longest if pixelated else SHOWN_SIDE / longest
     width, height = (max(1, round(side * factor)) for side in made.size)
-    return uri, width, height, pixelated
+    return Picture(uri=png(made), alt=alt, width=width, height=height, small=pixelated)
+
+
+def png(image: Any) -> str:
+    """The data URI of a `PIL.Image` as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

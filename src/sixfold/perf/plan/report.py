@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sixfold.core.html.axes import duration, plain
 from sixfold.core.html.charts import Chart
+from sixfold.core.html.page import Bar, Bars, Page, Section, Table, Text, pairs
 from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import equality, ranked
-from sixfold.training.report import render_page
 
 COLUMNS = (
     "way",
@@ -25,6 +25,13 @@ COLUMNS = (
     "limited by",
 )
 
+_PARTS = {
+    "own work": "compute",
+    "waiting for the slowest": "waiting",
+    "exchanges": "communication",
+}
+"""Parts of a batch, and their colours."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -35,33 +42,12 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A part of a bar: places in percent, and its colour's class."""
-
-    css: str
-    left: float
-    width: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """A way's mean batch time: its parts, and the span of nine batches in ten, in percent."""
-
-    name: str
-    parts: tuple[Piece, ...]
-    low: float
-    span: float
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class WhatIf:
     """The section on a larger cluster: sentences, a table and a chart."""
 
     workers: int
     sentences: tuple[str, ...]
-    titles: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    table: Table
     chart: Chart
 
 
@@ -110,45 +96,37 @@ def size(count_bytes: float) -> str:
     return f"{count_bytes:.0f} B"
 
 
-def table(lines: Sequence[Row]) -> list[str]:
-    """The table as text."""
-    cells = [COLUMNS, *(line.cells for line in lines)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(COLUMNS))]
-    found = []
-    for row in cells:
-        words = [
-            text.ljust(width) if column in (0, 1, len(COLUMNS) - 1) else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        found.append("  ".join(words).rstrip())
-    return found
+def table(lines: Sequence[Row]) -> Table:
+    """The ways as a table for page and terminal."""
+    return Table(
+        head=COLUMNS,
+        rows=[line.cells for line in lines],
+        texts=(0, 1, len(COLUMNS) - 1),
+        row_css=["" if line.fits else "out" for line in lines],
+    )
 
 
-def _bars(predictions: Sequence[Prediction]) -> list[Bar]:
-    most = max(found.mean_s for found in predictions) * 1.15
-    found = []
-    for prediction in ranked(predictions):
-        left, parts = 0.0, []
-        for css, seconds in (
-            ("compute", prediction.compute_s),
-            # What the slow steps add to the median is time in which all wait for the slowest.
-            ("waiting", prediction.waiting_s + max(prediction.mean_s - prediction.batch_s, 0.0)),
-            ("communication", prediction.exchange_s),
-        ):
-            width = 100 * seconds / most
-            parts.append(Piece(css=css, left=round(left, 2), width=round(width, 2)))
-            left += width
-        low, high = (min(100 * t / most, 100) for t in (prediction.low_s, prediction.high_s))
-        found.append(
+def _bars(predictions: Sequence[Prediction]) -> Bars:
+    bars = []
+    for found in ranked(predictions):
+        # What the slow steps add to the median is time in which all wait for the slowest.
+        waiting_s = found.waiting_s + max(found.mean_s - found.batch_s, 0.0)
+        parts = zip((found.compute_s, waiting_s, found.exchange_s), _PARTS.values(), strict=True)
+        bars.append(
             Bar(
-                name=f"{prediction.candidate.name}, {prediction.candidate.workers}",
-                parts=tuple(parts),
-                low=round(low, 2),
-                span=round(high - low, 2),
-                text=duration(prediction.mean_s),
+                name=f"{found.candidate.name}, {found.candidate.workers}",
+                parts=list(parts),
+                text=duration(found.mean_s),
+                span=(found.low_s, found.high_s),
             )
         )
-    return found
+    return Bars(
+        bars=bars,
+        keys=list(_PARTS.items()),
+        most=max(found.mean_s for found in predictions) * 1.15,
+        foot="Means over all batches, slow ones included. The line spans nine batches in ten: a "
+        "mean beyond it comes of a few very slow ones.",
+    )
 
 
 def render(
@@ -174,16 +152,32 @@ def render(
         notes: what a reader must know.
         what_if: of a larger cluster.
     """
-    return render_page(
-        __package__,
-        "page.html",
-        title=title,
+    sections = [
+        Section(blocks=[Text(lines=sentences, css="lead")], frame=False),
+        Section(title="Time of a batch", blocks=[_bars(predictions)] if predictions else []),
+        Section(
+            title="All ways",
+            lead="Batch, images per second, epoch and run are means; a run is its start and so "
+            "many mean batches.",
+            blocks=[table(lines)],
+        ),
+    ]
+    if what_if:
+        sections.append(
+            Section(
+                title=f"What if there were {what_if.workers:,} workers",
+                mark="EXTRAPOLATION",
+                lead=" ".join(what_if.sentences),
+                blocks=[what_if.chart, what_if.table],
+            )
+        )
+    sections.append(Section(title="What it rests on", blocks=[pairs(list(facts.items()))]))
+    return Page(
+        title="sixfold plan",
+        eyebrow="Sixfold plan",
+        heading=title,
         subtitle=subtitle,
-        sentences=sentences,
-        bars=_bars(predictions) if predictions else [],
-        columns=COLUMNS,
-        rows=lines,
-        facts=facts,
         notes=notes,
-        what_if=what_if,
-    )
+        sections=sections,
+        files="plan.json next to it holds every figure.",
+    ).html()

@@ -33,11 +33,10 @@ from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import best, explain, prediction_plain, ranked
 from sixfold.perf.plan.whatif import Point, simulate
 from sixfold.perf.plan.whatif_report import (
-    TITLES,
     what_if_chart,
     what_if_plain,
-    what_if_rows,
     what_if_sentences,
+    what_if_table,
     what_if_text,
 )
 from sixfold.training.config import TrainConfig
@@ -81,7 +80,7 @@ class Plan:
         if self.cluster is not None:
             told += ["", *what_if_text(self.what_if, self.cluster)]
         return [
-            *report.table(self.lines),
+            *report.table(self.lines).lines(),
             "",
             *self.sentences,
             *told,
@@ -258,8 +257,7 @@ def _what_if_part(points: Sequence[Point], cluster: Cluster) -> report.WhatIf:
     return report.WhatIf(
         workers=cluster.workers,
         sentences=tuple(what_if_sentences(points, cluster)),
-        titles=TITLES,
-        rows=tuple(what_if_rows(points, cluster.workers)),
+        table=what_if_table(points, cluster.workers),
         chart=what_if_chart(points),
     )
 

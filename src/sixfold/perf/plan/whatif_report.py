@@ -8,6 +8,7 @@ from typing import Any
 
 from sixfold.core.html.axes import duration, logarithmic, plain
 from sixfold.core.html.charts import Chart, Series
+from sixfold.core.html.page import Table
 from sixfold.perf.plan.cluster import Cluster
 from sixfold.perf.plan.ranking import prediction_plain
 from sixfold.perf.plan.report import size
@@ -35,11 +36,12 @@ COLOURS = {
 }
 
 
-def what_if_rows(points: Sequence[Point], workers: int) -> list[tuple[str, ...]]:
+def what_if_table(points: Sequence[Point], workers: int) -> Table:
     """The table for so many workers, with the quickest on fewer; the quickest run first."""
     first, there = quickest(points), at(points, workers)
     is_there = first.prediction.candidate.workers == workers
-    return [_row(point) for point in ([] if is_there else [first]) + there]
+    rows = [_row(point) for point in ([] if is_there else [first]) + there]
+    return Table(head=TITLES, rows=rows, texts=range(len(TITLES)))
 
 
 def _row(point: Point) -> tuple[str, ...]:
@@ -61,18 +63,12 @@ def _row(point: Point) -> tuple[str, ...]:
 
 def what_if_text(points: Sequence[Point], cluster: Cluster) -> list[str]:
     """For the terminal."""
-    cells = [TITLES, *what_if_rows(points, cluster.workers)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(TITLES))]
-    lines = [
+    return [
         f"EXTRAPOLATION to {cluster.workers:,} workers from what was measured on far fewer",
-        *(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ),
+        *what_if_table(points, cluster.workers).lines(),
         "",
         *what_if_sentences(points, cluster),
     ]
-    return lines
 
 
 def what_if_sentences(points: Sequence[Point], cluster: Cluster) -> list[str]:

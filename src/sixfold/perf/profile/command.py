@@ -45,18 +45,19 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """What the terminal shows of a profile."""
+    from sixfold.core.console.tables import aligned
     from sixfold.perf.profile import table
 
     blocks: list[list[str]] = []
     if result["kind"] == "beside":
-        blocks.append(table.table(table.beside_rows(result)))
+        blocks.append(aligned(table.beside_rows(result)))
     if result["kind"] == "profile":
         blocks += [
-            table.table(table.machine_rows(result["machine"])),
+            aligned(table.machine_rows(result["machine"])),
             table.layer_table(result),
-            table.table(table.operator_rows(result, most=12), left=2),
+            aligned(table.operator_rows(result, most=12), (0, 1)),
             table.step_table(result),
-            table.table(table.memory_rows(result)),
+            aligned(table.memory_rows(result)),
         ]
     if "utilisation" in result:
         blocks += [table.use_table(result["utilisation"]), table.startup_lines(result["startup"])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import compact, linear, logarithmic, percent, plain
 from sixfold.core.html.charts import Chart, Series
-from sixfold.core.html.frame import render_page
+from sixfold.core.html.page import Blocks, Card, Cell, Figure, Page, Part, Section, Table, Text
 from sixfold.core.run_directory import read_json
 from sixfold.perf.profile import table
 from sixfold.perf.profile.utilisation import REASONS
@@ -38,28 +37,11 @@ CSS = {
 }
 """Colour of each reason, and of each part of a step."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """A block of the flame plot.
-
-    Attributes:
-        left: where it begins, in percent.
-        width: in percent.
-        row: from the top, from 0.
-        name: what it is.
-        text: what a reader sees who points at it.
-        css: its colour's class.
-        share: how dark it is, 0 to 1.
-    """
-
-    left: float
-    width: float
-    row: int
-    name: str
-    text: str
-    css: str
-    share: float
+_FLAME = [
+    *(("forward", "compute"), ("backward", "validation"), ("around layers", "scheduler")),
+    *(("data", "data"), ("waiting", "waiting"), ("transfer", "communication")),
+    *(("update", "update"), ("not attributed", "between")),
+]
 
 
 def write_profile(path: Path, profile: Plain) -> Path:
@@ -76,31 +58,116 @@ def write_profile(path: Path, profile: Plain) -> Path:
 
 def render(path: Path, profile: Plain) -> str:
     """The page as text; arguments as for `write_profile`."""
-    samples = _samples(path)
-    return render_page(
-        __package__,
-        "page.html",
-        profile=profile,
-        title=_title(profile),
+    sections = [*_engines(profile), *_layers(profile), *_ranks(profile, _samples(path))]
+    if "machine" in profile:
+        machine = profile["machine"]
+        gpu = "not used, training computes on processors" if profile["gpus"] else "none"
+        sections.append(
+            Section(
+                title="The machine",
+                lead=f"{machine['processor']}, {machine['cores']} cores. GPU: {gpu}.",
+                blocks=[_table(table.machine_rows(machine))],
+            )
+        )
+    return Page(
+        title=f"{_title(profile)} · Sixfold",
+        eyebrow="Sixfold profile",
+        heading=_title(profile),
         subtitle=_subtitle(profile),
+        notes=profile.get("notes", []),
         figures=_figures(profile),
-        flame=flame(profile) if "layers" in profile else [],
-        roofline=roofline(profile) if "layers" in profile else None,
-        layers=table.layer_rows(profile) if "layers" in profile else [],
-        operators=table.operator_rows(profile) if "layers" in profile else [],
-        step=_step_parts(profile) if "step" in profile else [],
-        memory=table.memory_rows(profile) if "memory" in profile else [],
-        uses=_uses(profile),
-        startup=list(profile.get("startup", {}).items()),
-        processors=processors(samples) if samples else None,
-        beside=table.beside_rows(profile) if "sides" in profile else [],
-        sides=[name for name, side in profile.get("sides", {}).items() if "failed" not in side],
-        machine=table.machine_rows(profile["machine"]) if "machine" in profile else [],
-        reasons=[(table.REASON_NAMES.get(name, name), CSS[name]) for name in REASONS],
+        sections=sections,
+        files="profile.json next to it holds every figure, trace.json opens in Perfetto.",
+    ).html()
+
+
+def _table(rows: list[list[str]], texts: int = 1) -> Table:
+    return Table(head=rows[0], rows=rows[1:], texts=range(texts))
+
+
+def _engines(profile: Plain) -> list[Section]:
+    """The engines compared, where there are several."""
+    if "sides" not in profile:
+        return []
+    sides = [name for name, side in profile["sides"].items() if "failed" not in side]
+    links = [(f"page of {name}", f"{name}/profile.html") for name in sides]
+    lead = (
+        "The same training, batch and number of workers on each engine; each was measured by "
+        "itself, one after another."
     )
+    blocks = [_table(table.beside_rows(profile)), Text(links=links)]
+    return [Section(title="Engines compared", lead=lead, blocks=blocks)]
 
 
-def flame(profile: Plain) -> list[Block]:
+def _layers(profile: Plain) -> list[Section]:
+    """A step, its layers and operators on the roofline, and memory."""
+    if "layers" not in profile:
+        return []
+    blocks = flame(profile)
+    found = roofline(profile)
+    return [
+        Section(
+            title="A step",
+            lead="From left to right the parts of a step whose layers are timed; below each its "
+            "layers, and below these torch's operators and our own kernels. Point at a block for "
+            "its time.",
+            blocks=[Card(blocks=[Blocks(blocks=blocks, keys=_FLAME), _step_parts(profile)])]
+            if blocks
+            else [],
+        ),
+        Section(title="Roofline", blocks=[found] if found else []),
+        Section(
+            title="Layers",
+            lead="Means over ranks of medians over steps. MFLOP, MB and what is saved for the "
+            "backward pass are by arithmetic, of one rank's share of a step; roof is the least "
+            "time that the machine would need over the time taken. * counted as element by "
+            "element.",
+            blocks=[_table(table.layer_rows(profile), 3)],
+        ),
+        Section(title="Operators", blocks=[_table(table.operator_rows(profile), 2)]),
+        Section(
+            title="Memory",
+            lead="Accounted by kind, and the measured peak of what a step allocates, and of the "
+            "process.",
+            blocks=[_table(table.memory_rows(profile))],
+        ),
+    ]
+
+
+def _ranks(profile: Plain, samples: Plain | None) -> list[Section]:
+    """Where the time of every rank went, and processors in use."""
+    rows: list[list[str | Cell]] = []
+    for use in profile.get("utilisation", []):
+        cpu = "" if use["cpu_share"] is None else f", CPU {percent(use['cpu_share'], 0)}"
+        whole = sum(use["seconds"].values()) or 1.0
+        inside = sum(use["in_steps"].values()) or 1.0
+        name = f"rank {use['rank']}"
+        since = Cell(text=name, detail="since the launch", title=use["host"])
+        rows.append([since, Cell(parts=_parts(use["seconds"], whole)), f"{whole:.2f} s"])
+        within = Cell(detail=f"in steps{cpu}")
+        rows.append([within, Cell(parts=_parts(use["in_steps"], inside)), ""])
+    blocks: list[Any] = []
+    if rows:
+        startup = [(name, f"{s:.2f} s") for name, s in profile.get("startup", {}).items()]
+        keys = [(table.REASON_NAMES.get(name, name), CSS[name]) for name in REASONS]
+        tables = [Table(rows=rows, texts=(0, 1), keys=keys, css="use")]
+        if startup:
+            tables.append(Table(rows=startup, css=""))
+        blocks.append(Card(blocks=tables))
+    if samples and (chart := processors(samples)):
+        blocks.append(chart)
+    return [
+        Section(
+            title="Ranks",
+            lead="Where the time of every rank went: since the launch, and in its steps alone. "
+            "Straggler is waiting for the slowest rank, transfer moving bytes, scheduler waiting "
+            "for work.",
+            blocks=blocks,
+        )
+    ]
+
+
+def flame(profile: Plain) -> list[tuple[Part, int, str, float]]:
     """A step from left to right: what it consists of, layers below that, operators below these.
 
     Widths are those of a step whose layers are timed. Operators were timed in another step; below
@@ -109,7 +176,7 @@ def flame(profile: Plain) -> list[Block]:
     step, whole = profile["step"], profile["step"]["clock_s"]
     if whole <= 0:
         return []
-    blocks: list[Block] = []
+    blocks: list[tuple[Part, int, str, float]] = []
     at = 0.0
 
     def put(name: str, seconds: float, css: str, row: int, left: float) -> float:
@@ -117,17 +184,8 @@ def flame(profile: Plain) -> list[Block]:
         if width >= LEAST_WIDTH:
             text = f"{name}: {1000 * seconds:.3f} ms, {percent(seconds / whole)} of the step"
             share = min(seconds / whole * 4, 1.0)
-            blocks.append(
-                Block(
-                    left=round(left, 3),
-                    width=round(width, 3),
-                    row=row,
-                    name=name,
-                    text=text,
-                    css=css,
-                    share=round(0.55 + 0.45 * share, 2),
-                )
-            )
+            part = Part(colour=css, left=round(left, 3), width=round(width, 3), title=text)
+            blocks.append((part, row, name, round(0.55 + 0.45 * share, 2)))
         return float(left + width)
 
     at = put("waiting for data", step["data_s"], "data", 0, at)
@@ -208,6 +266,7 @@ def roofline(profile: Plain) -> Chart | None:
         y=y,
         x_label="operations per byte (FLOP/byte)",
         series=series,
+        css="tall",
         heads=[f"{layer['name']} {d}" for layer, d in points],
         rows=[
             ("achieved", "compute", [_giga(p[f"{d}_flops_per_s"], "FLOP/s") for p, d in points]),
@@ -293,7 +352,7 @@ def _subtitle(profile: Plain) -> str:
     return " · ".join(word for word in words if word)
 
 
-def _figures(profile: Plain) -> list[tuple[str, str, str]]:
+def _figures(profile: Plain) -> list[Figure]:
     if "step" not in profile:
         return []
     step, totals = profile["step"], profile["totals"]
@@ -310,44 +369,30 @@ def _figures(profile: Plain) -> list[tuple[str, str, str]]:
     ]
 
 
-def _step_parts(profile: Plain) -> list[tuple[str, str, float, str]]:
-    """(name, ms, percent, colour) of each part of a step."""
+def _step_parts(profile: Plain) -> Table:
+    """The parts of a step."""
     step = profile["step"]
     whole = step["clock_s"] or 1.0
-    return [
-        (words, f"{1000 * step[f'{name}_s']:.3f}", 100 * step[f"{name}_s"] / whole, CSS[name])
+    rows: list[list[str | Cell]] = [
+        [
+            words,
+            f"{1000 * step[f'{name}_s']:.3f} ms",
+            f"{100 * step[f'{name}_s'] / whole:.1f}%",
+        ]
         for name, words in table.STEP_NAMES.items()
     ]
+    plain_step = f"a plain step {1000 * step['plain_s']:.3f} ms"
+    rows.append(["together", f"{1000 * step['clock_s']:.3f} ms", plain_step])
+    return Table(rows=rows, css="")
 
 
-def _uses(profile: Plain) -> list[Plain]:
+def _parts(seconds: Plain, whole: float) -> list[Part]:
     found = []
-    for use in profile.get("utilisation", []):
-        whole = sum(use["seconds"].values()) or 1.0
-        inside = sum(use["in_steps"].values()) or 1.0
-        found.append(
-            {
-                "rank": use["rank"],
-                "host": use["host"],
-                "total": f"{whole:.2f} s",
-                "cpu": "" if use["cpu_share"] is None else percent(use["cpu_share"], 0),
-                "whole": _parts(use["seconds"], whole),
-                "inside": _parts(use["in_steps"], inside),
-            }
-        )
+    for name in REASONS:
+        width = round(100 * seconds[name] / whole, 2)
+        title = f"{table.REASON_NAMES.get(name, name)}: {seconds[name]:.3f} s, {width}%"
+        found.append(Part(colour=CSS[name], width=width, title=title))
     return found
-
-
-def _parts(seconds: Plain, whole: float) -> list[tuple[str, str, float, str]]:
-    return [
-        (
-            table.REASON_NAMES.get(name, name),
-            CSS[name],
-            round(100 * seconds[name] / whole, 2),
-            f"{seconds[name]:.3f} s",
-        )
-        for name in REASONS
-    ]
 
 
 def _giga(value: float, unit: str) -> str:

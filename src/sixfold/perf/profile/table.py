@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sixfold.core.console.tables import aligned
 from sixfold.perf.profile.utilisation import REASONS
 
 Plain = dict[str, Any]
@@ -27,22 +28,6 @@ STEP_NAMES = {
     "unattributed": "not attributed",
 }
 """Parts of a step."""
-
-
-def table(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Rows as aligned text: the first `left` columns to the left, the others to the right.
-
-    >>> table([["a", "1"], ["bc", "23"]])
-    ['a    1', 'bc  23']
-    """
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if k < left else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def layer_rows(profile: Plain) -> list[list[str]]:
@@ -79,7 +64,7 @@ def layer_rows(profile: Plain) -> list[list[str]]:
 
 def layer_table(profile: Plain) -> list[str]:
     """`layer_rows` as text, and what was not known."""
-    lines = table(layer_rows(profile), left=3)
+    lines = aligned(layer_rows(profile), range(3))
     unknown = sorted({name for layer in profile["layers"] for name in layer.get("unknown", [])})
     if unknown:
         lines.append(f"* counted as element by element: {', '.join(unknown)}")
@@ -99,7 +84,7 @@ def step_table(profile: Plain) -> list[str]:
     extra = 100 * step["timing_costs_s"] / plain if plain > 0 else 0.0
     rows.append(["a plain step", _ms(plain), ""])
     rows.append(["what timing costs", _ms(step["timing_costs_s"]), f"{extra:.1f} of plain"])
-    return table(rows)
+    return aligned(rows)
 
 
 def operator_rows(profile: Plain, most: int = 16) -> list[list[str]]:
@@ -145,14 +130,14 @@ def use_table(uses: Sequence[Plain]) -> list[str]:
         shares = [use["seconds"][name] / whole if whole > 0 else 0.0 for name in REASONS]
         cpu = "" if use["cpu_share"] is None else f"{100 * use['cpu_share']:.0f}%"
         rows.append([str(use["rank"]), *(f"{100 * s:.1f}%" for s in shares), f"{whole:.2f}", cpu])
-    return table(rows)
+    return aligned(rows)
 
 
 def startup_lines(startup: Plain) -> list[str]:
     """What start-up consisted of."""
     if not startup:
         return []
-    return table([["start-up", "s"], *([name, f"{s:.2f}"] for name, s in startup.items())])
+    return aligned([["start-up", "s"], *([name, f"{s:.2f}"] for name, s in startup.items())])
 
 
 def beside_rows(profile: Plain) -> list[list[str]]:

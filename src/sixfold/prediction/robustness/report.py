@@ -11,16 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.files import write_atomically
-from sixfold.core.html.axes import MISSING, linear, percent, percent_tick, plain
+from sixfold.core.html.axes import MISSING, linear, percent, percent_tick, plain, points_of
 from sixfold.core.html.charts import Chart, Series
+from sixfold.core.html.page import (
+    Card,
+    Cell,
+    Figure,
+    Matrix,
+    Page,
+    Picture,
+    PictureRows,
+    Section,
+    Table,
+    configuration,
+)
 from sixfold.core.html.pictures import picture
-from sixfold.core.html.settings import setting_sections
 from sixfold.prediction.robustness.config import EvaluateConfig
 from sixfold.prediction.robustness.distortions import KINDS, Distortion
-from sixfold.training.report import render_page
 
 MOST_CLASSES = 40
 """Up to so many classes have a row of their own; of more, those that lose most."""
+
+_HEAD = (
+    *("Strength", "Accuracy", "95% interval", "Against clean, points"),
+    *("Balanced", "Loss", "Predictions changed"),
+)
 
 Figures = Mapping[str, Any]
 
@@ -36,42 +51,6 @@ class Example:
 
     distortion: Distortion | None
     pixels: Sequence[NDArray[np.uint8]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A picture with what the network takes it for.
-
-    Attributes:
-        uri: the picture as a data URI.
-        width: in CSS pixels.
-        height: in CSS pixels.
-        small: whether its pixels are shown as squares.
-        name: of the predicted class.
-        right: whether that is the class it has.
-    """
-
-    uri: str
-    width: int
-    height: int
-    small: bool
-    name: str
-    right: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """Accuracy of one class at one strength.
-
-    Attributes:
-        text: in percent.
-        strength: depth of colour, 0 to 1.
-        title: with interval and counts.
-    """
-
-    text: str
-    strength: float
-    title: str
 
 
 def write_page(
@@ -98,52 +77,62 @@ def render(
     config: Mapping[str, Mapping[str, Any]], result: Figures, examples: Sequence[Example]
 ) -> str:
     """The page as text."""
-    clean = result["clean"]
-    pictures = {
-        (example.distortion.kind, example.distortion.strength): example.pixels
-        for example in examples
-        if example.distortion is not None
-    }
-    truth = result["example_labels"]
-    kinds = []
-    for kind in result["distortions"]:
-        rows = [("clean", _shown(examples[0].pixels, clean, truth))] if examples else []
-        rows += [
-            (
-                plain(found["strength"]),
-                _shown(pictures[kind["kind"], found["strength"]], found, truth),
-            )
-            for found in kind["strengths"]
-            if (kind["kind"], found["strength"]) in pictures
-        ]
-        kinds.append(
-            {
-                "id": kind["kind"],
-                "title": kind["title"],
-                "unit": kind["unit"],
-                "mean": percent(kind["mean_accuracy"]),
-                "halfway": _halfway(kind),
-                "chart": curve(kind, clean, result["chance"]),
-                "columns": [plain(found["strength"]) for found in kind["strengths"]],
-                "classes": class_rows(kind, clean),
-                "table": [_row(found) for found in kind["strengths"]],
-                "pictures": rows,
-            }
-        )
-    return render_page(
-        __package__,
-        "page.html",
-        name=Path(result["run"]).name,
+    return Page(
+        title=f"{Path(result['run']).name}: robustness · Sixfold",
+        eyebrow="Sixfold robustness",
+        heading=Path(result["run"]).name,
         subtitle=f"{result['images']:,} images of {result['data'].partition(':')[0]}, "
-        f"{result['part']} part, {len(result['classes'])} classes, seed {result['seed']}",
+        f"{result['part']} split, {len(result['classes'])} classes, seed {result['seed']}",
         figures=_headline(result),
-        kinds=kinds,
-        sections=setting_sections(config, EvaluateConfig),
-        versions=sorted(result["versions"].items()),
+        navigation=True,
+        sections=[
+            *(_section(kind, result, examples) for kind in result["distortions"]),
+            configuration(config, EvaluateConfig, sorted(result["versions"].items())),
+        ],
+    ).html()
+
+
+def _section(kind: Figures, result: Figures, examples: Sequence[Example]) -> Section:
+    """One kind of distortion."""
+    clean, truth = result["clean"], result["example_labels"]
+    pictures = {
+        e.distortion.strength: e.pixels
+        for e in examples
+        if e.distortion is not None and e.distortion.kind == kind["kind"]
+    }
+    shown = [("clean", _shown("clean", examples[0].pixels, clean, truth))] if examples else []
+    for found in kind["strengths"]:
+        name = plain(found["strength"])
+        if (pixels := pictures.get(found["strength"])) is not None:
+            shown.append((name, _shown(name, pixels, found, truth)))
+    strengths = [plain(found["strength"]) for found in kind["strengths"]]
+    blocks: list[Any] = [
+        curve(kind, clean, result["chance"]),
+        Matrix(
+            title="By class",
+            detail="accuracy in percent",
+            columns=["clean", *strengths],
+            rows=class_rows(kind, clean),
+            css="byclass",
+        ),
+        Card(css="wide", blocks=[Table(head=_HEAD, rows=list(map(_row, kind["strengths"])))]),
+    ]
+    if shown and shown[0][1]:
+        note = "as the network sees them, with what it takes them for"
+        blocks.append(
+            Card(css="wide", blocks=[PictureRows(title="Examples", detail=note, rows=shown)])
+        )
+    return Section(
+        id=kind["kind"],
+        title=kind["title"],
+        lead=f"Strength: {kind['unit']}. Mean accuracy {percent(kind['mean_accuracy'])}; half the "
+        f"way from clean to guessing: {_halfway(kind)}.",
+        css="grid",
+        blocks=blocks,
     )
 
 
-def _headline(result: Figures) -> list[tuple[str, str, str]]:
+def _headline(result: Figures) -> list[Figure]:
     clean = result["clean"]
     found = [
         (
@@ -263,27 +252,22 @@ def _cell(entry: Figures) -> Cell:
     )
 
 
-def _row(found: Figures) -> dict[str, str]:
-    gap = found["difference"]
-    return {
-        "strength": plain(found["strength"]),
-        "accuracy": percent(found["accuracy"], 2),
-        "interval": f"{percent(found['low'], 2)} to {percent(found['high'], 2)}",
-        "difference": f"{100 * gap['mean']:+.2f} ({100 * gap['low']:+.2f} to "
-        f"{100 * gap['high']:+.2f})",
-        "balanced": percent(found["balanced_accuracy"], 2),
-        "loss": MISSING if found["loss"] is None else plain(float(f"{found['loss']:.4g}")),
-        "changed": percent(found["changed"]),
-    }
+def _row(found: Figures) -> tuple[str, ...]:
+    return (
+        plain(found["strength"]),
+        percent(found["accuracy"], 2),
+        f"{percent(found['low'], 2)} to {percent(found['high'], 2)}",
+        points_of(found["difference"]),
+        percent(found["balanced_accuracy"], 2),
+        MISSING if found["loss"] is None else plain(float(f"{found['loss']:.4g}")),
+        percent(found["changed"]),
+    )
 
 
 def _shown(
-    pixels: Sequence[NDArray[np.uint8]], figures: Figures, truth: Sequence[str]
-) -> list[Shown]:
-    found = []
-    for image, name, own in zip(pixels, figures["examples"], truth, strict=True):
-        uri, width, height, small = picture(image)
-        found.append(
-            Shown(uri=uri, width=width, height=height, small=small, name=name, right=name == own)
-        )
-    return found
+    label: str, pixels: Sequence[NDArray[np.uint8]], figures: Figures, truth: Sequence[str]
+) -> list[tuple[Picture, str, str]]:
+    return [
+        (picture(image, f"{label}: taken for {name}"), name, "" if name == own else "wrong")
+        for image, name, own in zip(pixels, figures["examples"], truth, strict=True)
+    ]

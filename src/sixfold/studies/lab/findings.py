@@ -2,69 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sixfold.core.html.charts import Chart
+from sixfold.core.html.page import Bar, Bars, Table
 
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of text."""
-
-    title: str
-    note: str  # how to read it
-    head: tuple[str, ...]  # names of the columns; the first column is text, the others are figures
-    rows: Sequence[tuple[str, ...]]  # one cell a column
-
-    def lines(self) -> list[str]:
-        r"""The table as lines of text.
-
-        >>> table = Table(title="t", note="", head=("a", "b"), rows=[("x", "10"), ("yy", "2")])
-        >>> print("\n".join(table.lines()))
-        t
-        a    b
-        x   10
-        yy   2
-        """
-        cells = [self.head, *self.rows]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(self.head))]
-        lines = [self.title, *([self.note] if self.note else [])]
-        for row in cells:
-            first, *rest = (
-                cell.rjust(width) if column else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            lines.append("  ".join([first, *rest]).rstrip())
-        return lines
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """A bar of a plot."""
-
-    name: str
-    # values of its parts, stacked, each with its colour's class
-    parts: tuple[tuple[float, str], ...]
-    text: str  # the figure beside it
-    estimated: bool = False  # whether it was extrapolated
-
-    @property
-    def total(self) -> float:
-        """Sum of its parts."""
-        return sum(value for value, _ in self.parts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bars:
-    """A plot of bars."""
-
-    title: str
-    note: str  # how to read it
-    bars: list[Bar]  # from top to bottom
-    keys: tuple[tuple[str, str], ...] = ()  # what each colour's class stands for
-    log: bool = False  # whether lengths are proportional to the logarithm; such bars have one part
+__all__ = ["Bar", "Bars", "Findings", "Table", "megabytes", "millions", "ratio", "seconds"]
 
 
 @dataclass(kw_only=True)

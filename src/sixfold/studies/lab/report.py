@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.html.frame import render_page
-from sixfold.studies.lab.findings import Bars, Findings
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """A bar as the template draws it.
-
-    Attributes:
-        name: what is measured.
-        text: the figure beside it.
-        parts: left edge and width in percent, and colour's class.
-        estimated: whether it was extrapolated.
-    """
-
-    name: str
-    text: str
-    parts: list[tuple[float, float, str]]
-    estimated: bool
+from sixfold.core.html.page import Page, Section, Text, pairs
+from sixfold.studies.lab.findings import Findings
 
 
 def render(findings: Findings, record: Mapping[str, Any]) -> str:
@@ -35,37 +16,33 @@ def render(findings: Findings, record: Mapping[str, Any]) -> str:
         findings: of the study.
         record: facts of the run, as in its JSON.
     """
-    return render_page(
-        __package__,
-        "page.html",
-        findings=findings,
-        record=record,
-        plots=[(bars, drawn(bars)) for bars in findings.bars],
-    )
-
-
-def drawn(plot: Bars) -> list[Drawn]:
-    """The bars of a plot, laid out; the longest takes all the width."""
-    totals = [bar.total for bar in plot.bars if bar.total > 0]
-    most, least = max(totals, default=1.0), min(totals, default=1.0)
-    found = []
-    for bar in plot.bars:
-        parts, left = [], 0.0
-        for value, css in bar.parts:
-            width = _log_place(value, least, most) if plot.log else 100 * value / most
-            parts.append((round(left, 2), round(width, 2), css))
-            left += width
-        found.append(Drawn(name=bar.name, text=bar.text, parts=parts, estimated=bar.estimated))
-    return found
-
-
-def _log_place(value: float, least: float, most: float) -> float:
-    """A length in percent: 4 for the least value, 100 for the greatest.
-
-    >>> _log_place(1.0, 1.0, 100.0), _log_place(10.0, 1.0, 100.0)
-    (4.0, 52.0)
-    """
-    if value <= 0:
-        return 0.0
-    span = math.log(most / least) or 1.0
-    return 4 + 96 * math.log(value / least) / span
+    settings = [
+        f"{name}={value}"
+        for values in record["settings"].values()
+        for name, value in values.items()
+    ]
+    ran = [
+        ("Settings", " ".join(settings)),
+        ("Machine", str(record["machine"])),
+        (
+            "Versions",
+            ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        ),
+    ]
+    return Page(
+        title=f"sixfold lab {record['study']}",
+        eyebrow="Sixfold laboratory",
+        heading=findings.title,
+        state="all results right" if findings.right else "a result is wrong",
+        good=findings.right,
+        subtitle=f"{findings.subtitle} · {record['master']}, {record['slots']} slots · load "
+        f"average before {record['load_average']['before'][0]:.1f}",
+        notes=findings.notes,
+        sections=[
+            Section(title="What wins, and why", blocks=[Text(lines=findings.verdict)]),
+            Section(blocks=[*findings.bars, *findings.charts]),
+            Section(title="Figures", blocks=findings.tables),
+            Section(title="What ran", blocks=[pairs(ran)]),
+        ],
+        files=f"{record['study']}.json next to it holds every figure.",
+    ).html()

@@ -9,12 +9,21 @@ from typing import Any
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, milliseconds, percent, plain
 from sixfold.core.html.charts import Chart
-from sixfold.core.html.settings import setting_sections
+from sixfold.core.html.page import (
+    Card,
+    Cell,
+    Figure,
+    Fold,
+    Page,
+    Part,
+    Section,
+    Table,
+    configuration,
+)
 from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay_plan import KINDS, written
 from sixfold.studies.sweep.events import TASK_PARTS
-from sixfold.studies.sweep.plots import MOST_LINES, Line, chart
-from sixfold.training.report import render_page
+from sixfold.studies.sweep.plots import MOST_LINES, Line, chart, interval
 
 COLOURS = dict(
     zip(
@@ -50,25 +59,48 @@ def render(name: str, config: Figures, result: Figures) -> str:
         _over_tasks(points, "delay_s", "Scheduler delay of a task", "milliseconds, mean of a job"),
         *(_over_bytes(points, kind) for kind in KINDS if kind != "empty"),
     ]
-    return render_page(
-        __package__,
-        "delay.html",
-        name=name,
+    failures = [f"{job}: {reason}" for job, reason in sorted(result["failures"].items())]
+    return Page(
+        title=f"{name} · Sixfold",
+        eyebrow="Sixfold: what Spark adds to a job",
+        heading=name,
+        state="not finished" if failures else "finished",
+        good=not failures,
         subtitle="; ".join(
             f"{session['master']}: {session['workers']} workers, started in "
             f"{duration(session['session_s'])}"
             for session in result["sessions"]
         ),
-        failures=sorted(result["failures"].items()),
+        notes=failures,
         figures=_headline(result),
-        charts=[made for made in charts if made is not None],
-        kinds=KINDS,
-        colours=COLOURS,
-        rows=[_row(point) for point in points],
-        laws=[_law(law) for law in result["laws"]],
-        sections=setting_sections(config, SweepDelayConfig),
-        versions=sorted(result["versions"].items()),
-    )
+        sections=[
+            Section(
+                id="curves",
+                title="Curves",
+                css="grid",
+                blocks=[made for made in charts if made is not None],
+            ),
+            Section(
+                id="jobs",
+                title="Jobs",
+                lead="Milliseconds, from Spark's event log but for the driver's own clock in "
+                "“driver”. Launch: from a stage's submission to its first task. Delay: of a task, "
+                "as Spark's web page defines it. Parts: of a task's time from launch to end.",
+                keys=[(part.replace("_", " "), colour) for part, colour in COLOURS.items()],
+                blocks=[_jobs(points)],
+            ),
+            Section(
+                id="laws",
+                title="Laws",
+                css="grid",
+                lead="Fitted with non-negative coefficients to relative errors; n workers, m "
+                "tasks, size in bytes. Intervals: 95% of a bootstrap over the repeats. Held out: "
+                "each job predicted from all others.",
+                blocks=[_law(law) for law in result["laws"]],
+            ),
+            configuration(config, SweepDelayConfig, sorted(result["versions"].items())),
+        ],
+    ).html()
 
 
 def _over_tasks(points: Sequence[Figures], figure: str, title: str, note: str) -> Chart | None:
@@ -109,7 +141,7 @@ def _line(name: str, x: Sequence[float], own: Sequence[Figures], figure: str) ->
     )
 
 
-def _headline(result: Figures) -> list[tuple[str, str, str]]:
+def _headline(result: Figures) -> list[Figure]:
     empty = [point for point in result["points"] if point["kind"] == "empty"]
     found = []
     if empty:
@@ -146,69 +178,82 @@ def _headline(result: Figures) -> list[tuple[str, str, str]]:
     return found
 
 
-def _row(point: Figures) -> dict[str, Any]:
-    parts = point["parts"]
-    whole = sum(parts.values()) or 1.0
-    return {
-        "kind": point["kind"],
-        "size": written(point["payload_bytes"]) if point["payload_bytes"] else "",
-        "workers": point["workers"],
-        "tasks": point["tasks"],
-        "wall": milliseconds(point["wall_s"]["median"]),
-        "range": f"{milliseconds(point['wall_s']['least'])} to "
-        f"{milliseconds(point['wall_s']['most'])}",
-        "job": milliseconds(point["job_s"]["median"]),
-        "launch": milliseconds(point["launch_wait_s"]),
-        "delay": milliseconds(point["delay_s"]["median"]),
-        "longest": milliseconds(point["longest_delay_s"]),
-        "parts": [
-            (
-                name.replace("_", " "),
-                COLOURS[name],
-                round(100 * parts[name] / whole, 2),
-                milliseconds(parts[name]),
+def _jobs(points: Sequence[Figures]) -> Table:
+    rows: list[list[str | Cell]] = []
+    for point in points:
+        parts = point["parts"]
+        whole = sum(parts.values()) or 1.0
+        wall = point["wall_s"]
+        figures = (
+            wall["median"],
+            point["job_s"]["median"],
+            point["launch_wait_s"],
+            point["delay_s"]["median"],
+            point["longest_delay_s"],
+        )
+        driver, *others = map(milliseconds, figures)
+        shares = [
+            Part(
+                colour=COLOURS[name],
+                width=round(100 * parts[name] / whole, 2),
+                title=f"{name.replace('_', ' ')} {milliseconds(parts[name])} ms",
             )
             for name in TASK_PARTS
-        ],
-    }
+        ]
+        rows.append(
+            [
+                point["kind"],
+                written(point["payload_bytes"]) if point["payload_bytes"] else "",
+                str(point["workers"]),
+                str(point["tasks"]),
+                driver,
+                f"{milliseconds(wall['least'])} to {milliseconds(wall['most'])}",
+                *others,
+                Cell(parts=shares),
+            ]
+        )
+    head = ("Payload", "Bytes", "Workers", "Tasks", "Driver", "Range", "Job", "Launch", "Delay")
+    return Table(head=(*head, "Longest", "Parts of a task"), rows=rows, texts=(0, 10))
 
 
-def _law(law: Figures) -> dict[str, Any]:
+def _law(law: Figures) -> Card:
     rows = []
     for point in law["points"]:
         measured, predicted = point["measured_s"]["median"], point["predicted_s"]
         held_out = point["held_out_s"]
         rows.append(
-            {
-                "kind": point["kind"],
-                "workers": point["workers"],
-                "tasks": point["tasks"],
-                "size": written(point["moved_bytes"]),
-                "measured": milliseconds(measured),
-                "predicted": milliseconds(predicted),
-                "interval": ""
+            (
+                point["kind"],
+                str(point["workers"]),
+                str(point["tasks"]),
+                written(point["moved_bytes"]),
+                milliseconds(measured),
+                milliseconds(predicted),
+                ""
                 if point["low_s"] is None
                 else f"{milliseconds(point['low_s'])} to {milliseconds(point['high_s'])}",
-                "error": f"{100 * (predicted / measured - 1):+.0f}%",
-                "held_out": ""
+                f"{100 * (predicted / measured - 1):+.0f}%",
+                ""
                 if held_out is None
                 else f"{milliseconds(held_out)} ({100 * (held_out / measured - 1):+.0f}%)",
-            }
-        )
-    error = law["held_out_error"]
-    return {
-        "name": f"{law['law'].capitalize()}, {law['kind']}",
-        "outcome": "time of a job" if law["outcome"] == "job" else "scheduler delay of a task",
-        "formula": law["formula"],
-        "values": [
-            (
-                one["name"],
-                f"{one['value']:.3g} s"
-                + ("" if one["low"] is None else f" ({one['low']:.3g} to {one['high']:.3g})"),
             )
-            for one in law["coefficients"]
-        ],
-        "error": "" if error is None else percent(error),
-        "exact": law["exact"],
-        "rows": rows,
-    }
+        )
+    values = [(one["name"], f"{interval(one)} s") for one in law["coefficients"]]
+    if law["held_out_error"] is not None:
+        values.append(("error on held-out jobs", percent(law["held_out_error"])))
+    outcome = "time of a job" if law["outcome"] == "job" else "scheduler delay of a task"
+    coefficients = Table(
+        title=f"{law['law'].capitalize()}, {law['kind']}",
+        detail=f"{outcome}: {law['formula']}",
+        note="No more measurements than coefficients: it says nothing of its own fit."
+        if law["exact"]
+        else "",
+        rows=values,
+        css="",
+    )
+    head = ("Payload", "n", "m", "Size", "Measured", "Predicted", "95%", "Off by", "Held out")
+    compared = Fold(
+        summary="Predicted and measured, ms",
+        blocks=[Table(head=head, rows=rows)],
+    )
+    return Card(blocks=[coefficients, compared])

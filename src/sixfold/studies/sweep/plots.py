@@ -113,6 +113,14 @@ def named(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items()) or "as given"
 
 
+def interval(value: Mapping[str, Any]) -> str:
+    """A coefficient, with its interval where that is known."""
+    middle = f"{value['value']:.3g}"
+    return (
+        middle if value["low"] is None else f"{middle} ({value['low']:.3g} to {value['high']:.3g})"
+    )
+
+
 def percent_plain(value: float) -> str:
     """A fraction in percent, as ticks and hover texts show it."""
     return percent(value, 0 if value >= 0.1 else 1) if value == value else plain(value)

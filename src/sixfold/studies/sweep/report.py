@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.files import write_atomically
-from sixfold.core.html.axes import duration, percent, plain
+from sixfold.core.html.axes import duration, percent, plain, points_of
 from sixfold.core.html.charts import Chart
-from sixfold.core.html.settings import setting_sections
-from sixfold.studies.sweep.plots import MOST_LINES, Line, chart, named, percent_plain
-from sixfold.training.report import render_page
+from sixfold.core.html.page import Card, Cell, Figure, Page, Part, Section, Table, configuration
+from sixfold.studies.sweep.plots import MOST_LINES, Line, chart, interval, named, percent_plain
 
 PARTS = ("compute", "data", "communication", "waiting", "update")
 
@@ -40,26 +39,26 @@ def write_page(path: Path, config: Figures, result: Figures, tree: type[Any]) ->
 def render(name: str, config: Figures, result: Figures, tree: type[Any]) -> str:
     """The page as text."""
     time = result["what"] == "time"
-    contents = _time(result) if time else _quality(result)
-    return render_page(
-        __package__,
-        "page.html",
-        name=name,
-        what=result["what"],
+    figures, sections = _time(result) if time else _quality(result)
+    failures = [f"{member}: {reason}" for member, reason in sorted(result["failures"].items())]
+    return Page(
+        title=f"{name} · Sixfold",
+        eyebrow=f"Sixfold sweep over {result['what']}",
+        heading=name,
+        state="not finished" if failures else "finished",
+        good=not failures,
         subtitle=f"{config['model']['model']} on {config['data']['data'].partition(':')[0]}; "
         + "; ".join(
             f"{setting}: {', '.join(map(str, values))}"
             for setting, values in result["varied"].items()
         ),
-        failures=sorted(result["failures"].items()),
-        sections=setting_sections(config, tree),
-        versions=sorted(result["versions"].items()),
-        chosen=_chosen(result),
-        **contents,
-    )
+        notes=failures,
+        figures=figures,
+        sections=[*sections, configuration(config, tree, sorted(result["versions"].items()))],
+    ).html()
 
 
-def _time(result: Figures) -> dict[str, Any]:
+def _time(result: Figures) -> tuple[list[Figure], list[Section]]:
     rows = result["points"]
     timed = [row for row in rows if "images_per_s" in row]
     groups = _grouped(timed, "workers")
@@ -69,14 +68,36 @@ def _time(result: Figures) -> dict[str, Any]:
         for number, law in enumerate(result["laws"])
         if law["law"] == "ernest"
     ]
-    return {
-        "figures": _time_headline(timed, result),
-        "charts": [made for made in charts if made is not None],
-        "rows": [_time_row(row) for row in rows],
-        "laws": [_law(law) for law in result["laws"]],
-        "cells": [],
-        "effects": [],
-    }
+    head = ("", "Images/s", "Range", "Step", "S", "E", "Serial", "Parts", "Start-up", "Steps")
+    table = Table(head=head, rows=[_time_row(row) for row in rows], texts=(0, 7))
+    return _time_headline(timed, result), [
+        _curves(charts),
+        Section(
+            id="combinations",
+            title="Combinations",
+            lead="Images per second from the end of step 3 to the last step: median and range of "
+            "the repeats. Speed-up and efficiency are medians of ratios within a repeat; “serial” "
+            "is against one synchronous worker, where strategies are varied. Parts: where the time "
+            "of a step went, mean over ranks.",
+            keys=[(part, part) for part in PARTS],
+            blocks=[table] if rows else [],
+        ),
+        Section(
+            id="laws",
+            title="Laws",
+            css="grid",
+            lead="Fitted with non-negative coefficients to relative errors. Intervals: 95% of a "
+            "bootstrap over the repeats. Held out: each combination predicted from all others."
+            if result["laws"]
+            else "",
+            blocks=[_law(law) for law in result["laws"]],
+        ),
+    ]
+
+
+def _curves(charts: Sequence[Chart | None]) -> Section:
+    made = [one for one in charts if one is not None]
+    return Section(id="curves", title="Curves", css="grid", blocks=made)
 
 
 def _grouped(rows: Sequence[Figures], over: str) -> dict[str, list[Figures]]:
@@ -183,7 +204,7 @@ def _step_times(law: Figures, number: int) -> Chart | None:
     )
 
 
-def _time_headline(timed: Sequence[Figures], result: Figures) -> list[tuple[str, str, str]]:
+def _time_headline(timed: Sequence[Figures], result: Figures) -> list[Figure]:
     if not timed:
         return []
     best = max(timed, key=lambda row: float(row["images_per_s"]["median"]))
@@ -233,45 +254,45 @@ def _time_headline(timed: Sequence[Figures], result: Figures) -> list[tuple[str,
     return found
 
 
-def _time_row(row: Figures) -> dict[str, Any]:
+def _time_row(row: Figures) -> list[str | Cell]:
     if "images_per_s" not in row:
-        return {"name": named(row["values"]), "trouble": row["refused"] or "failed"}
+        return [named(row["values"]), Cell(text=row["refused"] or "failed", css="trouble")]
     rate, parts = row["images_per_s"], row["parts"]
     whole = sum(parts.values()) or 1.0
     speed, share, serial = row.get("speedup"), row.get("efficiency"), row.get("over_serial")
-    return {
-        "name": named(row["values"]),
-        "trouble": "",
-        "rate": f"{rate['median']:,.0f}",
-        "range": f"{rate['least']:,.0f} to {rate['most']:,.0f}",
-        "step": f"{1000 * row['step_s']['median']:.3g} ms",
-        "speedup": "" if speed is None else f"{speed['median']:.2f}",
-        "efficiency": "" if share is None else percent(share["median"], 0),
-        "serial": "" if serial is None else f"{serial['median']:.2f}",
-        "startup": duration(row["startup_s"]),
-        "steps": f"{row['steps']:,}",
-        "parts": [
-            (
-                part,
-                round(100 * parts.get(part, 0.0) / whole, 2),
-                f"{1000 * parts.get(part, 0.0):.3g}",
-            )
-            for part in PARTS
-        ],
-    }
+    shares = [
+        Part(
+            colour=part,
+            width=round(100 * parts.get(part, 0.0) / whole, 2),
+            title=f"{part} {1000 * parts.get(part, 0.0):.3g} ms",
+        )
+        for part in PARTS
+    ]
+    return [
+        named(row["values"]),
+        f"{rate['median']:,.0f}",
+        f"{rate['least']:,.0f} to {rate['most']:,.0f}",
+        f"{1000 * row['step_s']['median']:.3g} ms",
+        "" if speed is None else f"{speed['median']:.2f}",
+        "" if share is None else percent(share["median"], 0),
+        "" if serial is None else f"{serial['median']:.2f}",
+        Cell(parts=shares),
+        duration(row["startup_s"]),
+        f"{row['steps']:,}",
+    ]
 
 
-def _law(law: Figures) -> dict[str, Any]:
-    """A law with its coefficients and, point by point, predicted beside measured."""
+def _law(law: Figures) -> Card:
+    """A law with its coefficients and, point by point, predicted and measured."""
     scaled = law["law"] == "gustafson"
     values = []
     if "serial_part" in law:
-        values.append(("serial part s", _interval(law["serial_part"])))
+        values.append(("serial part s", interval(law["serial_part"])))
     if law.get("most_speedup"):
         values.append(("S is at most", f"{law['most_speedup']:.3g}"))
     if law.get("batch_per_worker"):
         values.append(("images per worker and step", plain(law["batch_per_worker"])))
-    values += [(one["name"], _interval(one)) for one in law.get("coefficients", ())]
+    values += [(one["name"], interval(one)) for one in law.get("coefficients", ())]
     if law.get("held_out_error") is not None:
         values.append(("error on held-out combinations", percent(law["held_out_error"])))
     rows = []
@@ -280,29 +301,31 @@ def _law(law: Figures) -> dict[str, Any]:
         predicted = point["predicted" if scaled else "predicted_s"]
         held_out = point.get("held_out_s")
         rows.append(
-            {
-                "workers": point["workers"],
-                "batch": f"{point['batch_size']:,}",
-                "images": f"{point['images']:,}" if "whole" in law["law"] else "",
-                "measured": f"{measured:.2f}" if scaled else f"{1000 * measured:.3g} ms",
-                "predicted": f"{predicted:.2f}" if scaled else f"{1000 * predicted:.3g} ms",
-                "interval": ""
+            [
+                str(point["workers"]),
+                f"{point['batch_size']:,}",
+                *([f"{point['images']:,}"] if "whole" in law["law"] else []),
+                f"{measured:.2f}" if scaled else f"{1000 * measured:.3g} ms",
+                f"{predicted:.2f}" if scaled else f"{1000 * predicted:.3g} ms",
+                ""
                 if point.get("low_s") is None
                 else f"{1000 * point['low_s']:.3g} to {1000 * point['high_s']:.3g}",
-                "error": f"{100 * (predicted / measured - 1):+.1f}%",
-                "held_out": ""
+                f"{100 * (predicted / measured - 1):+.1f}%",
+                ""
                 if held_out is None
                 else f"{1000 * held_out:.3g} ms ({100 * (held_out / measured - 1):+.1f}%)",
-            }
+            ]
         )
-    return {
-        "name": law["law"].capitalize(),
-        "at": named(law["values"]) if law["values"] else "",
-        "formula": law["formula"],
-        "values": values,
-        "exact": _exact(law) if law["exact"] else "",
-        "rows": rows,
-    }
+    coefficients = Table(
+        title=law["law"].capitalize(),
+        detail="; ".join([law["formula"], *([named(law["values"])] if law["values"] else [])]),
+        note=_exact(law) if law["exact"] else "",
+        rows=values,
+        css="",
+    )
+    images = ["Images"] if "whole" in law["law"] else []
+    head = ["Workers", "Batch", *images, "Measured", "Predicted", "95%", "Off by", "Held out"]
+    return Card(blocks=[coefficients, Table(head=head, rows=rows, texts=())])
 
 
 def _exact(law: Figures) -> str:
@@ -321,20 +344,41 @@ def _exact(law: Figures) -> str:
     return f"{told}. Coefficients of at least 0 keep it from going through all of them."
 
 
-def _interval(value: Figures) -> str:
-    middle = f"{value['value']:.3g}"
-    return (
-        middle if value["low"] is None else f"{middle} ({value['low']:.3g} to {value['high']:.3g})"
-    )
-
-
-def _quality(result: Figures) -> dict[str, Any]:
+def _quality(result: Figures) -> tuple[list[Figure], list[Section]]:
     charts = [
-        made
+        _accuracies(name, values, result["cells"])
         for name, values in result["varied"].items()
         if name not in ("seed", *result["chosen"]) and len(values) > 1
-        if (made := _accuracies(name, values, result["cells"])) is not None
     ]
+    rows = [_cell(cell) for cell in result["cells"]]
+    rows += [
+        [named(row["values"]), Cell(text=row.get("refused") or row["diverged"], css="trouble")]
+        for row in result["trainings"]
+        if "refused" in row or "diverged" in row
+    ]
+    table = Table(head=("", "Test accuracy", "Seeds"), rows=rows)
+    return _quality_headline(result), [
+        _curves(charts),
+        Section(
+            id="effects",
+            title="What each setting does",
+            css="grid",
+            lead="Differences in points of test accuracy to the first value, over all pairs of "
+            "trainings that differ in this setting alone, with 95% interval. The share of variance "
+            "is that of the setting by itself.",
+            blocks=[_effect(effect) for effect in result["effects"]],
+        ),
+        Section(
+            id="cells",
+            title="Combinations",
+            lead="Test accuracy: mean over seeds and half its 95% interval; of a single seed, the "
+            f"interval of the number of test images alone. {_chosen(result)}".rstrip(),
+            blocks=[table] if rows else [],
+        ),
+    ]
+
+
+def _quality_headline(result: Figures) -> list[Figure]:
     best = max(result["cells"], key=lambda cell: float(cell["accuracy"]["mean"]), default=None)
     figures = []
     if best is not None:
@@ -354,26 +398,8 @@ def _quality(result: Figures) -> dict[str, Any]:
                     "of the variance between trainings",
                 )
             )
-    figures.append(
-        ("Trainings", str(len(result["trainings"])), f"{duration(result['wall_s'])} in all")
-    )
-    troubles = [
-        {
-            "name": named(row["values"]),
-            "accuracy": "",
-            "trouble": row.get("refused") or row["diverged"],
-        }
-        for row in result["trainings"]
-        if "refused" in row or "diverged" in row
-    ]
-    return {
-        "figures": figures,
-        "charts": charts,
-        "rows": [],
-        "laws": [],
-        "cells": [_cell(cell) for cell in result["cells"]] + troubles,
-        "effects": [_effect(effect) for effect in result["effects"]],
-    }
+    count = str(len(result["trainings"]))
+    return [*figures, ("Trainings", count, f"{duration(result['wall_s'])} in all")]
 
 
 def _rivals(best: Figures, cells: Sequence[Figures]) -> str:
@@ -430,15 +456,10 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def _cell(cell: Figures) -> dict[str, str]:
+def _cell(cell: Figures) -> list[str | Cell]:
     value = cell["accuracy"]
     half = 50 * (value["high"] - value["low"])
-    return {
-        "name": named(cell["values"]),
-        "accuracy": f"{percent(value['mean'], 2)} ± {half:.2f}",
-        "seeds": str(value["seeds"]),
-        "trouble": "",
-    }
+    return [named(cell["values"]), f"{percent(value['mean'], 2)} ± {half:.2f}", str(value["seeds"])]
 
 
 def _verdict(gap: Figures) -> str:
@@ -446,25 +467,24 @@ def _verdict(gap: Figures) -> str:
     return "above" if gap["low"] > 0 else "below" if gap["high"] < 0 else "not told apart"
 
 
-def _effect(effect: Figures) -> dict[str, Any]:
+def _effect(effect: Figures) -> Table:
     share = effect["share_of_variance"]
     rows = []
     for level in effect["levels"]:
         gap = level.get("difference")
         rows.append(
-            {
-                "value": str(level["value"]),
-                "accuracy": percent(level["accuracy"], 2) if "accuracy" in level else "",
-                "difference": ""
-                if gap is None
-                else f"{100 * gap['mean']:+.2f} ({100 * gap['low']:+.2f} to "
-                f"{100 * gap['high']:+.2f})",
-                "verdict": "" if gap is None else _verdict(gap),
-                "trainings": str(level["trainings"]),
-            }
+            (
+                str(level["value"]),
+                percent(level["accuracy"], 2) if "accuracy" in level else "",
+                "" if gap is None else points_of(gap),
+                "" if gap is None else _verdict(gap),
+                str(level["trainings"]),
+            )
         )
-    return {
-        "name": effect["name"],
-        "share": "" if share is None else f"{percent(share, 0)} of the variance",
-        "rows": rows,
-    }
+    return Table(
+        title=effect["name"],
+        detail="" if share is None else f"{percent(share, 0)} of the variance",
+        head=("", "Accuracy", "Difference", "", "Trainings"),
+        rows=rows,
+        css="",
+    )

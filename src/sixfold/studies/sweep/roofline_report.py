@@ -10,10 +10,19 @@ from typing import Any
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, logarithmic, percent
 from sixfold.core.html.charts import COLOURS, Chart, Series
+from sixfold.core.html.page import Page, Section, Table, pairs
 from sixfold.studies.sweep.plots import MOST_LINES
-from sixfold.training.report import render_page
 
 Figures = Mapping[str, Any]
+
+_ROOFS = (
+    *("Roof", "Workers", "Peak", "Overhead of a job"),
+    *("Half is overhead at tasks of", "which compute for"),
+)
+_PLACED = (
+    *("", "Group", "Workers", "Task", "Reached", "Of the machine"),
+    *("Ceiling of jobs", "Times Spark", "Times job per step"),
+)
 
 
 def write_page(path: Path, result: Figures) -> None:
@@ -31,18 +40,42 @@ def write_page(path: Path, result: Figures) -> None:
 
 def render(name: str, result: Figures) -> str:
     """The page as text."""
-    return render_page(
-        __package__,
-        "roofline.html",
-        name=name,
+    panels = result["panels"]
+    rows = [_row(point) for panel in panels for point in panel["points"]]
+    placed = Table(head=_PLACED, rows=rows, texts=(0, 1))
+    roofs = [_roof(roof) for panel in panels for roof in panel["roofs"]]
+    return Page(
+        title=f"{name} · Sixfold",
+        eyebrow="Sixfold: roofline of Spark",
+        heading=name,
         subtitle=f"{result['machine']['processor']}, {result['precision']}; Spark "
         + ", ".join(session["master"] for session in result["sessions"]),
-        charts=[_chart(panel, number) for number, panel in enumerate(result["panels"])],
-        roofs=[_roof(roof) for panel in result["panels"] for roof in panel["roofs"]],
-        rows=[_row(point) for panel in result["panels"] for point in panel["points"]],
-        left_out=result["left_out"],
-        versions=sorted(result["versions"].items()),
-    )
+        notes=result["left_out"],
+        sections=[
+            Section(
+                id="roofs",
+                title="Roofs",
+                lead="A job of one task for each worker, each of so many floating-point "
+                "operations, reaches no more than its line: what scheduling and shuffling take "
+                "does not compute. The slanted part is overhead, the flat part the machine. A "
+                "training's task is what one rank computes in a step: it is one long job, so the "
+                "ceiling is what the same steps would reach as a job each.",
+                blocks=[
+                    *(_chart(panel, number) for number, panel in enumerate(panels)),
+                    Table(head=_ROOFS, rows=roofs),
+                ],
+            ),
+            Section(
+                id="placed",
+                title="Placed",
+                lead="“Times Spark”: reached, over the ceiling of jobs of such tasks that move "
+                "nothing. “Times job per step”: over what would be left if every step, as fast as "
+                "it was measured, were a job of its own, weights broadcast and gradients returned.",
+                blocks=[placed] if rows else [],
+            ),
+            Section(title="Versions", blocks=[pairs(sorted(result["versions"].items()))]),
+        ],
+    ).html()
 
 
 def flops(value: float) -> str:
@@ -88,35 +121,36 @@ def _chart(panel: Figures, number: int) -> Chart:
         x_label="operations of a task (log)",
         series=series,
         write=lambda value: f"{flops(value)}FLOP/s",
+        css="tall",
         head=lambda value: f"tasks of {flops(value)}FLOP",
     )
 
 
-def _roof(roof: Figures) -> dict[str, str]:
+def _roof(roof: Figures) -> tuple[str, ...]:
     free = roof["overhead_s"] == 0
-    return {
-        "name": roof["name"],
-        "workers": str(roof["workers"]),
-        "peak": f"{flops(roof['workers'] * roof['peak_flops'])}FLOP/s",
-        "overhead": "" if free else duration(roof["overhead_s"]),
-        "ridge": "" if free else f"{flops(roof['ridge_flops'])}FLOP",
-        "ridge_s": "" if free else duration(roof["ridge_flops"] / roof["peak_flops"]),
-    }
+    return (
+        roof["name"],
+        str(roof["workers"]),
+        f"{flops(roof['workers'] * roof['peak_flops'])}FLOP/s",
+        "" if free else duration(roof["overhead_s"]),
+        "" if free else f"{flops(roof['ridge_flops'])}FLOP",
+        "" if free else duration(roof["ridge_flops"] / roof["peak_flops"]),
+    )
 
 
-def _row(point: Figures) -> dict[str, str]:
+def _row(point: Figures) -> tuple[str, ...]:
     per_step = point.get("job_per_step_flops")
-    return {
-        "name": point["name"],
-        "group": point["group"],
-        "workers": str(point["workers"]),
-        "task": f"{flops(point['task_flops'])}FLOP",
-        "reached": f"{flops(point['flops'])}FLOP/s",
-        "machine": percent(point["part_of_machine"]),
-        "spark": f"{flops(point['spark_flops'])}FLOP/s",
-        "times": _times(point["times_spark"]),
-        "job_per_step": "" if per_step is None else _times(point["flops"] / per_step),
-    }
+    return (
+        point["name"],
+        point["group"],
+        str(point["workers"]),
+        f"{flops(point['task_flops'])}FLOP",
+        f"{flops(point['flops'])}FLOP/s",
+        percent(point["part_of_machine"]),
+        f"{flops(point['spark_flops'])}FLOP/s",
+        _times(point["times_spark"]),
+        "" if per_step is None else _times(point["flops"] / per_step),
+    )
 
 
 def _times(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sixfold.core.html.frame import optional_page, render_page
+from sixfold.core.html.frame import optional_page
 from sixfold.training.report.page import write_report
 
-__all__ = ["optional_page", "render_page", "write_report"]
+__all__ = ["optional_page", "write_report"]

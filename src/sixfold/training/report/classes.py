@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +12,19 @@ from numpy.typing import NDArray
 
 from sixfold.core.html.axes import Tick, percent
 from sixfold.core.html.json_lines import label, number
+from sixfold.core.html.page import (
+    Bar,
+    Bars,
+    Card,
+    Cell,
+    Fold,
+    Matrix,
+    MatrixPicture,
+    Section,
+    Table,
+    Text,
+)
+from sixfold.core.html.pictures import png
 
 MAX_BARS = 40
 """Up to this many classes all are shown as bars; beyond it the worst and the best."""
@@ -33,73 +44,72 @@ _WRONG = (217, 95, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
-    """One class.
-
-    Attributes:
-        name: the class.
-        images: how many there were.
-        correct: how many of them were recognised.
-        recall: `correct / images`, or None without images.
-        low: lower end of the recall's 95% interval, in percent.
-        high: upper end.
-        text: recall as text.
-    """
+class Recall:
+    """How one class fared."""
 
     name: str
     images: int
     correct: int
-    recall: float | None
-    low: float
+    recall: float | None  # None without images
+    low: float  # ends of its 95% interval
     high: float
-    text: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A cell of the matrix: its count, its share of the row, and how strongly it is coloured."""
-
-    count: int
-    text: str
-    strength: float
-    correct: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confusion:
-    """A pair of classes that is confused."""
-
-    true: str
-    predicted: str
-    count: int
-    percent: str
+    def bar(self) -> Bar:
+        """As it is drawn."""
+        if self.recall is None:
+            return Bar(name=self.name, parts=(), text="no images")
+        return Bar(
+            name=self.name,
+            parts=((self.recall, "length"),),
+            text=percent(self.recall),
+            detail=f"{self.correct:,} of {self.images:,}",
+            span=(self.low, self.high),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classes:
-    """The section on classes.
+    """The section on classes."""
 
-    Attributes:
-        bars: classes to show: all, or the worst ones of many.
-        best: the best ones of many.
-        every: all classes.
-        names: all names, in the order of the matrix.
-        cells: rows of the matrix, if it is small enough to hold numbers.
-        picture: data URI of the matrix as a picture, if it is larger.
-        labels: for the picture: some names and the place of each, in percent from the top.
-        counts: for the script, with a picture: rows as [column, count, column, count, ...].
-        confusions: the most frequent confusions.
-    """
+    worst: list[Recall]  # all, where there are not many
+    best: list[Recall]  # of many
+    every: list[Recall]
+    matrix: Matrix | MatrixPicture | None
+    confusions: Table | None  # the most frequent ones
 
-    bars: list[Bar]
-    best: list[Bar]
-    every: list[Bar]
-    names: list[str]
-    cells: list[list[Cell]]
-    picture: str
-    labels: list[Tick]
-    counts: list[list[int]]
-    confusions: list[Confusion]
+    def section(self) -> Section:
+        """As the page shows it."""
+
+        def bars(title: str, classes: Sequence[Recall]) -> Bars:
+            return Bars(title=title, bars=[one.bar() for one in classes], most=1.0)
+
+        blocks: list[Any] = [bars("Accuracy by class", self.worst)]
+        if self.best:
+            blocks = [
+                bars(f"The {len(self.worst)} worst of {len(self.every)} classes", self.worst),
+                bars(f"The {len(self.best)} best", self.best),
+                Fold(summary="All classes", blocks=[bars("", self.every)]),
+            ]
+        if self.confusions and len(self.every) > 3:
+            blocks.append(self.confusions)
+        cards = [Card(blocks=blocks)]
+        if self.matrix:
+            legend = Text(
+                lines=[
+                    "Rows are true, columns predicted classes; colour is by the share of the row, "
+                    "blue where the class is right, orange where it is wrong."
+                ],
+                css="legend",
+            )
+            cards.append(Card(blocks=[self.matrix, legend]))
+        return Section(
+            id="classes",
+            title="Classes",
+            lead="Bars show the share of a class's test images that were recognised; the whisker "
+            "is its 95% interval.",
+            css="grid",
+            blocks=cards,
+        )
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -116,7 +126,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + zz)), min(1.0, (middle + half) / (1 + zz))
 
 
-def read_bars(per_class: Any) -> list[Bar]:
+def read_bars(per_class: Any) -> list[Recall]:
     """The entries of `per_class` that make sense."""
     bars = []
     for entry in per_class if isinstance(per_class, list) else []:
@@ -127,16 +137,14 @@ def read_bars(per_class: Any) -> list[Bar]:
             continue
         images, correct = int(n), int(right)
         low, high = wilson(correct, images)
-        recall = correct / images if images else None
         bars.append(
-            Bar(
+            Recall(
                 name=label(entry.get("name")),
                 images=images,
                 correct=correct,
-                recall=recall,
-                low=round(100 * low, 2),
-                high=round(100 * high, 2),
-                text=percent(recall) if recall is not None else "no images",
+                recall=correct / images if images else None,
+                low=low,
+                high=high,
             )
         )
     return bars
@@ -172,17 +180,13 @@ def class_section(result: dict[str, Any], notes: list[str]) -> Classes | None:
     if len(bars) > MAX_BARS:
         order = sorted((b for b in bars if b.recall is not None), key=lambda b: b.recall or 0.0)
         worst, best = order[: MAX_BARS // 2], order[-MAX_BARS // 4 :][::-1]
-    small = matrix is not None and len(bars) <= MAX_NUMBERS
+    draw = _matrix if len(bars) <= MAX_NUMBERS else _picture
     return Classes(
-        bars=worst,
+        worst=worst,
         best=best,
         every=bars,
-        names=names,
-        cells=_cells(matrix) if matrix is not None and small else [],
-        picture=_picture(matrix) if matrix is not None and not small else "",
-        labels=_labels(names) if matrix is not None and not small else [],
-        counts=_sparse(matrix) if matrix is not None and not small else [],
-        confusions=_confusions(matrix, names) if matrix is not None else [],
+        matrix=None if matrix is None else draw(matrix, names),
+        confusions=None if matrix is None else _confusions(matrix, names),
     )
 
 
@@ -204,23 +208,33 @@ def _strengths(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     return strengths
 
 
-def _cells(matrix: NDArray[np.int64]) -> list[list[Cell]]:
+def _matrix(matrix: NDArray[np.int64], names: Sequence[str]) -> Matrix:
     rates, strengths = _rates(matrix), _strengths(matrix)
-    return [
-        [
+    n = len(names)
+    rows = []
+    for row, true in enumerate(names):
+        cells = [
             Cell(
-                count=int(matrix[row, column]),
-                text=percent(float(rates[row, column])),
-                strength=round(float(strengths[row, column]), 3),
-                correct=row == column,
+                text=str(matrix[row, k]),
+                detail=percent(float(rates[row, k])),
+                strength=round(float(strengths[row, k]), 3),
+                css="hit" if row == k else "miss" if matrix[row, k] else "none",
+                title=f"{true} → {predicted}: {matrix[row, k]} ({percent(float(rates[row, k]))})",
             )
-            for column in range(len(matrix))
+            for k, predicted in enumerate(names)
         ]
-        for row in range(len(matrix))
-    ]
+        rows.append((true, cells))
+    size = "few" if n <= 5 else "many" if n > 12 else ""
+    return Matrix(
+        title="Confusion matrix",
+        columns=names,
+        rows=rows,
+        corner=("true ↓", "predicted →"),
+        css=f"{size}{' turned' if n > 5 else ''}",
+    )
 
 
-def _picture(matrix: NDArray[np.int64]) -> str:
+def _picture(matrix: NDArray[np.int64], names: Sequence[str]) -> MatrixPicture:
     """A PNG with one pixel a cell; strength is opacity, so that it suits any background."""
     from PIL import Image
 
@@ -230,9 +244,13 @@ def _picture(matrix: NDArray[np.int64]) -> str:
     diagonal = np.arange(len(matrix))
     pixels[diagonal, diagonal, :3] = _CORRECT
     pixels[..., 3] = np.round(255 * strengths)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return MatrixPicture(
+        title="Confusion matrix",
+        uri=png(Image.fromarray(pixels, "RGBA")),
+        names=names,
+        labels=_labels(names),
+        counts=_sparse(matrix),
+    )
 
 
 def _labels(names: Sequence[str]) -> list[Tick]:
@@ -249,21 +267,19 @@ def _sparse(matrix: NDArray[np.int64]) -> list[list[int]]:
     ]
 
 
-def _confusions(matrix: NDArray[np.int64], names: Sequence[str]) -> list[Confusion]:
+def _confusions(matrix: NDArray[np.int64], names: Sequence[str]) -> Table | None:
     """The most frequent confusions, by count."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     rates = _rates(matrix)
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
-    found = []
-    for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if wrong[row, column]:
-            found.append(
-                Confusion(
-                    true=names[row],
-                    predicted=names[column],
-                    count=int(wrong[row, column]),
-                    percent=percent(float(rates[row, column])),
-                )
-            )
-    return found
+    rows = [
+        (
+            f"{names[row]} → {names[column]}",
+            f"{wrong[row, column]:,}",
+            percent(float(rates[row, column])),
+        )
+        for row, column in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[row, column]
+    ]
+    return Table(title="Most frequent confusions", rows=rows) if rows else None

@@ -41,7 +41,10 @@ def learning_charts(record: Record) -> list[Chart]:
         _measure_chart(record, "accuracy", "Accuracy", "accuracy", "eval_accuracy", percent),
         _rate_chart(record),
     ]
-    return [chart for chart in charts if chart]
+    found = [chart for chart in charts if chart]
+    if len(found) % 2:
+        found[-1].css += " wide"
+    return found
 
 
 def _measure_chart(
@@ -127,6 +130,7 @@ def _rate_chart(record: Record) -> Chart | None:
         x=_step_axis([table]),
         y=linear(0.0, float(good.max()), compact),
         x_label="step",
+        css="low",
         series=[Series(name="rate", x=table["step"][keep], y=rates[keep])],
         head=_step_head(table),
     )
@@ -157,6 +161,8 @@ def throughput_chart(record: Record) -> Chart | None:
         # One stalled step must not flatten the rest, nor one burst: the middle 98% set the scale.
         y=linear(0.0, float(np.percentile(rates, 99)) * 1.05, compact, count=4, snug=True),
         x_label=f"time since the first logged step ({unit})",
+        css="low",
+        legend=False,
         restarts=[float(pause) for pause in pauses / unit_s],
         series=_smoothed("images/s", shown, rates, soft, window),
         write=lambda rate: plain(float(f"{rate:.4g}")),

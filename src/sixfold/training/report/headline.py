@@ -4,53 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
 from sixfold.core.html.axes import duration, percent, plain
 from sixfold.core.html.json_lines import label
+from sixfold.core.html.page import Figure
 from sixfold.core.html.settings import show
-from sixfold.training.report.classes import Bar, wilson
+from sixfold.training.report.classes import Recall, wilson
 from sixfold.training.report.record import Record
 
 UNEVEN = 1.2
 """Classes are uneven if the largest has so many times the images of the smallest."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A headline figure: its name, its value, and a line of detail."""
-
-    name: str
-    value: str
-    detail: str = ""
+def _figure(name: str, value: str, detail: str = "") -> Figure:
+    return name, value, detail
 
 
-def headline(record: Record, bars: Sequence[Bar]) -> list[Figure]:
+def headline(record: Record, bars: Sequence[Recall]) -> list[Figure]:
     """The figures that are known, the most important first."""
     found = [*_quality(record, bars), *_speed(record)]
-    return [figure for figure in found if figure.value]
+    return [figure for figure in found if figure[1]]
 
 
-def _quality(record: Record, bars: Sequence[Bar]) -> list[Figure]:
+def _quality(record: Record, bars: Sequence[Recall]) -> list[Figure]:
     """How good the network is."""
     found = []
     test, loss = record.figure("test_accuracy"), record.figure("test_loss")
     if math.isfinite(test):
-        found.append(Figure(name="Test accuracy", value=percent(test, 2), detail=_interval(bars)))
+        found.append(_figure("Test accuracy", value=percent(test, 2), detail=_interval(bars)))
     elif last := _last_accuracy(record):
         found.append(last)
     counts = {bar.images for bar in bars if bar.images}
     balanced = record.figure("balanced_accuracy")
     if counts and max(counts) > UNEVEN * min(counts) and math.isfinite(balanced):
         detail = f"mean over classes of {min(counts):,} to {max(counts):,} images"
-        found.append(Figure(name="Balanced accuracy", value=percent(balanced, 2), detail=detail))
+        found.append(_figure("Balanced accuracy", value=percent(balanced, 2), detail=detail))
     top5 = record.figure("top5_accuracy")
     if math.isfinite(top5):
         found.append(
-            Figure(name="Top-5 accuracy", value=percent(top5, 2), detail=f"of {len(bars)} classes")
+            _figure("Top-5 accuracy", value=percent(top5, 2), detail=f"of {len(bars)} classes")
         )
     validation = record.figure("validation_accuracy")
     if math.isfinite(validation):
@@ -58,15 +53,13 @@ def _quality(record: Record, bars: Sequence[Bar]) -> list[Figure]:
         step = record.figure("best_step")
         # The best of the evaluations between epochs may be below the one at the end.
         detail = f"best {percent(best, 2)}, at step {plain(step)}" if best > validation else ""
-        found.append(
-            Figure(name="Validation accuracy", value=percent(validation, 2), detail=detail)
-        )
+        found.append(_figure("Validation accuracy", value=percent(validation, 2), detail=detail))
     if math.isfinite(loss):
-        found.append(Figure(name="Test loss", value=plain(float(f"{loss:.4g}")), detail=""))
+        found.append(_figure("Test loss", value=plain(float(f"{loss:.4g}"))))
     return found
 
 
-def _interval(bars: Sequence[Bar]) -> str:
+def _interval(bars: Sequence[Recall]) -> str:
     """How many images the accuracy is of, and how sure it is."""
     images, correct = sum(bar.images for bar in bars), sum(bar.correct for bar in bars)
     if not images:
@@ -80,7 +73,7 @@ def _last_accuracy(record: Record) -> Figure | None:
     for part in ("validation", "test"):
         table = record.evaluations.get(part)
         if table is not None and math.isfinite(value := float(table["eval_accuracy"][-1])):
-            return Figure(
+            return _figure(
                 name=f"{part.capitalize()} accuracy",
                 value=percent(value, 2),
                 detail=f"at step {plain(table['step'][-1])}, the last evaluation",
@@ -106,30 +99,30 @@ def _speed(record: Record) -> list[Figure]:
         workers = float(len(record.timelines))
     of_startup = f"start-up {duration(startup)} of it" if math.isfinite(startup) else ""
     return [
-        Figure(
-            name="Images per second",
+        _figure(
+            "Images per second",
             value=plain(round(rate)) if math.isfinite(rate) else "",
             detail=detail,
         ),
-        Figure(
-            name="Wall time",
+        _figure(
+            "Wall time",
             value=_known(duration, record.figure("wall_s")),
             detail=of_startup,
         ),
-        Figure(
-            name="Steps",
+        _figure(
+            "Steps",
             value=_known(plain, steps),
             detail=f"{plain(epochs)} epochs" if math.isfinite(epochs) else "",
         ),
-        Figure(
-            name="Workers",
+        _figure(
+            "Workers",
             value=_known(plain, workers),
             detail=" · ".join(
                 word for word in (f"engine {engine}" if engine else "", strategy) if word
             ),
         ),
-        Figure(
-            name="Parameters",
+        _figure(
+            "Parameters",
             value=_known(plain, record.figure("parameters")),
             detail=_trainable(record),
         ),

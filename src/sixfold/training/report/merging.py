@@ -12,6 +12,7 @@ import numpy as np
 from sixfold.core.html.axes import MISSING, compact, linear, percent, percent_tick, plain
 from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.json_lines import label, number
+from sixfold.core.html.page import Card, Cell, Fold, Section, Table, Text
 from sixfold.core.html.series import Floats, spread
 from sixfold.training.report.record import Record
 
@@ -31,63 +32,30 @@ _DRAWN = 320
 _DOTTED = 60
 
 
-Cell = tuple[str, str]
-"""A figure, and a detail in smaller print."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerRow:
-    """One layer in one merge; figures as text.
-
-    Attributes:
-        name: the layer.
-        cells: a text and a detail for each column.
-    """
-
-    name: str
-    cells: list[Cell]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeTable:
-    """One merge.
-
-    Attributes:
-        title: which.
-        columns: what the cells of the rows are.
-        rows: the layers.
-        worker_columns: what the cells of `workers` are.
-        workers: every worker, all layers together.
-        hidden: how many layers are not shown.
-    """
-
-    title: str
-    columns: list[str]
-    rows: list[LayerRow]
-    worker_columns: list[str]
-    workers: list[LayerRow]
-    hidden: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Merging:
-    """The section on merges.
+    """The section on merges."""
 
-    Attributes:
-        lead: the main facts in a few sentences.
-        charts: change and agreement by step.
-        worker_columns: what the cells of `workers` are.
-        workers: every worker in the last merge, then serial and merged network.
-        tables: the merges, the last one first.
-        hidden: how many merges have no table.
-    """
+    lead: str  # the main facts in a few sentences
+    charts: list[Chart]  # change and agreement by step
+    workers: Table  # in the last merge, then serial and merged network
+    tables: list[Fold]  # a merge's layers and workers, the last merge first
+    hidden: int  # how many merges have no table
 
-    lead: str
-    charts: list[Chart]
-    worker_columns: list[str]
-    workers: list[LayerRow]
-    tables: list[MergeTable]
-    hidden: int
+    def section(self) -> Section:
+        """As the page shows it."""
+        legend = (
+            "Figures are the mean over workers; below, the least and the greatest. Signs alike is "
+            "the share of workers on the majority's side."
+        )
+        layers: list[Any] = [Text(lines=[legend], css="legend"), *self.tables]
+        if self.hidden:
+            more = f"{self.hidden:,} merges in between are in merges.jsonl only."
+            layers.append(Text(lines=[more], css="legend"))
+        blocks = [*self.charts, Card(css="wide", title="Layers, merge by merge", blocks=layers)]
+        if self.workers.rows:
+            blocks.insert(len(self.charts), Card(css="wide", blocks=[self.workers]))
+        return Section(id="merges", title="Merges", lead=self.lead, css="grid", blocks=blocks)
 
 
 def merge_section(record: Record) -> Merging | None:
@@ -96,13 +64,11 @@ def merge_section(record: Record) -> Merging | None:
     if not merges:
         return None
     keep = spread(len(merges), MAX_ROUNDS)[::-1]
-    columns, workers = _workers(merges[-1], record.result)
     return Merging(
         lead=_lead(record, merges),
         charts=[chart for chart in (_change_chart(merges), _agreement_chart(merges)) if chart],
-        worker_columns=columns,
-        workers=workers,
-        tables=[_table(merges[index]) for index in keep],
+        workers=_workers(merges[-1], record.result, "Workers in the last round"),
+        tables=[_table(merges[index], last=index == keep[0]) for index in keep],
         hidden=len(merges) - len(keep),
     )
 
@@ -265,9 +231,10 @@ def _range(value: Any, write: Callable[[float], str]) -> Cell:
     found = _numbers(value)
     found = found[np.isfinite(found)]
     if not len(found):
-        return MISSING, ""
+        return Cell(text=MISSING)
     low, high = write(float(found.min())), write(float(found.max()))
-    return write(float(found.mean())), f"{low} to {high}" if low != high else ""
+    spread_of = f"{low} to {high}" if low != high else ""
+    return Cell(text=write(float(found.mean())), detail=spread_of)
 
 
 def _small(value: float) -> str:
@@ -278,14 +245,14 @@ def _percent(value: float) -> str:
     return f"{value:.3g}%" if math.isfinite(value) else MISSING
 
 
-def _table(merge: dict[str, Any]) -> MergeTable:
-    """The layers of one merge."""
+def _table(merge: dict[str, Any], *, last: bool) -> Fold:
+    """The layers and workers of one merge."""
     layers = merge.get("layers")
     names = list(layers) if isinstance(layers, dict) else []
-    columns: list[tuple[str, Callable[[str], Cell]]] = [
+    columns: list[tuple[str, Callable[[str], str | Cell]]] = [
         ("mean |delta|", lambda name: _range(_layer(merge, name).get("absolute"), _small)),
         ("in percent", lambda name: _range(_layer(merge, name).get("percent"), _percent)),
-        ("signs alike", lambda name: (percent(number(_layer(merge, name).get("agreement"))), "")),
+        ("signs alike", lambda name: percent(number(_layer(merge, name).get("agreement")))),
     ]
     if isinstance(merge.get("serial"), dict):
         columns += [
@@ -295,26 +262,23 @@ def _table(merge: dict[str, Any]) -> MergeTable:
             ),
             (
                 "serial all, in percent",
-                lambda name: (_percent(number(_serial(merge, name).get("percent_all"))), ""),
+                lambda name: _percent(number(_serial(merge, name).get("percent_all"))),
             ),
         ]
     if isinstance(moved := merge.get("moved"), dict):
         columns.append(("maps moved", lambda name: _moved_here(moved, name)))
     if isinstance(taken := merge.get("taken"), dict):
-        columns.append(("maps taken, by worker", lambda name: ("", _counts(taken, name))))
+        columns.append(("maps taken, by worker", lambda name: Cell(detail=_counts(taken, name))))
     step = plain(number(merge.get("step")))
-    worker_columns, workers = _workers(merge, {})
-    return MergeTable(
-        title=f"Merge {plain(number(merge.get('round')))}, after step {step}",
-        columns=[title for title, _ in columns],
-        rows=[
-            LayerRow(name=label(name), cells=[write(name) for _, write in columns])
-            for name in names[:MAX_LAYERS]
-        ],
-        worker_columns=worker_columns,
-        workers=workers,
-        hidden=max(len(names) - MAX_LAYERS, 0),
-    )
+    rows = [[label(name), *(write(name) for _, write in columns)] for name in names[:MAX_LAYERS]]
+    blocks: list[Any] = [Table(head=["Parameter", *(title for title, _ in columns)], rows=rows)]
+    workers = _workers(merge, {})
+    if workers.rows and not last:  # the last merge's are shown above
+        blocks.append(workers)
+    if (hidden := len(names) - MAX_LAYERS) > 0:
+        blocks.append(Text(lines=[f"and {hidden} more; merges.jsonl has all."], css="legend"))
+    title = f"Merge {plain(number(merge.get('round')))}, after step {step}"
+    return Fold(summary=title, blocks=blocks, open=last)
 
 
 def _counts(counts: dict[str, Any], name: str) -> str:
@@ -329,15 +293,16 @@ def _moved_here(moved: dict[str, Any], name: str) -> Cell:
     """How many of a layer's maps had moved, over all workers."""
     counts = _counts(moved, name)
     total = float(np.nansum(_numbers(moved.get(name.removesuffix(".weight"))))) if counts else 0.0
-    return plain(total) if counts else "", counts if total else ""
+    return Cell(text=plain(total) if counts else "", detail=counts if total else "")
 
 
-def _workers(merge: dict[str, Any], result: dict[str, Any]) -> tuple[list[str], list[LayerRow]]:
-    """Every worker in a merge, beside serial training on the same images.
+def _workers(merge: dict[str, Any], result: dict[str, Any], title: str = "") -> Table:
+    """Every worker in a merge, and serial training on the same images.
 
     Args:
-        merge: what is told of it.
+        merge: what is reported of it.
         result: the run's figures, for the last merge; otherwise empty.
+        title: of the table.
     """
     own, serial = _layer(merge, WHOLE), _serial(merge, WHOLE)
     examples, scores = merge.get("examples"), merge.get("scores")
@@ -354,10 +319,7 @@ def _workers(merge: dict[str, Any], result: dict[str, Any]) -> tuple[list[str], 
     columns = [(title, texts) for title, texts in columns if texts]
     count = max((len(texts) for _, texts in columns), default=0)
     rows = [
-        LayerRow(
-            name=f"worker {worker}",
-            cells=[(t[worker] if worker < len(t) else MISSING, "") for _, t in columns],
-        )
+        [f"worker {worker}", *(t[worker] if worker < len(t) else MISSING for _, t in columns)]
         for worker in range(min(count, MAX_WORKERS))
     ]
     if isinstance(accuracies, list):
@@ -371,10 +333,8 @@ def _workers(merge: dict[str, Any], result: dict[str, Any]) -> tuple[list[str], 
             ("merged", "test_accuracy", {}),
         ):
             facts = facts | {"test accuracy": percent(number(result.get(figure)), 2)}
-            rows.append(
-                LayerRow(name=name, cells=[(facts.get(title, ""), "") for title, _ in columns])
-            )
-    return [title for title, _ in columns], rows
+            rows.append([name, *(facts.get(column, "") for column, _ in columns)])
+    return Table(title=title, head=["Worker", *(column for column, _ in columns)], rows=rows)
 
 
 def _firsts(scores: Any) -> Floats:

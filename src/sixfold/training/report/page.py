@@ -1,11 +1,4 @@
-"""Make a run's report: one HTML file that needs no other file and no network.
-
-Charts are drawn here as inline SVG and not with plotly: its script alone is 4.5 MB in every
-report, takes most of a second to parse on a phone, draws nothing without JavaScript, knows one
-colour scheme at a time, and prints a screen's pixels. The charts needed (lines, stacked bars, a
-matrix) are a few hundred lines of geometry; the result is some 100-300 KB, opens at once, follows
-light and dark by CSS, stays sharp in print, and needs forty lines of script for hover values only.
-"""
+"""Make a run's report: one HTML file that needs no other file and no network."""
 
 from __future__ import annotations
 
@@ -16,10 +9,9 @@ from typing import Any
 
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, plain
-from sixfold.core.html.frame import render_page
 from sixfold.core.html.json_lines import label, number
+from sixfold.core.html.page import Card, Page, Section, Text, configuration, pairs
 from sixfold.core.html.pictures import Images, mistakes
-from sixfold.core.html.settings import setting_sections
 from sixfold.training.config import TrainConfig
 from sixfold.training.report.classes import class_section
 from sixfold.training.report.curves import learning_charts, throughput_chart
@@ -35,7 +27,7 @@ MAX_BAD_FILES = 200
 def write_report(run_dir: Path, *, images: Images | None = None) -> Path:
     """Write `report.html` into a run directory, from what is in it.
 
-    Whatever is absent or damaged is told in the report and left out of it.
+    Whatever is absent or damaged is named in the report and left out of it.
 
     Args:
         run_dir: the run directory.
@@ -49,37 +41,84 @@ def write_report(run_dir: Path, *, images: Images | None = None) -> Path:
         UserError: if `run_dir` is no run directory.
         RunError: if the file cannot be written.
     """
-    record = read_record(run_dir)
     path = run_dir / "report.html"
-    write_atomically(path, render(record, images).encode())
+    write_atomically(path, render(read_record(run_dir), images).encode())
     return path
 
 
 def render(record: Record, images: Images | None) -> str:
     """The page as text."""
+    return build(record, images).html()
+
+
+def build(record: Record, images: Images | None = None) -> Page:
+    """The page; `record.notes` grows by what is missing."""
     notes = record.notes
     classes = class_section(record.result, notes)
-    names = classes.names if classes else []
-    return render_page(
-        __package__,
-        "page.html",
-        record=record,
+    names = [one.name for one in classes.every] if classes else []
+    wrong = mistakes(record.result, names, images, notes)
+    merging, time = merge_section(record), step_time(record.timelines)
+    throughput = throughput_chart(record)
+    facts = pairs(_facts(record.result), "Run")
+    sections = [
+        Section(
+            id="learning",
+            title="Learning",
+            lead="Training values are of each step's own batch, before its update; evaluations "
+            "are of the whole split.",
+            css="grid",
+            blocks=learning_charts(record),
+        ),
+        *([merging.section()] if merging else []),
+        *([classes.section()] if classes else []),
+        Section(
+            id="mistakes",
+            title="Worst mistakes",
+            lead="The misclassified test images of which the network was most sure: true class, "
+            "class it saw, and its confidence.",
+            blocks=[wrong] if wrong else [],
+            frame=False,
+        ),
+        Section(
+            id="time",
+            title="Where the time went",
+            lead=time.verdict if time else "",
+            blocks=[*(time.blocks() if time else []), *([throughput] if throughput else [])],
+        ),
+        configuration(record.config, TrainConfig, _versions(record.result), facts),
+        *_skipped_files(record.result),
+    ]
+    return Page(
+        title=f"{record.name} · Sixfold",
+        eyebrow="Sixfold training report",
+        heading=record.name,
+        state="finished" if record.finished else "not finished",
+        good=record.finished,
         subtitle=subtitle(record),
-        figures=headline(record, classes.every if classes else []),
-        learning=learning_charts(record),
-        classes=classes,
-        mistakes=mistakes(record.result, names, images, notes),
-        merging=merge_section(record),
-        step_time=step_time(record.timelines),
-        throughput=throughput_chart(record),
-        sections=setting_sections(record.config, TrainConfig),
-        versions=_versions(record.result),
-        facts=_facts(record.result),
-        bad_files=_strings(record.result.get("bad_files")),
-        max_bad_files=MAX_BAD_FILES,
-        skipped_images=_skipped(record.result),
         notes=notes,
+        figures=headline(record, classes.every if classes else []),
+        sections=sections,
+        navigation=True,
     )
+
+
+def _skipped_files(result: Mapping[str, Any]) -> list[Section]:
+    """What of the data was left out."""
+    files = _strings(result.get("bad_files"))
+    if not files:
+        return []
+    blocks = [Text(lines=files[:MAX_BAD_FILES], css="plain mono")]
+    if len(files) > MAX_BAD_FILES:
+        more = f"and {len(files) - MAX_BAD_FILES:,} more; result.json lists all."
+        blocks.append(Text(lines=[more], css="legend"))
+    lead = (
+        "What could not be read, is hidden, or belongs to no class "
+        f"({len(files):,} lines, {_skipped(result):,} images)."
+    )
+    section = Section(
+        id="skipped", title="Left out of the data", lead=lead, blocks=[Card(blocks=blocks)]
+    )
+    return [section]
 
 
 def _skipped(result: Mapping[str, Any]) -> int:

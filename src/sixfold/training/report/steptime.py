@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sixfold.core.html.axes import Axis, compact, linear, milliseconds, percent, plain
 from sixfold.core.html.charts import Chart, Series
+from sixfold.core.html.page import Card, Cell, Part, Table, Text
 from sixfold.core.html.series import Floats, bins
 from sixfold.training.report.record import PHASES, Timeline
 
@@ -33,56 +35,26 @@ NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """One phase of one rank.
-
-    Attributes:
-        phase: which.
-        name: how it is called.
-        share: part of the step's time.
-        ms: mean milliseconds a step, as text.
-        percent: `share` as text.
-    """
-
-    phase: str
-    name: str
-    share: float
-    ms: str
-    percent: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A line of the summary: one rank, or the mean of all.
-
-    Attributes:
-        name: the rank.
-        ms: mean milliseconds of a step, as text.
-        shares: the phases in the order of `STACK`.
-    """
-
-    name: str
-    ms: str
-    shares: list[Share]
-
-
-@dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """The section on step time.
+    """The section on step time."""
 
-    Attributes:
-        verdict: the main finding in one sentence.
-        note: what the figures are means of.
-        rows: the summary, the mean of all ranks first where there are several.
-        charts: one per rank, at most `MAX_CHARTS`.
-        hidden: how many ranks have no chart.
-    """
+    verdict: str  # the main finding in one sentence
+    note: str  # what the figures are means of
+    table: Table  # the mean of all ranks first where there are several
+    charts: list[Chart]  # one per rank, at most `MAX_CHARTS`
+    hidden: int  # how many ranks have no chart
 
-    verdict: str
-    note: str
-    rows: list[Row]
-    charts: list[Chart]
-    hidden: int
+    def blocks(self) -> list[Any]:
+        """As the page shows it."""
+        keys = [(NAMES.get(phase, phase), phase) for phase in STACK]
+        more = [f"{self.hidden} more ranks are in the table only."] if self.hidden else []
+        ranks = Card(
+            title="Milliseconds of each step",
+            keys=keys,
+            inner="grid low ranks-charts",
+            blocks=[*self.charts, *([Text(lines=more, css="legend")] if more else [])],
+        )
+        return [Card(blocks=[self.table, Text(lines=[self.note], css="legend")]), ranks]
 
 
 def step_time(timelines: Sequence[Timeline]) -> StepTime | None:
@@ -100,10 +72,17 @@ def step_time(timelines: Sequence[Timeline]) -> StepTime | None:
     heights = [_binned(timeline) for timeline in shown]
     y = _height_axis(heights)
     x = _step_axis(shown)
+    names = [NAMES.get(phase, phase) for phase in STACK]
     return StepTime(
         verdict=_verdict(overall),
         note=_note(timelines),
-        rows=rows,
+        table=Table(
+            head=["Rank", "ms a step", *names, "Share"],
+            rows=rows,
+            texts=(0, len(names) + 2),
+            keys=[(name, phase) for name, phase in zip(names, STACK, strict=True)],
+            css="ranks",
+        ),
         charts=[_chart(t, x, y, *h) for t, h in zip(shown, heights, strict=True)],
         hidden=len(timelines) - len(shown),
     )
@@ -120,22 +99,16 @@ def _mean(timeline: Timeline) -> Floats:
     return mean
 
 
-def _row(name: str, seconds: Floats) -> Row:
+def _row(name: str, seconds: Floats) -> list[str | Cell]:
+    """A line of the summary from mean seconds (6,) in the order of `PHASES`."""
     total = float(seconds.sum())
-    shares = []
+    cells, parts = [], []
     for phase in STACK:
         value = float(seconds[PHASES.index(phase)])
         share = value / total if total > 0 else 0.0
-        shares.append(
-            Share(
-                phase=phase,
-                name=NAMES.get(phase, phase),
-                share=share,
-                ms=milliseconds(value),
-                percent=percent(share),
-            )
-        )
-    return Row(name=name, ms=milliseconds(total), shares=shares)
+        cells.append(Cell(text=milliseconds(value), detail=percent(share)))
+        parts.append(Part(colour=phase, width=round(100 * share, 2), title=NAMES.get(phase, phase)))
+    return [name, milliseconds(total), *cells, Cell(parts=parts, css="part")]
 
 
 def _verdict(seconds: Floats) -> str:
@@ -205,6 +178,7 @@ def _chart(timeline: Timeline, x: Axis, y: Axis, edges: Floats, seconds: Floats)
         x=x,
         y=y,
         x_label="step",
+        legend=False,
         series=[
             Series(
                 name=NAMES.get(phase, phase),
