@@ -15,8 +15,9 @@ from benchmarks.bench.comparison import Comparison, as_json, table
 from benchmarks.bench.contenders import cores
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically, write_json
+from sixfold.core.html.page import Bar, Bars, Card, Page, Section, pairs
 from sixfold.core.version import versions
-from sixfold.training.report import optional_page, render_page
+from sixfold.training.report import optional_page
 
 Show = Callable[[str], None]
 
@@ -76,19 +77,6 @@ def publish(place: Place, settings: Any, found: Sequence[Comparison], show: Show
         show(f"written: {page}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """One contender in one case; lengths in percent of the longest of the case."""
-
-    name: str
-    own: bool  # whether it is Sixfold
-    text: str  # the median, or why there is none
-    width: float
-    low: float  # where the range begins
-    span: float  # how long the range is
-    ratio: str  # how much better Sixfold is, or empty
-
-
 def render(found: Sequence[Comparison], record: dict[str, Any]) -> str:
     """The page as text.
 
@@ -97,45 +85,61 @@ def render(found: Sequence[Comparison], record: dict[str, Any]) -> str:
         record: facts of the run, as in the JSON.
     """
     sections = [
-        {
-            "title": comparison.title,
-            "unit": comparison.unit,
-            "better": "less" if comparison.less_is_better else "more",
-            "notes": [*comparison.notes, *comparison.troubles()],
-            "what": comparison.what,
-            "limit_name": comparison.limit_name,
-            "cases": [_case(comparison, row) for row in comparison.rows],
-        }
-        for comparison in found
+        Section(
+            title=one.title,
+            lead=f"{one.unit}; {'less' if one.less_is_better else 'more'} is better. Median, and "
+            "from least to most. Ratios are of the same repeat. "
+            + " ".join([*one.notes, *one.troubles()]),
+            css="grid",
+            blocks=[
+                *(_case(one, row) for row in one.rows),
+                Card(css="wide", blocks=[pairs(list(one.what.items()))]),
+            ],
+        )
+        for one in found
     ]
-    return render_page(__package__, "comparison.html", sections=sections, record=record)
+    load = record["load_average"]["before"][0]
+    return Page(
+        title=f"python -m benchmarks.bench {record['benchmark']}",
+        eyebrow="Sixfold benchmark",
+        heading=f"python -m benchmarks.bench {record['benchmark']}",
+        subtitle=f"{record['cores']} cores · {record['settings']['repeats']} repeats in turns · "
+        f"{record['seconds']:.0f} s · load average before {load:.1f}",
+        sections=[*sections, Section(title="Machine", blocks=[pairs(_machine(record))])],
+        files=f"{record['benchmark']}.json next to it holds every sample.",
+    ).html()
 
 
-def _case(found: Comparison, row: str) -> dict[str, Any]:
+def _machine(record: dict[str, Any]) -> list[tuple[str, str]]:
+    names = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return [("Machine", str(record["machine"])), ("Versions", names)]
+
+
+def _case(found: Comparison, row: str) -> Bars:
     spreads = [found.spread(name, row) for name in found.contenders]
     limit, share = found.limits.get(row), found.share(row)
-    longest = max([s.most for s in spreads if s] + [limit or 0.0]) or 1.0
-    return {
-        "name": row,
-        "bars": [_bar(found, name, row, longest) for name in found.contenders],
-        "limit": None if limit is None else round(100 * limit / longest, 2),
-        "limit_text": "" if limit is None else f"{limit:{found.form}}",
-        "share": "" if share is None else f"{share:.0%} of the limit",
-    }
+    bars = [_bar(found, name, row) for name in found.contenders]
+    if limit is not None:
+        text = f"{limit:{found.form}}"
+        bars.append(Bar(name=found.limit_name, parts=((limit, "validation"),), text=text))
+    return Bars(
+        title=row,
+        detail="" if share is None else f"{share:.0%} of the limit",
+        bars=bars,
+        most=max([s.most for s in spreads if s] + [limit or 0.0]) or 1.0,
+    )
 
 
-def _bar(found: Comparison, name: str, row: str, longest: float) -> Bar:
+def _bar(found: Comparison, name: str, row: str) -> Bar:
     value, own = found.spread(name, row), name == found.contenders[0]
     if value is None:
-        return Bar(name=name, own=own, text="absent", width=0, low=0, span=0, ratio="")
+        return Bar(name=name, parts=(), text="absent")
     ratio = None if own else found.ratio(name, row)
     words = "" if ratio is None else f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
     return Bar(
         name=name,
-        own=own,
+        parts=((value.median, "length" if own else "peer"),),
         text=f"{value.median:{found.form}}",
-        width=round(100 * value.median / longest, 2),
-        low=round(100 * value.least / longest, 2),
-        span=round(100 * (value.most - value.least) / longest, 2),
-        ratio=f"sixfold is {words} times better" if words else "",
+        span=(value.least, value.most),
+        foot=f"sixfold is {words} times better" if words else "",
     )

@@ -23,8 +23,8 @@ import importlib, sys
 import sixfold
 from sixfold.core.html.frame import _template
 assert ".zip" in sixfold.__path__[0]
-for package, name in (word.split(":") for word in sys.argv[1:]):
-    _template(package, name)
+for name in sys.argv[1:]:
+    _template(name)
 """
 
 
@@ -33,7 +33,7 @@ def test_every_template_is_read_from_a_zip_file(tmp_path: Path) -> None:
         for path in SOURCE.rglob("*"):
             if path.is_file() and path.suffix in (".py", ".html", ".css", ".js"):
                 zipped.write(path, path.relative_to(SOURCE.parent))
-    names = [f"sixfold.{'.'.join(path.parent.parts)}:{path.name}" for path in TEMPLATES]
+    names = [path.name for path in TEMPLATES]
     assert len(names) == 3
     done = subprocess.run(
         [sys.executable, "-c", READ, *names],

@@ -1,6 +1,6 @@
 """What all pages share: their frame, style sheet, hover script and its policy.
 
-Templates are read as resources of their packages, since on a cluster Sixfold may lie in a zip file.
+The template is read as a resource of its package, since on a cluster Sixfold may lie in a zip file.
 """
 
 from __future__ import annotations
@@ -24,19 +24,12 @@ from sixfold.core.version import __version__
 _logger = logging.getLogger("sixfold")
 
 
-def render_page(package: str, template: str, /, **contents: Any) -> str:
-    """A page as text: a template that extends ``frame.html``, with its contents.
-
-    Args:
-        package: in which the template lies, such as ``sixfold.perf.plan``.
-        template: its file name; it may import from ``charts.html``, and everything is escaped in
-            it.
-        contents: what it names.
-    """
-    script = _read(__package__, "hover.js") or ""
-    text: str = _template(package, template).render(
+def render_page(**contents: Any) -> str:
+    """A page as text from what its template names; everything is escaped in it."""
+    script = _read("hover.js")
+    text: str = _template("page.html").render(
         **contents,
-        style=Markup(_read(__package__, "style.css") or ""),
+        style=Markup(_read("style.css")),
         script=Markup(script),
         script_hash=_script_hash(script),
         version=__version__,
@@ -63,21 +56,20 @@ def optional_page(path: Path) -> Iterator[None]:
         )
 
 
-def _read(package: str, name: str) -> str | None:
-    """A package's file as text; None if it has no such file."""
-    file = resources.files(package) / name
-    return file.read_text(encoding="utf-8") if file.is_file() else None
+def _read(name: str) -> str:
+    """A file of this package as text."""
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 @functools.cache
-def _template(package: str, name: str) -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_clean,
-        loader=FunctionLoader(lambda wanted: _read(package, wanted) or _read(__package__, wanted)),
+        loader=FunctionLoader(_read),
     )
     return environment.get_template(name)
 

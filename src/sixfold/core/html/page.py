@@ -118,6 +118,7 @@ class Bar:
     parts: Sequence[tuple[float, str]]
     text: str
     detail: str = ""
+    foot: str = ""  # a line below it
     span: tuple[float, float] | None = None  # of an interval
     estimated: bool = False
 
@@ -277,7 +278,7 @@ class Page:
     def html(self) -> str:
         """The page as text."""
         shown = [s for s in self.sections if s.blocks]
-        return render_page(__package__, "page.html", page=self, sections=shown)
+        return render_page(page=self, sections=shown)
 
     def charts(self) -> list[Chart]:
         """Its charts, in order."""
