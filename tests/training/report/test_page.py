@@ -373,3 +373,11 @@ def test_numbers_of_any_size_do_not_stop_it(
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     check(write_report(run))
+
+
+def test_notebooks_get_the_charts_of_the_page(make_run: MakeRun) -> None:
+    import sixfold
+
+    found = sixfold.figures(make_run(steps=20))
+    assert {"loss", "accuracy", "throughput", "rank-0"} <= found.keys()
+    assert len(found["loss"].data[0].x)

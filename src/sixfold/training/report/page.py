@@ -102,6 +102,15 @@ def build(record: Record, images: Images | None = None) -> Page:
     )
 
 
+def figures(run_dir: Path | str) -> dict[str, Any]:
+    """The charts of a training's page as plotly figures, by name.
+
+    Raises:
+        UserError: if `run_dir` is no run directory.
+    """
+    return {chart.id: chart.figure() for chart in build(read_record(Path(run_dir))).charts()}
+
+
 def _skipped_files(result: Mapping[str, Any]) -> list[Section]:
     """What of the data was left out."""
     files = _strings(result.get("bad_files"))
