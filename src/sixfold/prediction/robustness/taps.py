@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Floats = NDArray[np.float32]
 
@@ -79,6 +78,8 @@ def blurred(images: Floats, sigma: float) -> Floats:
         images: (..., H, W).
         sigma: standard deviation in pixels, above 0.
     """
+    from scipy import ndimage  # late: settings are checked without scipy
+
     found: Floats = ndimage.gaussian_filter(
         images, sigma, mode="reflect", truncate=BLUR_REACH, axes=(-2, -1)
     )
