@@ -170,7 +170,7 @@ def test_warm_starts_need_fewer_steps(tmp_path: Path) -> None:
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         steps[warm] = sum(line["code_steps"] for line in lines[1:])
         assert all(line["certified"] == 1 for line in lines)
-    assert steps["frame"] < steps["none"]
+    assert steps["frame"] < steps["none"], steps
 
 
 @pytest.mark.full

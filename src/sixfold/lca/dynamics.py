@@ -118,16 +118,18 @@ class AdaptiveRate:
     """The time step of each element by itself, from its energy at successive checks.
 
     While the energy falls the step grows; where it has risen, the potentials go back to where
-    they were at the last check, the step is halved, and never again becomes larger than that:
-    within `slack` of the best energy a step that is too large is not seen before the potentials
-    have left for good. Hence the energy at checks never rises.
+    they were at the last check, the step is halved, and is held there: the bound recovers by a
+    twentieth at each check. Within `slack` of the best energy a step that is too large is not seen
+    before the potentials have left for good. Hence the energy at checks never rises.
 
     Attributes:
         grow: factor of the step after a check at which the energy had fallen.
         shrink: factor after one at which it had risen.
         slack: relative rise that still counts as rounding.
+        recover: factor of the bound that a rise has left, after each later check.
     """
 
     grow: float = 1.25
     shrink: float = 0.5
     slack: float = 1e-6
+    recover: float = 1.05

@@ -279,7 +279,7 @@ class _Run:
         self.kept.copy_(self.membrane.potential)
         rates = self.membrane.rate.view(-1)
         smaller = rates.double() * self.rule.shrink
-        self.ceiling = torch.where(risen, smaller, self.ceiling)
+        self.ceiling = torch.where(risen, smaller, self.ceiling * self.rule.recover)
         grown = (rates.double() * self.rule.grow).minimum(self.ceiling)
         rates.copy_(torch.where(risen, smaller, grown))
         return risen

@@ -7,6 +7,7 @@ make for it.
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,8 +45,15 @@ def watched() -> Iterator[list[str]]:
     """While open, calls to the outside are entered in what is given, with the place of each."""
     found: list[str] = []
 
+    collecting = False
+
+    def collects(phase: str, _: object) -> None:
+        # Whatever the collector has others do (timing it, say) is not the forward's doing.
+        nonlocal collecting
+        collecting = phase == "start"
+
     def note(frame: FrameType, event: str, called: Any) -> None:
-        if event != "c_call":
+        if event != "c_call" or collecting:
             return
         home = getattr(called, "__module__", None) or getattr(
             getattr(called, "__self__", None), "__module__", ""
@@ -60,11 +68,13 @@ def watched() -> Iterator[list[str]]:
                 found.append(f"{module}{name} ({place})")
 
     before = sys.getprofile()
+    gc.callbacks.insert(0, collects)
     sys.setprofile(note)
     try:
         yield found
     finally:
         sys.setprofile(before)
+        gc.callbacks.remove(collects)
 
 
 def _own_place(frame: FrameType | None) -> str | None:

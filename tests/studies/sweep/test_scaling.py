@@ -96,7 +96,7 @@ def test_ernest_predicts_what_was_left_out() -> None:
 def test_whole_trainings_follow_ernest_over_workers_and_images() -> None:
     own = [
         Point(
-            values={"workers": n, "images": images},
+            values={"workers": n, "max_images": images},
             workers=n,
             batch_size=10,
             rates=(1.0,),

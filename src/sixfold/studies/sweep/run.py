@@ -145,7 +145,10 @@ def _count_operations(figures: dict[str, Any], plan: Plan, engines: Engines) -> 
 def sweep_problems(config: Sweep) -> list[str]:
     """Everything that is wrong with the settings of all trainings, each once."""
     found = config.problems()
-    trainings = [base_config(config)] if found else [c.config for c in all_combinations(config)]
+    try:
+        trainings = [one.config for one in all_combinations(config)]
+    except UserError:  # what is varied cannot be read, and is among the problems
+        trainings = [base_config(config)]
     for training in trainings:
         found += training_problems(training)
     return list(dict.fromkeys(found))
