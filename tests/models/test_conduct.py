@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from sixfold.core.errors import UserError
 from sixfold.models import check
 from sixfold.models.config import ModelConfig
+from sixfold.models.outside import watched
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
 
@@ -202,3 +205,18 @@ def test_a_counter_moves_where_the_result_need_not_be_exact(
         train(configure(**settings))
     train(configure(**settings, deterministic=False))
     assert int(file.read_text()) >= 3
+
+
+def test_what_the_garbage_collector_has_others_do_is_not_the_forwards_doing() -> None:
+    def timed(_: str, __: object) -> None:
+        time.perf_counter()
+
+    gc.callbacks.append(timed)
+    try:
+        with watched() as found:
+            gc.collect()
+            assert found == []
+            time.perf_counter()
+    finally:
+        gc.callbacks.remove(timed)
+    assert len(found) == 1

@@ -47,8 +47,12 @@ def watched() -> Iterator[list[str]]:
 
     collecting = False
 
-    def collects(phase: str, _: object) -> None:
-        # Whatever the collector has others do (timing it, say) is not the forward's doing.
+    # Whatever the collector has others do (timing it, say) is not the forward's doing.
+    def collects(_: str, __: object) -> None:
+        nonlocal collecting
+        collecting = True
+
+    def has_collected(phase: str, _: object) -> None:
         nonlocal collecting
         collecting = phase == "start"
 
@@ -69,12 +73,14 @@ def watched() -> Iterator[list[str]]:
 
     before = sys.getprofile()
     gc.callbacks.insert(0, collects)
+    gc.callbacks.append(has_collected)
     sys.setprofile(note)
     try:
         yield found
     finally:
         sys.setprofile(before)
         gc.callbacks.remove(collects)
+        gc.callbacks.remove(has_collected)
 
 
 def _own_place(frame: FrameType | None) -> str | None:
