@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import warnings
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sixfold.distributed.engines import open_engine
 from sixfold.lca.config import DynamicsConfig
+from sixfold.lca.dynamics import AdaptiveRate
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.polish import Polisher
@@ -190,7 +192,7 @@ def test_only_a_certificate_of_the_soft_threshold_is_polished_for(
     assert found.energy.isfinite().all()
 
 
-def test_a_step_that_was_too_large_is_not_tried_again() -> None:
+def test_a_step_that_was_too_large_is_approached_slowly() -> None:
     """Within rounding of its best the energy does not tell of a step that is too large."""
     geometry = Geometry(channels=1, height=12, width=12, atoms=200, kernel=(12, 12))
     atoms = unit_atoms(geometry, dtype=torch.float32)
@@ -201,7 +203,8 @@ def test_a_step_that_was_too_large_is_not_tried_again() -> None:
     for element in range(4):
         rates = [row["rate"] for row in found.trace if row["element"] == element]
         assert len(rates) > 100
-        assert max(rates[len(rates) // 2 :]) == min(rates[len(rates) // 2 :])
+        later = rates[len(rates) // 2 :]
+    assert max(b / a for a, b in itertools.pairwise(later)) <= AdaptiveRate().recover + 1e-6
 
 
 def test_a_system_that_costs_too_much_is_left_to_the_time_steps() -> None:
