@@ -53,12 +53,7 @@ def load(path: str | Path, *, trust_model: bool = False) -> Classifier:
 
 
 def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:
-    """A network in evaluation mode, and its card, from a compressed or a plain weights file.
-
-    Raises:
-        UserError: if the file is damaged or does not fit the network of that name, or if that is
-            a stranger's code.
-    """
+    """A network in evaluation mode, and its card, from a compressed or a plain weights file."""
     if not is_container(file):
         return model_card.load_network(file, trusted=trusted)
     container = read_container(file)
@@ -74,11 +69,7 @@ def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard
 
 
 def read_card(file: Path, *, trust: bool = False) -> ModelCard:
-    """The card of a compressed or a plain weights file.
-
-    Raises:
-        UserError: if the file is damaged, or names a stranger's code.
-    """
+    """The card of a compressed or a plain weights file."""
     if not is_container(file):
         return model_card.read_card(file, trust=trust)
     try:
@@ -91,12 +82,7 @@ def read_card(file: Path, *, trust: bool = False) -> ModelCard:
 
 
 def rebuild(container: Container) -> tuple[nn.Module, ModelCard]:
-    """The network that a container holds, in evaluation mode, and its card.
-
-    Raises:
-        DamagedError: if the card makes no sense, or the tensors are not the network's.
-        UserError: if there is no network of that name here.
-    """
+    """The network that a container holds, in evaluation mode, and its card."""
     card = card_of(container.header)
     network = build_on_meta(card)
     tensors = unpack(container, network.state_dict())
@@ -138,11 +124,7 @@ def tied(card: ModelCard) -> dict[str, str]:
 
 
 def card_of(header: Mapping[str, Any]) -> ModelCard:
-    """The card in a container's header.
-
-    Raises:
-        DamagedError: if a field is missing or makes no sense.
-    """
+    """The card in a container's header."""
     try:
         return model_card.card_from(header.get("card"))
     except ValueError as error:

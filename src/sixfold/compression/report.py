@@ -14,15 +14,7 @@ _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
 
 
 def write_page(path: Path, result: Mapping[str, Any]) -> None:
-    """Write the report.
-
-    Args:
-        path: of the file.
-        result: what `result.json` holds.
-
-    Raises:
-        RunError: if it cannot be written.
-    """
+    """Write the report."""
     write_atomically(path, render(result).encode())
 
 

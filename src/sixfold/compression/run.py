@@ -70,12 +70,7 @@ class _Job:
 def compress(
     config: CompressConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> dict[str, Any]:
-    """Compress a trained network, and return the figures that `result.json` holds.
-
-    Raises:
-        UserError: if the settings, the run or the data do not fit; nothing is left behind.
-        RunError: if a training failed, or no network within the bound was found.
-    """
+    """Compress a trained network, and return the figures that `result.json` holds."""
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     settings = config.compression
@@ -147,11 +142,7 @@ def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
 
 
 def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
-    """The settings of the training that made the network, with what was asked for otherwise.
-
-    Raises:
-        UserError: if they are not known.
-    """
+    """The settings of the training that made the network, with what was asked for otherwise."""
     known = read_json(weights.with_name("config.json"))
     if known is None and settings.data is None:
         raise UserError(
@@ -171,11 +162,7 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
 
 
 def _check(config: CompressConfig, weights: Path, base: TrainConfig, on_event: OnEvent) -> _Job:
-    """Hold settings, network and data against each other.
-
-    Raises:
-        UserError: with everything that does not fit.
-    """
+    """Hold settings, network and data against each other."""
     settings = config.compression
     card = read_card(weights, trust=settings.trust_model)
     opened = data.open_data(base.data)

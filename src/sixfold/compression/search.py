@@ -55,11 +55,7 @@ def search(
     workers: int,
     on_event: OnEvent,
 ) -> Found:
-    """Find the smallest network within a bound.
-
-    Raises:
-        RunError: if a member failed, or none holds the bound.
-    """
+    """Find the smallest network within a bound."""
     job = _Search(task=task, folder=folder, engine=engine, workers=workers, on_event=on_event)
     losses = job.sensitivities([layer.name for layer in layers])
     target = job.dense_accuracy - bound
@@ -151,11 +147,7 @@ class _Search:
             self.note(f"{part:.2%} kept: validation accuracy {trial['accuracy']:.2%}{size}")
 
     def smallest(self, target: float) -> Found:
-        """The result.
-
-        Raises:
-            RunError: if there is none.
-        """
+        """The result."""
         good = {part: trial for part, trial in self.trials.items() if trial["reached"]}
         if not good:
             best = max(trial["accuracy"] for trial in self.trials.values())

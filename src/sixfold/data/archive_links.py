@@ -24,13 +24,8 @@ def follow_links(
 ) -> None:
     """Add the files and folders that links lead to, under the links' own names.
 
-    A link that leads nowhere becomes a file that cannot be read, so that it is told.
-
-    Args:
-        files: where the bytes of each file are, by name; added to.
-        folders: names of folders; added to.
-        left_out: (name, reason) of what is not read; added to.
-        links: name of each link -> what it names, from the root of the archive.
+    A link that leads nowhere becomes a file that cannot be read, so that it is reported. `links` is
+    from each link's name to what it names, from the root of the archive.
     """
     names, link_names = sorted(files), sorted(links)
     found: dict[str, Extent] = {}

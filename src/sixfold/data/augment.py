@@ -37,15 +37,7 @@ class Augment:
     flip: bool = False  # whether half of the images are mirrored left to right
 
     def apply(self, images: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
-        """Crop and flip; the same key gives the same bits.
-
-        Args:
-            images: (n, C, H, W); may be overwritten.
-            key: a 64-bit integer, such as of (seed, step, shard).
-
-        Returns:
-            (n, C, H, W), C-contiguous.
-        """
+        """Crop and flip (n, C, H, W), which may be overwritten; the same key, the same bits."""
         if not self.pad and not self.flip:
             return images
         draws = self.draws(len(images), key)
@@ -56,12 +48,7 @@ class Augment:
         return images
 
     def draws(self, count: int, key: int) -> Draws:
-        """What `apply` does to so many images; nothing where it is not asked for.
-
-        Args:
-            count: n.
-            key: as for `apply`.
-        """
+        """What `apply` does to so many images; nothing where it is not asked for."""
         # The same three draws an image whatever is asked for, so that flips do not depend on crops.
         raw = np.random.Philox(key=key).random_raw(3 * count).reshape(3, -1)
         moves = (raw[:2] % np.uint64(2 * self.pad + 1)).astype(np.int64) - self.pad
@@ -74,13 +61,7 @@ def shift(
 ) -> NDArray[np.uint8]:
     """What a window sees that is moved over each image by its own offset; black outside.
 
-    Args:
-        images: (n, C, H, W).
-        down: rows by which each window is moved, (n,).
-        right: columns by which each window is moved, (n,).
-
-    Returns:
-        (n, C, H, W): ``out[i, c, y, x] = images[i, c, y + down[i], x + right[i]]``.
+    ``out[i, c, y, x] = images[i, c, y + down[i], x + right[i]]``.
     """
     count, channels, rows, columns = images.shape
     # Further than its own size a window sees nothing but black.
@@ -101,13 +82,7 @@ def shift(
 
 
 def parse_augment(text: str) -> Augment:
-    """Read `--augment`.
-
-    Args:
-        text: ``none``, or a list of ``crop`` or ``crop:PAD`` and ``flip``.
-
-    Raises:
-        UserError: if it is anything else.
+    """Read `--augment`: ``none``, or a list of ``crop`` or ``crop:PAD`` and ``flip``.
 
     >>> parse_augment("crop:2,flip")
     Augment(pad=2, flip=True)

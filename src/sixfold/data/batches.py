@@ -31,13 +31,10 @@ class Statistics(Protocol):
 
 
 class BatchMaker:
-    """Makes batches of a data set, normalised by the statistics of its training part.
+    """Makes batches, normalised by the mean and deviation of a data set's training part.
 
-    Args:
-        dataset: whose mean and standard deviation are used.
-        precision: of the images.
-        box: the part of every image that is made, an interval of channels, of rows and of
-            columns; all of it if None. Images are augmented whole.
+    `box` is the interval of channels, rows and columns that is made of every image; augmentation
+    sees all of it.
     """
 
     def __init__(
@@ -64,17 +61,7 @@ class BatchMaker:
         augment: Augment | None = None,
         key: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """One batch.
-
-        Args:
-            part: where the images are.
-            indices: which, (n,).
-            augment: what is done to them; nothing if None.
-            key: randomness of the augmentation.
-
-        Returns:
-            Images (n, C, H, W), contiguous, and their labels (n,), int64.
-        """
+        """Images (n, C, H, W), augmented by the randomness of `key`, and labels (n,), int64."""
         import torch
 
         images = part.images(indices)

@@ -47,17 +47,7 @@ def too_large(size: int, most: int = MOST_PICTURE_BYTES) -> str:
 
 
 def copy_to(target: Path, source: Any, path: str, most: int = 2**63) -> None:
-    """Write a stream to a temporary file, as far as the disk allows.
-
-    Args:
-        target: the file.
-        source: of any length: a small archive may unpack to anything.
-        path: where it comes from, for messages.
-        most: how many bytes are copied.
-
-    Raises:
-        UserError: if the disk would become full.
-    """
+    """Write a stream, at most `most` bytes, to a temporary file, as far as the disk allows."""
     room = shutil.disk_usage(target.parent).free - SPARE_BYTES
     with target.open("wb") as file:
         while block := source.read(min(BLOCK_BYTES, most)):
@@ -86,16 +76,7 @@ class ExtentReader:
         self._open.clear()
 
     def read(self, extent: Extent, *, most: int = MOST_BYTES, picture: bool = False) -> bytes:
-        """The bytes.
-
-        Args:
-            extent: where they are.
-            most: how many there may be.
-            picture: whether they must be an encoded picture: what begins like none is not unpacked.
-
-        Raises:
-            BadImageError: if they are not there, damaged, or too many.
-        """
+        """The bytes; a `picture` that begins like none is not unpacked."""
         if extent.missing is not None:
             raise BadImageError(extent.missing)
         most = MOST_PICTURE_BYTES if picture else most

@@ -27,14 +27,7 @@ Shape = tuple[int, int, int]
 
 
 class Store(Protocol):
-    """Records that can be read by index, without holding all their pixels in memory.
-
-    Attributes:
-        shape: of every image, C H W.
-        labels: class of every record, (N,).
-        groups: number of what a record was cut from (a microscope image), (N,); None if every
-            record stands for itself.
-    """
+    """Records that can be read by index, without holding all their pixels in memory."""
 
     @property
     def shape(self) -> Shape: ...  # noqa: D102
@@ -99,14 +92,7 @@ def sums_of(images: NDArray[np.uint8]) -> Sums:
 
 
 def image_sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sum of pixels and of squared pixels for each image and channel.
-
-    Args:
-        images: (n, C, H, W).
-
-    Returns:
-        Two arrays (n, C).
-    """
+    """Sum of pixels, and of squared ones, of each image and channel: (n, C, H, W) to two (n, C)."""
     total = images.sum((2, 3), dtype=np.int64)
     squares = np.square(images, dtype=np.uint16).sum((2, 3), dtype=np.int64)
     return total, squares
@@ -141,12 +127,7 @@ class ArrayStore:
 
 
 class Part:
-    """One part of a data set: a store, or a choice of its records.
-
-    Args:
-        store: where the records are.
-        chosen: which of its records, in the order of this part; all of them if None.
-    """
+    """A store, or those of its records that are chosen, in their order."""
 
     def __init__(self, store: Store, chosen: NDArray[np.int64] | None = None) -> None:
         self._store = store
@@ -159,14 +140,7 @@ class Part:
         return len(self.labels)
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pixels of images of this part.
-
-        Args:
-            indices: places in this part, (n,), in any order, repeated or not.
-
-        Returns:
-            (n, C, H, W), 0 to 255, C-contiguous and the caller's own.
-        """
+        """Pixels (n, C, H, W), 0 to 255, the caller's own, of places in this part in any order."""
         return self._store.images(self._stored(indices))
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
@@ -292,9 +266,6 @@ def assemble(
 
     With `test_split` the test part is cut anew, from both stores together; `validation` then from
     what is left. Of what is left for training, `images` are kept.
-
-    Raises:
-        UserError: if there is nothing that could be set aside, or fewer images than are to be kept.
     """
     last = len(classes) - 1 if classes[-1:] == (UNLABELLED,) else len(classes)
     if test_split is not None and (test.labels < last).any() and not split.startswith("80/20"):

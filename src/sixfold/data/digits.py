@@ -25,9 +25,6 @@ def load(resize: int | None = None) -> tuple[ArrayStore, ArrayStore]:
     """Training and test digits, 80 to 20, stratified.
 
     The levels 0 to 16 become 0 to 255, rounded: all 17 stay apart.
-
-    Args:
-        resize: pixels a side, if other than 8.
     """
     table = _table()
     levels = table[:, :-1].reshape(-1, 1, 8, 8)

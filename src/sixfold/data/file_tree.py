@@ -55,15 +55,7 @@ class Tree:
         return sorted({name.split("/")[0] for name in self.folders})
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
-        """All bytes of a small file.
-
-        Args:
-            name: of the file.
-            most: how many bytes it may have.
-
-        Raises:
-            UserError: if it cannot be read, or has more.
-        """
+        """All bytes of a small file."""
         with ExtentReader() as reader, self._named(name):
             return reader.read(self.files[name], most=most)
 
@@ -92,11 +84,7 @@ class Tree:
 
 
 def open_tree(path: str, spool: Path) -> Tree:
-    """List a folder or an archive.
-
-    Raises:
-        UserError: if it is neither, or damaged.
-    """
+    """List a folder or an archive."""
     if not paths.look(path).is_folder:
         members = archives.list_archive(path, spool)
         files, folders, left_out = members.files, members.folders, members.left_out
@@ -149,14 +137,8 @@ def unused(
 ) -> tuple[tuple[str, str], ...]:
     """What of a tree is in no record, one line for all in a folder: found = used + told.
 
-    Args:
-        tree: the whole.
-        inner: the part of it that `used` is named in.
-        used: names of files that are in records.
-        reason: why others are not.
-
-    Returns:
-        (name, reason) of files and folders, after what the tree itself leaves out.
+    `used` are files by their names in `inner`, a part of the tree; what the tree itself leaves out
+    comes first.
     """
     prefix = inner.path[len(tree.path) :].strip("/")
     taken = {paths.join(prefix, name) if prefix else name for name in used}

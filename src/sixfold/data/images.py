@@ -63,11 +63,7 @@ def quiet_decoder() -> Iterator[None]:
 
 
 def open_picture(data: bytes) -> Image:
-    """Read the header of an encoded picture.
-
-    Raises:
-        BadImageError: if it is not a picture, or has too many pixels to be a sane one.
-    """
+    """Read the header of an encoded picture."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
@@ -89,14 +85,7 @@ def open_picture(data: bytes) -> Image:
 
 
 def check_head(head: bytes) -> None:
-    """Refuse what does not begin like a picture.
-
-    Args:
-        head: first bytes of a file, some thousands where there are so many.
-
-    Raises:
-        BadImageError: if no decoder would take it.
-    """
+    """Refuse what no decoder would take, by its first bytes (thousands if there are so many)."""
     if not _accepting(head):
         raise BadImageError(describe(head))
 
@@ -163,20 +152,7 @@ def displayed_size(picture: Image) -> tuple[int, int]:
 def decode(
     picture: Image, *, box: Box | None = None, gray: bool = False, resize: int | None = None
 ) -> Pixels:
-    """Pixels of a picture.
-
-    Args:
-        picture: as `open_picture` returns it.
-        box: take only this part, as far as it lies inside.
-        gray: make it one channel, whatever it was.
-        resize: rows and columns wanted.
-
-    Returns:
-        (1, H, W) if the picture is grey, else (3, H, W).
-
-    Raises:
-        BadImageError: if the picture is damaged or the box is empty.
-    """
+    """Pixels of a picture: (1, H, W) if it is or shall be grey, else (3, H, W)."""
     try:
         plain = upright(picture)
     except BadImageError:
@@ -202,9 +178,6 @@ def finish(plain: Image, *, box: Box | None, gray: bool, resize: int | None) -> 
 
 def clip(box: Box, size: tuple[int, int]) -> Box:
     """The part of a box that lies inside a picture of so many columns and rows.
-
-    Raises:
-        BadImageError: if none does.
 
     >>> clip((-5, 10, 40, 900), (640, 480))
     (0, 10, 40, 480)
@@ -270,9 +243,6 @@ def _to_8_bits(picture: Image) -> Image:
 def scaled(values: NDArray[np.generic], top: float, what: str = "values") -> NDArray[np.uint8]:
     """Numbers from 0 to `top` as 0 to 255, rounded.
 
-    Raises:
-        BadImageError: if any is not finite, or outside.
-
     >>> scaled(np.array([0.0, 0.5, 1.0]), 1.0).tolist()
     [0, 128, 255]
     """
@@ -285,15 +255,7 @@ def scaled(values: NDArray[np.generic], top: float, what: str = "values") -> NDA
 
 
 def resize_array(image: Pixels, side: int) -> Pixels:
-    """Bilinear, antialiased resize of one image, as `decode` does it.
-
-    Args:
-        image: (C, H, W).
-        side: rows and columns wanted.
-
-    Returns:
-        (C, side, side).
-    """
+    """Bilinear, antialiased resize of one image (C, H, W), as `decode` does it."""
     from PIL import Image
 
     if image.shape[1:] == (side, side):

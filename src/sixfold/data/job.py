@@ -64,11 +64,7 @@ def column_problems(source: str, table: TableOptions) -> list[str]:
 
 
 def plan(source: str, *, resize: int | None, on_bad: str, table: TableOptions | None = None) -> Job:
-    """Find the source, and check the settings.
-
-    Raises:
-        UserError: with every problem.
-    """
+    """Find the source, and check the settings."""
     table = table or TableOptions()
     problems = setting_problems(resize=resize, on_bad=on_bad) + column_problems(source, table)
     try:

@@ -105,11 +105,7 @@ class Manifest:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest of a folder, and that its files are there in their full size.
-
-    Raises:
-        UserError: with the first ten problems.
-    """
+    """Read and check the manifest of a folder, and that its files are there in their full size."""
     path = folder / NAME
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -138,11 +134,7 @@ def shortened(problems: Sequence[str]) -> list[str]:
 
 
 def parse_manifest(value: Any, path: str) -> Manifest:
-    """Build a manifest from what JSON held.
-
-    Raises:
-        UserError: if anything in it is not as it must be.
-    """
+    """Build a manifest from what JSON held."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(f"{path}: not a manifest of tensor shards")
     if value.get("version") != VERSION:

@@ -82,11 +82,7 @@ def explained(path: str) -> Iterator[None]:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL, and the path inside it.
-
-    Raises:
-        UserError: if the protocol is unknown or its package is missing.
-    """
+    """The fsspec filesystem of a URL, and the path inside it."""
     import fsspec
 
     with explained(url):
@@ -95,11 +91,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 
 def look(path: str) -> Entry:
-    """What is at a path.
-
-    Raises:
-        UserError: if nothing is.
-    """
+    """What is at a path."""
     with explained(path):
         if not is_url(path):
             return _local_entry("", Path(path).stat())
@@ -131,11 +123,7 @@ def walk(path: str) -> list[Entry]:
 
 
 def walk_all(path: str) -> list[Entry]:
-    """As `walk`, with what is left out: hidden files, and links back to a folder around them.
-
-    Raises:
-        UserError: if anything cannot be listed, with its own name.
-    """
+    """As `walk`, with what is left out: hidden files, and links back to a folder around them."""
     with explained(path):
         found = _walk_local(path) if not is_url(path) else _walk_remote(path)
     return sorted(found, key=lambda entry: entry.name)

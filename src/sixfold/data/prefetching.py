@@ -79,13 +79,6 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
     An exception raised while making an item is raised where that item is asked for. Leaving the
     `with` block, early or not, ends the thread.
 
-    Args:
-        items: iterated over in the thread.
-        depth: how many items may wait; at least 1.
-
-    Yields:
-        An iterator over the items, in their order.
-
     >>> with prefetch(range(3), 2) as numbers:
     ...     list(numbers)
     [0, 1, 2]

@@ -45,26 +45,10 @@ def prepare(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Make tensor shards of a data set.
+    """Make tensor shards of a data set, in a folder that the pool's workers must reach.
 
     A finished destination with the same source and settings is checked and left alone; an
-    unfinished one is gone on with. The shards do not depend on the pool.
-
-    Args:
-        source: data specification, such as ``folder:/data/pets``.
-        destination: folder for the shards; made if absent. The pool's workers must reach it.
-        resize: rows and columns, if not the images' own.
-        on_bad: whether images that cannot be read stop the preparation or are left out.
-        table: how a Parquet table is read.
-        pool: gives chunks to workers; they are made one after the other if absent.
-        workers: threads for checking sums.
-        progress: told how many images are done.
-
-    Returns:
-        The manifest of the finished shards.
-
-    Raises:
-        UserError: with everything that is wrong with the source, the settings or the destination.
+    unfinished one is resumed. The shards do not depend on the pool.
     """
     folder = _destination(destination)
     job = plan(source, resize=resize, on_bad=on_bad, table=table)
@@ -154,22 +138,14 @@ def _existing(job: Job, folder: Path, workers: int) -> Manifest:
 
 
 def refuse_bad(job: Job, manifest: Manifest) -> None:
-    """Refuse shards from which images were left out, where that was not asked for.
-
-    Raises:
-        UserError: naming them.
-    """
+    """Refuse shards from which images were left out, where that was not asked for."""
     if job.on_bad == "fail" and manifest.bad:
         raise bad_images(manifest.bad)
     refuse_unlabelled(job, int(manifest.source.get("unlabelled", 0)))
 
 
 def refuse_unlabelled(job: Job, count: int) -> None:
-    """Refuse rows without a label, unless they may be left out.
-
-    Raises:
-        UserError: with their number.
-    """
+    """Refuse rows without a label, unless they may be left out."""
     if count and job.on_bad == "fail":
         raise UserError(
             f"{job.path}: {count} row{'s have' if count > 1 else ' has'} no label (null): give "

@@ -32,19 +32,11 @@ class Picture(Protocol):
     """One image, of which so far only the header may have been read."""
 
     def size(self) -> tuple[int, int]:
-        """Rows and columns.
-
-        Raises:
-            BadImageError: if they cannot be told.
-        """
+        """Rows and columns."""
         ...
 
     def pixels(self, resize: int | None) -> Pixels:
-        """Decode it, (C, H, W).
-
-        Raises:
-            BadImageError: if it cannot be decoded.
-        """
+        """Decode it, (C, H, W)."""
         ...
 
 

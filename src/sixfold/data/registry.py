@@ -43,22 +43,9 @@ def resolve(
     """Check the settings and the data; prepare what ranks cannot open as it is.
 
     Runs in the launcher, once. Data in files becomes tensor shards in the cache, under a name that
-    follows from what and where it is, how it is resized, and the files' sizes and times.
-
-    Args:
-        config: as the user gave it.
-        pool: gives the work of preparing to workers; none: it is done here.
-        workers: how many the pool has.
-        progress: told how many images are prepared.
-        cache: folder of the cache; must be reachable by all ranks.
-        labelled: whether labels are needed; else rows of tables that have none are kept, too.
-
-    Returns:
-        A configuration with a specification that any rank can open: digits, synthetic or
-        shards of the right size.
-
-    Raises:
-        UserError: with every problem.
+    follows from what and where it is, how it is resized, and the files' sizes and times. Without
+    `labelled`, rows of tables that have no label are kept, too. What is returned names data that
+    any rank can open: digits, synthetic or shards of the right size.
     """
     found = config.problems()
     if found:
@@ -108,11 +95,7 @@ def _already_made(job: Job, root: Path, workers: int) -> Job | None:
 
 
 def source_fingerprint(config: DataConfig) -> str:
-    """A hash that changes when the files of a data set do, by a glance at names, sizes and times.
-
-    Raises:
-        UserError: if there is no such data set.
-    """
+    """A hash that changes when the names, sizes or times of a data set's files do."""
     return plan(config.data, resize=config.resize, on_bad=config.on_error).fingerprint
 
 
@@ -193,17 +176,9 @@ def _is_sound(folder: Path, job: Job, workers: int) -> bool:
 
 
 def open_data(config: DataConfig) -> DataSet:
-    """Open a data set in a rank: cheap, since its pixels stay in files until they are asked for.
+    """Open resolved data in a rank: cheap, since pixels stay in files until they are asked for.
 
-    Args:
-        config: as `resolve` returned it.
-
-    Returns:
-        The data set, with the validation part cut off the training part.
-
-    Raises:
-        UserError: if shards are damaged.
-        ValueError: if the configuration was not resolved.
+    The validation part is cut off the training part.
     """
     spec = parse_spec(config.data)
     facts: dict[str, Any] = {}

@@ -23,14 +23,7 @@ BLOCK_BYTES = 2**20
 
 
 def fetch_shards(url: str, root: Path, progress: Callable[[int, int], None] | None) -> Path:
-    """Copy a folder of shards, unless its like is there.
-
-    Returns:
-        The copy, complete and checked.
-
-    Raises:
-        UserError: if the manifest or a file is not as it must be.
-    """
+    """Copy a folder of shards, unless its like is there."""
     source = paths.join(url, NAME)
     if paths.look(source).size > MOST_MANIFEST_BYTES:
         raise UserError(f"{source}: too large to be a manifest")

@@ -14,14 +14,7 @@ from sixfold.distributed.session import open_engine_for, pool_of
 
 
 def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
-    """Turn a data set into tensor shards that load fast.
-
-    Returns:
-        Number of images of each part, classes, shape, seconds, images a second, skipped files.
-
-    Raises:
-        UserError: with everything that is wrong with the source, the settings or the destination.
-    """
+    """Turn a data set into tensor shards that load fast."""
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     preparation = config.preparation
@@ -63,11 +56,7 @@ def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[s
 def resolve_data(
     config: DataConfig, engine: Engine, workers: int, on_event: OnEvent, *, labelled: bool = True
 ) -> DataConfig:
-    """Turn data into something that ranks can map, with the engine's workers where it is long.
-
-    Raises:
-        UserError: with everything that is wrong with it.
-    """
+    """Turn data into something that ranks can map, with the engine's workers where it is long."""
     from sixfold import data
 
     return data.resolve(

@@ -72,14 +72,7 @@ Notes = Mapping[str, Sequence[ShardNote]]
 def make_shards(
     job: Job, listing: Listing, folder: Path, *, pool: Pool, progress: Progress
 ) -> Notes:
-    """Write the files, all of one shape.
-
-    Returns:
-        What became of each chunk.
-
-    Raises:
-        UserError: with everything that keeps the images from being a usable set.
-    """
+    """Write the files, all of one shape; what became of each chunk."""
     sizes = _probe(listing) if job.resize is None else [(job.resize, job.resize)]
     tasks = _tasks(job, listing, folder, sizes[0] if sizes else (256, 256))
     everything = [task for part in PARTS for task in tasks[part]]

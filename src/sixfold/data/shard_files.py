@@ -48,14 +48,7 @@ def schema(shape: Shape) -> Any:
 def encode(
     images: NDArray[np.uint8], labels: Sequence[int], names: Sequence[str], groups: Sequence[str]
 ) -> bytes:
-    """A file's bytes, which depend on the records alone.
-
-    Args:
-        images: (n, C, H, W), C-contiguous.
-        labels: n classes.
-        names: n names.
-        groups: n names; empty for none.
-    """
+    """A file's bytes, which depend on the records alone; images are (n, C, H, W), C-contiguous."""
     import pyarrow as pa
 
     channels, rows, columns = images.shape[1:]
@@ -92,11 +85,7 @@ def _text(name: str) -> str:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One mapped file.
-
-    Attributes:
-        columns: the Arrow columns of names and groups.
-    """
+    """One mapped file; names and groups are Arrow columns."""
 
     pixels: NDArray[np.uint8]  # (n, C, H, W), a view of the file
     labels: NDArray[np.int32]  # (n,), a view of the file
@@ -107,11 +96,7 @@ class ShardFile:
 
 
 def open_shard(path: Path, shape: Shape) -> ShardFile:
-    """Map a file.
-
-    Raises:
-        UserError: if it is damaged or of another form.
-    """
+    """Map a file."""
     import pyarrow as pa
 
     try:
@@ -157,11 +142,7 @@ def _times(shape: Shape) -> str:
 
 
 class ShardStore:
-    """A store over mapped files: holds labels and sums, and reads pixels as they are asked for.
-
-    Raises:
-        UserError: if a file is not what the manifest says.
-    """
+    """A store over mapped files: holds labels and sums, and reads pixels as they are asked for."""
 
     def __init__(self, folder: Path, manifest: Manifest, part: str) -> None:
         entries = manifest.parts[part]

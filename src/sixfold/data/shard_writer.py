@@ -69,21 +69,13 @@ class ShardNote:
 
 
 def write_shard(task: ShardTask) -> dict[str, Any]:
-    """Make a chunk's file, unless it is there already.
-
-    Returns:
-        The note, as plain data.
-    """
+    """Make a chunk's file, unless it is there already; its note, as plain data."""
     note = _finished(task) or _make(task)
     return note.plain()
 
 
 def survey_shard(task: ShardTask) -> dict[str, Any]:
-    """Look only at the headers of a chunk's pictures.
-
-    Returns:
-        A note of their sizes (channels not told), as plain data.
-    """
+    """Look only at the headers of a chunk's pictures; a note of their sizes, channels not told."""
     sizes: Counter[tuple[int, int]] = Counter()
     bad = []
     with quiet_decoder():
@@ -103,11 +95,7 @@ def survey_shard(task: ShardTask) -> dict[str, Any]:
 
 
 def widen_shard(task: ShardTask) -> dict[str, Any]:
-    """Make a grey shard file colour, since others of its set are.
-
-    Returns:
-        The note, as plain data.
-    """
+    """Make a grey shard file colour, since others of its set are."""
     note = _finished(task)
     assert note is not None, "the file was there when the set's channels were counted"
     assert note.entry is not None, "an empty chunk has no channels"

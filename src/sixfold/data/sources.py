@@ -59,11 +59,7 @@ DEPTH = 2
 
 
 def locate(spec: Spec) -> str:
-    """The very folder, file or archive that a specification of files means.
-
-    Raises:
-        UserError: if there is nothing like it.
-    """
+    """The very folder, file or archive that a specification of files means."""
     if spec.kind == "digits":
         return ""
     if spec.kind == "synthetic":
@@ -114,11 +110,7 @@ def source_fingerprint(spec: Spec, path: str) -> str:
 
 
 def list_records(spec: Spec, path: str, spool: Path, table: TableOptions = _BY_NAME) -> Listing:
-    """List the records of a specification.
-
-    Raises:
-        UserError: with everything that is wrong with the files.
-    """
+    """List the records of a specification."""
     if spec.kind == "digits":
         return list_stores("digits", digits.CLASSES, digits.load())
     if spec.kind == "synthetic":

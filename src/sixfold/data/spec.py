@@ -48,9 +48,6 @@ class TableOptions:
 def parse_spec(text: str) -> Spec:
     """Take a specification apart; paths become absolute.
 
-    Raises:
-        UserError: if there is no such kind, or the path is missing.
-
     >>> parse_spec("digits"), str(parse_spec("mnist:/data/../mnist/"))
     (Spec(kind='digits', where=''), 'mnist:/mnist')
     """
@@ -71,9 +68,5 @@ def parse_spec(text: str) -> Spec:
 
 
 def absolute_spec(text: str) -> str:
-    """The same specification with its path made absolute: it means the same from any folder.
-
-    Raises:
-        UserError: as `parse_spec`.
-    """
+    """The same specification with its path made absolute: it means the same from any folder."""
     return str(parse_spec(text))

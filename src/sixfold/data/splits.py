@@ -20,21 +20,11 @@ def cut(
     purpose: str,
     seed: int = 0,
 ) -> NDArray[np.bool_]:
-    """Which records are set aside.
+    """Which records are set aside, (N,), by their class, (N,), and a fraction from 0 to 1.
 
     Every class gives the nearest whole number of images to `fraction` of its own, but at least
-    one if it has two, and never its last one. With groups the same is aimed at, as nearly as whole
-    groups allow.
-
-    Args:
-        labels: class of each record, (N,).
-        fraction: part to set aside, 0 to 1.
-        groups: number of the group of each record, (N,): a group is set aside as a whole.
-        purpose: what for, so that two cuts of the same labels differ.
-        seed: another one gives another cut.
-
-    Returns:
-        True where a record is set aside, (N,).
+    one if it has two, and never its last one. With groups, (N,), each of which is set aside as a
+    whole, the same is aimed at, as nearly as they allow. Cuts of another purpose or seed differ.
 
     >>> int(cut(np.repeat([0, 1], [10, 5]), 0.2, purpose="test").sum())
     3
@@ -133,15 +123,7 @@ def _cut_groups(
 
 
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
-    """Order of the images in an epoch: the same on every rank, machine and version of NumPy.
-
-    Args:
-        seed: seed of the run.
-        epoch: number of the epoch, from 0.
-        n: number of training images.
-
-    Returns:
-        Every integer from 0 to n - 1 once, (n,).
+    """Order of an epoch's n images: the same on every rank, machine and version of NumPy, (n,).
 
     >>> sorted(permutation(0, 3, 5).tolist())
     [0, 1, 2, 3, 4]

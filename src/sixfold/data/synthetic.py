@@ -112,15 +112,7 @@ def _mix(counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def parse(sizes: str, resize: int | None = None) -> tuple[SyntheticStore, SyntheticStore]:
-    """Training and test images from "NxCxHxW"; the test part has max(10, N // 5) images.
-
-    Args:
-        sizes: such as ``5000x3x32x32``.
-        resize: rows and columns to use instead.
-
-    Raises:
-        UserError: if the sizes are malformed or absurd.
-    """
+    """Training and test images from "NxCxHxW"; the test part has max(10, N // 5) images."""
     expected = "expected synthetic:NxCxHxW, such as synthetic:5000x3x32x32"
     match = re.fullmatch(r"(\d{1,15})x(\d{1,9})x(\d{1,9})x(\d{1,9})", sizes)
     if match is None:

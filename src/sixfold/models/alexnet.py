@@ -33,16 +33,9 @@ def alexnet(
 ) -> nn.Sequential:
     """5 conv, FC 4096, 4096: AlexNet with its two groups, for ImageNet.
 
-    Args:
-        shape: (C, H, W) of an image; H and W at least 63.
-        classes: K.
-        groups: of the second, fourth and fifth convolution: 2 as in the paper, or 1 or any other
-            common divisor of 96, 256 and 384.
-        dropout: probability before the first and second linear layer.
-        response_norm: whether there is local response normalisation.
-
-    Raises:
-        ValueError: if an argument is out of range.
+    H and W at least 63. `groups` of the second, fourth and fifth convolution: 2 as in the paper, or
+    any other common divisor of 96, 256 and 384; `dropout` before the first and second linear
+    layer; `response_norm`: whether there is local response normalisation.
     """
     check_dropout(dropout)
     if groups < 1 or 32 % groups:

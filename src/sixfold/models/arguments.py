@@ -13,14 +13,10 @@ Literal = bool | int | float | str | None
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Literal], list[str]]:
-    """`width=0.5,dropout=0.1` as keyword arguments.
+    """`width=0.5,dropout=0.1` as keyword arguments, and a line for each pair that cannot be read.
 
-    Args:
-        text: name=value pairs with commas between. Values are read as true, false, none, an
-            integer or a number where they look like one, else as text.
-
-    Returns:
-        The arguments that can be read, and a line for each pair that cannot.
+    Values are read as true, false, none, an integer or a number where they look like one, else as
+    text.
 
     >>> parse_arguments("width=0.5, depth=32, batch_norm=true, stem=small")
     ({'width': 0.5, 'depth': 32, 'batch_norm': True, 'stem': 'small'}, [])
@@ -59,16 +55,9 @@ def _literal(text: str) -> Literal:
 def argument_problems(
     factory: Callable[..., Any], given: Mapping[str, Literal], *, model: str, reserved: set[str]
 ) -> list[str]:
-    """What is wrong with the arguments that the user gave for a factory.
+    """A line for each argument of a factory that is unknown, reserved or of the wrong type.
 
-    Args:
-        factory: what will be called with them.
-        given: the user's arguments.
-        model: what the user calls the network.
-        reserved: parameters that are not the user's to give: they follow from the data.
-
-    Returns:
-        One line for each unknown or reserved name and each value of the wrong type.
+    `reserved` are parameters that follow from the data.
     """
     parameters = _keywords(factory)
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

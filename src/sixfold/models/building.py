@@ -20,21 +20,8 @@ from sixfold.models.shapes import Shape, ShapeMismatchError, run, times
 def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.Module:
     """The network, on the CPU in float32, with the weights that follow from the seed.
 
-    Every source of global randomness that a factory may use (torch, NumPy, `random`) is seeded
-    before the call and put back after it.
-
-    Args:
-        config: the network's name and arguments.
-        shape: (C, H, W) of an image.
-        classes: number of classes.
-        seed: of the initial weights.
-
-    Returns:
-        A module that maps (N, C, H, W) to (N, classes).
-
-    Raises:
-        UserError: if there is no such network, or it cannot take such images; `check` says
-            more about the second.
+    It maps (N, C, H, W) to (N, classes). Every source of global randomness that a factory may use
+    (torch, NumPy, `random`) is seeded before the call and put back after it.
 
     >>> network = build(ModelConfig(model="slide"), shape=(3, 32, 32), classes=10, seed=0)
     >>> network(torch.zeros(1, 3, 32, 32)).shape

@@ -20,14 +20,7 @@ from sixfold.models.shapes import Shape, flat_features
 def cells(shape: Shape, classes: int, kernel: int = 11, init: str = "torch") -> nn.Sequential:
     """Conv 32 11/3/2, conv 64 6/2/1, conv 128 3/1/1, FC: for 256x256 blood cells.
 
-    Args:
-        shape: (C, H, W) of an image; 256 x 256 is what it was made for.
-        classes: K.
-        kernel: rows and columns of the first convolution's kernel; 11 is the network's own.
-        init: rule of the initial weights, a name of `sixfold.models.initialise.RULES`.
-
-    Raises:
-        ValueError: if an argument makes no sense.
+    `kernel` is the first convolution's; `init` a name of `sixfold.models.initialise.RULES`.
 
     >>> sum(p.numel() for p in cells((1, 256, 256), 3).parameters())
     161155

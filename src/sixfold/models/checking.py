@@ -35,20 +35,11 @@ def check(
     divided: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Run the network without computing anything, and say what does not fit.
+    """Run the network without computing anything, and say what does not fit, a line each.
 
     The user's own network is then run with values, to see what its forward does besides
-    (`sixfold.models.conduct`).
-
-    Args:
-        config: the network's name and arguments.
-        shape: (C, H, W) of an image.
-        classes: number of classes.
-        divided: the network may be too large for one process: do not compute with values.
-        tell: takes what makes the result depend on the workers, where it may; else it is a problem.
-
-    Returns:
-        Problems, one line each, with the layer's name and the sizes; empty if the network fits.
+    (`sixfold.models.conduct`), unless it is `divided` and so may be too large for one process.
+    `tell` takes what makes the result depend on the workers; without it that is a problem.
 
     >>> for problem in check(ModelConfig(model="lenet5"), shape=(1, 8, 8), classes=10):
     ...     print(problem)
@@ -84,14 +75,7 @@ def fails_on_one_image(
 ) -> tuple[str, bool]:
     """Why a network that fits cannot be trained on a single image, as batch-norm over it cannot.
 
-    Args:
-        config: the network's name and arguments.
-        shape: (C, H, W) of an image.
-        classes: number of classes.
-        divided: do not compute with values.
-
-    Returns:
-        What it does with one image; empty if it is trained on it. And whether it has batch-norm.
+    Empty if it can; and whether it has batch-norm. No values are computed if it is `divided`.
     """
     chosen = model_factory(config, shape=shape, classes=classes)
     device = "meta" if chosen.is_zoo or divided else "cpu"

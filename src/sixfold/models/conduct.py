@@ -61,10 +61,7 @@ class Conduct:
 def conduct(make: Callable[[], nn.Module], shape: Shape, *, device: str = "cpu") -> Conduct:
     """Run a network that is known to run, and say what it should not have done.
 
-    Args:
-        make: makes the network, always the same.
-        shape: (C, H, W) of an image.
-        device: "meta" if its values are not to be computed; then less can be found.
+    On the device "meta" no values are computed; then less can be found.
     """
     found = Conduct()
     with seeded(0), torch.device(device), _one_thread():
@@ -140,11 +137,7 @@ _CONSTRAINT = (
 
 
 class _Trial:
-    """Runs of one network, each from the same weights and buffers.
-
-    Args:
-        network: in the mode in which it is run.
-    """
+    """Runs of one network, each from the same weights and buffers."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network

@@ -25,10 +25,6 @@ from sixfold.models.shapes import Shape, flat_features
 def conv2(shape: Shape, classes: int) -> nn.Sequential:
     """2 conv 64, FC 256, 256: Conv-2 of the lottery tickets, for CIFAR-10.
 
-    Args:
-        shape: (C, H, W) of an image; H and W at least 2.
-        classes: K.
-
     >>> sum(p.numel() for p in conv2((3, 32, 32), 10).parameters())
     4301642
     """
@@ -38,10 +34,6 @@ def conv2(shape: Shape, classes: int) -> nn.Sequential:
 def conv4(shape: Shape, classes: int) -> nn.Sequential:
     """2 conv 64, 2 conv 128, FC 256, 256: Conv-4 of the lottery tickets, for CIFAR-10.
 
-    Args:
-        shape: (C, H, W) of an image; H and W at least 4.
-        classes: K.
-
     >>> sum(p.numel() for p in conv4((3, 32, 32), 10).parameters())
     2425930
     """
@@ -50,10 +42,6 @@ def conv4(shape: Shape, classes: int) -> nn.Sequential:
 
 def conv6(shape: Shape, classes: int) -> nn.Sequential:
     """2 conv 64, 2 conv 128, 2 conv 256, FC 256, 256: Conv-6 of the lottery tickets, for CIFAR-10.
-
-    Args:
-        shape: (C, H, W) of an image; H and W at least 8.
-        classes: K.
 
     >>> sum(p.numel() for p in conv6((3, 32, 32), 10).parameters())
     2262602

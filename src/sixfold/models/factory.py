@@ -22,13 +22,7 @@ from sixfold.models.zoo import ZOO
 
 @dataclass(frozen=True)
 class ModelFactory:
-    """A factory and what it will be called with.
-
-    Attributes:
-        model: what the user calls the network.
-        factory: makes it.
-        arguments: keyword arguments: those that follow from the data, and the user's.
-    """
+    """A factory and the keyword arguments that follow from the data and the user."""
 
     model: str
     factory: Callable[..., Any]
@@ -40,16 +34,7 @@ class ModelFactory:
         return self.model in ZOO
 
     def make(self) -> nn.Module:
-        """Call the factory.
-
-        Returns:
-            The network, its floating-point tensors as float32.
-
-        Raises:
-            ShapeMismatchError: if a network of the zoo cannot take images of this shape.
-            UserError: if the factory raises anything else, or returns no network, or a scripted
-                one.
-        """
+        """Call the factory; its network, with floating-point tensors as float32."""
         with nullcontext() if self.is_zoo else importable(self.model):
             try:
                 network = self.factory(**self.arguments)
@@ -86,14 +71,6 @@ def model_factory(config: ModelConfig, *, shape: Shape, classes: int) -> ModelFa
     A network of the zoo is called with `shape` and `classes`; the user's factory with those of
     `shape`, `in_shape`, `classes`, `num_classes`, `in_channels` and `image_size` (an integer, or
     (H, W) if they differ) that its signature names. `--model-args` come on top.
-
-    Args:
-        config: the network's name and arguments.
-        shape: (C, H, W) of an image.
-        classes: number of classes.
-
-    Raises:
-        UserError: with every problem found.
     """
     given, problems = parse_arguments(config.model_args)
     try:

@@ -26,11 +26,7 @@ from sixfold.models.user_traceback import is_installed, one_line
 
 @contextmanager
 def importable(name: str) -> Iterator[None]:
-    """While open, code beside the file that `name` means can be imported.
-
-    Args:
-        name: `package.module:factory` or `path/file.py:factory`.
-    """
+    """While open, code beside the file that `package.module:factory` means can be imported."""
     directory, _ = place(name)
     before = list(sys.path)
     sys.path.insert(0, str(directory))
@@ -42,15 +38,7 @@ def importable(name: str) -> Iterator[None]:
 
 
 def find(name: str) -> Callable[..., Any]:
-    """The factory that `name` means.
-
-    Args:
-        name: `package.module:factory` or `path/file.py:factory`.
-
-    Raises:
-        UserError: if there is no such module or attribute, if importing it fails, or if what it
-            names cannot be called to make a network.
-    """
+    """The factory that `package.module:factory` or `path/file.py:factory` means."""
     found = find_object(name)
     if isinstance(found, nn.Module):
         raise UserError(
@@ -64,15 +52,7 @@ def find(name: str) -> Callable[..., Any]:
 
 
 def find_object(name: str, option: str = "--model") -> Any:
-    """What `name` means in the user's own code.
-
-    Args:
-        name: `package.module:attribute` or `path/file.py:attribute`.
-        option: that was given the name, for messages.
-
-    Raises:
-        UserError: if there is no such module or attribute, or importing it fails.
-    """
+    """What `name` means in the user's own code; `option` was given it."""
     try:
         _, attribute = _parts(name)
         with importable(name):
@@ -93,17 +73,8 @@ def find_object(name: str, option: str = "--model") -> Any:
 def source_file(name: str) -> Path | None:
     """The .py file, or the package's directory, that another machine needs for this network.
 
-    The user's code is not run.
-
-    Args:
-        name: what `--model` was given.
-
-    Returns:
-        An absolute path, or None for networks of the zoo and for installed modules, which are
-        taken to be installed on the other machine as well.
-
-    Raises:
-        UserError: if `name` is malformed, or there is no such module.
+    None for networks of the zoo and for installed modules, which are taken to be installed there
+    as well. The user's code is not run.
     """
     if ":" not in name:
         return None

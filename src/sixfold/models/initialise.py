@@ -68,11 +68,7 @@ RULES: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 
 def initialised(network: Network, init: str) -> Network:
-    """The network filled by the rule of that name.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """The network filled by the rule of that name."""
     if init not in RULES:
         near = get_close_matches(init, RULES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

@@ -27,10 +27,6 @@ from sixfold.models.shapes import Shape, flat_features
 def lenet300(shape: Shape, classes: int) -> nn.Sequential:
     """FC 300, FC 100, FC: LeNet-300-100, for MNIST.
 
-    Args:
-        shape: (C, H, W) of an image, of any size.
-        classes: K.
-
     >>> sum(p.numel() for p in lenet300((1, 28, 28), 10).parameters())
     266610
     """
@@ -49,10 +45,6 @@ def lenet300(shape: Shape, classes: int) -> nn.Sequential:
 
 def lenet5(shape: Shape, classes: int) -> nn.Sequential:
     """Conv 20, pool, conv 50, pool, FC 500, FC: LeNet-5 (20/50/500), for MNIST.
-
-    Args:
-        shape: (C, H, W) of an image; H and W at least 16.
-        classes: K.
 
     >>> sum(p.numel() for p in lenet5((1, 28, 28), 10).parameters())
     431080

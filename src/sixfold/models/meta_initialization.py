@@ -87,9 +87,7 @@ _SILENT_ON_META: set[CodeType] = {
 
 
 def build_on_meta(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> MetaModel:
-    """The network on the meta device.
-
-    Args, raises: as for `build`.
+    """The network of `build` on the meta device.
 
     >>> found = skeleton(ModelConfig(model="slide"), shape=(3, 32, 32), classes=10, seed=0)
     >>> {parameter.device.type for parameter in found.network.parameters()}
@@ -121,19 +119,7 @@ def initial_parts(
     classes: int,
     seed: int,
 ) -> dict[str, Tensor]:
-    """Parts of the values that `build` would give.
-
-    Args:
-        found: from `build_on_meta`, of the same settings.
-        config: the network's name and arguments.
-        cuts: name of a parameter or buffer -> the part that is wanted.
-        shape: (C, H, W) of an image.
-        classes: number of classes.
-        seed: of the initial weights.
-
-    Returns:
-        Name -> values in the sizes of the wanted intervals.
-    """
+    """Parts of the values that `build` would give, by the record of `build_on_meta`."""
     if found.fills is None:
         whole = build(config, shape=shape, classes=classes, seed=seed).state_dict()
         return {name: _cut(whole[name], cut).clone() for name, cut in cuts.items()}

@@ -69,17 +69,8 @@ def mobilenet_v2(
 ) -> nn.Sequential:
     """17 inverted residual blocks: MobileNetV2 of any width, for ImageNet and CIFAR-10.
 
-    Args:
-        shape: (C, H, W) of an image, of any size.
-        classes: K.
-        width: multiplies the number of maps of every layer.
-        dropout: probability before the linear layer.
-        total_stride: by how much H and W are divided: 32 (the paper's), 16 (first convolution
-            with stride 1), 8 (second stage too); by default 8 if the shorter side is below 64
-            pixels, else 32.
-
-    Raises:
-        ValueError: if an argument is out of range.
+    `width` multiplies the maps of every layer; `total_stride` is 32 (the paper's), 16 (first
+    convolution with stride 1) or 8 (second stage too; the default below 64 pixels).
 
     >>> sum(p.numel() for p in mobilenet_v2((3, 224, 224), 1000).parameters())
     3504872

@@ -25,16 +25,9 @@ from sixfold.models.zoo import ZOO
 
 
 def check_origin(model: str, file: Path) -> None:
-    """Refuse to run what a file names, unless it is the zoo's or the user's own.
+    """Refuse to run the network that a file names, unless it is the zoo's or the user's own.
 
     Nothing outside of the project is imported.
-
-    Args:
-        model: a network, as `--model` takes it.
-        file: that names it.
-
-    Raises:
-        UserError: if it is neither.
     """
     if ":" not in model or model in ZOO:
         return
@@ -45,14 +38,7 @@ def check_origin(model: str, file: Path) -> None:
 
 
 def check_module(name: str, file: Path, what: str = "network") -> Path:
-    """Refuse to import what a file names, unless it is a module of the user's own project.
-
-    Returns:
-        The project's directory.
-
-    Raises:
-        UserError: if it is none.
-    """
+    """The project's directory; refuses what a file names unless it is a module of that project."""
     project = Path.cwd().resolve()
     try:
         source = source_file(name)

@@ -43,15 +43,8 @@ class Block(nn.Module):
 def resnet20(shape: Shape, classes: int, *, depth: int = 20, shortcut: str = "A") -> nn.Sequential:
     """3x3 residual network, 16/32/64 maps, depth 6n+2: for CIFAR-10.
 
-    Args:
-        shape: (C, H, W) of an image, of any size.
-        classes: K.
-        depth: weighted layers, 6n + 2: 20, 32, 44, 56, 110.
-        shortcut: where maps shrink, "A" (no parameters; the paper's choice on CIFAR-10) or "B"
-            (1x1 convolution).
-
-    Raises:
-        ValueError: if `depth` is not 6n + 2 or `shortcut` is neither A nor B.
+    `shortcut`, where maps shrink: "A" (no parameters; the paper's choice on CIFAR-10) or "B" (1x1
+    convolution).
 
     >>> sum(p.numel() for p in resnet20((3, 32, 32), 10).parameters())
     269722
@@ -76,17 +69,10 @@ def resnet20(shape: Shape, classes: int, *, depth: int = 20, shortcut: str = "A"
 
 
 def resnet50(shape: Shape, classes: int, *, depth: int = 50, stem: str = "auto") -> nn.Sequential:
-    """Bottleneck residual network: ResNet-50, for ImageNet.
+    """Bottleneck residual network: ResNet-50, for ImageNet; of depth 50, 101 or 152.
 
-    Args:
-        shape: (C, H, W) of an image, of any size.
-        classes: K.
-        depth: weighted layers: 50, 101 or 152.
-        stem: "imagenet" is a 7x7 convolution and a 3x3 max-pool, both with stride 2; "small" one
-            3x3 convolution with stride 1; "auto" is small if the shorter side is below 64 pixels.
-
-    Raises:
-        ValueError: if an argument is none of these.
+    Stem "imagenet" is a 7x7 convolution and a 3x3 max-pool, both with stride 2; "small" one 3x3
+    convolution with stride 1; "auto" is small if the shorter side is below 64 pixels.
     """
     if depth not in _BOTTLENECKS:
         raise ValueError(f"depth={depth} must be 50, 101 or 152")

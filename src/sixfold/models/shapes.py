@@ -76,13 +76,7 @@ def kind(module: nn.Module) -> str:
 def run(network: nn.Module, images: Tensor, *, name: str = "") -> Any:
     """The network's output for `images`, with every failure explained.
 
-    Args:
-        network: any module.
-        images: (N, C, H, W), on the device of the network's parameters.
-        name: the path under which `network` will be known, put before the names of its layers.
-
-    Raises:
-        ShapeMismatchError: if a layer cannot take what reaches it, or a `forward` raises.
+    `name` is put before the names of its layers.
     """
     with torch.no_grad(), _followed(network, name) as trail:
         try:
@@ -92,18 +86,10 @@ def run(network: nn.Module, images: Tensor, *, name: str = "") -> Any:
 
 
 def output_shape(layers: nn.Module, shape: Shape, *, name: str = "features") -> tuple[int, ...]:
-    """Shape of what `layers` make of one image, without N.
+    """Shape of what `layers`, known as `name` in the network, make of one image, without N.
 
     Nothing is computed: the layers run on the meta device, in evaluation mode, and are left as
     they were. Random state is not touched.
-
-    Args:
-        layers: a module that takes images.
-        shape: (C, H, W) of an image.
-        name: the path under which `layers` will be known in the network.
-
-    Raises:
-        ShapeMismatchError: if the image is too small for them, or has the wrong channels.
 
     >>> output_shape(nn.Sequential(nn.Conv2d(1, 20, 5), nn.MaxPool2d(2)), (1, 28, 28))
     (20, 12, 12)
@@ -124,8 +110,6 @@ def output_shape(layers: nn.Module, shape: Shape, *, name: str = "features") -> 
 
 def flat_features(layers: nn.Module, shape: Shape, *, name: str = "features") -> int:
     """How many numbers `layers` make of one image: what the first linear layer takes.
-
-    Args, raises: as for `output_shape`.
 
     >>> flat_features(nn.Sequential(nn.Conv2d(1, 20, 5), nn.MaxPool2d(2)), (1, 28, 28))
     2880

@@ -21,16 +21,8 @@ def slide(
 ) -> nn.Sequential:
     """Conv 32 5x5, ReLU, max-pool 2x2, FC: the smallest network, for CIFAR-10.
 
-    Args:
-        shape: (C, H, W) of an image; H and W at least 2.
-        classes: K.
-        kernel: rows and columns of the convolution's kernel, padded by (kernel - 1) // 2, so that
-            an odd one keeps the size of the image.
-        maps: output channels of the convolution.
-        init: rule of the initial weights, a name of `sixfold.models.initialise.RULES`.
-
-    Raises:
-        ValueError: if an argument makes no sense.
+    The kernel is padded by (kernel - 1) // 2, so that an odd one keeps the size of the image;
+    `init` is a name of `sixfold.models.initialise.RULES`.
 
     >>> sum(p.numel() for p in slide((3, 32, 32), 10).parameters())
     84362

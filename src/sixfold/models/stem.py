@@ -20,14 +20,7 @@ def is_small(shape: Shape) -> bool:
 def choose(value: str, options: tuple[str, str], shape: Shape, *, name: str) -> str:
     """The form of a network: as the argument says or, if that is "auto", as the images ask.
 
-    Args:
-        value: the argument given.
-        options: the form for small images, and the form for others.
-        shape: (C, H, W) of an image.
-        name: of the argument, for the message.
-
-    Raises:
-        ValueError: if `value` is neither "auto" nor one of the options.
+    `options` are the form for small images, and the form for others.
 
     >>> choose("auto", ("cifar", "imagenet"), (3, 32, 32), name="form")
     'cifar'
@@ -40,10 +33,6 @@ def choose(value: str, options: tuple[str, str], shape: Shape, *, name: str) -> 
 
 
 def check_dropout(dropout: float) -> None:
-    """Raise unless a probability of dropping is in [0, 1).
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Raise unless a probability of dropping is in [0, 1)."""
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout} must be at least 0 and below 1")

@@ -8,10 +8,9 @@ from pathlib import Path
 
 
 def one_line(error: BaseException) -> str:
-    r"""An exception as one line: its type, the first line of its text and where it was raised.
+    r"""An exception in one line: type, first line of its text, and where it was raised.
 
-    The place is the innermost frame that is neither Sixfold's nor an installed package's, if
-    there is one.
+    The place is the innermost frame that is neither Sixfold's nor an installed package's.
 
     >>> one_line(ValueError("no\nmore"))
     'ValueError: no'

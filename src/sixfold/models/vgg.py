@@ -35,15 +35,9 @@ def vgg16(
 ) -> nn.Sequential:
     """13 conv 3x3, FC 4096, 4096 (CIFAR form: one FC): VGG-16, for ImageNet and CIFAR-10.
 
-    Args:
-        shape: (C, H, W) of an image; H and W at least 32.
-        classes: K.
-        form: "imagenet" or "cifar"; "auto" is cifar if the shorter side is below 64 pixels.
-        batch_norm: behind every convolution; by default only in the CIFAR form.
-        dropout: probability before the second and third linear layer; the CIFAR form has none.
-
-    Raises:
-        ValueError: if an argument is out of range.
+    H and W at least 32. `form` "auto" is cifar if the shorter side is below 64 pixels;
+    `batch_norm` behind every convolution is the default only there; `dropout` before the second
+    and third linear layer, of which it has none.
 
     >>> sum(p.numel() for p in vgg16((3, 32, 32), 10).parameters())
     14728266

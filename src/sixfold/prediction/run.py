@@ -28,13 +28,8 @@ if TYPE_CHECKING:
 def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Classify a data set with a trained network, into a Parquet file.
 
-    Returns:
-        The figures that ``FILE.json`` holds: number of images and, where there are labels,
-        accuracy, per-class counts, confusion matrix and the worst mistakes.
-
-    Raises:
-        UserError: if the run, the data or the settings do not fit.
-        RunError: if a rank failed; no result is left behind.
+    The figures that ``FILE.json`` holds: number of images and, where there are labels, accuracy,
+    per-class counts, confusion matrix and the worst mistakes.
     """
     started = time.monotonic()
     given, on_event = on_event, on_event or (lambda _: None)
@@ -113,11 +108,7 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
 
 
 def _kept_columns(config: PredictConfig) -> KeptColumns | None:
-    """The columns of a table that the result takes over.
-
-    Raises:
-        UserError: if the data has none of that name.
-    """
+    """The columns of a table that the result takes over."""
     from sixfold.data.formats.kept_columns import KeptColumns
     from sixfold.data.spec import parse_spec
 

@@ -71,11 +71,7 @@ def chosen_parts(data: datasets.DataSet, part: str) -> list[datasets.Part]:
 
 
 def check_fit(card: ModelCard, data: datasets.DataSet) -> None:
-    """Refuse images that the network was not trained for.
-
-    Raises:
-        UserError: if the shapes differ.
-    """
+    """Refuse images that the network was not trained for."""
     if tuple(data.shape) != tuple(card.shape):
         wanted, given = ("x".join(map(str, shape)) for shape in (card.shape, data.shape))
         raise UserError(
@@ -85,11 +81,7 @@ def check_fit(card: ModelCard, data: datasets.DataSet) -> None:
 
 
 def predict_rank(job: PredictJob, comm: Communicator) -> dict[str, Any]:
-    """Classify this rank's share and write it to a file.
-
-    Returns:
-        Number of images.
-    """
+    """Classify this rank's share and write it to a file."""
     with one_thread():
         network, card = load_network(job.weights, trusted=job.trusted)
         if job.sparse is not None:
@@ -164,11 +156,7 @@ def with_kept(table: pa.Table, kept: KeptColumns) -> pa.Table:
 def join_parts(
     parts: Path, out: Path, card: ModelCard, kept: KeptColumns | None = None
 ) -> dict[str, Any]:
-    """Join the ranks' files into one, and say how good the predictions are.
-
-    Returns:
-        Number of images and, where there are labels, the figures of `sixfold.training.metrics`.
-    """
+    """Join the ranks' files into one; its figures, where there are labels those of `metrics`."""
     temporary = out.with_name(f".{out.name}.tmp")
     rows: list[NDArray[Any]] = []
     files: list[str] = []

@@ -45,12 +45,7 @@ def pack(symbols: NDArray[Any], width: int) -> bytes:
 
 
 def unpack(data: bytes | memoryview, width: int, count: int) -> NDArray[np.uint32]:
-    """The (count,) symbols that `pack` was given.
-
-    Args:
-        data: exactly `packed_bytes(count, width)` bytes.
-        width: bits a symbol, at most 32.
-        count: number of symbols.
+    """The (count,) symbols that `pack` was given, of at most 32 bits each.
 
     >>> unpack(bytes.fromhex("1230"), 4, 3).tolist()
     [1, 2, 3]

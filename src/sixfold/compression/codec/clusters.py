@@ -32,14 +32,7 @@ Floats = NDArray[np.float64]
 
 
 def first_centroids(values: Floats, count: int, start: Start, seed: int) -> Floats:
-    """Where k-means begins, ascending.
-
-    Args:
-        values: (n,) ascending, at least one.
-        count: K.
-        start: how.
-        seed: of the draw, for "random".
-    """
+    """Where k-means begins, (K,), from (n,) values; both ascending."""
     if start == "linear":
         return np.linspace(values[0], values[-1], count)
     if start == "density":
@@ -49,15 +42,9 @@ def first_centroids(values: Floats, count: int, start: Start, seed: int) -> Floa
 
 
 def k_means(values: Floats, centroids: Floats, rounds: int = MOST_ROUNDS) -> Floats:
-    """Lloyd's algorithm until nothing moves, at most so many rounds.
+    """Lloyd's algorithm until nothing moves; (n,) values and (K,) centroids, ascending.
 
-    Args:
-        values: (n,) ascending.
-        centroids: (K,) ascending, where to begin.
-        rounds: at most.
-
-    Returns:
-        (K,) ascending; a centroid that no value is near to stays where it was.
+    A centroid that no value is near to stays where it was.
 
     >>> k_means(np.array([1.0, 2.0, 9.0]), np.array([1.0, 9.0])).tolist()
     [1.5, 9.0]
@@ -93,14 +80,7 @@ def nearest(values: Floats, centroids: Floats) -> NDArray[np.int64]:
 def share(weights: Tensor, bits: int, *, start: Start, seed: int) -> tuple[Tensor, Tensor]:
     """Give a tensor's weights at most 2**bits - 1 different values besides zero.
 
-    Args:
-        weights: of any shape; zeros stay zeros.
-        bits: of a symbol; one of the 2**bits symbols means zero.
-        start: where k-means begins.
-        seed: for a random start.
-
-    Returns:
-        The weights with shared values, and each one's cluster: int16, 0 for zeros.
+    The weights with shared values, and each one's cluster: int16, 0 for zeros, which stay zeros.
     """
     flat = weights.detach().reshape(-1)
     places = torch.nonzero(flat).reshape(-1)

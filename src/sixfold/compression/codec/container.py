@@ -80,11 +80,7 @@ class Container:
 def to_bytes(
     header: Mapping[str, Any], tensors: Mapping[str, Tensor], coder: Coder
 ) -> tuple[bytes, dict[str, Parts]]:
-    """A whole file.
-
-    Returns:
-        The file's bytes, and what each tensor's are spent on.
-    """
+    """A whole file, and what the bytes of each tensor are spent on."""
     parts: dict[str, Parts] = {}
     records = []
     for name, tensor in tensors.items():
@@ -124,11 +120,7 @@ def is_container(path: Path) -> bool:
 
 
 def read_container(path: Path) -> Container:
-    """Read a file and check that it is whole.
-
-    Raises:
-        UserError: if it cannot be read, is damaged, or is of another version; one line.
-    """
+    """Read a file and check that it is whole."""
     try:
         with path.open("rb") as file:
             size = path.stat().st_size
@@ -162,11 +154,7 @@ def _check_start(start: bytes, size: int) -> None:
 
 
 def from_bytes(data: bytes) -> Container:
-    """Read the bytes of a file; see `read_container`.
-
-    Raises:
-        DamagedError: if they are damaged.
-    """
+    """Read the bytes of a file; see `read_container`."""
     _check_start(data[: _FIXED.size], len(data))
     if len(data) < _FIXED.size + _DIGEST_BYTES:
         raise DamagedError("it is too short")
@@ -213,12 +201,7 @@ def _read_record(reader: Reader) -> Record:
 def unpack(container: Container, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All tensors, after names, dtypes and shapes were held against the architecture's.
 
-    Args:
-        container: from `read_container`.
-        expected: the architecture's state dict; tensors without values (device meta) will do.
-
-    Raises:
-        DamagedError: if the tensors are others, or cannot be unfolded.
+    `expected` is its state dict; tensors without values (device meta) will do.
     """
     found = {record.name: (record.dtype, record.shape) for record in container.records}
     wanted = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in expected.items()}

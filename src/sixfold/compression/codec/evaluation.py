@@ -27,9 +27,8 @@ class EvaluateJob:
 def evaluate_rank(job: EvaluateJob, comm: Communicator) -> list[dict[str, Any]]:
     """Evaluate all files as one rank of a process group.
 
-    Returns:
-        On rank 0 for each file ``<part>_accuracy``, ``<part>_loss`` and ``<part>_images`` of every
-        part that has images; on the others nothing.
+    On rank 0 for each file ``<part>_accuracy``, ``<part>_loss`` and ``<part>_images`` of every
+    part that has images; on the others nothing.
     """
     with one_thread():
         data = datasets.open_data(job.data)

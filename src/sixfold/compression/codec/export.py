@@ -26,10 +26,6 @@ def export_onnx(network: nn.Module, card: ModelCard, path: Path) -> None:
     """Write a network as an ONNX file: input `images` (N, C, H, W), output `scores` (N, classes).
 
     Images are normalised as the card says; the batch size N is free.
-
-    Raises:
-        UserError: if onnx or onnxscript is missing.
-        RunError: if the network cannot be written.
     """
     if found := onnx_problems():
         raise UserError(found)

@@ -40,12 +40,7 @@ class Sparse:
 
 
 def encode(places: NDArray[np.int64], symbols: NDArray[Any], bits: int) -> Sparse:
-    """Relative indices of entries.
-
-    Args:
-        places: (n,) flat index of every entry, ascending.
-        symbols: (n,) each above 0.
-        bits: of a gap, 1 to `MOST_BITS`.
+    """Relative indices of entries: (n,) flat indices, ascending, and (n,) symbols above 0.
 
     >>> found = encode(np.array([1, 20]), np.array([7, 8]), bits=3)
     >>> found.gaps.tolist(), found.symbols.tolist()
@@ -74,15 +69,9 @@ def places_of(gaps: Symbols) -> NDArray[np.int64]:
 def best_bits(
     places: NDArray[np.int64], symbols: NDArray[Any], size_of: Callable[[NDArray[Any]], float]
 ) -> tuple[int, float]:
-    """How many bits of a gap make the file smallest.
+    """How many bits of a gap make the file smallest, and the size of gaps and symbols in bits.
 
-    Args:
-        places: as for `encode`.
-        symbols: as for `encode`.
-        size_of: bits that a coder needs for symbols of given counts.
-
-    Returns:
-        The bits, and the size of gaps and symbols in bits.
+    `size_of` gives the bits that a coder needs for symbols of given counts.
     """
     distance = np.diff(places, prepend=-1) - 1
     counts = np.bincount(symbols, minlength=1)

@@ -34,11 +34,7 @@ _CHUNK = 1 << 20
 def code_lengths(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The lengths of an optimal prefix code of at most `LONGEST` bits, by package-merge.
 
-    Args:
-        counts: (A,) how often each symbol occurs.
-
-    Returns:
-        (A,) bits; 0 for symbols that do not occur. A single symbol gets 1 bit.
+    From (A,) counts to (A,) bits; 0 for symbols that do not occur. A single symbol gets 1 bit.
 
     >>> code_lengths(np.array([5, 1, 0, 2])).tolist()
     [1, 2, 0, 2]
@@ -96,16 +92,10 @@ def is_complete(lengths: NDArray[np.uint8]) -> bool:
 def encode(
     symbols: NDArray[Any], lengths: NDArray[np.uint8], lanes: int
 ) -> tuple[bytes, NDArray[np.int64]]:
-    """Code symbols.
+    """Code (n,) symbols in S lanes.
 
-    Args:
-        symbols: (n,) each with a code.
-        lengths: (A,) from `code_lengths`.
-        lanes: S, at least 1.
-
-    Returns:
-        The bit strings of all lanes, one behind the other, filled up with zero bits to whole
-        bytes; and (S,) how many bits each lane has.
+    The bit strings of all lanes, one behind the other, filled up with zero bits to whole bytes; and
+    (S,) how many bits each lane has.
     """
     codes = canonical_codes(lengths)
     whole = (
@@ -147,17 +137,7 @@ def decode(
     lengths: NDArray[np.uint8],
     count: int,
 ) -> Symbols:
-    """Decode what `encode` made.
-
-    Args:
-        data: the bit strings.
-        lane_bits: (S,) bits of each lane.
-        lengths: (A,) a complete code (`is_complete`).
-        count: number of symbols.
-
-    Raises:
-        ValueError: if a lane does not end where it should.
-    """
+    """Decode what `encode` made; ValueError if a lane does not end where it should."""
     lanes = len(lane_bits)
     ends = np.cumsum(lane_bits)
     if int(ends[-1]) > 8 * len(data):

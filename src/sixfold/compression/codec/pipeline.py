@@ -44,12 +44,9 @@ class RetrainingTask:
 def run_stages(
     task: RetrainingTask, plan: Plan, folder: Path, train: Trainer, tell: Tell
 ) -> dict[str, Packed]:
-    """Compress.
+    """Compress: stage -> the file after it, in order.
 
     Trainings that are finished in the folder are not done again.
-
-    Returns:
-        Stage -> the file after it, in order.
     """
     weights, packed = prune_stage(task, plan, folder, train, tell)
     packed |= share_and_code(task, plan, weights, folder, train, tell)
@@ -110,12 +107,10 @@ def unsupported(tensors: Mapping[str, Tensor], plan: Plan) -> list[str]:
 
 
 def layer_table(packed: Mapping[str, Packed]) -> list[dict[str, Any]]:
-    """A row for each tensor: what it takes after each stage.
+    """A row for each tensor: what it takes after each stage, as plain data.
 
-    Returns:
-        Plain data: `name`, `shared` (whether it has a codebook), `weights`, `kept`, `values`,
-        `gap_bits`; and by stage `entries`, `bytes`, and bits of a value and of a position for each
-        stored entry; the codebook counts in the bytes alone.
+    Bits of a value and of a position are for each stored entry; the codebook counts in the bytes
+    alone.
     """
     last = list(packed.values())[-1].parts
     rows = []

@@ -40,21 +40,11 @@ def short(name: str) -> str:
 def read_by_layer(
     text: str, layers: Sequence[Prunable], read: Callable[[str], Value], default: Value
 ) -> dict[str, Value]:
-    """A value for each layer.
+    """A value for each layer, by name of the weight tensor; ValueError says what is wrong.
 
-    Args:
-        text: ``0.9``, or a list such as ``0.9,conv=0.7,output=0.5,features.0=0.34``: a value for
-            all, for a kind of layer, for one layer. The more special one counts. A layer that is
-            called like a kind is given as ``fc.weight``.
-        layers: of the network.
-        read: from text to value; raises ValueError with what was expected.
-        default: for layers that the text does not name.
-
-    Returns:
-        By name of the weight tensor.
-
-    Raises:
-        ValueError: with what is wrong, one line.
+    ``0.9``, or a list such as ``0.9,conv=0.7,output=0.5,features.0=0.34``: a value for all, for a
+    kind of layer, for one layer. The more special one counts. A layer that is called like a kind is
+    given as ``fc.weight``.
 
     >>> layers = [Prunable(name="a.weight", kind="conv", shape=(2,), size=2),
     ...           Prunable(name="b.weight", kind="output", shape=(2,), size=2)]
@@ -82,11 +72,7 @@ def read_by_layer(
 
 
 def read_sparsity(text: str) -> float:
-    """A part to be removed.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """A part to be removed; ValueError if it is none."""
     try:
         value = float(text)
     except ValueError:
@@ -97,11 +83,7 @@ def read_sparsity(text: str) -> float:
 
 
 def read_bits(text: str) -> int:
-    """A number of bits.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """A number of bits; ValueError if it is none."""
     if not text.strip().isdecimal() or int(text) not in BITS:
         raise ValueError(f"{text!r} is no number of bits: give {BITS[0]} to {BITS[-1]}")
     return int(text)
@@ -110,13 +92,7 @@ def read_bits(text: str) -> int:
 def spread_globally(
     weights: Mapping[str, Tensor], layers: Sequence[Prunable], sparsity: float
 ) -> dict[str, float]:
-    """The sparsity of each layer if the smallest weights of the whole network are removed.
-
-    Args:
-        weights: by name.
-        layers: of the network.
-        sparsity: of all layers together.
-    """
+    """The sparsity of each layer if the smallest weights of the whole network are removed."""
     mask = magnitude_mask(weights, prune_counts(layers, sparsity, scope="global"))
     # A layer that loses everything would cut the network in two.
     return {

@@ -37,17 +37,9 @@ _WORD = np.uint32(16)
 def encode(
     symbols: NDArray[Any], frequencies: NDArray[np.uint32], precision: int, lanes: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
-    """Code symbols.
+    """Code (n,) symbols in S lanes by (A,) frequencies with sum 2**precision.
 
-    Args:
-        symbols: (n,) each of a frequency above 0.
-        frequencies: (A,) with sum 2**precision.
-        precision: one of `PRECISIONS`.
-        lanes: S, at least 1.
-
-    Returns:
-        The words, in the order in which the decoder reads them; and the decoder's first states,
-        (S,).
+    The words, in the order in which the decoder reads them; and its first states, (S,).
     """
     shift = np.uint32(precision)
     limit = np.uint32(32 - precision)
@@ -75,18 +67,9 @@ def decode(
     precision: int,
     count: int,
 ) -> Symbols:
-    """Decode what `encode` made.
+    """Decode what `encode` made; `states` is overwritten.
 
-    Args:
-        words: from `encode`.
-        states: (S,) from `encode`; overwritten.
-        frequencies: (A,) with sum 2**precision.
-        precision: one of `PRECISIONS`.
-        count: number of symbols.
-
-    Raises:
-        ValueError: if words are missing or left over, or the states do not end where the encoder
-            began.
+    ValueError if words are missing or left over, or the states do not end where the encoder began.
     """
     lanes, mask, shift = len(states), np.uint32((1 << precision) - 1), np.uint32(precision)
     symbol_of, step_of = _tables(frequencies)
@@ -121,16 +104,10 @@ def _tables(frequencies: NDArray[np.uint32]) -> tuple[Symbols, NDArray[np.uint32
 
 
 def coarse(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Counts as one byte each, in proportion within 3%: the tables in a file.
+    """Counts (A,) as one byte each, in proportion within 3%: the tables in a file.
 
     A byte b stands for b below 32, above for (16 + b mod 16) 2**(b // 16 - 1). Counts too large for
-    that are all halved until they fit.
-
-    Args:
-        counts: (A,) how often each symbol occurs.
-
-    Returns:
-        (A,) bytes, 0 only for what does not occur.
+    that are all halved until they fit; 0 stands only for what does not occur.
 
     >>> coarse(np.array([0, 1, 31, 100, 1000])).tolist()
     [0, 1, 31, 57, 111]
@@ -158,10 +135,6 @@ def normalise(weights: NDArray[np.int64], precision: int) -> NDArray[np.uint32]:
     Whole numbers only: every symbol gets the floor of its share, at least 1; what is missing or
     too much is then settled at the symbols of the largest frequency, one after another, the first
     of equals first.
-
-    Args:
-        weights: (A,) at least one above 0, at most 2**precision of them.
-        precision: one of `PRECISIONS`.
 
     >>> normalise(np.array([3, 0, 1]), 8).tolist()
     [192, 0, 64]

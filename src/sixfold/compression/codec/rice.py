@@ -54,10 +54,7 @@ def _sizes(folded: NDArray[np.int64]) -> list[int]:
 
 
 def unpack_table(data: bytes | memoryview, count: int) -> NDArray[np.uint8]:
-    """The table of `count` numbers that `pack_table` was given.
-
-    Raises:
-        ValueError: if the bytes hold no such table.
+    """The table of `count` numbers that `pack_table` was given; ValueError if there is none.
 
     >>> unpack_table(pack_table([3, 250, 0]), 3).tolist()
     [3, 250, 0]

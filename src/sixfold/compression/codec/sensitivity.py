@@ -86,13 +86,7 @@ def bits_within(losses: Sequence[float], base: float, tolerance: float) -> int:
 def sparsity_for(
     kept: float, losses: Mapping[str, Sequence[float]], sizes: Mapping[str, int]
 ) -> dict[str, float]:
-    """The sparsity of each layer so that a part `kept` of all weights is kept, damage even.
-
-    Args:
-        kept: of the whole network, in (0, 1).
-        losses: by layer, from `pruning_losses`.
-        sizes: weights of each layer.
-    """
+    """The sparsity of each layer so that a part `kept` of all weights is kept, damage even."""
     total = sum(sizes.values())
 
     def plan(tolerance: float) -> dict[str, float]:

@@ -53,10 +53,8 @@ def prune(
 ) -> Path:
     """Remove small weights in rounds, each followed by training; masks only grow.
 
-    After round r of R a layer that is to keep a part k of its weights has kept k^(r/R).
-
-    Returns:
-        The last round's run directory.
+    After round r of R a layer that is to keep a part k of its weights has kept k^(r/R). Returns the
+    last round's run directory.
     """
     mask: Mask | None = None
     for number in range(1, rounds + 1):
@@ -94,11 +92,7 @@ def share_weights(
     train: Trainer,
     tell: Tell,
 ) -> Weights:
-    """Share weights by k-means, train the centroids, and round what is left to 16 bits.
-
-    Returns:
-        The network's tensors.
-    """
+    """Share weights by k-means, train the centroids, and round what is left to 16 bits."""
     path, shared_path = folder / "clusters.safetensors", folder / "clustered.safetensors"
     if not shared_path.exists():
         tensors = read_weights(weights)
@@ -124,11 +118,7 @@ def _save_tensors(path: Path, tensors: Weights, card: ModelCard) -> None:
 
 
 def write_packed(path: Path, tensors: Weights, card: ModelCard, coder: Coder) -> Packed:
-    """Write a network as a .sixz file.
-
-    Raises:
-        RunError: if it cannot be written.
-    """
+    """Write a network as a .sixz file."""
     data, parts = container.to_bytes({"card": card.plain()}, tensors, coder)
     write_atomically(path, data)
     return Packed(path=path, size_bytes=len(data), parts=parts)

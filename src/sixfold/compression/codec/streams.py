@@ -47,13 +47,7 @@ MOST_LANES = 4096
 
 
 def encode_stream(symbols: NDArray[Any], alphabet: int, coder: Coder) -> bytes:
-    """Symbols as bytes.
-
-    Args:
-        symbols: (n,) below `alphabet`.
-        alphabet: A, at most `huffman.LARGEST_ALPHABET`.
-        coder: which.
-    """
+    """Symbols (n,) below `alphabet`, at most `huffman.LARGEST_ALPHABET`, as bytes."""
     width = bits.width_of(alphabet)
     plain = bits.packed_bytes(len(symbols), width)
     if coder != "fixed" and len(symbols):
@@ -64,11 +58,7 @@ def encode_stream(symbols: NDArray[Any], alphabet: int, coder: Coder) -> bytes:
 
 
 def decode_stream(reader: Reader, count: int, alphabet: int) -> Symbols:
-    """The symbols that `encode_stream` was given, (count,).
-
-    Raises:
-        DamagedError: if the bytes cannot have come from it.
-    """
+    """The symbols that `encode_stream` was given, (count,)."""
     coder = reader.octet()
     try:
         if coder == 0:
@@ -89,12 +79,7 @@ def decode_stream(reader: Reader, count: int, alphabet: int) -> Symbols:
 
 
 def size_bits(counts: NDArray[np.int64], coder: Coder) -> float:
-    """About how many bits a coder needs for symbols of these counts, its table included.
-
-    Args:
-        counts: (A,) how often each symbol occurs.
-        coder: which.
-    """
+    """About how many bits a coder needs for symbols of these counts, (A,), its table included."""
     total = int(counts.sum())
     plain = float(total * bits.width_of(len(counts)))
     if coder == "fixed" or not total:

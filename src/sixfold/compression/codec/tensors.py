@@ -84,14 +84,9 @@ class Parts:
 
 
 def pack_tensor(tensor: Tensor, coder: Coder) -> tuple[bytes, Parts]:
-    """A tensor as bytes.
+    """A tensor of a dtype in `DTYPES`, on the CPU, as bytes, and what they are spent on.
 
-    Args:
-        tensor: of any shape and of a dtype in `DTYPES`, on the CPU.
-        coder: of its streams.
-
-    Returns:
-        The bytes, without name, dtype and shape; and what they are spent on.
+    Name, dtype and shape are not among them.
     """
     patterns = _patterns(tensor)
     places = np.flatnonzero(patterns)
@@ -146,9 +141,6 @@ def unpack_tensor(data: bytes | memoryview, dtype: torch.dtype, shape: tuple[int
 
     Memory of the tensor's size and of a few times its entries is taken: make sure before that
     dtype and shape are the ones expected.
-
-    Raises:
-        DamagedError: if the bytes cannot have come from `pack_tensor`.
     """
     reader = Reader(data)
     elements = int(np.prod([1, *shape], dtype=object))

@@ -80,11 +80,10 @@ class SearchWork:
         folder: Path,
         tell: Callable[[float], None],
     ) -> dict[str, Any]:
-        """Compress by one sparsity.
+        """Compress by one sparsity: `accuracy` on the validation part.
 
-        Returns:
-            `accuracy` on the validation part; if it reaches the target also `bytes`, `bits` by
-            layer, and the `folder` with the shared network's files, relative to `folder`.
+        If it reaches the target also `bytes`, `bits` by layer, and the `folder` with the shared
+        network's files, relative to `folder`.
         """
         with one_thread():
             return self._trial(sparsity, target, folder, tell)

@@ -36,11 +36,7 @@ class Reader:
         return len(self._data) - self._at
 
     def take(self, length: int) -> memoryview:
-        """The next bytes, not copied.
-
-        Raises:
-            DamagedError: if there are not so many.
-        """
+        """The next bytes, not copied."""
         if length > self.left:
             raise DamagedError(f"{length} bytes are announced where {self.left} are left")
         self._at += length
@@ -51,11 +47,7 @@ class Reader:
         return self.take(1)[0]
 
     def varint(self, most: int) -> int:
-        """The next number.
-
-        Raises:
-            DamagedError: if it is above `most`.
-        """
+        """The next number, refused above `most`."""
         value = 0
         for shift in range(0, 64, 7):
             octet = self.octet()
@@ -67,10 +59,6 @@ class Reader:
         raise DamagedError("a number has no end")
 
     def end(self) -> None:
-        """Make sure that nothing is left.
-
-        Raises:
-            DamagedError: if something is.
-        """
+        """Make sure that nothing is left."""
         if self.left:
             raise DamagedError(f"{self.left} bytes too many")

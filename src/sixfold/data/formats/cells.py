@@ -67,11 +67,7 @@ class _Image:
 
 
 def read(tree: Tree, name: str) -> Listing:
-    """List the boxes of all annotated images.
-
-    Raises:
-        UserError: with every annotation that cannot be read or has no image.
-    """
+    """List the boxes of all annotated images."""
     home = _home(tree)
     images = _annotated_images(home)
     marked = [(image, cell) for image in images for cell in image.cells]
@@ -166,11 +162,7 @@ def _stem(name: str) -> str:
 
 
 def _find_image(annotation: str, root: Element, files: Mapping[str, Sequence[str]]) -> str:
-    """The image of an annotation.
-
-    Raises:
-        UserError: if there is none, or if two are left.
-    """
+    """The image of an annotation."""
     said = (root.findtext("filename") or "").strip().replace("\\", "/")
     folder = (root.findtext("folder") or "").strip().replace("\\", "/").strip("/")
     base, own = paths.base_name(said), _stem(annotation)

@@ -34,11 +34,7 @@ BATCHES = {"train": TRAIN, "test": ("test_batch",)}
 
 
 def read(tree: Tree, name: str) -> Listing:
-    """List the images.
-
-    Raises:
-        UserError: with every batch that is missing or damaged, or if no form is recognised.
-    """
+    """List the images."""
     for suffix in ("", ".bin"):
         home = _home(tree, suffix)
         if home is not None:

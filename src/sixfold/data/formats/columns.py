@@ -33,8 +33,7 @@ EXPECTED = {
 def image_form(kind: Any) -> str | None:
     """How images lie in a column of this type; None if it can hold none.
 
-    Returns:
-        "pictures" (encoded bytes, also as struct), "Spark image", "integers", "floats", or "null".
+    "pictures" (encoded bytes, also as struct), "Spark image", "integers", "floats", or "null".
     """
     import pyarrow.types as types
 
@@ -102,11 +101,7 @@ FORMS = {"image": image_form, "label": label_form}
 
 
 def choose(path: str, files: Sequence[TableFile], what: str, asked: str | None) -> str | None:
-    """Name of the column that is asked for, or of the one that best fits; None if none does.
-
-    Raises:
-        UserError: if it is not there or not of a fitting type, or if files contradict each other.
-    """
+    """Name of the column that is asked for, or of the one that best fits; None if none does."""
     columns = {name: kind for file in reversed(files) for name, kind in file.columns.items()}
     if asked is not None:
         if asked not in columns:

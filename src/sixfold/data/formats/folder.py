@@ -26,19 +26,11 @@ LAYOUT = (
 
 
 def read(tree: Tree, name: str, *, classes: Sequence[str] | None = None) -> Listing:
-    """List the images of a folder.
+    """List the images of a folder, or of the single folder within it.
 
     Every file below a class's folder is an image, whatever its name; hidden files are none. What
-    is in no class of a part that is used is told in `left_out`.
-    Classes are in the order of their names, or of their numbers if all of them are numbers.
-
-    Args:
-        tree: the folder or archive; a single folder around everything is looked through.
-        name: of the data set.
-        classes: the classes there must be; else whatever is found.
-
-    Raises:
-        UserError: with every class that has no images, or whose name is unexpected.
+    is in no class of a part that is used is told in `left_out`. Classes are in the order of their
+    names, or of their numbers if all of them are numbers; those that must be there can be given.
     """
     whole, tree = tree, enter(tree)
     layout = find_parts(tree)

@@ -16,13 +16,7 @@ from sixfold.data.formats.table_files import TableFile, list_files, readable
 class KeptColumns:
     """Some columns of a table, by the names that prediction gives to its rows.
 
-    Args:
-        path: of the table.
-        identity: column whose values must tell all rows apart; None: none of them need.
-        others: further columns.
-
-    Raises:
-        UserError: if a column is not there, is of several types, or does not tell rows apart.
+    The values of the column `identity` must tell all rows apart.
     """
 
     def __init__(self, path: str, identity: str | None, others: Sequence[str]) -> None:
@@ -35,13 +29,9 @@ class KeptColumns:
         self._last: tuple[str, list[Any]] = ("", [])
 
     def of(self, rows: Sequence[str]) -> list[Any]:
-        """Values of each column.
+        """An Arrow chunked array for each of `names`, of rows such as ``dt=1/part-0.parquet[17]``.
 
-        Args:
-            rows: names such as ``dt=1/part-0.parquet[17]``, those of a file together.
-
-        Returns:
-            An Arrow chunked array for each of `names`.
+        Rows of one file stand together.
         """
         import pyarrow as pa
 

@@ -22,13 +22,7 @@ Label = int | str | None
 def read_labels(files: Sequence[TableFile], column: str, *, labelled: bool) -> list[list[Label]]:
     """Label of every row of every file; None where there is none.
 
-    Args:
-        files: of the table.
-        column: of the labels.
-        labelled: whether numbers that are no classes are refused; else they are None, too.
-
-    Raises:
-        UserError: if numbers are no classes.
+    Numbers that are no classes are refused if `labelled`, else None.
     """
     whole = _whole_numbers([file.folders.get(column) for file in files])
     found: list[list[Label]] = []
@@ -87,11 +81,7 @@ def classify(
 ) -> tuple[tuple[str, ...], list[NDArray[np.int64]]]:
     """Names of the classes, and the number of each row's; -1 where it has none.
 
-    Args:
-        labels: of the rows of each file.
-        files: which may name the classes.
-        column: for messages, and for finding the names.
-        labelled: whether every row should have a label; else negative numbers mean none.
+    If `labelled`, every row should have a label; else negative numbers mean none.
     """
     values = {value for file in labels for value in file if value is not None}
     negative = sorted(v for v in values if isinstance(v, int) and v < 0)
@@ -130,11 +120,7 @@ def with_unlabelled(
 
 
 def _given_names(files: Sequence[TableFile], column: str) -> tuple[str, ...]:
-    """Names of the classes as Hugging Face's `datasets` or Spark's StringIndexer leave them.
-
-    Raises:
-        UserError: if one number means different classes in different files.
-    """
+    """Names of the classes as Hugging Face's `datasets` or Spark's StringIndexer leave them."""
     found: dict[tuple[str, ...], TableFile] = {}
     for each in files:
         if names := _names_in(each, column):

@@ -73,11 +73,7 @@ def enter(tree: Tree) -> Tree:
 
 
 def find_parts(tree: Tree) -> Layout:
-    """Tell the parts of a set from its classes.
-
-    Raises:
-        UserError: if folders are named like parts and hold no classes.
-    """
+    """Tell the parts of a set from its classes."""
     roles = _roles(tree)
     train = next((name for name in roles["train"] if tree.below(name).top()), None)
     others = [*roles["test"], *roles["validation"]]

@@ -37,11 +37,7 @@ FILES = tuple((part, what) for part in ("train", "test") for what in ("images", 
 
 
 def read(tree: Tree, name: str) -> Listing:
-    """List the images of the four files.
-
-    Raises:
-        UserError: with every file that is missing or damaged.
-    """
+    """List the images of the four files."""
     found = _find(tree)
     problems = [
         f"{tree.path}: no {'train' if part == 'train' else 't10k'}-{what}-idx"

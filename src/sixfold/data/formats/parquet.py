@@ -102,19 +102,11 @@ def _cells(path: str, columns: Sequence[str], rows: NDArray[np.int64]) -> Iterat
 
 
 def read(path: str, name: str, options: TableOptions) -> Listing:
-    """List the rows of a file, or of all files below a folder.
+    """List the rows of a file, or of all files below a folder or URL.
 
     Rows for training and for testing are told apart by the names of folders and files ("train",
-    "test", else "val"); where there is no such name, 80 to 20, stratified.
-
-    Args:
-        path: file, folder or URL.
-        name: of the data set.
-        options: which columns; and whether rows without a label are left out (and counted), or
-            are a class of their own in the test part.
-
-    Raises:
-        UserError: with everything that is wrong with files, columns and labels.
+    "test", else "val"); where there is no such name, 80 to 20, stratified. Rows without a label are
+    left out (and counted), or are a class of their own in the test part.
     """
     files = list_files(path)
     image = choose(path, files, "image", options.image)

@@ -16,11 +16,7 @@ from sixfold.data.shard_files import open_shard
 
 
 def list_shards(path: Path) -> Listing:
-    """List the records of a folder of shards.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+    """List the records of a folder of shards."""
     manifest = load_manifest(path)
     parts = {part: _shard_records(path, manifest, part) for part in PARTS}
     return Listing(name=manifest.name, classes=manifest.classes, parts=parts, split="as before")

@@ -62,11 +62,7 @@ def readable(path: str) -> Iterator[None]:
 
 
 def list_files(path: str) -> list[TableFile]:
-    """The files of a table that have rows: one file, or all below a folder.
-
-    Raises:
-        UserError: if there are none, some cannot be read, or no file has rows.
-    """
+    """The files of a table that have rows: one file, or all below a folder."""
     names = _names(path) if paths.look(path).is_folder else [""]
     files: list[TableFile] = []
     problems: list[str] = []

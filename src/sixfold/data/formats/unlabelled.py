@@ -14,9 +14,6 @@ def read(tree: Tree, name: str) -> Listing:
     """List the pictures of a folder, by name; hidden files are none.
 
     They all are the test part: there is nothing to learn from.
-
-    Raises:
-        UserError: if there are none.
     """
     files = sorted(tree.files)
     if not files:

@@ -41,11 +41,7 @@ Inputs = Sequence[Tensor]
 def count(name: str, arguments: Arguments, inputs: Inputs, output: Tensor) -> Flops | None:
     """Operations of a call; None if the function is not known.
 
-    Args:
-        name: from `sixfold.models.graph.operations.plain_name`.
-        arguments: the call's, by place ("0", "1", ...) and by name.
-        inputs: the tensors among them, in order.
-        output: the result, on any device.
+    `name` is from `plain_name`; `arguments` are by place ("0", "1", ...) and by name.
     """
     row = operation_named(name)
     if row is None or row.flops is None:

@@ -79,12 +79,7 @@ class Operation:
         return self.pointwise or (known if isinstance(known, bool) else known(module))
 
     def module(self, arguments: Sequence[Any], named: Mapping[str, Any]) -> nn.Module:
-        """The module that does what a call of the function does.
-
-        Args:
-            arguments: of the call, behind the tensor.
-            named: those by name.
-        """
+        """The module that does what a call of the function does, given what follows the tensor."""
         given = dict(zip(self.arguments, arguments, strict=False))
         return self.modules[0](**{**self.defaults, **given, **named})
 
@@ -95,16 +90,9 @@ _BY_NAME: dict[str, Operation] = {}
 
 
 def register_operation(operation: Operation, *, names: Sequence[str] = ()) -> Operation:
-    """Make an operation known.
+    """Make an operation known, and further names of functions that cost as much.
 
     Call it where the module's class is defined, so that every rank that has the class knows it.
-
-    Args:
-        operation: the row.
-        names: further names of functions that cost as much.
-
-    Raises:
-        ValueError: if another row has the same class or function.
 
     >>> class Swish(nn.Module):
     ...     def forward(self, x: Tensor) -> Tensor:

@@ -63,15 +63,7 @@ class Trace:
 
 
 def trace(network: nn.Module, shape: tuple[int, int, int]) -> Trace:
-    """Read a network.
-
-    Args:
-        network: on the meta device.
-        shape: (C, H, W) of an image.
-
-    Raises:
-        UnsupportedError: if it cannot be read without values.
-    """
+    """Read a network that is on the meta device."""
     network.train()
     try:
         module = fx.GraphModule(network, Tracer().trace(network))
@@ -120,13 +112,7 @@ def _refuse_drops_in_evaluation(network: nn.Module, graph: fx.Graph) -> None:
 def calls_of(
     network: nn.Module, graph: fx.Graph, shapes: Mapping[str, tuple[int, ...]]
 ) -> list[Call]:
-    """The calls of a graph, in order.
-
-    Args:
-        network: whose forward the graph is.
-        graph: from `Tracer`.
-        shapes: of results by name, where they are known.
-    """
+    """The calls of a graph of `Tracer`, in order, with shapes of results where they are known."""
     return [
         Call(
             name=str(node.target) if node.op in ("call_module", "get_attr") else node.name,

@@ -45,12 +45,7 @@ class DistortedStore:
 
 
 def known_labels(part: Part, classes: tuple[int, ...]) -> NDArray[np.int64]:
-    """The network's class of each image, (N,); -1 where it has none.
-
-    Args:
-        part: whose labels are numbers of the data's classes.
-        classes: for each of them the network's, or -1.
-    """
+    """The network's class of each image, (N,), by that of each class of the data, or -1."""
     table = np.array([*classes, -1], np.int64)
     labels = np.where((part.labels >= 0) & (part.labels < len(classes)), part.labels, -1)
     found: NDArray[np.int64] = table[labels]

@@ -43,11 +43,7 @@ class Distortion:
     seed: int = 0
 
     def __call__(self, images: Pixels, indices: NDArray[np.int64]) -> Pixels:
-        """Distort.
-
-        Returns:
-            (N, C, H, W).
-        """
+        """Distort (N, C, H, W)."""
         if not len(images):
             return images
         keys = [key(self.seed, "distortion", self.kind, int(index)) for index in indices]

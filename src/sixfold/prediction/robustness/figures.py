@@ -57,12 +57,7 @@ def variant_figures(
 ) -> dict[str, Any]:
     """What is told of one distortion at one strength.
 
-    Args:
-        labels: (N,) true classes.
-        predicted: (N,) predictions on the distorted images.
-        clean: (N,) predictions on the clean ones.
-        loss: mean cross-entropy.
-        classes: names.
+    Classes, predictions on distorted and on clean images are (N,); `loss` is mean cross-entropy.
     """
     right, before = predicted == labels, clean == labels
     count = len(labels)
@@ -93,15 +88,9 @@ def halfway(
 ) -> float | None:
     """The strength at which accuracy has fallen half the way from clean to chance.
 
-    Args:
-        strengths: rising.
-        accuracies: at each.
-        clean: accuracy at the strength at which nothing is changed.
-        chance: accuracy of guessing the most frequent class.
-
-    Returns:
-        Interpolated between the strengths; None if it is not reached, or clean is no better than
-        chance. Below the first strength it is told as that strength, as an upper bound.
+    Interpolated between the rising strengths; None if it is not reached, or clean is no better than
+    chance (that of the most frequent class). Below the first strength it is that strength, as an
+    upper bound.
 
     >>> halfway([1.0, 2.0], [0.8, 0.4], clean=0.9, chance=0.1)
     1.75

@@ -12,9 +12,6 @@ from sixfold.prediction.robustness.distortions import KINDS, Distortion
 def strengths(kind: str, text: str) -> list[float]:
     """The strengths of one kind, in rising order, each once.
 
-    Raises:
-        UserError: if one is no number above the least.
-
     >>> strengths("noise", "0.1, 0.05,0.1")
     [0.05, 0.1]
     """
@@ -35,11 +32,7 @@ def strengths(kind: str, text: str) -> list[float]:
 
 
 def planned(config: DistortionConfig) -> list[Distortion]:
-    """Every kind at every strength, kinds in the order of `KINDS`.
-
-    Raises:
-        UserError: with everything that is wrong.
-    """
+    """Every kind at every strength, kinds in the order of `KINDS`."""
     found: list[Distortion] = []
     problems: list[str] = []
     for kind in KINDS:

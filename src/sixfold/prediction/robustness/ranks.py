@@ -59,9 +59,8 @@ def distorted_parts(
 def robustness_rank(job: RobustnessJob, comm: Communicator) -> dict[str, Any]:
     """Evaluate the clean images, then every distortion.
 
-    Returns:
-        On rank 0 `clean` and `distorted`, a list of figures, each with the predictions of the
-        examples; on the others nothing.
+    On rank 0 `clean` and `distorted`, a list of figures, each with the predictions of the examples;
+    on the others nothing.
     """
     with one_thread():
         network, card = load_network(job.weights, trusted=job.trusted)

@@ -42,12 +42,7 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """The images that are shown, under one distortion.
-
-    Attributes:
-        distortion: what was done to them; nothing if None.
-        pixels: (C, H, W) each, 0 to 255.
-    """
+    """The images that are shown, (C, H, W) of 0 to 255, under one distortion, or none."""
 
     distortion: Distortion | None
     pixels: Sequence[NDArray[np.uint8]]
@@ -59,17 +54,7 @@ def write_page(
     result: Figures,
     examples: Sequence[Example] = (),
 ) -> None:
-    """Write the report.
-
-    Args:
-        path: of the file.
-        config: settings as `config.json` holds them.
-        result: figures as `result.json` holds them.
-        examples: the clean images, then each distortion's, in the order of the figures.
-
-    Raises:
-        RunError: if the file cannot be written.
-    """
+    """Write the report; `examples` are the clean images, then each distortion's."""
     write_atomically(path, render(config, result, examples).encode())
 
 

@@ -36,15 +36,7 @@ from sixfold.training.report import optional_page
 def evaluate_robustness(
     config: EvaluateConfig, *, on_event: OnEvent | None = None
 ) -> dict[str, Any]:
-    """Classify a data set's images as they are and under every distortion.
-
-    Returns:
-        The figures that `result.json` holds.
-
-    Raises:
-        UserError: if the run, the data or the settings do not fit.
-        RunError: if a rank failed.
-    """
+    """Classify images as they are and under every distortion; what `result.json` holds."""
     started = time.monotonic()
     given, on_event = on_event, on_event or (lambda _: None)
     if found := config.problems():
@@ -128,11 +120,7 @@ def _out(config: EvaluateConfig, weights: Path) -> Path:
 
 
 def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int]) -> DataConfig:
-    """The data asked for, or those of the training with all their settings that matter here.
-
-    Raises:
-        UserError: if it is not known on what the network was trained.
-    """
+    """The data asked for, or those of the training with all their settings that matter here."""
     given = config.evaluation
     if given.data is not None:
         return DataConfig(
@@ -159,11 +147,7 @@ def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int])
 def _with_examples(
     job: RobustnessJob, opened: datasets.DataSet, card: ModelCard, wanted: int
 ) -> tuple[RobustnessJob, list[Example], list[str]]:
-    """Choose images to be shown, of as many classes as there are, distort and name them.
-
-    Raises:
-        UserError: if no image has a class that the network knows.
-    """
+    """Choose images to be shown, of as many classes as there are, distort and name them."""
     parts = distorted_parts(opened, job, None)
     total = sum(map(len, parts))
     if not total:

@@ -29,15 +29,7 @@ class Taps:
     weights: NDArray[np.float64]  # (outputs, K), each row adding up to 1
 
     def along(self, images: Floats, dim: int) -> Floats:
-        """Map every line along a dim.
-
-        Args:
-            images: (N, C, H, W), or any other number of dims.
-            dim: along which, negative: from the last.
-
-        Returns:
-            The same with another length of `dim`.
-        """
+        """Map every line of (N, C, H, W), or any other number of dims, along a negative dim."""
         shape = [1] * images.ndim
         shape[dim] = -1
         weights = self.weights.astype(np.float32)
@@ -55,11 +47,9 @@ class Taps:
 
 
 def gaussian(size: int, sigma: float) -> Taps:
-    """A Gaussian; beyond the edge the line goes on mirrored, its last element repeated.
+    """A Gaussian of `sigma` elements; beyond the edge the line goes on mirrored.
 
-    Args:
-        size: of the line.
-        sigma: standard deviation in elements, above 0.
+    Its last element is repeated.
 
     >>> gaussian(4, 0.01).weights.tolist()
     [[1.0], [1.0], [1.0], [1.0]]
@@ -72,12 +62,7 @@ def gaussian(size: int, sigma: float) -> Taps:
 
 
 def blurred(images: Floats, sigma: float) -> Floats:
-    """The Gaussian along rows and columns, as `gaussian` gives it, by scipy's faster loops.
-
-    Args:
-        images: (..., H, W).
-        sigma: standard deviation in pixels, above 0.
-    """
+    """The Gaussian along rows and columns of (..., H, W), by scipy's faster loops."""
     from scipy import ndimage  # late: settings are checked without scipy
 
     found: Floats = ndimage.gaussian_filter(
@@ -97,11 +82,7 @@ def mirrored(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
 
 
 def shrink(size: int, factor: float) -> Taps:
-    """Means over cells of equal length, the fewest of at most `factor` elements.
-
-    Args:
-        size: of the line.
-        factor: at least 1; a cell has size / ceil(size / factor) elements.
+    """Means over cells of equal length, size / ceil(size / factor) elements; factor at least 1.
 
     >>> shrink(4, 2).matrix(4).tolist()
     [[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]]

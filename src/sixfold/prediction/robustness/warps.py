@@ -29,13 +29,7 @@ Places = tuple[Floats, Floats]
 
 
 def rotation(rows: int, columns: int, degrees: NDArray[np.float64]) -> Places:
-    """Turn about the middle of the image, counterclockwise as seen.
-
-    Args:
-        rows: H.
-        columns: W.
-        degrees: of each image, (N,).
-    """
+    """Turn about the middle of the image, counterclockwise as seen, by (N,) degrees."""
     y, x = _from_middle(rows, columns)
     angle = np.radians(degrees)[:, None, None]
     cos, sin = np.cos(angle), np.sin(angle)
@@ -47,12 +41,7 @@ def barrel(rows: int, columns: int, strength: float) -> Places:
     """Magnify the middle by 1 + strength; the corners stay where they are.
 
     A pixel at r, in half diagonals from the middle, looks at r (1 + k r^2) / (1 + k): the radial
-    distortion of a lens (D. C. Brown, 1966) with one coefficient.
-
-    Args:
-        rows: H.
-        columns: W.
-        strength: k, at least 0.
+    distortion of a lens (D. C. Brown, 1966) with one coefficient k, the strength.
     """
     y, x = _from_middle(rows, columns)
     half = math.hypot((rows - 1) / 2, (columns - 1) / 2) or 1.0
@@ -63,9 +52,8 @@ def barrel(rows: int, columns: int, strength: float) -> Places:
 def elastic(draws: Floats, strength: float) -> Places:
     """Move every pixel by smooth random displacements.
 
-    Args:
-        draws: independent standard normals, (N, 2, H, W): for rows, and for columns.
-        strength: standard deviation of the displacement along either dim, in pixels.
+    `draws` are independent standard normals, (N, 2, H, W), for rows and for columns; `strength` is
+    the standard deviation of the displacement along either dim, in pixels.
     """
     rows, columns = draws.shape[2:]
     sigma = SMOOTH * min(rows, columns)
@@ -81,15 +69,7 @@ def elastic(draws: Floats, strength: float) -> Places:
 
 
 def look(images: Floats, places: Places) -> Floats:
-    """What is seen at places between pixels.
-
-    Args:
-        images: (N, C, H, W).
-        places: rows and columns.
-
-    Returns:
-        (N, C, H, W).
-    """
+    """What is seen of images (N, C, H, W) at places between pixels."""
     count, channels, rows, columns = images.shape
     y = np.clip(places[0], 0, rows - 1)
     x = np.clip(places[1], 0, columns - 1)

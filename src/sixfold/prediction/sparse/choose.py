@@ -58,14 +58,10 @@ def measure(
     repeats: int,
     crossover: bool = False,
 ) -> list[LayerTimes]:
-    """Time every layer that has a sparse form, on one thread.
+    """Time every layer of a pruned network that has a sparse form, on one thread.
 
-    Args:
-        network: pruned, in evaluation mode.
-        shape: (C, H, W) of an image.
-        batch: N.
-        repeats: timings of each form; the least counts.
-        crossover: also look for the density at which the sparse forms begin to win.
+    Of `repeats` timings of each form the least counts. `crossover`: also look for the density at
+    which the sparse forms begin to win.
     """
     found = []
     for name, layer, inputs in _inputs(network, shape, batch):
@@ -158,11 +154,7 @@ def time_network(
 
 
 def save_choice(path: Path, times: Sequence[LayerTimes]) -> dict[str, Any]:
-    """Write which form each layer takes.
-
-    Returns:
-        What was written.
-    """
+    """Write which form each layer takes."""
     choice = {
         "batch": times[0].batch if times else 0,
         "layers": {found.name: found.best for found in times},
@@ -173,11 +165,7 @@ def save_choice(path: Path, times: Sequence[LayerTimes]) -> dict[str, Any]:
 
 
 def load_choice(path: Path) -> dict[str, str]:
-    """Form by name of the layer.
-
-    Raises:
-        UserError: if the file cannot be read or is none.
-    """
+    """Form by name of the layer."""
     try:
         layers = parse_json(path.read_text(encoding="utf-8"))["layers"]
         if all(form in ("dense", *FORMS) for form in layers.values()):
@@ -190,23 +178,16 @@ def load_choice(path: Path) -> dict[str, str]:
 def sparse_network(
     network: nn.Module, shape: tuple[int, int, int], layers: Mapping[str, str]
 ) -> nn.Module:
-    """A pruned network as it runs fastest: without dead maps, chosen layers sparse; in place.
+    """A pruned network as it runs fastest: without dead channels, chosen layers sparse; in place.
 
-    Args:
-        network: in evaluation mode.
-        shape: (C, H, W) of an image.
-        layers: form by name of the layer, from `load_choice`.
+    It is in evaluation mode; `layers` is from `load_choice`.
     """
     remove_dead_channels(network, shape)
     return apply_choice(network, layers.items())
 
 
 def apply_choice(network: nn.Module, layers: Iterable[tuple[str, str]]) -> nn.Module:
-    """Replace layers by their sparse forms, in place.
-
-    Raises:
-        UserError: if the network has no such layer.
-    """
+    """Replace layers by their sparse forms, in place."""
     for name, form in layers:
         if form == "dense":
             continue

@@ -25,8 +25,7 @@ _LAYERS = (nn.Conv2d, nn.Linear)
 def remove_dead_channels(network: nn.Module, shape: tuple[int, int, int]) -> int:
     """Remove what is dead between neighbouring layers of every `nn.Sequential`, in place.
 
-    Returns:
-        How many maps (or features of linear layers) were removed.
+    How many channels (or features of linear layers) were removed.
     """
     removed = 0
     # From the end to the beginning: a map that loses its last user is dead too.
@@ -118,8 +117,7 @@ def _constants(
 ) -> tuple[Tensor, int]:
     """What each map of `first` is to the next layer if its weights are zero; NaN if not one value.
 
-    Returns:
-        (maps,) and how many features a map becomes.
+    (maps,), and how many features a map becomes.
     """
     assert isinstance(first, _LAYERS), "see _pairs"
     sizes: list[torch.Size] = []

@@ -34,12 +34,7 @@ _FEW_USED = 0.75
 
 
 class SparseProduct:
-    """W X for a sparse W (K, J) and dense X (J, M).
-
-    Args:
-        weights: (K, J) dense, with zeros where weights were removed.
-        form: one of `FORMS`.
-    """
+    """W X for a sparse W (K, J), given dense, and dense X (J, M)."""
 
     def __init__(self, weights: Tensor, form: str) -> None:
         if form not in FORMS:
@@ -80,12 +75,7 @@ def _csr(rows: sparse.csr_matrix) -> Callable[[Tensor], Tensor]:
 
 
 class SparseLinear(nn.Module):
-    """A linear layer that computes only the weights that are left. Has no gradient.
-
-    Args:
-        layer: whose weights and bias are taken.
-        form: one of `FORMS`.
-    """
+    """A linear layer that computes only the weights that are left. Has no gradient."""
 
     def __init__(self, layer: nn.Linear, form: str) -> None:
         super().__init__()
@@ -99,12 +89,7 @@ class SparseLinear(nn.Module):
 
 
 class SparseConv2d(nn.Module):
-    """A convolution that computes only the weights that are left. Has no gradient.
-
-    Args:
-        layer: whose weights, bias and geometry are taken; see `can_be_sparse`.
-        form: one of `FORMS`.
-    """
+    """A convolution that computes only the weights that are left. Has no gradient."""
 
     def __init__(self, layer: nn.Conv2d, form: str) -> None:
         super().__init__()
@@ -153,11 +138,7 @@ def can_be_sparse(layer: nn.Module) -> bool:
 
 
 def sparse_layer(layer: nn.Module, form: str) -> nn.Module:
-    """A layer's sparse form.
-
-    Raises:
-        ValueError: if it has none.
-    """
+    """A layer's sparse form."""
     if not can_be_sparse(layer):
         raise ValueError(f"{type(layer).__name__} has no sparse form")
     if isinstance(layer, nn.Linear):

@@ -12,12 +12,8 @@ from sixfold.prediction.sparse.config import SparseConfig
 def choose_sparse(config: SparseConfig) -> dict[str, Any]:
     """Measure the layers of a pruned network and write which of them run sparse.
 
-    Returns:
-        The choice, as it is in the file, with the figures of all batch sizes, the time of the whole
-        network dense and as chosen, and the number of dead maps removed.
-
-    Raises:
-        UserError: if the settings or the network cannot be used.
+    The choice, as it is in the file, with the figures of all batch sizes, the time of the whole
+    network dense and as chosen, and the number of dead channels removed.
     """
     forms = config.sparse_forms
     batches = _batches(forms.batches)
