@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sixfold.lca.products import slot_product
+
 
 class Lane(Protocol):
     """What the dynamics need of a lane.
@@ -171,23 +173,23 @@ class DenseLane:
         self._image[slot] = image.reshape(-1)
         if self._gram is not None:
             # All slots: a product of one row alone has other bits.
-            torch.mm(self._image, self._transposed, out=self._drive)
+            slot_product(self._image, self._transposed, self._drive)
 
     def gradient(self) -> Tensor:
         """See `Lane`."""
         if self._gram is None:
-            torch.mm(self._flat, self._dictionary, out=self.residual)
+            slot_product(self._flat, self._dictionary, self.residual)
             torch.sub(self._image, self.residual, out=self.residual)
-            torch.mm(self.residual, self._transposed, out=self._gradient)
+            slot_product(self.residual, self._transposed, self._gradient)
         else:
-            torch.mm(self._flat, self._gram, out=self._gradient)
+            slot_product(self._flat, self._gram, self._gradient)
             torch.sub(self._drive, self._gradient, out=self._gradient)
         return self._gradient.view(self.code.shape)
 
     def squares(self) -> Tensor:
         """See `Lane`."""
         if self._gram is not None:
-            torch.mm(self._flat, self._dictionary, out=self.residual)
+            slot_product(self._flat, self._dictionary, self.residual)
             torch.sub(self._image, self.residual, out=self.residual)
         return self.residual.square()
 

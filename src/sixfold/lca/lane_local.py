@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sixfold.lca.geometry import Geometry
+from sixfold.lca.products import slot_product
 
 
 class LocalLane:
@@ -72,8 +73,7 @@ class LocalLane:
             self._residual, self._geometry.kernel, stride=self._geometry.stride
         )  # (W, M, P Q)
         if self._of_positions:
-            found = torch.bmm(columns.permute(2, 0, 1), self._dictionary.transpose(1, 2))
-            found = found.permute(1, 2, 0)
+            found = self._by_position(columns, self._dictionary.transpose(1, 2))
         else:
             found = torch.bmm(self._dictionary, columns)
         return found.reshape(self.code.shape)
@@ -82,8 +82,15 @@ class LocalLane:
         """D a of every position by itself, (W, M, P Q)."""
         flat = self.code.flatten(2)
         if self._of_positions:
-            return torch.bmm(flat.permute(2, 0, 1), self._dictionary).permute(1, 2, 0)
+            return self._by_position(flat, self._dictionary)
         return torch.bmm(self._dictionary.transpose(1, 2), flat)
+
+    @staticmethod
+    def _by_position(columns: Tensor, right: Tensor) -> Tensor:
+        """Columns (W, N, P Q) times the matrix of each position (P Q, N, M): (W, M, P Q)."""
+        left = columns.permute(2, 0, 1).contiguous()
+        out = left.new_empty(len(left), left.shape[1], right.shape[2])
+        return slot_product(left, right, out).permute(1, 2, 0)
 
     def _fold(self, patches: Tensor) -> Tensor:
         return functional.fold(

@@ -1,0 +1,72 @@
+"""Products of a lane's slots with a dictionary, in which a slot's bits depend on that slot alone.
+
+A library's matrix product may compute the rows of a block in kernels of different sizes, which add
+in different orders: on some processors the last rows of a small product have other last bits than
+the first. Whether rows are alike for a size is tried once; where they are not, each slot is
+multiplied by itself, through the same memory, so that its alignment is the same too.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+_TRIES = 3
+
+
+def slot_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """`left @ right` into `out`, each slot with the same bits in any place beside any others.
+
+    Args:
+        left: (G, W, N) or (W, N), a row for each slot.
+        right: (G, N, M) or (N, M).
+        out: (G, W, M) or (W, M), overwritten.
+    """
+    if left.dim() == 2:
+        slot_product(left[None], right[None], out[None])
+        return out
+    groups, width, inner = left.shape
+    if slots_are_alike(groups, width, inner, right.shape[2], left.dtype, right.stride(2) == 1):
+        return torch.bmm(left, right, out=out) if groups > 1 else _one(left, right, out)
+    row = left.new_empty(groups, 1, inner)
+    made = left.new_empty(groups, 1, right.shape[2])
+    for slot in range(width):
+        row.copy_(left[:, slot : slot + 1])
+        torch.bmm(row, right, out=made)
+        out[:, slot : slot + 1].copy_(made)
+    return out
+
+
+def _one(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    torch.mm(left[0], right[0], out=out[0])
+    return out
+
+
+@cache
+def slots_are_alike(
+    groups: int, width: int, inner: int, outer: int, dtype: torch.dtype, by_rows: bool
+) -> bool:
+    """Whether this machine's product of these sizes gives equal rows equal bits.
+
+    Args:
+        groups: number of products.
+        width: rows of each.
+        inner: numbers that are multiplied and added.
+        outer: columns.
+        dtype: of all.
+        by_rows: whether rows of the right factor lie together, rather than columns.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (groups, inner, outer) if by_rows else (groups, outer, inner)
+    right = torch.randn(shape, generator=generator, dtype=dtype)
+    right = right if by_rows else right.transpose(1, 2)
+    out = torch.empty(groups, width, outer, dtype=dtype)
+    for _ in range(_TRIES):
+        row = torch.randn(groups, 1, inner, generator=generator, dtype=dtype)
+        left = row.expand(groups, width, inner).contiguous()
+        made = torch.bmm(left, right, out=out) if groups > 1 else _one(left, right, out)
+        if not torch.equal(made, made[:, :1].expand_as(made)):
+            return False
+    return True
