@@ -21,6 +21,7 @@ Layout::
     tuning.json            the content of the file that `--tuning` named, when the run began
     failure.json           why the last start ended without a result
     report.html            the report
+    objects/               what was given from Python and no module has: networks, functions
     log.txt                what ranks and engine printed
 
 Every start of the ranks is an *attempt* with a number of its own. A rank that finds a newer

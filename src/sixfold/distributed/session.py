@@ -35,10 +35,9 @@ def open_engine_for(
         return
     ship: tuple[str, ...] = ()
     if config.engine == "spark" and model is not None:
-        from sixfold.models import source_file
+        from sixfold.models.importing import source_files
 
-        source = source_file(model)
-        ship = (str(source),) if source else ()
+        ship = tuple(str(source) for source in source_files(model))
     engine = open_engine(
         config.engine,
         master=config.master,

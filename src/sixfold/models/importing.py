@@ -1,8 +1,9 @@
 """Finding the user's own code: `package.module:factory`.
 
 The module may be installed, or be a .py file or a package in the current directory, which is
-searched first, as `python -m` does; a path such as `nets/mine.py:factory` is taken too. The
-factory is a function or a class, perhaps nested as in `Class.make`. Nothing is remembered between
+searched first, as `python -m` does; a path such as `nets/mine.py:factory` is taken too, and so is
+an object that was packed into a file (`sixfold.models.packed`). The factory is a function or a
+class, perhaps nested as in `Class.make`. Nothing is remembered between
 calls, and the search path is put back: every rank finds the same factory from the same text.
 """
 
@@ -21,15 +22,16 @@ from typing import Any
 from torch import nn
 
 from sixfold.core.errors import UserError
+from sixfold.models.packed import is_packed, load_packed, read_header
 from sixfold.models.user_traceback import is_installed, one_line
 
 
 @contextmanager
 def importable(name: str) -> Iterator[None]:
-    """While open, code beside the file that `package.module:factory` means can be imported."""
-    directory, _ = place(name)
+    """While open, what lies beside the file that `name` means can be imported."""
+    folders = read_header(name).modules.values() if is_packed(name) else [str(place(name)[0])]
     before = list(sys.path)
-    sys.path.insert(0, str(directory))
+    sys.path[:0] = dict.fromkeys(folders)
     importlib.invalidate_caches()
     try:
         yield
@@ -38,7 +40,9 @@ def importable(name: str) -> Iterator[None]:
 
 
 def find(name: str) -> Callable[..., Any]:
-    """The factory that `package.module:factory` or `path/file.py:factory` means."""
+    """The factory that `name` means; that of a packed network gives a copy, weights and all."""
+    if is_packed(name) and read_header(name).is_network:
+        return PackedNetwork(name)
     found = find_object(name)
     if isinstance(found, nn.Module):
         raise UserError(
@@ -52,7 +56,10 @@ def find(name: str) -> Callable[..., Any]:
 
 
 def find_object(name: str, option: str = "--model") -> Any:
-    """What `name` means in the user's own code; `option` was given it."""
+    """What `name` means in the user's own code, or holds packed; `option` was given it."""
+    if is_packed(name):
+        with importable(name):
+            return load_packed(name, option)
     try:
         _, attribute = _parts(name)
         with importable(name):
@@ -70,11 +77,33 @@ def find_object(name: str, option: str = "--model") -> Any:
     return found
 
 
-def source_file(name: str) -> Path | None:
+class PackedNetwork:
+    """Makes a packed network, with the weights that it was packed with."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = read_header(name).name
+        self._name = name
+
+    def __call__(self) -> Any:
+        """The network, a new one by every call."""
+        return load_packed(self._name)
+
+
+def source_files(name: str) -> list[Path]:
+    """Every .py file and package's directory that another machine needs, as for `source_file`."""
+    if is_packed(name):
+        tops = {module.partition(".")[0]: at for module, at in read_header(name).modules.items()}
+        found = [source_file(f"{top}:{top}", Path(at)) for top, at in tops.items()]
+    else:
+        found = [source_file(name)]
+    return [file for file in found if file is not None]
+
+
+def source_file(name: str, folder: Path | None = None) -> Path | None:
     """The .py file, or the package's directory, that another machine needs for this network.
 
     None for networks of the zoo and for installed modules, which are taken to be installed there
-    as well. The user's code is not run.
+    as well. The user's code is not run. `folder` is looked in first, if it is not the current one.
     """
     if ":" not in name:
         return None
@@ -82,6 +111,8 @@ def source_file(name: str) -> Path | None:
     directory, module = place(name)
     top = module.partition(".")[0]
     with importable(name):
+        if folder is not None:
+            sys.path.insert(0, str(folder))
         spec = importlib.util.find_spec(top)
     if spec is None:
         raise UserError(_no_module(name, directory, module))

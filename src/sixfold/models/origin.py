@@ -3,8 +3,9 @@
 A weights file names its network's factory, and building the network calls it. So a name that a
 file gives is used only if it is of the zoo, or code of the user's own project: a module that lies
 in the current directory (and is not installed), did not come in one folder with the file, and
-defines the class or function itself. Anything else needs the user's word, `--trust-model`. A name
-that the user gives with `--model` is not looked at here.
+defines the class or function itself; or if it is an object that this user packed on this machine
+(`sixfold.models.packed`). Anything else needs the user's word, `--trust-model`. A name that the
+user gives with `--model` is not looked at here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import nn
 
 from sixfold.core.errors import UserError
 from sixfold.models.importing import find, source_file
+from sixfold.models.packed import is_own_file, is_packed, packed_path
 from sixfold.models.user_traceback import is_installed
 from sixfold.models.zoo import ZOO
 
@@ -32,14 +34,22 @@ def check_origin(model: str, file: Path) -> None:
     if ":" not in model or model in ZOO:
         return
     project = check_module(model, file)
+    if is_packed(model):
+        return
     if not _is_own(find(model), project):
         why = "which is no network's class or function that is written there"
         raise _refusal(f"the network {model}", file, why)
 
 
 def check_module(name: str, file: Path, what: str = "network") -> Path:
-    """The project's directory; refuses what a file names unless it is a module of that project."""
+    """The project's directory; refuses what is neither of that project nor packed by this user."""
     project = Path.cwd().resolve()
+    if is_packed(name):
+        if not is_own_file(packed_path(name)):
+            raise _refusal(
+                f"the {what} {name}", file, "which was not packed by you on this machine"
+            )
+        return project
     try:
         source = source_file(name)
     except UserError:

@@ -19,6 +19,7 @@ from pathlib import Path
 from sixfold.core.errors import UserError
 from sixfold.models.arguments import parse_arguments
 from sixfold.models.importing import place
+from sixfold.models.packed import is_packed, read_header
 from sixfold.models.user_traceback import is_installed
 
 _LONGEST_NAME = 255
@@ -36,6 +37,8 @@ def project_files(name: str, arguments: str = "") -> list[Path]:
     """
     if ":" not in name:
         return []
+    if is_packed(name):
+        return _files_of_packed(name)
     directory, module = place(name)
     walk = _Walk(directory)
     walk.follow(module)
@@ -45,11 +48,21 @@ def project_files(name: str, arguments: str = "") -> list[Path]:
     return sorted(walk.files)
 
 
+def _files_of_packed(name: str) -> list[Path]:
+    """The user's own files that a packed object uses by name; its own code is in its name."""
+    files: set[Path] = set()
+    for module, folder in read_header(name).modules.items():
+        walk = _Walk(Path(folder))
+        walk.follow(module)
+        files |= walk.files
+    return sorted(files)
+
+
 def project_hashes(name: str, arguments: str = "") -> dict[str, str]:
     """SHA-256 of every file of `project_files`, by its name relative to the project's directory."""
     if ":" not in name:
         return {}
-    directory, _ = place(name)
+    directory = Path.cwd() if is_packed(name) else place(name)[0]
     return {_relative(file, directory): sha256(file) for file in project_files(name, arguments)}
 
 

@@ -20,6 +20,7 @@ from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
 from sixfold.models.config import ModelConfig
+from sixfold.models.packed import beside
 from sixfold.models.project import changed_files
 from sixfold.training import torch_file
 from sixfold.training.checkpoint import model_tensors
@@ -185,7 +186,8 @@ def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
         with tensor_file.open_tensors(file) as opened:
             fields = parse_json((opened.metadata() or {})["sixfold"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-        return card_from(fields), tensors
+        card = card_from(fields)
+        return dataclasses.replace(card, model=beside(card.model, file)), tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         kind = torch_file.kind_of(file)
         if kind == torch_file.TORCH:
