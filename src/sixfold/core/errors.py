@@ -50,14 +50,7 @@ class PeerLostError(SixfoldError):
 
 @dataclass(frozen=True, kw_only=True)
 class RankFailure:
-    """What is known of a rank that died: where it ran, why it ended, and its last words.
-
-    Attributes:
-        rank: number of the rank.
-        host: name of the host it ran on.
-        cause: one line, such as "killed by signal 9 (SIGKILL)" or "ValueError: ...".
-        log_tail: last lines of its traceback or of what it had printed.
-    """
+    """What is known of a rank that died."""
 
     rank: int
     host: str

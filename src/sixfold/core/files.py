@@ -16,11 +16,7 @@ from sixfold.core.errors import RunError, UserError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Put `data` into `path` all at once: under another name first, on the disk, then renamed.
-
-    Raises:
-        RunError: if the disk is full or the folder cannot be written.
-    """
+    """Put `data` into `path` all at once: under another name first, on the disk, then renamed."""
     # The process number keeps two writers of one path from sharing a temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained(path):
@@ -40,11 +36,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text holds, from a file that may be damaged or a stranger's.
-
-    Raises:
-        ValueError: if it is none, or nested deeper than any file of ours.
-    """
+    """What a JSON text holds; a `ValueError` if it is none, or nested deeper than ours are."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -52,15 +44,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def make_folder(path: Path, option: str = "--out") -> None:
-    """Make a folder, with its parents, in which files can be made.
-
-    Args:
-        path: the folder; it may be there.
-        option: what the user named it with, for the message.
-
-    Raises:
-        UserError: if that is not possible.
-    """
+    """Make a folder, with its parents, in which files can be made; `option` is what named it."""
     with _refused(option, path):
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".probe-{secrets.token_hex(8)}"
@@ -70,14 +54,7 @@ def make_folder(path: Path, option: str = "--out") -> None:
 
 @contextmanager
 def folder_of_parts(out: Path) -> Iterator[Path]:
-    """A folder for the parts of a file that is joined later; it goes, whatever happens.
-
-    Args:
-        out: the file; the folder lies beside it.
-
-    Raises:
-        UserError: if it cannot be made.
-    """
+    """A folder for the parts of a file that is joined later; it goes, whatever happens."""
     folder = out.with_name(f".{out.name}.{secrets.token_hex(4)}.parts")
     with _refused("--out", out):
         folder.mkdir()

@@ -8,12 +8,9 @@ from typing import Any
 
 
 def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package.
+    """The ``__getattr__`` of a package: public name -> the module of the package that has it.
 
-    Args:
-        package: its name.
-        homes: public name -> the module of the package that has it. No module may have the name
-            of what it is a home of: Python would put the module in its place.
+    No module may have the name of what it is a home of: Python would put the module in its place.
     """
 
     def __getattr__(name: str) -> Any:  # noqa: N807

@@ -72,13 +72,7 @@ class RunKind:
 def run_path(config: Any, defaults: Any, name: str) -> Path:
     """The run directory's absolute path, its name chosen from the settings if none was given.
 
-    Args:
-        config: a tree of settings with a section `run`.
-        defaults: the same with default values; what differs from them decides the name.
-        name: begins the name that is chosen.
-
-    Raises:
-        UserError: if it is a URL, which ranks could not map.
+    What differs from `defaults` decides the name; `name` begins it. A URL is refused.
     """
     out = config.run.out
     if out is None:
@@ -123,8 +117,7 @@ class Run:
     def claim(self, inputs: Inputs | None = None) -> None:
         """Make the directory this run's own: remove what an older one left, record what enters.
 
-        Args:
-            inputs: what enters the run, if more is known of it than at the beginning.
+        `inputs` replaces those of the beginning where more is known by now.
         """
         directory = self.directory
         self._claimed = True
@@ -144,15 +137,10 @@ class Run:
         *,
         failures: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Write result and page.
+        """Write result and page: `figures` with the time, the versions and the page's path.
 
-        Args:
-            figures: of the result; the time, the versions and the page's path are added.
-            write_page: called with the result.
-            failures: members of the run that failed, and why: then there is a page, but no result.
-
-        Raises:
-            RunError: if there are failures.
+        With `failures`, members of the run that failed and why, there is a page, no result, and a
+        `RunError`.
         """
         page = self.directory.file(self.kind.page)
         result = {
@@ -174,12 +162,7 @@ class Run:
         self.directory.clear(*self.kind.leftovers)
 
     def _look(self) -> None:
-        """Find a finished run with the same settings and inputs; refuse to mix runs.
-
-        Raises:
-            UserError: if the directory holds another run, or what is no run's at all, or if a file
-                that entered the run has changed since.
-        """
+        """Find a finished run with the same settings and inputs; refuse to mix runs."""
         directory, kind = self.directory, self.kind
         if not self.resume and not self.overwrite:
             self._refuse_foreign_files()
@@ -293,18 +276,10 @@ def open_run(
 ) -> Iterator[Run]:
     """Have a run's directory to oneself, from looking at what lies there to the run's end.
 
-    Args:
-        kind: of the run.
-        config: its settings, paths absolute.
-        path: the directory; made if absent, and gone again if nothing was put there.
-        inputs: what enters the run besides its settings.
-        on_event: called with a note if the directory holds this run, finished.
-        started: when the run began, on the monotonic clock.
-        hold: false where the directory lies in one that is held already.
-
-    Raises:
-        UserError: if another process has the directory, if it holds something else, or if a run is
-            to be resumed and is not there.
+    The directory is made if absent, and gone again if nothing was put there. `on_event` is called
+    with a note if it holds this run, finished; `started` is on the monotonic clock; `hold` is false
+    where the directory lies in one that is held already. A `UserError` says that another process
+    has the directory, that it holds something else, or that a run to be resumed is not there.
     """
     run = Run(kind, config, path, inputs, started)
     if run.resume and not path.is_dir():

@@ -101,11 +101,7 @@ def flag_of(field: str) -> str:
 
 
 def option_of(word: str, known: Iterable[str]) -> str | None:
-    """The option that a word with another spelling or another program's name means.
-
-    Args:
-        word: without leading dashes.
-        known: options, without leading dashes.
+    """The option that another spelling or another program's name means; without dashes.
 
     >>> option_of("batch_size", ["batch-size"]), option_of("Learning_Rate", ["lr", "seed"])
     ('batch-size', 'lr')
@@ -119,13 +115,7 @@ def option_of(word: str, known: Iterable[str]) -> str | None:
 
 
 def unknown_option(words: str, known: Iterable[str], prog: str) -> str:
-    """A line that says that nobody takes an option, with the nearest one.
-
-    Args:
-        words: the option as it was typed, with its value.
-        known: options, with leading dashes.
-        prog: the command.
-    """
+    """A line on an option, as it was typed, that `prog` does not know, with the nearest one."""
     flag = words.split()[0].partition("=")[0]
     plain = flag.lstrip("-").replace("_", "-").lower()
     names = {name.lstrip("-"): name for name in known}

@@ -10,13 +10,9 @@ import hashlib
 
 
 def key(*parts: int | str) -> int:
-    """A 64-bit key, the same on every machine and in every version.
+    """A 64-bit key in [0, 2**63), the same on every machine and in every version.
 
-    Args:
-        parts: integers (any size) and strings that name the draw, such as (seed, "order", epoch).
-
-    Returns:
-        An integer in [0, 2**63), which every generator takes as its seed.
+    The parts, integers of any size and strings, name the draw, such as (seed, "order", epoch).
 
     >>> key(0, "order", 1) == key(0, "order", 1) != key(0, "order", 2)
     True

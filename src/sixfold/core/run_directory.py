@@ -70,37 +70,21 @@ class SupersededError(RunError):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What the launcher hands to the ranks of one run so that they can check the directory.
-
-    Attributes:
-        path: the run directory, absolute.
-        token: random text that the launcher has put there.
-    """
+    """What the launcher hands to the ranks of one run so that they can check the directory."""
 
     path: Path
     token: str
 
 
 class RunDirectory:
-    """A run's directory as the launcher sees it.
-
-    Args:
-        path: the directory; made if absent.
-
-    Raises:
-        UserError: if it cannot be made or written.
-    """
+    """A run's directory as the launcher sees it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.token = secrets.token_hex(8)
 
     def create(self) -> None:
-        """Make the directory.
-
-        Raises:
-            UserError: if that is not possible.
-        """
+        """Make the directory; a `UserError` if that is not possible."""
         make_folder(self.path)
 
     def file(self, name: str) -> Path:
@@ -123,8 +107,7 @@ class RunDirectory:
     def foreign_files(self, *more: str) -> list[str]:
         """What lies where a run writes although none has begun here: it is somebody else's.
 
-        Args:
-            more: patterns of what this kind of run leaves besides what every run does.
+        `more` are patterns of what this kind of run leaves besides what every run does.
         """
         if self.holds_a_run():
             return []
@@ -133,11 +116,7 @@ class RunDirectory:
         return sorted({*names, *found})
 
     def clear(self, *more: str) -> None:
-        """Remove what an older run left, and nothing else.
-
-        Args:
-            more: patterns of what this kind of run leaves besides what every run does.
-        """
+        """Remove what an older run left, and nothing else; `more` as for `foreign_files`."""
         for name in (*_OWN_FILES, *_OWN_FOLDERS, *more):
             for path in self.path.glob(name):
                 if path.is_dir() and not path.is_symlink():
@@ -146,11 +125,7 @@ class RunDirectory:
                     path.unlink(missing_ok=True)
 
     def claim(self) -> int:
-        """Begin a new attempt: from now on older ones may write nothing.
-
-        Returns:
-            Its number, from 1.
-        """
+        """Begin a new attempt; its number, from 1. Older ones may write nothing any more."""
         number = _read_attempt(self.path)[0] + 1
         write_json(self.file("attempt"), {"attempt": number, "token": self.token})
         return number
@@ -163,15 +138,7 @@ class RunDirectory:
 class RankFiles:
     """The run directory as one rank of one attempt sees it.
 
-    Args:
-        claim: from the launcher.
-        attempt: the number of this rank's attempt.
-        rank: this rank.
-        host: where it runs, for messages.
-
-    Raises:
-        UserError: if the directory is not the launcher's, or not writable, from this host.
-        SupersededError: if a newer attempt has begun.
+    A `UserError` says that it is not the launcher's, or not writable, from this host.
     """
 
     def __init__(self, claim: Claim, *, attempt: int, rank: int, host: str) -> None:
@@ -194,11 +161,7 @@ class RankFiles:
         self.fence()
 
     def fence(self) -> None:
-        """Make sure that no newer attempt has begun.
-
-        Raises:
-            SupersededError: if one has.
-        """
+        """Raise a `SupersededError` if a newer attempt has begun."""
         number, _ = _read_attempt(self.path)
         if number != self.attempt:
             raise SupersededError(
@@ -220,11 +183,8 @@ class JsonLines:
     """A file of one JSON object a line that is only appended to.
 
     Opening it rewrites the lines to be kept into a new file that takes the old one's place, so a
-    left-over writer of an older attempt goes on writing into a file that nobody sees.
-
-    Args:
-        path: the file.
-        up_to_step: keep older lines whose ``step`` is at most this; 0 starts anew.
+    left-over writer of an older attempt goes on writing into a file that nobody sees. Older lines
+    whose ``step`` is at most `up_to_step` are kept; 0 starts anew.
     """
 
     def __init__(self, path: Path, *, up_to_step: int) -> None:

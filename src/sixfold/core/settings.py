@@ -41,12 +41,8 @@ def option(
 ) -> Any:
     """A field with its help text and its rules.
 
-    Args:
-        default: value when nothing else says so.
-        doc: one line that the help shows.
-        choices: the values allowed, if they are few.
-        form: what the help writes for a value; its type if empty.
-        **bounds: of a number: ge, gt, le, lt, as in pydantic. A number with bounds is finite.
+    `form` is what the help writes for a value, instead of its type. `bounds` of a number are ge,
+    gt, le, lt, as in pydantic; a number with bounds is finite.
 
     >>> option(0.01, "learning rate", ge=0).metadata["bounds"]
     {'ge': 0}
@@ -59,8 +55,7 @@ def option(
 class Settings:
     """A section of settings, or a tree of sections: a frozen dataclass with checked values.
 
-    Raises:
-        UserError: with every value of a wrong type.
+    Every value of a wrong type is refused at once, by a `UserError`.
     """
 
     def __post_init__(self) -> None:
@@ -78,12 +73,7 @@ class Settings:
             raise UserError(found)
 
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:  # noqa: ARG002
-        """Why settings that a file of a run gave, not the user, must not be used; one line each.
-
-        Args:
-            taken: names of settings that the file gave.
-            file: the run's `config.json`, which may be a stranger's.
-        """
+        """Why settings `taken` from a run's `file`, which may be a stranger's, must not be used."""
         return []
 
     def problems(self) -> list[str]:
@@ -146,8 +136,7 @@ def _checked(value: Any, hint: Any) -> Any:
 def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
     """A tree of settings from plain names; a run that is resumed has its own where none is given.
 
-    Raises:
-        UserError: with every unknown name and every value of a wrong type.
+    A `UserError` gives every unknown name and every value of a wrong type.
     """
     left, found = dict(settings), list[str]()
     chosen: dict[str, dict[str, Any]] = {}
@@ -173,13 +162,8 @@ def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
 def section_with_run(tree: type[Any], chosen: Mapping[str, Mapping[str, Any]], section: str) -> Any:
     """A section of settings; what was not given is taken from the run, if one is resumed.
 
-    Args:
-        tree: the class of the settings.
-        chosen: what was given, by section and name.
-        section: which section.
-
-    Raises:
-        UserError: with every value of a wrong type, or that must not be taken from a run.
+    `chosen` is what was given, by section and name. A `UserError` gives every value of a wrong
+    type, or that must not be taken from a run.
     """
     make, given = hints_of(tree)[section], chosen[section]
     place = next((c for c in chosen.values() if c.get("resume") and c.get("out")), None)

@@ -23,14 +23,7 @@ seed, where half an interval is 1.4 of them, it never decides."""
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean, and where it may lie.
-
-    Attributes:
-        mean: of the values.
-        low: lower end of the interval.
-        high: upper end.
-        seeds: number of values.
-    """
+    """A mean, and where it may lie."""
 
     mean: float
     low: float
@@ -43,11 +36,7 @@ class Interval:
 
 
 def interval(values: Sequence[float], images: int) -> Interval:
-    """Mean accuracy over seeds, with its 95% interval.
-
-    Args:
-        values: accuracies, one a seed.
-        images: of which each was taken; used where there is one seed only.
+    """Mean accuracy over seeds, with its 95% interval; of one seed that of so many images.
 
     >>> found = interval([0.90, 0.92, 0.94], 1000)
     >>> round(found.mean, 3), round(found.high - found.mean, 4)
@@ -87,19 +76,12 @@ def margin(accuracy: float, images: int) -> float:
 
 
 def verdict(gap: Interval, least: float) -> str:
-    """What a difference to the dense network amounts to.
+    """What a difference to the dense network amounts to: better, below, matching or unclear.
 
-    Few seeds make wide intervals, which say that nothing is known: neither that two networks are
-    equal nor that one is worse.
-
-    Args:
-        gap: from `difference`.
-        least: from `margin`.
-
-    Returns:
-        "better" if the whole interval lies above 0, "below" if it lies below 0. Where it holds 0:
-        "matching" if the middle is not lower by more than `least` and the lower end not by more
-        than `TOLERANCE` of it; else "unclear".
+    "better" if the whole interval lies above 0, "below" if it lies below 0. Where it holds 0:
+    "matching" if the middle is not lower by more than `least` (a `margin`) and the lower end not by
+    more than `TOLERANCE` of it; else "unclear". Few seeds make wide intervals, which say that
+    nothing is known: neither that two networks are equal nor that one is worse.
 
     >>> verdict(Interval(mean=-0.4, low=-1.1, high=0.3, seeds=2), 0.0035)
     'unclear'

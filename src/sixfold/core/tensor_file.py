@@ -58,13 +58,7 @@ class DamagedFileError(SafetensorError):
 
 @dataclass(frozen=True)
 class Entry:
-    """What a header says of a tensor.
-
-    Attributes:
-        dtype: torch's name of it.
-        shape: of the tensor.
-        itemsize: bytes of an element.
-    """
+    """What a header says of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -82,13 +76,7 @@ class Entry:
 
 @dataclass
 class Header:
-    """A header that is written before the bytes are known, and again, of equal length, after.
-
-    Attributes:
-        entries: in the order of the bytes: wide types first, so that every tensor is aligned.
-        metadata: kept along.
-        checksums: by name, filled in as the bytes are written.
-    """
+    """A header that is written before the bytes are known, and again, of equal length, after."""
 
     entries: dict[str, Entry]
     metadata: Mapping[str, str]
@@ -122,12 +110,7 @@ def in_file_order(name: str, itemsize: int) -> tuple[int, str]:
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Tensors on the CPU as the bytes of a file.
-
-    Args:
-        tensors: by name; of any layout.
-        metadata: kept in the header.
-    """
+    """Tensors on the CPU, of any layout, as the bytes of a file."""
     import torch
 
     order = sorted(tensors, key=lambda name: in_file_order(name, tensors[name].element_size()))
@@ -149,24 +132,14 @@ def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 
 @contextmanager
 def open_tensors(path: Path) -> Iterator[Any]:
-    """Verify a file and open it, as `safetensors.safe_open` does for torch.
-
-    Raises:
-        SafetensorError: if it is damaged.
-        OSError: if it cannot be read.
-    """
+    """Verify a file and open it; a `SafetensorError` if it is damaged."""
     verify(path)
     with safe_open(path, framework="pt") as file:
         yield file
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a file, verified; its tensors are not looked at.
-
-    Raises:
-        SafetensorError: if the header is damaged.
-        OSError: if it cannot be read.
-    """
+    """The metadata of a file, verified; its tensors are not looked at."""
     with path.open("rb") as file:
         header, _ = read_header(file)
     _checksums(header)
@@ -175,12 +148,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def verify(path: Path) -> None:
-    """Hold every tensor of a file, and its metadata, against the checksums, where it has any.
-
-    Raises:
-        SafetensorError: if the file is damaged.
-        OSError: if it cannot be read.
-    """
+    """Hold every tensor of a file, and its metadata, against the checksums, where it has any."""
     with path.open("rb") as file:
         header, start = read_header(file)
         sums = _checksums(header)
@@ -196,11 +164,7 @@ def verify(path: Path) -> None:
 
 
 def read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """The header, and where the tensors' bytes begin.
-
-    Raises:
-        SafetensorError: if there is none.
-    """
+    """The header, and where the tensors' bytes begin; a `SafetensorError` if there is none."""
     (length,) = _LENGTH.unpack(_read_exactly(file, _LENGTH.size))
     if length > os.fstat(file.fileno()).st_size - _LENGTH.size:
         raise DamagedFileError("its header is no safetensors header, or cut short")

@@ -37,11 +37,7 @@ def parse_bool(text: str) -> bool:
 
 
 def read_value(value: Any, hint: Any) -> Any:
-    """The value of a field from text, from a file's value or from Python.
-
-    Raises:
-        ValueError: with what was expected.
-    """
+    """A field's value from text, a file or Python; a `ValueError` says what was expected."""
     kind = value_type(hint)
     if kind is tuple:
         if isinstance(value, Mapping) or value is None:

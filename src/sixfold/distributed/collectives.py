@@ -44,17 +44,11 @@ def tree_all_reduce(
     *,
     out: Vector | None = None,
 ) -> Vector:
-    """The sum over all logical shards, the same bits on every rank and for any number of ranks.
+    """The sum (P,) over all logical shards: the same bits on every rank, for any number of ranks.
 
-    Args:
-        comm: the process group; rank r has folded the shards ``owned_shards(count, world.size,
-            r)``.
-        partials: this rank's nodes, as `TreeFold` leaves them: the cover of its run.
-        count: L, the number of shards of the step.
-        out: vector for the result, (P,); a new one if absent.
-
-    Returns:
-        The total, (P,).
+    `partials` are this rank's nodes, the cover of its run of the step's `count` shards, as
+    `TreeFold` leaves them; the result goes to `out`, if given, which a rank without shards must
+    give.
     """
     runs = [owned_shards(count, comm.size, rank) for rank in range(comm.size)]
     covers = [cover(run) for run in runs]

@@ -45,19 +45,12 @@ def is_power_of_two(value: int) -> bool:
 
 
 def shard_count(samples: int, *, batch_norm: bool = False, wanted: int | None = None) -> int:
-    """How many logical shards a step of so many samples has. Never depends on the workers.
+    """L >= 1, how many logical shards a step of so many samples has. Never depends on the workers.
 
-    The largest power of two up to 256 that leaves every shard at least 16 samples (32 for a
-    network with batch-norm, whose statistics need them), but at least 4 from 16 samples on and 2
-    from 2 samples on (with batch-norm from 4 on: one sample may have no statistics).
-
-    Args:
-        samples: images in this step (the last step of an epoch may have fewer).
-        batch_norm: whether the network computes statistics over the samples of a shard.
-        wanted: a power of two set by the user; used as far as the samples reach.
-
-    Returns:
-        L >= 1, never more than `samples`.
+    The largest power of two up to 256 that leaves every shard at least 16 samples (32 for a network
+    with batch-norm, whose statistics need them), but at least 4 from 16 samples on and 2 from 2
+    samples on (with batch-norm from 4 on: one sample may have no statistics). A power of two that
+    the user `wanted` is used as far as the samples reach.
 
     >>> [shard_count(n) for n in (1, 7, 10, 16, 100, 500, 1000, 2000, 10_000)]
     [1, 2, 2, 4, 4, 16, 32, 64, 256]

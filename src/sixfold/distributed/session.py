@@ -21,14 +21,11 @@ def open_engine_for(
     together: bool = False,
     given: Engine | None = None,
 ) -> Iterator[Engine]:
-    """The engine that the settings name, closed at the end.
+    """The engine that the settings name, closed at the end; or the one `given`, left open.
 
-    Args:
-        config: the settings.
-        model: the network, whose source travels to a cluster if it is the user's own.
-        preload: modules that ranks need besides, imported once for all by `local`.
-        together: the workers are ranks that must run at the same time.
-        given: an open engine that is used instead, and left open.
+    `model` is the network, whose source travels to a cluster if it is the user's own; `preload`
+    names modules that ranks need besides. `together` says that the workers must run at the same
+    time.
     """
     if given is not None:
         yield given

@@ -37,11 +37,7 @@ class ConfigCommand:
         add_options(parser, self.config)
 
     def read(self, values: dict[str, Any], problems: list[str]) -> Any:
-        """The configuration.
-
-        Raises:
-            UserError: with the problems and with everything that could not be read.
-        """
+        """The configuration, or a `UserError` with all that is wrong."""
         for name in self.words:
             values[name] = values[name] or values[f"{name}_word"]
         config, unread = read_config(self.config, values, values["config"])

@@ -17,12 +17,7 @@ ENDED = ("done", "failed", "kept")
 
 
 class JobTable:
-    """CooperativeScheduler events of a job into text.
-
-    Args:
-        write: called with text to be printed as it is.
-        terminal: whether lines can be rewritten.
-    """
+    """Events of a job as text for `write`; with a terminal, lines can be rewritten."""
 
     def __init__(self, write: Callable[[str], None], *, terminal: bool) -> None:
         self._write, self._terminal = write, terminal

@@ -73,11 +73,7 @@ class _WriteSchema(argparse.Action):
 
 
 def refuse(config: Settings, found: Sequence[str]) -> None:
-    """Refuse words and values that could not be read, before anything large is imported.
-
-    Raises:
-        UserError: with them and with all else that is wrong at a glance, if there are any.
-    """
+    """Refuse what could not be read, with all that is wrong at a glance, before large imports."""
     if found:
         raise UserError([*found, *config.problems()])
 
@@ -122,15 +118,10 @@ def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
 def read_config(
     config_class: type[Config], arguments: Mapping[str, Any], file: Path | None = None
 ) -> tuple[Config, list[str]]:
-    """A configuration from parsed options, a file and the environment.
+    """A configuration from parsed options, a file and the environment, and what could not be read.
 
-    Returns:
-        The configuration, with defaults for what could not be read; and every unknown name and
-        every value of a wrong type, one line each.
-
-    Raises:
-        UserError: if the file cannot be read at all, or a run that is resumed has what must not
-            be taken from it.
+    That has its default then, and is told one line each. A `UserError` says that the file cannot be
+    read at all, or that a run that is resumed has what must not be taken from it.
     """
     found: list[str] = []
     from_file = _read_file(file) if file is not None else {}

@@ -10,11 +10,7 @@ from sixfold.core.settings import hints_of
 
 
 def json_schema(tree: type[Any]) -> dict[str, Any]:
-    """The schema of a file for ``--config``: one table a section.
-
-    Args:
-        tree: class of the command's settings.
-    """
+    """The schema of a file for ``--config``: one table a section."""
     # Imported here: it takes as long as all that `sixfold train --help` imports.
     from pydantic import create_model
 

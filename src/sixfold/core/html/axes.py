@@ -81,15 +81,9 @@ def linear(
     snug: bool = False,
     least: float = 0.0,
 ) -> Axis:
-    """An axis with round ticks.
+    """An axis from `low` to `high` with about `count` round ticks, at least `least` apart.
 
-    Args:
-        low: least value to show.
-        high: greatest value to show.
-        write: how ticks are written.
-        count: about how many ticks.
-        snug: whether the axis ends exactly at `low` and `high`, not at the next round values.
-        least: least distance of ticks, such as 1 for what is counted.
+    If `snug` the axis ends exactly at `low` and `high`, not at the next round values.
     """
     if not math.isfinite(high - low):
         low, high = 0.0, 1.0

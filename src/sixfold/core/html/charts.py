@@ -269,10 +269,7 @@ def dots_path(x: Floats, y: Floats) -> str:
 def area_path(edges: Floats, low: Floats, high: Floats) -> str:
     """The outline of adjoining bars: along the tops to the right, along the bottoms back.
 
-    Args:
-        edges: (b + 1,) places of the borders.
-        low: (b,) places of the bars' bottoms.
-        high: (b,) places of their tops.
+    `edges` (b + 1,) are the places of the borders, `low` and `high` (b,) those of bottoms and tops.
     """
     across = [short(1000 * place) for place in edges]
     up = [

@@ -39,11 +39,7 @@ def render_page(**contents: Any) -> str:
 
 @contextmanager
 def optional_page(path: Path) -> Iterator[None]:
-    """While open, a page that cannot be written costs a warning, never the results it shows.
-
-    Args:
-        path: of the page.
-    """
+    """While open, a page that cannot be written costs a warning, never the results it shows."""
     try:
         yield
     except Exception as error:

@@ -97,14 +97,7 @@ def parse(lines: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Numbers by name.
-
-    Attributes:
-        columns: name -> (n,) float64, NaN where a line did not say; sorted by `step`, and of
-            several lines for one step only the last (a resumed run repeats some).
-        skipped: lines that could not be used.
-        sampled: share of the file that was read.
-    """
+    """Numbers by name."""
 
     columns: dict[str, NDArray[np.float64]]
     skipped: int = 0
@@ -118,13 +111,7 @@ class Table:
 
 
 def tabulate(rows: Sequence[Sequence[float]], names: Sequence[str], **facts: Any) -> Table:
-    """A table from rows of numbers; the first column must be the step.
-
-    Args:
-        rows: one sequence per line, in the order of the file.
-        names: the columns' names; names[0] is "step".
-        facts: `skipped` and `sampled` of the table.
-    """
+    """A table from rows of numbers in the order of the file; names[0] is "step"."""
     array = np.asarray(rows, dtype=np.float64).reshape(-1, len(names))
     # np.unique keeps the first of equals, so look from the end: the last line of a step counts.
     _, last = np.unique(array[::-1, 0], return_index=True)
@@ -135,10 +122,7 @@ def tabulate(rows: Sequence[Sequence[float]], names: Sequence[str], **facts: Any
 def read_table(path: Path, names: Sequence[str], *, limit_bytes: int) -> Table:
     """Read columns of one kind of line; of a file longer than the limit an even sample.
 
-    Args:
-        path: file of JSON lines.
-        names: fields to read; names[0] is "step", and lines without it are skipped.
-        limit_bytes: how much to read at most.
+    `names[0]` is "step"; lines without it are skipped.
     """
     rows: list[list[float]] = []
     skipped = 0

@@ -33,13 +33,9 @@ MAX_MISTAKES = 32
 def mistakes(
     result: dict[str, Any], names: Sequence[str], images: Images | None, notes: list[str]
 ) -> Pictures | None:
-    """The entries of `worst`, with their pictures where these can be had.
+    """The entries of `worst` in a result, with their pictures where `images` gives them.
 
-    Args:
-        result: of the run.
-        names: of the classes.
-        images: gives test images; None if there are none at hand.
-        notes: is told why pictures are missing.
+    `notes` is told why pictures are missing.
     """
     worst = result.get("worst")
     entries = (
@@ -95,15 +91,9 @@ def _pictures(
 
 
 def picture(image: NDArray[Any], alt: str) -> Picture:
-    """A PNG of one image and the size to show it at.
+    """A PNG of one image (C, H, W), uint8 or floating point in [0, 1], and the size to show it at.
 
-    Args:
-        image: (C, H, W), uint8 or floating point in [0, 1]. One or two channels are shown as
-            gray, three or more as red, green and blue.
-        alt: what it shows.
-
-    Raises:
-        ValueError: if it is no image.
+    One or two channels are shown as gray, three or more as red, green and blue.
 
     >>> made = picture(np.zeros((1, 28, 28), np.uint8), "nothing")
     >>> made.width, made.height, made.small

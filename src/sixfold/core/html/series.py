@@ -11,14 +11,9 @@ Floats = NDArray[np.float64]
 
 
 def smooth(values: Floats, window: int) -> Floats:
-    """Centred moving mean that leaves out NaN; shorter at the ends.
+    """Centred moving mean (n,) of (n,) values that leaves out NaN; shorter at the ends.
 
-    Args:
-        values: (n,).
-        window: number of values that are averaged; made odd.
-
-    Returns:
-        (n,), NaN where a window holds no number.
+    `window` is made odd; where it holds no number the mean is NaN.
 
     >>> smooth(np.array([0.0, 3.0, 6.0, np.nan]), 3).tolist()
     [1.5, 3.0, 4.5, 6.0]
@@ -50,12 +45,8 @@ def spread(n: int, limit: int) -> NDArray[np.int64]:
 def extremes(values: Floats, limit: int) -> NDArray[np.int64]:
     """Indices to keep of `values` so that every peak and dip stays: each bucket's ends of range.
 
-    Args:
-        values: (n,); NaN stands for a gap and is kept as one.
-        limit: about how many indices to keep.
-
-    Returns:
-        (m,) increasing indices, m <= limit + 2.
+    NaN in `values` (n,) stands for a gap and is kept as one. Returns (m,) increasing indices, m <=
+    limit + 2.
 
     >>> extremes(np.array([0.0, 1, 9, 1, 0, 1, -9, 1]), 4).tolist()
     [0, 2, 5, 6, 7]
@@ -86,12 +77,8 @@ def bins(n: int, limit: int) -> NDArray[np.int64]:
 def without_pauses(time: Floats) -> tuple[Floats, Floats]:
     """Seconds of running, with the pauses between a stop and its resumption cut out.
 
-    Args:
-        time: (n,) clock times in seconds, increasing but for clock errors.
-
-    Returns:
-        (n,) seconds since the first, and the (p,) seconds at which there was a pause: a gap of
-        more than a minute and of twenty times the usual one.
+    From `time` (n,), clock times in seconds: (n,) seconds since the first, and the (p,) seconds at
+    which there was a pause: a gap of more than a minute and of twenty times the usual one.
 
     >>> run, pauses = without_pauses(np.array([0.0, 1, 2, 1000, 1001]))
     >>> run.tolist(), pauses.tolist()

@@ -19,15 +19,7 @@ HIDDEN = "(hidden)"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One setting.
-
-    Attributes:
-        name: as on the command line.
-        value: as text.
-        changed: whether it differs from the default.
-        default: the default as text.
-        doc: what it is.
-    """
+    """One setting, as the page shows it."""
 
     name: str
     value: str
@@ -39,12 +31,7 @@ class Setting:
 def setting_sections(
     config: Mapping[str, Mapping[str, Any]], tree: type[Any]
 ) -> list[tuple[str, list[Setting]]]:
-    """The settings by section, in the order in which the configuration declares them.
-
-    Args:
-        config: as `config.json` holds them.
-        tree: the configuration's class, which has the defaults.
-    """
+    """The settings of a `config.json` by section, in the order of the class `tree`."""
     defaults = _defaults(tree)
     order = {section: k for k, section in enumerate(defaults)}
     found = []

@@ -21,18 +21,11 @@ def open_engine(
     ranks: int = 1,
     preload: Sequence[str] = ("torch",),
 ) -> Engine:
-    """An engine by its name; close it after use.
+    """An engine by its name, to be closed after use; a `UserError` if it cannot be used here.
 
-    Args:
-        name: one of `NAMES`.
-        master: Spark master, for `spark` only.
-        spark_conf: Spark settings, key=value, for `spark` only.
-        ship: the user's own .py files that must travel to other machines, for `spark` only.
-        ranks: how many ranks will run at the same time, if that is known, for `spark` only.
-        preload: modules that ranks need, imported once for all by `local`.
-
-    Raises:
-        UserError: if there is no such engine, or it cannot be used here.
+    `preload` names modules that ranks of `local` need, imported once for all. For `spark` alone:
+    its master and settings, the user's own .py files that must travel (`ship`), and how many
+    `ranks` will run at the same time, if that is known.
 
     >>> open_engine("locl")
     Traceback (most recent call last):

@@ -42,11 +42,7 @@ class Engine(Protocol):
         ...
 
     def hosts(self) -> tuple[str, str]:
-        """Where this process may be called from a `pool`.
-
-        Returns:
-            The address of the interface to listen on, and the one by which items reach it.
-        """
+        """The address to listen on for calls from a `pool`, and the one by which items reach it."""
         ...
 
     def run_ranks(

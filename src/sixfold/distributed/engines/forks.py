@@ -78,11 +78,7 @@ class ForkServer:
     """A running fork server; see `sixfold.distributed.engines.fork_server`."""
 
     def __init__(self, preload: Sequence[str]) -> None:
-        """Start it; its imports go on in the background.
-
-        Args:
-            preload: modules to import before anything is forked.
-        """
+        """Start it; it imports `preload` in the background."""
         ours, theirs = socket.socketpair()
         self._pair = ours
         with theirs:
@@ -129,16 +125,11 @@ class ForkServer:
         descriptors: Sequence[int],
         on_exit: Callable[[Child], None],
     ) -> Child:
-        """Start a process.
+        """Start a process that calls `task` with duplicates of `descriptors[1:]`.
 
-        Args:
-            task: picklable; called in the new process with duplicates of `descriptors[1:]`.
-            descriptors: the first becomes standard output and error.
-            on_exit: called in a thread when the process has ended.
-
-        Raises:
-            ServerDiedError: if the server is dead or does not answer.
-            KeyboardInterrupt: after Ctrl-C; the server and all its processes are ended then.
+        The first descriptor becomes its standard output and error; `on_exit` is called in a thread
+        when it has ended. A `ServerDiedError` says that the server is dead or does not answer;
+        after Ctrl-C the server and all its processes are ended.
         """
         child = Child(self, on_exit)
         environment = {**os.environ, **ONE_THREAD}

@@ -19,11 +19,7 @@ _LENGTH = struct.Struct("=Q")
 
 
 def send(pair: socket.socket, message: Any, descriptors: Sequence[int] = ()) -> None:
-    """Send an object, and duplicates of file descriptors.
-
-    Raises:
-        OSError: if the other end is closed.
-    """
+    """Send an object, and duplicates of file descriptors; an `OSError` if nobody is there."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     header = _LENGTH.pack(len(body))
     if descriptors:

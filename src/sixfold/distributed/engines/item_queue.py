@@ -8,14 +8,9 @@ from graphlib import CycleError, TopologicalSorter
 
 
 class ItemQueue:
-    """Numbers of items; an item is ready when all items that it comes after are done.
+    """The numbers 0 to count - 1 in order; one is ready when all that it comes `after` are done.
 
-    Args:
-        count: number of items, 0 to count - 1, which are taken in this order if they are ready.
-        after: for each item the numbers of those it comes after; None if none comes after any.
-
-    Raises:
-        ValueError: if that can never be satisfied.
+    A `ValueError` says that this can never be satisfied.
 
     >>> queue = ItemQueue(3, after=[[2], [], []])
     >>> queue.take(), queue.take(), queue.take()

@@ -58,14 +58,7 @@ class LocalEngine:
         hang_s: float = 60.0,
         stall_s: float = 600.0,
     ) -> None:
-        """Prepare an engine; nothing is started yet.
-
-        Args:
-            preload: modules that ranks need, imported once by the server.
-            hang_s: silence after which a rank is given up.
-            stall_s: time without any exchange after which a rank that keeps the others waiting
-                is given up.
-        """
+        """Prepare an engine; nothing is started yet."""
         self._preload = (*preload, "sixfold.distributed.engines.local")
         self._hang_s = hang_s
         self._stall_s = stall_s

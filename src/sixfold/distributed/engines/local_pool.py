@@ -54,17 +54,7 @@ class LocalPool(Generic[Item, Result]):
         pipes: PipeReader,
         log: RankLog,
     ) -> None:
-        """Prepare a map.
-
-        Args:
-            server: returns a server that can fork, a new one if the last has died.
-            body: the pickled function.
-            items: picklable.
-            retries: how often an item is tried again after its worker has died.
-            after: for each item the indices of those that must be done before it.
-            pipes: where workers print.
-            log: what they have printed.
-        """
+        """Prepare a map; `server` returns one that can fork, a new one if the last has died."""
         self._server = server
         self._body = body
         self._items = items
@@ -79,11 +69,7 @@ class LocalPool(Generic[Item, Result]):
         self._host = socket.gethostname()
 
     def run(self, workers: int, on_done: Callable[[int, Result], None] | None) -> list[Result]:
-        """Work through all items.
-
-        Raises:
-            SixfoldError: for the first item that failed.
-        """
+        """Work through all items; the first that failed raises."""
         for number in range(min(workers, len(self._items))):
             self._hand_out(self._start(number))
         while len(self._results) < len(self._items):

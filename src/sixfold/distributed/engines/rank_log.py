@@ -28,11 +28,7 @@ class RankLog:
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Begin to collect.
-
-        Args:
-            path: file to append to; None keeps only the last lines of each rank.
-        """
+        """Append to a file; without one, keep only the last lines of each rank."""
         self._lock = threading.Lock()
         self._file: BinaryIO | None = None if path is None else path.open("ab", buffering=0)
         self._rest: dict[int, bytes] = defaultdict(bytes)
@@ -119,11 +115,7 @@ class PipeReader:
         self._thread.start()
 
     def pipe(self, rank: int) -> int:
-        """A new pipe for a rank's new process; what an earlier one printed is no longer its tail.
-
-        Returns:
-            Its writing end, to be handed to the rank and then closed by the caller.
-        """
+        """The writing end of a new pipe for a rank's process, to be handed on and then closed."""
         self._log.forget(rank)
         reading, writing = os.pipe()
         self._open[rank] = threading.Event()

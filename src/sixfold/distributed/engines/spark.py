@@ -50,20 +50,11 @@ class SparkEngine:
         hang_s: float = 60.0,
         stall_s: float = 600.0,
     ) -> None:
-        """Use the active Spark session, or start one, and send our code to its executors.
+        """Use the active Spark session, or start one; a `UserError` within seconds says why not.
 
-        Args:
-            master: Spark master; None for the active session's, or what spark-submit has set.
-            spark_conf: Spark settings, key=value.
-            ship: the user's own .py files, and folders of packages, that the executors need.
-            ranks: how many ranks will run at the same time, if that is known: that there is no
-                room for them is then told before anything starts.
-            hang_s: silence after which a rank is given up.
-            stall_s: time without any exchange after which a rank that keeps the others waiting
-                is given up.
-
-        Raises:
-            UserError: if there is no Spark to be had, told within seconds.
+        `ship` are the user's own .py files and folders of packages; `ranks` is how many will run at
+        the same time, if that is known: that there is no room for them is then told before anything
+        starts.
         """
         self._session = open_session(master, spark_conf, ranks)
         self._hang_s = hang_s
@@ -170,11 +161,7 @@ class SparkEngine:
 
 
 def _try_out(session: Session) -> None:
-    """Make sure that executors can run our code at all; Spark would tell with a traceback.
-
-    Raises:
-        UserError: naming what they lack.
-    """
+    """Refuse executors that cannot run our code at all; Spark would tell with a traceback."""
     context = session.context
     count = max(session.slots(), 1)
     lacking: set[str] = set()

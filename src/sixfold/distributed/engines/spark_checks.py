@@ -58,18 +58,9 @@ name without a word."""
 def check(
     master: str | None, spark_conf: Iterable[str], ranks: int
 ) -> tuple[Master | None, dict[str, str]]:
-    """The master and the settings to start with.
+    """The master and the settings to start with; a `UserError` with everything that is wrong.
 
-    Args:
-        master: its URL, if the user named one.
-        spark_conf: settings, key=value, that the user gave.
-        ranks: how many tasks must run at the same time.
-
-    Returns:
-        The master, None if only the JVM that spark-submit has started knows it, and the settings.
-
-    Raises:
-        UserError: with everything that is wrong.
+    The master is None if only the JVM that spark-submit has started knows it.
     """
     settings: dict[str, str] = {}
     parsed: Master | None = None

@@ -50,21 +50,7 @@ class Master:
 
 
 def parse_master(url: str) -> Master:
-    """A master from its URL.
-
-    Raises:
-        UserError: if Spark would not understand it, or it has no slots.
-
-    >>> parse_master("local[3]").slots, parse_master("local-cluster[2,2,1024]").slots
-    (3, 4)
-    >>> parse_master("spark://a:7077,b:7077").addresses
-    (('a', 7077), ('b', 7077))
-    >>> parse_master("loca[2]")
-    Traceback (most recent call last):
-    ...
-    sixfold.core.errors.UserError: unknown Spark master 'loca[2]': expected local[N], local[*], \
-local-cluster[N,CORES,MB], spark://HOST:PORT, yarn or k8s://URL
-    """
+    """A master from its URL; a `UserError` if Spark would not understand it, or it has no slots."""
     squeezed = re.sub(r"\s+", "", url)
     workers = 1
     if found := _LOCAL.fullmatch(squeezed):
@@ -122,10 +108,7 @@ def _kubernetes(url: str) -> tuple[str, int]:
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
-    """Spark settings from strings of the form key=value; a later one wins.
-
-    Raises:
-        UserError: naming each that has another form.
+    """Spark settings from key=value, a later one wins; a `UserError` names each of another form.
 
     >>> parse_settings(["spark.executor.memory=2g", "spark.x=a=b"])
     {'spark.executor.memory': '2g', 'spark.x': 'a=b'}

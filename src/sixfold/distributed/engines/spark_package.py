@@ -41,19 +41,10 @@ _LEFT_OUT = {".pyc", ".pyo", *_COMPILED}
 def ship(
     context: SparkContext, sources: Sequence[Path], tell: Callable[[str], object] = lambda _: None
 ) -> tuple[str, ...]:
-    """Send this package and the user's project to all executors, present and future.
+    """Send this package and the user's project (`sources`) to all executors, present and future.
 
-    Args:
-        context: of the session; what it has shipped already is not sent again.
-        sources: .py files, and folders of packages; see
-            `sixfold.distributed.engines.spark_project`.
-        tell: is given a line for the log on what travels.
-
-    Returns:
-        Names of the user's zip files, as `SparkFiles.get` wants them.
-
-    Raises:
-        UserError: naming each source that cannot be imported from.
+    What the session has shipped already is not sent again; `tell` is given a line on what travels.
+    Returns the names of the user's zip files, as `SparkFiles.get` wants them.
     """
     members: dict[Path, dict[str, bytes]] = {}
     problems: list[str] = []

@@ -30,18 +30,10 @@ class Reached:
 
 
 def reach(master: Master, *, timeout_s: float = REACH_S) -> Reached | None:
-    """Make sure that one of a cluster's masters can be connected to.
+    """Make sure that one of a cluster's masters can be connected to, within so many seconds.
 
-    Args:
-        master: any; one whose URL has addresses is called.
-        timeout_s: for all of them together, resolving their names included.
-
-    Returns:
-        The first that answered as Spark does, or else one that said nothing; None where no
-        standalone master was called.
-
-    Raises:
-        UserError: if none can be reached.
+    Returns the first that answered as Spark does, or else one that said nothing; None where no
+    standalone master was called. A `UserError` says that none can be reached.
     """
     if not master.addresses:
         return None
@@ -99,13 +91,10 @@ def _call(
 
 
 def _is_spark(connection: socket.socket, timeout_s: float) -> bool:
-    """Ask, in Spark's protocol, for a file that nobody serves; Spark says so.
+    """Ask, in Spark's protocol, for a file that nobody serves: Spark says so.
 
     A message is its length (8 bytes, these included), its type (1 byte) and its fields
     (org.apache.spark.network.protocol.MessageEncoder); type 6 asks for a stream and 8 refuses it.
-
-    Raises:
-        OSError: if a web server answers.
     """
     path = b"/files/sixfold"
     question = struct.pack(">bi", 6, len(path)) + path

@@ -84,11 +84,7 @@ class Session:
         return int(scala.maxNumConcurrentTasks(profile))
 
     def all_slots(self) -> int:
-        """How many tasks can run at a time, once no more executors register.
-
-        Raises:
-            UserError: if none registers.
-        """
+        """How many tasks can run at a time, once no more executors register."""
         self.wait_for_slots(1)
         slots, changed = self.slots(), time.monotonic()
         most = self._most_slots()
@@ -105,9 +101,8 @@ class Session:
     def wait_for_slots(self, size: int) -> None:
         """Return once `size` tasks can run at a time.
 
-        Raises:
-            UserError: with the count, if the cluster has fewer, seconds after its last executor
-                has registered.
+        If the cluster has fewer, a `UserError` gives the count, seconds after its last executor has
+        registered.
         """
         self.check_alive()
         if self.master.kind != "local" and _is_true(
@@ -162,13 +157,9 @@ class Session:
         return too_few_slots(self.master, settings, size, slots)
 
     def check_alive(self, patience_s: float = 0.0) -> None:
-        """Raise if Spark is no longer there.
+        """Raise a `RunError`, with the last lines of a JVM of ours, if Spark is no longer there.
 
-        Args:
-            patience_s: for a JVM whose connections have broken, to end.
-
-        Raises:
-            RunError: with the last lines that the JVM wrote, if it is ours.
+        `patience_s` is for a JVM whose connections have broken, to end.
         """
         if self._process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -220,17 +211,7 @@ class Session:
 def open_session(
     master: str | None = None, spark_conf: Iterable[str] = (), ranks: int = 1
 ) -> Session:
-    """The active SparkContext, or a new one.
-
-    Args:
-        master: its URL; None for the active session's, or what spark-submit or Spark's own
-            settings say.
-        spark_conf: Spark settings, key=value, that go before ours.
-        ranks: how many tasks must run at the same time.
-
-    Raises:
-        UserError: if there can be none with this master and these settings.
-    """
+    """The active SparkContext, or a new one; a `UserError` if these settings allow none."""
     active = SparkContext._active_spark_context
     if active is not None:
         return _adopt(active, master, parse_settings(spark_conf))

@@ -29,11 +29,7 @@ class Transport(Protocol):
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
-        """Send and fill all buffers at once; see `Communicator.exchange`.
-
-        Returns:
-            Seconds spent moving bytes, and seconds spent waiting for a peer.
-        """
+        """Send and fill all buffers at once; the seconds spent moving bytes, and waiting."""
         ...
 
     def report(self, event: PlainData) -> None:
@@ -69,18 +65,12 @@ class Communicator:
     traffic: Traffic = field(default_factory=Traffic)  # counters of what has been exchanged
 
     def exchange(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> None:
-        """Send `sends[peer]` to each peer and fill `receives[peer]` from each, all at once.
+        """Send `sends[peer]` to each peer and overwrite `receives[peer]` from each, all at once.
 
-        Between two ranks messages keep their order. A send has no partner but the receive that
-        the peer posts for it, of the same number of bytes; ranks that have nothing to say to each
-        other need not take part. Empty buffers are not sent.
-
-        Args:
-            sends: rank -> C-contiguous array.
-            receives: rank -> C-contiguous array to be overwritten.
-
-        Raises:
-            PeerLostError: if a peer dies or the launcher ends the attempt.
+        Arrays are C-contiguous. Between two ranks messages keep their order. A send has no partner
+        but the receive that the peer posts for it, of the same number of bytes; ranks that have
+        nothing to say to each other need not take part. Empty buffers are not sent. A
+        `PeerLostError` says that a peer has died or the launcher has ended the attempt.
         """
         sends = {peer: array for peer, array in sends.items() if array.nbytes}
         receives = {peer: array for peer, array in receives.items() if array.nbytes}

@@ -42,16 +42,7 @@ class Control:
     """The connection to the launcher."""
 
     def __init__(self, address: Address, secret: bytes, *, exit_when_orphaned: bool) -> None:
-        """Connect.
-
-        Args:
-            address: of the launcher.
-            secret: of the same.
-            exit_when_orphaned: end the process when the launcher or the attempt is gone.
-
-        Raises:
-            AttemptEndedError: if nobody is there.
-        """
+        """Connect to the launcher; an `AttemptEndedError` if nobody is there."""
         try:
             # over which messages go
             self.connection = wire.Connection(wire.connect(address, secret))

@@ -66,14 +66,8 @@ def judge(
 ) -> Verdict | None:
     """The verdict on a process group that has met, or None while nothing is wrong.
 
-    Args:
-        pulses: by rank.
-        now: the time.
-        hang_s: patience with silence and with a deadlock.
-        stall_s: patience with a rank that computes while others wait.
-        since: since when the launcher itself has been attentive; what it may have missed before
-            is held against nobody.
-        is_stopped: tells of a rank whether its process is stopped, as far as that can be seen.
+    What the launcher may have missed before `since`, when it was not attentive, is held against
+    nobody. `is_stopped` tells of a rank whether its process is stopped, as far as that can be seen.
 
     >>> judge({0: Heartbeat(seen=0.0), 1: Heartbeat(seen=65.0)}, 65.0, hang_s=60, stall_s=600,
     since=0) Verdict(rank=0, cause='no sign of life for 60 s', wants_stack=False)

@@ -37,14 +37,10 @@ class AuthenticatedListener:
         *,
         handshake_s: float = wire.HANDSHAKE_S,
     ) -> None:
-        """Begin to listen.
+        """Listen on one interface; who has not proved itself after `handshake_s` is dropped.
 
-        Args:
-            host: address of the one interface to listen on.
-            secret: what callers must know.
-            enter: called in the caller's thread with an authenticated, blocking socket, which it
-                owns from then on.
-            handshake_s: after which a silent caller is dropped.
+        `enter` is called in the caller's thread with an authenticated, blocking socket, which it
+        owns.
         """
         self._secret = secret
         self._enter = enter

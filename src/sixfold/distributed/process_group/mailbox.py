@@ -62,11 +62,7 @@ class Mailbox:
 
     @classmethod
     def create(cls) -> Mailbox:
-        """The sender's side.
-
-        Raises:
-            OSError: if there is no memory for it.
-        """
+        """The sender's side; an `OSError` if there is no memory for it."""
         memory = SharedMemory.create(SIZE_BYTES)
         memory.array(np.uint8, 0, _TOKEN_BYTES)[:] = np.frombuffer(
             secrets.token_bytes(_TOKEN_BYTES), np.uint8
@@ -109,11 +105,7 @@ class Mailbox:
         return True
 
     def push(self, payload: Buffer) -> int:
-        """Write as much of a message's rest as one piece takes.
-
-        Returns:
-            How many were written: 0 if there is no room.
-        """
+        """Write as much of a message's rest as one piece takes; 0 if there is no room."""
         start = self._place % CAPACITY_BYTES
         room = CAPACITY_BYTES - (self._place - self._read[0])
         count = min(len(payload), room, CAPACITY_BYTES - start, PIECE_BYTES)
@@ -138,14 +130,7 @@ class Mailbox:
         return int(length)
 
     def pull(self, payload: Buffer) -> int:
-        """Read as much of a message's rest as one piece holds.
-
-        Args:
-            payload: (n,) bytes, overwritten from their beginning.
-
-        Returns:
-            How many were read: 0 if nothing has come.
-        """
+        """Read as much of a message's rest as one piece holds; 0 if nothing has come."""
         start = self._place % CAPACITY_BYTES
         there = self._written[0] - self._place
         count = min(len(payload), there, CAPACITY_BYTES - start, PIECE_BYTES)

@@ -170,12 +170,9 @@ class _Member:
 def _meet(
     control: Control, secret: bytes, generation: int, introduction: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[int, socket.socket]]:
-    """Tell the launcher where to be found, learn where the others are, and connect to them.
+    """Connect to all peers; the launcher's start message, and the connections.
 
     A rank calls all lower ranks and is called by all higher ones.
-
-    Returns:
-        The launcher's start message, and a connection to every peer.
     """
     rank, size = introduction["rank"], introduction["size"]
     inbox = control.inbox

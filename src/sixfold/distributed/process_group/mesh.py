@@ -51,13 +51,7 @@ class Mesh:
         spin: bool,
         mailboxes: Mapping[int, Mailboxes] | None = None,
     ) -> None:
-        """Take over authenticated sockets.
-
-        Args:
-            sockets: peer -> connection.
-            spin: whether every rank of this host has a core to itself.
-            mailboxes: from `share_memory`.
-        """
+        """Take over authenticated sockets; `spin` if each rank of this host has its own core."""
         self._sockets = dict(sockets)
         self._boxes = dict(mailboxes or {})
         self._spin_s = SPIN_S if spin else 0.0
@@ -74,14 +68,9 @@ class Mesh:
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
-        """Send and fill all buffers at the same time.
+        """Send and fill all buffers at once; the seconds spent moving bytes, and waiting.
 
-        Returns:
-            Seconds in which bytes moved, and seconds in which none could.
-
-        Raises:
-            PeerLostError: if a peer is gone.
-            RuntimeError: if a peer sent another number of bytes than is expected here.
+        A `RuntimeError` says that a peer sent another number of bytes than is expected here.
         """
         began = now = time.perf_counter()
         idle_s = 0.0
@@ -164,15 +153,9 @@ class Mailboxes(NamedTuple):
 
 
 def share_memory(sockets: Mapping[int, socket.socket]) -> dict[int, Mailboxes]:
-    """Find out with which peers memory can be shared, and share it.
+    """Find out with which peers of this host memory can be shared, and share it.
 
     Every rank at the other end must call this too, at the same point of the conversation.
-
-    Args:
-        sockets: authenticated, blocking connections to peers of this host.
-
-    Raises:
-        PeerLostError: if a peer is gone.
     """
     own: dict[int, Mailbox] = {}
     try:
@@ -394,11 +377,7 @@ def _bytes_of(array: Buffer) -> Buffer:
 
 
 def _wait(flows: list[_Flow], boxes: Mapping[int, Mailboxes]) -> None:
-    """Sleep until at least one flow can move.
-
-    Raises:
-        PeerLostError: if a peer is gone that nothing more can come from.
-    """
+    """Sleep until at least one flow can move; raises if nothing more can come from a peer."""
     try:
         may_sleep = [flow.will_sleep(True) for flow in flows]  # each of them must know
         if not all(may_sleep):

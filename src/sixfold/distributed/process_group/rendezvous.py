@@ -46,19 +46,11 @@ class Rendezvous:
         stall_s: float = 600.0,
         graces_s: Mapping[str, float] = GRACE_S,
     ) -> None:
-        """Bind a port and let ranks come.
+        """Bind a port of the interface `host` and let ranks come.
 
-        Args:
-            size: number of ranks.
-            host: address of the interface that ranks reach.
-            claim: called when a new generation begins; returns the number of the attempt.
-                Without it the generation's own number is used.
-            on_event: called with (rank, event) for every `world.report`.
-            hang_s: silence after which a rank is given up.
-            stall_s: time without any exchange after which a rank that keeps others waiting is
-                given up.
-            graces_s: how long symptoms wait for their cause; see
-                `sixfold.distributed.process_group.diagnosis`.
+        `claim` is called when a new generation begins and returns the number of the attempt
+        (without it, the generation's own); `on_event` is called with (rank, event) for every
+        `Communicator.report`.
         """
         self.size = size
         self.secret = secrets.token_bytes(32)  # what they must know for it
@@ -117,9 +109,6 @@ class Rendezvous:
 
         Called by whoever starts the ranks, or else when the first rank of a higher generation
         joins.
-
-        Raises:
-            Exception: whatever `claim` raises.
         """
         if self._now.number >= 0:
             self.restarts += 1
@@ -132,9 +121,6 @@ class Rendezvous:
         """Take in what ranks have said; wait at most so long for the first. Callbacks run here.
 
         Call it in a loop, at least every few seconds, until `finished` or `fault`.
-
-        Raises:
-            Exception: whatever `claim` or `on_event` raises.
         """
         now = time.monotonic()
         if now - self._polled_at > INATTENTION_S:
@@ -153,14 +139,7 @@ class Rendezvous:
     def died(
         self, rank: int, cause: str, *, generation: int, log_tail: tuple[str, ...] = ()
     ) -> None:
-        """Tell of the end of a rank's process, from any thread; harmless after its last word.
-
-        Args:
-            rank: its number.
-            cause: one line, such as an exit status in words.
-            generation: the try to which the process belonged.
-            log_tail: last lines of what it printed.
-        """
+        """Tell of the end of a rank's process, from any thread; harmless after its last word."""
         self._inbox.put(("died", rank, cause, generation, log_tail))
 
     def stop(self) -> None:

@@ -55,11 +55,9 @@ class CooperativeScheduler(Generic[Value]):
     """
 
     def __init__(self, *, on_switch: Callable[[int, int], None] | None = None) -> None:
-        """Prepare a round.
+        """Prepare a round; `on_switch(from, to)` is called before `to` goes on.
 
-        Args:
-            on_switch: called with (from, to) when the turn passes, before `to` goes on; the
-                place to exchange state that belongs to the whole process. `from` may have ended.
+        There state that belongs to the whole process can be exchanged. `from` may have ended.
         """
         self.current = 0  # number of the function that is running
         self._on_switch = on_switch
@@ -76,15 +74,11 @@ class CooperativeScheduler(Generic[Value]):
         return None if self._failure is None else self._failure[0]
 
     def run(self, functions: Sequence[Callable[[], Value]]) -> list[Value]:
-        """Run all functions to their ends.
+        """Run all functions to their ends; what they return, in their order.
 
-        Returns:
-            What they return, in their order.
-
-        Raises:
-            DeadlockError: if none can go on.
-            BaseException: what the first function to fail raised. The others are abandoned: their
-                `wait_until` raises, so that their ``finally`` clauses run, one at a time.
+        Raises what the first function to fail raised, or `DeadlockError` if none can go on. The
+        others are abandoned: their `wait_until` raises, so that their ``finally`` clauses run, one
+        at a time.
         """
         count = len(functions)
         self._wakes = [threading.Lock() for _ in range(count)]
@@ -120,10 +114,8 @@ class CooperativeScheduler(Generic[Value]):
     ) -> None:
         """Go on when `condition()` holds; let the others run until then.
 
-        Args:
-            condition: cheap and without side effects; called in any of the threads, while the
-                function itself stands still.
-            reason: what is waited for, in words, in case of a deadlock.
+        The condition is cheap and without side effects; it is called in any of the threads, while
+        the function itself stands still. `reason` says what is waited for, in case of a deadlock.
         """
         me = self.current
         self._check()

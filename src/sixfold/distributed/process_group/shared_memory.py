@@ -34,12 +34,9 @@ class SharedMemory:
 
     @classmethod
     def create(cls, count_bytes: int) -> SharedMemory:
-        """Make some, filled with zeros.
+        """Make some, filled with zeros; an `OSError` if there is not so much.
 
         Where there is no memfd_create, which is Linux's, no other process will find it.
-
-        Raises:
-            OSError: if there is not so much.
         """
         if not hasattr(os, "memfd_create"):
             return cls(mmap.mmap(-1, count_bytes))
@@ -53,12 +50,7 @@ class SharedMemory:
 
     @classmethod
     def attach(cls, path: str, count_bytes: int) -> SharedMemory:
-        """Map what another process has made.
-
-        Raises:
-            OSError: if it cannot be seen from here.
-            ValueError: if it is smaller.
-        """
+        """Map what another process has made; an OSError if it cannot be seen from here."""
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             return cls(mmap.mmap(descriptor, count_bytes))

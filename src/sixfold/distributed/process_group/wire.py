@@ -54,19 +54,10 @@ def derive(secret: bytes, purpose: str) -> bytes:
 
 
 def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) -> socket.socket:
-    """Call a `AuthenticatedListener` and pass its handshake; call again while it has no room.
+    """Call an `AuthenticatedListener` and pass its handshake; call again while it has no room.
 
-    Args:
-        address: where the door listens.
-        secret: what both sides know.
-        timeout_s: for reaching it and the handshake together.
-
-    Returns:
-        A blocking socket.
-
-    Raises:
-        HandshakeError: if either side refuses the other.
-        OSError: if there is nobody, or the time is over.
+    Returns a blocking socket. A `HandshakeError` says that either side refuses the other, another
+    `OSError` that there is nobody, or that the time for all of it is over.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -150,12 +141,7 @@ def _receive_exactly(connection: socket.socket, count: int, deadline: float | No
 
 
 def encode(message: Any) -> bytes:
-    """Plain data as a frame.
-
-    Raises:
-        TypeError: if it is not plain data.
-        ValueError: if it is larger than `LARGEST_MESSAGE_BYTES`.
-    """
+    """Plain data as a frame; TypeError: it is none, ValueError: it is too large."""
     try:
         body = json.dumps(message, separators=(",", ":")).encode()
     except TypeError as error:
@@ -193,12 +179,7 @@ class Connection:
     """An authenticated socket for control messages: one thread receives, any thread may send."""
 
     def __init__(self, sock: socket.socket, *, send_timeout_s: float = 10.0) -> None:
-        """Take over a blocking socket.
-
-        Args:
-            sock: authenticated.
-            send_timeout_s: after which a peer that takes nothing in is given up.
-        """
+        """Take over a blocking socket; a peer that takes nothing in for so long is given up."""
         self._socket = sock
         self._lock = threading.Lock()
         seconds = int(send_timeout_s)

@@ -70,11 +70,7 @@ class CoordinatorClient:
     retries: int  # how often a member is tried again after its worker died
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
-        """Do the work, unless it is done or cannot be.
-
-        Returns:
-            What `finished` reads, or ``failed`` with the reason.
-        """
+        """Do the work, unless it is done or cannot be; the record, or ``failed`` and why."""
         if (found := finished(assignment.folder, assignment.identity)) is not None:
             return found
         assignment.folder.mkdir(parents=True, exist_ok=True)

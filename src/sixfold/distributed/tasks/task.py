@@ -24,11 +24,7 @@ class Task:
 
 
 def in_order(members: Sequence[Task]) -> list[Task]:
-    """The members, each behind all that it needs.
-
-    Raises:
-        ValueError: if names repeat, a need does not exist, or members need each other.
-    """
+    """The members, each behind all that it needs; a `ValueError` if there is no such order."""
     by_name = {member.name: member for member in members}
     if len(by_name) != len(members):
         raise ValueError("members of a job must have different names")
