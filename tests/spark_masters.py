@@ -17,7 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,8 +27,14 @@ import cloudpickle
 import pytest
 
 from sixfold.core.errors import RankLostError, UserError
-from sixfold.distributed.engines.engine import Gang, RankFunction
-from sixfold.distributed.process_group import PlainData
+from sixfold.distributed.engines.engine import (
+    Engine,
+    GroupCall,
+    GroupResult,
+    Item,
+    PoolCall,
+    Result,
+)
 
 START_S = 90.0
 """For a process to come up on a machine that is busy with other tests."""
@@ -36,7 +42,7 @@ START_S = 90.0
 CLUSTER = "local-cluster[2,1,1024]"
 
 
-class EngineProcess:
+class EngineProcess(Engine):
     """A `SparkEngine` in a process of its own."""
 
     name = "spark"
@@ -69,34 +75,26 @@ class EngineProcess:
         on_event, reached = self._ask("hosts")
         return str(on_event), str(reached)
 
-    def run_ranks(
-        self,
-        function: RankFunction,
-        size: int,
-        *,
-        max_restarts: int = 0,
-        claim: Callable[[], int] | None = None,
-        on_event: Callable[[int, PlainData], None] | None = None,
-        log: Path | None = None,
-    ) -> Gang:
-        options = {"max_restarts": max_restarts, "log": log, "claim": claim is not None}
-        group = self._ask("gang", function, size, options, claim=claim, on_event=on_event)
-        assert isinstance(group, Gang)
+    def _run_ranks(self, call: GroupCall) -> GroupResult:
+        options = {
+            "max_restarts": call.max_restarts,
+            "log": call.log,
+            "claim": call.claim is not None,
+        }
+        group = self._ask(
+            "group", call.function, call.size, options, claim=call.claim, on_event=call.on_event
+        )
+        assert isinstance(group, GroupResult)
         return group
 
-    def pool(
-        self,
-        function: Callable[[Any], Any],
-        items: Sequence[Any],
-        *,
-        workers: int,
-        retries: int = 2,
-        after: Sequence[Sequence[int]] | None = None,
-        on_done: Callable[[int, Any], None] | None = None,
-        log: Path | None = None,
-    ) -> list[Any]:
-        options = {"workers": workers, "retries": retries, "after": after, "log": log}
-        results = self._ask("pool", function, items, options, on_event=on_done)
+    def _pool(self, call: PoolCall[Item, Result]) -> list[Result]:
+        options = {
+            "workers": call.workers,
+            "retries": call.retries,
+            "after": call.after,
+            "log": call.log,
+        }
+        results = self._ask("pool", call.function, call.items, options, on_event=call.on_done)
         assert isinstance(results, list)
         return results
 
@@ -177,7 +175,7 @@ def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
                     result: Any = engine.slots()
                 elif kind == "hosts":
                     result = engine.hosts()
-                elif kind == "gang":
+                elif kind == "group":
                     function, size, options = request
                     options["claim"] = claim if options["claim"] else None
                     result = engine.run_ranks(function, size, on_event=on_event, **options)

@@ -16,7 +16,6 @@ no order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.collectives import all_gather
-from sixfold.distributed.process_group import Buffer, Communicator, PlainData
+from sixfold.distributed.process_group import Communicator
 from sixfold.lca.phases import Phases
 
 
@@ -212,41 +211,6 @@ class Tiles:
         return code[:, slice(*self.tile.rows), slice(*self.tile.columns)]
 
 
-class _SubLink:
-    """The link of some ranks of a world, who count themselves from 0."""
-
-    def __init__(self, comm: Communicator, ranks: list[int]) -> None:
-        self._world, self._ranks = comm, ranks
-
-    def exchange(
-        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
-    ) -> tuple[float, float]:
-        before = self._world.traffic.communication_s, self._world.traffic.waiting_s
-        self._world.exchange(
-            {self._ranks[rank]: array for rank, array in sends.items()},
-            {self._ranks[rank]: array for rank, array in receives.items()},
-        )
-        traffic = self._world.traffic
-        return traffic.communication_s - before[0], traffic.waiting_s - before[1]
-
-    def report(self, event: PlainData) -> None:
-        self._world.report(event)
-
-    def should_stop(self) -> bool:
-        return self._world.should_stop()
-
-
-def sub_world(comm: Communicator, ranks: list[int]) -> Communicator:
-    """Some ranks of a world as a world of their own; this rank must be one of them."""
-    return Communicator(
-        rank=ranks.index(comm.rank),
-        size=len(ranks),
-        host=comm.host,
-        attempt=comm.attempt,
-        link=_SubLink(comm, ranks),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Grid:
     """A grid of processes.
@@ -275,12 +239,12 @@ class Grid:
         """The ranks that work at the same elements as this one."""
         size = self.rows * self.columns
         first = comm.rank // size * size
-        return sub_world(comm, list(range(first, first + size)))
+        return comm.subgroup(range(first, first + size))
 
     def peers(self, comm: Communicator) -> Communicator:
         """The ranks that have the same place in their groups as this one."""
         size = self.rows * self.columns
-        return sub_world(comm, list(range(comm.rank % size, comm.size, size)))
+        return comm.subgroup(range(comm.rank % size, comm.size, size))
 
 
 def parse_grid(text: str, workers: int) -> Grid:

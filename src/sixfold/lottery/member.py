@@ -135,7 +135,7 @@ def train_alone(config: TrainConfig, assignment: Assignment, steps: int) -> dict
     write_json(directory.file("config.json"), as_json(config))
     attempt = directory.claim()
     link = _Link(assignment, config.initialization.start_step, steps)
-    comm = Communicator(rank=0, size=1, host=socket.gethostname(), attempt=attempt, link=link)
+    comm = Communicator(rank=0, size=1, host=socket.gethostname(), attempt=attempt, transport=link)
     found = train_rank(TrainJob(config=config, claim=directory.ticket()), comm)
     # What the next try would have gone on from; a trellis of hundreds would fill the disk.
     shutil.rmtree(assignment.folder / "checkpoints", ignore_errors=True)

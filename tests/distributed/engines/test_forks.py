@@ -76,7 +76,7 @@ def test_the_death_of_the_fork_server_is_the_death_of_its_ranks(
     assert local.run_ranks(total, 2).results == [3, 3]  # with a new server
 
 
-def test_a_gang_is_restarted_with_a_new_server(local: LocalEngine) -> None:
+def test_a_group_is_restarted_with_a_new_server(local: LocalEngine) -> None:
     def work(comm: Communicator) -> int:
         if comm.attempt == 0:
             meet_for_ever(comm)

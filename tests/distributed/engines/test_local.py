@@ -97,7 +97,7 @@ def test_ranks_are_processes_of_their_own_with_one_thread(local: LocalEngine) ->
     assert [row[3] for row in rows] == [row[0] for row in rows]
 
 
-def test_one_server_serves_gangs_and_pools_in_a_row(local: LocalEngine) -> None:
+def test_one_server_serves_groups_and_pools_in_a_row(local: LocalEngine) -> None:
     first = local.warm_up().pid
     assert local.run_ranks(total, 2).results == [3, 3]
     assert local.pool(abs, [-1, -2, -3], workers=2) == [1, 2, 3]
@@ -282,7 +282,7 @@ def test_a_crash_shows_where(local: LocalEngine) -> None:
 
 @pytest.mark.parametrize("work", [ring_for_ever, compute_for_ever])
 @pytest.mark.parametrize("victim", [0, 2])
-def test_a_killed_rank_ends_the_gang_and_is_named(
+def test_a_killed_rank_ends_the_group_and_is_named(
     local: LocalEngine, vanish: Vanish, work: Callable[[Communicator], Any], victim: int
 ) -> None:
     pids: list[int] = []
@@ -353,7 +353,7 @@ def test_a_result_that_is_not_plain_is_explained(local: LocalEngine) -> None:
         local.run_ranks(lambda comm: np.zeros(3), 1)
 
 
-def test_what_the_launcher_callback_raises_ends_the_gang(
+def test_what_the_launcher_callback_raises_ends_the_group(
     local: LocalEngine, vanish: Vanish
 ) -> None:
     pids: list[int] = []
@@ -377,7 +377,7 @@ def test_a_function_that_cannot_be_sent_fails_before_anything_starts(local: Loca
 # Restarts.
 
 
-def test_a_lost_rank_restarts_the_whole_gang_with_a_new_claim(
+def test_a_lost_rank_restarts_the_whole_group_with_a_new_claim(
     local: LocalEngine, tmp_path: Path
 ) -> None:
     def work(comm: Communicator) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sixfold.distributed.process_group import Communicator
-from sixfold.distributed.process_group.membership import run_rank
+from sixfold.distributed.process_group.membership import Place, run_rank
 from sixfold.distributed.process_group.rendezvous import Rendezvous
 
 
@@ -32,7 +32,7 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-class ThreadGang:
+class ThreadGroup:
     """Ranks in threads, and the launcher's side of them."""
 
     def __init__(self, rendezvous: Rendezvous) -> None:
@@ -52,15 +52,14 @@ class ThreadGang:
 
         def work() -> None:
             try:
-                run_rank(
-                    function,
-                    self.rendezvous.address,
-                    self.rendezvous.secret,
+                place = Place(
+                    address=self.rendezvous.address,
+                    secret=self.rendezvous.secret,
                     rank=rank,
                     size=size or self.rendezvous.size,
                     generation=generation,
-                    host="here",
                 )
+                run_rank(function, place, host="here")
             except BaseException as error:
                 self.errors[rank] = error
 
@@ -84,9 +83,11 @@ class ThreadGang:
     def run(self, function: Callable[[Communicator], Any]) -> list[Any]:
         """Start every rank and return the results."""
         self.start_all(function)
-        self.poll_until(lambda: self.rendezvous.finished or self.rendezvous.fault is not None)
-        assert self.rendezvous.fault is None, self.rendezvous.fault
-        return self.rendezvous.results
+        self.poll_until(
+            lambda: self.rendezvous.now.finished or self.rendezvous.now.fault is not None
+        )
+        assert self.rendezvous.now.fault is None, self.rendezvous.now.fault
+        return self.rendezvous.now.results
 
     def close(self) -> None:
         """Close the rendezvous and wait for the ranks."""
@@ -97,14 +98,14 @@ class ThreadGang:
 
 
 @pytest.fixture
-def gang_of() -> Iterator[Callable[..., ThreadGang]]:
+def group_of() -> Iterator[Callable[..., ThreadGroup]]:
     """Makes process groups of a size; keyword arguments go to `Rendezvous`."""
-    gangs: list[ThreadGang] = []
+    groups: list[ThreadGroup] = []
 
-    def make(size: int, **options: Any) -> ThreadGang:
-        gangs.append(ThreadGang(Rendezvous(size, **options)))
-        return gangs[-1]
+    def make(size: int, **options: Any) -> ThreadGroup:
+        groups.append(ThreadGroup(Rendezvous(size, **options)))
+        return groups[-1]
 
     yield make
-    for group in gangs:
+    for group in groups:
         group.close()

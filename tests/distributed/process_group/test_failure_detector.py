@@ -3,11 +3,11 @@ from __future__ import annotations
 from sixfold.distributed.process_group.failure_detector import Heartbeat, Verdict, judge
 
 
-def verdict(now: float, *pulses: Heartbeat, since: float = 0.0) -> Verdict | None:
-    return judge(dict(enumerate(pulses)), now, hang_s=60.0, stall_s=600.0, since=since)
+def verdict(now: float, *heartbeats: Heartbeat, since: float = 0.0) -> Verdict | None:
+    return judge(dict(enumerate(heartbeats)), now, hang_s=60.0, stall_s=600.0, since=since)
 
 
-def test_a_lively_gang_is_left_alone() -> None:
+def test_a_lively_group_is_left_alone() -> None:
     assert (
         verdict(100.0, Heartbeat(seen=99.5, moved=99.0), Heartbeat(seen=99.0, moved=99.0)) is None
     )
@@ -22,11 +22,16 @@ def test_silence_is_held_against_a_rank_only_while_the_launcher_listens() -> Non
 
 
 def test_a_process_that_is_stopped_is_named_soon() -> None:
-    pulses = {0: Heartbeat(seen=94.0), 1: Heartbeat(seen=96.0)}
+    beats = {0: Heartbeat(seen=94.0), 1: Heartbeat(seen=96.0)}
     stopped = Verdict(0, "no sign of life for 5 s")
     for is_stopped, expected in (({0}, stopped), ({1}, None)):
         found = judge(
-            pulses, 100.0, hang_s=60.0, stall_s=600.0, since=0.0, is_stopped=is_stopped.__contains__
+            beats,
+            100.0,
+            hang_s=60.0,
+            stall_s=600.0,
+            since=0.0,
+            is_stopped=is_stopped.__contains__,
         )
         assert found == expected
 
@@ -63,7 +68,7 @@ def test_ranks_that_all_compute_may_do_so_for_ever() -> None:
 
 
 def test_progress_is_seen_from_the_count() -> None:
-    pulse = Heartbeat(seen=0.0)
-    pulse.beat(5.0, 100, (1,))
-    pulse.beat(6.0, 100, (1,))
-    assert (pulse.seen, pulse.moved, pulse.waiting_for) == (6.0, 5.0, (1,))
+    heartbeat = Heartbeat(seen=0.0)
+    heartbeat.beat(5.0, 100, (1,))
+    heartbeat.beat(6.0, 100, (1,))
+    assert (heartbeat.seen, heartbeat.moved, heartbeat.waiting_for) == (6.0, 5.0, (1,))

@@ -75,7 +75,7 @@ def _again(machine: Path, out: Path) -> list[str]:
         pytest.param(("--batch-norm", "sync"), marks=pytest.mark.full),
     ],
 )
-def test_every_gang_strategy(machine: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_every_group_strategy(machine: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     engine = ("--engine", "local" if "hogwild" in words else "inline", "--workers", "2")
     found = measured(machine, tmp_path / "p", "--model", "resnet20", *engine, *words)
     layers = {layer["name"]: layer for layer in found["layers"]}

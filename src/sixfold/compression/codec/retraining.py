@@ -93,7 +93,7 @@ def train_alone(config: TrainConfig) -> None:
     write_json(directory.file("config.json"), as_json(config))
     attempt = directory.claim()
     comm = Communicator(
-        rank=0, size=1, host=socket.gethostname(), attempt=attempt, link=SingleProcess()
+        rank=0, size=1, host=socket.gethostname(), attempt=attempt, transport=SingleProcess()
     )
     result = train_rank(TrainJob(config=config, claim=directory.ticket()), comm)
     write_json(directory.file("result.json"), result)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sixfold.core.errors import UserError
-from sixfold.distributed.engines.engine import Engine, Gang, RankFunction
+from sixfold.distributed.engines.engine import Engine, GroupResult, RankFunction
 
-__all__ = ["NAMES", "Engine", "Gang", "RankFunction", "open_engine"]
+__all__ = ["NAMES", "Engine", "GroupResult", "RankFunction", "open_engine"]
 
 NAMES = ("inline", "local", "spark")
 

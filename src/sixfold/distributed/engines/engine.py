@@ -1,13 +1,15 @@
-"""What every engine offers: `group` and `pool`. An engine knows nothing of training."""
+"""What every engine offers: `run_ranks` and `pool`. An engine knows nothing of training."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from sixfold.distributed.process_group import Communicator, PlainData
+from sixfold.distributed.process_group.ambient import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,30 +22,54 @@ RankFunction = Callable[[Communicator], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gang:
+class GroupCall:
+    """The arguments of one call of `Engine.run_ranks`."""
+
+    function: RankFunction
+    size: int
+    max_restarts: int
+    claim: Callable[[], int] | None
+    on_event: Callable[[int, PlainData], None] | None
+    log: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolCall(Generic[Item, Result]):
+    """The arguments of one call of `Engine.pool`."""
+
+    function: Callable[[Item], Result]
+    items: Sequence[Item]
+    workers: int
+    retries: int
+    after: Sequence[Sequence[int]] | None
+    on_done: Callable[[int, Result], None]
+    log: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupResult:
     """What became of a process group."""
 
     results: list[Any]  # what each rank's function returned, by rank
     restarts: int  # how often the whole process group was started again
-    # seconds from the call until every rank of the first attempt had met the others
-    startup_s: float
+    startup_s: float  # from the call until every rank of the first attempt had met the others
     # of these, seconds that passed before the engine ran the first line of our code in every rank
     # (session start, scheduling, process start)
     engine_s: float
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Where functions run: `inline`, `local` or `spark`. Close it, or use it in a `with`."""
 
     name: str
 
     def slots(self) -> int:
         """How many ranks can run at the same time: cores of this machine, slots of a cluster."""
-        ...
+        return cores()
 
     def hosts(self) -> tuple[str, str]:
         """The address to listen on for calls from a `pool`, and the one by which items reach it."""
-        ...
+        return LOOPBACK, LOOPBACK
 
     def run_ranks(
         self,
@@ -54,8 +80,8 @@ class Engine(Protocol):
         claim: Callable[[], int] | None = None,
         on_event: Callable[[int, PlainData], None] | None = None,
         log: Path | None = None,
-    ) -> Gang:
-        """Run `function(world)` on `size` ranks that talk to each other: all or nothing.
+    ) -> GroupResult:
+        """Run `function(comm)` on `size` ranks that talk to each other: all or nothing.
 
         Args:
             function: picklable; returns plain data.
@@ -63,13 +89,10 @@ class Engine(Protocol):
             max_restarts: how often a process group that lost a rank is started again from the
                 beginning.
             claim: called in the launcher at the start of every attempt, before any rank of it
-                runs; returns the attempt's number, which the ranks see as `world.attempt`.
-            on_event: called in the launcher with (rank, event) for every `world.report`.
+                runs; returns the attempt's number, which the ranks see as `comm.attempt`.
+            on_event: called in the launcher with (rank, event) for every `comm.report`.
             log: file to which everything that ranks print is appended, a line at a time, each
                 with its rank.
-
-        Returns:
-            The ranks' results.
 
         Raises:
             UserError: if a rank raised one, or if the engine cannot provide `size` ranks.
@@ -77,7 +100,16 @@ class Engine(Protocol):
             RankLostError: if a rank died and no restart was left.
             KeyboardInterrupt: after all ranks were stopped, if the user pressed Ctrl-C.
         """
-        ...
+        return self._run_ranks(
+            GroupCall(
+                function=function,
+                size=size,
+                max_restarts=max_restarts,
+                claim=claim,
+                on_event=on_event,
+                log=log,
+            )
+        )
 
     def pool(
         self,
@@ -90,7 +122,7 @@ class Engine(Protocol):
         on_done: Callable[[int, Result], None] | None = None,
         log: Path | None = None,
     ) -> list[Result]:
-        """Map `function` over items, each handed to whichever worker is free.
+        """Map `function` over items, each handed to whichever worker is free; results in order.
 
         An item whose worker dies is given to another, at most `retries` times; each item's result
         is accepted exactly once.
@@ -103,18 +135,37 @@ class Engine(Protocol):
             after: for each item the indices of those whose results must have arrived before it
                 is handed out; without it all are independent.
             on_done: called in the launcher with (index, result) as results arrive.
-            log: as for `group`.
-
-        Returns:
-            The results in the order of the items.
+            log: as for `run_ranks`.
 
         Raises:
             UserError: if the function raised one for an item.
             RankRaisedError: if the function raised anything else for an item; others are stopped.
             RankLostError: if an item's workers died more often than `retries`.
         """
-        ...
+        return self._pool(
+            PoolCall(
+                function=function,
+                items=items,
+                workers=workers,
+                retries=retries,
+                after=after,
+                on_done=on_done or (lambda _index, _result: None),
+                log=log,
+            )
+        )
 
+    @abstractmethod
+    def _run_ranks(self, call: GroupCall) -> GroupResult: ...
+
+    @abstractmethod
+    def _pool(self, call: PoolCall[Item, Result]) -> list[Result]: ...
+
+    @abstractmethod
     def close(self) -> None:
         """End everything that the engine started; harmless if called twice."""
-        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

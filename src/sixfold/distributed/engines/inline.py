@@ -15,20 +15,26 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from sixfold.distributed.engines.engine import LOOPBACK, Gang, RankFunction
+from sixfold.distributed.engines.engine import (
+    Engine,
+    GroupCall,
+    GroupResult,
+    Item,
+    PoolCall,
+    Result,
+)
 from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import RankLog, RankWriter
 from sixfold.distributed.process_group import Buffer, Communicator, PlainData, wire
 from sixfold.distributed.process_group.ambient import (
     Randomness,
-    cores,
     one_thread,
     own_randomness,
     restore_randomness,
@@ -40,103 +46,64 @@ from sixfold.distributed.process_group.faults import Fault, describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
 from sixfold.distributed.process_group.scheduler import CooperativeScheduler, DeadlockError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
-
-class InlineEngine:
-    """The engine without processes. See `sixfold.distributed.engines.Engine` for its methods."""
+class InlineEngine(Engine):
+    """The engine without processes; its slots are the ranks that `local` would start."""
 
     name = "inline"
 
-    def slots(self) -> int:
-        """Cores of this machine: as many ranks as `local` would start, though one runs."""
-        return cores()
-
-    def hosts(self) -> tuple[str, str]:
-        """This machine alone."""
-        return LOOPBACK, LOOPBACK
-
-    def run_ranks(
-        self,
-        function: RankFunction,
-        size: int,
-        *,
-        max_restarts: int = 0,  # noqa: ARG002  nothing here can be lost
-        claim: Callable[[], int] | None = None,
-        on_event: Callable[[int, PlainData], None] | None = None,
-        log: Path | None = None,
-    ) -> Gang:
-        """Run `function(world)` on `size` ranks that take turns."""
+    def _run_ranks(self, call: GroupCall) -> GroupResult:
         import torch  # noqa: F401  so that its threads and generators are minded from the start
 
         began = time.monotonic()
-        attempt = claim() if claim is not None else 0
-        host = socket.gethostname()
-        with _process_state(log) as state:
-            turns: CooperativeScheduler[Any] = CooperativeScheduler(on_switch=state.switch)
-            room = _Room(turns, size, on_event)
+        attempt = call.claim() if call.claim is not None else 0
+        host, size = socket.gethostname(), call.size
+        with _process_state(call.log) as state:
+            scheduler: CooperativeScheduler[Any] = CooperativeScheduler(on_switch=state.switch)
+            room = _Room(scheduler, size, call.on_event)
 
             def play(rank: int) -> Any:
                 comm = Communicator(
-                    rank=rank, size=size, host=host, attempt=attempt, link=_Seat(room, rank)
+                    rank=rank, size=size, host=host, attempt=attempt, transport=_Seat(room, rank)
                 )
                 use_one_thread()  # a setting of each thread
-                result = _plain(function(comm))
+                result = _plain(call.function(comm))
                 room.finished.add(rank)
                 return result
 
             startup_s = time.monotonic() - began
             try:
                 state.switch(-1, 0)
-                results = turns.run([functools.partial(play, rank) for rank in range(size)])
+                results = scheduler.run([functools.partial(play, rank) for rank in range(size)])
             except KeyboardInterrupt:
                 raise
             except DeadlockError as error:
-                cause = str(error)
-                fault = Fault(kind="raised", rank=turns.failed or 0, host=host, cause=cause)
+                cause, rank = str(error), scheduler.failed or 0
+                fault = Fault(kind="raised", rank=rank, host=host, cause=cause)
                 raise fault.exception() from error
             except BaseException as error:
-                raise describe(error, rank=turns.failed or 0, host=host).exception() from error
-        return Gang(results=results, restarts=0, startup_s=startup_s, engine_s=startup_s)
+                raise describe(error, rank=scheduler.failed or 0, host=host).exception() from error
+        return GroupResult(results=results, restarts=0, startup_s=startup_s, engine_s=startup_s)
 
-    def pool(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        *,
-        workers: int,  # noqa: ARG002  items run one after another
-        retries: int = 2,  # noqa: ARG002
-        after: Sequence[Sequence[int]] | None = None,
-        on_done: Callable[[int, Result], None] | None = None,
-        log: Path | None = None,
-    ) -> list[Result]:
-        """Map `function` over items, one after another."""
+    def _pool(self, call: PoolCall[Item, Result]) -> list[Result]:
         results: dict[int, Result] = {}
-        queue = ItemQueue(len(items), after)
+        queue = ItemQueue(len(call.items), call.after)
         while (index := queue.take()) is not None:
-            with _process_state(log) as state:
+            with _process_state(call.log) as state:
                 state.switch(-1, 0)
                 try:
-                    results[index] = function(items[index])
+                    results[index] = call.function(call.items[index])
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
                     host = socket.gethostname()
                     raise describe(error, rank=0, host=host).exception() from error
             queue.done(index)
-            if on_done is not None:
-                on_done(index, results[index])
-        return [results[index] for index in range(len(items))]
+            call.on_done(index, results[index])
+        return [results[index] for index in range(len(call.items))]
 
     def close(self) -> None:
         """Nothing outlives a call."""
-
-    def __enter__(self) -> InlineEngine:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
 
 
 def _plain(value: Any) -> Any:
@@ -183,11 +150,11 @@ class _Room:
 
     def __init__(
         self,
-        turns: CooperativeScheduler[Any],
+        scheduler: CooperativeScheduler[Any],
         size: int,
         on_event: Callable[[int, PlainData], None] | None,
     ) -> None:
-        self.turns = turns
+        self.scheduler = scheduler
         self.size = size
         self.on_event = on_event
         # (sender, receiver) -> the array that waits to be taken
@@ -196,7 +163,7 @@ class _Room:
 
 
 class _Seat:
-    """The link of one rank."""
+    """The transport of one rank."""
 
     def __init__(self, room: _Room, rank: int) -> None:
         self._room = room
@@ -223,7 +190,7 @@ class _Seat:
             if not sent and not wanted:
                 return time.perf_counter() - began - waiting_s, waiting_s
             since = time.perf_counter()
-            self._room.turns.wait_until(
+            self._room.scheduler.wait_until(
                 functools.partial(self._can_go_on, sent, wanted),
                 functools.partial(self._waits_for, {*sent, *wanted}),
             )

@@ -1,8 +1,7 @@
 """Ranks as processes of this machine, one thread each, forked by a server of our own.
 
-The server is started once for an engine and kept for later process groups; see
-`sixfold.distributed.engines.fork_server`. Whatever dies - a rank, the server, the launcher - all
-others end within seconds.
+The server (`fork_server`) is started once for an engine and kept for later process groups. Whatever
+dies - a rank, the server, the launcher - all others end within seconds.
 """
 
 from __future__ import annotations
@@ -10,33 +9,35 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import cloudpickle
 
 from sixfold.core.errors import PeerLostError, UserError
-from sixfold.distributed.engines.engine import LOOPBACK, Gang, RankFunction
+from sixfold.distributed.engines.engine import (
+    Engine,
+    GroupCall,
+    GroupResult,
+    Item,
+    PoolCall,
+    Result,
+)
 from sixfold.distributed.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.distributed.engines.local_pool import LocalPool
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
-from sixfold.distributed.process_group import Communicator, PlainData
-from sixfold.distributed.process_group.ambient import cores, use_one_thread
+from sixfold.distributed.process_group import Communicator
+from sixfold.distributed.process_group.ambient import use_one_thread
 from sixfold.distributed.process_group.control import ORPHAN_STATUS, AttemptEndedError
 from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.malloc import retain_freed_memory
-from sixfold.distributed.process_group.membership import run_rank
-from sixfold.distributed.process_group.rendezvous import Rendezvous, with_log
-from sixfold.distributed.process_group.wire import Address
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from sixfold.distributed.process_group.membership import Place, run_rank
+from sixfold.distributed.process_group.rendezvous import Rendezvous
 
 POLL_S = 0.5
 JOIN_S = 120.0
@@ -46,8 +47,8 @@ STOP_S = 2.0
 TERM_S = 1.0
 
 
-class LocalEngine:
-    """The engine of one machine. See `sixfold.distributed.engines.Engine` for its methods."""
+class LocalEngine(Engine):
+    """The engine of one machine."""
 
     name = "local"
 
@@ -65,14 +66,6 @@ class LocalEngine:
         self._server: ForkServer | None = None
         self._lock = threading.Lock()
 
-    def slots(self) -> int:
-        """Cores that this process may use."""
-        return cores()
-
-    def hosts(self) -> tuple[str, str]:
-        """This machine alone."""
-        return LOOPBACK, LOOPBACK
-
     def warm_up(self) -> ForkServer:
         """Have a server running; its imports go on in the background."""
         with self._lock:
@@ -81,65 +74,45 @@ class LocalEngine:
                 self._server = ForkServer(self._preload)
             return self._server
 
-    def run_ranks(
-        self,
-        function: RankFunction,
-        size: int,
-        *,
-        max_restarts: int = 0,
-        claim: Callable[[], int] | None = None,
-        on_event: Callable[[int, PlainData], None] | None = None,
-        log: Path | None = None,
-    ) -> Gang:
-        """Run `function(world)` in `size` processes that talk to each other."""
+    def _run_ranks(self, call: GroupCall) -> GroupResult:
         began = time.monotonic()
         self.warm_up()
-        body = cloudpickle.dumps(function)
+        body = cloudpickle.dumps(call.function)
         with (
-            closing(RankLog(log)) as rank_log,
+            closing(RankLog(call.log)) as rank_log,
             closing(PipeReader(rank_log)) as pipes,
             closing(
                 Rendezvous(
-                    size, claim=claim, on_event=on_event, hang_s=self._hang_s, stall_s=self._stall_s
+                    call.size,
+                    claim=call.claim,
+                    on_event=call.on_event,
+                    hang_s=self._hang_s,
+                    stall_s=self._stall_s,
                 )
             ) as rendezvous,
         ):
-            group = _LocalGang(rendezvous, pipes, self.warm_up, began)
-            for generation in range(max_restarts + 1):
-                fault = group.attempt(body, generation)
+            for generation in range(call.max_restarts + 1):
+                fault = _Attempt(rendezvous, pipes, self.warm_up(), body).run(generation)
                 if fault is None:
                     break
                 pipes.drain(fault.rank, DRAIN_S)
-                if not fault.retryable or generation == max_restarts:
-                    raise with_log(fault, rank_log.tail(fault.rank)).exception(generation)
-            return Gang(
-                results=rendezvous.results,
+                if not fault.retryable or generation == call.max_restarts:
+                    raise fault.with_log(rank_log.tail(fault.rank)).exception(generation)
+            first_line, met_at = rendezvous.first_met or (began, began)
+            return GroupResult(
+                results=rendezvous.now.results,
                 restarts=rendezvous.restarts,
-                startup_s=group.startup_s,
-                engine_s=group.engine_s,
+                startup_s=met_at - began,
+                engine_s=first_line - began,
             )
 
-    def pool(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        *,
-        workers: int,
-        retries: int = 2,
-        after: Sequence[Sequence[int]] | None = None,
-        on_done: Callable[[int, Result], None] | None = None,
-        log: Path | None = None,
-    ) -> list[Result]:
-        """Map `function` over items in processes, each item handed to whichever is free."""
-        body = cloudpickle.dumps(function)
+    def _pool(self, call: PoolCall[Item, Result]) -> list[Result]:
         with (
-            closing(RankLog(log)) as rank_log,
+            closing(RankLog(call.log)) as rank_log,
             closing(PipeReader(rank_log)) as pipes,
-            closing(
-                LocalPool[Item, Result](self.warm_up, body, items, retries, after, pipes, rank_log)
-            ) as pool,
+            closing(LocalPool(self.warm_up, call, pipes, rank_log)) as pool,
         ):
-            return pool.run(workers, on_done)
+            return pool.run()
 
     def close(self) -> None:
         """End the server, and with it everything it has forked."""
@@ -151,74 +124,55 @@ class LocalEngine:
             self._server.close()
             self._server = None
 
-    def __enter__(self) -> LocalEngine:
-        return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at a process group."""
 
+    rendezvous: Rendezvous
+    pipes: PipeReader
+    server: ForkServer
+    body: bytes
 
-class _LocalGang:
-    """The attempts at one process group."""
-
-    def __init__(
-        self,
-        rendezvous: Rendezvous,
-        pipes: PipeReader,
-        server: Callable[[], ForkServer],
-        began: float,
-    ) -> None:
-        self._rendezvous = rendezvous
-        self._pipes = pipes
-        self._server = server
-        self._began = began
-        # seconds until all ranks of the first attempt that came so far had met
-        self.startup_s = 0.0
-        self.engine_s = 0.0  # seconds until the first line of our code had run in all of them
-
-    def attempt(self, body: bytes, generation: int) -> Fault | None:
+    def run(self, generation: int) -> Fault | None:
         """Start all ranks and wait for their end; the fault if they failed."""
-        rendezvous = self._rendezvous
+        rendezvous = self.rendezvous
         rendezvous.admit(generation)
         children: list[Child] = []
-        server = self._server()
         try:
-            self._start_all(server, body, generation, children)
+            self._start_all(generation, children)
             deadline = time.monotonic() + JOIN_S
-            while not rendezvous.finished and rendezvous.fault is None:
+            while not rendezvous.now.over:
                 rendezvous.poll(POLL_S)
-                self._note_times()
-                if time.monotonic() > deadline:
-                    self._accuse_absent(generation)
-            if rendezvous.finished:
+                if time.monotonic() > deadline:  # a rank that has not joined by now will not
+                    for rank in set(range(rendezvous.size)) - set(rendezvous.now.members):
+                        cause = f"did not join within {JOIN_S:g} s"
+                        rendezvous.died(rank, cause, generation=generation)
+            if rendezvous.now.finished:
                 _wait(children, END_S)
         except KeyboardInterrupt:
             _wind_down(rendezvous, children)
             raise
         finally:
-            _end(children, server)
-        return rendezvous.fault
+            _end(children, self.server)
+        return rendezvous.now.fault
 
-    def _start_all(
-        self, server: ForkServer, body: bytes, generation: int, children: list[Child]
-    ) -> None:
-        for rank in range(self._rendezvous.size):
+    def _start_all(self, generation: int, children: list[Child]) -> None:
+        for rank in range(self.rendezvous.size):
             try:
-                children.append(self._start(server, body, rank, generation))
+                children.append(self._start(rank, generation))
             except ServerDiedError as error:
-                self._rendezvous.died(rank, str(error), generation=generation)
+                self.rendezvous.died(rank, str(error), generation=generation)
                 return
 
-    def _start(self, server: ForkServer, body: bytes, rank: int, generation: int) -> Child:
-        rendezvous = self._rendezvous
-        task = functools.partial(
-            _rank_main,
-            body,
-            rendezvous.address,
-            rendezvous.secret,
-            rank,
-            rendezvous.size,
-            generation,
+    def _start(self, rank: int, generation: int) -> Child:
+        rendezvous = self.rendezvous
+        place = Place(
+            address=rendezvous.address,
+            secret=rendezvous.secret,
+            rank=rank,
+            size=rendezvous.size,
+            generation=generation,
         )
 
         def ended(child: Child) -> None:
@@ -226,34 +180,16 @@ class _LocalGang:
             if child.status != ORPHAN_STATUS:
                 rendezvous.died(rank, str(child.cause), generation=generation)
 
-        output = self._pipes.pipe(rank)
+        output = self.pipes.pipe(rank)
         try:
-            return server.fork(task, [output], ended)
+            return self.server.fork(
+                functools.partial(_rank_main, self.body, place), [output], ended
+            )
         finally:
             os.close(output)
 
-    def _accuse_absent(self, generation: int) -> None:
-        """A rank that has not joined by now will not."""
-        for rank in set(range(self._rendezvous.size)) - set(self._rendezvous.members):
-            self._rendezvous.died(rank, f"did not join within {JOIN_S:g} s", generation=generation)
 
-    def _note_times(self) -> None:
-        met_at = self._rendezvous.met_at
-        if self.startup_s == 0.0 and met_at is not None:
-            self.startup_s = met_at - self._began
-            members = self._rendezvous.members.values()
-            self.engine_s = max(member.first_line for member in members) - self._began
-
-
-def _rank_main(
-    body: bytes,
-    address: Address,
-    secret: bytes,
-    rank: int,
-    size: int,
-    generation: int,
-    descriptors: list[int],  # noqa: ARG001  none beyond the output
-) -> None:
+def _rank_main(body: bytes, place: Place, _: list[int]) -> None:
     """The life of a rank's process."""
     started = time.monotonic()
     use_one_thread()
@@ -269,17 +205,7 @@ def _rank_main(
             raise
 
     try:
-        run_rank(
-            function,
-            address,
-            secret,
-            rank=rank,
-            size=size,
-            generation=generation,
-            host=socket.gethostname(),
-            exit_when_orphaned=True,
-            started=started,
-        )
+        run_rank(function, place, exit_when_orphaned=True, started=started)
     except AttemptEndedError:  # nobody was there to be told
         raise
     except BaseException:

@@ -12,23 +12,21 @@ import functools
 import os
 import selectors
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import cloudpickle
 
 from sixfold.core.errors import SixfoldError
 from sixfold.distributed.engines import frames
+from sixfold.distributed.engines.engine import Item, PoolCall, Result
 from sixfold.distributed.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
 from sixfold.distributed.process_group.ambient import own_randomness, use_one_thread
 from sixfold.distributed.process_group.faults import Fault, describe
 from sixfold.distributed.process_group.malloc import retain_freed_memory
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass
@@ -47,32 +45,29 @@ class LocalPool(Generic[Item, Result]):
     def __init__(
         self,
         server: Callable[[], ForkServer],
-        body: bytes,
-        items: Sequence[Item],
-        retries: int,
-        after: Sequence[Sequence[int]] | None,
+        call: PoolCall[Item, Result],
         pipes: PipeReader,
         log: RankLog,
     ) -> None:
         """Prepare a map; `server` returns one that can fork, a new one if the last has died."""
         self._server = server
-        self._body = body
-        self._items = items
-        self._retries = retries
+        self._call = call
+        self._body = cloudpickle.dumps(call.function)
         self._pipes = pipes
         self._log = log
-        self._queue = ItemQueue(len(items), after)
-        self._deaths = [0] * len(items)
+        self._queue = ItemQueue(len(call.items), call.after)
+        self._deaths = [0] * len(call.items)
         self._results: dict[int, Result] = {}
         self._workers: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
         self._host = socket.gethostname()
 
-    def run(self, workers: int, on_done: Callable[[int, Result], None] | None) -> list[Result]:
+    def run(self) -> list[Result]:
         """Work through all items; the first that failed raises."""
-        for number in range(min(workers, len(self._items))):
+        count = len(self._call.items)
+        for number in range(min(self._call.workers, count)):
             self._hand_out(self._start(number))
-        while len(self._results) < len(self._items):
+        while len(self._results) < count:
             for key, _ in self._selector.select():
                 worker: _Worker = key.data
                 received = frames.receive(worker.channel)
@@ -88,9 +83,8 @@ class LocalPool(Generic[Item, Result]):
                 self._queue.done(index)
                 for free in [w for w in self._workers.values() if w.index is None]:
                     self._hand_out(free)
-                if on_done is not None:
-                    on_done(index, self._results[index])
-        return [self._results[index] for index in range(len(self._items))]
+                self._call.on_done(index, self._results[index])
+        return [self._results[index] for index in range(count)]
 
     def close(self) -> None:
         """End all workers and wait until they are gone."""
@@ -103,12 +97,12 @@ class LocalPool(Generic[Item, Result]):
         self._selector.close()
 
     def _start(self, number: int) -> _Worker:
-        for attempt in range(self._retries + 1):
+        for attempt in range(self._call.retries + 1):
             try:
                 worker = self._fork(number)
                 break
             except ServerDiedError as error:
-                if attempt == self._retries:
+                if attempt == self._call.retries:
                     raise self._lost(number, str(error)) from None
         self._workers[number] = worker
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
@@ -131,20 +125,15 @@ class LocalPool(Generic[Item, Result]):
     def _lost(self, number: int, cause: str) -> SixfoldError:
         """The error for a worker that was lost too often."""
         self._pipes.drain(number, DRAIN_S)
-        fault = Fault(
-            kind="lost",
-            rank=number,
-            host=self._host,
-            cause=cause,
-            log_tail=self._log.tail(number),
-        )
-        return fault.exception(self._retries)
+        tail = self._log.tail(number)
+        fault = Fault(kind="lost", rank=number, host=self._host, cause=cause, log_tail=tail)
+        return fault.exception(self._call.retries)
 
     def _hand_out(self, worker: _Worker) -> None:
         """Give a free worker its next item, if one is ready."""
         worker.index = self._queue.take()
         if worker.index is not None:
-            item = cloudpickle.dumps(self._items[worker.index])
+            item = cloudpickle.dumps(self._call.items[worker.index])
             with contextlib.suppress(OSError):  # it is dead: its closed channel will tell
                 frames.send(worker.channel, item)
 
@@ -156,7 +145,7 @@ class LocalPool(Generic[Item, Result]):
         self._forget(worker)
         if index is not None:
             self._deaths[index] += 1
-            if self._deaths[index] > self._retries:
+            if self._deaths[index] > self._call.retries:
                 cause = f"{worker.child.cause} while it worked on item {index}"
                 raise self._lost(worker.number, cause)
             self._queue.put_back(index)

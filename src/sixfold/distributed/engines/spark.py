@@ -19,24 +19,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from sixfold.core.errors import UserError
-from sixfold.distributed.engines.engine import Gang, RankFunction
+from sixfold.distributed.engines.engine import (
+    Engine,
+    GroupCall,
+    GroupResult,
+    Item,
+    PoolCall,
+    Result,
+)
 from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import Job, explain
 from sixfold.distributed.engines.spark_package import ship as ship_sources
 from sixfold.distributed.engines.spark_pool import PoolRun
 from sixfold.distributed.engines.spark_ranks import SCHEDULE_S, RanksRun
 from sixfold.distributed.engines.spark_session import Session, open_session
-from sixfold.distributed.process_group import PlainData
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
-class SparkEngine:
-    """The engine of a Spark cluster. See `sixfold.distributed.engines.Engine` for its methods."""
+class SparkEngine(Engine):
+    """The engine of a Spark cluster."""
 
     name = "spark"
 
@@ -56,106 +58,55 @@ class SparkEngine:
         the same time, if that is known: that there is no room for them is then told before anything
         starts.
         """
-        self._session = open_session(master, spark_conf, ranks)
+        self.session = open_session(master, spark_conf, ranks)  # for jobs of the caller's own, too
         self._hang_s = hang_s
         self._stall_s = stall_s
         self._ship = tuple(Path(source) for source in ship)
         self._archives: tuple[str, ...] | None = None
-        self._session_s = self._session.startup_s
-
-    @property
-    def session(self) -> Session:
-        """The Spark session in which ranks and items run, for jobs of the caller's own."""
-        return self._session
+        self._session_s = self.session.startup_s
 
     def slots(self) -> int:
         """How many ranks can run at the same time, once all executors have registered."""
-        return self._session.all_slots()
+        return self.session.all_slots()
 
     def hosts(self) -> tuple[str, str]:
         """The driver's address, as Spark's executors know it."""
-        return self._session.driver_host()
+        return self.session.driver_host()
 
-    def run_ranks(
-        self,
-        function: RankFunction,
-        size: int,
-        *,
-        max_restarts: int = 0,
-        claim: Callable[[], int] | None = None,
-        on_event: Callable[[int, PlainData], None] | None = None,
-        log: Path | None = None,
-    ) -> Gang:
-        """Run `function(world)` in `size` tasks of one job that talk to each other.
-
-        The start of a session that is ours is part of the first process group's `engine_s`.
-        """
+    def _run_ranks(self, call: GroupCall) -> GroupResult:
         began = time.monotonic()
-        with self._log(log) as rank_log:
-            self._session.wait_for_slots(size)
-            archives = self._send_code(rank_log)
-            with RanksRun(
-                self._session,
-                size,
-                max_restarts=max_restarts,
-                claim=claim,
-                on_event=on_event,
-                log=rank_log,
-                hang_s=self._hang_s,
-                stall_s=self._stall_s,
-            ) as run:
-                group = run.run(function, archives, began)
+        with self._log(call.log) as log:
+            self.session.wait_for_slots(call.size)
+            archives = self._send_code(log)
+            patience = {"hang_s": self._hang_s, "stall_s": self._stall_s}
+            with RanksRun(self.session, call, log, **patience) as run:
+                group = run.run(archives, began)
+        # The start of a session that is ours is part of the first process group's.
         session_s, self._session_s = self._session_s, 0.0
         return dataclasses.replace(group, engine_s=group.engine_s + session_s)
 
-    def pool(
-        self,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        *,
-        workers: int,
-        retries: int = 2,
-        after: Sequence[Sequence[int]] | None = None,
-        on_done: Callable[[int, Result], None] | None = None,
-        log: Path | None = None,
-    ) -> list[Result]:
-        """Map `function` over items, each a job of one task."""
-        if not items:
+    def _pool(self, call: PoolCall[Item, Result]) -> list[Result]:
+        if not call.items:
             return []
-        with self._log(log) as rank_log:
-            self._session.wait_for_slots(1)
-            archives = self._send_code(rank_log)
-            with PoolRun(
-                self._session,
-                function,
-                items,
-                retries=retries,
-                after=after,
-                archives=archives,
-                log=rank_log,
-            ) as run:
-                return run.run(workers, on_done)
+        with self._log(call.log) as log:
+            self.session.wait_for_slots(1)
+            with PoolRun(self.session, call, self._send_code(log), log) as run:
+                return run.run()
 
     def close(self) -> None:
         """End the session and its JVM, if they are ours."""
-        self._session.close()
-
-    def __enter__(self) -> SparkEngine:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
+        self.session.close()
 
     @contextmanager
     def _log(self, path: Path | None) -> Iterator[RankLog]:
-        with contextlib.closing(RankLog(path)) as rank_log, self._session.forwarding_log(path):
+        with contextlib.closing(RankLog(path)) as rank_log, self.session.forwarding_log(path):
             yield rank_log
 
     def _send_code(self, log: RankLog) -> tuple[str, ...]:
         """Ship packages and try them out, once."""
         if self._archives is None:
-            archives = ship_sources(self._session.context, self._ship, log.note)
-            _try_out(self._session)
+            archives = ship_sources(self.session.context, self._ship, log.note)
+            _try_out(self.session)
             self._archives = archives
         return self._archives
 

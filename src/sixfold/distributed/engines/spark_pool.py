@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from pyspark import cloudpickle
 
 from sixfold.core.errors import RunError
+from sixfold.distributed.engines.engine import Item, PoolCall, Result
 from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import Job, explain
 from sixfold.distributed.engines.spark_session import Session
 from sixfold.distributed.engines.spark_worker import ItemTask
 from sixfold.distributed.process_group.faults import Fault
-from sixfold.distributed.process_group.rendezvous import with_log
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 NO_EXECUTOR_S = 60.0
 """For a lost executor to be replaced, when there is no other."""
@@ -38,17 +34,13 @@ class PoolRun(Generic[Item, Result]):
     def __init__(
         self,
         session: Session,
-        function: Callable[[Item], Result],
-        items: Sequence[Item],
-        *,
-        retries: int,
-        after: Sequence[Sequence[int]] | None,
+        call: PoolCall[Item, Result],
         archives: tuple[str, ...],
         log: RankLog,
     ) -> None:
         self._session = session
-        self._function = cloudpickle.dumps(function)
-        self._items = items
+        self._call = call
+        self._function = cloudpickle.dumps(call.function)
         self._archives = archives
         self._log = log
         # Spark may repeat a task by itself before it tells of its loss.
@@ -57,25 +49,26 @@ class PoolRun(Generic[Item, Result]):
             if session.master.kind == "local"
             else max(int(session.setting("spark.task.maxFailures", "4")), 1)
         )
-        self._tries_left = [retries + 1] * len(items)
-        self._queue = ItemQueue(len(items), after)
+        self._tries_left = [call.retries + 1] * len(call.items)
+        self._queue = ItemQueue(len(call.items), call.after)
         self._running: dict[int, tuple[Job, list[Any]]] = {}
         self._results: dict[int, Result] = {}
         self._alive_at = time.monotonic()
 
-    def run(self, workers: int, on_done: Callable[[int, Result], None] | None) -> list[Result]:
-        """Run all items, `workers` at a time."""
-        while len(self._results) < len(self._items):
+    def run(self) -> list[Result]:
+        """Run all items, so many at a time."""
+        count, workers = len(self._call.items), self._call.workers
+        while len(self._results) < count:
             while len(self._running) < workers and (ready := self._queue.take()) is not None:
                 self._submit(ready)
             ended = [index for index, (job, _) in self._running.items() if not job.running]
             for index in ended:
-                if self._accept(index) and on_done is not None:
-                    on_done(index, self._results[index])
+                if self._accept(index):
+                    self._call.on_done(index, self._results[index])
             if not ended:
                 self._check_executors()
                 time.sleep(_IDLE_S)
-        return [self._results[index] for index in range(len(self._items))]
+        return [self._results[index] for index in range(count)]
 
     def __enter__(self) -> PoolRun[Item, Result]:
         return self
@@ -91,7 +84,7 @@ class PoolRun(Generic[Item, Result]):
         task = ItemTask(
             function=self._function,
             archives=self._archives,
-            item=cloudpickle.dumps(self._items[index]),
+            item=cloudpickle.dumps(self._call.items[index]),
             index=index,
             tries=self._tries_left[index],
         )
@@ -100,7 +93,7 @@ class PoolRun(Generic[Item, Result]):
         def action() -> None:
             outcome.extend(context.parallelize([index], 1).mapPartitions(task).collect())
 
-        title = f"sixfold: item {index} of {len(self._items)}"
+        title = f"sixfold: item {index} of {len(self._call.items)}"
         self._running[index] = Job(context, action, title), outcome
 
     def _accept(self, index: int) -> bool:
@@ -111,7 +104,7 @@ class PoolRun(Generic[Item, Result]):
             self._log.feed(index, outcome[0]["printed"].encode(errors="replace"))
             if "fault" in outcome[0]:
                 fault = Fault.from_plain(outcome[0]["fault"])
-                raise with_log(fault, self._log.tail(index)).exception()
+                raise fault.with_log(self._log.tail(index)).exception()
             if "value" in outcome[0]:
                 self._results[index] = outcome[0]["value"]
                 self._queue.done(index)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 
 from pyspark import cloudpickle
 
 from sixfold.core.errors import RunError, SixfoldError, UserError
-from sixfold.distributed.engines.engine import Gang, RankFunction
+from sixfold.distributed.engines.engine import GroupCall, GroupResult
 from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import END_S, Job, explain
 from sixfold.distributed.engines.spark_session import Session
 from sixfold.distributed.engines.spark_worker import PRINTED, RankTask
 from sixfold.distributed.process_group import PlainData
 from sixfold.distributed.process_group.faults import Fault
-from sixfold.distributed.process_group.rendezvous import Rendezvous, with_log
+from sixfold.distributed.process_group.rendezvous import Rendezvous
 
 SCHEDULE_S = 30.0
 """For Spark to give all ranks of a process group a slot, once the cluster has enough of them. It
@@ -26,7 +25,7 @@ JOIN_S = 300.0
 """For ranks that Spark runs to join: Python may have to import torch from a slow network drive."""
 
 GRACES_S = {"connection": 0.2, "peer": 1.0}
-"""See `sixfold.distributed.process_group.rendezvous.GRACE_S`: no exit status will come from Spark,
+"""See `sixfold.distributed.process_group.faults.GRACE_S`: no exit status will come from Spark,
 so a broken connection is all there is to know, and every moment of waiting delays the restart."""
 
 STOP_S = 2.0
@@ -40,32 +39,20 @@ class _NoRestartLeft(Exception):  # noqa: N818  not an error of anybody
 
 
 class RanksRun:
-    """One call of `group`; to be used in a `with`."""
+    """One call of `run_ranks`; to be used in a `with`."""
 
     def __init__(
-        self,
-        session: Session,
-        size: int,
-        *,
-        max_restarts: int,
-        claim: Callable[[], int] | None,
-        on_event: Callable[[int, PlainData], None] | None,
-        log: RankLog,
-        hang_s: float,
-        stall_s: float,
+        self, session: Session, call: GroupCall, log: RankLog, *, hang_s: float, stall_s: float
     ) -> None:
         self._session = session
-        self._size = size
-        self._max_restarts = max_restarts
-        self._claim = claim
-        self._on_event = on_event
+        self._call = call
         self._log = log
         self._job: Job | None = None
         self._joined_before = -1  # generation when the job was submitted
         self._stalled_since = time.monotonic()
         self._host, advertised = session.driver_host()
         self._rendezvous = Rendezvous(
-            size,
+            call.size,
             host=self._host,
             claim=self._begin,
             on_event=self._hear,
@@ -74,18 +61,16 @@ class RanksRun:
             graces_s=GRACES_S,
         )
         self._address = advertised, self._rendezvous.address[1]
-        self.first_line_at: float | None = None
-        self.met_at: float | None = None
 
-    def run(self, function: RankFunction, archives: tuple[str, ...], began: float) -> Gang:
+    def run(self, archives: tuple[str, ...], began: float) -> GroupResult:
         """Run the process group to its end."""
         rendezvous = self._rendezvous
         task = RankTask(
-            function=cloudpickle.dumps(function),
+            function=cloudpickle.dumps(self._call.function),
             archives=archives,
             address=self._address,
             secret=rendezvous.secret,
-            size=self._size,
+            size=self._call.size,
         )
         try:
             self._watch(task)
@@ -93,15 +78,15 @@ class RanksRun:
             self._wind_down()
             raise
         except _NoRestartLeft:
-            raise self._error(rendezvous.last_fault, self._max_restarts) from None
+            raise self._error(rendezvous.last_fault, self._call.max_restarts) from None
         if self._job is not None:
             self._job.end(patience_s=END_S)
-        now = time.monotonic()
-        return Gang(
-            results=rendezvous.results,
+        first_line, met_at = rendezvous.first_met or (time.monotonic(), time.monotonic())
+        return GroupResult(
+            results=rendezvous.now.results,
             restarts=rendezvous.restarts,
-            startup_s=(self.met_at or now) - began,
-            engine_s=(self.first_line_at or now) - began,
+            startup_s=met_at - began,
+            engine_s=first_line - began,
         )
 
     def __enter__(self) -> RanksRun:
@@ -115,16 +100,15 @@ class RanksRun:
     def _watch(self, task: RankTask) -> None:
         """Return when all ranks have handed over their results."""
         rendezvous = self._rendezvous
-        while not rendezvous.finished:
+        while not rendezvous.now.finished:
             if self._job is None:
                 self._submit(task)
             rendezvous.poll(_WATCH_S)
-            self._note_times()
-            if rendezvous.finished:
+            if rendezvous.now.finished:
                 return
-            fault = rendezvous.fault
+            fault = rendezvous.now.fault
             if fault is not None and not (
-                fault.retryable and rendezvous.restarts < self._max_restarts
+                fault.retryable and rendezvous.restarts < self._call.max_restarts
             ):
                 if fault.retryable:
                     self._session.check_alive(0.5)  # or else all ranks died with the JVM
@@ -135,39 +119,36 @@ class RanksRun:
         context = self._session.context
 
         def action() -> None:
-            ranks = context.parallelize(range(self._size), self._size).barrier().mapPartitions(task)
+            ranks = (
+                context.parallelize(range(self._call.size), self._call.size)
+                .barrier()
+                .mapPartitions(task)
+            )
             # Counted in Java: the stage after the shuffle needs no Python.
             ranks.coalesce(1, shuffle=True)._jrdd.count()
 
-        self._joined_before = self._rendezvous.generation
+        self._joined_before = self._rendezvous.now.number
         self._stalled_since = time.monotonic()
-        self._job = Job(context, action, f"sixfold: gang of {self._size} ranks")
+        self._job = Job(context, action, f"sixfold: {self._call.size} ranks")
 
     def _begin(self) -> int:
         """Called when the first rank of a generation joins."""
         restarts = self._rendezvous.restarts
-        if restarts > self._max_restarts:
+        if restarts > self._call.max_restarts:
             raise _NoRestartLeft
-        return restarts if self._claim is None else self._claim()
+        return restarts if self._call.claim is None else self._call.claim()
 
     def _hear(self, rank: int, event: PlainData) -> None:
         if PRINTED in event:
             self._log.feed(rank, str(event[PRINTED]).encode(errors="replace"))
-        elif self._on_event is not None:
-            self._on_event(rank, event)
-
-    def _note_times(self) -> None:
-        met_at = self._rendezvous.met_at
-        if self.met_at is None and met_at is not None:
-            self.met_at = met_at
-            members = self._rendezvous.members.values()
-            self.first_line_at = max(member.first_line for member in members)
+        elif self._call.on_event is not None:
+            self._call.on_event(rank, event)
 
     def _error(self, fault: Fault | None, restarts: int) -> SixfoldError:
         if fault is None:
             cause = "Spark started its stage again and gave no reason"
             fault = Fault(kind="lost", rank=0, host=self._host, cause=cause)
-        return with_log(fault, self._log.tail(fault.rank)).exception(restarts)
+        return fault.with_log(self._log.tail(fault.rank)).exception(restarts)
 
     def _check_job(self) -> None:
         """Submit again what Spark has given up; give up what Spark does not get started."""
@@ -176,16 +157,16 @@ class RanksRun:
             if job.error is not None:
                 self._session.check_alive(0.5)
                 cancelled = "SPARK_JOB_CANCELLED" in str(job.error)  # by somebody else
-                if cancelled or rendezvous.generation == self._joined_before:
+                if cancelled or rendezvous.now.number == self._joined_before:
                     raise _failed(job.error)
-            if rendezvous.fault is None:
+            if rendezvous.now.fault is None:
                 rendezvous.poll(max(GRACES_S.values()))  # why, may be on its way
-            if rendezvous.fault is None and not rendezvous.finished:
+            if rendezvous.now.fault is None and not rendezvous.now.finished:
                 why = f": {explain(job.error)}" if job.error is not None else ""
-                raise RunError(f"Spark ended the job of the gang before its ranks had ended{why}")
+                raise RunError(f"Spark ended the job of the ranks before they had ended{why}")
             self._job = None
-        missing = self._size - len(rendezvous.members)
-        if missing == 0 and rendezvous.fault is None:
+        missing = self._call.size - len(rendezvous.now.members)
+        if missing == 0 and rendezvous.now.fault is None:
             self._stalled_since = time.monotonic()
         elif job is not None and time.monotonic() - self._stalled_since > SCHEDULE_S:
             self._give_up(job, missing)
@@ -198,16 +179,16 @@ class RanksRun:
         if active and stalled_s < JOIN_S:
             return
         if active:
-            why = f"{missing} of {self._size} ranks have not joined within {stalled_s:.0f} s"
+            why = f"{missing} of {self._call.size} ranks have not joined within {stalled_s:.0f} s"
         else:
             why = (
-                f"Spark has not started the {self._size} ranks within {stalled_s:.0f} s: "
+                f"Spark has not started the {self._call.size} ranks within {stalled_s:.0f} s: "
                 f"{self._session.master.url} has {slots} task slots, and other jobs of this "
                 "application may hold them"
             )
-        if rendezvous.fault is not None:
+        if rendezvous.now.fault is not None:
             lost = dataclasses.replace(
-                rendezvous.fault, cause=f"{rendezvous.fault.cause}; then {why}"
+                rendezvous.now.fault, cause=f"{rendezvous.now.fault.cause}; then {why}"
             )
             raise self._error(lost, rendezvous.restarts)
         raise RunError(why) if active else UserError(f"{why}: end them, or use fewer --workers")
@@ -216,8 +197,8 @@ class RanksRun:
         """After Ctrl-C: ask the ranks to stop; what is left then is cut off."""
         self._rendezvous.stop()
         deadline = time.monotonic() + STOP_S
-        while time.monotonic() < deadline and not self._rendezvous.finished:
-            if self._rendezvous.fault is not None or not self._rendezvous.members:
+        while time.monotonic() < deadline and not self._rendezvous.now.finished:
+            if self._rendezvous.now.fault is not None or not self._rendezvous.now.members:
                 return
             self._rendezvous.poll(0.1)
 

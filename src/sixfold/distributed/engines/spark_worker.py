@@ -33,7 +33,7 @@ from sixfold.distributed.process_group.ambient import one_thread, own_randomness
 from sixfold.distributed.process_group.communicator import Communicator
 from sixfold.distributed.process_group.faults import describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
-from sixfold.distributed.process_group.membership import run_rank
+from sixfold.distributed.process_group.membership import Place, run_rank
 from sixfold.distributed.process_group.wire import Address, encode
 
 PRINTED = "sixfold.printed"
@@ -82,7 +82,13 @@ class RankTask(Task):
         # Spark numbers the tasks of a barrier stage's attempt one after the other, in the order
         # of their partitions: so this is the same for all ranks and higher in every attempt. (The
         # attempt's own number is not told to Python.)
-        generation = context.taskAttemptId() - rank
+        place = Place(
+            address=self.address,
+            secret=self.secret,
+            rank=rank,
+            size=self.size,
+            generation=context.taskAttemptId() - rank,
+        )
         printed = _Lines()
         with printed.instead_of_streams(), self.loaded() as function, one_thread():
 
@@ -95,16 +101,7 @@ class RankTask(Task):
                         printed.finish()
 
             try:
-                run_rank(
-                    work,
-                    self.address,
-                    self.secret,
-                    rank=rank,
-                    size=self.size,
-                    generation=generation,
-                    exit_when_orphaned=True,
-                    started=started,
-                )
+                run_rank(work, place, exit_when_orphaned=True, started=started)
             except BaseException as error:  # SystemExit too
                 if describe(error, rank=rank, host="").retryable:
                     raise

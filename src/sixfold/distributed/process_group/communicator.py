@@ -1,15 +1,15 @@
 """What a rank sees of the process group it belongs to.
 
-A `Communicator` is made by an engine, once per rank and attempt, and handed to the rank's function.
-It is passed on explicitly and never stored in a global. It moves bytes and knows nothing of
-tensors, training or who started it; `sixfold.distributed.collectives` builds sums and gathers on
-it.
+A `Communicator` is made by an engine, once per rank and attempt, handed to the rank's function and
+passed on explicitly. It moves bytes and knows nothing of tensors, training or who started it;
+`sixfold.distributed.collectives` builds sums and gathers on it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,10 +45,10 @@ class Transport(Protocol):
 class Traffic:
     """What a rank's exchanges have cost so far."""
 
-    exchanges: int = 0  # how many there were
+    exchanges: int = 0
     bytes_sent: int = 0  # to all peers
-    communication_s: float = 0.0  # seconds spent moving bytes
-    waiting_s: float = 0.0  # seconds spent waiting for a peer
+    communication_s: float = 0.0  # spent moving bytes
+    waiting_s: float = 0.0  # spent waiting for a peer
     # `time.perf_counter()` when the first exchange began since this was set to None
     entered: float | None = None
 
@@ -61,8 +61,8 @@ class Communicator:
     size: int
     host: str
     attempt: int  # number of this attempt at the run; a higher one supersedes it
-    link: Transport  # how bytes move
-    traffic: Traffic = field(default_factory=Traffic)  # counters of what has been exchanged
+    transport: Transport
+    traffic: Traffic = field(default_factory=Traffic)
 
     def exchange(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> None:
         """Send `sends[peer]` to each peer and overwrite `receives[peer]` from each, all at once.
@@ -78,7 +78,7 @@ class Communicator:
             return
         if self.traffic.entered is None:
             self.traffic.entered = time.perf_counter()
-        communication_s, waiting_s = self.link.exchange(sends, receives)
+        communication_s, waiting_s = self.transport.exchange(sends, receives)
         self.traffic.exchanges += 1
         self.traffic.bytes_sent += sum(array.nbytes for array in sends.values())
         self.traffic.communication_s += communication_s
@@ -95,30 +95,68 @@ class Communicator:
     def keep_alive(self) -> None:
         """Show that this rank gets on with work that needs no exchange for minutes.
 
-        The launcher takes exchanges for signs of progress
-        (`sixfold.distributed.process_group.failure_detector`), and calls a rank hung that others
-        wait for while it makes none.
+        The launcher takes exchanges for signs of progress, and calls a rank hung that others wait
+        for while it makes none.
         """
         if self.size > 1:
-            self.link.exchange({}, {})
+            self.transport.exchange({}, {})
 
     def report(self, event: PlainData) -> None:
         """Hand a small message of plain data (JSON types) to the launcher's `on_event`."""
-        self.link.report(event)
+        self.transport.report(event)
 
     def should_stop(self) -> bool:
         """True once the launcher has asked all ranks to stop."""
-        return self.link.should_stop()
+        return self.transport.should_stop()
+
+    def subgroup(self, ranks: Sequence[int]) -> Communicator:
+        """The group of some ranks, of which this is one, numbered from 0 in the order given.
+
+        What its exchanges cost is counted in the traffic of this communicator.
+
+        >>> alone().subgroup([0]).size
+        1
+        """
+        if self.rank not in ranks:
+            raise ValueError(f"rank {self.rank} is not one of {list(ranks)}")
+        return dataclasses.replace(
+            self,
+            rank=list(ranks).index(self.rank),
+            size=len(ranks),
+            transport=_SubGroup(self.transport, tuple(ranks)),
+        )
+
+
+@dataclass(frozen=True)
+class _SubGroup:
+    """The transport of some ranks, which have other numbers in the whole group."""
+
+    whole: Transport
+    ranks: tuple[int, ...]
+
+    def exchange(
+        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
+    ) -> tuple[float, float]:
+        return self.whole.exchange(
+            {self.ranks[peer]: array for peer, array in sends.items()},
+            {self.ranks[peer]: array for peer, array in receives.items()},
+        )
+
+    def report(self, event: PlainData) -> None:
+        self.whole.report(event)
+
+    def should_stop(self) -> bool:
+        return self.whole.should_stop()
 
 
 class SingleProcess:
-    """The link of a process group of one: nobody to talk to. For tests and for serial use."""
+    """The transport of a process group of one: nobody to talk to. For tests and serial use."""
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
         """Refuse: there is no peer."""
-        raise ValueError(f"a world of one rank has no peers {sorted({*sends, *receives})}")
+        raise ValueError(f"a group of one rank has no peers {sorted({*sends, *receives})}")
 
     def report(self, event: PlainData) -> None:
         """Drop the message: nobody launched this rank."""
@@ -129,9 +167,11 @@ class SingleProcess:
 
 
 def alone(attempt: int = 0) -> Communicator:
-    """The world of a single rank, without any engine.
+    """The communicator of a single rank, without any engine.
 
     >>> alone().size
     1
     """
-    return Communicator(rank=0, size=1, host="localhost", attempt=attempt, link=SingleProcess())
+    return Communicator(
+        rank=0, size=1, host="localhost", attempt=attempt, transport=SingleProcess()
+    )

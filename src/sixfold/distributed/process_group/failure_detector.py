@@ -1,18 +1,15 @@
-"""Is a process group still alive? The rules by which the launcher calls a rank hung.
-
-Three verdicts, from the signs of life that ranks send every second:
+"""The rules by which the launcher calls a rank hung, from its signs of life, one every second.
 
 * silent: a rank has given no sign of life for `hang_s`, or for `STOPPED_S` if its process is known
   to be stopped; else its host may be gone, or something keeps its interpreter to itself;
 * deadlock: for `hang_s` every rank has waited for another one and not a byte has moved;
 * stall: for `stall_s` no exchange has gone on anywhere, some ranks wait and another computes: that
   one is guilty. It may only be slow, hence the long time.
-
-All rules are plain functions of the signs and a time, without a clock of their own.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -32,18 +29,12 @@ class Heartbeat:
     stack: tuple[str, ...] = ()  # where it was at its last sign of life
 
     def beat(
-        self,
-        now: float,
-        progress: int,
-        waiting_for: tuple[int, ...],
-        stack: tuple[str, ...] = (),
+        self, now: float, progress: int, waiting_for: tuple[int, ...], stack: tuple[str, ...] = ()
     ) -> None:
         """Take in a sign of life."""
-        self.stack = stack
-        self.seen = now
+        self.seen, self.waiting_for, self.stack = now, waiting_for, stack
         if progress != self.progress:
             self.progress, self.moved = progress, now
-        self.waiting_for = waiting_for
 
 
 @dataclass(frozen=True)
@@ -56,7 +47,7 @@ class Verdict:
 
 
 def judge(
-    pulses: Mapping[int, Heartbeat],
+    heartbeats: Mapping[int, Heartbeat],
     now: float,
     *,
     hang_s: float,
@@ -69,39 +60,34 @@ def judge(
     What the launcher may have missed before `since`, when it was not attentive, is held against
     nobody. `is_stopped` tells of a rank whether its process is stopped, as far as that can be seen.
 
-    >>> judge({0: Heartbeat(seen=0.0), 1: Heartbeat(seen=65.0)}, 65.0, hang_s=60, stall_s=600,
-    since=0) Verdict(rank=0, cause='no sign of life for 60 s', wants_stack=False)
+    >>> beats = {0: Heartbeat(seen=0.0), 1: Heartbeat(seen=65.0)}
+    >>> judge(beats, 65.0, hang_s=60, stall_s=600, since=0).cause
+    'no sign of life for 60 s'
     """
-    active = {rank: pulse for rank, pulse in sorted(pulses.items()) if not pulse.done}
-    for rank, pulse in active.items():
-        silent_s = now - max(pulse.seen, since)
+    active = {rank: beat for rank, beat in sorted(heartbeats.items()) if not beat.done}
+    for rank, beat in active.items():
+        silent_s = now - max(beat.seen, since)
         if silent_s > hang_s:
             return Verdict(rank, f"no sign of life for {hang_s:g} s")
         if silent_s > STOPPED_S and is_stopped(rank):
             return Verdict(rank, f"no sign of life for {STOPPED_S:g} s")
     if not active:
         return None
-    still_s = now - max(since, *(pulse.moved for pulse in active.values()))
-    waiting = {rank: pulse.waiting_for for rank, pulse in active.items() if pulse.waiting_for}
+    still_s = now - max(since, *(beat.moved for beat in active.values()))
+    waiting = {rank: beat.waiting_for for rank, beat in active.items() if beat.waiting_for}
     computing = [rank for rank in active if rank not in waiting]
     if not computing and still_s > hang_s:
-        circle = ", ".join(f"rank {rank} for {_names(peers)}" for rank, peers in waiting.items())
-        rank = min(waiting)
-        return Verdict(rank, f"deadlock, no byte moved for {hang_s:g} s: {circle}", True)
+        circle = ", ".join(
+            f"rank {rank} for {' and '.join(map(str, sorted(peers)))}"
+            for rank, peers in waiting.items()
+        )
+        return Verdict(min(waiting), f"deadlock, no byte moved for {hang_s:g} s: {circle}", True)
     if waiting and still_s > stall_s:
-        guilty = next((rank for rank in _wanted(waiting) if rank in computing), computing[0])
+        wanted = Counter(peer for peers in waiting.values() for peer in peers)
+        # The one that most others wait for, of equals the lowest.
+        guilty = max(computing, key=lambda rank: (wanted[rank], -rank))
         others = ", ".join(str(rank) for rank in waiting)
         return Verdict(
             guilty, f"it has made no exchange for {stall_s:g} s; waiting for it: {others}", True
         )
     return None
-
-
-def _wanted(waiting: Mapping[int, tuple[int, ...]]) -> list[int]:
-    """The ranks that are waited for, most wanted first."""
-    wanted = [peer for peers in waiting.values() for peer in peers]
-    return sorted(set(wanted), key=lambda peer: (-wanted.count(peer), peer))
-
-
-def _names(peers: tuple[int, ...]) -> str:
-    return " and ".join(str(peer) for peer in sorted(peers))

@@ -1,12 +1,12 @@
 """What went wrong in a rank, in a form that crosses process borders and becomes an error again.
 
-A rank never sends exception objects (that would be pickle): it sends a `Fault`, plain data, and
-the launcher makes from it the error that the engines' interface promises. Only classes of
-`sixfold.core.errors` are made again under their own name.
+A rank never sends exception objects (that would be pickle): it sends a `Fault`, plain data, from
+which the launcher makes the error. Only classes of `sixfold.core.errors` keep their name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import traceback
@@ -20,6 +20,14 @@ TAIL_LINES = 20
 """Enough for the end of a traceback, few enough for a terminal."""
 
 Kind = Literal["user", "run", "raised", "lost", "peer"]
+
+Symptom = Literal["peer", "connection"]
+"""A rank complains about a peer; a rank's connection to the launcher broke, which is closer to
+the cause."""
+
+GRACE_S: Mapping[str, float] = {"peer": 3.0, "connection": 1.5}
+"""How long a symptom waits for its cause: a rank's complaint for news of its peer, a broken
+connection for the exit status of its process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,10 @@ class Fault:
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
+    def with_log(self, log_tail: tuple[str, ...]) -> Fault:
+        """The fault with what the rank had printed, if nothing better is known."""
+        return self if self.log_tail else dataclasses.replace(self, log_tail=log_tail)
+
     def exception(self, restarts: int = 0) -> errors.SixfoldError:
         """The error to raise in the launcher."""
         if self.kind == "user":
@@ -73,10 +85,8 @@ def _run_error(name: str, message: str) -> errors.RunError:
     """An error by the name of its class; a plain `RunError` if there is none that fits."""
     found = getattr(errors, name, None)
     if isinstance(found, type) and issubclass(found, errors.RunError):
-        try:
+        with contextlib.suppress(TypeError):  # its constructor wants more than a message
             return found(message)
-        except TypeError:  # its constructor wants more than a message
-            pass
     return errors.RunError(message)
 
 
@@ -117,3 +127,33 @@ def explain_status(status: int) -> str:
     except ValueError:
         name = ""
     return f"killed by signal {-status}{name}"
+
+
+class FailureDiagnosis:
+    """The first cause among the symptoms of one failed generation.
+
+    When a rank is killed, its neighbours often complain before the news of its death is in. So a
+    symptom waits a moment for the cause (an exception, an exit status, a rank that hangs), which
+    is believed at once.
+
+    >>> found = FailureDiagnosis()
+    >>> found.add(Fault(kind="lost", rank=1, host="here", cause="gone"), "connection", now=10.0)
+    >>> found.verdict(now=11.0), found.verdict(now=12.0).cause
+    (None, 'gone')
+    """
+
+    def __init__(self, graces_s: Mapping[str, float] = GRACE_S) -> None:
+        self.best: Fault | None = None  # the closest symptom so far
+        self.due: float | None = None  # when it will be taken for the cause
+        self._graces_s = graces_s
+        self._closest: Symptom | None = None
+
+    def add(self, fault: Fault, symptom: Symptom, now: float) -> None:
+        """Take in a symptom; of several that are equally close the first counts."""
+        if self.best is None or (self._closest, symptom) == ("peer", "connection"):
+            self.best, self._closest = fault, symptom
+            self.due = now + self._graces_s[symptom]
+
+    def verdict(self, now: float) -> Fault | None:
+        """What must be taken for the cause by now, if anything."""
+        return self.best if self.due is not None and now >= self.due else None

@@ -1,7 +1,7 @@
 """One try of a process group, as its launcher sees it: who joined, what they said, how it ended.
 
-A `Generation` only takes in what is told to it and decides; connections are read, and time passes,
-in `sixfold.distributed.process_group.rendezvous`.
+A `Generation` only takes in what it is told and decides; connections are read, and time passes, in
+`sixfold.distributed.process_group.rendezvous`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 from sixfold.distributed.process_group import failure_detector, wire
 from sixfold.distributed.process_group.communicator import PlainData
-from sixfold.distributed.process_group.diagnosis import FailureDiagnosis
-from sixfold.distributed.process_group.faults import Fault
+from sixfold.distributed.process_group.faults import FailureDiagnosis, Fault
 
 STACK_S = 5.0
 """For a rank under suspicion to tell what it is doing."""
@@ -29,8 +29,7 @@ class Patience:
 
     hang_s: float  # with a rank that gives no sign of life, and with a deadlock
     stall_s: float  # with a rank that makes no exchange while others wait for it
-    # with symptoms, for their cause; see `sixfold.distributed.process_group.diagnosis`
-    graces_s: Mapping[str, float]
+    graces_s: Mapping[str, float]  # with symptoms, for their cause; see `FailureDiagnosis`
 
 
 @dataclass
@@ -43,9 +42,13 @@ class Member:
     address: tuple[str, int]  # where its peers reach it
     first_line: float  # when our first line of code ran in it (`time.monotonic()` of the launcher)
     connection: wire.Connection  # to its control thread
-    pulse: failure_detector.Heartbeat  # its signs of life
+    heartbeat: failure_detector.Heartbeat
     met: bool = False  # it is connected to all others
-    done: bool = False  # it has said its last word, a result or an error
+
+    @property
+    def done(self) -> bool:
+        """Whether it has said its last word, a result or an error."""
+        return self.heartbeat.done
 
 
 class Generation:
@@ -55,19 +58,24 @@ class Generation:
         self.number = number  # of the try; -1 before the first
         self.attempt = -1  # number under which its ranks may write to the run directory
         self.members: dict[int, Member] = {}  # the ranks that have joined, by rank
-        self.results: dict[int, Any] = {}  # what the ranks that finished have returned, by rank
         self.met_at: float | None = None  # when all ranks had met; None before
-        # why it failed; None while it has not. All connections are shut then
+        # Why it failed; None while it has not. All connections are shut then.
         self.fault: Fault | None = None
         self._size = size
         self._patience = patience
-        self._inquest = FailureDiagnosis(patience.graces_s)
+        self._results: dict[int, Any] = {}
+        self._diagnosis = FailureDiagnosis(patience.graces_s)
         self._asked_for_stack: tuple[failure_detector.Verdict, float] | None = None
 
     @property
     def finished(self) -> bool:
         """Whether all ranks have handed over their results."""
-        return len(self.results) == self._size
+        return len(self._results) == self._size
+
+    @property
+    def results(self) -> list[Any]:
+        """The ranks' results, by rank, once `finished`."""
+        return [self._results[rank] for rank in range(self._size)]
 
     @property
     def over(self) -> bool:
@@ -77,28 +85,25 @@ class Generation:
     @property
     def best_guess(self) -> Fault | None:
         """Why it failed, as far as it is known."""
-        return self.fault or self._inquest.best
+        return self.fault or self._diagnosis.best
 
     @property
     def due(self) -> float | None:
-        """When `judge` will have something to decide, if nothing happens before."""
-        return None if self.over else self._inquest.due
+        """When `decide` will have something to decide, if nothing happens before."""
+        return None if self.over else self._diagnosis.due
 
     def member(self, connection: wire.Connection) -> Member | None:
         """Whose connection it is."""
-        for member in self.members.values():
-            if member.connection is connection:
-                return member
-        return None
+        return next((m for m in self.members.values() if m.connection is connection), None)
 
     def add(self, member: Member) -> None:
         """A rank joins; the last to join lets all begin."""
         self.members[member.rank] = member
         if len(self.members) == self._size:
             peers = [list(self.members[rank].address) for rank in range(self._size)]
-            self.tell_all({"kind": "start", "attempt": self.attempt, "peers": peers})
+            self.send_all({"kind": "start", "attempt": self.attempt, "peers": peers})
 
-    def tell_all(self, message: PlainData) -> None:
+    def send_all(self, message: PlainData) -> None:
         """Send a message to every rank that has joined."""
         for member in self.members.values():
             member.connection.send(message)
@@ -115,9 +120,9 @@ class Generation:
     ) -> None:
         """Take in what a rank has said at a time."""
         kind = message["kind"]
-        member.pulse.seen = when
+        member.heartbeat.seen = when
         if kind == "alive":
-            member.pulse.beat(
+            member.heartbeat.beat(
                 when, message["progress"], tuple(message["waiting_for"]), tuple(message["stack"])
             )
         elif kind == "met":
@@ -127,7 +132,7 @@ class Generation:
         elif kind == "event" and on_event is not None:
             on_event(member.rank, message["event"])
         elif kind == "result":
-            self.results[member.rank] = message["value"]
+            self._results[member.rank] = message["value"]
             self._part(member)
         elif kind == "error":
             self._part(member)
@@ -135,14 +140,13 @@ class Generation:
         elif kind == "stacks" and self._asked_for_stack is not None:
             verdict, _ = self._asked_for_stack
             if verdict.rank == member.rank:
-                self._convict(verdict, tuple(message["lines"]))
+                self._give_up(verdict, tuple(message["lines"]))
 
     def connection_broke(self, member: Member, when: float) -> None:
         """A rank can no longer be heard: no surprise after its last word, a symptom before."""
         if not member.done:
             cause = f"its connection broke (process {member.pid} was killed, or its host vanished)"
-            fault = Fault(kind="lost", rank=member.rank, host=member.host, cause=cause)
-            self._inquest.add(fault, "connection", when)
+            self._diagnosis.add(_lost(member, cause), "connection", when)
 
     def process_ended(self, rank: int, cause: str, log_tail: tuple[str, ...]) -> None:
         """A rank's process has ended; it may not have joined yet."""
@@ -152,21 +156,20 @@ class Generation:
             self._settle(Fault(kind="lost", rank=rank, host=host, cause=cause, log_tail=log_tail))
 
     def _part(self, member: Member) -> None:
-        member.done = member.pulse.done = True
+        member.heartbeat.done = True
         member.connection.send({"kind": "bye"})
 
     def _hear_error(self, member: Member, fault: Fault, when: float) -> None:
         if fault.kind != "peer":
             self._settle(fault)
-        elif fault.peer in self.results:  # a restart would end the same way
+        elif fault.peer in self._results:  # a restart would end the same way
             cause = f"rank {fault.rank} wanted an exchange with it after it had finished"
             host = self.members[fault.peer].host
             self._settle(Fault(kind="raised", rank=fault.peer, host=host, cause=cause))
         else:
             accused = self.members.get(fault.peer, member)
             cause = f"lost by rank {fault.rank}: {fault.cause}"
-            lost = Fault(kind="lost", rank=accused.rank, host=accused.host, cause=cause)
-            self._inquest.add(lost, "peer", when)
+            self._diagnosis.add(_lost(accused, cause), "peer", when)
 
     def _settle(self, fault: Fault) -> None:
         if not self.over:
@@ -175,54 +178,45 @@ class Generation:
 
     # What follows from time passing.
 
-    def judge(self, now: float, attentive_since: float) -> None:
+    def decide(self, now: float, attentive_since: float) -> None:
         """Decide what is due: believe a symptom, give up a rank that hangs."""
         if self.over:
             return
-        fault = self._inquest.verdict(now)
+        fault = self._diagnosis.verdict(now)
         if fault is not None:
             self._settle(fault)
         elif self._asked_for_stack is not None:
             verdict, due = self._asked_for_stack
             if now >= due:
-                self._convict(verdict, ())
-        elif self._inquest.best is None:
+                self._give_up(verdict, ())
+        elif self._diagnosis.best is None:
             self._look_for_hung_ranks(now, attentive_since)
 
     def _look_for_hung_ranks(self, now: float, attentive_since: float) -> None:
         verdict = failure_detector.judge(
-            {member.rank: member.pulse for member in self.members.values()},
+            {member.rank: member.heartbeat for member in self.members.values()},
             now,
             hang_s=self._patience.hang_s,
             stall_s=self._patience.stall_s,
             since=attentive_since,
-            is_stopped=lambda rank: _state(self.members[rank]) == "stopped",
+            is_stopped=lambda rank: _state(self.members[rank]) == psutil.STATUS_STOPPED,
         )
         if verdict is not None and verdict.wants_stack:
             self._asked_for_stack = (verdict, now + STACK_S)
             self.members[verdict.rank].connection.send({"kind": "dump"})
         elif verdict is not None:
-            self._convict(verdict, ())
+            self._give_up(verdict, ())
 
-    def _convict(self, verdict: failure_detector.Verdict, stack: tuple[str, ...]) -> None:
+    def _give_up(self, verdict: failure_detector.Verdict, stack: tuple[str, ...]) -> None:
         member = self.members[verdict.rank]
         cause = f"{verdict.cause} (process {member.pid}: {_state(member)})"
-        if not stack and member.pulse.stack:
-            stack = ("where it was at its last sign of life:", *member.pulse.stack)
-        self._settle(
-            Fault(kind="lost", rank=verdict.rank, host=member.host, cause=cause, log_tail=stack)
-        )
+        if not stack and member.heartbeat.stack:
+            stack = ("where it was at its last sign of life:", *member.heartbeat.stack)
+        self._settle(_lost(member, cause, stack))
 
 
-_STATES = {
-    "T": "stopped",
-    "t": "held by a debugger",
-    "Z": "ended",
-    "D": "waiting for a disk or a device",
-    "R": "running",
-    "S": "asleep",
-}
-"""What Linux says of a process (proc(5))."""
+def _lost(member: Member, cause: str, log_tail: tuple[str, ...] = ()) -> Fault:
+    return Fault(kind="lost", rank=member.rank, host=member.host, cause=cause, log_tail=log_tail)
 
 
 def _state(member: Member) -> str:
@@ -230,7 +224,8 @@ def _state(member: Member) -> str:
     if not member.connection.is_local():
         return "on another host, its state is not known"
     try:
-        text = Path(f"/proc/{member.pid}/stat").read_text()
-    except OSError:
-        return "gone" if Path("/proc/self/stat").exists() else "its state is not known"
-    return _STATES.get(text.rpartition(")")[2].split()[0], "its state is not known")
+        return str(psutil.Process(member.pid).status())
+    except psutil.NoSuchProcess:
+        return "gone"
+    except psutil.Error:
+        return "its state is not known"

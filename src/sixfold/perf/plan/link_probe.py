@@ -17,7 +17,6 @@ import numpy as np
 
 from sixfold.distributed.collectives import all_gather_data
 from sixfold.distributed.process_group import Communicator
-from sixfold.distributed.process_group.group import group
 
 SIZES: tuple[int, ...] = (64, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20, 16 << 20)
 """Bytes. 16 KB and 1 MB are where a message's way changes
@@ -79,7 +78,7 @@ def _measure(comm: Communicator, teams: list[list[int]]) -> list[list[float]]:
         turn = []
         for size in sizes:
             comm.barrier()
-            took = [[0.0, 0.0]] if own is None else _rounds(group(comm, own), size, scratch)
+            took = [[0.0, 0.0]] if own is None else _rounds(comm.subgroup(own), size, scratch)
             medians = all_gather_data(comm, np.median(took, axis=0).tolist())
             turn.append(np.max(medians, axis=0).tolist())
             if turn[-1][0] > SLOW_S and len(turn) > 1:

@@ -71,4 +71,6 @@ def echo_world(rank: int, size: int) -> tuple[Communicator, Loopback]:
     ([1.0, 1.0], [Exchange(sent=(8,), received=(8,))])
     """
     loopback = Loopback()
-    return Communicator(rank=rank, size=size, host="rehearsal", attempt=0, link=loopback), loopback
+    return Communicator(
+        rank=rank, size=size, host="rehearsal", attempt=0, transport=loopback
+    ), loopback

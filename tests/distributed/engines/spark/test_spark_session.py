@@ -92,7 +92,7 @@ def test_an_active_session_is_used_and_cannot_be_given_other_settings(
 ) -> None:
     def run(engine: Any) -> list[str]:
         with SparkEngine(master="local[2]", spark_conf=["spark.ui.enabled=false"]) as other:
-            assert other._session.context is engine._session.context
+            assert other.session.context is engine.session.context
         try:
             SparkEngine(master="local[3]", spark_conf=["spark.ui.enabled=true"])
         except UserError as error:
@@ -106,7 +106,7 @@ def test_an_active_session_is_used_and_cannot_be_given_other_settings(
 
 def test_executors_without_python_are_told(spark_local: EngineProcess) -> None:
     def run(engine: Any) -> str:
-        context = engine._session.context
+        context = engine.session.context
         python, context.pythonExec = context.pythonExec, "/nowhere/python"
         try:
             with SparkEngine() as other:
@@ -148,7 +148,7 @@ def work(world):
 
 def main():
     with SparkEngine(master="local[2]") as engine:
-        print("jvm", engine._session._process.pid, flush=True)
+        print("jvm", engine.session._process.pid, flush=True)
         engine.run_ranks(
             work, 2, on_event=lambda rank, event: print("rank", event["pid"], flush=True)
         )

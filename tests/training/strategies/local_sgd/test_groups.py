@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.process_group import Communicator
-from sixfold.distributed.process_group.group import group
 from sixfold.training.strategies.local_sgd.groups import (
     gather_slices,
     groups_after,
@@ -32,7 +31,7 @@ def test_swaps_keep_sizes_and_lose_nobody(size: int, count: int, swaps: int) -> 
 def _within(comm: Communicator) -> dict[str, list[float]]:
     members = [0, 3] if comm.rank in (0, 3) else [2, 1]
     own = torch.arange(5.0) + 10 * comm.rank
-    peers = group(comm, members)
+    peers = comm.subgroup(members)
     rows = scatter_slices(peers, own)
     whole = gather_slices(peers, rows.sum(0), 5)
     return {

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.process_group import Communicator
-from sixfold.distributed.process_group.group import group
 from sixfold.models import build
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import LocalSgdConfig, OptimizerConfig
@@ -59,7 +58,7 @@ def merged(comm: Communicator, config: LocalSgdConfig) -> dict[str, Any]:
     body = body_of()
     base = body.read().vector[: body.network]
     merger = Merger(comm, body, config, 0, score)
-    members = Members(ranks=RANKS, comm=group(comm, RANKS), round=0, group=0)
+    members = Members(ranks=RANKS, comm=comm.subgroup(RANKS), round=0, group=0)
     before = comm.traffic.bytes_sent
     found, facts = merger.merge(members, base, worker_body(body, comm.rank), EXAMPLES[comm.rank])
     return {

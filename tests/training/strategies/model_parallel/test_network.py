@@ -118,7 +118,7 @@ def test_two_groups_on_two_ranks_exchange_nothing() -> None:
 
 
 def of_rank(rank: int, mesh: Mesh) -> Communicator:
-    return Communicator(rank=rank, size=mesh.size, host="", attempt=0, link=SingleProcess())
+    return Communicator(rank=rank, size=mesh.size, host="", attempt=0, transport=SingleProcess())
 
 
 def test_a_rank_holds_its_part_and_takes_its_part_of_the_images() -> None:

@@ -168,5 +168,5 @@ def _load(step: Step, sent: tuple[Buffer, Buffer, Buffer]) -> None:
 
 def _alone(config: TrainConfig) -> Sync:
     """The training as a process group of one has it."""
-    comm = Communicator(rank=0, size=1, host="", attempt=0, link=SingleProcess())
+    comm = Communicator(rank=0, size=1, host="", attempt=0, transport=SingleProcess())
     return assemble_sync(comm, config, datasets.open_data(config.data))

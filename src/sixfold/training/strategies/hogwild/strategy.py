@@ -36,7 +36,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -49,8 +49,8 @@ from sixfold import models
 from sixfold.data import DataSet, permutation
 from sixfold.distributed.collectives import all_gather_data, rank_all_reduce, tree_all_reduce
 from sixfold.distributed.logical_shards import Node
-from sixfold.distributed.process_group import Buffer, Communicator, PlainData
-from sixfold.distributed.process_group.communicator import Transport, alone
+from sixfold.distributed.process_group import Buffer, Communicator
+from sixfold.distributed.process_group.communicator import alone
 from sixfold.distributed.process_group.shared_memory import SharedMemory
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.batches import BatchPlan, plan_batches
@@ -146,27 +146,6 @@ class Commons:
 def _padded(count_bytes: int) -> int:
     """Up to the next cache line."""
     return -(-count_bytes // 64) * 64
-
-
-class _Leaders:
-    """The link of the first ranks of all groups, numbered from 0."""
-
-    def __init__(self, link: Transport, ranks: list[int]) -> None:
-        self._link, self._ranks = link, ranks
-
-    def exchange(
-        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
-    ) -> tuple[float, float]:
-        return self._link.exchange(
-            {self._ranks[place]: array for place, array in sends.items()},
-            {self._ranks[place]: array for place, array in receives.items()},
-        )
-
-    def report(self, event: PlainData) -> None:
-        self._link.report(event)
-
-    def should_stop(self) -> bool:
-        return self._link.should_stop()
 
 
 class Hogwild:
@@ -310,13 +289,13 @@ class Hogwild:
     def _merge(self) -> None:
         """The mean over the groups, weighted by the examples that each has seen; by its leader."""
         leaders = [group[0] for group in self._groups]
-        place, size = leaders.index(self.comm.rank), len(leaders)
-        among = dataclasses.replace(
-            self.comm, rank=place, size=size, link=_Leaders(self.comm.link, leaders)
-        )
+        place = leaders.index(self.comm.rank)
+        among = self.comm.subgroup(leaders)
         share = self._examples[place] / max(sum(self._examples), 1)
         own = (self._commons.floats * share).numpy()
-        rank_all_reduce(among, [(Node(0, place), own)], size, out=self._commons.floats.numpy())
+        rank_all_reduce(
+            among, [(Node(0, place), own)], among.size, out=self._commons.floats.numpy()
+        )
         counted = all_gather_data(among, self._commons.counters.tolist())
         self._commons.counters.copy_(torch.tensor(counted, dtype=torch.int64).amax(0))
 

@@ -49,7 +49,6 @@ from sixfold.core.run_directory import JsonLines
 from sixfold.data import DataSet
 from sixfold.distributed.collectives import all_gather_data
 from sixfold.distributed.process_group import Communicator, alone
-from sixfold.distributed.process_group.group import group
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.step import Shard, StepTotals
 from sixfold.training.strategies.local_sgd.groups import Groups, groups_after, mean_over
@@ -190,7 +189,7 @@ class LocalSgd:
             self._final["workers_test_accuracy"] = self._accuracies(own.vector)
         groups = self.groups_at(done)
         place = next(n for n, ranks in enumerate(groups) if self.comm.rank in ranks)
-        among = group(self.comm, groups[place])
+        among = self.comm.subgroup(groups[place])
         members = Members(ranks=groups[place], comm=among, round=number, group=place)
         if groups != self.groups_at(first):
             base = self._meet(members, own.vector)

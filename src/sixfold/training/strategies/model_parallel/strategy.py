@@ -39,7 +39,6 @@ from torch import Tensor
 from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker, DataSet
 from sixfold.distributed.process_group import Communicator, SingleProcess
-from sixfold.distributed.process_group.group import group
 from sixfold.models.config import ModelConfig
 from sixfold.models.meta_initialization import MetaModel, build_on_meta, initial_parts
 from sixfold.models.shapes import Shape
@@ -147,7 +146,7 @@ def gradient_sums(step: Step, payload: Tensor) -> list[tuple[RankSum, list[Tenso
     for axes in sorted(by_axes, key=sorted):
         mesh = model.mesh
         ranks = mesh.group(model.tile.rank, axes)
-        found.append((RankSum(group(model.tile, ranks)), by_axes[axes]))
+        found.append((RankSum(model.tile.subgroup(ranks)), by_axes[axes]))
     return found
 
 
@@ -179,7 +178,9 @@ def division_problems(
     try:
         grid = grid_of(config, workers)
         found = _skeleton(config.model, shape, classes, config.training.seed)
-        comm = Communicator(rank=0, size=grid.mesh.size, host="", attempt=0, link=SingleProcess())
+        comm = Communicator(
+            rank=0, size=grid.mesh.size, host="", attempt=0, transport=SingleProcess()
+        )
         divide(found.network, shape, comm, grid.mesh)
     except UserError as error:
         return list(error.problems)
@@ -192,8 +193,8 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     if grid.mesh.size == 1:
         return build_sync(comm, config, data)
     batch, place = divmod(comm.rank, grid.mesh.size)
-    tile = group(comm, range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
-    tiles = group(comm, range(place, comm.size, grid.mesh.size))
+    tile = comm.subgroup(range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
+    tiles = comm.subgroup(range(place, comm.size, grid.mesh.size))
     found = _skeleton(config.model, data.shape, len(data.classes), training.seed)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
     model = divide(found.network, data.shape, tile, grid.mesh)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from sixfold.distributed.process_group import Communicator
-from sixfold.distributed.process_group.group import group
 from sixfold.training.strategies.model_parallel.exchange import (
     NO_PADDING,
     Fetch,
@@ -152,4 +151,4 @@ class Context:
     def rank_sum(self, axes: frozenset[str]) -> RankSum | None:
         """Sums over the ranks that differ from this one along `axes`; None if there are none."""
         ranks = self.mesh.group(self.rank, axes)
-        return RankSum(group(self.tile, ranks)) if len(ranks) > 1 else None
+        return RankSum(self.tile.subgroup(ranks)) if len(ranks) > 1 else None

@@ -103,7 +103,7 @@ def test_ranks_talk_to_each_other_and_return_plain_data(spark: EngineProcess) ->
     assert group.engine_s > 0.0
 
 
-def test_a_gang_may_be_smaller_than_the_cluster(spark_local: EngineProcess) -> None:
+def test_a_group_may_be_smaller_than_the_cluster(spark_local: EngineProcess) -> None:
     assert spark_local.run_ranks(lambda comm: comm.size, 1).results == [1]
 
 
@@ -128,7 +128,7 @@ def test_too_many_ranks_for_a_cluster_of_unknown_size_are_refused_in_seconds(
     assert time.monotonic() - began < 15.0
 
 
-def test_a_killed_python_worker_restarts_the_gang(spark: EngineProcess) -> None:
+def test_a_killed_python_worker_restarts_the_group(spark: EngineProcess) -> None:
     killer = Killer(1)
     group = spark.run_ranks(
         last_until(1), 2, max_restarts=3, claim=killer.claim, on_event=killer.on_event
@@ -140,7 +140,7 @@ def test_a_killed_python_worker_restarts_the_gang(spark: EngineProcess) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("master", ["standalone", pytest.param("cluster", marks=pytest.mark.full)])
-def test_a_killed_executor_restarts_the_gang(master: str, request: pytest.FixtureRequest) -> None:
+def test_a_killed_executor_restarts_the_group(master: str, request: pytest.FixtureRequest) -> None:
     engine: EngineProcess = request.getfixturevalue(f"spark_{master}")
     killer = Killer(1, executor=True)
     group = engine.run_ranks(
@@ -259,7 +259,7 @@ def test_what_java_writes_is_in_the_log(spark_local: EngineProcess, tmp_path: Pa
     assert "Python worker exited unexpectedly" in log.read_text()
 
 
-def test_events_come_while_the_gang_runs(spark_local: EngineProcess) -> None:
+def test_events_come_while_the_group_runs(spark_local: EngineProcess) -> None:
     events = []
     spark_local.run_ranks(
         lambda comm: comm.report({"rank": comm.rank}),
@@ -275,7 +275,7 @@ def test_slots_held_by_another_job_are_told(spark_local: EngineProcess) -> None:
         from sixfold.distributed.engines import spark_ranks
         from sixfold.distributed.engines.spark_job import Job
 
-        context = engine._session.context
+        context = engine.session.context
         slow = context.parallelize([0], 1).map(lambda _: time.sleep(60))
         other = Job(context, slow.count, "a job of somebody else")
         patience_s, spark_ranks.SCHEDULE_S = spark_ranks.SCHEDULE_S, 1.0
@@ -297,7 +297,7 @@ def test_slots_held_by_another_job_are_told(spark_local: EngineProcess) -> None:
 @pytest.mark.full
 def test_a_job_that_somebody_cancels_is_not_started_again(spark_local: EngineProcess) -> None:
     def run(engine: Any) -> str:
-        context = engine._session.context
+        context = engine.session.context
         threading.Timer(1.0, context.cancelAllJobs).start()
         try:
             engine.run_ranks(last_until(9), 2, max_restarts=3)
@@ -386,7 +386,7 @@ def test_the_end_of_a_rank_costs_no_imports(spark_local: EngineProcess) -> None:
     assert first == second
 
 
-def test_a_process_group_left_open_does_not_break_the_next_gang(
+def test_a_process_group_left_open_does_not_break_the_next_group(
     spark_local: EngineProcess,
 ) -> None:
     def work(comm: Communicator) -> int:
@@ -418,7 +418,7 @@ def test_the_users_module_travels_and_is_never_stale(
             source.write_text(f"VALUE = {version!r}\n")
             with SparkEngine(ship=[source]) as other:
                 found.append(other.run_ranks(work, 2).results)
-        assert engine._session.slots() == 2  # closing the others did not end the session
+        assert engine.session.slots() == 2  # closing the others did not end the session
         return found
 
     first, second = spark_local.call(run, source)

@@ -1,4 +1,4 @@
-"""Groups: some ranks of a process group as a world of their own."""
+"""Groups: some ranks of a process group as a group of their own."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,11 @@ import pytest
 from sixfold.distributed.collectives import all_gather_int
 from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.process_group import Communicator, alone
-from sixfold.distributed.process_group.group import group
 
 
 def test_a_group_talks_within_itself_and_its_traffic_counts() -> None:
     def compute(comm: Communicator) -> list[int]:
-        own = group(comm, range(comm.rank % 2, comm.size, 2))
+        own = comm.subgroup(range(comm.rank % 2, comm.size, 2))
         assert own.size == 3
         assert own.rank == comm.rank // 2
         found = all_gather_int(own, comm.rank)
@@ -28,7 +27,7 @@ def test_groups_nest() -> None:
     def compute(comm: Communicator) -> int:
         if comm.rank == 0:
             return 0
-        inner = group(group(comm, [1, 2, 3]), [2, 1]) if comm.rank > 1 else None
+        inner = comm.subgroup([1, 2, 3]).subgroup([2, 1]) if comm.rank > 1 else None
         if inner is None:
             return 1
         received = np.zeros(1, np.int64)
@@ -41,4 +40,4 @@ def test_groups_nest() -> None:
 
 def test_the_caller_must_belong_to_the_group() -> None:
     with pytest.raises(ValueError, match="rank 0 is not one of"):
-        group(alone(), [1, 2])
+        alone().subgroup([1, 2])
