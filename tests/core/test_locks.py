@@ -69,7 +69,7 @@ def test_whoever_comes_second_is_told_who_has_the_directory(
 ) -> None:
     run = tmp_path / "runs" / "a"
     if not can_lock:
-        monkeypatch.setattr("sixfold.core.locks.fcntl.flock", no_flock)
+        monkeypatch.setattr("fcntl.flock", no_flock)
     with held(run), pytest.raises(UserError) as refused, held(run):
         pass
     assert f"{run} is in use by process {os.getpid()} on {socket.gethostname()}, since " in str(
@@ -81,15 +81,17 @@ def test_whoever_comes_second_is_told_who_has_the_directory(
 def test_the_sign_of_a_killed_process_is_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fcntl.flock", no_flock)
     child = os.fork()
     if not child:
-        os._exit(0)
+        with held(tmp_path):
+            os._exit(0)
     os.waitpid(child, 0)
     sign = tmp_path / ".lock-held"
-    sign.write_text(json.dumps({"host": socket.gethostname(), "pid": child, "time": 0}))
-    monkeypatch.setattr("sixfold.core.locks.fcntl.flock", no_flock)
+    assert str(child) in sign.read_text()
     with held(tmp_path):
-        assert json.loads(sign.read_text())["pid"] == os.getpid()
+        assert str(os.getpid()) in sign.read_text()
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert not sign.exists()
 
 

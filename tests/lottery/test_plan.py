@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from sixfold.core.errors import UserError
-from sixfold.distributed.tasks import identities
+from sixfold.distributed.tasks import cache_keys
 from sixfold.lottery.config import TicketGridConfig, TicketsConfig
 from sixfold.lottery.plan import Cell, Plan, level_sparsities, plan_trellis
 from sixfold.training.sparsity import Prunable
@@ -27,7 +27,7 @@ def test_a_trellis_has_every_sparsity_at_every_rewind_point() -> None:
     assert len(found.cells) == 3 * 2 * 3
     assert len(found.members) == 3 * 2 * 3 * 2 + 1
     assert found.dense == ["dense @0 seed 1"]
-    assert all(not member.needs for member in found.members)
+    assert all(not member.dependencies for member in found.members)
     assert {member.cost for member in found.members} == {100.0, 80.0}
     names = {member.name for member in found.members}
     assert all(cell.member(seed) in names for cell in found.cells for seed in range(2))
@@ -35,7 +35,7 @@ def test_a_trellis_has_every_sparsity_at_every_rewind_point() -> None:
 
 def test_fresh_weights_of_one_shot_masks_do_not_depend_on_the_rewind_point() -> None:
     found = plan(sparsities="3", rewinds="0,20", controls="reinit")
-    own = identities(found.members)
+    own = cache_keys(found.members)
     assert len(own) == 12
     assert len(set(own.values())) == 9
 
@@ -45,7 +45,7 @@ def test_iterative_levels_need_the_ticket_before_in_their_own_chain() -> None:
     by_name = {member.name: member for member in found.members}
     for cell in found.cells:
         for seed in range(2):
-            needs = by_name[cell.member(seed)].needs
+            needs = by_name[cell.member(seed)].dependencies
             before = Cell(kind="ticket", level=cell.level - 1, rewind=cell.rewind)
             assert needs == ((before.member(seed),) if cell.level else ())
 
@@ -54,10 +54,10 @@ def test_iterative_levels_need_the_ticket_before_in_their_own_chain() -> None:
 def test_a_line_needs_two_trainings_under_one_mask(method: str) -> None:
     found = plan(sparsities="2", seeds=2, method=method, instability=11)
     by_name = {member.name: member for member in found.members}
-    own = identities(found.members)
+    own = cache_keys(found.members)
     for cell, name in found.lines.items():
-        first, second = (by_name[need] for need in by_name[name].needs)
-        assert first.needs == second.needs
+        first, second = (by_name[need] for need in by_name[name].dependencies)
+        assert first.dependencies == second.dependencies
         assert (first.settings["seed"], second.settings["seed"]) == (0, 1)
         # In one-shot pruning the second seed of the cell is that other training.
         same = own[second.name] == own[cell.member(1)]

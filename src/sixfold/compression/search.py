@@ -25,7 +25,7 @@ from sixfold.core.errors import RunError
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.tasks import Assignment, Outcome, Task, identities, run_job
+from sixfold.distributed.tasks import Assignment, Outcome, Task, cache_keys, run_job
 from sixfold.training.sparsity import Prunable
 
 FIRST_PARTS = (0.12, 0.06, 0.03, 0.015)
@@ -137,7 +137,7 @@ class _Search:
             )
             for part in parts
         }
-        names = identities(list(members.values()))
+        names = cache_keys(list(members.values()))
         results = self._run(list(members.values())).results
         for part, member in members.items():
             self.trials[part] = trial = results[member.name]
@@ -194,5 +194,5 @@ def _work(work: SearchWork, assignment: Assignment) -> dict[str, Any]:
         settings["sparsity"],
         settings["target"],
         assignment.folder,
-        lambda part: assignment.tell(part=part),
+        lambda part: assignment.report_progress(part=part),
     )

@@ -9,9 +9,11 @@ from pathlib import Path
 
 
 def cache_directory() -> Path:
-    """Where prepared data is kept between runs: `SIXFOLD_CACHE`, or ``~/.cache/sixfold``."""
+    """Where prepared data is kept between runs: `SIXFOLD_CACHE`, or the user's cache folder."""
+    from platformdirs import user_cache_path
+
     chosen = os.environ.get("SIXFOLD_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "sixfold"
+    return Path(chosen).expanduser().absolute() if chosen else user_cache_path("sixfold")
 
 
 def settings_from_environment() -> dict[str, str]:

@@ -41,7 +41,7 @@ def measure_line(config: TrainConfig, assignment: Assignment) -> dict[str, Any]:
     Returns:
         `errors` at evenly spaced points, and `instability`, their barrier.
     """
-    first, second = (weights_file(folder) for folder in assignment.needs.values())
+    first, second = (weights_file(folder) for folder in assignment.dependencies.values())
     data = datasets.open_data(config.data)
     card = read_card(first, trust=True).of(config.model)
     network = card.build()
@@ -58,7 +58,7 @@ def measure_line(config: TrainConfig, assignment: Assignment) -> dict[str, Any]:
         found = evaluate(alone(), network, data.validation, make_batch)
         assert found is not None, "rank 0 has the evaluation"
         errors.append(1 - found.accuracy)
-        assignment.tell(part=(number + 1) / points)
+        assignment.report_progress(part=(number + 1) / points)
     return {"errors": errors, "instability": barrier(errors)}
 
 

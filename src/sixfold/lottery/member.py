@@ -76,7 +76,9 @@ class TrellisWork:
             weights = path_of(dense / "snapshots", settings["rewind"])
             initialization = dataclasses.replace(initialization, weights=str(weights))
         if settings["kind"] != "dense":
-            mask = make_mask(self.config.model, settings, dense, list(assignment.needs.values()))
+            mask = make_mask(
+                self.config.model, settings, dense, list(assignment.dependencies.values())
+            )
             path = assignment.folder / "mask.safetensors"
             save_mask(path, mask)
             initialization = dataclasses.replace(initialization, mask=str(path))
@@ -179,7 +181,7 @@ class _Link(SingleProcess):
         if event.get("kind") not in ("progress", "evaluation"):
             return
         part = (event["step"] - self._first) / max(self._steps - self._first, 1)
-        self._assignment.tell(
+        self._assignment.report_progress(
             part=min(part, 1.0),
             epoch=event["epoch"],
             accuracy=event["accuracy"] if self._accuracy is None else self._accuracy,

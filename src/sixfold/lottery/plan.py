@@ -166,7 +166,7 @@ class _Layout:
             "seed": seed,
         }
         cost = float(self.total_steps - rewind)
-        return Task(name=name, settings=settings, needs=needs, cost=cost)
+        return Task(name=name, settings=settings, dependencies=needs, cost=cost)
 
     def dense(self, rewind: int, seed: int) -> Task:
         """A member that trains the dense network again."""
@@ -189,6 +189,6 @@ class _Layout:
         return Task(
             name=f"line of {cell.member(0)}",
             settings={"task": "line", "dense": self.identity, "points": points},
-            needs=(cell.member(0), sibling),
+            dependencies=(cell.member(0), sibling),
             cost=float(self.total_steps - cell.rewind) * 0.1,
         )

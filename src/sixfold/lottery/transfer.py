@@ -48,7 +48,7 @@ def transfer_members(best: Cell, *, seeds: int, data: Mapping[str, Any], steps: 
                 "seed": seed,
                 "data": dict(data),
             },
-            needs=(best.member(0),),
+            dependencies=(best.member(0),),
             cost=float(steps),
         )
         for way in WAYS
@@ -68,7 +68,7 @@ def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
         The settings of its training.
     """
     settings, folder = assignment.settings, assignment.folder
-    (ticket,) = assignment.needs.values()
+    (ticket,) = assignment.dependencies.values()
     seed = member_seed(config.training.seed, settings["seed"], "transfer")
     training = dataclasses.replace(config.training, seed=seed)
     initialization = InitializationConfig()

@@ -32,7 +32,7 @@ def fetch(box: Mailbox, size: int) -> Buffer:
     assert box.next() == size
     done = 0
     while done < size:
-        count = box.pull(found[done:])
+        count = box.move(found[done:])
         assert count > 0
         done += count
     return found
@@ -41,7 +41,7 @@ def fetch(box: Mailbox, size: int) -> Buffer:
 def leave(box: Mailbox, payload: Buffer) -> None:
     assert box.begin(len(payload))
     while len(payload):
-        payload = payload[box.push(payload) :]
+        payload = payload[box.move(payload) :]
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 1000, PIECE_BYTES, PIECE_BYTES + 1, 700_001])
@@ -52,7 +52,7 @@ def test_messages_arrive_in_order_however_often_the_ring_goes_round(size: int) -
         leave(sender, content(number, size))
         np.testing.assert_array_equal(fetch(receiver, size), content(number, size))
     assert receiver.next() is None
-    assert not receiver.has_bytes()
+    assert not receiver.ready()
     sender.close()
     receiver.close()
 
@@ -62,16 +62,16 @@ def test_a_full_ring_takes_no_more_until_it_is_read() -> None:
     payload = content(1, 2 * CAPACITY_BYTES)
     assert sender.begin(len(payload))
     done = 0
-    while count := sender.push(payload[done:]):
+    while count := sender.move(payload[done:]):
         done += count
     assert done == CAPACITY_BYTES - 64
-    assert not sender.has_room()
+    assert not sender.ready()
     assert not sender.begin(1)
     assert receiver.next() == len(payload)
     found = np.zeros_like(payload)
-    read = receiver.pull(found)
-    assert sender.has_room()
-    assert sender.push(payload[done:]) > 0
+    read = receiver.move(found)
+    assert sender.ready()
+    assert sender.move(payload[done:]) > 0
     np.testing.assert_array_equal(found[:read], payload[:read])
     sender.close()
     receiver.close()
@@ -79,14 +79,14 @@ def test_a_full_ring_takes_no_more_until_it_is_read() -> None:
 
 def test_sleep_is_seen_by_the_other_side_only_while_it_lasts() -> None:
     sender, receiver = pair()
-    receiver.reader_will_sleep(True)
-    assert sender.reader_sleeps()
-    receiver.reader_will_sleep(False)
-    assert not sender.reader_sleeps()
-    sender.writer_will_sleep(True)
-    assert receiver.writer_sleeps()
-    sender.writer_will_sleep(False)
-    assert not receiver.writer_sleeps()
+    receiver.will_sleep(True)
+    assert sender.other_sleeps()
+    receiver.will_sleep(False)
+    assert not sender.other_sleeps()
+    sender.will_sleep(True)
+    assert receiver.other_sleeps()
+    sender.will_sleep(False)
+    assert not receiver.other_sleeps()
     sender.close()
     receiver.close()
 

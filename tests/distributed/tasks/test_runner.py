@@ -35,18 +35,18 @@ def work(marks: Path, assignment: Assignment) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
     if settings.get("raises"):
         raise LookupError("not here")
-    assignment.tell(part=0.5, epoch=1.0, accuracy=0.25)
+    assignment.report_progress(part=0.5, epoch=1.0, accuracy=0.25)
     time.sleep(settings.get("sleep", 0.0))
     total = settings["x"]
-    for folder in assignment.needs.values():
+    for folder in assignment.dependencies.values():
         total += (read_json(folder / "result.json") or {})["result"]["sum"]
     return {"sum": total, "accuracy": 0.5}
 
 
 MEMBERS = [
-    Task(name="c", settings={"x": 3}, needs=("a", "b")),
+    Task(name="c", settings={"x": 3}, dependencies=("a", "b")),
     Task(name="a", settings={"x": 1}),
-    Task(name="b", settings={"x": 2}, needs=("a",)),
+    Task(name="b", settings={"x": 2}, dependencies=("a",)),
     Task(name="twin of a", settings={"x": 1}),
 ]
 
@@ -71,7 +71,7 @@ def test_members_follow_what_they_need_and_equal_ones_are_done_once(tmp_path: Pa
     assert again.results == outcome.results
     assert sorted(again.done_before) == ["a", "b", "c", "twin of a"]
     assert again.busy_s == 0
-    more = [*MEMBERS, Task(name="d", settings={"x": 9}, needs=("b",))]
+    more = [*MEMBERS, Task(name="d", settings={"x": 9}, dependencies=("b",))]
     assert run_job(job, more, do, InlineEngine(), workers=1).results["d"]["sum"] == 12
     assert marks_of(marks) == ["a-0", "b-0", "c-0", "d-0"]
 
@@ -81,7 +81,7 @@ def test_changed_settings_are_done_anew_with_all_that_stands_on_them(tmp_path: P
     marks.mkdir()
     job, do = tmp_path / "job", functools.partial(work, marks)
     run_job(job, MEMBERS, do, InlineEngine(), workers=1)
-    changed = [*MEMBERS[:2], Task(name="b", settings={"x": 5}, needs=("a",))]
+    changed = [*MEMBERS[:2], Task(name="b", settings={"x": 5}, dependencies=("a",))]
     outcome = run_job(job, changed, do, InlineEngine(), workers=1)
     assert outcome.results["c"]["sum"] == 10
     assert marks_of(marks) == ["a-0", "b-0", "b-1", "c-0", "c-1"]
@@ -92,7 +92,7 @@ def test_a_failed_member_takes_those_along_that_need_it_and_no_other(tmp_path: P
     marks.mkdir()
     members = [
         Task(name="bad", settings={"x": 0, "raises": True}),
-        Task(name="after", settings={"x": 1}, needs=("bad",)),
+        Task(name="after", settings={"x": 1}, dependencies=("bad",)),
         Task(name="good", settings={"x": 2}),
     ]
     job, do = tmp_path / "job", functools.partial(work, marks)
@@ -111,7 +111,7 @@ def test_killed_workers_cost_a_try_and_nothing_else(local: LocalEngine, tmp_path
     marks.mkdir()
     members = [
         Task(name="m0", settings={"x": 0, "deaths": 2}),
-        Task(name="m1", settings={"x": 1}, needs=("m0",)),
+        Task(name="m1", settings={"x": 1}, dependencies=("m0",)),
         *(Task(name=f"m{i}", settings={"x": i}) for i in range(2, 8)),
     ]
     job, do = tmp_path / "job", functools.partial(work, marks)

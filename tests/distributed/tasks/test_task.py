@@ -1,17 +1,16 @@
 import pytest
 
-from sixfold.distributed.tasks.schedule import makespan
-from sixfold.distributed.tasks.task import Task, identities, in_order, priorities
+from sixfold.distributed.tasks.task import Task, cache_keys, in_order, makespan, priorities
 
 
 def test_an_identity_follows_from_settings_and_needs_and_nothing_else() -> None:
-    base = [Task(name="a", settings={"x": 1}), Task(name="b", settings={}, needs=("a",))]
+    base = [Task(name="a", settings={"x": 1}), Task(name="b", settings={}, dependencies=("a",))]
     same = [
-        Task(name="y", settings={}, needs=("z",), cost=9.0),
+        Task(name="y", settings={}, dependencies=("z",), cost=9.0),
         Task(name="z", settings={"x": 1}),
     ]
-    other = [Task(name="a", settings={"x": 2}), Task(name="b", settings={}, needs=("a",))]
-    found, again, changed = identities(base), identities(same), identities(other)
+    other = [Task(name="a", settings={"x": 2}), Task(name="b", settings={}, dependencies=("a",))]
+    found, again, changed = cache_keys(base), cache_keys(same), cache_keys(other)
     assert (found["a"], found["b"]) == (again["z"], again["y"])
     assert changed["a"] != found["a"]
     assert changed["b"] != found["b"]
@@ -21,11 +20,11 @@ def test_an_identity_follows_from_settings_and_needs_and_nothing_else() -> None:
     ("members", "message"),
     [
         ([Task(name="a", settings={}), Task(name="a", settings={})], "different names"),
-        ([Task(name="a", settings={}, needs=("b",))], "no member"),
+        ([Task(name="a", settings={}, dependencies=("b",))], "no task"),
         (
             [
-                Task(name="a", settings={}, needs=("b",)),
-                Task(name="b", settings={}, needs=("a",)),
+                Task(name="a", settings={}, dependencies=("b",)),
+                Task(name="b", settings={}, dependencies=("a",)),
             ],
             "need each other",
         ),
@@ -40,7 +39,7 @@ def test_the_dearest_chain_comes_first() -> None:
     members = [
         Task(name="alone", settings={}, cost=3.0),
         Task(name="first", settings={}, cost=1.0),
-        Task(name="second", settings={}, cost=2.5, needs=("first",)),
+        Task(name="second", settings={}, cost=2.5, dependencies=("first",)),
     ]
     assert priorities(members) == {"alone": 3.0, "second": 2.5, "first": 3.5}
     seconds = {"alone": 3.0, "first": 1.0, "second": 2.5}

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import psutil
 
 from sixfold.core.errors import RunError
-from sixfold.distributed.engines import frames
+from sixfold.distributed.engines import fork_server, frames
 from sixfold.distributed.engines.fork_server import Ended, Fork, Forked, Kill, Setup
 from sixfold.distributed.process_group.faults import explain_status
 
@@ -64,7 +65,7 @@ class Child:
         self.pid = pid
         self._started.set()
 
-    def _doom(self, status: int | None, cause: str) -> None:
+    def _announce(self, status: int | None, cause: str) -> None:
         """Its end is certain and can be announced."""
         self.status, self.cause = status, cause
         self._on_exit(self)
@@ -75,7 +76,7 @@ class Child:
 
 
 class ForkServer:
-    """A running fork server; see `sixfold.distributed.engines.fork_server`."""
+    """A running `fork_server`."""
 
     def __init__(self, preload: Sequence[str]) -> None:
         """Start it; it imports `preload` in the background."""
@@ -86,18 +87,13 @@ class ForkServer:
             path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
             self._process = subprocess.Popen(
                 # -P: nothing in the working directory may shadow a module of the server.
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "sixfold.distributed.engines.fork_server",
-                    str(theirs.fileno()),
-                ],
+                [sys.executable, "-P", "-m", fork_server.__name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # so that Ctrl-C reaches the launcher only
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
             )
+        self.pid = self._process.pid
         self._send_lock = threading.Lock()
         self._lock = threading.Lock()
         self._number = 0
@@ -108,11 +104,6 @@ class ForkServer:
         self._send(Setup(list(sys.path), tuple(preload)))
         self._reader = threading.Thread(target=self._read, daemon=True, name="sixfold-forks")
         self._reader.start()
-
-    @property
-    def pid(self) -> int:
-        """The server's process."""
-        return self._process.pid
 
     @property
     def alive(self) -> bool:
@@ -183,36 +174,32 @@ class ForkServer:
             elif isinstance(message, Ended):
                 with self._lock:
                     child = self._running.pop(message.pid)
-                child._doom(message.status, explain_status(message.status))
+                child._announce(message.status, explain_status(message.status))
                 child._end()
-        self._bury(self._process.wait())
+        self._server_died(self._process.wait())
 
-    def _bury(self, status: int) -> None:
+    def _server_died(self, status: int) -> None:
         """The server is dead, and all its processes must be."""
         ending = explain_status(status) if status >= 0 else f"was {explain_status(status)}"
-        cause = f"its fork server (process {self._process.pid}) {ending}"
+        cause = f"its fork server (process {self.pid}) {ending}"
         with self._lock:
             self._dead = cause
             running, begun = list(self._running.values()), list(self._begun.values())
         for child in running:
-            child._doom(None, cause)
+            child._announce(None, cause)
             with contextlib.suppress(OSError):
                 os.killpg(child.pid, signal.SIGKILL)
         deadline = time.monotonic() + END_S
         for child in running:
-            while _exists(child.pid) and time.monotonic() < deadline:
+            while _runs(child.pid) and time.monotonic() < deadline:
                 time.sleep(0.01)
         for child in [*running, *begun]:
             child._end()
 
 
-def _exists(pid: int) -> bool:
-    """Whether a process that is no child of ours still runs."""
+def _runs(pid: int) -> bool:
+    """Whether a process that is no child of ours has not ended, asked for its status or not."""
     try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return not Path("/proc/self/stat").exists()  # gone meanwhile, unless there is no /proc
-    except OSError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
         return False
-    return state != "Z"  # dead already, though nobody has asked for its status

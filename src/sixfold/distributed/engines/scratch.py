@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 _NAME = re.compile(r"sixfold-scratch-(\d+)-.+")
 
 
@@ -27,10 +29,6 @@ def sweep(place: Path) -> None:
     with contextlib.suppress(OSError):
         for folder in place.iterdir():
             found = _NAME.fullmatch(folder.name)
-            if found and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
-                try:
-                    os.kill(int(found[1]), 0)
-                except ProcessLookupError:
-                    shutil.rmtree(folder, ignore_errors=True)
-                except OSError:
-                    pass  # it lives, and is somebody else's
+            is_ours = not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+            if found and is_ours and not psutil.pid_exists(int(found[1])):
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,6 @@
-"""State that belongs to a whole process, which ranks that share one must keep apart.
+"""State of a whole process, which ranks that share one must keep apart: randomness, threads.
 
-These are the random generators of torch, NumPy and `random`, and the number of threads that torch
-computes with. torch is touched only where it has been imported already.
+torch is touched only where it has been imported already.
 """
 
 from __future__ import annotations
@@ -71,21 +70,25 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def use_one_thread() -> None:
-    """From now on torch computes with one thread in operations of the calling thread."""
+def use_one_thread() -> int | None:
+    """From now on torch computes with one thread in operations of the calling thread.
+
+    Returns with how many it did before.
+    """
     torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
+    if torch is None:
+        return None
+    before: int = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return before
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """`use_one_thread`, and as before afterwards."""
-    torch = sys.modules.get("torch")
-    before = None if torch is None else torch.get_num_threads()
-    use_one_thread()
+    before = use_one_thread()
     try:
         yield
     finally:
-        if torch is not None:
-            torch.set_num_threads(before)
+        if before is not None:
+            sys.modules["torch"].set_num_threads(before)

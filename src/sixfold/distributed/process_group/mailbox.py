@@ -1,14 +1,9 @@
 """A way from one rank to another through memory that both map: a pipe for messages.
 
-A message between two processes of a host takes two copies inside the kernel and many small packets
-if it goes through a socket, and each side enters the kernel to send it and to look for it. Through
-shared memory it is one copy in and one out, and whoever waits just reads a counter. The memory is a
-ring of bytes, small enough to stay in the cache; a longer message goes through it piece by piece,
-so that one rank fills while the other empties.
-
-The sockets stay: they wake a rank that has gone to sleep, and they tell when a peer is gone.
-Where there is no common memory everything goes through them
-(`sixfold.distributed.process_group.mesh`).
+Through a socket a message between two processes of a host takes two copies inside the kernel and
+many small packets, and each side enters the kernel. Here it is one copy in and one out, and whoever
+waits just reads a counter. The memory is a ring of bytes, small enough to stay in the cache; a
+longer message goes through it piece by piece, so that one rank fills while the other empties.
 """
 
 from __future__ import annotations
@@ -42,32 +37,34 @@ SIZE_BYTES = _RING_START + CAPACITY_BYTES
 
 
 class Mailbox:
-    """A ring in shared memory, filled by one rank and emptied by another.
+    """One end of a ring in shared memory that one rank fills and another empties.
 
     Memory: a token by which the receiver knows it has the right file; the number of bytes ever
     written, and ever read, each changed by one side only; whether the reader and the writer sleep;
     the ring. Each lies on a cache line of its own.
     """
 
-    def __init__(self, memory: SharedMemory) -> None:
+    def __init__(self, memory: SharedMemory, *, writes: bool) -> None:
+        self.writes = writes  # whether this is the sender's end
+        self.messages = 0  # how many this side has begun
         self._memory = memory
-        self._written, self._read, self._reader_sleeps, self._writer_sleeps = (
-            memory.array(np.int64, place, 1).data
-            for place in (_WRITTEN, _READ, _READER_SLEEPS, _WRITER_SLEEPS)
+        ends = ((_WRITTEN, _WRITER_SLEEPS), (_READ, _READER_SLEEPS))
+        (self._own, self._own_sleep), (self._other, self._other_sleep) = (
+            [memory.array(np.int64, place, 1).data for place in places]
+            for places in (ends if writes else ends[::-1])
         )
         self._ring = memory.array(np.uint8, _RING_START, CAPACITY_BYTES)
         self._lengths = memory.array(np.int64, _RING_START, CAPACITY_BYTES // 8).data
         self._place = 0
-        self.messages = 0  # how many this side has begun
 
     @classmethod
     def create(cls) -> Mailbox:
-        """The sender's side; an `OSError` if there is no memory for it."""
+        """The sender's end; an `OSError` if there is no memory for it."""
         memory = SharedMemory.create(SIZE_BYTES)
         memory.array(np.uint8, 0, _TOKEN_BYTES)[:] = np.frombuffer(
             secrets.token_bytes(_TOKEN_BYTES), np.uint8
         )
-        return cls(memory)
+        return cls(memory, writes=True)
 
     def offer(self) -> dict[str, Any]:
         """What the receiver must be told, over a connection that only it can read."""
@@ -75,11 +72,11 @@ class Mailbox:
 
     @classmethod
     def accept(cls, offer: dict[str, Any]) -> Mailbox | None:
-        """The receiver's side; None if the memory cannot be seen from here."""
+        """The receiver's end; None if the memory cannot be seen from here."""
         if not offer.get("path"):
             return None
         try:
-            mailbox = cls(SharedMemory.attach(str(offer["path"]), SIZE_BYTES))
+            mailbox = cls(SharedMemory.attach(str(offer["path"]), SIZE_BYTES), writes=False)
         except (OSError, ValueError):
             return None
         if mailbox._token() == offer.get("token"):
@@ -93,76 +90,54 @@ class Mailbox:
     def begin(self, count_bytes: int) -> bool:
         """Announce a message, on the sender's side; False if there is no room even for that."""
         place = -(-self._place // _LINE) * _LINE
-        if self._read[0] == self._place and place % CAPACITY_BYTES:
+        if self._other[0] == self._place and place % CAPACITY_BYTES:
             self._lengths[place % CAPACITY_BYTES // 8] = _ANEW
             place = -(-place // CAPACITY_BYTES) * CAPACITY_BYTES
-        elif place + _LINE - self._read[0] > CAPACITY_BYTES:
+        elif place + _LINE - self._other[0] > CAPACITY_BYTES:
             return False
         self._lengths[place % CAPACITY_BYTES // 8] = count_bytes
-        self._place = place + _LINE
-        self._written[0] = self._place
+        self._advance(place + _LINE)
         self.messages += 1
         return True
-
-    def push(self, payload: Buffer) -> int:
-        """Write as much of a message's rest as one piece takes; 0 if there is no room."""
-        start = self._place % CAPACITY_BYTES
-        room = CAPACITY_BYTES - (self._place - self._read[0])
-        count = min(len(payload), room, CAPACITY_BYTES - start, PIECE_BYTES)
-        if count > 0:
-            self._ring[start : start + count] = payload[:count]
-            self._place += count
-            self._written[0] = self._place
-        return count
 
     def next(self) -> int | None:
         """The length of the next message, on the receiver's side; None if there is none yet."""
         place = -(-self._place // _LINE) * _LINE
-        if self._written[0] < place + _LINE:
+        if self._other[0] < place + _LINE:
             return None
         length = self._lengths[place % CAPACITY_BYTES // 8]
         if length == _ANEW:
             place = -(-place // CAPACITY_BYTES) * CAPACITY_BYTES
             length = self._lengths[0]
-        self._place = place + _LINE
-        self._read[0] = self._place
+        self._advance(place + _LINE)
         self.messages += 1
         return int(length)
 
-    def pull(self, payload: Buffer) -> int:
-        """Read as much of a message's rest as one piece holds; 0 if nothing has come."""
+    def move(self, rest: Buffer) -> int:
+        """Write, or read, as much of a message's rest as one piece takes; 0 if nothing can move."""
         start = self._place % CAPACITY_BYTES
-        there = self._written[0] - self._place
-        count = min(len(payload), there, CAPACITY_BYTES - start, PIECE_BYTES)
-        if count > 0:
-            payload[:count] = self._ring[start : start + count]
-            self._place += count
-            self._read[0] = self._place
-        return int(count)
+        count = min(len(rest), self._there(), CAPACITY_BYTES - start, PIECE_BYTES)
+        if count <= 0:
+            return 0
+        ring = self._ring[start : start + count]
+        if self.writes:
+            ring[:] = rest[:count]
+        else:
+            rest[:count] = ring
+        self._advance(self._place + count)
+        return count
 
-    def has_room(self) -> bool:
-        """Whether the sender can go on."""
-        return bool(CAPACITY_BYTES - (self._place - self._read[0]) >= 2 * _LINE)
+    def ready(self) -> bool:
+        """Whether this side can go on."""
+        return self._there() >= (2 * _LINE if self.writes else 1)
 
-    def has_bytes(self) -> bool:
-        """Whether the receiver can go on."""
-        return bool(self._written[0] > self._place)
+    def other_sleeps(self) -> bool:
+        """Whether the other side must be woken to find what has changed."""
+        return bool(self._other_sleep[0])
 
-    def reader_sleeps(self) -> bool:
-        """Whether the receiver must be woken to find what was written."""
-        return bool(self._reader_sleeps[0])
-
-    def writer_sleeps(self) -> bool:
-        """Whether the sender must be woken to find room."""
-        return bool(self._writer_sleeps[0])
-
-    def reader_will_sleep(self, sleeps: bool) -> None:
-        """On the receiver's side: ask to be woken, or no longer."""
-        self._reader_sleeps[0] = sleeps
-
-    def writer_will_sleep(self, sleeps: bool) -> None:
-        """On the sender's side: ask to be woken, or no longer."""
-        self._writer_sleeps[0] = sleeps
+    def will_sleep(self, sleeps: bool) -> None:
+        """Ask to be woken, or no longer."""
+        self._own_sleep[0] = sleeps
 
     def seal(self) -> None:
         """Let nobody else in."""
@@ -170,11 +145,18 @@ class Mailbox:
 
     def close(self) -> None:
         """Give the memory back."""
-        for view in (self._written, self._read, self._reader_sleeps, self._writer_sleeps):
+        for view in (self._own, self._other, self._own_sleep, self._other_sleep, self._lengths):
             view.release()
-        self._lengths.release()
         self._ring = np.empty(0, np.uint8)
         self._memory.close()
+
+    def _there(self) -> int:
+        """Bytes of room for the sender, bytes to be read for the receiver."""
+        ahead = self._other[0] - self._place
+        return int(CAPACITY_BYTES + ahead if self.writes else ahead)
+
+    def _advance(self, place: int) -> None:
+        self._own[0] = self._place = place
 
 
 def may_share() -> bool:

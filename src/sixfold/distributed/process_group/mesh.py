@@ -1,8 +1,7 @@
 """Bytes between ranks: one TCP connection for every pair, all used at once.
 
-Between ranks of one host messages go through memory that both map
-(`sixfold.distributed.process_group.mailbox`); then the connection only wakes a rank that sleeps,
-and tells when a peer is gone.
+Between ranks of one host messages go through memory that both map (`Mailbox`); then the connection
+only wakes a rank that sleeps, and tells when a peer is gone.
 
 An exchange sends and receives without blocking on any one peer, so no pattern of sends and
 receives can deadlock by filling a buffer. Every message has its length in front: ranks that
@@ -18,7 +17,7 @@ import socket
 import struct
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,18 +74,13 @@ class Mesh:
         began = now = time.perf_counter()
         idle_s = 0.0
         idle_since: float | None = None
-        flows = [self._outgoing(peer, array) for peer, array in sends.items()]
-        flows += [self._incoming(peer, array) for peer, array in receives.items()]
+        flows = [self._flow(peer, array, sends=True) for peer, array in sends.items()]
+        flows += [self._flow(peer, array, sends=False) for peer, array in receives.items()]
         while flows:
             if self._ended:  # memory knows nothing of it, and the peer may be shut as well
                 raise PeerLostError(flows[0].peer, "the connection was shut")
-            moved = 0
-            finished = False
-            for flow in flows:
-                moved += flow.move()
-                finished = finished or flow.done
-            if finished:
-                flows = [flow for flow in flows if not flow.done]
+            moved = sum([flow.move() for flow in flows])
+            flows = [flow for flow in flows if not flow.done]
             if moved:
                 self.progress += moved
                 if idle_since is not None:
@@ -105,32 +99,20 @@ class Mesh:
         self.progress += 1
         return time.perf_counter() - began - idle_s, idle_s
 
-    def _outgoing(self, peer: int, array: Buffer) -> _Flow:
-        connection, boxes = self._socket(peer), self._boxes.get(peer)
-        if boxes is None:
-            return _Outgoing(peer, connection, array)
-        return _IntoMailbox(peer, connection, array, boxes.out)
-
-    def _incoming(self, peer: int, array: Buffer) -> _Flow:
-        connection, boxes = self._socket(peer), self._boxes.get(peer)
-        if boxes is None:
-            return _Incoming(peer, connection, array)
-        return _OutOfMailbox(peer, connection, array, boxes.into)
-
-    def _socket(self, peer: int) -> socket.socket:
+    def _flow(self, peer: int, array: Buffer, *, sends: bool) -> _Flow:
         try:
-            return self._sockets[peer]
+            connection = self._sockets[peer]
         except KeyError:
             raise ValueError(f"no rank {peer} to talk to, only {sorted(self._sockets)}") from None
+        if (boxes := self._boxes.get(peer)) is not None:
+            return _ThroughMemory(peer, connection, array, boxes.out if sends else boxes.into)
+        return (_Outgoing if sends else _Incoming)(peer, connection, array)
 
     def shut(self) -> None:
         """End all conversations, from any thread: an exchange that is going on fails."""
         self._ended = True
         for connection in self._sockets.values():
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
+            wire.shut(connection)
 
     def close(self) -> None:
         """Close all connections; what was sent still arrives."""
@@ -222,6 +204,40 @@ class _Flow(ABC):
     def _lost(self, reason: str) -> PeerLostError:
         return PeerLostError(self.peer, reason)
 
+
+class _ThroughMemory(_Flow):
+    """A message to or from a rank that maps the same memory."""
+
+    __slots__ = ("begun", "box", "rest")
+    events = select.POLLIN
+
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
+        super().__init__(peer, connection)
+        self.rest, self.box = _bytes_of(array), box
+        self.begun = False
+
+    def move(self) -> int:
+        box, moved = self.box, 0
+        if not self.begun:
+            if not self._begin():
+                return 0
+            self.begun, moved = True, _HEADER.size
+        while count := box.move(self.rest):
+            moved += count
+            self.rest = self.rest[count:]
+        self.done = not len(self.rest)
+        if moved and box.other_sleeps():
+            self._wake()
+        return moved
+
+    def _begin(self) -> bool:
+        if self.box.writes:
+            return self.box.begin(len(self.rest))
+        announced = self.box.next()
+        if announced is not None:
+            _check_length(self.peer, announced, len(self.rest))
+        return announced is not None
+
     def _wake(self) -> None:
         """Send a byte, which only ends a sleep."""
         try:
@@ -231,68 +247,11 @@ class _Flow(ABC):
         except OSError as error:
             raise self._lost(error.strerror or str(error)) from None
 
-
-class _IntoMailbox(_Flow):
-    """A message to a rank that maps the same memory."""
-
-    __slots__ = ("begun", "box", "payload")
-    events = select.POLLIN
-
-    def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
-        super().__init__(peer, connection)
-        self.payload, self.box = _bytes_of(array), box
-        self.begun = False
-
-    def move(self) -> int:
-        box, moved = self.box, 0
-        if not self.begun:
-            self.begun = box.begin(len(self.payload))
-            if not self.begun:
-                return 0
-            moved = _HEADER.size
-        while count := box.push(self.payload):
-            moved += count
-            self.payload = self.payload[count:]
-        self.done = not len(self.payload)
-        if moved and box.reader_sleeps():
-            self._wake()
-        return moved
-
     def will_sleep(self, sleeps: bool) -> bool:
-        self.box.writer_will_sleep(sleeps)
-        return not (sleeps and _after_stores(self.box.has_room))
-
-
-class _OutOfMailbox(_Flow):
-    """A message from a rank that maps the same memory."""
-
-    __slots__ = ("begun", "box", "payload")
-    events = select.POLLIN
-
-    def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
-        super().__init__(peer, connection)
-        self.payload, self.box = _bytes_of(array), box
-        self.begun = False
-
-    def move(self) -> int:
-        box, moved = self.box, 0
-        if not self.begun:
-            announced = box.next()
-            if announced is None:
-                return 0
-            _check_length(self.peer, announced, len(self.payload))
-            self.begun, moved = True, _HEADER.size
-        while count := box.pull(self.payload):
-            moved += count
-            self.payload = self.payload[count:]
-        self.done = not len(self.payload)
-        if moved and box.writer_sleeps():
-            self._wake()
-        return moved
-
-    def will_sleep(self, sleeps: bool) -> bool:
-        self.box.reader_will_sleep(sleeps)
-        return not (sleeps and _after_stores(self.box.has_bytes))
+        self.box.will_sleep(sleeps)
+        if sleeps:
+            os.sched_yield()  # once the kernel was entered, what was stored before is in memory
+        return not (sleeps and self.box.ready())
 
 
 class _Outgoing(_Flow):
@@ -345,12 +304,6 @@ class _Incoming(_Flow):
 
 
 _CLOSED = "it closed the connection"
-
-
-def _after_stores(look: Callable[[], bool]) -> bool:
-    """Look when what was stored before is in memory, as it is once the kernel was entered."""
-    os.sched_yield()
-    return look()
 
 
 def _check_length(peer: int, announced: int, expected: int) -> None:

@@ -99,13 +99,9 @@ def answer(connection: socket.socket, secret: bytes, *, timeout_s: float = HANDS
     ours = secrets.token_bytes(NONCE_BYTES)
     connection.sendall(MAGIC + ours)
     reply = _receive_exactly(connection, len(MAGIC) + NONCE_BYTES + DIGEST_BYTES, deadline)
-    magic, theirs, proof = (
-        reply[: len(MAGIC)],
-        reply[len(MAGIC) : -DIGEST_BYTES],
-        reply[-DIGEST_BYTES:],
-    )
+    magic, theirs = reply[: len(MAGIC)], reply[len(MAGIC) : -DIGEST_BYTES]
     expected = _proof(secret, b"caller", ours, theirs)
-    if magic != MAGIC or not hmac.compare_digest(proof, expected):
+    if magic != MAGIC or not hmac.compare_digest(reply[-DIGEST_BYTES:], expected):
         raise HandshakeError("a stranger called")
     connection.sendall(_proof(secret, b"listener", ours, theirs))
     connection.settimeout(None)
@@ -125,18 +121,20 @@ def _tune(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _receive_exactly(connection: socket.socket, count: int, deadline: float | None) -> bytes:
-    """`count` bytes; the deadline holds for all together, so dripping them does not extend it."""
-    data = bytearray(count)
-    view = memoryview(data)
-    done = 0
-    while done < count:
+def fill(connection: socket.socket, view: memoryview, deadline: float | None = None) -> None:
+    """Fill memory; the deadline holds for all of it, so dripping bytes does not extend it."""
+    while len(view):
         if deadline is not None:
             connection.settimeout(max(deadline - time.monotonic(), 1e-3))
-        received = connection.recv_into(view[done:])
+        received = connection.recv_into(view)
         if received == 0:
             raise HandshakeError("refused") if deadline is not None else EOFError
-        done += received
+        view = view[received:]
+
+
+def _receive_exactly(connection: socket.socket, count: int, deadline: float | None) -> bytes:
+    data = bytearray(count)
+    fill(connection, memoryview(data), deadline)
     return bytes(data)
 
 
@@ -182,11 +180,8 @@ class Connection:
         """Take over a blocking socket; a peer that takes nothing in for so long is given up."""
         self._socket = sock
         self._lock = threading.Lock()
-        seconds = int(send_timeout_s)
-        microseconds = int((send_timeout_s - seconds) * 1e6)
-        sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", seconds, microseconds)
-        )
+        timeval = struct.pack("@ll", int(send_timeout_s), int(send_timeout_s % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
 
     def fileno(self) -> int:
         """The socket's file descriptor."""

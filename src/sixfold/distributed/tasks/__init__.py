@@ -1,20 +1,19 @@
-"""Jobs: many members, some after others, spread over an engine's workers, resumable.
+"""Jobs: many tasks, some after others, spread over an engine's workers, resumable.
 
 >>> from pathlib import Path
 >>> from tempfile import mkdtemp
 >>> from sixfold.distributed.engines import open_engine
->>> members = [Task(name="one", settings={"x": 1}), Task(name="two", settings={"x": 2})]
+>>> tasks = [Task(name="one", settings={"x": 1}), Task(name="two", settings={"x": 2})]
 >>> def work(assignment):
 ...     return {"square": assignment.settings["x"] ** 2}
 >>> with open_engine("inline") as engine:
-...     outcome = run_job(Path(mkdtemp()), members, work, engine, workers=1)
+...     outcome = run_job(Path(mkdtemp()), tasks, work, engine, workers=1)
 >>> outcome.results["two"]
 {'square': 4}
 """
 
 from sixfold.distributed.tasks.assignment import Assignment, Work
 from sixfold.distributed.tasks.runner import Outcome, run_job
-from sixfold.distributed.tasks.schedule import makespan
-from sixfold.distributed.tasks.task import Task, identities
+from sixfold.distributed.tasks.task import Task, cache_keys, makespan
 
-__all__ = ["Assignment", "Outcome", "Task", "Work", "identities", "makespan", "run_job"]
+__all__ = ["Assignment", "Outcome", "Task", "Work", "cache_keys", "makespan", "run_job"]

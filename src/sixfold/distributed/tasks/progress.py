@@ -1,4 +1,4 @@
-"""The state of a job's members, seen from the launcher: read from their folders, now and then."""
+"""How far a job's tasks are, seen from the launcher: read from their folders, now and then."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ LOOK_S = 1.0
 
 @dataclass(kw_only=True)
 class Line:
-    """What is known of one member."""
+    """What is known of one task."""
 
     name: str
     # "waiting", "running", "done", "failed", or "kept" (done in an earlier run)
     state: str = "waiting"
     cost: float = 1.0  # as planned
     part: float = 0.0  # how much of it is done, 0 to 1
-    epoch: float | None = None  # of a training, or None
-    accuracy: float | None = None  # the latest, or None
+    epoch: float | None = None  # of a training
+    accuracy: float | None = None  # the latest
     seconds: float = 0.0
-    left_s: float | None = None  # expected until it is done, or None
+    left_s: float | None = None  # expected until it is done
 
 
 class ProgressMonitor:
-    """Follows a job and tells a listener about it; to be used in a `with`."""
+    """Follows a job and reports on it; to be used in a `with`."""
 
     def __init__(
         self,
-        members: Sequence[Task],
+        tasks: Sequence[Task],
         folders: Mapping[str, Path],
         workers: int,
         token: str,
         on_event: Callable[[Mapping[str, Any]], None],
     ) -> None:
-        self.lines = {member.name: Line(name=member.name, cost=member.cost) for member in members}
+        self.lines = {task.name: Line(name=task.name, cost=task.cost) for task in tasks}
         self._folders, self._workers, self._token = folders, workers, token
-        self._listen = on_event
+        self._on_event = on_event
         self._since: dict[str, float] = {}
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="sixfold-board")
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="sixfold-progress")
 
     def __enter__(self) -> ProgressMonitor:
         self._thread.start()
@@ -56,15 +56,16 @@ class ProgressMonitor:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._show()
+        self._report()
 
-    def settle(self, name: str, state: str, seconds: float, accuracy: float | None) -> None:
-        """A member has come to its end."""
+    def settle(self, name: str, state: str, record: Mapping[str, Any] | None = None) -> None:
+        """A task has come to its end, with a record unless it failed."""
         with self._lock:
             line = self.lines[name]
-            line.state, line.seconds, line.left_s = state, seconds, 0.0
-            line.part = 0.0 if state == "failed" else 1.0
-            line.accuracy = line.accuracy if accuracy is None else accuracy
+            line.state, line.left_s = state, 0.0
+            line.part, line.seconds = (0.0, 0.0) if record is None else (1.0, record["seconds"])
+            if record is not None:
+                line.accuracy = record["result"].get("accuracy", line.accuracy)
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK_S):
@@ -72,39 +73,35 @@ class ProgressMonitor:
                 for line in self.lines.values():
                     if line.state in ("waiting", "running"):
                         self._look(line)
-            self._show()
+            self._report()
 
     def _look(self, line: Line) -> None:
-        """Take in what a member says of itself."""
-        told = read_json(self._folders[line.name] / "progress.json")
-        if told is None or told.get("token") != self._token:
+        """Take in what a task says of itself."""
+        found = read_json(self._folders[line.name] / "progress.json")
+        if found is None or found.get("token") != self._token:
             return
         now = time.monotonic()
         line.state = "running"
-        line.part = float(told.get("part", 0.0))
-        line.epoch, line.accuracy = told.get("epoch"), told.get("accuracy", line.accuracy)
+        line.part = float(found.get("part", 0.0))
+        line.epoch, line.accuracy = found.get("epoch"), found.get("accuracy", line.accuracy)
         line.seconds = now - self._since.setdefault(line.name, now)
-        # The first moments of a member are its start-up, which says nothing of its pace.
+        # The first moments of a task are its start-up, which says nothing of its pace.
         if line.part > 0.02 and line.seconds > 1.0:
             line.left_s = line.seconds * (1 - line.part) / line.part
 
-    def left_s(self) -> float | None:
+    def _left_s(self) -> float | None:
         """Expected seconds until the whole job is done; None as long as nothing is known."""
-        spent = cost = missing = 0.0
-        longest = 0.0
-        for line in self.lines.values():
-            if line.state in ("done", "running") and line.part > 0.02:
-                spent += line.seconds
-                cost += line.cost * line.part
-            if line.state in ("waiting", "running"):
-                missing += line.cost * (1 - line.part)
-                longest = max(longest, line.left_s or 0.0)
+        known = [x for x in self.lines.values() if x.state in ("done", "running") and x.part > 0.02]
+        coming = [x for x in self.lines.values() if x.state in ("waiting", "running")]
+        cost = sum(line.cost * line.part for line in known)
         if not cost:
             return None
-        return max(missing * spent / cost / self._workers, longest)
+        pace = sum(line.seconds for line in known) / cost / self._workers
+        longest = max((line.left_s or 0.0 for line in coming), default=0.0)
+        return max(pace * sum(line.cost * (1 - line.part) for line in coming), longest)
 
-    def _show(self) -> None:
+    def _report(self) -> None:
         with self._lock:
             lines = [vars(line).copy() for line in self.lines.values()]
-            left_s = self.left_s()
-        self._listen({"kind": "job", "lines": lines, "left_s": left_s})
+            left_s = self._left_s()
+        self._on_event({"kind": "job", "lines": lines, "left_s": left_s})

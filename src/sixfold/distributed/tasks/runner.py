@@ -1,55 +1,48 @@
-"""A job: its members spread over the workers of an engine, dynamically, each done exactly once.
+"""A job: its tasks spread over the workers of an engine, dynamically, each done exactly once.
 
 Layout of the job's folder::
 
-    members/<identity>/    one folder a member
-        result.json        its result; its presence means that the member is done
+    members/<cache key>/   one folder a task
+        result.json        its result; its presence means that the task is done
         progress.json      how far it is
         tries.json         how often it was begun in this run of the job
         ...                what the work itself keeps there
 
-A member is recognised by its identity alone, so a job that was stopped, or that is planned anew
-with more members, goes on with what is there. The folder must lie where all workers see it.
+A task is recognised by its cache key alone, so a job that was stopped, or that is planned anew
+with more tasks, resumes from what is there. The folder must lie where all workers see it.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sixfold.core.events import OnEvent
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.tasks.assignment import Assignment, CoordinatorClient, Work, finished
+from sixfold.distributed.tasks.assignment import Assignment, Work, Worker, finished
 from sixfold.distributed.tasks.progress import ProgressMonitor
-from sixfold.distributed.tasks.task import Task, identities, in_order, priorities
-
-OnEvent = Callable[[Mapping[str, Any]], None]
+from sixfold.distributed.tasks.task import Task, cache_keys, in_order, priorities
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of a job."""
 
-    results: dict[str, dict[str, Any]]  # of every member that is done, by name
+    results: dict[str, dict[str, Any]]  # of every task that is done, by name
     failures: dict[str, str]  # why the others are not, by name
-    # when, where and how long each member that is done ran, by name
-    records: dict[str, dict[str, Any]]
+    records: dict[str, dict[str, Any]]  # when, where and how long each ran that is done, by name
     done_before: list[str]  # names of those that were done already when the job began
     wall_s: float  # seconds that this run of the job took
-    busy_s: float  # seconds that workers spent on members in this run, added up
-
-
-def member_folder(folder: Path, identity: str) -> Path:
-    """Where a member of the job in `folder` keeps its files."""
-    return folder / "members" / identity
+    busy_s: float  # seconds that workers spent on tasks in this run, added up
 
 
 def run_job(
     folder: Path,
-    members: Sequence[Task],
+    tasks: Sequence[Task],
     work: Work,
     engine: Engine,
     *,
@@ -58,73 +51,72 @@ def run_job(
     on_event: OnEvent | None = None,
     log: Path | None = None,
 ) -> Outcome:
-    """Do the work of all members that are not done yet.
+    """Do the work of all tasks that are not done yet.
 
-    Whoever is free takes the ready member on which most work hangs. A member whose worker dies is
-    given to another, at most `retries` times; one that fails is told in the outcome, with those
-    that need it, and the others go on.
+    Whoever is free takes the ready task on which most work hangs. A task whose worker dies is given
+    to another, at most `retries` times; one that fails is told in the outcome, with those that
+    depend on it, and the others are done.
 
     Args:
         folder: of the job, on storage that all workers share; made if absent.
-        members: of the job. Several with equal settings are done once.
-        work: what is done for a member.
+        tasks: of the job. Several with equal settings are done once.
+        work: what is done for a task.
         engine: where.
-        workers: how many members run at a time.
-        retries: after deaths of a member's worker.
-        on_event: called with the state of all members every second.
+        workers: how many tasks run at a time.
+        retries: after deaths of a task's worker.
+        on_event: called with the state of all tasks every second.
         log: file for everything that workers print.
 
     Raises:
-        ValueError: if names repeat or needs cannot be satisfied.
+        ValueError: if names repeat or dependencies cannot be satisfied.
         KeyboardInterrupt: after all workers were stopped; what is done stays done.
     """
     began = time.monotonic()
-    names = identities(members)
-    folders = {name: member_folder(folder, identity) for name, identity in names.items()}
+    keys = cache_keys(tasks)
+    folders = {name: folder / "members" / key for name, key in keys.items()}
     token = secrets.token_hex(8)
     records = {
         name: record
-        for name, identity in names.items()
-        if (record := finished(folders[name], identity)) is not None
+        for name, key in keys.items()
+        if (record := finished(folders[name], key)) is not None
     }
     done_before = list(records)
     failures: dict[str, str] = {}
-    items = _to_do(members, names, records)
-    places = {name: index for index, member in enumerate(items) for name in member.names}
+    items = _to_do(tasks, keys, records)
+    places = {task.name: index for index, same in enumerate(items) for task in same}
     (folder / "members").mkdir(parents=True, exist_ok=True)
-    with ProgressMonitor(members, folders, workers, token, on_event or (lambda _: None)) as board:
+    with ProgressMonitor(tasks, folders, workers, token, on_event or (lambda _: None)) as monitor:
         for name, record in records.items():
-            board.settle(name, "kept", record["seconds"], record["result"].get("accuracy"))
+            monitor.settle(name, "kept", record)
 
         def accept(index: int, answer: Mapping[str, Any]) -> None:
-            for name in items[index].names:
+            for task in items[index]:
                 if "failed" in answer:
-                    failures[name] = answer["failed"]
-                    board.settle(name, "failed", 0.0, None)
+                    failures[task.name] = answer["failed"]
+                    monitor.settle(task.name, "failed")
                 else:
-                    records[name] = dict(answer)
-                    accuracy = answer["result"].get("accuracy")
-                    board.settle(name, "done", answer["seconds"], accuracy)
+                    records[task.name] = dict(answer)
+                    monitor.settle(task.name, "done", answer)
 
         engine.pool(
-            CoordinatorClient(work=work, retries=retries),
+            Worker(work=work, retries=retries),
             [
                 Assignment(
-                    name=item.member.name,
-                    identity=names[item.member.name],
-                    settings=item.member.settings,
-                    folder=folders[item.member.name],
-                    needs={need: folders[need] for need in item.member.needs},
+                    name=task.name,
+                    cache_key=keys[task.name],
+                    settings=task.settings,
+                    folder=folders[task.name],
+                    dependencies={name: folders[name] for name in task.dependencies},
                     token=token,
                 )
-                for item in items
+                for task, *_ in items
             ],
             workers=workers,
-            # One more, so that a member which kills its workers gives up by itself.
+            # One more, so that a task which kills its workers gives up by itself.
             retries=retries + 1,
             after=[
-                sorted({places[need] for need in item.member.needs if need in places})
-                for item in items
+                sorted({places[name] for name in task.dependencies if name in places})
+                for task, *_ in items
             ],
             on_done=accept,
             log=log,
@@ -140,22 +132,13 @@ def run_job(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Item:
-    """A piece of work, and the names of all members that it is the work of."""
-
-    member: Task
-    names: tuple[str, ...]
-
-
 def _to_do(
-    members: Sequence[Task], names: Mapping[str, str], done: Mapping[str, Any]
-) -> list[_Item]:
-    """What is to be handed out, most urgent first."""
-    order = priorities(members)
+    tasks: Sequence[Task], keys: Mapping[str, str], done: Mapping[str, Any]
+) -> list[list[Task]]:
+    """What is to be handed out, most urgent first; equal tasks together."""
+    order = priorities(tasks)
     same: dict[str, list[Task]] = {}
-    for member in in_order(members):
-        if member.name not in done:
-            same.setdefault(names[member.name], []).append(member)
-    items = [_Item(member=found[0], names=tuple(m.name for m in found)) for found in same.values()]
-    return sorted(items, key=lambda item: -max(order[name] for name in item.names))
+    for task in in_order(tasks):
+        if task.name not in done:
+            same.setdefault(keys[task.name], []).append(task)
+    return sorted(same.values(), key=lambda equal: -max(order[task.name] for task in equal))

@@ -36,7 +36,7 @@ class SessionWork:
             job_kinds(self.config),
             repeats=self.config.delay.repeats,
             conf=self.config.cluster.spark_conf,
-            tell=lambda part: assignment.tell(part=part),
+            tell=lambda part: assignment.report_progress(part=part),
         )
 
 

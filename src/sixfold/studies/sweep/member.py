@@ -80,8 +80,8 @@ class TimeWork:
         training = config.training
         if settings["task"] == "pilot":
             training = dataclasses.replace(training, steps=PILOT_STEPS, epochs=None)
-        elif assignment.needs:
-            pilot = _pilot(next(iter(assignment.needs.values())))
+        elif assignment.dependencies:
+            pilot = _pilot(next(iter(assignment.dependencies.values())))
             if "refused" in pilot:
                 return pilot
             steps = chosen_steps(pilot, settings["seconds"])
@@ -158,7 +158,9 @@ def _teller(config: TrainConfig, assignment: Assignment) -> OnEvent:
         part = event["step"] / steps if steps else 0.0
         if not steps and config.training.epochs:
             part = event["epoch"] / config.training.epochs
-        assignment.tell(part=min(part, 1.0), epoch=event["epoch"], accuracy=event["accuracy"])
+        assignment.report_progress(
+            part=min(part, 1.0), epoch=event["epoch"], accuracy=event["accuracy"]
+        )
 
     return tell
 

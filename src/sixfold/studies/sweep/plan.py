@@ -121,7 +121,7 @@ def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
             Task(
                 name=name,
                 settings={"train": identity(one.config), **settings},
-                needs=(needs,) if needs else (),
+                dependencies=(needs,) if needs else (),
                 # Dearer members are handed out first: so earlier repeats come first.
                 cost=1 + 1e-3 * (config.sweep.repeats - repeat),
             )
