@@ -27,7 +27,6 @@ from torch import Tensor
 
 from sixfold.compression.codec import container
 from sixfold.compression.codec.clusters import share
-from sixfold.compression.codec.streams import Coder
 from sixfold.compression.loading import build_on_meta
 from sixfold.training.model_card import ModelCard
 from sixfold.training.sparsity import Counts, magnitude_mask, prunable
@@ -158,7 +157,7 @@ def measure(model: str, repeats: int) -> None:
     dense = sum(tensor.numel() * 4 for tensor in tensors.values())
     print(f"{model}: {dense / 1e6:.1f} MB dense, the paper's file {PAPER_MB[model]} MB")
     card = {"card": {"model": model}}
-    coders: tuple[Coder, ...] = ("huffman", "ans")
+    coders: tuple[str, ...] = ("huffman", "ans")
     for coder in coders:
         (data, parts), encoded = timed(
             functools.partial(container.to_bytes, card, tensors, coder), repeats

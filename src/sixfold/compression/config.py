@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from sixfold.core.checks import unknown
 from sixfold.core.config import resume_problems
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.config import EngineConfig
 
-Stage = Literal["prune", "share", "code"]
-STAGES: tuple[Stage, ...] = ("prune", "share", "code")
+STAGES = ("prune", "share", "code")
+STARTS = ("linear", "density", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ class CompressionConfig(Settings):
     kmeans_init: str = option(
         "linear",
         "where k-means begins: evenly spaced values, quantiles, or weights drawn at random",
-        choices=("linear", "density", "random"),
+        choices=STARTS,
     )
     coder: str = option("huffman", "entropy coder", choices=("huffman", "ans"))
     prune_epochs: float = option(3.0, "epochs of training after each round of pruning", gt=0)

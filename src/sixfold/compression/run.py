@@ -15,14 +15,6 @@ from sixfold import data
 from sixfold.compression.codec.container import is_container
 from sixfold.compression.codec.evaluation import EvaluateJob, evaluate_rank
 from sixfold.compression.codec.export import export_onnx, onnx_problems
-from sixfold.compression.codec.pipeline import (
-    FILES,
-    MODEL,
-    RetrainingTask,
-    layer_table,
-    run_stages,
-    unsupported,
-)
 from sixfold.compression.codec.plan import (
     Plan,
     as_text,
@@ -31,18 +23,23 @@ from sixfold.compression.codec.plan import (
     read_sparsity,
     spread_globally,
 )
-from sixfold.compression.codec.retraining import Retraining
-from sixfold.compression.codec.stages import Packed, dense_bytes, write_packed
-from sixfold.compression.config import STAGES, CompressConfig, CompressionConfig
+from sixfold.compression.codec.stages import (
+    FILES,
+    MODEL,
+    CompressionTask,
+    Packed,
+    layer_table,
+    run_stages,
+)
+from sixfold.compression.config import CompressConfig, CompressionConfig
 from sixfold.compression.loading import build_on_meta, load_network
 from sixfold.compression.report import write_page
-from sixfold.compression.search import Found, search
+from sixfold.compression.search import search
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically
 from sixfold.core.life_cycle import RunKind, open_run
 from sixfold.core.run_directory import RunDirectory, read_json
-from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
@@ -60,11 +57,14 @@ from sixfold.training.sparsity.layers import left_alone, no_layers
 class _Job:
     """A compression, checked."""
 
-    config: CompressConfig
-    task: RetrainingTask
+    task: CompressionTask
     layers: list[Prunable]
     plan: Plan
     tensors: dict[str, Tensor]
+    on_event: OnEvent
+
+    def tell(self, text: str) -> None:
+        self.on_event({"kind": "note", "text": text})
 
 
 def compress(
@@ -74,7 +74,10 @@ def compress(
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     settings = config.compression
-    if found := _problems(config):
+    found = config.problems()
+    if settings.onnx is not None:
+        found += [f"--onnx: {problem}" for problem in onnx_problems()]
+    if found:
         raise UserError(found)
     weights = weights_file(Path(settings.run).expanduser().absolute())
     if is_container(weights):
@@ -98,7 +101,7 @@ def compress(
             resolved = resolve_data(base.data, engine, workers, on_event)
             job = _check(config, weights, dataclasses.replace(base, data=resolved), on_event)
             run.claim(inputs.knowing(base.data, resolved))
-            figures = _run(job, run.directory, engine, workers, on_event) | {
+            figures = _run(job, run.directory, engine, workers) | {
                 "data": base.data.data,
                 "engine": config.engine.engine,
                 "workers": workers,
@@ -112,14 +115,6 @@ KIND = RunKind(
     placement=("engine", "compression.onnx"),
     leftovers=("prune-*", "share", "search", "*.sixz", "*.safetensors", "*.onnx"),
 )
-
-
-def _problems(config: CompressConfig) -> list[str]:
-    """Everything that is wrong with the settings by themselves, one line each."""
-    found = config.problems()
-    if config.compression.onnx is not None:
-        found += [f"--onnx: {problem}" for problem in onnx_problems()]
-    return found
 
 
 def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
@@ -148,16 +143,13 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
         raise UserError(
             f"{weights} has no config.json beside it that names its data: give --data SPEC"
         )
-    defaults = TrainConfig()
-    sections = {}
+    base = TrainConfig()
     for section in ("data", "model", "optimizer", "training"):
-        default = getattr(defaults, section)
-        values = (known or {}).get(section, {})
-        fields = {field.name for field in dataclasses.fields(default)}
-        sections[section] = type(default)(**{k: v for k, v in values.items() if k in fields})
-    base = dataclasses.replace(defaults, **sections)
-    if settings.data is not None:
-        base = dataclasses.replace(base, data=dataclasses.replace(base.data, data=settings.data))
+        default = getattr(base, section)
+        values = {k: v for k, v in (known or {}).get(section, {}).items() if hasattr(default, k)}
+        if section == "data" and settings.data is not None:
+            values["data"] = settings.data
+        base = dataclasses.replace(base, **{section: dataclasses.replace(default, **values)})
     return base
 
 
@@ -203,99 +195,65 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig, on_event: O
         )
     if settings.scope == "global":
         sparsity = spread_globally(tensors, layers, read_sparsity(settings.sparsity))
-    # The network's own name and arguments, whatever the settings beside a copied file say.
-    model = dataclasses.replace(base.model, model=card.model, model_args=card.model_args)
-    training = dataclasses.replace(base.training, precision=card.precision)
-    retraining = Retraining(
-        base=dataclasses.replace(base, model=model, training=training, engine=config.engine),
-        prune_epochs=settings.prune_epochs,
-        share_epochs=settings.share_epochs,
-        lr=base.optimizer.lr if settings.lr is None else settings.lr,
-        weight_decay=(
-            base.optimizer.weight_decay if settings.weight_decay is None else settings.weight_decay
-        ),
-        share_lr=settings.share_lr,
+    base = dataclasses.replace(
+        base,
+        # The network's own name and arguments, whatever the settings beside a copied file say.
+        model=dataclasses.replace(base.model, model=card.model, model_args=card.model_args),
+        training=dataclasses.replace(base.training, precision=card.precision),
+        engine=config.engine,
     )
     return _Job(
-        config=config,
-        task=RetrainingTask(
-            weights=weights,
-            card=card,
-            retraining=retraining,
-            stages=tuple(stage for stage in STAGES if stage in settings.stages.split(",")),
-            rounds=settings.rounds,
-            start=settings.kmeans_init,  # type: ignore[arg-type] # one of its choices, checked above
-            coder=settings.coder,  # type: ignore[arg-type] # likewise
-        ),
+        task=CompressionTask(weights=weights, card=card, base=base, settings=settings),
         layers=layers,
         plan=Plan(sparsity=sparsity, bits=bits),
         tensors=tensors,
+        on_event=on_event,
     )
 
 
-def _run(
-    job: _Job, directory: RunDirectory, engine: Engine, workers: int, on_event: OnEvent
-) -> dict[str, Any]:
+def _run(job: _Job, directory: RunDirectory, engine: Engine, workers: int) -> dict[str, Any]:
     """Compress, evaluate, write the decompressed network."""
-
-    def tell(text: str) -> None:
-        on_event({"kind": "note", "text": text})
-
-    for name in unsupported(job.tensors, job.plan):
-        tell(f"{name} is no weight of a convolution or linear layer: stored as it is")
-    plan, found, folder = job.plan, None, directory.path
-    if job.config.compression.max_accuracy_loss is not None:
-        bound = job.config.compression.max_accuracy_loss
-        found = search(job.task, job.layers, bound, folder / "search", engine, workers, on_event)
-        plan = found.plan
-        packed = _repack(job, found, folder)
+    task, plan, folder, result = job.task, job.plan, directory.path, dict[str, Any]()
+    for name in plan.untouched(job.tensors):
+        job.tell(f"{name} is no weight of a convolution or linear layer: stored as it is")
+    bound = task.settings.max_accuracy_loss
+    if bound is not None:
+        inner = folder / "search"
+        found = search(task, job.layers, bound, inner, engine, workers, job.on_event)
+        plan, result["search"] = found.plan, found.figures
+        # Written again, by which nothing is lost.
+        packed = {
+            stage: task.write(
+                folder / FILES[stage],
+                load_network(source, trusted=task.card.model)[0].state_dict(),
+                task.settings.coder if stage == "code" else "fixed",
+            )
+            for stage, source in found.files.items()
+        }
     else:
-        trainer = functools.partial(train, engine=engine, on_event=on_event)
-        packed = run_stages(job.task, plan, folder, trainer, tell)
-    network, card = load_network(folder / MODEL, trusted=job.task.card.model)
+        trainer = functools.partial(train, engine=engine, on_event=job.on_event)
+        packed = run_stages(task, plan, folder, trainer, job.tell)
+    network, card = load_network(folder / MODEL, trusted=task.card.model)
     write_atomically(directory.file("model.safetensors"), pack(network, card))
-    if job.config.compression.onnx is not None:
-        export_onnx(network, card, Path(job.config.compression.onnx))
-    result = _figures(job, plan, packed, engine, workers)
-    if found is not None:
-        result["search"] = found.figures
-    return result
-
-
-def _repack(job: _Job, found: Found, folder: Path) -> dict[str, Packed]:
-    """The files that a search has found, written again into `folder`: nothing is lost by that."""
-    sources = {
-        "prune": found.pruned,
-        "share": found.folder / FILES["share"],
-        "code": found.folder / MODEL,
-    }
-    return {
-        stage: write_packed(
-            folder / FILES[stage],
-            load_network(source, trusted=job.task.card.model)[0].state_dict(),
-            job.task.card,
-            job.task.coder if stage == "code" else "fixed",
-        )
-        for stage, source in sources.items()
-    }
+    if task.settings.onnx is not None:
+        export_onnx(network, card, Path(task.settings.onnx))
+    return _figures(job, plan, packed, engine, workers) | result
 
 
 def _figures(
     job: _Job, plan: Plan, packed: dict[str, Packed], engine: Engine, workers: int
 ) -> dict[str, Any]:
     """What `result.json` holds of the network before and after."""
-    data_config: DataConfig = job.task.retraining.base.data
-    files = (job.task.weights, *(file.path for file in packed.values()))
+    task = job.task
+    files = (task.weights, *(file.path for file in packed.values()))
+    evaluation = EvaluateJob(files=files, trusted=task.card.model, data=task.base.data)
     group = engine.run_ranks(
-        functools.partial(
-            evaluate_rank,
-            EvaluateJob(files=files, trusted=job.task.card.model, data=data_config),
-        ),
+        functools.partial(evaluate_rank, evaluation),
         workers,
-        max_restarts=restarts_of(job.config.engine),
+        max_restarts=restarts_of(task.base.engine),
     )
     dense, *after = group.results[0]
-    whole = dense_bytes(job.tensors)
+    whole = sum(tensor.numel() * tensor.element_size() for tensor in job.tensors.values())
     stages = [
         {
             "stage": stage,
@@ -309,9 +267,9 @@ def _figures(
     last = list(packed.values())[-1]
     streams = [parts for parts in last.parts.values() if parts.values]
     return {
-        "model": job.task.card.model,
-        "coder": job.task.coder,
-        "dense": {"bytes": whole, "file_bytes": job.task.weights.stat().st_size, **dense},
+        "model": task.card.model,
+        "coder": task.settings.coder,
+        "dense": {"bytes": whole, "file_bytes": task.weights.stat().st_size, **dense},
         "stages": stages,
         "ratio": stages[-1]["ratio"],
         "bytes": last.size_bytes,
@@ -320,5 +278,5 @@ def _figures(
         "layers": layer_table(packed),
         "stream_bytes": sum(p.position_bytes + p.value_bytes for p in streams),
         "entropy_bytes": round(sum(p.entropy_bytes for p in streams), 1),
-        "unsupported": unsupported(job.tensors, plan),
+        "unsupported": plan.untouched(job.tensors),
     }

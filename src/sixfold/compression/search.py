@@ -12,20 +12,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sixfold.compression.codec.pipeline import RetrainingTask
 from sixfold.compression.codec.plan import Plan
 from sixfold.compression.codec.sensitivity import sparsity_for
-from sixfold.compression.codec.trial import SearchWork
+from sixfold.compression.codec.stages import FILES, CompressionTask
+from sixfold.compression.codec.trial import sensitivity, trial
 from sixfold.core.errors import RunError
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.engines import Engine
-from sixfold.distributed.tasks import Assignment, Outcome, Task, cache_keys, run_job
+from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.distributed.tasks import Assignment, Task, cache_keys, run_job
 from sixfold.training.sparsity import Prunable
 
 FIRST_PARTS = (0.12, 0.06, 0.03, 0.015)
@@ -36,18 +37,27 @@ REFINEMENTS = 2
 """How often the interval that is left is divided."""
 
 
+Key = TypeVar("Key", str, float)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found:
     """The smallest file that holds the bound."""
 
     plan: Plan  # its sparsity and bits
-    pruned: Path  # its file after pruning
-    folder: Path  # with its files after sharing and coding
+    files: dict[str, Path]  # after each stage
     figures: dict[str, Any]  # of all trials, for the report
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    sparsity: Mapping[str, float]
+    folder: Path
+    figures: dict[str, Any]
+
+
 def search(
-    task: RetrainingTask,
+    task: CompressionTask,
     layers: Sequence[Prunable],
     bound: float,
     folder: Path,
@@ -57,29 +67,42 @@ def search(
 ) -> Found:
     """Find the smallest network within a bound."""
     job = _Search(task=task, folder=folder, engine=engine, workers=workers, on_event=on_event)
-    losses = job.sensitivities([layer.name for layer in layers])
-    target = job.dense_accuracy - bound
+    names = [layer.name for layer in layers]
+    costs = job.run({name: (f"pruning {name}", {"layer": name}) for name in names})
+    losses = {name: costs[name].figures["losses"] for name in names}
+    accuracy = costs[names[0]].figures["validation_accuracy"]
+    target = accuracy - bound
     job.note(
-        f"dense: validation accuracy {job.dense_accuracy:.2%}; the smallest network of at least "
+        f"dense: validation accuracy {accuracy:.2%}; the smallest network of at least "
         f"{target:.2%} is searched"
     )
     sizes = {layer.name: layer.size for layer in layers}
+    trials: dict[float, _Trial] = {}
     parts: Sequence[float] = FIRST_PARTS
     for _ in range(1 + REFINEMENTS):
-        job.try_parts(parts, {part: sparsity_for(part, losses, sizes) for part in parts}, target)
-        if not any(trial["reached"] for trial in job.trials.values()):
-            parts = [part for part in LARGER_PARTS if part not in job.trials]
+        plans = {part: sparsity_for(part, losses, sizes) for part in parts}
+        asked = {
+            part: (f"{part:.2%} kept", {"sparsity": plan, "target": target})
+            for part, plan in plans.items()
+        }
+        for part, found in job.run(asked).items():
+            trials[part], figures = found, found.figures
+            size = f", {figures['bytes']:,} bytes" if figures["reached"] else ", not enough"
+            job.note(f"{part:.2%} kept: validation accuracy {figures['accuracy']:.2%}{size}")
+        if any(one.figures["reached"] for one in trials.values()):
+            parts = _between(trials, workers)
         else:
-            parts = _between(job.trials, workers)
+            parts = [part for part in LARGER_PARTS if part not in trials]
         if not parts:
             break
-    return job.smallest(target)
+    return _smallest(trials, target, accuracy)
 
 
-def _between(trials: dict[float, dict[str, Any]], workers: int) -> list[float]:
+def _between(trials: Mapping[float, _Trial], workers: int) -> list[float]:
     """Parts that divide the interval in which the limit must lie, as many as there are workers."""
-    good = min(part for part, trial in trials.items() if trial["reached"])
-    bad = max((p for p, t in trials.items() if p < good and not t["reached"]), default=good / 2)
+    reached = {part: one.figures["reached"] for part, one in trials.items()}
+    good = min(part for part in reached if reached[part])
+    bad = max((part for part in reached if part < good and not reached[part]), default=good / 2)
     if good / bad < 1.1:
         return []
     count = min(max(workers, 1), 3)
@@ -87,93 +110,68 @@ def _between(trials: dict[float, dict[str, Any]], workers: int) -> list[float]:
     return [round(bad * math.exp(step * (number + 1)), 5) for number in range(count)]
 
 
+def _smallest(trials: Mapping[float, _Trial], target: float, dense: float) -> Found:
+    good = [one for one in trials.values() if one.figures["reached"]]
+    if not good:
+        best = max(one.figures["accuracy"] for one in trials.values())
+        raise RunError(
+            f"no compressed network reaches a validation accuracy of {target:.2%} (best "
+            f"{best:.2%}): allow a larger --max-accuracy-loss, or more --prune-epochs"
+        )
+    best = min(good, key=lambda one: one.figures["bytes"])
+    inner = best.folder / best.figures["folder"]
+    return Found(
+        plan=Plan(sparsity=dict(best.sparsity), bits=best.figures["bits"]),
+        files={
+            stage: (best.folder if stage == "prune" else inner) / file
+            for stage, file in FILES.items()
+        },
+        figures={
+            "target": target,
+            "dense_validation_accuracy": dense,
+            "trials": [{"kept": part} | one.figures for part, one in sorted(trials.items())],
+        },
+    )
+
+
 @dataclass(kw_only=True)
 class _Search:
-    """A search on its way."""
+    """Runs members of a search."""
 
-    task: RetrainingTask
+    task: CompressionTask
     folder: Path
     engine: Engine
     workers: int
     on_event: OnEvent
-    dense_accuracy: float = 0.0
+    common: dict[str, Any] = field(init=False)  # what every member's result depends on
 
     def __post_init__(self) -> None:
-        self.trials: dict[float, dict[str, Any]] = {}
-        self._plans: dict[float, dict[str, float]] = {}
-        self._folders: dict[float, Path] = {}
-        weights = hashlib.sha256(self.task.weights.read_bytes()).hexdigest()
-        retraining = self.task.retraining
-        self._common = {
-            "weights": weights,
-            "base": as_json(retraining.base) | {"engine": {}, "run": {}},
-            "epochs": [retraining.prune_epochs, retraining.share_epochs],
-            "rates": [retraining.lr, retraining.weight_decay, retraining.share_lr],
-            "rounds": self.task.rounds,
-            "start": self.task.start,
-            "coder": self.task.coder,
+        task, settings = self.task, self.task.settings
+        self.common = {
+            "weights": hashlib.sha256(task.weights.read_bytes()).hexdigest(),
+            "base": as_json(task.base) | {"engine": {}, "run": {}},
+            "epochs": [settings.prune_epochs, settings.share_epochs],
+            "rates": [*task.pruning_rates, settings.share_lr],
+            "rounds": settings.rounds,
+            "start": settings.kmeans_init,
+            "coder": settings.coder,
         }
 
     def note(self, text: str) -> None:
         self.on_event({"kind": "note", "text": text})
 
-    def sensitivities(self, names: Sequence[str]) -> dict[str, list[float]]:
-        """What pruning each layer alone costs."""
-        members = [
-            Task(name=f"pruning {name}", settings={"layer": name} | self._common) for name in names
-        ]
-        results = self._run(members).results
-        self.dense_accuracy = results[members[0].name]["validation_accuracy"]
-        return {n: results[m.name]["losses"] for n, m in zip(names, members, strict=True)}
-
-    def try_parts(
-        self, parts: Sequence[float], plans: dict[float, dict[str, float]], target: float
-    ) -> None:
-        """Compress in full with each of these parts kept."""
+    def run(self, asked: Mapping[Key, tuple[str, dict[str, Any]]]) -> dict[Key, _Trial]:
+        """Run members, given each one's name and settings."""
         members = {
-            part: Task(
-                name=f"{part:.2%} kept",
-                settings={"sparsity": plans[part], "target": target} | self._common,
-            )
-            for part in parts
+            key: Task(name=name, settings=settings | self.common)
+            for key, (name, settings) in asked.items()
         }
-        names = cache_keys(list(members.values()))
-        results = self._run(list(members.values())).results
-        for part, member in members.items():
-            self.trials[part] = trial = results[member.name]
-            self._plans[part] = plans[part]
-            self._folders[part] = self.folder / "members" / names[member.name]
-            size = f", {trial['bytes']:,} bytes" if trial["reached"] else ", not enough"
-            self.note(f"{part:.2%} kept: validation accuracy {trial['accuracy']:.2%}{size}")
-
-    def smallest(self, target: float) -> Found:
-        """The result."""
-        good = {part: trial for part, trial in self.trials.items() if trial["reached"]}
-        if not good:
-            best = max(trial["accuracy"] for trial in self.trials.values())
-            raise RunError(
-                f"no compressed network reaches a validation accuracy of {target:.2%} (best "
-                f"{best:.2%}): allow a larger --max-accuracy-loss, or more --prune-epochs"
-            )
-        part = min(good, key=lambda part: good[part]["bytes"])
-        figures = {
-            "target": target,
-            "dense_validation_accuracy": self.dense_accuracy,
-            "trials": [{"kept": part} | trial for part, trial in sorted(self.trials.items())],
-        }
-        return Found(
-            plan=Plan(sparsity=self._plans[part], bits=good[part]["bits"]),
-            pruned=self._folders[part] / "pruned.sixz",
-            folder=self._folders[part] / good[part]["folder"],
-            figures=figures,
-        )
-
-    def _run(self, members: list[Task]) -> Outcome:
+        tasks = list(members.values())
         self.folder.mkdir(parents=True, exist_ok=True)
         outcome = run_job(
             self.folder,
-            members,
-            functools.partial(_work, SearchWork(task=self.task)),
+            tasks,
+            functools.partial(_work, self.task),
             self.engine,
             workers=self.workers,
             on_event=self.on_event,
@@ -182,17 +180,27 @@ class _Search:
         if outcome.failures:
             name, reason = next(iter(outcome.failures.items()))
             raise RunError(f"{name}: {reason}")
-        return outcome
+        folders = cache_keys(tasks)
+        return {
+            key: _Trial(
+                sparsity=member.settings.get("sparsity", {}),
+                folder=self.folder / "members" / folders[member.name],
+                figures=outcome.results[member.name],
+            )
+            for key, member in members.items()
+        }
 
 
-def _work(work: SearchWork, assignment: Assignment) -> dict[str, Any]:
+def _work(task: CompressionTask, assignment: Assignment) -> dict[str, Any]:
     """What a worker does for a member."""
     settings = assignment.settings
-    if "layer" in settings:
-        return work.sensitivity(settings["layer"])
-    return work.trial(
-        settings["sparsity"],
-        settings["target"],
-        assignment.folder,
-        lambda part: assignment.report_progress(part=part),
-    )
+    with one_thread():
+        if "layer" in settings:
+            return sensitivity(task, settings["layer"])
+        return trial(
+            task,
+            settings["sparsity"],
+            settings["target"],
+            assignment.folder,
+            lambda part: assignment.report_progress(part=part),
+        )

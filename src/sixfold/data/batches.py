@@ -6,10 +6,10 @@ makes the batch, in how many pieces, or on what machine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sixfold.data.augment import Augment
 from sixfold.data.dataset import DataSet, Part
@@ -17,17 +17,15 @@ from sixfold.data.dataset import DataSet, Part
 if TYPE_CHECKING:
     from torch import Tensor
 
-Precision = Literal["float32", "float64"]
-
 
 class Statistics(Protocol):
     """Mean and standard deviation of pixels, (C,) each, of [0, 1]; a `DataSet` has them."""
 
     @property
-    def mean(self) -> NDArray[np.float64]: ...  # noqa: D102
+    def mean(self) -> ArrayLike: ...  # noqa: D102
 
     @property
-    def std(self) -> NDArray[np.float64]: ...  # noqa: D102
+    def std(self) -> ArrayLike: ...  # noqa: D102
 
 
 class BatchMaker:
@@ -40,14 +38,15 @@ class BatchMaker:
     def __init__(
         self,
         dataset: Statistics,
-        precision: Precision = "float32",
+        precision: str = "float32",
         box: tuple[tuple[int, int], ...] | None = None,
     ) -> None:
         # A channel that never varies is only centred: it would be divided by zero.
-        std = np.where(dataset.std > 0, dataset.std, 1.0)
-        dtype = np.dtype(precision)
+        mean, std = np.asarray(dataset.mean), np.asarray(dataset.std)
+        std = np.where(std > 0, std, 1.0)
+        dtype = np.dtype("float64" if precision == "float64" else "float32")
         self._scale = (1 / (255 * std)).astype(dtype)[:, None, None]
-        self._shift = (-dataset.mean / std).astype(dtype)[:, None, None]
+        self._shift = (-mean / std).astype(dtype)[:, None, None]
         self._dtype = dtype
         self._part = None if box is None else tuple(slice(start, stop) for start, stop in box)
         if self._part is not None:
@@ -93,7 +92,7 @@ def make_batch(
     dataset: DataSet,
     augment: Augment | None = None,
     key: int = 0,
-    precision: Precision = "float32",
+    precision: str = "float32",
 ) -> tuple[Tensor, Tensor]:
     """One batch; a `BatchMaker` kept between batches saves some microseconds. See there."""
     return BatchMaker(dataset, precision)(part, indices, augment=augment, key=key)

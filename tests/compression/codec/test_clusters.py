@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.compression import huffman_reference
 
 from sixfold.compression.codec import clusters
-from sixfold.compression.codec.clusters import STARTS, Start
+from sixfold.compression.config import STARTS
 
 
 @settings(deadline=None)
@@ -17,7 +17,7 @@ from sixfold.compression.codec.clusters import STARTS, Start
     st.integers(1, 4),
 )
 def test_k_means_is_lloyd_s_algorithm(
-    values: list[float], count: int, start: Start, rounds: int
+    values: list[float], count: int, start: str, rounds: int
 ) -> None:
     ordered = np.sort(np.array(values).round(3))
     first = clusters.first_centroids(ordered, count, start, seed=0)
@@ -34,7 +34,7 @@ def test_k_means_is_lloyd_s_algorithm(
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_clusters_settle_where_no_move_helps(start: Start) -> None:
+def test_clusters_settle_where_no_move_helps(start: str) -> None:
     values = np.sort(np.random.default_rng(0).normal(size=5000))
     first = clusters.first_centroids(values, 15, start, seed=3)
     found = clusters.k_means(values, first)

@@ -15,15 +15,10 @@ differences of running sums instead of n K distances.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-Start = Literal["linear", "density", "random"]
-STARTS: tuple[Start, ...] = ("linear", "density", "random")
 
 MOST_ROUNDS = 200
 _LARGEST_HALF = 65504.0
@@ -31,7 +26,7 @@ _LARGEST_HALF = 65504.0
 Floats = NDArray[np.float64]
 
 
-def first_centroids(values: Floats, count: int, start: Start, seed: int) -> Floats:
+def first_centroids(values: Floats, count: int, start: str, seed: int) -> Floats:
     """Where k-means begins, (K,), from (n,) values; both ascending."""
     if start == "linear":
         return np.linspace(values[0], values[-1], count)
@@ -77,7 +72,7 @@ def nearest(values: Floats, centroids: Floats) -> NDArray[np.int64]:
     return np.searchsorted((centroids[:-1] + centroids[1:]) / 2, values, side="left")
 
 
-def share(weights: Tensor, bits: int, *, start: Start, seed: int) -> tuple[Tensor, Tensor]:
+def share(weights: Tensor, bits: int, start: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Give a tensor's weights at most 2**bits - 1 different values besides zero.
 
     The weights with shared values, and each one's cluster: int16, 0 for zeros, which stay zeros.

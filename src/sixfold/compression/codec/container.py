@@ -33,7 +33,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sixfold.compression.codec.streams import Coder
 from sixfold.compression.codec.tensors import DTYPES, Parts, pack_tensor, unpack_tensor
 from sixfold.compression.codec.wire import DamagedError, Reader, varint
 from sixfold.core.errors import UserError
@@ -78,7 +77,7 @@ class Container:
 
 
 def to_bytes(
-    header: Mapping[str, Any], tensors: Mapping[str, Tensor], coder: Coder
+    header: Mapping[str, Any], tensors: Mapping[str, Tensor], coder: str
 ) -> tuple[bytes, dict[str, Parts]]:
     """A whole file, and what the bytes of each tensor are spent on."""
     parts: dict[str, Parts] = {}

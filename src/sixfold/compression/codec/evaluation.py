@@ -21,7 +21,6 @@ class EvaluateJob:
     files: tuple[Path, ...]  # weights, compressed or not
     trusted: str  # the network whose code may be run
     data: DataConfig  # the data set, resolved
-    parts: tuple[str, ...] = ("validation", "test")  # "validation" and "test", or one of them
 
 
 def evaluate_rank(job: EvaluateJob, comm: Communicator) -> list[dict[str, Any]]:
@@ -39,17 +38,13 @@ def _figures(
     file: Path, job: EvaluateJob, data: datasets.DataSet, comm: Communicator
 ) -> dict[str, Any]:
     network, card = load_network(file, trusted=job.trusted)
-    maker = datasets.BatchMaker(
-        card.statistics(), "float64" if card.precision == "float64" else "float32"
-    )
+    maker = datasets.BatchMaker(card, card.precision)
     figures: dict[str, Any] = {}
-    for name in job.parts:
+    for name in ("validation", "test"):
         part = getattr(data, name)
         found = evaluate(comm, network, part, maker) if len(part) else None
         if found is not None:
-            figures |= {
-                f"{name}_accuracy": found.accuracy,
-                f"{name}_loss": found.loss,
-                f"{name}_images": len(part),
-            }
+            figures[f"{name}_accuracy"] = found.accuracy
+            figures[f"{name}_loss"] = found.loss
+            figures[f"{name}_images"] = len(part)
     return figures

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.compression.codec.bits import Symbols
+from sixfold.compression.codec.wire import Symbols
 
 MOST_BITS = 8
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.compression.codec.bits import Symbols
+from sixfold.compression.codec.wire import Symbols
 
 LONGEST = 12
 """Bits of the longest code: the decoding table of 2**12 entries stays in the first-level cache.

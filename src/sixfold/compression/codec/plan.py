@@ -20,21 +20,18 @@ BITS = range(1, 10)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What becomes of each layer."""
+    """What becomes of each layer, by name of its weight tensor."""
 
-    # name of a weight tensor -> part of its weights that is removed, in [0, 1)
-    sparsity: dict[str, float]
-    # name of a weight tensor -> bits of a shared weight; 2**bits symbols, one of them zero
-    bits: dict[str, int]
+    sparsity: dict[str, float]  # part of its weights that is removed, in [0, 1)
+    bits: dict[str, int]  # of a shared weight: 2**bits symbols, one of them zero
 
-
-def short(name: str) -> str:
-    """A weight tensor's name as people call its layer.
-
-    >>> short("features.0.weight")
-    'features.0'
-    """
-    return layer_name(name)
+    def untouched(self, tensors: Mapping[str, Tensor]) -> list[str]:
+        """Float tensors of two and more dims that are neither pruned nor shared."""
+        return [
+            name
+            for name, tensor in tensors.items()
+            if tensor.dim() >= 2 and name not in self.bits and tensor.is_floating_point()
+        ]
 
 
 def read_by_layer(
@@ -51,7 +48,7 @@ def read_by_layer(
     >>> read_by_layer("5,conv=8", layers, int, 6)
     {'a.weight': 8, 'b.weight': 5}
     """
-    by_name: dict[str, str] = {short(layer.name): layer.name for layer in layers}
+    by_name: dict[str, str] = {layer_name(layer.name): layer.name for layer in layers}
     for_all, for_kind, for_layer = default, dict[str, Value](), dict[str, Value]()
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value_text = part.rpartition("=")
@@ -61,8 +58,8 @@ def read_by_layer(
             for_all = value
         elif key in KINDS:
             for_kind[key] = value
-        elif short(key) in by_name:
-            for_layer[by_name[short(key)]] = value
+        elif layer_name(key) in by_name:
+            for_layer[by_name[layer_name(key)]] = value
         else:
             known = ", ".join([*KINDS, *by_name])
             raise ValueError(f"there is no layer {key!r}: give one of {known}")
@@ -108,6 +105,6 @@ def as_text(values: Mapping[str, float]) -> str:
     'a=0.25,b=3'
     """
     return ",".join(
-        f"{name if short(name) in KINDS else short(name)}={value:g}"
+        f"{name if layer_name(name) in KINDS else layer_name(name)}={value:g}"
         for name, value in values.items()
     )

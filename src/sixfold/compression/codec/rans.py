@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.compression.codec.bits import Symbols
+from sixfold.compression.codec.wire import Symbols
 
 LOWEST_STATE = 1 << 16
 PRECISIONS = range(8, 16)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sixfold.compression.codec.clusters import Start, share
+from sixfold.compression.codec.clusters import share
 from sixfold.training.sparsity import Counts, magnitude_mask
 
 KEPT_LEVELS = tuple(round(0.7**step, 4) for step in range(16))
@@ -37,13 +37,12 @@ def pruning_losses(network: nn.Module, name: str, loss: Loss) -> list[float]:
     return found
 
 
-def sharing_losses(network: nn.Module, name: str, loss: Loss, start: Start) -> list[float]:
+def sharing_losses(network: nn.Module, name: str, loss: Loss, start: str) -> list[float]:
     """The loss with one layer's weights shared, for each of `BITS_LEVELS`."""
     weights = network.state_dict()[name]
     original = weights.clone()
     found = [
-        _loss_with(weights, share(original, bits, start=start, seed=0)[0], loss, network)
-        for bits in BITS_LEVELS
+        _loss_with(weights, share(original, bits, start)[0], loss, network) for bits in BITS_LEVELS
     ]
     weights.copy_(original)
     return found

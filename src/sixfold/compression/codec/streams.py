@@ -8,8 +8,7 @@
     rANS    lanes (varint), precision (4 bits), shift (2 bits above) and grouping (2 bits above),
             table of coarse frequencies, shifted down (few symbols do not pay for exact ones),
             states (4 bytes a lane), number of words (varint), words (2 bytes each)
-    table   length in bytes (varint), a number for each symbol by `sixfold.compression.codec.rice`;
-    with
+    table   length in bytes (varint), a number for each symbol by its Rice code; with
             a grouping above 0 for each group of neighbours (see `_groups`), which share it
 
 Count and alphabet are known to the reader. A coder whose tables cost more than it saves gives way
@@ -18,18 +17,23 @@ to fixed width.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.compression.codec import bits, huffman, rans
-from sixfold.compression.codec.bits import Symbols
-from sixfold.compression.codec.rice import pack_table, packed_size, unpack_table
-from sixfold.compression.codec.wire import DamagedError, Reader, varint
+from sixfold.compression.codec import huffman, rans, wire
+from sixfold.compression.codec.wire import (
+    DamagedError,
+    Reader,
+    Symbols,
+    pack_table,
+    packed_size,
+    unpack_table,
+    varint,
+)
 
-Coder = Literal["fixed", "huffman", "ans"]
-CODERS: tuple[Coder, ...] = ("fixed", "huffman", "ans")
+CODERS = ("fixed", "huffman", "ans")
 """By their numbers in the file."""
 
 SYMBOLS_PER_LANE = 4096
@@ -46,15 +50,15 @@ MOST_LANES = 4096
 """The working arrays of a step stay in the first-level cache."""
 
 
-def encode_stream(symbols: NDArray[Any], alphabet: int, coder: Coder) -> bytes:
+def encode_stream(symbols: NDArray[Any], alphabet: int, coder: str) -> bytes:
     """Symbols (n,) below `alphabet`, at most `huffman.LARGEST_ALPHABET`, as bytes."""
-    width = bits.width_of(alphabet)
-    plain = bits.packed_bytes(len(symbols), width)
+    width = wire.width_of(alphabet)
+    plain = wire.packed_bytes(len(symbols), width)
     if coder != "fixed" and len(symbols):
         found = _huffman(symbols, alphabet) if coder == "huffman" else _rans(symbols, alphabet)
         if found is not None and len(found) <= plain:
             return found
-    return b"\0" + bits.pack(symbols, width)
+    return b"\0" + wire.pack(symbols, width)
 
 
 def decode_stream(reader: Reader, count: int, alphabet: int) -> Symbols:
@@ -62,9 +66,9 @@ def decode_stream(reader: Reader, count: int, alphabet: int) -> Symbols:
     coder = reader.octet()
     try:
         if coder == 0:
-            width = bits.width_of(alphabet)
-            data = reader.take(bits.packed_bytes(count, width))
-            symbols = bits.unpack(data, width, count).astype(np.uint16)
+            width = wire.width_of(alphabet)
+            data = reader.take(wire.packed_bytes(count, width))
+            symbols = wire.unpack(data, width, count).astype(np.uint16)
         elif coder == 1:
             symbols = _read_huffman(reader, count, alphabet)
         elif coder == 2:
@@ -78,10 +82,10 @@ def decode_stream(reader: Reader, count: int, alphabet: int) -> Symbols:
     return symbols
 
 
-def size_bits(counts: NDArray[np.int64], coder: Coder) -> float:
+def size_bits(counts: NDArray[np.int64], coder: str) -> float:
     """About how many bits a coder needs for symbols of these counts, (A,), its table included."""
     total = int(counts.sum())
-    plain = float(total * bits.width_of(len(counts)))
+    plain = float(total * wire.width_of(len(counts)))
     if coder == "fixed" or not total:
         return plain
     if coder == "ans":
@@ -127,7 +131,7 @@ def _huffman(symbols: NDArray[Any], alphabet: int) -> bytes:
             varint(least),
             bytes([width]),
             _table(lengths),
-            bits.pack(lane_bits - least, width),
+            wire.pack(lane_bits - least, width),
             varint(len(payload)),
             payload,
         )
@@ -141,7 +145,7 @@ def _read_huffman(reader: Reader, count: int, alphabet: int) -> Symbols:
     lengths = _read_table(reader, alphabet)
     if not huffman.is_complete(lengths):
         raise DamagedError("its code lengths make no code")
-    rest = bits.unpack(reader.take(bits.packed_bytes(lanes, width)), width, lanes)
+    rest = wire.unpack(reader.take(wire.packed_bytes(lanes, width)), width, lanes)
     data = reader.take(reader.varint(reader.left))
     if count > 8 * len(data):
         raise DamagedError("more symbols than bits")
@@ -152,7 +156,7 @@ def _rans(symbols: NDArray[Any], alphabet: int) -> bytes | None:
     counts = np.bincount(symbols, minlength=alphabet)
     precision = _precision(alphabet)
     size, options, table = _rans_table(counts, precision)
-    if size > len(symbols) * bits.width_of(alphabet):
+    if size > len(symbols) * wire.width_of(alphabet):
         return None  # numbers without a pattern, such as a float's last bits
     frequencies = _frequencies(table, options, alphabet)
     words, states = rans.encode(symbols, frequencies, precision, lanes_for(len(symbols)))

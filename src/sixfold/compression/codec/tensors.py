@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sixfold.compression.codec import gaps
-from sixfold.compression.codec.streams import Coder, decode_stream, encode_stream, size_bits
+from sixfold.compression.codec.streams import decode_stream, encode_stream, size_bits
 from sixfold.compression.codec.wire import DamagedError, Reader, varint
 
 DTYPES: tuple[torch.dtype, ...] = (
@@ -83,7 +83,7 @@ class Parts:
     entropy_bytes: float = 0.0
 
 
-def pack_tensor(tensor: Tensor, coder: Coder) -> tuple[bytes, Parts]:
+def pack_tensor(tensor: Tensor, coder: str) -> tuple[bytes, Parts]:
     """A tensor of a dtype in `DTYPES`, on the CPU, as bytes, and what they are spent on.
 
     Name, dtype and shape are not among them.
@@ -210,7 +210,7 @@ def _codebook(present: Patterns) -> Patterns:
 
 
 def _plan(
-    places: NDArray[np.int64], symbols: NDArray[np.uint16] | None, tensor: Tensor, coder: Coder
+    places: NDArray[np.int64], symbols: NDArray[np.uint16] | None, tensor: Tensor, coder: str
 ) -> tuple[bool, int] | None:
     """Scan by columns or not, and bits of a gap; None if it is shorter to store all elements."""
     elements, kept = tensor.numel(), len(places)
@@ -246,7 +246,7 @@ def _dense(
     places: NDArray[np.int64],
     codebook: Patterns,
     symbols: NDArray[np.uint16] | None,
-    coder: Coder,
+    coder: str,
 ) -> tuple[bytes, Parts]:
     if symbols is None:
         values = _planes(patterns, coder)
@@ -279,7 +279,7 @@ def _entropy_bytes(symbols: NDArray[np.uint16]) -> float:
 
 
 def _coded(
-    dtype: torch.dtype, codebook: Patterns, symbols: NDArray[np.uint16], coder: Coder
+    dtype: torch.dtype, codebook: Patterns, symbols: NDArray[np.uint16], coder: str
 ) -> _Values:
     half = _as_half(codebook, dtype)
     head = (b"\0" if half is None else b"\1") + varint(len(codebook))
@@ -291,7 +291,7 @@ def _coded(
     )
 
 
-def _planes(patterns: Patterns, coder: Coder) -> _Values:
+def _planes(patterns: Patterns, coder: str) -> _Values:
     planes = patterns.view(np.uint8).reshape(len(patterns), patterns.dtype.itemsize)
     columns = [planes[:, number].astype(np.uint16) for number in range(planes.shape[1])]
     return _Values(
