@@ -11,8 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.prediction.robustness.taps import BLUR_REACH
-from sixfold.prediction.robustness.warps import SMOOTH
+from sixfold.prediction.robustness.warps import BLUR_REACH, SMOOTH
 
 Image = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from sixfold.core.errors import SixfoldError, UserError
 from sixfold.distributed.config import EngineConfig
 from sixfold.prediction.config import PredictConfig, PredictionConfig
 from sixfold.prediction.run import predict
-from sixfold.prediction.worker import class_map
+from sixfold.prediction.scoring import class_map
 from sixfold.training.config import TrainConfig
 from sixfold.training.model_card import ModelCard, load_network, read_card, weights_file
 from sixfold.training.run import train

@@ -21,14 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from sixfold import data as datasets
-from sixfold.compression.loading import load_network
-from sixfold.core.errors import UserError
 from sixfold.core.files import explained
-from sixfold.data.config import DataConfig
-from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.kept_columns import KeptColumns
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
+from sixfold.prediction.scoring import ScoringJob, chosen_parts
 from sixfold.prediction.sparse.choose import load_choice, sparse_network
 from sixfold.training import metrics
 from sixfold.training.evaluate import scored_chunks
@@ -37,60 +34,20 @@ from sixfold.training.model_card import ModelCard
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictJob:
-    """What the launcher hands to every rank."""
+class PredictJob(ScoringJob):
+    """The same, and what becomes of the scores."""
 
-    weights: Path
-    trusted: str  # the network whose code may be run
-    data: DataConfig  # the data set, resolved
-    part: str  # "test", "train" or "all"
-    # for each class of the data its class of the network, -1 where it has none
-    labels: tuple[int, ...]
     parts: Path  # folder for the ranks' files
     sparse: Path | None = None  # file of `sixfold sparse`, or None to run every layer dense
-
-
-def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:
-    """For each class of a data set its number in the network, by name; -1 if it has none.
-
-    Where no name agrees but the numbers of classes do, classes are taken by their order.
-    """
-    numbers = {name: number for number, name in enumerate(card.classes)}
-    found = tuple(numbers.get(name, -1) for name in classes)
-    known = [name for name in classes if name != UNLABELLED]
-    if all(number < 0 for number in found) and len(known) == len(card.classes):
-        # The class of rows without a label is the last one, if there is one.
-        return (*range(len(known)), *[-1] * (len(classes) - len(known)))
-    return found
-
-
-def chosen_parts(data: datasets.DataSet, part: str) -> list[datasets.Part]:
-    """The parts of a data set that `--split` names."""
-    by_name = {"train": [data.train], "test": [data.test], "all": [data.train, data.test]}
-    return [chosen for chosen in by_name[part] if len(chosen)]
-
-
-def check_fit(card: ModelCard, data: datasets.DataSet) -> None:
-    """Refuse images that the network was not trained for."""
-    if tuple(data.shape) != tuple(card.shape):
-        wanted, given = ("x".join(map(str, shape)) for shape in (card.shape, data.shape))
-        raise UserError(
-            f"the network was trained on {wanted} images (channels x rows x columns), "
-            f"the data has {given}"
-        )
 
 
 def predict_rank(job: PredictJob, comm: Communicator) -> dict[str, Any]:
     """Classify this rank's share and write it to a file."""
     with one_thread():
-        network, card = load_network(job.weights, trusted=job.trusted)
+        network, card, data, maker = job.open()
         if job.sparse is not None:
             sparse_network(network, card.shape, load_choice(job.sparse))
         network = fused_max_pool(relu_behind_max_pool(folded_batch_norm(network)))
-        data = datasets.open_data(job.data)
-        maker = datasets.BatchMaker(
-            card.statistics(), "float64" if card.precision == "float64" else "float32"
-        )
         images = 0
         for number, part in enumerate(chosen_parts(data, job.part)):
             path = job.parts / f"part-{number}-rank-{comm.rank:04d}.parquet"

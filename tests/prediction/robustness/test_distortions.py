@@ -9,8 +9,7 @@ from scipy import ndimage
 from tests.prediction import distortions_reference
 
 from sixfold.prediction.robustness.distortions import KINDS, Distortion, normals, rotate
-from sixfold.prediction.robustness.taps import blurred, gaussian, grow, shrink
-from sixfold.prediction.robustness.warps import look
+from sixfold.prediction.robustness.warps import grow, look, shrink
 
 SHAPES = [(1, 7, 7), (3, 9, 6), (2, 1, 5), (1, 4, 1), (4, 12, 12)]
 STRENGTHS = {
@@ -71,13 +70,6 @@ def test_the_elastic_distortion_is_its_reference(shape: tuple[int, int, int]) ->
             np.testing.assert_allclose(
                 seen, distortions_reference.elastic(channel, own, 1.5), atol=5e-3
             )
-
-
-@pytest.mark.parametrize("sigma", [0.1, 0.3, 1.0, 9.0])
-def test_a_blur_is_that_of_its_taps(sigma: float) -> None:
-    batch = images((3, 11, 8)).astype(np.float32)
-    wanted = gaussian(8, sigma).along(gaussian(11, sigma).along(batch, -2), -1)
-    np.testing.assert_allclose(blurred(batch, sigma), wanted, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -160,13 +152,9 @@ def test_the_weakest_distortion_changes_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 32])
 def test_taps_add_up_to_one(size: int) -> None:
-    found = [gaussian(size, 0.3), gaussian(size, 9.0), shrink(size, 2.7), shrink(size, 1.0)]
-    found += [grow(max(size // 3, 1), size)]
-    for taps in found:
+    for taps in (shrink(size, 2.7), shrink(size, 1.0), grow(max(size // 3, 1), size)):
         np.testing.assert_allclose(taps.weights.sum(1), 1)
         assert (taps.weights >= 0).all()
         line = np.random.default_rng(0).random((1, int(taps.places.max()) + 1)).astype(np.float32)
-        inputs = line.shape[1]
-        np.testing.assert_allclose(
-            taps.along(line, -1)[0], taps.matrix(inputs) @ line[0], rtol=1e-5, atol=1e-6
-        )
+        wanted = (taps.weights * line[0][taps.places]).sum(1)
+        np.testing.assert_allclose(taps.along(line, -1)[0], wanted, rtol=1e-5, atol=1e-6)

@@ -5,10 +5,11 @@ import pytest
 from scipy.stats import binomtest
 
 from sixfold.core.errors import UserError
+from sixfold.core.statistics import wilson
 from sixfold.prediction.robustness.config import DistortionConfig, EvaluateConfig, EvaluationConfig
-from sixfold.prediction.robustness.distorted import chosen_images, known_labels
-from sixfold.prediction.robustness.figures import halfway, variant_figures, wilson
-from sixfold.prediction.robustness.plan import planned
+from sixfold.prediction.robustness.distortions import planned
+from sixfold.prediction.robustness.figures import halfway, variant_figures
+from sixfold.prediction.robustness.ranks import chosen_images, known_labels
 
 
 @pytest.mark.parametrize(("correct", "images"), [(0, 5), (3, 7), (99, 100), (10, 10)])

@@ -12,7 +12,8 @@ from PIL import Image
 from scipy import stats
 
 from sixfold.core.html.page import Matrix, MatrixPicture
-from sixfold.training.report.classes import class_section, read_bars, read_confusion, wilson
+from sixfold.core.statistics import wilson
+from sixfold.training.report.classes import class_section, read_bars, read_confusion
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (10, 10), (7, 10), (9806, 10_000), (1, 1)])

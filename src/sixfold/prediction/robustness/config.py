@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, LARGEST_SEED, ON_BAD
+from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, option
 from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
@@ -76,9 +77,11 @@ class EvaluateConfig(Settings):
 
     def cross_problems(self) -> list[str]:
         """What is missing, and strengths that are none."""
-        from sixfold.prediction.robustness.plan import strength_problems
+        from sixfold.prediction.robustness.distortions import planned
 
-        found = strength_problems(self.distortion)
-        if not self.evaluation.run:
-            found.append("give the run to evaluate: sixfold evaluate RUN")
+        found = [] if self.evaluation.run else ["give the run to evaluate: sixfold evaluate RUN"]
+        try:
+            planned(self.distortion)
+        except UserError as error:
+            found = [*error.problems, *found]
         return found

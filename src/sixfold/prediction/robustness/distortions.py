@@ -9,20 +9,23 @@ Legend: N images, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.errors import UserError
 from sixfold.core.random_keys import key
 from sixfold.prediction.robustness import warps
-from sixfold.prediction.robustness.taps import Floats, blurred, grow, shrink
+from sixfold.prediction.robustness.config import DistortionConfig
+from sixfold.prediction.robustness.warps import Floats, blurred, grow, shrink
 
 Pixels = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Kind:
     """A kind of distortion."""
 
@@ -73,11 +76,6 @@ def noise(images: Floats, sigma: float, keys: list[int]) -> Floats:
     return images + np.float32(255 * sigma) * normals(keys, images.shape[1:])
 
 
-def blur(images: Floats, sigma: float, _: list[int]) -> Floats:
-    """A Gaussian over rows and columns."""
-    return blurred(images, sigma)
-
-
 def rotate(images: Floats, degrees: float, keys: list[int]) -> Floats:
     """Turned about the middle, half of the images to each side."""
     sides = np.array([1.0 if own & 1 else -1.0 for own in keys])
@@ -96,21 +94,52 @@ def elastic(images: Floats, strength: float, keys: list[int]) -> Floats:
 
 
 KINDS = {
-    "downsample": Kind(
-        title="Down-sampling", unit="times fewer pixels a side", apply=downsample, least=1.0
+    "downsample": Kind("Down-sampling", "times fewer pixels a side", downsample, least=1.0),
+    "noise": Kind("Gaussian noise", "standard deviation, part of full scale", noise),
+    "blur": Kind(
+        "Gaussian blur", "standard deviation, pixels", lambda x, sigma, _: blurred(x, sigma)
     ),
-    "noise": Kind(
-        title="Gaussian noise", unit="standard deviation, part of full scale", apply=noise
-    ),
-    "blur": Kind(title="Gaussian blur", unit="standard deviation, pixels", apply=blur),
-    "rotate": Kind(title="Rotation", unit="degrees", apply=rotate),
-    "barrel": Kind(
-        title="Barrel distortion", unit="magnification of the middle, beyond 1", apply=barrel
-    ),
-    "elastic": Kind(
-        title="Elastic distortion",
-        unit="standard deviation of displacements, pixels",
-        apply=elastic,
-    ),
+    "rotate": Kind("Rotation", "degrees", rotate),
+    "barrel": Kind("Barrel distortion", "magnification of the middle, beyond 1", barrel),
+    "elastic": Kind("Elastic distortion", "standard deviation of displacements, pixels", elastic),
 }
 """Name, which is also the option's, to kind."""
+
+
+def strengths(kind: str, text: str) -> list[float]:
+    """The strengths of one kind, in rising order, each once.
+
+    >>> strengths("noise", "0.1, 0.05,0.1")
+    [0.05, 0.1]
+    """
+    found: set[float] = set()
+    least = KINDS[kind].least
+    for word in filter(None, (word.strip() for word in text.split(","))):
+        try:
+            value = float(word)
+        except ValueError:
+            value = math.nan
+        if not least < value < math.inf:
+            raise UserError(
+                f"--{kind} {word!r}: expected numbers above {least:g} ({KINDS[kind].unit}), with "
+                f"commas between, or '' to leave {kind} out"
+            )
+        found.add(value)
+    return sorted(found)
+
+
+def planned(config: DistortionConfig) -> list[Distortion]:
+    """Every kind at every strength, kinds in the order of `KINDS`."""
+    found: list[Distortion] = []
+    problems: list[str] = []
+    for kind in KINDS:
+        try:
+            found += [
+                Distortion(kind=kind, strength=strength, seed=config.seed)
+                for strength in strengths(kind, getattr(config, kind))
+            ]
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    return found

@@ -14,38 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Z = 1.959963984540054
-"""Of a standard normal, 95% lies within so much of 0."""
+from sixfold.core.statistics import wilson
 
-
-def wilson(correct: int, images: int) -> tuple[float, float]:
-    """95% interval of a proportion (E. B. Wilson, 1927); all of [0, 1] without images.
-
-    >>> tuple(round(end, 4) for end in wilson(8, 10))
-    (0.4902, 0.9433)
-    """
-    if not images:
-        return 0.0, 1.0
-    p, spread = correct / images, Z * Z / images
-    middle = p + spread / 2
-    half = Z * math.sqrt(p * (1 - p) / images + spread / (4 * images))
-    return (
-        max((middle - half) / (1 + spread), 0.0),
-        min((middle + half) / (1 + spread), 1.0),
-    )
+Z = 1.959964  # of a standard normal, 95% lies within so much of 0
 
 
 def proportion(correct: int, images: int) -> dict[str, Any]:
     """An accuracy with its interval, as plain data."""
     low, high = wilson(correct, images)
     accuracy = correct / images if images else None
-    return {
-        "images": images,
-        "correct": correct,
-        "accuracy": accuracy,
-        "low": low,
-        "high": high,
-    }
+    return dict(images=images, correct=correct, accuracy=accuracy, low=low, high=high)  # noqa: C408
 
 
 def variant_figures(

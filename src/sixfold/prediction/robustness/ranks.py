@@ -7,46 +7,66 @@ network, and the figures do not depend on how many ranks there are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold import data as datasets
-from sixfold.compression.loading import load_network
-from sixfold.data.config import DataConfig
-from sixfold.data.dataset import Part
+from sixfold.data import DataSet, Part
+from sixfold.data.dataset import Shape, Sums, sums_of
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.prediction.robustness.distorted import DistortedStore, chosen_images, known_labels
 from sixfold.prediction.robustness.distortions import Distortion
 from sixfold.prediction.robustness.figures import proportion, variant_figures
-from sixfold.prediction.worker import chosen_parts
+from sixfold.prediction.scoring import ScoringJob, chosen_parts
 from sixfold.training.evaluate import evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustnessJob:
-    """What the launcher hands to every rank."""
+class RobustnessJob(ScoringJob):
+    """The same, and how the images are distorted."""
 
-    weights: Path
-    trusted: str  # the network whose code may be run
-    data: DataConfig  # the data set, resolved
-    part: str  # "test", "train" or "all"
     images: int | None  # at most so many of each part, or None for all
-    # for each class of the data its class of the network, -1 where it has none
-    labels: tuple[int, ...]
     distortions: tuple[Distortion, ...]  # in the order in which figures are told
     # numbers of images, among those evaluated, whose predictions are told
     examples: tuple[int, ...] = ()
 
 
-def distorted_parts(
-    data: datasets.DataSet, job: RobustnessJob, distortion: Distortion | None
-) -> list[Part]:
+@dataclass(frozen=True, kw_only=True)
+class DistortedStore:
+    """A `sixfold.data.dataset.Store` over a part."""
+
+    part: Part  # where the images come from
+    # class of each of its images in the network, (N,); -1 where it has none
+    labels: NDArray[np.int64]
+    distortion: Distortion | None  # what is done to them; nothing if None
+
+    @property
+    def shape(self) -> Shape:
+        """C H W of every image."""
+        return self.part.shape
+
+    @property
+    def groups(self) -> None:
+        """Every image stands for itself."""
+        return
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Distorted pixels, (n, C, H, W)."""
+        images = self.part.images(indices)
+        return images if self.distortion is None else self.distortion(images, indices)
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """Names of the images."""
+        return list(self.part.names(indices))
+
+    def sums(self, indices: NDArray[np.int64]) -> Sums:
+        """Sums over the distorted pixels."""
+        return sums_of(self.images(indices))
+
+
+def distorted_parts(data: DataSet, job: RobustnessJob, distortion: Distortion | None) -> list[Part]:
     """The images that are evaluated, distorted."""
     found = []
     for part in chosen_parts(data, job.part):
@@ -63,18 +83,12 @@ def robustness_rank(job: RobustnessJob, comm: Communicator) -> dict[str, Any]:
     on the others nothing.
     """
     with one_thread():
-        network, card = load_network(job.weights, trusted=job.trusted)
-        data = datasets.open_data(job.data)
-        maker = datasets.BatchMaker(
-            card.statistics(), "float64" if card.precision == "float64" else "float32"
-        )
+        network, card, data, maker = job.open()
         clean: NDArray[np.int64] | None = None
         found: list[dict[str, Any]] = []
         for number, distortion in enumerate((None, *job.distortions)):
-            evaluated = [
-                evaluate(comm, network, part, maker)
-                for part in distorted_parts(data, job, distortion)
-            ]
+            parts = distorted_parts(data, job, distortion)
+            evaluated = [evaluate(comm, network, part, maker) for part in parts]
             whole = [part for part in evaluated if part is not None]
             if not whole:
                 continue
@@ -83,19 +97,42 @@ def robustness_rank(job: RobustnessJob, comm: Communicator) -> dict[str, Any]:
             clean = predicted if clean is None else clean
             loss = sum(part.loss * len(part.labels) for part in whole) / max(len(labels), 1)
             figures = variant_figures(labels, predicted, clean, loss, card.classes)
-            found.append(figures | {"examples": _names(predicted, job.examples, card.classes)})
-            comm.report(
-                {
-                    "kind": "distorted",
-                    "done": number + 1,
-                    "total": len(job.distortions) + 1,
-                    **proportion(figures["correct"], figures["images"]),
-                }
-            )
+            names = [card.classes[predicted[index]] for index in job.examples]
+            found.append(figures | {"examples": names})
+            accuracy = proportion(figures["correct"], figures["images"])
+            done = {"done": number + 1, "total": len(job.distortions) + 1}
+            comm.report({"kind": "distorted", **done, **accuracy})
         return {"clean": found[0], "distorted": found[1:]} if found else {}
 
 
-def _names(
-    predicted: NDArray[np.int64], examples: Sequence[int], classes: Sequence[str]
-) -> list[str]:
-    return [classes[predicted[index]] for index in examples]
+def known_labels(part: Part, classes: tuple[int, ...]) -> NDArray[np.int64]:
+    """The network's class of each image, (N,), by that of each class of the data, or -1."""
+    table = np.array([*classes, -1], np.int64)
+    labels = np.where((part.labels >= 0) & (part.labels < len(classes)), part.labels, -1)
+    found: NDArray[np.int64] = table[labels]
+    return found
+
+
+def chosen_images(labels: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
+    """Places of the images whose class is known; of many, so many evenly spaced ones.
+
+    >>> chosen_images(np.array([0, -1, 1, 1, 0]), 2).tolist()
+    [0, 4]
+    """
+    known = np.flatnonzero(labels >= 0)
+    if most is None or most >= len(known):
+        return known
+    return known[np.linspace(0, len(known) - 1, most).round().astype(np.int64)]
+
+
+def one_of_each(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All places, the first of every class before the second of any.
+
+    >>> one_of_each(np.array([1, 1, 0, 1, 0])).tolist()
+    [2, 0, 4, 1, 3]
+    """
+    turn = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        turn[own] = np.arange(len(own))
+    return np.lexsort((labels, turn))

@@ -8,28 +8,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sixfold import data as datasets
-from sixfold.compression.loading import read_card
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import as_json, read_json
 from sixfold.core.version import versions
-from sixfold.data.config import DataConfig
-from sixfold.data.run import resolve_data
+from sixfold.data import DataSet
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.prediction.robustness.config import EvaluateConfig
-from sixfold.prediction.robustness.distorted import one_of_each
-from sixfold.prediction.robustness.distortions import KINDS, Distortion
+from sixfold.prediction.robustness.distortions import KINDS, Distortion, planned
 from sixfold.prediction.robustness.figures import halfway
-from sixfold.prediction.robustness.plan import planned
-from sixfold.prediction.robustness.ranks import RobustnessJob, distorted_parts, robustness_rank
+from sixfold.prediction.robustness.ranks import (
+    RobustnessJob,
+    distorted_parts,
+    one_of_each,
+    robustness_rank,
+)
 from sixfold.prediction.robustness.report import Example, write_page
-from sixfold.prediction.run import as_trained, fitting_side, trained_on
-from sixfold.prediction.worker import check_fit, class_map
-from sixfold.training.inputs import warn_if_edited
-from sixfold.training.model_card import ModelCard, weights_file
+from sixfold.prediction.scoring import asked_data, scored_data, trained_network
+from sixfold.training.model_card import ModelCard
 from sixfold.training.report import optional_page
 
 
@@ -41,38 +39,33 @@ def evaluate_robustness(
     given, on_event = on_event, on_event or (lambda _: None)
     if found := config.problems():
         raise UserError(found)
-    weights = weights_file(Path(config.evaluation.run).expanduser().absolute())
-    card = read_card(weights, trust=config.evaluation.trust_model)
-    warn_if_edited(card, given)
-    with held(_out(config, weights)):
-        return _evaluate(config, weights, card, on_event, started)
+    weights, card = trained_network(config.evaluation.run, config.evaluation.trust_model, given)
+    out = _out(config, weights)
+    with held(out):
+        return _evaluate(config, out, weights, card, on_event, started)
 
 
 def _evaluate(
-    config: EvaluateConfig, weights: Path, card: ModelCard, on_event: OnEvent, started: float
+    config: EvaluateConfig,
+    out: Path,
+    weights: Path,
+    card: ModelCard,
+    on_event: OnEvent,
+    started: float,
 ) -> dict[str, Any]:
     """The same with the directory for the result held."""
-    out = _out(config, weights)
-    asked = _data_of(config, weights, card.shape)
+    asked = asked_data(config.evaluation, weights, card.shape)
     with open_engine_for(
         config.engine, card.model, preload=("sixfold.prediction.robustness.ranks",), together=True
     ) as engine:
         workers = config.engine.workers or engine.slots()
-        asked = as_trained(weights, asked)
-        resolved = resolve_data(asked, engine, workers, on_event)
-        opened = datasets.open_data(resolved)
-        check_fit(card, opened)
-        part = config.evaluation.split
-        if part == "auto":
-            part = "test" if opened.own_test or trained_on(weights, asked) else "all"
+        fields, opened = scored_data(
+            asked, config.evaluation.split, weights, card, engine, workers, on_event
+        )
         job = RobustnessJob(
-            weights=weights,
-            trusted=card.model,
-            data=resolved,
-            part=part,
             images=config.evaluation.max_images,
-            labels=class_map(card, opened.classes),
             distortions=tuple(planned(config.distortion)),
+            **fields,
         )
         job, examples, names = _with_examples(job, opened, card, config.distortion.examples)
         make_folder(out)
@@ -87,7 +80,7 @@ def _evaluate(
         **_summary(group.results[0], job.distortions),
         "run": str(weights.parent),
         "data": asked.data,
-        "part": part,
+        "part": job.part,
         "seed": config.distortion.seed,
         "classes": list(card.classes),
         "example_labels": names,
@@ -119,33 +112,8 @@ def _out(config: EvaluateConfig, weights: Path) -> Path:
     return out
 
 
-def _data_of(config: EvaluateConfig, weights: Path, shape: tuple[int, int, int]) -> DataConfig:
-    """The data asked for, or those of the training with all their settings that matter here."""
-    given = config.evaluation
-    if given.data is not None:
-        return DataConfig(
-            data=given.data,
-            resize=given.resize or fitting_side(shape),
-            image_column=given.image_column,
-            label_column=given.label_column,
-            on_error=given.on_error,
-        )
-    settings = (read_json(weights.with_name("config.json")) or {}).get("data", {})
-    if not isinstance(settings, dict) or not isinstance(settings.get("data"), str):
-        raise UserError(
-            f"{weights.parent} does not say on which data the network was trained: give --data SPEC"
-        )
-    return DataConfig(
-        data=settings["data"],
-        resize=given.resize or settings.get("resize"),
-        image_column=given.image_column or settings.get("image_column"),
-        label_column=given.label_column or settings.get("label_column"),
-        on_error=given.on_error if given.on_error != "fail" else settings.get("on_error", "fail"),
-    )
-
-
 def _with_examples(
-    job: RobustnessJob, opened: datasets.DataSet, card: ModelCard, wanted: int
+    job: RobustnessJob, opened: DataSet, card: ModelCard, wanted: int
 ) -> tuple[RobustnessJob, list[Example], list[str]]:
     """Choose images to be shown, of as many classes as there are, distort and name them."""
     parts = distorted_parts(opened, job, None)
@@ -177,22 +145,19 @@ def _summary(found: dict[str, Any], distortions: tuple[Distortion, ...]) -> dict
             for distortion, figures in zip(distortions, found["distorted"], strict=True)
             if distortion.kind == name
         ]
-        if own:
-            kinds.append(
-                {
-                    "kind": name,
-                    "title": kind.title,
-                    "unit": kind.unit,
-                    "mean_accuracy": sum(f["accuracy"] for f in own) / len(own),
-                    "halfway": halfway(
-                        [f["strength"] for f in own],
-                        [f["accuracy"] for f in own],
-                        clean=clean["accuracy"],
-                        chance=chance,
-                    ),
-                    "strengths": own,
-                }
-            )
+        if not own:
+            continue
+        strengths, accuracies = ([f[field] for f in own] for field in ("strength", "accuracy"))
+        kinds.append(
+            {
+                "kind": name,
+                "title": kind.title,
+                "unit": kind.unit,
+                "mean_accuracy": sum(accuracies) / len(own),
+                "halfway": halfway(strengths, accuracies, clean=clean["accuracy"], chance=chance),
+                "strengths": own,
+            }
+        )
     means = [kind["mean_accuracy"] for kind in kinds]
     return {
         "images": clean["images"],

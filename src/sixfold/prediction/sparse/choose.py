@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,22 +100,24 @@ def _inputs(
 
 
 def _times(layer: nn.Module, inputs: Tensor, repeats: int) -> dict[str, float]:
-    """Least seconds of each form, taken in turns."""
+    """Least seconds of each form."""
     layers = {"dense": layer} | {form: sparse_layer(layer, form) for form in FORMS}
+    return _least_seconds(layers, inputs, repeats)
+
+
+def _least_seconds(
+    layers: Mapping[str, nn.Module], inputs: Tensor, repeats: int
+) -> dict[str, float]:
+    """Of each of some layers or networks, taken in turns."""
     least = dict.fromkeys(layers, float("inf"))
     with torch.inference_mode():
         for run in range(repeats + 1):  # the first warms up
-            for form, candidate in layers.items():
-                spent = _clock(candidate, inputs)
+            for name, layer in layers.items():
+                begin = time.perf_counter()
+                layer(inputs)
                 if run:
-                    least[form] = min(least[form], spent)
+                    least[name] = min(least[name], time.perf_counter() - begin)
     return least
-
-
-def _clock(layer: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
-    begin = time.perf_counter()
-    layer(inputs)
-    return time.perf_counter() - begin
 
 
 def _crossover(layer: Any, inputs: Tensor, repeats: int) -> float:
@@ -142,15 +144,7 @@ def time_network(
 ) -> dict[str, float]:
     """Least seconds of whole networks, taken in turns."""
     dtype = next(next(iter(networks.values())).parameters()).dtype
-    images = torch.randn(batch, *shape, dtype=dtype)
-    least = dict.fromkeys(networks, float("inf"))
-    with torch.inference_mode():
-        for run in range(repeats + 1):  # the first warms up
-            for name, network in networks.items():
-                spent = _clock(network, images)
-                if run:
-                    least[name] = min(least[name], spent)
-    return least
+    return _least_seconds(networks, torch.randn(batch, *shape, dtype=dtype), repeats)
 
 
 def save_choice(path: Path, times: Sequence[LayerTimes]) -> dict[str, Any]:

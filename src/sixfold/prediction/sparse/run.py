@@ -27,8 +27,13 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
 
     from sixfold.compression.loading import load_network, read_card
     from sixfold.distributed.process_group.ambient import one_thread
-    from sixfold.prediction.sparse.choose import load_choice, measure, save_choice, sparse_network
-    from sixfold.prediction.sparse.choose import time_network as clock
+    from sixfold.prediction.sparse.choose import (
+        load_choice,
+        measure,
+        save_choice,
+        sparse_network,
+        time_network,
+    )
     from sixfold.prediction.sparse.dead_channels import remove_dead_channels
     from sixfold.training.model_card import weights_file
 
@@ -48,7 +53,7 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
             load_network(file, trusted=trusted)[0], card.shape, load_choice(out)
         )
         pair = {"dense_s": whole, "chosen_s": chosen}
-        seconds = clock(pair, card.shape, batches[-1], forms.repeats)
+        seconds = time_network(pair, card.shape, batches[-1], forms.repeats)
     return {
         **choice,
         **seconds,

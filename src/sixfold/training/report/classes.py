@@ -25,6 +25,7 @@ from sixfold.core.html.page import (
     Text,
 )
 from sixfold.core.html.pictures import png
+from sixfold.core.statistics import wilson
 
 MAX_BARS = 40
 """Up to this many classes all are shown as bars; beyond it the worst and the best."""
@@ -110,20 +111,6 @@ class Classes:
             css="grid",
             blocks=cards,
         )
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """The 95% interval of a proportion (Wilson 1927), which is right near 0 and 1 too.
-
-    >>> [round(end, 3) for end in wilson(95, 100)]
-    [0.888, 0.978]
-    """
-    if not n:
-        return 0.0, 1.0
-    z = 1.959964
-    p, zz = correct / n, z * z / n
-    middle, half = p + zz / 2, z * math.sqrt(p * (1 - p) / n + zz / (4 * n))
-    return max(0.0, (middle - half) / (1 + zz)), min(1.0, (middle + half) / (1 + zz))
 
 
 def read_bars(per_class: Any) -> list[Recall]:

@@ -12,7 +12,8 @@ from sixfold.core.html.axes import duration, percent, plain
 from sixfold.core.html.json_lines import label
 from sixfold.core.html.page import Figure
 from sixfold.core.html.settings import show
-from sixfold.training.report.classes import Recall, wilson
+from sixfold.core.statistics import wilson
+from sixfold.training.report.classes import Recall
 from sixfold.training.report.record import Record
 
 UNEVEN = 1.2

@@ -1,0 +1,130 @@
+"""A trained network and the images that it scores: found by the launcher, opened by every rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sixfold import data as datasets
+from sixfold.compression.loading import load_network, read_card
+from sixfold.core.errors import UserError
+from sixfold.core.events import OnEvent
+from sixfold.core.run_directory import read_json
+from sixfold.data.config import DataConfig
+from sixfold.data.dataset import UNLABELLED
+from sixfold.data.run import resolve_data
+from sixfold.distributed.engines import Engine
+from sixfold.training.inputs import warn_if_edited
+from sixfold.training.model_card import ModelCard, weights_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringJob:
+    """What the launcher hands to every rank."""
+
+    weights: Path
+    trusted: str  # the network whose code may be run
+    data: DataConfig  # the data set, resolved
+    part: str  # "test", "train" or "all"
+    labels: tuple[int, ...]  # for each class of the data its class of the network, or -1
+
+    def open(self) -> tuple[nn.Module, ModelCard, datasets.DataSet, datasets.BatchMaker]:
+        """Network, card, data, and what makes batches as the network's training did."""
+        network, card = load_network(self.weights, trusted=self.trusted)
+        maker = datasets.BatchMaker(card, card.precision)
+        return network, card, datasets.open_data(self.data), maker
+
+
+def trained_network(run: str, trust: bool, on_event: OnEvent | None) -> tuple[Path, ModelCard]:
+    """A run's weights, and their card."""
+    weights = weights_file(Path(run).expanduser().absolute())
+    card = read_card(weights, trust=trust)
+    warn_if_edited(card, on_event)
+    return weights, card
+
+
+def scored_data(
+    asked: DataConfig,
+    split: str,
+    weights: Path,
+    card: ModelCard,
+    engine: Engine,
+    workers: int,
+    on_event: OnEvent,
+    *,
+    labelled: bool = True,
+) -> tuple[dict[str, Any], datasets.DataSet]:
+    """The fields of a `ScoringJob`, and the data opened; they are resolved, and fit the network.
+
+    Data that the network was trained on are cut as they were then.
+    """
+    settings = _settings(weights)
+    own = settings.get("data") == datasets.absolute_spec(asked.data)
+    if own:
+        asked = replace(asked, test_split=settings.get("test_split"))
+    resolved = resolve_data(asked, engine, workers, on_event, labelled=labelled)
+    opened = datasets.open_data(resolved)
+    if tuple(opened.shape) != tuple(card.shape):
+        wanted, given = ("x".join(map(str, shape)) for shape in (card.shape, opened.shape))
+        raise UserError(
+            f"the network was trained on {wanted} images (channels x rows x columns), "
+            f"the data has {given}"
+        )
+    if split == "auto":
+        split = "test" if opened.own_test or own else "all"
+    job = {
+        "weights": weights,
+        "trusted": card.model,
+        "data": resolved,
+        "part": split,
+        "labels": class_map(card, opened.classes),
+    }
+    return job, opened
+
+
+def _settings(weights: Path) -> dict[str, Any]:
+    """On which data the network was trained, as far as that is known."""
+    found = (read_json(weights.with_name("config.json")) or {}).get("data")
+    return found if isinstance(found, dict) else {}
+
+
+def asked_data(asked: Any, weights: Path, shape: tuple[int, int, int]) -> DataConfig:
+    """The data asked for, or those of the training with all their settings that matter here."""
+    trained = {} if asked.data is not None else _settings(weights)
+    spec = asked.data or trained.get("data")
+    if not isinstance(spec, str):
+        raise UserError(
+            f"{weights.parent} does not say on which data the network was trained: give --data SPEC"
+        )
+    # Else the network's size, if that is square.
+    side = trained.get("resize") if trained else shape[1] if shape[1] == shape[2] else None
+    return DataConfig(
+        data=spec,
+        resize=asked.resize or side,
+        image_column=asked.image_column or trained.get("image_column"),
+        label_column=asked.label_column or trained.get("label_column"),
+        on_error=trained.get("on_error", "fail") if asked.on_error == "fail" else asked.on_error,
+    )
+
+
+def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """For each class of a data set its number in the network, by name; -1 if it has none.
+
+    Where no name agrees but the numbers of classes do, classes are taken by their order.
+    """
+    numbers = {name: number for number, name in enumerate(card.classes)}
+    found = tuple(numbers.get(name, -1) for name in classes)
+    known = [name for name in classes if name != UNLABELLED]
+    if all(number < 0 for number in found) and len(known) == len(card.classes):
+        # The class of rows without a label is the last one, if there is one.
+        return (*range(len(known)), *[-1] * (len(classes) - len(known)))
+    return found
+
+
+def chosen_parts(data: datasets.DataSet, part: str) -> list[datasets.Part]:
+    """The parts of a data set that `--split` names."""
+    by_name = {"train": [data.train], "test": [data.test], "all": [data.train, data.test]}
+    return [chosen for chosen in by_name[part] if len(chosen)]
