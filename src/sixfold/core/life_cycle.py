@@ -15,6 +15,7 @@ or is stopped leaves `failure.json`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import time
@@ -30,6 +31,7 @@ from sixfold.core.files import write_json
 from sixfold.core.html.frame import optional_page
 from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.core.settings import Settings
 from sixfold.core.version import versions
 
 RECORD = "inputs.json"
@@ -174,6 +176,7 @@ class Run:
                 f"{directory.file('config.json')} is damaged: put it back, or replace the run with "
                 "--overwrite"
             )
+        old = _with_defaults(old, self.config)
         place = ("out", "resume", "overwrite")
         own = ("run",) if kind.section == "run" else (f"{kind.section}.{name}" for name in place)
         without = (*own, *kind.placement)
@@ -310,6 +313,17 @@ def _failed_members(noun: str, failures: Mapping[str, str]) -> str:
             *more,
         ]
     )
+
+
+def _with_defaults(old: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Settings of an older version, with what it did not have as it then was: the default."""
+    sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    usual = {
+        name: as_json(type(section)())
+        for name, section in sections.items()
+        if isinstance(section, Settings)
+    }
+    return {name: {**usual.get(name, {}), **values} for name, values in old.items()}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -23,14 +23,44 @@ MOST = 10**12
 class OptimizerConfig(Settings):
     """How weights follow from gradients."""
 
-    optimizer: str = option("sgd", "update rule", choices=("sgd", "adam"))
+    optimizer: str = option(
+        "sgd",
+        "update rule: sgd, adam, adamw, rmsprop, nadam, radam, adagrad, adadelta, adamax, asgd, "
+        "rprop, muon, lars, torch.optim:NAME, or an element-wise class of your own, "
+        "package.module:Class",
+    )
+    optimizer_args: str = option(
+        "", "arguments of the update rule, as NAME=VALUE,...: betas=(0.9,0.95),eps=1e-6"
+    )
     lr: float = option(0.01, "learning rate (peak, where a schedule varies it)", ge=0)
-    momentum: float = option(0.9, "momentum of sgd", ge=0, lt=1)
-    weight_decay: float = option(0.0, "weight decay (L2, added to the gradient)", ge=0)
+    momentum: float = option(0.9, "momentum of sgd and lars", ge=0, lt=1)
+    nesterov: bool = option(False, "Nesterov's momentum for sgd")
+    weight_decay: float = option(
+        0.0,
+        "weight decay (L2, added to the gradient; adamw, muon: of the weights themselves)",
+        ge=0,
+    )
+    lr_group: tuple[str, ...] = option(
+        (),
+        "factor of the learning rate of parameters, or all of a module, by name: 'head.*=10'; may "
+        "be repeated, the last that matches decides",
+        form="PATTERN=FACTOR",
+    )
+    weight_decay_group: tuple[str, ...] = option(
+        (), "weight decay of parameters by name, likewise: '*.bias=0'", form="PATTERN=DECAY"
+    )
+    no_decay: str = option("", "parameters without weight decay: norms, biases, or norms,biases")
     schedule: str = option(
         "constant", "learning rate over time: constant, cosine, or step:EPOCHS[:FACTOR]"
     )
     warmup: float = option(0.0, "epochs of linear warm-up of the learning rate", ge=0)
+
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
+        """Why a class that only the run names is not used: its code may be a stranger's."""
+        is_torch = self.optimizer.startswith("torch.optim:")
+        if "optimizer" not in taken or ":" not in self.optimizer or is_torch:
+            return []
+        return _module_problems(self.optimizer, file, "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,13 +174,17 @@ class StrategyConfig(Settings):
         """Why a strategy that only the run names is not used: its code may be a stranger's."""
         if "strategy" not in taken or ":" not in self.strategy:
             return []
-        from sixfold.models.origin import check_module
+        return _module_problems(self.strategy, file, "strategy")
 
-        try:
-            check_module(self.strategy, file, "strategy")
-        except UserError as error:
-            return list(error.problems)
-        return []
+
+def _module_problems(name: str, file: Path, what: str) -> list[str]:
+    from sixfold.models.origin import check_module
+
+    try:
+        check_module(name, file, what)
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from sixfold.models import build
 from sixfold.training.config import TrainConfig
 from sixfold.training.sparsity.initialization import begin
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import in_precision
 
 
@@ -50,5 +50,5 @@ def check_initialization(
         config.model, shape=opened.shape, classes=len(opened.classes), seed=training.seed
     )
     state = FlatState(in_precision(network, training.precision))
-    rule = make_optimizer(config.optimizer, state.parameters)
+    rule = whole_optimizer(config.optimizer, state)
     begin(initialization, state, rule, lambda text: on_event({"kind": "note", "text": text}))

@@ -22,7 +22,7 @@ from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
 from sixfold.models.project import project_hashes
-from sixfold.training.config import TrainConfig, is_automatic
+from sixfold.training.config import OptimizerConfig, TrainConfig, is_automatic
 from sixfold.training.initialization import check_initialization
 from sixfold.training.inputs import Inputs, training_inputs
 from sixfold.training.lengthening import (
@@ -33,8 +33,10 @@ from sixfold.training.lengthening import (
     mark,
     refuse_lengthened,
 )
+from sixfold.training.step.rules import class_of
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tuning import COPY, take_tuning
+from sixfold.training.validate import optimizer_problems
 
 Planner = Callable[[TrainConfig, data.DataSet, Engine, int, RunDirectory, OnEvent], Any]
 """`sixfold.perf.plan.automatic.choose`, which stands above training."""
@@ -193,6 +195,8 @@ def _refuse_damaged(result: dict[str, Any], file: Path) -> None:
 def training_problems(config: TrainConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told without reading any image."""
     found = [*config.problems(), *_network_problems(config.model), *_device_problems(config)]
+    if not optimizer_problems(config.optimizer):
+        found += _class_problems(config.optimizer)
     return list(dict.fromkeys(found))
 
 
@@ -205,6 +209,19 @@ def _network_problems(config: ModelConfig) -> list[str]:
     except UserError as error:
         return list(error.problems)
     return []
+
+
+def _class_problems(config: OptimizerConfig) -> list[str]:
+    """Why a class of torch.optim, or its arguments, cannot be used; tried on a few numbers."""
+    if class_of(config.optimizer):
+        from sixfold.training.step.torch_rules import torch_problems
+
+        return torch_problems(config)
+    if not config.optimizer_args:
+        return []
+    from sixfold.training.step.optimizer import argument_problems
+
+    return argument_problems(config)
 
 
 def _device_problems(config: TrainConfig) -> list[str]:
@@ -294,6 +311,7 @@ def fit_data(
             f"{config.data.data} has only {len(opened.train)} images"
         )
     if not found:
+        found += _pattern_problems(config, opened)
         found += lone_image_problems(
             config,
             workers,
@@ -308,6 +326,22 @@ def fit_data(
     if opened.bad:
         on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
     return dataclasses.replace(config, data=resolved), opened
+
+
+def _pattern_problems(config: TrainConfig, opened: data.DataSet) -> list[str]:
+    """Patterns of parameters that match none of the network's."""
+    from sixfold.models.meta_initialization import build_on_meta
+    from sixfold.training.step.parameter_runs import group_settings, has_groups
+
+    if not has_groups(config.optimizer):
+        return []
+    classes, seed = len(opened.classes), config.training.seed
+    built = build_on_meta(config.model, shape=opened.shape, classes=classes, seed=seed)
+    try:
+        group_settings(config.optimizer, built.network)
+    except UserError as error:
+        return list(error.problems)
+    return []
 
 
 def _run(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.logical_shards import is_power_of_two
-from sixfold.training.config import AUTO, TrainConfig, is_automatic
+from sixfold.training.config import AUTO, OptimizerConfig, TrainConfig, is_automatic
+from sixfold.training.step.groups import group_problems
 from sixfold.training.strategies.registry import strategy_problems
 
 
@@ -14,6 +15,8 @@ def cross_problems(config: TrainConfig) -> list[str]:
         *_training_problems(config),
         *_compute_problems(config),
         *_schedule_problems(config),
+        *optimizer_problems(config.optimizer),
+        *_rule_problems(config),
         *_beginning_problems(config),
         *strategy_problems(config),
     ]
@@ -79,6 +82,53 @@ def _schedule_problems(config: TrainConfig) -> list[str]:
     except UserError as error:
         return list(error.problems)
     return []
+
+
+def optimizer_problems(config: OptimizerConfig) -> list[str]:
+    """What is wrong with an update rule by itself, one line each."""
+    from sixfold.training.step.rules import rule_problems
+
+    found = rule_problems(config.optimizer, config.optimizer_args)
+    if config.nesterov and config.optimizer != "sgd":
+        found.append(f"--nesterov: only for --optimizer sgd, not {config.optimizer}")
+    elif config.nesterov and not config.momentum:
+        found.append("--nesterov: needs a --momentum above 0")
+    return found + group_problems(config)
+
+
+def _rule_problems(config: TrainConfig) -> list[str]:
+    """What an update rule does not go with."""
+    from sixfold.training.step.rules import rule_of
+
+    name, found = config.optimizer.optimizer, []
+    initialization, strategy = config.initialization, config.strategy.strategy
+    if not rule_of(name).whole_tensors:
+        return []
+    if strategy == "param_server" or _may_divide(config):
+        found.append(
+            f"--optimizer {name}: not with --strategy {strategy}, whose ranks hold parts of "
+            "tensors; give another --optimizer, or --strategy sync"
+        )
+    for flag in ("mask", "shared"):
+        if getattr(initialization, flag) is not None:
+            found.append(
+                f"--optimizer {name}: not with --{flag}, which needs an update that works element "
+                "by element; give sgd, adam, or one of torch.optim"
+            )
+    return found
+
+
+def _may_divide(config: TrainConfig) -> bool:
+    """Whether ranks may hold parts of tensors."""
+    strategy = config.strategy
+    if strategy.strategy == "model_parallel" and strategy.grid != AUTO:
+        from sixfold.training.strategies.model_parallel.grid import parse_grid
+
+        grid = parse_grid(strategy.grid)[0] if strategy.grid else None
+        return grid is None or grid.mesh.size > 1
+    return strategy.strategy == "model_parallel" or (
+        is_automatic(config) and (strategy.grid == AUTO or not strategy.deterministic)
+    )
 
 
 def _beginning_problems(config: TrainConfig) -> list[str]:

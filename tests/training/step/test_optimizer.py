@@ -16,7 +16,17 @@ CASES = [
         torch.optim.SGD,
         {"momentum": 0.5, "weight_decay": 0.1},
     ),
+    (
+        OptimizerConfig(momentum=0.8, weight_decay=0.1, nesterov=True),
+        torch.optim.SGD,
+        {"momentum": 0.8, "weight_decay": 0.1, "nesterov": True},
+    ),
     (OptimizerConfig(optimizer="adam"), torch.optim.Adam, {}),
+    (
+        OptimizerConfig(optimizer="adam", optimizer_args="betas=(0.8,0.95),eps=1e-6"),
+        torch.optim.Adam,
+        {"betas": (0.8, 0.95), "eps": 1e-6},
+    ),
     (
         OptimizerConfig(optimizer="adam", weight_decay=0.1),
         torch.optim.Adam,

@@ -24,6 +24,7 @@ from sixfold.perf.plan.profile import Profile
 from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.arithmetic import processor_name
+from sixfold.training.step.rules import state_vectors
 from sixfold.training.step.schedule import budget
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh, parse_grid
 
@@ -222,7 +223,7 @@ def refusals(
         config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
     )
     numbers = sum(parameter.numel() for parameter in found.network.parameters())
-    slots = {"adam": 2}.get(config.optimizer.optimizer, int(config.optimizer.momentum > 0))
+    slots = state_vectors(config.optimizer)
     itemsize = 8 if config.training.precision == "float64" else 4
     least = state_bytes(numbers, slots, 1, itemsize)
     has = available_bytes() if available is None else available

@@ -18,7 +18,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
 from sixfold.models.project import project_hashes
 from sixfold.perf.plan.samples import EVEN, Spread
-from sixfold.training.config import TrainConfig
+from sixfold.training.config import OptimizerConfig, TrainConfig
 
 FORMAT = 1
 
@@ -139,9 +139,17 @@ def network_key(config: TrainConfig) -> str:
         optimizer.momentum > 0,
         optimizer.weight_decay > 0,
         config.local_sgd.aggregation,
+        *_special(optimizer),
     ]
     text = json.dumps(facts, sort_keys=True)
     return f"{config.model.model}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _special(optimizer: OptimizerConfig) -> list[Any]:
+    """Settings of an update that most trainings leave alone; left out then."""
+    texts: list[Any] = [optimizer.optimizer_args, optimizer.no_decay]
+    given = [*texts, optimizer.lr_group, optimizer.weight_decay_group]
+    return [given] if any(given) else []
 
 
 def save(calibration: Calibration, path: Path) -> None:

@@ -18,6 +18,7 @@ from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.perf.profile.layers import layer_costs
 from sixfold.training.config import TrainConfig
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.step.rules import state_vectors
 
 STEP_S = 1e-4
 """What Python does in a step besides its layers: the log, the queue, the loop. Median over the
@@ -50,8 +51,7 @@ def estimate(
     numbers = sum(parameter.numel() for parameter in network.parameters())
     numbers += sum(b.numel() for b in network.buffers() if b.is_floating_point())
     count_bytes = numbers * itemsize
-    optimizer = config.optimizer
-    slots = 2 if optimizer.optimizer == "adam" else int(optimizer.momentum > 0)
+    slots = state_vectors(config.optimizer)
     update_s = PASSES * count_bytes / (3 * machine.adding_bytes_per_s)
     model = fused_max_pool(relu_behind_max_pool(network))
     points = [

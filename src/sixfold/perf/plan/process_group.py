@@ -21,7 +21,7 @@ from sixfold.perf.plan.memory import available_bytes, forget_peak, peak_bytes
 from sixfold.perf.plan.profiling_run import ProfilingCase, rehearse
 from sixfold.perf.plan.server_probe import measure_server
 from sixfold.training.config import TrainConfig
-from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.strategies.hogwild.groups import find_groups
 from sixfold.training.strategies.hogwild.strategy import Commons
 from sixfold.training.strategies.sync.strategy import assemble_sync
@@ -124,7 +124,8 @@ def _least_disturbed(plays: Sequence[dict[str, Any] | None]) -> dict[str, Any] |
 def _updates(comm: Communicator, config: TrainConfig, data: datasets.DataSet) -> dict[str, float]:
     """Seconds of an update of weights of one's own, and of weights that a whole host writes to."""
     sync = assemble_sync(alone(), config, data)
-    state, optimizer = sync.step.state, make_optimizer(config.optimizer, sync.step.state.parameters)
+    state = sync.step.state
+    optimizer = whole_optimizer(config.optimizer, state)
     gradient = torch.zeros_like(state.parameters)
     own_s = _time_update(comm, optimizer, state.parameters, gradient)
     own = next(group for group in find_groups(comm) if comm.rank in group)

@@ -23,6 +23,7 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.rules import rule_of
 from sixfold.training.strategies.param_server import messages
 from sixfold.training.strategies.param_server.access import RemoteAccess, serve_request
 from sixfold.training.strategies.param_server.server import LeaseName, Push, ShardServer
@@ -39,10 +40,12 @@ def measure_server(comm: Communicator, config: TrainConfig, data: DataSet) -> di
 
     Returns:
         `round_s`: medians of whole round trips; `served_s`: of these, what the server computes;
-        `moved_bytes`: both ways. Empty if the first two ranks do not share a host.
+        `moved_bytes`: both ways. Empty if the first two ranks do not share a host, or if
+        slices of the weights cannot be updated.
     """
     hosts = all_gather_data(comm, comm.host)
-    if comm.size < 2 or hosts[0] != hosts[1]:
+    needs_tensors = rule_of(config.optimizer.optimizer).whole_tensors  # servers hold slices
+    if comm.size < 2 or hosts[0] != hosts[1] or needs_tensors:
         return {}
     sync = assemble_sync(alone(), config, data)
     whole = WholeState(sync.step.state, sync.optimizer, 1)

@@ -96,6 +96,11 @@ class FlatState:
         """The parameters, in the order of their places in the vector."""
         return self._parameters
 
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Name of every parameter, and where it begins in the vector."""
+        return list(zip(self._names, self._offsets, strict=True))
+
     def split(self, payload: Tensor) -> tuple[Tensor, ...]:
         """The sections of a payload, as views: gradient, buffers, counters, extras."""
         parts: tuple[Tensor, ...] = torch.split(payload, self.sections)

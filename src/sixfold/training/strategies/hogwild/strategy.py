@@ -57,7 +57,7 @@ from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.micro_batches import note
 from sixfold.training.step.norm_sync import has_batch_norm
-from sixfold.training.step.optimizer import Optimizer, make_optimizer
+from sixfold.training.step.optimizer import Optimizer, whole_optimizer
 from sixfold.training.step.precision import in_precision
 from sixfold.training.step.schedule import TrainingLength
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
@@ -314,7 +314,7 @@ def build_hogwild(comm: Communicator, config: TrainConfig, data: DataSet) -> Hog
     )
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
     step = open_step(model, config, data.shape)
-    optimizer = make_optimizer(config.optimizer, step.state.parameters)
+    optimizer = whole_optimizer(config.optimizer, step.state)
     groups = find_groups(comm)
     memory = _common_memory(comm, groups, Commons.size_bytes(step.state, optimizer))
     commons = Commons(memory, step.state, optimizer)

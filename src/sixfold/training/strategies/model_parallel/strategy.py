@@ -46,7 +46,7 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.norm_sync import has_batch_norm
-from sixfold.training.step.optimizer import Optimizer, make_optimizer
+from sixfold.training.step.optimizer import Optimizer, whole_optimizer
 from sixfold.training.step.precision import weights_dtype
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
 from sixfold.training.strategies.model_parallel.exchange import RankSum
@@ -203,7 +203,7 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     plan = dataclasses.replace(plan, make_batch=maker)
     step = open_step(model, config, None)
     model.connect(step.draw.mask, None if step.lockstep is None else step.lockstep.sum)
-    optimizer = make_optimizer(config.optimizer, step.state.parameters)
+    optimizer = whole_optimizer(config.optimizer, step.state, found.network)
     network = ShardedModel(tiles, model, step.state, optimizer, maker)
     if comm.rank == 0 and grid.batch > plan.count(0):
         text = (

@@ -34,7 +34,8 @@ from sixfold.training.checkpoint import Progress, newest_intact
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.batches import plan_batches
 from sixfold.training.step.norm_sync import has_batch_norm
-from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.optimizer import make_optimizer, whole_optimizer
+from sixfold.training.step.parameter_runs import Run, parameter_runs, runs_within
 from sixfold.training.step.precision import in_precision
 from sixfold.training.step.step import open_step
 from sixfold.training.strategies.param_server.client import LocalCoordinatorClient
@@ -142,6 +143,12 @@ def staleness_bound(config: TrainConfig, workers: int) -> int:
     return STALENESS_PER_WORKER * workers if bound is None else bound
 
 
+def server_runs(config: TrainConfig, whole: WholeState) -> list[tuple[Run, ...]]:
+    """Settings of single parameters in each server's slice."""
+    runs = parameter_runs(config.optimizer, whole.state)
+    return [runs_within(runs, *piece.parameters) for piece in whole.slices]
+
+
 def _prepare(
     config: TrainConfig, directory: RunDirectory, attempt: int, workers: int, on_event: OnEvent
 ) -> tuple[Coordinator, Sequence[Snapshot], int]:
@@ -153,7 +160,7 @@ def _prepare(
     )
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
     state = open_step(model, config, data.shape).state
-    optimizer = make_optimizer(config.optimizer, state.parameters)
+    optimizer = whole_optimizer(config.optimizer, state)
     whole = WholeState(state, optimizer, config.strategy.servers)
     found = newest_intact(
         directory.file("checkpoints"), lambda text: on_event({"kind": "note", "text": text})
@@ -197,11 +204,11 @@ def _take_turns(
     servers = [
         ShardServer(
             snapshot,
-            make_optimizer(config.optimizer, snapshot.weights),
+            make_optimizer(config.optimizer, snapshot.weights, own),
             staleness=bound,
             life=1,
         )
-        for snapshot in snapshots
+        for snapshot, own in zip(snapshots, server_runs(config, conductor.whole), strict=True)
     ]
     for number, snapshot in enumerate(snapshots):
         conductor.server_joined(number, None, 1, snapshot.ledger.applied, os.getpid())
@@ -267,6 +274,7 @@ class _Processes:
                 advertised=reached_by,
                 folder=folder,
                 optimizer=self._config.optimizer,
+                runs=server_runs(self._config, self._conductor.whole),
                 staleness=staleness_bound(self._config, workers),
                 most_bytes=self._most_bytes,
             )

@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.training.config import OptimizerConfig
 from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.parameter_runs import Run
 from sixfold.training.strategies.param_server import messages
 from sixfold.training.strategies.param_server.access import serve_request
 from sixfold.training.strategies.param_server.client import RemoteCoordinatorClient
@@ -49,6 +51,7 @@ class ServerJob:
         advertised: the address by which workers reach it.
         folder: where the snapshots lie.
         optimizer: the update rule.
+        runs: settings of single parameters, of each server's slice.
         staleness: the bound K.
         most_bytes: the size of a push at most.
     """
@@ -59,6 +62,7 @@ class ServerJob:
     advertised: str
     folder: Path
     optimizer: OptimizerConfig
+    runs: Sequence[Sequence[Run]]
     staleness: int
     most_bytes: int
 
@@ -79,7 +83,7 @@ def serve(job: ServerJob, server: int) -> None:
         table = table_to_plain(snapshot.ledger.applied)
         shard = ShardServer(
             snapshot,
-            make_optimizer(job.optimizer, snapshot.weights),
+            make_optimizer(job.optimizer, snapshot.weights, job.runs[server]),
             staleness=job.staleness,
             life=1 + secrets.randbelow(LIVES),
         )

@@ -55,7 +55,7 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.evaluate import evaluate
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.norm_sync import has_batch_norm
-from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import in_precision
 from sixfold.training.step.schedule import parse_schedule
 from sixfold.training.step.step import Shard, StepTotals, open_step
@@ -447,7 +447,7 @@ class Worker:
             return
         began = time.monotonic()
         state = self._step.state
-        load_checkpoint(path, state, make_optimizer(self._config.optimizer, state.parameters))
+        load_checkpoint(path, state, whole_optimizer(self._config.optimizer, state))
         part = self._data.validation if len(self._data.validation) else self._data.test
         found = evaluate(alone(), self._step.model, part, self._plan.make_batch)
         assert found is not None, "the only rank holds the result"

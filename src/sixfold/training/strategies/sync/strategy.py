@@ -36,7 +36,7 @@ from sixfold.training.step.device import rank_device
 from sixfold.training.step.device_model import DeviceModel
 from sixfold.training.step.micro_batches import note
 from sixfold.training.step.norm_sync import has_batch_norm
-from sixfold.training.step.optimizer import Optimizer, make_optimizer
+from sixfold.training.step.optimizer import Optimizer, whole_optimizer
 from sixfold.training.step.precision import in_precision, narrow_dtype
 from sixfold.training.step.preprocessing import DevicePreprocessing
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
@@ -146,7 +146,7 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
         pictures = DevicePreprocessing(plan.make_batch, pad, device)
         replica = DeviceModel(step, device, pictures, narrow_dtype(training.precision))
         step.elsewhere = replica
-    optimizer = make_optimizer(config.optimizer, step.state.parameters)
+    optimizer = whole_optimizer(config.optimizer, step.state)
     optimizer = begin(config.initialization, step.state, optimizer)
     network = ReplicatedModel(comm, step.state, optimizer, plan.make_batch, replica)
     return Sync(comm, step, plan, optimizer, network, exact=config.strategy.deterministic)
