@@ -170,10 +170,10 @@ def test_imports_are_followed_without_running_them(tmp_path: Path) -> None:
         "unused": "",
     }.items():
         (package / f"{name}.py").write_text(text)
-    found = project_files(f"{tmp_path}/nets/main.py:net")
+    found = project_files(f"{tmp_path}/nets/main.py:net").early
     assert {file.name for file in found} == {"main.py"}  # a plain file, as `python main.py` has it
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        found = project_files("nets.main:net")
+        found = project_files("nets.main:net").early
     names = {file.stem for file in found}
     assert names == {"__init__", "main", "parts", "deep", "late"}

@@ -44,6 +44,7 @@ from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
+from sixfold.models.project import refuse_edited
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import inputs_of, warn_if_edited
 from sixfold.training.model_card import pack, read_card, weights_file
@@ -100,7 +101,10 @@ def compress(
             workers = config.engine.workers or engine.slots()
             resolved = resolve_data(base.data, engine, workers, on_event)
             job = _check(config, weights, dataclasses.replace(base, data=resolved), on_event)
-            run.claim(inputs.knowing(base.data, resolved))
+            inputs = inputs.knowing(base.data, resolved)
+            run.claim(inputs)
+            source = inputs.source(job.task.base.model)
+            job = dataclasses.replace(job, task=dataclasses.replace(job.task, source=source))
             figures = _run(job, run.directory, engine, workers) | {
                 "data": base.data.data,
                 "engine": config.engine.engine,
@@ -231,7 +235,11 @@ def _run(job: _Job, directory: RunDirectory, engine: Engine, workers: int) -> di
             for stage, source in found.files.items()
         }
     else:
-        trainer = functools.partial(train, engine=engine, on_event=job.on_event)
+
+        def trainer(settings: TrainConfig) -> object:
+            refuse_edited(task.card.model, task.source)
+            return train(settings, engine=engine, on_event=job.on_event)
+
         packed = run_stages(task, plan, folder, trainer, job.tell)
     network, card = load_network(folder / MODEL, trusted=task.card.model)
     write_atomically(directory.file("model.safetensors"), pack(network, card))

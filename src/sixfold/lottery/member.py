@@ -12,7 +12,7 @@ import dataclasses
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class TrellisWork:
     steps: int
     # the same with the data set that a ticket is carried over to, and its steps
     transfer: tuple[TrainConfig, int] | None = None
+    # hashes of the files of the user's own that the network is made of
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
         """Train, or measure a line."""
@@ -64,7 +66,7 @@ class TrellisWork:
         if task == "transfer":
             assert self.transfer is not None, "only planned with a data set"
             config, steps = self.transfer
-            return train_alone(carry_over(config, assignment), assignment, steps)
+            return train_alone(carry_over(config, assignment), assignment, steps, self.source)
         return self._train(assignment)
 
     def _train(self, assignment: Assignment) -> dict[str, Any]:
@@ -97,7 +99,7 @@ class TrellisWork:
             ),
             initialization=initialization,
         )
-        return figures | train_alone(config, assignment, self.steps)
+        return figures | train_alone(config, assignment, self.steps, self.source)
 
 
 def make_mask(
@@ -121,7 +123,9 @@ def make_mask(
     return mask
 
 
-def train_alone(config: TrainConfig, assignment: Assignment, steps: int) -> dict[str, Any]:
+def train_alone(
+    config: TrainConfig, assignment: Assignment, steps: int, source: Mapping[str, str]
+) -> dict[str, Any]:
     """Train with this worker alone, in the member's folder.
 
     Returns:
@@ -138,7 +142,7 @@ def train_alone(config: TrainConfig, assignment: Assignment, steps: int) -> dict
     attempt = directory.claim()
     link = _Link(assignment, config.initialization.start_step, steps)
     comm = Communicator(rank=0, size=1, host=socket.gethostname(), attempt=attempt, transport=link)
-    found = train_rank(TrainJob(config=config, claim=directory.ticket()), comm)
+    found = train_rank(TrainJob(config=config, claim=directory.ticket(), source=source), comm)
     # What the next try would have gone on from; a trellis of hundreds would fill the disk.
     shutil.rmtree(assignment.folder / "checkpoints", ignore_errors=True)
     return {

@@ -153,6 +153,7 @@ class _Search:
         directory = self.directory
         # Everything that can be wrong is found out before anything is written.
         self._plan({"weights": "not trained yet"})
+        self.inputs = self.inputs.built()
         self.run.claim(self.inputs)
         dense, dense_s = self._train_dense()
         plan = self._plan({"weights": dense["weights_sha256"]})
@@ -241,7 +242,12 @@ class _Search:
         return run_job(
             self.directory.path,
             members,
-            TrellisWork(config=self.resolved, steps=self.budget.total_steps, transfer=transfer),
+            TrellisWork(
+                config=self.resolved,
+                steps=self.budget.total_steps,
+                transfer=transfer,
+                source=self.inputs.source(self.config.model),
+            ),
             self.engine,
             workers=self.workers,
             on_event=self.on_event,

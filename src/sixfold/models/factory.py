@@ -15,6 +15,7 @@ from sixfold.core.errors import UserError
 from sixfold.models.arguments import argument_problems, parse_arguments
 from sixfold.models.config import ModelConfig, unknown_model
 from sixfold.models.importing import find, importable
+from sixfold.models.loaded import Used
 from sixfold.models.shapes import Shape, ShapeMismatchError
 from sixfold.models.user_traceback import one_line
 from sixfold.models.zoo import ZOO
@@ -35,7 +36,7 @@ class ModelFactory:
 
     def make(self) -> nn.Module:
         """Call the factory; its network, with floating-point tensors as float32."""
-        with nullcontext() if self.is_zoo else importable(self.model):
+        with nullcontext(Used()) if self.is_zoo else importable(self.model) as used:
             try:
                 network = self.factory(**self.arguments)
             except ShapeMismatchError:
@@ -44,6 +45,8 @@ class ModelFactory:
                 explained = self.is_zoo and isinstance(error, ValueError)
                 said = str(error) if explained else f"{self.call()} raised {one_line(error)}"
                 raise UserError(f"{self.model}: {said}") from error
+            if isinstance(network, nn.Module) and not self.is_zoo:
+                used.add_classes(network)
         if not isinstance(network, nn.Module):
             raise UserError(
                 f"{self.model}: {self.call()} returned {type(network).__name__}, which is no "

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sixfold.models.user_traceback import is_installed
+from sixfold.core.installed import is_installed
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), range, slice)
 

@@ -3,8 +3,9 @@
 The module may be installed, or be a .py file or a package in the current directory, which is
 searched first, as `python -m` does; a path such as `nets/mine.py:factory` is taken too, and so is
 an object that was packed into a file (`sixfold.models.packed`). The factory is a function or a
-class, perhaps nested as in `Class.make`. Nothing is remembered between
-calls, and the search path is put back: every rank finds the same factory from the same text.
+class, perhaps nested as in `Class.make`. The search path is put back, and what was imported before
+of a project that was edited since is imported afresh (`sixfold.models.loaded`): every rank finds
+the same factory from the same text.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,19 +24,22 @@ from typing import Any
 from torch import nn
 
 from sixfold.core.errors import UserError
+from sixfold.core.installed import is_installed
+from sixfold.models.loaded import Used, forget_edited, noting
 from sixfold.models.packed import is_packed, load_packed, read_header
-from sixfold.models.user_traceback import is_installed, one_line
+from sixfold.models.user_traceback import one_line
 
 
 @contextmanager
-def importable(name: str) -> Iterator[None]:
-    """While open, what lies beside the file that `name` means can be imported."""
-    folders = read_header(name).modules.values() if is_packed(name) else [str(place(name)[0])]
+def importable(name: str) -> Iterator[Used]:
+    """While open, what lies beside the file that `name` means can be imported; its use is noted."""
+    places = places_of(name)
     before = list(sys.path)
-    sys.path[:0] = dict.fromkeys(folders)
+    sys.path[:0] = dict.fromkeys(str(directory) for directory, _ in places)
     importlib.invalidate_caches()
     try:
-        yield
+        with noting(places) as used:
+            yield used
     finally:
         sys.path[:] = before
 
@@ -42,6 +47,7 @@ def importable(name: str) -> Iterator[None]:
 def find(name: str) -> Callable[..., Any]:
     """The factory that `name` means; that of a packed network gives a copy, weights and all."""
     if is_packed(name) and read_header(name).is_network:
+        _forget_edited(name)
         return PackedNetwork(name)
     found = find_object(name)
     if isinstance(found, nn.Module):
@@ -58,10 +64,12 @@ def find(name: str) -> Callable[..., Any]:
 def find_object(name: str, option: str = "--model") -> Any:
     """What `name` means in the user's own code, or holds packed; `option` was given it."""
     if is_packed(name):
+        _forget_edited(name)
         with importable(name):
             return load_packed(name, option)
     try:
         _, attribute = _parts(name)
+        _forget_edited(name)
         with importable(name):
             found: Any = _module(name)
             for step in attribute.split("."):
@@ -110,10 +118,8 @@ def source_file(name: str, folder: Path | None = None) -> Path | None:
     _parts(name)
     directory, module = place(name)
     top = module.partition(".")[0]
-    with importable(name):
-        if folder is not None:
-            sys.path.insert(0, str(folder))
-        spec = importlib.util.find_spec(top)
+    search = [*([str(folder)] if folder is not None else []), str(directory), *sys.path]
+    spec = PathFinder.find_spec(top, search) or importlib.util.find_spec(top)
     if spec is None:
         raise UserError(_no_module(name, directory, module))
     if spec.submodule_search_locations:
@@ -138,6 +144,18 @@ def _parts(name: str) -> tuple[str, str]:
             "path/file.py:factory"
         )
     return module, attribute
+
+
+def places_of(name: str) -> list[tuple[Path, str]]:
+    """Modules of the user's that `name` needs, and for each the directory to search first."""
+    if is_packed(name):
+        return [(Path(folder), module) for module, folder in read_header(name).modules.items()]
+    return [place(name)]
+
+
+def _forget_edited(name: str) -> None:
+    for directory, module in places_of(name):
+        forget_edited(directory, module)
 
 
 def place(name: str) -> tuple[Path, str]:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sixfold.models.user_traceback import is_installed
+from sixfold.core.installed import is_installed
 
 MOST = 200_000
 """Objects that are looked at; a network that reaches more keeps a data set, not a state."""

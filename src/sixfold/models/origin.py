@@ -20,9 +20,9 @@ from typing import Any
 from torch import nn
 
 from sixfold.core.errors import UserError
+from sixfold.core.installed import is_installed
 from sixfold.models.importing import find, source_file
 from sixfold.models.packed import is_own_file, is_packed, packed_path
-from sixfold.models.user_traceback import is_installed
 from sixfold.models.zoo import ZOO
 
 

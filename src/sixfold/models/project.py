@@ -1,31 +1,40 @@
 """Which of the user's own files a network is made of: its module, and what that one uses.
 
-Nothing is run. Imports are followed in the source, from file to file, as far as they lead to files
-that are not installed; file names that stand in the source as text, such as that of a table of
-widths, count where there is such a file beside it. Where a module imports by names made while it
-runs (`importlib`), texts that name modules of the project are followed too.
+Imports are followed in the source without running it (`sixfold.core.project_imports`). If the
+module has been imported, what it imported and opened by names that it put together counts too
+(`sixfold.models.loaded`).
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import RunError, UserError
+from sixfold.core.project_imports import ImportWalk
 from sixfold.models.arguments import parse_arguments
-from sixfold.models.importing import place
-from sixfold.models.packed import is_packed, read_header
-from sixfold.models.user_traceback import is_installed
-
-_LONGEST_NAME = 255
+from sixfold.models.importing import place, places_of
+from sixfold.models.loaded import own_file, used_by
+from sixfold.models.packed import is_packed
 
 
-def project_files(name: str, arguments: str = "") -> list[Path]:
+@dataclass(frozen=True)
+class ProjectFiles:
+    """The user's own files that a network is made of.
+
+    Attributes:
+        early: absolute paths of those that are known before the network is built.
+        late: of those that were used only when it was built.
+    """
+
+    early: frozenset[Path] = frozenset()
+    late: frozenset[Path] = frozenset()
+
+
+def project_files(name: str, arguments: str = "") -> ProjectFiles:
     """The user's own files that a network is made of.
 
     Args:
@@ -33,37 +42,43 @@ def project_files(name: str, arguments: str = "") -> list[Path]:
         arguments: what `--model-args` was given; values that name files count.
 
     Returns:
-        Absolute paths, sorted; none for networks of the zoo and of installed packages.
+        None for networks of the zoo and of installed packages.
     """
     if ":" not in name:
-        return []
-    if is_packed(name):
-        return _files_of_packed(name)
-    directory, module = place(name)
-    walk = _Walk(directory)
-    walk.follow(module)
-    for value in parse_arguments(arguments)[0].values():
-        if isinstance(value, str):
-            walk.add_named(value, directory)
-    return sorted(walk.files)
-
-
-def _files_of_packed(name: str) -> list[Path]:
-    """The user's own files that a packed object uses by name; its own code is in its name."""
-    files: set[Path] = set()
-    for module, folder in read_header(name).modules.items():
-        walk = _Walk(Path(folder))
+        return ProjectFiles()
+    files, late = set[Path](), set[Path]()
+    for directory, module in places_of(name):
+        walk = ImportWalk(directory)
         walk.follow(module)
+        if own_file(sys.modules.get(module)) == walk.modules.get(module):
+            used = used_by(module)
+            files |= {*used.modules.values(), *used.files}
+            late |= used.late
+            for other in used.modules:
+                walk.follow(other)
+        if not is_packed(name):
+            for value in parse_arguments(arguments)[0].values():
+                if isinstance(value, str):
+                    walk.add_named(value, directory)
         files |= walk.files
-    return sorted(files)
+    files = {file for file in files if file.is_file()}
+    return ProjectFiles(frozenset(files - late), frozenset(files & late))
 
 
 def project_hashes(name: str, arguments: str = "") -> dict[str, str]:
     """SHA-256 of every file of `project_files`, by its name relative to the project's directory."""
-    if ":" not in name:
-        return {}
-    directory = Path.cwd() if is_packed(name) else place(name)[0]
-    return {_relative(file, directory): sha256(file) for file in project_files(name, arguments)}
+    found = project_files(name, arguments)
+    return relative_names(name, {file: sha256(file) for file in (*found.early, *found.late)})
+
+
+def relative_names(name: str, hashes: Mapping[Path, str]) -> dict[str, str]:
+    """Hashes of files by their names relative to the directory of a network's project."""
+    directory = _directory(name)
+    return {_relative(file, directory): hashes[file] for file in sorted(hashes)}
+
+
+def _directory(name: str) -> Path:
+    return Path.cwd() if ":" not in name or is_packed(name) else place(name)[0]
 
 
 def changed_files(name: str, arguments: str, before: Mapping[str, str]) -> list[str]:
@@ -74,10 +89,38 @@ def changed_files(name: str, arguments: str, before: Mapping[str, str]) -> list[
     if not before:
         return []
     try:
-        now = project_hashes(name, arguments)
+        directory, found = _directory(name), project_files(name, arguments)
+        now = relative_names(name, {file: sha256(file) for file in found.early})
     except UserError:
         return []
+    for file in {*before} - {*now}:  # those that it used only when it was built
+        if (path := directory / file).is_file():
+            now[file] = sha256(path)
     return sorted(file for file in {*before, *now} if before.get(file) != now.get(file))
+
+
+def refuse_edited(name: str, source: Mapping[str, str]) -> None:
+    """Raise if files of a network's project are there, but not as when its run or job began.
+
+    Args:
+        name: what `--model` was given.
+        source: what `project_hashes` gave then.
+
+    Raises:
+        RunError: naming the files.
+    """
+    directory = _directory(name)
+    changed = [
+        file
+        for file, before in source.items()
+        if (directory / file).is_file() and sha256(directory / file) != before
+    ]
+    if changed:
+        raise RunError(
+            f"--model {name}: {', '.join(sorted(changed))} changed after this run had begun, so "
+            "the rest of it would be of another network: put the file back and go on with "
+            "--resume, or start anew with --overwrite"
+        )
 
 
 def sha256(file: Path) -> str:
@@ -88,103 +131,3 @@ def sha256(file: Path) -> str:
 
 def _relative(file: Path, directory: Path) -> str:
     return str(file.relative_to(directory)) if file.is_relative_to(directory) else file.name
-
-
-class _Walk:
-    """Follows imports from file to file."""
-
-    def __init__(self, directory: Path) -> None:
-        self.files: set[Path] = set()
-        self._search = [str(directory), *sys.path]
-        self._seen: set[str] = set()
-
-    def follow(self, module: str) -> None:
-        """Take up a module, its packages, and what they use."""
-        parts, path = module.split("."), self._search
-        for number in range(len(parts)):
-            name = ".".join(parts[: number + 1])
-            spec = _spec(name, path)
-            if spec is None or not self._take(name, spec):
-                return
-            if spec.submodule_search_locations is None:
-                return
-            path = list(spec.submodule_search_locations)
-
-    def add_named(self, text: str, folder: Path) -> None:
-        """Take up the file that a text names, if there is one."""
-        if "." not in text or len(text.encode("utf-8", "replace")) > _LONGEST_NAME:
-            return
-        for file in (folder / text, Path(text)):
-            if file.is_file() and not is_installed(file):
-                self.files.add(file.resolve())
-                return
-
-    def _take(self, name: str, spec: ModuleSpec) -> bool:
-        """Take up one module; whether it is the user's own, or a folder that may hold such."""
-        if not spec.has_location or spec.origin is None:
-            return spec.submodule_search_locations is not None
-        file = Path(spec.origin).resolve()
-        if is_installed(file):
-            return False
-        if name in self._seen:
-            return True
-        self._seen.add(name)
-        if not file.is_file():  # in a zip file on the search path
-            self.files |= {parent for parent in file.parents if parent.is_file()}
-            return True
-        self.files.add(file)
-        if file.suffix == ".py":
-            package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-            self._read(file, package)
-        return True
-
-    def _read(self, file: Path, package: str) -> None:
-        try:
-            tree = ast.parse(file.read_bytes())
-        except (SyntaxError, ValueError):
-            return  # importing it says what is wrong
-        texts = [
-            node.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-        for text in texts:
-            self.add_named(text, file.parent)
-        for module in _imported(tree, package):
-            self.follow(module)
-        if _imports_by_name(tree):
-            for text in texts:
-                if all(part.isidentifier() for part in text.strip(".").split(".")):
-                    self.follow(f"{package}{text}" if text.startswith(".") else text)
-
-
-def _imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Names of the modules that a file's import statements may mean."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            if base:
-                yield base
-                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
-
-
-def _imports_by_name(tree: ast.AST) -> bool:
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    return bool(names & {"import_module", "__import__", "run_path"})
-
-
-def _spec(name: str, path: list[str]) -> ModuleSpec | None:
-    """Where a module is, without importing its packages."""
-    try:
-        found = PathFinder.find_spec(name, path)
-        if found is None and "." not in name:  # a package installed as editable
-            found = importlib.util.find_spec(name)
-        return found
-    except (ImportError, LookupError, ValueError, AttributeError):
-        return None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import site
-import sysconfig
 from pathlib import Path
+
+from sixfold.core.installed import is_installed
 
 
 def one_line(error: BaseException) -> str:
@@ -27,19 +27,3 @@ def one_line(error: BaseException) -> str:
             place = f" ({file.name} line {trace.tb_lineno})"
         trace = trace.tb_next
     return line + place
-
-
-def is_installed(path: Path) -> bool:
-    """Whether a file or directory belongs to Python, to an installed package or to Sixfold."""
-    # Another environment's folder may be on the search path too.
-    if not {"site-packages", "dist-packages"}.isdisjoint(path.resolve().parts):
-        return True
-    paths = sysconfig.get_paths()
-    roots = {paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    roots |= {*site.getsitepackages(), site.getusersitepackages()}
-    # Resolved, since a virtual environment may be reached through a link.
-    places = [*(Path(root).resolve() for root in roots), Path(__file__).resolve().parents[1]]
-    found = path.resolve()
-    # Environments may borrow the packages of others.
-    borrowed = not {"site-packages", "dist-packages"}.isdisjoint(found.parts)
-    return borrowed or any(found.is_relative_to(place) for place in places)

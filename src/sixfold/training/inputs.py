@@ -27,7 +27,7 @@ from sixfold.core.life_cycle import RECORD
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
 from sixfold.models.config import ModelConfig
-from sixfold.models.project import project_files, sha256
+from sixfold.models.project import project_files, relative_names, sha256
 from sixfold.training.config import TrainConfig
 from sixfold.training.model_card import ModelCard, edited, weights_file
 
@@ -44,17 +44,39 @@ class Inputs:
         data: name -> the data's settings.
         sources: name -> what changes when the data's files do.
         contents: name -> hash of the images and labels, where it is known already.
+        models: the networks.
+        late: paths of files that a network was found to use only when it was built, which may be
+            after a record was written.
     """
 
     files: Mapping[str, Mapping[str, str]]
     data: Mapping[str, DataConfig] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[ModelConfig, ...] = ()
+    late: frozenset[str] = frozenset()
 
     def knowing(self, asked: DataConfig, resolved: DataConfig) -> Inputs:
-        """The same with the content of data that have been prepared."""
+        """The same with the content of data that have been prepared, and of networks built."""
         content = data.content_fingerprint(resolved)
-        return dataclasses.replace(self, contents={**self.contents, _name(asked): content})
+        contents = {**self.contents, _name(asked): content}
+        return dataclasses.replace(self.built(), contents=contents)
+
+    def built(self) -> Inputs:
+        """The same with what networks were found to use when they were built."""
+        found, late = _network_files(self.models)
+        files = {**{name: found[name] for name in late}, **self.files}
+        return dataclasses.replace(self, files=files, late=late - {*self.files})
+
+    def source(self, model: ModelConfig) -> dict[str, str]:
+        """Hashes of the user's own files that a network is made of, by their names."""
+        option = f"--model {model.model}"
+        hashes = {
+            Path(name): entry["sha256"]
+            for name, entry in self.files.items()
+            if entry["option"] == option
+        }
+        return relative_names(model.model, hashes)
 
     def identity(self) -> dict[str, Any]:
         """Plain data that differ if any content does."""
@@ -94,6 +116,10 @@ class Inputs:
             before, now = old.get(name), self.files.get(name)
             if now is None and before["option"] in _COPIED:
                 continue
+            if now is None and before["option"].startswith("--model "):
+                now = _as_it_is(name, before["option"])  # used, perhaps, once the network is built
+            if before is None and name in self.late:
+                continue
             if before is None or now is None:
                 if not growing:
                     option = (before or now or {}).get("option", "")
@@ -125,10 +151,8 @@ def inputs_of(
     Raises:
         UserError: if there is no such network or data set.
     """
-    found: dict[str, dict[str, str]] = {}
-    for model in models:
-        for path in project_files(model.model, model.model_args):
-            found[str(path)] = {"option": f"--model {model.model}", "sha256": sha256(path)}
+    networks = tuple(models)
+    found, late = _network_files(networks)
     for option, text in (files or {}).items():
         if text is None:
             continue
@@ -142,7 +166,29 @@ def inputs_of(
         files=found,
         data=named,
         sources={name: data.source_fingerprint(one) for name, one in named.items()},
+        models=networks,
+        late=late,
     )
+
+
+def _network_files(
+    models: Iterable[ModelConfig],
+) -> tuple[dict[str, dict[str, str]], frozenset[str]]:
+    """Files that networks are made of, and the paths of those that only building them uses."""
+    found: dict[str, dict[str, str]] = {}
+    late: set[str] = set()
+    for model in models:
+        files = project_files(model.model, model.model_args)
+        for path in (*files.early, *files.late):
+            found[str(path)] = {"option": f"--model {model.model}", "sha256": sha256(path)}
+        late |= {str(path) for path in files.late}
+    return found, frozenset(late)
+
+
+def _as_it_is(name: str, option: str) -> dict[str, str] | None:
+    """What a file holds now; None if it is gone."""
+    path = Path(name)
+    return {"option": option, "sha256": sha256(path)} if path.is_file() else None
 
 
 def training_inputs(config: TrainConfig) -> Inputs:

@@ -21,7 +21,6 @@ from sixfold.data.run import resolve_data, told
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
-from sixfold.models.project import project_hashes
 from sixfold.training.config import OptimizerConfig, TrainConfig, is_automatic
 from sixfold.training.initialization import check_initialization
 from sixfold.training.inputs import Inputs, training_inputs
@@ -128,13 +127,14 @@ def _train(
     marks = []
     if config.run.resume:
         marks = lengthened(config, len(opened.train), directory, on_event)
-    run.claim(inputs.knowing(config.data, resolved.data))
+    inputs = inputs.knowing(config.data, resolved.data)
+    run.claim(inputs)
     mark(directory, marks)
     if choice is not None:
         write_json(directory.file("plan.json"), choice.plan)
     if tuning is not None:
         write_json(directory.file(COPY), tuning)
-    figures = _run(resolved, run, engine, workers, on_event)
+    figures = _run(resolved, run, inputs, engine, workers, on_event)
     if choice is not None:
         figures["plan"] = choice.judge(directory)
 
@@ -345,7 +345,12 @@ def _pattern_problems(config: TrainConfig, opened: data.DataSet) -> list[str]:
 
 
 def _run(
-    resolved: TrainConfig, run: Run, engine: Engine, workers: int, on_event: OnEvent
+    resolved: TrainConfig,
+    run: Run,
+    inputs: Inputs,
+    engine: Engine,
+    workers: int,
+    on_event: OnEvent,
 ) -> dict[str, Any]:
     """Start the ranks; the figures of the result."""
     from sixfold.training.worker import TrainJob, train_rank
@@ -364,7 +369,7 @@ def _run(
     job = TrainJob(
         config=config,
         claim=directory.ticket(),
-        source=project_hashes(config.model.model, config.model.model_args),
+        source=inputs.source(config.model),
     )
     group = engine.run_ranks(
         functools.partial(train_rank, job),

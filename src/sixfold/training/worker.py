@@ -22,7 +22,7 @@ from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.distributed.collectives import all_gather_data, all_gather_int
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.models.project import project_hashes
+from sixfold.models.project import project_hashes, refuse_edited
 from sixfold.training import metrics
 from sixfold.training.checkpoint import Progress, newest_intact, read_notes
 from sixfold.training.config import TrainConfig
@@ -52,8 +52,8 @@ class TrainJob:
     Attributes:
         config: the settings, with paths made absolute and the data resolved.
         claim: the run directory.
-        source: hashes of the user's own files that the network is made of; taken by the rank
-            itself if absent.
+        source: hashes of the user's own files that the network is made of, as the run was
+            recognised by them; taken by the rank itself if absent.
     """
 
     config: TrainConfig
@@ -71,6 +71,7 @@ def train_rank(job: TrainJob, comm: Communicator) -> dict[str, Any]:
         UserError: if the run directory or the data cannot be used from this host.
         NonFiniteLossError: if the training diverges.
         PeerLostError: if another rank is gone.
+        RunError: if the network's source has changed since the launcher looked at it.
     """
     config = job.config
     if config.compute.device != CPU:
@@ -95,7 +96,9 @@ class Training:
             self._note(slow)
         model = config.model
         self.source = job.source
-        if self.source is None and self.is_root:
+        if self.source is not None:
+            refuse_edited(model.model, self.source)
+        elif self.is_root:
             self.source = project_hashes(model.model, model.model_args)
         self.schedule = parse_schedule(config.optimizer)
         self.checkpoints = self.files.path / "checkpoints"

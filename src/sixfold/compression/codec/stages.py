@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class CompressionTask:
     card: ModelCard  # of the network
     base: TrainConfig  # of the training that made it; data, batches and seed are taken over
     settings: CompressionConfig
+    # hashes of the files of the user's own that the network is made of, as the job began
+    source: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ is done on the validation part, by one process alone.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ _PRUNING = 0.7
 """Part of a trial's time that pruning takes, about."""
 
 
-def train_alone(config: TrainConfig) -> None:
-    """Train without any engine."""
+def train_alone(source: Mapping[str, str], config: TrainConfig) -> None:
+    """Train without any engine; `source` has the hashes of what the network is made of."""
     directory = RunDirectory(Path(str(config.run.out)))
     if directory.result() is not None:
         return
@@ -45,7 +46,9 @@ def train_alone(config: TrainConfig) -> None:
     config = dataclasses.replace(config, engine=EngineConfig(engine="inline", workers=1))
     write_json(directory.file("config.json"), as_json(config))
     attempt = directory.claim()
-    result = train_rank(TrainJob(config=config, claim=directory.ticket()), alone(attempt))
+    result = train_rank(
+        TrainJob(config=config, claim=directory.ticket(), source=source), alone(attempt)
+    )
     write_json(directory.file("result.json"), result)
 
 
@@ -95,8 +98,9 @@ def trial(
     judge, rounds = _Judge(task), task.settings.rounds
     done = iter(range(rounds))
     pruned = Plan(sparsity=dict(sparsity), bits={})
+    trainer = functools.partial(train_alone, task.source)
     weights, _ = prune(
-        task, pruned, folder, train_alone, lambda _: tell(_PRUNING * next(done) / rounds)
+        task, pruned, folder, trainer, lambda _: tell(_PRUNING * next(done) / rounds)
     )
     tell(_PRUNING)
     network = judge.load(weights)
@@ -117,7 +121,7 @@ def trial(
         plan = Plan(sparsity=dict(sparsity), bits=bits)
         inner = folder / f"bits-{number}"
         inner.mkdir(exist_ok=True)
-        packed = share_and_code(task, plan, weights, inner, train_alone, lambda _: None)
+        packed = share_and_code(task, plan, weights, inner, trainer, lambda _: None)
         tell(_PRUNING + (1 - _PRUNING) * (number + 1) / len(TOLERANCES))
         best = judge.evaluate(judge.load(inner / MODEL)).accuracy
         if best >= target:

@@ -1,20 +1,20 @@
 """Which files of the user's project executors need: modules, and data files beside them.
 
-A module of the user's own is followed through its import statements to the modules and packages
-that lie beside it. Packages travel whole; of single modules the small files and folders of data
-beside them travel too, since a network may open them; larger ones if a text in its code has their
-name. What is too large stays behind, which is written to the run's log.
+A module of the user's own is followed through what it imports (`sixfold.core.project_imports`) to
+the modules and packages that lie beside it; of names that are put together while it runs, as
+`f"parts.{kind}"`, all that begin so are taken. Packages travel whole; of single modules the small
+files and folders of data beside them travel too, since a network may open them; larger ones if a
+text in its code has their name. What is too large stays behind, which is written to the run's log.
 """
 
 from __future__ import annotations
 
-import ast
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sixfold.core.errors import UserError
+from sixfold.core.project_imports import ImportWalk
 
 LARGEST_DATA_BYTES = 16 << 20
 """Of a data file, or a folder of them: anchors, class names, small weights."""
@@ -90,51 +90,27 @@ def collect(source: Path) -> Project:
 
 def _reached(root: Path, source: Path) -> tuple[set[Path], set[str]]:
     """Modules and packages in `root` that code imports, and all texts that stand in that code."""
-    reached, waiting, texts = set[Path](), [source], set[str]()
+    walk = ImportWalk(root)
+    reached, waiting = set[Path](), {source}
     while waiting:
-        module = waiting.pop()
-        if module in reached:
-            continue
-        reached.add(module)
-        for file in _whole(module):
-            if file.suffix != ".py":
-                continue
-            try:
-                tree = ast.parse(file.read_bytes())
-            except (SyntaxError, ValueError):
-                continue  # told where it is imported
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    texts.add(node.value)
-            waiting += filter(None, (_beside(root, name) for name in _imported(tree)))
-    return reached, texts
+        reached |= waiting
+        for file in (file for module in waiting for file in _whole(module)):
+            if file.suffix == ".py":  # also those that nothing imports: a package travels whole
+                walk.read(file, ".".join(file.relative_to(root).parent.parts))
+        entries = {root / file.relative_to(root).parts[0] for file in _modules_in(root, walk)}
+        waiting = entries - reached
+    return reached, walk.texts
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    """Top-level names that code imports, by statements or by `import_module` of a plain text."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-        elif isinstance(node, ast.Call) and node.args:
-            name = ast.unparse(node.func).rpartition(".")[2]
-            first = node.args[0]
-            if name in ("import_module", "__import__") and isinstance(first, ast.Constant):
-                yield str(first.value).partition(".")[0]
-
-
-def _beside(root: Path, name: str) -> Path | None:
-    """The module or package of a name in `root`, unless Python means another one by it."""
-    if name in sys.builtin_module_names or name == "sixfold":
-        return None
-    package, module = root / name, root / f"{name}.py"
-    known = getattr(sys.modules.get(name), "__file__", None)
-    if known is not None and not Path(known).resolve().is_relative_to(root):
-        return None
-    if package.is_dir() and next(package.rglob("*.py"), None) is not None:
-        return package
-    return module if module.is_file() else None
+def _modules_in(root: Path, walk: ImportWalk) -> Iterator[Path]:
+    """Modules in `root` that a walk has reached, and those that names made later may mean."""
+    yield from (file for file in walk.modules.values() if file.is_relative_to(root))
+    for beginning in walk.beginnings:
+        top, dot, _ = beginning.partition(".")
+        if dot and top and next((root / top).glob("**/*.py"), None) is not None:
+            yield root / top
+        elif top.isidentifier() and not dot:
+            yield from root.glob(f"{top}*.py")
 
 
 def _whole(module: Path) -> Iterator[Path]:

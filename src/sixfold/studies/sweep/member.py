@@ -17,6 +17,7 @@ from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Assignment
+from sixfold.models.project import refuse_edited
 from sixfold.studies.sweep.plan import PILOT_STEPS
 from sixfold.studies.sweep.timing import chosen_steps, load, timing
 from sixfold.training.config import TrainConfig
@@ -139,6 +140,7 @@ def _train(
         config,
         run=RunConfig(out=str(folder), resume=goes_on, overwrite=not goes_on, keep_checkpoints=1),
     )
+    _refuse_edited(config, assignment)
     try:
         # A try whose worker is thought dead may hold the folder still: it is fenced off.
         return train(config, engine=engine, on_event=_teller(config, assignment), hold=False)
@@ -146,6 +148,12 @@ def _train(
         return {"refused": "; ".join(error.problems)}
     except NonFiniteLossError as error:
         return {"diverged": str(error)}
+
+
+def _refuse_edited(config: TrainConfig, assignment: Assignment) -> None:
+    """Raise if the network is no longer the one with which the sweep began."""
+    files = assignment.settings.get("inputs", {}).get("files", {})
+    refuse_edited(config.model.model, files)
 
 
 def _teller(config: TrainConfig, assignment: Assignment) -> OnEvent:

@@ -65,7 +65,7 @@ def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> d
         plan = time_plan(config, found)
         _prepare(plan, engines.open, on_event)
         plan = _recognised(plan)
-        run.claim()
+        run.claim(_inputs(one.config for one in plan.combinations).built())
         outcome = _time_all(config, run.directory, plan, engines, on_event)
         figures = time_result(config, plan, outcome)
         _count_operations(figures, plan, engines)
@@ -107,7 +107,7 @@ def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None
         plan = quality_plan(config, all_combinations(config))
         images = _prepare(plan, lambda _: engine, on_event, workers)
         plan = _recognised(plan)
-        run.claim()
+        run.claim(_inputs(one.config for one in plan.combinations).built())
         outcome = run_job(
             run.directory.path,
             plan.members,
@@ -214,7 +214,7 @@ def _recognised(plan: Plan) -> Plan:
         config = plan.configs[member.name]
         key = config.model, config.data
         if key not in known:
-            known[key] = _inputs([config]).identity()
+            known[key] = _inputs([config]).built().identity()
         settings = {**member.settings, "inputs": known[key]}
         members.append(dataclasses.replace(member, settings=settings))
     return dataclasses.replace(plan, members=tuple(members))
@@ -260,12 +260,22 @@ def _prepare(
 ) -> int:
     """Prepare the data of all trainings once, so that no two of them do it at the same time.
 
+    Networks of the user's own are built once too: what they use then belongs to the sweep's inputs.
+
     Returns:
         Images of the test part.
     """
+    from sixfold import models
+
     images = 0
     for asked, config in {config.data: config for config in plan.configs.values()}.items():
         count = workers or config.engine.workers or 1
         opened = data.open_data(resolve_data(asked, engine_for(config), count, on_event))
         images = max(images, len(opened.test))
+        of_this = [config.model for config in plan.configs.values() if config.data == asked]
+        for model in dict.fromkeys(of_this):
+            if ":" not in model.model:
+                continue
+            with contextlib.suppress(UserError):  # its members report it
+                models.build(model, shape=opened.shape, classes=len(opened.classes), seed=0)
     return images

@@ -43,6 +43,27 @@ def test_a_module_travels_with_what_it_imports_and_with_the_data_beside_it(tmp_p
     }
 
 
+def test_what_a_name_that_is_put_together_may_mean_travels(tmp_path: Path) -> None:
+    files = {
+        "net.py": "from importlib import import_module\n"
+        "def net(kind):\n"
+        "    import_module(f'parts.{kind}')\n"
+        "    import_module('block_' + kind)\n"
+        "    import_module('tail_{}'.format(kind))\n"
+        "    import_module('neck_%s' % kind)\n",
+        "parts/a.py": "import deeper\n",
+        "deeper.py": "",
+        "block_1.py": "",
+        "tail_2.py": "",
+        "neck_3.py": "",
+        "other_4.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert travelling(tmp_path / "net.py") == {*files} - {"other_4.py"}
+
+
 def test_a_package_travels_whole_with_the_modules_beside_it_that_it_imports(tmp_path: Path) -> None:
     for name in ("pack/__init__.py", "pack/sub/net.py", "pack/sub/w.bin", "tools.py", "beside.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
