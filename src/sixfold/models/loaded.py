@@ -3,8 +3,8 @@
 A notebook trains, its author edits `net.py`, and trains again: Python keeps the module that it has
 imported. So modules of the user's own are imported with the hash of the very source that was
 compiled, never from a `.pyc` file, and where a file's content is no longer that, the project's
-modules are imported afresh. Of a module that was imported by others, before Sixfold was asked, it
-is only known that it is current if its file is older than this process.
+modules are imported afresh. A module that was imported by others, before Sixfold was asked, is
+current if its file is older than this process, or if running it apart makes the same.
 
 What a network imports or opens by names that are made while it is built is noted here too.
 """
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -30,6 +31,7 @@ import psutil
 
 from sixfold.core.installed import is_installed
 from sixfold.core.project_imports import ImportWalk
+from sixfold.models.identity import Identity
 
 _MARK = "_sixfold_source"
 _USED = "_sixfold_used"
@@ -126,7 +128,39 @@ def _is_other(module: ModuleType, file: Path) -> bool:
         return mark != hashlib.sha256(file.read_bytes()).hexdigest()
     # ctime: unlike the time of a change it is not put back by copying or unpacking.
     began: float = psutil.Process().create_time()
-    return file.stat().st_ctime > began - _MARGIN_S
+    return file.stat().st_ctime > began - _MARGIN_S and not is_as_written(module, file)
+
+
+def is_as_written(module: ModuleType, file: Path) -> bool:
+    """Whether running a file's source apart makes what the module holds that was imported of it."""
+    name = module.__name__
+    inside = getattr(module, "__path__", None)
+    spec = spec_from_file_location(name, file, submodule_search_locations=inside)
+    if spec is None:
+        return False
+    loader = spec.loader = _SourceLoader(name, str(file), spec)
+    other = module_from_spec(spec)
+    try:
+        sys.modules[name] = other  # dataclasses look there
+        loader.exec_module(other)
+        # While neither is found under the name, both are compared by content.
+        del sys.modules[name]
+        return _content(module) == _content(other)
+    except (Exception, SystemExit):
+        return False
+    finally:
+        sys.modules[name] = module
+
+
+def _content(module: ModuleType) -> str:
+    inner = f"{module.__name__}."
+    held = {
+        name: value
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("__")
+        and not (isinstance(value, ModuleType) and value.__name__.startswith(inner))
+    }
+    return Identity(held).digest
 
 
 @contextmanager
