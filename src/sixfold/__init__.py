@@ -5,7 +5,8 @@
 >>> settings.training.epochs
 3
 
-``sixfold.train(settings)`` trains and returns the figures of ``result.json``;
+``sixfold.train(model, data, ...)`` trains; its result has the figures of ``result.json``, the
+history and the network, and ``sixfold.open_run(path)`` gives it again;
 ``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.compress(...)``
 prunes, shares and codes its weights; ``sixfold.evaluate_robustness(...)`` tells how its accuracy
 stands up to distorted images; ``sixfold.load(path)`` gives a trained network, compressed
@@ -21,7 +22,7 @@ from sixfold.core.lazy import lazy
 from sixfold.core.version import __version__
 
 if TYPE_CHECKING:
-    from sixfold.api import train
+    from sixfold.api import TrainResult, open_run, train
     from sixfold.compression.config import CompressConfig
     from sixfold.compression.loading import load
     from sixfold.compression.run import compress
@@ -39,6 +40,7 @@ __all__ = [
     "PrepareConfig",
     "RunError",
     "TrainConfig",
+    "TrainResult",
     "UserError",
     "__version__",
     "compress",
@@ -46,6 +48,7 @@ __all__ = [
     "evaluate_robustness",
     "figures",
     "load",
+    "open_run",
     "predict",
     "prepare",
     "train",
@@ -59,14 +62,16 @@ __getattr__ = lazy(
         "PrepareConfig": "data.config",
         "RunError": "core.errors",
         "TrainConfig": "training.config",
+        "TrainResult": "api.result",
         "UserError": "core.errors",
         "compress": "compression.run",
         "configure": "training.config",
         "evaluate_robustness": "prediction.robustness.run",
         "load": "compression.loading",
+        "open_run": "api.result",
         "predict": "prediction.run",
         "figures": "training.report.page",
         "prepare": "data.run",
-        "train": "api",
+        "train": "api.functions",
     },
 )

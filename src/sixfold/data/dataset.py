@@ -261,8 +261,9 @@ def assemble(
     skipped: int = 0,
     own_test: bool = True,
     split: str = "",
+    own_validation: Store | None = None,
 ) -> DataSet:
-    """A data set from its two stores; `validation` is cut from the first, by class and group.
+    """A data set from its stores; `validation` is cut from the first, by class and group.
 
     With `test_split` the test part is cut anew, from both stores together; `validation` then from
     what is left. Of what is left for training, `images` are kept.
@@ -272,6 +273,11 @@ def assemble(
         raise UserError(
             f"--test-split {test_split:g}: the set has a test part of its own of "
             f"{len(test.labels)} images{f' ({split})' if split else ''}: leave the option out"
+        )
+    if own_validation is not None and validation:
+        raise UserError(
+            f"--validation {validation:g}: the set has a validation part of its own of "
+            f"{len(own_validation.labels)} images: leave the option out"
         )
     whole: Store = train if test_split is None else _Joined(train, test)
     # What has no label stays where it can be predicted, and alters no other row's part.
@@ -302,7 +308,7 @@ def assemble(
         classes=classes,
         shape=train.shape,
         train=Part(whole, None if len(kept) == len(whole.labels) else kept),
-        validation=Part(whole, rest[held_out]),
+        validation=Part(whole, rest[held_out]) if own_validation is None else Part(own_validation),
         test=Part(test) if test_split is None else Part(whole, np.flatnonzero(aside)),
         bad=bad,
         skipped=skipped,

@@ -23,6 +23,8 @@ NAME = "manifest.json"
 FORMAT = "sixfold-tensor-shards"
 VERSION = 1
 PARTS = ("train", "test")
+VALIDATION = "validation"
+"""A part that some sets have besides."""
 ENTRY = ("file", "count", "bytes", "sha256")
 
 MOST_MANIFEST_BYTES = 2**28
@@ -53,7 +55,7 @@ class Manifest:
     name: str
     classes: tuple[str, ...]
     shape: Shape  # of every image, C H W; the pixels are uint8
-    # "train" and "test": files in the order of their records
+    # "train" and "test", and "validation" if there is one: files in the order of their records
     parts: Mapping[str, tuple[ShardEntry, ...]]
     bad: tuple[tuple[str, str], ...] = ()  # (name, reason) of each image that could not be read
     left_out: tuple[tuple[str, str], ...] = ()  # (name, reason) of what was no image to begin with
@@ -65,7 +67,7 @@ class Manifest:
     @property
     def entries(self) -> list[ShardEntry]:
         """All files."""
-        return [entry for part in PARTS for entry in self.parts[part]]
+        return [entry for part in self.parts.values() for entry in part]
 
     @property
     def bytes(self) -> int:
@@ -94,7 +96,7 @@ class Manifest:
             "classes": list(self.classes),
             "shape": list(self.shape),
             "dtype": "uint8",
-            "parts": {part: [vars(entry) for entry in self.parts[part]] for part in PARTS},
+            "parts": {part: [vars(e) for e in entries] for part, entries in self.parts.items()},
             "bad": [list(item) for item in self.bad],
             "left_out": [list(item) for item in self.left_out],
             "source": dict(self.source),
@@ -144,7 +146,7 @@ def parse_manifest(value: Any, path: str) -> Manifest:
         )
     problems = _field_problems(value)
     entries: dict[str, tuple[ShardEntry, ...]] = {}
-    for part in () if problems else PARTS:
+    for part in () if problems else value["parts"]:
         items = value["parts"][part]
         problems += [problem for item in items for problem in _entry_problems(item)]
         if not problems:
@@ -178,7 +180,7 @@ def _field_problems(value: dict[str, Any]) -> list[str]:
         ),
         f"dtype {str(value.get('dtype'))[:80]}: expected uint8": value.get("dtype") == "uint8",
         "parts are not two lists, train and test": isinstance(parts, dict)
-        and sorted(parts) == sorted(PARTS)
+        and sorted({*parts} - {VALIDATION}) == sorted(PARTS)
         and all(isinstance(items, list) for items in parts.values()),
     }
     for name in ("bad", "left_out"):

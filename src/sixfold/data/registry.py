@@ -19,7 +19,15 @@ from sixfold.data.augment import parse_augment
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import DataSet, Store, assemble
 from sixfold.data.job import Job, column_problems, plan
-from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest, shortened
+from sixfold.data.manifest import (
+    NAME,
+    PARTS,
+    VALIDATION,
+    Manifest,
+    checksum_problems,
+    load_manifest,
+    shortened,
+)
 from sixfold.data.preparation import carry_out, refuse_bad
 from sixfold.data.remote import fetch_shards
 from sixfold.data.shard_building import Pool, Progress, in_turn
@@ -105,7 +113,7 @@ def content_fingerprint(resolved: DataConfig) -> str:
     if spec.kind != "shards":
         return str(spec)
     manifest = load_manifest(Path(spec.where))
-    files = {part: [entry.sha256 for entry in manifest.parts[part]] for part in PARTS}
+    files = {part: [e.sha256 for e in entries] for part, entries in manifest.parts.items()}
     return hashlib.sha256(json.dumps([manifest.classes, files]).encode()).hexdigest()
 
 
@@ -197,8 +205,10 @@ def open_data(config: DataConfig) -> DataSet:
         manifest = load_manifest(folder)
         name, classes = manifest.name, manifest.classes
         train, test = (ShardStore(folder, manifest, part) for part in PARTS)
+        if VALIDATION in manifest.parts:
+            facts["own_validation"] = ShardStore(folder, manifest, VALIDATION)
         split = str(manifest.source.get("split", ""))
-        facts = {
+        facts |= {
             "bad": manifest.bad_lines(),
             "skipped": manifest.skipped,
             "own_test": not split.startswith("80/20"),

@@ -17,6 +17,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.life_cycle import RECORD, Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.data.given import ALL_TRAIN
 from sixfold.data.run import resolve_data, told
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
@@ -299,7 +300,7 @@ def fit_data(
         raise UserError(
             f"--data {config.data.data}: has no labels to learn from; it can only be predicted"
         )
-    if not len(opened.test):
+    if not len(opened.test) and opened.split != ALL_TRAIN:
         found.append(
             f"--data {config.data.data}: has no test images with labels"
             f"{f' ({opened.split})' if opened.split else ''}: give --test-split 0.2 to set a part "

@@ -264,6 +264,8 @@ class Training:
         begin = time.monotonic()
         on_validation = len(self.data.validation) > 0
         part = self.data.validation if on_validation else self.data.test
+        if not len(part):
+            return
         found = self.network.evaluate(part)
         spent = time.monotonic() - begin
         self.paused_s += spent

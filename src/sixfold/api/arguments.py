@@ -1,0 +1,263 @@
+"""From the arguments of `sixfold.train` to settings: everything that is wrong at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.environment import cache_directory
+from sixfold.core.errors import UserError
+from sixfold.core.events import OnEvent
+from sixfold.core.files import make_folder
+from sixfold.core.life_cycle import run_path
+from sixfold.core.settings import build_tree, hints_of
+from sixfold.data.config import DataConfig
+from sixfold.data.given import Source, write_given
+from sixfold.data.given_sources import parts_of
+from sixfold.data.manifest import VALIDATION
+from sixfold.distributed.engines import Engine
+from sixfold.models.objects import describe, pack, title_of
+from sixfold.models.packed import FOLDER
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import training_problems
+
+Share = int | float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What `sixfold.train` was called with, besides options."""
+
+    model: Any
+    data: Any
+    validation: Any
+    test: Any
+    engine: Any
+
+
+class Arguments:
+    """The arguments of one call.
+
+    Attributes:
+        engine: an open engine, if one was given.
+    """
+
+    def __init__(self, given: Given, options: Mapping[str, Any]) -> None:
+        self._problems: list[str] = []
+        self._options = dict(options)
+        self._objects: dict[str, Any] = {}
+        self._parts: dict[str, Any] = {}
+        self._whole: TrainConfig | None = None
+        self._all_train = False
+        self.engine: Engine | None = None
+        self._take_model(given.model)
+        self._take_data(given)
+        self._take_engine(given.engine)
+        for name, value in options.items():
+            if callable(value):
+                self._objects[name] = value
+                del self._options[name]
+
+    def _take_model(self, model: Any) -> None:
+        if isinstance(model, TrainConfig):
+            self._whole = model
+            if self._options:
+                named = ", ".join(sorted(self._options))
+                self._problems.append(f"{named}: not together with a TrainConfig, which has them")
+        elif isinstance(model, str):
+            self._options["model"] = model
+        elif callable(model):
+            self._objects["model"] = model
+        elif model is not None:
+            self._problems.append(
+                f"model is a {type(model).__name__}: expected a network, a class or function that "
+                "builds one, or a name"
+            )
+
+    def _take_data(self, given: Given) -> None:
+        if isinstance(given.data, (str, Path)) and not str(given.data).startswith("hf:"):
+            self._options["data"] = str(given.data)
+        elif given.data is not None:
+            self._parts["data"] = given.data
+        if given.validation is not None:
+            if _is_share(given.validation):
+                self._options["validation"] = given.validation
+            else:
+                self._parts["validation"] = given.validation
+        if given.test is False:
+            self._all_train = True
+        elif _is_share(given.test):
+            self._options["test_split"] = given.test
+        elif given.test is not None:
+            self._parts["test"] = given.test
+        if (self._parts or self._all_train) and self._whole is not None:
+            self._problems.append("data: not together with a TrainConfig, which names them")
+
+    def _take_engine(self, engine: Any) -> None:
+        if isinstance(engine, str):
+            self._options["engine"] = engine
+        elif engine is not None:
+            self.engine = engine
+            if self._whole is None and hasattr(engine, "name"):
+                self._options["engine"] = engine.name
+
+    @contextmanager
+    def settled(self, on_event: OnEvent) -> Iterator[TrainConfig]:
+        """The settings, with objects and data where ranks find them.
+
+        What was put into a run directory goes again if the run is refused.
+
+        Raises:
+            UserError: with every problem.
+        """
+        config = self._checked()
+        if self._parts or self._all_train:
+            config = dataclasses.replace(config, data=self._written(config.data, on_event))
+        if not self._objects:
+            yield config
+            return
+        config = _named(config, self._objects, lambda thing, what: describe(thing, what)[0])
+        title = title_of(self._objects.get("model", config.model.model))
+        if ":" not in config.model.model or "model" not in self._objects:
+            title = config.model.model
+        out = run_path(config, TrainConfig(), title)
+        folder = out / FOLDER
+        with _withdrawn(out):
+            config = _named(config, self._objects, lambda thing, what: pack(thing, folder, what))
+            config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(out)))
+            if found := training_problems(config):
+                raise UserError(found)
+            yield config
+
+    def _checked(self) -> TrainConfig:
+        """The settings without objects and data, checked as far as that goes."""
+        problems, config = list(self._problems), self._whole
+        if config is None:
+            options = dict(self._options)
+            try:
+                config = build_tree(TrainConfig, options)
+            except UserError as error:
+                problems += error.problems
+                config = _readable(options)
+        else:
+            config = _with(config, self._options)
+        known = {name for section in hints_of(TrainConfig).values() for name in hints_of(section)}
+        for name in sorted(self._objects.keys() - known):
+            problems += _unknown(name)
+        found = training_problems(config)
+        if self._objects:
+            # What stands in for them until they are packed says nothing.
+            found = [line for line in found if not _is_of(line, self._objects)]
+        problems += found
+        if problems:
+            raise UserError(dict.fromkeys(problems))
+        return config
+
+    def _written(self, config: DataConfig, on_event: OnEvent) -> DataConfig:
+        """The data as tensor shards in the cache."""
+
+        def progress(done: int, total: int) -> None:
+            on_event({"kind": "prepare", "done": done, "total": max(total, done)})
+
+        root = cache_directory() / "data"
+        make_folder(root, "SIXFOLD_CACHE")
+        with tempfile.TemporaryDirectory(dir=root, prefix=".scratch-") as scratch:
+            parts = self._sources(config, Path(scratch))
+            shares = config.test_split is None and not self._all_train
+            spec = write_given(
+                parts,
+                cut_test=shares or config.test_split is not None,
+                on_error=config.on_error,
+                progress=progress,
+            )
+        on_event({"kind": "note", "text": f"data: written once for all ranks, to {spec}"})
+        return dataclasses.replace(config, data=spec, image_column=None, label_column=None)
+
+    def _sources(self, config: DataConfig, scratch: Path) -> dict[str, Source]:
+        problems: list[str] = []
+        parts: dict[str, Source] = {}
+        for what in ("data", "validation", "test"):
+            thing = self._parts.get(what, config.data if what == "data" else None)
+            if thing is None:
+                continue
+            try:
+                found = parts_of(thing, what, config, scratch)
+            except UserError as error:
+                problems += error.problems
+                continue
+            if what == "data":
+                parts |= found
+            else:
+                parts[VALIDATION if what == "validation" else what] = found["train"]
+        if self._all_train:
+            parts.pop("test", None)
+        if problems:
+            raise UserError(problems)
+        return parts
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_of(line: str, objects: Mapping[str, Any]) -> bool:
+    return any(line.startswith(f"--{name.replace('_', '-')} ") for name in objects)
+
+
+def _unknown(name: str) -> list[str]:
+    try:
+        build_tree(TrainConfig, {name: None})
+    except UserError as error:
+        return list(error.problems)
+    return []
+
+
+def _readable(options: Mapping[str, Any]) -> TrainConfig:
+    """The settings from those options that can be read one by one."""
+    kept = {}
+    for name, value in options.items():
+        try:
+            build_tree(TrainConfig, {name: value})
+        except UserError:
+            continue
+        kept[name] = value
+    try:
+        return build_tree(TrainConfig, kept)
+    except UserError:
+        return TrainConfig()
+
+
+def _named(
+    config: TrainConfig, objects: Mapping[str, Any], name: Callable[[Any, str], str]
+) -> TrainConfig:
+    return _with(config, {what: name(thing, what) for what, thing in objects.items()})
+
+
+def _with(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The settings with some values, by the names of their fields."""
+    changed = {}
+    for section, hint in hints_of(TrainConfig).items():
+        own = {name: value for name, value in values.items() if name in hints_of(hint)}
+        if own:
+            changed[section] = dataclasses.replace(getattr(config, section), **own)
+    return dataclasses.replace(config, **changed)
+
+
+@contextmanager
+def _withdrawn(out: Path) -> Iterator[None]:
+    """Remove the objects of a run that has been refused, where none was there before."""
+    was_there, had_objects = out.exists(), (out / FOLDER).exists()
+    try:
+        yield
+    except UserError:
+        if not had_objects and not (out / "config.json").exists():
+            shutil.rmtree(out / FOLDER, ignore_errors=True)
+            if not was_there and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
+        raise

@@ -1,0 +1,85 @@
+"""`sixfold.train`: a network, data and options as a user has them in hand."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sixfold.api.arguments import Arguments, Given
+from sixfold.api.live import shown
+from sixfold.api.result import TrainResult
+from sixfold.core.events import OnEvent
+from sixfold.distributed.engines import Engine
+from sixfold.training import run
+from sixfold.training.config import TrainConfig, is_automatic
+
+
+def train(
+    model: Any = None,
+    data: Any = None,
+    *,
+    validation: Any = None,
+    test: Any = None,
+    engine: str | Engine | None = None,
+    on_event: OnEvent | None = None,
+    quiet: bool | None = None,
+    **options: Any,
+) -> TrainResult:
+    """Train a network; the result has the figures, the history and the trained network.
+
+    Args:
+        model: a network of the zoo by name, `package.module:factory`, a class or function that
+            builds the network (called as `--model` is, with what its signature names of `classes`,
+            `in_channels`, ...), or an `nn.Module`, which begins with the weights it has and is
+            itself not changed. All of them may be defined in a notebook. Or a `TrainConfig`.
+        data: a specification such as "folder:PATH", `(images, labels)` as arrays or tensors, a
+            map-style data set of torch's, a pandas or Arrow table, a Spark DataFrame, a data set of
+            Hugging Face or "hf:NAME".
+        validation: data to select on; or the share of the training images that is set aside.
+        test: data to report on; or the share that is set aside; False: none, all images are trained
+            on. By default what the data have, else 20 %.
+        engine: "inline", "local" or "spark"; or an open engine, which is left open.
+        on_event: called with progress, in place of the live display.
+        quiet: whether to show nothing; by default a bar is shown in notebooks and terminals.
+        **options: those of `sixfold train`, with underscores: `batch_size=128`.
+
+    Raises:
+        UserError: with everything that is wrong with arguments, data or cluster; nothing is left
+            behind.
+        RunError: if the run failed; its directory keeps the last checkpoint.
+        KeyboardInterrupt: after a checkpoint was saved; `resume=True` with the same `out` goes on.
+
+    >>> train(workers=0, batchsize=3)
+    Traceback (most recent call last):
+    sixfold.core.errors.UserError: there is no setting 'batchsize': did you mean batch_size?
+    --workers 0: must be at least 1
+    """
+    with shown(on_event, quiet) as tell:
+        given = Given(model=model, data=data, validation=validation, test=test, engine=engine)
+        arguments = Arguments(given, options)
+        with arguments.settled(tell) as config, _resumable(config, tell):
+            return _train(config, arguments.engine, tell)
+
+
+def _train(config: TrainConfig, engine: Engine | None, on_event: OnEvent) -> TrainResult:
+    planner: run.Planner | None = None
+    if is_automatic(config):
+        from sixfold.perf.plan.automatic import choose
+
+        planner = choose
+    result = run.train(config, engine=engine, on_event=on_event, planner=planner)
+    return TrainResult(result, Path(result["report"]).parent)
+
+
+@contextlib.contextmanager
+def _resumable(config: TrainConfig, on_event: OnEvent) -> Iterator[None]:
+    """Say how a training that the user stops goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (out := config.run.out) and any(Path(out).glob("checkpoints/step-*")):
+            text = f"stopped; the same call with resume=True and out={out!r} goes on from here"
+            on_event({"kind": "note", "text": text})
+        raise

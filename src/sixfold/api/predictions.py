@@ -1,0 +1,125 @@
+"""Classes and scores of images, from a trained network in this process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sixfold.core.errors import UserError
+from sixfold.data.arrays import PixelReader, as_array, batch_channels_first
+from sixfold.data.config import DataConfig
+from sixfold.data.given_sources import parts_of
+from sixfold.data.images import BadImageError, Pixels, resize_array
+from sixfold.data.shard_writer import COLOR, GRAY
+from sixfold.training.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says of images.
+
+    Attributes:
+        classes: names of the classes, in the order of the columns of `probabilities`.
+        probabilities: (N, classes), float32.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Number of the class of each image, (N,)."""
+        found: NDArray[np.int64] = self.probabilities.argmax(1).astype(np.int64)
+        return found
+
+    @property
+    def labels(self) -> list[str]:
+        """Name of the class of each image."""
+        return [self.classes[index] for index in self.indices]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def to_pandas(self) -> Any:
+        """A row for each image: class, confidence, and the probability of each class."""
+        import pandas as pd
+
+        table = pd.DataFrame(self.probabilities, columns=list(self.classes))
+        table.insert(0, "confidence", self.probabilities.max(1) if len(self) else [])
+        table.insert(0, "prediction", self.labels)
+        return table
+
+
+def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: Any) -> Predictions:
+    """Probabilities of every image, in the order of the data.
+
+    Raises:
+        UserError: if the data are nothing that can be read, or of another shape than the network's.
+    """
+    config = DataConfig(**options)
+    found = []
+    for batch in _batches(data, config, model.shape, batch_size):
+        with torch.inference_mode():
+            scores = model(torch.from_numpy(batch))
+        found.append(scores.softmax(1).to(torch.float32).numpy())
+    empty = np.empty((0, len(model.classes)), np.float32)
+    return Predictions(model.classes, np.concatenate([empty, *found]))
+
+
+def _batches(
+    data: Any, config: DataConfig, shape: tuple[int, int, int], size: int
+) -> Iterator[NDArray[np.uint8]]:
+    batch: list[Pixels] = []
+    for image in _images(data, config):
+        batch.append(_fitted(image, shape, config.resize))
+        if len(batch) == size:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def _images(data: Any, config: DataConfig) -> Iterator[Pixels]:
+    if hasattr(data, "shape") and hasattr(data, "dtype"):  # images alone
+        array, is_tensor = as_array(data)
+        array = batch_channels_first(array, is_tensor=is_tensor)
+        reader = PixelReader()
+        if array.dtype.kind == "f" and array.size and array.max() > 1:
+            reader.scale = 1
+        for image in array:
+            yield reader.read(image)
+        return
+    with tempfile.TemporaryDirectory(prefix="sixfold-") as scratch:
+        for part, source in parts_of(data, "data", config, Path(scratch)).items():
+            if part == "train":
+                for read, _, name in source.records():
+                    try:
+                        yield read()
+                    except BadImageError as error:
+                        raise UserError(f"data: {error.name or name}: {error.reason}") from error
+
+
+def _fitted(image: Pixels, shape: tuple[int, int, int], resize: int | None) -> Pixels:
+    """An image in the network's shape: grey becomes colour where that is wanted."""
+    if image.shape[0] == GRAY and shape[0] == COLOR:
+        image = np.repeat(image, COLOR, axis=0)
+    if (
+        image.shape != shape
+        and image.shape[0] == shape[0]
+        and resize is None
+        and shape[1] == shape[2]
+    ):
+        image = resize_array(image, shape[1])
+    if image.shape != shape:
+        raise UserError(
+            f"data: an image of shape {'x'.join(map(str, image.shape))}: the network was trained "
+            f"on {'x'.join(map(str, shape))}"
+        )
+    return image

@@ -1,0 +1,160 @@
+"""What a training has come to: figures, history, charts, and the network, ready to predict."""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sixfold.core.errors import UserError
+from sixfold.core.run_directory import read_json, read_json_lines
+
+if TYPE_CHECKING:
+    from sixfold.api.predictions import Predictions
+    from sixfold.training.classifier import Classifier
+
+
+class History(list[dict[str, Any]]):
+    """The lines of `metrics.jsonl`: one for each logged step, and one for each evaluation."""
+
+    def to_pandas(self) -> Any:
+        """As a pandas DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self))
+
+    def to_arrow(self) -> Any:
+        """As an Arrow table."""
+        import pyarrow as pa
+
+        names = dict.fromkeys(name for line in self for name in line)
+        return pa.table({name: [line.get(name) for line in self] for name in names})
+
+
+class TrainResult(Mapping[str, Any]):
+    """A finished training; every field of `result.json` is an attribute and an item.
+
+    Attributes:
+        path: the run directory.
+    """
+
+    test_accuracy: float
+    test_loss: float
+    train_images_per_s: float | None
+    wall_s: float
+    startup_s: float
+    steps: int
+    epochs: float
+    weights_sha256: str
+    strategy: str
+    engine: str
+    workers: int
+    restarts: int
+    report: str
+    versions: dict[str, str]
+
+    def __init__(self, figures: Mapping[str, Any], path: Path) -> None:
+        self._figures = dict(figures)
+        self.path = path
+
+    def __getitem__(self, name: str) -> Any:
+        return self._figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self._figures:
+            return self._figures[name]
+        raise AttributeError(f"the result of this training has no {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._figures})
+
+    @functools.cached_property
+    def history(self) -> History:
+        """Loss, accuracy, rate and speed of each logged step, and the evaluations."""
+        return History(read_json_lines(self.path / "metrics.jsonl"))
+
+    def figures(self) -> dict[str, Any]:
+        """The charts of the report as plotly figures, by title."""
+        from sixfold.training.report.page import figures
+
+        return figures(self.path)
+
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the scores."""
+        return self.model().classes
+
+    def model(self, *, trust_model: bool = False) -> Classifier:
+        """The trained network, which takes raw images (N, C, H, W), uint8 or from 0 to 1."""
+        from sixfold.compression.loading import load
+
+        return load(self.path, trust_model=trust_model)
+
+    def predict(self, data: Any, *, batch_size: int = 256, **options: Any) -> Predictions:
+        """Class and scores of images, in this process.
+
+        Args:
+            data: images as an array or tensor, or whatever `sixfold.train` takes; labels are not
+                looked at.
+            batch_size: images at a time.
+            **options: `resize`, `image_column`, `label_column`, where data need them.
+        """
+        from sixfold.api.predictions import predict
+
+        return predict(self.model(), data, batch_size=batch_size, **options)
+
+    def __repr__(self) -> str:
+        shown = [f"test {name} {value}" for name, value in self._main() if name != "weights"]
+        sha256 = str(self._figures.get("weights_sha256", ""))[:12]
+        return f"<TrainResult {self.path.name}: {', '.join([*shown, f'weights {sha256}'])}>"
+
+    def _main(self) -> list[tuple[str, str]]:
+        found = self._figures
+        rows = []
+        if (accuracy := found.get("test_accuracy")) is not None:
+            rows.append(("accuracy", f"{accuracy:.2%}"))
+        if (loss := found.get("test_loss")) is not None:
+            rows.append(("loss", f"{loss:.4f}"))
+        return rows
+
+    def _repr_html_(self) -> str:
+        found = self._figures
+        rows = [(f"test {name}", value) for name, value in self._main()]
+        rows += [
+            ("steps, epochs", f"{found['steps']:,}, {found['epochs']:g}"),
+            ("workers", f"{found['workers']} ({found['engine']}, {found['strategy']})"),
+            ("wall time", f"{found['wall_s']:.1f} s"),
+            ("weights", found["weights_sha256"]),
+        ]
+        cells = "".join(
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in rows
+        )
+        link = html.escape(Path(self.report).absolute().as_uri(), quote=True)
+        return f'<table>{cells}</table><a href="{link}">report</a>'
+
+
+def open_run(path: str | Path) -> TrainResult:
+    """The result of a finished training from its run directory.
+
+    Raises:
+        UserError: if there is none.
+    """
+    folder = Path(path).expanduser().absolute()
+    figures = read_json(folder / "result.json")
+    if figures is None or "weights_sha256" not in figures:
+        if not folder.is_dir():
+            raise UserError(f"there is no run directory {folder}")
+        raise UserError(
+            f"{folder} holds no result of a training: it is not finished (train again with "
+            "resume=True) or it is no run directory"
+        )
+    return TrainResult(figures, folder)

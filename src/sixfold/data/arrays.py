@@ -1,0 +1,148 @@
+"""Arrays and tensors of images as pixels: which dimension has the channels, and what is exact.
+
+Pixels are kept as 8-bit integers. Whole numbers from 0 to 255 are taken as they are; floating-point
+numbers from 0 to 1 only if each is a multiple of 1/255 up to rounding, as `ToTensor` makes them, so
+that nothing is lost without a word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.core.errors import UserError
+from sixfold.data.images import Pixels
+
+USUAL_CHANNELS = (1, 3)
+
+
+def channel_dim(shape: tuple[int, ...], *, first: bool) -> int:
+    """Which of the last three dims of images has the channels: 0 or 2 of (C, H, W) or (H, W, C).
+
+    Args:
+        shape: the last three dims.
+        first: what counts where both could be it: torch writes the channels first, NumPy last.
+
+    >>> channel_dim((3, 32, 32), first=False), channel_dim((32, 32, 3), first=True)
+    (0, 2)
+    """
+    may = [dim for dim in (0, 2) if shape[dim] in USUAL_CHANNELS]
+    if len(may) == 2:
+        return 0 if first else 2
+    if may:
+        return may[0]
+    dim = 0 if shape[0] < shape[2] else 2
+    others = [size for place, size in enumerate(shape) if place != dim]
+    if shape[dim] >= min(others):
+        raise UserError(
+            f"images of shape {'x'.join(map(str, shape))}: none of the dims is that of the "
+            "channels (1 or 3, or fewer than rows and columns): give (N, C, H, W) or (N, H, W, C)"
+        )
+    return dim
+
+
+def as_array(images: Any) -> tuple[NDArray[Any], bool]:
+    """Numbers of an array, a tensor or nested lists; and whether it is a tensor of torch's."""
+    if hasattr(images, "detach"):
+        plain = images.detach().cpu()
+        if str(plain.dtype) == "torch.bfloat16":
+            plain = plain.float()
+        return plain.numpy(), True
+    return np.asarray(images), False
+
+
+def channels_first(array: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
+    """One image, or a batch of them, with its channels before rows and columns.
+
+    Args:
+        array: (H, W), (C, H, W) or (H, W, C).
+        is_tensor: whether torch made it.
+    """
+    if array.ndim == 2:
+        return array[None]
+    if array.ndim != 3:
+        raise UserError(f"an image of {array.ndim} dims: expected (H, W), (C, H, W) or (H, W, C)")
+    moved = channel_dim(array.shape, first=is_tensor) == 2
+    return np.moveaxis(array, 2, 0) if moved else array
+
+
+def batch_channels_first(array: NDArray[Any], *, is_tensor: bool) -> NDArray[Any]:
+    """Images (N, H, W), (N, C, H, W) or (N, H, W, C) as (N, C, H, W)."""
+    if array.ndim == 3:
+        return array[:, None]
+    if array.ndim != 4:
+        raise UserError(
+            f"images of {array.ndim} dims {array.shape}: expected (N, C, H, W), (N, H, W, C) or "
+            "(N, H, W)"
+        )
+    moved = channel_dim(array.shape[1:], first=is_tensor) == 2
+    return np.moveaxis(array, 3, 1) if moved else array
+
+
+class PixelReader:
+    """Takes arrays of one set, all in the same units, to 8-bit pixels without loss.
+
+    Attributes:
+        scale: 255 if the numbers are from 0 to 1, 1 if they are from 0 to 255; None until known.
+    """
+
+    def __init__(self) -> None:
+        self.scale: int | None = None
+
+    def read(self, array: NDArray[Any]) -> Pixels:
+        """Pixels, C-contiguous.
+
+        Raises:
+            UserError: if they would lose, or are in other units than those before.
+        """
+        if array.dtype == np.uint8:
+            scale, pixels = 1, array
+        elif array.dtype == np.bool_:
+            scale, pixels = 255, array.astype(np.uint8) * np.uint8(255)
+        elif array.dtype.kind in "iu":
+            scale, pixels = 1, _checked(array, 1)
+        elif array.dtype.kind == "f":
+            is_unit = bool(array.size == 0 or array.max() <= 1)
+            # A black image says nothing of its units.
+            scale = 255 if is_unit else 1
+            if self.scale is not None and is_unit and not array.any():
+                scale = self.scale
+            pixels = _checked(array, scale)
+        else:
+            raise UserError(f"images of {array.dtype}: expected numbers")
+        if self.scale not in (None, scale):
+            raise UserError(
+                "some images have pixels from 0 to 1 and others from 0 to 255: give all in the "
+                "same units"
+            )
+        self.scale = scale
+        return np.ascontiguousarray(pixels)
+
+
+def _checked(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
+    """Numbers times `scale` as 8 bits, refused if they are no whole numbers from 0 to 255."""
+    if array.size == 0:
+        return array.astype(np.uint8)
+    low, high = array.min(), array.max()
+    if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
+        raise UserError("images hold NaN or infinite pixels")
+    if low < 0 or high > 255:
+        raise UserError(
+            f"pixels from {low:g} to {high:g}: expected 0 to 255, or 0 to 1 in floating point; "
+            "images are normalised by Sixfold itself, so give them before any normalisation "
+            "(without transforms.Normalize)"
+        )
+    if array.dtype.kind != "f":
+        return array.astype(np.uint8)
+    values = array.astype(np.float64) * scale
+    whole = np.rint(values)
+    slack = 2.0 * scale * float(np.finfo(array.dtype).eps)
+    if slack >= 0.5 or (np.abs(values - whole) > slack).any():
+        raise UserError(
+            f"pixels of {array.dtype} from {low:g} to {high:g} that are no multiples of "
+            f"1/{scale}: 8 bits would lose what lies between; give uint8 images, or round them "
+            "yourself: (images * 255).round().astype('uint8')"
+        )
+    return whole.astype(np.uint8)

@@ -1,0 +1,319 @@
+"""What data handed over in Python may be, each as parts whose records can be read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sixfold.core.errors import UserError
+from sixfold.data.arrays import PixelReader, as_array, batch_channels_first
+from sixfold.data.config import DataConfig
+from sixfold.data.dataset import Part
+from sixfold.data.formats.columns import IMAGE_NAMES
+from sixfold.data.given import Label, Record, Source
+from sixfold.data.images import Pixels, resize_array
+from sixfold.data.items import class_names, is_random, pixels_of, split_item
+from sixfold.data.manifest import VALIDATION
+from sixfold.data.records import Records
+from sixfold.data.spec import TableOptions
+
+PATH_NAMES = ("path", "file", "filename", "image_path", "filepath", "file_name")
+
+TAKES = (
+    "a specification such as 'folder:PATH', (images, labels) as arrays or tensors, a map-style "
+    "data set, a pandas or Arrow table, a Spark DataFrame, or a data set of Hugging Face"
+)
+
+
+def parts_of(data: Any, what: str, config: DataConfig, scratch: Path) -> dict[str, Source]:
+    """The parts that some data have: "train" alone, or as the data themselves say.
+
+    Args:
+        data: see `TAKES`.
+        what: "data", "validation" or "test": the argument that it is.
+        config: for `resize` and the names of columns.
+        scratch: a folder for what has to be written on the way; it must last while records are
+            read.
+
+    Raises:
+        UserError: if it is nothing of the kind.
+    """
+    if isinstance(data, (str, Path)):
+        return _parts_of_spec(str(data), what, config)
+    if isinstance(data, (tuple, list)) and len(data) == 2 and _is_arrays(data):
+        return {"train": _arrays(*data, what=what, resize=config.resize)}
+    home = type(data).__module__.partition(".")[0]
+    if home == "pyspark":
+        return _spark(data, what, config, scratch)
+    if home in ("pandas", "pyarrow") and hasattr(data, "columns"):
+        return {"train": _table(data, what, config, scratch)}
+    if isinstance(data, Mapping):
+        return _splits(data, what, config)
+    return {"train": items_of(data, what, config)}
+
+
+def _is_arrays(data: Any) -> bool:
+    return all(hasattr(each, "shape") or isinstance(each, (list, tuple)) for each in data)
+
+
+def label_of(value: Any, what: str) -> Label:
+    """A label as a whole number or a name.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    if hasattr(value, "item") and getattr(value, "shape", None) in ((), (1,)):
+        value = value.item()
+    if isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        raise UserError(
+            f"{what}: labels are floating-point numbers, such as {value:g}: classes are whole "
+            "numbers or names; make them so with labels.astype(int)"
+        )
+    raise UserError(
+        f"{what}: a label is a {type(value).__name__}: expected one whole number or name an image"
+    )
+
+
+def _arrays(images: Any, labels: Any, *, what: str, resize: int | None) -> Source:
+    array, is_tensor = as_array(images)
+    try:
+        array = batch_channels_first(array, is_tensor=is_tensor)
+    except UserError as error:
+        raise UserError(f"{what}: {line}" for line in error.problems) from error
+    marks = as_array(labels)[0]
+    if marks.ndim != 1:
+        raise UserError(f"{what}: labels of shape {marks.shape}: expected one a picture, (N,)")
+    if len(marks) != len(array):
+        raise UserError(f"{what}: {len(array)} images and {len(marks)} labels: expected as many")
+    names = [label_of(mark, what) for mark in marks.tolist()]
+    reader = PixelReader()
+    if array.dtype.kind == "f" and array.size and array.max() > 1:
+        reader.scale = 1  # a dark image among them is not taken for one from 0 to 1
+
+    def read(index: int) -> Pixels:
+        try:
+            pixels = reader.read(array[index])
+        except UserError as error:
+            raise UserError(f"{what}: {line}" for line in error.problems) from error
+        return pixels if resize is None else resize_array(pixels, resize)
+
+    def records() -> Iterator[Record]:
+        for index, label in enumerate(names):
+            yield (lambda at=index: read(at)), label, f"{what}[{index}]"  # type: ignore[misc]
+
+    return Source(name="arrays", records=records, count=len(array))
+
+
+def items_of(data: Any, what: str, config: DataConfig) -> Source:
+    """A map-style data set, read item by item."""
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        loader = hasattr(data, "dataset") and hasattr(data, "batch_size")
+        hint = "give its `.dataset`: batches are made by Sixfold" if loader else f"expected {TAKES}"
+        raise UserError(f"{what} is a {type(data).__name__}: {hint}")
+    if is_random(data):
+        raise UserError(
+            f"{what}: {type(data).__name__} gives other images when it is read again (a random "
+            "transform): leave that out, and give augment= for augmentation that does not depend "
+            "on the workers"
+        )
+    reader = PixelReader()
+
+    def records() -> Iterator[Record]:
+        for index in range(len(data)):
+            image, label = split_item(data[index], index, config.image_column, config.label_column)
+            mark = label_of(label, what)
+            yield _reading(image, reader, config.resize, what), mark, f"{what}[{index}]"
+
+    name = type(data).__name__
+    return Source(name=name, records=records, count=len(data), classes=class_names(data))
+
+
+def _reading(image: Any, reader: PixelReader, resize: int | None, what: str) -> Any:
+    def read() -> Pixels:
+        try:
+            return pixels_of(image, reader, resize)
+        except UserError as error:
+            raise UserError(f"{what}: {line}" for line in error.problems) from error
+
+    return read
+
+
+def _splits(data: Mapping[Any, Any], what: str, config: DataConfig) -> dict[str, Source]:
+    """The parts of a mapping, as Hugging Face's `DatasetDict` is one."""
+    roles = {"train": "train", "test": "test", "validation": VALIDATION, "val": VALIDATION}
+    found = {roles[str(key)]: value for key, value in data.items() if str(key) in roles}
+    if "train" not in found:
+        raise UserError(
+            f"{what} is a mapping of {', '.join(map(str, data))}: expected 'train', and perhaps "
+            "'validation' and 'test'"
+        )
+    return {part: items_of(value, what, config) for part, value in found.items()}
+
+
+def _parts_of_spec(text: str, what: str, config: DataConfig) -> dict[str, Source]:
+    if text.startswith("hf:"):
+        return _hugging_face(text, what, config)
+    from dataclasses import replace
+
+    from sixfold.data.registry import open_data, resolve
+
+    asked = replace(config, data=text, validation=0.0, test_split=None, augment="none")
+    opened = open_data(resolve(asked))
+    found = {"train": opened.train, "test": opened.test, VALIDATION: opened.validation}
+    if not opened.own_test and what == "data":
+        # What is cut off is cut again from all of it, as from any other data.
+        found = {"train": opened.train, "rest": opened.test}
+    kept = {part: each for part, each in found.items() if len(each)}
+    sources = {part: _opened(each, opened.classes, opened.name) for part, each in kept.items()}
+    if "rest" in sources:
+        sources["train"] = joined([sources["train"], sources.pop("rest")])
+    return sources
+
+
+def _opened(part: Part, classes: tuple[str, ...], name: str) -> Source:
+    def records() -> Iterator[Record]:
+        for start in range(0, len(part), 256):
+            indices = np.arange(start, min(start + 256, len(part)), dtype=np.int64)
+            images, names = part.images(indices), part.names(indices)
+            for image, index, told in zip(images, indices.tolist(), names, strict=True):
+                yield (lambda it=image: it), int(part.labels[index]), told  # type: ignore[misc]
+
+    return Source(name=name, records=records, count=len(part), classes=classes)
+
+
+def joined(sources: list[Source]) -> Source:
+    """Several sources of the same classes as one."""
+
+    def records() -> Iterator[Record]:
+        for source in sources:
+            yield from source.records()
+
+    count = sum(source.count or 0 for source in sources)
+    return Source(name=sources[0].name, records=records, count=count, classes=sources[0].classes)
+
+
+def _hugging_face(text: str, what: str, config: DataConfig) -> dict[str, Source]:
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            f"{what} {text}: needs the package `datasets`: pip install 'sixfold[hf]'"
+        ) from None
+    name = text.partition(":")[2]
+    try:
+        return parts_of(datasets.load_dataset(name), what, config, Path())
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{what} {text}: cannot be loaded ({reason})") from error
+
+
+def _table(data: Any, what: str, config: DataConfig, scratch: Path) -> Source:
+    """A pandas or Arrow table, by way of a Parquet file, which is read as any other."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if hasattr(data, "to_pandas"):
+        table = data
+    else:
+        frame = data.copy(deep=False)
+        for column in frame.columns:
+            frame[column] = [_plain(value) for value in frame[column]]
+        try:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{what}: the table cannot be read ({reason})") from error
+    table = _with_bytes(table, config.image_column, what)
+    folder = scratch / f"{what}-table"
+    folder.mkdir()
+    pq.write_table(table, folder / "rows.parquet")
+    return _listed(folder, what, config)
+
+
+def _plain(value: Any) -> Any:
+    """A pandas cell as Arrow takes it: arrays of several dims become nested lists."""
+    if isinstance(value, np.ndarray) and value.ndim > 1:
+        return value.tolist()
+    if hasattr(value, "getbands"):  # of PIL
+        import io
+
+        buffer = io.BytesIO()
+        value.save(buffer, "PNG")
+        return buffer.getvalue()
+    return str(value) if isinstance(value, Path) else value
+
+
+def _with_bytes(table: Any, given: str | None, what: str) -> Any:
+    """The table with the pictures that a column of paths names, if that is what its images are."""
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    columns = {str(name).lower(): str(name) for name in table.column_names}
+    usual = [columns[name] for name in (*IMAGE_NAMES, *PATH_NAMES) if name in columns]
+    name = given if given in table.column_names else next(iter(usual), None)
+    if name is None:
+        return table
+    kind = table.schema.field(name).type
+    if not (types.is_string(kind) or types.is_large_string(kind)):
+        return table
+    cells, problems = [], []
+    for value in table.column(name).to_pylist():
+        try:
+            cells.append(None if value is None else Path(value).expanduser().read_bytes())
+        except OSError as error:
+            problems.append(f"{what}: {value}: cannot be read ({error.strerror})")
+    if problems:
+        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise UserError([*problems[:10], *more])
+    place = table.column_names.index(name)
+    return table.set_column(place, given or "image", pa.array(cells, pa.binary()))
+
+
+def _spark(data: Any, what: str, config: DataConfig, scratch: Path) -> dict[str, Source]:
+    """A Spark DataFrame: its executors write it as Parquet, which is read here."""
+    folder = scratch / f"{what}-spark"
+    try:
+        data.write.mode("overwrite").parquet(f"file://{folder}")
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{what}: Spark cannot write the DataFrame ({reason})") from error
+    if not list(folder.glob("*.parquet")):
+        raise UserError(
+            f"{what}: the executors have written nothing to {folder}: SIXFOLD_CACHE must name a "
+            "folder that this machine and all executors share"
+        )
+    return {"train": _listed(folder, what, config)}
+
+
+def _listed(folder: Path, what: str, config: DataConfig) -> Source:
+    """All rows of the Parquet files of a folder."""
+    from sixfold.data.formats import parquet
+
+    try:
+        listing = parquet.read(
+            str(folder), what, TableOptions(config.image_column, config.label_column)
+        )
+    except UserError as error:
+        lines = [
+            line.replace(f"{folder}: ", "").replace(str(folder), what) for line in error.problems
+        ]
+        raise UserError(f"{what}: {line}" for line in lines) from error
+
+    def source(records: Records) -> Source:
+        def read() -> Iterator[Record]:
+            for picture, label, name in zip(
+                records.pictures(), records.labels.tolist(), records.names, strict=True
+            ):
+                pixels = picture.pixels
+                yield (lambda at=pixels: at(config.resize)), label, name  # type: ignore[misc]
+
+        return Source(name=what, records=read, count=len(records.labels), classes=listing.classes)
+
+    return joined([source(records) for records in listing.parts.values()])
