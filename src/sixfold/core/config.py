@@ -13,8 +13,7 @@ from typing import Any
 from sixfold.core.settings import Settings, option
 
 TRUST_MODEL = "run the code that a run or its weights name even if it is not your project's"
-LARGEST_SEED = 2**63
-"""Beyond what torch takes."""
+LARGEST_SEED = 2**63  # beyond what torch takes
 
 IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
 ON_BAD = "what to do with images that cannot be read, and rows that have no label"

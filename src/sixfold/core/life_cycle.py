@@ -34,8 +34,7 @@ from sixfold.core.run_directory import RunDirectory, as_json, differences, read_
 from sixfold.core.settings import Settings
 from sixfold.core.version import versions
 
-RECORD = "inputs.json"
-"""In the run directory: the content that entered the run."""
+RECORD = "inputs.json"  # in the run directory: the content that entered the run
 
 _PLACEMENT = ("engine", "strategy.grid", "learn.grid")
 """Who computes what, where: a run may be resumed with others."""

@@ -22,8 +22,7 @@ from sixfold.core.files import make_folder
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-LOCK = ".lock"
-"""In a run's directory while the run lives."""
+LOCK = ".lock"  # in a run's directory while the run lives
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """What file systems say that have no locks, such as some of NFS."""

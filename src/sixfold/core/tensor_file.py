@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKSUMS = "sixfold.checksums"
-BLOCK_BYTES = 4 << 20
-"""What is read at a time."""
+BLOCK_BYTES = 4 << 20  # what is read at a time
 
 CODES = {
     "float64": "F64",

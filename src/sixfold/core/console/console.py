@@ -12,17 +12,10 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-PLAIN_EVERY_S = 5.0
-"""Between two lines, where there is no terminal."""
-
-JOB_EVERY_S = 30.0
-"""The same for the tasks of a job that run."""
-
-REDRAW_S = 0.1
-"""Between two drawings of the bars."""
-
-_RECENT = 6
-"""Ended tasks whose bars stay."""
+PLAIN_EVERY_S = 5.0  # between two lines, where there is no terminal
+JOB_EVERY_S = 30.0  # the same for the tasks of a job that run
+REDRAW_S = 0.1  # between two drawings of the bars
+_RECENT = 6  # ended tasks whose bars stay
 
 _ENDED = ("done", "failed", "kept")
 
@@ -43,8 +36,7 @@ _TEXTS = {
 }
 """Events of progress: what is counted, and what else is said."""
 
-_COUNTS = ("step", "done", "images")
-"""Fields of events that hold how much is done."""
+_COUNTS = ("step", "done", "images")  # fields of events that hold how much is done
 
 
 class Console:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Format = Callable[[float], str]
-"""How a value is written."""
+Format = Callable[[float], str]  # how a value is written
 
 MISSING = "\N{EN DASH}"
 

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from sixfold.core.files import parse_json
 
-_BATCH = 4096
-"""Lines parsed by one call of the JSON parser, which is twice as fast as one by one."""
+_BATCH = 4096  # lines parsed by one call of the JSON parser, which is twice as fast as one by one
 
 _UNSHOWABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -30,8 +29,7 @@ _LARGEST = 1e100
 
 _MAX_LABEL = 300
 
-_PIECES = 256
-"""Into how many evenly spaced pieces the sample of a long file is cut."""
+_PIECES = 256  # into how many evenly spaced pieces the sample of a long file is cut
 
 
 def number(value: Any) -> float:

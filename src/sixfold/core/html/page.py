@@ -16,11 +16,9 @@ from sixfold.core.html.charts import Chart
 from sixfold.core.html.frame import render_page
 from sixfold.core.html.settings import setting_sections
 
-Figure = tuple[str, str, str]
-"""A key figure: its name, its value, a line of detail."""
+Figure = tuple[str, str, str]  # a key figure: its name, its value, a line of detail
 
-Keys = Sequence[tuple[str, str]]
-"""What colours stand for: a name and the colour's class."""
+Keys = Sequence[tuple[str, str]]  # what colours stand for: a name and the colour's class
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,11 +18,8 @@ from sixfold.core.html.page import Picture, Pictures
 Images = Callable[[NDArray[np.int64]], NDArray[Any]]
 """Test images by index: (n, C, H, W), uint8, or floating point in [0, 1]."""
 
-MAX_SIDE = 224
-"""Larger images are made smaller, so that the file stays small."""
-
-SHOWN_SIDE = 104
-"""At most how large an image is shown, in CSS pixels."""
+MAX_SIDE = 224  # larger images are made smaller, so that the file stays small
+SHOWN_SIDE = 104  # at most how large an image is shown, in CSS pixels
 
 LARGEST_PIXELATED = 48
 """Images up to this size are enlarged by a whole factor, so that pixels are equal squares."""

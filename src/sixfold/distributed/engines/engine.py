@@ -14,8 +14,7 @@ from sixfold.distributed.process_group.ambient import cores
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-LOOPBACK = "127.0.0.1"
-"""The interface on which only this machine can call."""
+LOOPBACK = "127.0.0.1"  # the interface on which only this machine can call
 
 RankFunction = Callable[[Communicator], Any]
 """Run by every rank; picklable; returns plain data (what JSON can hold)."""

@@ -32,8 +32,7 @@ from typing import NoReturn
 
 from sixfold.distributed.engines import frames
 
-PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal that a process gets when its parent dies; Linux only."""
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies; Linux only
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,10 @@ ONE_THREAD = dict.fromkeys([*_THREADS.split(), "VECLIB_MAXIMUM_THREADS"], "1")
 """Environment of ranks: there are as many as cores, so each computes with one thread; and the
 server must have a single thread when it forks."""
 
-END_S = 5.0
-"""For the server, or a killed process, to be gone."""
+END_S = 5.0  # for the server, or a killed process, to be gone
 START_S = 300.0
 """For the server to import what ranks need and to fork: seconds, unless from a slow network."""
-DRAIN_S = 1.0
-"""For the last words of a process that has ended to come through its pipe."""
+DRAIN_S = 1.0  # for the last words of a process that has ended to come through its pipe
 
 
 class ServerDiedError(RunError):

@@ -40,10 +40,8 @@ from sixfold.distributed.process_group.membership import Place, run_rank
 from sixfold.distributed.process_group.rendezvous import Rendezvous
 
 POLL_S = 0.5
-JOIN_S = 120.0
-"""For a forked rank to join, which takes milliseconds unless the machine is swapping."""
-STOP_S = 2.0
-"""For ranks to end by themselves after Ctrl-C, before they are made to."""
+JOIN_S = 120.0  # for a forked rank to join, which takes milliseconds unless the machine is swapping
+STOP_S = 2.0  # for ranks to end by themselves after Ctrl-C, before they are made to
 TERM_S = 1.0
 
 

@@ -35,8 +35,7 @@ DYNAMIC_ALLOCATION = (
     "(SPARK-24942): set spark.dynamicAllocation.enabled=false"
 )
 
-RESOLVE_S = 3.0
-"""For a name server to answer."""
+RESOLVE_S = 3.0  # for a name server to answer
 
 _WHOLE = ("spark.task.cpus", "spark.executor.cores", "spark.cores.max", "spark.driver.cores")
 

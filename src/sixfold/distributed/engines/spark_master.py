@@ -20,8 +20,7 @@ from urllib.parse import urlsplit
 from sixfold.core.errors import UserError
 from sixfold.distributed.process_group.ambient import cores
 
-OLDEST_JAVA = 17
-"""Spark 4 runs on Java 17 and newer (https://spark.apache.org/docs/4.0.0/)."""
+OLDEST_JAVA = 17  # Spark 4 runs on Java 17 and newer (https://spark.apache.org/docs/4.0.0/)
 
 Kind = Literal["local", "local-cluster", "standalone", "other"]
 

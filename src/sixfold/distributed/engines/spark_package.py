@@ -34,8 +34,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 _COMPILED = {".so", ".pyd", ".dylib"}
 
-_LEFT_OUT = {".pyc", ".pyo", *_COMPILED}
-"""What cannot be imported from a zip file."""
+_LEFT_OUT = {".pyc", ".pyo", *_COMPILED}  # what cannot be imported from a zip file
 
 
 def ship(

@@ -22,8 +22,7 @@ from sixfold.distributed.engines.spark_session import Session
 from sixfold.distributed.engines.spark_worker import ItemTask
 from sixfold.distributed.process_group.faults import Fault
 
-NO_EXECUTOR_S = 60.0
-"""For a lost executor to be replaced, when there is no other."""
+NO_EXECUTOR_S = 60.0  # for a lost executor to be replaced, when there is no other
 
 _IDLE_S = 0.02
 

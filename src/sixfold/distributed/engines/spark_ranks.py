@@ -28,8 +28,7 @@ GRACES_S = {"connection": 0.2, "peer": 1.0}
 """See `sixfold.distributed.process_group.faults.GRACE_S`: no exit status will come from Spark,
 so a broken connection is all there is to know, and every moment of waiting delays the restart."""
 
-STOP_S = 2.0
-"""For ranks to end by themselves after Ctrl-C, before they are cut off; as on `local`."""
+STOP_S = 2.0  # for ranks to end by themselves after Ctrl-C, before they are cut off; as on `local`
 
 _WATCH_S = 1.0
 

@@ -34,8 +34,7 @@ idle host, 12 s on a very busy one."""
 FIRST_EXECUTOR = "spark.scheduler.maxRegisteredResourcesWaitingTime"
 """Spark's own setting for how long to wait for executors."""
 
-NEXT_EXECUTOR_S = 8.0
-"""For one more executor, after the last that registered."""
+NEXT_EXECUTOR_S = 8.0  # for one more executor, after the last that registered
 
 SETTLED_S = 2.0
 """Without any new executor, after which a cluster of unknown size is taken to be complete."""

@@ -34,11 +34,8 @@ REGISTER_S = 60.0
 """For a Spark master to accept the application: measured 2 s on an idle host, 8 s on a busy one,
 the start of the JVM excluded."""
 
-SILENT_S = 12.0
-"""The same for a server of which it is not known that it is Spark."""
-
-STOP_S = 10.0
-"""For a JVM to end by itself, which takes 0.3 s."""
+SILENT_S = 12.0  # the same for a server of which it is not known that it is Spark
+STOP_S = 10.0  # for a JVM to end by itself, which takes 0.3 s
 
 _SMALL_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 """For JVMs that schedule and start Python and do nothing else: half the processor time until the

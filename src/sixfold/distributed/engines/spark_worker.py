@@ -36,8 +36,7 @@ from sixfold.distributed.process_group.malloc import freed_memory_kept
 from sixfold.distributed.process_group.membership import Place, run_rank
 from sixfold.distributed.process_group.wire import Address, encode
 
-PRINTED = "sixfold.printed"
-"""Key of the events that carry what a rank has printed."""
+PRINTED = "sixfold.printed"  # key of the events that carry what a rank has printed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-Randomness = dict[str, Any]
-"""States of the global generators, by module."""
+Randomness = dict[str, Any]  # states of the global generators, by module
 
 
 def save_randomness() -> Randomness:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 Buffer = NDArray[Any]
 """A C-contiguous array; its bytes are what travels. Both sides know shape and dtype."""
 
-PlainData = Mapping[str, Any]
-"""What JSON can hold: None, bool, int, float, str, list, dict."""
+PlainData = Mapping[str, Any]  # what JSON can hold: None, bool, int, float, str, list, dict
 
 
 class Transport(Protocol):

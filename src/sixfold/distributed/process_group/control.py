@@ -22,12 +22,9 @@ from sixfold.distributed.process_group.mesh import Mesh
 from sixfold.distributed.process_group.wire import Address
 
 HEARTBEAT_S = 1.0
-PART_S = 10.0
-"""For the launcher to confirm that it has heard the last word of this rank."""
-MOST_FRAMES = 12
-"""Of where a rank is, in each sign of life: under 1 KB."""
-ORPHAN_STATUS = 114
-"""Exit status of a rank whose launcher or attempt has ended."""
+PART_S = 10.0  # for the launcher to confirm that it has heard the last word of this rank
+MOST_FRAMES = 12  # of where a rank is, in each sign of life: under 1 KB
+ORPHAN_STATUS = 114  # exit status of a rank whose launcher or attempt has ended
 
 
 class AttemptEndedError(PeerLostError):

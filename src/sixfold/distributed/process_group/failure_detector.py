@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-STOPPED_S = 5.0
-"""Patience with a process that is stopped (SIGSTOP): it will not go on by itself."""
+STOPPED_S = 5.0  # patience with a process that is stopped (SIGSTOP): it will not go on by itself
 
 
 @dataclass

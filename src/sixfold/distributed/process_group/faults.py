@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from sixfold.core import errors
 
-TAIL_LINES = 20
-"""Enough for the end of a traceback, few enough for a terminal."""
+TAIL_LINES = 20  # enough for the end of a traceback, few enough for a terminal
 
 Kind = Literal["user", "run", "raised", "lost", "peer"]
 

@@ -17,8 +17,7 @@ from sixfold.distributed.process_group import failure_detector, wire
 from sixfold.distributed.process_group.communicator import PlainData
 from sixfold.distributed.process_group.faults import FailureDiagnosis, Fault
 
-STACK_S = 5.0
-"""For a rank under suspicion to tell what it is doing."""
+STACK_S = 5.0  # for a rank under suspicion to tell what it is doing
 
 OnEvent = Callable[[int, PlainData], None]
 

@@ -10,11 +10,8 @@ from collections.abc import Callable
 
 from sixfold.distributed.process_group import wire
 
-MOST_STRANGERS = 512
-"""Connections that have not yet proved themselves."""
-
-MOST_OF_ONE_ADDRESS = 128
-"""The same from one address, so that one host cannot take all places."""
+MOST_STRANGERS = 512  # connections that have not yet proved themselves
+MOST_OF_ONE_ADDRESS = 128  # the same from one address, so that one host cannot take all places
 
 UNDISTURBED_S = 2.0
 """For which nobody is dropped to make room: a handshake takes milliseconds, and so none that is

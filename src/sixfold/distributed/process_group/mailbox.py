@@ -21,14 +21,9 @@ CAPACITY_BYTES = 1 << 22
 """Of the ring. An empty ring is begun anew from its first byte, so messages that are read before
 the next is written stay in the cache however large it is."""
 
-PIECE_BYTES = 1 << 18
-"""So much is copied before the other side is told."""
-
-_ANEW = -1
-"""In the place of a message's length: it follows at the first byte of the ring."""
-
-_LINE = 64
-"""A message begins with its length on a cache line of its own, so its bytes lie aligned."""
+PIECE_BYTES = 1 << 18  # so much is copied before the other side is told
+_ANEW = -1  # in the place of a message's length: it follows at the first byte of the ring
+_LINE = 64  # a message begins with its length on a cache line of its own, so its bytes lie aligned
 
 _TOKEN_BYTES = 32
 _WRITTEN, _READ, _READER_SLEEPS, _WRITER_SLEEPS = 64, 128, 192, 256

@@ -17,8 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-KEPT_BYTES = 1 << 29
-"""Freed memory at the end of the heap that a rank does not give back."""
+KEPT_BYTES = 1 << 29  # freed memory at the end of the heap that a rank does not give back
 
 _MMAP_BYTES = 1 << 25
 """Blocks from this size on are mapped one by one, and given back one by one; the most that glibc

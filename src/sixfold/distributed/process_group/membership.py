@@ -21,8 +21,7 @@ from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.distributed.process_group.mesh import Mesh, share_memory
 from sixfold.distributed.process_group.wire import Address
 
-MEET_S = 30.0
-"""For connecting to the other ranks, once the launcher knows that all of them run."""
+MEET_S = 30.0  # for connecting to the other ranks, once the launcher knows that all of them run
 
 
 @dataclass(frozen=True, kw_only=True)

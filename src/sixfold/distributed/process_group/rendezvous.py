@@ -24,8 +24,7 @@ from sixfold.distributed.process_group.faults import GRACE_S, Fault
 from sixfold.distributed.process_group.generation import Generation, Member, OnEvent, Patience
 from sixfold.distributed.process_group.listener import AuthenticatedListener
 
-MOST_NOTICES = 1000
-"""Taken in at one poll, so that talkative ranks do not keep it from deciding."""
+MOST_NOTICES = 1000  # taken in at one poll, so that talkative ranks do not keep it from deciding
 INATTENTION_S = 5.0
 """A pause between two polls after which silence counts from anew: the launcher was suspended."""
 

@@ -25,14 +25,12 @@ import threading
 import time
 from typing import Any
 
-Address = tuple[str, int]
-"""IPv4 host and port."""
+Address = tuple[str, int]  # IPv4 host and port
 
 HANDSHAKE_S = 10.0
 """A handshake takes three messages of under 100 bytes: milliseconds, even between continents."""
 
-CALL_AGAIN_S = 0.1
-"""Until a caller that was refused before a word tries again."""
+CALL_AGAIN_S = 0.1  # until a caller that was refused before a word tries again
 
 LARGEST_MESSAGE_BYTES = 16 << 20
 """Control messages are small facts; what is larger belongs into the run directory."""

@@ -22,8 +22,7 @@ from sixfold.core.errors import RunError, UserError
 from sixfold.core.files import write_json
 from sixfold.core.run_directory import read_json
 
-REPORT_S = 0.5
-"""Between two reports of progress: a person's eye needs no more."""
+REPORT_S = 0.5  # between two reports of progress: a person's eye needs no more
 
 
 @dataclass(kw_only=True)
