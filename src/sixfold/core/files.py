@@ -7,8 +7,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,25 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply to be JSON of ours") from None
+
+
+def parse_json_lines(lines: Iterable[str]) -> tuple[list[dict[str, Any]], int]:
+    """The JSON objects in some lines, and how many lines held none.
+
+    >>> parse_json_lines(['{"a": 1}', '{"a": ', ''])
+    ([{'a': 1}], 1)
+    """
+    lines = [line for line in lines if line.strip()]
+    with suppress(ValueError):  # all at once, which is twice as fast
+        values = parse_json(f"[{','.join(lines)}]")
+        if len(values) == len(lines) and all(isinstance(value, dict) for value in values):
+            return values, 0
+    found = []
+    for line in lines:
+        with suppress(ValueError):
+            found.append(parse_json(line))
+    found = [value for value in found if isinstance(value, dict)]
+    return found, len(lines) - len(found)
 
 
 def make_folder(path: Path, option: str = "--out") -> None:

@@ -39,7 +39,14 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import RunError, UserError
-from sixfold.core.files import explained, make_folder, parse_json, write_atomically, write_json
+from sixfold.core.files import (
+    explained,
+    make_folder,
+    parse_json,
+    parse_json_lines,
+    write_atomically,
+    write_json,
+)
 from sixfold.core.naming import flag_of
 
 _OWN_FILES = (
@@ -226,15 +233,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    lines = []
-    for line in text.splitlines():
-        try:
-            value = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            lines.append(value)
-    return lines
+    return parse_json_lines(text.splitlines())[0]
 
 
 def _read_attempt(path: Path) -> tuple[int, str]:

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sixfold.core.html.json_lines import parse, read_table
+from sixfold.core.files import parse_json_lines
+from sixfold.core.html.json_lines import read_table
 
 NAMES = ("step", "data_s")
 
@@ -27,7 +28,7 @@ def test_parse_equals_one_by_one(lines: list[str]) -> None:
             found.append(value)
         else:
             skipped += 1
-    assert parse(lines) == (found, skipped)
+    assert parse_json_lines(lines) == (found, skipped)
 
 
 def test_the_last_line_of_a_step_counts_and_order_does_not(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ def render_page(**contents: Any) -> str:
         **contents,
         style=Markup(_read("style.css")),
         script=Markup(script),
-        script_hash=_script_hash(script),
+        # What the page's policy names its own script by, so that no other may run.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         version=__version__,
     )
     return text
@@ -43,12 +44,11 @@ def optional_page(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        lines = str(error).splitlines() or [""]
         _logger.warning(
             "sixfold: warning: the page %s was not written (%s: %s); the results are not affected",
             path,
             type(error).__name__,
-            lines[0],
+            (str(error).splitlines() or [""])[0],
         )
 
 
@@ -64,17 +64,8 @@ def _template(name: str) -> Template:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_clean,
+        # What is already markup is left alone.
+        finalize=lambda value: clean(value) if type(value) is str else value,
         loader=FunctionLoader(_read),
     )
     return environment.get_template(name)
-
-
-def _clean(value: Any) -> Any:
-    """What the template shows, made showable; what is already markup is left alone."""
-    return clean(value) if type(value) is str else value
-
-
-def _script_hash(script: str) -> str:
-    """What the page's policy names its own script by, so that no other may run."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

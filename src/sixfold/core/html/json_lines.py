@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.files import parse_json
+from sixfold.core.files import parse_json_lines
 
 _BATCH = 4096  # lines parsed by one call of the JSON parser, which is twice as fast as one by one
 
@@ -69,37 +69,15 @@ def label(value: Any) -> str:
     return clean(text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "\u2026")
 
 
-def parse(lines: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
-    """The JSON objects in some lines, and how many lines held none.
-
-    >>> parse(['{"a": 1}', '{"a": ', ''])
-    ([{'a': 1}], 1)
-    """
-    lines = [line for line in lines if line.strip()]
-    try:
-        values = parse_json(f"[{','.join(lines)}]")
-        if len(values) == len(lines) and all(isinstance(value, dict) for value in values):
-            return values, 0
-    except (ValueError, RecursionError):
-        pass
-    found = []
-    for line in lines:
-        try:
-            value = parse_json(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found, len(lines) - len(found)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """Numbers by name."""
 
+    # name -> (n,), NaN where a line did not say; sorted by `step`, and of several lines for one
+    # step only the last (a resumed run repeats some)
     columns: dict[str, NDArray[np.float64]]
-    skipped: int = 0
-    sampled: float = 1.0
+    skipped: int = 0  # lines that could not be used
+    sampled: float = 1.0  # share of the file that was read
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         return self.columns[name]
@@ -125,7 +103,7 @@ def read_table(path: Path, names: Sequence[str], *, limit_bytes: int) -> Table:
     rows: list[list[float]] = []
     skipped = 0
     for lines in _batches(path, limit_bytes):
-        objects, bad = parse(lines)
+        objects, bad = parse_json_lines(lines)
         skipped += bad
         for entry in objects:
             row = [number(entry.get(name)) for name in names]

@@ -21,9 +21,9 @@ HIDDEN = "(hidden)"
 class Setting:
     """One setting, as the page shows it."""
 
-    name: str
+    name: str  # as on the command line
     value: str
-    changed: bool
+    changed: bool  # whether it differs from the default
     default: str
     doc: str
 
@@ -32,38 +32,28 @@ def setting_sections(
     config: Mapping[str, Mapping[str, Any]], tree: type[Any]
 ) -> list[tuple[str, list[Setting]]]:
     """The settings of a `config.json` by section, in the order of the class `tree`."""
-    defaults = _defaults(tree)
-    order = {section: k for k, section in enumerate(defaults)}
-    found = []
-    for section in sorted(config, key=lambda name: order.get(name, len(order))):
-        known = defaults.get(section, {})
-        rows = [_setting(name, value, known.get(name)) for name, value in config[section].items()]
-        if rows:
-            found.append((section, rows))
-    return found
-
-
-def _defaults(tree: type[Any]) -> dict[str, dict[str, tuple[Any, str]]]:
-    """Section -> name -> default and documentation."""
-    return {
-        section.name: {
-            field.name: (field.default, str(field.metadata.get("doc", "")))
-            for field in dataclasses.fields(section.default)
-        }
+    known = {
+        section.name: {field.name: field for field in dataclasses.fields(section.default)}
         for section in dataclasses.fields(tree)
         if dataclasses.is_dataclass(section.default)
     }
+    names = [name for name in known if name in config] + [n for n in config if n not in known]
+    return [
+        (name, [_setting(*one, known.get(name, {}).get(one[0])) for one in config[name].items()])
+        for name in names
+        if config[name]
+    ]
 
 
-def _setting(name: str, value: Any, known: tuple[Any, str] | None) -> Setting:
-    default, doc = known or (None, "")
+def _setting(name: str, value: Any, field: dataclasses.Field[Any] | None) -> Setting:
+    default = None if field is None else field.default
     return Setting(
         name=flag_of(name),
         value=show(value),
         # Through JSON, because a tuple comes back as a list.
         changed=json.loads(json.dumps(default)) != value,
         default=show(default),
-        doc=doc,
+        doc="" if field is None else str(field.metadata.get("doc", "")),
     )
 
 
@@ -76,11 +66,7 @@ def show(value: Any) -> str:
     's3://(hidden)@host/data'
     """
     if isinstance(value, list | tuple):
-        return ", ".join(_show_one(item) for item in value) or "none"
-    return _show_one(value)
-
-
-def _show_one(value: Any) -> str:
+        return ", ".join(map(show, value)) or "none"
     if value is None or value == "":
         return "not set"
     if isinstance(value, bool):

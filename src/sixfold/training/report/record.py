@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
-from sixfold.core.files import parse_json
-from sixfold.core.html.json_lines import Table, batches, number, parse, read_table, tabulate
+from sixfold.core.files import parse_json, parse_json_lines
+from sixfold.core.html.json_lines import Table, batches, number, read_table, tabulate
 
 TRAINING = ("step", "time", "epoch", "loss", "accuracy", "lr", "images_per_s")
 """Fields of a step's line in `metrics.jsonl`."""
@@ -180,7 +180,7 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[Table, dict[str, Table]
     skipped = 0
     try:
         for lines in batches(path):
-            objects, bad = parse(lines)
+            objects, bad = parse_json_lines(lines)
             skipped += bad
             for entry in objects:
                 part = entry.get("part")
@@ -220,7 +220,7 @@ def _read_merges(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     skipped = 0
     try:
         for lines in batches(path):
-            objects, bad = parse(lines)
+            objects, bad = parse_json_lines(lines)
             skipped += bad
             for entry in objects:
                 step = number(entry.get("step"))
