@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from sixfold.core.errors import UserError
+from sixfold.core.life_cycle import _differences, _flat
 from sixfold.core.run_directory import (
     JsonLines,
     RankFiles,
     RunDirectory,
     SupersededError,
-    differences,
     read_json_lines,
 )
 
@@ -82,7 +82,7 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_differences_name_the_options() -> None:
     old = {"training": {"batch_size": 10, "seed": 0}}
     new = {"training": {"batch_size": 20, "seed": 0}}
-    assert differences(old, new) == ["--batch-size: 10 -> 20"]
+    assert _differences(_flat(old), _flat(new)) == ["--batch-size: 10 -> 20"]
 
 
 def test_what_is_somebody_elses_is_told_apart_from_a_run(tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ class RankFailure:
 
     rank: int
     host: str
-    cause: str
-    log_tail: tuple[str, ...] = ()
+    cause: str  # one line, such as "killed by signal 9 (SIGKILL)" or "ValueError: ..."
+    log_tail: tuple[str, ...] = ()  # last lines of its traceback or of what it had printed
 
 
 class RankLostError(RunError):

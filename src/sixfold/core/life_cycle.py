@@ -30,7 +30,8 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.html.frame import optional_page
 from sixfold.core.locks import held
-from sixfold.core.run_directory import RunDirectory, as_json, differences, read_json
+from sixfold.core.naming import flag_of
+from sixfold.core.run_directory import RunDirectory, as_json, read_json
 from sixfold.core.settings import Settings
 from sixfold.core.version import versions
 
@@ -88,14 +89,9 @@ def run_path(config: Any, defaults: Any, name: str) -> Path:
 
 def _short_hash(config: Any, defaults: Any) -> str:
     """Eight hexadecimal digits that tell settings apart, the place of the run left out."""
-    settings, usual = as_json(config), as_json(defaults)
-    settings.pop("run")
-    changed = {
-        f"{section}.{name}": value
-        for section, values in settings.items()
-        for name, value in values.items()
-        if value != usual[section][name]
-    }
+    usual = _flat(as_json(defaults))
+    settings = _without(_flat(as_json(config)), ("run",))
+    changed = {key: value for key, value in settings.items() if value != usual[key]}
     text = json.dumps(changed, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -165,28 +161,30 @@ class Run:
     def _look(self) -> None:
         """Find a finished run with the same settings and inputs; refuse to mix runs."""
         directory, kind = self.directory, self.kind
-        if not self.resume and not self.overwrite:
-            self._refuse_foreign_files()
+        mixes = not self.resume and not self.overwrite
+        if mixes and (found := directory.foreign_files(*kind.leftovers)):
+            raise UserError(
+                f"{directory.path} holds {', '.join(found)} and no run of Sixfold: choose "
+                "another --out, or have them removed with --overwrite"
+            )
         if not directory.holds_a_run() or self.overwrite:
             return
-        old, new = directory.config(), as_json(self.config)
-        if old is None:
+        record = directory.config()
+        if record is None:
             raise UserError(
                 f"{directory.file('config.json')} is damaged: put it back, or replace the run with "
                 "--overwrite"
             )
-        old = _with_defaults(old, self.config)
-        place = ("out", "resume", "overwrite")
-        own = ("run",) if kind.section == "run" else (f"{kind.section}.{name}" for name in place)
-        without = (*own, *kind.placement)
+        old, new = _flat(_with_defaults(record, self.config)), _flat(as_json(self.config))
+        own = [f"{kind.section}.{name}" for name in ("out", "resume", "overwrite")]
+        without = ["run" if kind.section == "run" else "", *own, *kind.placement]
         grows = False
         if self.resume:
-            if new.get("strategy", {}).get("deterministic") is False:
-                # It promises less than what was done.
-                old["strategy"] = old.get("strategy", {}) | {"deterministic": False}
-            without = (*without, *_PLACEMENT)
-            grows = bool(differences(_only(old, kind.growing), _only(new, kind.growing)))
-            without = (*without, *kind.growing)
+            if new.get("strategy.deterministic") is False:  # it promises less than what was done
+                old["strategy.deterministic"] = False
+            settled = _without(old, kind.growing), _without(new, kind.growing)
+            grows = len(_differences(old, new)) > len(_differences(*settled))
+            without += [*_PLACEMENT, *kind.growing]
         self._refuse_other_settings(_without(old, without), _without(new, without))
         if self.inputs is not None:
             self._refuse_other_inputs(self.inputs, grows)
@@ -199,14 +197,7 @@ class Run:
             )
         self.finished = result
 
-    def _refuse_foreign_files(self) -> None:
-        if found := self.directory.foreign_files(*self.kind.leftovers):
-            raise UserError(
-                f"{self.directory.path} holds {', '.join(found)} and no run of Sixfold: choose "
-                "another --out, or have them removed with --overwrite"
-            )
-
-    def _refuse_other_settings(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+    def _refuse_other_settings(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         changed = _differences(old, new)
         if not changed:
             return
@@ -314,7 +305,7 @@ def _failed_members(noun: str, failures: Mapping[str, str]) -> str:
     )
 
 
-def _with_defaults(old: dict[str, Any], config: Any) -> dict[str, Any]:
+def _with_defaults(old: Mapping[str, Any], config: Any) -> dict[str, dict[str, Any]]:
     """Settings of an older version, with what it did not have as it then was: the default."""
     sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     usual = {
@@ -325,26 +316,29 @@ def _with_defaults(old: dict[str, Any], config: Any) -> dict[str, Any]:
     return {name: {**usual.get(name, {}), **values} for name, values in old.items()}
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    return differences({name: old.get(name, {}) for name in new}, new)
-
-
-def _without(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Settings without some sections, and some ``section.name``."""
+def _flat(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings by ``section.name``."""
     return {
-        section: {name: v for name, v in values.items() if f"{section}.{name}" not in names}
+        f"{section}.{name}": value
         for section, values in settings.items()
-        if section not in names
+        for name, value in values.items()
     }
 
 
-def _only(settings: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The sections, and the ``section.name``, that are named."""
+def _without(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Flat settings without some sections, and some ``section.name``."""
     return {
-        section: {
-            name: value
-            for name, value in values.items()
-            if section in names or f"{section}.{name}" in names
-        }
-        for section, values in settings.items()
+        key: value
+        for key, value in settings.items()
+        if key not in names and key.partition(".")[0] not in names
     }
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Flat settings that differ, in the sections of the new ones, as ``--name: old -> new``."""
+    sections = {key.partition(".")[0] for key in new}
+    return [
+        f"{flag_of(key.partition('.')[2])}: {old.get(key)} -> {new.get(key)}"
+        for key in sorted({*old, *new})
+        if key.partition(".")[0] in sections and old.get(key) != new.get(key)
+    ]

@@ -47,28 +47,12 @@ from sixfold.core.files import (
     write_atomically,
     write_json,
 )
-from sixfold.core.naming import flag_of
 
-_OWN_FILES = (
-    "config.json",
-    "inputs.json",
-    "attempt",
-    "metrics.jsonl",
-    "merges.jsonl",
-    "result.json",
-    "failure.json",
-    "plan.json",
-    "tuning.json",
-    "model.safetensors",
-    "dictionary.safetensors",
-    "samples.safetensors",
-    "report.html",
-    "log.txt",
-    "trace.json",
-    "profile.json",
-    "profile.html",
-)
-_OWN_FOLDERS = ("timeline", "checkpoints", "snapshots", "servers", "elements", "logs", "profile")
+_OWN = """
+config.json inputs.json attempt metrics.jsonl merges.jsonl result.json failure.json plan.json
+tuning.json model.safetensors dictionary.safetensors samples.safetensors report.html log.txt
+trace.json profile.json profile.html timeline checkpoints snapshots servers elements logs profile
+"""
 
 
 class SupersededError(RunError):
@@ -79,8 +63,8 @@ class SupersededError(RunError):
 class Claim:
     """What the launcher hands to the ranks of one run so that they can check the directory."""
 
-    path: Path
-    token: str
+    path: Path  # absolute
+    token: str  # random text that the launcher has put there
 
 
 class RunDirectory:
@@ -118,13 +102,11 @@ class RunDirectory:
         """
         if self.holds_a_run():
             return []
-        names = [name for name in (*_OWN_FILES, *_OWN_FOLDERS) if self.file(name).exists()]
-        found = {path.name for pattern in more for path in self.path.glob(pattern)}
-        return sorted({*names, *found})
+        return sorted({path.name for one in (*_OWN.split(), *more) for path in self.path.glob(one)})
 
     def clear(self, *more: str) -> None:
         """Remove what an older run left, and nothing else; `more` as for `foreign_files`."""
-        for name in (*_OWN_FILES, *_OWN_FOLDERS, *more):
+        for name in (*_OWN.split(), *more):
             for path in self.path.glob(name):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
@@ -248,17 +230,6 @@ def _read_attempt(path: Path) -> tuple[int, str]:
             "--resume"
         )
     return number, token
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Settings that differ between two resolved configurations, as ``--name: old -> new``."""
-    found = []
-    for section in sorted({*old, *new}):
-        before, after = old.get(section, {}), new.get(section, {})
-        for name in sorted({*before, *after}):
-            if before.get(name) != after.get(name):
-                found.append(f"{flag_of(name)}: {before.get(name)} -> {after.get(name)}")
-    return found
 
 
 def as_json(config: Any) -> dict[str, Any]:

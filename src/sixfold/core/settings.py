@@ -148,15 +148,25 @@ def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
         near = [same.replace("-", "_")] if same else get_close_matches(name, known, n=2)
         hint = f": did you mean {' or '.join(near)}?" if near else ""
         found.append(f"there is no setting {name!r}{hint}")
-    sections = {}
-    for name in hints_of(tree):
-        try:
-            sections[name] = section_with_run(tree, chosen, name)
-        except UserError as error:
-            found += error.problems
+    made = from_sections(tree, chosen, found)
     if found:
         raise UserError(found)
-    return tree(**sections)
+    return made
+
+
+def from_sections(
+    tree: type[Tree], chosen: Mapping[str, Mapping[str, Any]], found: Iterable[str]
+) -> Tree:
+    """A tree of settings from what was given, by section and name; `found` is wrong already."""
+    parts, refused = {}, list[str]()
+    for name in hints_of(tree):
+        try:
+            parts[name] = section_with_run(tree, chosen, name)
+        except UserError as error:
+            refused += error.problems
+    if refused:
+        raise UserError([*found, *refused])
+    return tree(**parts)
 
 
 def section_with_run(tree: type[Any], chosen: Mapping[str, Mapping[str, Any]], section: str) -> Any:

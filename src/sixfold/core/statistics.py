@@ -28,7 +28,7 @@ class Interval:
     mean: float
     low: float
     high: float
-    seeds: int
+    seeds: int  # number of values
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""

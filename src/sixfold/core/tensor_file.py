@@ -31,19 +31,11 @@ CHECKSUMS = "sixfold.checksums"
 BLOCK_BYTES = 4 << 20  # what is read at a time
 
 CODES = {
-    "float64": "F64",
-    "int64": "I64",
-    "uint64": "U64",
-    "complex64": "C64",
-    "float32": "F32",
-    "int32": "I32",
-    "uint32": "U32",
-    "float16": "F16",
+    **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
+    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
     "bfloat16": "BF16",
-    "int16": "I16",
-    "uint16": "U16",
-    "int8": "I8",
-    "uint8": "U8",
+    "complex64": "C64",
     "bool": "BOOL",
 }
 """Torch's names of dtypes -> safetensors' codes."""
@@ -59,9 +51,9 @@ class DamagedFileError(SafetensorError):
 class Entry:
     """What a header says of a tensor."""
 
-    dtype: str
+    dtype: str  # torch's name of it
     shape: tuple[int, ...]
-    itemsize: int
+    itemsize: int  # bytes of an element
 
     @property
     def size_bytes(self) -> int:
@@ -77,9 +69,9 @@ class Entry:
 class Header:
     """A header that is written before the bytes are known, and again, of equal length, after."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, Entry]  # wide types first, so that every tensor is aligned
     metadata: Mapping[str, str]
-    checksums: dict[str, int] = field(default_factory=dict)
+    checksums: dict[str, int] = field(default_factory=dict)  # filled in as the bytes are written
 
     def to_bytes(self) -> bytes:
         """The header with its length."""

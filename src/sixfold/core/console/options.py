@@ -14,14 +14,14 @@ import json
 import sys
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sixfold.core.environment import settings_from_environment
 from sixfold.core.errors import UserError
 from sixfold.core.naming import flag_of, meant, option_of
-from sixfold.core.settings import Settings, section_with_run
+from sixfold.core.settings import Settings, from_sections, hints_of
 from sixfold.core.values import read_value, value_type
 
 Config = TypeVar("Config")
@@ -78,11 +78,6 @@ def refuse(config: Settings, found: Sequence[str]) -> None:
         raise UserError([*found, *config.problems()])
 
 
-def sections(config_class: type[Any]) -> dict[str, type[Any]]:
-    """The sections of a configuration tree: field name to class."""
-    return dict(typing.get_type_hints(config_class))
-
-
 def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> None:
     """One option for every field of every section of a configuration, and one for their schema."""
     parser.add_argument(
@@ -92,9 +87,9 @@ def add_options(parser: argparse.ArgumentParser, config_class: type[Any]) -> Non
         tree=config_class,
         help="write a JSON Schema of these settings, for editors, and do nothing else",
     )
-    for section, section_class in sections(config_class).items():
+    for section, section_class in hints_of(config_class).items():
         group = parser.add_argument_group(section, section_class.__doc__)
-        hints = typing.get_type_hints(section_class)
+        hints = hints_of(section_class)
         for field in dataclasses.fields(section_class):
             _add_option(group, field, hints[field.name])
 
@@ -126,55 +121,43 @@ def read_config(
     found: list[str] = []
     from_file = _read_file(file) if file is not None else {}
     environment = settings_from_environment()
-    for name in sorted(from_file.keys() - sections(config_class).keys()):
-        found.append(f"{file}: {_unknown_section(name, sections(config_class))}")
-    values: dict[str, dict[str, Any]] = {}
-    for section, section_class in sections(config_class).items():
+    sections = hints_of(config_class)
+    for name in sorted(from_file.keys() - sections.keys()):
+        found.append(f"{file}: {_unknown_section(name, sections)}")
+    chosen: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    for section, section_class in sections.items():
         table = from_file.get(section, {})
         if not isinstance(table, dict):
             found.append(f"{file}: [{section}] must be a table of settings")
             continue
-        hints = typing.get_type_hints(section_class)
-        fields = [field.name for field in dataclasses.fields(section_class)]
-        table = _by_field(table, fields)
-        for name in sorted(table.keys() - set(fields)):
-            near = meant(name, fields)
+        hints = hints_of(section_class)
+        table = _by_field(table, hints)
+        for name in sorted(table.keys() - hints.keys()):
+            near = meant(name, hints)
             hint = f": did you mean {' or '.join(near)}?" if near else ""
             found.append(f"{file}: unknown setting {name!r} in [{section}]{hint}")
-        chosen: dict[str, Any] = {}
-        for name in fields:
+        for name, hint in hints.items():
             for where, source in (
-                (f"SIXFOLD_{name.upper().rstrip('_')}", _by_field(environment, fields)),
+                (f"SIXFOLD_{name.upper().rstrip('_')}", _by_field(environment, hints)),
                 (f"{file}: {section}.{name}", table),
                 (flag_of(name), arguments),
             ):
                 if source.get(name) is not None:
                     try:
-                        chosen[name] = read_value(source[name], hints[name])
+                        chosen[section][name] = read_value(source[name], hint)
                     except ValueError as error:
                         found.append(f"{where} {source[name]!r}: expected {error}")
-        values[section] = chosen
-    known = {name: values.get(name, {}) for name in sections(config_class)}
-    parts: dict[str, Any] = {}
-    refused: list[str] = []
-    for name in known:
-        try:
-            parts[name] = section_with_run(config_class, known, name)
-        except UserError as error:
-            refused += error.problems
-    if refused:
-        raise UserError([*found, *refused])
-    return config_class(**parts), found
+    return from_sections(config_class, chosen, found), found
 
 
-def _by_field(given: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+def _by_field(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
     """Values by field, where Python's keyword `lambda` has an underscore."""
     return {f"{key}_" if f"{key}_" in fields else key: value for key, value in given.items()}
 
 
 def _unknown_section(name: str, known: Mapping[str, type[Any]]) -> str:
     for section, section_class in known.items():
-        if name in {field.name for field in dataclasses.fields(section_class)}:
+        if name in hints_of(section_class):
             return f"{name!r} lies outside of its section: write it below [{section}]"
     return f"unknown section [{name}]; known: {', '.join(known)}"
 
