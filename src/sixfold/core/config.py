@@ -1,9 +1,4 @@
-"""The settings of a run: one tree of frozen dataclasses.
-
-The command line, its help, `config.json` and the hash in a run's default name are all made from
-these classes, so an option exists in one place. Precedence is argument, then configuration file,
-then environment, then the defaults below.
-"""
+"""Settings that commands share. Precedence is argument, file, environment, default."""
 
 from __future__ import annotations
 

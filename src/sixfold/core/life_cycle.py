@@ -136,8 +136,7 @@ class Run:
     ) -> dict[str, Any]:
         """Write result and page: `figures` with the time, the versions and the page's path.
 
-        With `failures`, members of the run that failed and why, there is a page, no result, and a
-        `RunError`.
+        With `failures`, members that failed and why, there is a page, no result, and a `RunError`.
         """
         page = self.directory.file(self.kind.page)
         result = {
@@ -240,11 +239,7 @@ class Run:
             self.withdraw()
 
     def _failed(self, error: BaseException) -> None:
-        """Keep why the run ended without a result, and say so in its page.
-
-        Whatever goes wrong here (a full disk may be what ended the run) leaves `error` the one that
-        is reported.
-        """
+        """Keep why the run ended without a result; `error` stays the one that is reported."""
         if not self._claimed:
             return
         stopped = isinstance(error, KeyboardInterrupt)
@@ -271,8 +266,7 @@ def open_run(
 
     The directory is made if absent, and gone again if nothing was put there. `on_event` is called
     with a note if it holds this run, finished; `started` is on the monotonic clock; `hold` is false
-    where the directory lies in one that is held already. A `UserError` says that another process
-    has the directory, that it holds something else, or that a run to be resumed is not there.
+    where it lies in one that is held already.
     """
     run = Run(kind, config, path, inputs, started)
     if run.resume and not path.is_dir():

@@ -1,8 +1,4 @@
-"""One process at a time in a folder: held by the operating system, so a crash lets go of it.
-
-`locked` guards shards while they are made; `held` a run's directory or an output file for as long
-as the run lives, and tells whoever comes second who has it.
-"""
+"""One process at a time in a folder: held by the operating system, so a crash lets go of it."""
 
 from __future__ import annotations
 
@@ -64,10 +60,9 @@ def _acquire(folder: Path, wait: bool) -> BaseFileLock | None:
 
 @contextmanager
 def held(path: Path, *, is_file: bool = False) -> Iterator[None]:
-    """Have a run's directory, or the file that a command writes, to oneself.
+    """Have a run's directory, or the file that a command writes, to oneself, or say who has it.
 
-    A directory is made if absent, and removed if it is left empty; a file's lock lies next to it. A
-    `UserError` says who else has it, or why the directory cannot be made.
+    A directory is made if absent, and removed if it is left empty; a file's lock lies next to it.
     """
     made = [] if is_file else [p for p in (path, *path.parents) if not p.exists()]
     if not is_file and not path.is_dir():

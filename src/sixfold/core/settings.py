@@ -1,8 +1,7 @@
 """What all classes of settings share: fields that declare their help, choices and bounds.
 
-A value of a wrong type is refused when it is set, wherever it comes from: the command line, a
-file, the environment or Python. Choices, bounds and what settings have to do with each other are
-checked together by `Settings.problems`, so that a user sees all that is wrong at once.
+A value of a wrong type is refused when it is set, wherever it comes from. Choices, bounds and what
+settings have to do with each other are checked together by `Settings.problems`.
 """
 
 from __future__ import annotations
@@ -172,8 +171,7 @@ def from_sections(
 def section_with_run(tree: type[Any], chosen: Mapping[str, Mapping[str, Any]], section: str) -> Any:
     """A section of settings; what was not given is taken from the run, if one is resumed.
 
-    `chosen` is what was given, by section and name. A `UserError` gives every value of a wrong
-    type, or that must not be taken from a run.
+    A `UserError` gives every value of a wrong type, or that must not be taken from a run.
     """
     make, given = hints_of(tree)[section], chosen[section]
     place = next((c for c in chosen.values() if c.get("resume") and c.get("out")), None)

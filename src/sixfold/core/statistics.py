@@ -80,8 +80,7 @@ def verdict(gap: Interval, least: float) -> str:
 
     "better" if the whole interval lies above 0, "below" if it lies below 0. Where it holds 0:
     "matching" if the middle is not lower by more than `least` (a `margin`) and the lower end not by
-    more than `TOLERANCE` of it; else "unclear". Few seeds make wide intervals, which say that
-    nothing is known: neither that two networks are equal nor that one is worse.
+    more than `TOLERANCE` of it; else "unclear", as with few seeds, which make wide intervals.
 
     >>> verdict(Interval(mean=-0.4, low=-1.1, high=0.3, seeds=2), 0.0035)
     'unclear'

@@ -2,8 +2,8 @@
 
 The header's metadata hold, under ``sixfold.checksums``, a CRC-32 of every tensor (over its name,
 dtype, shape and bytes) and one of the other metadata. Any reader of safetensors reads such a file;
-files without checksums, written by others, are read as they are. A CRC finds damage, not malice:
-it is three times as fast as a cryptographic hash.
+files of others are read as they are. A CRC finds damage, not malice, three times as fast as a
+cryptographic hash.
 
 Format: eight bytes with the length of the header, the header in JSON (name -> dtype, shape, place
 of the bytes), the bytes. https://huggingface.co/docs/safetensors

@@ -27,8 +27,7 @@ SMALLEST_SHARD_BATCH_NORM = 32
 class Node(NamedTuple):
     """A node of the tree over L shards: level 0 is a shard, the root has level log2 L.
 
-    Node (level, place) covers the shards from ``place << level`` up to
-    ``(place + 1) << level``, the last excluded.
+    It covers the shards from ``place << level`` up to ``(place + 1) << level``, the last excluded.
     """
 
     level: int

@@ -23,9 +23,8 @@ def open_engine_for(
 ) -> Iterator[Engine]:
     """The engine that the settings name, closed at the end; or the one `given`, left open.
 
-    `model` is the network, whose source travels to a cluster if it is the user's own; `preload`
-    names modules that ranks need besides. `together` says that the workers must run at the same
-    time.
+    The source of `model` travels to a cluster if it is the user's own; `preload` names modules that
+    ranks need besides; `together` says that all workers run at the same time.
     """
     if given is not None:
         yield given

@@ -1,9 +1,8 @@
 """Command-line options generated from the configuration classes, and configurations from them.
 
-Every field of a section becomes one option; its help is the field's documentation. Values come
-from the command line, then from ``--config FILE`` (TOML or JSON, one table a section), then from
-``SIXFOLD_<NAME>`` in the environment, then, with ``--resume --out RUN``, from the run, then from
-the class.
+Every field of a section becomes one option; its help is the field's documentation. Values come from
+the command line, then from ``--config FILE`` (TOML or JSON, one table a section), then from
+``SIXFOLD_<NAME>``, then, with ``--resume --out RUN``, from the run, then from the class.
 """
 
 from __future__ import annotations
@@ -115,8 +114,8 @@ def read_config(
 ) -> tuple[Config, list[str]]:
     """A configuration from parsed options, a file and the environment, and what could not be read.
 
-    That has its default then, and is told one line each. A `UserError` says that the file cannot be
-    read at all, or that a run that is resumed has what must not be taken from it.
+    A `UserError` says that the file cannot be read at all, or that a run that is resumed has what
+    must not be taken from it.
     """
     found: list[str] = []
     from_file = _read_file(file) if file is not None else {}

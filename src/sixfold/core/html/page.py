@@ -62,7 +62,7 @@ class Table:
     @property
     def cells(self) -> list[list[Cell]]:
         """The rows as cells."""
-        return [[_cell(cell) for cell in row] for row in self.rows]
+        return [[c if isinstance(c, Cell) else Cell(text=c) for c in row] for row in self.rows]
 
     def lines(self) -> list[str]:
         r"""The table as lines of text.
@@ -77,10 +77,6 @@ class Table:
         rows = [[cell.text for cell in row] for row in self.cells]
         above = [line for line in (self.title, self.note) if line]
         return above + aligned([list(self.head), *rows], self.texts)
-
-
-def _cell(cell: str | Cell) -> Cell:
-    return cell if isinstance(cell, Cell) else Cell(text=cell)
 
 
 @dataclass(frozen=True, kw_only=True)

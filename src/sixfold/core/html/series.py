@@ -43,10 +43,9 @@ def spread(n: int, limit: int) -> NDArray[np.int64]:
 
 
 def extremes(values: Floats, limit: int) -> NDArray[np.int64]:
-    """Indices to keep of `values` so that every peak and dip stays: each bucket's ends of range.
+    """Indices (m,), m <= limit + 2, to keep of `values` (n,) so that every peak and dip stays.
 
-    NaN in `values` (n,) stands for a gap and is kept as one. Returns (m,) increasing indices, m <=
-    limit + 2.
+    Each bucket keeps the ends of its range; NaN stands for a gap and is kept as one.
 
     >>> extremes(np.array([0.0, 1, 9, 1, 0, 1, -9, 1]), 4).tolist()
     [0, 2, 5, 6, 7]
@@ -77,8 +76,8 @@ def bins(n: int, limit: int) -> NDArray[np.int64]:
 def without_pauses(time: Floats) -> tuple[Floats, Floats]:
     """Seconds of running, with the pauses between a stop and its resumption cut out.
 
-    From `time` (n,), clock times in seconds: (n,) seconds since the first, and the (p,) seconds at
-    which there was a pause: a gap of more than a minute and of twenty times the usual one.
+    From clock times (n,): (n,) seconds since the first, and the (p,) seconds at which there was a
+    pause: a gap of more than a minute and of twenty times the usual one.
 
     >>> run, pauses = without_pauses(np.array([0.0, 1, 2, 1000, 1001]))
     >>> run.tolist(), pauses.tolist()

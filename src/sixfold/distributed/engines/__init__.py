@@ -23,9 +23,8 @@ def open_engine(
 ) -> Engine:
     """An engine by its name, to be closed after use; a `UserError` if it cannot be used here.
 
-    `preload` names modules that ranks of `local` need, imported once for all. For `spark` alone:
-    its master and settings, the user's own .py files that must travel (`ship`), and how many
-    `ranks` will run at the same time, if that is known.
+    `preload` names modules that ranks of `local` need. The others are for `spark`: `ship` are the
+    user's own .py files that must travel, `ranks` how many run at the same time, if that is known.
 
     >>> open_engine("locl")
     Traceback (most recent call last):

@@ -82,16 +82,11 @@ class Engine(ABC):
     ) -> GroupResult:
         """Run `function(comm)` on `size` ranks that talk to each other: all or nothing.
 
-        Args:
-            function: picklable; returns plain data.
-            size: number of ranks.
-            max_restarts: how often a process group that lost a rank is started again from the
-                beginning.
-            claim: called in the launcher at the start of every attempt, before any rank of it
-                runs; returns the attempt's number, which the ranks see as `comm.attempt`.
-            on_event: called in the launcher with (rank, event) for every `comm.report`.
-            log: file to which everything that ranks print is appended, a line at a time, each
-                with its rank.
+        The function is picklable and returns plain data. A group that lost a rank is started again
+        from the beginning, at most `max_restarts` times. In the launcher `claim` is called before
+        any rank of an attempt runs and returns the attempt's number, `on_event` with (rank, event)
+        for every `comm.report`. What ranks print is appended to `log`, by lines, each with its
+        rank.
 
         Raises:
             UserError: if a rank raised one, or if the engine cannot provide `size` ranks.
@@ -123,18 +118,10 @@ class Engine(ABC):
     ) -> list[Result]:
         """Map `function` over items, each handed to whichever worker is free; results in order.
 
-        An item whose worker dies is given to another, at most `retries` times; each item's result
-        is accepted exactly once.
-
-        Args:
-            function: picklable; returns plain data.
-            items: picklable.
-            workers: how many run at a time.
-            retries: how often an item is tried again after its worker died.
-            after: for each item the indices of those whose results must have arrived before it
-                is handed out; without it all are independent.
-            on_done: called in the launcher with (index, result) as results arrive.
-            log: as for `run_ranks`.
+        Function and items are picklable, results plain data. An item whose worker dies is given to
+        another, at most `retries` times; each item's result is accepted exactly once, and `on_done`
+        is called in the launcher with (index, result). `after` has for each item the indices of
+        those whose results must have arrived before it is handed out. `log` as for `run_ranks`.
 
         Raises:
             UserError: if the function raised one for an item.

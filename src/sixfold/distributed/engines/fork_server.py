@@ -1,16 +1,15 @@
-"""The process that forks ranks: `python -m sixfold.distributed.engines.fork_server DESCRIPTOR`.
+"""The process that forks ranks: `python -m ... DESCRIPTOR MODULE...`.
 
-It imports what ranks need while it has a single thread, then forks a process for every request, so
-that a rank starts in milliseconds and shares the memory of the imported code. (pyarrow's allocator
-starts a thread on import; that one knows about forks. The standard
-library's `multiprocessing` has such a server too, but runs the user's script again in every child.)
+It imports the modules that ranks need while it has a single thread, then forks a process for every
+request, so that a rank starts in milliseconds and shares the memory of the imported code. (The
+allocator of pyarrow starts a thread on import; that one knows about forks. The standard library's
+`multiprocessing` has such a server too, but runs the user's script again in every child.)
 
-When the launcher's end of the inherited socket pair closes, the launcher is gone: all children are
-killed and the server ends. The server's own death kills its children through the kernel where
-that can be asked for, and through their launcher's connections everywhere.
+When the launcher's end of the inherited socket pair closes, all children are killed and the server
+ends. The server's own death kills its children through the kernel where that can be asked for, and
+through their launcher's connections everywhere.
 
-Messages from the launcher (`sixfold.distributed.engines.frames`): a `Setup`, then `Fork` and
-`Kill`. To it: `Forked` and `Ended`.
+Messages (`frames`) from the launcher: `Fork` and `Kill`. To it: `Forked` and `Ended`.
 """
 
 from __future__ import annotations
@@ -33,14 +32,6 @@ from typing import NoReturn
 from sixfold.distributed.engines import frames
 
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent dies; Linux only
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What to import before the first fork; what cannot be imported is left to the ranks."""
-
-    path: list[str]
-    preload: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,13 +76,8 @@ def main() -> None:
     """Serve until the launcher's end of the pair closes."""
     launcher = socket.socket(fileno=int(sys.argv[1]))
     launcher.set_inheritable(False)
-    first = frames.receive(launcher)
-    if first is None:
-        return
-    setup: Setup = first[0]
-    sys.path[:] = setup.path
-    for name in setup.preload:
-        with contextlib.suppress(Exception):
+    for name in sys.argv[2:]:
+        with contextlib.suppress(Exception):  # what cannot be imported is left to the ranks
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # keeps the collector of every rank from copying what all of them share
@@ -172,7 +158,11 @@ class _Server:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's business
             with contextlib.suppress(OSError):
                 os.setpgid(0, 0)
-            _die_with_parent(server)
+            # Ask the kernel to kill this process when the server dies.
+            if sys.platform == "linux":
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
+            if os.getppid() != server:  # it has died already
+                os._exit(1)
             output, *others = descriptors
             os.dup2(output, 1)
             os.dup2(output, 2)
@@ -217,14 +207,6 @@ def _kill_group(pid: int, number: int) -> None:
     """Signal a process and its descendants."""
     with contextlib.suppress(OSError):
         os.killpg(pid, number)
-
-
-def _die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when the server dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    if os.getppid() != parent:  # it has died already
-        os._exit(1)
 
 
 if __name__ == "__main__":

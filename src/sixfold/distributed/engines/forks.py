@@ -19,7 +19,7 @@ import psutil
 
 from sixfold.core.errors import RunError
 from sixfold.distributed.engines import fork_server, frames
-from sixfold.distributed.engines.fork_server import Ended, Fork, Forked, Kill, Setup
+from sixfold.distributed.engines.fork_server import Ended, Fork, Forked, Kill
 from sixfold.distributed.process_group.faults import explain_status
 
 _THREADS = "OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS"
@@ -53,15 +53,11 @@ class Child:
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal to the process and to whatever it has started; harmless after its end."""
         if not self._ended.is_set():
-            self._server.kill(self.pid, number)
+            self._server.send(Kill(self.pid, number))
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the end; whether it has come."""
         return self._ended.wait(timeout_s)
-
-    def _begin(self, pid: int) -> None:
-        self.pid = pid
-        self._started.set()
 
     def _announce(self, status: int | None, cause: str) -> None:
         """Its end is certain and can be announced."""
@@ -85,7 +81,7 @@ class ForkServer:
             path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
             self._process = subprocess.Popen(
                 # -P: nothing in the working directory may shadow a module of the server.
-                [sys.executable, "-P", "-m", fork_server.__name__, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", fork_server.__name__, str(theirs.fileno()), *preload],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # so that Ctrl-C reaches the launcher only
@@ -99,7 +95,6 @@ class ForkServer:
         self._running: dict[int, Child] = {}
         self._dead: str | None = None
         self._closing = False
-        self._send(Setup(list(sys.path), tuple(preload)))
         self._reader = threading.Thread(target=self._read, daemon=True, name="sixfold-forks")
         self._reader.start()
 
@@ -117,8 +112,7 @@ class ForkServer:
         """Start a process that calls `task` with duplicates of `descriptors[1:]`.
 
         The first descriptor becomes its standard output and error; `on_exit` is called in a thread
-        when it has ended. A `ServerDiedError` says that the server is dead or does not answer;
-        after Ctrl-C the server and all its processes are ended.
+        when it has ended. A `ServerDiedError` says that the server is dead or does not answer.
         """
         child = Child(self, on_exit)
         environment = {**os.environ, **ONE_THREAD}
@@ -131,7 +125,7 @@ class ForkServer:
             self._begun[number] = child
         request = Fork(number, body, list(sys.path), list(sys.argv), str(Path.cwd()), environment)
         try:
-            self._send(request, descriptors)
+            self.send(request, descriptors)
             if not child._started.wait(START_S):
                 raise ServerDiedError(f"its fork server did not start it within {START_S:g} s")
         except BaseException:  # Ctrl-C: half a request may be out, or a process we do not know
@@ -140,10 +134,6 @@ class ForkServer:
         if child.pid == 0:
             raise ServerDiedError(f"it could not be started: {self._dead}")
         return child
-
-    def kill(self, pid: int, number: int) -> None:
-        """Signal one of its processes."""
-        self._send(Kill(pid, number))
 
     def close(self) -> None:
         """End the server and all its processes; harmless if called twice."""
@@ -157,7 +147,8 @@ class ForkServer:
         self._reader.join()
         self._pair.close()
 
-    def _send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Fork | Kill, descriptors: Sequence[int] = ()) -> None:
+        """Send it a message; harmless if it is dead."""
         with self._send_lock, contextlib.suppress(OSError):  # if it is dead, the reader finds out
             frames.send(self._pair, message, descriptors)
 
@@ -168,7 +159,8 @@ class ForkServer:
                 with self._lock:
                     child = self._begun.pop(message.number)
                     self._running[message.pid] = child
-                child._begin(message.pid)
+                child.pid = message.pid
+                child._started.set()
             elif isinstance(message, Ended):
                 with self._lock:
                     child = self._running.pop(message.pid)

@@ -3,8 +3,7 @@
 A rank runs until it waits for another one in an exchange; then the next rank goes on. Breakpoints
 and tracebacks are those of ordinary code, a deadlock is reported at once with who waits for whom,
 and an exchange that works only because a buffer happens to take it in is a deadlock here. Each
-rank has its own random state of torch, NumPy and `random`. A rank cannot die, so there are no
-restarts.
+rank has its own random state. A rank cannot die, so there are no restarts.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from sixfold.distributed.process_group.ambient import (
     seed_randomness,
     use_one_thread,
 )
+from sixfold.distributed.process_group.communicator import bytes_of, check_length
 from sixfold.distributed.process_group.faults import Fault, describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
 from sixfold.distributed.process_group.scheduler import CooperativeScheduler, DeadlockError
@@ -133,41 +134,33 @@ class _ProcessState:
 @contextmanager
 def _process_state(log: Path | None) -> Iterator[_ProcessState]:
     """Keep the process's own state, and put it back."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(own_randomness(0))
-        stack.enter_context(one_thread())
-        stack.enter_context(freed_memory_kept())
+    streams = contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr)
+    with own_randomness(0), one_thread(), freed_memory_kept(), streams[0], streams[1]:
         if log is None:
             yield _ProcessState(None)
             return
-        stack.enter_context(contextlib.redirect_stdout(sys.stdout))
-        stack.enter_context(contextlib.redirect_stderr(sys.stderr))
-        yield _ProcessState(stack.enter_context(contextlib.closing(RankLog(log))))
+        with contextlib.closing(RankLog(log)) as rank_log:
+            yield _ProcessState(rank_log)
 
 
+@dataclass
 class _Room:
     """What the ranks of one process group share."""
 
-    def __init__(
-        self,
-        scheduler: CooperativeScheduler[Any],
-        size: int,
-        on_event: Callable[[int, PlainData], None] | None,
-    ) -> None:
-        self.scheduler = scheduler
-        self.size = size
-        self.on_event = on_event
-        # (sender, receiver) -> the array that waits to be taken
-        self.posts: dict[tuple[int, int], Buffer] = {}
-        self.finished: set[int] = set()  # ranks whose function has returned
+    scheduler: CooperativeScheduler[Any]
+    size: int
+    on_event: Callable[[int, PlainData], None] | None
+    # (sender, receiver) -> the array that waits to be taken
+    posts: dict[tuple[int, int], Buffer] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)  # ranks whose function has returned
 
 
+@dataclass(frozen=True)
 class _Seat:
     """The transport of one rank."""
 
-    def __init__(self, room: _Room, rank: int) -> None:
-        self._room = room
-        self._rank = rank
+    room: _Room
+    rank: int
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
@@ -175,60 +168,43 @@ class _Seat:
         """Post what is to be sent, take what has come, until nothing is left of either."""
         began = time.perf_counter()
         waiting_s = 0.0
-        me, posts = self._rank, self._room.posts
-        for peer in {*sends, *receives}:
-            if peer == me or not 0 <= peer < self._room.size:
-                others = sorted(set(range(self._room.size)) - {me})
-                raise ValueError(f"no rank {peer} to talk to, only {others}")
+        me, posts = self.rank, self.room.posts
+        others = [rank for rank in range(self.room.size) if rank != me]
+        for peer in {*sends, *receives}.difference(others):
+            raise ValueError(f"no rank {peer} to talk to, only {others}")
         for peer, array in sends.items():
             posts[me, peer] = array
         sent, wanted = set(sends), dict(receives)
+
+        def can_go_on() -> bool:
+            arrived = any((peer, me) in posts for peer in wanted)
+            return arrived or not (wanted or any((me, peer) in posts for peer in sent))
+
+        def reason() -> str:
+            names = [
+                f"rank {peer}" + (" (which has finished)" if peer in self.room.finished else "")
+                for peer in sorted({*sent, *wanted})
+            ]
+            return f"rank {me} waits for " + " and ".join(names)
+
         while True:
             for peer in [peer for peer in wanted if (peer, me) in posts]:
-                _copy(posts.pop((peer, me)), wanted.pop(peer), peer)
+                source, target = posts.pop((peer, me)), wanted.pop(peer)
+                check_length(peer, source.nbytes, target.nbytes)
+                np.copyto(bytes_of(target), bytes_of(source))
             sent = {peer for peer in sent if (me, peer) in posts}
             if not sent and not wanted:
                 return time.perf_counter() - began - waiting_s, waiting_s
             since = time.perf_counter()
-            self._room.scheduler.wait_until(
-                functools.partial(self._can_go_on, sent, wanted),
-                functools.partial(self._waits_for, {*sent, *wanted}),
-            )
+            self.room.scheduler.wait_until(can_go_on, reason)
             waiting_s += time.perf_counter() - since
-
-    def _can_go_on(self, sent: set[int], wanted: Mapping[int, Buffer]) -> bool:
-        posts = self._room.posts
-        arrived = any((peer, self._rank) in posts for peer in wanted)
-        taken = bool(sent) and not any((self._rank, peer) in posts for peer in sent)
-        return arrived or (taken and not wanted)
-
-    def _waits_for(self, peers: set[int]) -> str:
-        names = [
-            f"rank {peer}" + (" (which has finished)" if peer in self._room.finished else "")
-            for peer in sorted(peers)
-        ]
-        return f"rank {self._rank} waits for " + " and ".join(names)
 
     def report(self, event: PlainData) -> None:
         """Call the launcher's `on_event` at once."""
         message = _plain(dict(event))
-        if self._room.on_event is not None:
-            self._room.on_event(self._rank, message)
+        if self.room.on_event is not None:
+            self.room.on_event(self.rank, message)
 
     def should_stop(self) -> bool:
         """Never: Ctrl-C ends the ranks at once."""
         return False
-
-
-def _copy(source: Buffer, target: Buffer, sender: int) -> None:
-    """Move bytes, as a wire would; shape and dtype are the ranks' business."""
-    if source.nbytes != target.nbytes:
-        raise RuntimeError(
-            f"rank {sender} sent {source.nbytes} bytes where {target.nbytes} were expected: the "
-            "ranks disagree about their exchanges"
-        )
-    np.copyto(_bytes(target), _bytes(source))
-
-
-def _bytes(array: Any) -> Any:
-    return np.frombuffer(memoryview(array).cast("B"), np.uint8)

@@ -138,7 +138,8 @@ class _Attempt:
         rendezvous.admit(generation)
         children: list[Child] = []
         try:
-            self._start_all(generation, children)
+            for rank in range(rendezvous.size):
+                children.append(self._start(rank, generation))
             deadline = time.monotonic() + JOIN_S
             while not rendezvous.now.over:
                 rendezvous.poll(POLL_S)
@@ -148,20 +149,15 @@ class _Attempt:
                         rendezvous.died(rank, cause, generation=generation)
             if rendezvous.now.finished:
                 _wait(children, END_S)
+        except ServerDiedError as error:
+            rendezvous.died(len(children), str(error), generation=generation)
+            rendezvous.poll(0.0)
         except KeyboardInterrupt:
             _wind_down(rendezvous, children)
             raise
         finally:
             _end(children, self.server)
         return rendezvous.now.fault
-
-    def _start_all(self, generation: int, children: list[Child]) -> None:
-        for rank in range(self.rendezvous.size):
-            try:
-                children.append(self._start(rank, generation))
-            except ServerDiedError as error:
-                self.rendezvous.died(rank, str(error), generation=generation)
-                return
 
     def _start(self, rank: int, generation: int) -> Child:
         rendezvous = self.rendezvous

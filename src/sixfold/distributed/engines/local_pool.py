@@ -1,8 +1,7 @@
 """Independent items over forked processes: whoever is free takes the next.
 
-Each worker has a socket pair to the launcher, over which items and results are pickled: both ends
-are ours. A worker that dies loses only the item it had; that item goes to a fresh worker. A result
-counts when it has arrived whole, and then the item is never handed out again.
+Each worker has a socket pair to the launcher, over which items and results are pickled. A worker
+that dies loses only the item it had, which goes to a fresh worker.
 """
 
 from __future__ import annotations

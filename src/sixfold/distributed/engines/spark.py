@@ -55,8 +55,7 @@ class SparkEngine(Engine):
         """Use the active Spark session, or start one; a `UserError` within seconds says why not.
 
         `ship` are the user's own .py files and folders of packages; `ranks` is how many will run at
-        the same time, if that is known: that there is no room for them is then told before anything
-        starts.
+        the same time, so that a lack of room is told before anything starts.
         """
         self.session = open_session(master, spark_conf, ranks)  # for jobs of the caller's own, too
         self._hang_s = hang_s

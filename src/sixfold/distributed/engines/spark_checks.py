@@ -1,7 +1,6 @@
 """What is wrong with settings and surroundings, found out before a JVM is started.
 
-Spark tells of most of these late (a task that needs two cores waits for ever on executors with
-one), with a traceback, or not at all.
+Spark tells of most of these late, with a traceback, or not at all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What can be known of a Spark cluster before anything is started: its URL, settings, Java.
-
-Spark itself would tell of these with a Java traceback, or not at all. Nothing here imports pyspark.
-"""
+"""What can be known of a Spark cluster, without pyspark: its URL, settings, Java."""
 
 from __future__ import annotations
 
@@ -132,12 +129,8 @@ def submitted_master(environ: Mapping[str, str], spark_home: Path) -> str | None
     >>> submitted_master({"PYSPARK_SUBMIT_ARGS": "--master local[2] pyspark-shell"}, Path())
     'local[2]'
     """
-    words = shlex.split(environ.get("PYSPARK_SUBMIT_ARGS", ""))
-    for word, following in itertools.pairwise([*words, ""]):
-        if word == "--master" and following:
-            return following
-        if word.startswith("--master="):
-            return word.partition("=")[2]
+    for master in filter(None, _submitted("--master", environ)):
+        return master
     return default_settings(environ, spark_home).get("spark.master") or environ.get("MASTER")
 
 
@@ -147,13 +140,18 @@ def submitted_settings(environ: Mapping[str, str]) -> dict[str, str]:
     >>> submitted_settings({"PYSPARK_SUBMIT_ARGS": "--conf spark.task.cpus=2 pyspark-shell"})
     {'spark.task.cpus': '2'}
     """
+    pairs = (pair.partition("=") for pair in _submitted("--conf", environ))
+    return {key: value for key, _, value in pairs}
+
+
+def _submitted(option: str, environ: Mapping[str, str]) -> list[str]:
+    """The values of an option of spark-submit."""
     words = shlex.split(environ.get("PYSPARK_SUBMIT_ARGS", ""))
-    pairs = [
-        following if word == "--conf" else word.removeprefix("--conf=")
+    return [
+        following if word == option else word.removeprefix(f"{option}=")
         for word, following in itertools.pairwise([*words, ""])
-        if word == "--conf" or word.startswith("--conf=")
+        if word == option or word.startswith(f"{option}=")
     ]
-    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
 def default_settings(environ: Mapping[str, str], spark_home: Path) -> dict[str, str]:
@@ -173,11 +171,9 @@ def check_java(environ: Mapping[str, str]) -> list[str]:
         "openjdk-17-jre-headless), or point JAVA_HOME at one; --engine local needs none"
     )
     home = environ.get("JAVA_HOME")
-    java = (
-        str(Path(home, "bin", "java"))
-        if home
-        else shutil.which("java", path=environ.get("PATH", os.defpath))
-    )
+    java = shutil.which("java", path=environ.get("PATH", os.defpath))
+    if home:
+        java = str(Path(home, "bin", "java"))
     if java is None:
         return [f"Spark needs Java, and there is none on PATH: {remedy}"]
     try:

@@ -1,11 +1,9 @@
 """Python code that travels to the executors: this package, and the user's own project.
 
-Both travel as zip files named after their content and shipped once per session, so a changed
-module is another file, and a worker that Spark uses again never mistakes one for the other.
-
-Compiled code cannot be imported from a zip file. That of this package travels all the same, with
-its checksum, and `sixfold.training.native.loading` takes it out where the executor's machine can
-run it; a user's own has to be installed on the executors.
+Both travel as zip files named after their content and shipped once per session, so a worker that
+Spark uses again never mistakes one for the other. Compiled code cannot be imported from a zip file:
+that of this package is taken out by `training.native.loading` where the executor's machine can run
+it; a user's own has to be installed on the executors.
 """
 
 from __future__ import annotations
@@ -42,14 +40,15 @@ def ship(
 ) -> tuple[str, ...]:
     """Send this package and the user's project (`sources`) to all executors, present and future.
 
-    What the session has shipped already is not sent again; `tell` is given a line on what travels.
-    Returns the names of the user's zip files, as `SparkFiles.get` wants them.
+    Returns the names of the user's zip files, as `SparkFiles.get` wants them; `tell` gets a line on
+    what travels.
     """
     members: dict[Path, dict[str, bytes]] = {}
     problems: list[str] = []
     for source in sources:
-        if (archive := zip_holding(source)) is not None:
-            _send_as_it_is(context, archive)
+        if (archive := zip_holding(source)) is not None:  # of the user's own
+            if not any(Path(url).name == archive.name for url in context.listFiles):
+                _add(context, archive)
             continue
         try:
             project = collect(source)
@@ -67,7 +66,8 @@ def ship(
         _send(context, "sixfold", _zipped(package, archive))
     else:
         package = package.resolve()
-        _send(context, "sixfold", _read(package.parent, [*_files(package), *_compiled(package)]))
+        compiled = package.rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}")  # for this Python
+        _send(context, "sixfold", _read(package.parent, [*_files(package), *compiled]))
     return tuple(_send(context, source.stem, found) for source, found in members.items())
 
 
@@ -87,11 +87,9 @@ def _zipped(package: Path, archive: Path) -> dict[str, bytes]:
         }
 
 
-def _send_as_it_is(context: SparkContext, archive: Path) -> None:
-    """The user's own zip file, unless spark-submit has sent it."""
-    if not any(Path(url).name == archive.name for url in context.listFiles):
-        with import_path_kept():
-            context.addPyFile(str(archive))
+def _add(context: SparkContext, archive: Path) -> None:
+    with import_path_kept():
+        context.addPyFile(str(archive))
 
 
 def _send(context: SparkContext, stem: str, members: Mapping[str, bytes]) -> str:
@@ -112,8 +110,7 @@ def _send(context: SparkContext, stem: str, members: Mapping[str, bytes]) -> str
             if Path(member).suffix in _COMPILED and f"{member}.sha256" not in members:
                 info = zipfile.ZipInfo(f"{member}.sha256", _EPOCH)
                 zipped.writestr(info, hashlib.sha256(content).hexdigest())
-    with import_path_kept():
-        context.addPyFile(str(archive))
+    _add(context, archive)
     return name
 
 
@@ -124,14 +121,9 @@ def _files(source: Path) -> Iterator[Path]:
             yield path
 
 
-def _compiled(package: Path) -> Iterator[Path]:
-    """Modules of a package that were compiled for the Python that runs here."""
-    return package.rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}")
-
-
 @contextmanager
 def import_path_kept() -> Iterator[None]:
-    """Undo what pyspark does to the launcher's `sys.path`."""
+    """The search path as it was, at the end; pyspark changes the launcher's."""
     before = list(sys.path)
     try:
         yield
@@ -150,32 +142,25 @@ def importable(archives: Iterable[str]) -> Iterator[None]:
     if not archives:
         yield
         return
-    names = _modules_of(archives)
-    path_before = list(sys.path)
-    with tempfile.TemporaryDirectory(
-        prefix="sixfold-code-", dir=Path(archives[0]).parent, ignore_cleanup_errors=True
-    ) as folder:
+    names: set[str] = set()
+    with (
+        tempfile.TemporaryDirectory(
+            prefix="sixfold-code-", dir=Path(archives[0]).parent, ignore_cleanup_errors=True
+        ) as folder,
+        import_path_kept(),
+    ):
         for archive in archives:
             with zipfile.ZipFile(archive) as zipped:
                 zipped.extractall(folder)
+                modules = (Path(name) for name in zipped.namelist() if name.endswith(".py"))
+                names |= {module.parts[0].removesuffix(".py") for module in modules}
         _forget(names)
         # The zip files themselves are in the search path of all that this application runs.
         sys.path[:] = [folder, *(entry for entry in sys.path if entry not in archives)]
         try:
             yield
         finally:
-            sys.path[:] = path_before
             _forget(names)
-
-
-def _modules_of(archives: Iterable[str]) -> set[str]:
-    """Top-level names of the modules and packages in these files."""
-    names: set[str] = set()
-    for archive in archives:
-        with zipfile.ZipFile(archive) as zipped:
-            modules = (Path(name) for name in zipped.namelist() if name.endswith(".py"))
-            names |= {module.parts[0].removesuffix(".py") for module in modules}
-    return names
 
 
 def _forget(names: set[str]) -> None:

@@ -1,8 +1,7 @@
 """A pool on Spark: a job of one task for every item, so many at a time.
 
-Spark gives each job to whichever slot is free. A job fails as a whole when its task is lost; the
-item is submitted again here, which works on every master (`local[N]` never repeats a task), and a
-result is accepted only from the one job that ended well.
+A job fails as a whole when its task is lost; the item is submitted again here, which works on every
+master (`local[N]` never repeats a task). A result is accepted only from the job that ended well.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Whether a master can be reached, and a standalone one is one, found out within seconds.
-
-Spark takes 66 s and 136 lines for it, after it has started a JVM.
-"""
+"""Whether a master can be reached, found out within seconds: Spark takes 66 s and 136 lines."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ def reach(master: Master, *, timeout_s: float = REACH_S) -> Reached | None:
     """Make sure that one of a cluster's masters can be connected to, within so many seconds.
 
     Returns the first that answered as Spark does, or else one that said nothing; None where no
-    standalone master was called. A `UserError` says that none can be reached.
+    standalone master was called.
     """
     if not master.addresses:
         return None
@@ -76,7 +73,7 @@ def _call(
     port: int,
     ask: bool,
     timeout_s: float,
-    answers: queue.SimpleQueue[tuple[str, OSError | Reached]],
+    answers: Answers,
 ) -> None:
     name = f"{host}:{port}"
     try:

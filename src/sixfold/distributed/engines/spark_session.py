@@ -85,44 +85,34 @@ class Session:
     def all_slots(self) -> int:
         """How many tasks can run at a time, once no more executors register."""
         self.wait_for_slots(1)
-        slots, changed = self.slots(), time.monotonic()
         most = self._most_slots()
-        while slots < (most or sys.maxsize):
-            time.sleep(0.05)
-            before, slots = slots, self.slots()
-            if slots != before:
-                changed = time.monotonic()
-            limit_s = NEXT_EXECUTOR_S if most else SETTLED_S
-            if time.monotonic() - changed > limit_s:
-                break
-        return slots
+        return self._await(most or sys.maxsize, NEXT_EXECUTOR_S if most else SETTLED_S)
 
     def wait_for_slots(self, size: int) -> None:
-        """Return once `size` tasks can run at a time.
-
-        If the cluster has fewer, a `UserError` gives the count, seconds after its last executor has
-        registered.
-        """
+        """Return once `size` tasks can run at a time; if there are fewer, refuse with the count."""
         self.check_alive()
-        if self.master.kind != "local" and _is_true(
-            self.setting("spark.dynamicAllocation.enabled", "")
-        ):
+        allocates = self.setting("spark.dynamicAllocation.enabled", "").strip().lower() == "true"
+        if self.master.kind != "local" and allocates:
             raise UserError(DYNAMIC_ALLOCATION)
-        slots = self.slots()
-        limit_s = NEXT_EXECUTOR_S if slots else self._first_executor_s()
-        changed = time.monotonic()
-        known = self._most_slots()
-        most = sys.maxsize if known is None else known
-        while slots < size <= most and time.monotonic() - changed <= limit_s:
+        most = self._most_slots()
+        can_be = most is None or size <= most
+        slots = self._await(size, NEXT_EXECUTOR_S) if can_be else self.slots()
+        if slots < size:
+            raise UserError(self._too_few(size, slots))
+
+    def _await(self, size: int, next_s: float) -> int:
+        """How many slots there are, once they are `size` or no other came for so long."""
+        slots, changed = self.slots(), time.monotonic()
+        limit_s = next_s if slots else self._first_executor_s()
+        while slots < size and time.monotonic() - changed <= limit_s:
             self.check_alive()
             if slots == 0 and self._executor_cores():
                 break
             time.sleep(0.05)
             before, slots = slots, self.slots()
             if slots != before:
-                changed, limit_s = time.monotonic(), NEXT_EXECUTOR_S
-        if slots < size:
-            raise UserError(self._too_few(size, slots))
+                changed, limit_s = time.monotonic(), next_s
+        return slots
 
     def _most_slots(self) -> int | None:
         """How many slots there are once all executors have come; None if nobody knows before."""
@@ -249,7 +239,3 @@ def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]
     if problems:
         raise UserError(problems)
     return Session(active, parse_master(active.master))
-
-
-def _is_true(value: str) -> bool:
-    return value.strip().lower() == "true"

@@ -1,7 +1,6 @@
-"""The start of a SparkContext and its JVM, and their end.
+"""The start of a SparkContext and its JVM, and their end, which leaves nothing behind.
 
-Ours is quiet (what Java prints goes to a file), talks over the loopback interface where all of it
-is on this host, and leaves neither a process nor a changed environment behind.
+Java prints to a file, and talks over the loopback interface where all of it is on this host.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What runs in an executor's Python worker: a rank of a process group, or an item of a pool.
 
 Spark uses a Python worker again for the next task, of whatever job. So what a user's function
-changes in its process is put back, and what it prints goes to the launcher instead of to a file
-on some host.
+changes in its process is put back, and what it prints goes to the launcher.
 """
 
 from __future__ import annotations
@@ -48,17 +47,16 @@ class Task:
 
     @contextmanager
     def loaded(self) -> Iterator[Callable[[Any], Any]]:
-        """The function, in a process that is afterwards as it was before.
+        """The function, in a process that is afterwards as it was before."""
 
-        A function that cannot be unpickled becomes one that raises the reason: then it is
-        reported in the same way as anything else that goes wrong in it.
-        """
+        def function(argument: Any) -> Any:
+            try:  # to load it too: what goes wrong is reported like anything else in it
+                return cloudpickle.loads(self.function)(argument)
+            except ModuleNotFoundError as error:
+                raise UserError(missing_module(error.name or str(error))) from error
+
         with _process_kept(), importable(SparkFiles.get(name) for name in self.archives):
-            try:
-                function = cloudpickle.loads(self.function)
-            except Exception as error:
-                function = _raising(error)
-            yield _explaining(function)
+            yield function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +70,8 @@ class RankTask(Task):
     def __call__(self, _: Iterable[Any]) -> list[Any]:
         """Run the rank; its result and its errors go to the rendezvous, nothing to Spark.
 
-        An error of the function itself ends the task normally, or Spark would try it again. The
-        loss of a peer fails the task: then Spark starts the whole stage again.
+        An error of the function ends the task normally, or Spark would try it again. The loss of a
+        peer fails the task: then Spark starts the whole stage again.
         """
         started = time.monotonic()
         context = BarrierTaskContext.get()
@@ -137,25 +135,6 @@ class ItemTask(Task):
         return [outcome | {"printed": "".join(lines)}]
 
 
-def _raising(error: Exception) -> Callable[[Any], Any]:
-    def function(_: Any) -> Any:
-        raise error
-
-    return function
-
-
-def _explaining(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function, but a module that is missing on this host is the user's to install."""
-
-    def explained(argument: Any) -> Any:
-        try:
-            return function(argument)
-        except ModuleNotFoundError as error:
-            raise UserError(missing_module(error.name or str(error))) from error
-
-    return explained
-
-
 def missing_module(name: str) -> str:
     """What to do about a module that this executor does not have."""
     return (
@@ -166,10 +145,7 @@ def missing_module(name: str) -> str:
 
 
 class _Lines(io.TextIOBase):
-    """A text stream that hands on what is written to it, in whole lines.
-
-    Until it is known where to, it keeps them.
-    """
+    """A text stream that hands on whole lines, and keeps them until it is known where to."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -231,7 +207,10 @@ def _process_kept() -> Iterator[None]:
         logging.root.handlers[:] = log_handlers
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        _end_children()
+        if (multiprocessing := sys.modules.get("multiprocessing")) is not None:
+            for child in multiprocessing.active_children():  # what the body has not ended
+                child.kill()
+                child.join()
 
 
 @contextmanager
@@ -253,12 +232,3 @@ def _torch_kept() -> Iterator[None]:
                 torch.use_deterministic_algorithms(deterministic)  # imports 800 modules
             if torch.distributed.is_available() and torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
-
-
-def _end_children() -> None:
-    """Kill what the body has started by `multiprocessing` and not ended."""
-    multiprocessing = sys.modules.get("multiprocessing")
-    if multiprocessing is not None:
-        for child in multiprocessing.active_children():
-            child.kill()
-            child.join()

@@ -51,8 +51,7 @@ def seed_randomness(seed: int) -> None:
 def own_randomness(seed: int) -> Iterator[None]:
     """Global generators that start from `seed`, and are as before afterwards.
 
-    Nothing that training draws comes from them (its randomness is counter-based), but a user's
-    function may: so it sees the same numbers on every engine.
+    Training draws nothing from them, but a user's function may: it sees the same on every engine.
     """
     before = save_randomness()
     seed_randomness(seed)

@@ -63,6 +63,11 @@ class Communicator:
     transport: Transport
     traffic: Traffic = field(default_factory=Traffic)
 
+    @property
+    def others(self) -> list[int]:
+        """All ranks but this one."""
+        return [peer for peer in range(self.size) if peer != self.rank]
+
     def exchange(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> None:
         """Send `sends[peer]` to each peer and overwrite `receives[peer]` from each, all at once.
 
@@ -85,17 +90,13 @@ class Communicator:
 
     def barrier(self) -> None:
         """Return once every rank has called it."""
-        others = [peer for peer in range(self.size) if peer != self.rank]
-        token = np.zeros(1, np.uint8)
-        self.exchange(
-            dict.fromkeys(others, token), {peer: np.empty(1, np.uint8) for peer in others}
-        )
+        receives = {peer: np.empty(1, np.uint8) for peer in self.others}
+        self.exchange(dict.fromkeys(self.others, np.zeros(1, np.uint8)), receives)
 
     def keep_alive(self) -> None:
         """Show that this rank gets on with work that needs no exchange for minutes.
 
-        The launcher takes exchanges for signs of progress, and calls a rank hung that others wait
-        for while it makes none.
+        The launcher calls a rank hung that others wait for while it makes none.
         """
         if self.size > 1:
             self.transport.exchange({}, {})
@@ -174,3 +175,18 @@ def alone(attempt: int = 0) -> Communicator:
     return Communicator(
         rank=0, size=1, host="localhost", attempt=attempt, transport=SingleProcess()
     )
+
+
+def bytes_of(array: Buffer) -> Buffer:
+    """The bytes themselves: (n,) uint8 on the same memory, which must be contiguous."""
+    payload: Any = array  # a buffer, which NumPy 2's annotations do not say
+    return np.frombuffer(memoryview(payload).cast("B"), np.uint8)
+
+
+def check_length(peer: int, announced: int, expected: int) -> None:
+    """Refuse a message of another length than this rank expects."""
+    if announced != expected:
+        raise RuntimeError(
+            f"rank {peer} sent {announced} bytes where {expected} were expected: the ranks "
+            "disagree about their exchanges"
+        )

@@ -1,7 +1,7 @@
 """A rank's connection to its launcher, and the thread that minds it.
 
 The thread sends a sign of life every second, hears when to stop, tells what this rank is doing when
-asked, and notices when the launcher, or this attempt at the run, is over.
+asked, and notices when the launcher, or this attempt, is over.
 """
 
 from __future__ import annotations

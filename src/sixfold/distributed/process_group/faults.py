@@ -131,9 +131,8 @@ def explain_status(status: int) -> str:
 class FailureDiagnosis:
     """The first cause among the symptoms of one failed generation.
 
-    When a rank is killed, its neighbours often complain before the news of its death is in. So a
-    symptom waits a moment for the cause (an exception, an exit status, a rank that hangs), which
-    is believed at once.
+    When a rank is killed, its neighbours often complain before the news of its death is in: so a
+    symptom waits a moment for the cause (an exception, an exit status, a rank that hangs).
 
     >>> found = FailureDiagnosis()
     >>> found.add(Fault(kind="lost", rank=1, host="here", cause="gone"), "connection", now=10.0)

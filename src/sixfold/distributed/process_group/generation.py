@@ -1,7 +1,6 @@
 """One try of a process group, as its launcher sees it: who joined, what they said, how it ended.
 
-A `Generation` only takes in what it is told and decides; connections are read, and time passes, in
-`sixfold.distributed.process_group.rendezvous`.
+It only takes in what it is told and decides; `Rendezvous` reads connections and knows the time.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class AuthenticatedListener:
     ) -> None:
         """Listen on one interface; who has not proved itself after `handshake_s` is dropped.
 
-        `enter` is called in the caller's thread with an authenticated, blocking socket, which it
-        owns.
+        `enter` is called in the caller's thread with the authenticated, blocking socket, now its
+        own.
         """
         self._secret = secret
         self._enter = enter

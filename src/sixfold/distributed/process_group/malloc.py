@@ -1,13 +1,10 @@
 """Keeping what is freed: ranks allocate the same tensors again in every step.
 
-glibc gives a large block that is freed back to the kernel, and the next step has to fetch it again,
-page by page, each a fault and 4 KB of zeros. A shard of 31 images of the slide network took 2,500
-faults a step, and with them 260 microseconds an image instead of 140 (one core, x86-64). Whether
-it happens depends on what else lies on the heap, so the same step may be fast in one process and
-slow in the next.
-
-So ranks keep up to `KEPT_BYTES` of freed memory. The peak of their memory is as before. With
-another C library nothing is changed.
+glibc gives a large freed block back to the kernel, and the next step has to fetch it again, page by
+page, each a fault and 4 KB of zeros: a shard of 31 images of the slide network took 2,500 faults a
+step, and with them 260 microseconds an image instead of 140 (one core, x86-64). Whether it happens
+depends on what else lies on the heap. So ranks keep up to `KEPT_BYTES` of freed memory; the peak is
+as before. With another C library nothing is changed.
 """
 
 from __future__ import annotations
@@ -38,8 +35,7 @@ def retain_freed_memory() -> bool:
 def freed_memory_kept() -> Iterator[None]:
     """`retain_freed_memory`, and afterwards what is free goes back to the kernel.
 
-    glibc adapts its limits to what a process frees and has no way to begin again with that; so it
-    is left with the limits at which that ends: twice the largest block it keeps.
+    glibc cannot adapt its limits anew: they end at twice the largest block that it keeps.
     """
     can = retain_freed_memory()
     try:

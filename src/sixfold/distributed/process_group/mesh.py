@@ -1,11 +1,9 @@
 """Bytes between ranks: one TCP connection for every pair, all used at once.
 
-Between ranks of one host messages go through memory that both map (`Mailbox`); then the connection
-only wakes a rank that sleeps, and tells when a peer is gone.
-
-An exchange sends and receives without blocking on any one peer, so no pattern of sends and
-receives can deadlock by filling a buffer. Every message has its length in front: ranks that
-disagree about an exchange find out, instead of taking one array's bytes for another's.
+Between ranks of one host messages go through memory that both map (`Mailbox`); the connection then
+only wakes a rank that sleeps, and tells when a peer is gone. An exchange blocks on no single peer,
+so no pattern of sends and receives can deadlock by filling a buffer. Every message has its length
+in front, by which ranks find out that they disagree about an exchange.
 """
 
 from __future__ import annotations
@@ -20,11 +18,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.communicator import Buffer
+from sixfold.distributed.process_group.communicator import Buffer, bytes_of, check_length
 from sixfold.distributed.process_group.mailbox import Mailbox, may_share
 
 SPIN_S = 200e-6
@@ -149,22 +145,20 @@ def share_memory(sockets: Mapping[int, socket.socket]) -> dict[int, Mailboxes]:
         theirs = {peer: Mailbox.accept(_hear(peer, sockets[peer])) for peer in sockets}
         for peer, connection in sockets.items():
             _tell(peer, connection, {"accepted": theirs[peer] is not None})
-        accepted = {peer: bool(_hear(peer, sockets[peer]).get("accepted")) for peer in sockets}
+        accepted = {peer for peer in sockets if _hear(peer, sockets[peer]).get("accepted")}
     except BaseException:
         for box in own.values():
             box.close()
         raise
     shared = {}
-    for peer in sockets:
-        out, into = own.get(peer), theirs[peer]
-        if out is not None:
+    for peer, into in theirs.items():
+        out = own.get(peer)
+        if out is not None and into is not None and peer in accepted:
             out.seal()
-        if out is not None and into is not None and accepted[peer]:
             shared[peer] = Mailboxes(out, into)
             continue
-        for unused in (out, into):
-            if unused is not None:
-                unused.close()
+        for unused in filter(None, (out, into)):
+            unused.close()
     return shared
 
 
@@ -213,7 +207,7 @@ class _ThroughMemory(_Flow):
 
     def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
         super().__init__(peer, connection)
-        self.rest, self.box = _bytes_of(array), box
+        self.rest, self.box = bytes_of(array), box
         self.begun = False
 
     def move(self) -> int:
@@ -235,7 +229,7 @@ class _ThroughMemory(_Flow):
             return self.box.begin(len(self.rest))
         announced = self.box.next()
         if announced is not None:
-            _check_length(self.peer, announced, len(self.rest))
+            check_length(self.peer, announced, len(self.rest))
         return announced is not None
 
     def _wake(self) -> None:
@@ -262,7 +256,7 @@ class _Outgoing(_Flow):
 
     def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
         super().__init__(peer, connection)
-        self.views = [memoryview(_HEADER.pack(array.nbytes)), _bytes_of(array).data]
+        self.views = [memoryview(_HEADER.pack(array.nbytes)), bytes_of(array).data]
 
     def move(self) -> int:
         try:
@@ -285,7 +279,7 @@ class _Incoming(_Flow):
         super().__init__(peer, connection)
         self.header: bytearray | None = bytearray(_HEADER.size)
         self.expected = array.nbytes
-        self.views = [memoryview(self.header), _bytes_of(array).data]
+        self.views = [memoryview(self.header), bytes_of(array).data]
 
     def move(self) -> int:
         try:
@@ -297,21 +291,13 @@ class _Incoming(_Flow):
         if count == 0:
             raise self._lost(_CLOSED)
         if self.header is not None and count >= len(self.views[0]):
-            _check_length(self.peer, _HEADER.unpack(self.header)[0], self.expected)
+            check_length(self.peer, _HEADER.unpack(self.header)[0], self.expected)
             self.header = None
         self.done = _advance(self.views, count)
         return count
 
 
 _CLOSED = "it closed the connection"
-
-
-def _check_length(peer: int, announced: int, expected: int) -> None:
-    if announced != expected:
-        raise RuntimeError(
-            f"rank {peer} sent {announced} bytes where {expected} were expected: the ranks "
-            "disagree about their exchanges"
-        )
 
 
 def _advance(views: list[memoryview], count: int) -> bool:
@@ -321,12 +307,6 @@ def _advance(views: list[memoryview], count: int) -> bool:
     if views and count:
         views[0] = views[0][count:]
     return not views
-
-
-def _bytes_of(array: Buffer) -> Buffer:
-    """The bytes themselves: (n,) uint8 on the same memory, which must be contiguous."""
-    payload: Any = array  # a buffer, which NumPy 2's annotations do not say
-    return np.frombuffer(memoryview(payload).cast("B"), np.uint8)
 
 
 def _wait(flows: list[_Flow], boxes: Mapping[int, Mailboxes]) -> None:

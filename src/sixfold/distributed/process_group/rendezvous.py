@@ -45,9 +45,7 @@ class Rendezvous:
     ) -> None:
         """Bind a port of the interface `host` and let ranks come.
 
-        `claim` is called when a new generation begins and returns the number of the attempt
-        (without it, the generation's own); `on_event` is called with (rank, event) for every
-        `Communicator.report`.
+        `claim` gives a new generation the number of its attempt (its own number without it).
         """
         self.size = size
         self.secret = secrets.token_bytes(32)  # what they must know for it
@@ -72,8 +70,7 @@ class Rendezvous:
     def admit(self, generation: int) -> None:
         """Begin a generation: from now on only its ranks may join, and all others are over.
 
-        Called by whoever starts the ranks, or else when the first rank of a higher generation
-        joins.
+        Without it, the first rank of a higher generation that joins begins it.
         """
         if self.now.number >= 0:
             self.restarts += 1

@@ -1,12 +1,9 @@
 """Functions that take turns: exactly one runs at a time, and it gives way only when it says so.
 
-Each function has a thread, and the turn goes round. The function whose turn it is runs until it
-calls `CooperativeScheduler.wait_until` with a condition that does not hold yet, or ends; the next
-function in order whose condition holds goes on. So shared data needs no locks, the order of events
-is the same in every run, and a deadlock is seen the moment it happens: nobody's condition holds.
-
-The inline engine runs ranks this way. A training step runs the logical shards of one rank this way
-through synchronised batch-norm: every shard waits at a norm until all have come there.
+The function whose turn it is runs until it calls `wait_until` with a condition that does not hold
+yet, or ends; the next in order whose condition holds goes on. So shared data needs no locks, the
+order of events is the same in every run, and a deadlock is seen the moment it happens. Ranks of the
+inline engine run this way, and the logical shards of a rank through synchronised batch-norm.
 """
 
 from __future__ import annotations
@@ -39,10 +36,9 @@ class _AbandonedError(BaseException):
 class CooperativeScheduler(Generic[Value]):
     """One round of functions that take turns; use it once.
 
-    The first function runs in the calling thread (a debugger and Ctrl-C work there), the others
-    in threads of their own. Settings that torch keeps per thread (`no_grad`, autocast, the number
-    of threads) do not pass from the caller to them: set these inside the functions. Context
-    variables do pass.
+    The first runs in the calling thread (a debugger and Ctrl-C work there), the others in threads
+    of their own. Context variables pass to them, settings that torch keeps per thread (`no_grad`,
+    autocast, the number of threads) do not.
 
     >>> turns, heard = CooperativeScheduler(), []
     >>> def sing(name):
@@ -55,10 +51,7 @@ class CooperativeScheduler(Generic[Value]):
     """
 
     def __init__(self, *, on_switch: Callable[[int, int], None] | None = None) -> None:
-        """Prepare a round; `on_switch(from, to)` is called before `to` goes on.
-
-        There state that belongs to the whole process can be exchanged. `from` may have ended.
-        """
+        """Prepare a round; `on_switch(from, to)` is called before `to` goes on."""
         self.current = 0  # number of the function that is running
         self._on_switch = on_switch
         self._wakes: list[threading.Lock] = []
@@ -76,9 +69,8 @@ class CooperativeScheduler(Generic[Value]):
     def run(self, functions: Sequence[Callable[[], Value]]) -> list[Value]:
         """Run all functions to their ends; what they return, in their order.
 
-        Raises what the first function to fail raised, or `DeadlockError` if none can go on. The
-        others are abandoned: their `wait_until` raises, so that their ``finally`` clauses run, one
-        at a time.
+        Raises what the first function to fail raised, or `DeadlockError`. The others are abandoned:
+        their `wait_until` raises, so that their ``finally`` clauses run, one at a time.
         """
         count = len(functions)
         self._wakes = [threading.Lock() for _ in range(count)]
@@ -114,8 +106,7 @@ class CooperativeScheduler(Generic[Value]):
     ) -> None:
         """Go on when `condition()` holds; let the others run until then.
 
-        The condition is cheap and without side effects; it is called in any of the threads, while
-        the function itself stands still. `reason` says what is waited for, in case of a deadlock.
+        The condition is cheap, without side effects, and called in any of the threads.
         """
         me = self.current
         self._check()

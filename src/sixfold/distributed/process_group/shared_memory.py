@@ -1,10 +1,8 @@
 """Memory that processes of one machine share, and that nothing can leave behind.
 
-It is an anonymous file in memory (memfd_create(2)). It has no name in any directory: others open
-it through ``/proc/PID/fd/N`` of the process that made it, while that one keeps it open. When the
-last process that maps it has ended, by whatever death, the kernel frees it; so there is nothing to
-be cleaned up, unlike with /dev/shm or `multiprocessing.shared_memory`, whose files outlive a
-process that is killed.
+It is an anonymous file in memory (memfd_create(2)), which others open through ``/proc/PID/fd/N`` of
+the process that made it. When the last process that maps it has ended, by whatever death, the
+kernel frees it, unlike /dev/shm or `multiprocessing.shared_memory`.
 """
 
 from __future__ import annotations

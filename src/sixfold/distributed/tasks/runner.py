@@ -51,25 +51,13 @@ def run_job(
     on_event: OnEvent | None = None,
     log: Path | None = None,
 ) -> Outcome:
-    """Do the work of all tasks that are not done yet.
+    """Do the work of all tasks that are not done yet; tasks with equal settings are done once.
 
     Whoever is free takes the ready task on which most work hangs. A task whose worker dies is given
-    to another, at most `retries` times; one that fails is told in the outcome, with those that
-    depend on it, and the others are done.
-
-    Args:
-        folder: of the job, on storage that all workers share; made if absent.
-        tasks: of the job. Several with equal settings are done once.
-        work: what is done for a task.
-        engine: where.
-        workers: how many tasks run at a time.
-        retries: after deaths of a task's worker.
-        on_event: called with the state of all tasks every second.
-        log: file for everything that workers print.
-
-    Raises:
-        ValueError: if names repeat or dependencies cannot be satisfied.
-        KeyboardInterrupt: after all workers were stopped; what is done stays done.
+    to another, at most `retries` times; one that fails is in the outcome, with those that depend on
+    it, and the others are done. `folder` is on storage that all workers share; `on_event` is called
+    with the state of all tasks every second; what workers print goes to `log`. After Ctrl-C what is
+    done stays done.
     """
     began = time.monotonic()
     keys = cache_keys(tasks)
