@@ -11,7 +11,7 @@ TRUST_MODEL = "run the code that a run or its weights name even if it is not you
 LARGEST_SEED = 2**63  # beyond what torch takes
 
 IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
-ON_BAD = "what to do with images that cannot be read, and rows that have no label"
+ON_ERROR = "what to do with images that cannot be read, and rows that have no label"
 LABEL_COLUMN = "column of a Parquet table that holds the labels (default: found by its name)"
 
 
@@ -20,13 +20,13 @@ class RunConfig(Settings):
     """The run directory."""
 
     out: str | None = option(None, "run directory (default runs/<name>-<hash of the settings>)")
-    resume: bool = option(False, "go on from the last checkpoint in the run directory")
+    resume: bool = option(False, "resume from the last checkpoint in the run directory")
     overwrite: bool = option(False, "replace an older run in the run directory")
     trust_model: bool = option(False, TRUST_MODEL)
     checkpoint_every: int | None = option(
         None, "steps between checkpoints (default: every epoch, and every minute)", ge=1
     )
-    keep_checkpoints: int = option(2, "how many checkpoints to keep, besides the best", ge=1)
+    keep_checkpoints: int = option(2, "how many checkpoints to keep, apart from the best", ge=1)
     save_at_steps: tuple[str, ...] = option(
         (),
         "a step whose checkpoint stays, in snapshots/ (0: the initial weights); may be repeated",

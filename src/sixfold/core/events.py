@@ -6,6 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 OnEvent = Callable[[Mapping[str, Any]], None]
-"""Hears of everything that a person may want to see while the run goes on: plain data with a
+"""Called with everything that a person may want to see while a run works: plain data with a
 ``kind``: "note", "prepare", "rank" (where a rank runs), "server" (a
 parameter server has started), "progress", "evaluation", "predicted"."""

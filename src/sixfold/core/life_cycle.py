@@ -287,16 +287,11 @@ def open_run(
 
 def _failed_members(noun: str, failures: Mapping[str, str]) -> str:
     """Which members of a job failed, a line each, and the remedy."""
-    lines: Sequence[str] = [f"{name}: {why.splitlines()[0]}" for name, why in failures.items()]
-    more = [f"and {len(lines) - 10} more"] if len(lines) > 10 else []
-    return "\n".join(
-        [
-            f"{len(lines)} members of the {noun} failed; what is done is saved, and --resume tries "
-            "them again",
-            *lines[:10],
-            *more,
-        ]
-    )
+    count = len(failures)
+    head = f"{count} members of the {noun} failed; what is done is saved, and --resume tries them "
+    lines = [f"{name}: {why.splitlines()[0]}" for name, why in list(failures.items())[:10]]
+    more = [f"and {count - 10} more"] if count > 10 else []
+    return "\n".join([f"{head}again", *lines, *more])
 
 
 def _with_defaults(old: Mapping[str, Any], config: Any) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD
+from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_ERROR
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.config import EngineConfig
 
@@ -44,7 +44,7 @@ class DataConfig(Settings):
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
-    on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
 
     def cross_problems(self) -> list[str]:
         """What is wrong with the source, without reading any image."""
@@ -64,7 +64,7 @@ class PreparationConfig(Settings):
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
-    on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)

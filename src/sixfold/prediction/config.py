@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_BAD
+from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_ERROR
 from sixfold.core.settings import Settings, option
 from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
@@ -40,7 +40,7 @@ class PredictionConfig(Settings):
     label_column: str | None = option(None, LABEL_COLUMN)
     id_column: str | None = option(None, "column of a Parquet table that names its rows; kept")
     keep_columns: str = option("", "further columns to keep beside the predictions, such as a,b")
-    on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
     trust_model: bool = option(
         False, "run the code that the weights name even if it is not your project's"
     )

@@ -27,7 +27,7 @@ Config = TypeVar("Config")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises, so that all problems leave by one door."""
+    """An argument parser that raises, so that all problems leave in one way."""
 
     def error(self, message: str) -> typing.NoReturn:
         """Raise instead of printing the usage and leaving."""
@@ -99,7 +99,7 @@ def _add_option(group: Any, field: dataclasses.Field[Any], hint: Any) -> None:
     if field.default not in (None, False, "", ()):
         doc += f" (default {str(field.default).lower() if hint is bool else field.default})"
     kind = value_type(hint)
-    # Values stay text here: `build_config` reads them, so that it can tell all problems at once.
+    # Values stay text here: `read_config` reads them, so that it reports all problems at once.
     options: dict[str, Any] = {"default": None, "help": doc.replace("%", "%%"), "dest": field.name}
     if kind is bool:
         options |= {"nargs": "?", "const": "true", "metavar": "true|false"}

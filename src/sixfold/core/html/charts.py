@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,17 +20,11 @@ from numpy.typing import ArrayLike
 from sixfold.core.html.axes import MISSING, Axis, Format, plain
 from sixfold.core.html.series import Floats
 
+# For series that stand for nothing in particular, in this order.
 COLOURS = (
-    "training",
-    "validation",
-    "other",
-    "update",
-    "data",
-    "communication",
-    "waiting",
-    "compute",
+    *("training", "validation", "other", "update"),
+    *("data", "communication", "waiting", "compute"),
 )
-"""For series that stand for nothing in particular, in this order."""
 
 Kind = Literal["line", "faint", "broken", "dots", "area"]
 
@@ -86,16 +80,14 @@ class Series:
         return f"{write(value)} ({write(low)} to {write(high)})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Path:
+class Path(NamedTuple):
     """An SVG path and the classes that give it colour and weight."""
 
     d: str
     css: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Key:
+class Key(NamedTuple):
     """An entry of a legend: a name and its colour's class."""
 
     name: str

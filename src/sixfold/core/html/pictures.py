@@ -1,4 +1,4 @@
-"""The sheet of the most confident mistakes: small PNGs that need no file beside the report."""
+"""The sheet of the most confident mistakes: small PNGs within the report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mistakes(
 ) -> Pictures | None:
     """The entries of `worst` in a result, with their pictures where `images` gives them.
 
-    `notes` is told why pictures are missing.
+    `notes` gets why pictures are missing.
     """
     worst = result.get("worst")
     entries = (

@@ -20,7 +20,7 @@ RankFunction = Callable[[Communicator], Any]
 """Run by every rank; picklable; returns plain data (what JSON can hold)."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class GroupCall:
     """The arguments of one call of `Engine.run_ranks`."""
 
@@ -32,7 +32,7 @@ class GroupCall:
     log: Path | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PoolCall(Generic[Item, Result]):
     """The arguments of one call of `Engine.pool`."""
 
@@ -94,16 +94,7 @@ class Engine(ABC):
             RankLostError: if a rank died and no restart was left.
             KeyboardInterrupt: after all ranks were stopped, if the user pressed Ctrl-C.
         """
-        return self._run_ranks(
-            GroupCall(
-                function=function,
-                size=size,
-                max_restarts=max_restarts,
-                claim=claim,
-                on_event=on_event,
-                log=log,
-            )
-        )
+        return self._run_ranks(GroupCall(function, size, max_restarts, claim, on_event, log))
 
     def pool(
         self,
@@ -128,17 +119,8 @@ class Engine(ABC):
             RankRaisedError: if the function raised anything else for an item; others are stopped.
             RankLostError: if an item's workers died more often than `retries`.
         """
-        return self._pool(
-            PoolCall(
-                function=function,
-                items=items,
-                workers=workers,
-                retries=retries,
-                after=after,
-                on_done=on_done or (lambda _index, _result: None),
-                log=log,
-            )
-        )
+        on_done = on_done or (lambda _index, _result: None)
+        return self._pool(PoolCall(function, items, workers, retries, after, on_done, log))
 
     @abstractmethod
     def _run_ranks(self, call: GroupCall) -> GroupResult: ...

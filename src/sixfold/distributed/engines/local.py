@@ -192,7 +192,7 @@ def _rank_main(body: bytes, place: Place, _: list[int]) -> None:
     def function(comm: Communicator) -> Any:
         try:
             return cloudpickle.loads(body)(comm)  # in here, so that its errors are reported
-        except (UserError, PeerLostError):  # told by the launcher, or a mere consequence
+        except (UserError, PeerLostError):  # reported by the launcher, or a mere consequence
             raise
         except BaseException:
             traceback.print_exc()  # into the log, before the launcher hears of it and ends all
@@ -200,7 +200,7 @@ def _rank_main(body: bytes, place: Place, _: list[int]) -> None:
 
     try:
         run_rank(function, place, exit_when_orphaned=True, started=started)
-    except AttemptEndedError:  # nobody was there to be told
+    except AttemptEndedError:  # nobody was there to hear of it
         raise
     except BaseException:
         raise SystemExit(1) from None

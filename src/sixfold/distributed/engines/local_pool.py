@@ -133,7 +133,7 @@ class LocalPool(Generic[Item, Result]):
         worker.index = self._queue.take()
         if worker.index is not None:
             item = cloudpickle.dumps(self._call.items[worker.index])
-            with contextlib.suppress(OSError):  # it is dead: its closed channel will tell
+            with contextlib.suppress(OSError):  # it is dead: its channel is closed
                 frames.send(worker.channel, item)
 
     def _replace(self, worker: _Worker) -> None:

@@ -39,8 +39,7 @@ class RankLog:
         with self._lock:
             *lines, rest = (self._rest[rank] + data).split(b"\n")
             if len(rest) > LONGEST_LINE_BYTES:
-                lines.append(rest)
-                rest = b""
+                lines, rest = [*lines, rest], b""
             self._rest[rank] = rest
             self._write(rank, lines)
 

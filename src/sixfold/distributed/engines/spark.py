@@ -55,7 +55,7 @@ class SparkEngine(Engine):
         """Use the active Spark session, or start one; a `UserError` within seconds says why not.
 
         `ship` are the user's own .py files and folders of packages; `ranks` is how many will run at
-        the same time, so that a lack of room is told before anything starts.
+        the same time, so that a lack of room is reported before anything starts.
         """
         self.session = open_session(master, spark_conf, ranks)  # for jobs of the caller's own, too
         self._hang_s = hang_s
@@ -111,7 +111,7 @@ class SparkEngine(Engine):
 
 
 def _try_out(session: Session) -> None:
-    """Refuse executors that cannot run our code at all; Spark would tell with a traceback."""
+    """Refuse executors that cannot run our code at all; Spark would do so with a traceback."""
     context = session.context
     count = max(session.slots(), 1)
     lacking: set[str] = set()

@@ -157,7 +157,7 @@ def task_slots(master: Master, settings: Mapping[str, str]) -> int | None:
 
 
 def slot_problems(master: Master, settings: Mapping[str, str], ranks: int) -> list[str]:
-    """Whether ranks find slots, as far as the master's URL and the settings tell."""
+    """Whether ranks find slots, as far as the master's URL and the settings say."""
     slots = task_slots(master, settings)
     if slots is None or slots >= ranks:
         return []

@@ -61,7 +61,7 @@ class Job:
         try:
             self._context.setJobGroup(self._group, title, interruptOnCancel=True)
             action()
-        except Exception as error:  # told by the thread that watches
+        except Exception as error:  # reported by the thread that watches
             self.error = error
 
 

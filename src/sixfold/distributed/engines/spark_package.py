@@ -36,12 +36,12 @@ _LEFT_OUT = {".pyc", ".pyo", *_COMPILED}  # what cannot be imported from a zip f
 
 
 def ship(
-    context: SparkContext, sources: Sequence[Path], tell: Callable[[str], object] = lambda _: None
+    context: SparkContext, sources: Sequence[Path], report: Callable[[str], object] = lambda _: None
 ) -> tuple[str, ...]:
     """Send this package and the user's project (`sources`) to all executors, present and future.
 
-    Returns the names of the user's zip files, as `SparkFiles.get` wants them; `tell` gets a line on
-    what travels.
+    Returns the names of the user's zip files, as `SparkFiles.get` wants them; `report` gets lines
+    on what travels.
     """
     members: dict[Path, dict[str, bytes]] = {}
     problems: list[str] = []
@@ -55,7 +55,7 @@ def ship(
         except UserError as error:
             problems += error.problems
             continue
-        tell(project.told())
+        report(project.told())
         for warning in project.warnings():
             _logger.warning("sixfold: warning: %s", warning)
         members[source] = _read(project.root, project.files)
@@ -135,7 +135,7 @@ def import_path_kept() -> Iterator[None]:
 def importable(archives: Iterable[str]) -> Iterator[None]:
     """In an executor: import from these zip files first, and forget their modules afterwards.
 
-    They are unpacked, since a module may open files beside itself, into Spark's own folder, which
+    They are unpacked, since a module may open files next to it, into Spark's own folder, which
     goes with the executor even if this process is killed.
     """
     archives = tuple(archives)

@@ -99,36 +99,30 @@ class RanksRun:
     def _watch(self, task: RankTask) -> None:
         """Return when all ranks have handed over their results."""
         rendezvous = self._rendezvous
-        while not rendezvous.now.finished:
+        while True:
             if self._job is None:
                 self._submit(task)
             rendezvous.poll(_WATCH_S)
             if rendezvous.now.finished:
                 return
-            fault = rendezvous.now.fault
-            if fault is not None and not (
-                fault.retryable and rendezvous.restarts < self._call.max_restarts
-            ):
+            fault, is_last = rendezvous.now.fault, rendezvous.restarts >= self._call.max_restarts
+            if fault is not None and (is_last or not fault.retryable):
                 if fault.retryable:
                     self._session.check_alive(0.5)  # or else all ranks died with the JVM
                 raise self._error(fault, rendezvous.restarts)
             self._check_job()
 
     def _submit(self, task: RankTask) -> None:
-        context = self._session.context
+        context, size = self._session.context, self._call.size
 
         def action() -> None:
-            ranks = (
-                context.parallelize(range(self._call.size), self._call.size)
-                .barrier()
-                .mapPartitions(task)
-            )
+            ranks = context.parallelize(range(size), size).barrier().mapPartitions(task)
             # Counted in Java: the stage after the shuffle needs no Python.
             ranks.coalesce(1, shuffle=True)._jrdd.count()
 
         self._joined_before = self._rendezvous.now.number
         self._stalled_since = time.monotonic()
-        self._job = Job(context, action, f"sixfold: {self._call.size} ranks")
+        self._job = Job(context, action, f"sixfold: {size} ranks")
 
     def _begin(self) -> int:
         """Called when the first rank of a generation joins."""
@@ -185,10 +179,8 @@ class RanksRun:
                 f"{self._session.master.url} has {slots} task slots, and other jobs of this "
                 "application may hold them"
             )
-        if rendezvous.now.fault is not None:
-            lost = dataclasses.replace(
-                rendezvous.now.fault, cause=f"{rendezvous.now.fault.cause}; then {why}"
-            )
+        if (fault := rendezvous.now.fault) is not None:
+            lost = dataclasses.replace(fault, cause=f"{fault.cause}; then {why}")
             raise self._error(lost, rendezvous.restarts)
         raise RunError(why) if active else UserError(f"{why}: end them, or use fewer --workers")
 

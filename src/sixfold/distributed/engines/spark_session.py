@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyspark import SparkContext
@@ -42,28 +43,18 @@ SETTLED_S = 2.0
 _FORWARD_S = 0.5
 
 
+@dataclass(kw_only=True)
 class Session:
     """A SparkContext, and how to be rid of it."""
 
-    def __init__(
-        self,
-        context: SparkContext,
-        master: Master,
-        *,
-        startup_s: float = 0.0,
-        log: Path | None = None,
-        process: subprocess.Popen[bytes] | None = None,
-        cleanup: contextlib.ExitStack | None = None,
-    ) -> None:
-        self.context = context
-        # whether this session was started here, and ends with `close`
-        self.ours = cleanup is not None
-        self.master = master  # where it runs
-        self.startup_s = startup_s  # seconds that starting it took
-        self.log = log  # file to which its JVM writes; None if it is not ours
-        self._process = process
-        self._forwarded_bytes = 0
-        self._cleanup = cleanup
+    context: SparkContext
+    master: Master  # where it runs
+    startup_s: float = 0.0  # seconds that starting it took
+    log: Path | None = None  # file to which its JVM writes; None if it is not ours
+    process: subprocess.Popen[bytes] | None = None  # its JVM, if that was started here
+    # what undoes its start; None if it was not started here, and does not end with `close`
+    cleanup: contextlib.ExitStack | None = None
+    _forwarded_bytes: int = 0
 
     def setting(self, key: str, default: str) -> str:
         """A Spark setting as it is in force."""
@@ -150,9 +141,9 @@ class Session:
 
         `patience_s` is for a JVM whose connections have broken, to end.
         """
-        if self._process is not None:
+        if self.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                status = self._process.wait(patience_s)
+                status = self.process.wait(patience_s)
                 what = f"the JVM of Spark's driver was lost: {explain_status(status)}"
                 raise RunError("\n".join([what, *self._log_lines()[-TAIL_LINES:]]))
         scala = getattr(self.context._jsc, "sc", None)
@@ -193,8 +184,8 @@ class Session:
 
     def close(self) -> None:
         """End the session if it is ours; harmless if called twice."""
-        if self._cleanup is not None:
-            self._cleanup.close()
+        if self.cleanup is not None:
+            self.cleanup.close()
 
 
 def open_session(
@@ -212,8 +203,8 @@ def open_session(
         start = Start(parsed, settings, reached, folder / "jvm.txt")
         context = start.run(cleanup)
         return Session(
-            context,
-            parsed or parse_master(context.master),
+            context=context,
+            master=parsed or parse_master(context.master),
             startup_s=time.monotonic() - began,
             log=start.log,
             process=start.process,
@@ -238,4 +229,4 @@ def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]
             )
     if problems:
         raise UserError(problems)
-    return Session(active, parse_master(active.master))
+    return Session(context=active, master=parse_master(active.master))

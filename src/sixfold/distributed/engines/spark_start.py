@@ -126,7 +126,7 @@ class Start:
             self._launched.set()
             if not self._cancelled:
                 self._connect()
-        except BaseException as error:  # whatever it is, it is told by the thread that waits
+        except BaseException as error:  # whatever it is, the thread that waits reports it
             with warnings.catch_warnings():
                 # Its traceback holds the pipe of a JVM that did not come up: let go of it.
                 warnings.simplefilter("ignore", ResourceWarning)

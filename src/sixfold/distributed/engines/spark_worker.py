@@ -78,7 +78,7 @@ class RankTask(Task):
         rank = context.partitionId()
         # Spark numbers the tasks of a barrier stage's attempt one after the other, in the order
         # of their partitions: so this is the same for all ranks and higher in every attempt. (The
-        # attempt's own number is not told to Python.)
+        # attempt's own number is not known to Python.)
         place = Place(
             address=self.address,
             secret=self.secret,

@@ -91,7 +91,15 @@ class Control:
         while True:
             wait_s = beat - time.monotonic()
             if wait_s <= 0:
-                self.connection.send(self._sign_of_life())
+                mesh = self._mesh
+                sign_of_life = {
+                    "kind": "alive",
+                    "progress": 0 if mesh is None else mesh.progress,
+                    "waiting_for": [] if mesh is None else list(mesh.waiting_for),
+                    # A process that is frozen cannot be asked any more.
+                    "stack": _place(self._rank_thread),
+                }
+                self.connection.send(sign_of_life)
                 beat = time.monotonic() + HEARTBEAT_S
                 continue
             if not poll.poll(wait_s * 1000):
@@ -108,16 +116,6 @@ class Control:
                 self.connection.send({"kind": "stacks", "lines": _stacks()})
             elif message["kind"] == "bye":
                 return
-
-    def _sign_of_life(self) -> dict[str, Any]:
-        mesh = self._mesh
-        return {
-            "kind": "alive",
-            "progress": 0 if mesh is None else mesh.progress,
-            "waiting_for": [] if mesh is None else list(mesh.waiting_for),
-            # A process that is frozen cannot be asked any more.
-            "stack": _place(self._rank_thread),
-        }
 
     def _orphaned(self, reason: str) -> None:
         if self._parting:

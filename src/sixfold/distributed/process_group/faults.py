@@ -30,16 +30,12 @@ connection for the exit status of its process."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class Fault(errors.RankFailure):
     """Why a rank failed."""
 
     # "user" (a `UserError`), "run" (another `RunError`), "raised" (any other exception), "lost"
     # (the rank died or hung), "peer" (it lost another rank: a consequence rather than a cause)
     kind: Kind
-    rank: int
-    host: str
-    cause: str  # one line
-    log_tail: tuple[str, ...] = ()  # last lines of its traceback or of what it had printed
     problems: tuple[str, ...] = ()  # of a `UserError`
     error: str = ""  # name of the class in `sixfold.core.errors`, for "run"
     peer: int = -1  # number of the rank that was lost, for "peer"; -1 for the launcher
@@ -56,11 +52,8 @@ class Fault:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Fault:
         """From what `to_plain` gave, JSON in between."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        values = {name: value for name, value in data.items() if name in known}
-        for name in ("log_tail", "problems"):
-            values[name] = tuple(values.get(name, ()))
-        return cls(**values)
+        tuples = {name: tuple(data.get(name, ())) for name in ("log_tail", "problems")}
+        return cls(**{**data, **tuples})
 
     def with_log(self, log_tail: tuple[str, ...]) -> Fault:
         """The fault with what the rank had printed, if nothing better is known."""
@@ -72,12 +65,8 @@ class Fault:
             return errors.UserError(self.problems)
         if self.kind == "run":
             return _run_error(self.error, self.cause)
-        failure = errors.RankFailure(
-            rank=self.rank, host=self.host, cause=self.cause, log_tail=self.log_tail
-        )
-        if self.kind == "raised":
-            return errors.RankRaisedError(failure, restarts)
-        return errors.RankLostError(failure, restarts)
+        lost = errors.RankRaisedError if self.kind == "raised" else errors.RankLostError
+        return lost(self, restarts)
 
 
 def _run_error(name: str, message: str) -> errors.RunError:

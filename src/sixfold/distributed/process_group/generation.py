@@ -1,6 +1,6 @@
 """One try of a process group, as its launcher sees it: who joined, what they said, how it ended.
 
-It only takes in what it is told and decides; `Rendezvous` reads connections and knows the time.
+It only takes in what it is given and decides; `Rendezvous` reads connections and knows the time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sixfold.distributed.process_group import failure_detector, wire
 from sixfold.distributed.process_group.communicator import PlainData
 from sixfold.distributed.process_group.faults import FailureDiagnosis, Fault
 
-STACK_S = 5.0  # for a rank under suspicion to tell what it is doing
+STACK_S = 5.0  # for a rank under suspicion to report its stack
 
 OnEvent = Callable[[int, PlainData], None]
 

@@ -49,7 +49,7 @@ class AuthenticatedListener:
         self._closed = False
         self._listener = socket.create_server((host, 0), backlog=512)
         self.address: wire.Address = self._listener.getsockname()[:2]  # where it listens
-        self._accepter = threading.Thread(target=self._accept, daemon=True, name="sixfold-door")
+        self._accepter = threading.Thread(target=self._accept, daemon=True, name="sixfold-listener")
         self._accepter.start()
 
     def _accept(self) -> None:
@@ -65,10 +65,7 @@ class AuthenticatedListener:
                 target=self._admit, args=(connection,), daemon=True, name="sixfold-caller"
             )
             with self._lock:
-                if self._closed:
-                    connection.close()
-                    return
-                if not self._has_room(caller[0]):
+                if self._closed or not self._has_room(caller[0]):
                     connection.close()
                     continue
                 self._strangers[connection] = caller[0], time.monotonic()
@@ -79,18 +76,11 @@ class AuthenticatedListener:
     def _has_room(self, host: str) -> bool:
         """Whether one more may come from an address, if need be in the place of another."""
         counts = Counter(address for address, _ in self._strangers.values())
-        if counts[host] >= MOST_OF_ONE_ADDRESS:
-            crowded = host
-        elif counts.total() >= MOST_STRANGERS:
-            crowded = counts.most_common(1)[0][0]
-        else:
+        if counts[host] < MOST_OF_ONE_ADDRESS and counts.total() < MOST_STRANGERS:
             return True
-        oldest, since = next(
-            (stranger, since)
-            for stranger, (address, since) in self._strangers.items()
-            if address == crowded
-        )
-        if time.monotonic() - since < UNDISTURBED_S:
+        crowded = host if counts[host] >= MOST_OF_ONE_ADDRESS else counts.most_common(1)[0][0]
+        oldest = next(one for one, (host, _) in self._strangers.items() if host == crowded)
+        if time.monotonic() - self._strangers[oldest][1] < UNDISTURBED_S:
             return False
         wire.shut(oldest)
         del self._strangers[oldest]

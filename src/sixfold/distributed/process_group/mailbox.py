@@ -21,7 +21,7 @@ CAPACITY_BYTES = 1 << 22
 """Of the ring. An empty ring is begun anew from its first byte, so messages that are read before
 the next is written stay in the cache however large it is."""
 
-PIECE_BYTES = 1 << 18  # so much is copied before the other side is told
+PIECE_BYTES = 1 << 18  # so much is copied before the other side can see it
 _ANEW = -1  # in the place of a message's length: it follows at the first byte of the ring
 _LINE = 64  # a message begins with its length on a cache line of its own, so its bytes lie aligned
 
@@ -62,7 +62,7 @@ class Mailbox:
         return cls(memory, writes=True)
 
     def offer(self) -> dict[str, Any]:
-        """What the receiver must be told, over a connection that only it can read."""
+        """What the receiver must know, over a connection that only it can read."""
         return {"path": self._memory.path, "token": self._token()}
 
     @classmethod

@@ -46,7 +46,7 @@ def run_rank(
     """Join the launcher and all other ranks, call `function(comm)`, hand over its result.
 
     Random generators that belong to the process start from the rank's number and are put back at
-    the end. If the function raises, the launcher is told why before the exception goes on. If the
+    the end. If the function raises, the launcher hears why before the exception goes on. If the
     launcher or the attempt is over, the process ends at once (`exit_when_orphaned`), or every
     exchange raises an `AttemptEndedError`. `started` is `time.monotonic()` of our first line.
     """

@@ -192,7 +192,7 @@ class _Flow(ABC):
         """Move what can be moved now; returns the number of bytes."""
 
     def will_sleep(self, sleeps: bool) -> bool:  # noqa: ARG002 - sockets wake by themselves
-        """Be told of the rank's sleep; returns whether it may sleep."""
+        """Note that the rank is about to sleep, or no longer; returns whether it may."""
         return True
 
     def _lost(self, reason: str) -> PeerLostError:

@@ -101,7 +101,7 @@ class Rendezvous:
     def died(
         self, rank: int, cause: str, *, generation: int, log_tail: tuple[str, ...] = ()
     ) -> None:
-        """Tell of the end of a rank's process, from any thread; harmless after its last word."""
+        """Report the end of a rank's process, from any thread; harmless after its last word."""
         self._inbox.put(partial(self._process_ended, rank, cause, generation, log_tail))
 
     def stop(self) -> None:

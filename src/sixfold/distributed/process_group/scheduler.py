@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 
 LOST_WAKE_S = 1.0
-"""After which a sleeping thread looks whether it is its turn without having been told."""
+"""After which a sleeping thread looks by itself whether it is its turn."""
 
 
 class DeadlockError(RuntimeError):

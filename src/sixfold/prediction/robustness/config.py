@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, LARGEST_SEED, ON_BAD
+from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, LARGEST_SEED, ON_ERROR
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, option
 from sixfold.data.config import MOST_SIDE
@@ -36,7 +36,7 @@ class EvaluationConfig(Settings):
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
-    on_error: str = option("fail", ON_BAD, choices=("fail", "skip"))
+    on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
     out: str | None = option(None, "directory for result and report (default: RUN/robustness)")
     trust_model: bool = option(
         False, "run the code that the weights name even if it is not your project's"

@@ -86,7 +86,7 @@ def _session(plan: SessionPlan, conf: Sequence[str], folder: Path) -> Iterator[A
         ],
     )
     try:
-        if not session.ours:
+        if session.cleanup is None:
             raise UserError(
                 "a Spark session is active in this process: delays are measured in a session of "
                 "their own; stop that one first"

@@ -148,7 +148,7 @@ def work(world):
 
 def main():
     with SparkEngine(master="local[2]") as engine:
-        print("jvm", engine.session._process.pid, flush=True)
+        print("jvm", engine.session.process.pid, flush=True)
         engine.run_ranks(
             work, 2, on_event=lambda rank, event: print("rank", event["pid"], flush=True)
         )
@@ -247,6 +247,7 @@ def test_an_application_that_the_master_removed_is_told_with_sparks_reason(tmp_p
 
     log = tmp_path / "jvm.txt"
     log.write_text("12:00:00 INFO all is well\n12:00:01 ERROR Master removed our application\n")
-    session = Session(Context(), parse_master("spark://somewhere:7077"), log=log)
+    master = parse_master("spark://somewhere:7077")
+    session = Session(context=Context(), master=master, log=log)
     with pytest.raises(RunError, match=r"ended the application\n.*Master removed our application"):
         session.wait_for_slots(2)
