@@ -53,7 +53,7 @@ def test_no_module_reads_files_beside_itself_but_by_resources() -> None:
         if any(word in path.read_text() for word in ("Path(__file__)", "FileSystemLoader"))
     }
     # These two ask where Sixfold itself lies, and read nothing there.
-    assert found == {"models/user_traceback.py", "training/native/loading.py"}
+    assert found == {"core/installed.py", "training/native/loading.py"}
 
 
 def test_all_that_is_no_code_is_installed_with_the_package() -> None:
