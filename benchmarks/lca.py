@@ -35,7 +35,7 @@ from sixfold.data.config import DataConfig
 from sixfold.lca import load_dictionary
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.inputs import Source, open_pictures
+from sixfold.lca.inputs import ImageSource, open_images
 from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solver
 
@@ -43,7 +43,7 @@ from sixfold.lca.solver import Solver
 def read_pixels(spec: str, count: int) -> NDArray[np.uint8]:
     """Images (count, C, H, W) of the training part."""
     config = datasets.resolve(DataConfig(data=datasets.absolute_spec(spec)))
-    return open_pictures(Source(data=config, part="train")).images(np.arange(count))
+    return open_images(ImageSource(data=config, split="train")).pixels(np.arange(count))
 
 
 def read_images(spec: str, count: int) -> Tensor:

@@ -16,7 +16,8 @@ from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.phases import Phases
 from sixfold.lca.solver import Solver
-from sixfold.lca.tiles import Grid, Tiles, grid_problems, parse_grid
+from sixfold.lca.tiles import Tiles, grid_of, grid_problems
+from sixfold.training.strategies.model_parallel.grid import Mesh
 
 DYNAMICS = DynamicsConfig(lambda_=0.2, dt=4.0, max_steps=200)
 DIVISIBLE = {
@@ -45,8 +46,7 @@ class Divided:
         interaction = LateralInhibition(
             unit_atoms(self.geometry, dtype=self.dtype), self.geometry, form="residual"
         )
-        grid = Grid(batch=1, rows=self.shape[0], columns=self.shape[1])
-        tiles = Tiles(grid.group(comm), self.shape, Phases(self.geometry))
+        tiles = Tiles(comm, self.shape, Phases(self.geometry))
         images = draw(9, *self.geometry.image, dtype=self.dtype)
         found = Solver(interaction, self.dynamics, width=8, tiles=tiles).solve(images)
         return {
@@ -65,7 +65,7 @@ def test_any_grid_has_the_bits_of_one_process(
     name: str, shape: tuple[int, int], dtype: torch.dtype
 ) -> None:
     geometry = DIVISIBLE[name]
-    if grid_problems(Grid(batch=1, rows=shape[0], columns=shape[1]), Phases(geometry)):
+    if grid_problems(Mesh(rows=shape[0], cols=shape[1]), Phases(geometry)):
         pytest.skip("this grid does not fit")
     interaction = LateralInhibition(unit_atoms(geometry, dtype=dtype), geometry, form="residual")
     images = draw(9, *geometry.image, dtype=dtype)
@@ -81,11 +81,11 @@ def test_any_grid_has_the_bits_of_one_process(
 
 def test_grids_that_do_not_fit_are_told() -> None:
     with pytest.raises(UserError, match="use --workers 4"):
-        parse_grid("1x2x2", 2)
+        grid_of("1x2x2", 2)
     with pytest.raises(UserError, match="BATCHxROWSxCOLUMNS"):
-        parse_grid("2x2", 4)
+        grid_of("2x2", 4)
     geometry = DIVISIBLE["cifar"]
     few = dataclasses.replace(geometry, height=9, width=9, padding=(0, 0))
-    assert "one position" in grid_problems(Grid(batch=1, rows=2), Phases(few))[0]
+    assert "one position" in grid_problems(Mesh(rows=2), Phases(few))[0]
     tiny = dataclasses.replace(geometry, height=11, width=11, padding=(0, 0))
-    assert "single position" in grid_problems(Grid(batch=1, rows=2, columns=2), Phases(tiny))[0]
+    assert "single position" in grid_problems(Mesh(rows=2, cols=2), Phases(tiny))[0]

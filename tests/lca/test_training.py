@@ -3,16 +3,20 @@
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 from tests.spark_masters import EngineProcess
+from torch import Tensor
 
 from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
@@ -20,6 +24,7 @@ from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.lca.config import (
     DictionaryConfig,
+    DynamicsChanges,
     DynamicsConfig,
     EncodeConfig,
     InputConfig,
@@ -28,7 +33,6 @@ from sixfold.lca.config import (
     LearnConfig,
 )
 from sixfold.lca.dictionary import load_dictionary
-from sixfold.lca.encoding import read_codes
 from sixfold.lca.run import lca_encode, lca_learn
 from sixfold.studies.report.rewrite import rewrite_report
 
@@ -48,6 +52,19 @@ def changed(out: Path, **sections: dict[str, Any]) -> LcaLearnConfig:
         section = dataclasses.replace(getattr(config, name), **fields)
         config = dataclasses.replace(config, **{name: section})
     return config
+
+
+def read_codes(path: Path) -> Tensor:
+    """The codes in a file as a dense tensor, (n, K, P, Q)."""
+    is_parquet = path.suffix == ".parquet"
+    table = parquet.read_table(path) if is_parquet else pa.ipc.open_file(path).read_all()
+    shape = json.loads(table.schema.metadata[b"sixfold.lca"])["shape"]
+    values = table.column("values").to_pylist()
+    dtype = torch.float64 if "double" in str(table.schema.field("values").type) else torch.float32
+    codes = torch.zeros(len(values), math.prod(shape), dtype=dtype)
+    for row, places in enumerate(table.column("indices").to_pylist()):
+        codes[row, places] = torch.tensor(values[row], dtype=dtype)
+    return codes.view(len(values), *shape)
 
 
 def movies(folder: Path, count: int = 4, length: int = 5) -> str:
@@ -117,9 +134,10 @@ def test_spark_learns_the_same_dictionary_and_codes(
             encode=EncodeConfig(
                 run=str(tmp_path / "run"), out=str(out), data="synthetic:40x3x12x12", chunk=5
             ),
+            dynamics=DynamicsChanges(max_steps=100),
             engine=EngineConfig(engine="spark" if engine else "inline", workers=2),
         )
-        lca_encode(encode, {"max_steps": 100}, engine=engine)
+        lca_encode(encode, engine=engine)
         found.append(read_codes(out))
     assert torch.equal(found[0], found[1])
 
@@ -206,9 +224,10 @@ def test_codes_do_not_depend_on_how_they_are_computed(tmp_path: Path, suffix: st
         out = tmp_path / f"codes{number}.{suffix}"
         config = LcaEncodeConfig(
             encode=EncodeConfig(run=str(tmp_path / "run"), out=str(out), chunk=chunk, trace=True),
+            dynamics=DynamicsChanges(tolerance=1e-3, max_steps=400),
             engine=EngineConfig(engine="inline", workers=workers),
         )
-        figures = lca_encode(config, {"tolerance": 1e-3, "max_steps": 400})
+        figures = lca_encode(config)
         assert figures["images"] == 12
         assert 0 < figures["sparsity"] < 1
         assert (tmp_path / f"codes{number}.{suffix}.trace.parquet").exists()

@@ -95,9 +95,11 @@ def _value_problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
     """What is wrong with one value by its own field's choices and bounds."""
     choices, bounds = field.metadata.get("choices"), field.metadata.get("bounds")
     flag = flag_of(field.name)
+    if value is None:
+        return []
     if choices and value not in choices:
         return [f"{flag} {value}: " + unknown(flag[2:], str(value), choices)]
-    if not bounds or value is None:
+    if not bounds:
         return []
     if abs(value) < math.inf and all(_BOUNDS[name][0](value, bounds[name]) for name in bounds):
         return []

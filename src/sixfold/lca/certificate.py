@@ -20,6 +20,7 @@ Massias et al., "Dual extrapolation for sparse generalized linear models", 2020,
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,35 +34,22 @@ from sixfold.lca.thresholds import Threshold
 if TYPE_CHECKING:
     from sixfold.lca.tiles import Tiles
 
-KINDS = ("gap", "optimality")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What is known of every element in a lane at one step; tensors (W,), float64.
+    """What is known of every element in a lane at one step; tensors (W,), float64."""
 
-    Attributes:
-        energy: the objective, in the units of the input squared; infinite if it has diverged.
-        squares: |x - D a|^2.
-        active: entries of the code that are not zero, int64.
-        gap: duality gap relative to the energy; NaN for the hard threshold.
-        violation: largest violation of the optimality conditions relative to lambda.
-    """
-
-    energy: Tensor
-    squares: Tensor
-    active: Tensor
-    gap: Tensor
-    violation: Tensor
+    energy: Tensor  # in the units of the input squared; infinite if it has diverged
+    squares: Tensor  # |x - D a|^2
+    active: Tensor  # entries of the code that are not zero, int64
+    gap: Tensor  # relative to the energy; NaN for the hard threshold
+    violation: Tensor  # the largest, relative to lambda
 
 
 class Meter:
-    """Takes readings of a lane.
+    """Takes readings of a lane; `terms` are the most in any sum, over all parts of an element.
 
-    Args:
-        threshold: the penalty.
-        terms: most terms in any sum, over all parts of an element.
-        tiles: adds up readings of parts of the same elements; None if elements are whole.
+    With `tiles` readings of parts of the same elements are added up.
     """
 
     def __init__(self, threshold: Threshold, terms: int, tiles: Tiles | None = None) -> None:
@@ -80,50 +68,36 @@ class Meter:
         linear, quadratic = self._scale / unit, self._scale / unit.square()
         counts = (code != 0).flatten(1).sum(1)
         l1 = fixed_sum(code.abs(), linear, self._terms)
-        sums = torch.stack(
-            [
-                fixed_sum(lane.squares(), quadratic, self._terms),
-                l1,
-                fixed_sum(code * gradient, quadratic, self._terms),
-                counts,
-            ]
-        )
+        squares = fixed_sum(lane.squares(), quadratic, self._terms)
+        product = fixed_sum(code * gradient, quadratic, self._terms)
+        sums = torch.stack([squares, l1, product, counts])
         pull = gradient if threshold.nonnegative else gradient.abs()
-        tops = torch.stack(
-            [
-                pull.flatten(1).amax(1).double(),
-                threshold.violation(code, gradient).flatten(1).amax(1).double(),
-                code.flatten(1).abs().amax(1).double(),
-            ]
-        )
+        maxima = (pull, threshold.violation(code, gradient), code.abs())
+        tops = torch.stack([values.flatten(1).amax(1).double() for values in maxima])
         if self._tiles is not None:
             sums, tops = self._tiles.combine(sums, tops)
-        squares, product = sums[0] / quadratic, sums[2] / quadratic
-        l1_norm, counts = sums[1] / linear, sums[3]
-        reading = self._reading(squares, l1_norm, product, counts, tops)
-        sane = tops.isfinite().all(0) & (tops[2] < unit * 2.0 ** (HEADROOM_BITS // 2))
-        return Reading(
-            energy=torch.where(sane, reading.energy, torch.inf),
-            squares=reading.squares,
-            active=reading.active,
-            gap=torch.where(sane, reading.gap, torch.inf),
-            violation=torch.where(sane, reading.violation, torch.inf),
+        reading = self._reading(
+            sums[0] / quadratic, sums[1] / linear, sums[2] / quadratic, sums[3], tops
         )
+        sane = tops.isfinite().all(0) & (tops[2] < unit * 2.0 ** (HEADROOM_BITS // 2))
+        known = {
+            name: torch.where(sane, getattr(reading, name), torch.inf)
+            for name in ("energy", "gap", "violation")
+        }
+        return dataclasses.replace(reading, **known)
 
     def _reading(
         self, squares: Tensor, l1_norm: Tensor, product: Tensor, counts: Tensor, tops: Tensor
     ) -> Reading:
-        level, hard = self._threshold.level, self._threshold.kind == "hard"
+        level = self._threshold.level
         violation = tops[1] / (level if level > 0 else 1.0)
-        if hard:
+        if self._threshold.kind == "hard":
             energy = squares / 2 + level**2 / 2 * counts
             gap = torch.full_like(energy, torch.nan)
-            return Reading(
-                energy=energy, squares=squares, active=counts, gap=gap, violation=violation
-            )
-        energy = squares / 2 + level * l1_norm
-        # A gradient that is nowhere positive needs no scaling down (non-negative codes).
-        scale = torch.where(tops[0] > level, level / tops[0].clamp(min=1e-300), 1.0)
-        dual = scale * (product + squares) - scale.square() / 2 * squares
-        gap = (energy - dual) / energy.clamp(min=1e-300)
+        else:
+            energy = squares / 2 + level * l1_norm
+            # A gradient that is nowhere positive needs no scaling down (non-negative codes).
+            scale = torch.where(tops[0] > level, level / tops[0].clamp(min=1e-300), 1.0)
+            dual = scale * (product + squares) - scale.square() / 2 * squares
+            gap = (energy - dual) / energy.clamp(min=1e-300)
         return Reading(energy=energy, squares=squares, active=counts, gap=gap, violation=violation)

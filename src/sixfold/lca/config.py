@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from sixfold.core.config import LARGEST_SEED, RunConfig
 from sixfold.core.errors import UserError
-from sixfold.core.settings import Settings, option
+from sixfold.core.settings import Settings, hints_of, option
 from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.logical_shards import LARGEST_COUNT, is_power_of_two
@@ -202,9 +203,27 @@ class LcaLearnConfig(Settings):
         return found
 
 
+def _unset(section: type[DynamicsConfig]) -> type[DynamicsConfig]:
+    """A section whose values are None where nothing was given."""
+    for field in dataclasses.fields(section):
+        section.__annotations__[field.name] = hints_of(section)[field.name] | None
+        setattr(section, field.name, dataclasses.field(default=None, metadata=field.metadata))
+    return dataclass(frozen=True, kw_only=True)(section)
+
+
+@_unset
+class DynamicsChanges(DynamicsConfig):
+    """How a code comes about; what is not given is as it was at the learning."""
+
+    def cross_problems(self) -> list[str]:
+        """Nothing before the learning's settings are known."""
+        return []
+
+
 @dataclass(frozen=True, kw_only=True)
 class LcaEncodeConfig(Settings):
-    """Everything that `sixfold lca encode` takes besides the dynamics."""
+    """Everything that `sixfold lca encode` takes."""
 
     encode: EncodeConfig = EncodeConfig()
+    dynamics: DynamicsChanges = DynamicsChanges()
     engine: EngineConfig = EngineConfig()

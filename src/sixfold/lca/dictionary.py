@@ -10,7 +10,6 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from sixfold.core import random_keys, tensor_file
 from sixfold.core.errors import UserError
-from sixfold.core.files import parse_json, write_atomically
+from sixfold.core.files import parse_json
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.preprocess import Preprocess
@@ -31,29 +30,17 @@ RENAMED = {"threshold": "lambda_", "shrinkage": "threshold_type"}
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """A dictionary with all that is needed to use it.
+    """A dictionary with all that is needed to use it."""
 
-    Attributes:
-        atoms: (K, C, R, S), each of norm 1.
-        geometry: the sizes it was learned for.
-        preprocess: how images are prepared.
-        dynamics: how codes came about.
-        data: specification of what it was learned from.
-    """
-
-    atoms: Tensor
-    geometry: Geometry
-    preprocess: Preprocess
-    dynamics: DynamicsConfig
-    data: str = ""
+    atoms: Tensor  # (K, C, R, S), each of norm 1
+    geometry: Geometry  # for which it was learned
+    preprocess: Preprocess  # how images are prepared
+    dynamics: DynamicsConfig  # how codes came about
+    data: str = ""  # specification of what it was learned from
 
 
 def normalise(atoms: Tensor) -> Tensor:
-    """Atoms of norm 1; one that is nothing at all stays so.
-
-    Args:
-        atoms: (..., C, R, S).
-    """
+    """Atoms (..., C, R, S) of norm 1; one that is nothing at all stays so."""
     norms = atoms.flatten(-3).double().square().sum(-1).sqrt()
     norms = torch.where(norms > 0, norms, 1.0)[..., None, None, None]
     return (atoms.double() / norms).to(atoms.dtype)
@@ -122,15 +109,6 @@ def pack(learned: Learned) -> bytes:
     return tensor_file.pack(tensors, {"sixfold.lca": json.dumps(card)})
 
 
-def save_dictionary(path: Path, learned: Learned) -> None:
-    """Write the dictionary's file, all at once.
-
-    Raises:
-        RunError: if it cannot be written.
-    """
-    write_atomically(path, pack(learned))
-
-
 def dictionary_file(run: Path) -> Path:
     """The dictionary of a run directory; a path to such a file is taken as it is.
 
@@ -162,11 +140,13 @@ def load_dictionary(path: Path | str) -> Learned:
             atoms = opened.get_tensor("atoms")
             names = set(opened.keys())
             whitening = opened.get_tensor("whitening") if "whitening" in names else None
+        sizes = card["geometry"]
+        pairs = {name: tuple(sizes[name]) for name in ("kernel", "stride", "padding")}
         if card["format"] != FORMAT:
             raise ValueError(f"format {card['format']}, this version reads {FORMAT}")
         return Learned(
             atoms=atoms,
-            geometry=geometry_from(card["geometry"]),
+            geometry=Geometry(**{**sizes, **pairs}),
             preprocess=Preprocess(
                 kind=card["preprocess"]["kind"],
                 mean=tuple(card["preprocess"]["mean"]),
@@ -182,9 +162,3 @@ def load_dictionary(path: Path | str) -> Learned:
             f"{file} is damaged or no dictionary of `sixfold lca learn` ({error}): learn again, "
             "or give another run"
         ) from error
-
-
-def geometry_from(fields: dict[str, Any]) -> Geometry:
-    """A geometry from plain data."""
-    pairs = {name: tuple(fields[name]) for name in ("kernel", "stride", "padding")}
-    return Geometry(**{**fields, **pairs})

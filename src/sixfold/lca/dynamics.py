@@ -28,8 +28,6 @@ from torch import Tensor
 from sixfold.lca.lane import Lane
 from sixfold.lca.thresholds import Threshold
 
-INTEGRATORS = ("euler", "exponential")
-
 
 def rate(dt: float, tau: float, integrator: str) -> float:
     """eta, the share of the way that potentials move in one step.
@@ -41,17 +39,7 @@ def rate(dt: float, tau: float, integrator: str) -> float:
 
 
 class Membrane:
-    """The potentials of the elements in a lane.
-
-    Args:
-        lane: whose code follows from them.
-        threshold: how.
-        momentum: m; 0 for none.
-
-    Attributes:
-        potential: u, (W, K, P, Q).
-        rate: eta of every slot, (W, 1, 1, 1).
-    """
+    """Potentials u (W, K, P, Q) of the elements in a lane, and eta (W, 1, 1, 1) of every slot."""
 
     def __init__(self, lane: Lane, threshold: Threshold, momentum: float) -> None:
         self._lane, self._threshold, self._momentum = lane, threshold, momentum
@@ -75,22 +63,14 @@ class Membrane:
         """Give potentials below the threshold, of which a warm start knows nothing, their value.
 
         At rest u = g off the support. Left at zero they would overshoot on the way there.
-
-        Args:
-            slot: which.
-            gradient: g of the present code, (W, K, P, Q).
+        `gradient` is g (W, K, P, Q) of the present code.
         """
         level, quiet = self._threshold.level, self._lane.code[slot] == 0
         rest = gradient[slot].clamp(-level, level)
         self.potential[slot] = torch.where(quiet, rest, self.potential[slot])
 
     def restore(self, slots: Tensor, potential: Tensor) -> None:
-        """Put the potentials of some slots back, and at rest.
-
-        Args:
-            slots: (W,) bool.
-            potential: (W, K, P, Q), of which theirs are taken.
-        """
+        """Put some slots (W,) back to their potentials in `potential` (W, K, P, Q), at rest."""
         for slot in slots.nonzero().flatten().tolist():
             self.potential[slot].copy_(potential[slot])
             self._threshold(self.potential[slot], out=self._lane.code[slot])
@@ -121,15 +101,9 @@ class AdaptiveRate:
     they were at the last check, the step is halved, and is held there: the bound recovers by a
     twentieth at each check. Within `slack` of the best energy a step that is too large is not seen
     before the potentials have left for good. Hence the energy at checks never rises.
-
-    Attributes:
-        grow: factor of the step after a check at which the energy had fallen.
-        shrink: factor after one at which it had risen.
-        slack: relative rise that still counts as rounding.
-        recover: factor of the bound that a rise has left, after each later check.
     """
 
-    grow: float = 1.25
-    shrink: float = 0.5
-    slack: float = 1e-6
-    recover: float = 1.05
+    grow: float = 1.25  # factor of the step after a check at which the energy had fallen
+    shrink: float = 0.5  # after one at which it had risen
+    slack: float = 1e-6  # relative rise that still counts as rounding
+    recover: float = 1.05  # factor of the bound that a rise has left, after each later check

@@ -26,41 +26,30 @@ from sixfold.core.files import parse_json, space_explained
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dictionary import Learned, load_dictionary
-from sixfold.lca.inputs import Pictures, Source, open_pictures
+from sixfold.lca.inputs import ImageSource, OpenedImages, open_images
 from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solution, Solver
 from sixfold.training.checkpoint import weights_sha256
 
 TRACE = ("element", "step", "energy", "squares", "active", "gap", "violation", "rate")
+COLUMNS = ("steps", "done", "energy", "error", "active", "gap", "violation")
+SUMS = ("energy", "squares", "active", "steps", "done")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeJob:
-    """What the launcher hands to the workers.
+    """What the launcher hands to the workers."""
 
-    Attributes:
-        dictionary: its file.
-        dynamics: how codes come about.
-        source: the images, resolved.
-        parts: folder for the parts of the table.
-        frames: whether each part is a movie whose frames follow each other.
-        trace: whether to write all readings.
-    """
-
-    dictionary: Path
+    dictionary: Path  # its file
     dynamics: DynamicsConfig
-    source: Source
-    parts: Path
-    frames: bool
-    trace: bool
+    source: ImageSource
+    parts: Path  # folder for the parts of the table
+    frames: bool  # whether each part is a movie whose frames follow each other
+    trace: bool  # whether to write all readings
 
 
 def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
-    """Code one part and write its table.
-
-    Args:
-        job: the job.
-        part: its number, first image and one-past-last image.
+    """Code one part (its number, first image and one-past-last image) and write its table.
 
     Returns:
         Sums over its images: energy, squares, power, active, steps, done, images.
@@ -68,9 +57,9 @@ def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
     number, start, stop = part
     with one_thread():
         learned = load_dictionary(job.dictionary)
-        pictures = open_pictures(job.source)
+        opened = open_images(job.source)
         indices = np.arange(start, stop, dtype=np.int64)
-        images = learned.preprocess(pictures.images(indices), learned.atoms.dtype)
+        images = learned.preprocess(opened.pixels(indices), learned.atoms.dtype)
         solver = Solver(
             LateralInhibition(learned.atoms, learned.geometry, form=job.dynamics.form), job.dynamics
         )
@@ -80,24 +69,18 @@ def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
             else [solver.solve(images, trace=job.trace)]
         )
     power = images.flatten(1).double().square().sum(1)
-    table = _table(pictures, indices, solutions, power)
     with space_explained(job.parts):
-        parquet.write_table(table, job.parts / f"part-{number:06d}.parquet")
-    if job.trace:
-        rows = _trace_rows(solutions, start)
         parquet.write_table(
-            pa.table({name: [row[name] for row in rows] for name in TRACE}),
-            job.parts / f"trace-{number:06d}.parquet",
+            _table(opened, indices, solutions, power), job.parts / f"part-{number:06d}.parquet"
         )
-    whole = {
-        name: torch.cat([getattr(solution, name).double() for solution in solutions])
-        for name in ("energy", "squares", "active", "steps", "done")
-    }
-    return {
-        **{name: float(values.sum()) for name, values in whole.items()},
-        "power": float(power.sum()),
-        "images": float(len(indices)),
-    }
+        if job.trace:
+            rows = _trace_rows(solutions, start)
+            parquet.write_table(
+                pa.table({name: [row[name] for row in rows] for name in TRACE}),
+                job.parts / f"trace-{number:06d}.parquet",
+            )
+    sums = {name: float(_joined(solutions, name).double().sum()) for name in SUMS}
+    return {**sums, "power": float(power.sum()), "images": float(len(indices))}
 
 
 def _frame_by_frame(solver: Solver, images: Tensor, trace: bool) -> list[Solution]:
@@ -118,7 +101,7 @@ def _trace_rows(solutions: Sequence[Solution], start: int) -> list[dict[str, Any
 
 
 def _table(
-    pictures: Pictures, indices: Any, solutions: Sequence[Solution], power: Tensor
+    opened: OpenedImages, indices: Any, solutions: Sequence[Solution], power: Tensor
 ) -> pa.Table:
     places, values = [], []
     for solution in solutions:
@@ -126,32 +109,31 @@ def _table(
             flat = code.reshape(-1).numpy()
             places.append(np.flatnonzero(flat).astype(np.int32))
             values.append(flat[places[-1]])
-    columns = {
-        name: torch.cat([getattr(solution, name) for solution in solutions]).numpy()
+    column = {
+        name: _joined(solutions, name).numpy()
         for name in ("steps", "done", "energy", "squares", "active", "gap", "violation")
     }
+    column["error"] = column["squares"] / np.maximum(power.numpy(), 1e-300)
     number = pa.float64() if values[0].dtype == np.float64 else pa.float32()
     return pa.table(
         {
-            "name": pictures.names(indices),
-            "steps": columns["steps"],
-            "done": columns["done"],
-            "energy": columns["energy"],
-            "error": columns["squares"] / np.maximum(power.numpy(), 1e-300),
-            "active": columns["active"],
-            "gap": columns["gap"],
-            "violation": columns["violation"],
+            "name": opened.names(indices),
+            **{name: column[name] for name in COLUMNS},
             "indices": pa.array(places, pa.list_(pa.int32())),
             "values": pa.array(values, pa.list_(number)),
         }
     )
 
 
+def _joined(solutions: Sequence[Solution], name: str) -> Tensor:
+    """A figure of all images, (n,)."""
+    return torch.cat([getattr(solution, name) for solution in solutions])
+
+
 def join_parts(job: EncodeJob, learned: Learned, out: Path) -> None:
     """Make one file of all parts: Arrow if its name says so, else Parquet."""
-    geometry = learned.geometry
     card = {
-        "shape": [geometry.atoms, *geometry.positions],
+        "shape": [learned.geometry.atoms, *learned.geometry.positions],
         "dictionary_sha256": weights_sha256({"atoms": learned.atoms}),
         "threshold": job.dynamics.lambda_,
     }
@@ -161,14 +143,11 @@ def join_parts(job: EncodeJob, learned: Learned, out: Path) -> None:
             continue
         schema = parquet.read_schema(files[0]).with_metadata({"sixfold.lca": json.dumps(card)})
         temporary = job.parts / f"{stem}.whole"
-        if target.suffix in (".arrow", ".feather"):
-            with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-                for part in files:
-                    writer.write_table(parquet.read_table(part).cast(schema))
-        else:
-            with parquet.ParquetWriter(temporary, schema) as writer:
-                for part in files:
-                    writer.write_table(parquet.read_table(part).cast(schema))
+        is_arrow = target.suffix in (".arrow", ".feather")
+        make = pa.ipc.new_file if is_arrow else parquet.ParquetWriter
+        with make(str(temporary), schema) as writer:
+            for part in files:
+                writer.write_table(parquet.read_table(part).cast(schema))
         temporary.replace(target)
 
 

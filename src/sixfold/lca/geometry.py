@@ -29,17 +29,6 @@ LANE_NUMBERS = 1 << 17
 class Geometry:
     """What is coded, by what, and where.
 
-    Attributes:
-        channels: C, of the input.
-        height: H, rows of the input.
-        width: W, columns of the input.
-        atoms: K.
-        kernel: (R, S), rows and columns of an atom.
-        stride: pixels from one position to the next, by rows and columns.
-        padding: pixels by which positions reach beyond the image, on each side.
-        boundary: what an atom does with the part of it that lies beyond the image: `free`, it
-            counts for nothing; `zero`, there are zeros there that must be reconstructed too.
-
     >>> geometry = Geometry(channels=3, height=32, width=32, atoms=64, kernel=(9, 9),
     ...                     stride=(2, 2), padding=(4, 4))
     >>> geometry.positions, geometry.codes, geometry.lane_width
@@ -48,18 +37,19 @@ class Geometry:
     (31104, 331776)
     """
 
-    channels: int
-    height: int
-    width: int
-    atoms: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
+    channels: int  # C
+    height: int  # H
+    width: int  # W
+    atoms: int  # K
+    kernel: tuple[int, int]  # (R, S), rows and columns of an atom
+    stride: tuple[int, int] = (1, 1)  # from one position to the next, by rows and columns
+    # pixels by which positions reach beyond the image, on each side
     padding: tuple[int, int] = (0, 0)
+    # what lies beyond the image: `free` counts for nothing, `zero` must be reconstructed too
     boundary: str = "free"
 
     def __post_init__(self) -> None:
-        found = self.problems()
-        if found:
+        if found := self.problems():
             raise UserError(found)
 
     def problems(self) -> list[str]:
@@ -110,10 +100,7 @@ class Geometry:
     @property
     def reach(self) -> tuple[int, int]:
         """Rows and columns of the image that some atom reaches; the rest is left out of it all."""
-        return (
-            min(self.height, self._end(0)),
-            min(self.width, self._end(1)),
-        )
+        return min(self.height, self._end(0)), min(self.width, self._end(1))
 
     def _end(self, axis: int) -> int:
         last = (self.positions[axis] - 1) * self.stride[axis] - self.padding[axis]
@@ -136,14 +123,11 @@ class Geometry:
 
     @property
     def taps(self) -> tuple[int, int]:
-        """How many positions apart two atoms can be and still touch, less one, by rows and columns.
+        """An atom's rows and columns in units of the stride, rounded up.
 
-        The atom's size in units of the stride, rounded up.
+        Two atoms that are this many positions apart do not touch.
         """
-        return (
-            -(-self.kernel[0] // self.stride[0]),
-            -(-self.kernel[1] // self.stride[1]),
-        )
+        return -(-self.kernel[0] // self.stride[0]), -(-self.kernel[1] // self.stride[1])
 
     @property
     def residual_macs(self) -> int:

@@ -5,6 +5,7 @@ The form, residual or Gram, follows from the sizes (`Geometry.form`), not from a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
     from sixfold.lca.tiles import Tile
 
 SHARING = ("batch", "element", "position")
-FORMS = ("auto", "residual", "gram")
 
 
 class LateralInhibition:
-    """A dictionary, ready to compute with.
+    """A dictionary, ready to compute with; `form` is the one that was chosen.
 
     Args:
         dictionary: sharing `batch`: (K, C, R, S); `element`: (n, K, C, R, S), one for each element
@@ -32,9 +32,6 @@ class LateralInhibition:
         geometry: the sizes.
         sharing: who has which dictionary.
         form: `auto`, `residual` or `gram`.
-
-    Attributes:
-        form: the one that was chosen.
 
     Raises:
         UserError: if the dictionary has another shape, or the form is not exact here.
@@ -66,14 +63,11 @@ class LateralInhibition:
             self._gram = flat @ flat.t() if geometry.dense else self.phases.gram_kernels(dictionary)
 
     def lane(self, width: int, tile: Tile | None = None, *, residual: bool = False) -> Lane:
-        """A lane of so many empty slots.
+        """A lane of so many empty slots, for all positions or for those of a tile.
 
-        Args:
-            width: number of slots.
-            tile: the part of the positions that is to be computed; all of them if None.
-            residual: take the residual form whatever was chosen.
+        `residual` takes the residual form whatever was chosen.
         """
-        geometry, dictionary = self.geometry, self.dictionary
+        geometry, dictionary, phases = self.geometry, self.dictionary, self.phases
         gram = None if residual or tile is not None else self._gram
         if self.sharing != "batch":
             own = dictionary if self.sharing == "position" else None
@@ -86,29 +80,24 @@ class LateralInhibition:
                 analysis=self._analysis,
                 gram=gram,
                 positions=geometry.positions,
-                skip=self.phases.skip,
+                skip=phases.skip,
             )
-        if tile is not None:
-            return ResidualLane(
-                width,
-                analysis=self._analysis,
-                synthesis=self._synthesis,
-                grid=tile.grid,
-                positions=tile.positions,
-                halo=tile.halo,
-                skip=(0, 0),
-                mask=tile.mask(self._mask, self.phases.channels, dictionary.dtype),
-                owned=tile.owned(),
+        make = partial(ResidualLane, width, analysis=self._analysis, synthesis=self._synthesis)
+        if tile is None:
+            return make(
+                grid=phases.grid,
+                positions=geometry.positions,
+                halo=phases.halo,
+                skip=phases.skip,
+                mask=self._mask,
             )
-        return ResidualLane(
-            width,
-            analysis=self._analysis,
-            synthesis=self._synthesis,
-            grid=self.phases.grid,
-            positions=geometry.positions,
-            halo=self.phases.halo,
-            skip=self.phases.skip,
-            mask=self._mask,
+        return make(
+            grid=tile.grid,
+            positions=tile.positions,
+            halo=tile.halo,
+            skip=(0, 0),
+            mask=tile.mask(self._mask, phases.channels, dictionary.dtype),
+            owned=tile.owned(),
         )
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -117,15 +106,14 @@ class LateralInhibition:
         return self.phases.sort(images) if self._sorted else images
 
     def residual(self, images: Tensor, codes: Tensor) -> Tensor:
-        """X - D a on the image's own pixels, one element after the other.
+        """X - D a on the image's own pixels, one element after the other, (n, C, H, W).
+
+        Pixels that no atom reaches are zero. What lies beyond the image is left out, with boundary
+        `zero` too.
 
         Args:
             images: (n, C, H, W).
             codes: (n, K, P, Q).
-
-        Returns:
-            (n, C, H, W); pixels that no atom reaches are zero. What lies beyond the image is left
-            out, with boundary `zero` too.
         """
         found = torch.zeros_like(images, dtype=self.dictionary.dtype)
         prepared = self.prepare(images)

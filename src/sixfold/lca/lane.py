@@ -27,8 +27,7 @@ from sixfold.lca.products import slot_product
 class Lane(Protocol):
     """What the dynamics need of a lane.
 
-    Attributes:
-        code: (W, K, P, Q), activations; whoever writes to it changes what `gradient` sees.
+    Whoever writes to `code`, the activations (W, K, P, Q), changes what `gradient` sees.
     """
 
     code: Tensor
@@ -62,9 +61,6 @@ class ResidualLane:
         skip: zeros around the residual, by axis.
         mask: (1, c, U, V), 1 where a pixel counts; None if all do.
         owned: rows and columns of the grid whose squares are this lane's to count.
-
-    Attributes:
-        padded_code: the code and its halo, (W, K, P + 2 halo, Q + 2 halo).
     """
 
     def __init__(
@@ -83,6 +79,7 @@ class ResidualLane:
         self._analysis, self._synthesis, self._mask = analysis, synthesis, mask
         self._owned = owned
         channels, atoms = synthesis.shape[:2]
+        # (W, K, P + 2 halo, Q + 2 halo), and the view of the code within it.
         self.padded_code, self.code = _framed(analysis, width, atoms, positions, halo)
         self._padded_residual, self.residual = _framed(analysis, width, channels, grid, skip)
         self._image = analysis.new_zeros(width, channels, *grid)
@@ -149,13 +146,7 @@ class GramLane:
 
 
 class DenseLane:
-    """A fully connected dictionary, in the form that was chosen.
-
-    Args:
-        width: W, number of slots.
-        dictionary: (K, M), M numbers in an image.
-        gram: (K, K) = D^T D for the Gram form; None for the residual form.
-    """
+    """A fully connected dictionary (K, M), with `gram` (K, K) = D^T D in the Gram form."""
 
     def __init__(self, width: int, *, dictionary: Tensor, gram: Tensor | None) -> None:
         self._dictionary, self._gram = dictionary, gram

@@ -11,6 +11,8 @@ and added up in it by `unfold` and `fold`.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,39 +22,29 @@ from sixfold.lca.products import slot_product
 
 
 class LocalLane:
-    """Residual form with a dictionary for each element, or for each position.
+    """Residual form with dictionaries (P Q, K, C, R, S) of the positions, or with one per element.
 
-    Args:
-        width: W, number of slots.
-        geometry: the sizes.
-        per_position: (P Q, K, C, R, S), dictionaries of the positions; None if elements have
-            their own, which come with `load_dictionary`.
-        dtype: of everything.
+    Elements have their own, which come with `load_dictionary`, where `per_position` is None.
     """
 
     def __init__(
         self, width: int, *, geometry: Geometry, per_position: Tensor | None, dtype: torch.dtype
     ) -> None:
         self._geometry = geometry
-        (p, q), k = geometry.positions, geometry.atoms
+        (p, q), k, reach = geometry.positions, geometry.atoms, geometry.reach
         (ph, pw), (c, h, w) = geometry.padding, geometry.image
-        m = c * geometry.kernel[0] * geometry.kernel[1]
         self.code = torch.zeros(width, k, p, q, dtype=dtype)
         self._canvas = (h + 2 * ph, w + 2 * pw)
         self._image = torch.zeros(width, c, *self._canvas, dtype=dtype)
         self._residual = torch.zeros_like(self._image)
         self._of_positions = per_position is not None
-        self._dictionary = (
-            torch.zeros(width, k, m, dtype=dtype)
-            if per_position is None
-            else per_position.reshape(p * q, k, m)
-        )
-        free = geometry.boundary == "free"
-        inside = torch.zeros(1, 1, *self._canvas, dtype=dtype)
-        reach = geometry.reach
-        inside[:, :, ph : ph + reach[0], pw : pw + reach[1]] = 1
-        self._inside = inside
-        self._mask = inside if free and (ph or pw) else None
+        if per_position is None:
+            self._dictionary = torch.zeros(width, k, c * math.prod(geometry.kernel), dtype=dtype)
+        else:
+            self._dictionary = per_position.reshape(p * q, k, -1)
+        self._inside = torch.zeros(1, 1, *self._canvas, dtype=dtype)
+        self._inside[:, :, ph : ph + reach[0], pw : pw + reach[1]] = 1
+        self._mask = self._inside if geometry.boundary == "free" and (ph or pw) else None
 
     def load(self, slot: int, image: Tensor) -> None:
         """Put an image (C, H, W) into a slot."""

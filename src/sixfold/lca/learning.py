@@ -18,7 +18,9 @@ that is reconstructed worst. Which image is drawn from (seed, step, atom).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +29,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from sixfold.core import random_keys
+from sixfold.distributed.logical_shards import Node, TreeFold
 from sixfold.lca.dictionary import normalise
 from sixfold.lca.geometry import Geometry
+from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solution
 
 FIGURES = ("energy", "squares", "power", "active", "steps", "done", "elements")
@@ -40,23 +44,16 @@ MOST_REVIVED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What all shards together have given.
+    """What all shards together have given."""
 
-    Attributes:
-        product: sums of activation x residual patch, (K, C, R, S), float64.
-        counts: activations of each atom, (K,), float64 (whole numbers).
-        figures: by the names of `FIGURES`.
-        patches: for the atoms to be revived, (n, C, R, S), float64.
-    """
-
-    product: Tensor
-    counts: Tensor
-    figures: dict[str, float]
-    patches: Tensor
+    product: Tensor  # sums of activation x residual patch, (K, C, R, S), float64
+    counts: Tensor  # activations of each atom, (K,), float64 (whole numbers)
+    figures: dict[str, float]  # by the names of `FIGURES`
+    patches: Tensor  # for the atoms to be revived, (n, C, R, S), float64
 
 
-class Payload:
-    """The layout of a shard's vector: products, counts, figures, patches."""
+class ShardSums:
+    """The layout of a shard's vector: products, counts, figures, patches of revived atoms."""
 
     def __init__(self, geometry: Geometry, revived: int) -> None:
         self.geometry, self.revived = geometry, revived
@@ -98,32 +95,49 @@ def patch_products(geometry: Geometry, codes: Tensor, residuals: Tensor) -> Tens
     return total.view(geometry.atoms, *geometry.atom_shape)
 
 
-def shard_vector(
-    payload: Payload,
+def sum_shards(
+    sums: ShardSums,
+    interaction: LateralInhibition,
     images: Tensor,
-    residuals: Tensor,
     solution: Solution,
-    chosen: slice,
-    revive: list[int | None],
-) -> NDArray[np.float64]:
-    """What one shard gives.
+    shards: Iterable[tuple[int, range]],
+    donors: Sequence[int],
+) -> TreeFold[Any]:
+    """The shards' vectors, added as far as they can be.
 
     Args:
-        payload: the layout.
-        images: all images of this rank, (n, C, H, W).
-        residuals: likewise.
-        solution: likewise, their codes.
-        chosen: which of them are the shard's.
-        revive: for each atom to be revived the image, counted within the shard, whose worst
-            patch it becomes; None if that image is in another shard.
+        sums: the layout.
+        interaction: the dictionary.
+        images: of all the shards, one after the other, (n, C, H, W).
+        solution: their codes.
+        shards: number of each, and which elements of the batch it has.
+        donors: for each atom to be revived the element whose worst patch it becomes.
     """
-    geometry = payload.geometry
+    residuals = interaction.residual(images, solution.codes)
+    fold: TreeFold[Any] = TreeFold(lambda left, right: left + right)
+    at = 0
+    for shard, run in shards:
+        chosen = slice(at, at + len(run))
+        vector = _shard_vector(sums, images, residuals, solution, chosen)
+        patches = sums.read(vector).patches
+        for place, donor in enumerate(donors):
+            if donor in run:
+                patch = worst_patch(sums.geometry, residuals[at + donor - run.start])
+                patches[place].copy_(patch)
+        fold.push(Node(0, shard), vector)
+        at += len(run)
+    return fold
+
+
+def _shard_vector(
+    sums: ShardSums, images: Tensor, residuals: Tensor, solution: Solution, chosen: slice
+) -> NDArray[np.float64]:
+    """What one shard gives; `chosen` says which of the images are its own."""
     codes = solution.codes[chosen]
-    vector = payload.empty()
-    totals = payload.read(vector)
-    totals.product.copy_(patch_products(geometry, codes, residuals[chosen]))
+    vector = sums.empty()
+    totals = sums.read(vector)
+    totals.product.copy_(patch_products(sums.geometry, codes, residuals[chosen]))
     totals.counts.copy_((codes != 0).flatten(2).sum(2).sum(0))
-    start = payload.sizes[0] + payload.sizes[1]
     values = {
         "energy": solution.energy[chosen],
         "squares": solution.squares[chosen],
@@ -133,11 +147,9 @@ def shard_vector(
         "done": solution.done[chosen],
         "elements": torch.ones(len(codes)),
     }
+    start = sums.sizes[0] + sums.sizes[1]
     for place, name in enumerate(FIGURES):
         vector[start + place] = float(values[name].double().sum())
-    for place, index in enumerate(revive):
-        if index is not None:
-            totals.patches[place].copy_(worst_patch(geometry, residuals[chosen][index]))
     return vector
 
 
@@ -157,18 +169,7 @@ def worst_patch(geometry: Geometry, residual: Tensor) -> Tensor:
 class Learner:
     """A dictionary that learns: its state, and how totals change it.
 
-    Args:
-        geometry: the sizes.
-        atoms: (K, C, R, S), the first ones.
-        momentum: m.
-        revive_after: updates without activation; 0 for never.
-        seed: of the run.
-
-    Attributes:
-        atoms: (K, C, R, S), of norm 1.
-        velocity: v, float64.
-        quiet: updates since each atom was last active, (K,), int64.
-        seen: activations of each atom in the last update, (K,), float64.
+    After `revive_after` updates without activation an atom is replaced; 0 for never.
     """
 
     def __init__(
@@ -178,6 +179,7 @@ class Learner:
         self.revive_after, self.seed = revive_after, seed
         self.atoms = normalise(atoms)
         self.velocity = torch.zeros_like(atoms, dtype=torch.float64)
+        # (K,) updates since each atom was last active, and its activations in the last update.
         self.quiet = torch.zeros(len(atoms), dtype=torch.int64)
         self.seen = torch.zeros(len(atoms), dtype=torch.float64)
 
@@ -193,13 +195,7 @@ class Learner:
         return random_keys.key(self.seed, "revive", step, atom) % batch
 
     def update(self, totals: Totals, revived: list[int], lr: float) -> None:
-        """Divide, move, normalise.
-
-        Args:
-            totals: over the whole batch.
-            revived: atoms that take the patches in `totals`.
-            lr: learning rate.
-        """
+        """Divide, move by `lr`, normalise; the `revived` atoms take the patches in `totals`."""
         self.seen = totals.counts.clone()
         delta = totals.product / totals.counts.clamp(min=1)[:, None, None, None]
         self.velocity.mul_(self.momentum).add_(delta, alpha=1 - self.momentum)

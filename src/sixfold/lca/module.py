@@ -20,7 +20,7 @@ Size = int | tuple[int, int]
 
 
 class LCA(nn.Module):
-    """Codes of images, or of one-dimensional signals, in a dictionary that is a parameter.
+    """Codes of images, or of one-dimensional signals, in a dictionary (K, C, R, S), a parameter.
 
     The code is found without a gradient; a loss may be differentiated with respect to the
     dictionary through `reconstruct`, which is how dictionaries are learned (the code is held
@@ -37,9 +37,6 @@ class LCA(nn.Module):
         signal_dims: 2 for images (n, C, H, W), 1 for signals (n, C, L).
         seed: of the first atoms.
         dynamics: any field of `DynamicsConfig`, such as ``lambda_=0.1``.
-
-    Attributes:
-        dictionary: (K, C, R, S).
 
     Raises:
         UserError: if the settings do not fit.
@@ -74,17 +71,13 @@ class LCA(nn.Module):
         self.kernel = self._pair(kernel, of_one=1)
         self.stride = self._pair(stride, of_one=1)
         if padding == "half":
-            self.padding = self.kernel[0] // 2, self.kernel[1] // 2
-        elif isinstance(padding, str):
+            padding = self.kernel[0] // 2, self.kernel[1] // 2
+        if isinstance(padding, str):
             raise UserError(f"padding {padding!r}: give numbers or 'half'")
-        else:
-            self.padding = self._pair(padding, of_one=0)
+        self.padding = self._pair(padding, of_one=0)
+        height, width = self.kernel
         smallest = Geometry(
-            channels=channels,
-            height=self.kernel[0],
-            width=self.kernel[1],
-            atoms=atoms,
-            kernel=self.kernel,
+            channels=channels, height=height, width=width, atoms=atoms, kernel=self.kernel
         )
         self.dictionary = nn.Parameter(random_atoms(smallest, seed, torch.float32))
 

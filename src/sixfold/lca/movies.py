@@ -25,17 +25,11 @@ PREFIX = "movies:"
 
 @dataclass(frozen=True, kw_only=True)
 class Movies:
-    """All frames of all movies.
+    """All frames of all movies."""
 
-    Attributes:
-        frames: (T, C, H, W), uint8.
-        movies: first frame and number of frames of each.
-        names: of the frames.
-    """
-
-    frames: NDArray[np.uint8]
-    movies: tuple[tuple[int, int], ...]
-    names: tuple[str, ...]
+    frames: NDArray[np.uint8]  # (T, C, H, W), uint8
+    movies: tuple[tuple[int, int], ...]  # first frame and number of frames of each
+    names: tuple[str, ...]  # of the frames
 
 
 def read_movies(folder: Path, resize: int | None) -> Movies:

@@ -19,19 +19,12 @@ import numpy as np
 
 from sixfold.core.errors import UserError
 from sixfold.data import permutation
+from sixfold.lca.config import LearnConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """An order.
-
-    Attributes:
-        kind: `random`, `file`, `list` or `movie`.
-        images: how many there are.
-        batch: elements of the batch.
-        seed: of the run.
-        movies: first frame and number of frames of each movie; empty if there are none.
-        frames: of a movie before an element turns to the next; 0 for all.
 
     >>> Order(kind="list", images=6, batch=2, seed=0).at(1)
     [1, 4]
@@ -43,12 +36,12 @@ class Order:
     [False, True, False, True]
     """
 
-    kind: str
-    images: int
+    kind: str  # `random`, `file`, `list` or `movie`
+    images: int  # how many there are
     batch: int
     seed: int
-    movies: Sequence[tuple[int, int]] = ()
-    frames: int = 0
+    movies: Sequence[tuple[int, int]] = ()  # first frame and number of frames of each
+    frames: int = 0  # of a movie before an element turns to the next; 0 for all
 
     def __post_init__(self) -> None:
         if self.kind == "movie":
@@ -97,3 +90,19 @@ class Order:
         which = int(np.searchsorted(ends, at, side="right"))
         within = at - int(ends[which] - shown[which])
         return own[which][0] + within, within
+
+
+def order_of(learn: LearnConfig, images: int, movies: Sequence[tuple[int, int]]) -> Order:
+    """The order that the settings ask for.
+
+    Raises:
+        UserError: if there are not enough images or movies for it.
+    """
+    return Order(
+        kind=learn.order,
+        images=images,
+        batch=learn.batch_size,
+        seed=learn.seed,
+        movies=movies,
+        frames=learn.frames,
+    )

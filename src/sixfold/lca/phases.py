@@ -20,19 +20,11 @@ from sixfold.lca.geometry import Geometry
 
 
 class Phases:
-    """How the images of a geometry are laid out by phase.
-
-    Args:
-        geometry: the sizes.
-
-    Attributes:
-        skip: places of the canvas, on each side, that are left out of the grid.
-        grid: (U, V), rows and columns of the grid.
-        channels: C s s, channels of the grid.
-    """
+    """How the images of a geometry are laid out by phase."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
+        # Places of the canvas, on each side, that are left out of the grid; (U, V); C s s.
         self.skip = (self._skip(0), self._skip(1))
         self.grid = (self._places(0) - 2 * self.skip[0], self._places(1) - 2 * self.skip[1])
         self.channels = geometry.channels * geometry.stride[0] * geometry.stride[1]
@@ -58,14 +50,7 @@ class Phases:
         return taps[0] - 1 - self.skip[0], taps[1] - 1 - self.skip[1]
 
     def sort(self, images: Tensor) -> Tensor:
-        """Images by phase.
-
-        Args:
-            images: (n, C, H, W).
-
-        Returns:
-            (n, C s s, U, V); zeros where the canvas has no pixel.
-        """
+        """Images (n, C, H, W) by phase, (n, C s s, U, V); zeros where the canvas has no pixel."""
         geometry = self.geometry
         (sh, sw), (ph, pw), (qh, qw) = geometry.stride, geometry.padding, self.skip
         top, left = ph - qh * sh, pw - qw * sw
@@ -99,11 +84,7 @@ class Phases:
         return None if bool((found == 1).all()) else found
 
     def analysis_kernels(self, dictionary: Tensor) -> Tensor:
-        """Kernels of the convolution that computes D^T r, (K, C s s, taps, taps).
-
-        Args:
-            dictionary: (K, C, R, S).
-        """
+        """Kernels (K, C s s, taps, taps) of the convolution for D^T r, from atoms (K, C, R, S)."""
         (th, tw), (sh, sw) = self.geometry.taps, self.geometry.stride
         k, c, r, s = dictionary.shape
         whole = functional.pad(dictionary, (0, tw * sw - s, 0, th * sh - r))

@@ -70,27 +70,16 @@ ACCURACY = 1e-4
 
 @dataclass(frozen=True, kw_only=True)
 class Polished:
-    """A code, and what is known of it as it is written: in the precision of the dictionary.
+    """A code, and what is known of it as it is written: in the precision of the dictionary."""
 
-    Attributes:
-        code: (K, P, Q).
-        potential: u that belongs to it, (K, P, Q).
-        energy: the objective.
-        squares: |x - D a|^2.
-        active: entries that are not zero.
-        gap: duality gap relative to the energy.
-        violation: largest violation of the optimality conditions relative to lambda.
-        rounds: systems that were solved.
-    """
-
-    code: Tensor
-    potential: Tensor
-    energy: float
-    squares: float
-    active: int
-    gap: float
-    violation: float
-    rounds: int
+    code: Tensor  # (K, P, Q)
+    potential: Tensor  # u that belongs to it, (K, P, Q)
+    energy: float  # the objective
+    squares: float  # |x - D a|^2
+    active: int  # entries that are not zero
+    gap: float  # duality gap relative to the energy
+    violation: float  # largest violation of the optimality conditions relative to lambda
+    rounds: int  # systems that were solved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,23 +96,17 @@ class _TooCostlyError(Exception):
 
 
 class Polisher:
-    """Solves for codes of one dictionary.
-
-    Args:
-        interaction: the dictionary.
-        threshold: a soft one, its level above 0.
-    """
+    """Solves for codes of one dictionary, with a soft threshold whose level is above 0."""
 
     def __init__(self, interaction: LateralInhibition, threshold: Threshold) -> None:
         self._threshold = threshold
         self._dtype = interaction.dictionary.dtype
-        exact = LateralInhibition(
+        self._exact = exact = LateralInhibition(
             interaction.dictionary.double(),
             interaction.geometry,
             sharing=interaction.sharing,
             form="residual",
         )
-        self._exact = exact
         self._element: Lane = exact.lane(1)
         self._product: Lane = exact.lane(1)
         whole = exact.geometry.dense and exact.sharing == "batch"
@@ -133,8 +116,8 @@ class Polisher:
     def affords(self, active: int) -> bool:
         """Whether a system of so many active entries is worth an attempt.
 
-        With as many entries as pixels it is singular or nearly so, and conjugate gradients need
-        hundreds of products where the same number of time steps does more.
+        With as many entries as pixels it is nearly singular, and conjugate gradients need hundreds
+        of products where the same number of time steps does more.
         """
         pixels = math.prod(self._exact.geometry.image)
         return self._matrix is not None or active < max(pixels, SMALL)

@@ -43,28 +43,14 @@ FLAT = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How images are prepared.
+    """How images are prepared."""
 
-    Attributes:
-        kind: one of `KINDS`.
-        mean: per channel, in [0, 1], for `centre`.
-        whitening: (C, C, side, side), for `whiten`.
-    """
-
-    kind: str
-    mean: tuple[float, ...] = ()
-    whitening: Tensor | None = None
+    kind: str  # one of `KINDS`
+    mean: tuple[float, ...] = ()  # (C,), in [0, 1], for `centre`
+    whitening: Tensor | None = None  # (C, C, side, side), for `whiten`
 
     def __call__(self, pixels: NDArray[np.uint8], dtype: torch.dtype) -> Tensor:
-        """Prepared images.
-
-        Args:
-            pixels: (n, C, H, W).
-            dtype: of the result.
-
-        Returns:
-            (n, C, H, W).
-        """
+        """Prepared images (n, C, H, W) from pixels (n, C, H, W)."""
         images = torch.from_numpy(pixels).to(dtype) / 255
         if self.kind == "centre":
             images -= torch.tensor(self.mean, dtype=dtype).view(1, -1, 1, 1)
@@ -98,13 +84,13 @@ def learn_preprocess(kind: str, mean: NDArray[np.float64], sample: NDArray[np.ui
         mean: of the training images, (C,).
         sample: some training images, (n, C, H, W).
     """
-    if kind != "whiten":
-        return Preprocess(kind=kind, mean=tuple(float(value) for value in mean))
-    images = Preprocess(kind="contrast")(sample, torch.float64)
-    kernel = whitening_filter(images)
-    deviation = torch.cat([_filter(image[None], kernel) for image in images]).square().mean().sqrt()
-    kernel /= deviation
-    return Preprocess(kind=kind, mean=tuple(float(value) for value in mean), whitening=kernel)
+    kernel = None
+    if kind == "whiten":
+        images = Preprocess(kind="contrast")(sample, torch.float64)
+        kernel = whitening_filter(images)
+        whitened = torch.cat([_filter(image[None], kernel) for image in images])
+        kernel /= whitened.square().mean().sqrt()
+    return Preprocess(kind=kind, mean=tuple(map(float, mean)), whitening=kernel)
 
 
 def whitening_filter(images: Tensor) -> Tensor:

@@ -27,12 +27,9 @@ SOON = 10
 
 
 class QuietSupport:
-    """Watches the supports of the elements in a lane.
+    """Watches the supports of the elements in a lane, whose certificate has this tolerance.
 
-    Args:
-        lane: whose codes are watched.
-        tolerance: of the certificate.
-        tiles: adds up what is known of parts of the same elements; None if elements are whole.
+    With `tiles` what is known of parts of the same elements is added up.
     """
 
     def __init__(self, lane: Lane, tolerance: float, tiles: Tiles | None) -> None:

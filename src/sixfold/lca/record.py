@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
@@ -23,29 +22,27 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.lca.learning import Learner
 from sixfold.lca.warm import WarmStarts
 from sixfold.training.checkpoint import list_checkpoints, path_of
+from sixfold.training.log import REPORT_S
 
 FORMAT = "lca-1"
-REPORT_S = 1.0
 
 
 class LearnLog:
     """Figures of every update (rank 0) and of every element (each rank its own)."""
 
-    def __init__(self, files: RankFiles, comm: Communicator, step: int, total: int = 0) -> None:
+    def __init__(self, files: RankFiles, comm: Communicator, step: int, total: int) -> None:
         files.fence()
-        self._world = comm
         folder = files.path / "elements"
-        if comm.rank == 0 and folder.is_dir():
+        if comm.rank == 0:
             # Another number of ranks may go on: lines after the checkpoint are made again.
             for path in sorted(folder.glob("rank-*.jsonl")):
                 JsonLines(path, up_to_step=step).close()
         comm.barrier()
+        self._comm, self._total, self._reported_at = comm, total, float("-inf")
         self._elements = JsonLines(folder / f"rank-{comm.rank:04d}.jsonl", up_to_step=step)
         self._metrics = (
             JsonLines(files.path / "metrics.jsonl", up_to_step=step) if comm.rank == 0 else None
         )
-        self._reported_at = float("-inf")
-        self._total = total
 
     def step(self, step: int, line: dict[str, Any], elements: list[dict[str, Any]]) -> float:
         """Log an update; the time that was logged, in Unix seconds."""
@@ -55,7 +52,7 @@ class LearnLog:
             self._metrics.append({"step": step, "time": now, **line})
             if time.monotonic() - self._reported_at > REPORT_S:
                 self._reported_at = time.monotonic()
-                self._world.report({"kind": "learned", "step": step, "total": self._total, **line})
+                self._comm.report({"kind": "learned", "step": step, "total": self._total, **line})
         return now
 
     def close(self) -> None:
@@ -65,22 +62,15 @@ class LearnLog:
             self._metrics.close()
 
 
-def save_state(
-    folder: Path, step: int, learner: Learner, warm: WarmStarts | None, *, keep: int
-) -> None:
+def save_state(folder: Path, step: int, learner: Learner, warm: WarmStarts, *, keep: int) -> None:
     """Write a checkpoint, then remove all but the last `keep`.
 
     Raises:
         RunError: if it cannot be written; older ones stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors: dict[str, Tensor] = {
-        "atoms": learner.atoms,
-        "velocity": learner.velocity,
-        "quiet": learner.quiet,
-        "seen": learner.seen,
-    }
-    if warm is not None:
+    tensors = {name: getattr(learner, name) for name in ("atoms", "velocity", "quiet", "seen")}
+    if warm.kind != "none":
         tensors["warm"] = warm.state()
     card = {"format": FORMAT, "step": step, "seed": learner.seed}
     data = tensor_file.pack(tensors, {"sixfold.lca": json.dumps(card)})
@@ -89,7 +79,7 @@ def save_state(
         old.unlink(missing_ok=True)
 
 
-def load_state(path: Path, learner: Learner, warm: WarmStarts | None) -> int:
+def load_state(path: Path, learner: Learner, warm: WarmStarts) -> int:
     """Put a checkpoint's state in place; the number of updates it has seen.
 
     Raises:
@@ -105,9 +95,8 @@ def load_state(path: Path, learner: Learner, warm: WarmStarts | None) -> int:
                 raise ValueError(f"atoms {tuple(atoms.shape)}, not {tuple(learner.atoms.shape)}")
             learner.atoms = atoms.to(learner.atoms.dtype)
             learner.velocity = file.get_tensor("velocity").to(torch.float64)
-            learner.quiet = file.get_tensor("quiet")
-            learner.seen = file.get_tensor("seen")
-            if warm is not None:
+            learner.quiet, learner.seen = file.get_tensor("quiet"), file.get_tensor("seen")
+            if warm.kind != "none":
                 warm.load_state(file.get_tensor("warm"))
             return int(card["step"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

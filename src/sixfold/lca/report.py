@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
-from sixfold.core.html.axes import Axis, Format, compact, linear, percent, plain
+from sixfold.core.html.axes import Format, compact, linear, percent, plain
 from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.page import Figure, Page, Picture, Pictures, Section, configuration, pairs
 from sixfold.core.html.pictures import png
@@ -31,6 +31,18 @@ _POINTS = 400
 """Points of a curve: more would not be seen."""
 
 Floats = NDArray[np.floating[Any]]
+
+
+def _percent(value: float) -> str:
+    return percent(value, 2)
+
+
+_CURVES: tuple[tuple[str, str, Format], ...] = (
+    ("energy", "Energy of an image", compact),
+    ("error", "Reconstruction error, |x - Da|² / |x|²", _percent),
+    ("sparsity", "Sparsity: share of the code that is zero", _percent),
+    ("code_steps", "Steps until the certificate held", plain),
+)
 
 
 def write_page(run: pathlib.Path) -> pathlib.Path:
@@ -51,26 +63,24 @@ def render(run: pathlib.Path) -> str:
     samples = _tensors(run / "samples.safetensors")
     atoms = _tensors(run / "dictionary.safetensors").get("atoms")
     seen = samples.get("seen")
-    sheet, pictures = [], _samples(samples)
+    sheet, shown = [], _samples(samples)
     if atoms is not None:
         image = Picture(uri=_sheet(atoms, seen), alt="sheet of the dictionary's atoms", small=True)
         sheet = [Pictures(entries=[([image], [])], css="atoms")]
-    settings = configuration(
-        config,
-        LcaLearnConfig,
-        sorted((result.get("versions") or {}).items()),
-        pairs([("SHA-256", result["dictionary_sha256"])] if result else [], "Dictionary"),
-    )
+    subtitle, hashes = "", []
+    if result:
+        subtitle = (
+            f"{result['atoms']} atoms, {' x '.join(map(str, result['positions']))} positions, "
+            f"{result['form']} form; {result['steps']} updates"
+        )
+        hashes = [("SHA-256", str(result["dictionary_sha256"]))]
     return Page(
         title=f"{run.name} · Sixfold",
         eyebrow="Sixfold sparse coding report",
         heading=run.name,
         state="finished" if result else "not finished",
         good=bool(result),
-        subtitle=f"{result['atoms']} atoms, {' x '.join(map(str, result['positions']))} positions, "
-        f"{result['form']} form; {result['steps']} updates"
-        if result
-        else "",
+        subtitle=subtitle,
         figures=_figures(result, lines),
         sections=[
             Section(
@@ -85,12 +95,17 @@ def render(run: pathlib.Path) -> str:
                 id="reconstructions",
                 title="Images and reconstructions",
                 lead="As prepared for coding, and what the code makes of them, in the same range.",
-                blocks=[Pictures(entries=pictures, css="pairs")] if pictures else [],
+                blocks=[Pictures(entries=shown, css="pairs")] if shown else [],
                 frame=False,
             ),
             Section(id="learning", title="Learning", css="grid", blocks=_curves(lines)),
             Section(id="activations", title="Activations", css="grid", blocks=_bars(samples, seen)),
-            settings,
+            configuration(
+                config,
+                LcaLearnConfig,
+                sorted((result.get("versions") or {}).items()),
+                pairs(hashes, "Dictionary"),
+            ),
         ],
         files="metrics.jsonl, result.json and dictionary.safetensors next to it hold every figure.",
     ).html()
@@ -109,19 +124,16 @@ def _tensors(path: pathlib.Path) -> dict[str, Floats]:
 
 
 def _figures(result: dict[str, Any], lines: list[dict[str, Any]]) -> list[Figure]:
-    """The headline: name, value, detail."""
-    last = lines[-1] if lines else {}
+    """Key figures: name, value, detail."""
     found = []
-    if last:
-        found += [
+    if lines:
+        last = lines[-1]
+        steps = f"of the codes, after {last['code_steps']:.0f} steps"
+        found = [
             ("Energy", compact(last["energy"]), "of an image, at the last update"),
             ("Error", percent(last["error"], 1), "of the images' power is not explained"),
             ("Sparsity", percent(last["sparsity"], 1), "of the code is zero"),
-            (
-                "Certified",
-                percent(last["certified"], 0),
-                f"of the codes, after {last['code_steps']:.0f} steps",
-            ),
+            ("Certified", percent(last["certified"], 0), steps),
         ]
     if result.get("updates_per_s"):
         found.append(("Updates/s", plain(result["updates_per_s"]), f"{result['workers']} workers"))
@@ -129,64 +141,16 @@ def _figures(result: dict[str, Any], lines: list[dict[str, Any]]) -> list[Figure
 
 
 def _curves(lines: list[dict[str, Any]]) -> list[Chart]:
-    wanted = (
-        ("energy", "Energy of an image", compact),
-        ("error", "Reconstruction error, |x - Da|² / |x|²", _percent),
-        ("sparsity", "Sparsity: share of the code that is zero", _percent),
-        ("code_steps", "Steps until the certificate held", plain),
-    )
     found = []
-    for name, title, write in wanted:
+    for name, title, write in _CURVES:
         pairs = [(line.get("step", k + 1), line.get(name)) for k, line in enumerate(lines)]
         known = np.array([pair for pair in pairs if pair[1] is not None], float).reshape(-1, 2)
         known = known[np.isfinite(known).all(1)]
         if len(known) > 1:
-            found.append(_curve(name, title, known[:, 0], known[:, 1], write))
+            steps, values = known[spread(len(known), _POINTS)].T
+            line = Series(name="", x=steps, y=values)
+            found.append(_chart(name, title, line, x_label="update", write=write))
     return found
-
-
-def _percent(value: float) -> str:
-    return percent(value, 2)
-
-
-def _curve(name: str, title: str, steps: Floats, values: Floats, write: Format) -> Chart:
-    shown = spread(len(values), _POINTS)
-    line = Series(name="", x=steps[shown], y=values[shown])
-    return _chart(
-        name,
-        title,
-        line,
-        linear(float(steps[0]), float(steps[-1]), compact, snug=True),
-        x_label="update",
-        write=write,
-    )
-
-
-def _chart(
-    name: str,
-    title: str,
-    line: Series,
-    x: Axis,
-    *,
-    x_label: str,
-    write: Format = plain,
-    note: str = "",
-) -> Chart:
-    values = line.values
-    low, high = float(np.min(values)), float(np.max(values))
-    return Chart(
-        id=name,
-        title=title,
-        note=note,
-        summary=f"{title}: from {write(low)} to {write(high)}, at the end "
-        f"{write(float(values[-1]))}.",
-        x=x,
-        y=linear(0.0 if line.kind == "area" else low, high, write),
-        x_label=x_label,
-        series=[line],
-        write=write,
-        head=lambda at: f"{x_label} {plain(at)}",
-    )
 
 
 def _bars(samples: dict[str, Floats], seen: Floats | None) -> list[Chart]:
@@ -195,27 +159,48 @@ def _bars(samples: dict[str, Floats], seen: Floats | None) -> list[Chart]:
     counts = samples.get("histogram")
     if counts is not None and "histogram_top" in samples and float(counts.sum()) > 0:
         edges = np.linspace(0.0, float(samples["histogram_top"][0]), len(counts) + 1)
+        bars = _steps(edges, counts)
         note = "entries of the codes that are not zero, in the images above"
-        found.append(_steps("sizes", "How large activations are", edges, counts, "|a|", note))
+        found.append(_chart("sizes", "How large activations are", bars, x_label="|a|", note=note))
     if seen is not None and float(np.max(seen)) > 0:
-        order = np.sort(seen)[::-1]
-        edges = np.arange(len(order) + 1, dtype=np.float64)
+        bars = _steps(np.arange(len(seen) + 1, dtype=np.float64), np.sort(seen)[::-1])
         note = "activations in the last update, the busiest atom first"
-        found.append(_steps("usage", "How often each atom is active", edges, order, "atom", note))
+        title = "How often each atom is active"
+        found.append(_chart("usage", title, bars, x_label="atom", note=note))
     return found
 
 
-def _steps(name: str, title: str, edges: Floats, counts: Floats, x_label: str, note: str) -> Chart:
+def _steps(edges: Floats, counts: Floats) -> Series:
     """A histogram as a filled line of steps."""
-    bars = Series(name="", x=edges, y=counts, low=0 * counts, colour="compute", kind="area")
-    x = linear(float(edges[0]), float(edges[-1]), compact, snug=True)
-    return _chart(name, title, bars, x, x_label=x_label, note=note)
+    return Series(name="", x=edges, y=counts, low=0 * counts, colour="compute", kind="area")
+
+
+def _chart(
+    name: str, title: str, line: Series, *, x_label: str, write: Format = plain, note: str = ""
+) -> Chart:
+    places, values = np.asarray(line.x, float), line.values
+    low, high = float(np.min(values)), float(np.max(values))
+    return Chart(
+        id=name,
+        title=title,
+        note=note,
+        summary=f"{title}: from {write(low)} to {write(high)}, at the end "
+        f"{write(float(values[-1]))}.",
+        x=linear(float(places[0]), float(places[-1]), compact, snug=True),
+        y=linear(0.0 if line.kind == "area" else low, high, write),
+        x_label=x_label,
+        series=[line],
+        write=write,
+        head=lambda at: f"{x_label} {plain(at)}",
+    )
 
 
 def _sheet(atoms: Floats, seen: Floats | None) -> str:
     """All atoms side by side, the busiest first, each with its own range of grey or colour."""
     order = np.arange(len(atoms)) if seen is None else np.argsort(-seen, kind="stable")
-    shown = [_pixels(atoms[index], symmetric=True) for index in order[:_MAX_ATOMS]]
+    atoms = _grey_or_colour(atoms)[order[:_MAX_ATOMS]]
+    tops = np.abs(atoms).max((1, 2, 3))
+    shown = [_pixels(atom, -top, top) for atom, top in zip(atoms, tops.tolist(), strict=True)]
     height, width = shown[0].shape[:2]
     columns = math.ceil(math.sqrt(len(shown) * height / width))
     rows = math.ceil(len(shown) / columns)
@@ -227,20 +212,19 @@ def _sheet(atoms: Floats, seen: Floats | None) -> str:
     return _png(sheet, scale)
 
 
-def _samples(
-    tensors: dict[str, Floats],
-) -> list[tuple[list[Picture], list[tuple[str, str]]]]:
+def _samples(tensors: dict[str, Floats]) -> list[tuple[list[Picture], list[tuple[str, str]]]]:
     if not {"images", "reconstructions", "error", "active", "steps"} <= tensors.keys():
         return []
     found = []
-    for index, (image, made) in enumerate(
-        zip(tensors["images"], tensors["reconstructions"], strict=True)
-    ):
-        limits = float(image.min()), float(image.max())
+    for index, image in enumerate(tensors["images"]):
+        low, high = float(image.min()), float(image.max())
         scale = max(1, 96 // max(image.shape[1:]))
         both = [
-            Picture(uri=_png(_pixels(pixels, limits=limits), scale), alt=alt, small=True)
-            for pixels, alt in ((image, "image"), (made, "its reconstruction"))
+            Picture(uri=_png(_pixels(pixels, low, high), scale), alt=alt, small=True)
+            for pixels, alt in (
+                (image, "image"),
+                (tensors["reconstructions"][index], "its reconstruction"),
+            )
         ]
         caption = (
             f"{int(tensors['active'][index]):,} active, error "
@@ -250,21 +234,19 @@ def _samples(
     return found
 
 
-def _pixels(
-    image: Floats, *, symmetric: bool = False, limits: tuple[float, float] | None = None
-) -> NDArray[np.uint8]:
+def _pixels(image: Floats, low: float, high: float) -> NDArray[np.uint8]:
     """(C, H, W) of any numbers as (H, W, 3) of 0 to 255; one row is shown as eight."""
-    if image.shape[0] not in (1, 3):
-        image = image.mean(0, keepdims=True)
-    if symmetric:
-        top = float(np.abs(image).max()) or 1.0
-        limits = -top, top
-    low, high = limits or (float(image.min()), float(image.max()))
-    pixels = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
-    pixels = np.round(255 * pixels).astype(np.uint8).transpose(1, 2, 0)
+    image = _grey_or_colour(image)
+    parts = np.clip((image - low) / (high - low), 0, 1) if high > low else 0.5 + 0 * image
+    pixels = np.round(255 * parts).astype(np.uint8).transpose(1, 2, 0)
     if pixels.shape[0] == 1:
         pixels = np.repeat(pixels, 8, 0)
     return np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels
+
+
+def _grey_or_colour(images: Floats) -> Floats:
+    """(..., C, H, W) with one or three channels."""
+    return images if images.shape[-3] in (1, 3) else images.mean(-3, keepdims=True)
 
 
 def _png(pixels: NDArray[np.uint8], scale: int) -> str:

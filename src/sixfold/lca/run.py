@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import time
@@ -33,6 +32,8 @@ from sixfold.training.inputs import Inputs, inputs_of
 
 MOVIES = "movies:"
 
+KIND = RunKind(placement=("engine", "learn.grid"))
+
 
 def lca_learn(
     config: LcaLearnConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
@@ -50,8 +51,7 @@ def lca_learn(
     """
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
-    found = learn_settings_problems(config)
-    if found:
+    if found := learn_settings_problems(config):
         raise UserError(found)
     config = _resolve_paths(config)
     path, inputs = Path(str(config.run.out)), _inputs(config)
@@ -65,24 +65,19 @@ def lca_learn(
             return _run_learn(job, run, engine, workers, on_event)
 
 
-KIND = RunKind(placement=("engine", "learn.grid"))
-
-
 def learn_settings_problems(config: LcaLearnConfig) -> list[str]:
     """Everything that is wrong and can be told without reading any image."""
-    found = config.problems()
+    found, sizes = config.problems(), config.dictionary
     if not config.input.data.startswith(MOVIES):
         found += _data_config(config).problems()
-    for text, name in ((config.dictionary.kernel, "--kernel"), (config.dictionary.padding, "")):
+    for flag, text in (
+        ("--kernel", sizes.kernel),
+        ("--padding", sizes.padding),
+        ("--stride", sizes.stride),
+    ):
         try:
-            if text not in ("full", "half"):
-                pair(text, name or "--padding")
-        except UserError as error:
-            found += error.problems
-    with contextlib.suppress(ValueError):
-        stride = config.dictionary.stride
-        try:
-            pair(stride, "--stride")
+            if text not in ("full", "half") or flag == "--stride":
+                pair(text, flag)
         except UserError as error:
             found += error.problems
     return found
@@ -105,15 +100,13 @@ def _data_config(config: LcaLearnConfig) -> DataConfig:
 
 def _resolve_paths(config: LcaLearnConfig) -> LcaLearnConfig:
     """Make paths absolute, and choose a run directory if none was given."""
-    listing = config.learn.list
-    return dataclasses.replace(
+    listing, replace = config.learn.list, dataclasses.replace
+    absolute = None if listing is None else str(Path(listing).expanduser().absolute())
+    return replace(
         config,
-        input=dataclasses.replace(config.input, data=_absolute_spec(config.input.data)),
-        learn=dataclasses.replace(
-            config.learn,
-            list=None if listing is None else str(Path(listing).expanduser().absolute()),
-        ),
-        run=dataclasses.replace(config.run, out=str(run_path(config, LcaLearnConfig(), "lca"))),
+        input=replace(config.input, data=_absolute_spec(config.input.data)),
+        learn=replace(config.learn, list=absolute),
+        run=replace(config.run, out=str(run_path(config, LcaLearnConfig(), "lca"))),
     )
 
 
@@ -121,6 +114,11 @@ def _absolute_spec(spec: str) -> str:
     if spec.startswith(MOVIES):
         return MOVIES + str(Path(spec.removeprefix(MOVIES)).expanduser().absolute())
     return data.absolute_spec(spec)
+
+
+def _resolved(asked: DataConfig, engine: Engine, workers: int, on_event: OnEvent) -> DataConfig:
+    is_movies = asked.data.startswith(MOVIES)
+    return asked if is_movies else resolve_data(asked, engine, workers, on_event)
 
 
 def _learn_job(
@@ -131,45 +129,34 @@ def _learn_job(
     Raises:
         UserError: with everything that does not fit.
     """
-    from sixfold.lca.inputs import Source, open_pictures
-    from sixfold.lca.order import Order
+    from sixfold.lca.inputs import ImageSource, open_images
+    from sixfold.lca.order import order_of
     from sixfold.lca.phases import Phases
-    from sixfold.lca.tiles import grid_problems, parse_grid
-    from sixfold.lca.training import LearnJob
+    from sixfold.lca.tiles import grid_of, grid_problems
+    from sixfold.lca.worker import LearnJob
 
-    resolved = _data_config(config)
-    if not config.input.data.startswith(MOVIES):
-        resolved = resolve_data(resolved, engine, workers, on_event)
-    source = Source(
-        data=resolved,
-        part=config.input.split,
-        limit=config.input.max_images,
+    source = ImageSource(
+        data=_resolved(_data_config(config), engine, workers, on_event),
+        split=config.input.split,
+        max_images=config.input.max_images,
         listing=config.learn.list,
     )
-    pictures = open_pictures(source)
-    geometry = make_geometry(config.dictionary, pictures.shape)
-    learn = config.learn
-    Order(
-        kind=learn.order,
-        images=pictures.count,
-        batch=learn.batch_size,
-        seed=learn.seed,
-        movies=pictures.movies,
-        frames=learn.frames,
-    )
-    grid = parse_grid(learn.grid, workers)
-    found = grid_problems(grid, Phases(geometry))
+    images = open_images(source)
+    geometry = make_geometry(config.dictionary, images.shape)
+    order_of(config.learn, images.count, images.movies)
+    mesh = grid_of(config.learn.grid, workers).mesh
+    found = grid_problems(mesh, Phases(geometry))
     if config.dynamics.form == "gram" and not geometry.gram_is_exact:
         found.append(
             "--form gram: with padding and --boundary free atoms at the edge are cut off and "
             "their products differ: use --form residual, or --boundary zero"
         )
-    if config.dynamics.form == "gram" and grid.divides_images:
+    if config.dynamics.form == "gram" and mesh.size > 1:
         found.append("--form gram: a grid that divides images computes in residual form")
     if found:
         raise UserError(found)
-    if pictures.bad:
-        on_event({"kind": "note", "text": f"{len(pictures.bad)} images were skipped"})
+    if images.bad:
+        on_event({"kind": "note", "text": f"{len(images.bad)} images were skipped"})
     return LearnJob(config=config, source=source, geometry=geometry, claim=directory.ticket())
 
 
@@ -180,21 +167,19 @@ def make_geometry(config: DictionaryConfig, shape: tuple[int, int, int]) -> Geom
         UserError: if atoms and images do not fit.
     """
     channels, height, width = shape
-    full = config.kernel == "full"
-    kernel = (height, width) if full else pair(config.kernel, "--kernel")
-    if full:
-        padding = (0, 0)
-    elif config.padding == "half":
-        padding = kernel[0] // 2, kernel[1] // 2
+    if config.kernel == "full":
+        kernel, stride, padding = (height, width), (1, 1), (0, 0)
     else:
-        padding = pair(config.padding, "--padding")
+        kernel, stride = pair(config.kernel, "--kernel"), pair(config.stride, "--stride")
+        half = kernel[0] // 2, kernel[1] // 2
+        padding = half if config.padding == "half" else pair(config.padding, "--padding")
     return Geometry(
         channels=channels,
         height=height,
         width=width,
         atoms=config.atoms,
         kernel=kernel,
-        stride=(1, 1) if full else pair(config.stride, "--stride"),
+        stride=stride,
         padding=padding,
         boundary=config.boundary,
     )
@@ -204,7 +189,7 @@ def _run_learn(
     job: Any, run: Run, engine: Engine, workers: int, on_event: OnEvent
 ) -> dict[str, Any]:
     from sixfold.lca.report import write_page
-    from sixfold.lca.training import learn_rank
+    from sixfold.lca.worker import learn_rank
 
     config, directory = job.config, run.directory
     before_s = time.monotonic() - run.started
@@ -228,17 +213,12 @@ def _run_learn(
 
 
 def lca_encode(
-    config: LcaEncodeConfig,
-    given: Mapping[str, Any],
-    *,
-    engine: Engine | None = None,
-    on_event: OnEvent | None = None,
+    config: LcaEncodeConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> dict[str, Any]:
     """Code images with a learned dictionary, into a Parquet or Arrow file.
 
     Args:
-        config: the settings.
-        given: fields of the dynamics that are to differ from those of the learning.
+        config: the settings; dynamics that are None are those of the learning.
         engine: an open engine to be used and left open; one is opened if absent.
         on_event: called with progress.
 
@@ -251,8 +231,7 @@ def lca_encode(
     """
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
-    encode = config.encode
-    found = config.problems()
+    encode, found = config.encode, config.problems()
     if not encode.run:
         found.append("give the dictionary: sixfold lca encode RUN --data SPEC --out FILE")
     out = Path(encode.out).expanduser().absolute()
@@ -269,12 +248,21 @@ def lca_encode(
 
     file = dictionary_file(Path(encode.run).expanduser().absolute())
     learned = load_dictionary(file)
+    given = {name: v for name, v in vars(config.dynamics).items() if v is not None}
     dynamics = dataclasses.replace(learned.dynamics, **given)
     if found := dynamics.problems():
         raise UserError(found)
-    opening = open_engine_for(config.engine, given=engine)
-    with held(out, is_file=True), opening as opened:
-        return _encode(config, opened, learned, file, dynamics, out, on_event, started)
+    with held(out, is_file=True), open_engine_for(config.engine, given=engine) as opened:
+        figures = _encode(config, opened, learned, file, dynamics, out, on_event)
+        spent = time.monotonic() - started
+        figures |= {
+            "engine": config.engine.engine,
+            "wall_s": round(spent, 3),
+            "images_per_s": round(figures["images"] / spent, 3),
+            "versions": versions(),
+        }
+        write_json(out.with_name(out.name + ".json"), figures)
+    return figures
 
 
 def _encode(
@@ -285,42 +273,39 @@ def _encode(
     dynamics: DynamicsConfig,
     out: Path,
     on_event: OnEvent,
-    started: float,
 ) -> dict[str, Any]:
     from sixfold.lca.encoding import EncodeJob, encode_part, join_parts
-    from sixfold.lca.inputs import Source, open_pictures
+    from sixfold.lca.inputs import ImageSource, open_images
 
     encode, geometry = config.encode, learned.geometry
     spec = _absolute_spec(encode.data or learned.data)
     side = geometry.height if geometry.height == geometry.width else None
     workers = config.engine.workers or engine.slots()
-    resolved = DataConfig(data=spec, resize=side, on_error=encode.on_error)
-    if not spec.startswith(MOVIES):
-        resolved = resolve_data(resolved, engine, workers, on_event)
-    source = Source(data=resolved, part=encode.split, limit=encode.max_images)
-    pictures = open_pictures(source)
-    if pictures.shape != geometry.image:
+    asked = DataConfig(data=spec, resize=side, on_error=encode.on_error)
+    source = ImageSource(
+        data=_resolved(asked, engine, workers, on_event),
+        split=encode.split,
+        max_images=encode.max_images,
+    )
+    images = open_images(source)
+    if images.shape != geometry.image:
         raise UserError(
-            f"--data {spec}: images are {pictures.shape}, the dictionary was learned for "
+            f"--data {spec}: images are {images.shape}, the dictionary was learned for "
             f"{geometry.image}"
         )
     frames = encode.warm_start == "frame"
-    if frames and not pictures.movies:
+    if frames and not images.movies:
         raise UserError("--warm-start frame: the data hold no movies; use --data movies:PATH")
-    pieces = (
-        [(start, start + count) for start, count in pictures.movies]
-        if frames
-        else [
-            (start, min(start + encode.chunk, pictures.count))
-            for start in range(0, pictures.count, encode.chunk)
-        ]
-    )
+    starts = range(0, images.count, encode.chunk)
+    pieces = [(start, min(start + encode.chunk, images.count)) for start in starts]
+    if frames:
+        pieces = [(start, start + count) for start, count in images.movies]
     coded = 0
 
     def note(_: int, sums: Mapping[str, float]) -> None:
         nonlocal coded
         coded += int(sums["images"])
-        on_event({"kind": "coded", "images": coded, "total": pictures.count})
+        on_event({"kind": "coded", "images": coded, "total": images.count})
 
     with folder_of_parts(out) as parts:
         job = EncodeJob(
@@ -339,23 +324,16 @@ def _encode(
         )
         with space_explained(out.parent):
             join_parts(job, learned, out)
-    spent = time.monotonic() - started
-    figures = _figures(sums, geometry)
-    figures |= {
+    return {
+        **_means(sums, geometry),
         "file": str(out),
         "run": str(file),
         "data": spec,
         "workers": workers,
-        "engine": config.engine.engine,
-        "wall_s": round(spent, 3),
-        "images_per_s": round(figures["images"] / spent, 3),
-        "versions": versions(),
     }
-    write_json(out.with_name(out.name + ".json"), figures)
-    return figures
 
 
-def _figures(sums: list[dict[str, float]], geometry: Geometry) -> dict[str, Any]:
+def _means(sums: list[dict[str, float]], geometry: Geometry) -> dict[str, Any]:
     """Means over all images."""
     total = {name: sum(part[name] for part in sums) for name in sums[0]}
     n = total["images"]

@@ -41,32 +41,19 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """Codes, and what is known of each at its last reading; tensors (n, ...).
+    """Codes, and what is known of each at its last reading; tensors (n, ...)."""
 
-    Attributes:
-        codes: (n, K, P, Q); with `tiles`, this rank's positions only.
-        steps: time steps that were made, int64.
-        energy: the objective, float64.
-        squares: |x - D a|^2, float64.
-        active: entries that are not zero, int64.
-        gap: duality gap relative to the energy, float64; NaN for the hard threshold.
-        violation: of the optimality conditions, relative to lambda, float64.
-        done: whether the certificate held, bool.
-        rate: eta at the end, float64.
-        solves: linear systems that were solved for it (`sixfold.lca.polish`), int64.
-        trace: one object for each reading: element, step, energy, squares, active, gap, rate.
-    """
-
-    codes: Tensor
-    steps: Tensor
-    energy: Tensor
-    squares: Tensor
-    active: Tensor
-    gap: Tensor
-    violation: Tensor
-    done: Tensor
-    rate: Tensor
-    solves: Tensor
+    codes: Tensor  # (n, K, P, Q); with `tiles`, this rank's positions only
+    steps: Tensor  # time steps that were made, int64
+    energy: Tensor  # the objective, float64
+    squares: Tensor  # |x - D a|^2, float64
+    active: Tensor  # entries that are not zero, int64
+    gap: Tensor  # duality gap relative to the energy, float64; NaN for the hard threshold
+    violation: Tensor  # of the optimality conditions, relative to lambda, float64
+    done: Tensor  # whether the certificate held, bool
+    rate: Tensor  # eta at the end, float64
+    solves: Tensor  # linear systems that were solved for it (`sixfold.lca.polish`), int64
+    # one object for each reading: element, step, energy, squares, active, gap, violation, rate
     trace: list[dict[str, Any]]
 
     @property
@@ -76,13 +63,9 @@ class Solution:
 
 
 class Solver:
-    """Finds codes.
+    """Finds codes, in lanes of `width` slots (by the geometry if absent).
 
-    Args:
-        interaction: the dictionary.
-        dynamics: how codes come about.
-        width: slots of a lane; by the geometry if absent.
-        tiles: the part of the positions that this rank computes; None for all.
+    With `tiles` this rank computes its part of the positions.
 
     >>> from sixfold.lca.geometry import Geometry
     >>> geometry = Geometry(channels=1, height=1, width=4, atoms=4, kernel=(1, 4))
@@ -143,48 +126,43 @@ class _Run:
         start: Sequence[Tensor | None] | None,
         trace: bool,
     ) -> None:
-        self.solver, self.dynamics, self.start = solver, solver.dynamics, start
-        interaction, tiles = solver.interaction, solver.tiles
-        self.images = interaction.prepare(images)
+        dynamics, interaction, tiles = solver.dynamics, solver.interaction, solver.tiles
+        self.solver, self.dynamics, self.start = solver, dynamics, start
         self.units = power_of_two_above(images.abs().flatten(1).amax(1))
-        self.whole = self.images
+        self.whole = self.images = interaction.prepare(images)
         if tiles is not None:
-            self.images = tiles.cut(self.images)
+            self.images = tiles.tile.cut(self.images)
         self.lane = interaction.lane(solver.width, None if tiles is None else tiles.tile)
-        self.membrane = Membrane(self.lane, solver.threshold, self.dynamics.state_momentum)
+        self.membrane = Membrane(self.lane, solver.threshold, dynamics.state_momentum)
         geometry = interaction.geometry
         terms = max(geometry.codes, 2 * geometry.channels * geometry.height * geometry.width) + 1
         self.meter = Meter(solver.threshold, terms, tiles)
-        self.rule = AdaptiveRate() if self.dynamics.adaptive else None
-        first = rate(self.dynamics.dt, self.dynamics.tau, self.dynamics.integrator)
-        self.first_rate = first
-        needs_readings = trace or self.dynamics.tolerance > 0 or self.dynamics.adaptive
-        self.period = self.dynamics.check_every if needs_readings else self.dynamics.max_steps
+        self.rule = AdaptiveRate() if dynamics.adaptive else None
+        self.first_rate = rate(dynamics.dt, dynamics.tau, dynamics.integrator)
+        needs_readings = trace or dynamics.tolerance > 0 or dynamics.adaptive
+        self.period = dynamics.check_every if needs_readings else dynamics.max_steps
         self.trace: list[dict[str, Any]] | None = [] if trace else None
-        self._empty_solution(len(images))
+        # What has been found of each image.
+        n, width = len(images), solver.width
+        self.codes = self.lane.code.new_zeros(n, *self.lane.code.shape[1:])
+        self.found: dict[str, Tensor] = {
+            **{name: torch.zeros(n, dtype=v.dtype) for name, v in vars(_nothing(1)).items()},
+            "steps": torch.zeros(n, dtype=torch.int64),
+            "done": torch.zeros(n, dtype=torch.bool),
+            "solves": torch.zeros(n, dtype=torch.int64),
+            "rate": torch.zeros(n, dtype=torch.float64),
+        }
         # Slots: which element, and what was true of it at its last good reading.
-        width = solver.width
         self.element: list[int | None] = [None] * width
         self.step = [0] * width
         self.unit = torch.ones(width, dtype=torch.float64)
         self.kept = torch.zeros_like(self.membrane.potential) if self.rule else None
         self.ceiling = torch.ones(width, dtype=torch.float64)
-        polished = self.dynamics.polish and solver.threshold.convex and self.dynamics.tolerance > 0
-        self.quiet = QuietSupport(self.lane, self.dynamics.tolerance, tiles) if polished else None
+        polished = dynamics.polish and solver.threshold.convex and dynamics.tolerance > 0
+        self.quiet = QuietSupport(self.lane, dynamics.tolerance, tiles) if polished else None
         self.polisher: Polisher | None = None
         self.last = _nothing(width)
-        self.pending: Iterator[int] = iter(range(len(images)))
-
-    def _empty_solution(self, n: int) -> None:
-        shape = self.lane.code.shape[1:]
-        self.codes = self.lane.code.new_zeros(n, *shape)
-        self.found: dict[str, Tensor] = {
-            name: torch.zeros(n, dtype=value.dtype) for name, value in vars(_nothing(1)).items()
-        }
-        self.found["steps"] = torch.zeros(n, dtype=torch.int64)
-        self.found["done"] = torch.zeros(n, dtype=torch.bool)
-        self.found["solves"] = torch.zeros(n, dtype=torch.int64)
-        self.found["rate"] = torch.zeros(n, dtype=torch.float64)
+        self.pending: Iterator[int] = iter(range(n))
 
     def finish(self) -> Solution:
         """Run until every element has left."""
@@ -252,10 +230,11 @@ class _Run:
                 getattr(self.last, name)[fresh] = value[fresh]
         for slot in fresh:
             element = self.element[slot]
-            if self.start is not None and element is not None and self.start[element] is not None:
-                self.membrane.settle(slot, gradient)
-                if self.kept is not None:
-                    self.kept[slot] = self.membrane.potential[slot]
+            if self.start is None or element is None or self.start[element] is None:
+                continue
+            self.membrane.settle(slot, gradient)
+            if self.kept is not None:
+                self.kept[slot] = self.membrane.potential[slot]
 
     def _take(self, reading: Reading) -> Tensor:
         """Note a reading and adapt the time steps; which slots' potentials were put back, (W,)."""
@@ -330,12 +309,11 @@ class _Run:
         if self.trace is None:
             return
         for slot in slots.nonzero().flatten().tolist():
-            values = {name: value[slot].item() for name, value in vars(self.last).items()}
             self.trace.append(
                 {
                     "element": self.element[slot],
                     "step": self.step[slot],
-                    **values,
+                    **{name: value[slot].item() for name, value in vars(self.last).items()},
                     "rate": float(self.membrane.rate[slot]),
                 }
             )
@@ -366,11 +344,14 @@ class _Run:
 
 def _nothing(width: int) -> Reading:
     """A reading of slots of which nothing is known yet."""
-    unknown = torch.full((width,), torch.inf, dtype=torch.float64)
+
+    def unknown() -> Tensor:
+        return torch.full((width,), torch.inf, dtype=torch.float64)
+
     return Reading(
-        energy=unknown.clone(),
-        squares=unknown.clone(),
+        energy=unknown(),
+        squares=unknown(),
         active=torch.zeros(width, dtype=torch.int64),
-        gap=unknown.clone(),
-        violation=unknown.clone(),
+        gap=unknown(),
+        violation=unknown(),
     )

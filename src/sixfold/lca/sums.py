@@ -25,16 +25,13 @@ def fraction_bits(terms: int) -> int:
 
 
 def fixed_sum(values: Tensor, scale: Tensor, terms: int) -> Tensor:
-    """The sum over all but the first dim, in integers.
+    """The sum over all but the first dim, in integers, (W,) int64.
 
     Args:
         values: (W, ...), float32 or float64; NaN makes the sum meaningless.
         scale: (W,), powers of two by which terms are multiplied before they are cut to integers.
         terms: most terms over all parts of the sum; none may count for more than this number
             allows, so that nothing overflows.
-
-    Returns:
-        (W,) int64.
 
     >>> fixed_sum(torch.tensor([[0.5, 0.25], [1.0, -1.0]]), torch.tensor([4.0, 4.0]), 2).tolist()
     [3, 0]

@@ -14,36 +14,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-KINDS = ("soft", "hard")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
     """A threshold.
 
-    Attributes:
-        level: lambda.
-        kind: `soft` or `hard`.
-        nonnegative: whether activations below zero are cut off too.
-
     >>> u = torch.tensor([-2.0, -0.5, 0.5, 2.0])
-    >>> Threshold(level=1.0)(u).tolist()
-    [-1.0, 0.0, 0.0, 1.0]
+    >>> Threshold(level=1.0)(u).tolist() == [-1, 0, 0, 1]
+    True
     >>> Threshold(level=1.0, kind="hard", nonnegative=True)(u).tolist()
     [0.0, 0.0, 0.0, 2.0]
     """
 
-    level: float
-    kind: str = "soft"
-    nonnegative: bool = False
+    level: float  # lambda
+    kind: str = "soft"  # `soft` or `hard`
+    nonnegative: bool = False  # whether activations below zero are cut off too
 
     def __call__(self, potential: Tensor, out: Tensor | None = None) -> Tensor:
-        """Activations of potentials, any shape.
-
-        Args:
-            potential: u.
-            out: where the result goes; a new tensor if absent.
-        """
+        """Activations of potentials of any shape, in `out` if that is given."""
         out = torch.empty_like(potential) if out is None else out
         level = self.level
         if self.kind == "hard":

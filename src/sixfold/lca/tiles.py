@@ -1,12 +1,11 @@
 """The positions of an image divided over processes, by rows and columns.
 
-A process group of b x r x c ranks is a grid: b groups share out the elements of the batch; the r x
-c ranks of a group divide the positions of each of their elements. Before every time step a rank
-gets from its neighbours the activations of the positions around its own (the *halo*, taps - 1
-wide); from them it computes all of the residual that its positions see, some of which its
-neighbours compute too. So there is one exchange a step, and every number is computed by the same
-kernels from the same inputs as in one process. Readings are sums of integers and maxima, which have
-no order.
+A grid of b x r x c ranks: b groups share out the elements of the batch; the r x c ranks of a group
+divide the positions of each of their elements. Before every time step a rank gets from its
+neighbours the activations around its own (the *halo*, taps - 1 wide); from them it computes all of
+the residual that its positions see, some of which its neighbours compute too: one exchange a step,
+and every number by the same kernels from the same inputs as in one process. Readings are sums of
+integers and maxima, which have no order.
 
     exact: the same bits for any grid as long as a tile has more than one position (kernels give a
     single position other bits; such grids are refused), in float32 and float64; tests hold it for
@@ -15,7 +14,6 @@ no order.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +24,7 @@ from sixfold.core.errors import UserError
 from sixfold.distributed.collectives import all_gather
 from sixfold.distributed.process_group import Communicator
 from sixfold.lca.phases import Phases
+from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
 
 
 def bounds(size: int, parts: int, part: int) -> tuple[int, int]:
@@ -39,21 +38,13 @@ def bounds(size: int, parts: int, part: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """The positions that one rank of a group computes.
+    """The positions that one rank of a group computes."""
 
-    Attributes:
-        rows: first and one-past-last row of positions.
-        columns: likewise.
-        taps: of the geometry.
-        skip: of the geometry's phases.
-        whole: (U, V), rows and columns of the whole image's grid of phases.
-    """
-
-    rows: tuple[int, int]
+    rows: tuple[int, int]  # first and one-past-last row of positions
     columns: tuple[int, int]
-    taps: tuple[int, int]
-    skip: tuple[int, int]
-    whole: tuple[int, int]
+    taps: tuple[int, int]  # of the geometry
+    skip: tuple[int, int]  # of the geometry's phases
+    whole: tuple[int, int]  # (U, V), rows and columns of the whole image's grid of phases
 
     @property
     def positions(self) -> tuple[int, int]:
@@ -72,11 +63,7 @@ class Tile:
         return p + th - 1, q + tw - 1
 
     def cut(self, grids: Tensor) -> Tensor:
-        """The tile's part of images sorted by phase; zeros where they have no place.
-
-        Args:
-            grids: (n, c, U, V) of whole images.
-        """
+        """The tile's part of images by phase (n, c, U, V); zeros where they have no place."""
         (u, v), (qh, qw) = self.grid, self.skip
         found = grids.new_zeros(*grids.shape[:2], u, v)
         # Place i of the tile is place rows[0] + i of the canvas, and that less `skip` of the grid.
@@ -108,13 +95,7 @@ class Tile:
 
 
 class Tiles:
-    """A rank's tile, and the talk with the other ranks of its group.
-
-    Args:
-        group: the ranks of the group, as a world of their own.
-        shape: (r, c).
-        phases: of the geometry.
-    """
+    """A rank's tile of the (r, c) that divide an image, and its exchanges with its group."""
 
     def __init__(self, group: Communicator, shape: tuple[int, int], phases: Phases) -> None:
         self.group, self.shape, self.phases = group, shape, phases
@@ -131,18 +112,9 @@ class Tiles:
             whole=self.phases.grid,
         )
 
-    def cut(self, grids: Tensor) -> Tensor:
-        """This rank's part of images sorted by phase."""
-        return self.tile.cut(grids)
-
     def fill_halo(self, padded: Tensor) -> None:
-        """Put the neighbours' activations around this rank's own.
-
-        Args:
-            padded: (W, K, p + 2 halo, q + 2 halo), of which the inner part is this rank's.
-        """
-        sends, receives = {}, {}
-        places = {}
+        """Put the neighbours' activations around this rank's own, (W, K, p + 2 halo, ...)."""
+        sends, receives, places = {}, {}, {}
         for rank in range(self.group.size):
             if rank == self.group.rank:
                 continue
@@ -174,20 +146,15 @@ class Tiles:
     def _window(self, padded: Tensor, positions: tuple[tuple[int, int], tuple[int, int]]) -> Tensor:
         """The part of this rank's padded code that holds some positions."""
         (top, bottom), (left, right) = positions
-        row, column = (
-            self.tile.rows[0] - self.tile.halo[0],
-            self.tile.columns[0] - self.tile.halo[1],
-        )
+        row = self.tile.rows[0] - self.tile.halo[0]
+        column = self.tile.columns[0] - self.tile.halo[1]
         return padded[:, :, top - row : bottom - row, left - column : right - column]
 
     def combine(self, sums: Tensor, tops: Tensor) -> tuple[Tensor, Tensor]:
         """Sums (integers) and maxima over all tiles, from those of this rank's."""
-        all_sums = all_gather(self.group, sums.numpy())
-        all_tops = all_gather(self.group, tops.numpy())
-        return (
-            torch.from_numpy(np.sum(all_sums, 0)),
-            torch.from_numpy(np.max(all_tops, 0)),
-        )
+        all_sums = np.sum(all_gather(self.group, sums.numpy()), 0)
+        all_tops = np.max(all_gather(self.group, tops.numpy()), 0)
+        return torch.from_numpy(all_sums), torch.from_numpy(all_tops)
 
     def join(self, codes: Tensor) -> Tensor:
         """Whole codes (n, K, P, Q) from the tiles' (n, K, p, q), on every rank of the group."""
@@ -211,79 +178,43 @@ class Tiles:
         return code[:, slice(*self.tile.rows), slice(*self.tile.columns)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """A grid of processes.
-
-    Attributes:
-        batch: groups that share out the elements.
-        rows: ranks of a group by rows.
-        columns: ranks of a group by columns.
-    """
-
-    batch: int
-    rows: int = 1
-    columns: int = 1
-
-    @property
-    def size(self) -> int:
-        """Ranks in all."""
-        return self.batch * self.rows * self.columns
-
-    @property
-    def divides_images(self) -> bool:
-        """Whether positions are divided."""
-        return self.rows * self.columns > 1
-
-    def group(self, comm: Communicator) -> Communicator:
-        """The ranks that work at the same elements as this one."""
-        size = self.rows * self.columns
-        first = comm.rank // size * size
-        return comm.subgroup(range(first, first + size))
-
-    def peers(self, comm: Communicator) -> Communicator:
-        """The ranks that have the same place in their groups as this one."""
-        size = self.rows * self.columns
-        return comm.subgroup(range(comm.rank % size, comm.size, size))
-
-
-def parse_grid(text: str, workers: int) -> Grid:
+def grid_of(text: str, workers: int) -> Grid:
     """Read `--grid`.
 
     Raises:
         UserError: if it is no grid of so many workers.
 
-    >>> parse_grid("auto", 3), parse_grid("1x2x2", 4).divides_images
-    (Grid(batch=3, rows=1, columns=1), True)
+    >>> grid_of("auto", 3).batch, str(grid_of("1x2x2", 4))
+    (3, 'rows=2,cols=2')
     """
     if text == "auto":
         return Grid(batch=workers)
     words = text.split("x")
     if len(words) != 3 or not all(word.isdecimal() and int(word) > 0 for word in words):
         raise UserError(f"--grid {text}: expected BATCHxROWSxCOLUMNS, such as 2x1x1, or auto")
-    batch, rows, columns = map(int, words)
-    if batch * rows * columns != workers:
+    batch, rows, cols = map(int, words)
+    grid = Grid(batch=batch, mesh=Mesh(rows=rows, cols=cols))
+    if grid.size != workers:
         raise UserError(
-            f"--grid {text}: has {batch * rows * columns} processes, but there are {workers} "
-            f"workers; use --workers {batch * rows * columns}"
+            f"--grid {text}: has {grid.size} processes, but there are {workers} workers; use "
+            f"--workers {grid.size}"
         )
-    return Grid(batch=batch, rows=rows, columns=columns)
+    return grid
 
 
-def grid_problems(grid: Grid, phases: Phases) -> list[str]:
-    """Why a grid cannot divide a geometry; empty if it can."""
-    if not grid.divides_images:
-        return []
+def grid_problems(mesh: Mesh, phases: Phases) -> list[str]:
+    """Why a mesh of processes cannot divide a geometry; empty if it can."""
     (p, q), geometry = phases.geometry.positions, phases.geometry
+    if mesh.size == 1:
+        return []
     if geometry.dense:
         return ["--grid: a fully connected dictionary has one position; divide the batch alone"]
-    if grid.rows > p or grid.columns > q:
-        return [f"--grid: {p} x {q} positions cannot be divided into {grid.rows} x {grid.columns}"]
-    for row, column in itertools.product(range(grid.rows), range(grid.columns)):
-        sizes = [b - a for a, b in (bounds(p, grid.rows, row), bounds(q, grid.columns, column))]
-        if sizes == [1, 1]:
-            return [
-                f"--grid: {grid.rows} x {grid.columns} leaves a process a single position, whose "
-                "products have other bits: use fewer rows or columns"
-            ]
+    if mesh.rows > p or mesh.cols > q:
+        return [f"--grid: {p} x {q} positions cannot be divided into {mesh.rows} x {mesh.cols}"]
+    # The smallest tile has the parts that are rounded down.
+    if p // mesh.rows == 1 and q // mesh.cols == 1:
+        return [
+            f"--grid: {mesh.rows} x {mesh.cols} leaves a process a single position, whose products "
+            "have other bits: use fewer rows or columns"
+        ]
     return []

@@ -12,13 +12,13 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sixfold.core.errors import UserError
-from sixfold.distributed.logical_shards import Node, TreeFold, shard_bounds, shard_count
+from sixfold.distributed.logical_shards import shard_bounds, shard_count
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dictionary import random_atoms
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import LateralInhibition
-from sixfold.lca.learning import Learner, Payload, shard_vector
+from sixfold.lca.learning import Learner, ShardSums, sum_shards
 from sixfold.lca.order import Order
 from sixfold.lca.solver import Solver
 
@@ -148,20 +148,14 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _update(self, learner: Learner, images: torch.Tensor, step: int) -> None:
         """One update from a batch, over the same shards as `sixfold lca learn`."""
-        revived, count = learner.to_revive(), shard_count(len(images))
-        payload = Payload(learner.geometry, len(revived))
+        revived, batch = learner.to_revive(), len(images)
+        sums, count = ShardSums(learner.geometry, len(revived)), shard_count(batch)
         interaction = LateralInhibition(learner.atoms, learner.geometry)
         solution = Solver(interaction, self._dynamics()).solve(images)
-        residuals = interaction.residual(images, solution.codes)
-        donors = [learner.donor(step, atom, len(images)) for atom in revived]
-        fold: TreeFold[Any] = TreeFold(lambda left, right: left + right)
-        for shard in range(count):
-            run = range(*shard_bounds(len(images), count, shard))
-            inside = [donor - run.start if donor in run else None for donor in donors]
-            chosen = slice(run.start, run.stop)
-            vector = shard_vector(payload, images, residuals, solution, chosen, inside)
-            fold.push(Node(0, shard), vector)
-        learner.update(payload.read(fold.root(count)), revived, self.learning_rate)
+        donors = [learner.donor(step, atom, batch) for atom in revived]
+        shards = ((shard, range(*shard_bounds(batch, count, shard))) for shard in range(count))
+        fold = sum_shards(sums, interaction, images, solution, shards, donors)
+        learner.update(sums.read(fold.root(count)), revived, self.learning_rate)
 
 
 def _images(rows: NDArray[np.float64], geometry: Geometry) -> torch.Tensor:

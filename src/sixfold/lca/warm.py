@@ -15,57 +15,50 @@ from torch import Tensor
 
 from sixfold.distributed.collectives import all_gather_int
 from sixfold.distributed.process_group import Communicator
+from sixfold.lca.order import Order
 
 Sparse = tuple[NDArray[np.int64], NDArray[np.float64]]
 """Places of entries that are not zero, and their values."""
 
 
 class WarmStarts:
-    """Codes by key.
+    """Codes (K, P, Q) by image (kind `epoch`) or by element (`frame`); `none` keeps none."""
 
-    Args:
-        shape: (K, P, Q) of a code.
-        dtype: of codes.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        self._shape, self._dtype = shape, dtype
+    def __init__(self, kind: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.kind, self.shape, self._dtype = kind, shape, dtype
         self._codes: dict[int, Sparse] = {}
 
-    def get(self, key: int) -> Tensor | None:
-        """The code kept under a key, (K, P, Q)."""
-        if key not in self._codes:
+    def get(self, order: Order, step: int, element: int, image: int) -> Tensor | None:
+        """The code with which an element begins at an update; None for none."""
+        key = image if self.kind == "epoch" else element
+        if key not in self._codes or (self.kind == "frame" and not order.follows(step, element)):
             return None
         places, values = self._codes[key]
-        code = torch.zeros(math.prod(self._shape), dtype=self._dtype)
+        code = torch.zeros(math.prod(self.shape), dtype=self._dtype)
         code[torch.from_numpy(places)] = torch.from_numpy(values).to(self._dtype)
-        return code.view(self._shape)
+        return code.view(self.shape)
 
-    def share(self, comm: Communicator, keys: list[int], codes: Tensor) -> None:
+    def share(
+        self, comm: Communicator, elements: list[int], chosen: list[int], codes: Tensor
+    ) -> None:
         """Keep the codes of all ranks; every rank gives its own and gets all the others'.
 
         Args:
             comm: the process group.
-            keys: of this rank's codes.
-            codes: (n, K, P, Q).
+            elements: whose codes this rank has.
+            chosen: the image of each element of the batch.
+            codes: (n, K, P, Q), of `elements`.
         """
-        packed = self._pack(keys, codes)
+        if self.kind == "none":
+            return
+        keys = [chosen[element] for element in elements] if self.kind == "epoch" else elements
+        packed = _pack(keys, codes)
         lengths = all_gather_int(comm, len(packed))
         others = [rank for rank in range(comm.size) if rank != comm.rank]
         received = {rank: np.empty(lengths[rank], np.float64) for rank in others}
         comm.exchange(dict.fromkeys(others, packed), received)
         for rank in range(comm.size):
             self._unpack(packed if rank == comm.rank else received[rank])
-
-    @staticmethod
-    def _pack(keys: list[int], codes: Tensor) -> NDArray[np.float64]:
-        """Key, number of entries, places and values of each code, one after the other."""
-        parts = []
-        for key, code in zip(keys, codes, strict=True):
-            flat = code.reshape(-1).double().numpy()
-            places = np.flatnonzero(flat)
-            parts += [[key, len(places)], places, flat[places]]
-        return np.concatenate([np.zeros(0), *parts])
 
     def _unpack(self, packed: NDArray[np.float64]) -> None:
         at = 0
@@ -84,6 +77,16 @@ class WarmStarts:
         return torch.from_numpy(np.concatenate(parts))
 
     def load_state(self, state: Tensor) -> None:
-        """Take up what `state` gave."""
+        """Take what `state` gave."""
         self._codes.clear()
         self._unpack(state.numpy())
+
+
+def _pack(keys: list[int], codes: Tensor) -> NDArray[np.float64]:
+    """Key, number of entries, places and values of each code, one after the other."""
+    parts = []
+    for key, code in zip(keys, codes, strict=True):
+        flat = code.reshape(-1).double().numpy()
+        places = np.flatnonzero(flat)
+        parts += [[key, len(places)], places, flat[places]]
+    return np.concatenate([np.zeros(0), *parts])

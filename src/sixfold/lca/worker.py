@@ -24,50 +24,37 @@ from torch import Tensor
 
 from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.distributed.collectives import all_gather, all_gather_data, tree_all_reduce
-from sixfold.distributed.logical_shards import (
-    Node,
-    TreeFold,
-    owned_shards,
-    shard_bounds,
-    shard_count,
-)
+from sixfold.distributed.logical_shards import Node, owned_shards, shard_bounds, shard_count
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.lca.config import LcaLearnConfig
 from sixfold.lca.dictionary import Learned, pack, patch_atoms, patch_places, random_atoms
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.inputs import Pictures, Source, open_pictures
+from sixfold.lca.inputs import ImageSource, OpenedImages, open_images
 from sixfold.lca.interaction import LateralInhibition
-from sixfold.lca.learning import Learner, Payload, Totals, shard_vector
-from sixfold.lca.order import Order
+from sixfold.lca.learning import Learner, ShardSums, Totals, sum_shards
+from sixfold.lca.order import order_of
 from sixfold.lca.phases import Phases
 from sixfold.lca.preprocess import SAMPLE, Preprocess, learn_preprocess
 from sixfold.lca.record import LearnLog, load_state, save_state
 from sixfold.lca.samples import make_samples
 from sixfold.lca.solver import Solution, Solver
-from sixfold.lca.tiles import Tiles, parse_grid
+from sixfold.lca.tiles import Tiles, grid_of
 from sixfold.lca.warm import WarmStarts
 from sixfold.training.checkpoint import newest_intact, weights_sha256
 from sixfold.training.config import OptimizerConfig
 from sixfold.training.step.schedule import TrainingLength, parse_schedule
+from sixfold.training.worker import CHECKPOINT_S
 
-CHECKPOINT_S = 60.0
 CHECKPOINT_STEPS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnJob:
-    """What the launcher hands to every rank.
+    """What the launcher hands to every rank."""
 
-    Attributes:
-        config: the settings, with paths made absolute.
-        source: the images, resolved.
-        geometry: the sizes.
-        claim: the run directory.
-    """
-
-    config: LcaLearnConfig
-    source: Source
+    config: LcaLearnConfig  # with paths made absolute
+    source: ImageSource
     geometry: Geometry
     claim: Claim
 
@@ -91,44 +78,38 @@ class _Learning:
     """One rank's part, from set-up to the dictionary's file."""
 
     def __init__(self, job: LearnJob, comm: Communicator) -> None:
-        config = job.config
+        config, learn = job.config, job.config.learn
         self.comm, self.config, self.geometry = comm, config, job.geometry
+        self.is_root = comm.rank == 0
         self.files = RankFiles(job.claim, attempt=comm.attempt, rank=comm.rank, host=comm.host)
-        self.pictures = open_pictures(job.source)
+        self.images = open_images(job.source)
         self.dtype: torch.dtype = getattr(torch, config.dictionary.precision)
-        self.preprocess = _preprocess(config.input.preprocess, self.pictures, comm)
-        learn = config.learn
-        self.order = Order(
-            kind=learn.order,
-            images=self.pictures.count,
-            batch=learn.batch_size,
-            seed=learn.seed,
-            movies=self.pictures.movies,
-            frames=learn.frames,
-        )
+        self.preprocess = _preprocess(config.input.preprocess, self.images, comm)
+        self.order = order_of(learn, self.images.count, self.images.movies)
         self.learner = Learner(
             self.geometry,
-            shared(comm, self._first_atoms()),
+            _of_rank_0(comm, self._first_atoms()),
             momentum=learn.momentum,
             revive_after=learn.resample_dead_after,
             seed=learn.seed,
         )
-        self.grid = parse_grid(learn.grid, comm.size)
-        self.group, self.peers = self.grid.group(comm), self.grid.peers(comm)
-        self.tiles = (
-            Tiles(self.group, (self.grid.rows, self.grid.columns), Phases(self.geometry))
-            if self.grid.divides_images
-            else None
-        )
+        grid = grid_of(learn.grid, comm.size)
+        mesh, first = grid.mesh, comm.rank // grid.mesh.size * grid.mesh.size
+        # The ranks that divide the same images, and those with the same place in other groups.
+        self.group = comm.subgroup(range(first, first + mesh.size))
+        self.peers = comm.subgroup(range(comm.rank % mesh.size, comm.size, mesh.size))
+        self.tiles: Tiles | None = None
+        self.form = config.dynamics.form
+        if mesh.size > 1:
+            self.tiles = Tiles(self.group, (mesh.rows, mesh.cols), Phases(self.geometry))
+            self.form = "residual"
         self.count = shard_count(learn.batch_size, wanted=learn.shards)
         self.own = owned_shards(self.count, self.peers.size, self.peers.rank)
-        self.warm = (
-            WarmStarts((self.geometry.atoms, *self.geometry.positions), self.dtype)
-            if learn.warm_start != "none"
-            else None
+        self.warm = WarmStarts(
+            learn.warm_start, (self.geometry.atoms, *self.geometry.positions), self.dtype
         )
         self.schedule = parse_schedule(OptimizerConfig(lr=learn.lr, schedule=learn.schedule))
-        self.budget = TrainingLength(
+        self.length = TrainingLength(
             images=learn.batch_size, batch_size=learn.batch_size, total_steps=learn.steps
         )
         self.checkpoints = self.files.path / "checkpoints"
@@ -136,23 +117,17 @@ class _Learning:
         self.log = LearnLog(self.files, comm, self.done, learn.steps)
         self.saved_at = time.monotonic()
 
-    @property
-    def is_root(self) -> bool:
-        return self.comm.rank == 0
-
     def _first_atoms(self) -> Tensor:
         seed = self.config.learn.seed
         if self.config.dictionary.initial == "random":
             return random_atoms(self.geometry, seed, self.dtype)
-        count = self.pictures.count
+        count = self.images.count
         wanted = sorted({place[0] for place in patch_places(self.geometry, count, seed)})
-        images = self._images(wanted)
-        return patch_atoms(self.geometry, seed, dict(zip(wanted, images, strict=True)), count).to(
-            self.dtype
-        )
+        images = dict(zip(wanted, self._prepared(wanted), strict=True))
+        return patch_atoms(self.geometry, seed, images, count).to(self.dtype)
 
-    def _images(self, indices: list[int]) -> Tensor:
-        return self.preprocess(self.pictures.images(np.array(indices, np.int64)), self.dtype)
+    def _prepared(self, indices: list[int]) -> Tensor:
+        return self.preprocess(self.images.pixels(np.array(indices, np.int64)), self.dtype)
 
     def _note(self, text: str) -> None:
         self.comm.report({"kind": "note", "text": text})
@@ -165,84 +140,66 @@ class _Learning:
 
     def run(self) -> dict[str, Any]:
         """Learn, and write the dictionary."""
-        comm, total = self.comm, self.config.learn.steps
+        comm, total, groups = self.comm, self.config.learn.steps, self.peers.size
         comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
-        groups = self.grid.batch
         if self.is_root and groups > self.count:
-            comm.report(
-                {
-                    "kind": "note",
-                    "text": f"{groups - self.count} of {groups} groups of workers have nothing to "
-                    f"do: a batch of {self.config.learn.batch_size} has {self.count} logical "
-                    "shards (--shards, or a larger --batch-size, gives more)",
-                }
+            self._note(
+                f"{groups - self.count} of {groups} groups of workers have nothing to do: a batch "
+                f"of {self.config.learn.batch_size} has {self.count} logical shards (--shards, or "
+                "a larger --batch-size, gives more)"
             )
         started, first = time.monotonic(), self.done
-        timed: tuple[float, int] | None = None
+        ends: list[float] = []
         try:
             while self.done < total:
-                ended = self._advance()
-                if self.done == min(first + 1, total):
-                    timed = (ended, self.done)
+                ends.append(self._advance())
                 if self.is_root:
                     self._after_step()
-            spent = ended - timed[0] if timed and self.done > timed[1] else 0.0
-            speed = (self.done - timed[1]) / spent if timed and spent > 0 else None
-            return self._finish(started, speed)
+            # The first update warms up caches and allocators.
+            spent = ends[-1] - ends[0] if ends else 0.0
+            return self._finish(started, (self.done - first - 1) / spent if spent > 0 else None)
         finally:
             self.log.close()
 
     def _after_step(self) -> None:
-        stop, total = self.comm.should_stop(), self.config.learn.steps
-        every = self.config.run.checkpoint_every or CHECKPOINT_STEPS
-        late = (
-            self.config.run.checkpoint_every is None
-            and time.monotonic() - self.saved_at > CHECKPOINT_S
-        )
-        if self.done == total or stop or late or self.done % every == 0:
+        stop, every = self.comm.should_stop(), self.config.run.checkpoint_every
+        late = every is None and time.monotonic() - self.saved_at > CHECKPOINT_S
+        is_last = self.done == self.config.learn.steps
+        if is_last or stop or late or self.done % (every or CHECKPOINT_STEPS) == 0:
             self.files.fence()
-            save_state(
-                self.checkpoints,
-                self.done,
-                self.learner,
-                self.warm,
-                keep=self.config.run.keep_checkpoints,
-            )
+            keep = self.config.run.keep_checkpoints
+            save_state(self.checkpoints, self.done, self.learner, self.warm, keep=keep)
             self.saved_at = time.monotonic()
         if stop:
             raise KeyboardInterrupt
 
     def _advance(self) -> float:
         """Make one update and log it."""
-        begin, step, learn = time.perf_counter(), self.done, self.config.learn
+        begin, step, batch = time.perf_counter(), self.done, self.config.learn.batch_size
         revived = self.learner.to_revive()
-        payload = Payload(self.geometry, len(revived))
+        sums = ShardSums(self.geometry, len(revived))
         chosen = self.order.at(step)
-        elements = [range(*shard_bounds(learn.batch_size, self.count, shard)) for shard in self.own]
-        mine = [element for run in elements for element in run]
-        interaction = LateralInhibition(self.learner.atoms, self.geometry, form=self._form())
-        vectors: list[tuple[Node, Any]] = []
+        runs = [range(*shard_bounds(batch, self.count, shard)) for shard in self.own]
+        mine = [element for run in runs for element in run]
+        interaction = LateralInhibition(self.learner.atoms, self.geometry, form=self.form)
+        nodes: list[tuple[Node, Any]] = []
         lines: list[dict[str, Any]] = []
+        codes = torch.zeros(0, *self.warm.shape)
         if mine:
-            images = self._images([chosen[element] for element in mine])
+            images = self._prepared([chosen[element] for element in mine])
             solution = self._solve(interaction, images, step, mine, chosen)
-            donors = [self.learner.donor(step, atom, learn.batch_size) for atom in revived]
-            vectors = self._vectors(payload, interaction, images, solution, elements, donors)
-            lines = self._lines(images, solution, mine, chosen)
-        if self.warm is not None:
-            self._remember(mine, chosen, solution.codes if mine else None)
-        vector = tree_all_reduce(self.peers, vectors, self.count, out=payload.empty())
-        totals = payload.read(vector)
-        lr = self.schedule.rate(step, self.budget)
+            donors = [self.learner.donor(step, atom, batch) for atom in revived]
+            shards = zip(self.own, runs, strict=True)
+            nodes = sum_shards(sums, interaction, images, solution, shards, donors).nodes
+            if self.group.rank == 0:  # it speaks for its group
+                lines, codes = self._lines(images, solution, mine, chosen), solution.codes
+        self.warm.share(self.comm, mine[: len(codes)], chosen, codes)
+        totals = sums.read(tree_all_reduce(self.peers, nodes, self.count, out=sums.empty()))
+        lr = self.schedule.rate(step, self.length)
         self.learner.update(totals, revived, lr)
         self.done += 1
-        seconds = time.perf_counter() - begin
-        line = self._line(totals, lr, len(revived), seconds)
-        return self.log.step(self.done, line, lines if self.group.rank == 0 else [])
-
-    def _form(self) -> str:
-        """Divided images are computed in residual form, so whole ones are, too, where asked for."""
-        return "residual" if self.tiles is not None else self.config.dynamics.form
+        line = self._line(totals, lr, len(revived), time.perf_counter() - begin)
+        return self.log.step(self.done, line, lines)
 
     def _solve(
         self,
@@ -253,7 +210,7 @@ class _Learning:
         chosen: list[int],
     ) -> Solution:
         """Codes of this group's elements, whole on every rank of the group."""
-        start = [self._start(step, element, chosen[element]) for element in mine]
+        start = [self.warm.get(self.order, step, element, chosen[element]) for element in mine]
         if self.tiles is not None:
             start = [None if code is None else self.tiles.part(code) for code in start]
         solver = Solver(interaction, self.config.dynamics, tiles=self.tiles)
@@ -261,49 +218,6 @@ class _Learning:
         if self.tiles is None:
             return solution
         return Solution(**{**vars(solution), "codes": self.tiles.join(solution.codes)})
-
-    def _start(self, step: int, element: int, image: int) -> Tensor | None:
-        """The code to begin with."""
-        if self.warm is None:
-            return None
-        if self.config.learn.warm_start == "epoch":
-            return self.warm.get(image)
-        return self.warm.get(element) if self.order.follows(step, element) else None
-
-    def _remember(self, mine: list[int], chosen: list[int], codes: Tensor | None) -> None:
-        """Keep the codes for warm starts; a group's first rank speaks for it."""
-        assert self.warm is not None
-        keys = (
-            [chosen[element] for element in mine]
-            if self.config.learn.warm_start == "epoch"
-            else mine
-        )
-        if codes is None or self.group.rank > 0:
-            keys = []
-        empty = torch.zeros(0, self.geometry.atoms, *self.geometry.positions)
-        self.warm.share(self.comm, keys, codes if codes is not None and keys else empty)
-
-    def _vectors(
-        self,
-        payload: Payload,
-        interaction: LateralInhibition,
-        images: Tensor,
-        solution: Solution,
-        elements: list[range],
-        donors: list[int],
-    ) -> list[tuple[Node, Any]]:
-        """The shards' vectors, folded as far as this rank can."""
-        residuals = interaction.residual(images, solution.codes)
-        fold: TreeFold[Any] = TreeFold(lambda left, right: left + right)
-        at = 0
-        for shard, run in zip(self.own, elements, strict=True):
-            inside = [donor - run.start if donor in run else None for donor in donors]
-            vector = shard_vector(
-                payload, images, residuals, solution, slice(at, at + len(run)), inside
-            )
-            fold.push(Node(0, shard), vector)
-            at += len(run)
-        return fold.nodes
 
     def _lines(
         self, images: Tensor, solution: Solution, mine: list[int], chosen: list[int]
@@ -352,8 +266,8 @@ class _Learning:
             data=self.config.input.data,
         )
         self.files.write_bytes("dictionary.safetensors", pack(learned))
-        shown = list(range(min(16, self.pictures.count)))
-        samples = make_samples(learned, self._images(shown), self.learner.seen)
+        shown = self._prepared(list(range(min(16, self.images.count))))
+        samples = make_samples(learned, shown, self.learner.seen)
         self.files.write_bytes("samples.safetensors", samples)
         return {
             "steps": self.done,
@@ -361,12 +275,12 @@ class _Learning:
             "dictionary_sha256": weights_sha256({"atoms": self.learner.atoms}),
             "atoms": self.geometry.atoms,
             "positions": list(self.geometry.positions),
-            "form": LateralInhibition(self.learner.atoms, self.geometry, form=self._form()).form,
+            "form": LateralInhibition(self.learner.atoms, self.geometry, form=self.form).form,
             "lane_width": self.geometry.lane_width,
             "logical_shards": self.count,
             "updates_per_s": None if updates_per_s is None else round(updates_per_s, 4),
             "learning_s": round(time.monotonic() - started, 3),
-            "bad_files": list(self.pictures.bad),
+            "bad_files": list(self.images.bad),
         }
 
 
@@ -375,16 +289,16 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
-def shared(comm: Communicator, tensor: Tensor) -> Tensor:
+def _of_rank_0(comm: Communicator, tensor: Tensor) -> Tensor:
     """Rank 0's values on every rank: machines may differ in a last digit of a set-up."""
     found: Tensor = torch.from_numpy(all_gather(comm, tensor.contiguous().numpy())[0].copy())
     return found
 
 
-def _preprocess(kind: str, pictures: Pictures, comm: Communicator) -> Preprocess:
+def _preprocess(kind: str, images: OpenedImages, comm: Communicator) -> Preprocess:
     """The preparation of images, the same on every rank."""
-    sample = pictures.images(np.arange(min(SAMPLE, pictures.count), dtype=np.int64))
-    made = learn_preprocess(kind, pictures.mean, sample)
+    sample = images.pixels(np.arange(min(SAMPLE, images.count), dtype=np.int64))
+    made = learn_preprocess(kind, images.mean, sample)
     if made.whitening is None:
         return made
-    return Preprocess(kind=kind, mean=made.mean, whitening=shared(comm, made.whitening))
+    return Preprocess(kind=kind, mean=made.mean, whitening=_of_rank_0(comm, made.whitening))
