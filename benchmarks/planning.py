@@ -6,8 +6,8 @@ time of a batch in ordinary trainings, in the middle of their steps; every train
 times in turns, and of these the least disturbed counts. The noise floor is how far the others are
 off it. `collect` measures a network and writes a file; `table` puts files together.
 
-python benchmarks/planning.py collect slide --out slide.json
-python benchmarks/planning.py table slide.json lenet5.json ...
+python -m benchmarks.planning collect slide --out slide.json
+python -m benchmarks.planning table slide.json lenet5.json ...
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 
 import sixfold
+from benchmarks.prediction_errors import errors, kendall_tau, regret
+from benchmarks.prediction_peers import alpha_beta, ernest, ernest_s, paleo
 from sixfold import data as datasets
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.engines.local import LocalEngine
@@ -30,8 +32,6 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.session import open_engine_for
 from sixfold.models.meta_initialization import build_on_meta
 from sixfold.perf.plan import calibration as files
-from sixfold.perf.plan.accuracy import errors, kendall_tau, regret
-from sixfold.perf.plan.baselines import alpha_beta, ernest, ernest_s, paleo
 from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of
 from sixfold.perf.plan.candidates import Candidate, candidates
 from sixfold.perf.plan.links import curve_of

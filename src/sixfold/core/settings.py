@@ -51,6 +51,12 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def same(section: type[Any], name: str) -> Any:
+    """A field declared as in another section."""
+    field = next(found for found in dataclasses.fields(section) if found.name == name)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
 class Settings:
     """A section of settings, or a tree of sections: a frozen dataclass with checked values.
 

@@ -16,8 +16,8 @@ from sixfold.perf.plan.ranking import explain
 from sixfold.perf.plan.whatif import quickest, simulate
 from sixfold.perf.plan.whatif_report import (
     TITLES,
-    what_if_chart,
     what_if_plain,
+    what_if_section,
     what_if_sentences,
     what_if_table,
     what_if_text,
@@ -30,25 +30,20 @@ def test_the_page_is_complete_and_marks_what_is_extrapolated(
     model, cluster = model_for(), parse_cluster("workers=64,per_host=8")
     predictions = [model.predict(Candidate(strategy="sync", workers=n)) for n in (1, 2)]
     points = simulate(model, cluster)
-    lines = report.rows(predictions, model.work, images=1000)
+    ways = report.table(predictions, model.work, images=1000)
     text = report.render(
         title="net & <b>",
         subtitle="here",
         predictions=predictions,
-        lines=lines,
+        ways=ways,
         sentences=explain(predictions, model.work),
         facts={"Machine": "by hand"},
-        what_if=report.WhatIf(
-            workers=64,
-            sentences=tuple(what_if_sentences(points, cluster)),
-            table=what_if_table(points, 64),
-            chart=what_if_chart(points),
-        ),
+        what_if=what_if_section(points, cluster),
     )
     assert "EXTRAPOLATION" in text
     assert "net &amp; &lt;b&gt;" in text
     assert "http" not in text.replace("http-equiv", "")
-    assert report.table(lines).lines()[1].startswith("sync")
+    assert ways.lines()[1].startswith("sync")
 
 
 def test_the_table_adds_up_to_its_run(model_for: Callable[..., Model]) -> None:
@@ -59,8 +54,8 @@ def test_the_table_adds_up_to_its_run(model_for: Callable[..., Model]) -> None:
     slow = dataclasses.replace(
         found, mean_s=2 * found.batch_s, total_s=startup_s + 2 * found.batch_s * model.work.steps
     )
-    (row,) = report.rows([slow], model.work, images=1000)
-    cells = dict(zip(report.COLUMNS, row.cells, strict=True))
+    (row,) = report.table([slow], model.work, images=1000).rows
+    cells = dict(zip(report.COLUMNS, row, strict=True))
     assert cells["batch"] == duration(slow.mean_s)
     assert cells["images/s"] == plain(round(model.work.batch_size / slow.mean_s))
     assert cells["run"] == duration(startup_s + slow.mean_s * model.work.steps)

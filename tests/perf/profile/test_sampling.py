@@ -6,10 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sixfold.perf.profile import sampling
-from sixfold.perf.profile.memory import resident_bytes, watched_memory
+from sixfold.perf.profile.memory import watched_memory
 from sixfold.perf.profile.sampling import descendants, parse_gpus, sampled
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -60,7 +61,7 @@ def test_a_gpu_is_asked_where_there_is_one(tmp_path: Path, monkeypatch: pytest.M
 def test_the_peak_of_memory_is_measured() -> None:
     import torch
 
-    before = resident_bytes()
+    before = psutil.Process().memory_info().rss
     with watched_memory() as peak:
         held = torch.zeros(4 << 20)  # 16 MB
         more = held + 1

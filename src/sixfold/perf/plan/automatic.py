@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,16 +15,9 @@ from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import RunDirectory
 from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
-from sixfold.perf.plan.calibrate import (
-    calibrate,
-    fitting_tiles,
-    load_machine,
-    model_of,
-    refusals,
-    save_machine,
-)
+from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of, refusals
+from sixfold.perf.plan.calibration import load_if_there, save
 from sixfold.perf.plan.candidates import Candidate, candidates
-from sixfold.perf.plan.prediction import Prediction
 from sixfold.perf.plan.ranking import best, equality, explain, prediction_plain, ranked
 from sixfold.training.config import AUTO, TrainConfig
 from sixfold.training.strategies.model_parallel.grid import Grid
@@ -36,15 +30,10 @@ FEWEST_STEPS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What the planner chose.
+    """What the planner chose."""
 
-    Attributes:
-        workers: ranks.
-        plan: `plan.json`: the way that was chosen, all ways, and the explanation.
-    """
-
-    workers: int
-    plan: dict[str, Any]
+    workers: int  # ranks
+    plan: dict[str, Any]  # `plan.json`: the way that was chosen, all ways, and the explanation
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """The settings with the choice in the place of `auto`."""
@@ -112,12 +101,12 @@ def choose(
     if grids or not config.strategy.deterministic:
         allowed = (BIT_FOR_BIT, ROUNDING)
     tiles = fitting_tiles(config, opened, workers) if ROUNDING in allowed else []
-    known = load_machine(config.strategy.machine)
+    known = load_if_there(config.strategy.machine)
     made = calibrate(
         config, opened, engine, workers, known=known, tiles=tiles, inexact=False, on_event=on_event
     )
-    if made is not known:
-        save_machine(made, config.strategy.machine)
+    if made is not known and config.strategy.machine is not None:
+        save(made, Path(config.strategy.machine))
     model, notes = model_of(config, made, opened)
     for note in notes:
         on_event({"kind": "note", "text": note})
@@ -130,12 +119,16 @@ def choose(
         raise UserError(f"{refused[1]}: try --strategy model_parallel --grid auto")
     if chosen is None:
         raise UserError(explain(found, model.work)[0])
-    sentences = explain(found, model.work)
-    on_event({"kind": "note", "text": _told(chosen)})
+    text = (
+        f"chosen: {chosen.candidate.title}, equal to serial training {equality(chosen)}; predicted "
+        f"{1000 * chosen.batch_s:.3g} ms a step ({1000 * chosen.low_s:.3g} to "
+        f"{1000 * chosen.high_s:.3g})"
+    )
+    on_event({"kind": "note", "text": text})
     plan = {
         "chosen": prediction_plain(chosen),
         "ways": [prediction_plain(one) for one in found],
-        "sentences": sentences,
+        "sentences": explain(found, model.work),
         "notes": notes,
     }
     return Choice(workers=chosen.candidate.workers, plan=plan)
@@ -143,11 +136,8 @@ def choose(
 
 def _grids(config: TrainConfig, workers: int, tiles: Any) -> list[Candidate]:
     """All grids of so many workers, the one of the batch alone among them."""
-    ways = [way for way in candidates(config, workers, tiles) if way.mesh]
-    return [
-        Candidate(strategy="model_parallel", workers=workers, grid=Grid(batch=workers)),
-        *ways,
-    ]
+    batch = Candidate(strategy="model_parallel", workers=workers, grid=Grid(batch=workers))
+    return [batch, *(way for way in candidates(config, workers, tiles) if way.mesh)]
 
 
 def _kept(directory: RunDirectory, workers: int) -> Choice | None:
@@ -158,12 +148,3 @@ def _kept(directory: RunDirectory, workers: int) -> Choice | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Choice(workers=count, plan=plan) if count <= workers else None
-
-
-def _told(chosen: Prediction) -> str:
-    way = chosen.candidate
-    return (
-        f"chosen: {way.name} on {way.workers} worker{'s' if way.workers > 1 else ''}, equal to "
-        f"serial training {equality(chosen)}; predicted {1000 * chosen.batch_s:.3g} ms a step "
-        f"({1000 * chosen.low_s:.3g} to {1000 * chosen.high_s:.3g})"
-    )

@@ -6,14 +6,15 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
-from sixfold.perf.plan import calibration as files
-from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key
+from sixfold.distributed.engines.engine import GroupResult
+from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key, place_of
 from sixfold.perf.plan.candidates import LARGEST_TILE, cases, meshes
 from sixfold.perf.plan.measuring import machine_of, network_of
 from sixfold.perf.plan.memory import available_bytes, state_bytes
@@ -27,6 +28,9 @@ from sixfold.training.step.arithmetic import processor_name
 from sixfold.training.step.rules import state_vectors
 from sixfold.training.step.schedule import budget
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BUSY = 1.25
 """From here on a machine counts as busy with other things."""
@@ -65,7 +69,7 @@ def calibrate(
         tiles: meshes to be rehearsed; all that divide the network and the workers if absent.
         inexact: whether strategies are wanted that do not equal serial training.
         rehearsed: whether the network may be run; otherwise it is estimated from kernel times.
-        on_event: hears what is going on.
+        on_event: called with progress.
     """
     began = time.monotonic()
     # On inline ranks take turns, however many cores there are.
@@ -106,14 +110,7 @@ def calibrate(
     network = network_of(group.results, missing)
     machine = known.machine if known is not None else None
     if machine is None or machine.ranks < ranks:
-        machine = machine_of(
-            group.results,
-            name=f"{processor_name()}, {slots} cores",
-            engine=engine.name,
-            slots=slots,
-            startup_s=group.startup_s,
-            job_s=_job_s(engine, slots),
-        )
+        machine = _machine(engine, group, slots)
     if workers > slots and not machine.crowded:
         machine = _crowd(machine, engine, min(workers, 2 * slots))
     calibration = known or Calibration(machine=machine, networks={})
@@ -175,7 +172,6 @@ def _estimated(
     on_event: OnEvent,
 ) -> Calibration:
     """A calibration in which the network is estimated; kernels are timed where they are not yet."""
-    from sixfold.models.meta_initialization import build_on_meta
     from sixfold.perf.plan.estimate import estimate
 
     ranks, slots = ranks_and_slots
@@ -184,23 +180,31 @@ def _estimated(
         on_event({"kind": "note", "text": f"timing layers of many shapes for {KERNELS_S:.0f} s"})
         job = CalibrationJob(config=None, kernels_s=KERNELS_S)
         group = engine.run_ranks(functools.partial(calibrate_rank, job), ranks)
-        if machine is None:
-            machine = machine_of(
-                group.results,
-                name=f"{processor_name()}, {slots} cores",
-                engine=engine.name,
-                slots=slots,
-                startup_s=group.startup_s,
-                job_s=_job_s(engine, slots),
-            )
+        machine = machine or _machine(engine, group, slots)
         rows = [row for found in group.results for row in found["kernels"]]
         machine = dataclasses.replace(machine, kernels=rows)
-    found = build_on_meta(
-        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
-    )
-    network = estimate(config, found.network, opened.shape, machine, wanted)
+    network = estimate(config, _on_meta(config, opened), opened.shape, machine, wanted)
     base = known or Calibration(machine=machine, networks={})
     return dataclasses.replace(base, machine=machine).with_network(network_key(config), network)
+
+
+def _machine(engine: Engine, group: GroupResult, slots: int) -> Machine:
+    return machine_of(
+        group.results,
+        name=f"{processor_name()}, {slots} cores",
+        engine=engine.name,
+        slots=slots,
+        startup_s=group.startup_s,
+        job_s=_job_s(engine, slots),
+    )
+
+
+def _on_meta(config: TrainConfig, opened: DataSet) -> nn.Module:
+    """The network without its weights."""
+    from sixfold.models.meta_initialization import build_on_meta
+
+    classes, seed = len(opened.classes), config.training.seed
+    return build_on_meta(config.model, shape=opened.shape, classes=classes, seed=seed).network
 
 
 def refusals(
@@ -217,26 +221,18 @@ def refusals(
     Returns:
         Number of ranks in a tile (1: the whole network) -> why it is refused.
     """
-    from sixfold.models.meta_initialization import build_on_meta
-
-    found = build_on_meta(
-        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
-    )
-    numbers = sum(parameter.numel() for parameter in found.network.parameters())
-    slots = state_vectors(config.optimizer)
+    numbers = sum(parameter.numel() for parameter in _on_meta(config, opened).parameters())
     itemsize = 8 if config.training.precision == "float64" else 4
-    least = state_bytes(numbers, slots, 1, itemsize)
+    least = state_bytes(numbers, state_vectors(config.optimizer), 1, itemsize)
     has = available_bytes() if available is None else available
+    names = {size: f"a tile of {size} ranks" for size in range(2, LARGEST_TILE + 1)}
     return {
         size: (
             f"{what} does not fit into memory: weights, gradients and the optimizer's state alone "
             f"take {least / size / 1e9:.1f} GB a rank, {ranks * least / size / 1e9:.1f} GB a host, "
             f"which has {has / 1e9:.1f} GB"
         )
-        for size, what in (
-            (1, "the whole network on every rank"),
-            *((size, f"a tile of {size} ranks") for size in range(2, LARGEST_TILE + 1)),
-        )
+        for size, what in {1: "the whole network on every rank", **names}.items()
         if ranks * least / size > has
     }
 
@@ -244,22 +240,15 @@ def refusals(
 def _ranks_of(case: ProfilingCase) -> int:
     """In the scene's tile."""
     grid = parse_grid(case.mesh)[0]
-    return grid.mesh.size if grid is not None and case.mesh else 1
+    return 1 if grid is None else grid.mesh.size
 
 
 def _missing(
     wanted: Iterable[ProfilingCase], known: Calibration | None, key: str
 ) -> list[ProfilingCase]:
     network: Network | None = known.networks.get(key) if known is not None else None
-    done = {
-        (point.mesh, point.merge, point.samples, point.shards, point.concurrency)
-        for point in (network.points if network is not None else ())
-    }
-    return [
-        case
-        for case in wanted
-        if (case.mesh, case.merge, case.samples, case.shards, case.concurrency) not in done
-    ]
+    done = {place_of(point) for point in (network.points if network is not None else ())}
+    return [case for case in wanted if place_of(case) not in done]
 
 
 def _what(missing: Sequence[ProfilingCase], known: Calibration | None, ranks: int) -> str:
@@ -283,8 +272,8 @@ def _nothing(item: int) -> int:
 
 def _crowd(machine: Machine, engine: Engine, ranks: int) -> Machine:
     """The machine with its links measured among more ranks than cores; as it is on a cluster."""
+    job = CalibrationJob(config=None)
     try:
-        job = CalibrationJob(config=None)
         found = engine.run_ranks(functools.partial(calibrate_rank, job), ranks)
     except UserError:  # the cluster has no room for more ranks than slots
         return machine
@@ -297,50 +286,22 @@ def fitting_tiles(config: TrainConfig, opened: DataSet, workers: int) -> list[Me
 
     if config.training.precision == "bf16":
         return []  # as `sixfold.training.validate` says
-    found = []
-    for size in range(2, min(workers, LARGEST_TILE) + 1):
-        if workers % size:
+    found, shape, classes = [], opened.shape, len(opened.classes)
+    sizes = [size for size in range(2, min(workers, LARGEST_TILE) + 1) if workers % size == 0]
+    for mesh in chain.from_iterable(map(meshes, sizes)):
+        if mesh.rows > shape[1] or mesh.cols > shape[2]:
             continue
-        for mesh in meshes(size):
-            if _is_too_fine(mesh, opened.shape):
-                continue
-            strategy = dataclasses.replace(
-                config.strategy, strategy="model_parallel", grid=str(Grid(mesh=mesh))
-            )
-            trial = dataclasses.replace(config, strategy=strategy)
-            shape, classes = opened.shape, len(opened.classes)
-            if not division_problems(trial, size, shape=shape, classes=classes):
-                found.append(mesh)
+        strategy = dataclasses.replace(
+            config.strategy, strategy="model_parallel", grid=str(Grid(mesh=mesh))
+        )
+        trial = dataclasses.replace(config, strategy=strategy)
+        if not division_problems(trial, mesh.size, shape=shape, classes=classes):
+            found.append(mesh)
     return found
-
-
-def _is_too_fine(mesh: Mesh, shape: tuple[int, int, int]) -> bool:
-    return mesh.rows > shape[1] or mesh.cols > shape[2]
 
 
 def has_norms(config: TrainConfig, opened: DataSet) -> bool:
     """Whether the network has batch-norm."""
-    from sixfold.models.meta_initialization import build_on_meta
     from sixfold.training.step.norm_sync import has_batch_norm
 
-    found = build_on_meta(
-        config.model, shape=opened.shape, classes=len(opened.classes), seed=config.training.seed
-    )
-    return has_batch_norm(found.network)
-
-
-def load_machine(path: str | None) -> Calibration | None:
-    """The calibration in a file, if it is there.
-
-    Raises:
-        UserError: if it is no calibration.
-    """
-    if path is None or not Path(path).is_file():
-        return None
-    return files.load(Path(path))
-
-
-def save_machine(calibration: Calibration, path: str | None) -> None:
-    """Keep a calibration where one was asked for."""
-    if path is not None:
-        files.save(calibration, Path(path))
+    return has_batch_norm(_on_meta(config, opened))

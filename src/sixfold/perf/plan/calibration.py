@@ -12,13 +12,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
 from sixfold.models.project import project_hashes
 from sixfold.perf.plan.samples import EVEN, Spread
 from sixfold.training.config import OptimizerConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from sixfold.perf.plan.profiling_run import ProfilingCase
 
 FORMAT = 1
 
@@ -91,11 +94,7 @@ class Calibration:
     networks: Mapping[str, Network]
 
     def busyness(self, key: str) -> float:
-        """How many times its processor time a step took by the clock; 1 if nothing else ran.
-
-        Args:
-            key: the network's.
-        """
+        """How many times its processor time a step took by the clock; 1 if nothing else ran."""
         ratios = sorted(
             point.clock_s / point.step_s
             for point in self.networks[key].points
@@ -107,8 +106,8 @@ class Calibration:
         """The same with one network more, its points joined with those known already."""
         old = self.networks.get(key)
         if old is not None:
-            fresh = {_place(point) for point in network.points}
-            kept = tuple(point for point in old.points if _place(point) not in fresh)
+            fresh = {place_of(point) for point in network.points}
+            kept = tuple(point for point in old.points if place_of(point) not in fresh)
             network = dataclasses.replace(
                 network,
                 points=kept + network.points,
@@ -118,7 +117,8 @@ class Calibration:
         return dataclasses.replace(self, networks={**self.networks, key: network})
 
 
-def _place(point: Point) -> tuple[Any, ...]:
+def place_of(point: Point | ProfilingCase) -> tuple[Any, ...]:
+    """What was rehearsed."""
     return point.mesh, point.merge, point.samples, point.shards, point.concurrency
 
 
@@ -163,28 +163,20 @@ def load(path: Path) -> Calibration:
     Raises:
         UserError: if the file cannot be read or is none.
     """
+    from pydantic import TypeAdapter
+
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
         if found.get("format") != FORMAT:
             raise ValueError(f"its format is {found.get('format')}, this version reads {FORMAT}")
-        networks = {key: _network(value) for key, value in found["networks"].items()}
-        return Calibration(machine=Machine(**found["machine"]), networks=networks)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return TypeAdapter(Calibration).validate_python(found)
+    except (OSError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"--machine {path}: no calibration of `sixfold plan` ({error}); leave it away and one "
-            "is made"
+            f"--machine {path}: no calibration of `sixfold plan` ({' '.join(str(error).split())}); "
+            "leave it away and one is made"
         ) from None
 
 
-def _network(value: dict[str, Any]) -> Network:
-    points = tuple(
-        Point(
-            **{
-                **point,
-                "exchanges": tuple((tuple(sent), tuple(got)) for sent, got in point["exchanges"]),
-            }
-        )
-        for point in value["points"]
-    )
-    spread = Spread(quantiles=tuple(value["spread"]["quantiles"]))
-    return Network(**{**value, "points": points, "spread": spread})
+def load_if_there(path: str | None) -> Calibration | None:
+    """The calibration in a file, if there is such a file."""
+    return load(Path(path)) if path is not None and Path(path).is_file() else None

@@ -35,11 +35,25 @@ class Candidate:
         return self.strategy
 
     @property
+    def title(self) -> str:
+        """For sentences."""
+        return f"{self.name} on {count_workers(self.workers)}"
+
+    @property
     def mesh(self) -> str:
         """The tile's axes, as a scene names them; empty for a whole network."""
         if self.strategy != "model_parallel" or self.grid.mesh.size == 1:
             return ""
         return str(Grid(mesh=self.grid.mesh))
+
+
+def count_workers(count: int) -> str:
+    """So many workers.
+
+    >>> count_workers(1), count_workers(2048)
+    ('1 worker', '2,048 workers')
+    """
+    return f"{count:,} worker{'' if count == 1 else 's'}"
 
 
 def meshes(size: int) -> Iterator[Mesh]:
@@ -71,10 +85,8 @@ def worker_counts(workers: int) -> list[int]:
 def candidates(config: TrainConfig, workers: int, tiles: Iterable[Mesh]) -> list[Candidate]:
     """Every strategy and grid for so many workers, and `sync` with fewer.
 
-    Args:
-        config: the settings; strategies that do not fit them are left out.
-        workers: how many.
-        tiles: the meshes by which the network can be divided.
+    Strategies that do not fit the settings are left out; `tiles` are the meshes by which the
+    network can be divided.
     """
     found = [Candidate(strategy="sync", workers=n) for n in worker_counts(workers)]
     if workers == 1:
@@ -110,37 +122,27 @@ def cases(
         batches: more batch sizes that are wanted.
         inexact: whether strategies are wanted that do not equal serial training.
     """
-    wanted = config.training.shards
     sizes = [config.training.batch_size, *batches]
     found: dict[ProfilingCase, None] = {}
-    busy = sorted({1, concurrency}, reverse=True)
 
-    def whole(batch: int, together: Iterable[int]) -> None:
-        count = shard_count(batch, batch_norm=batch_norm, wanted=wanted)
-        for shards in dict.fromkeys((min(MANY, count), 1)):
+    def add(batch: int, most: int, levels: Iterable[int], mesh: str = "") -> int:
+        """A step of a few shards of a batch and of one; how many shards the batch has."""
+        count = shard_count(batch, batch_norm=batch_norm, wanted=config.training.shards)
+        for shards in dict.fromkeys((min(most, count), 1)):
             samples = max(round(batch / count * shards), shards)
-            for level in together:
-                found[ProfilingCase(samples=samples, shards=shards, concurrency=level)] = None
+            for level in levels:
+                case = ProfilingCase(mesh=mesh, samples=samples, shards=shards, concurrency=level)
+                found[case] = None
+        return count
 
     for batch in sizes:
-        whole(batch, busy)
+        add(batch, MANY, sorted({1, concurrency}, reverse=True))
     if workers > 1:
         for batch, mesh in product(sizes, tiles):
-            count = shard_count(batch, batch_norm=batch_norm, wanted=wanted)
-            for shards in dict.fromkeys((min(2, count), 1)):
-                samples = max(round(batch / count * shards), shards)
-                text = str(Grid(mesh=mesh))
-                case = ProfilingCase(
-                    mesh=text, samples=samples, shards=shards, concurrency=concurrency
-                )
-                found[case] = None
+            add(batch, 2, [concurrency], str(Grid(mesh=mesh)))
         if inexact and sizes[0] >= workers:
             own = -(-sizes[0] // workers)
-            whole(own, [concurrency])
-            count = shard_count(own, batch_norm=batch_norm, wanted=wanted)
-            found[
-                ProfilingCase(
-                    samples=own, shards=min(count, 4), merge=True, concurrency=concurrency
-                )
-            ] = None
+            shards = min(add(own, MANY, [concurrency]), 4)
+            case = ProfilingCase(samples=own, shards=shards, merge=True, concurrency=concurrency)
+            found[case] = None
     return list(found)

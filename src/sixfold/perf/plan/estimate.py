@@ -22,7 +22,7 @@ from sixfold.training.step.rules import state_vectors
 
 STEP_S = 1e-4
 """What Python does in a step besides its layers: the log, the queue, the loop. Median over the
-rehearsals of small networks, `python benchmarks/planning.py`."""
+rehearsals of small networks, `python -m benchmarks.planning`."""
 PASSES = 5
 """Over a vector's bytes by an update with momentum: three vectors read, two written."""
 

@@ -17,9 +17,10 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.distributed.process_group.shared_memory import SharedMemory
 from sixfold.perf.plan.kernels import measure_kernels, samples_as_plain
 from sixfold.perf.plan.link_probe import adding_rate, measure_links
-from sixfold.perf.plan.memory import available_bytes, forget_peak, peak_bytes
+from sixfold.perf.plan.memory import available_bytes
 from sixfold.perf.plan.profiling_run import ProfilingCase, rehearse
 from sixfold.perf.plan.server_probe import measure_server
+from sixfold.perf.profile.memory import forget_peak, peak_bytes
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.strategies.hogwild.groups import find_groups

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from sixfold.core.html.axes import duration
 from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.strategies.spec import BIT_FOR_BIT
@@ -53,9 +54,10 @@ def explain(predictions: Sequence[Prediction], work: Workload) -> list[str]:
     first = order[0]
     exact = best(predictions)
     one = (
-        f"{_title(first)} is predicted to be quickest, {_ms(first.mean_s)} a batch "
-        f"on average (nine in ten: {_ms(first.low_s)} to {_ms(first.high_s)}), {_share(first)}; "
-        f"what limits it is {first.limit}."
+        f"{first.candidate.title} is predicted to be quickest, {duration(first.mean_s)} a batch "
+        f"on average (nine in ten: {duration(first.low_s)} to {duration(first.high_s)}), "
+        f"{100 * first.compute_s / first.mean_s:.0f}% of it a rank's own work; what limits it is "
+        f"{first.limit}."
     )
     return [one, _second(order, exact), _remedy(exact or first, work)]
 
@@ -66,8 +68,8 @@ def no_way(order: Sequence[Prediction]) -> str:
         return "Nothing could be predicted: there was no time to rehearse a step."
     least = min(order, key=lambda found: found.host_bytes)
     return (
-        f"Nothing fits into memory: even {_title(least)} takes {least.host_bytes / 1e9:.1f} GB on "
-        "a host; use more hosts, or a smaller --batch-size."
+        f"Nothing fits into memory: even {least.candidate.title} takes "
+        f"{least.host_bytes / 1e9:.1f} GB on a host; use more hosts, or a smaller --batch-size."
     )
 
 
@@ -78,15 +80,16 @@ def _second(order: Sequence[Prediction], exact: Prediction | None) -> str:
     if exact is not first:
         return (
             f"It is {equality(first)}; of the ways that equal serial training "
-            f"bit for bit the quickest is {_title(exact)}, {_ms(exact.mean_s)} a batch, "
+            f"bit for bit the quickest is {exact.candidate.title}, {duration(exact.mean_s)} a "
+            "batch, "
             f"{exact.mean_s / first.mean_s:.2f} times as long, limited by {exact.limit}."
         )
     others = [p for p in order[1:] if p.fits]
     if not others:
         return "It equals serial training bit for bit, and nothing else fits."
     return (
-        f"It equals serial training bit for bit; next is {_title(others[0])} with "
-        f"{_ms(others[0].mean_s)}, held back by {others[0].limit}."
+        f"It equals serial training bit for bit; next is {others[0].candidate.title} with "
+        f"{duration(others[0].mean_s)}, held back by {others[0].limit}."
     )
 
 
@@ -106,19 +109,3 @@ def _remedy(found: Prediction, work: Workload) -> str:
     if found.limit == "more ranks than cores":
         return "More workers than cores only add exchanges: use as many workers as cores."
     return "More cores would help as long as every worker keeps a logical shard."
-
-
-def _title(found: Prediction) -> str:
-    return f"{found.candidate.name} on {_workers(found.candidate.workers)}"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"
-
-
-def _share(found: Prediction) -> str:
-    return f"{100 * found.compute_s / found.mean_s:.0f}% of it a rank's own work"
-
-
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from sixfold.core.html.axes import duration, plain
-from sixfold.core.html.charts import Chart
 from sixfold.core.html.page import Bar, Bars, Page, Section, Table, Text, pairs
 from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import equality, ranked
@@ -33,55 +31,26 @@ _PARTS = {
 """Parts of a batch, and their colours."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A line of the table; `fits` says whether there is memory for it."""
-
-    cells: tuple[str, ...]
-    fits: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class WhatIf:
-    """The section on a larger cluster: sentences, a table and a chart."""
-
-    workers: int
-    sentences: tuple[str, ...]
-    table: Table
-    chart: Chart
-
-
-def rows(predictions: Sequence[Prediction], work: Workload, images: int) -> list[Row]:
-    """The table, the best first.
-
-    Args:
-        predictions: of all ways.
-        work: what is trained.
-        images: of an epoch.
-    """
-    return [_row(found, work, images) for found in ranked(predictions)]
-
-
-def _row(found: Prediction, work: Workload, images: int) -> Row:
-    epoch_steps = -(-images // work.batch_size)
-    limit = found.limit if found.fits else f"memory: needs {size(found.host_bytes)} a host"
-    return Row(
-        fits=found.fits,
-        cells=(
-            found.candidate.name,
-            equality(found),
-            str(found.candidate.workers),
-            # Means, of which runs are made: a median leaves out the slow steps that a run has.
-            duration(found.mean_s),
-            f"{duration(found.low_s)} to {duration(found.high_s)}",
-            plain(round(work.batch_size / found.mean_s)),
-            duration(found.mean_s * epoch_steps),
-            duration(found.total_s),
-            size(found.memory_bytes),
-            size(found.sent_bytes),
-            limit,
-        ),
+def _row(found: Prediction, work: Workload, images: int) -> tuple[str, ...]:
+    return (
+        found.candidate.name,
+        equality(found),
+        str(found.candidate.workers),
+        # Means, of which runs are made: a median leaves out the slow steps that a run has.
+        duration(found.mean_s),
+        f"{duration(found.low_s)} to {duration(found.high_s)}",
+        plain(round(work.batch_size / found.mean_s)),
+        duration(found.mean_s * -(-images // work.batch_size)),
+        duration(found.total_s),
+        size(found.memory_bytes),
+        size(found.sent_bytes),
+        limit(found),
     )
+
+
+def limit(found: Prediction) -> str:
+    """What limits it, memory first."""
+    return found.limit if found.fits else f"memory: needs {size(found.host_bytes)} a host"
 
 
 def size(count_bytes: float) -> str:
@@ -96,13 +65,14 @@ def size(count_bytes: float) -> str:
     return f"{count_bytes:.0f} B"
 
 
-def table(lines: Sequence[Row]) -> Table:
-    """The ways as a table for page and terminal."""
+def table(predictions: Sequence[Prediction], work: Workload, images: int) -> Table:
+    """All ways for page and terminal, the best first; an epoch has so many images."""
+    found = ranked(predictions)
     return Table(
         head=COLUMNS,
-        rows=[line.cells for line in lines],
+        rows=[_row(way, work, images) for way in found],
         texts=(0, 1, len(COLUMNS) - 1),
-        row_css=["" if line.fits else "out" for line in lines],
+        row_css=["" if way.fits else "out" for way in found],
     )
 
 
@@ -134,24 +104,13 @@ def render(
     title: str,
     subtitle: str,
     predictions: Sequence[Prediction],
-    lines: Sequence[Row],
+    ways: Table,
     sentences: Sequence[str],
     facts: Mapping[str, str],
     notes: Sequence[str] = (),
-    what_if: WhatIf | None = None,
+    what_if: Section | None = None,
 ) -> str:
-    """The page as text.
-
-    Args:
-        title: its heading.
-        subtitle: what is trained.
-        predictions: drawn as bars.
-        lines: of the table.
-        sentences: the explanation.
-        facts: what the plan rests on.
-        notes: what a reader must know.
-        what_if: of a larger cluster.
-    """
+    """The page as text: the explanation, predictions as bars and as a table, what they rest on."""
     sections = [
         Section(blocks=[Text(lines=sentences, css="lead")], frame=False),
         Section(title="Time of a batch", blocks=[_bars(predictions)] if predictions else []),
@@ -159,19 +118,11 @@ def render(
             title="All ways",
             lead="Batch, images per second, epoch and run are means; a run is its start and so "
             "many mean batches.",
-            blocks=[table(lines)],
+            blocks=[ways],
         ),
+        *([what_if] if what_if else []),
+        Section(title="What it rests on", blocks=[pairs(list(facts.items()))]),
     ]
-    if what_if:
-        sections.append(
-            Section(
-                title=f"What if there were {what_if.workers:,} workers",
-                mark="EXTRAPOLATION",
-                lead=" ".join(what_if.sentences),
-                blocks=[what_if.chart, what_if.table],
-            )
-        )
-    sections.append(Section(title="What it rests on", blocks=[pairs(list(facts.items()))]))
     return Page(
         title="sixfold plan",
         eyebrow="Sixfold plan",

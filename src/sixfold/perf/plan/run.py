@@ -12,6 +12,7 @@ from typing import Any
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_atomically, write_json
+from sixfold.core.html.page import Table
 from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
@@ -19,12 +20,10 @@ from sixfold.perf.plan import report
 from sixfold.perf.plan.calibrate import (
     calibrate,
     fitting_tiles,
-    load_machine,
     model_of,
     refusals,
-    save_machine,
 )
-from sixfold.perf.plan.calibration import Calibration, network_key
+from sixfold.perf.plan.calibration import Calibration, load_if_there, network_key, save
 from sixfold.perf.plan.candidates import candidates
 from sixfold.perf.plan.cluster import Cluster, parse_cluster
 from sixfold.perf.plan.config import PlanConfig, training_of
@@ -33,10 +32,8 @@ from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import best, explain, prediction_plain, ranked
 from sixfold.perf.plan.whatif import Point, simulate
 from sixfold.perf.plan.whatif_report import (
-    what_if_chart,
     what_if_plain,
-    what_if_sentences,
-    what_if_table,
+    what_if_section,
     what_if_text,
 )
 from sixfold.training.config import TrainConfig
@@ -48,44 +45,25 @@ PRELOAD = ("sixfold.perf.plan.process_group",)
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A plan, as the launcher hands it on.
+    """A plan, as the launcher hands it on."""
 
-    Attributes:
-        predictions: of all ways, the best first.
-        lines: of the table.
-        sentences: the explanation.
-        work: what is trained.
-        calibration: what it rests on.
-        notes: what was left out and why.
-        what_if: the simulation of a larger cluster, if one was asked for.
-        cluster: that cluster.
-        files: that were written.
-        seconds: that predicting took, calibration left out.
-    """
-
-    predictions: list[Prediction]
-    lines: list[report.Row]
-    sentences: list[str]
-    work: Workload
-    calibration: Calibration
-    notes: tuple[str, ...] = ()
-    what_if: tuple[Point, ...] = ()
+    predictions: list[Prediction]  # of all ways, the best first
+    ways: Table
+    sentences: list[str]  # the explanation
+    work: Workload  # what is trained
+    calibration: Calibration  # what it rests on
+    notes: tuple[str, ...] = ()  # what was left out and why
+    what_if: tuple[Point, ...] = ()  # the simulation of a larger cluster, if one was asked for
     cluster: Cluster | None = None
-    files: tuple[Path, ...] = ()
-    seconds: float = 0.0
+    files: tuple[Path, ...] = ()  # that were written
+    seconds: float = 0.0  # that predicting took, calibration left out
 
     def text(self) -> list[str]:
         """For the terminal."""
-        told = [f"note: {note}" for note in self.notes]
+        lines = [*self.ways.lines(), "", *self.sentences, *(f"note: {n}" for n in self.notes)]
         if self.cluster is not None:
-            told += ["", *what_if_text(self.what_if, self.cluster)]
-        return [
-            *report.table(self.lines).lines(),
-            "",
-            *self.sentences,
-            *told,
-            *(f"{path.suffix[1:]:<18} {path}" for path in self.files),
-        ]
+            lines += ["", *what_if_text(self.what_if, self.cluster)]
+        return [*lines, *(f"{path.suffix[1:]:<18} {path}" for path in self.files)]
 
 
 def plan_problems(config: PlanConfig) -> list[str]:
@@ -137,7 +115,7 @@ def plan(
     cluster = parse_cluster(config.planning.what_if) if config.planning.what_if else None
     foreign = cluster is not None and cluster.machine is not None
     path = cluster.machine if cluster is not None and foreign else config.planning.machine
-    known = load_machine(path)
+    known = load_if_there(path)
     opening = open_engine_for(config.engine, config.model.model, preload=PRELOAD, given=engine)
     with opening as engine:
         workers = config.engine.workers or engine.slots()
@@ -157,8 +135,8 @@ def plan(
                 rehearsed=config.planning.measure_network,
                 on_event=on_event,
             )
-    if config.planning.measure_network and calibration is not known:
-        save_machine(calibration, path)
+    if config.planning.measure_network and calibration is not known and path is not None:
+        save(calibration, Path(path))
     model, notes = model_of(resolved, calibration, opened)
     began = time.perf_counter()
     predictions = predict_all(model, resolved, workers, tiles)
@@ -172,7 +150,7 @@ def plan(
     left_out = refused.values() if refused else _left_out(model, resolved, workers, tiles)
     made = Plan(
         predictions=predictions,
-        lines=report.rows(predictions, model.work, images),
+        ways=report.table(predictions, model.work, images),
         sentences=explain(predictions, model.work),
         work=model.work,
         calibration=calibration,
@@ -214,18 +192,25 @@ def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
     make_folder(folder)
     json_path, html_path = folder / "plan.json", folder / "plan.html"
     write_json(json_path, plan_as_plain(made))
-    machine = made.calibration.machine
+    machine, cluster = made.calibration.machine, made.cluster
     files = [json_path]
     with optional_page(html_path):
         text = report.render(
             title=f"{config.model.model}, {made.work.batch_size} images a batch",
             subtitle=f"{config.data.data} · {images:,} images · {machine.name} · {machine.engine}",
             predictions=made.predictions,
-            lines=made.lines,
+            ways=made.ways,
             sentences=made.sentences,
             notes=made.notes,
-            facts=_facts(made),
-            what_if=None if made.cluster is None else _what_if_part(made.what_if, made.cluster),
+            facts={
+                "Machine": machine.name,
+                "Ranks at a time": f"{machine.slots} on {machine.hosts} host(s)",
+                "Start-up of the ranks": f"{machine.startup_s:.2f} s",
+                "An empty job of the engine": f"{1000 * machine.job_s:.0f} ms",
+                "Memory that a host may give": report.size(machine.available_bytes),
+                "Steps": f"{made.work.steps:,}",
+            },
+            what_if=None if cluster is None else what_if_section(made.what_if, cluster),
         )
         write_atomically(html_path, text.encode())
         files.append(html_path)
@@ -235,7 +220,7 @@ def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
 def plan_as_plain(made: Plan) -> dict[str, Any]:
     """A plan as plain data."""
     chosen = best(made.predictions)
-    return {
+    plain = {
         "chosen": None if chosen is None else prediction_plain(chosen),
         "ways": [prediction_plain(found) for found in made.predictions],
         "sentences": made.sentences,
@@ -244,31 +229,7 @@ def plan_as_plain(made: Plan) -> dict[str, Any]:
         "machine": dataclasses.asdict(made.calibration.machine),
         "predicting_s": round(made.seconds, 6),
         "versions": versions(),
-        **(
-            {"what_if": what_if_plain(made.what_if, made.cluster)}
-            if made.cluster is not None
-            else {}
-        ),
     }
-
-
-def _what_if_part(points: Sequence[Point], cluster: Cluster) -> report.WhatIf:
-    """The page's section on a larger cluster."""
-    return report.WhatIf(
-        workers=cluster.workers,
-        sentences=tuple(what_if_sentences(points, cluster)),
-        table=what_if_table(points, cluster.workers),
-        chart=what_if_chart(points),
-    )
-
-
-def _facts(made: Plan) -> dict[str, str]:
-    machine = made.calibration.machine
-    return {
-        "Machine": machine.name,
-        "Ranks at a time": f"{machine.slots} on {machine.hosts} host(s)",
-        "Start-up of the ranks": f"{machine.startup_s:.2f} s",
-        "An empty job of the engine": f"{1000 * machine.job_s:.0f} ms",
-        "Memory that a host may give": report.size(machine.available_bytes),
-        "Steps": f"{made.work.steps:,}",
-    }
+    if made.cluster is not None:
+        plain["what_if"] = what_if_plain(made.what_if, made.cluster)
+    return plain

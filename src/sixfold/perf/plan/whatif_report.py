@@ -8,10 +8,11 @@ from typing import Any
 
 from sixfold.core.html.axes import duration, logarithmic, plain
 from sixfold.core.html.charts import Chart, Series
-from sixfold.core.html.page import Table
+from sixfold.core.html.page import Section, Table
+from sixfold.perf.plan.candidates import count_workers
 from sixfold.perf.plan.cluster import Cluster
 from sixfold.perf.plan.ranking import prediction_plain
-from sixfold.perf.plan.report import size
+from sixfold.perf.plan.report import limit, size
 from sixfold.perf.plan.whatif import Point, at, quickest
 
 TITLES = (
@@ -46,7 +47,6 @@ def what_if_table(points: Sequence[Point], workers: int) -> Table:
 
 def _row(point: Point) -> tuple[str, ...]:
     found = point.prediction
-    limit = found.limit if found.fits else f"memory: needs {size(found.host_bytes)} a host"
     return (
         found.candidate.name,
         str(found.candidate.workers),
@@ -57,7 +57,7 @@ def _row(point: Point) -> tuple[str, ...]:
         size(found.memory_bytes),
         size(found.sent_bytes),
         f"{point.failures:.2g}",
-        limit,
+        limit(found),
     )
 
 
@@ -71,18 +71,26 @@ def what_if_text(points: Sequence[Point], cluster: Cluster) -> list[str]:
     ]
 
 
+def what_if_section(points: Sequence[Point], cluster: Cluster) -> Section:
+    """For the page."""
+    return Section(
+        title=f"What if there were {cluster.workers:,} workers",
+        mark="EXTRAPOLATION",
+        lead=" ".join(what_if_sentences(points, cluster)),
+        blocks=[what_if_chart(points), what_if_table(points, cluster.workers)],
+    )
+
+
 def what_if_sentences(points: Sequence[Point], cluster: Cluster) -> list[str]:
     """What is quickest there, where synchronous training stops to gain, and what failures cost."""
-    first, there = quickest(points), at(points, cluster.workers)[0]
+    first, there = quickest(points), at(points, cluster.workers)
     sync = quickest(points, "sync")
-    count = sync.prediction.candidate.workers
-    top = next(p for p in at(points, cluster.workers) if p.prediction.candidate.strategy == "sync")
+    top = next(p for p in there if p.prediction.candidate.strategy == "sync")
     idle = top.prediction.idle_ranks
-    work_s = top.mean_s
     return [
-        _first_sentence(first, there, cluster.workers),
-        f"sync is quickest on {_workers(count)}, "
-        f"{duration(sync.mean_s)} a batch; on {cluster.workers:,} it takes {duration(work_s)}, "
+        _first_sentence(first, there[0]),
+        f"sync is quickest on {count_workers(sync.prediction.candidate.workers)}, "
+        f"{duration(sync.mean_s)} a batch; on {cluster.workers:,} it takes {duration(top.mean_s)}, "
         f"limited by {top.prediction.limit}"
         + (f", and {idle:,} have no logical shard." if idle else "."),
         "Times are for the same number of batches, which approximate strategies may need more of "
@@ -92,21 +100,17 @@ def what_if_sentences(points: Sequence[Point], cluster: Cluster) -> list[str]:
     ]
 
 
-def _first_sentence(first: Point, there: Point, workers: int) -> str:
+def _first_sentence(first: Point, there: Point) -> str:
     """What is quickest of all, and on all workers where that is something else."""
     if not first.prediction.fits:
         return "Nothing fits into memory on any number of workers."
-    told = f"{_told(first)} is predicted to be quickest, {_figures(first)}"
+    way, other = first.prediction.candidate, there.prediction.candidate
+    text = f"{way.title} is predicted to be quickest, {_figures(first)}"
     if there is first:
-        return f"{told}."
+        return f"{text}."
     if not there.prediction.fits:
-        return f"{told}; on {_workers(workers)} nothing fits into memory."
-    return f"{told}: more workers do not help. {_told(there)} takes {_figures(there)}."
-
-
-def _told(point: Point) -> str:
-    way = point.prediction.candidate
-    return f"{way.name} on {_workers(way.workers)}"
+        return f"{text}; on {count_workers(other.workers)} nothing fits into memory."
+    return f"{text}: more workers do not help. {other.title} takes {_figures(there)}."
 
 
 def _figures(point: Point) -> str:
@@ -115,10 +119,6 @@ def _figures(point: Point) -> str:
         f"{duration(point.high_s)}) and {duration(point.run_s)} a run, limited by "
         f"{point.prediction.limit}"
     )
-
-
-def _workers(count: int) -> str:
-    return f"{count:,} worker{'s' if count > 1 else ''}"
 
 
 def what_if_plain(points: Sequence[Point], cluster: Cluster) -> dict[str, Any]:

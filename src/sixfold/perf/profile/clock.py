@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sixfold.models.graph.operations import plain_name
 from sixfold.perf.profile.cost import LOSS
-from sixfold.perf.profile.scopes import Scopes, followed
+from sixfold.perf.profile.scopes import Scopes, followed, tensors_in
 from sixfold.training.layers.blocks import Branches
 from sixfold.training.layers.multi_input import MultiInputOp, PlainOp, SequenceOp
 from sixfold.training.layers.operations import AutogradOp, LayerOp, Run, SpatialSumOp
@@ -57,12 +57,7 @@ class Span:
 
 
 class Clock:
-    """Watches a step while `attached`.
-
-    Args:
-        step: of this rank.
-        operators: also time every operator of torch within the layers, which takes time itself.
-    """
+    """Watches a step while `attached`; `operators` also times torch's, which takes time itself."""
 
     def __init__(self, step: Step, *, operators: bool = False) -> None:
         self._step, self._with_operators = step, operators
@@ -227,7 +222,7 @@ class _Pass:
     def claim(self, output: Any) -> None:
         """Nodes that have come into the graph since the last call belong to this place."""
         layer = self.place[0]
-        waiting = [tensor.grad_fn for tensor in _tensors(output) if tensor.grad_fn is not None]
+        waiting = [tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None]
         while waiting:
             node = waiting.pop()
             if node in self._nodes or node.name() == "torch::autograd::AccumulateGrad":
@@ -298,12 +293,10 @@ class _Watch:
         self.has_weights = link.has_weights
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        """See `LayerOp`."""
         with self.timed(FORWARD):
             return self._link.forward(x, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        """See `LayerOp`."""
         with self.timed(BACKWARD):
             return self._link.backward(saved, grad, out)
 
@@ -329,12 +322,10 @@ class _JoinWatch:
         self.has_weights = join.has_weights
 
     def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:
-        """See `MultiInputOp`."""
         with self._watch.timed(FORWARD):
             return self._join.forward(values, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        """See `MultiInputOp`."""
         with self._watch.timed(BACKWARD):
             return self._join.backward(saved, grad, out)
 
@@ -347,7 +338,6 @@ class _GraphWatch:
         self.has_weights = link.has_weights
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        """See `LayerOp`."""
         current = self._clock.pass_
         muted, current.is_muted = current.is_muted, True
         self._link.settle(x)
@@ -356,7 +346,6 @@ class _GraphWatch:
             return self._link.forward(x, wanted)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        """See `LayerOp`."""
         with _around(self._clock, BACKWARD):
             return self._link.backward(saved, grad, out)
 
@@ -441,16 +430,8 @@ def _computes(args: tuple[Any, ...], result: Any) -> bool:
     """Whether a function has made something new, and not another view of what it was given."""
     if not isinstance(result, Tensor) or not result.is_floating_point():
         return False
-    given = [tensor for tensor in _tensors(args) if tensor.dtype == result.dtype]
+    given = [tensor for tensor in tensors_in(args) if tensor.dtype == result.dtype]
     if any(tensor is result for tensor in given):
         return result._version > 0  # in place
     memory = result.untyped_storage().data_ptr()
     return all(tensor.untyped_storage().data_ptr() != memory for tensor in given)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from sixfold.core.config import LARGEST_SEED, RunConfig
-from sixfold.core.settings import Settings, option
+from sixfold.core.config import RunConfig
+from sixfold.core.naming import flag_of
+from sixfold.core.settings import Settings, option, same
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.logical_shards import LARGEST_COUNT
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import (
-    InitializationConfig,
     LocalSgdConfig,
     OptimizerConfig,
     StrategyConfig,
@@ -27,6 +26,9 @@ ENGINES = ("inline", "local", "spark")
 class ProfilingConfig(Settings):
     """What is measured, and where it goes."""
 
+    run: str | None = option(
+        None, "directory of a training that is only read: tell how its ranks used their time"
+    )
     repeats: int = option(
         5,
         "plain steps, and as many whose layers are timed; medians of each are told",
@@ -50,42 +52,57 @@ class ProfilingConfig(Settings):
 class ProfiledTrainingConfig(Settings):
     """In what batches, and with which arithmetic."""
 
-    batch_size: int = option(64, "images per step, over all workers", ge=1)
-    seed: int = option(0, "seed of everything random", ge=0, lt=LARGEST_SEED)
-    precision: str = option(
-        "float32",
-        "arithmetic; bf16: layers compute with bfloat16, weights and sums stay float32",
-        choices=("float32", "float64", "bf16"),
-    )
-    batch_norm: str = option(
-        "shard",
-        "statistics of batch-norm: each logical shard's own, or the whole batch's",
-        choices=("shard", "sync"),
-    )
-    shards: int | None = option(
-        None,
-        "logical shards a step (a power of two; default: from the batch size)",
-        ge=1,
-        le=LARGEST_COUNT,
-    )
+    batch_size: int = same(TrainingConfig, "batch_size")
+    seed: int = same(TrainingConfig, "seed")
+    precision: str = same(TrainingConfig, "precision")
+    batch_norm: str = same(TrainingConfig, "batch_norm")
+    shards: int | None = same(TrainingConfig, "shards")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileConfig(Settings):
     """Everything that `sixfold profile` takes."""
 
-    profiling: ProfilingConfig = field(default_factory=ProfilingConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    training: ProfiledTrainingConfig = field(default_factory=ProfiledTrainingConfig)
-    strategy: StrategyConfig = field(default_factory=StrategyConfig)
-    local_sgd: LocalSgdConfig = field(default_factory=LocalSgdConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    profiling: ProfilingConfig = ProfilingConfig()
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: ProfiledTrainingConfig = ProfiledTrainingConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    local_sgd: LocalSgdConfig = LocalSgdConfig()
+    engine: EngineConfig = EngineConfig()
 
     def cross_problems(self) -> list[str]:
         """What is wrong with the settings that `sixfold train` does not have."""
-        return _cross_problems(self)
+        profiling, found = self.profiling, []
+        if profiling.run is not None and (given := _given(self)):
+            found.append(f"{', '.join(given)}: a run is only read; leave RUN away to measure")
+        if 0 < profiling.sample_every < 0.02:
+            every = f"{profiling.sample_every:g}"
+            found.append(f"--sample-every {every}: must be 0, or from 0.02 to 60")
+        if "auto" in (self.strategy.strategy, self.strategy.grid):
+            found.append(
+                "--strategy auto, --grid auto: a profile measures one way to divide the work; "
+                "`sixfold plan` says which is best"
+            )
+        unknown = [name for name in engines_of(self) if name not in ENGINES]
+        if unknown and profiling.compare_engines:
+            found.append(
+                f"--compare-engines {profiling.compare_engines}: no engine {', '.join(unknown)}; "
+                f"known: {', '.join(ENGINES)} (training computes on processors; there is no engine "
+                "for a GPU)"
+            )
+        return found
+
+
+def _given(config: ProfileConfig) -> list[str]:
+    """Options that differ from their defaults, besides the run."""
+    return [
+        flag_of(field.name)
+        for section in vars(config).values()
+        for field in dataclasses.fields(section)
+        if field.name != "run" and getattr(section, field.name) != field.default
+    ]
 
 
 def engines_of(config: ProfileConfig) -> list[str]:
@@ -94,43 +111,13 @@ def engines_of(config: ProfileConfig) -> list[str]:
     return list(dict.fromkeys(named)) or [config.engine.engine]
 
 
-def _cross_problems(config: ProfileConfig) -> list[str]:
-    profiling, found = config.profiling, []
-    if 0 < profiling.sample_every < 0.02:
-        found.append(f"--sample-every {profiling.sample_every:g}: must be 0, or from 0.02 to 60")
-    if "auto" in (config.strategy.strategy, config.strategy.grid):
-        found.append(
-            "--strategy auto, --grid auto: a profile measures one way to divide the work; "
-            "`sixfold plan` says which is best"
-        )
-    unknown = [name for name in engines_of(config) if name not in ENGINES]
-    if unknown and profiling.compare_engines:
-        found.append(
-            f"--compare-engines {profiling.compare_engines}: no engine {', '.join(unknown)}; "
-            "known: "
-            f"{', '.join(ENGINES)} (training computes on processors; there is no engine for a GPU)"
-        )
-    return found
-
-
 def as_training(config: ProfileConfig, *, engine: str, out: str, steps: int) -> TrainConfig:
-    """The training of which a profile is made.
-
-    Args:
-        config: of the profile.
-        engine: on which it runs.
-        out: its run directory.
-        steps: its length.
-    """
-    training = TrainingConfig(
-        **dataclasses.asdict(config.training), steps=steps, evaluate_every=0.0
-    )
+    """The training of which a profile is made, on an engine, in a run directory."""
     return TrainConfig(
         data=config.data,
         model=config.model,
         optimizer=config.optimizer,
-        training=training,
-        initialization=InitializationConfig(),
+        training=TrainingConfig(**vars(config.training), steps=steps, evaluate_every=0.0),
         strategy=config.strategy,
         local_sgd=config.local_sgd,
         engine=dataclasses.replace(config.engine, engine=engine),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 SUM_OF_GRADIENTS = "sum_of_gradients"
@@ -12,23 +14,42 @@ LOSS = "loss"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FunctionCost:
+class Counts:
+    """Operations, and least bytes read and written, of a pass over a batch in training."""
+
+    forward_flops: int = 0
+    backward_flops: int = 0  # of all gradients that are wanted
+    forward_bytes: int = 0
+    backward_bytes: int = 0
+    kept_bytes: int = 0  # what is kept for the backward pass and nobody has kept before
+    output_bytes: int = 0  # new memory of outputs; 0 for a view or a change in place
+
+    @property
+    def flops(self) -> int:
+        """Operations forward and backward."""
+        return self.forward_flops + self.backward_flops
+
+    @property
+    def bytes_moved(self) -> int:
+        """Least bytes moved, forward and backward."""
+        return self.forward_bytes + self.backward_bytes
+
+
+COUNTS = tuple(field.name for field in dataclasses.fields(Counts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionCost(Counts):
     """One call of a torch function."""
 
     name: str  # of the function, without underscores
     known: bool  # whether its operations are counted by a formula
     input_shapes: tuple[tuple[int, ...], ...]  # of the tensors it takes, parameters left out
     output_shape: tuple[int, ...]  # of what it gives
-    forward_flops: int  # operations of the forward pass
-    backward_flops: int  # operations of all gradients that are wanted
-    forward_bytes: int  # least bytes read and written by the forward pass
-    backward_bytes: int  # least bytes read and written by the backward pass
-    kept_bytes: int  # what it keeps for the backward pass and nobody has kept before it
-    output_bytes: int  # new memory of its output; 0 for a view or a change in place
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerCost:
+class LayerCost(Counts):
     """One call of a layer, or of a function that a module of several layers calls itself."""
 
     name: str  # the module's path; for a function outside of a layer the path and the function
@@ -53,42 +74,16 @@ class LayerCost:
         """Functions that were counted as element by element, for want of a formula."""
         return tuple(f.name for f in self.functions if not f.known)
 
-    @property
-    def forward_flops(self) -> int:
-        """Operations of the forward pass."""
-        return sum(f.forward_flops for f in self.functions)
 
-    @property
-    def backward_flops(self) -> int:
-        """Operations of the backward pass."""
-        return sum(f.backward_flops for f in self.functions)
+def sums_of(costs: Sequence[Counts]) -> dict[str, int]:
+    """Every count, added up."""
+    return {name: sum(getattr(cost, name) for cost in costs) for name in COUNTS}
 
-    @property
-    def forward_bytes(self) -> int:
-        """Least bytes moved by the forward pass."""
-        return sum(f.forward_bytes for f in self.functions)
 
-    @property
-    def backward_bytes(self) -> int:
-        """Least bytes moved by the backward pass."""
-        return sum(f.backward_bytes for f in self.functions)
-
-    @property
-    def kept_bytes(self) -> int:
-        """Activations kept for the backward pass, each counted at the layer that keeps it first."""
-        return sum(f.kept_bytes for f in self.functions)
-
-    @property
-    def output_bytes(self) -> int:
-        """New memory of the outputs of its functions."""
-        return sum(f.output_bytes for f in self.functions)
-
-    @property
-    def flops(self) -> int:
-        """Operations forward and backward."""
-        return self.forward_flops + self.backward_flops
-
-    @property
-    def bytes_moved(self) -> int:
-        """Least bytes moved, forward and backward."""
-        return self.forward_bytes + self.backward_bytes
+def shared_rate(alone: float, together: float, cores: int, busy: int) -> float:
+    """A core's rate while so many are busy: in a straight line from one core to all of them."""
+    if busy <= 1 or cores <= 1:
+        return alone
+    part = min((busy - 1) / (cores - 1), 1.0)
+    share = alone + (together / cores - alone) * part
+    return share if busy <= cores else share * cores / busy

@@ -9,20 +9,21 @@ caches and memory, and some processors lower their clock when all are busy.
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import psutil
 import torch
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
 from sixfold.distributed.process_group.ambient import cores
+from sixfold.perf.profile.cost import shared_rate
 from sixfold.training.step.arithmetic import processor_name
 
 WINDOW_S = 0.1
@@ -86,23 +87,18 @@ class Machine:
     measured_at: float  # Unix seconds
 
     def peak_flops(self, busy: int = 1, precision: str = "float32") -> float:
-        """Operations a second of one core while so many are busy.
-
-        Between one core and all of them the rate is taken to fall in a straight line.
-        """
+        """Operations a second of one core while so many are busy."""
         rate = next(rate for rate in self.products if rate.precision == precision)
-        return self._shared(rate.one_core_flops, rate.all_cores_flops, busy)
+        return shared_rate(rate.one_core_flops, rate.all_cores_flops, self.cores, busy)
 
     def bandwidth(self, busy: int = 1, array_bytes: int | None = None) -> float:
         """Bytes a second that one core reads and writes while so many are busy.
 
-        Args:
-            busy: cores in use.
-            array_bytes: size of the arrays; the largest measured if absent.
+        `array_bytes` is the size of the arrays; the largest measured if absent.
         """
         wanted = self.copies[-1].array_bytes if array_bytes is None else array_bytes
         rate = next((r for r in self.copies if r.array_bytes >= wanted), self.copies[-1])
-        return self._shared(rate.one_core_bytes, rate.all_cores_bytes, busy)
+        return shared_rate(rate.one_core_bytes, rate.all_cores_bytes, self.cores, busy)
 
     def attainable_flops(
         self, intensity: float, busy: int = 1, precision: str = "float32"
@@ -112,14 +108,6 @@ class Machine:
         Williams, Waterman, Patterson, "Roofline", 2009: min(peak, intensity x bandwidth).
         """
         return min(self.peak_flops(busy, precision), intensity * self.bandwidth(busy))
-
-    def _shared(self, alone: float, together: float, busy: int) -> float:
-        each = together / self.cores
-        if busy <= 1 or self.cores <= 1:
-            return alone
-        part = min((busy - 1) / (self.cores - 1), 1.0)
-        share = alone + (each - alone) * part
-        return share if busy <= self.cores else share * self.cores / busy
 
 
 def measure_machine(
@@ -144,7 +132,7 @@ def measure_machine(
     return Machine(
         processor=processor_name(),
         cores=count,
-        memory_bytes=_memory_bytes(),
+        memory_bytes=psutil.virtual_memory().total,
         caches=read_caches(),
         products=tuple(products),
         copies=tuple(copies),
@@ -164,47 +152,24 @@ def load_machine(path: Path) -> Machine:
     Raises:
         UserError: if there is no such file, or it holds something else.
     """
+    from pydantic import TypeAdapter
+
     try:
         plain = parse_json(path.read_text(encoding="utf-8"))
+        if (version := plain.pop("version")) != _VERSION:
+            raise UserError(f"{path}: version {version}, expected {_VERSION}")
+        machine = TypeAdapter(Machine).validate_python(plain)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is no JSON ({error})") from error
-    return machine_from(plain, str(path))
-
-
-def machine_from(plain: Any, where: str) -> Machine:
-    """A machine from plain data.
-
-    Args:
-        plain: as `save_machine` writes it.
-        where: it came from, for messages.
-
-    Raises:
-        UserError: if it is no such thing.
-    """
-    try:
-        if plain["version"] != _VERSION:
-            raise UserError(f"{where}: version {plain['version']}, expected {_VERSION}")
-        fields = {k: plain[k] for k in ("processor", "torch")}
-        machine = Machine(
-            **{name: str(value) for name, value in fields.items()},
-            cores=int(plain["cores"]),
-            memory_bytes=int(plain["memory_bytes"]),
-            measured_at=float(plain["measured_at"]),
-            caches=tuple(Cache(**cache) for cache in plain["caches"]),
-            products=tuple(ProductRate(**rate) for rate in plain["products"]),
-            copies=tuple(CopyRate(**rate) for rate in plain["copies"]),
-        )
-        rates = [v for r in machine.products for v in (r.one_core_flops, r.all_cores_flops)]
-        rates += [v for r in machine.copies for v in (r.one_core_bytes, r.all_cores_bytes)]
-        if not (machine.products and machine.copies and min(rates) > 0 and machine.cores > 0):
-            raise ValueError("rates and cores must be above 0")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{where}: is no file of a machine's limits ({type(error).__name__}: {error}); "
-            "`sixfold profile --machine-peaks FILE` makes one"
+            f"{path}: is no file of a machine's limits ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); `sixfold profile --machine-peaks FILE` makes one"
         ) from error
+    rates = [v for r in machine.products for v in (r.one_core_flops, r.all_cores_flops)]
+    rates += [v for r in machine.copies for v in (r.one_core_bytes, r.all_cores_bytes)]
+    if not (machine.products and machine.copies and min(rates) > 0 and machine.cores > 0):
+        raise UserError(f"{path}: rates and cores must be above 0")
     return machine
 
 
@@ -212,21 +177,15 @@ def read_caches(folder: Path = _CPU) -> tuple[Cache, ...]:
     """Caches of the first core as the kernel tells them; empty where it does not."""
     found = []
     for index in sorted(folder.glob("index*")):
-        try:
-            words = {
-                name: (index / name).read_text().strip()
+        with suppress(OSError, ValueError):
+            level, kind, size, shared = (
+                (index / name).read_text().strip()
                 for name in ("level", "type", "size", "shared_cpu_list")
-            }
-            found.append(
-                Cache(
-                    level=int(words["level"]),
-                    kind=words["type"],
-                    size_bytes=_size(words["size"]),
-                    shared_by=_count(words["shared_cpu_list"]),
-                )
             )
-        except (OSError, ValueError):
-            continue
+            cache = Cache(
+                level=int(level), kind=kind, size_bytes=_size(size), shared_by=_count(shared)
+            )
+            found.append(cache)
     return tuple(found)
 
 
@@ -312,10 +271,3 @@ def _count(listed: str) -> int:
     """
     ends = [part.split("-") for part in listed.split(",")]
     return sum(int(end[-1]) - int(end[0]) + 1 for end in ends)
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -24,8 +25,9 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.meta_initialization import build_on_meta
 from sixfold.perf.profile.clock import AROUND, BACKWARD, FOLD, FORWARD, INPUT, Clock, Span
-from sixfold.perf.profile.layers import LayerCost, layer_costs
-from sixfold.perf.profile.memory import Peak, resident_bytes, watched_memory
+from sixfold.perf.profile.cost import COUNTS, LayerCost
+from sixfold.perf.profile.layers import layer_costs
+from sixfold.perf.profile.memory import Peak, watched_memory
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.training.log import TimedIterator
 from sixfold.training.native.max_pool import is_built
@@ -92,7 +94,8 @@ class _Profile:
     def run(self) -> dict[str, Any]:
         training = self._training
         comm = training.comm
-        resident, offset = resident_bytes(), time.time() - time.perf_counter()
+        resident = psutil.Process().memory_info().rss
+        offset = time.time() - time.perf_counter()
         try:
             with datasets.prefetch(training.strategy.supply(0), depth=4) as supply:
                 timed = TimedIterator(self._counted(supply))
@@ -104,7 +107,8 @@ class _Profile:
             "rank": comm.rank,
             "host": comm.host,
             "steps": self._steps,
-            "shards": self._shards(),
+            # How many shards of each size this rank had in the last step.
+            "shards": {str(n): count for n, count in sorted(Counter(self._sizes).items())},
             "memory": self._memory(resident),
             "layers": self._layers(),
             "spans": [
@@ -148,10 +152,6 @@ class _Profile:
                 found_s = sum(s.seconds for s in clock.spans if s.direction == direction)
                 facts[f"{direction}_s"] = found_s
         self._steps.append(facts | {"samples": sum(self._sizes)} | seconds)
-
-    def _shards(self) -> dict[str, int]:
-        """How many shards of each size this rank had in the last step."""
-        return {str(size): count for size, count in sorted(Counter(self._sizes).items())}
 
     def _layers(self) -> list[dict[str, Any]]:
         """Every layer's time and cost in a step of this rank, in order of execution."""
@@ -214,14 +214,9 @@ class _Profile:
         parts = model.mesh.size if isinstance(model, DividedNetwork) else 1
         if parts == 1 and self._step.lockstep is None:
             return model, 1
-        training = self._training
-        config, data = training.config, training.data
-        found = build_on_meta(
-            config.model,
-            shape=data.shape,
-            classes=len(data.classes),
-            seed=config.training.seed,
-        )
+        config, data = self._training.config, self._training.data
+        classes, seed = len(data.classes), config.training.seed
+        found = build_on_meta(config.model, shape=data.shape, classes=classes, seed=seed)
         return fused_max_pool(relu_behind_max_pool(found.network)), parts
 
     def _memory(self, resident: int) -> dict[str, int]:
@@ -268,11 +263,8 @@ def _by_function(
 ) -> dict[tuple[str, str, str], tuple[float, int]]:
     """Seconds and calls of each (layer, direction, operator), and what is left of each layer.
 
-    What is left are the calls themselves, with the operator "", or the kernel that is ours.
-
-    Args:
-        spans: of a step.
-        own: name of a layer -> the kernel of ours that computes it.
+    What is left are the calls themselves, with the operator "", or the kernel of ours (`own`, by
+    layer) that computes it.
     """
     found: dict[tuple[str, str, str], tuple[float, int]] = {}
     rest = _by_layer(spans)
@@ -288,20 +280,10 @@ def _by_function(
     return found
 
 
-_SUMS = (
-    "forward_flops",
-    "backward_flops",
-    "forward_bytes",
-    "backward_bytes",
-    "kept_bytes",
-    "output_bytes",
-)
-
-
 def _added(before: dict[str, Any] | None, cost: LayerCost, count: float) -> dict[str, Any]:
     """The cost of `count` more shards, or of parts of them."""
     sums = {
-        name: round(count * getattr(cost, name)) + (before or {}).get(name, 0) for name in _SUMS
+        name: round(count * getattr(cost, name)) + (before or {}).get(name, 0) for name in COUNTS
     }
     return sums | {
         "kind": cost.kind,
@@ -318,7 +300,7 @@ def _join(first: dict[str, Any], other: dict[str, Any]) -> None:
     An activation behind a norm works on values that are at hand, so it moves nothing.
     """
     is_sum = first["kind"] == "add"
-    for name in _SUMS:
+    for name in COUNTS:
         if is_sum or not name.endswith(("forward_bytes", "backward_bytes")):
             first[name] += other[name]
     first["unknown"] += other["unknown"]

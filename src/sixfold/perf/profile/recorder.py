@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -23,8 +24,8 @@ from sixfold.models.graph.operations import (
     operation_of,
     plain_name,
 )
-from sixfold.perf.profile.cost import SUM_OF_GRADIENTS, FunctionCost, LayerCost
-from sixfold.perf.profile.scopes import Scopes
+from sixfold.perf.profile.cost import SUM_OF_GRADIENTS, FunctionCost, LayerCost, sums_of
+from sixfold.perf.profile.scopes import Scopes, tensors_in
 
 
 @dataclass
@@ -43,6 +44,7 @@ class _Open:
             parameters=sum(p.numel() for p in self.parameters),
             parameter_bytes=sum(_bytes(p) for p in self.parameters),
             functions=tuple(self.functions),
+            **sums_of(self.functions),
         )
 
 
@@ -88,16 +90,13 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         kept: list[Tensor] = []
         products = FlopCounterMode(display=False)
-        inputs = [t for t in _tensors((args, kwargs)) if t.is_floating_point()]
+        inputs = [t for t in tensors_in((args, kwargs)) if t.is_floating_point()]
         versions = [t._version for t in inputs]
         unknown = _is_unknown(plain_name(func), args, kwargs, inputs)
-        with torch.autograd.graph.saved_tensors_hooks(_keep(kept), _same):
-            if unknown:
-                with products:
-                    result = func(*args, **kwargs)
-            else:
-                result = func(*args, **kwargs)
-        outputs = [t for t in _tensors((result,)) if t.is_floating_point()]
+        watched = torch.autograd.graph.saved_tensors_hooks(_keep(kept), _same)
+        with watched, products if unknown else nullcontext():
+            result = func(*args, **kwargs)
+        outputs = [t for t in tensors_in((result,)) if t.is_floating_point()]
         if not outputs or not inputs:
             return result
         in_place = any(t._version != v for t, v in zip(inputs, versions, strict=True))
@@ -230,12 +229,8 @@ def _sum_of_gradients(tensor: Tensor) -> FunctionCost:
         known=True,
         input_shapes=(shape,),
         output_shape=shape,
-        forward_flops=0,
         backward_flops=tensor.numel(),
-        forward_bytes=0,
         backward_bytes=3 * _bytes(tensor),
-        kept_bytes=0,
-        output_bytes=0,
     )
 
 
@@ -285,18 +280,6 @@ def _keep(kept: list[Tensor]) -> Callable[[Tensor], Tensor]:
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """Tensors in nested lists, tuples and dicts, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

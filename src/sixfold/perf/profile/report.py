@@ -13,9 +13,12 @@ from sixfold.core.html.charts import Chart, Series
 from sixfold.core.html.page import Blocks, Card, Cell, Figure, Page, Part, Section, Table, Text
 from sixfold.core.run_directory import read_json
 from sixfold.perf.profile import table
+from sixfold.perf.profile.cost import shared_rate
 from sixfold.perf.profile.utilisation import REASONS
 
 Plain = dict[str, Any]
+
+DIRECTIONS = ("forward", "backward")
 
 LEAST_WIDTH = 0.05
 """Percent of the plot below which a block of the flame plot is not drawn."""
@@ -45,12 +48,7 @@ _FLAME = [
 
 
 def write_profile(path: Path, profile: Plain) -> Path:
-    """Write `profile.html`, one file that needs no other and no network.
-
-    Args:
-        path: the profile's directory.
-        profile: what `profile.json` holds.
-    """
+    """Write `profile.html` from what `profile.json` holds, into the profile's directory."""
     page = path / "profile.html"
     write_atomically(page, render(path, profile).encode())
     return page
@@ -58,7 +56,8 @@ def write_profile(path: Path, profile: Plain) -> Path:
 
 def render(path: Path, profile: Plain) -> str:
     """The page as text; arguments as for `write_profile`."""
-    sections = [*_engines(profile), *_layers(profile), *_ranks(profile, _samples(path))]
+    samples = read_json(path / "profile" / "samples.json")
+    sections = [*_engines(profile), *_layers(profile), *_ranks(profile, samples)]
     if "machine" in profile:
         machine = profile["machine"]
         gpu = "not used, training computes on processors" if profile["gpus"] else "none"
@@ -66,23 +65,31 @@ def render(path: Path, profile: Plain) -> str:
             Section(
                 title="The machine",
                 lead=f"{machine['processor']}, {machine['cores']} cores. GPU: {gpu}.",
-                blocks=[_table(table.machine_rows(machine))],
+                blocks=[table.machine(machine)],
             )
         )
+    # Of several engines the first that could be measured says what was trained.
+    sides = profile.get("sides", {})
+    side = next((s for s in sides.values() if "failed" not in s), profile)
+    settings = side.get("settings", {})
+    title = f"Where the time of {settings.get('model', {}).get('model', 'a training')} goes"
+    words = [
+        settings.get("data", {}).get("data", ""),
+        f"batch {settings.get('training', {}).get('batch_size', '')}",
+        settings.get("strategy", {}).get("strategy", ""),
+        f"{len(side.get('utilisation', []))} ranks",
+        " beside ".join(sides) if sides else profile.get("engine", ""),
+    ]
     return Page(
-        title=f"{_title(profile)} · Sixfold",
+        title=f"{title} · Sixfold",
         eyebrow="Sixfold profile",
-        heading=_title(profile),
-        subtitle=_subtitle(profile),
+        heading=title,
+        subtitle=" · ".join(word for word in words if word),
         notes=profile.get("notes", []),
         figures=_figures(profile),
         sections=sections,
         files="profile.json next to it holds every figure, trace.json opens in Perfetto.",
     ).html()
-
-
-def _table(rows: list[list[str]], texts: int = 1) -> Table:
-    return Table(head=rows[0], rows=rows[1:], texts=range(texts))
 
 
 def _engines(profile: Plain) -> list[Section]:
@@ -95,7 +102,7 @@ def _engines(profile: Plain) -> list[Section]:
         "The same training, batch and number of workers on each engine; each was measured by "
         "itself, one after another."
     )
-    blocks = [_table(table.beside_rows(profile)), Text(links=links)]
+    blocks = [table.engines(profile), Text(links=links)]
     return [Section(title="Engines compared", lead=lead, blocks=blocks)]
 
 
@@ -103,17 +110,15 @@ def _layers(profile: Plain) -> list[Section]:
     """A step, its layers and operators on the roofline, and memory."""
     if "layers" not in profile:
         return []
-    blocks = flame(profile)
-    found = roofline(profile)
+    blocks, found = flame(profile), roofline(profile)
+    step = Card(blocks=[Blocks(blocks=blocks, keys=_FLAME), table.step(profile)])
     return [
         Section(
             title="A step",
             lead="From left to right the parts of a step whose layers are timed; below each its "
             "layers, and below these torch's operators and our own kernels. Point at a block for "
             "its time.",
-            blocks=[Card(blocks=[Blocks(blocks=blocks, keys=_FLAME), _step_parts(profile)])]
-            if blocks
-            else [],
+            blocks=[step] if blocks else [],
         ),
         Section(title="Roofline", blocks=[found] if found else []),
         Section(
@@ -122,14 +127,14 @@ def _layers(profile: Plain) -> list[Section]:
             "backward pass are by arithmetic, of one rank's share of a step; roof is the least "
             "time that the machine would need over the time taken. * counted as element by "
             "element.",
-            blocks=[_table(table.layer_rows(profile), 3)],
+            blocks=[table.layers(profile)],
         ),
-        Section(title="Operators", blocks=[_table(table.operator_rows(profile), 2)]),
+        Section(title="Operators", blocks=[table.operators(profile)]),
         Section(
             title="Memory",
             lead="Accounted by kind, and the measured peak of what a step allocates, and of the "
             "process.",
-            blocks=[_table(table.memory_rows(profile))],
+            blocks=[table.memory(profile)],
         ),
     ]
 
@@ -139,21 +144,17 @@ def _ranks(profile: Plain, samples: Plain | None) -> list[Section]:
     rows: list[list[str | Cell]] = []
     for use in profile.get("utilisation", []):
         cpu = "" if use["cpu_share"] is None else f", CPU {percent(use['cpu_share'], 0)}"
-        whole = sum(use["seconds"].values()) or 1.0
-        inside = sum(use["in_steps"].values()) or 1.0
         name = f"rank {use['rank']}"
         since = Cell(text=name, detail="since the launch", title=use["host"])
-        rows.append([since, Cell(parts=_parts(use["seconds"], whole)), f"{whole:.2f} s"])
-        within = Cell(detail=f"in steps{cpu}")
-        rows.append([within, Cell(parts=_parts(use["in_steps"], inside)), ""])
+        whole = sum(use["seconds"].values())
+        rows.append([since, Cell(parts=_parts(use["seconds"])), f"{whole:.2f} s"])
+        rows.append([Cell(detail=f"in steps{cpu}"), Cell(parts=_parts(use["in_steps"])), ""])
     blocks: list[Any] = []
     if rows:
-        startup = [(name, f"{s:.2f} s") for name, s in profile.get("startup", {}).items()]
         keys = [(table.REASON_NAMES.get(name, name), CSS[name]) for name in REASONS]
         tables = [Table(rows=rows, texts=(0, 1), keys=keys, css="use")]
-        if startup:
-            tables.append(Table(rows=startup, css=""))
-        blocks.append(Card(blocks=tables))
+        startup = table.startup(profile.get("startup", {}))
+        blocks.append(Card(blocks=[*tables, *([startup] if startup.rows else [])]))
     if samples and (chart := processors(samples)):
         blocks.append(chart)
     return [
@@ -222,15 +223,14 @@ def roofline(profile: Plain) -> Chart | None:
     """Every layer's pass by its intensity and its rate, below the machine's limits."""
     points = [
         (layer, direction)
-        for direction in ("forward", "backward")
+        for direction in DIRECTIONS
         for layer in profile["layers"]
         if layer.get(f"{direction}_flops_per_s") and layer.get(f"{direction}_intensity")
     ]
     if not points:
         return None
     points.sort(key=lambda point: float(point[0][f"{point[1]}_intensity"]))
-    busy, machine = profile["busy_cores"], profile["machine"]
-    peak = profile["peak_flops"]
+    busy, machine, peak = profile["busy_cores"], profile["machine"], profile["peak_flops"]
     intensity = np.array([layer[f"{d}_intensity"] for layer, d in points])
     rate = np.array([layer[f"{d}_flops_per_s"] for layer, d in points])
     x = logarithmic(min(intensity.min(), 0.1), max(intensity.max(), 200.0), compact)
@@ -238,23 +238,17 @@ def roofline(profile: Plain) -> Chart | None:
     # Drawn as dots of each direction below; this one, without a drawing, has the hover values.
     series = [Series(name="", x=intensity, y=rate * np.nan, key=False)]
     across = np.geomspace(x.low, x.high, 200)
-    for k, slope in enumerate(_roofs(machine, busy)):
+    for k, copy in enumerate(machine["copies"]):
+        slope = shared_rate(copy["one_core_bytes"], copy["all_cores_bytes"], machine["cores"], busy)
         roof = np.minimum(across * slope, peak)
-        name = f"copy of {table.size_text(machine['copies'][k]['array_bytes'])}"
         roof = np.where(roof < y.low, np.nan, roof)
+        name = f"copy of {table.size_text(copy['array_bytes'])}"
         series.append(Series(name=name, x=across, y=roof, colour=f"r{k}", hover=False))
-    for direction in ("forward", "backward"):
+    for direction in DIRECTIONS:
         mine = [k for k, (_, d) in enumerate(points) if d == direction]
-        series.append(
-            Series(
-                name=direction,
-                x=intensity[mine],
-                y=rate[mine],
-                colour=CSS[direction],
-                kind="dots",
-                hover=False,
-            )
-        )
+        places, rates, colour = intensity[mine], rate[mine], CSS[direction]
+        dots = Series(name=direction, x=places, y=rates, colour=colour, kind="dots", hover=False)
+        series.append(dots)
     return Chart(
         id="roofline",
         title="Layers on the machine's roofline",
@@ -275,17 +269,6 @@ def roofline(profile: Plain) -> Chart | None:
             ("bound by", "waiting", [p[f"{d}_bound"] for p, d in points]),
         ],
     )
-
-
-def _roofs(machine: Plain, busy: int) -> list[float]:
-    """Slopes of the roofline: bytes a second of one core, with so many busy."""
-    cores, found = machine["cores"], []
-    for rate in machine["copies"]:
-        alone, each = rate["one_core_bytes"], rate["all_cores_bytes"] / cores
-        part = min((busy - 1) / max(cores - 1, 1), 1.0)
-        share = alone + (each - alone) * part
-        found.append(share if busy <= cores else share * cores / busy)
-    return found
 
 
 def processors(samples: Plain) -> Chart | None:
@@ -324,34 +307,6 @@ def processors(samples: Plain) -> Chart | None:
     )
 
 
-def _samples(path: Path) -> Plain | None:
-    return read_json(path / "profile" / "samples.json")
-
-
-def _title(profile: Plain) -> str:
-    settings = profile.get("settings", {})
-    if "sides" in profile:
-        side = next(s for s in profile["sides"].values() if "failed" not in s)
-        settings = side["settings"]
-    model = settings.get("model", {}).get("model", "a training")
-    return f"Where the time of {model} goes"
-
-
-def _subtitle(profile: Plain) -> str:
-    side = profile
-    if "sides" in profile:
-        side = next(s for s in profile["sides"].values() if "failed" not in s)
-    settings = side.get("settings", {})
-    words = [
-        settings.get("data", {}).get("data", ""),
-        f"batch {settings.get('training', {}).get('batch_size', '')}",
-        settings.get("strategy", {}).get("strategy", ""),
-        f"{len(side.get('utilisation', []))} ranks",
-        " beside ".join(profile["sides"]) if "sides" in profile else profile.get("engine", ""),
-    ]
-    return " · ".join(word for word in words if word)
-
-
 def _figures(profile: Plain) -> list[Figure]:
     if "step" not in profile:
         return []
@@ -369,25 +324,8 @@ def _figures(profile: Plain) -> list[Figure]:
     ]
 
 
-def _step_parts(profile: Plain) -> Table:
-    """The parts of a step."""
-    step = profile["step"]
-    whole = step["clock_s"] or 1.0
-    rows: list[list[str | Cell]] = [
-        [
-            words,
-            f"{1000 * step[f'{name}_s']:.3f} ms",
-            f"{100 * step[f'{name}_s'] / whole:.1f}%",
-        ]
-        for name, words in table.STEP_NAMES.items()
-    ]
-    plain_step = f"a plain step {1000 * step['plain_s']:.3f} ms"
-    rows.append(["together", f"{1000 * step['clock_s']:.3f} ms", plain_step])
-    return Table(rows=rows, css="")
-
-
-def _parts(seconds: Plain, whole: float) -> list[Part]:
-    found = []
+def _parts(seconds: Plain) -> list[Part]:
+    found, whole = [], sum(seconds.values()) or 1.0
     for name in REASONS:
         width = round(100 * seconds[name] / whole, 2)
         title = f"{table.REASON_NAMES.get(name, name)}: {seconds[name]:.3f} s, {width}%"

@@ -41,7 +41,8 @@ LAYERS_APART = "layers"
 
 def profile_problems(config: ProfileConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told before anything is read."""
-    if found := config.problems():
+    found = config.problems()
+    if found or config.profiling.run is not None:
         return found
     for engine in engines_of(config):
         found += training_problems(as_training(config, engine=engine, out="profile", steps=1))
@@ -51,7 +52,7 @@ def profile_problems(config: ProfileConfig) -> list[str]:
 def profile(
     config: ProfileConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> Plain:
-    """Measure where the time of a training's steps goes.
+    """Measure where the time of a training's steps goes, or read what a training has logged.
 
     Args:
         config: the settings.
@@ -67,9 +68,10 @@ def profile(
         RunError: if a rank failed.
     """
     on_event = on_event or (lambda _: None)
-    found = profile_problems(config)
-    if found:
+    if found := profile_problems(config):
         raise UserError(found)
+    if config.profiling.run is not None:
+        return profile_of_run(Path(config.profiling.run).expanduser().absolute())
     started = time.monotonic()
     path = _path(config)
     training = as_training(config, engine=engines_of(config)[0], out=str(path), steps=1)
@@ -106,17 +108,13 @@ def _compare(config: ProfileConfig, path: Path, machine: Machine, on_event: OnEv
             sides[name] = {"failed": str(error)}
     if all("failed" in side for side in sides.values()):
         raise UserError([f"{name}: {side['failed']}" for name, side in sides.items()])
-    result = {"kind": "beside", "path": str(path), "sides": sides, **_facts(machine)}
-    result["gpus"] = next((s["gpus"] for s in sides.values() if "gpus" in s), [])
-    _write(path, result)
-    return result
+    gpus: list[Any] = next((side["gpus"] for side in sides.values() if "gpus" in side), [])
+    result = {"kind": "beside", "path": str(path), "sides": sides, "gpus": gpus}
+    return _written(path, result | _facts(machine))
 
 
 def profile_of_run(path: Path) -> Plain:
-    """What the time lines of a run tell: utilisation, and the trace in `trace.json`.
-
-    Args:
-        path: directory of a training, finished or not.
+    """What the time lines of a training tell: utilisation, and the trace in `trace.json`.
 
     Raises:
         UserError: if it holds no time line.
@@ -129,15 +127,9 @@ def profile_of_run(path: Path) -> Plain:
     lines = read_timelines(path)
     if not lines.ranks:
         raise UserError(f"{path}: no rank has logged a step yet")
-    config = read_json(path / "config.json") or {}
-    result = {
-        "kind": "run",
-        "path": str(path),
-        "settings": config,
-        **_used(path, lines, None, None),
-    }
-    _write(path, result)
-    return result
+    settings = read_json(path / "config.json") or {}
+    used = _used(path, lines, None, None)
+    return _written(path, {"kind": "run", "path": str(path), "settings": settings, **used})
 
 
 def _path(config: ProfileConfig) -> Path:
@@ -147,11 +139,8 @@ def _path(config: ProfileConfig) -> Path:
 
 def _machine(config: ProfileConfig, on_event: OnEvent) -> Machine:
     """This machine's limits: from the file that the settings name, or measured now."""
-    file = (
-        None
-        if config.profiling.machine_peaks is None
-        else Path(config.profiling.machine_peaks).expanduser()
-    )
+    named = config.profiling.machine_peaks
+    file = None if named is None else Path(named).expanduser()
     if file is not None and file.exists():
         return load_machine(file)
     if file is not None and not file.absolute().parent.is_dir():
@@ -189,12 +178,10 @@ def _on_engine(
             training = _like_a_worker(training, path / LAYERS_APART)
         _measure(config, training, engine, started, on_event)
     where = Path(str(training.run.out))
-    ranks = _rank_files(where)
+    files = sorted((where / "profile").glob("rank-*.json"))
+    ranks = [rank for file in files if (rank := read_json(file)) is not None]
     if not any(rank["shards"] for rank in ranks):
         raise RunError(f"no rank has left figures in {where / 'profile'}")
-    summary = summarise(ranks, machine, precision=config.training.precision)
-    lines = read_timelines(path)
-    used = _used(path, lines, None if apart else ranks, samples)
     result = {
         "kind": "profile",
         "path": str(path),
@@ -202,12 +189,11 @@ def _on_engine(
         "engine": name,
         "workers": len(ranks),
         "images_per_s": _images_per_s(ranks),
-        **summary,
-        **used,
+        **summarise(ranks, machine, precision=config.training.precision),
+        **_used(path, read_timelines(path), None if apart else ranks, samples),
         **_facts(machine),
     }
-    _write(path, result)
-    return result
+    return _written(path, result)
 
 
 def _like_a_worker(training: TrainConfig, path: Path) -> TrainConfig:
@@ -261,11 +247,6 @@ def _kept_clean(directory: RunDirectory) -> Iterator[None]:
         raise
 
 
-def _rank_files(path: Path) -> list[Plain]:
-    found = [read_json(file) for file in sorted((path / "profile").glob("rank-*.json"))]
-    return [rank for rank in found if rank is not None]
-
-
 def _images_per_s(ranks: list[Plain]) -> float | None:
     """Images over the time of the plain steps, all ranks together."""
     rates = []
@@ -304,7 +285,8 @@ def _facts(machine: Machine) -> Plain:
     return {"machine": json.loads(json.dumps(dataclasses.asdict(machine))), "versions": versions()}
 
 
-def _write(path: Path, result: Plain) -> None:
+def _written(path: Path, result: Plain) -> Plain:
     write_json(path / "profile.json", result)
     with optional_page(path / "profile.html"):
         write_profile(path, result)
+    return result

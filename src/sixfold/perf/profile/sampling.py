@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-_PROC = Path("/proc")
+import psutil
+
 _GPU_EVERY_S = 1.0
 _GPU_QUERY = (
     "nvidia-smi",
@@ -55,19 +56,14 @@ class Samples:
 
 
 @contextmanager
-def sampled(every_s: float, root: int | None = None) -> Iterator[Samples]:
-    """Sample while open.
-
-    Args:
-        every_s: seconds between samples; 0: none are taken.
-        root: the process whose descendants are watched, itself included; this one if absent.
-    """
+def sampled(every_s: float) -> Iterator[Samples]:
+    """Sample this process and its descendants while open; 0 seconds: none are taken."""
     samples, stop = Samples(), threading.Event()
-    if every_s <= 0 or not _PROC.joinpath("self", "stat").exists():
+    if every_s <= 0:
         yield samples
         return
-    root = os.getpid() if root is None else root
-    threads = [threading.Thread(target=_watch, args=(samples, root, every_s, stop), daemon=True)]
+    watch = partial(_watch, samples, os.getpid(), every_s, stop)
+    threads = [threading.Thread(target=watch, daemon=True)]
     if samples.has_gpu:
         threads.append(threading.Thread(target=_watch_gpus, args=(samples, stop), daemon=True))
     for thread in threads:
@@ -81,16 +77,15 @@ def sampled(every_s: float, root: int | None = None) -> Iterator[Samples]:
 
 
 def _watch(samples: Samples, root: int, every_s: float, stop: threading.Event) -> None:
-    ticks = os.sysconf("SC_CLK_TCK")
-    before: dict[int, int] = {}
+    before: dict[int, float] = {}
     at_before = 0.0
     while True:
         at, used = time.time(), {}
-        for pid, (name, spent) in descendants(root).items():
+        for pid, (name, spent_s) in descendants(root).items():
             samples.processes.setdefault(pid, name)
-            used[pid] = spent
+            used[pid] = spent_s
         if before:
-            passed = max(at - at_before, 1e-6) * ticks
+            passed = max(at - at_before, 1e-6)
             shares = {pid: (used[pid] - before[pid]) / passed for pid in used if pid in before}
             samples.processors.append((at, shares))
         before, at_before = used, at
@@ -98,31 +93,16 @@ def _watch(samples: Samples, root: int, every_s: float, stop: threading.Event) -
             return
 
 
-def descendants(root: int) -> dict[int, tuple[str, int]]:
-    """Processes that a process has begun, itself included: pid -> (program, clock ticks used)."""
-    seen: dict[int, tuple[str, int, int]] = {}
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, ValueError, IndexError):
-                seen[int(entry.name)] = _read(entry / "stat")
-    children: dict[int, list[int]] = {}
-    for pid, (_, parent, _) in seen.items():
-        children.setdefault(parent, []).append(pid)
-    found, waiting = {}, [root]
-    while waiting:
-        pid = waiting.pop()
-        if pid in seen and pid not in found:
-            name, _, spent = seen[pid]
-            found[pid] = (name, spent)
-            waiting += children.get(pid, [])
+def descendants(root: int) -> dict[int, tuple[str, float]]:
+    """Processes that a process has begun, itself included: pid -> (program, seconds used)."""
+    found = {}
+    with suppress(psutil.Error):
+        parent = psutil.Process(root)
+        for process in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.Error), process.oneshot():
+                spent = process.cpu_times()
+                found[process.pid] = (process.name(), spent.user + spent.system)
     return found
-
-
-def _read(stat: Path) -> tuple[str, int, int]:
-    """Program, parent and clock ticks of a process (proc(5); the name may hold anything)."""
-    text = stat.read_text(errors="replace")
-    name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
-    return name, int(rest[1]), int(rest[11]) + int(rest[12])
 
 
 def _watch_gpus(samples: Samples, stop: threading.Event) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from sixfold.models.graph.operations import operation_of
 
@@ -29,11 +29,7 @@ class OnEvent(Protocol):
 
 
 class Scopes:
-    """The chain of modules that are running.
-
-    Args:
-        listener: hears of layers; not of those within a layer, which are part of it.
-    """
+    """The chain of modules that are running; `listener` hears of outermost layers."""
 
     def __init__(self, listener: OnEvent) -> None:
         self._listener = listener
@@ -77,13 +73,16 @@ class Scopes:
 
     def outside(self, function: str) -> str:
         """The name of a function that is called outside of any layer."""
-        return self.unique(".".join(part for part in (self._paths[-1], function) if part))
+        return self.unique(self._below(function))
 
     def peek(self, function: str) -> str:
         """What `outside` would say if it were asked now."""
-        name = ".".join(part for part in (self._paths[-1], function) if part)
+        name = self._below(function)
         number = self._names.get(name, 0) + 1
         return name if number == 1 else f"{name}#{number}"
+
+    def _below(self, function: str) -> str:
+        return ".".join(part for part in (self._paths[-1], function) if part)
 
     def unique(self, name: str) -> str:
         """A name that no layer of this pass has had."""
@@ -134,3 +133,15 @@ def is_leaf(module: nn.Module) -> bool:
     containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     own = type(module).__module__
     return own.startswith("torch.nn") and not isinstance(module, containers)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Tensors in nested lists, tuples and dicts, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)

@@ -20,6 +20,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from sixfold.perf.profile.cost import COUNTS
 from sixfold.perf.profile.machine import Machine
 
 Plain = dict[str, Any]
@@ -27,13 +28,7 @@ Plain = dict[str, Any]
 DIRECTIONS = ("forward", "backward")
 
 _FACTS = ("kind", "parameters", "input_shapes", "output_shape", "unknown")
-_COUNTS = (
-    "forward_flops",
-    "backward_flops",
-    "forward_bytes",
-    "backward_bytes",
-    "kept_bytes",
-)
+_COUNTS = tuple(name for name in COUNTS if name != "output_bytes")
 
 
 def summarise(ranks: Sequence[Plain], machine: Machine, *, precision: str = "float32") -> Plain:
@@ -51,10 +46,15 @@ def summarise(ranks: Sequence[Plain], machine: Machine, *, precision: str = "flo
     working = [rank for rank in ranks if rank["shards"]]
     if not working:
         raise ValueError("no rank had a shard")
-    busy = _busy(working)
+    hosts = [rank["host"] for rank in working]
+    busy = max(hosts.count(host) for host in hosts)  # ranks that compute at once on one host
     precision = {"bf16": "bfloat16"}.get(precision, precision)
     shards = statistics.fmean(sum(rank["shards"].values()) for rank in working)
-    layers = [_layer(rows, machine, busy, precision, shards) for rows in _rows(working)]
+    rows: dict[str, list[Plain]] = {}
+    for rank in working:
+        for row in rank["layers"]:
+            rows.setdefault(row["name"], []).append(row)
+    layers = [_layer(found, machine, busy, precision, shards) for found in rows.values()]
     return {
         "layers": layers,
         "step": step_times(working),
@@ -63,21 +63,6 @@ def summarise(ranks: Sequence[Plain], machine: Machine, *, precision: str = "flo
         "busy_cores": busy,
         "peak_flops": machine.peak_flops(busy, precision),
     }
-
-
-def _busy(ranks: Sequence[Plain]) -> int:
-    """How many ranks compute at the same time on one host."""
-    hosts = [rank["host"] for rank in ranks]
-    return max(hosts.count(host) for host in hosts)
-
-
-def _rows(ranks: Sequence[Plain]) -> list[list[Plain]]:
-    """The rows of each layer, one a rank, layers in order of execution."""
-    found: dict[str, list[Plain]] = {}
-    for rank in ranks:
-        for row in rank["layers"]:
-            found.setdefault(row["name"], []).append(row)
-    return list(found.values())
 
 
 def _layer(

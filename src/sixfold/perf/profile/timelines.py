@@ -7,7 +7,6 @@ absent or damaged is left out.
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from dataclasses import dataclass, replace
@@ -15,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import UserError
-from sixfold.core.files import parse_json
+from sixfold.core.html.json_lines import number, parse
+from sixfold.core.run_directory import read_json
+
+_NAME = r"rank-\d{1,9}\.jsonl"
 
 PHASES = ("data", "compute", "communication", "waiting", "update", "scheduler")
 
@@ -83,7 +85,7 @@ def read_timelines(path: Path) -> Timelines:
         UserError: if it holds no time line.
     """
     folder = path / "timeline"
-    files = sorted(folder.glob("rank-*.jsonl")) if folder.is_dir() else []
+    files = [f for f in sorted(folder.glob("rank-*.jsonl")) if re.fullmatch(_NAME, f.name)]
     if not files:
         raise UserError(
             f"{path} holds no timeline/rank-*.jsonl: give the directory of a training "
@@ -97,33 +99,10 @@ def read_timelines(path: Path) -> Timelines:
     }
     ranks = []
     for file in files:
-        match = re.fullmatch(r"rank-(\d{1,9})\.jsonl", file.name)
-        if match is None:
-            continue
-        lines, bad = _lines(file)
-        steps = {}
-        for line in lines:
-            step = _step(line, ends)
-            if step is None:
-                bad += 1
-            else:
-                steps[step.step] = step  # a resumed run repeats some: the last counts
+        rank, bad = _rank(file, ends)
         skipped += bad
-        about = _object(file.with_suffix(".json"))
-        entered, ready = _number(about.get("entered")), _number(about.get("ready"))
-        if entered is not None and steps and entered > min(s.begin for s in steps.values()):
-            entered = ready = None  # of a later start, which found steps that were made before
-        ranks.append(
-            RankLine(
-                rank=int(match[1]),
-                host=str(about.get("host", "")),
-                pid=int(_number(about.get("pid")) or 0),
-                entered=entered,
-                ready=ready,
-                steps=tuple(steps[number] for number in sorted(steps)),
-            )
-        )
-    launcher = _object(folder / "launcher.json")
+        ranks.append(rank)
+    launcher = read_json(folder / "launcher.json") or {}
     return Timelines(
         launched=_number(launcher.get("launched")),
         called=_number(launcher.get("called")),
@@ -134,22 +113,39 @@ def read_timelines(path: Path) -> Timelines:
     )
 
 
+def _rank(file: Path, ends: dict[int, float | None]) -> tuple[RankLine, int]:
+    """A rank's time line, and how many of its lines could not be read."""
+    lines, bad = _lines(file)
+    # A resumed run repeats some steps: the last counts.
+    found = [step for line in lines if (step := _step(line, ends)) is not None]
+    steps = {step.step: step for step in found}
+    about = read_json(file.with_suffix(".json")) or {}
+    entered, ready = _number(about.get("entered")), _number(about.get("ready"))
+    if entered is not None and steps and entered > min(s.begin for s in steps.values()):
+        entered = ready = None  # of a later start, which found steps that were made before
+    rank = RankLine(
+        rank=int(file.stem.removeprefix("rank-")),
+        host=str(about.get("host", "")),
+        pid=int(_number(about.get("pid")) or 0),
+        entered=entered,
+        ready=ready,
+        steps=tuple(steps[number] for number in sorted(steps)),
+    )
+    return rank, bad + len(lines) - len(found)
+
+
 def _one_clock(ranks: tuple[RankLine, ...]) -> tuple[RankLine, ...]:
     """Put hosts whose clocks differ on the clock of the first rank's host.
 
     Ranks leave a common sum at about the same moment: the median difference of those moments is
     what the clocks differ by.
     """
-    if not ranks:
-        return ranks
-    first = {step.step: left for step in ranks[0].steps if (left := _left(step)) is not None}
+    left = [
+        {step.step: at for step in rank.steps if (at := _left(step)) is not None} for rank in ranks
+    ]
     moved = []
-    for rank in ranks:
-        apart = [
-            left - first[step.step]
-            for step in rank.steps
-            if step.step in first and (left := _left(step)) is not None
-        ]
+    for rank, own in zip(ranks, left, strict=True):
+        apart = [at - left[0][step] for step, at in own.items() if step in left[0]]
         off = statistics.median(apart) if apart and rank.host != ranks[0].host else 0.0
         moved.append(
             replace(
@@ -203,34 +199,13 @@ def _evaluations(metrics: list[dict[str, Any]]) -> tuple[Evaluation, ...]:
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The objects in a file of JSON lines, and how many lines held none."""
-    found, bad = [], 0
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return parse(path.read_text(encoding="utf-8", errors="replace").splitlines())
     except OSError:
         return [], 0
-    for line in text.splitlines():
-        try:
-            value = parse_json(line)
-        except (ValueError, RecursionError):
-            bad += 1
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-        else:
-            bad += 1
-    return found, bad
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = parse_json(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _number(value: Any) -> float | None:
     """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) and abs(value) < 1e15 else None
+    found = number(value)
+    return found if abs(found) < 1e15 else None

@@ -84,13 +84,11 @@ def _rank(rank: RankLine, waited: dict[int, tuple[float, float]], origin: float)
         events.append(_meta("thread_name", pid, track, {"name": name}))
         events.append(_meta("thread_sort_index", pid, track, {"sort_index": track}))
     if rank.entered is not None:
-        ready = rank.ready if rank.ready is not None else rank.steps[0].begin
-        events.append(_span("set up", "startup", pid, STEPS, rank.entered - origin, ready - origin))
         first = rank.steps[0].begin
-        if first > ready:
-            events.append(
-                _span("first images", "startup", pid, STEPS, ready - origin, first - origin)
-            )
+        ready = rank.ready if rank.ready is not None else first
+        stretches = [("set up", rank.entered, ready), ("first images", ready, first)]
+        for name, begin, end in stretches[: 2 if first > ready else 1]:
+            events.append(_span(name, "startup", pid, STEPS, begin - origin, end - origin))
     for step in rank.steps:
         begin = step.begin - origin
         facts = {"step": step.step, "exchanges": step.exchanges, "cpu_s": step.cpu_s}

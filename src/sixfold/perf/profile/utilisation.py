@@ -8,9 +8,8 @@
   last one's. Where ranks exchange in the middle of a step (divided networks, synchronised norms)
   it is the time in which nothing came from a peer that was waited for;
 - communication: the rest of the exchanges, moving bytes;
-- scheduler: between being ready for work and being told what to do. Ranks of a process group know
-what to
-  do for the whole run, so for them it is none; workers of parameter servers ask for leases;
+- scheduler: between being ready for work and being told what to do; for workers of parameter
+  servers, who ask for leases. Ranks of a process group know what to do for the whole run;
 - between steps: evaluations, checkpoints, restarts.
 """
 
@@ -34,9 +33,6 @@ REASONS = (
 )
 """What a rank's time is divided into."""
 
-WORK = ("compute", "update")
-"""Of these, what is not idle."""
-
 STARVED = 0.85
 """Part of a processor below which a rank that computes is said to have too little of it."""
 
@@ -56,21 +52,14 @@ class Use:
     # processor time of the rank's process over the time of its steps; None if that was not logged
     cpu_share: float | None
 
-    def share(self, reason: str) -> float:
-        """Part of the whole time."""
-        whole = sum(self.seconds.values())
-        return self.seconds[reason] / whole if whole > 0 else 0.0
-
     def as_plain(self) -> dict[str, Any]:
         """As JSON can hold it."""
-        return {
-            "rank": self.rank,
-            "host": self.host,
-            "steps": self.steps,
-            "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
-            "in_steps": {name: round(value, 6) for name, value in self.in_steps.items()},
-            "cpu_share": None if self.cpu_share is None else round(self.cpu_share, 4),
+        rounded = {
+            what: {name: round(value, 6) for name, value in getattr(self, what).items()}
+            for what in ("seconds", "in_steps")
         }
+        cpu = None if self.cpu_share is None else round(self.cpu_share, 4)
+        return {**vars(self), **rounded, "cpu_share": cpu}
 
 
 def utilisation(lines: Timelines) -> list[Use]:
@@ -117,14 +106,13 @@ def _use(lines: Timelines, rank: RankLine, divided: dict[int, tuple[float, float
         inside["communication"] += moving
         for name in ("compute", "update", "data", "scheduler"):
             inside[name] += step.phases[name]
-    first, last = rank.steps[0], rank.steps[-1]
+    first, last, in_steps = rank.steps[0], rank.steps[-1], sum(inside.values())
     whole = dict(inside)
     began = lines.launched if lines.launched is not None else rank.entered
     if began is not None:
         whole["startup"] = max(first.begin - began, 0.0)
-    whole["between"] = max(last.end - first.begin - sum(inside.values()), 0.0)
+    whole["between"] = max(last.end - first.begin - in_steps, 0.0)
     spent = [step.cpu_s for step in rank.steps if step.cpu_s is not None]
-    in_steps = sum(inside.values())
     known = len(spent) == len(rank.steps) and in_steps > 0
     return Use(
         rank=rank.rank,

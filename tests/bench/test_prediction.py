@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from benchmarks.prediction_errors import errors, kendall_tau, regret
+from benchmarks.prediction_peers import alpha_beta, ernest, ernest_s, paleo
 
-from sixfold.perf.plan.accuracy import errors, kendall_tau, regret
-from sixfold.perf.plan.baselines import alpha_beta, ernest, ernest_s, paleo
 from sixfold.perf.plan.links import affine
 
 
