@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import sixfold
 from sixfold.core.errors import NonFiniteLossError, UserError
 from sixfold.core.run_directory import as_json
-from sixfold.training.config import TrainConfig
+from sixfold.distributed.config import EngineConfig
+from sixfold.training.config import TrainConfig, TrainingConfig
 from sixfold.training.run import fit_digits, train
 
 Configure = Callable[..., TrainConfig]
@@ -379,3 +380,54 @@ def test_without_any_options_digits_are_made_to_fit(
         == (as_json(fit_digits(bare))["data"])
     )
     assert result["steps"] == 2
+
+
+class EnoughError(Exception):
+    """Ends a command once it has said what is looked for."""
+
+
+@pytest.mark.parametrize("command", ["tickets", "plan", "profile", "sweep_time"])
+def test_every_command_makes_digits_fit_as_training_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    from sixfold.lottery.config import TicketsConfig
+    from sixfold.lottery.run import tickets
+    from sixfold.perf.plan.config import PlanConfig
+    from sixfold.perf.plan.run import plan
+    from sixfold.perf.profile.config import ProfileConfig
+    from sixfold.perf.profile.run import profile
+    from sixfold.studies.sweep.config import SweepTimeConfig
+    from sixfold.studies.sweep.run import sweep_time
+
+    monkeypatch.chdir(tmp_path)
+    kind, run = {
+        "tickets": (TicketsConfig, tickets), "plan": (PlanConfig, plan),
+        "profile": (ProfileConfig, profile), "sweep_time": (SweepTimeConfig, sweep_time),
+    }[command]  # fmt: skip
+    config: Any = kind(engine=EngineConfig(engine="inline"))
+    assert fit_digits(config).data.resize == 28
+
+    def hear(event: Any) -> None:
+        if "lenet5: 8x8 digits are too small: --resize 28 is taken" in event.get("text", ""):
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        run(config, on_event=hear)  # type: ignore[operator]
+
+
+def test_digits_have_one_size_for_all_networks_of_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sixfold.studies.sweep.config import QualitySweepConfig, SweepQualityConfig
+    from sixfold.studies.sweep.run import sweep_quality
+
+    monkeypatch.chdir(tmp_path)
+    config = SweepQualityConfig(
+        sweep=QualitySweepConfig(vary=("model=lenet300,lenet5", "lr=0.1")),
+        training=TrainingConfig(steps=1),
+        engine=EngineConfig(engine="inline", workers=1),
+    )
+    found = sweep_quality(config)
+    assert [row["steps"] for row in found["trainings"]] == [1, 1]
+    record = json.loads(next((tmp_path / "runs").glob("*/config.json")).read_text())
+    assert record["data"]["resize"] == 28

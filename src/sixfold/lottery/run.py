@@ -45,7 +45,7 @@ from sixfold.lottery.speedup import dense_work_s, expected, measured
 from sixfold.lottery.transfer import transfer_members
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import Inputs, inputs_of
-from sixfold.training.run import fit_data, train, training_problems
+from sixfold.training.run import fit_data, fit_digits, train, training_problems
 from sixfold.training.step.schedule import TrainingLength, budget
 
 
@@ -79,7 +79,7 @@ def tickets(
         found = ticket_problems(config)
         if found:
             raise UserError(found)
-        config = _resolve_paths(config)
+        config = _resolve_paths(fit_digits(config, on_event))
         inputs, path = _inputs(config), Path(str(config.run.out))
         run = stack.enter_context(
             open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started)

@@ -8,6 +8,11 @@ from sixfold.core.console.command import ConfigCommand
 from sixfold.training.config import TrainConfig
 
 
+def _rounds(result: dict[str, Any]) -> str:
+    """Of `hogwild`, whose ranks make a step each in a round."""
+    return f" in {result['rounds']} rounds" if "rounds" in result else ""
+
+
 def summary(result: dict[str, Any]) -> list[str]:
     """The closing lines of a training."""
     speed = result.get("train_images_per_s")
@@ -17,7 +22,7 @@ def summary(result: dict[str, Any]) -> list[str]:
         + (f"   (balanced {balanced:.2%})" if balanced is not None else ""),
         f"test loss          {result['test_loss']:.4f}",
         *_beside(result),
-        f"steps, epochs      {result['steps']}, {result['epochs']:g}",
+        f"steps, epochs      {result['steps']}{_rounds(result)}, {result['epochs']:g}",
     ]
     if speed is not None:
         lines.append(

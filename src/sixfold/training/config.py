@@ -166,7 +166,7 @@ class StrategyConfig(Settings):
     )
     merge_every: int = option(
         100,
-        "hogwild: steps between two meetings of all workers, where groups of them are merged",
+        "hogwild: rounds between two meetings of all workers, where groups of them are merged",
         ge=1,
     )
 

@@ -7,9 +7,9 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from sixfold import data
 from sixfold.core.errors import UserError
@@ -17,6 +17,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.life_cycle import RECORD, Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.data.config import DataConfig
 from sixfold.data.given import ALL_TRAIN
 from sixfold.data.run import resolve_data, told
 from sixfold.distributed.engines import Engine
@@ -37,6 +38,23 @@ from sixfold.training.step.rules import class_of
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tuning import COPY, take_tuning
 from sixfold.training.validate import optimizer_problems
+
+Fitted = TypeVar("Fitted", bound="WithDigits")
+
+
+class WithDigits(Protocol):
+    """Settings of whatever trains a network."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def data(self) -> DataConfig:
+        """Which images."""
+
+    @property
+    def model(self) -> ModelConfig:
+        """Which network."""
+
 
 Planner = Callable[[TrainConfig, data.DataSet, Engine, int, RunDirectory, OnEvent], Any]
 """`sixfold.perf.plan.automatic.choose`, which stands above training."""
@@ -84,10 +102,7 @@ def train(
         found = training_problems(config)
         if found:
             raise UserError(found)
-        asked, config = config, resolve_paths(fit_digits(config))
-        if (side := config.data.resize) != asked.data.resize:
-            text = f"{config.model.model}: 8x8 digits are too small: --resize {side} is taken"
-            on_event({"kind": "note", "text": text})
+        config = resolve_paths(fit_digits(config, on_event))
         run = stack.enter_context(
             open_run(
                 dataclasses.replace(KIND, placement=irrelevant_placement(config)),
@@ -232,19 +247,35 @@ def _device_problems(config: TrainConfig) -> list[str]:
     return device_problems(config.compute.device)
 
 
-def fit_digits(config: TrainConfig) -> TrainConfig:
+def fit_digits(
+    config: Fitted, on_event: OnEvent | None = None, models_of: Iterable[ModelConfig] = ()
+) -> Fitted:
     """Bring the embedded digits to the size that a network of the zoo is used for, if it needs it.
 
-    So the first command, `sixfold train`, does something: 8x8 pixels are too few for most networks.
+    So a command without options does something: 8x8 pixels are too few for most networks.
+
+    Args:
+        config: settings with sections `data` and `model`.
+        on_event: called with a note of what was done.
+        models_of: all networks that are trained, if there is not only that of the settings.
     """
     from sixfold import models
     from sixfold.models.zoo import ZOO
 
-    known = ZOO.get(config.model.model)
-    is_free = config.data.data == "digits" and config.data.resize is None
-    if known is None or not is_free or not models.check(config.model, shape=(1, 8, 8), classes=10):
+    if config.data.data != "digits" or config.data.resize is not None:
         return config
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, resize=known.side))
+    needed = {
+        model.model: ZOO[model.model].side
+        for model in (*models_of,) or (config.model,)
+        if model.model in ZOO and models.check(model, shape=(1, 8, 8), classes=10)
+    }
+    if not needed:
+        return config
+    side = max(needed.values())
+    if on_event is not None:
+        text = f"{', '.join(needed)}: 8x8 digits are too small: --resize {side} is taken"
+        on_event({"kind": "note", "text": text})
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, resize=side))
 
 
 def resolve_paths(config: TrainConfig) -> TrainConfig:

@@ -153,12 +153,13 @@ def test_trainings_are_compared_by_what_they_reach(configure: Configure, tmp_pat
 
 
 def test_workers_are_the_jobs_unless_they_are_varied(configure: Configure, tmp_path: Path) -> None:
-    base, out = configure(strategy="local_sgd", workers=2), tmp_path / "s"
+    base, out = configure(workers=2), tmp_path / "s"
     first = sweep_quality(compared(base, out, "seed=0"))
     more = dataclasses.replace(base, engine=dataclasses.replace(base.engine, workers=1))
     again = sweep_quality(compared(more, out, "seed=0,1", resume=True))
     assert again["done_before"] == 1
     assert again["trainings"][0]["weights_sha256"] == first["trainings"][0]["weights_sha256"]
+    base = configure(strategy="local_sgd", workers=2)
     two = sweep_quality(compared(base, tmp_path / "two", "workers=1,2"))
     one, other = (row["weights_sha256"] for row in two["trainings"])
     assert one == first["trainings"][0]["weights_sha256"] != other
@@ -182,6 +183,15 @@ def test_wrong_settings_are_told_at_once_and_nothing_is_written(
     told = "\n".join(caught.value.problems)
     assert told.count("--batch-size 0") == told.count("--lr -1") == 1
     assert "--repeats 0" in told
+    for settings, vary, told in (
+        ({}, ("strategy=sync,local_sgd,hogwild",), "one worker local_sgd, hogwild equals sync"),
+        ({}, ("strategy=sync,local_sgd", "workers=1"), "--vary strategy: each training of this"),
+        ({"strategy": "hogwild"}, ("lr=0.1,0.2",), "--strategy: each training of this sweep has"),
+        ({"strategy": "local_sgd"}, ("local_steps=1,2",), "give --vary workers=2"),
+        ({}, ("workers=1,2",), "--vary workers: with --strategy sync results do not depend on"),
+    ):
+        with pytest.raises(UserError, match=told):
+            sweep_quality(compared(configure(**settings), out, *vary))
     with pytest.raises(UserError, match="is not varied"):
         sweep_quality(compared(configure(), out, "lr=0.1,0.2", choose="batch_size"))
     with pytest.raises(UserError, match="never on the test part"):

@@ -38,7 +38,7 @@ from sixfold.perf.plan.whatif_report import (
 )
 from sixfold.training.config import TrainConfig
 from sixfold.training.report import optional_page
-from sixfold.training.run import fit_data, training_problems
+from sixfold.training.run import fit_data, fit_digits, training_problems
 
 PRELOAD = ("sixfold.perf.plan.process_group",)
 
@@ -111,6 +111,7 @@ def plan(
     found = plan_problems(config)
     if found:
         raise UserError(found)
+    config = fit_digits(config, on_event)
     training = training_of(config)
     cluster = parse_cluster(config.planning.what_if) if config.planning.what_if else None
     foreign = cluster is not None and cluster.machine is not None

@@ -31,7 +31,7 @@ from sixfold.perf.profile.trace import trace_events, write_trace
 from sixfold.perf.profile.utilisation import notes_on, startup_parts, utilisation
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import training_inputs
-from sixfold.training.run import fit_data, resolve_paths, train, training_problems
+from sixfold.training.run import fit_data, fit_digits, resolve_paths, train, training_problems
 
 Plain = dict[str, Any]
 
@@ -73,6 +73,7 @@ def profile(
     if config.profiling.run is not None:
         return profile_of_run(Path(config.profiling.run).expanduser().absolute())
     started = time.monotonic()
+    config = fit_digits(config, on_event)
     path = _path(config)
     training = as_training(config, engine=engines_of(config)[0], out=str(path), steps=1)
     inputs = training_inputs(resolve_paths(training))

@@ -13,7 +13,7 @@ from sixfold.core.run_directory import as_json
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.tasks import Task
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
-from sixfold.studies.sweep.vary import Combination, combinations, parse_vary
+from sixfold.studies.sweep.vary import Combination, Varied, combinations, parse_vary
 from sixfold.training.config import TrainConfig
 
 PILOT_STEPS = 8
@@ -85,12 +85,33 @@ def choose_problems(config: SweepQualityConfig) -> list[str]:
         found.append(
             "--vary engine, master: results do not depend on them; `sixfold sweep time` times them"
         )
+    found += _worker_problems(config, varied)
     if names and not config.data.validation and "validation" not in varied:
         found.append(
             "--choose: values are chosen on the validation part, never on the test part; give "
             "--validation 0.1, say"
         )
     return found
+
+
+def _worker_problems(config: SweepQualityConfig, varied: Mapping[str, Varied]) -> list[str]:
+    """What would make trainings equal, without a word, by how many workers each has."""
+    strategies = varied["strategy"].values if "strategy" in varied else (config.strategy.strategy,)
+    others = [name for name in strategies if name != "sync"]
+    most = max(varied["workers"].values) if "workers" in varied else 1
+    if others and most < 2:
+        option = "--vary strategy" if "strategy" in varied else "--strategy"
+        return [
+            f"{option}: each training of this sweep has one worker (--workers are those that take "
+            f"trainings), and with one worker {', '.join(others)} equals sync bit for bit: give "
+            "--vary workers=2, whose ranks take turns"
+        ]
+    if "workers" in varied and not others:
+        return [
+            "--vary workers: with --strategy sync results do not depend on them; `sixfold sweep "
+            "time` times them"
+        ]
+    return []
 
 
 def all_combinations(config: SweepTimeConfig | SweepQualityConfig) -> list[Combination]:

@@ -40,7 +40,7 @@ from sixfold.studies.sweep.vary import Combination
 from sixfold.studies.sweep.write_report import write_report
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import Inputs, inputs_of
-from sixfold.training.run import training_problems
+from sixfold.training.run import fit_digits, training_problems
 
 Sweep = SweepTimeConfig | SweepQualityConfig
 
@@ -180,6 +180,8 @@ def begin(
     started = time.monotonic()
     if problems:
         raise UserError(problems)
+    if hasattr(config, "data"):
+        config = _fit_digits(config, on_event)
     path = run_path(config, type(config)(), "sweep")
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(path)))
     inputs = Inputs(files={})
@@ -195,6 +197,14 @@ def begin(
     )
     opening = open_run(kind, config, path, inputs=inputs, on_event=on_event, started=started)
     return config, stack.enter_context(opening)
+
+
+def _fit_digits(config: Any, on_event: OnEvent) -> Any:
+    """The embedded digits in one size for all networks, unless data or sizes are varied."""
+    found = all_combinations(config)
+    if {"data", "resize"} & {name for one in found for name in one.values}:
+        return config
+    return fit_digits(config, on_event, dict.fromkeys(one.config.model for one in found))
 
 
 def _inputs(configs: Iterable[TrainConfig]) -> Inputs:

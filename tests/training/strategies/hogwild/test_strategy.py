@@ -76,11 +76,11 @@ def test_ranks_that_take_turns_make_all_batches_and_resume(
         "checkpoint_every": 5, "validation": 0.2, "evaluate_every": 1.0,
     }  # fmt: skip
     whole = train(configure(out=str(tmp_path / "whole"), **settings))
-    assert whole["batches"] == 40
+    assert whole["steps"] == 40
     assert whole["images"] == 400
     assert whole["groups"] == [[0, 1, 2]]
     # An epoch of 16 batches takes three ranks 6 rounds; 8 more batches take 3.
-    assert whole["steps"] == 2 * 6 + 3
+    assert whole["rounds"] == 2 * 6 + 3
     out = tmp_path / "part"
     with pytest.raises(KeyboardInterrupt):
         train(configure(out=str(out), **settings), on_event=_interrupt_at(6))
@@ -118,7 +118,7 @@ def test_groups_that_share_nothing_are_merged_by_their_examples(
     )
     result = train(config, on_event=on_event)
     assert result["groups"] == [[0], [1], [2]]
-    assert result["steps"] == 2
+    assert (result["steps"], result["rounds"]) == (5, 2)
     assert any("3 of them are single workers, that is plain SGD" in note for note in notes)
     found = load_file(tmp_path / "run" / "model.safetensors")
     weighted = {name: np.zeros(tensor.shape) for name, tensor in found.items()}

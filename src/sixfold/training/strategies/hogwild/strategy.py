@@ -14,12 +14,13 @@ dense, and what makes it work here is that an update takes a small part of a ste
 rank there is nothing to race with, and the result equals serial training bit for bit.
 
 On a cluster the ranks that share memory form groups (`sixfold.training.strategies.hogwild.groups`).
-Every ``--merge-every`` steps all ranks meet, and the groups' weights w_i, and the optimizer's
+Every ``--merge-every`` rounds all ranks meet, and the groups' weights w_i, and the optimizer's
 state, are merged by the number of examples n_i that each has seen since:  w = sum_i n_i w_i / sum_i
 n_i. A group of one rank is plain SGD between the merges, and the run says so.
 
-A *step* here is a round in which every rank makes one mini-batch of ``--batch-size`` images; an
-epoch has the very mini-batches of serial training.
+A *round* is what is logged: every rank makes one mini-batch of ``--batch-size`` images, which is a
+step of the optimizer, so a round has as many steps as ranks. An epoch has the very mini-batches of
+serial training.
 
 Traffic: within a group none, only a barrier where ranks meet. Among groups, one rank of each sends
 about 2 (G-1)/G times weights, state and buffers at a merge of G groups.
@@ -255,14 +256,15 @@ class Hogwild:
         )
 
     def figures(self) -> dict[str, Any]:
-        """Who shared memory with whom."""
+        """Who shared memory with whom, and what has been made in how many rounds."""
         return {
             "logical_shards": self.plan.count(0),
             "micro_batch": self.step.micro_batch.images,
             "left_to_autograd": self.step.chain.autograd_fallback(),
             "groups": self._groups,
             "merge_every": self._merge_every,
-            "batches": self.plan.budget.total_steps,
+            "steps": self.plan.budget.total_steps,
+            "rounds": self.budget.total_steps,
         }
 
     def _part(self) -> None:
@@ -353,5 +355,5 @@ def _who_shares(groups: list[list[int]]) -> str:
     alone_text = f"; {single} of them are single workers, that is plain SGD" if single else ""
     return (
         f"hogwild: {len(groups)} groups of workers share memory ({text}"
-        f"{', ...' if len(groups) > 16 else ''}){alone_text}; merged every --merge-every steps"
+        f"{', ...' if len(groups) > 16 else ''}){alone_text}; merged every --merge-every rounds"
     )
