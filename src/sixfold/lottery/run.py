@@ -79,7 +79,10 @@ def tickets(
         found = ticket_problems(config)
         if found:
             raise UserError(found)
-        config = _resolve_paths(fit_digits(config, on_event))
+        notes: list[Mapping[str, Any]] = []
+        config = _resolve_paths(fit_digits(config, notes.append))
+        for event in notes:  # after what may be refused
+            on_event(event)
         inputs, path = _inputs(config), Path(str(config.run.out))
         run = stack.enter_context(
             open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -102,7 +102,10 @@ def train(
         found = training_problems(config)
         if found:
             raise UserError(found)
-        config = resolve_paths(fit_digits(config, on_event))
+        notes: list[Mapping[str, Any]] = []
+        config = resolve_paths(fit_digits(config, notes.append))
+        for event in notes:  # after what may be refused
+            on_event(event)
         run = stack.enter_context(
             open_run(
                 dataclasses.replace(KIND, placement=irrelevant_placement(config)),

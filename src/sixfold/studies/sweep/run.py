@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sixfold import data
@@ -180,9 +180,12 @@ def begin(
     started = time.monotonic()
     if problems:
         raise UserError(problems)
+    notes: list[Mapping[str, Any]] = []
     if hasattr(config, "data"):
-        config = _fit_digits(config, on_event)
+        config = _fit_digits(config, notes.append)
     path = run_path(config, type(config)(), "sweep")
+    for event in notes:  # after what may be refused
+        on_event(event)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(path)))
     inputs = Inputs(files={})
     if hasattr(config, "data"):
