@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sixfold.data import Augment, BatchMaker, DataSet, Part, make_batch, open_data
+from sixfold.data import Augment, BatchMaker, DataSet, Part, open_data
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import ArrayStore, assemble
 
@@ -16,7 +16,7 @@ def test_a_batch_is_normalised_by_the_training_part(dataset: DataSet) -> None:
     pixels = dataset.train.images(np.arange(len(dataset.train))) / 255
     mean, std = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))
     indices = np.array([5, 0, 5])
-    images, labels = make_batch(dataset.test, indices, dataset, precision="float64")
+    images, labels = BatchMaker(dataset, "float64")(dataset.test, indices)
     raw = dataset.test.images(indices) / 255
     expected = (raw - mean[:, None, None]) / std[:, None, None]
     np.testing.assert_allclose(images.numpy(), expected, rtol=1e-12, atol=1e-12)
@@ -26,7 +26,7 @@ def test_a_batch_is_normalised_by_the_training_part(dataset: DataSet) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_bits_do_not_depend_on_how_a_batch_is_made(dataset: DataSet, precision: str) -> None:
-    maker = BatchMaker(dataset, precision)  # type: ignore[arg-type]
+    maker = BatchMaker(dataset, precision)
     indices = np.array([3, 1, 4, 1, 5])
     whole, _ = maker(dataset.train, indices)
     for place, index in enumerate(indices):
@@ -49,7 +49,7 @@ def test_a_channel_that_never_varies_is_only_centred() -> None:
     pixels[:, 1, 0] = 0
     store = ArrayStore(pixels, np.array([0, 0, 1, 1]), list("abcd"))
     constant = assemble(name="x", classes=("a", "b"), train=store, test=store)
-    images, _ = make_batch(constant.train, np.arange(4), constant)
+    images, _ = BatchMaker(constant)(constant.train, np.arange(4))
     assert torch.isfinite(images).all()
     assert images[:, 0].abs().max() < 1e-6
 

@@ -17,7 +17,7 @@ from sixfold.data.arrays import PixelReader, as_array, batch_channels_first
 from sixfold.data.config import DataConfig
 from sixfold.data.given_sources import parts_of
 from sixfold.data.images import BadImageError, Pixels, resize_array
-from sixfold.data.shard_writer import COLOR, GRAY
+from sixfold.data.shard_building import COLOR, GRAY
 from sixfold.training.classifier import Classifier
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sixfold.data.augment import Augment
-from sixfold.data.dataset import DataSet, Part
+from sixfold.data.dataset import Part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,15 +84,3 @@ class BatchMaker:
         out *= self._scale
         out += self._shift
         return out
-
-
-def make_batch(
-    part: Part,
-    indices: NDArray[np.int64],
-    dataset: DataSet,
-    augment: Augment | None = None,
-    key: int = 0,
-    precision: str = "float32",
-) -> tuple[Tensor, Tensor]:
-    """One batch; a `BatchMaker` kept between batches saves some microseconds. See there."""
-    return BatchMaker(dataset, precision)(part, indices, augment=augment, key=key)

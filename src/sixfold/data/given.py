@@ -27,8 +27,7 @@ from sixfold.data import shard_files
 from sixfold.data.dataset import Shape
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import NAME, PARTS, VALIDATION, Manifest, ShardEntry
-from sixfold.data.shard_building import CHUNK_BYTES, MOST_CHUNK_IMAGES, bad_images
-from sixfold.data.shard_writer import COLOR, GRAY
+from sixfold.data.shard_building import CHUNK_BYTES, COLOR, GRAY, MOST_CHUNK_IMAGES, bad_images
 from sixfold.data.splits import cut
 
 TEST_FRACTION = 0.2

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_json
@@ -23,29 +24,47 @@ NAME = "manifest.json"
 FORMAT = "sixfold-tensor-shards"
 VERSION = 1
 PARTS = ("train", "test")
-VALIDATION = "validation"
-"""A part that some sets have besides."""
-ENTRY = ("file", "count", "bytes", "sha256")
+VALIDATION = "validation"  # a part that some sets have besides
 
 MOST_MANIFEST_BYTES = 2**28
 MOST_CLASSES = 2**24
 MOST_SIDE = 2**16
 MOST_IMAGE_BYTES = 2**30
 MOST_PROBLEMS = 10
-HASH_BLOCK_BYTES = 2**20
 
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.arrow")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Count = Annotated[int, Field(strict=True, gt=0, lt=2**62)]
+Side = Annotated[int, Field(strict=True, gt=0, le=MOST_SIDE)]
+Reasons = tuple[tuple[str, str], ...]
+"""(name, reason) each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
     """One file of a part."""
 
-    file: str  # name in the folder
-    count: int  # images in it
-    bytes: int
-    sha256: str  # of the file, hexadecimal
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.arrow$")]
+    count: Count  # images in it
+    bytes: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of the file
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not 0 < len(set(names)) == len(names) <= MOST_CLASSES:
+        raise ValueError
+    return names
+
+
+def _of_a_picture(shape: Shape) -> Shape:
+    if shape[0] * shape[1] * shape[2] > MOST_IMAGE_BYTES:
+        raise ValueError
+    return shape
+
+
+def _both(parts: Mapping[str, tuple[ShardEntry, ...]]) -> Mapping[str, tuple[ShardEntry, ...]]:
+    if set(parts) - {VALIDATION} != set(PARTS):
+        raise ValueError
+    return parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +72,13 @@ class Manifest:
     """What a folder of tensor shards holds."""
 
     name: str
-    classes: tuple[str, ...]
-    shape: Shape  # of every image, C H W; the pixels are uint8
+    classes: Annotated[tuple[str, ...], AfterValidator(_different)]
+    shape: Annotated[tuple[Side, Side, Side], AfterValidator(_of_a_picture)]  # C H W
+    dtype: Literal["uint8"] = "uint8"
     # "train" and "test", and "validation" if there is one: files in the order of their records
-    parts: Mapping[str, tuple[ShardEntry, ...]]
-    bad: tuple[tuple[str, str], ...] = ()  # (name, reason) of each image that could not be read
-    left_out: tuple[tuple[str, str], ...] = ()  # (name, reason) of what was no image to begin with
+    parts: Annotated[Mapping[str, tuple[ShardEntry, ...]], AfterValidator(_both)]
+    bad: Reasons = ()  # of each image that could not be read
+    left_out: Reasons = ()  # of what was no image to begin with
     # what the shards were made from: the specification and its fingerprint
     source: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)  # by which they were made
@@ -68,11 +88,6 @@ class Manifest:
     def entries(self) -> list[ShardEntry]:
         """All files."""
         return [entry for part in self.parts.values() for entry in part]
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files."""
-        return sum(entry.bytes for entry in self.entries)
 
     def count(self, part: str) -> int:
         """Images of a part."""
@@ -89,21 +104,28 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write it, all at once: a folder with a manifest is complete."""
-        value = {
-            "format": FORMAT,
-            "version": VERSION,
-            "name": self.name,
-            "classes": list(self.classes),
-            "shape": list(self.shape),
-            "dtype": "uint8",
-            "parts": {part: [vars(e) for e in entries] for part, entries in self.parts.items()},
-            "bad": [list(item) for item in self.bad],
-            "left_out": [list(item) for item in self.left_out],
-            "source": dict(self.source),
-            "settings": dict(self.settings),
-            "versions": dict(self.versions),
-        }
-        write_json(folder / NAME, value)
+        write_json(folder / NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
+
+
+_FIELDS = {
+    "name": "name is not a string",
+    "classes": f"classes are not 1 to {MOST_CLASSES} different names",
+    "shape": "shape {} is not that of an image, C H W",
+    "dtype": "dtype {}: expected uint8",
+    "parts": "parts are not two lists, train and test",
+    "bad": "bad is not a list of names with reasons",
+    "left_out": "left_out is not a list of names with reasons",
+    "source": "source is not an object",
+    "settings": "settings is not an object",
+    "versions": "versions is not an object",
+}
+_ENTRY = {
+    "file": "file {} is not a plain name ending in .arrow",
+    "sha256": "file {}: sha256 is not 64 hexadecimal digits",
+    "count": "file {}: count and bytes are not positive integers",
+    "bytes": "file {}: count and bytes are not positive integers",
+}
+"""What is wrong where a manifest, or the entry of a file, is not as it must be."""
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -144,95 +166,23 @@ def parse_manifest(value: Any, path: str) -> Manifest:
             f"{path}: version {str(value.get('version'))[:80]}: this Sixfold reads version "
             f"{VERSION}; prepare the shards again"
         )
-    problems = _field_problems(value)
-    entries: dict[str, tuple[ShardEntry, ...]] = {}
-    for part in () if problems else value["parts"]:
-        items = value["parts"][part]
-        problems += [problem for item in items for problem in _entry_problems(item)]
-        if not problems:
-            entries[part] = tuple(ShardEntry(**{k: item[k] for k in ENTRY}) for item in items)
-    names = [entry.file for part in entries.values() for entry in part]
-    if len(set(names)) < len(names):
-        problems.append("a file is listed twice")
-    if problems:
-        raise UserError(shortened([f"{path}: {problem}" for problem in problems]))
-    channels, rows, columns = value["shape"]
-    return Manifest(
-        name=value["name"],
-        classes=tuple(value["classes"]),
-        shape=(channels, rows, columns),
-        parts=entries,
-        bad=tuple((name, reason) for name, reason in value.get("bad", [])),
-        left_out=tuple((name, reason) for name, reason in value.get("left_out", [])),
-        source=value.get("source", {}),
-        settings=value.get("settings", {}),
-        versions=value.get("versions", {}),
-    )
+    try:
+        manifest = TypeAdapter(Manifest).validate_python(value)
+    except ValidationError as error:
+        problems = dict.fromkeys(_problem(value, *one["loc"]) for one in error.errors())
+        raise UserError(shortened([f"{path}: {problem}" for problem in problems])) from None
+    if len({entry.file for entry in manifest.entries}) < len(manifest.entries):
+        raise UserError(f"{path}: a file is listed twice")
+    return manifest
 
 
-def _field_problems(value: dict[str, Any]) -> list[str]:
-    parts = value.get("parts")
-    checks = {
-        "name is not a string": isinstance(value.get("name"), str),
-        f"classes are not 1 to {MOST_CLASSES} different names": _are_classes(value.get("classes")),
-        f"shape {str(value.get('shape'))[:80]} is not that of an image, C H W": _is_shape(
-            value.get("shape")
-        ),
-        f"dtype {str(value.get('dtype'))[:80]}: expected uint8": value.get("dtype") == "uint8",
-        "parts are not two lists, train and test": isinstance(parts, dict)
-        and sorted({*parts} - {VALIDATION}) == sorted(PARTS)
-        and all(isinstance(items, list) for items in parts.values()),
-    }
-    for name in ("bad", "left_out"):
-        checks[f"{name} is not a list of names with reasons"] = _are_pairs(value.get(name, []))
-    for name in ("source", "settings", "versions"):
-        checks[f"{name} is not an object"] = isinstance(value.get(name, {}), dict)
-    return [problem for problem, holds in checks.items() if not holds]
-
-
-def _entry_problems(item: Any) -> list[str]:
-    if not isinstance(item, dict) or any(key not in item for key in ENTRY):
-        return [f"{str(item)[:80]} is not a file's entry"]
-    file, sha256 = item["file"], item["sha256"]
-    shown = repr(str(file)[:80])
-    checks = {
-        f"file {shown} is not a plain name ending in .arrow": isinstance(file, str)
-        and _FILE_NAME.fullmatch(file) is not None,
-        f"file {shown}: sha256 is not 64 hexadecimal digits": isinstance(sha256, str)
-        and _SHA256.fullmatch(sha256) is not None,
-        f"file {shown}: count and bytes are not positive integers": _is_count(item["count"])
-        and _is_count(item["bytes"]),
-    }
-    return [problem for problem, holds in checks.items() if not holds]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**62
-
-
-def _are_classes(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and 0 < len(value) <= MOST_CLASSES
-        and all(isinstance(name, str) for name in value)
-        and len(set(value)) == len(value)
-    )
-
-
-def _is_shape(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(_is_count(size) and size <= MOST_SIDE for size in value)
-        and value[0] * value[1] * value[2] <= MOST_IMAGE_BYTES
-    )
-
-
-def _are_pairs(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, list) and len(item) == 2 and all(isinstance(part, str) for part in item)
-        for item in value
-    )
+def _problem(value: dict[str, Any], name: str | int, *place: str | int) -> str:
+    if name != "parts" or len(place) < 2:
+        return _FIELDS[str(name)].format(str(value.get(str(name)))[:80])
+    item = value["parts"][place[0]][place[1]]
+    if not isinstance(item, dict) or place[-1] not in item:
+        return f"{str(item)[:80]} is not a file's entry"
+    return _ENTRY[str(place[-1])].format(repr(str(item.get("file"))[:80]))
 
 
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
@@ -267,8 +217,5 @@ def checksum_problems(folder: Path, manifest: Manifest, workers: int) -> list[st
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, parse_json, space_explained, write_json
 from sixfold.core.locks import locked
-from sixfold.data import sources
-from sixfold.data.job import Job, plan
 from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest
 from sixfold.data.records import Listing
 from sixfold.data.shard_building import (
@@ -29,6 +28,7 @@ from sixfold.data.shard_building import (
     in_turn,
     make_shards,
 )
+from sixfold.data.sources import Job, plan
 from sixfold.data.spec import TableOptions
 
 _OWN_FILES = re.compile(r"\.?(train|test)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp")
@@ -55,13 +55,8 @@ def prepare(
     _check_free(folder)
     make_folder(folder, "DST")
     with space_explained(folder), locked(folder / NOTES, wait=False):
-        return carry_out(
-            job,
-            folder,
-            pool=pool or in_turn,
-            workers=workers,
-            progress=progress or (lambda *_: None),
-        )
+        progress = progress or (lambda *_: None)
+        return carry_out(job, folder, pool=pool or in_turn, workers=workers, progress=progress)
 
 
 def _destination(destination: str | Path) -> Path:
@@ -90,7 +85,7 @@ def carry_out(job: Job, folder: Path, *, pool: Pool, workers: int, progress: Pro
     spool.mkdir(parents=True)
     write_json(notes / "job.json", {"key": job.key})
     try:
-        listing = sources.list_records(job.spec, job.path, spool, job.table)
+        listing = job.list_records(spool)
         refuse_unlabelled(job, listing.unlabelled)
         made = make_shards(job, listing, folder, pool=pool, progress=progress)
     finally:
@@ -174,16 +169,15 @@ def _clear(folder: Path) -> None:
 def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
     everything = [note for part in PARTS for note in made[part]]
     channels, rows, columns = next(s[:3] for note in everything for s in note.shapes)
-    from importlib import metadata
-
+    bad = all_bad(everything)
     names = ("sixfold", "pillow", "numpy", "pyarrow")
     return Manifest(
         name=listing.name,
         classes=tuple(_printable(name) for name in listing.classes),
         shape=(channels, rows, columns),
         parts={part: tuple(n.entry for n in made[part] if n.entry) for part in PARTS},
-        bad=_printable_pairs(all_bad(everything)),
-        left_out=_printable_pairs(listing.left_out),
+        bad=tuple((_printable(name), why) for name, why in bad),
+        left_out=tuple((_printable(name), why) for name, why in listing.left_out),
         source={
             "spec": str(job.spec),
             "path": job.path,
@@ -191,7 +185,7 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
             "fingerprint": job.fingerprint,
             "key": job.key,
             "unlabelled": listing.unlabelled,
-            "skipped": len(all_bad(everything)) + listing.skipped,
+            "skipped": len(bad) + listing.skipped,
         },
         settings={"resize": job.resize, "on_bad": job.on_bad},
         versions={name: metadata.version(name) for name in names},
@@ -200,7 +194,3 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
 
 def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _printable_pairs(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((_printable(name), reason) for name, reason in pairs)

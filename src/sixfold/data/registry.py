@@ -12,27 +12,28 @@ from typing import Any
 
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
-from sixfold.core.files import make_folder, space_explained
+from sixfold.core.files import make_folder, parse_json, space_explained, write_atomically
 from sixfold.core.locks import locked
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.augment import parse_augment
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import DataSet, Store, assemble
-from sixfold.data.job import Job, column_problems, plan
 from sixfold.data.manifest import (
+    MOST_MANIFEST_BYTES,
     NAME,
     PARTS,
     VALIDATION,
     Manifest,
     checksum_problems,
+    file_sha256,
     load_manifest,
+    parse_manifest,
     shortened,
 )
 from sixfold.data.preparation import carry_out, refuse_bad
-from sixfold.data.remote import fetch_shards
 from sixfold.data.shard_building import Pool, Progress, in_turn
 from sixfold.data.shard_files import ShardStore
-from sixfold.data.sources import locate
+from sixfold.data.sources import Job, column_problems, locate, plan
 from sixfold.data.spec import Spec, TableOptions, parse_spec
 
 HASHED_BYTES = 2**31
@@ -120,29 +121,24 @@ def content_fingerprint(resolved: DataConfig) -> str:
 def source_problems(config: DataConfig) -> list[str]:
     """What a glance at the source and the texts of the settings tells; empty if nothing."""
     found = column_problems(config.data, TableOptions(config.image_column, config.label_column))
-    for check in (_check_augment, _check_spec):
-        try:
-            check(config)
-        except UserError as error:
-            found += error.problems
+    try:
+        parse_augment(config.augment)
+    except UserError as error:
+        found += error.problems
+    try:
+        spec = parse_spec(config.data)
+        if spec.kind == "synthetic":
+            synthetic.parse(spec.where, config.resize)
+        locate(spec)
+    except UserError as error:
+        found += error.problems
     return found
-
-
-def _check_augment(config: DataConfig) -> None:
-    parse_augment(config.augment)
-
-
-def _check_spec(config: DataConfig) -> None:
-    spec = parse_spec(config.data)
-    if spec.kind == "synthetic":
-        synthetic.parse(spec.where, config.resize)
-    locate(spec)
 
 
 def _verified(folder: Path, workers: int) -> Manifest:
     """The manifest of a folder whose files are what it says, by checksum if they are not large."""
     manifest = load_manifest(folder)
-    if manifest.bytes <= HASHED_BYTES:
+    if sum(entry.bytes for entry in manifest.entries) <= HASHED_BYTES:
         problems = checksum_problems(folder, manifest, workers)
         if problems:
             raise UserError(shortened(problems))
@@ -151,10 +147,9 @@ def _verified(folder: Path, workers: int) -> Manifest:
 
 def _has_side(folder: Path, side: int) -> bool:
     """Whether a folder holds shards of images of so many rows and columns."""
-    try:
+    with contextlib.suppress(UserError):
         return (folder / NAME).exists() and load_manifest(folder).shape[1:] == (side, side)
-    except UserError:
-        return False
+    return False
 
 
 def _prepare_cached(job: Job, folder: Path, pool: Pool, workers: int, progress: Progress) -> None:
@@ -224,3 +219,46 @@ def open_data(config: DataConfig) -> DataSet:
         images=config.max_images,
         **facts,
     )
+
+
+def fetch_shards(url: str, root: Path, progress: Progress | None) -> Path:
+    """Copy a folder of shards, unless its like is there."""
+    source = paths.join(url, NAME)
+    if paths.look(source).size > MOST_MANIFEST_BYTES:
+        raise UserError(f"{source}: too large to be a manifest")
+    data = paths.read_file(source)
+    try:
+        manifest = parse_manifest(parse_json(data), source)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source}: not JSON: {error}") from None
+    folder = root / f"shards-{hashlib.sha256(url.encode() + data).hexdigest()[:16]}"
+    total, done = sum(entry.count for entry in manifest.entries), 0
+    with locked(folder.with_name(f"{folder.name}.lock"), wait=True):
+        folder.mkdir(parents=True, exist_ok=True)
+        for entry in manifest.entries:
+            target = folder / entry.file
+            if not target.exists() or target.stat().st_size != entry.bytes:
+                _copy(paths.join(url, entry.file), target, entry.bytes)
+            if file_sha256(target) != entry.sha256:
+                target.unlink()
+                raise UserError(
+                    f"{paths.join(url, entry.file)}: damaged (wrong checksum): prepare the shards "
+                    "again"
+                )
+            done += entry.count
+            if progress:
+                progress(done, total)
+        write_atomically(folder / NAME, data)  # last: a folder with a manifest is complete
+        load_manifest(folder)
+    return folder
+
+
+def _copy(url: str, target: Path, size: int) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    with paths.explained(url), paths.open_file(url) as source, temporary.open("wb") as file:
+        shutil.copyfileobj(source, file, 2**20)
+    if temporary.stat().st_size != size:
+        found = temporary.stat().st_size
+        temporary.unlink()
+        raise UserError(f"{url}: {found} bytes, but the manifest says {size}")
+    temporary.replace(target)

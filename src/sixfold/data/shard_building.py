@@ -1,29 +1,31 @@
-"""Cutting a listing into chunks, having them written, and making them agree with each other."""
+"""From a listing to files of one shape: cut into chunks, each written by whoever gets it.
+
+Chunks are made in the workers of an engine's pool. These are told everything, read their own
+inputs, and write one file each, all at once, with a note of what they wrote beside it: a chunk
+whose file and note are there and agree is not made again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from sixfold.core.errors import UserError
+from sixfold.core.files import parse_json, write_atomically, write_json
+from sixfold.data import shard_files
 from sixfold.data.images import BadImageError, quiet_decoder
-from sixfold.data.job import Job
-from sixfold.data.manifest import PARTS
-from sixfold.data.records import Listing, Records
-from sixfold.data.shard_writer import (
-    COLOR,
-    GRAY,
-    ShardNote,
-    ShardTask,
-    survey_shard,
-    widen_shard,
-    write_shard,
-)
+from sixfold.data.manifest import PARTS, ShardEntry, file_sha256
+from sixfold.data.records import Listing, Picture, Records
+from sixfold.data.sources import Job
 
 NOTES = ".prepare"
 """Folder in the destination for the notes of finished chunks, until all are."""
@@ -34,6 +36,14 @@ CHUNK_BYTES = 2**26
 
 PROBED = 64
 """Records of each part that are looked at first, for their size."""
+
+GRAY, COLOR = 1, 3
+"""Channels: pictures of both kinds may be mixed, and are then all made colour."""
+
+Progress = Callable[[int, int], None]
+"""Called with images done, and images in all."""
+
+T = TypeVar("T")
 
 
 class Pool(Protocol):
@@ -50,10 +60,6 @@ class Pool(Protocol):
         ...
 
 
-Progress = Callable[[int, int], None]
-"""Called with images done, and images in all."""
-
-
 def in_turn(
     function: Callable[[Any], Any], items: Sequence[Any], on_done: Callable[[int, Any], None]
 ) -> list[Any]:
@@ -63,6 +69,40 @@ def in_turn(
         results.append(function(item))
         on_done(index, results[-1])
     return results
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """What a worker is told."""
+
+    chunk: Records
+    file: str
+    folder: str  # where it belongs
+    resize: int | None  # rows and columns wanted
+    key: str  # names what the chunk is made from and how; a note with another key is out of date
+
+    @property
+    def note(self) -> Path:
+        """Where the chunk's note is."""
+        return Path(self.folder) / NOTES / f"{self.file}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardNote:
+    """What became of a chunk; as plain data it goes into a file and from worker to launcher."""
+
+    key: str
+    records: int  # how many records the chunk had, bad ones too
+    entry: ShardEntry | None = None  # the file, if one was written
+    # (C, H, W, images) of every shape met; a file is written only if there is one
+    shapes: tuple[tuple[int, int, int, int], ...]
+    labels: tuple[tuple[int, int], ...] = ()  # (label, images) of every label
+    bad: tuple[tuple[str, str], ...]  # (name, reason) of images that cannot be used
+
+
+@cache
+def _notes() -> TypeAdapter[ShardNote]:
+    return TypeAdapter(ShardNote)
 
 
 Notes = Mapping[str, Sequence[ShardNote]]
@@ -80,7 +120,9 @@ def make_shards(
     function = survey_shard if len(sizes) > 1 else write_shard
     done = _run(pool, function, everything, progress)
     channels = {shape[0] for note in done.values() for shape in note.shapes}
-    problems = _shape_problems(job, done.values(), channels) + _bad_problems(job, done.values())
+    problems = _shape_problems(job, done.values(), channels)
+    if job.on_bad == "fail" and (bad := all_bad(done.values())):
+        problems += bad_images(bad).problems
     if not problems and job.table.labelled:
         problems = _lost_problems(job, listing, [done[task.file] for task in tasks["train"]])
     if problems:
@@ -120,7 +162,6 @@ def _tasks(
             chunk=chunk,
             file=f"{part}-{start // step:05d}.arrow",
             folder=str(folder),
-            notes=str(folder / NOTES),
             resize=job.resize,
             key=hashlib.sha256(listed.encode("utf-8", "backslashreplace")).hexdigest(),
         )
@@ -148,7 +189,7 @@ def _run(
 
     progress(0, total)
     notes = pool(function, tasks, on_done)
-    return {t.file: ShardNote.from_plain(note) for t, note in zip(tasks, notes, strict=True)}
+    return {t.file: _notes().validate_python(note) for t, note in zip(tasks, notes, strict=True)}
 
 
 def _shape_problems(job: Job, notes: Iterable[ShardNote], channels: set[int]) -> list[str]:
@@ -161,9 +202,8 @@ def _shape_problems(job: Job, notes: Iterable[ShardNote], channels: set[int]) ->
     if not counts:
         problems.append(f"{job.path}: holds no image that can be read")
     if len(counts) > 1:
-        listed = [
-            f"{count} of {columns}x{rows}" for (rows, columns), count in counts.most_common(10)
-        ]
+        common = counts.most_common(10)
+        listed = [f"{count} of {columns}x{rows}" for (rows, columns), count in common]
         more = f" and {len(counts) - 10} other sizes" if len(counts) > 10 else ""
         problems.append(
             f"{job.path}: images of {len(counts)} sizes (width x height): {', '.join(listed)}"
@@ -180,11 +220,6 @@ def _shape_problems(job: Job, notes: Iterable[ShardNote], channels: set[int]) ->
 def all_bad(notes: Iterable[ShardNote]) -> tuple[tuple[str, str], ...]:
     """(name, reason) of every image that could not be read."""
     return tuple(dict.fromkeys(item for note in notes for item in note.bad))
-
-
-def _bad_problems(job: Job, notes: Iterable[ShardNote]) -> list[str]:
-    bad = all_bad(notes)
-    return list(bad_images(bad).problems) if bad and job.on_bad == "fail" else []
 
 
 def bad_images(bad: Sequence[tuple[str, str]]) -> UserError:
@@ -213,3 +248,99 @@ def _lost_problems(job: Job, listing: Listing, notes: Iterable[ShardNote]) -> li
         f"{job.path}: classes with no images left in the train part once the unreadable ones are "
         f"left out: {', '.join(lost[:20])}: repair some of them"
     ]
+
+
+def _look(
+    task: ShardTask, read: Callable[[Picture], T]
+) -> tuple[dict[int, T], tuple[tuple[str, str], ...]]:
+    """What is read of each record's picture, by number; (name, reason) of those that are bad."""
+    found: dict[int, T] = {}
+    bad: dict[tuple[str, str], None] = {}  # one line for a picture that many records are cut from
+    names = task.chunk.names
+    with quiet_decoder():
+        for index, picture in enumerate(task.chunk.pictures()):
+            try:
+                found[index] = read(picture)
+            except BadImageError as error:
+                bad[error.name or names[index], error.reason] = None
+    return found, tuple(bad)
+
+
+def survey_shard(task: ShardTask) -> dict[str, Any]:
+    """Look only at the headers of a chunk's pictures; a note of their sizes, channels not told."""
+    found, bad = _look(task, lambda picture: picture.size())
+    sizes = sorted(Counter(found.values()).items())
+    shapes = tuple((GRAY, *size, count) for size, count in sizes)
+    return asdict(ShardNote(key=task.key, records=len(task.chunk.labels), shapes=shapes, bad=bad))
+
+
+def write_shard(task: ShardTask) -> dict[str, Any]:
+    """Make a chunk's file, unless it is there already; its note, as plain data."""
+    return asdict(_finished(task) or _make(task))
+
+
+def widen_shard(task: ShardTask) -> dict[str, Any]:
+    """Make a grey shard file colour, since others of its set are."""
+    note = _finished(task)
+    assert note is not None, "the file was there when the set's channels were counted"
+    assert note.entry is not None, "an empty chunk has no channels"
+    path = Path(task.folder) / note.entry.file
+    _, rows, columns, _ = note.shapes[0]
+    old = shard_files.open_shard(path, (GRAY, rows, columns))
+    images = np.repeat(old.pixels, COLOR, axis=1)
+    names, groups = old.names.to_pylist(), old.groups.to_pylist()
+    return asdict(_save(task, note, images, old.labels.tolist(), names, groups))
+
+
+def _finished(task: ShardTask) -> ShardNote | None:
+    """The note of an earlier attempt, if it and the file it tells of can still be trusted."""
+    try:
+        note = _notes().validate_python(parse_json(task.note.read_bytes()))
+        sound = note.key == task.key and (
+            not note.entry or file_sha256(Path(task.folder) / note.entry.file) == note.entry.sha256
+        )
+        return note if sound else None
+    except (OSError, ValueError):
+        return None
+
+
+def _make(task: ShardTask) -> ShardNote:
+    names, labels = task.chunk.names, task.chunk.labels.tolist()
+    groups = task.chunk.groups or [""] * len(names)
+    found, bad = _look(task, lambda picture: picture.pixels(task.resize))
+    images = list(found.values())
+    if any(image.shape[0] == COLOR for image in images):
+        images = [np.repeat(i, COLOR, axis=0) if len(i) == GRAY else i for i in images]
+    shapes = Counter(image.shape for image in images)
+    note = ShardNote(
+        key=task.key,
+        records=len(labels),
+        shapes=tuple((*shape, count) for shape, count in sorted(shapes.items())),
+        labels=tuple(sorted(Counter(labels[index] for index in found).items())),
+        bad=bad,
+    )
+    if len(shapes) != 1:
+        write_json(task.note, asdict(note))
+        return note
+    kept_names, kept_groups = ([column[index] for index in found] for column in (names, groups))
+    kept = [labels[index] for index in found]
+    return _save(task, note, np.stack(images), kept, kept_names, kept_groups)
+
+
+def _save(
+    task: ShardTask,
+    note: ShardNote,
+    images: NDArray[np.uint8],
+    labels: Sequence[int],
+    names: Sequence[str],
+    groups: Sequence[str],
+) -> ShardNote:
+    """Write the file, and then the note that vouches for it."""
+    data = shard_files.encode(images, labels, names, groups)
+    digest = hashlib.sha256(data).hexdigest()
+    entry = ShardEntry(file=task.file, count=len(images), bytes=len(data), sha256=digest)
+    channels, rows, columns = images.shape[1:]
+    saved = replace(note, entry=entry, shapes=((channels, rows, columns, len(images)),))
+    write_atomically(Path(task.folder) / task.file, data)
+    write_json(task.note, asdict(saved))
+    return saved

@@ -14,7 +14,7 @@ so the mean and standard deviation of any choice of images are exact and read no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.data.dataset import Shape, Sums, image_sums
-from sixfold.data.manifest import Manifest, shortened
+from sixfold.data.manifest import PARTS, Manifest, load_manifest, shortened
+from sixfold.data.records import ArrayPicture, Listing, Picture
 
 
 def schema(shape: Shape) -> Any:
@@ -222,3 +223,66 @@ class ShardStore:
     @staticmethod
     def _joined(arrays: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
         return np.concatenate([np.empty(0, np.int64), *arrays]).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecords:
+    """Records of tensor shards, to be resized."""
+
+    files: tuple[str, ...]
+    shape: Shape
+    labels: NDArray[np.int64]
+    file: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+    def take(self, indices: NDArray[np.int64]) -> ShardRecords:
+        """See `Records.take`."""
+        used, places = np.unique(self.file[indices], return_inverse=True)
+        return ShardRecords(
+            files=tuple(self.files[number] for number in used),
+            shape=self.shape,
+            labels=self.labels[indices],
+            file=places,
+            row=self.row[indices],
+        )
+
+    @property
+    def names(self) -> Sequence[str]:
+        """See `Records`."""
+        return self._texts("names")
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """See `Records`."""
+        return self._texts("groups")
+
+    def _texts(self, column: str) -> list[str]:
+        opened = [open_shard(Path(file), self.shape) for file in self.files]
+        return [
+            getattr(opened[file], column)[int(row)].as_py()
+            for file, row in zip(self.file, self.row, strict=True)
+        ]
+
+    def pictures(self) -> Iterator[Picture]:
+        """See `Records.pictures`."""
+        opened = [open_shard(Path(file), self.shape) for file in self.files]
+        for file, row in zip(self.file, self.row, strict=True):
+            yield ArrayPicture(opened[file].pixels[row])
+
+
+def list_shards(path: Path) -> Listing:
+    """List the records of a folder of shards, to be written again at another size."""
+    manifest = load_manifest(path)
+    parts = {}
+    for part in PARTS:
+        files = tuple(str(path / entry.file) for entry in manifest.parts[part])
+        labels = [open_shard(Path(file), manifest.shape).labels for file in files]
+        lengths = [len(own) for own in labels]
+        parts[part] = ShardRecords(
+            files=files,
+            shape=manifest.shape,
+            labels=np.concatenate([np.empty(0, np.int64), *labels]).astype(np.int64),
+            file=np.repeat(np.arange(len(files)), lengths),
+            row=np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]).astype(np.int64),
+        )
+    return Listing(name=manifest.name, classes=manifest.classes, parts=parts, split="as before")

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sixfold.core.errors import UserError
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.archives import is_archive_name
+from sixfold.data.config import PreparationConfig
 from sixfold.data.file_tree import fingerprint, open_tree
-from sixfold.data.formats import cells, cifar10, folder, mnist, parquet, unlabelled
-from sixfold.data.formats.shards import list_shards
+from sixfold.data.formats import cells, cifar10, folder, mnist, parquet
 from sixfold.data.records import Listing, list_stores
-from sixfold.data.spec import Spec, TableOptions
+from sixfold.data.shard_files import list_shards
+from sixfold.data.spec import Spec, TableOptions, parse_spec
 
 
 @dataclass(frozen=True)
-class _Habitat:
+class _Layout:
     """How to find a set in a folder that may hold other things."""
 
     files: re.Pattern[str]  # names that show that a folder is the set
@@ -30,14 +33,14 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE)
 
 
-_HABITATS = {
-    "mnist": _Habitat(
+_LAYOUTS = {
+    "mnist": _Layout(
         mnist.NAME,
         _pattern(r"raw|archive|.*mnist.*"),
         (_pattern(r".*mnist.*"),),
         "train- and t10k-images-idx3-ubyte[.gz] with their labels-idx1",
     ),
-    "cifar10": _Habitat(
+    "cifar10": _Layout(
         _pattern(r"(data_batch_[1-5]|test_batch)(\.bin)?|train|" + "|".join(cifar10.CLASSES)),
         _pattern(r".*cifar.?10(\D.*)?"),
         # What was never compressed with loss goes first.
@@ -46,15 +49,20 @@ _HABITATS = {
         ),
         "data_batch_1 to 5 and test_batch (plain or .bin), train/<class>/*, or an archive of them",
     ),
-    "cells": _Habitat(
+    "cells": _Layout(
         _pattern(r"annotations"),
         _pattern(r".*"),
         (_pattern(r".*(bccd|blood|cell).*"),),
         "Annotations/*.xml with JPEGImages/*, or an archive of them",
     ),
 }
-_BY_NAME = TableOptions()
 MOST_SUBFOLDERS = 100
+LAYOUT = 2
+"""Raised whenever the same source and settings would give other bytes."""
+
+TABLE_LAYOUT = 1
+"""The same for tables alone."""
+
 DEPTH = 2
 
 
@@ -73,63 +81,104 @@ def locate(spec: Spec) -> str:
         archives = [entry.name for entry in inside if is_archive_name(entry.name)]
         alone = len(archives) == 1 and not any(entry.is_folder for entry in inside)
         return paths.join(spec.where, archives[0]) if alone else spec.where
-    if spec.kind not in _HABITATS:
+    if spec.kind not in _LAYOUTS:
         return spec.where
-    habitat = _HABITATS[spec.kind]
-    found = _search(spec.where, habitat, DEPTH)
+    layout = _LAYOUTS[spec.kind]
+    found = _search(spec.where, layout, DEPTH)
     if found is None:
         names = [entry.name for entry in paths.children(spec.where)]
         shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
-        raise UserError(f"{spec.where}: expected {habitat.wanted}; it holds {shown or 'nothing'}")
+        raise UserError(f"{spec.where}: expected {layout.wanted}; it holds {shown or 'nothing'}")
     return found
 
 
-def _search(path: str, habitat: _Habitat, depth: int) -> str | None:
+def _search(path: str, layout: _Layout, depth: int) -> str | None:
     entries = [entry for entry in paths.children(path) if not paths.hidden(entry.name)]
     names = [entry.name for entry in entries]
-    if any(habitat.files.fullmatch(name) for name in names):
+    if any(layout.files.fullmatch(name) for name in names):
         return path
-    subfolders = [e.name for e in entries if e.is_folder and habitat.folders.fullmatch(e.name)]
+    subfolders = [e.name for e in entries if e.is_folder and layout.folders.fullmatch(e.name)]
     for name in subfolders[:MOST_SUBFOLDERS] if depth else ():
-        found = _search(paths.join(path, name), habitat, depth - 1)
+        found = _search(paths.join(path, name), layout, depth - 1)
         if found is not None:
             return found
     archives = [e.name for e in entries if not e.is_folder and is_archive_name(e.name)]
-    for pattern in habitat.archives:
+    for pattern in layout.archives:
         matching = [name for name in archives if pattern.fullmatch(name)]
         if matching:
             return paths.join(path, matching[0])
     return paths.join(path, archives[0]) if len(archives) == 1 else None
 
 
-def source_fingerprint(spec: Spec, path: str) -> str:
-    """A hash that changes when what a specification means does."""
-    if spec.kind in ("digits", "synthetic"):
-        return "1"  # made by this version's own code
-    return fingerprint(path)
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be prepared, and how."""
+
+    spec: Spec  # the source
+    path: str  # where the source was found
+    fingerprint: str  # changes when what is there does
+    resize: int | None  # rows and columns, if not the images' own
+    on_bad: str  # "fail" or "skip"
+    table: TableOptions = field(default_factory=TableOptions)  # how a table is read
+
+    @property
+    def key(self) -> str:
+        """Names the shards' bytes: another key means other shards."""
+        parts = [LAYOUT, self.spec.kind, self.path, self.fingerprint, self.resize]
+        if self.spec.kind == "parquet":
+            parts += [TABLE_LAYOUT, self.table.image, self.table.label, self.table.labelled]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def list_records(self, spool: Path) -> Listing:
+        """List the records of the source."""
+        spec, path = self.spec, self.path
+        if spec.kind == "digits":
+            return list_stores("digits", digits.CLASSES, digits.load())
+        if spec.kind == "synthetic":
+            return list_stores(str(spec), synthetic.CLASSES, synthetic.parse(spec.where))
+        if spec.kind == "shards":
+            return list_shards(Path(path))
+        name = spec.kind
+        if name not in _LAYOUTS:
+            name += f":{paths.base_name(spec.where)}"
+        if spec.kind == "parquet":
+            return parquet.read(path, name, self.table)
+        readers = {
+            "mnist": mnist.read,
+            "cifar10": cifar10.read,
+            "cells": cells.read,
+            "folder": folder.read,
+            "images": folder.read_unlabelled,
+        }
+        return readers[spec.kind](open_tree(path, spool), name)
 
 
-def list_records(spec: Spec, path: str, spool: Path, table: TableOptions = _BY_NAME) -> Listing:
-    """List the records of a specification."""
-    if spec.kind == "digits":
-        return list_stores("digits", digits.CLASSES, digits.load())
-    if spec.kind == "synthetic":
-        return list_stores(str(spec), synthetic.CLASSES, synthetic.parse(spec.where))
-    if spec.kind == "shards":
-        return list_shards(Path(path))
-    if spec.kind == "parquet":
-        return parquet.read(path, _name(spec), table)
-    readers = {
-        "mnist": mnist.read,
-        "cifar10": cifar10.read,
-        "cells": cells.read,
-        "folder": folder.read,
-        "images": unlabelled.read,
-    }
-    return readers[spec.kind](open_tree(path, spool), _name(spec))
+def column_problems(source: str, table: TableOptions) -> list[str]:
+    """Columns that are named though the data is no table."""
+    if source.partition(":")[0] == "parquet":
+        return []
+    given = {"--image-column": table.image, "--label-column": table.label}
+    return [
+        f"{option} {name}: only parquet:PATH has columns, and the data is {source}"
+        for option, name in given.items()
+        if name is not None
+    ]
 
 
-def _name(spec: Spec) -> str:
-    if spec.kind in _HABITATS:
-        return spec.kind
-    return f"{spec.kind}:{paths.base_name(spec.where)}"
+def plan(source: str, *, resize: int | None, on_bad: str, table: TableOptions | None = None) -> Job:
+    """Find the source, and check the settings."""
+    table = table or TableOptions()
+    problems = PreparationConfig(resize=resize, on_error=on_bad).problems()
+    problems += column_problems(source, table)
+    try:
+        spec = parse_spec(source)
+        path = locate(spec)
+        # What is made is made by this version's own code.
+        found = "1" if spec.kind in ("digits", "synthetic") else fingerprint(path)
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(problems)
+    if spec.kind == "cells" and resize is None:
+        resize = cells.DEFAULT_SIZE
+    return Job(spec=spec, path=path, fingerprint=found, resize=resize, on_bad=on_bad, table=table)

@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from sixfold.core.errors import UserError
 from sixfold.data import paths
 
-EMBEDDED = ("digits",)
-MADE_UP = ("synthetic",)
-SHARDS = ("shards",)
-FILES = ("mnist", "cifar10", "cells", "folder", "images", "parquet")
 FORMS = {
     "digits": "digits",
     "mnist": "mnist:DIR",
@@ -58,13 +54,13 @@ def parse_spec(text: str) -> Spec:
         raise UserError(
             f"--data {text!r}: unknown kind {kind!r}: {hint}expected {', '.join(FORMS.values())}"
         )
-    if kind in EMBEDDED:
+    if kind == FORMS[kind]:
         if colon:
             raise UserError(f"--data {text!r}: {kind} takes nothing after it")
         return Spec(kind, "")
     if not where.strip():
         raise UserError(f"--data {text!r}: expected {FORMS[kind]}")
-    return Spec(kind, where if kind in MADE_UP else paths.absolute(where))
+    return Spec(kind, where if kind == "synthetic" else paths.absolute(where))
 
 
 def absolute_spec(text: str) -> str:

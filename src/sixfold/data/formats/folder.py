@@ -11,6 +11,7 @@ import numpy as np
 
 from sixfold.core.errors import UserError
 from sixfold.data import paths
+from sixfold.data.dataset import UNLABELLED
 from sixfold.data.file_tree import Tree, unused
 from sixfold.data.formats.layout import ROLES, enter, find_parts, nesting_problems
 from sixfold.data.manifest import PARTS
@@ -148,3 +149,26 @@ def describe(tree: Tree) -> str:
     names = [*tree.top(), *sorted(name for name in tree.files if "/" not in name)]
     shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
     return f"{paths.base_name(tree.path)} holds {shown or 'nothing'}"
+
+
+def read_unlabelled(tree: Tree, name: str) -> Listing:
+    """List the pictures of a folder, by name; hidden files are none.
+
+    They all are the test part: there is nothing to learn from.
+    """
+    files = sorted(tree.files)
+    if not files:
+        raise UserError(f"{tree.path}: holds no files: expected pictures")
+    everything = FileRecords(
+        names=files,
+        labels=np.zeros(len(files), np.int64),
+        extents=[tree.files[file] for file in files],
+    )
+    nothing = everything.take(np.empty(0, np.int64))
+    return Listing(
+        name=name,
+        classes=(UNLABELLED,),
+        parts={"train": nothing, "test": everything},
+        split="all pictures",
+        left_out=tree.left_out,
+    )
