@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines import Engine
@@ -33,6 +35,13 @@ RULES: dict[str, dict[str, Any]] = {
     "sgd in groups": {"lr_group": ("head=10",), "no_decay": "norms,biases"},
     "muon": {"optimizer": "muon"},
     "lars": {"optimizer": "lars", "lr": 1.0},
+    "clipped and averaged": {
+        "optimizer": "adamw",
+        "clip_norm": 0.5,
+        "clip_value": 0.1,
+        "ema": 0.9,
+        "schedule": "multistep:1:0.5",
+    },
 }
 
 
@@ -53,7 +62,7 @@ def test_workers_and_resumes_do_not_alter_a_bit(
     assert math.isfinite(serial["test_loss"])
 
 
-@pytest.mark.parametrize("rule", ["adamw", "nadam in groups"])
+@pytest.mark.parametrize("rule", ["nadam in groups", "clipped and averaged"])
 def test_processes_have_the_bits_of_serial_training(
     configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path, rule: str
 ) -> None:
@@ -75,13 +84,15 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("rule", ["nesterov", "nadam in groups"])
+@pytest.mark.parametrize("rule", ["nesterov", "nadam in groups", "clipped and averaged"])
 def test_every_strategy_uses_any_rule_and_takes_it_up_again(
     configure: Configure, tmp_path: Path, strategy: str, rule: str
 ) -> None:
     settings = SMALL | RULES[rule] | {"strategy": strategy, "workers": 2} | STRATEGIES[strategy]
     settings |= {"model": "slide", "precision": "float64"}
     settings |= {"lr_group": ("classifier.*=10",)} if "lr_group" in settings else {}
+    if strategy == "hogwild":
+        settings.pop("ema", None)
     out = str(tmp_path / "run")
     train(configure(**settings | {"steps": 2}, out=out))
     found = train(configure(**settings, out=out, resume=True))
@@ -97,9 +108,47 @@ def test_one_worker_with_servers_has_the_bits_of_serial_training(
     configure: Configure, tmp_path: Path
 ) -> None:
     settings = SMALL | {"optimizer": "adamw", "model": "slide", "no_decay": "biases"}
+    settings |= {"clip_norm": 0.5, "ema": 0.9}
     serial = train(configure(**settings, out=str(tmp_path / "serial")))
     found = train(configure(**settings, strategy="param_server", out=str(tmp_path / "servers")))
     assert found["weights_sha256"] == serial["weights_sha256"]
+
+
+def test_the_average_is_evaluated_and_saved_and_the_raw_weights_beside(
+    configure: Configure, tmp_path: Path
+) -> None:
+    settings = SMALL | {"model": "slide"}
+    plain = train(configure(**settings, out=str(tmp_path / "plain")))
+    found = train(configure(**settings, ema=0.9, out=str(tmp_path / "run")))
+    assert found["raw_weights_sha256"] == plain["weights_sha256"]
+    assert found["weights_sha256"] != plain["weights_sha256"]
+    assert found["averaged_weights"] is True
+    assert "averaged_weights" not in plain
+    raw = load_file(tmp_path / "run" / found["raw_weights"])
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    step = max((tmp_path / "run" / "checkpoints").glob("step-*"))
+    saved = load_file(step)
+    name = "features.0.weight"
+    assert torch.equal(raw[name], saved[f"model.{name}"])
+    assert torch.equal(weights[name], saved[f"optimizer.average.{name}"])
+    again = train(
+        configure(**settings | {"lr": 0.0}, weights=str(tmp_path / "run"), out=str(tmp_path / "on"))
+    )
+    assert again["test_loss"] == found["test_loss"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"strategy": "hogwild"}, "not with --strategy hogwild"),
+        ({"strategy": "local_sgd", "aggregation": "nesterov"}, "only for one group"),
+        ({"shared": "clusters"}, "not with --shared"),
+    ],
+)
+def test_what_an_average_does_not_go_with(
+    configure: Configure, settings: dict[str, Any], said: str
+) -> None:
+    assert any(said in line for line in configure(ema=0.9, **settings).problems())
 
 
 def test_patterns_are_held_against_the_network_before_anything_is_written(

@@ -17,7 +17,8 @@ from sixfold.training.checkpoint import (
 )
 from sixfold.training.config import OptimizerConfig
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer, make_optimizer
+from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.update_rule import Optimizer
 
 
 def setting(seed: int, width: int = 5) -> tuple[FlatState, Optimizer]:

@@ -50,7 +50,8 @@ from sixfold.core.files import (
 
 _OWN = """
 config.json inputs.json attempt metrics.jsonl merges.jsonl result.json failure.json plan.json
-tuning.json model.safetensors dictionary.safetensors samples.safetensors report.html log.txt
+tuning.json model.safetensors model.raw.safetensors dictionary.safetensors samples.safetensors
+report.html log.txt
 trace.json profile.json profile.html timeline checkpoints snapshots servers elements logs profile
 """
 

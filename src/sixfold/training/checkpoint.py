@@ -25,7 +25,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
 from sixfold.training.step.arithmetic import arithmetic
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer
 
 FORMAT = 1
 

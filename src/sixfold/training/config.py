@@ -50,8 +50,24 @@ class OptimizerConfig(Settings):
         (), "weight decay of parameters by name, likewise: '*.bias=0'", form="PATTERN=DECAY"
     )
     no_decay: str = option("", "parameters without weight decay: norms, biases, or norms,biases")
+    clip_value: float | None = option(
+        None, "bring every element of the gradient into [-VALUE, VALUE]", gt=0
+    )
+    clip_norm: float | None = option(
+        None, "scale the gradient so that its norm over all parameters is at most this", gt=0
+    )
+    ema: float | None = option(
+        None,
+        "evaluate and save the moving average of the weights, with this decay (0.999); the raw "
+        "weights are saved beside",
+        gt=0,
+        lt=1,
+    )
     schedule: str = option(
-        "constant", "learning rate over time: constant, cosine, or step:EPOCHS[:FACTOR]"
+        "constant",
+        "learning rate over time: constant, cosine, step:EPOCHS[:FACTOR], "
+        "multistep:EPOCH,...[:FACTOR], polynomial[:POWER], one-cycle[:RISE], or "
+        "restarts:EPOCHS[:TIMES]",
     )
     warmup: float = option(0.0, "epochs of linear warm-up of the learning rate", ge=0)
 

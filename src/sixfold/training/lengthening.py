@@ -1,10 +1,11 @@
 """Training on: a run that is resumed with another length than it began with.
 
 Where nothing in a training depends on its length the weights are those of a run that had this
-length from the beginning, bit for bit: `sync` and `model_parallel` with `--schedule constant` or
-`step`. With `--schedule cosine` the steps that are done had the learning rates of the old length,
-and `local_sgd`, `hogwild` and `param_server` have become one network at the old end. Such a run is
-marked, and is never taken for one that had its length from the beginning.
+length from the beginning, bit for bit: `sync` and `model_parallel` with `--schedule constant`,
+`step`, `multistep` or `restarts`. With others, such as `cosine`, the steps that are done had the
+learning rates of the old length, and `local_sgd`, `hogwild` and `param_server` have become one
+network at the old end. Such a run is marked, and is never taken for one that had its length from
+the beginning.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.training.checkpoint import list_checkpoints
 from sixfold.training.config import TrainConfig, TrainingConfig
 from sixfold.training.step.schedule import budget, parse_schedule
+from sixfold.training.step.schedule_kinds import KINDS
 
 LENGTH = ("training.epochs", "training.steps")
 """Settings that may differ where a training is resumed."""
@@ -70,7 +72,7 @@ def lengthened(
 
 def depends_on_length(config: TrainConfig) -> bool:
     """Whether the first steps of a longer training are others than a shorter one's."""
-    return parse_schedule(config.optimizer).kind == "cosine" or (
+    return KINDS[parse_schedule(config.optimizer).kind].by_length or (
         config.strategy.strategy in _JOINED_AT_THE_END
     )
 
@@ -99,7 +101,9 @@ def refuse_lengthened(config: TrainConfig, directory: RunDirectory) -> None:
 
 def _reason(config: TrainConfig) -> str:
     kind = parse_schedule(config.optimizer).kind
-    return "--schedule cosine" if kind == "cosine" else f"--strategy {config.strategy.strategy}"
+    if KINDS[kind].by_length:
+        return f"--schedule {kind}"
+    return f"--strategy {config.strategy.strategy}"
 
 
 def irrelevant_placement(config: TrainConfig) -> tuple[str, ...]:

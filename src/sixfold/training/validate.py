@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sixfold.core.errors import UserError
 from sixfold.distributed.logical_shards import is_power_of_two
 from sixfold.training.config import AUTO, OptimizerConfig, TrainConfig, is_automatic
 from sixfold.training.step.groups import group_problems
+from sixfold.training.step.schedule_kinds import schedule_problems
 from sixfold.training.strategies.registry import strategy_problems
 
 
@@ -14,7 +14,7 @@ def cross_problems(config: TrainConfig) -> list[str]:
     found = [
         *_training_problems(config),
         *_compute_problems(config),
-        *_schedule_problems(config),
+        *schedule_problems(config.optimizer),
         *optimizer_problems(config.optimizer),
         *_rule_problems(config),
         *_beginning_problems(config),
@@ -74,16 +74,6 @@ def _gpu_problems(config: TrainConfig, *, is_cut: bool, flag: str) -> list[str]:
     return found
 
 
-def _schedule_problems(config: TrainConfig) -> list[str]:
-    from sixfold.training.step.schedule import parse_schedule
-
-    try:
-        parse_schedule(config.optimizer)
-    except UserError as error:
-        return list(error.problems)
-    return []
-
-
 def optimizer_problems(config: OptimizerConfig) -> list[str]:
     """What is wrong with an update rule by itself, one line each."""
     from sixfold.training.step.rules import rule_problems
@@ -100,10 +90,10 @@ def _rule_problems(config: TrainConfig) -> list[str]:
     """What an update rule does not go with."""
     from sixfold.training.step.rules import rule_of
 
-    name, found = config.optimizer.optimizer, []
+    name, found = config.optimizer.optimizer, _average_problems(config)
     initialization, strategy = config.initialization, config.strategy.strategy
     if not rule_of(name).whole_tensors:
-        return []
+        return found
     if strategy == "param_server" or _may_divide(config):
         found.append(
             f"--optimizer {name}: not with --strategy {strategy}, whose ranks hold parts of "
@@ -115,6 +105,21 @@ def _rule_problems(config: TrainConfig) -> list[str]:
                 f"--optimizer {name}: not with --{flag}, which needs an update that works element "
                 "by element; give sgd, adam, or one of torch.optim"
             )
+    return found
+
+
+def _average_problems(config: TrainConfig) -> list[str]:
+    """What `--ema` does not go with."""
+    flag, local, found = f"--ema {config.optimizer.ema}", config.local_sgd, []
+    if config.optimizer.ema is None:
+        return []
+    strategy = config.strategy.strategy
+    if strategy == "hogwild":
+        found.append(f"{flag}: not with --strategy hogwild, whose weights change at any time")
+    if strategy == "local_sgd" and (local.aggregation != "mean" or local.groups > 1):
+        found.append(f"{flag}: with --strategy local_sgd only for one group and --aggregation mean")
+    if config.initialization.shared is not None:
+        found.append(f"{flag}: not with --shared, whose weights are kept equal in clusters")
     return found
 
 

@@ -26,7 +26,7 @@ from sixfold.training.sparsity.shared import (
     load_clusters,
 )
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer
 
 
 def begin(

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sixfold.training.sparsity.masks import Mask
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer, WrappedRule
 
 
-class MaskedUpdate:
+class MaskedUpdate(WrappedRule):
     """An update rule that leaves removed weights at zero; wraps any other.
 
     Args:
@@ -25,20 +25,11 @@ class MaskedUpdate:
     """
 
     def __init__(self, rule: Optimizer, mask: Tensor) -> None:
-        self.rule, self.mask = rule, mask
-        self.slots = rule.slots
-
-    @property
-    def updates(self) -> int:
-        """Number of updates made so far."""
-        return self.rule.updates
-
-    @updates.setter
-    def updates(self, value: int) -> None:
-        self.rule.updates = value
+        super().__init__(rule)
+        self.mask = mask
 
     def update(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
-        """One step; see `sixfold.training.step.optimizer.Optimizer.update`."""
+        """One step; see `sixfold.training.step.update_rule.Optimizer.update`."""
         # 0 times infinity would be NaN, but a step whose loss is finite has a finite gradient.
         self.rule.update(weights, gradient.mul_(self.mask), lr)
 

@@ -25,13 +25,13 @@ from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer, WrappedRule
 
 Clusters = dict[str, Tensor]
 """Name of a weight tensor -> int16 tensor of its shape: 0 removed, k > 0 the k-th cluster."""
 
 
-class SharedUpdate:
+class SharedUpdate(WrappedRule):
     """An update rule that keeps the weights of each cluster equal; wraps any other.
 
     Args:
@@ -40,8 +40,7 @@ class SharedUpdate:
     """
 
     def __init__(self, rule: Optimizer, clusters: Tensor) -> None:
-        self.rule = rule
-        self.slots = rule.slots
+        super().__init__(rule)
         self._removed = clusters == 0
         self._shared = torch.nonzero(clusters > 0).reshape(-1)
         self._cluster = clusters[self._shared] - 1
@@ -50,17 +49,8 @@ class SharedUpdate:
         # Of several writes to one place the last one stays: go from the end to the beginning.
         self._first[self._cluster.flip(0)] = self._shared.flip(0)
 
-    @property
-    def updates(self) -> int:
-        """Number of updates made so far."""
-        return self.rule.updates
-
-    @updates.setter
-    def updates(self, value: int) -> None:
-        self.rule.updates = value
-
     def update(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
-        """One step; see `sixfold.training.step.optimizer.Optimizer.update`."""
+        """One step; see `sixfold.training.step.update_rule.Optimizer.update`."""
         sums = torch.zeros(self._count, dtype=gradient.dtype)
         sums.index_add_(0, self._cluster, gradient[self._shared])
         gradient[self._removed] = 0

@@ -10,31 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sixfold.training.config import OptimizerConfig
+from sixfold.training.step.averaging import AveragedUpdate
+from sixfold.training.step.clipping import ClippedUpdate, flat_norm
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.parameter_runs import Run, group_settings, parameter_runs
 from sixfold.training.step.rules import class_of, parse_optimizer_args, rule_of
-
-
-class Optimizer(Protocol):
-    """An update rule and its state.
-
-    Attributes:
-        slots: names of the state vectors, each (P,), to their values.
-        updates: number of updates made so far.
-    """
-
-    slots: dict[str, Tensor]
-    updates: int
-
-    def update(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
-        """Change `weights` (P,) in place; `gradient` (P,) may be overwritten."""
-        ...
+from sixfold.training.step.update_rule import Optimizer
 
 
 class Sgd:
@@ -140,14 +126,24 @@ def make_optimizer(
 ) -> Optimizer:
     """The update rule that the settings name, with fresh state, for the weights or any slice.
 
+    Gradients are not clipped in it, since a slice does not show their norm.
+
     Args:
         config: the settings.
         weights: (P,) or a slice.
         runs: settings of single parameters, if they differ.
     """
-    decay = config.weight_decay
     if runs is None:
-        runs = (Run(start=0, stop=len(weights), lr_factor=1.0, weight_decay=decay),)
+        run = Run(start=0, stop=len(weights), lr_factor=1.0, weight_decay=config.weight_decay)
+        runs = (run,)
+    return _averaging(config, _plain_rule(config, weights, runs), weights)
+
+
+def _averaging(config: OptimizerConfig, rule: Optimizer, weights: Tensor) -> Optimizer:
+    return rule if config.ema is None else AveragedUpdate(rule, weights, config.ema)
+
+
+def _plain_rule(config: OptimizerConfig, weights: Tensor, runs: Sequence[Run]) -> Optimizer:
     if class_of(config.optimizer):
         from sixfold.training.step.torch_rules import TorchRule
 
@@ -158,12 +154,16 @@ def make_optimizer(
             return Adam(part, weight_decay=decay, **parse_optimizer_args(config.optimizer_args))
         return Sgd(part, momentum=config.momentum, weight_decay=decay, nesterov=config.nesterov)
 
+    decay = config.weight_decay
     is_plain = all(run.lr_factor == 1 and run.weight_decay == decay for run in runs)
     return make(weights, decay) if is_plain else GroupedRule(make, weights, runs)
 
 
 def whole_optimizer(
-    config: OptimizerConfig, state: FlatState, model: nn.Module | None = None
+    config: OptimizerConfig,
+    state: FlatState,
+    model: nn.Module | None = None,
+    norm: Callable[[Tensor], float] = flat_norm,
 ) -> Optimizer:
     """The update rule of a whole network, or of a rank's part of one, with fresh state.
 
@@ -171,6 +171,7 @@ def whole_optimizer(
         config: the settings.
         state: flat views of what is updated.
         model: the whole network, whose names patterns mean; that of `state` if absent.
+        norm: of the whole gradient, from this rank's part of it.
 
     Raises:
         UserError: with every pattern that matches no parameter.
@@ -179,8 +180,12 @@ def whole_optimizer(
         from sixfold.training.step.tensor_rules import make_tensor_rule
 
         settings = group_settings(config, state.model if model is None else model)
-        return make_tensor_rule(config, state, settings)
-    return make_optimizer(config, state.parameters, parameter_runs(config, state, model))
+        tensor_rule = make_tensor_rule(config, state, settings)
+        rule = _averaging(config, tensor_rule, state.parameters)
+    else:
+        rule = make_optimizer(config, state.parameters, parameter_runs(config, state, model))
+    is_clipped = config.clip_value is not None or config.clip_norm is not None
+    return ClippedUpdate(rule, config, norm) if is_clipped else rule
 
 
 def argument_problems(config: OptimizerConfig) -> list[str]:

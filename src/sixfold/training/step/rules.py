@@ -80,9 +80,10 @@ SGD = TORCH + "SGD"
 
 def state_vectors(config: OptimizerConfig) -> int:
     """How many vectors of the length of the weights an optimizer keeps, by its usual arguments."""
+    average = int(config.ema is not None)
     if config.optimizer == "sgd" and not config.momentum:
-        return 0
-    return rule_of(config.optimizer).vectors
+        return average
+    return rule_of(config.optimizer).vectors + average
 
 
 def class_of(name: str) -> str:

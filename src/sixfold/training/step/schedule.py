@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sixfold.core.errors import UserError
 from sixfold.training.config import OptimizerConfig, TrainingConfig
+from sixfold.training.step.schedule_kinds import KINDS, Place, parse_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,61 +60,42 @@ class Schedule:
     """The learning rate as a function of the step.
 
     Attributes:
-        kind: "constant", "cosine" or "step".
-        every: epochs between drops, for "step".
-        factor: what a drop multiplies by, for "step".
+        kind: name of the kind, in `KINDS`.
+        numbers: what stands behind it.
         peak: rate after the warm-up.
         warmup: epochs of linear warm-up.
     """
 
     kind: str
-    every: float
-    factor: float
+    numbers: tuple[float, ...]
     peak: float
     warmup: float
 
     def rate(self, step: int, budget: TrainingLength) -> float:
         """Learning rate of a step, from 0.
 
-        Warm-up of w steps: peak (t + 1) / w. Cosine (Loshchilov and Hutter, "SGDR", 2017, without
-        restarts) over the steps after the warm-up: peak (1 + cos(pi t / T)) / 2.
+        Warm-up of w steps: peak (t + 1) / w; what follows is a schedule over the steps after it.
         """
         warm_steps = round(self.warmup * budget.steps_per_epoch)
         if step < warm_steps:
             return self.peak * (step + 1) / warm_steps
-        if self.kind == "cosine":
-            span = max(budget.total_steps - warm_steps, 1)
-            return self.peak * (1 + math.cos(math.pi * (step - warm_steps) / span)) / 2
-        if self.kind == "step":
-            # The small term undoes the rounding of fractions such as 0.3 / 0.1.
-            drops = int(step / (budget.steps_per_epoch * self.every) + 1e-9)
-            return self.peak * self.factor**drops
-        return self.peak
+        place = Place(
+            step=step - warm_steps,
+            total=budget.total_steps - warm_steps,
+            per_epoch=budget.steps_per_epoch,
+            warm=warm_steps,
+        )
+        return self.peak * KINDS[self.kind].factor(self.numbers, place)
 
 
 def parse_schedule(config: OptimizerConfig) -> Schedule:
     """Read `--schedule`.
 
     Raises:
-        UserError: if it is none of constant, cosine, step:EVERY and step:EVERY:FACTOR.
+        UserError: if it is none of `KINDS`.
 
-    >>> parse_schedule(OptimizerConfig(schedule="step:30")).factor
-    0.1
+    >>> parse_schedule(OptimizerConfig(schedule="step:30")).numbers
+    (30.0, 0.1)
     """
-    kind, *numbers = config.schedule.split(":")
-    try:
-        values = [float(number) for number in numbers]
-    except ValueError:
-        values = [-1.0]
-    expected = {"constant": (0, 0), "cosine": (0, 0), "step": (1, 2)}.get(kind)
-    if (
-        expected is None
-        or not expected[0] <= len(values) <= expected[1]
-        or min(values, default=1.0) <= 0
-    ):
-        raise UserError(
-            f"--schedule {config.schedule!r}: expected constant, cosine, or step:EVERY[:FACTOR] "
-            "with positive numbers, such as step:30:0.1 (every 30 epochs, a tenth)"
-        )
-    every, factor = [*values, 0.1][:2] if values else (1.0, 1.0)
-    return Schedule(kind=kind, every=every, factor=factor, peak=config.lr, warmup=config.warmup)
+    kind, numbers = parse_kind(config.schedule)
+    return Schedule(kind=kind, numbers=numbers, peak=config.lr, warmup=config.warmup)

@@ -86,7 +86,7 @@ class Muon:
         self.updates = 0
 
     def update(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
-        """One step; see `sixfold.training.step.optimizer.Optimizer.update`."""
+        """One step; see `sixfold.training.step.update_rule.Optimizer.update`."""
         self.updates += 1
         first, second = self.slots["momentum"], self.slots["second_moment"]
         for place in self._matrices:
@@ -158,7 +158,7 @@ class Lars:
         self.updates = 0
 
     def update(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
-        """One step; see `sixfold.training.step.optimizer.Optimizer.update`."""
+        """One step; see `sixfold.training.step.update_rule.Optimizer.update`."""
         self.updates += 1
         for place in self._places:
             own, grad = place.view(weights), place.view(gradient)

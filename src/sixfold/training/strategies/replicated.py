@@ -19,9 +19,18 @@ from sixfold.training.checkpoint import (
 )
 from sixfold.training.evaluate import Evaluation, evaluate
 from sixfold.training.model_card import ModelCard, pack
+from sixfold.training.step.averaging import averaged
 from sixfold.training.step.device_model import DeviceModel
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer
+
+RAW = "model.raw.safetensors"
+"""The weights themselves, where `model.safetensors` holds their average."""
+
+
+def raw_figures(sha256: str) -> dict[str, Any]:
+    """What a result says where weights and their average are saved."""
+    return {"averaged_weights": True, "raw_weights": RAW, "raw_weights_sha256": sha256}
 
 
 class ReplicatedModel:
@@ -56,11 +65,12 @@ class ReplicatedModel:
 
     def evaluate(self, part: Part) -> Evaluation | None:
         """Classify a part, its chunks shared out over the ranks."""
-        model = self.model
-        if self.replica is not None:
-            self.replica.refresh()
-            model = self.replica.model
-        return evaluate(self._world, model, part, self._make_batch)
+        with averaged(self._state, self._optimizer):
+            model = self.model
+            if self.replica is not None:
+                self.replica.refresh()
+                model = self.replica.model
+            return evaluate(self._world, model, part, self._make_batch)
 
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
         """Write a checkpoint, on rank 0."""
@@ -74,9 +84,15 @@ class ReplicatedModel:
         """Write the weights, on rank 0."""
         if self._world.rank != 0:
             return {}
-        files.write_bytes("model.safetensors", pack(self.model, card))
-        return {
-            "weights_sha256": weights_sha256(model_tensors(self.model)),
+        figures: dict[str, Any] = {}
+        with averaged(self._state, self._optimizer) as is_average:
+            files.write_bytes("model.safetensors", pack(self.model, card))
+            found = weights_sha256(model_tensors(self.model))
+        if is_average:
+            files.write_bytes(RAW, pack(self.model, card))
+            figures = raw_figures(weights_sha256(model_tensors(self.model)))
+        return figures | {
+            "weights_sha256": found,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "trainable_parameters": sum(
                 p.numel() for p in self.model.parameters() if p.requires_grad

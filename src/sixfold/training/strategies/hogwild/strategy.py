@@ -58,10 +58,11 @@ from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.micro_batches import note
 from sixfold.training.step.norm_sync import has_batch_norm
-from sixfold.training.step.optimizer import Optimizer, whole_optimizer
+from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import in_precision
 from sixfold.training.step.schedule import TrainingLength
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
+from sixfold.training.step.update_rule import Optimizer
 from sixfold.training.strategies.hogwild.groups import find_groups
 from sixfold.training.strategies.replicated import ReplicatedModel
 from sixfold.training.strategies.staleness import advice, diverged_by_delay

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,9 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.training.checkpoint import FORMAT, Progress, counters, list_checkpoints, path_of
 from sixfold.training.evaluate import Evaluation, evaluate
 from sixfold.training.model_card import ModelCard
+from sixfold.training.step.averaging import averaged
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer
 from sixfold.training.strategies.model_parallel.network import DividedNetwork
 from sixfold.training.strategies.model_parallel.sharded_file import (
     Piece,
@@ -26,6 +27,7 @@ from sixfold.training.strategies.model_parallel.sharded_file import (
     sha256_of,
     write_parts,
 )
+from sixfold.training.strategies.replicated import RAW, raw_figures
 
 
 class ShardedModel:
@@ -62,7 +64,8 @@ class ShardedModel:
 
     def evaluate(self, part: Part) -> Evaluation | None:
         """Classify a part, its chunks shared out over the tiles."""
-        found = evaluate(self._tiles, self._model, part, self._make_batch)
+        with averaged(self._state, self._optimizer):
+            found = evaluate(self._tiles, self._model, part, self._make_batch)
         return found if self._is_root else None
 
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
@@ -103,11 +106,15 @@ class ShardedModel:
         files.fence()
         path = files.path / "model.safetensors"
         metadata = {"sixfold": json.dumps(card.plain())}
-        write_parts(path, self._tile, self._model_pieces(), metadata)
+        with averaged(self._state, self._optimizer) as is_average:
+            write_parts(path, self._tile, self._model_pieces(), metadata)
+        if is_average:
+            write_parts(files.path / RAW, self._tile, self._model_pieces(), metadata)
         if not self._is_root:
             return {}
+        figures = raw_figures(sha256_of(files.path / RAW)) if is_average else {}
         parts, names = self._model.parts, dict(self._model.named_parameters())
-        return {
+        return figures | {
             "weights_sha256": sha256_of(path),
             "parameters": sum(_volume(parts[name].shape) for name in names),
             "trainable_parameters": sum(

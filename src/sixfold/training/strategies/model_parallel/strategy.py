@@ -28,6 +28,7 @@ convolutional neural networks", 2014 (channels).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from torch import Tensor
 
 from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker, DataSet
+from sixfold.distributed.collectives import all_gather_data
 from sixfold.distributed.process_group import Communicator, SingleProcess
 from sixfold.models.config import ModelConfig
 from sixfold.models.meta_initialization import MetaModel, build_on_meta, initial_parts
@@ -45,10 +47,12 @@ from sixfold.models.shapes import Shape
 from sixfold.training.config import TrainConfig
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.training.step.batches import BatchPlan, plan_batches
+from sixfold.training.step.clipping import flat_norm
 from sixfold.training.step.norm_sync import has_batch_norm
-from sixfold.training.step.optimizer import Optimizer, whole_optimizer
+from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import weights_dtype
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
+from sixfold.training.step.update_rule import Optimizer
 from sixfold.training.strategies.model_parallel.exchange import RankSum
 from sixfold.training.strategies.model_parallel.grid import Grid, parse_grid
 from sixfold.training.strategies.model_parallel.network import DividedNetwork, divide
@@ -150,6 +154,20 @@ def gradient_sums(step: Step, payload: Tensor) -> list[tuple[RankSum, list[Tenso
     return found
 
 
+def divided_norm(step: Step, gradient: Tensor) -> float:
+    """The norm of the whole gradient, from the parts of it that the ranks of a tile hold.
+
+    Of parts that several ranks hold, the first one's counts.
+    """
+    model, squares = step.model, list[float]()
+    assert isinstance(model, DividedNetwork)
+    for name, view in step.state.named_views(gradient):
+        layout = model.parts[name].layout
+        if layout.mesh.place(model.tile.rank, tuple(sorted(layout.copied))) == 0:
+            squares.append(flat_norm(view) ** 2)
+    return math.sqrt(math.fsum(all_gather_data(model.tile, math.fsum(squares))))
+
+
 def grid_of(config: TrainConfig, workers: int) -> Grid:
     """The grid that the settings ask for; rows over all ranks if they do not say.
 
@@ -203,7 +221,9 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     plan = dataclasses.replace(plan, make_batch=maker)
     step = open_step(model, config, None)
     model.connect(step.draw.mask, None if step.lockstep is None else step.lockstep.sum)
-    optimizer = whole_optimizer(config.optimizer, step.state, found.network)
+    optimizer = whole_optimizer(
+        config.optimizer, step.state, found.network, functools.partial(divided_norm, step)
+    )
     network = ShardedModel(tiles, model, step.state, optimizer, maker)
     if comm.rank == 0 and grid.batch > plan.count(0):
         text = (

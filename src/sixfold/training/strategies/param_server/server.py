@@ -35,7 +35,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer
 
 Outcome = Literal["fenced", "duplicate", "gap", "lapsed", "stale", "applied"]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from sixfold.core.errors import UserError
 from sixfold.training.checkpoint import Progress, load_checkpoint, read_notes, save_checkpoint
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.optimizer import Optimizer
+from sixfold.training.step.update_rule import Optimizer
 from sixfold.training.strategies.param_server.server import Ledger, Pulled, Snapshot
 from sixfold.training.strategies.param_server.slices import Slice, cut
 from sixfold.training.strategies.param_server.snapshots import ledger_from_plain, ledger_to_plain

@@ -53,7 +53,9 @@ from sixfold.distributed.process_group.wire import Address
 from sixfold.training.checkpoint import load_checkpoint
 from sixfold.training.config import TrainConfig
 from sixfold.training.evaluate import evaluate
+from sixfold.training.step.averaging import averaged
 from sixfold.training.step.batches import BatchPlan, plan_batches
+from sixfold.training.step.clipping import clip_gradient
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import in_precision
@@ -307,6 +309,7 @@ class Worker:
             "images": totals.samples,
             "batch": number + 1,
         }
+        clip_gradient(self._config.optimizer, totals.gradient)
         update = _Update(
             lr=lr,
             gradient=totals.gradient,
@@ -447,8 +450,10 @@ class Worker:
             return
         began = time.monotonic()
         state = self._step.state
-        load_checkpoint(path, state, whole_optimizer(self._config.optimizer, state))
+        optimizer = whole_optimizer(self._config.optimizer, state)
+        load_checkpoint(path, state, optimizer)
         part = self._data.validation if len(self._data.validation) else self._data.test
-        found = evaluate(alone(), self._step.model, part, self._plan.make_batch)
+        with averaged(state, optimizer):
+            found = evaluate(alone(), self._step.model, part, self._plan.make_batch)
         assert found is not None, "the only rank holds the result"
         self._desk.evaluated(found.loss, found.accuracy, time.monotonic() - began)

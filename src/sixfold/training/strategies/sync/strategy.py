@@ -36,10 +36,11 @@ from sixfold.training.step.device import rank_device
 from sixfold.training.step.device_model import DeviceModel
 from sixfold.training.step.micro_batches import note
 from sixfold.training.step.norm_sync import has_batch_norm
-from sixfold.training.step.optimizer import Optimizer, whole_optimizer
+from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import in_precision, narrow_dtype
 from sixfold.training.step.preprocessing import DevicePreprocessing
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
+from sixfold.training.step.update_rule import Optimizer
 from sixfold.training.strategies.replicated import ReplicatedModel
 from sixfold.training.strategies.sync.shard_sum import ShardSum
 
