@@ -24,7 +24,7 @@ class Heartbeat:
     progress: int = -1  # its count of bytes moved and exchanges made
     moved: float = 0.0  # when that count last grew
     waiting_for: tuple[int, ...] = ()  # the ranks it waits for; empty while it computes
-    done: bool = False  # it has handed over its result
+    done: bool = False  # it has said its last word, a result or an error
     stack: tuple[str, ...] = ()  # where it was at its last sign of life
 
     def beat(

@@ -52,8 +52,9 @@ class Fault(errors.RankFailure):
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Fault:
         """From what `to_plain` gave, JSON in between."""
+        known = {field.name: data.get(field.name) for field in dataclasses.fields(cls)}
         tuples = {name: tuple(data.get(name, ())) for name in ("log_tail", "problems")}
-        return cls(**{**data, **tuples})
+        return cls(**{name: v for name, v in known.items() if v is not None} | tuples)
 
     def with_log(self, log_tail: tuple[str, ...]) -> Fault:
         """The fault with what the rank had printed, if nothing better is known."""

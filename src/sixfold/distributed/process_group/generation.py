@@ -30,8 +30,8 @@ class Patience:
     graces_s: Mapping[str, float]  # with symptoms, for their cause; see `FailureDiagnosis`
 
 
-@dataclass
-class Member:
+@dataclass(kw_only=True)
+class Member(failure_detector.Heartbeat):
     """A rank that has joined."""
 
     rank: int
@@ -40,13 +40,7 @@ class Member:
     address: tuple[str, int]  # where its peers reach it
     first_line: float  # when our first line of code ran in it (`time.monotonic()` of the launcher)
     connection: wire.Connection  # to its control thread
-    heartbeat: failure_detector.Heartbeat
     met: bool = False  # it is connected to all others
-
-    @property
-    def done(self) -> bool:
-        """Whether it has said its last word, a result or an error."""
-        return self.heartbeat.done
 
 
 class Generation:
@@ -118,11 +112,10 @@ class Generation:
     ) -> None:
         """Take in what a rank has said at a time."""
         kind = message["kind"]
-        member.heartbeat.seen = when
+        member.seen = when
         if kind == "alive":
-            member.heartbeat.beat(
-                when, message["progress"], tuple(message["waiting_for"]), tuple(message["stack"])
-            )
+            waiting_for, stack = tuple(message["waiting_for"]), tuple(message["stack"])
+            member.beat(when, message["progress"], waiting_for, stack)
         elif kind == "met":
             member.met = True
             if sum(other.met for other in self.members.values()) == self._size:
@@ -154,7 +147,7 @@ class Generation:
             self._settle(Fault(kind="lost", rank=rank, host=host, cause=cause, log_tail=log_tail))
 
     def _part(self, member: Member) -> None:
-        member.heartbeat.done = True
+        member.done = True
         member.connection.send({"kind": "bye"})
 
     def _hear_error(self, member: Member, fault: Fault, when: float) -> None:
@@ -192,7 +185,7 @@ class Generation:
 
     def _look_for_hung_ranks(self, now: float, attentive_since: float) -> None:
         verdict = failure_detector.judge(
-            {member.rank: member.heartbeat for member in self.members.values()},
+            self.members,
             now,
             hang_s=self._patience.hang_s,
             stall_s=self._patience.stall_s,
@@ -208,8 +201,8 @@ class Generation:
     def _give_up(self, verdict: failure_detector.Verdict, stack: tuple[str, ...]) -> None:
         member = self.members[verdict.rank]
         cause = f"{verdict.cause} (process {member.pid}: {_state(member)})"
-        if not stack and member.heartbeat.stack:
-            stack = ("where it was at its last sign of life:", *member.heartbeat.stack)
+        if not stack and member.stack:
+            stack = ("where it was at its last sign of life:", *member.stack)
         self._settle(_lost(member, cause, stack))
 
 

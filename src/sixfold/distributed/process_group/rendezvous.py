@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from sixfold.distributed.process_group import failure_detector, wire
+from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.faults import GRACE_S, Fault
 from sixfold.distributed.process_group.generation import Generation, Member, OnEvent, Patience
 from sixfold.distributed.process_group.listener import AuthenticatedListener
@@ -168,7 +168,8 @@ class Rendezvous:
                 address=(message["address"][0], message["address"][1]),
                 first_line=when - message["age_s"],
                 connection=connection,
-                heartbeat=failure_detector.Heartbeat(seen=when, moved=when),
+                seen=when,
+                moved=when,
             )
         )
 
