@@ -19,13 +19,17 @@ def test_every_field_has_its_type_help_choices_and_bounds() -> None:
     optimizer = schema["$defs"]["OptimizerConfig"]
     assert optimizer["properties"]["momentum"] == {
         "default": 0.9,
-        "description": "momentum of sgd",
+        "description": "momentum of sgd and lars",
         "exclusiveMaximum": 1,
         "minimum": 0,
         "title": "Momentum",
         "type": "number",
     }
-    assert optimizer["properties"]["optimizer"]["enum"] == ["sgd", "adam"]
+    assert schema["$defs"]["EngineConfig"]["properties"]["engine"]["enum"] == [
+        "inline",
+        "local",
+        "spark",
+    ]
     assert optimizer["additionalProperties"] is False
     for name, section in hints_of(TrainConfig).items():
         fields = [field.name for field in dataclasses.fields(section)]

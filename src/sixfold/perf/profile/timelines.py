@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import UserError
-from sixfold.core.html.json_lines import number, parse
+from sixfold.core.files import parse_json_lines
+from sixfold.core.html.json_lines import number
 from sixfold.core.run_directory import read_json
 
 _NAME = r"rank-\d{1,9}\.jsonl"
@@ -200,7 +201,7 @@ def _evaluations(metrics: list[dict[str, Any]]) -> tuple[Evaluation, ...]:
 def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The objects in a file of JSON lines, and how many lines held none."""
     try:
-        return parse(path.read_text(encoding="utf-8", errors="replace").splitlines())
+        return parse_json_lines(path.read_text(encoding="utf-8", errors="replace").splitlines())
     except OSError:
         return [], 0
 
