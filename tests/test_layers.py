@@ -23,6 +23,7 @@ PACKAGES = (
     "perf",
     "studies",
     "api",
+    "sklearn",
     "cli",
 )
 """A package imports only from itself and from those before it; every ``command.py`` is part of the
@@ -80,7 +81,7 @@ def test_a_module_imports_only_from_packages_before_its_own(module: str) -> None
 
 def test_there_are_at_most_thirteen_packages() -> None:
     packages = [path.name for path in ROOT.iterdir() if (path / "__init__.py").is_file()]
-    assert sorted(packages) == sorted(set(PACKAGES) - {"cli"})
+    assert sorted(packages) == sorted(set(PACKAGES) - {"sklearn", "cli"})
     assert len(packages) <= 13
 
 

@@ -10,8 +10,9 @@ history and the network, and ``sixfold.open_run(path)`` gives it again;
 ``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.compress(...)``
 prunes, shares and codes its weights; ``sixfold.evaluate_robustness(...)`` tells how its accuracy
 stands up to distorted images; ``sixfold.load(path)`` gives a trained network, compressed
-or not; ``sixfold.prepare(...)`` turns images into tensor shards. Nothing heavy is imported before
-one of them is used.
+or not; ``sixfold.prepare(...)`` turns images into tensor shards. ``plan``, ``profile``, ``tickets``
+and ``lca_learn`` are the commands of these names. Nothing heavy is imported before one of them is
+used.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ from sixfold.core.version import __version__
 
 if TYPE_CHECKING:
     from sixfold.api import TrainResult, open_run, train
+    from sixfold.api.commands import (
+        compress,
+        evaluate_robustness,
+        lca_learn,
+        plan,
+        predict,
+        prepare,
+        profile,
+        tickets,
+    )
     from sixfold.compression.config import CompressConfig
     from sixfold.compression.loading import load
-    from sixfold.compression.run import compress
     from sixfold.core.errors import RunError, UserError
     from sixfold.data.config import PrepareConfig
-    from sixfold.data.run import prepare
     from sixfold.prediction.config import PredictConfig
-    from sixfold.prediction.robustness.run import evaluate_robustness
-    from sixfold.prediction.run import predict
     from sixfold.training.config import TrainConfig, configure
 
 __all__ = [
@@ -47,10 +54,14 @@ __all__ = [
     "configure",
     "evaluate_robustness",
     "figures",
+    "lca_learn",
     "load",
     "open_run",
+    "plan",
     "predict",
     "prepare",
+    "profile",
+    "tickets",
     "train",
 ]
 
@@ -64,14 +75,18 @@ __getattr__ = lazy(
         "TrainConfig": "training.config",
         "TrainResult": "api.result",
         "UserError": "core.errors",
-        "compress": "compression.run",
+        "compress": "api.commands",
         "configure": "training.config",
-        "evaluate_robustness": "prediction.robustness.run",
+        "evaluate_robustness": "api.commands",
         "load": "compression.loading",
         "open_run": "api.result",
-        "predict": "prediction.run",
+        "predict": "api.commands",
         "figures": "training.report.page",
-        "prepare": "data.run",
+        "prepare": "api.commands",
+        "lca_learn": "api.commands",
+        "plan": "api.commands",
+        "profile": "api.commands",
+        "tickets": "api.commands",
         "train": "api.functions",
     },
 )

@@ -15,13 +15,17 @@ from sixfold.core.events import OnEvent
 REDRAW_S = 0.2
 
 
+def silent(_: Mapping[str, Any]) -> None:
+    """Shows nothing."""
+
+
 @contextmanager
 def shown(on_event: OnEvent | None, quiet: bool | None) -> Iterator[OnEvent]:
     """Who hears of events: the caller's own function, a live display, or nobody."""
     if on_event is not None:
         yield on_event
     elif quiet or (quiet is None and not (in_notebook() or sys.stderr.isatty())):
-        yield lambda _: None
+        yield silent
     elif in_notebook():
         with NotebookBar() as bar:
             yield bar

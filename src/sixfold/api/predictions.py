@@ -78,7 +78,7 @@ def _batches(
 ) -> Iterator[NDArray[np.uint8]]:
     batch: list[Pixels] = []
     for image in _images(data, config):
-        batch.append(_fitted(image, shape, config.resize))
+        batch.append(_fitted(image, shape))
         if len(batch) == size:
             yield np.stack(batch)
             batch = []
@@ -106,20 +106,16 @@ def _images(data: Any, config: DataConfig) -> Iterator[Pixels]:
                         raise UserError(f"data: {error.name or name}: {error.reason}") from error
 
 
-def _fitted(image: Pixels, shape: tuple[int, int, int], resize: int | None) -> Pixels:
-    """An image in the network's shape: grey becomes colour where that is wanted."""
+def _fitted(image: Pixels, shape: tuple[int, int, int]) -> Pixels:
+    """An image in the network's shape: grey becomes colour, and any size that of a square one."""
+    given = image.shape
     if image.shape[0] == GRAY and shape[0] == COLOR:
         image = np.repeat(image, COLOR, axis=0)
-    if (
-        image.shape != shape
-        and image.shape[0] == shape[0]
-        and resize is None
-        and shape[1] == shape[2]
-    ):
+    if image.shape != shape and image.shape[0] == shape[0] and shape[1] == shape[2]:
         image = resize_array(image, shape[1])
     if image.shape != shape:
         raise UserError(
-            f"data: an image of shape {'x'.join(map(str, image.shape))}: the network was trained "
-            f"on {'x'.join(map(str, shape))}"
+            f"data: an image of shape {'x'.join(map(str, given))}: the network was trained on "
+            f"{'x'.join(map(str, shape))}"
         )
     return image

@@ -1,0 +1,186 @@
+"""Image classification as a scikit-learn estimator, for `GridSearchCV`, `Pipeline` and the like.
+
+>>> from sklearn.datasets import load_digits
+>>> digits = load_digits()
+>>> estimator = SixfoldClassifier("lenet300", epochs=3, lr=0.05, resize=28)
+>>> estimator.fit(digits.images.astype("uint8") * 15, digits.target).score(
+...     digits.images.astype("uint8") * 15, digits.target
+... ) > 0.9
+True
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from sixfold.api.functions import train
+from sixfold.api.predictions import Predictions, predict
+from sixfold.core.errors import UserError
+
+
+class SixfoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A convolutional network, trained by `sixfold.train` on all images that `fit` is given.
+
+    Images are arrays (N, H, W), (N, C, H, W) or (N, H, W, C), as for `sixfold.train`; rows
+    (N, features) of a table with `image_shape`, as from a `Pipeline`.
+
+    Args:
+        model: as for `sixfold.train`.
+        epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, resize, augment: as for
+            `sixfold train`.
+        random_state: the seed; an integer.
+        validation: share of the images that is set aside to select on.
+        engine: "inline" (in this process), "local" or "spark".
+        workers: number of ranks, on which the result does not depend.
+        image_shape: (H, W), (C, H, W) or (H, W, C) of each row, where images come as rows.
+        out: run directory that is kept; by default the run leaves only the network.
+        options: other options of `sixfold train`, by name.
+
+    Attributes:
+        classes_: the labels, sorted.
+        model_: the trained network: raw images (N, C, H, W) to scores.
+        result_: the figures of the training.
+        history_: its metrics, a line for each step and evaluation.
+    """
+
+    def __init__(
+        self,
+        model: Any = "lenet5",
+        *,
+        epochs: float = 10.0,
+        lr: float = 0.01,
+        batch_size: int = 64,
+        optimizer: str = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        schedule: str = "constant",
+        resize: int | None = None,
+        augment: str = "none",
+        random_state: int | None = None,
+        validation: float | None = None,
+        engine: str = "inline",
+        workers: int | None = 1,
+        image_shape: tuple[int, ...] | None = None,
+        out: str | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.epochs = epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.resize = resize
+        self.augment = augment
+        self.random_state = random_state
+        self.validation = validation
+        self.engine = engine
+        self.workers = workers
+        self.image_shape = image_shape
+        self.out = out
+        self.options = options
+
+    def fit(self, X: Any, y: Any) -> SixfoldClassifier:
+        """Train on images and their labels, (N,)."""
+        check_classification_targets(y)
+        images = self._images(X, fitting=True)
+        labels = np.asarray(y)
+        if labels.ndim != 1:
+            raise ValueError(f"y has shape {labels.shape}: expected one label an image, (N,)")
+        if len(labels) != len(images):
+            raise ValueError(f"{len(images)} images and {len(labels)} labels: expected as many")
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError("y has 1 class: a classifier needs at least two")
+        with tempfile.TemporaryDirectory(prefix="sixfold-") as folder:
+            result = train(
+                self.model,
+                (images, numbers),
+                validation=self.validation,
+                test=False,
+                engine=self.engine,
+                **self._options(len(images), self.out or str(Path(folder) / "run")),
+            )
+            self.model_ = result.model()
+            self.history_ = result.history
+            self.result_ = dict(result)
+        return self
+
+    def _options(self, images: int, out: str) -> dict[str, Any]:
+        names = ("epochs", "lr", "optimizer", "momentum", "weight_decay", "schedule", "resize")
+        chosen = {name: getattr(self, name) for name in (*names, "augment", "workers")}
+        # Of each class the share that is set aside is rounded.
+        left = (
+            int(images * (1 - self.validation)) - len(self.classes_) if self.validation else images
+        )
+        return {
+            **chosen,
+            # Less than a batch of images is one batch.
+            "batch_size": max(min(self.batch_size, left), 1),
+            "seed": 0 if self.random_state is None else self.random_state,
+            "out": out,
+            "overwrite": self.out is not None,
+            "quiet": True,
+            **(self.options or {}),
+        }
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """Probability of each class, (N, classes)."""
+        return self._predicted(X).probabilities
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each image, (N,)."""
+        predictions = self._predicted(X)
+        found: NDArray[Any] = self.classes_[predictions.indices]
+        return found
+
+    def _predicted(self, images: Any) -> Predictions:
+        check_is_fitted(self, "model_")
+        return predict(self.model_, self._images(images, fitting=False))
+
+    def _images(self, given: Any, *, fitting: bool) -> Any:
+        """Images as `sixfold.train` takes them; rows in their shape."""
+        array = given if hasattr(given, "detach") else np.asarray(given)
+        if array.ndim == 2:
+            if self.image_shape is None:
+                raise ValueError(
+                    f"images of shape {tuple(array.shape)}: give image_shape=(H, W) or (C, H, W) "
+                    "where they come as rows"
+                )
+            if fitting:
+                self.n_features_in_ = array.shape[1]
+            elif array.shape[1] != self.n_features_in_:
+                raise ValueError(
+                    f"X has {array.shape[1]} features, but {type(self).__name__} is expecting "
+                    f"{self.n_features_in_} features as input"
+                )
+            if array.shape[1] != int(np.prod(self.image_shape)):
+                raise ValueError(
+                    f"rows of {array.shape[1]} numbers: image_shape {self.image_shape} has "
+                    f"{int(np.prod(self.image_shape))}"
+                )
+            array = array.reshape(len(array), *self.image_shape)
+        if len(array) == 0:
+            raise ValueError("found array with 0 sample(s): expected at least one image")
+        return array
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = self.image_shape is not None
+        tags.input_tags.three_d_array = True
+        tags.input_tags.positive_only = True
+        tags.non_deterministic = False
+        return tags
+
+
+__all__ = ["SixfoldClassifier", "UserError"]
