@@ -267,7 +267,7 @@ def test_parameters_of_other_kinds_are_named_and_stored_as_they_are(
 
 
 def test_the_report_can_be_written_again(compressed: Path) -> None:
-    from sixfold.studies.report.rewrite import rewrite_report
+    from sixfold.studies.report.command import rewrite_report
 
     before = (compressed / "report.html").read_bytes()
     (compressed / "report.html").unlink()

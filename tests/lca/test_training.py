@@ -34,7 +34,7 @@ from sixfold.lca.config import (
 )
 from sixfold.lca.dictionary import load_dictionary
 from sixfold.lca.run import lca_encode, lca_learn
-from sixfold.studies.report.rewrite import rewrite_report
+from sixfold.studies.report.command import rewrite_report
 
 BASE = LcaLearnConfig(
     input=InputConfig(data="synthetic:60x3x12x12", preprocess="whiten"),

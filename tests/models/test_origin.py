@@ -15,7 +15,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.run_directory import as_json
 from sixfold.core.tensor_file import pack
 from sixfold.models import check_origin
-from sixfold.studies.report.rewrite import images_of
+from sixfold.training.command import images_of
 from sixfold.training.config import TrainConfig
 
 CODE = """

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.compression.config import CompressConfig
-from sixfold.core.console.command import ConfigCommand
+from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
 
 _STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
 
@@ -42,3 +42,13 @@ COMMAND = ConfigCommand(
     words={"run": ("RUN", "run directory")},
 )
 options, run = COMMAND.options, COMMAND.run
+
+REPORTS = (
+    ReportKind(
+        noun="a compression",
+        sections=("compression",),
+        write=lambda run, _, result: lazily("sixfold.compression.report:write_page")(
+            run / "report.html", result
+        ),
+    ),
+)

@@ -10,7 +10,7 @@ Two families, told apart by the exit code of the command line:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
@@ -34,6 +34,17 @@ class UserError(SixfoldError):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+def problems_of(*checks: Callable[[], object]) -> list[str]:
+    """The problems with which checks raise a `UserError`, all of them."""
+    found: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            found += error.problems
+    return found
 
 
 class RunError(SixfoldError):

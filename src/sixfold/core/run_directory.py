@@ -36,7 +36,7 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sixfold.core.errors import RunError, UserError
 from sixfold.core.files import (
@@ -47,6 +47,8 @@ from sixfold.core.files import (
     write_atomically,
     write_json,
 )
+
+Result = TypeVar("Result")
 
 _OWN = """
 config.json inputs.json attempt metrics.jsonl merges.jsonl result.json failure.json plan.json
@@ -208,6 +210,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def typed(kind: type[Result], data: Any) -> Result:
+    """Plain data, as of a result file, as the dataclass that it was written from.
+
+    Raises:
+        UserError: if fields are missing or wrong.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"lacks figures of a result: {place}: {first['msg']}") from error
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

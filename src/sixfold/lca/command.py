@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sixfold.core.console.command import ConfigCommand, ModeCommand
+from sixfold.core.console.command import ConfigCommand, ModeCommand, ReportKind, lazily
 from sixfold.lca.config import LcaEncodeConfig, LcaLearnConfig
 
 
@@ -58,3 +58,12 @@ COMMAND = ModeCommand(
     missing="say what to do: sixfold lca learn, or sixfold lca encode RUN",
 )
 options, run = COMMAND.options, COMMAND.run
+
+REPORTS = (
+    ReportKind(
+        noun="a dictionary",
+        sections=("dictionary",),
+        write=lambda run, *_: lazily("sixfold.lca.report:write_page")(run),
+        unfinished=True,
+    ),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sixfold.core.console.command import ConfigCommand
+from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
 from sixfold.lottery.config import TicketsConfig
 
 
@@ -50,3 +50,11 @@ COMMAND = ConfigCommand(
     summary=summary,
 )
 options, run = COMMAND.options, COMMAND.run
+
+REPORTS = (
+    ReportKind(
+        noun="a search for tickets",
+        sections=("trellis",),
+        write=lazily("sixfold.lottery.report:write_page"),
+    ),
+)

@@ -31,7 +31,7 @@ WAYS = {
 }
 
 
-def write_ticket_report(
+def write_page(
     folder: Path, config: Mapping[str, Mapping[str, Any]], result: Mapping[str, Any]
 ) -> Path:
     """Write `report.html` into a job's directory.

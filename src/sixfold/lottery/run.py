@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -151,7 +152,7 @@ class _Search:
 
     def search(self) -> dict[str, Any]:
         """Search, and write result and report."""
-        from sixfold.lottery.report import write_ticket_report
+        from sixfold.lottery.report import write_page
 
         directory = self.directory
         # Everything that can be wrong is found out before anything is written.
@@ -185,10 +186,8 @@ class _Search:
             "engine": self.config.engine.engine,
         }
 
-        def write_page(found: dict[str, Any]) -> None:
-            write_ticket_report(directory.path, as_json(self.config), found)
-
-        return self.run.complete(result, write_page, failures=outcome.failures)
+        page = functools.partial(write_page, directory.path, as_json(self.config))
+        return self.run.complete(result, page, failures=outcome.failures)
 
     def _plan(self, dense: Mapping[str, Any]) -> Plan:
         from sixfold import models

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from sixfold.core.console.command import ConfigCommand
+from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
 from sixfold.training.config import TrainConfig
 
 
@@ -80,3 +81,29 @@ COMMAND = ConfigCommand(
     summary=summary,
 )
 options, run = COMMAND.options, COMMAND.run
+
+REPORTS = (
+    ReportKind(
+        noun="a training",
+        sections=("training", "model", "data"),
+        write=lambda run, config, _: lazily("sixfold.training.report:write_report")(
+            run, images=images_of(config)
+        ),
+        unfinished=True,
+    ),
+)
+
+
+def images_of(config: Mapping[str, Any]) -> Any:
+    """A run's test images, or None where its data can no longer be opened, or lie at a URL."""
+    from sixfold.core.errors import SixfoldError
+    from sixfold.data import open_data, resolve
+    from sixfold.data.config import DataConfig
+    from sixfold.data.paths import is_url
+
+    try:
+        if is_url(config["data"]["data"]):  # a page needs no connection to wherever a file says
+            return None
+        return open_data(resolve(DataConfig(**config["data"]))).test.images
+    except (SixfoldError, KeyError, TypeError):
+        return None

@@ -110,18 +110,17 @@ def run_ways(engine: Any, geometry: Geometry, folder: str) -> dict[str, Any]:
     wanted = ways.of_a_step(Halves(problem))
     found = {}
 
-    def note(name: str, passed: ways.Passed, meters: ways.Meters, chunks: int = 1) -> None:
+    def note(name: str, passed: ways.Passed, meters: ways.Meters) -> None:
         equal = bool(np.array_equal(passed.gradient, wanted))
         jobs = passed.forward.jobs + passed.backward.jobs
-        found[name] = (equal, jobs, chunks, meters.kept_bytes.value)
+        found[name] = (equal, jobs, passed.chunks, meters.kept_bytes.value)
 
     meters = ways.Meters.of(cluster.context)
     note("same", ways.same_worker(cluster, problem, meters), meters)
     meters = ways.Meters.of(cluster.context)
     note("file", ways.through_store(cluster, problem, FileStore(folder), meters), meters)
     meters = ways.Meters.of(cluster.context)
-    passed, chunks = ways.through_driver(cluster, problem, 40_000, meters)
-    note("driver", passed, meters, chunks)
+    note("driver", ways.through_driver(cluster, problem, 40_000, meters), meters)
     if not missing():
         with redis_server("127.0.0.1", "127.0.0.1") as address:
             meters = ways.Meters.of(cluster.context)

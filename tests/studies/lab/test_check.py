@@ -5,14 +5,12 @@ import pytest
 
 from sixfold.studies.convolution import direct
 from sixfold.studies.convolution.geometry import Geometry
-from sixfold.studies.lab.loopnest.blocks import Block
+from sixfold.studies.lab.blocks import Block, take_samples
 from sixfold.studies.lab.loopnest.check import (
     assemble,
     by_definition,
     compare,
     compare_samples,
-    scale_of,
-    take_samples,
 )
 from sixfold.studies.lab.problem import Problem
 
@@ -45,7 +43,7 @@ def test_blocks_make_up_the_whole(problem: Problem, blocks: list[Block]) -> None
     wanted = direct.forward(problem.all_images(), problem.weights(), problem.geometry)
     outputs, complete = assemble(problem, blocks)
     assert complete
-    verdict = compare(outputs, wanted, scale_of(problem), "float64", complete=complete)
+    verdict = compare(problem, outputs, wanted, complete=complete)
     assert verdict.right
     assert verdict.compared == wanted.size
     assert verdict.error == 0.0
@@ -63,20 +61,18 @@ def test_harm_is_found_in_the_whole_and_in_samples(
     elif harm == "wrong":
         blocks[3] = (blocks[3][0], blocks[3][1] + 1e-6)
     else:
-        (n, k, p, q), values = blocks[4]
-        blocks[4] = ((n, k, p, q), np.roll(values, 1, axis=3))
+        corner, values = blocks[4]
+        blocks[4] = (corner, np.roll(values, 1, axis=3))
     outputs, complete = assemble(problem, blocks)
-    scale = scale_of(problem)
-    assert not compare(outputs, wanted, scale, "float64", complete=complete).right
+    assert not compare(problem, outputs, wanted, complete=complete).right
     told = [take_samples(block) for block in blocks]
-    assert not compare_samples(problem, told, scale).right
+    assert not compare_samples(problem, told).right
 
 
 def test_samples_are_held_to_the_definition(problem: Problem, blocks: list[Block]) -> None:
     told = [take_samples(block) for block in blocks]
-    verdict = compare_samples(problem, told, scale_of(problem))
+    verdict = compare_samples(problem, told)
     assert verdict.right
     assert verdict.compared > 50
-    samples = [sample for _, _, found in told for sample in found]
-    values = [sample[4] for sample in samples]
-    np.testing.assert_allclose(list(by_definition(problem, samples)), values, atol=1e-13)
+    places, values = zip(*(sample for found in told for sample in found.samples), strict=True)
+    np.testing.assert_allclose(list(by_definition(problem, places)), values, atol=1e-13)

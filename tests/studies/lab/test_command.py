@@ -14,9 +14,9 @@ from sixfold.cli import main
 pytestmark = [pytest.mark.spark, pytest.mark.full]
 
 SMALL = {
-    "loopnest": ["--max-images", "8", "--size", "9,7", "--repeats", "1", "--literal-jobs", "2"],
+    "loopnest": ["--images", "8", "--size", "9,7", "--repeats", "1", "--literal-jobs", "2"],
     "matmul": ["--products", "100x7x5,32,64", "--repeats", "1"],
-    "activations": ["--max-images", "40", "--repeats", "1", "--ways", "same,driver,file"],
+    "activations": ["--images", "40", "--repeats", "1", "--ways", "same,driver,file"],
     "job-per-step": ["--data", "synthetic:60x3x8x8", "--batches", "20", "--steps", "5"],
 }
 

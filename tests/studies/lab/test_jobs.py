@@ -8,7 +8,7 @@ from tests.spark_masters import EngineProcess
 import sixfold
 from sixfold.cli import main
 from sixfold.studies.lab.config import JobPerStepConfig, JobPerStepOptions
-from sixfold.studies.lab.jobs.study import problems
+from sixfold.studies.lab.job_per_step.study import problems
 
 SETTINGS: dict[str, Any] = {
     "data": "synthetic:90x3x8x8",
@@ -38,7 +38,7 @@ def train_with_jobs(engine: Any, settings: dict[str, Any], models: list[str]) ->
     """Over there: hash of the weights, and jobs of every step."""
     import sixfold
     from sixfold.studies.lab.cluster import Cluster
-    from sixfold.studies.lab.jobs.stepper import train_by_jobs
+    from sixfold.studies.lab.job_per_step.stepper import train_by_jobs
 
     cluster = Cluster(engine)
     found = {}

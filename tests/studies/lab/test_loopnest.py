@@ -34,9 +34,8 @@ def run_designs(engine: Any, geometry: Geometry, sizes: dict[str, Any]) -> dict[
     """Over there: for every design its verdict, cost and replication."""
     from sixfold.studies.convolution import direct
     from sixfold.studies.lab.cluster import Cluster
-    from sixfold.studies.lab.loopnest.blocks import Meters, Sizes
-    from sixfold.studies.lab.loopnest.check import assemble, compare, scale_of
-    from sixfold.studies.lab.loopnest.design import DESIGNS
+    from sixfold.studies.lab.loopnest.check import assemble, compare
+    from sixfold.studies.lab.loopnest.designs import DESIGNS, Meters, Sizes
     from sixfold.studies.lab.problem import Problem
 
     cluster = Cluster(engine, 4)
@@ -48,7 +47,7 @@ def run_designs(engine: Any, geometry: Geometry, sizes: dict[str, Any]) -> dict[
         runs = entry.run(cluster, problem, Sizes(**sizes), meters)
         blocks, cost = cluster.measured(name, partial(collect, runs))
         outputs, complete = assemble(problem, blocks)
-        verdict = compare(outputs, wanted, scale_of(problem), "float64", complete=complete)
+        verdict = compare(problem, outputs, wanted, complete=complete)
         found[name] = {
             "right": verdict.right,
             "error": verdict.error,

@@ -7,8 +7,9 @@ import pytest
 from tests.spark_masters import EngineProcess
 
 from sixfold.core.errors import UserError
+from sixfold.studies.lab.blocks import Block, take_samples
 from sixfold.studies.lab.matmul.model import Rates, alone_s, crossover, predict
-from sixfold.studies.lab.matmul.operands import Block, Parts, Product, largest_error, take_samples
+from sixfold.studies.lab.matmul.operands import Parts, Product, largest_error
 from sixfold.studies.lab.matmul.study import sizes
 
 RATES = Rates(
@@ -67,15 +68,14 @@ def multiply_all(engine: Any, cases: list[tuple[int, int, int]]) -> list[tuple[s
     import numpy as np
 
     from sixfold.studies.lab.cluster import Cluster
-    from sixfold.studies.lab.matmul.operands import Parts, Product
-    from sixfold.studies.lab.matmul.study import RUN
+    from sixfold.studies.lab.matmul.operands import WAYS, Parts, Product
 
     cluster = Cluster(engine, 3)
     found = []
     for m, k, n in cases:
         product = Product(m=m, k=k, n=n, block_rows=max(1, m // 3), dtype="float64")
-        wanted = product.whole_left() @ product.right()
-        for way, run in RUN.items():
+        wanted = np.concatenate([product.left(b) for b in range(product.blocks)]) @ product.right()
+        for way, run in WAYS.items():
             kernel_s = cluster.context.accumulator(0.0)
             rdd = run(cluster, product, Parts(inner=3, columns=2), kernel_s)
             blocks, cost = cluster.measured(way, rdd.collect)

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sixfold.studies.lab import progress
+from sixfold.studies.lab import run
 
 
 def test_progress_tells_how_many_there_are_and_how_long_the_rest_takes(
@@ -10,10 +10,10 @@ def test_progress_tells_how_many_there_are_and_how_long_the_rest_takes(
 ) -> None:
     now = iter([0.0, 60.0, 120.0])
     monkeypatch.setattr(
-        "sixfold.studies.lab.progress.time", SimpleNamespace(monotonic=lambda: next(now))
+        "sixfold.studies.lab.run.time", SimpleNamespace(monotonic=lambda: next(now))
     )
     shown: list[str] = []
-    parts = progress.Progress(3, shown.append)
+    parts = run.Progress(3, shown.append)
     for what in ("a", "b", "c"):
         parts.begin(what)
     assert shown == [

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sixfold.studies.lab.findings import Bar, Bars, Findings, Table
-from sixfold.studies.lab.report import render
+from sixfold.core.html.page import Bar, Bars, Table
+from sixfold.studies.lab.findings import Findings
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ RECORD: dict[str, Any] = {
 
 
 def test_a_page_is_complete_in_itself_and_escaped(findings: Findings) -> None:
-    page = render(findings, RECORD)
+    page = findings.page(RECORD).html()
     assert "a &lt;b&gt;" in page
     assert "b=&lt;c&gt;" in page
     assert not re.search(r"(src|href)=.(https?:)?//", page)
     assert "all results right" in page
     findings.right = False
-    assert "a result is wrong" in render(findings, RECORD)
+    assert "a result is wrong" in findings.page(RECORD).html()
 
 
 def test_parts_of_a_bar_lie_side_by_side(findings: Findings) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sixfold.core.errors import UserError
 from sixfold.lottery.config import TicketDataConfig, TicketGridConfig, TicketsConfig
 from sixfold.lottery.run import tickets
-from sixfold.studies.report.rewrite import rewrite_report
+from sixfold.studies.report.command import rewrite_report
 from sixfold.training.config import TrainConfig
 
 

@@ -1,5 +1,6 @@
 """Plans and figures of a sweep over delays."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 
 from sixfold.cli import main
 from sixfold.core.errors import UserError
+from sixfold.studies.spark_sizes import written
 from sixfold.studies.sweep.config import ClusterConfig, DelaySweepConfig, SweepDelayConfig
-from sixfold.studies.sweep.delay import delay_result, overhead_s
-from sixfold.studies.sweep.delay_plan import job_kinds, parse_sizes, sessions, too_large, written
+from sixfold.studies.sweep.delay import delay_result
+from sixfold.studies.sweep.delay_plan import job_kinds, parse_sizes, sessions, too_large
 
 
 def config(cluster: dict[str, Any] | None = None, **delay: Any) -> SweepDelayConfig:
@@ -114,8 +116,8 @@ def session(workers: int) -> dict[str, Any]:
 
 def test_the_law_that_made_the_times_is_found_again() -> None:
     result = delay_result([session(1), session(2), session(4)], draws=20)
-    assert len(result["points"]) == 27
-    laws = {(law["law"], law["kind"], law["outcome"]): law for law in result["laws"]}
+    assert len(result.points) == 27
+    laws = {(law.law, law.kind, law.outcome): law for law in result.laws}
     assert set(laws) == {
         (law, kind, outcome)
         for law in ("load/overhead", "ernest")
@@ -123,23 +125,28 @@ def test_the_law_that_made_the_times_is_found_again() -> None:
         for outcome in ("job", "delay")
     }
     load = laws["load/overhead", "shuffle", "job"]
-    values = {one["name"]: one["value"] for one in load["coefficients"]}
+    values = {one.name: one.value for one in load.coefficients}
     assert values == pytest.approx({"job_s": 0.02, "task_s": 0.003, "wave_s": 0.01, "byte_s": 2e-8})
-    assert load["held_out_error"] < 1e-6
-    assert overhead_s(result["laws"], "shuffle", {"n": 8.0, "m": 64.0, "size": 1e6}) == (
+    assert load.held_out_error is not None
+    assert load.held_out_error < 1e-6
+    assert result.overhead_s("shuffle", {"n": 8.0, "m": 64.0, "size": 1e6}) == (
         pytest.approx(0.02 + 0.003 * 64 + 0.01 * 8 + 0.02)
     )
     with pytest.raises(KeyError):
-        overhead_s(result["laws"], "result", {"n": 1.0, "m": 1.0, "size": 0.0})
+        result.overhead_s("result", {"n": 1.0, "m": 1.0, "size": 0.0})
 
 
-def test_the_page_shows_every_job() -> None:
+def test_the_page_shows_every_job(tmp_path: Path) -> None:
     from sixfold.core.run_directory import as_json
-    from sixfold.studies.sweep.delay_report import render
+    from sixfold.studies.sweep.delay_report import delay_lines, write_page
 
-    result = delay_result([session(1), session(2)], draws=0)
-    result |= {"failures": {}, "versions": {}, "wall_s": 1.0}
-    page = render("x", as_json(SweepDelayConfig()), result)
+    result = dataclasses.asdict(delay_result([session(1), session(2)], draws=0))
+    result |= {"failures": {}, "versions": {}, "wall_s": 1.0, "report": "report.html"}
+    write_page(tmp_path, as_json(SweepDelayConfig()), result)
+    page = (tmp_path / "report.html").read_text()
     jobs = page.partition("<h2>Jobs</h2>")[2].partition("<h2>")[0]
     assert jobs.count('<th scope="row">shuffle</th>') == 12
     assert page.count("<svg") == 3
+    lines = delay_lines(result)
+    assert len(lines) == 1 + 18 + len(result["laws"]) + 1
+    assert "scheduler delay 5 ms" in lines[1]

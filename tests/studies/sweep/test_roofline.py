@@ -1,5 +1,6 @@
 """The roofline of Spark: its arithmetic, what is placed on it, and what cannot be."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,20 @@ from sixfold.cli import main
 from sixfold.core.errors import UserError
 from sixfold.perf.profile import Machine, save_machine
 from sixfold.perf.profile.machine import CopyRate, ProductRate
+from sixfold.studies.lab.activations.summary import ActivationsResult, MeasuredWay, Serial
+from sixfold.studies.lab.cluster import Cost
+from sixfold.studies.lab.job_per_step.summary import JobPerStepResult, MeasuredBatch
+from sixfold.studies.lab.long_lived import LongLived
+from sixfold.studies.lab.loopnest.check import Verdict
+from sixfold.studies.lab.loopnest.summary import LiteralRun, LoopnestResult, Measured
+from sixfold.studies.lab.matmul.model import Prediction, Rates
+from sixfold.studies.lab.matmul.operands import Parts, Product
+from sixfold.studies.lab.matmul.summary import MeasuredProduct, tell
+from sixfold.studies.lab.matmul.summary import MeasuredWay as Way
 from sixfold.studies.sweep.config import RooflineConfig, SweepRooflineConfig
-from sixfold.studies.sweep.delay import delay_result
+from sixfold.studies.sweep.delay import DelayResult, delay_result
+from sixfold.studies.sweep.fits import Coefficient, FittedLaw, Spread
+from sixfold.studies.sweep.results import TimedRow, TimeResult
 from sixfold.studies.sweep.roofline import Placed, Roof, job_per_step_s, place, roofs
 from sixfold.studies.sweep.roofline_points import placed_in, result_files
 from sixfold.studies.sweep.roofline_run import sweep_roofline
@@ -36,35 +49,42 @@ def test_a_point_is_told_beside_its_ceilings() -> None:
     spark = Roof(name="s", workers=2, peak_flops=1e9, overhead_s=0.1)
     point = Placed(name="p", group="g", workers=2, task_flops=1e7, flops=1e9)
     found = place(point, DELAY, spark, machine)
-    assert found["part_of_machine"] == pytest.approx(0.5)
-    assert found["spark_flops"] == pytest.approx(2e7 / 0.11)
-    assert found["times_spark"] == pytest.approx(1e9 * 0.11 / 2e7)
-    assert "job_per_step_flops" not in found
+    assert found.part_of_machine == pytest.approx(0.5)
+    assert found.spark_flops == pytest.approx(2e7 / 0.11)
+    assert found.times_spark == pytest.approx(1e9 * 0.11 / 2e7)
+    assert found.job_per_step_flops is None
     # Broadcasts were not measured, so a job per step cannot be told.
     assert job_per_step_s(DELAY, 2, 1e6) is None
 
 
 def test_a_job_for_each_step_adds_its_overhead_to_the_step() -> None:
     laws = [
-        {
-            "law": "load/overhead",
-            "outcome": "job",
-            "kind": kind,
-            "coefficients": [
-                {"name": "job_s", "value": 0.1},
-                {"name": "task_s", "value": 0.0},
-                {"name": "wave_s", "value": 0.0},
-                {"name": "byte_s", "value": byte_s},
+        FittedLaw(
+            law="load/overhead",
+            formula="",
+            exact=False,
+            outcome="job",
+            kind=kind,
+            points=[],
+            coefficients=[
+                Coefficient(name=name, value=value)
+                for name, value in (
+                    ("job_s", 0.1),
+                    ("task_s", 0),
+                    ("wave_s", 0),
+                    ("byte_s", byte_s),
+                )
             ],
-        }
+        )
         for kind, byte_s in (("empty", 0.0), ("broadcast", 1e-8), ("result", 2e-8))
     ]
-    seconds = job_per_step_s({"laws": laws}, 2, 1e6)
+    delay = DelayResult(sessions=[], points=[], laws=laws)
+    seconds = job_per_step_s(delay, 2, 1e6)
     assert seconds == pytest.approx(0.1 + 0.01 + 2 * 0.02)
     roof = Roof(name="", workers=2, peak_flops=1e9, overhead_s=0.1)
     point = Placed(name="", group="", workers=2, task_flops=1e7, flops=1e9, step_bytes=1e6)
-    found = place(point, {"laws": laws}, roof, roof)
-    assert found["job_per_step_flops"] == pytest.approx(2e7 / (0.02 + 0.15))
+    found = place(point, delay, roof, roof)
+    assert found.job_per_step_flops == pytest.approx(2e7 / (0.02 + 0.15))
 
 
 def write(path: Path, value: Any) -> Path:
@@ -73,42 +93,95 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
+def study(name: str, result: Any, **settings: Any) -> dict[str, Any]:
+    """What the lab writes, as far as the roofline reads it."""
+    return {"study": name, "slots": 2, "settings": settings, **dataclasses.asdict(result)}
+
+
+BASE = LongLived.of([0.5], [1.0], 2.0)
+RIGHT = Verdict(compared=1, error=0.0, complete=True, right=True)
+
+
 def test_designs_of_the_lab_are_placed_by_their_tasks(tmp_path: Path) -> None:
-    study = {
-        "study": "loopnest",
-        "slots": 2,
-        "multiply_adds": 1e9,
-        "long_lived": {"forward_s": 0.5},
-        "designs": [
-            {"name": "1", "multiply_adds_a_task": 1e6, "cost": {"wall_s": 4.0, "tasks": 2000}},
-            {"name": "odd", "multiply_adds_a_task": 1e6, "cost": None},
-        ],
-        "literal": [{"name": "2", "records": 500, "cost": {"wall_s": 1.0, "tasks": 10}}],
-    }
-    base, design, literal = placed_in(write(tmp_path / "loopnest.json", study))
+    cost = Cost(wall_s=4.0, tasks=2000)
+    measured = Measured(
+        name="1",
+        small=RIGHT,
+        samples=RIGHT,
+        right=True,
+        costs=[cost],
+        cost=cost,
+        sent=1,
+        replication=1.0,
+        kernel_s=1.0,
+        multiply_adds_a_task=1e6,
+    )
+    run = LiteralRun(
+        name="2",
+        what="",
+        right=RIGHT,
+        cost=Cost(wall_s=1.0, tasks=10),
+        records=500,
+        jobs_in_all=1,
+        records_in_all=1,
+        estimate_s=1.0,
+    )
+    result = LoopnestResult(
+        empty_job_s=0.1,
+        long_lived=BASE,
+        multiply_adds=10**9,
+        designs=[measured],
+        literal=[run],
+        winner="1",
+    )
+    record = study("loopnest", result)
+    base, design, literal = placed_in(write(tmp_path / "loopnest.json", record))
     assert (base.task_flops, base.flops, base.jobs) == (1e9, 4e9, False)
     assert (design.name, design.task_flops, design.flops) == ("design 1", 2e6, 5e8)
     assert design.jobs
     assert (literal.task_flops, literal.flops) == (100.0, 1000.0)
-    product = {
-        "name": "p",
-        "flops": 1e8,
-        "ways": [{"way": "outer", "cost": {"wall_s": 0.5, "tasks": 4}}],
-    }
-    (way,) = placed_in(write(tmp_path / "m.json", {"study": "matmul", "products": [product]}))
-    assert (way.name, way.task_flops, way.flops) == ("p by outer", 2.5e7, 2e8)
     assert placed_in(write(tmp_path / "x.json", {"other": [1, {"cost": 3}]})) == []
 
 
+def test_products_are_placed_by_way(tmp_path: Path) -> None:
+    parts = Parts(inner=2, columns=2)
+    rates = Rates(**{field.name: 1.0 for field in dataclasses.fields(Rates)})
+    forecast = Prediction(jobs_s=1.0, broadcast_s=0.0, shuffle_s=0.0, kernel_s=0.0)
+    cost = Cost(wall_s=0.5, tasks=4)
+    way = Way(
+        way="outer", costs=[], cost=cost, kernel_s=0.1, error=0.0, right=True, predicted=forecast
+    )
+    product = MeasuredProduct(
+        product=Product(m=1, k=1, n=1, block_rows=1),
+        name="p",
+        flops=10**8,
+        alone_s=1.0,
+        alone_predicted_s=1.0,
+        ways=[way],
+    )
+    found = tell(2, rates, parts, [product], 8).result
+    (placed,) = placed_in(write(tmp_path / "m.json", study("matmul", found)))
+    assert (placed.name, placed.task_flops, placed.flops) == ("p by outer", 2.5e7, 2e8)
+
+
 def test_steps_that_are_jobs_are_placed_beside_the_long_job(tmp_path: Path) -> None:
-    batch = {"batch": 100, "cost": {"tasks": 4}, "by_jobs_s": 0.5, "long_lived_s": 0.1}
-    study = {
-        "study": "job-per-step",
-        "slots": 2,
-        "settings": {"job_per_step": {"data": "synthetic:50x3x8x8", "model": "slide"}},
-        "batches": [batch],
-    }
-    jobs, long = placed_in(write(tmp_path / "j.json", study))
+    batch = MeasuredBatch(
+        batch=100,
+        by_jobs_s=0.5,
+        long_lived_s=0.1,
+        serial_s=0.2,
+        cost=Cost(tasks=4),
+        kernel_s=0.1,
+        update_s=0.1,
+        steps=[0.5],
+        delay_s=0.1,
+        right=True,
+        weights_sha256=["x"],
+    )
+    settings = {"data": "synthetic:50x3x8x8", "model": "slide"}
+    result = JobPerStepResult(empty_job_s=0.1, batches=[batch])
+    record = study("job-per-step", result, job_per_step=settings)
+    jobs, long = placed_in(write(tmp_path / "j.json", record))
     assert (jobs.jobs, long.jobs) == (True, False)
     assert long.flops == pytest.approx(5 * jobs.flops)
     assert jobs.task_flops == pytest.approx(long.task_flops / 2)
@@ -116,28 +189,26 @@ def test_steps_that_are_jobs_are_placed_beside_the_long_job(tmp_path: Path) -> N
 
 
 def test_stages_are_placed_by_all_that_they_compute(tmp_path: Path) -> None:
-    options = {
-        "images": 10,
-        "channels": 3,
-        "size": "8,8",
-        "maps": 4,
-        "kernel": "3,3",
-        "stride": "1,1",
-        "padding": "1,1",
-        "dilation": "1,1",
-    }
-    tasks = {"tasks": 2}
+    options = {"images": 10, "size": "8,8", "maps": 4, "kernel": "3,3", "padding": "1,1"}
     ways = [
-        {"way": way, "times_s": [9.0, seconds, 0.01], "forward": tasks, "backward": tasks}
+        MeasuredWay(
+            way=way,
+            times_s=[9.0, seconds, 0.01],
+            forward=Cost(tasks=2),
+            backward=Cost(tasks=2),
+            total_s=seconds,
+            kernel_s=0.1,
+            store_s=0.1,
+            kept_bytes=1,
+            chunks=1,
+            right=True,
+        )
         for way, seconds in (("same", 0.5), ("driver", 2.0))
     ]
-    study = {
-        "study": "activations",
-        "slots": 2,
-        "settings": {"convolution": options},
-        "ways": ways,
-    }
-    same, driver = placed_in(write(tmp_path / "a.json", study))
+    alone = Serial(forward_s=1.0, backward_s=1.0, gradient_is_that_of_a_step=True)
+    result = ActivationsResult(long_lived=BASE, serial=alone, ways=ways)
+    record = study("activations", result, convolution=options)
+    same, driver = placed_in(write(tmp_path / "a.json", record))
     assert same.flops == pytest.approx(4 * driver.flops)
     products = 2 * 2 * (64 * 4 * 27) + 3 * 2 * (64 * 10)
     assert same.task_flops * 4 == pytest.approx(10 * products, rel=0.15)
@@ -179,19 +250,20 @@ def test_sweeps_and_trainings_are_placed(
 ) -> None:
     from sixfold.training.run import train
 
-    delay = write(tmp_path / "delay" / "result.json", DELAY).parent
-    row = {
-        "values": {"workers": 2},
-        "workers": 2,
-        "batch_size": 10,
-        "strategy": "sync",
-        "engine": "spark",
-        "images_per_s": {"median": 1000.0},
-        "flops_per_image": 1e7,
-        "weight_bytes": 400,
-    }
-    timed = {"what": "time", "points": [row, {"values": {}, "repeats": []}]}
-    sweep = write(tmp_path / "sweep" / "result.json", timed).parent
+    delay = write(tmp_path / "delay" / "result.json", dataclasses.asdict(DELAY)).parent
+    row = TimedRow(
+        values={"workers": 2},
+        workers=2,
+        batch_size=10,
+        strategy="sync",
+        engine="spark",
+        images_per_s=Spread(median=1000.0, least=900.0, most=1100.0),
+        flops_per_image=1e7,
+        weight_bytes=400,
+    )
+    other = TimedRow(values={}, workers=1, batch_size=10, strategy="sync", engine="inline")
+    timed = TimeResult(varied={}, points=[row, other], laws=[], repeats=1, load_before=None)
+    sweep = write(tmp_path / "sweep" / "result.json", dataclasses.asdict(timed)).parent
     run = tmp_path / "run"
     train(configure(out=str(run)))
     result = sweep_roofline(

@@ -10,7 +10,6 @@ import pytest
 
 from sixfold.cli import main
 from sixfold.core.errors import UserError
-from sixfold.studies.sweep.command import quality_lines, time_lines
 from sixfold.studies.sweep.config import (
     QualitySweepConfig,
     SweepQualityConfig,
@@ -18,6 +17,7 @@ from sixfold.studies.sweep.config import (
     SweepTimeConfig,
     TimeSweepConfig,
 )
+from sixfold.studies.sweep.report import quality_lines, time_lines
 from sixfold.studies.sweep.run import sweep_quality, sweep_time
 from sixfold.training.config import TrainConfig
 
@@ -144,7 +144,7 @@ def test_trainings_are_compared_by_what_they_reach(configure: Configure, tmp_pat
     assert effect["lr"]["share_of_variance"] > 0.8
     assert len(result["cells"]) == 4
     lines = "\n".join(quality_lines(result))
-    assert "effect of model.kernel" in lines
+    assert "model.kernel (" in lines
     chosen = sweep_quality(compared(base, out, *vary, choose="lr", resume=True))
     assert chosen["done_before"] == 8
     assert len(chosen["cells"]) == 2

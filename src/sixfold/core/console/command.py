@@ -14,13 +14,39 @@ from sixfold.core.console.options import add_options, read_config, refuse
 from sixfold.core.errors import UserError
 
 
+def lazily(name: str) -> Callable[..., Any]:
+    """``package.module:function``, imported when it is called."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        module, _, function = name.partition(":")
+        return getattr(importlib.import_module(module), function)(*given, **named)
+
+    return call
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportKind:
+    """How `sixfold report` writes the page of a command's runs again; in `REPORTS` of a command."""
+
+    noun: str  # what the run is, such as "a sweep"
+    # Sections of `config.json` that tell such a run; without any, the file of its figures does.
+    sections: tuple[str, ...] = ()
+    figures: str = "result.json"  # the file of its figures
+    what: str = ""  # that its figures say they are
+    page: str = "report.html"
+    # Writes the page, from directory, settings and figures; None if that takes more than these.
+    write: Callable[[Path, Any, Any], Any] | None = None
+    unfinished: bool = False  # whether a run without figures has a page, too
+    remedy: str = "go on with --resume"  # where there is none
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfigCommand:
     """One command, or one mode of a command."""
 
     config: type[Any]
-    # ``package.module:function``, imported when the settings could be read; called with the
-    # configuration, and with `on_event` where it reports progress.
+    # As for `lazily`, called when the settings could be read: with the configuration, and with
+    # `on_event` where it reports progress.
     function: str
     # The closing lines, from what the function returns.
     summary: Callable[[Any], Iterable[str]]
@@ -28,6 +54,8 @@ class ConfigCommand:
     words: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     # Whether the function reports progress.
     events: bool = True
+    # Whether what the function returns is a failure: exit code 1.
+    failed: Callable[[Any], bool] = lambda _: False
 
     def options(self, parser: argparse.ArgumentParser) -> None:
         """Declare the options: every field of the configuration."""
@@ -47,12 +75,11 @@ class ConfigCommand:
     def run(self, arguments: argparse.Namespace, problems: list[str]) -> int:
         """Run the command, showing its progress, and print the closing lines."""
         config = self.read(vars(arguments), problems)
-        module, _, name = self.function.partition(":")
-        function = getattr(importlib.import_module(module), name)
         with Console() as console:
-            result = function(config, **({"on_event": console} if self.events else {}))
+            events = {"on_event": console} if self.events else {}
+            result = lazily(self.function)(config, **events)
         print("\n".join(self.summary(result)))
-        return 0
+        return int(self.failed(result))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,12 @@ class Cell:
     strength: float | None = None  # depth of a matrix' colour, 0 to 1
     parts: Sequence[Part] = ()  # a stacked bar
 
+    @property
+    def line(self) -> str:
+        """As text: of a bar its three longest parts."""
+        longest = sorted(self.parts, key=lambda part: -part.width)[:3]
+        return self.text or ", ".join(part.title for part in longest)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -74,9 +80,10 @@ class Table:
         x   10
         yy   2
         """
-        rows = [[cell.text for cell in row] for row in self.cells]
-        above = [line for line in (self.title, self.note) if line]
-        return above + aligned([list(self.head), *rows], self.texts)
+        rows = [[cell.line for cell in row] for row in self.cells]
+        above = [f"{self.title} ({self.detail})" if self.detail else self.title, self.note]
+        head = [list(self.head)] if self.head else []
+        return [line for line in above if line] + aligned([*head, *rows], self.texts)
 
 
 @dataclass(frozen=True, kw_only=True)

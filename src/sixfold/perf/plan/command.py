@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sixfold.core.console.command import ConfigCommand
+from sixfold.core.console.command import ConfigCommand, ReportKind
 from sixfold.perf.plan.config import PlanConfig
 
 COMMAND = ConfigCommand(
@@ -11,3 +11,7 @@ COMMAND = ConfigCommand(
     summary=lambda made: made.text(),
 )
 options, run = COMMAND.options, COMMAND.run
+
+REPORTS = (
+    ReportKind(noun="a plan", figures="plan.json", remedy="`sixfold plan` writes its page anew"),
+)

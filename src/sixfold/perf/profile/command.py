@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sixfold.core.console.command import ConfigCommand
+from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
 from sixfold.perf.profile.config import ProfileConfig
 
 
@@ -43,3 +43,16 @@ COMMAND = ConfigCommand(
     words={"run": ("RUN", "directory of a training that is only read")},
 )
 options, run = COMMAND.options, COMMAND.run
+
+REPORTS = (
+    ReportKind(
+        noun="a profile",
+        sections=("profiling",),
+        figures="profile.json",
+        page="profile.html",
+        write=lambda run, _, result: lazily("sixfold.perf.profile.report:write_profile")(
+            run, result
+        ),
+        remedy="profile again",
+    ),
+)

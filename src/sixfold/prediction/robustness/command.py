@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sixfold.core.console.command import ConfigCommand
+from sixfold.core.console.command import ConfigCommand, ReportKind
 from sixfold.prediction.robustness.config import EvaluateConfig
 
 
@@ -39,3 +39,11 @@ COMMAND = ConfigCommand(
     words={"run": ("RUN", "run directory")},
 )
 options, run = COMMAND.options, COMMAND.run
+
+REPORTS = (
+    ReportKind(
+        noun="an evaluation",
+        sections=("distortion",),
+        remedy="`sixfold evaluate` writes its report anew",
+    ),
+)

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-from sixfold.core.console.options import add_options, read_config, refuse
-from sixfold.core.errors import UserError
-from sixfold.studies.lab import NAMES
+from sixfold.core.console.command import ConfigCommand, ModeCommand, ReportKind
 from sixfold.studies.lab.config import CONFIGS
 
+STUDIES = {
+    "loopnest": "the convolution's loops divided in seven ways, beside the long-lived job",
+    "matmul": "matrix products divided in three ways, and a model of when dividing pays",
+    "activations": "forward and backward as two stages, with the activations kept in between",
+    "job-per-step": "SGD with one Spark job for every step, beside the long-lived job",
+}
 
-def options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of every study: every field of its configuration."""
-    studies = parser.add_subparsers(dest="study", metavar="|".join(NAMES))
-    for name, what in NAMES.items():
-        study = studies.add_parser(name, description=what, help=what, allow_abbrev=False)
-        study.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML or JSON")
-        add_options(study, CONFIGS[name])
+COMMAND = ModeCommand(
+    about=STUDIES,
+    missing=f"say what to study: sixfold lab STUDY, of {', '.join(STUDIES)}",
+    modes={
+        name: ConfigCommand(
+            config=CONFIGS[name],
+            function="sixfold.studies.lab.run:run_study",
+            summary=lambda done: done.lines,
+            failed=lambda done: not done.right,
+        )
+        for name in STUDIES
+    },
+)
+options, run = COMMAND.options, COMMAND.run
 
-
-def run(arguments: argparse.Namespace, problems: list[str]) -> int:
-    """Run a study, and show what it found."""
-    if arguments.study is None:
-        known = ", ".join(NAMES)
-        raise UserError([*problems, f"say what to study: sixfold lab STUDY, of {known}"])
-    config, unread = read_config(CONFIGS[arguments.study], vars(arguments), arguments.config)
-    refuse(config, [*problems, *unread])
-    from sixfold.studies import lab
-
-    return lab.run(arguments.study, config, show=lambda line: print(line, flush=True))
+REPORTS = tuple(
+    ReportKind(
+        noun="a study", figures=f"{name}.json", remedy=f"`sixfold lab {name}` writes its page anew"
+    )
+    for name in STUDIES
+)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sixfold.core.config import LARGEST_SEED
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, problems_of
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.engines.spark_master import parse_master, parse_settings
 from sixfold.studies.convolution.geometry import Geometry
@@ -25,13 +25,9 @@ class ClusterOptions(Settings):
 
     def cross_problems(self) -> list[str]:
         """What is wrong with the settings of the session, as far as can be told without Spark."""
-        found: list[str] = []
-        for check in (lambda: parse_master(self.master), lambda: parse_settings(self.spark_conf)):
-            try:
-                check()
-            except UserError as error:
-                found += error.problems
-        return found
+        return problems_of(
+            lambda: parse_master(self.master), lambda: parse_settings(self.spark_conf)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,14 +165,7 @@ class JobPerStepConfig(Settings):
 
 
 def numbers(name: str, text: str, count: int, found: list[str], *, least: int = 0) -> list[int]:
-    """Whole numbers from their list; ones where it is wrong.
-
-    Args:
-        name: of the option, for messages.
-        text: such as "8,8".
-        count: how many there must be.
-        found: problems are added to it.
-        least: the smallest allowed.
+    """So many whole numbers from their list; ones where it is wrong, which is added to `found`.
 
     >>> problems = []
     >>> numbers("--tile", "8,8", 2, problems), numbers("--tile", "8", 2, problems)
@@ -195,31 +184,24 @@ def numbers(name: str, text: str, count: int, found: list[str], *, least: int = 
     return [max(least, 1)] * count
 
 
-def geometry_of(config: ConvolutionOptions, found: list[str]) -> Geometry | None:
-    """The convolution, or None with its problems added to `found`."""
-    before = len(found)
-    found += config.problems()
-    rows, columns = numbers("--size", config.size, 2, found, least=1)
-    kernel = numbers("--kernel", config.kernel, 2, found, least=1)
-    stride = numbers("--stride", config.stride, 2, found, least=1)
-    padding = numbers("--padding", config.padding, 2, found)
-    dilation = numbers("--dilation", config.dilation, 2, found, least=1)
-    if len(found) > before:
-        return None
+def geometry_of(config: ConvolutionOptions) -> Geometry:
+    """The convolution.
+
+    Raises:
+        UserError: with everything that is wrong with it.
+    """
+    found = config.problems()
+    pairs: dict[str, Any] = {}
+    for name in ("size", "kernel", "stride", "padding", "dilation"):
+        least = 0 if name == "padding" else 1
+        rows, columns = numbers(f"--{name}", getattr(config, name), 2, found, least=least)
+        pairs[name] = rows, columns
+    if found:
+        raise UserError(found)
     try:
-        return Geometry(
-            batch=config.images,
-            channels=config.channels,
-            size=(rows, columns),
-            maps=config.maps,
-            kernel=(kernel[0], kernel[1]),
-            stride=(stride[0], stride[1]),
-            padding=(padding[0], padding[1]),
-            dilation=(dilation[0], dilation[1]),
-        )
+        return Geometry(batch=config.images, channels=config.channels, maps=config.maps, **pairs)
     except ValueError as error:
-        found.append(f"--size {config.size} --kernel {config.kernel}: {error}")
-        return None
+        raise UserError(f"--size {config.size} --kernel {config.kernel}: {error}") from None
 
 
 CONFIGS: dict[str, type[Any]] = {

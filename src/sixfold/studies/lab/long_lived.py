@@ -7,13 +7,10 @@ convolution alone (forward), and a whole step (forward, loss, backward, sum, upd
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,38 +33,36 @@ LEARNING_RATE = 1e-3
 class LongLived:
     """What the long-lived job takes, on all slots."""
 
-    forward_times_s: tuple[float, ...]  # convolution of all images, of every pass
-    step_times_s: tuple[float, ...]  # a whole training step over all images, of every step
+    forward_times_s: list[float]  # convolution of all images, of every pass
+    step_times_s: list[float]  # a whole training step over all images, of every step
     start_s: float  # until its ranks had met, once
+    forward_s: float  # median of a pass
+    step_s: float  # median of a step
 
-    @property
-    def forward_s(self) -> float:
-        """Median of a pass."""
-        return statistics.median(self.forward_times_s)
-
-    @property
-    def step_s(self) -> float:
-        """Median of a step."""
-        return statistics.median(self.step_times_s)
+    @classmethod
+    def of(cls, forward_s: list[float], step_s: list[float], start_s: float) -> LongLived:
+        """From the times of all passes and steps."""
+        return cls(
+            forward_times_s=forward_s,
+            step_times_s=step_s,
+            start_s=start_s,
+            forward_s=statistics.median(forward_s),
+            step_s=statistics.median(step_s),
+        )
 
     def and_again(self, later: LongLived) -> LongLived:
         """Both, so that a machine that was busy for a while does not shift all ratios."""
-        return LongLived(
-            forward_times_s=self.forward_times_s + later.forward_times_s,
-            step_times_s=self.step_times_s + later.step_times_s,
-            start_s=min(self.start_s, later.start_s),
+        return self.of(
+            self.forward_times_s + later.forward_times_s,
+            self.step_times_s + later.step_times_s,
+            min(self.start_s, later.start_s),
         )
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain data."""
-        times = dataclasses.asdict(self)
-        return times | {"forward_s": self.forward_s, "step_s": self.step_s}
 
 
 def network(geometry: Geometry) -> nn.Sequential:
     """Convolution, ReLU, max-pool 2x2, linear: the slide network with another convolution."""
     rows, columns = geometry.out
-    pool = [min(2, rows), min(2, columns)]
+    pool = min(2, rows), min(2, columns)
     convolution = nn.Conv2d(
         geometry.channels,
         geometry.maps,
@@ -76,7 +71,7 @@ def network(geometry: Geometry) -> nn.Sequential:
         padding=geometry.padding,
         dilation=geometry.dilation,
     )
-    features = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(tuple(pool)))
+    features = nn.Sequential(convolution, nn.ReLU(), nn.MaxPool2d(pool))
     flat = geometry.maps * (rows // pool[0]) * (columns // pool[1])
     classifier = nn.Sequential(nn.Flatten(), nn.Linear(flat, CLASSES))
     return nn.Sequential(OrderedDict(features=features, classifier=classifier))
@@ -85,13 +80,19 @@ def network(geometry: Geometry) -> nn.Sequential:
 def long_lived(cluster: Cluster, problem: Problem, repeats: int) -> LongLived:
     """Measure it."""
     group = cluster.engine.run_ranks(_Rank(problem, repeats), cluster.slots)
-    slowest = [max(times) for times in zip(*(r["forward_s"] for r in group.results), strict=True)]
-    steps = [max(times) for times in zip(*(r["step_s"] for r in group.results), strict=True)]
-    return LongLived(
-        forward_times_s=tuple(slowest),
-        step_times_s=tuple(steps),
-        start_s=group.startup_s,
+    forward, steps = (
+        [max(times) for times in zip(*(rank[kind] for rank in group.results), strict=True)]
+        for kind in ("forward_s", "step_s")
     )
+    return LongLived.of(forward, steps, group.startup_s)
+
+
+def shard_of(problem: Problem, count: int, index: int) -> Shard:
+    """The samples of a logical shard; labels are the images' numbers modulo the classes."""
+    first, last = shard_bounds(problem.geometry.batch, count, index)
+    images = np.stack([problem.image(number) for number in range(first, last)])
+    labels = torch.arange(first, last) % CLASSES
+    return Shard(index=index, images=torch.from_numpy(images), labels=labels)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class _Rank:
         optimizer = Sgd(step.state.parameters, momentum=0.9, weight_decay=0.0)
         adder = ShardSum(comm, step, exact=True)
         count = shard_count(self.problem.geometry.batch)
-        shards = list(self._shards(count, comm))
+        owned = owned_shards(count, comm.size, comm.rank)
+        shards = [shard_of(self.problem, count, index) for index in owned]
         times = []
         for number in range(1 + self.repeats):
             comm.barrier()
@@ -146,14 +148,3 @@ class _Rank:
             optimizer.update(step.state.parameters, totals.gradient, LEARNING_RATE)
             times.append(time.perf_counter() - began)
         return times[1:]
-
-    def _shards(self, count: int, comm: Communicator) -> Iterator[Shard]:
-        """This rank's shards; labels are the images' numbers modulo the classes."""
-        problem = self.problem
-        for index in owned_shards(count, comm.size, comm.rank):
-            first, last = shard_bounds(problem.geometry.batch, count, index)
-            images = np.stack(
-                [problem.images(n // problem.block)[n % problem.block] for n in range(first, last)]
-            )
-            labels = torch.arange(first, last) % CLASSES
-            yield Shard(index=index, images=torch.from_numpy(images), labels=labels)

@@ -20,10 +20,11 @@ _VARY = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Varied(Settings):
     """Settings that vary others, of which a run's file may have named code too."""
 
-    vary: tuple[str, ...]
+    vary: tuple[str, ...] = option((), _VARY, form="NAME=V1,V2")
 
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
         """What a network, strategy or master that only the run names would be refused for."""
@@ -44,7 +45,6 @@ class _Varied(Settings):
 class TimeSweepConfig(_Varied):
     """Which trainings are timed."""
 
-    vary: tuple[str, ...] = option((), _VARY, form="NAME=V1,V2")
     repeats: int = option(3, "how often each combination is timed, all in turns", ge=1)
     seconds: float = option(
         4.0, "about how long each training lasts, where neither --steps nor --epochs says it", gt=0
@@ -86,10 +86,10 @@ class SweepRunConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepTimeConfig(Settings):
-    """Everything that `sixfold sweep time` takes."""
+class TrainingsConfig(Settings):
+    """What sweeps over trainings take."""
 
-    sweep: TimeSweepConfig = TimeSweepConfig()
+    sweep: _Varied = _Varied()
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -101,30 +101,30 @@ class SweepTimeConfig(Settings):
 
     def cross_problems(self) -> list[str]:
         """What is wrong with what is varied."""
-        from sixfold.studies.sweep.plan import vary_problems
+        from sixfold.core.errors import problems_of
+        from sixfold.studies.sweep.vary import parse_vary
 
-        return vary_problems(self)
+        return problems_of(lambda: parse_vary(self.sweep.vary))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepQualityConfig(Settings):
+class SweepTimeConfig(TrainingsConfig):
+    """Everything that `sixfold sweep time` takes."""
+
+    sweep: TimeSweepConfig = TimeSweepConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepQualityConfig(TrainingsConfig):
     """Everything that `sixfold sweep quality` takes."""
 
     sweep: QualitySweepConfig = QualitySweepConfig()
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    training: TrainingConfig = TrainingConfig()
-    strategy: StrategyConfig = StrategyConfig()
-    local_sgd: LocalSgdConfig = LocalSgdConfig()
-    engine: EngineConfig = EngineConfig()
-    run: SweepRunConfig = SweepRunConfig()
 
     def cross_problems(self) -> list[str]:
         """What is wrong with what is varied and chosen."""
-        from sixfold.studies.sweep.plan import choose_problems, vary_problems
+        from sixfold.studies.sweep.plan import choose_problems
 
-        return vary_problems(self) or choose_problems(self)
+        return super().cross_problems() or choose_problems(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +185,7 @@ class RooflineConfig(Settings):
         "between, whose figures are placed on the roofline",
     )
     machine_peaks: str = option(
-        "",
-        "file of `sixfold profile --machine-peaks` (default: peaks are measured now, 5 s)",
+        "", "file of `sixfold profile --machine-peaks` (default: peaks are measured now, 5 s)"
     )
     precision: str = option(
         "float32", "arithmetic of the peak", choices=("float32", "bfloat16", "float64")

@@ -16,16 +16,16 @@ after another, what each round of tasks costs, and what a byte costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from sixfold.core.run_directory import typed
 from sixfold.studies.sweep.delay_plan import KINDS
 from sixfold.studies.sweep.events import TASK_PARTS
-from sixfold.studies.sweep.fits import ERNEST, Fit, Law, fit
-from sixfold.studies.sweep.scaling import spread
+from sixfold.studies.sweep.fits import ERNEST, FittedLaw, Law, Setting, Spread, fit
 
 LEAST_DELAY_S = 0.5e-3
 """Half of an event's millisecond: a mean delay below it is taken as this, so that relative errors
@@ -44,144 +44,131 @@ LOAD = Law(
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobRun:
+    """One run of a job."""
+
+    wall_s: float  # that the driver waited
+    delay_s: float  # scheduler delay of a task
+
+
+@dataclass(frozen=True, kw_only=True)
 class DelayPoint:
     """A job that was measured in one session."""
 
     workers: int  # n
-    tasks: int  # m
     kind: str  # of its payload
+    tasks: int  # m
+    payload_bytes: int  # as the setting says
     moved_bytes: int  # in all
-    wall_s: tuple[float, ...]  # that the driver waited, each repeat
-    delay_s: tuple[float, ...]  # scheduler delay of a task, each repeat
+    wall_s: Spread  # that the driver waited
+    job_s: Spread  # from submission to completion
+    launch_wait_s: float  # from a stage's submission to its first launch
+    delay_s: Spread  # scheduler delay of a task
+    longest_delay_s: float
+    parts: dict[str, float]  # mean seconds of a task, by `TASK_PARTS`
+    shuffled_bytes: int
+    result_bytes: int
+    tasks_run: int
+    runs: list[JobRun]
 
     @property
-    def setting(self) -> dict[str, float]:
+    def setting(self) -> Setting:
         """What the laws' features are made of."""
-        return {
-            "n": float(self.workers),
-            "m": float(self.tasks),
-            "size": float(self.moved_bytes),
-        }
+        n, m, size = float(self.workers), float(self.tasks), float(self.moved_bytes)
+        return {"n": n, "m": m, "size": size}
+
+    def samples(self, outcome: str) -> list[float]:
+        """Times of all runs that a law is fitted to."""
+        if outcome == "job":
+            return [run.wall_s for run in self.runs]
+        return [max(run.delay_s, LEAST_DELAY_S) for run in self.runs]
 
 
-def delay_result(found: Sequence[Mapping[str, Any]], draws: int) -> dict[str, Any]:
-    """The figures of a sweep over delays."""
-    rows = [_row(session["workers"], point) for session in found for point in session["points"]]
-    points = [_point(row) for row in rows]
-    laws = []
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A Spark session that was measured."""
+
+    workers: int
+    master: str
+    session_s: float  # that it took to start
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelayResult:
+    """What a sweep over Spark's delays has measured."""
+
+    what: str = "delay"
+    sessions: list[Session]
+    points: list[DelayPoint]
+    laws: list[FittedLaw]
+
+    def overhead_s(self, kind: str, setting: Setting) -> float:
+        """Seconds that Spark adds to a job, by the load/overhead law of its kind.
+
+        Args:
+            kind: of the payload.
+            setting: `n` workers, `m` tasks, `size` bytes.
+
+        Raises:
+            KeyError: if jobs of that kind were not measured.
+        """
+        wanted = LOAD.name, "job", kind
+        for law in self.laws:
+            if (law.law, law.outcome, law.kind) == wanted:
+                return sum(law.value(name) * made(setting) for name, made in LOAD.features.items())
+        raise KeyError(kind)
+
+
+def delay_result(found: Sequence[Mapping[str, Any]], draws: int) -> DelayResult:
+    """The figures of a sweep over delays, from what `measure_session` has returned."""
+    points = [_point(session["workers"], one) for session in found for one in session["points"]]
+    laws: list[FittedLaw] = []
     for kind in KINDS:
         # Every kind is measured against jobs that move nothing.
         own = [point for point in points if point.kind in (kind, "empty")]
         if any(point.kind == kind for point in own):
             laws += _laws(kind, own, draws)
-    return {
-        "what": "delay",
-        "sessions": [
-            {name: session[name] for name in ("workers", "master", "session_s")}
-            for session in found
-        ],
-        "points": rows,
-        "laws": laws,
-    }
+    sessions = [typed(Session, session) for session in found]
+    return DelayResult(sessions=sessions, points=points, laws=laws)
 
 
-def _row(workers: int, point: Mapping[str, Any]) -> dict[str, Any]:
+def _point(workers: int, point: Mapping[str, Any]) -> DelayPoint:
     runs = point["runs"]
-    return {
-        "workers": workers,
-        **{name: point[name] for name in ("kind", "tasks", "payload_bytes", "moved_bytes")},
-        "wall_s": spread([run["wall_s"] for run in runs]),
-        "job_s": spread([run["job_s"] for run in runs]),
-        "launch_wait_s": float(np.mean([run["launch_wait_s"] for run in runs])),
-        "delay_s": spread([run["parts"]["scheduler_delay"] for run in runs]),
-        "longest_delay_s": max(run["longest_delay_s"] for run in runs),
-        "parts": {
-            name: float(np.mean([run["parts"][name] for run in runs])) for name in TASK_PARTS
-        },
-        "shuffled_bytes": int(np.median([run["shuffled_bytes"] for run in runs])),
-        "result_bytes": int(np.median([run["result_bytes"] for run in runs])),
-        "tasks_run": int(np.median([run["tasks_run"] for run in runs])),
-        "runs": [
-            {"wall_s": run["wall_s"], "delay_s": run["parts"]["scheduler_delay"]} for run in runs
-        ],
-    }
 
+    def of(name: str) -> list[float]:
+        return [run[name] for run in runs]
 
-def _point(row: Mapping[str, Any]) -> DelayPoint:
+    delays = [run["parts"]["scheduler_delay"] for run in runs]
     return DelayPoint(
-        workers=row["workers"],
-        tasks=row["tasks"],
-        kind=row["kind"],
-        moved_bytes=row["moved_bytes"],
-        wall_s=tuple(run["wall_s"] for run in row["runs"]),
-        delay_s=tuple(max(run["delay_s"], LEAST_DELAY_S) for run in row["runs"]),
+        workers=workers,
+        **{name: point[name] for name in ("kind", "tasks", "payload_bytes", "moved_bytes")},
+        wall_s=Spread.of(of("wall_s")),
+        job_s=Spread.of(of("job_s")),
+        launch_wait_s=float(np.mean(of("launch_wait_s"))),
+        delay_s=Spread.of(delays),
+        longest_delay_s=max(of("longest_delay_s")),
+        parts={name: float(np.mean([run["parts"][name] for run in runs])) for name in TASK_PARTS},
+        shuffled_bytes=int(np.median(of("shuffled_bytes"))),
+        result_bytes=int(np.median(of("result_bytes"))),
+        tasks_run=int(np.median(of("tasks_run"))),
+        runs=[
+            JobRun(wall_s=wall_s, delay_s=delay_s)
+            for wall_s, delay_s in zip(of("wall_s"), delays, strict=True)
+        ],
     )
 
 
-def _laws(kind: str, own: Sequence[DelayPoint], draws: int) -> list[dict[str, Any]]:
-    found = []
+def _laws(kind: str, own: Sequence[DelayPoint], draws: int) -> Iterator[FittedLaw]:
+    square = [point for point in own if point.tasks == point.workers]
     for outcome in ("job", "delay"):
-        found.append(_told(kind, outcome, LOAD, own, draws))
-        square = [point for point in own if point.tasks == point.workers]
+        yield _fitted(kind, outcome, LOAD, own, draws)
         if len({point.workers for point in square}) > 1:
-            found.append(_told(kind, outcome, ERNEST, square, draws))
-    return found
+            yield _fitted(kind, outcome, ERNEST, square, draws)
 
 
-def _told(
-    kind: str, outcome: str, law: Law, own: Sequence[DelayPoint], draws: int
-) -> dict[str, Any]:
-    settings = [point.setting for point in own]
-    samples = [point.wall_s if outcome == "job" else point.delay_s for point in own]
-    made: Fit = fit(law, settings, samples, draws=draws)
-    rows = []
-    for number, (point, sample) in enumerate(zip(own, samples, strict=True)):
-        ends = made.interval(point.setting)
-        measured = float(np.median(sample))
-        rows.append(
-            {
-                "kind": point.kind,
-                "workers": point.workers,
-                "tasks": point.tasks,
-                "moved_bytes": point.moved_bytes,
-                "measured_s": spread(sample),
-                "predicted_s": made.predict(point.setting),
-                "low_s": None if ends is None else ends[0],
-                "high_s": None if ends is None else ends[1],
-                "held_out_s": (1 + float(made.held_out[number])) * measured
-                if len(made.held_out)
-                else None,
-            }
-        )
-    return {
-        **made.plain(),
-        "kind": kind,
-        "outcome": outcome,
-        "exact": len(own) <= len(made.coefficients),
-        "points": rows,
-    }
-
-
-def overhead_s(laws: Sequence[Mapping[str, Any]], kind: str, setting: Mapping[str, float]) -> float:
-    """Seconds that Spark adds to a job, by the load/overhead law of its kind.
-
-    Args:
-        laws: as in `delay_result`.
-        kind: of the payload.
-        setting: `n` workers, `m` tasks, `size` bytes.
-
-    Raises:
-        KeyError: if jobs of that kind were not measured.
-    """
-    law = next(
-        (
-            law
-            for law in laws
-            if (law["law"], law["outcome"], law["kind"]) == (LOAD.name, "job", kind)
-        ),
-        None,
-    )
-    if law is None:
-        raise KeyError(kind)
-    values: dict[str, float] = {one["name"]: one["value"] for one in law["coefficients"]}
-    return sum(values[name] * feature(setting) for name, feature in LOAD.features.items())
+def _fitted(kind: str, outcome: str, law: Law, own: Sequence[DelayPoint], draws: int) -> FittedLaw:
+    settings, samples = [one.setting for one in own], [one.samples(outcome) for one in own]
+    names = ("kind", "workers", "tasks", "moved_bytes")
+    places = [{name: getattr(point, name) for name in names} for point in own]
+    made = fit(law, settings, samples, draws=draws)
+    return made.told(settings, samples, places, kind=kind, outcome=outcome)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sixfold.core.errors import RunError, UserError
+from sixfold.studies.spark_sizes import result_limit_bytes
 from sixfold.studies.sweep import events
 from sixfold.studies.sweep.delay_plan import JobKind, SessionPlan, too_large
 from sixfold.studies.sweep.events import read_jobs
@@ -51,7 +52,7 @@ def measure_session(
     folder = Path(tempfile.mkdtemp(prefix="sixfold-events-"))
     try:
         with _session(plan, conf, folder) as session:
-            limit = _bytes(session.setting("spark.driver.maxResultSize", "1g"))
+            limit = result_limit_bytes(session)
             refused = too_large(jobs, limit)
             if refused:
                 raise UserError(
@@ -141,25 +142,17 @@ def _watched(session: Any, job: JobKind, seed: int, mark: str) -> float:
 
 
 def run_job(context: Any, job: JobKind, *, seed: int) -> float:
-    """Run a job and check what comes back.
+    """Seconds that the driver waits for a job, its own part of the work included.
 
     Args:
         context: a SparkContext.
         job: which.
         seed: of the payload's bytes, which are random: they must not be compressed away.
 
-    Returns:
-        Seconds that the driver waited, its own part of the work included.
-
     Raises:
         RunError: if the job does not bring what it should.
     """
-    runners = {
-        "empty": _empty,
-        "result": _result,
-        "broadcast": _broadcast,
-        "shuffle": _shuffle,
-    }
+    runners = {"empty": _empty, "result": _result, "broadcast": _broadcast, "shuffle": _shuffle}
     began = time.perf_counter()
     brought, wanted = runners[job.kind](context, job, seed)
     wall_s = time.perf_counter() - began
@@ -271,16 +264,3 @@ def _figures(own: Sequence[events.Job], wall_s: float) -> dict[str, Any]:
         "result_bytes": sum(task.result_bytes for task in tasks),
         "tasks_run": len(tasks),
     }
-
-
-def _bytes(text: str) -> int:
-    """A size as Spark writes it; 0 is no limit.
-
-    >>> _bytes("1g"), _bytes("512m"), _bytes("0")
-    (1073741824, 536870912, 0)
-    """
-    units = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-    word = text.strip().lower().removesuffix("b") or "0"
-    if word[-1].isdigit():
-        return int(word)
-    return int(float(word[:-1]) * units[word[-1]])

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, problems_of
+from sixfold.studies.spark_sizes import parse_size, written
 from sixfold.studies.sweep.config import ClusterConfig, SweepDelayConfig
 
 KINDS = {
@@ -16,7 +17,6 @@ KINDS = {
     "shuffle": "tasks send bytes to each other",
 }
 
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LOCAL = re.compile(r"local(\[[^]]*\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\d+,(\d+,\d+)\]")
 
@@ -52,25 +52,16 @@ def parse_sizes(flag: str, text: str) -> list[int]:
     """
     found = set()
     for word in filter(None, (word.strip() for word in text.split(","))):
-        match = re.fullmatch(r"(\d+)([KMG]?)B?", word.upper())
-        if match is None or int(match[1]) < 1:
+        try:
+            size = parse_size(word)
+        except ValueError:
+            size = 0
+        if size < 1:
             raise UserError(
                 f"{flag} {word!r}: expected sizes in bytes, such as 64K,1M, or '' for none"
             )
-        found.add(int(match[1]) * _UNITS[match[2]])
+        found.add(size)
     return sorted(found)
-
-
-def written(size: int) -> str:
-    """A size as `parse_sizes` reads it.
-
-    >>> written(65536), written(1000)
-    ('64K', '1000')
-    """
-    for unit in ("G", "M", "K"):
-        if size and size % _UNITS[unit] == 0:
-            return f"{size // _UNITS[unit]}{unit}"
-    return str(size)
 
 
 def parse_counts(flag: str, text: str) -> list[int]:
@@ -91,34 +82,23 @@ def job_kinds(config: SweepDelayConfig) -> list[JobKind]:
     """Every job, empty ones first.
 
     Raises:
-        UserError: with everything that is wrong.
+        UserError: if a list cannot be read.
     """
-    problems: list[str] = []
-    delay = config.delay
-
-    def read(parse: object, flag: str, text: str) -> list[int]:
-        try:
-            return parse(flag, text)  # type: ignore[operator, no-any-return]
-        except UserError as error:
-            problems.extend(error.problems)
-            return []
-
-    tasks = read(parse_counts, "--tasks", delay.tasks)
-    if not tasks and not problems:
-        problems.append("--tasks: give at least one number of tasks, such as 1,4,16")
-    sizes = {
-        "result": read(parse_sizes, "--result-bytes", delay.result_bytes),
-        "broadcast": read(parse_sizes, "--broadcast-bytes", delay.broadcast_bytes),
-        "shuffle": read(parse_sizes, "--shuffle-bytes", delay.shuffle_bytes),
-    }
-    if problems:
-        raise UserError(problems)
+    tasks = parse_counts("--tasks", config.delay.tasks)
     found = [JobKind(kind="empty", tasks=count) for count in tasks]
-    for kind, own in sizes.items():
-        found += [
-            JobKind(kind=kind, tasks=count, payload_bytes=size) for size in own for count in tasks
-        ]
+    for kind, flag, text in _payloads(config):
+        sizes = parse_sizes(flag, text)
+        found += [JobKind(kind=kind, tasks=n, payload_bytes=size) for size in sizes for n in tasks]
     return found
+
+
+def _payloads(config: SweepDelayConfig) -> list[tuple[str, str, str]]:
+    """Kind, option and sizes of the jobs that move something."""
+    return [
+        (kind, f"--{kind}-bytes", getattr(config.delay, f"{kind}_bytes"))
+        for kind in KINDS
+        if kind != "empty"
+    ]
 
 
 def too_large(jobs: Sequence[JobKind], limit_bytes: int) -> list[JobKind]:
@@ -169,12 +149,16 @@ def sessions(config: ClusterConfig) -> list[SessionPlan]:
 
 def delay_problems(config: SweepDelayConfig) -> list[str]:
     """What is wrong with the lists of sizes and sessions, and with settings of Spark."""
-    found: list[str] = []
-    for check in (lambda: job_kinds(config), lambda: sessions(config.cluster)):
-        try:
-            check()
-        except UserError as error:
-            found += error.problems
+    found = problems_of(
+        lambda: parse_counts("--tasks", config.delay.tasks),
+        *(
+            lambda flag=flag, text=text: parse_sizes(flag, text)
+            for _, flag, text in _payloads(config)
+        ),
+        lambda: sessions(config.cluster),
+    )
+    if not config.delay.tasks.strip(" ,"):
+        found.append("--tasks: give at least one number of tasks, such as 1,4,16")
     for setting in config.cluster.spark_conf:
         if "=" not in setting:
             found.append(f"--spark-conf {setting!r}: expected key=value")

@@ -1,4 +1,4 @@
-"""The report of a sweep over Spark's delays: curves, parts and laws in one HTML file."""
+"""The page of a sweep over Spark's delays, and what the terminal shows of it."""
 
 from __future__ import annotations
 
@@ -7,72 +7,63 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.files import write_atomically
-from sixfold.core.html.axes import duration, milliseconds, percent, plain
+from sixfold.core.html.axes import duration, milliseconds, plain
 from sixfold.core.html.charts import Chart
-from sixfold.core.html.page import (
-    Card,
-    Cell,
-    Figure,
-    Fold,
-    Page,
-    Part,
-    Section,
-    Table,
-    configuration,
-)
+from sixfold.core.html.page import Cell, Figure, Page, Section, Table, configuration
+from sixfold.core.run_directory import typed
+from sixfold.studies.spark_sizes import written
 from sixfold.studies.sweep.config import SweepDelayConfig
-from sixfold.studies.sweep.delay_plan import KINDS, written
+from sixfold.studies.sweep.delay import LOAD, DelayPoint, DelayResult
+from sixfold.studies.sweep.delay_plan import KINDS
 from sixfold.studies.sweep.events import TASK_PARTS
-from sixfold.studies.sweep.plots import MOST_LINES, Line, chart, interval
-
-COLOURS = dict(
-    zip(
-        TASK_PARTS,
-        ("waiting", "data", "compute", "update", "communication"),
-        strict=True,
-    )
+from sixfold.studies.sweep.fits import LawPoint, ScaledPoint
+from sixfold.studies.sweep.plots import (
+    MOST_LINES,
+    chart,
+    law_card,
+    law_text,
+    measured,
+    shares,
+    span,
 )
+from sixfold.studies.sweep.results import Ending
+
+_COLOURS = ("waiting", "data", "compute", "update", "communication")
+COLOURS = dict(zip(TASK_PARTS, _COLOURS, strict=True))
 """Part of a task to its colour's class."""
 
-Figures = Mapping[str, Any]
+_OUTCOMES = {"job": "time of a job", "delay": "scheduler delay of a task"}
 
 
-def write_page(path: Path, config: Figures, result: Figures) -> None:
-    """Write the report.
-
-    Args:
-        path: of the file.
-        config: settings as `config.json` holds them.
-        result: figures as `result.json` holds them.
+def write_page(run: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Write `report.html` from settings and result as their files hold them.
 
     Raises:
         RunError: if the file cannot be written.
     """
-    write_atomically(path, render(path.parent.name, config, result).encode())
-
-
-def render(name: str, config: Figures, result: Figures) -> str:
-    """The page as text."""
-    points = result["points"]
+    found, ending = typed(DelayResult, result), typed(Ending, result)
+    failures = [f"{job}: {reason}" for job, reason in sorted(ending.failures.items())]
     charts = [
-        _over_tasks(points, "wall_s", "Milliseconds of an empty job", "what the driver waits"),
-        _over_tasks(points, "delay_s", "Scheduler delay of a task", "milliseconds, mean of a job"),
-        *(_over_bytes(points, kind) for kind in KINDS if kind != "empty"),
+        _over_tasks(
+            found.points, "wall_s", "Milliseconds of an empty job", "what the driver waits"
+        ),
+        _over_tasks(
+            found.points, "delay_s", "Scheduler delay of a task", "milliseconds, mean of a job"
+        ),
+        *(_over_bytes(found.points, kind) for kind in KINDS if kind != "empty"),
     ]
-    failures = [f"{job}: {reason}" for job, reason in sorted(result["failures"].items())]
-    return Page(
-        title=f"{name} · Sixfold",
+    page = Page(
+        title=f"{run.name} · Sixfold",
         eyebrow="Sixfold: what Spark adds to a job",
-        heading=name,
+        heading=run.name,
         state="not finished" if failures else "finished",
         good=not failures,
         subtitle="; ".join(
-            f"{session['master']}: {session['workers']} workers, started in "
-            f"{duration(session['session_s'])}"
-            for session in result["sessions"]
+            f"{one.master}: {one.workers} workers, started in {duration(one.session_s)}"
+            for one in found.sessions
         ),
         notes=failures,
-        figures=_headline(result),
+        figures=_figures(found),
         sections=[
             Section(
                 id="curves",
@@ -87,7 +78,7 @@ def render(name: str, config: Figures, result: Figures) -> str:
                 "“driver”. Launch: from a stage's submission to its first task. Delay: of a task, "
                 "as Spark's web page defines it. Parts: of a task's time from launch to end.",
                 keys=[(part.replace("_", " "), colour) for part, colour in COLOURS.items()],
-                blocks=[_jobs(points)],
+                blocks=[_jobs(found.points)],
             ),
             Section(
                 id="laws",
@@ -96,164 +87,101 @@ def render(name: str, config: Figures, result: Figures) -> str:
                 lead="Fitted with non-negative coefficients to relative errors; n workers, m "
                 "tasks, size in bytes. Intervals: 95% of a bootstrap over the repeats. Held out: "
                 "each job predicted from all others.",
-                blocks=[_law(law) for law in result["laws"]],
+                blocks=[
+                    law_card(
+                        law,
+                        ("Payload", "n", "m", "Size"),
+                        _place,
+                        title=f"{law.law.capitalize()}, {law.kind}",
+                        detail=f"{_OUTCOMES[law.outcome]}: {law.formula}",
+                    )
+                    for law in found.laws
+                ],
             ),
-            configuration(config, SweepDelayConfig, sorted(result["versions"].items())),
+            configuration(config, SweepDelayConfig, sorted(ending.versions.items())),
         ],
-    ).html()
+    )
+    write_atomically(run / "report.html", page.html().encode())
 
 
-def _over_tasks(points: Sequence[Figures], figure: str, title: str, note: str) -> Chart | None:
-    lines = []
-    for workers in sorted({point["workers"] for point in points})[:MOST_LINES]:
-        own = [p for p in points if p["workers"] == workers and p["kind"] == "empty"]
-        own.sort(key=lambda point: float(point["tasks"]))
-        lines.append(_line(f"{workers} workers", [p["tasks"] for p in own], own, figure))
-    return chart(figure, title, f"{note}; bars: least to most", lines, x_label="tasks (log)")
+def delay_lines(result: Mapping[str, Any]) -> list[str]:
+    """The table of a sweep over delays, times in milliseconds, and its laws."""
+    found = typed(DelayResult, result)
+    laws = [law_text(law) for law in found.laws]
+    return [*_jobs(found.points).lines(), *laws, f"report  {result['report']}"]
 
 
-def _over_bytes(points: Sequence[Figures], kind: str) -> Chart | None:
+def _over_tasks(points: Sequence[DelayPoint], figure: str, title: str, note: str) -> Chart | None:
+    series = []
+    for number, workers in enumerate(sorted({p.workers for p in points})[:MOST_LINES]):
+        own = [p for p in points if p.workers == workers and p.kind == "empty"]
+        own.sort(key=lambda point: point.tasks)
+        spreads = [getattr(p, figure) for p in own]
+        name = f"{workers} workers"
+        series.append(measured(number, name, [p.tasks for p in own], spreads, 1000))
+    return chart(figure, title, f"{note}; bars: least to most", series, x_label="tasks (log)")
+
+
+def _over_bytes(points: Sequence[DelayPoint], kind: str) -> Chart | None:
     """Time of jobs over the bytes that they move, at the fewest and the most tasks."""
-    own = [point for point in points if point["kind"] == kind]
-    lines = []
-    for workers, tasks in sorted({(p["workers"], p["tasks"]) for p in own}):
-        same = [p for p in own if (p["workers"], p["tasks"]) == (workers, tasks)]
-        same.sort(key=lambda point: float(point["moved_bytes"]))
-        name = f"{workers} workers, {tasks} tasks"
-        lines.append(_line(name, [p["moved_bytes"] / 2**20 for p in same], same, "wall_s"))
+    own = sorted((p for p in points if p.kind == kind), key=lambda point: point.moved_bytes)
+    series = []
+    places = sorted({(p.workers, p.tasks) for p in own})[:MOST_LINES]
+    for number, (workers, tasks) in enumerate(places):
+        same = [p for p in own if (p.workers, p.tasks) == (workers, tasks)]
+        x, spreads = [p.moved_bytes / 2**20 for p in same], [p.wall_s for p in same]
+        series.append(measured(number, f"{workers} workers, {tasks} tasks", x, spreads, 1000))
     return chart(
         kind,
         f"Milliseconds of a job: {KINDS[kind]}",
         "bars: least to most",
-        lines[:MOST_LINES],
+        series,
         x_label="MB moved in all (log)",
         log_y=True,
     )
 
 
-def _line(name: str, x: Sequence[float], own: Sequence[Figures], figure: str) -> Line:
-    return Line(
-        name=name,
-        x=x,
-        y=[1000 * point[figure]["median"] for point in own],
-        low=[1000 * point[figure]["least"] for point in own],
-        high=[1000 * point[figure]["most"] for point in own],
-    )
-
-
-def _headline(result: Figures) -> list[Figure]:
-    empty = [point for point in result["points"] if point["kind"] == "empty"]
-    found = []
+def _figures(result: DelayResult) -> list[Figure]:
+    points, found = result.points, []
+    empty = [point for point in points if point.kind == "empty"]
     if empty:
-        least = min(empty, key=lambda point: float(point["wall_s"]["median"]))
-        found.append(
-            (
-                "Smallest job",
-                f"{milliseconds(least['wall_s']['median'])} ms",
-                f"{least['tasks']} tasks on {least['workers']} workers; scheduler delay of a task "
-                f"{milliseconds(least['delay_s']['median'])} ms",
-            )
+        least = min(empty, key=lambda point: point.wall_s.median)
+        detail = (
+            f"{least.tasks} tasks on {least.workers} workers; scheduler delay of a task "
+            f"{milliseconds(least.delay_s.median)} ms"
         )
-    for law in result["laws"]:
-        if (law["law"], law["outcome"], law["kind"]) == ("load/overhead", "job", "empty"):
-            values = {one["name"]: one["value"] for one in law["coefficients"]}
-            found += [
-                ("Each job", f"{milliseconds(values['job_s'])} ms", "whatever it holds"),
-                (
-                    "Each task",
-                    f"{milliseconds(values['task_s'])} ms",
-                    f"in the driver, one after another; and {milliseconds(values['wave_s'])} ms "
-                    "for each round of tasks",
-                ),
-            ]
-    found.append(
-        (
-            "Jobs",
-            plain(sum(len(point["runs"]) for point in result["points"])),
-            f"{len(result['points'])} kinds, {len(result['points'][0]['runs'])} repeats of each"
-            if result["points"]
-            else "",
-        )
-    )
-    return found
+        found.append(("Smallest job", f"{milliseconds(least.wall_s.median)} ms", detail))
+    for law in result.laws:
+        if (law.law, law.outcome, law.kind) == (LOAD.name, "job", "empty"):
+            job, task, wave = (milliseconds(law.value(n)) for n in ("job_s", "task_s", "wave_s"))
+            detail = f"in the driver, one after another; and {wave} ms for each round of tasks"
+            found.append(("Each job", f"{job} ms", "whatever it holds"))
+            found.append(("Each task", f"{task} ms", detail))
+    repeats = f"{len(points)} kinds, {len(points[0].runs)} repeats of each" if points else ""
+    return [*found, ("Jobs", plain(sum(len(point.runs) for point in points)), repeats)]
 
 
-def _jobs(points: Sequence[Figures]) -> Table:
-    rows: list[list[str | Cell]] = []
-    for point in points:
-        parts = point["parts"]
-        whole = sum(parts.values()) or 1.0
-        wall = point["wall_s"]
-        figures = (
-            wall["median"],
-            point["job_s"]["median"],
-            point["launch_wait_s"],
-            point["delay_s"]["median"],
-            point["longest_delay_s"],
-        )
-        driver, *others = map(milliseconds, figures)
-        shares = [
-            Part(
-                colour=COLOURS[name],
-                width=round(100 * parts[name] / whole, 2),
-                title=f"{name.replace('_', ' ')} {milliseconds(parts[name])} ms",
-            )
-            for name in TASK_PARTS
+def _jobs(points: Sequence[DelayPoint]) -> Table:
+    rows: list[list[str | Cell]] = [
+        [
+            point.kind,
+            written(point.payload_bytes) if point.payload_bytes else "",
+            str(point.workers),
+            str(point.tasks),
+            milliseconds(point.wall_s.median),
+            span(point.wall_s, milliseconds),
+            milliseconds(point.job_s.median),
+            milliseconds(point.launch_wait_s),
+            milliseconds(point.delay_s.median),
+            milliseconds(point.longest_delay_s),
+            shares(point.parts, COLOURS),
         ]
-        rows.append(
-            [
-                point["kind"],
-                written(point["payload_bytes"]) if point["payload_bytes"] else "",
-                str(point["workers"]),
-                str(point["tasks"]),
-                driver,
-                f"{milliseconds(wall['least'])} to {milliseconds(wall['most'])}",
-                *others,
-                Cell(parts=shares),
-            ]
-        )
+        for point in points
+    ]
     head = ("Payload", "Bytes", "Workers", "Tasks", "Driver", "Range", "Job", "Launch", "Delay")
     return Table(head=(*head, "Longest", "Parts of a task"), rows=rows, texts=(0, 10))
 
 
-def _law(law: Figures) -> Card:
-    rows = []
-    for point in law["points"]:
-        measured, predicted = point["measured_s"]["median"], point["predicted_s"]
-        held_out = point["held_out_s"]
-        rows.append(
-            (
-                point["kind"],
-                str(point["workers"]),
-                str(point["tasks"]),
-                written(point["moved_bytes"]),
-                milliseconds(measured),
-                milliseconds(predicted),
-                ""
-                if point["low_s"] is None
-                else f"{milliseconds(point['low_s'])} to {milliseconds(point['high_s'])}",
-                f"{100 * (predicted / measured - 1):+.0f}%",
-                ""
-                if held_out is None
-                else f"{milliseconds(held_out)} ({100 * (held_out / measured - 1):+.0f}%)",
-            )
-        )
-    values = [(one["name"], f"{interval(one)} s") for one in law["coefficients"]]
-    if law["held_out_error"] is not None:
-        values.append(("error on held-out jobs", percent(law["held_out_error"])))
-    outcome = "time of a job" if law["outcome"] == "job" else "scheduler delay of a task"
-    coefficients = Table(
-        title=f"{law['law'].capitalize()}, {law['kind']}",
-        detail=f"{outcome}: {law['formula']}",
-        note="No more measurements than coefficients: it says nothing of its own fit."
-        if law["exact"]
-        else "",
-        rows=values,
-        css="",
-    )
-    head = ("Payload", "n", "m", "Size", "Measured", "Predicted", "95%", "Off by", "Held out")
-    compared = Fold(
-        summary="Predicted and measured, ms",
-        blocks=[Table(head=head, rows=rows)],
-    )
-    return Card(blocks=[coefficients, compared])
+def _place(point: LawPoint | ScaledPoint) -> tuple[str, ...]:
+    assert isinstance(point, LawPoint), "Gustafson's law is of trainings"
+    return point.kind, str(point.workers), str(point.tasks), written(point.moved_bytes or 0)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, problems_of
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.engines import open_engine
@@ -19,6 +19,7 @@ from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay import delay_result
 from sixfold.studies.sweep.delay_jobs import measure_session
 from sixfold.studies.sweep.delay_plan import SessionPlan, job_kinds, sessions
+from sixfold.studies.sweep.delay_report import write_page
 from sixfold.studies.sweep.run import begin, end
 
 
@@ -81,8 +82,8 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
             on_event=on_event,
         )
         done = [outcome.results[name] for name in plans if name in outcome.results]
-        figures = delay_result(done, config.delay.bootstrap)
-        return end(config, run, figures, outcome)
+        figures = dataclasses.asdict(delay_result(done, config.delay.bootstrap))
+        return end(config, run, figures, outcome, write_page)
 
 
 def _check_spark(plans: Sequence[SessionPlan]) -> None:
@@ -94,15 +95,11 @@ def _check_spark(plans: Sequence[SessionPlan]) -> None:
     from sixfold.distributed.engines.spark_master import check_java, parse_master
     from sixfold.distributed.engines.spark_reach import reach
 
-    problems: list[str] = []
+    problems = list(check_java(os.environ))
     if importlib.util.find_spec("pyspark") is None:
-        problems.append("Spark's delays need pyspark: pip install 'sixfold[spark]'")
-    problems += check_java(os.environ)
-    for master in dict.fromkeys(plan.master for plan in plans):
-        try:
-            reach(parse_master(master))
-        except UserError as error:
-            problems += error.problems
+        problems.insert(0, "Spark's delays need pyspark: pip install 'sixfold[spark]'")
+    masters = dict.fromkeys(plan.master for plan in plans)
+    problems += problems_of(*(lambda url=url: reach(parse_master(url)) for url in masters))
     if problems:
         raise UserError(problems)
 

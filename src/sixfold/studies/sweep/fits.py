@@ -14,8 +14,8 @@ configuration: what is drawn anew is the noise, not which configurations were me
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,98 @@ Setting = Mapping[str, float]
 """Numbers that features are made of: `n` workers, `size`, ..."""
 
 LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """What repeats of one measurement have given."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """From all values."""
+        return cls(
+            median=float(np.median(values)), least=float(min(values)), most=float(max(values))
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with its 95% interval, where repeats make one known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, value: float, draws: Floats, **more: str) -> Self:
+        """From the value of each draw of the bootstrap, (draws,)."""
+        low, high = percentiles(draws) if len(draws) else (None, None)
+        return cls(value=float(value), low=low, high=high, **more)
+
+    def __str__(self) -> str:
+        ends = "" if self.low is None else f" ({self.low:.3g} to {self.high:.3g})"
+        return f"{self.value:.3g}{ends}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coefficient(Estimate):
+    """A coefficient of a law."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LawPoint:
+    """A measurement, and what the law says of it."""
+
+    workers: int
+    measured_s: Spread
+    predicted_s: float
+    low_s: float | None  # 95% interval of the prediction
+    high_s: float | None
+    held_out_s: float | None  # predicted from all other measurements
+    batch_size: int | None = None  # of a training
+    images: int | None = None  # that it saw in all
+    kind: str = ""  # of a job's payload
+    tasks: int | None = None
+    moved_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaledPoint:
+    """A speed-up that was measured, and what Gustafson's law says of it."""
+
+    workers: int
+    batch_size: int
+    measured: Spread
+    predicted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedLaw:
+    """A law with its coefficients and, point by point, what it predicts."""
+
+    law: str
+    formula: str
+    exact: bool  # whether there are no more measurements than coefficients
+    coefficients: list[Coefficient] = field(default_factory=list)
+    held_out_error: float | None = None
+    held_out_configurations: int = 0
+    points: list[LawPoint | ScaledPoint]
+    values: dict[str, Any] = field(default_factory=dict)  # settings that all trainings share
+    serial_part: Estimate | None = None
+    most_speedup: float | None = None  # that the serial part allows
+    batch_per_worker: int | None = None
+    kind: str = ""  # of Spark's jobs: that of their payload
+    outcome: str = ""  # "job": what the driver waits; "delay": of a task
+
+    def value(self, name: str) -> float:
+        """A coefficient."""
+        return next(one.value for one in self.coefficients if one.name == name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,26 +180,52 @@ class Fit:
         """Mean absolute percentage error on held-out configurations, as a part of 1."""
         return float(np.abs(self.held_out).mean()) if len(self.held_out) else None
 
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        ends = [percentiles(column) for column in self.draws.T] if len(self.draws) else None
-        return {
-            "law": self.law.name,
-            "formula": self.law.formula,
-            "coefficients": [
-                {
-                    "name": name,
-                    "value": float(value),
-                    "low": None if ends is None else ends[k][0],
-                    "high": None if ends is None else ends[k][1],
-                }
-                for k, (name, value) in enumerate(
-                    zip(self.law.features, self.coefficients, strict=True)
+    def told(
+        self,
+        settings: Sequence[Setting],
+        samples: Sequence[Sequence[float]],
+        places: Sequence[Mapping[str, Any]],
+        **more: Any,
+    ) -> FittedLaw:
+        """The law beside the measurements.
+
+        Args:
+            settings: of each configuration, as for `fit`.
+            samples: its times.
+            places: fields of its `LawPoint` that say which it is.
+            more: fields of the law.
+        """
+        draws = self.draws.reshape(len(self.draws), len(self.coefficients)).T
+        points: list[LawPoint | ScaledPoint] = []
+        for number, (setting, own, at) in enumerate(zip(settings, samples, places, strict=True)):
+            low, high = self.interval(setting) or (None, None)
+            measured, held_out = Spread.of(own), None
+            if len(self.held_out):
+                held_out = (1 + float(self.held_out[number])) * measured.median
+            points.append(
+                LawPoint(
+                    **at,
+                    measured_s=measured,
+                    predicted_s=self.predict(setting),
+                    low_s=low,
+                    high_s=high,
+                    held_out_s=held_out,
+                )
+            )
+        fields: dict[str, Any] = {"law": self.law.name, "formula": self.law.formula} | more
+        return FittedLaw(
+            **fields,
+            exact=len(settings) <= len(self.coefficients),
+            coefficients=[
+                Coefficient.of(value, own, name=name)
+                for name, value, own in zip(
+                    self.law.features, self.coefficients, draws, strict=True
                 )
             ],
-            "held_out_error": self.error(),
-            "held_out_configurations": len(self.held_out),
-        }
+            held_out_error=self.error(),
+            held_out_configurations=len(self.held_out),
+            points=points,
+        )
 
 
 def fit(
@@ -123,7 +241,7 @@ def fit(
     Args:
         law: which.
         settings: of each configuration.
-        samples: times of each configuration's repeats, in seconds, above 0.
+        samples: times of its repeats, in seconds, above 0.
         draws: of the bootstrap.
         seed: of the bootstrap.
     """
@@ -183,21 +301,3 @@ def percentiles(values: Floats) -> tuple[float, float]:
     """The ends between which 95% of the values lie."""
     low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return float(low), float(high)
-
-
-def reference_non_negative(matrix: Floats, times: Floats) -> Floats:
-    """The same by trying every set of coefficients that may differ from 0: slow and obvious."""
-    import itertools
-
-    count = matrix.shape[1]
-    rows, ones = matrix / times[:, None], np.ones(len(times))
-    best, least = np.zeros(count), float(len(times))
-    for size in range(1, count + 1):
-        for chosen in itertools.combinations(range(count), size):
-            own = rows[:, chosen]
-            some, *_ = np.linalg.lstsq(own, ones, rcond=None)
-            error = float(((own @ some - ones) ** 2).sum())
-            if (some >= 0).all() and error < least - 1e-15:
-                best, least = np.zeros(count), error
-                best[list(chosen)] = some
-    return best

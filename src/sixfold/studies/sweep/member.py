@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sixfold.core.config import RunConfig
 from sixfold.core.errors import NonFiniteLossError, UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.core.run_directory import RunDirectory, read_json, read_json_lines
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Assignment
 from sixfold.models.project import refuse_edited
-from sixfold.studies.sweep.plan import PILOT_STEPS
-from sixfold.studies.sweep.timing import chosen_steps, load, timing
+from sixfold.studies.sweep.plan import MOST_STEPS, PILOT_STEPS
+from sixfold.studies.sweep.results import Timing, TrainingRow
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
+from sixfold.training.worker import FIRST_TIMED_STEP
 
 RUN = "run"
 """The training's own directory within the member's folder."""
+
+PARTS = ("compute", "data", "communication", "waiting", "update")
+"""Of a step's time, as ranks write them."""
 
 _BULKY = ("checkpoints", "snapshots", "servers")
 
@@ -63,14 +71,14 @@ class Engines:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeWork:
-    """Times a training; see `sixfold.distributed.tasks.Work`."""
+    """Times a training."""
 
     configs: Mapping[str, TrainConfig]  # settings of each member, by name
-    # where they run, one after another, in the launcher; None: each opens its own
+    # Where they run, one after another, in the launcher; None: each opens its own.
     engines: Engines | None = None
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
-        """Train, and tell how long it took; what cannot be is told as refused."""
+        """Train, and return how long it took; what cannot be is returned as refused."""
         if self.engines is not None:
             return self._timed(assignment, self.engines)
         with Engines() as engines:
@@ -82,7 +90,8 @@ class TimeWork:
         if settings["task"] == "pilot":
             training = dataclasses.replace(training, steps=PILOT_STEPS, epochs=None)
         elif assignment.dependencies:
-            pilot = _pilot(next(iter(assignment.dependencies.values())))
+            (folder,) = assignment.dependencies.values()
+            pilot: dict[str, Any] = (read_json(folder / "result.json") or {})["result"]
             if "refused" in pilot:
                 return pilot
             steps = chosen_steps(pilot, settings["seconds"])
@@ -90,19 +99,40 @@ class TimeWork:
         config = dataclasses.replace(
             config, training=dataclasses.replace(training, evaluate_every=0.0)
         )
-        before = load()
+        before = os.getloadavg()[0]
         folder = assignment.folder / RUN
         result = _train(config, folder, engines.open(config), assignment, resume=False)
         if "refused" not in result:
-            result = timing(folder, result, config.training.batch_size) | {"load_before": before}
+            result = dataclasses.asdict(_timing(folder, result, config, before))
         _slim(folder)
         return result
 
 
-def _pilot(folder: Path) -> dict[str, Any]:
-    record = read_json(folder / "result.json") or {}
-    found: dict[str, Any] = record["result"]
-    return found
+def _timing(run: Path, result: Mapping[str, Any], config: TrainConfig, before: float) -> Timing:
+    rate = result.get("train_images_per_s")
+    return Timing(
+        images_per_s=rate,
+        step_s=config.training.batch_size / rate if rate else None,
+        parts=_parts(run),
+        **{name: result[name] for name in ("startup_s", "wall_s", "training_s", "steps")},
+        load_before=before,
+    )
+
+
+def _parts(run: Path) -> dict[str, float]:
+    """Mean seconds of a step by what they went to; empty where ranks keep no time line."""
+    rows = []
+    for path in sorted((run / "timeline").glob("rank-*.jsonl")):
+        for line in read_json_lines(path):
+            if line.get("step", 0) > FIRST_TIMED_STEP:
+                rows.append([float(line.get(f"{part}_s", 0.0)) for part in PARTS])
+    return dict(zip(PARTS, map(float, np.mean(rows, axis=0)), strict=True)) if rows else {}
+
+
+def chosen_steps(pilot: Mapping[str, Any], seconds: float) -> int:
+    """So many steps that a training lasts about so long behind its third step."""
+    step_s = pilot["step_s"] or seconds
+    return min(max(math.ceil(seconds / step_s), 5) + FIRST_TIMED_STEP, MOST_STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +142,7 @@ class QualityWork:
     configs: Mapping[str, TrainConfig]  # settings of each member, by name
 
     def __call__(self, assignment: Assignment) -> dict[str, Any]:
-        """Train to the end, and tell what was reached."""
+        """Train to the end, and return what was reached."""
         config = self.configs[assignment.name]
         if config.strategy.strategy == "sync":  # however many workers there are, the same bits
             alone = dataclasses.replace(config.engine, workers=1)
@@ -123,11 +153,9 @@ class QualityWork:
         _slim(folder)
         if "refused" in found or "diverged" in found:
             return found
-        names = ("test_accuracy", "test_loss", "validation_accuracy", "steps", "training_s")
-        more = ("train_images_per_s", "parameters", "weights_sha256")
-        return {
-            "accuracy": found.get("validation_accuracy", found.get("test_accuracy")),
-            **{name: found[name] for name in (*names, *more) if name in found},
+        names = [field.name for field in dataclasses.fields(TrainingRow)]
+        return {name: found[name] for name in names if name in found} | {
+            "accuracy": found.get("validation_accuracy", found.get("test_accuracy"))
         }
 
 

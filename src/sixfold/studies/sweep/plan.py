@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.config import RunConfig
-from sixfold.core.errors import UserError
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.tasks import Task
-from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
+from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig, TrainingsConfig
 from sixfold.studies.sweep.vary import Combination, Varied, combinations, parse_vary
 from sixfold.training.config import TrainConfig
 
@@ -26,42 +24,33 @@ MOST_STEPS = 20_000
 class Plan:
     """What is to be run."""
 
-    varied: tuple[str, ...]  # names of what is varied, in order
     combinations: tuple[Combination, ...]
-    members: tuple[Task, ...]  # of the job; see `of` for what each is
-    # name of a member to the number of its combination, and of the repeat
-    of: Mapping[str, tuple[int, int]]
-    # name of a member to the settings of its training, but for the number of steps of one that
-    # follows a pilot
+    members: tuple[Task, ...]  # of the job
+    of: Mapping[str, tuple[int, int]]  # member -> number of its combination, and of the repeat
+    # Member -> settings of its training, but for the number of steps of one that follows a pilot.
     configs: Mapping[str, TrainConfig]
 
+    @property
+    def varied(self) -> dict[str, list[Any]]:
+        """The values of every setting that is varied, in order."""
+        names = self.combinations[0].values
+        return {
+            name: list(dict.fromkeys(one.values[name] for one in self.combinations))
+            for name in names
+        }
 
-def base_config(config: SweepTimeConfig | SweepQualityConfig) -> TrainConfig:
+
+def base_config(config: TrainingsConfig) -> TrainConfig:
     """The settings that all trainings of a sweep share.
 
     Where trainings are compared by what they reach, the engine is that of the job: each training is
     one worker's, unless workers are varied.
     """
-    compared = isinstance(config, SweepQualityConfig)
-    return TrainConfig(
-        data=config.data,
-        model=config.model,
-        optimizer=config.optimizer,
-        training=config.training,
-        strategy=config.strategy,
-        local_sgd=config.local_sgd,
-        engine=EngineConfig(engine="inline", workers=1) if compared else config.engine,
-        run=RunConfig(),
-    )
-
-
-def vary_problems(config: SweepTimeConfig | SweepQualityConfig) -> list[str]:
-    """What is wrong with `--vary` itself."""
-    try:
-        parse_vary(config.sweep.vary)
-    except UserError as error:
-        return list(error.problems)
-    return []
+    names = ("data", "model", "optimizer", "training", "strategy", "local_sgd", "engine")
+    shared = {name: getattr(config, name) for name in names}
+    if isinstance(config, SweepQualityConfig):
+        shared["engine"] = EngineConfig(engine="inline", workers=1)
+    return TrainConfig(**shared)
 
 
 def chosen_names(config: SweepQualityConfig) -> list[str]:
@@ -114,7 +103,7 @@ def _worker_problems(config: SweepQualityConfig, varied: Mapping[str, Varied]) -
     return []
 
 
-def all_combinations(config: SweepTimeConfig | SweepQualityConfig) -> list[Combination]:
+def all_combinations(config: TrainingsConfig) -> list[Combination]:
     """Every combination with its settings.
 
     Raises:
@@ -163,10 +152,10 @@ def time_plan(config: SweepTimeConfig, found: Sequence[Combination]) -> Plan:
                 settings["seconds"] = config.sweep.seconds
             name = f"{found[number].name} #{repeat + 1}"
             add(number, repeat, name, settings, pilots.get(number, ""))
-    return _plan(config, found, members, of, configs)
+    return Plan(combinations=tuple(found), members=tuple(members), of=of, configs=configs)
 
 
-def quality_plan(config: SweepQualityConfig, found: Sequence[Combination]) -> Plan:
+def quality_plan(found: Sequence[Combination]) -> Plan:
     """The members of a sweep over quality: each combination once."""
     members = [
         Task(
@@ -176,24 +165,11 @@ def quality_plan(config: SweepQualityConfig, found: Sequence[Combination]) -> Pl
         )
         for one in found
     ]
-    of = {member.name: (number, 0) for number, member in enumerate(members)}
-    configs = {member.name: one.config for member, one in zip(members, found, strict=True)}
-    return _plan(config, found, members, of, configs)
-
-
-def _plan(
-    config: SweepTimeConfig | SweepQualityConfig,
-    found: Sequence[Combination],
-    members: list[Task],
-    of: dict[str, tuple[int, int]],
-    configs: dict[str, TrainConfig],
-) -> Plan:
     return Plan(
-        varied=tuple(one.name for one in parse_vary(config.sweep.vary)),
         combinations=tuple(found),
         members=tuple(members),
-        of=of,
-        configs=configs,
+        of={one.name: (number, 0) for number, one in enumerate(found)},
+        configs={one.name: one.config for one in found},
     )
 
 

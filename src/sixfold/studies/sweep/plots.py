@@ -1,38 +1,52 @@
-"""Charts of sweeps: measurements with their range, and the curves of laws through them."""
+"""Charts and tables of sweeps: measurements with their range, and the laws through them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from sixfold.core.html.axes import Axis, Format, compact, linear, logarithmic, percent, plain
 from sixfold.core.html.charts import COLOURS, Chart, Series
+from sixfold.core.html.page import Card, Cell, Fold, Part, Table
+from sixfold.studies.sweep.fits import FittedLaw, LawPoint, ScaledPoint, Spread
 
 MOST_LINES = len(COLOURS)
 _LOG_FROM = 8.0
 """Ratio of the greatest to the least value from which an axis is logarithmic."""
 
+THROUGH = 1e-3
+"""Relative error up to which a law is said to go through a measurement."""
 
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """A curve; a law's (`fit`) is drawn broken and without dots."""
 
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = field(default=())
-    high: Sequence[float] = field(default=())
-    fit: bool = False
-    colour: int | None = None  # its place among the lines if None
+def measured(
+    number: int, name: str, x: Sequence[float], spreads: Sequence[Spread], scale: float = 1.0
+) -> Series:
+    """Medians over places, with bars from least to most."""
+    y, low, high = (
+        [scale * getattr(spread, end) for spread in spreads] for end in ("median", "least", "most")
+    )
+    return line(number, name, x, y, low=low, high=high)
+
+
+def line(number: int, name: str, x: Sequence[float], y: Sequence[float], **more: Any) -> Series:
+    """Measurements, in the colour of their number."""
+    return Series(name=name, x=x, y=y, colour=COLOURS[number % MOST_LINES], dots=True, **more)
+
+
+def law_line(number: int, name: str, x: Sequence[float], y: Sequence[float]) -> Series:
+    """A law's curve: broken, without dots, and not in the legend."""
+    colour = COLOURS[number % MOST_LINES]
+    return Series(name=name, x=x, y=y, colour=colour, kind="broken", key=False)
 
 
 def chart(
     name: str,
     title: str,
     note: str,
-    lines: Sequence[Line],
+    series: Sequence[Series],
     *,
     x_label: str,
     write: Format = plain,
@@ -46,56 +60,39 @@ def chart(
         name: unique on the page.
         title: what is shown.
         note: how to read it.
-        lines: measurements and laws.
+        series: measurements and laws.
         x_label: what x is.
         write: how values are written.
         zero: whether the vertical axis begins at 0.
         log_y: whether it is logarithmic.
         labels: names of places on the horizontal axis, where these stand for words.
     """
-    values = [v for line in lines for v in (*line.y, *line.low, *line.high) if math.isfinite(v)]
-    xs = sorted({x for line in lines for x, y in zip(line.x, line.y, strict=True) if y == y})
+    ends = [np.asarray(end, float) for one in series for end in (one.y, one.low, one.high)]
+    values = [float(v) for end in ends for v in end if math.isfinite(v)]
+    own = [one for one in series if one.key]
+    xs = sorted({float(x) for one in series for x in np.asarray(one.x, float)})
     if not values or not xs:
         return None
-    series = []
-    measured = 0
-    for line in lines:
-        series.append(
-            Series(
-                name=line.name,
-                x=line.x,
-                y=line.y,
-                low=line.low,
-                high=line.high,
-                colour=COLOURS[(measured if line.colour is None else line.colour) % MOST_LINES],
-                kind="broken" if line.fit else "line",
-                dots=not line.fit,
-                key=not line.fit,
-            )
-        )
-        measured += not line.fit
+    if log_y:
+        y = logarithmic(min(v for v in values if v > 0), max(values), write)
+    else:
+        y = linear(0.0 if zero else min(values), max(values), write)
     return Chart(
         id=name,
         title=title,
         note=note,
-        summary=f"{title}: {len([line for line in lines if not line.fit])} lines over {x_label}.",
-        x=_x_axis(xs, [x for line in lines if not line.fit for x in line.x], labels),
-        y=_y_axis(values, write, zero=zero, log=log_y),
+        summary=f"{title}: {len(own)} lines over {x_label}.",
+        x=_x_axis(xs, sorted({float(x) for one in own for x in np.asarray(one.x)}), labels),
+        y=y,
         x_label=x_label,
-        series=series,
+        series=list(series),
         write=write,
         head=lambda at: (labels or {}).get(at, plain(at)),
     )
 
 
-def _y_axis(values: Sequence[float], write: Format, *, zero: bool, log: bool) -> Axis:
-    if log:
-        return logarithmic(min(v for v in values if v > 0), max(values), write)
-    return linear(0.0 if zero else min(values), max(values), write)
-
-
 def _x_axis(
-    xs: Sequence[float], measured: Sequence[float], labels: Mapping[float, str] | None
+    xs: Sequence[float], ticks: Sequence[float], labels: Mapping[float, str] | None
 ) -> Axis:
     if labels:
         axis = Axis(low=min(labels) - 0.5, high=max(labels) + 0.5)
@@ -105,22 +102,118 @@ def _x_axis(
     else:
         pad = 0.04 * (xs[-1] - xs[0]) or 0.5
         low, high = xs[0] - pad, xs[-1] + pad
-    return Axis(low=low, high=high, log=log).ticked(sorted(set(measured)) or xs, compact)
+    return Axis(low=low, high=high, log=log).ticked(ticks or xs, compact)
+
+
+def law_card(
+    law: FittedLaw,
+    head: Sequence[str],
+    place: Callable[[LawPoint | ScaledPoint], Sequence[str]],
+    *,
+    title: str = "",
+    detail: str,
+) -> Card:
+    """A law with its coefficients and, point by point, predicted and measured.
+
+    Args:
+        law: as fitted.
+        head: what tells its measurements apart.
+        place: the same of a measurement.
+        title: instead of the law's name.
+        detail: behind it.
+    """
+    values = []
+    if law.serial_part is not None:
+        values.append(("serial part s", str(law.serial_part)))
+    if law.most_speedup:
+        values.append(("S is at most", f"{law.most_speedup:.3g}"))
+    if law.batch_per_worker:
+        values.append(("images per worker and step", plain(law.batch_per_worker)))
+    values += [(one.name, str(one)) for one in law.coefficients]
+    if law.held_out_error is not None:
+        values.append(("error on what was held out", percent(law.held_out_error)))
+    coefficients = Table(
+        title=title or law.law.capitalize(),
+        detail=detail,
+        note=exactness(law) if law.exact else "",
+        rows=values,
+        css="",
+    )
+    rows = [[*place(point), *_compared(point)] for point in law.points]
+    columns = [*head, "Measured", "Predicted", "95%", "Off by", "Held out"]
+    compared = Table(head=columns, rows=rows, texts=())
+    return Card(blocks=[coefficients, Fold(summary="Predicted and measured", blocks=[compared])])
+
+
+def _compared(point: LawPoint | ScaledPoint) -> tuple[str, ...]:
+    """Measured, predicted, its interval, how far it is off, and predicted from all others."""
+    if isinstance(point, ScaledPoint):
+        median, predicted = point.measured.median, point.predicted
+        return f"{median:.2f}", f"{predicted:.2f}", "", f"{_off(predicted, median)}", ""
+    median, interval, held_out = point.measured_s.median, "", ""
+    if point.low_s is not None and point.high_s is not None:
+        interval = f"{1000 * point.low_s:.3g} to {1000 * point.high_s:.3g}"
+    if point.held_out_s is not None:
+        held_out = f"{1000 * point.held_out_s:.3g} ms ({_off(point.held_out_s, median)})"
+    times = (f"{1000 * time:.3g} ms" for time in (median, point.predicted_s))
+    return *times, interval, _off(point.predicted_s, median), held_out
+
+
+def _off(predicted: float, median: float) -> str:
+    return f"{100 * (predicted / median - 1):+.1f}%"
+
+
+def exactness(law: FittedLaw) -> str:
+    """What a law says of measurements that are no more than its coefficients."""
+    pairs = [
+        (p.predicted, p.measured.median)
+        if isinstance(p, ScaledPoint)
+        else (p.predicted_s, p.measured_s.median)
+        for p in law.points
+    ]
+    told = "No more measurements than coefficients: it says nothing of its own fit"
+    if all(abs(predicted / median - 1) < THROUGH for predicted, median in pairs):
+        return f"{told}, and goes through all of them, whatever they are."
+    return f"{told}. Coefficients of at least 0 keep it from going through all of them."
+
+
+def law_text(law: FittedLaw) -> str:
+    """A law in one line."""
+    at = " ".join(f"{name}={value}" for name, value in law.values.items())
+    if law.kind:
+        at = f"payload={law.kind} of={law.outcome}"
+    if law.batch_per_worker:
+        at = f"{at} {law.batch_per_worker} images per worker".strip()
+    told = ", ".join(f"{one.name} {one}" for one in law.coefficients)
+    if law.serial_part is not None:
+        told = f"serial part {law.serial_part}"
+    if law.held_out_error is not None:
+        told += f"; held-out error {law.held_out_error:.1%}"
+    if law.exact:
+        told += "; no more measurements than coefficients: says nothing of its own fit"
+    return f"{law.law}{f' ({at})' if at else ''}: {told}"
+
+
+def shares(parts: Mapping[str, float], colours: Mapping[str, str]) -> Cell:
+    """Where time went, as a bar: parts (s) in the order of their colours."""
+    whole = sum(parts.values()) or 1.0
+    return Cell(
+        parts=[
+            Part(
+                colour=colour,
+                width=round(100 * parts.get(name, 0.0) / whole, 2),
+                title=f"{name.replace('_', ' ')} {1000 * parts.get(name, 0.0):.3g} ms",
+            )
+            for name, colour in colours.items()
+        ]
+    )
+
+
+def span(spread: Spread, write: Format) -> str:
+    """The range of a measurement."""
+    return f"{write(spread.least)} to {write(spread.most)}"
 
 
 def named(values: Mapping[str, Any]) -> str:
     """A choice of values in words."""
     return ", ".join(f"{name} {value}" for name, value in values.items()) or "as given"
-
-
-def interval(value: Mapping[str, Any]) -> str:
-    """A coefficient, with its interval where that is known."""
-    middle = f"{value['value']:.3g}"
-    return (
-        middle if value["low"] is None else f"{middle} ({value['low']:.3g} to {value['high']:.3g})"
-    )
-
-
-def percent_plain(value: float) -> str:
-    """A fraction in percent, as ticks and hover texts show it."""
-    return percent(value, 0 if value >= 0.1 else 1) if value == value else plain(value)

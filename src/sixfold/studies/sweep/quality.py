@@ -17,9 +17,47 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.core.statistics import interval
+from sixfold.core.statistics import Interval, interval
 
 SEED = "seed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What a choice of all values but the seed has reached."""
+
+    values: dict[str, Any]
+    accuracy: Interval  # on the test part, over seeds
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Mean of paired differences of accuracies, with its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One value of a setting."""
+
+    value: Any
+    trainings: int
+    accuracy: float | None = None  # mean of these; None without any
+    difference: Difference | None = None  # to the first value, over pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What a setting does."""
+
+    name: str
+    levels: list[Level]
+    share_of_variance: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,25 +108,25 @@ def chosen(
     return found
 
 
-def cells(trained: Sequence[Trained], images: int) -> list[dict[str, Any]]:
+def cells(trained: Sequence[Trained], images: int) -> list[Cell]:
     """Mean accuracy of each choice of values but the seed, with its 95% interval."""
     found: dict[tuple[tuple[str, Any], ...], list[Trained]] = {}
     for one in trained:
         key = tuple((name, value) for name, value in one.values.items() if name != SEED)
         found.setdefault(key, []).append(one)
     return [
-        {
-            "values": dict(key),
-            "accuracy": interval([one.accuracy for one in own], images).plain(),
-            "loss": float(np.mean([one.loss for one in own])),
-        }
+        Cell(
+            values=dict(key),
+            accuracy=interval([one.accuracy for one in own], images),
+            loss=float(np.mean([one.loss for one in own])),
+        )
         for key, own in found.items()
     ]
 
 
 def effects(
     trained: Sequence[Trained], varied: Mapping[str, Sequence[Any]], images: int
-) -> list[dict[str, Any]]:
+) -> list[Effect]:
     """Of every varied setting but the seed: mean at each value, and difference to the first.
 
     Args:
@@ -108,30 +146,23 @@ def effects(
         for value in values:
             own = [one for one in trained if one.values[name] == value]
             if not own:
-                levels.append({"value": value, "trainings": 0})
+                levels.append(Level(value=value, trainings=0))
                 continue
             mean = float(np.mean([one.accuracy for one in own]))
             between += len(own) * (mean - float(accuracies.mean())) ** 2
-            level = {"value": value, "trainings": len(own), "accuracy": mean}
             pairs = [
                 one.accuracy - by_values[other]
                 for one in own
                 if (other := _key({**one.values, name: values[0]})) in by_values
             ]
-            if value != values[0] and pairs:
-                level["difference"] = paired(pairs, images)
-            levels.append(level)
-        found.append(
-            {
-                "name": name,
-                "levels": levels,
-                "share_of_variance": between / total if total > 0 else None,
-            }
-        )
+            gap = paired(pairs, images) if value != values[0] and pairs else None
+            levels.append(Level(value=value, trainings=len(own), accuracy=mean, difference=gap))
+        share = between / total if total > 0 else None
+        found.append(Effect(name=name, levels=levels, share_of_variance=share))
     return found
 
 
-def paired(pairs: Sequence[float], images: int) -> dict[str, Any]:
+def paired(pairs: Sequence[float], images: int) -> Difference:
     """Mean of paired differences with its 95% interval.
 
     A single pair has no spread: its interval is that of two accuracies on so many images at 50%,
@@ -148,7 +179,7 @@ def paired(pairs: Sequence[float], images: int) -> dict[str, Any]:
         half = float(stdtrit(len(array) - 1, 0.975)) * error
     # Accuracies differ by 100 points at most, whatever two pairs leave open.
     low, high = max(mean - half, -1.0), min(mean + half, 1.0)
-    return {"mean": mean, "low": low, "high": high, "pairs": len(array)}
+    return Difference(mean=mean, low=low, high=high, pairs=len(array))
 
 
 def _key(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -17,13 +17,12 @@ load/overhead law that `sixfold sweep delay` has fitted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from sixfold.studies.sweep.delay import overhead_s
+from sixfold.studies.sweep.delay import DelayResult, Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +48,17 @@ class Roof:
         """Operations of the task of which half the time is overhead."""
         return self.peak_flops * self.overhead_s
 
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "name": self.name,
-            "workers": self.workers,
-            "peak_flops": self.peak_flops,
-            "overhead_s": self.overhead_s,
-            "ridge_flops": self.ridge_flops,
-        }
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnRoof:
+    """A ceiling with its values at the places of a panel."""
+
+    name: str
+    workers: int
+    peak_flops: float
+    overhead_s: float
+    ridge_flops: float
+    flops: list[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,53 @@ class Placed:
     jobs: bool = False  # whether each task was one of a Spark job, so that the ceiling holds for it
 
 
+@dataclass(frozen=True, kw_only=True)
+class Point(Placed):
+    """The same beside its ceilings."""
+
+    part_of_machine: float  # of the machine's roof
+    spark_flops: float  # the ceiling of jobs of such tasks
+    times_spark: float  # how many times that was reached
+    # What would be left if every step, as fast as it was measured, were a job with its weights
+    # broadcast and its gradients returned; where its bytes are known and such jobs were measured.
+    job_per_step_flops: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """The roofs of one number of workers, and the points beneath."""
+
+    workers: int
+    task_flops: list[float]  # places at which roofs are drawn
+    roofs: list[DrawnRoof]
+    points: list[Point]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processor:
+    """What the machine's roof is of."""
+
+    processor: str
+    cores: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RooflineResult:
+    """The roofline of Spark."""
+
+    what: str = "roofline"
+    delay: str  # directory of the sweep over delays
+    sessions: list[Session]
+    machine: Processor
+    precision: str
+    panels: list[Panel]
+    left_out: list[str]  # files that hold nothing which can be placed
+    versions: dict[str, str]
+    report: str
+
+
 def roofs(
-    delay: Mapping[str, Any], workers: int, peak_flops: float, sizes: Sequence[float]
+    delay: DelayResult, workers: int, peak_flops: float, sizes: Sequence[float]
 ) -> list[Roof]:
     """The machine's roof, and Spark's for jobs that move nothing and so many bytes.
 
@@ -85,28 +131,20 @@ def roofs(
         sizes: bytes that are shuffled, each with a roof of its own.
     """
     at = {"n": float(workers), "m": float(workers)}
-    found = [
-        Roof(name="machine", workers=workers, peak_flops=peak_flops, overhead_s=0.0),
-        Roof(
-            name="Spark job, nothing moved",
-            workers=workers,
-            peak_flops=peak_flops,
-            overhead_s=overhead_s(delay["laws"], "empty", {**at, "size": 0.0}),
-        ),
-    ]
+    overheads = {
+        "machine": 0.0,
+        "Spark job, nothing moved": delay.overhead_s("empty", {**at, "size": 0.0}),
+    }
     for size in sizes:
-        found.append(
-            Roof(
-                name=f"Spark job, {size / 2**20:g} MB shuffled",
-                workers=workers,
-                peak_flops=peak_flops,
-                overhead_s=overhead_s(delay["laws"], "shuffle", {**at, "size": size}),
-            )
-        )
-    return found
+        name = f"Spark job, {size / 2**20:g} MB shuffled"
+        overheads[name] = delay.overhead_s("shuffle", {**at, "size": size})
+    return [
+        Roof(name=name, workers=workers, peak_flops=peak_flops, overhead_s=overhead_s)
+        for name, overhead_s in overheads.items()
+    ]
 
 
-def job_per_step_s(delay: Mapping[str, Any], workers: int, size_bytes: float) -> float | None:
+def job_per_step_s(delay: DelayResult, workers: int, size_bytes: float) -> float | None:
     """Overhead of a step that is a job: weights broadcast, a gradient back from every task.
 
     Args:
@@ -119,45 +157,53 @@ def job_per_step_s(delay: Mapping[str, Any], workers: int, size_bytes: float) ->
     """
     at = {"n": float(workers), "m": float(workers)}
     try:
-        sent = overhead_s(delay["laws"], "broadcast", {**at, "size": size_bytes})
-        sent -= overhead_s(delay["laws"], "broadcast", {**at, "size": 0.0})
-        return sent + overhead_s(delay["laws"], "result", {**at, "size": workers * size_bytes})
+        sent = delay.overhead_s("broadcast", {**at, "size": size_bytes})
+        sent -= delay.overhead_s("broadcast", {**at, "size": 0.0})
+        return sent + delay.overhead_s("result", {**at, "size": workers * size_bytes})
     except KeyError:
         return None
 
 
-def place(placed: Placed, delay: Mapping[str, Any], roof: Roof, machine: Roof) -> dict[str, Any]:
-    """A point beside its ceilings.
-
-    Returns:
-        `part_of_machine`: of the machine's roof; `spark_flops`: the ceiling of jobs of such tasks;
-        `times_spark`: how many times that was reached; `job_per_step_flops`: what would be left
-        if every step, as fast as it was measured, were a job with its weights broadcast and its
-        gradients returned; where its bytes are known and these jobs were measured.
-    """
-    ceiling = roof.attainable_flops(placed.task_flops)
-    found: dict[str, Any] = {
-        "name": placed.name,
-        "group": placed.group,
-        "workers": placed.workers,
-        "task_flops": placed.task_flops,
-        "flops": placed.flops,
-        "jobs": placed.jobs,
-        "part_of_machine": placed.flops / machine.attainable_flops(placed.task_flops),
-        "spark_flops": ceiling,
-        "times_spark": placed.flops / ceiling,
-    }
+def place(placed: Placed, delay: DelayResult, roof: Roof, machine: Roof) -> Point:
+    """A point beside its ceilings."""
+    ceiling, per_step = roof.attainable_flops(placed.task_flops), None
     if placed.step_bytes:
         seconds = job_per_step_s(delay, placed.workers, placed.step_bytes)
         if seconds is not None:
             work = placed.workers * placed.task_flops
-            found["job_per_step_flops"] = work / (seconds + work / placed.flops)
-    return found
+            per_step = work / (seconds + work / placed.flops)
+    return Point(
+        **vars(placed),
+        part_of_machine=placed.flops / machine.attainable_flops(placed.task_flops),
+        spark_flops=ceiling,
+        times_spark=placed.flops / ceiling,
+        job_per_step_flops=per_step,
+    )
 
 
-def curve_places(roofs_: Sequence[Roof], placed: Sequence[Placed]) -> list[float]:
+def panel(delay: DelayResult, workers: int, peak_flops: float, placed: Sequence[Placed]) -> Panel:
+    """The roofs of one number of workers, and what was measured with so many."""
+    shuffled = {float(job.moved_bytes) for job in delay.points if job.kind == "shuffle"}
+    found = roofs(delay, workers, peak_flops, sorted(shuffled))
+    at = curve_places(found, placed)
+    return Panel(
+        workers=workers,
+        task_flops=at,
+        roofs=[
+            DrawnRoof(
+                **vars(roof),
+                ridge_flops=roof.ridge_flops,
+                flops=[roof.attainable_flops(value) for value in at],
+            )
+            for roof in found
+        ],
+        points=[place(point, delay, found[1], found[0]) for point in placed],
+    )
+
+
+def curve_places(found: Sequence[Roof], placed: Sequence[Placed]) -> list[float]:
     """Operations a task at which roofs are drawn: from the least that matters to the most."""
-    ridges = [roof.ridge_flops for roof in roofs_ if roof.overhead_s > 0]
+    ridges = [roof.ridge_flops for roof in found if roof.overhead_s > 0]
     known = [*ridges, *(point.task_flops for point in placed if point.task_flops > 0)] or [1e9]
     low, high = np.log10(min(known)) - 1.0, np.log10(max([*known, 10 * max(ridges or [1e9])])) + 0.5
     return [float(value) for value in np.logspace(low, high, 80)]

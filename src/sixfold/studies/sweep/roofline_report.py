@@ -1,4 +1,4 @@
-"""The roofline of Spark as one HTML file: roofs, and what was measured beneath and above them."""
+"""The page of Spark's roofline, and what the terminal shows of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, logarithmic, percent
 from sixfold.core.html.charts import COLOURS, Chart, Series
 from sixfold.core.html.page import Page, Section, Table, pairs
+from sixfold.core.run_directory import typed
 from sixfold.studies.sweep.plots import MOST_LINES
-
-Figures = Mapping[str, Any]
+from sixfold.studies.sweep.roofline import DrawnRoof, Panel, Point, RooflineResult
 
 _ROOFS = (
     *("Roof", "Workers", "Peak", "Overhead of a job"),
@@ -25,32 +25,21 @@ _PLACED = (
 )
 
 
-def write_page(path: Path, result: Figures) -> None:
-    """Write the page.
-
-    Args:
-        path: of the file.
-        result: figures as `result.json` holds them.
+def write_page(run: Path, _: object, result: Mapping[str, Any]) -> None:
+    """Write `report.html` from the result as its file holds it.
 
     Raises:
         RunError: if the file cannot be written.
     """
-    write_atomically(path, render(path.parent.name, result).encode())
-
-
-def render(name: str, result: Figures) -> str:
-    """The page as text."""
-    panels = result["panels"]
-    rows = [_row(point) for panel in panels for point in panel["points"]]
-    placed = Table(head=_PLACED, rows=rows, texts=(0, 1))
-    roofs = [_roof(roof) for panel in panels for roof in panel["roofs"]]
-    return Page(
-        title=f"{name} · Sixfold",
+    found = typed(RooflineResult, result)
+    roofs, placed = _tables(found)
+    page = Page(
+        title=f"{run.name} · Sixfold",
         eyebrow="Sixfold: roofline of Spark",
-        heading=name,
-        subtitle=f"{result['machine']['processor']}, {result['precision']}; Spark "
-        + ", ".join(session["master"] for session in result["sessions"]),
-        notes=result["left_out"],
+        heading=run.name,
+        subtitle=f"{found.machine.processor}, {found.precision}; Spark "
+        + ", ".join(session.master for session in found.sessions),
+        notes=found.left_out,
         sections=[
             Section(
                 id="roofs",
@@ -60,10 +49,7 @@ def render(name: str, result: Figures) -> str:
                 "does not compute. The slanted part is overhead, the flat part the machine. A "
                 "training's task is what one rank computes in a step: it is one long job, so the "
                 "ceiling is what the same steps would reach as a job each.",
-                blocks=[
-                    *(_chart(panel, number) for number, panel in enumerate(panels)),
-                    Table(head=_ROOFS, rows=roofs),
-                ],
+                blocks=[*(_chart(panel, k) for k, panel in enumerate(found.panels)), roofs],
             ),
             Section(
                 id="placed",
@@ -71,11 +57,25 @@ def render(name: str, result: Figures) -> str:
                 lead="“Times Spark”: reached, over the ceiling of jobs of such tasks that move "
                 "nothing. “Times job per step”: over what would be left if every step, as fast as "
                 "it was measured, were a job of its own, weights broadcast and gradients returned.",
-                blocks=[placed] if rows else [],
+                blocks=[placed] if placed.rows else [],
             ),
-            Section(title="Versions", blocks=[pairs(sorted(result["versions"].items()))]),
+            Section(title="Versions", blocks=[pairs(sorted(found.versions.items()))]),
         ],
-    ).html()
+    )
+    write_atomically(run / "report.html", page.html().encode())
+
+
+def roofline_lines(result: Mapping[str, Any]) -> list[str]:
+    """The roofs, and what was placed beneath them."""
+    found = typed(RooflineResult, result)
+    tables = [line for table in _tables(found) if table.rows for line in table.lines()]
+    return [*tables, *found.left_out, f"report  {found.report}"]
+
+
+def _tables(result: RooflineResult) -> tuple[Table, Table]:
+    roofs = [_roof(roof) for panel in result.panels for roof in panel.roofs]
+    placed = [_row(point) for panel in result.panels for point in panel.points]
+    return Table(head=_ROOFS, rows=roofs), Table(head=_PLACED, rows=placed, texts=(0, 1))
 
 
 def flops(value: float) -> str:
@@ -90,22 +90,22 @@ def flops(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _chart(panel: Figures, number: int) -> Chart:
-    xs, points = panel["task_flops"], panel["points"]
-    values = [value for roof in panel["roofs"] for value in roof["flops"]]
-    values += [point["flops"] for point in points]
+def _chart(panel: Panel, number: int) -> Chart:
+    xs, points = panel.task_flops, panel.points
+    values = [value for roof in panel.roofs for value in roof.flops]
+    values += [point.flops for point in points]
     series = [
-        Series(name=roof["name"], x=xs, y=roof["flops"], colour=COLOURS[k % MOST_LINES])
-        for k, roof in enumerate(panel["roofs"])
+        Series(name=roof.name, x=xs, y=roof.flops, colour=COLOURS[k % MOST_LINES])
+        for k, roof in enumerate(panel.roofs)
     ]
-    groups = list(dict.fromkeys(point["group"] for point in points))
+    groups = list(dict.fromkeys(point.group for point in points))
     for k, group in enumerate(groups, start=len(series)):
-        own = [point for point in points if point["group"] == group]
+        own = [point for point in points if point.group == group]
         series.append(
             Series(
                 name=group,
-                x=[point["task_flops"] for point in own],
-                y=[point["flops"] for point in own],
+                x=[point.task_flops for point in own],
+                y=[point.flops for point in own],
                 colour=COLOURS[k % MOST_LINES],
                 kind="dots",
                 hover=False,
@@ -113,9 +113,9 @@ def _chart(panel: Figures, number: int) -> Chart:
         )
     return Chart(
         id=f"roofline-{number}",
-        title=f"{panel['workers']} worker{'' if panel['workers'] == 1 else 's'}",
+        title=f"{panel.workers} worker{'' if panel.workers == 1 else 's'}",
         note="operations a second that all workers reach; lines: ceilings, dots: measured",
-        summary=f"Roofline of Spark with {panel['workers']} workers and {len(points)} points.",
+        summary=f"Roofline of Spark with {panel.workers} workers and {len(points)} points.",
         x=logarithmic(min(xs), max(xs), flops),
         y=logarithmic(min(values), max(values), flops),
         x_label="operations of a task (log)",
@@ -126,37 +126,33 @@ def _chart(panel: Figures, number: int) -> Chart:
     )
 
 
-def _roof(roof: Figures) -> tuple[str, ...]:
-    free = roof["overhead_s"] == 0
+def _roof(roof: DrawnRoof) -> tuple[str, ...]:
+    free = roof.overhead_s == 0
     return (
-        roof["name"],
-        str(roof["workers"]),
-        f"{flops(roof['workers'] * roof['peak_flops'])}FLOP/s",
-        "" if free else duration(roof["overhead_s"]),
-        "" if free else f"{flops(roof['ridge_flops'])}FLOP",
-        "" if free else duration(roof["ridge_flops"] / roof["peak_flops"]),
+        roof.name,
+        str(roof.workers),
+        f"{flops(roof.workers * roof.peak_flops)}FLOP/s",
+        "" if free else duration(roof.overhead_s),
+        "" if free else f"{flops(roof.ridge_flops)}FLOP",
+        "" if free else duration(roof.ridge_flops / roof.peak_flops),
     )
 
 
-def _row(point: Figures) -> tuple[str, ...]:
-    per_step = point.get("job_per_step_flops")
+def _row(point: Point) -> tuple[str, ...]:
+    per_step = point.job_per_step_flops
     return (
-        point["name"],
-        point["group"],
-        str(point["workers"]),
-        f"{flops(point['task_flops'])}FLOP",
-        f"{flops(point['flops'])}FLOP/s",
-        percent(point["part_of_machine"]),
-        f"{flops(point['spark_flops'])}FLOP/s",
-        _times(point["times_spark"]),
-        "" if per_step is None else _times(point["flops"] / per_step),
+        point.name,
+        point.group,
+        str(point.workers),
+        f"{flops(point.task_flops)}FLOP",
+        f"{flops(point.flops)}FLOP/s",
+        percent(point.part_of_machine),
+        f"{flops(point.spark_flops)}FLOP/s",
+        _times(point.times_spark),
+        "" if per_step is None else _times(point.flops / per_step),
     )
 
 
 def _times(value: float) -> str:
-    """How many times, in three digits.
-
-    >>> _times(0.5), _times(123.4)
-    ('0.5', '123')
-    """
+    """How many times, in three digits."""
     return f"{value:.3g}" if math.isfinite(value) else ""

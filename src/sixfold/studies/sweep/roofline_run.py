@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, write_json
-from sixfold.core.run_directory import RunDirectory
+from sixfold.core.html.frame import optional_page
+from sixfold.core.run_directory import RunDirectory, typed
 from sixfold.core.version import versions
 from sixfold.studies.sweep.config import SweepRooflineConfig
-from sixfold.studies.sweep.roofline import Placed, curve_places, place, roofs
+from sixfold.studies.sweep.delay import DelayResult
+from sixfold.studies.sweep.roofline import Placed, Processor, RooflineResult, panel
 from sixfold.studies.sweep.roofline_points import placed_in, read_result, result_files
 from sixfold.studies.sweep.roofline_report import write_page
-from sixfold.training.report import optional_page
 
 
 def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
@@ -29,11 +30,11 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
     from sixfold.perf.profile import load_machine, measure_machine
 
     asked = config.roofline
-    if found := config.problems():
-        raise UserError(found)
+    if problems := config.problems():
+        raise UserError(problems)
     source = Path(asked.delay).expanduser().absolute()
-    delay = read_result(source / "result.json" if source.is_dir() else source)
-    if not isinstance(delay, dict) or delay.get("what") != "delay":
+    found = read_result(source / "result.json" if source.is_dir() else source)
+    if not isinstance(found, dict) or found.get("what") != "delay":
         raise UserError(f"--delay {asked.delay}: is no result of `sixfold sweep delay`")
     out = Path(asked.out).expanduser().absolute() if asked.out else source / "roofline"
     if RunDirectory(out).holds_a_run():
@@ -41,34 +42,37 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
             f"--out {out}: holds a run, whose result and report would be lost: choose another "
             "directory"
         )
+    delay = typed(DelayResult, found)
     points, left_out = _points(asked.placed, asked.trust_model)
     machine = (
         load_machine(Path(asked.machine_peaks).expanduser())
         if asked.machine_peaks
         else measure_machine(precisions=(asked.precision,))
     )
-    workers = sorted(
-        {session["workers"] for session in delay["sessions"]} | {point.workers for point in points}
+    workers = {session.workers for session in delay.sessions} | {p.workers for p in points}
+    made = RooflineResult(
+        delay=str(source),
+        sessions=delay.sessions,
+        machine=Processor(processor=machine.processor, cores=machine.cores),
+        precision=asked.precision,
+        panels=[
+            panel(
+                delay,
+                n,
+                machine.peak_flops(n, asked.precision),
+                [point for point in points if point.workers == n],
+            )
+            for n in sorted(workers)
+        ],
+        left_out=left_out,
+        versions=versions(),
+        report=str(out / "report.html"),
     )
-    panels = []
-    for n in workers:
-        own = [point for point in points if point.workers == n]
-        panels.append(_panel(delay, n, machine.peak_flops(n, asked.precision), own))
-    result = {
-        "what": "roofline",
-        "delay": str(source),
-        "sessions": delay["sessions"],
-        "machine": {"processor": machine.processor, "cores": machine.cores},
-        "precision": asked.precision,
-        "panels": panels,
-        "left_out": left_out,
-        "versions": versions(),
-        "report": str(out / "report.html"),
-    }
+    result = dataclasses.asdict(made)
     make_folder(out)
     write_json(out / "result.json", result)
     with optional_page(out / "report.html"):
-        write_page(out / "report.html", result)
+        write_page(out, None, result)
     return result
 
 
@@ -93,21 +97,3 @@ def _points(text: str, trust: bool) -> tuple[list[Placed], list[str]]:
     if problems:
         raise UserError(problems)
     return found, left_out
-
-
-def _panel(
-    delay: dict[str, Any], workers: int, peak_flops: float, points: Sequence[Placed]
-) -> dict[str, Any]:
-    """The roofs of one number of workers, and the points beneath."""
-    shuffled = {row["moved_bytes"] for row in delay["points"] if row["kind"] == "shuffle"}
-    own = roofs(delay, workers, peak_flops, sorted(shuffled))
-    at = curve_places(own, points)
-    machine, spark = own[0], own[1]
-    return {
-        "workers": workers,
-        "task_flops": at,
-        "roofs": [
-            roof.plain() | {"flops": [roof.attainable_flops(value) for value in at]} for roof in own
-        ],
-        "points": [place(point, delay, spark, machine) for point in points],
-    }

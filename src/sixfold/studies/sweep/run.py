@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sixfold import data
@@ -26,7 +28,7 @@ from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Outcome, run_job
-from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig
+from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig, TrainingsConfig
 from sixfold.studies.sweep.member import Engines, QualityWork, TimeWork
 from sixfold.studies.sweep.plan import (
     Plan,
@@ -35,14 +37,12 @@ from sixfold.studies.sweep.plan import (
     quality_plan,
     time_plan,
 )
-from sixfold.studies.sweep.results import quality_result, time_result
+from sixfold.studies.sweep.report import write_page
+from sixfold.studies.sweep.results import TimeResult, quality_result, time_result
 from sixfold.studies.sweep.vary import Combination
-from sixfold.studies.sweep.write_report import write_report
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import Inputs, inputs_of
 from sixfold.training.run import fit_digits, training_problems
-
-Sweep = SweepTimeConfig | SweepQualityConfig
 
 
 def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> d
         outcome = _time_all(config, run.directory, plan, engines, on_event)
         figures = time_result(config, plan, outcome)
         _count_operations(figures, plan, engines)
-        return end(config, run, figures, outcome)
+        return end(config, run, dataclasses.asdict(figures), outcome, write_page)
 
 
 def _time_all(
@@ -89,9 +89,9 @@ def _time_all(
 
 
 def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
-    """Train every combination of settings, side by side, and tell what each setting does.
+    """Train every combination of settings, side by side, and say what each setting does.
 
-    Args, Returns and Raises as of `sweep_time`.
+    Returns and raises what `sweep_time` does.
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
@@ -104,7 +104,7 @@ def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None
             )
         )
         workers = config.engine.workers or engine.slots()
-        plan = quality_plan(config, all_combinations(config))
+        plan = quality_plan(all_combinations(config))
         images = _prepare(plan, lambda _: engine, on_event, workers)
         plan = _recognised(plan)
         run.claim(_inputs(one.config for one in plan.combinations).built())
@@ -117,18 +117,18 @@ def sweep_quality(config: SweepQualityConfig, *, on_event: OnEvent | None = None
             on_event=on_event,
             log=run.directory.file("log.txt"),
         )
-        figures = quality_result(config, plan, outcome, images) | {"workers": workers}
-        return end(config, run, figures, outcome)
+        figures = dataclasses.asdict(quality_result(config, plan, outcome, images))
+        return end(config, run, figures | {"workers": workers}, outcome, write_page)
 
 
-def _count_operations(figures: dict[str, Any], plan: Plan, engines: Engines) -> None:
+def _count_operations(figures: TimeResult, plan: Plan, engines: Engines) -> None:
     """Add what each training computes for an image, and the bytes of its weights."""
     from sixfold import models
     from sixfold.studies.sweep.arithmetic import training_flops, weight_bytes
 
     known: dict[Any, tuple[float, int]] = {}
-    for row, one in zip(figures["points"], plan.combinations, strict=True):
-        if not row["repeats"]:
+    for row, one in zip(figures.points, plan.combinations, strict=True):
+        if not row.repeats:
             continue
         config = one.config
         key = config.model, config.data
@@ -139,10 +139,10 @@ def _count_operations(figures: dict[str, Any], plan: Plan, engines: Engines) -> 
                 config.model, shape=opened.shape, classes=len(opened.classes), seed=0
             )
             known[key] = training_flops(network, opened.shape), weight_bytes(network)
-        row["flops_per_image"], row["weight_bytes"] = known[key]
+        row.flops_per_image, row.weight_bytes = known[key]
 
 
-def sweep_problems(config: Sweep) -> list[str]:
+def sweep_problems(config: TrainingsConfig) -> list[str]:
     """Everything that is wrong with the settings of all trainings, each once."""
     found = config.problems()
     try:
@@ -168,14 +168,11 @@ def begin(
         config: the settings of the sweep.
         problems: of the settings.
         stack: lets go of the directory.
-        on_event: hears if the sweep is finished.
+        on_event: called with a note if the sweep is finished.
         timed: whether figures depend on where the sweep runs.
 
     Returns:
         The settings with paths made absolute, and the sweep as a run.
-
-    Raises:
-        UserError: with all problems.
     """
     started = time.monotonic()
     if problems:
@@ -233,8 +230,14 @@ def _recognised(plan: Plan) -> Plan:
     return dataclasses.replace(plan, members=tuple(members))
 
 
-def end(config: Any, run: Run, figures: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
-    """Write result and report.
+def end(
+    config: Any,
+    run: Run,
+    figures: dict[str, Any],
+    outcome: Outcome,
+    write: Callable[[Path, Any, dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Write result and report, the latter by `write`.
 
     Raises:
         UserError: if no training could be: nothing is left of the sweep.
@@ -245,11 +248,8 @@ def end(config: Any, run: Run, figures: dict[str, Any], outcome: Outcome) -> dic
         run.withdraw()
         raise UserError(dict.fromkeys(map(str, refused)))
     done = {"failures": outcome.failures, "done_before": len(outcome.done_before)}
-
-    def write_page(result: dict[str, Any]) -> None:
-        write_report(run.directory.file("report.html"), as_json(config), result)
-
-    return run.complete({**figures, **done}, write_page, failures=outcome.failures)
+    page = functools.partial(write, run.directory.path, as_json(config))
+    return run.complete({**figures, **done}, page, failures=outcome.failures)
 
 
 def _with_workers(found: list[Combination], engines: Engines) -> list[Combination]:

@@ -15,14 +15,10 @@ from sixfold.core.values import read_value
 from sixfold.training.config import TrainConfig
 from sixfold.training.strategies.registry import STRATEGIES
 
-MODEL = "model."
-"""Begins the name of an argument of the network."""
-
-_NOT_VARIED = ("run", "initialization")
-"""Sections whose settings say where a run is or what it begins with, not how it is made."""
-
-_FILES_OF_A_RUN = ("tuning",)
-"""Files that the launcher of a single run reads."""
+MODEL = "model."  # begins the name of an argument of the network
+# Sections whose settings say where a run is or what it begins with, not how it is made; and a file
+# that the launcher of a single run reads.
+_NOT_VARIED = ("run", "initialization", "tuning")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +77,7 @@ def _parse(text: str) -> Varied:
     if plain.startswith(MODEL):
         if not plain.removeprefix(MODEL).isidentifier():
             raise UserError(f"--vary {text!r}: {plain} is no name of an argument")
-        return Varied(name=plain, section="model", values=tuple(_once(words)))
+        return Varied(name=plain, section="model", values=tuple(dict.fromkeys(words)))
     known = settings()
     if plain not in known:
         near = meant(plain, known)
@@ -96,11 +92,7 @@ def _parse(text: str) -> Varied:
             values.append(read_value(word, hint_type))
         except ValueError as error:
             raise UserError(f"--vary {text!r}: {word!r} of {plain}: expected {error}") from None
-    return Varied(name=plain, section=section, values=tuple(_once(values)))
-
-
-def _once(values: Sequence[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))
+    return Varied(name=plain, section=section, values=tuple(dict.fromkeys(values)))
 
 
 def settings() -> dict[str, tuple[str, Any]]:
@@ -111,7 +103,7 @@ def settings() -> dict[str, tuple[str, Any]]:
         if section not in _NOT_VARIED
         for hints in [typing.get_type_hints(section_class)]
         for field in dataclasses.fields(section_class)
-        if field.name not in _FILES_OF_A_RUN
+        if field.name not in _NOT_VARIED
     }
 
 
@@ -129,42 +121,34 @@ def combinations(base: TrainConfig, varied: Sequence[Varied]) -> list[Combinatio
 
 
 def _with(config: TrainConfig, varied: Varied, value: Any) -> TrainConfig:
-    section = getattr(config, varied.section)
-    changed: dict[str, Any]
     if varied.name.startswith(MODEL):
         name = varied.name.removeprefix(MODEL)
         pairs = [
             pair
-            for pair in section.model_args.split(",")
+            for pair in config.model.model_args.split(",")
             if pair.strip() and pair.partition("=")[0].strip() != name
         ]
-        changed = {"model_args": ",".join([*pairs, f"{name}={value}"])}
-    else:
-        changed = {varied.name: value}
-        # Each of the two takes the other's place.
-        other = {"steps": "epochs", "epochs": "steps"}.get(varied.name)
-        if other:
-            changed[other] = None
-    return dataclasses.replace(config, **{varied.section: dataclasses.replace(section, **changed)})
+        return _changed(config, "model", model_args=",".join([*pairs, f"{name}={value}"]))
+    # Each of the two takes the other's place.
+    other = {"steps": "epochs", "epochs": "steps"}.get(varied.name)
+    instead = {other: None} if other else {}
+    return _changed(config, varied.section, **{varied.name: value}, **instead)
 
 
 def _fitting(config: TrainConfig, names: set[str]) -> TrainConfig:
     """Settings that a varied strategy or engine does not take, put back to their defaults."""
     if "strategy" in names:
         for spec in STRATEGIES.values():
-            if spec.name != config.strategy.strategy:
-                config = _without(config, spec.options)
+            for section, options in spec.options.items():
+                if spec.name != config.strategy.strategy:
+                    usual = type(getattr(config, section))()
+                    values = {name: getattr(usual, name) for name in options}
+                    config = _changed(config, section, **values)
     if "engine" in names and config.engine.engine != "spark":
-        engine = dataclasses.replace(config.engine, master=None, spark_conf=())
-        config = dataclasses.replace(config, engine=engine)
+        config = _changed(config, "engine", master=None, spark_conf=())
     return config
 
 
-def _without(config: TrainConfig, options: Mapping[str, tuple[str, ...]]) -> TrainConfig:
-    """The settings with some of them (by section) put back to their defaults."""
-    for section, names in options.items():
-        values = getattr(config, section)
-        usual = type(values)()
-        values = dataclasses.replace(values, **{name: getattr(usual, name) for name in names})
-        config = dataclasses.replace(config, **{section: values})
-    return config
+def _changed(config: TrainConfig, section: str, **values: Any) -> TrainConfig:
+    part = dataclasses.replace(getattr(config, section), **values)
+    return dataclasses.replace(config, **{section: part})

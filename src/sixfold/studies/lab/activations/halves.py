@@ -1,13 +1,13 @@
 """A training step in two halves: forward keeps what backward needs, as named tensors.
 
-What is kept is what the engine's own links keep (`sixfold.training.layers.operations`): of the
-slide network the images, in the layout in which they are computed with; of the max-pool where each
-maximum was, and whether ReLU let it pass; the input of the linear layer; and the loss's gradient.
-Both halves call the kernels that a step calls, so the gradient has the bits of
+What is kept is what layers with an explicit backward keep (`sixfold.training.layers.operations`):
+of the slide network the images, in the layout in which they are computed with; of the max-pool
+where each maximum was, and whether ReLU let it pass; the input of the linear layer; and the loss's
+gradient. Both halves call the kernels that a step calls, so the gradient has the bits of
 `sixfold.training.step.step.Step`.
 
-The tensors are what is large. In which structure a link keeps them is its own affair: the *frame*,
-the same structure with names in the place of tensors, is small and travels beside them.
+The tensors are what is large. In which structure a layer keeps them is its own affair: the *frame*,
+the same structure with names in the place of tensors, is small and travels with them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sixfold.core.errors import RunError
-from sixfold.distributed.logical_shards import shard_bounds, shard_count
+from sixfold.distributed.logical_shards import shard_count
 from sixfold.studies.convolution.geometry import Array
-from sixfold.studies.lab.long_lived import CLASSES, network
+from sixfold.studies.lab.long_lived import network, shard_of
 from sixfold.studies.lab.problem import Problem
 from sixfold.training.layers.executor import LayerExecutor
 from sixfold.training.layers.operations import MaxPoolOp, Run
@@ -70,14 +69,8 @@ class Halves:
         self.step.state.parameters.copy_(torch.from_numpy(weights))
 
     def shard(self, index: int) -> Shard:
-        """The samples of a logical shard; labels are the images' numbers modulo the classes."""
-        problem = self.problem
-        first, last = shard_bounds(problem.geometry.batch, self.count, index)
-        images = np.stack(
-            [problem.images(n // problem.block)[n % problem.block] for n in range(first, last)]
-        )
-        labels = torch.arange(first, last) % CLASSES
-        return Shard(index=index, images=torch.from_numpy(images), labels=labels)
+        """The samples of a logical shard."""
+        return shard_of(self.problem, self.count, index)
 
     def forward(self, shard: Shard) -> tuple[Tensors, Frame]:
         """Forward and loss; what backward needs."""

@@ -25,13 +25,9 @@ from sixfold.core.errors import RunError
 if TYPE_CHECKING:
     from redis import Redis
 
-START_S = 10.0
-"""For a server to answer; measured 0.02 s."""
-
+START_S = 10.0  # for a server to answer; measured 0.02 s
 TRIES = 5
-
-TIMEOUT_S = 30.0
-"""For any one reply; a value of 100 MB takes 0.1 s on a loopback interface."""
+TIMEOUT_S = 30.0  # for any one reply; a value of 100 MB takes 0.1 s on a loopback interface
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,8 @@ def missing() -> str:
 
 
 @contextmanager
-def redis_server(on_event: str, reached: str) -> Iterator[Address]:
-    """A server, ended at the end.
-
-    Args:
-        on_event: address of the interface on which it listens.
-        reached: address by which workers reach it.
+def redis_server(interface: str, reached: str) -> Iterator[Address]:
+    """A server that listens on one interface, reached by workers at an address; ended at the end.
 
     Raises:
         RunError: if it does not start, with what it says.
@@ -83,8 +75,8 @@ def redis_server(on_event: str, reached: str) -> Iterator[Address]:
     with tempfile.TemporaryDirectory(prefix="sixfold-redis-") as folder:
         said = ""
         for _ in range(TRIES):
-            address = Address(reached, _free_port(on_event), secrets.token_hex(32))
-            process = _start(on_event, address, Path(folder))
+            address = Address(reached, _free_port(interface), secrets.token_hex(32))
+            process = _start(interface, address, Path(folder))
             try:
                 if _answers(process, address):
                     yield address
@@ -96,15 +88,15 @@ def redis_server(on_event: str, reached: str) -> Iterator[Address]:
         raise RunError(f"redis-server could not be started: {last}")
 
 
-def _free_port(on_event: str) -> int:
+def _free_port(interface: str) -> int:
     with socket.socket() as probe:
-        probe.bind((on_event, 0))
+        probe.bind((interface, 0))
         return int(probe.getsockname()[1])
 
 
-def _start(on_event: str, address: Address, folder: Path) -> subprocess.Popen[bytes]:
+def _start(interface: str, address: Address, folder: Path) -> subprocess.Popen[bytes]:
     settings = [
-        f"bind {on_event}",
+        f"bind {interface}",
         f"port {address.port}",
         f"requirepass {address.password}",
         'save ""',

@@ -27,15 +27,12 @@ class Store(Protocol):
 
     def put(self, key: str, value: bytes) -> None:
         """Keep a value."""
-        ...
 
     def get(self, key: str) -> bytes:
         """A value that was kept."""
-        ...
 
     def delete(self, key: str) -> None:
         """Forget a value."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -47,14 +44,12 @@ class FileStore:
     def put(self, key: str, value: bytes) -> None:
         """Write a file."""
         system, path = _folder(self.url)
-        with system.open(f"{path}/{key}", "wb") as file:
-            file.write(value)
+        system.pipe_file(f"{path}/{key}", value)
 
     def get(self, key: str) -> bytes:
         """Read a file."""
         system, path = _folder(self.url)
-        with system.open(f"{path}/{key}", "rb") as file:
-            value: bytes = file.read()
+        value: bytes = system.cat_file(f"{path}/{key}")
         return value
 
     def delete(self, key: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-from sixfold.studies.convolution.geometry import Array
-from sixfold.studies.lab.cost import Cost
-from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, megabytes, ratio, seconds
+from sixfold.core.html.page import Bar, Bars, Table
+from sixfold.studies.lab.cluster import Cost
+from sixfold.studies.lab.findings import Findings, megabytes, percent, ratio, seconds, yes
 from sixfold.studies.lab.long_lived import LongLived
 from sixfold.studies.lab.problem import Problem
+
+NAMES = {"same": "same worker", "driver": "driver", "file": "file store", "redis": "Redis"}
+"""The ways, by the names that `--ways` takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +20,7 @@ class Serial:
 
     forward_s: float  # all shards forward
     backward_s: float  # then all backward
-    gradient: Array  # (P,) their sum
-    right: bool  # whether it has the bits of the step that training makes
+    gradient_is_that_of_a_step: bool  # bit for bit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,40 +29,23 @@ class MeasuredWay:
 
     way: str
     times_s: list[float]  # both stages, of every timed run
-    forward: Cost  # cost of the forward stage in the median run
-    backward: Cost  # cost of the backward stage
+    forward: Cost  # of the forward stage in the median run
+    backward: Cost  # of the backward stage
+    total_s: float  # of both
     kernel_s: float  # time inside the network's kernels, over all tasks
     store_s: float  # time of encoding, keeping, fetching and decoding, over all tasks
     kept_bytes: int  # activations
     chunks: int  # in how many parts the step was made
     right: bool  # whether the gradient had the bits of the serial one, every time
 
-    @property
-    def forward_s(self) -> float:
-        """Wall time of the forward stage."""
-        return self.forward.wall_s
 
-    @property
-    def backward_s(self) -> float:
-        """Wall time of the backward stage."""
-        return self.backward.wall_s
+@dataclass(frozen=True, kw_only=True)
+class ActivationsResult:
+    """What the study has measured."""
 
-    @property
-    def total_s(self) -> float:
-        """Wall time of both."""
-        return self.forward_s + self.backward_s
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain data."""
-        return dataclasses.asdict(self) | {"total_s": self.total_s}
-
-
-NAMES = {
-    "same": "same worker",
-    "driver": "driver",
-    "file": "file store",
-    "redis": "Redis",
-}
+    long_lived: LongLived
+    serial: Serial
+    ways: list[MeasuredWay]
 
 
 def tell(
@@ -74,26 +57,17 @@ def tell(
 ) -> Findings:
     """Findings of the study."""
     g = problem.geometry
-    findings = Findings(
+    return Findings(
         title="Forward and backward as two stages",
         subtitle=f"{g.batch:,} images {g.channels}x{g.size[0]}x{g.size[1]}, the slide network's "
         f"layers with kernel {g.maps} {g.kernel[0]}x{g.kernel[1]}x{g.channels}",
+        right=alone.gradient_is_that_of_a_step and all(one.right for one in measured),
         notes=notes,
+        tables=[_table(base, alone, measured)],
+        bars=[_bars(base, alone, measured)],
+        verdict=_verdict(base, measured),
+        result=ActivationsResult(long_lived=base, serial=alone, ways=measured),
     )
-    findings.right = alone.right and all(one.right for one in measured)
-    findings.tables = [_table(base, alone, measured)]
-    findings.bars = [_bars(base, alone, measured)]
-    findings.verdict = _verdict(base, measured)
-    findings.data = {
-        "long_lived": base.as_data(),
-        "serial": {
-            "forward_s": alone.forward_s,
-            "backward_s": alone.backward_s,
-            "gradient_is_that_of_a_step": alone.right,
-        },
-        "ways": [one.as_data() for one in measured],
-    }
-    return findings
 
 
 def _table(base: LongLived, alone: Serial, measured: list[MeasuredWay]) -> Table:
@@ -103,23 +77,22 @@ def _table(base: LongLived, alone: Serial, measured: list[MeasuredWay]) -> Table
         (
             *("serial, one thread", seconds(alone.forward_s), seconds(alone.backward_s)),
             *(seconds(total), ratio(total / base.step_s), "0", "", "0", ""),
-            "yes" if alone.right else "NO",
+            yes(alone.gradient_is_that_of_a_step),
         ),
     ]
     for one in measured:
-        whole = one.forward.run_s + one.backward.run_s
         rows.append(
             (
                 NAMES[one.way],
-                seconds(one.forward_s) if one.forward.jobs else "",
-                seconds(one.backward_s) if one.forward.jobs else "",
+                seconds(one.forward.wall_s) if one.forward.jobs else "",
+                seconds(one.backward.wall_s) if one.forward.jobs else "",
                 seconds(one.total_s),
                 ratio(one.total_s / base.step_s),
                 megabytes(one.kept_bytes),
                 f"{one.chunks}",
                 f"{one.forward.jobs + one.backward.jobs}",
-                f"{100 * one.kernel_s / whole:.0f}" if whole else "",
-                "yes" if one.right else "NO",
+                percent(one.kernel_s, one.forward.run_s + one.backward.run_s),
+                yes(one.right),
             )
         )
     return Table(
@@ -150,18 +123,18 @@ def _bars(base: LongLived, alone: Serial, measured: list[MeasuredWay]) -> Bars:
     for one in sorted(measured, key=lambda way: way.total_s):
         parts: tuple[tuple[float, str], ...] = ((one.total_s, "update"),)
         if one.forward.jobs:
-            parts = ((one.forward_s, "compute"), (one.backward_s, "communication"))
+            parts = ((one.forward.wall_s, "compute"), (one.backward.wall_s, "communication"))
         bars.append(Bar(name=NAMES[one.way], parts=parts, text=f"{one.total_s:.3f} s"))
     return Bars(
         title="Time of a step",
         note="Median run.",
         bars=bars,
-        keys=(
-            ("forward", "compute"),
-            ("backward", "communication"),
-            ("both at once", "update"),
-        ),
+        keys=(("forward", "compute"), ("backward", "communication"), ("both at once", "update")),
     )
+
+
+def _bar(name: str, *parts: tuple[float, str]) -> Bar:
+    return Bar(name=name, parts=parts, text=f"{sum(value for value, _ in parts):.3f} s")
 
 
 def _verdict(base: LongLived, measured: list[MeasuredWay]) -> list[str]:

@@ -19,16 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.distributed.logical_shards import Node, TreeFold
 from sixfold.studies.convolution.geometry import Array
 from sixfold.studies.lab.activations.halves import Frame, Halves, halves_of
 from sixfold.studies.lab.activations.stores import Store, decode, encode
-from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.cost import Cost
+from sixfold.studies.lab.blocks import Partial, folded, timed, total_of
+from sixfold.studies.lab.cluster import Cluster, Cost
 from sixfold.studies.lab.problem import Problem
-
-Partial = tuple[Node, Array]
-"""A node of the tree over the shards, and the sum of the gradients below it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +47,9 @@ class Passed:
     """A step in two stages."""
 
     gradient: Array  # (P,) the sum over all images
-    forward: Cost  # cost of the forward stage
-    backward: Cost  # cost of the backward stage
+    forward: Cost  # of the forward stage
+    backward: Cost  # of the backward stage
+    chunks: int = 1  # in how many parts the step was made
 
 
 def same_worker(cluster: Cluster, problem: Problem, meters: Meters) -> Passed:
@@ -60,14 +57,19 @@ def same_worker(cluster: Cluster, problem: Problem, meters: Meters) -> Passed:
     halves = halves_of(problem)
     weights = cluster.broadcast(halves.weights)
 
+    def both(here: Halves, index: int) -> Array:
+        shard = here.shard(index)
+        with timed(meters.kernel_s):
+            return here.backward(*here.forward(shard))
+
     def work(shards: Iterable[int]) -> Iterator[Partial]:
         here = _loaded(problem, weights)
-        yield from _folded((index, _both(here, index, meters)) for index in shards)
+        yield from folded((index, both(here, index)) for index in shards)
 
     partials, cost = cluster.measured(
-        "forward and backward", _shards(cluster, halves.count).mapPartitions(work).collect
+        "forward and backward", _spread(cluster, range(halves.count)).mapPartitions(work).collect
     )
-    return Passed(gradient=_total(halves.count, partials), forward=Cost(), backward=cost)
+    return Passed(gradient=total_of(halves.count, partials), forward=Cost(), backward=cost)
 
 
 def through_store(cluster: Cluster, problem: Problem, store: Store, meters: Meters) -> Passed:
@@ -77,36 +79,31 @@ def through_store(cluster: Cluster, problem: Problem, store: Store, meters: Mete
 
     def forward(index: int) -> tuple[int, Frame]:
         value, frame = _forward(_loaded(problem, weights), index, meters)
-        _timed(meters, lambda: store.put(f"shard-{index}", value))
+        with timed(meters.store_s):
+            store.put(f"shard-{index}", value)
         return index, frame
+
+    def one(here: Halves, index: int, frame: Frame) -> Array:
+        with timed(meters.store_s):
+            value = store.get(f"shard-{index}")
+        return _backward(here, value, frame, meters)
 
     def backward(items: Iterable[tuple[int, Frame]]) -> Iterator[Partial]:
         here = _loaded(problem, weights)
+        yield from folded((index, one(here, index, frame)) for index, frame in items)
 
-        def one(index: int, frame: Frame) -> Array:
-            value = _timed(meters, lambda: store.get(f"shard-{index}"))
-            return _backward(here, value, frame, meters)
-
-        yield from _folded((index, one(index, frame)) for index, frame in items)
-
-    shards = _shards(cluster, halves.count)
+    shards = _spread(cluster, range(halves.count))
     try:
         frames, ahead = cluster.measured("forward", shards.map(forward).collect)
         partials, back = cluster.measured("backward", _sent_back(cluster, frames, backward))
     finally:
         for index in range(halves.count):
             store.delete(f"shard-{index}")
-    return Passed(gradient=_total(halves.count, partials), forward=ahead, backward=back)
+    return Passed(gradient=total_of(halves.count, partials), forward=ahead, backward=back)
 
 
-def through_driver(
-    cluster: Cluster, problem: Problem, limit_bytes: int, meters: Meters
-) -> tuple[Passed, int]:
-    """Forward jobs that return the activations, backward jobs that are sent them.
-
-    Returns:
-        The step, and in how many chunks it was made.
-    """
+def through_driver(cluster: Cluster, problem: Problem, limit_bytes: int, meters: Meters) -> Passed:
+    """Forward jobs that return the activations, backward jobs that are sent them; in chunks."""
     halves = halves_of(problem)
     weights = cluster.broadcast(halves.weights)
 
@@ -115,7 +112,7 @@ def through_driver(
 
     def backward(items: Iterable[tuple[int, bytes, Frame]]) -> Iterator[Partial]:
         here = _loaded(problem, weights)
-        yield from _folded(
+        yield from folded(
             (index, _backward(here, value, frame, meters)) for index, value, frame in items
         )
 
@@ -125,7 +122,7 @@ def through_driver(
     ahead, back = Cost(), Cost()
     held: list[list[Any]] = []
     for chunk in chunks:
-        values, cost = cluster.measured("forward", _part(cluster, chunk).map(forward).collect)
+        values, cost = cluster.measured("forward", _spread(cluster, chunk).map(forward).collect)
         held.append(values)
         ahead += cost
     partials: list[Partial] = []
@@ -134,8 +131,13 @@ def through_driver(
         found, cost = cluster.measured("backward", _sent_back(cluster, values, backward))
         partials += found
         back += cost
-    gradient = _total(halves.count, partials)
-    return Passed(gradient=gradient, forward=ahead, backward=back), len(chunks)
+    gradient = total_of(halves.count, partials)
+    return Passed(gradient=gradient, forward=ahead, backward=back, chunks=len(chunks))
+
+
+def _spread(cluster: Cluster, items: Sequence[Any]) -> Any:
+    """An RDD of contiguous runs."""
+    return cluster.context.parallelize(items, min(cluster.partitions, len(items)))
 
 
 def _sent_back(
@@ -146,24 +148,19 @@ def _sent_back(
     """A job over what the driver has of every shard."""
 
     def action() -> list[Partial]:
-        items = cluster.context.parallelize(values, min(cluster.partitions, len(values)))
-        partials: list[Partial] = items.mapPartitions(backward).collect()
+        partials: list[Partial] = _spread(cluster, values).mapPartitions(backward).collect()
         return partials
 
     return action
 
 
 def serial(halves: Halves) -> tuple[float, float, Array]:
-    """Forward of all shards, then backward of all, in this process.
-
-    Returns:
-        Seconds of each, and the (P,) gradient.
-    """
+    """Seconds of forward of all shards, then backward of all, in this process; (P,) gradient."""
     began = time.perf_counter()
     kept = [halves.forward(halves.shard(index)) for index in range(halves.count)]
     middle = time.perf_counter()
-    partials = list(_folded((index, halves.backward(*one)) for index, one in enumerate(kept)))
-    return middle - began, time.perf_counter() - middle, _total(halves.count, partials)
+    partials = list(folded((index, halves.backward(*one)) for index, one in enumerate(kept)))
+    return middle - began, time.perf_counter() - middle, total_of(halves.count, partials)
 
 
 def of_a_step(halves: Halves) -> Array:
@@ -171,8 +168,7 @@ def of_a_step(halves: Halves) -> Array:
     step = halves.step
     shards = [halves.shard(index) for index in range(halves.count)]
     ((_, total),) = step.partials(0, shards)
-    length = step.state.sections[0]
-    gradient: Array = np.array(total[:length])
+    gradient: Array = np.array(total[: step.state.sections[0]])
     step.release()
     return gradient
 
@@ -184,65 +180,18 @@ def _loaded(problem: Problem, weights: Any) -> Halves:
     return halves
 
 
-def _both(halves: Halves, index: int, meters: Meters) -> Array:
-    shard = halves.shard(index)
-    began = time.perf_counter()
-    gradient = halves.backward(*halves.forward(shard))
-    meters.kernel_s.add(time.perf_counter() - began)
-    return gradient
-
-
 def _forward(halves: Halves, index: int, meters: Meters) -> tuple[bytes, Frame]:
     shard = halves.shard(index)
-    began = time.perf_counter()
-    tensors, frame = halves.forward(shard)
-    meters.kernel_s.add(time.perf_counter() - began)
-    value: bytes = _timed(meters, lambda: encode(tensors))
+    with timed(meters.kernel_s):
+        tensors, frame = halves.forward(shard)
+    with timed(meters.store_s):
+        value = encode(tensors)
     meters.kept_bytes.add(len(value))
     return value, frame
 
 
 def _backward(halves: Halves, value: bytes, frame: Frame, meters: Meters) -> Array:
-    tensors = _timed(meters, lambda: decode(value))
-    began = time.perf_counter()
-    gradient = halves.backward(tensors, frame)
-    meters.kernel_s.add(time.perf_counter() - began)
-    return gradient
-
-
-def _timed(meters: Meters, action: Callable[[], Any]) -> Any:
-    """The result of something that keeps or fetches activations, with its time."""
-    began = time.perf_counter()
-    result = action()
-    meters.store_s.add(time.perf_counter() - began)
-    return result
-
-
-def _shards(cluster: Cluster, count: int) -> Any:
-    """An RDD of the numbers of all shards, contiguous runs of them."""
-    return _part(cluster, range(count))
-
-
-def _part(cluster: Cluster, shards: range) -> Any:
-    return cluster.context.parallelize(shards, min(cluster.partitions, len(shards)))
-
-
-def _folded(gradients: Iterable[tuple[int, Array]]) -> Iterator[Partial]:
-    """Gradients of shards in order, added as far as the tree allows."""
-    fold: TreeFold[Array] = TreeFold(_add)
-    for index, gradient in gradients:
-        fold.push(Node(0, index), gradient)
-    yield from fold.nodes
-
-
-def _total(count: int, partials: Iterable[Partial]) -> Array:
-    """The root of the tree; partial sums come in order."""
-    fold: TreeFold[Array] = TreeFold(_add)
-    for node, value in partials:
-        fold.push(Node(*node), value)
-    return fold.root(count)
-
-
-def _add(left: Array, right: Array) -> Array:
-    left += right
-    return left
+    with timed(meters.store_s):
+        tensors = decode(value)
+    with timed(meters.kernel_s):
+        return halves.backward(tensors, frame)

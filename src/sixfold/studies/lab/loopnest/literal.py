@@ -23,13 +23,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from sixfold.studies.convolution.geometry import Array
-from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.cost import Cost
+from sixfold.studies.lab.blocks import place
+from sixfold.studies.lab.cluster import Cluster, Cost
 from sixfold.studies.lab.problem import Problem
 
 
@@ -44,14 +45,8 @@ class Literal:
 
 
 def jobs_of_design1(problem: Problem) -> int:
-    """How many jobs design 1 takes: P Q R S.
-
-    >>> from sixfold.studies.convolution.geometry import Geometry
-    >>> slide = Geometry.of((1000, 3, 32, 32), (32, 3, 5, 5), padding=2)
-    >>> jobs_of_design1(Problem(geometry=slide, block=50))
-    25600
-    """
-    return int(np.prod(problem.geometry.out) * np.prod(problem.geometry.kernel))
+    """How many jobs design 1 takes: P Q R S."""
+    return prod(problem.geometry.out) * prod(problem.geometry.kernel)
 
 
 def jobs_of_design2b(problem: Problem) -> int:
@@ -107,10 +102,9 @@ def _job1(
             yield k, weights.value[k, channel, r, s] * vector
 
     channels = cluster.numbers(problem.geometry.channels).map(pixels)
-    sums: list[tuple[int, Array]] = (
-        channels.flatMap(on_maps).reduceByKey(operator.add, cluster.partitions).collect()
-    )
-    return sums
+    sums = channels.flatMap(on_maps).reduceByKey(operator.add, cluster.partitions)
+    found: list[tuple[int, Array]] = sums.collect()
+    return found
 
 
 def literal2(cluster: Cluster, problem: Problem, wanted: Array) -> Literal:
@@ -136,10 +130,7 @@ def literal2(cluster: Cluster, problem: Problem, wanted: Array) -> Literal:
     def action() -> list[tuple[tuple[int, ...], float]]:
         units = cluster.numbers(problem.blocks).flatMap(replicate)
         products = units.partitionBy(cluster.partitions, int).flatMap(on_all_loops)
-        sums: list[Any] = products.reduceByKey(
-            operator.add, cluster.partitions, _place_numbers
-        ).collect()
-        return sums
+        return _sums(cluster, products)
 
     sums, cost = cluster.measured("design 2, literally", action)
     return _filled(problem, sums, cost, wanted)
@@ -185,12 +176,12 @@ def _job2b(
             for k in range(maps):
                 yield (n, k, p), weights.value[k, c, r, s].item() * pixel
 
-    sums: list[Any] = (
-        bands.flatMap(on_loops)
-        .reduceByKey(operator.add, cluster.partitions, _place_numbers)
-        .collect()
-    )
-    return sums
+    return _sums(cluster, bands.flatMap(on_loops))
+
+
+def _sums(cluster: Cluster, products: Any) -> list[Any]:
+    found: list[Any] = products.reduceByKey(operator.add, cluster.partitions, place).collect()
+    return found
 
 
 def _filled(problem: Problem, sums: list[Any], cost: Cost, wanted: Array) -> Literal:
@@ -205,11 +196,3 @@ def _pixel(problem: Problem, p: int, q: int, r: int, s: int) -> tuple[int, int]:
     """The pixel of the padded image that meets kernel position (r, s) at output (p, q)."""
     (down, right), (row_step, column_step) = problem.geometry.stride, problem.geometry.dilation
     return p * down + r * row_step, q * right + s * column_step
-
-
-def _place_numbers(key: tuple[int, ...]) -> int:
-    """Spreads tuples of numbers; the same on every host, unlike the hash of a process."""
-    place = 0
-    for number in key:
-        place = place * 31 + number
-    return place

@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from sixfold.core.checks import unknown
+from sixfold.core.errors import problems_of
 from sixfold.studies.convolution import direct
-from sixfold.studies.convolution.geometry import Geometry
-from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.blocks import take_samples
+from sixfold.studies.lab.cluster import Cluster, Cost
 from sixfold.studies.lab.config import LoopnestConfig, geometry_of, numbers
-from sixfold.studies.lab.cost import Cost
 from sixfold.studies.lab.findings import Findings
 from sixfold.studies.lab.long_lived import long_lived
 from sixfold.studies.lab.loopnest import literal
-from sixfold.studies.lab.loopnest.blocks import Meters, Sizes
-from sixfold.studies.lab.loopnest.check import (
-    Verdict,
-    assemble,
-    compare,
-    compare_samples,
-    scale_of,
-    take_samples,
-)
-from sixfold.studies.lab.loopnest.design import DESIGNS
-from sixfold.studies.lab.loopnest.summary import LiteralRun, Measured, tell
-from sixfold.studies.lab.problem import Problem
-from sixfold.studies.lab.progress import Progress
-
-Show = Callable[[str], None]
+from sixfold.studies.lab.loopnest.check import Verdict, assemble, compare, compare_samples
+from sixfold.studies.lab.loopnest.designs import DESIGNS, Meters, Sizes
+from sixfold.studies.lab.loopnest.summary import LiteralRun, LoopnestResult, Measured, tell
+from sixfold.studies.lab.problem import Problem, problem_of
+from sixfold.studies.lab.run import Progress, Show, repeated
 
 
 def problems(config: LoopnestConfig) -> list[str]:
     """What is wrong with the settings, one line each."""
-    found: list[str] = []
-    geometry_of(config.convolution, found)
+    found = problems_of(lambda: geometry_of(config.convolution))
     options = config.loopnest
     for name in options.designs.split(","):
         if name not in DESIGNS:
@@ -51,39 +39,47 @@ def problems(config: LoopnestConfig) -> list[str]:
 
 
 def study(cluster: Cluster, config: LoopnestConfig, show: Show) -> Findings:
-    """Measure all designs; see the module."""
-    geometry = geometry_of(config.convolution, [])
-    assert geometry is not None
-    problem = Problem(
-        geometry=geometry, block=config.convolution.block, seed=config.convolution.seed
-    )
-    sizes = sizes_of(config, cluster.slots)
-    names = list(dict.fromkeys(config.loopnest.designs.split(",")))
+    """Measure all designs."""
+    problem = problem_of(config.convolution)
+    options = config.loopnest
+    names = list(dict.fromkeys(options.designs.split(",")))
     empty_s = cluster.empty_job_s()
     show(f"an empty job of {cluster.slots} tasks takes {1000 * empty_s:.0f} ms")
     parts = Progress(len(names) + 3, show)
     parts.begin("the long-lived job")
-    base = long_lived(cluster, problem, config.loopnest.repeats)
+    base = long_lived(cluster, problem, options.repeats)
     show(
         f"long-lived job: forward {base.forward_s:.3f} s, whole step {base.step_s:.3f} s, "
         f"after a start of {base.start_s:.1f} s"
     )
     measured = []
     for name in names:
-        parts.begin(f"design {name}, timed for {config.loopnest.seconds:g} s after a check")
-        one = measure(cluster, problem, name, sizes, config)
+        parts.begin(f"design {name}, timed for {options.seconds:g} s after a check")
+        one = measure(cluster, problem, name, config)
         measured.append(one)
-        show(f"design {name}: {one.cost.wall_s:.3f} s, {told_check(one)}")
+        show(f"design {name}: {one.cost.wall_s:.3f} s, {_checked(one)}")
     parts.begin("the designs as they were written down")
-    runs = literal_runs(cluster, problem, names, config, empty_s, show)
+    runs = []
+    for run in literal_runs(cluster, problem, names, config, empty_s):
+        runs.append(run)
+        state = "right" if run.right.right else f"WRONG: error {run.right.error:.1e}"
+        show(f"design {run.name}, literally: {run.what} in {run.cost.wall_s:.2f} s, {state}")
     parts.begin("the long-lived job again")
-    base = base.and_again(long_lived(cluster, problem, config.loopnest.repeats))
-    return tell(problem, cluster, base, measured, runs, empty_s)
+    base = base.and_again(long_lived(cluster, problem, options.repeats))
+    result = LoopnestResult(
+        empty_job_s=empty_s,
+        long_lived=base,
+        multiply_adds=problem.multiply_adds,
+        designs=measured,
+        literal=runs,
+        winner=min(measured, key=lambda one: one.cost.wall_s).name,
+    )
+    return tell(problem, cluster.slots, result)
 
 
-def told_check(one: Measured) -> str:
+def _checked(one: Measured) -> str:
     """Whether a design was right, in words."""
-    if one.small.right and one.samples.right:
+    if one.right:
         return (
             f"right: {one.small.compared:,} outputs as the direct loop nest's, "
             f"{one.samples.compared:,} samples at full size"
@@ -95,60 +91,52 @@ def sizes_of(config: LoopnestConfig, slots: int) -> Sizes:
     """Sizes of blocks from the settings."""
     options, found = config.loopnest, list[str]()
     a, b, c, d = numbers("--iterate", options.iterate, 4, found)
-    tile = numbers("--tile", options.tile, 2, found)
-    columns = max(part for part in range(1, math.isqrt(slots) + 1) if slots % part == 0)
-    grid = numbers("--grid", options.grid or f"{slots // columns},{columns}", 2, found)
+    rows, columns = numbers("--tile", options.tile, 2, found)
+    across = max(part for part in range(1, math.isqrt(slots) + 1) if slots % part == 0)
+    down, right = numbers("--grid", options.grid or f"{slots // across},{across}", 2, found)
     return Sizes(
-        iterate=(a, b, c, d),
-        maps=options.map_channels,
-        tile=(tile[0], tile[1]),
-        grid=(grid[0], grid[1]),
+        iterate=(a, b, c, d), maps=options.map_channels, tile=(rows, columns), grid=(down, right)
     )
 
 
-def measure(
-    cluster: Cluster, problem: Problem, name: str, sizes: Sizes, config: LoopnestConfig
-) -> Measured:
+def measure(cluster: Cluster, problem: Problem, name: str, config: LoopnestConfig) -> Measured:
     """Check a design on a few images, then run it at full size until it has been timed enough."""
-    small = check_whole(cluster, problem, name, sizes, config.loopnest.check_images)
-    costs: list[Cost] = []
-    readings: list[tuple[Cost, int, float]] = []
-    verdict: Verdict | None = None
-    while len(costs) < config.loopnest.repeats:
+    options, sizes = config.loopnest, sizes_of(config, cluster.slots)
+    small = check_whole(cluster, problem, name, sizes, options.check_images)
+    verdicts: list[Verdict] = []
+
+    def run() -> tuple[Cost, Meters]:
         meters = Meters.of(cluster.context)
+        blocks = DESIGNS[name].run(cluster, problem, sizes, meters)
+        told, cost = cluster.measured(
+            f"design {name}",
+            lambda: [one for rdd in blocks for one in rdd.map(take_samples).collect()],
+        )
+        verdicts.append(compare_samples(problem, told))
+        return cost, meters
 
-        def action(meters: Meters = meters) -> list[Any]:
-            told: list[Any] = []
-            for outputs in DESIGNS[name].run(cluster, problem, sizes, meters):
-                told += outputs.map(take_samples).collect()
-            return told
-
-        told, cost = cluster.measured(f"design {name}", action)
-        found = compare_samples(problem, told, scale_of(problem))
-        verdict = found if verdict is None or not found.right else verdict
-        costs.append(cost)
-        readings.append((cost, meters.sent.value, meters.kernel_s.value))
-        if sum(cost.wall_s for cost in costs) > config.loopnest.seconds:
-            break
-    assert verdict is not None
-    middle = statistics.median_low(cost.wall_s for cost in costs)
-    cost, sent, kernel_s = next(reading for reading in readings if reading[0].wall_s == middle)
+    runs, (cost, meters) = repeated(
+        run,
+        lambda one: one[0].wall_s,
+        repeats=options.repeats,
+        seconds=options.seconds,
+        warm_up=0,
+    )
+    samples = next((verdict for verdict in verdicts if not verdict.right), verdicts[0])
+    # One stage of every job makes products.
+    computing = max(1, min(cost.tasks, cost.jobs * cluster.partitions))
     return Measured(
         name=name,
         small=small,
-        samples=verdict,
-        costs=costs,
+        samples=samples,
+        right=small.right and samples.right,
+        costs=[one for one, _ in runs],
         cost=cost,
-        sent=sent,
-        replication=sent / problem.pixels,
-        kernel_s=kernel_s,
-        multiply_adds_a_task=problem.multiply_adds / computing_tasks(cluster, cost),
+        sent=meters.sent.value,
+        replication=meters.sent.value / problem.pixels,
+        kernel_s=meters.kernel_s.value,
+        multiply_adds_a_task=problem.multiply_adds / computing,
     )
-
-
-def computing_tasks(cluster: Cluster, cost: Cost) -> int:
-    """Tasks in which products are made: one stage of every job."""
-    return max(1, min(cost.tasks, cost.jobs * cluster.partitions))
 
 
 def check_whole(
@@ -160,44 +148,32 @@ def check_whole(
     wanted = direct.forward(few.all_images(), few.weights(), geometry)
 
     def action() -> list[Any]:
-        meters = Meters.of(cluster.context)
-        runs = DESIGNS[name].run(cluster, few, sizes, meters)
+        runs = DESIGNS[name].run(cluster, few, sizes, Meters.of(cluster.context))
         return [block for outputs in runs for block in outputs.collect()]
 
     blocks, _ = cluster.measured(f"design {name}, few images", action)
     outputs, complete = assemble(few, blocks)
-    return compare(outputs, wanted, scale_of(few), few.dtype, complete=complete)
+    return compare(few, outputs, wanted, complete=complete)
 
 
 def literal_runs(
-    cluster: Cluster,
-    problem: Problem,
-    names: list[str],
-    config: LoopnestConfig,
-    empty_s: float,
-    show: Show,
-) -> list[LiteralRun]:
+    cluster: Cluster, problem: Problem, names: list[str], config: LoopnestConfig, empty_s: float
+) -> Iterator[LiteralRun]:
     """The literal forms of those designs that have one."""
     options = config.loopnest
-    runs: list[LiteralRun] = []
     if not options.literal_jobs:
-        return runs
+        return
     if "1" in names:
-        runs.append(_literal1(cluster, problem, options.literal_jobs))
+        yield _literal1(cluster, problem, options.literal_jobs)
     small = shrunk(problem, numbers("", options.literal_outputs, 2, []))
     wanted = direct.forward(small.all_images(), small.weights(), small.geometry)
-    for name, run, jobs in (
-        ("2", literal.literal2, 1),
-        ("2b", literal.literal2b, literal.jobs_of_design2b(problem)),
-    ):
-        if name in names:
-            runs.append(
-                _literal_small(problem, small, name, run(cluster, small, wanted), jobs, empty_s)
-            )
-    for one in runs:
-        state = "right" if one.right.right else f"WRONG: error {one.right.error:.1e}"
-        show(f"design {one.name}, literally: {one.what} in {one.run.cost.wall_s:.2f} s, {state}")
-    return runs
+    if "2" in names:
+        run = literal.literal2(cluster, small, wanted)
+        yield _literal_small(problem, small, "2", run, 1, empty_s)
+    if "2b" in names:
+        run = literal.literal2b(cluster, small, wanted)
+        jobs = literal.jobs_of_design2b(problem)
+        yield _literal_small(problem, small, "2b", run, jobs, empty_s)
 
 
 def _literal1(cluster: Cluster, problem: Problem, limit: int) -> LiteralRun:
@@ -205,13 +181,13 @@ def _literal1(cluster: Cluster, problem: Problem, limit: int) -> LiteralRun:
     jobs = literal.jobs_of_design1(problem)
     literal.literal1(cluster, problem, 2)  # the images are made in the workers
     run = literal.literal1(cluster, problem, limit)
-    right = compare(run.outputs, run.wanted, scale_of(problem), problem.dtype, complete=True)
     done = run.cost.jobs
     return LiteralRun(
         name="1",
         what=f"{done:,} of {jobs:,} jobs",
-        right=right,
-        run=run,
+        right=compare(problem, run.outputs, run.wanted),
+        cost=run.cost,
+        records=run.records,
         jobs_in_all=jobs,
         records_in_all=jobs * problem.geometry.maps * problem.geometry.channels,
         estimate_s=run.cost.wall_s / done * jobs,
@@ -219,12 +195,7 @@ def _literal1(cluster: Cluster, problem: Problem, limit: int) -> LiteralRun:
 
 
 def _literal_small(
-    problem: Problem,
-    small: Problem,
-    name: str,
-    run: literal.Literal,
-    jobs: int,
-    empty_s: float,
+    problem: Problem, small: Problem, name: str, run: literal.Literal, jobs: int, empty_s: float
 ) -> LiteralRun:
     """A whole literal run of a small problem, extrapolated: time of jobs, and time of records."""
     rows, columns = small.geometry.out
@@ -232,8 +203,9 @@ def _literal_small(
     return LiteralRun(
         name=name,
         what=f"{run.records:,} records in {run.cost.jobs:,} jobs ({rows}x{columns} outputs)",
-        right=compare(run.outputs, run.wanted, scale_of(small), small.dtype, complete=True),
-        run=run,
+        right=compare(small, run.outputs, run.wanted),
+        cost=run.cost,
+        records=run.records,
         jobs_in_all=jobs,
         records_in_all=problem.multiply_adds,
         estimate_s=jobs * empty_s + record_s * problem.multiply_adds,
@@ -248,5 +220,5 @@ def shrunk(problem: Problem, outputs: list[int]) -> Problem:
         wanted = min(outputs[dim], g.out[dim])
         reach = (wanted - 1) * g.stride[dim] + (g.kernel[dim] - 1) * g.dilation[dim] + 1
         size.append(max(1, reach - 2 * g.padding[dim]))
-    geometry: Geometry = dataclasses.replace(g, batch=1, size=(size[0], size[1]))
+    geometry = dataclasses.replace(g, batch=1, size=(size[0], size[1]))
     return Problem(geometry=geometry, block=1, seed=problem.seed, dtype="float64")

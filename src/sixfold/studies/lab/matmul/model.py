@@ -34,7 +34,7 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A predicted time and its parts, in seconds."""
+    """A predicted time by its parts."""
 
     jobs_s: float  # starting the job and its stages
     broadcast_s: float  # handing out B
@@ -45,9 +45,6 @@ class Prediction:
     def total_s(self) -> float:
         """Their sum."""
         return self.jobs_s + self.broadcast_s + self.shuffle_s + self.kernel_s
-
-
-WAYS = ("row", "outer", "block")
 
 
 def predict(way: str, product: Product, parts: Parts, rates: Rates, slots: int) -> Prediction:
@@ -73,14 +70,10 @@ def predict(way: str, product: Product, parts: Parts, rates: Rates, slots: int) 
 
 
 def kernel_s(product: Product, inner: int, columns: int, flops: float, bytes_s: float) -> float:
-    """Time of all local products on one thread.
+    """Time of all local products on one thread, at so many operations and bytes a second.
 
-    Args:
-        product: its sizes.
-        inner: parts of k; every part writes a partial result.
-        columns: parts of n; every part reads A again.
-        flops: operations a second.
-        bytes_s: bytes a second.
+    Every one of the `inner` parts of k writes a partial result; each of the `columns` parts of n
+    reads A again.
     """
     m, k, n = product.m, product.k, product.n
     touched = (columns * m * k + product.blocks * k * n + 2 * inner * m * n) * product.itemsize

@@ -1,47 +1,57 @@
-"""The product C = A B that a study computes: both factors made from their index, anywhere.
+"""The product C = A B that a study computes, and three ways to divide it on Spark.
 
 A (m, k) lies in blocks of rows in the workers, as the columns of im2col do where the images are.
 B (k, n) is small in the products of a network (its weights) and can be had by everyone.
+
+    row     C[rows] = A[rows] B: B goes to everyone, once to each executor, and A stays where it
+            lies; nothing is shuffled or reduced
+    outer   C = sum over parts K of A[:, K] B[K, :]: the columns of A go to the part that has them,
+            A once in all; B is broadcast, and each part takes its rows of it; a partial C of every
+            part is added up by blocks of rows
+    block   C[I, J] = sum over panels K of A[I, K] B[K, J], after R. van de Geijn, J. Watts,
+            "SUMMA: scalable universal matrix multiplication algorithm", 1997: every task owns
+            blocks of C; A[I, K] is sent to every J, B[K, J] to every I; nothing is reduced. Departs
+            from the paper: panels come through one shuffle, as they are sorted by Spark, not by a
+            broadcast for every K along rows and columns of a grid of processes.
 """
 
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product as pairs
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.random import Generator, Philox
 
 from sixfold.studies.convolution.geometry import Array
-
-_RIGHT = 1 << 62
-"""The index from which B is drawn; no block of A has it."""
+from sixfold.studies.lab.blocks import (
+    Block,
+    Range,
+    Sampled,
+    add,
+    all_there,
+    even_ranges,
+    place,
+    timed,
+)
+from sixfold.studies.lab.cluster import Cluster
+from sixfold.studies.lab.problem import WEIGHTS, Operands
 
 KEPT_BLOCKS = 256
 """Blocks of A that a process keeps."""
 
-SAMPLES = 16
-"""Elements of a block of C that are compared with the definition."""
-
-Corner = tuple[int, int]
-Block = tuple[Corner, Array]
-"""Where a block of C begins (row, column), and the block."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Product:
+class Product(Operands):
     """C (m, n) = A (m, k) B (k, n)."""
 
     m: int
     k: int
     n: int
     block_rows: int  # rows of A in a block; the last block may be smaller
-    seed: int = 0
-    dtype: str = "float32"  # "float32" or "float64"
 
     @property
     def flops(self) -> int:
@@ -60,15 +70,11 @@ class Product:
 
     @property
     def name(self) -> str:
-        """Its sizes.
-
-        >>> Product(m=4, k=3, n=2, block_rows=2).name
-        '4x3x2'
-        """
+        """Its sizes."""
         return f"{self.m}x{self.k}x{self.n}"
 
-    def bounds(self, block: int) -> tuple[int, int]:
-        """The first row of a block of A, and the one behind its last."""
+    def bounds(self, block: int) -> Range:
+        """The rows of a block of A."""
         return block * self.block_rows, min((block + 1) * self.block_rows, self.m)
 
     def left(self, block: int) -> Array:
@@ -77,56 +83,36 @@ class Product:
 
     def right(self) -> Array:
         """(k, n): B."""
-        return _draw(self, _RIGHT, (self.k, self.n))
-
-    def whole_left(self) -> Array:
-        """(m, k): A."""
-        return np.concatenate([self.left(block) for block in range(self.blocks)])
-
-
-def _draw(product: Product, index: int, shape: tuple[int, int]) -> Array:
-    """A matrix in [-0.5, 0.5) from (seed, index)."""
-    generator = Generator(Philox(key=[product.seed, index]))
-    values: Array = generator.random(shape, dtype=np.float32) - np.float32(0.5)
-    return values.astype(product.dtype, copy=False)
+        return self.draw(WEIGHTS, (self.k, self.n))
 
 
 @functools.lru_cache(maxsize=KEPT_BLOCKS)
 def _left(product: Product, block: int) -> Array:
     first, last = product.bounds(block)
-    return _draw(product, block, (last - first, product.k))
+    return product.draw(block, (last - first, product.k))
 
 
-def take_samples(block: Block) -> tuple[Corner, int, list[tuple[int, int, float]]]:
-    """What a task tells of a block of C that stays where it is: corner, size, some elements."""
-    (row, column), values = block
-    generator = Generator(Philox(key=[row, column]))
-    places = generator.integers(0, values.size, min(SAMPLES, values.size))
-    found = []
-    for flat in places:
-        i, j = divmod(int(flat), values.shape[1])
-        found.append((row + i, column + j, float(values[i, j])))
-    return (row, column), int(values.size), found
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Parts of a product."""
+
+    inner: int  # parts of k, for the outer product and the panels of blocks
+    columns: int  # parts of n, for blocks
 
 
-def largest_error(
-    product: Product, told: Iterable[tuple[Corner, int, list[tuple[int, int, float]]]]
-) -> float:
+def largest_error(product: Product, told: Sequence[Sampled]) -> float:
     """The largest error of samples, as a part of the usual sum of absolute values.
 
     Returns:
         Infinity if blocks are missing or there are too many.
     """
-    told = list(told)
-    whole = sum(size for _, size, _ in told) == product.m * product.n
-    if not whole or len({corner for corner, _, _ in told}) != len(told):
+    if not all_there(told, product.m * product.n):
         return float("inf")
     right = product.right().astype(np.float64)
     largest = 0.0
-    for _, _, samples in told:
-        for i, j, value in samples:
-            row = product.left(i // product.block_rows)[i % product.block_rows]
-            largest = max(largest, abs(value - float(row.astype(np.float64) @ right[:, j])))
+    for (i, j), value in (sample for block in told for sample in block.samples):
+        row = product.left(i // product.block_rows)[i % product.block_rows]
+        largest = max(largest, abs(value - float(row.astype(np.float64) @ right[:, j])))
     # Values lie in [-0.5, 0.5), so that the absolute value of a product is 1/16 on the average.
     return largest / (product.k / 16)
 
@@ -138,22 +124,89 @@ def multiply(left: Array, right: Array) -> Array:
     return product
 
 
-def timed_product(left: Array, right: Array, kernel_s: Any) -> Array:
-    """`multiply`; the time is added to an accumulator."""
-    began = time.perf_counter()
-    product = multiply(left, right)
-    kernel_s.add(time.perf_counter() - began)
-    return product
+def row_split(cluster: Cluster, product: Product, _: Parts, kernel_s: Any) -> Any:
+    """An RDD of blocks of C, a block of rows each."""
+    right = cluster.broadcast(product.right())
+
+    def work(block: int) -> Block:
+        rows = product.left(block)
+        with timed(kernel_s):
+            return (product.bounds(block)[0], 0), multiply(rows, right.value)
+
+    return cluster.numbers(product.blocks).map(work)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Parts of a product."""
+def outer_product(cluster: Cluster, product: Product, parts: Parts, kernel_s: Any) -> Any:
+    """An RDD of blocks of C, a block of rows each."""
+    right = cluster.broadcast(product.right())
+    runs = even_ranges(product.k, parts.inner)
 
-    inner: int  # parts of k, for the outer product and the panels of blocks
-    columns: int  # parts of n, for blocks
+    def send(block: int) -> Iterator[tuple[int, tuple[int, Array]]]:
+        rows = product.left(block)
+        for part, (first, last) in enumerate(runs):
+            yield part, (block, np.ascontiguousarray(rows[:, first:last]))
+
+    def work(item: tuple[int, tuple[int, Array]]) -> Block:
+        part, (block, piece) = item
+        own = right.value[slice(*runs[part])]
+        with timed(kernel_s):
+            return (product.bounds(block)[0], 0), multiply(piece, own)
+
+    pieces = cluster.numbers(product.blocks).flatMap(send)
+    partials = pieces.partitionBy(len(runs), int).map(work)
+    return partials.reduceByKey(add, cluster.partitions, place)
 
 
-def place_corner(corner: tuple[int, int]) -> int:
-    """A number for a block of C, by which blocks are spread; the same on every host."""
-    return corner[0] * 31 + corner[1]
+Panel = tuple[str, int, Array]
+"""Which factor it is of, its number along k, and the numbers."""
+
+
+def block_product(cluster: Cluster, product: Product, parts: Parts, kernel_s: Any) -> Any:
+    """An RDD of blocks of C: a block of A's rows by a run of B's columns."""
+    columns, panels = even_ranges(product.n, parts.columns), even_ranges(product.k, parts.inner)
+
+    def send_left(block: int) -> Iterator[tuple[int, Panel]]:
+        rows = product.left(block)
+        for number, (first, last) in enumerate(panels):
+            panel = np.ascontiguousarray(rows[:, first:last])
+            for column in range(len(columns)):
+                yield block * len(columns) + column, ("A", number, panel)
+
+    def send_right(number: int) -> Iterator[tuple[int, Panel]]:
+        right = product.right()[slice(*panels[number])]
+        for block, column in pairs(range(product.blocks), range(len(columns))):
+            panel = np.ascontiguousarray(right[:, slice(*columns[column])])
+            yield block * len(columns) + column, ("B", number, panel)
+
+    def work(items: Iterable[tuple[int, Panel]]) -> Iterator[Block]:
+        for at, total in _multiplied(items, kernel_s).items():
+            block, column = divmod(at, len(columns))
+            yield (product.bounds(block)[0], columns[column][0]), total
+
+    left = cluster.numbers(product.blocks).flatMap(send_left)
+    right = cluster.numbers(len(panels), len(panels)).flatMap(send_right)
+    return left.union(right).partitionBy(cluster.partitions, int).mapPartitions(work)
+
+
+def _multiplied(items: Iterable[tuple[int, Panel]], kernel_s: Any) -> dict[int, Array]:
+    """Panels of A and B multiplied as soon as both are there, and added up by block of C."""
+    waiting: dict[tuple[int, int, str], Array] = {}
+    totals: dict[int, Array] = {}
+    for at, (factor, number, panel) in items:
+        partner = waiting.pop((at, number, "B" if factor == "A" else "A"), None)
+        if partner is None:
+            waiting[at, number, factor] = panel
+            continue
+        left, right = (panel, partner) if factor == "A" else (partner, panel)
+        with timed(kernel_s):
+            partial = multiply(left, right)
+        totals[at] = add(totals[at], partial) if at in totals else partial
+    return totals
+
+
+WAYS: dict[str, Callable[[Cluster, Product, Parts, Any], Any]] = {
+    "row": row_split,
+    "outer": outer_product,
+    "block": block_product,
+}
+"""The ways, by the names that `--ways` takes."""

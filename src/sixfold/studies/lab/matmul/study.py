@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
 
 from sixfold.core.checks import unknown
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, problems_of
 from sixfold.distributed.process_group.ambient import one_thread
-from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.config import MatmulConfig
-from sixfold.studies.lab.cost import Cost
+from sixfold.studies.lab.blocks import TOLERANCE, take_samples
+from sixfold.studies.lab.cluster import Cluster, Cost
+from sixfold.studies.lab.config import MatmulConfig, MatmulOptions
 from sixfold.studies.lab.findings import Findings
-from sixfold.studies.lab.matmul.block import block_product
 from sixfold.studies.lab.matmul.calibrate import calibrate
-from sixfold.studies.lab.matmul.model import WAYS, alone_s, predict
-from sixfold.studies.lab.matmul.operands import (
-    Parts,
-    Product,
-    largest_error,
-    multiply,
-    take_samples,
-)
-from sixfold.studies.lab.matmul.outer import outer_product
-from sixfold.studies.lab.matmul.row_split import row_split
+from sixfold.studies.lab.matmul.model import Rates, alone_s, predict
+from sixfold.studies.lab.matmul.operands import WAYS, Parts, Product, largest_error, multiply
 from sixfold.studies.lab.matmul.summary import MeasuredProduct, MeasuredWay, tell
-from sixfold.studies.lab.progress import Progress
-
-Show = Callable[[str], None]
-
-RUN = {"row": row_split, "outer": outer_product, "block": block_product}
-
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-"""Largest error, as a part of the usual sum of the absolute values of what was added."""
+from sixfold.studies.lab.run import Progress, Show, repeated
 
 
 def problems(config: MatmulConfig) -> list[str]:
     """What is wrong with the settings, one line each."""
-    found: list[str] = []
     options = config.matmul
-    for word in options.products.split(","):
-        try:
-            sizes(word)
-        except UserError as error:
-            found += error.problems
-    found += [unknown("way", way, WAYS) for way in options.ways.split(",") if way not in WAYS]
-    return found
+    found = problems_of(*(lambda word=word: sizes(word) for word in options.products.split(",")))
+    return found + [unknown("way", way, WAYS) for way in options.ways.split(",") if way not in WAYS]
 
 
 def sizes(word: str) -> tuple[int, int, int]:
@@ -62,20 +37,13 @@ def sizes(word: str) -> tuple[int, int, int]:
     """
     parts = word.strip().split("x")
     if all(part.isdigit() and int(part) for part in parts) and len(parts) in (1, 3):
-        numbers = [int(part) for part in parts] * (3 if len(parts) == 1 else 1)
-        return numbers[0], numbers[1], numbers[2]
+        m, k, n = [int(part) for part in parts] * (3 // len(parts))
+        return m, k, n
     raise UserError(f"--products: {word!r} is no product: expected MxKxN, such as 1024000x75x32")
 
 
-def product_of(word: str, config: MatmulConfig, slots: int) -> Product:
-    """A product of the list; its rows are cut into at least two blocks for every slot."""
-    m, k, n = sizes(word)
-    rows = min(config.matmul.block_rows, -(-m // (2 * slots)))
-    return Product(m=m, k=k, n=n, block_rows=rows, seed=config.matmul.seed)
-
-
 def study(cluster: Cluster, config: MatmulConfig, show: Show) -> Findings:
-    """Calibrate, predict, measure; see the module."""
+    """Calibrate, predict, measure."""
     options = config.matmul
     rates = calibrate(cluster)
     show(
@@ -90,29 +58,33 @@ def study(cluster: Cluster, config: MatmulConfig, show: Show) -> Findings:
     names = list(dict.fromkeys(options.ways.split(",")))
     progress = Progress(len(words) * len(names), show)
     for word in words:
-        product = product_of(word, config, cluster.slots)
+        m, k, n = sizes(word)
+        # At least two blocks of rows for every slot.
+        rows = min(options.block_rows, -(-m // (2 * cluster.slots)))
+        product = Product(m=m, k=k, n=n, block_rows=rows, seed=options.seed)
         alone = serial_s(product, options.repeats)
         show(f"{product.name} on one thread, without Spark: {alone:.3f} s")
         ways = []
         for way in names:
             progress.begin(f"{product.name} {way}")
-            forecast = predict(way, product, parts, rates, cluster.slots)
-            one = measure(cluster, product, way, parts, config)
-            ways.append(dataclasses.replace(one, predicted=forecast))
+            one = measure(cluster, product, way, parts, options, rates)
+            ways.append(one)
             state = "right" if one.right else f"WRONG: error {one.error:.1e}"
             show(
                 f"{product.name} {way}: {one.cost.wall_s:.3f} s, predicted "
-                f"{forecast.total_s:.3f} s, {state}"
+                f"{one.predicted.total_s:.3f} s, {state}"
             )
         measured.append(
             MeasuredProduct(
                 product=product,
+                name=product.name,
+                flops=product.flops,
                 alone_s=alone,
                 alone_predicted_s=alone_s(product, rates),
                 ways=ways,
             )
         )
-    return tell(cluster, rates, parts, measured, options.block_rows)
+    return tell(cluster.slots, rates, parts, measured, options.block_rows)
 
 
 def serial_s(product: Product, repeats: int) -> float:
@@ -130,33 +102,34 @@ def serial_s(product: Product, repeats: int) -> float:
 
 
 def measure(
-    cluster: Cluster, product: Product, way: str, parts: Parts, config: MatmulConfig
+    cluster: Cluster,
+    product: Product,
+    way: str,
+    parts: Parts,
+    options: MatmulOptions,
+    rates: Rates,
 ) -> MeasuredWay:
     """Run a way until it has been timed enough, after one run that makes the factors."""
-    costs: list[tuple[Cost, float]] = []
-    error = 0.0
-    while len(costs) <= config.matmul.repeats:
+    errors: list[float] = []
+
+    def run() -> tuple[Cost, float]:
         kernel_s = cluster.context.accumulator(0.0)
+        told, cost = cluster.measured(
+            f"{way} {product.name}",
+            lambda: WAYS[way](cluster, product, parts, kernel_s).map(take_samples).collect(),
+        )
+        errors.append(largest_error(product, told))
+        return cost, kernel_s.value
 
-        def action(kernel_s: Any = kernel_s) -> list[Any]:
-            told: list[Any] = (
-                RUN[way](cluster, product, parts, kernel_s).map(take_samples).collect()
-            )
-            return told
-
-        told, cost = cluster.measured(f"{way} {product.name}", action)
-        error = max(error, largest_error(product, told))
-        costs.append((cost, kernel_s.value))
-        if sum(cost.wall_s for cost, _ in costs[1:]) > config.matmul.seconds:
-            break
-    timed = sorted(costs[1:], key=lambda pair: pair[0].wall_s)
-    cost, kernel = timed[(len(timed) - 1) // 2]
+    runs, (cost, kernel_s) = repeated(
+        run, lambda one: one[0].wall_s, repeats=options.repeats, seconds=options.seconds
+    )
     return MeasuredWay(
         way=way,
-        costs=[cost for cost, _ in costs[1:]],
+        costs=[one for one, _ in runs],
         cost=cost,
-        kernel_s=kernel,
-        error=error,
-        right=error <= TOLERANCE[product.dtype],
-        predicted=None,
+        kernel_s=kernel_s,
+        error=max(errors),
+        right=max(errors) <= TOLERANCE[product.dtype],
+        predicted=predict(way, product, parts, rates, cluster.slots),
     )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from sixfold.core.html.axes import compact, duration, logarithmic
 from sixfold.core.html.charts import Chart, Series
-from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.cost import Cost
-from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, megabytes, ratio, seconds
+from sixfold.core.html.page import Bar, Bars, Table
+from sixfold.studies.lab.cluster import Cost
+from sixfold.studies.lab.findings import Findings, megabytes, percent, ratio, seconds, yes
 from sixfold.studies.lab.matmul.model import Prediction, Rates, crossover
 from sixfold.studies.lab.matmul.operands import Parts, Product
+
+_COLOURS = {"row": "training", "outer": "validation", "block": "other"}
+_ALONE = "one thread, no Spark"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class MeasuredWay:
     kernel_s: float  # time inside the kernels, over all tasks, in that run
     error: float  # the largest error of samples
     right: bool  # whether that is rounding
-    predicted: Prediction | None  # what the model says
+    predicted: Prediction  # what the model says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,63 +37,75 @@ class MeasuredProduct:
     """A product and the ways to divide it."""
 
     product: Product
+    name: str
+    flops: int
     alone_s: float  # on one thread, without Spark
     alone_predicted_s: float  # what the model says of that
     ways: list[MeasuredWay]
 
-    def as_data(self) -> dict[str, Any]:
-        """Plain data."""
-        return dataclasses.asdict(self) | {"name": self.product.name, "flops": self.product.flops}
+
+@dataclass(frozen=True, kw_only=True)
+class Crossover:
+    """The size of a square product from which dividing it pays."""
+
+    predicted: float | None  # None: never below 100,000
+    measured: float | str  # in words where it lies outside of the sizes that were measured
 
 
-_COLOURS = {"row": "training", "outer": "validation", "block": "other"}
-_ALONE = "one thread, no Spark"
+@dataclass(frozen=True, kw_only=True)
+class PredictionError:
+    """Relative errors of the model's times."""
+
+    mean_absolute: float
+    median_absolute: float
+    bias: float  # their mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatmulResult:
+    """What the study has measured."""
+
+    rates: Rates
+    parts: Parts
+    products: list[MeasuredProduct]
+    crossover: dict[str, Crossover]  # by way
+    prediction_error: PredictionError
 
 
 def tell(
-    cluster: Cluster,
-    rates: Rates,
-    parts: Parts,
-    measured: list[MeasuredProduct],
-    block_rows: int,
+    slots: int, rates: Rates, parts: Parts, measured: list[MeasuredProduct], block_rows: int
 ) -> Findings:
     """Findings of the study."""
-    findings = Findings(
+    squares = [one for one in measured if one.product.m == one.product.k == one.product.n]
+    errors = [w.predicted.total_s / w.cost.wall_s - 1 for one in measured for w in one.ways]
+    result = MatmulResult(
+        rates=rates,
+        parts=parts,
+        products=measured,
+        crossover={
+            way.way: Crossover(
+                predicted=crossover(way.way, parts, rates, slots, block_rows),
+                measured=measured_crossover(squares, way.way),
+            )
+            for way in measured[0].ways
+        },
+        prediction_error=PredictionError(
+            mean_absolute=statistics.mean(map(abs, errors)),
+            median_absolute=statistics.median(map(abs, errors)),
+            bias=statistics.mean(errors),
+        ),
+    )
+    ordered = sorted(squares, key=lambda one: one.product.n)
+    return Findings(
         title="Matrix products, divided on Spark",
         subtitle=f"{parts.inner} parts of k, {parts.columns} of n",
+        right=all(way.right for one in measured for way in one.ways),
+        tables=[_table(measured), _rates_table(rates)],
+        bars=[_bars(measured, slots)],
+        charts=[_chart(ordered)] if len(squares) > 1 else [],
+        verdict=_verdict(result, slots),
+        result=result,
     )
-    findings.right = all(way.right for one in measured for way in one.ways)
-    findings.tables = [_table(measured), _rates_table(rates)]
-    findings.bars = [_bars(measured, cluster.slots)]
-    squares = [one for one in measured if one.product.m == one.product.k == one.product.n]
-    if len(squares) > 1:
-        findings.charts = [_chart(sorted(squares, key=lambda one: one.product.n))]
-    crossings = {
-        way.way: {
-            "predicted": crossover(way.way, parts, rates, cluster.slots, block_rows),
-            "measured": measured_crossover(squares, way.way),
-        }
-        for way in measured[0].ways
-    }
-    errors = [
-        way.predicted.total_s / way.cost.wall_s - 1
-        for one in measured
-        for way in one.ways
-        if way.predicted
-    ]
-    findings.verdict = _verdict(measured, crossings, errors, rates, cluster.slots)
-    findings.data = {
-        "rates": dataclasses.asdict(rates),
-        "parts": dataclasses.asdict(parts),
-        "products": [one.as_data() for one in measured],
-        "crossover": crossings,
-        "prediction_error": {
-            "mean_absolute": statistics.mean(abs(error) for error in errors),
-            "median_absolute": statistics.median(abs(error) for error in errors),
-            "bias": statistics.mean(errors),
-        },
-    }
-    return findings
 
 
 def measured_crossover(squares: list[MeasuredProduct], name: str) -> float | str:
@@ -122,23 +135,22 @@ def _table(measured: list[MeasuredProduct]) -> Table:
         alone = one.alone_s
         rows.append(
             (
-                *(one.product.name, _ALONE, seconds(alone), seconds(one.alone_predicted_s)),
-                *(_percent(one.alone_predicted_s / alone - 1), "1x", "0", "0", "0", "", ""),
+                *(one.name, _ALONE, seconds(alone), seconds(one.alone_predicted_s)),
+                *(_off(one.alone_predicted_s / alone - 1), "1x", "0", "0", "0", "", ""),
             )
         )
         for way in one.ways:
             wall_s, forecast = way.cost.wall_s, way.predicted
-            assert forecast is not None
             rows.append(
                 (
-                    *(one.product.name, way.way, seconds(wall_s), seconds(forecast.total_s)),
-                    _percent(forecast.total_s / wall_s - 1),
+                    *(one.name, way.way, seconds(wall_s), seconds(forecast.total_s)),
+                    _off(forecast.total_s / wall_s - 1),
                     ratio(alone / wall_s),
                     megabytes(way.cost.shuffle_bytes),
                     megabytes(way.cost.broadcast_bytes),
                     f"{way.cost.tasks}",
-                    f"{100 * way.kernel_s / way.cost.run_s:.0f}" if way.cost.run_s else "",
-                    "yes" if way.right else "NO",
+                    percent(way.kernel_s, way.cost.run_s),
+                    yes(way.right),
                 )
             )
     return Table(
@@ -153,7 +165,7 @@ def _table(measured: list[MeasuredProduct]) -> Table:
     )
 
 
-def _percent(part: float) -> str:
+def _off(part: float) -> str:
     return f"{100 * part:+.0f}%"
 
 
@@ -178,25 +190,13 @@ def _rates_table(rates: Rates) -> Table:
 def _bars(measured: list[MeasuredProduct], slots: int) -> Bars:
     bars = []
     for one in measured:
-        bars.append(
-            Bar(
-                name=f"{one.product.name} alone",
-                parts=((one.alone_s, "compute"),),
-                text=duration(one.alone_s),
-            )
-        )
+        parts: tuple[tuple[float, str], ...] = ((one.alone_s, "compute"),)
+        bars.append(Bar(name=f"{one.name} alone", parts=parts, text=duration(one.alone_s)))
         for way in one.ways:
-            kernel_s = min(way.kernel_s / slots, way.cost.wall_s)
-            bars.append(
-                Bar(
-                    name=f"{one.product.name} {way.way}",
-                    parts=(
-                        (kernel_s, "compute"),
-                        (way.cost.wall_s - kernel_s, "communication"),
-                    ),
-                    text=duration(way.cost.wall_s),
-                )
-            )
+            wall_s = way.cost.wall_s
+            kernel_s = min(way.kernel_s / slots, wall_s)
+            parts = (kernel_s, "compute"), (wall_s - kernel_s, "communication")
+            bars.append(Bar(name=f"{one.name} {way.way}", parts=parts, text=duration(wall_s)))
     return Bars(
         title="Time of every product",
         note="Median run. Multiplying: time inside the kernels divided by the slots.",
@@ -212,9 +212,9 @@ def _chart(squares: list[MeasuredProduct]) -> Chart:
         ("alone", "update", [o.alone_s for o in squares], [o.alone_predicted_s for o in squares])
     ]
     for place, way in enumerate(squares[0].ways):
-        own: list[MeasuredWay] = [one.ways[place] for one in squares]
-        forecast = [w.predicted.total_s if w.predicted else math.nan for w in own]
-        ways.append((way.way, _COLOURS[way.way], [w.cost.wall_s for w in own], forecast))
+        own = [one.ways[place] for one in squares]
+        times, forecast = [w.cost.wall_s for w in own], [w.predicted.total_s for w in own]
+        ways.append((way.way, _COLOURS[way.way], times, forecast))
     known = [value for *_, times, forecast in ways for value in (*times, *forecast)]
     series = []
     for name, colour, times, forecast in ways:
@@ -236,39 +236,29 @@ def _chart(squares: list[MeasuredProduct]) -> Chart:
     )
 
 
-def _verdict(
-    measured: list[MeasuredProduct],
-    crossings: dict[str, dict[str, Any]],
-    errors: list[float],
-    rates: Rates,
-    slots: int,
-) -> list[str]:
+def _verdict(result: MatmulResult, slots: int) -> list[str]:
     lines = []
-    for one in measured:
+    for one in result.products:
         best = min(one.ways, key=lambda way: way.cost.wall_s)
         gain = one.alone_s / best.cost.wall_s
         moved = best.cost.shuffle_bytes + best.cost.broadcast_bytes
         rest = 1 - min(best.kernel_s / slots / best.cost.wall_s, 1.0)
         lines.append(
-            f"{one.product.name}: {best.way} is the fastest, {gain:.2g} times one thread on "
+            f"{one.name}: {best.way} is the fastest, {gain:.2g} times one thread on "
             f"{slots} slots; it moves {megabytes(moved)} MB for "
-            f"{one.product.flops / 1e9:.3g} GFLOP, and {rest:.0%} of its time is not multiplying."
+            f"{one.flops / 1e9:.3g} GFLOP, and {rest:.0%} of its time is not multiplying."
         )
-    for way, found in crossings.items():
-        forecast = found["predicted"]
-        seen = found["measured"]
+    for way, found in result.crossover.items():
+        forecast = "(never)" if found.predicted is None else f"{found.predicted:,.0f}"
+        seen = found.measured if isinstance(found.measured, str) else f"{found.measured:,.0f}"
         lines.append(
-            f"Square products: {way} pays from n = "
-            + ("(never)" if forecast is None else f"{forecast:,.0f}")
-            + " on by the model; measured: "
-            + (seen if isinstance(seen, str) else f"{seen:,.0f}")
-            + "."
+            f"Square products: {way} pays from n = {forecast} on by the model; measured: {seen}."
         )
+    error, rates = result.prediction_error, result.rates
     lines.append(
-        f"The model's error is {statistics.mean(abs(e) for e in errors):.0%} on the average "
-        f"(median {statistics.median(abs(e) for e in errors):.0%}). Moving a number through a "
-        f"shuffle takes as long as {4 * rates.peak_flops * slots / rates.shuffle_bytes_s:,.0f} "
-        "operations on all slots: a division that shuffles must have more work than that for "
-        "every number it sends."
+        f"The model's error is {error.mean_absolute:.0%} on the average (median "
+        f"{error.median_absolute:.0%}). Moving a number through a shuffle takes as long as "
+        f"{4 * rates.peak_flops * slots / rates.shuffle_bytes_s:,.0f} operations on all slots: a "
+        "division that shuffles must have more work than that for every number it sends."
     )
     return lines

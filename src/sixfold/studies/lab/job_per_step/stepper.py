@@ -24,18 +24,14 @@ import torch
 from numpy.typing import NDArray
 
 from sixfold import data as datasets
-from sixfold.distributed.logical_shards import Node, TreeFold
-from sixfold.distributed.process_group import Buffer, Communicator
-from sixfold.distributed.process_group.communicator import SingleProcess
-from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.cost import Cost
+from sixfold.distributed.process_group import Buffer, alone
+from sixfold.studies.lab.blocks import Partial, timed, total_of
+from sixfold.studies.lab.cluster import Cluster, Cost
 from sixfold.training.checkpoint import model_tensors, weights_sha256
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.schedule import parse_schedule
 from sixfold.training.step.step import Shard, Step
 from sixfold.training.strategies.sync.strategy import Sync, assemble_sync, diverged
-
-Partial = tuple[Node, Buffer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +60,7 @@ class _Worker:
     """What a Python worker keeps from step to step."""
 
     def __init__(self, config: TrainConfig) -> None:
-        self.sync = _alone(config)
+        self.sync = _assembled(config)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def shards(self, number: int, indices: Iterable[int]) -> Iterator[Shard]:
@@ -88,7 +84,7 @@ def train_by_jobs(cluster: Cluster, config: TrainConfig) -> Stepped:
     Raises:
         NonFiniteLossError: if the training diverges.
     """
-    driver = _alone(config)
+    driver = _assembled(config)
     step, optimizer, schedule = driver.step, driver.optimizer, parse_schedule(config.optimizer)
     total = step.new_payload()
     steps = []
@@ -98,7 +94,7 @@ def train_by_jobs(cluster: Cluster, config: TrainConfig) -> Stepped:
         job = functools.partial(_job, cluster, config, number, count, _state(step), kernel_s)
         partials, cost = cluster.measured(f"step {number + 1}", job)
         began = time.perf_counter()
-        _add_up(partials, count, total)
+        total.copy_(torch.from_numpy(total_of(count, partials)))
         totals = step.finish(total)
         if not np.isfinite(totals.loss):
             raise diverged(number, totals.loss)
@@ -124,32 +120,18 @@ def _job(
         worker = _worker(config)
         step = worker.sync.step
         _load(step, sent.value)
-        began = time.perf_counter()
-        partials = [
-            (node, value.copy())
-            for node, value in step.partials(number, worker.shards(number, indices))
-        ]
-        step.release()
-        kernel_s.add(time.perf_counter() - began)
+        with timed(kernel_s):
+            partials = [
+                (node, value.copy())
+                for node, value in step.partials(number, worker.shards(number, indices))
+            ]
+            step.release()
         yield from partials
 
     shards = cluster.context.parallelize(range(count), min(cluster.slots, count))
     partials: list[Partial] = shards.mapPartitions(work).collect()
     sent.unpersist()
     return partials
-
-
-def _add_up(partials: list[Partial], count: int, out: torch.Tensor) -> None:
-    """The sum over all shards, in the fixed tree; partial sums come in order."""
-    fold: TreeFold[Buffer] = TreeFold(_add)
-    for node, value in partials:
-        fold.push(Node(*node), value)
-    out.copy_(torch.from_numpy(fold.root(count)))
-
-
-def _add(left: Buffer, right: Buffer) -> Buffer:
-    left += right
-    return left
 
 
 def _state(step: Step) -> tuple[Buffer, Buffer, Buffer]:
@@ -166,7 +148,6 @@ def _load(step: Step, sent: tuple[Buffer, Buffer, Buffer]) -> None:
     step.state.set_counters(counters)
 
 
-def _alone(config: TrainConfig) -> Sync:
+def _assembled(config: TrainConfig) -> Sync:
     """The training as a process group of one has it."""
-    comm = Communicator(rank=0, size=1, host="", attempt=0, transport=SingleProcess())
-    return assemble_sync(comm, config, datasets.open_data(config.data))
+    return assemble_sync(alone(), config, datasets.open_data(config.data))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
-from sixfold.studies.lab.cluster import Cluster
-from sixfold.studies.lab.config import JobPerStepConfig
-from sixfold.studies.lab.cost import Cost
-from sixfold.studies.lab.findings import Bar, Bars, Findings, Table, ratio
+from sixfold.core.html.page import Bar, Bars, Table
+from sixfold.studies.lab.cluster import Cost
+from sixfold.studies.lab.config import JobPerStepOptions
+from sixfold.studies.lab.findings import Findings, ratio, yes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,53 +26,49 @@ class MeasuredBatch:
     right: bool  # whether all three ended with the same weights, bit for bit
     weights_sha256: list[str]  # of the weights, each hash once
 
+    def parts(self, slots: int) -> tuple[float, float, float]:
+        """Of the median step by jobs: kernels, the rest of the tasks, what is outside of tasks."""
+        kernel_s = self.kernel_s / slots
+        task_s = max(self.cost.run_s / slots - kernel_s, 0.0)
+        whole_s = self.cost.wall_s + self.update_s
+        return kernel_s, task_s, max(whole_s - kernel_s - task_s, 0.0)
 
-def tell(
-    cluster: Cluster, config: JobPerStepConfig, measured: list[MeasuredBatch], empty_s: float
-) -> Findings:
+
+@dataclass(frozen=True, kw_only=True)
+class JobPerStepResult:
+    """What the study has measured."""
+
+    empty_job_s: float
+    batches: list[MeasuredBatch]
+
+
+def tell(slots: int, options: JobPerStepOptions, result: JobPerStepResult) -> Findings:
     """Findings of the study."""
-    options = config.job_per_step
-    findings = Findings(
+    measured = result.batches
+    return Findings(
         title="One Spark job for every step",
         subtitle=f"{options.model} on {options.data}, {options.steps} steps of SGD",
+        right=all(one.right for one in measured),
+        tables=[_table(slots, measured)],
+        bars=[_bars(slots, one) for one in measured],
+        verdict=_verdict(slots, measured, result.empty_job_s),
+        result=result,
     )
-    findings.right = all(one.right for one in measured)
-    findings.tables = [_table(cluster, measured)]
-    findings.bars = [_bars(cluster, one) for one in measured]
-    findings.verdict = _verdict(cluster, measured, empty_s)
-    findings.data = {
-        "empty_job_s": empty_s,
-        "batches": [dataclasses.asdict(one) for one in measured],
-    }
-    return findings
 
 
-def _parts(cluster: Cluster, one: MeasuredBatch) -> tuple[float, float, float]:
-    """Of the median step by jobs: kernels, the rest of the tasks, and what is outside of tasks."""
-    kernel_s = one.kernel_s / cluster.slots
-    task_s = max(one.cost.run_s / cluster.slots - kernel_s, 0.0)
-    whole_s = one.cost.wall_s + one.update_s
-    return kernel_s, task_s, max(whole_s - kernel_s - task_s, 0.0)
-
-
-def _table(cluster: Cluster, measured: list[MeasuredBatch]) -> Table:
+def _table(slots: int, measured: list[MeasuredBatch]) -> Table:
     rows = []
     for one in measured:
-        _, task_s, outside_s = _parts(cluster, one)
+        kernel_s, task_s, outside_s = one.parts(slots)
         rows.append(
             (
                 f"{one.batch:,}",
-                _ms(one.serial_s),
-                _ms(one.long_lived_s),
-                _ms(one.by_jobs_s),
+                *map(_ms, (one.serial_s, one.long_lived_s, one.by_jobs_s)),
                 ratio(one.by_jobs_s / one.long_lived_s),
                 f"{one.batch / one.long_lived_s:,.0f}",
                 f"{one.batch / one.by_jobs_s:,.0f}",
-                _ms(one.delay_s),
-                _ms(outside_s),
-                _ms(task_s),
-                _ms(one.kernel_s / cluster.slots),
-                "yes" if one.right else "NO",
+                *map(_ms, (one.delay_s, outside_s, task_s, kernel_s)),
+                yes(one.right),
             )
         )
     return Table(
@@ -95,24 +90,20 @@ def _ms(value_s: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _bars(cluster: Cluster, one: MeasuredBatch) -> Bars:
-    kernel_s, task_s, outside_s = _parts(cluster, one)
+def _bars(slots: int, one: MeasuredBatch) -> Bars:
+    kernel_s, task_s, outside_s = one.parts(slots)
+    parts: dict[str, tuple[float, tuple[tuple[float, str], ...]]] = {
+        "serial": (one.serial_s, ((one.serial_s, "compute"),)),
+        "long-lived job": (one.long_lived_s, ((one.long_lived_s, "compute"),)),
+        "job per step": (
+            one.by_jobs_s,
+            ((kernel_s, "compute"), (task_s, "data"), (outside_s, "waiting")),
+        ),
+    }
     return Bars(
         title=f"A step of {one.batch:,} images",
         note="Milliseconds; of the job, the median step.",
-        bars=[
-            Bar(name="serial", parts=((one.serial_s, "compute"),), text=_ms(one.serial_s)),
-            Bar(
-                name="long-lived job",
-                parts=((one.long_lived_s, "compute"),),
-                text=_ms(one.long_lived_s),
-            ),
-            Bar(
-                name="job per step",
-                parts=((kernel_s, "compute"), (task_s, "data"), (outside_s, "waiting")),
-                text=_ms(one.by_jobs_s),
-            ),
-        ],
+        bars=[Bar(name=name, parts=own, text=_ms(s)) for name, (s, own) in parts.items()],
         keys=(
             ("computing", "compute"),
             ("tasks besides", "data"),
@@ -121,7 +112,7 @@ def _bars(cluster: Cluster, one: MeasuredBatch) -> Bars:
     )
 
 
-def _verdict(cluster: Cluster, measured: list[MeasuredBatch], empty_s: float) -> list[str]:
+def _verdict(slots: int, measured: list[MeasuredBatch], empty_s: float) -> list[str]:
     lines = []
     for one in measured:
         extra_s = one.by_jobs_s - one.long_lived_s
@@ -132,8 +123,8 @@ def _verdict(cluster: Cluster, measured: list[MeasuredBatch], empty_s: float) ->
             f"starting and ending a job that does nothing is {_ms(empty_s)} ms."
         )
     last = measured[-1]
-    fixed_s = last.by_jobs_s - last.kernel_s / cluster.slots
-    per_image_s = last.kernel_s / cluster.slots / last.batch
+    fixed_s = last.by_jobs_s - last.kernel_s / slots
+    per_image_s = last.kernel_s / slots / last.batch
     if fixed_s > 0 and per_image_s > 0:
         lines.append(
             f"What a job costs besides computing, {_ms(fixed_s)} ms at batch {last.batch:,}, would "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ from sixfold.models.config import ModelConfig
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.config import JobPerStepConfig
 from sixfold.studies.lab.findings import Findings
-from sixfold.studies.lab.jobs.stepper import train_by_jobs
-from sixfold.studies.lab.jobs.summary import MeasuredBatch, tell
-from sixfold.studies.lab.progress import Progress
+from sixfold.studies.lab.job_per_step.stepper import train_by_jobs
+from sixfold.studies.lab.job_per_step.summary import JobPerStepResult, MeasuredBatch, tell
+from sixfold.studies.lab.run import Progress, Show
 from sixfold.training.config import OptimizerConfig, TrainConfig, TrainingConfig
 from sixfold.training.run import train
 from sixfold.training.worker import FIRST_TIMED_STEP
-
-Show = Callable[[str], None]
 
 
 def batches_of(text: str) -> list[int]:
@@ -47,26 +44,24 @@ def batches_of(text: str) -> list[int]:
 
 def problems(config: JobPerStepConfig) -> list[str]:
     """What is wrong with the settings, one line each."""
-    found: list[str] = []
     options = config.job_per_step
     try:
-        batches = batches_of(options.batches)
-        resolved = datasets.resolve(DataConfig(data=options.data))
-        opened = datasets.open_data(resolved)
+        largest = max(batches_of(options.batches))
+        opened = datasets.open_data(datasets.resolve(DataConfig(data=options.data)))
     except UserError as error:
-        return [*found, *error.problems]
-    images = len(opened.train)
-    found += [
-        f"--batches {options.batches}: the training part of {options.data} has only {images} images"
-        for size in batches
-        if size > images
-    ][:1]
+        return list(error.problems)
+    found, images = [], len(opened.train)
+    if largest > images:
+        found.append(
+            f"--batches {options.batches}: the training part of {options.data} has only {images} "
+            "images"
+        )
     shape, classes = opened.shape, len(opened.classes)
     return found + models.check(ModelConfig(model=options.model), shape=shape, classes=classes)
 
 
 def study(cluster: Cluster, config: JobPerStepConfig, show: Show) -> Findings:
-    """Train in three ways at every batch size; see the module."""
+    """Train in three ways at every batch size."""
     empty_s = cluster.empty_job_s()
     show(f"an empty job of {cluster.slots} tasks takes {1000 * empty_s:.0f} ms")
     measured = []
@@ -83,34 +78,33 @@ def study(cluster: Cluster, config: JobPerStepConfig, show: Show) -> Findings:
                 f"{1000 * one.serial_s:.1f} ms serially; weights "
                 + ("equal, bit for bit" if one.right else "DIFFER")
             )
-    return tell(cluster, config, measured, empty_s)
+    result = JobPerStepResult(empty_job_s=empty_s, batches=measured)
+    return tell(cluster.slots, config.job_per_step, result)
 
 
 def measure(cluster: Cluster, config: JobPerStepConfig, batch: int, folder: Path) -> MeasuredBatch:
     """The same training by jobs, by the long-lived job, and serially."""
-    settings = settings_of(config, batch, folder / f"spark-{batch}")
-    long_lived = train(
-        dataclasses.replace(settings, engine=EngineConfig(engine="spark", workers=cluster.slots)),
-        engine=cluster.engine,
-    )
-    alone = train(
-        dataclasses.replace(
-            settings,
-            engine=EngineConfig(engine="inline", workers=1),
-            run=dataclasses.replace(settings.run, out=str(folder / f"serial-{batch}")),
-        )
-    )
-    resolved = dataclasses.replace(settings, data=datasets.resolve(settings.data))
+
+    def trained(name: str, engine: EngineConfig) -> dict[str, Any]:
+        settings = settings_of(config, batch, folder / f"{name}-{batch}")
+        given = cluster.engine if name == "spark" else None
+        return train(dataclasses.replace(settings, engine=engine), engine=given)
+
+    long_lived = trained("spark", EngineConfig(engine="spark", workers=cluster.slots))
+    alone = trained("serial", EngineConfig(engine="inline", workers=1))
+    settings = settings_of(config, batch, folder)
     with one_thread():
-        stepped = train_by_jobs(cluster, resolved)
+        stepped = train_by_jobs(
+            cluster, dataclasses.replace(settings, data=datasets.resolve(settings.data))
+        )
     timed = stepped.steps[FIRST_TIMED_STEP:]
     hashes = {long_lived["weights_sha256"], alone["weights_sha256"], stepped.weights_sha256}
     middle = sorted(timed, key=lambda step: step.wall_s)[(len(timed) - 1) // 2]
     return MeasuredBatch(
         batch=batch,
         by_jobs_s=statistics.median(step.wall_s for step in timed),
-        long_lived_s=_step_s(long_lived, batch),
-        serial_s=_step_s(alone, batch),
+        long_lived_s=batch / float(long_lived["train_images_per_s"]),
+        serial_s=batch / float(alone["train_images_per_s"]),
         cost=middle.cost,
         kernel_s=middle.kernel_s,
         update_s=middle.update_s,
@@ -119,11 +113,6 @@ def measure(cluster: Cluster, config: JobPerStepConfig, batch: int, folder: Path
         right=len(hashes) == 1,
         weights_sha256=sorted(hashes),
     )
-
-
-def _step_s(result: dict[str, Any], batch: int) -> float:
-    """Time of a step from a training's result."""
-    return batch / float(result["train_images_per_s"])
 
 
 def settings_of(config: JobPerStepConfig, batch: int, out: Path) -> TrainConfig:
