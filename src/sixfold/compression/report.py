@@ -119,7 +119,6 @@ def _kept(result: Mapping[str, Any]) -> float:
 
 
 def _layers(result: Mapping[str, Any]) -> Table:
-    """What every stage made of every layer."""
     stages = [stage["stage"] for stage in result["stages"]]
     rows = []
     for layer in result["layers"]:

@@ -56,8 +56,6 @@ from sixfold.training.sparsity.layers import left_alone, no_layers
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A compression, checked."""
-
     task: CompressionTask
     layers: list[Prunable]
     plan: Plan
@@ -216,7 +214,6 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig, on_event: O
 
 
 def _run(job: _Job, directory: RunDirectory, engine: Engine, workers: int) -> dict[str, Any]:
-    """Compress, evaluate, write the decompressed network."""
     task, plan, folder, result = job.task, job.plan, directory.path, dict[str, Any]()
     for name in plan.untouched(job.tensors):
         job.tell(f"{name} is no weight of a convolution or linear layer: stored as it is")

@@ -29,12 +29,9 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.distributed.tasks import Assignment, Task, cache_keys, run_job
 from sixfold.training.sparsity import Prunable
 
-FIRST_PARTS = (0.12, 0.06, 0.03, 0.015)
-"""Parts of the weights kept in the first trials."""
-LARGER_PARTS = (0.25, 0.5)
-"""Tried where none of the first holds the bound."""
-REFINEMENTS = 2
-"""How often the interval that is left is divided."""
+FIRST_PARTS = (0.12, 0.06, 0.03, 0.015)  # Parts of the weights kept in the first trials
+LARGER_PARTS = (0.25, 0.5)  # Tried where none of the first holds the bound
+REFINEMENTS = 2  # How often the interval that is left is divided
 
 
 Key = TypeVar("Key", str, float)
@@ -136,8 +133,6 @@ def _smallest(trials: Mapping[float, _Trial], target: float, dense: float) -> Fo
 
 @dataclass(kw_only=True)
 class _Search:
-    """Runs members of a search."""
-
     task: CompressionTask
     folder: Path
     engine: Engine
@@ -192,7 +187,6 @@ class _Search:
 
 
 def _work(task: CompressionTask, assignment: Assignment) -> dict[str, Any]:
-    """What a worker does for a member."""
     settings = assignment.settings
     with one_thread():
         if "layer" in settings:

@@ -12,8 +12,7 @@ from sixfold.data.byte_ranges import Extent
 MOST_FILES = 2**24
 """Reached by links: a few links to folders of links can stand for any number of files."""
 
-MOST_HOPS = 40
-"""From link to link, as in the kernel."""
+MOST_HOPS = 40  # From link to link, as in the kernel
 
 
 def follow_links(

@@ -74,14 +74,17 @@ class Members:
 def list_archive(path: str, spool: Path) -> Members:
     """Where everything in an archive is."""
     if paths.is_url(path):
-        path = _fetch(path, spool)
+        with paths.explained(path):
+            path = _copied(paths.open_file(path), spool / "archive", path)
     try:
         with paths.open_file(path) as file:
             start = file.read(512)
             file.seek(0)
             for signature, decompressor in _DECOMPRESSORS.items():
                 if start.startswith(signature):
-                    return _list_tar(_decompress(decompressor(file), spool, path), spool)
+                    return _list_tar(
+                        _copied(decompressor(file), spool / "archive.tar", path), spool
+                    )
             if start.startswith(b"PK"):
                 return _list_zip(path, file)
             if start[257:262] == b"ustar" or path.lower().endswith(".tar"):
@@ -95,17 +98,8 @@ def list_archive(path: str, spool: Path) -> Members:
     )
 
 
-def _fetch(url: str, spool: Path) -> str:
-    """Copy a remote archive here; returns its path."""
-    target = spool / "archive"
-    with paths.explained(url), paths.open_file(url) as source:
-        copy_to(target, source, url)
-    return str(target)
-
-
-def _decompress(source: Any, spool: Path, path: str) -> str:
-    """Write what a compressed file holds to a temporary one; returns its path."""
-    target = spool / "archive.tar"
+def _copied(source: Any, target: Path, path: str) -> str:
+    """Write a remote or compressed file to a temporary one; returns its path."""
     with source:
         copy_to(target, source, path)
     return str(target)

@@ -20,12 +20,9 @@ MOST_BYTES = 2**31
 MOST_PICTURE_BYTES = 2**28
 """Of one encoded picture: Pillow decodes at most 179 million pixels, mostly of less than a byte."""
 
-HEAD_BYTES = 2**14
-"""Of a packed picture that are looked at before the rest is unpacked."""
-
+HEAD_BYTES = 2**14  # Of a packed picture that are looked at before the rest is unpacked
 BLOCK_BYTES = 2**20
-SPARE_BYTES = 2**29
-"""What stays free on a disk that temporary copies are written to."""
+SPARE_BYTES = 2**29  # What stays free on a disk that temporary copies are written to
 
 
 class Extent(NamedTuple):

@@ -22,8 +22,7 @@ from sixfold.data.splits import cut, some
 UNLABELLED = "(unlabelled)"
 """Name of the last class where some images have none: they are only ever predicted."""
 
-Shape = tuple[int, int, int]
-"""Channels, rows and columns of one image: C H W."""
+Shape = tuple[int, int, int]  # Channels, rows and columns of one image: C H W
 
 
 class Store(Protocol):
@@ -59,6 +58,11 @@ class Sums:
     total: tuple[int, ...]  # sum of the values, a channel
     squares: tuple[int, ...]  # sum of their squares, a channel
 
+    @staticmethod
+    def of(pixels: int, total: NDArray[np.int64], squares: NDArray[np.int64]) -> Sums:
+        """From arrays (C,)."""
+        return Sums(pixels=pixels, total=tuple(total.tolist()), squares=tuple(squares.tolist()))
+
     def mean(self) -> NDArray[np.float64]:
         """Mean of each channel, (C,), in units of [0, 1] pixels; 0 without pixels."""
         scale = max(self.pixels, 1) * 255
@@ -84,11 +88,7 @@ class Sums:
 def sums_of(images: NDArray[np.uint8]) -> Sums:
     """Sums over a whole array of images."""
     total, squares = image_sums(images)
-    return Sums(
-        pixels=len(images) * images.shape[2] * images.shape[3],
-        total=tuple(int(value) for value in total.sum(0)),
-        squares=tuple(int(value) for value in squares.sum(0)),
-    )
+    return Sums.of(len(images) * images.shape[2] * images.shape[3], total.sum(0), squares.sum(0))
 
 
 def image_sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -194,12 +194,10 @@ class _Joined:
 
     @property
     def shape(self) -> Shape:
-        """That of both."""
         return self.first.shape
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Of all records."""
         return np.concatenate([self.first.labels, self.second.labels])
 
     @property
@@ -212,14 +210,12 @@ class _Joined:
         )
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """See `Store`."""
         out = np.empty((len(indices), *self.shape), np.uint8)
         for chosen, store, places in self._sides(indices):
             out[chosen] = store.images(places)
         return out
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
-        """See `Store`."""
         found = [""] * len(indices)
         for chosen, store, places in self._sides(indices):
             for place, name in zip(chosen, store.names(places), strict=True):
@@ -227,12 +223,11 @@ class _Joined:
         return found
 
     def sums(self, indices: NDArray[np.int64]) -> Sums:
-        """See `Store`."""
         sums = [store.sums(places) for _, store, places in self._sides(indices)]
-        return Sums(
-            pixels=sum(each.pixels for each in sums),
-            total=tuple(sum(values) for values in zip(*(s.total for s in sums), strict=True)),
-            squares=tuple(sum(values) for values in zip(*(s.squares for s in sums), strict=True)),
+        return Sums.of(
+            sum(each.pixels for each in sums),
+            np.sum([each.total for each in sums], 0, np.int64),
+            np.sum([each.squares for each in sums], 0, np.int64),
         )
 
     def _sides(

@@ -24,9 +24,7 @@ from sixfold.data.signatures import describe
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Pixels = NDArray[np.uint8]
-"""One image, (C, H, W)."""
-
+Pixels = NDArray[np.uint8]  # One image, (C, H, W)
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge of a part of a picture, in pixels."""
 
@@ -153,13 +151,7 @@ def decode(
     picture: Image, *, box: Box | None = None, gray: bool = False, resize: int | None = None
 ) -> Pixels:
     """Pixels of a picture: (1, H, W) if it is or shall be grey, else (3, H, W)."""
-    try:
-        plain = upright(picture)
-    except BadImageError:
-        raise
-    except Exception as error:
-        raise BadImageError(_reason(error)) from None
-    return finish(plain, box=box, gray=gray, resize=resize)
+    return finish(upright(picture), box=box, gray=gray, resize=resize)
 
 
 def finish(plain: Image, *, box: Box | None, gray: bool, resize: int | None) -> Pixels:
@@ -195,8 +187,13 @@ def upright(picture: Image) -> Image:
     """Decode a picture to mode L or RGB, turned as its orientation tag says."""
     from PIL import Image
 
-    picture.load()
-    plain = _to_8_bits(picture)
+    try:
+        picture.load()
+        plain = _to_8_bits(picture)
+    except BadImageError:
+        raise
+    except Exception as error:
+        raise BadImageError(_reason(error)) from None
     turn = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -221,7 +218,6 @@ def _orientation(picture: Image) -> int:
 
 
 def _to_8_bits(picture: Image) -> Image:
-    """Mode L or RGB."""
     from PIL import Image
 
     mode = picture.mode

@@ -35,8 +35,7 @@ MOST_PROBLEMS = 10
 
 Count = Annotated[int, Field(strict=True, gt=0, lt=2**62)]
 Side = Annotated[int, Field(strict=True, gt=0, le=MOST_SIDE)]
-Reasons = tuple[tuple[str, str], ...]
-"""(name, reason) each."""
+Reasons = tuple[tuple[str, str], ...]  # (name, reason) each
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,7 @@ from typing import IO, Any
 
 from sixfold.core.errors import UserError
 
-HIDDEN = "hidden"
-"""Why a file or folder is left out that is not the user's own."""
+HIDDEN = "hidden"  # Why a file or folder is left out that is not the user's own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,69 +7,9 @@ import sys
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-class _Done:
-    """Last message of the thread: there are no more items, because of `error` if there is one."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
-class _Prefetcher(Generic[T]):
-    def __init__(self, items: Iterable[T], depth: int) -> None:
-        self._items = items
-        self._ready: queue.Queue[T | _Done] = queue.Queue(depth)
-        self._closing = threading.Event()
-        self._end: _Done | None = None
-        self._thread = threading.Thread(target=self._run, name="prefetch", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        if self._end is None:
-            item = self._ready.get()
-            if not isinstance(item, _Done):
-                return item
-            self._end = item
-            if item.error is not None:
-                raise item.error
-        raise StopIteration
-
-    def close(self) -> None:
-        """Stop the thread and wait for it."""
-        self._closing.set()
-        while self._thread.is_alive():
-            # The thread may be waiting for room.
-            try:
-                self._ready.get(timeout=0.01)
-            except queue.Empty:
-                self._thread.join(0.01)
-        self._end = self._end or _Done(None)
-
-    def _run(self) -> None:
-        torch = sys.modules.get("torch")
-        if torch is not None:
-            torch.set_num_threads(1)
-        error: BaseException | None = None
-        iterator = iter(self._items)
-        try:
-            for item in iterator:
-                self._ready.put(item)
-                if self._closing.is_set():
-                    break
-        except BaseException as raised:  # handed to whoever asks for the next item
-            error = raised
-        finally:
-            # Frees what the items hold before the thread ends.
-            if isinstance(iterator, Generator):
-                iterator.close()
-            self._ready.put(_Done(error))
 
 
 @contextmanager
@@ -85,8 +25,52 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
     """
     if depth < 1:
         raise ValueError(f"depth {depth}: at least one item must be able to wait")
-    prefetcher = _Prefetcher(items, depth)
+    # (whether it is an item, the item or what ended them)
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+    closing = threading.Event()
+    thread = threading.Thread(
+        target=_make, args=(items, ready, closing), name="prefetch", daemon=True
+    )
+    thread.start()
+    taken = _taken(ready)
     try:
-        yield prefetcher
+        yield taken
     finally:
-        prefetcher.close()
+        closing.set()
+        while thread.is_alive():
+            try:  # the thread may be waiting for room
+                ready.get(timeout=0.01)
+            except queue.Empty:
+                thread.join(0.01)
+        taken.close()
+
+
+def _make(items: Iterable[Any], ready: queue.Queue[Any], closing: threading.Event) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+    end: BaseException | None = None
+    iterator = iter(items)
+    try:
+        for item in iterator:
+            ready.put((True, item))
+            if closing.is_set():
+                break
+    except BaseException as raised:  # handed to whoever asks for the next item
+        end = raised
+    finally:
+        # Frees what the items hold before the thread ends.
+        if isinstance(iterator, Generator):
+            iterator.close()
+        ready.put((False, end))
+
+
+def _taken(ready: queue.Queue[tuple[bool, Any]]) -> Generator[Any, None, None]:
+    while True:
+        is_item, found = ready.get()
+        if is_item:
+            yield found
+        elif found is None:
+            return
+        else:
+            raise found

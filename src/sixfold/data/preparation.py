@@ -149,7 +149,6 @@ def refuse_unlabelled(job: Job, count: int) -> None:
 
 
 def _begun_with(notes: Path) -> str | None:
-    """Key of the job that left these notes."""
     try:
         key: str | None = parse_json((notes / "job.json").read_bytes())["key"]
         return key

@@ -198,12 +198,9 @@ class FileRecords:
 def _whole_picture(reader: ExtentReader, extent: Extent, name: str) -> Image | BadImageError:
     """The picture, or why it cannot be had (said once, of the picture, not of every crop)."""
     try:
-        plain = upright(open_picture(reader.read(extent, picture=True)))
-        return plain if plain.mode == "L" else plain.convert("L")
+        return upright(open_picture(reader.read(extent, picture=True))).convert("L")
     except BadImageError as error:
         return BadImageError(error.reason, name)
-    except Exception as error:
-        return BadImageError(str(error) or type(error).__name__, name)
 
 
 def list_stores(name: str, classes: tuple[str, ...], stores: Sequence[Store]) -> Listing:

@@ -27,22 +27,12 @@ from sixfold.data.manifest import PARTS, ShardEntry, file_sha256
 from sixfold.data.records import Listing, Picture, Records
 from sixfold.data.sources import Job
 
-NOTES = ".prepare"
-"""Folder in the destination for the notes of finished chunks, until all are."""
-
+NOTES = ".prepare"  # Folder in the destination for the notes of finished chunks, until all are
 MOST_CHUNK_IMAGES = 1024
-CHUNK_BYTES = 2**26
-"""64 MiB a file: large enough to be read at full speed, small enough to be lost."""
-
-PROBED = 64
-"""Records of each part that are looked at first, for their size."""
-
-GRAY, COLOR = 1, 3
-"""Channels: pictures of both kinds may be mixed, and are then all made colour."""
-
-Progress = Callable[[int, int], None]
-"""Called with images done, and images in all."""
-
+CHUNK_BYTES = 2**26  # 64 MiB a file: large enough to be read at full speed, small enough to be lost
+PROBED = 64  # Records of each part that are looked at first, for their size
+GRAY, COLOR = 1, 3  # Channels: pictures of both kinds may be mixed, and are then all made colour
+Progress = Callable[[int, int], None]  # Called with images done, and images in all
 T = TypeVar("T")
 
 
@@ -105,8 +95,7 @@ def _notes() -> TypeAdapter[ShardNote]:
     return TypeAdapter(ShardNote)
 
 
-Notes = Mapping[str, Sequence[ShardNote]]
-"""Notes of all chunks of each part."""
+Notes = Mapping[str, Sequence[ShardNote]]  # Notes of all chunks of each part
 
 
 def make_shards(
@@ -193,7 +182,6 @@ def _run(
 
 
 def _shape_problems(job: Job, notes: Iterable[ShardNote], channels: set[int]) -> list[str]:
-    """What keeps the images from having one shape."""
     counts: Counter[tuple[int, int]] = Counter()
     for note in notes:
         for _, rows, columns, count in note.shapes:

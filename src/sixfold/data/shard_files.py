@@ -209,11 +209,7 @@ class ShardStore:
             times = chosen[start : start + len(file.labels)]
             total += times @ file.totals
             squares += times @ file.squares
-        return Sums(
-            pixels=len(indices) * self.shape[1] * self.shape[2],
-            total=tuple(total.tolist()),
-            squares=tuple(squares.tolist()),
-        )
+        return Sums.of(len(indices) * self.shape[1] * self.shape[2], total, squares)
 
     def _places(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """File of each record, and its row there."""

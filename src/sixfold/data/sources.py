@@ -57,12 +57,8 @@ _LAYOUTS = {
     ),
 }
 MOST_SUBFOLDERS = 100
-LAYOUT = 2
-"""Raised whenever the same source and settings would give other bytes."""
-
-TABLE_LAYOUT = 1
-"""The same for tables alone."""
-
+LAYOUT = 2  # Raised whenever the same source and settings would give other bytes
+TABLE_LAYOUT = 1  # The same for tables alone
 DEPTH = 2
 
 

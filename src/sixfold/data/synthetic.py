@@ -19,9 +19,7 @@ from sixfold.data.dataset import Shape, Sums, image_sums
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 MOST_IMAGES = 10**8
-MOST_PIXELS = 2**26
-"""A channel's rows times columns times channels, at most: 64 MiB an image."""
-
+MOST_PIXELS = 2**26  # A channel's rows times columns times channels, at most: 64 MiB an image
 EXACT_VALUES = 2**24
 """Statistics are exact up to this many pixel values, which takes 30 ms; of larger sets they are
 those of evenly spaced training images."""
@@ -89,11 +87,7 @@ class SyntheticStore:
             sums = image_sums(self.images(chunk))
             total += sums[0].sum(0)
             squares += sums[1].sum(0)
-        return Sums(
-            pixels=len(indices) * rows * columns,
-            total=tuple(total.tolist()),
-            squares=tuple(squares.tolist()),
-        )
+        return Sums.of(len(indices) * rows * columns, total, squares)
 
 
 def _interpolation(length: int, side: int) -> NDArray[np.float64]:

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING
 from sixfold.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from sixfold.models.building import build
-    from sixfold.models.checking import check
-    from sixfold.models.importing import source_file
-    from sixfold.models.origin import check_origin
-    from sixfold.models.zoo import names
+    from sixfold.models.building import build as build
+    from sixfold.models.checking import check as check
+    from sixfold.models.importing import source_file as source_file
+    from sixfold.models.origin import check_origin as check_origin
+    from sixfold.models.zoo import names as names
 
-__all__ = [
-    "build",
-    "check",
-    "check_origin",
-    "names",
-    "source_file",
-]
 
 __getattr__ = lazy(
     __name__,

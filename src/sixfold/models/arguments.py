@@ -38,7 +38,6 @@ def parse_arguments(text: str) -> tuple[dict[str, Literal], list[str]]:
 
 
 def _literal(text: str) -> Literal:
-    """The value that a text looks like."""
     word = text.lower()
     if word in ("true", "false"):
         return word == "true"
@@ -59,8 +58,8 @@ def argument_problems(
 
     `reserved` are parameters that follow from the data.
     """
-    parameters = _keywords(factory)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    parameters = parameters_of(factory)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return []
     takes = [
         name
@@ -83,12 +82,12 @@ def argument_problems(
     return problems
 
 
-def _keywords(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The factory's parameters; a builtin without a signature is taken to accept anything."""
+def parameters_of(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """The factory's parameters; None for a builtin without a signature."""
     try:
         return inspect.signature(factory).parameters
     except (TypeError, ValueError):
-        return {"arguments": inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)}
+        return None
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -125,7 +125,6 @@ def _try(chosen: ModelFactory, shape: Shape, classes: int, *, device: str) -> li
 
 
 def _output_problem(output: Any, batch: int, classes: int, network: nn.Module) -> str:
-    """What is wrong with a network's output for a batch of images."""
     when = "in training" if network.training else "in evaluation"
     wanted = f"a tensor of {batch}x{classes} (batch x classes)"
     if not isinstance(output, Tensor):
@@ -140,7 +139,6 @@ def _output_problem(output: Any, batch: int, classes: int, network: nn.Module) -
 
 
 def _output_remedy(given: tuple[int, ...], batch: int, classes: int, network: nn.Module) -> str:
-    """What to do about an output of the wrong shape."""
     if given[:1] != (batch,):
         return ": keep dim 0 for the batch, as x.flatten(1) does and x.squeeze() does not"
     if given[1:2] == (classes,) and prod(given[2:]) == 1:

@@ -26,12 +26,8 @@ from sixfold.models.outside import watched
 from sixfold.models.shapes import Shape, run
 from sixfold.models.user_traceback import one_line
 
-IMAGES = 2
-"""On which the network is run; statistics need more than one."""
-
-_DOUBLED = 0.01
-"""How near to twice a buffer's change must come to be taken for a sum over samples."""
-
+IMAGES = 2  # On which the network is run; statistics need more than one
+_DOUBLED = 0.01  # How near to twice a buffer's change must come to be taken for a sum over samples
 INEXACT = ", or train with --deterministic false"
 """How every remedy ends that such a training needs not."""
 
@@ -176,7 +172,6 @@ class _Trial:
         return output.detach().clone(), moves
 
     def restore(self) -> None:
-        """Put back weights and buffers."""
         found = [slot.put_back() for slot in self.slots]
         registered = chain(self.network.named_parameters(), self.network.named_buffers())
         new = [name for name, _ in registered if name not in self._names]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sixfold.core.errors import UserError
-from sixfold.models.arguments import argument_problems, parse_arguments
+from sixfold.models.arguments import argument_problems, parameters_of, parse_arguments
 from sixfold.models.config import ModelConfig, unknown_model
 from sixfold.models.importing import find, importable
 from sixfold.models.loaded import Used
@@ -96,7 +96,6 @@ def model_factory(config: ModelConfig, *, shape: Shape, classes: int) -> ModelFa
 
 
 def _factory(model: str) -> Callable[..., Any]:
-    """The factory of a zoo network or of the user's."""
     if model in ZOO:
         return ZOO[model].factory
     if ":" in model:
@@ -115,31 +114,19 @@ def _from_data(factory: Callable[..., Any], shape: Shape, classes: int) -> dict[
         "in_channels": channels,
         "image_size": rows if rows == columns else (rows, columns),
     }
-    try:
-        parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):  # a builtin
-        return {}
-    return {
-        name: value
-        for name, value in offered.items()
-        if name in parameters and parameters[name].kind in _BY_NAME
-    }
-
-
-_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = (parameters_of(factory) or {}).values()
+    asked = {one.name for one in parameters if one.kind in by_name}
+    return {name: value for name, value in offered.items() if name in asked}
 
 
 def _missing(factory: Callable[..., Any], arguments: dict[str, Any]) -> list[str]:
     """Parameters without a default for which there is no argument."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):
-        return []
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [
-        parameter.name
-        for parameter in parameters
+        name
+        for name, parameter in (parameters_of(factory) or {}).items()
         if parameter.default is parameter.empty
         and parameter.kind not in variadic
-        and parameter.name not in arguments
+        and name not in arguments
     ]

@@ -133,7 +133,6 @@ def source_file(name: str, folder: Path | None = None) -> Path | None:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Module and attribute of `module:attribute`."""
     module, _, attribute = name.rpartition(":")
     steps = module.removesuffix(".py").replace("/", ".").split(".") if module else []
     if not module or not all(step.isidentifier() for step in attribute.split(".")):
@@ -199,6 +198,5 @@ def _refuse_namesake(name: str, directory: Path, module: str) -> None:
 
 
 def _no_module(name: str, directory: Path, module: str) -> str:
-    """What was looked for, and where."""
     file = f"{module.replace('.', '/')}.py"
     return f"--model {name}: no module {module!r}: no {file} in {directory}, and none installed"

@@ -36,8 +36,7 @@ from sixfold.models.identity import Identity
 _MARK = "_sixfold_source"
 _USED = "_sixfold_used"
 
-_MARGIN_S = 2.0
-"""Clocks of files and of processes are not alike to the tick."""
+_MARGIN_S = 2.0  # Clocks of files and of processes are not alike to the tick
 
 
 @dataclass

@@ -33,9 +33,7 @@ from sixfold.models.shapes import Shape, ShapeMismatchError, times
 Cut = tuple[tuple[int, ...], tuple[tuple[int, int], ...]]
 """A shape in which a parameter is seen, and for each of its dims the interval that is wanted."""
 
-CHUNK_ELEMENTS = 1 << 18
-"""Values that are drawn at a time: a megabyte."""
-
+CHUNK_ELEMENTS = 1 << 18  # Values that are drawn at a time: a megabyte
 DRAW_GRAIN = 16
 """torch draws normal values in blocks of 16, the last of them once more if it is short
 (ATen/native/cpu/DistributionTemplates.h, normal_fill); uniform values one by one."""

@@ -29,9 +29,7 @@ from sixfold.core.installed import is_installed
 MOST = 200_000
 """Objects that are looked at; a network that reaches more keeps a data set, not a state."""
 
-Observed = dict[str, Any]
-"""Comparable values by the place where they are held."""
-
+Observed = dict[str, Any]  # Comparable values by the place where they are held
 _KEPT_BY_TORCH = ("_parameters", "_buffers", "_modules", "training")
 _LEAVES = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, range)
 _NOT_STATE = ("torch.", "logging", "threading", "_thread", "weakref", "_weakref", "sixfold.")

@@ -33,7 +33,7 @@ _OUTSIDE = {
 }
 """Functions by the module or class that has them."""
 
-_CALLED = {"posix": "os.", "nt": "os.", "io": "", "_io": "", "_socket": "socket."}
+_CALLED = {"posix": "os.", "nt": "os.", "io": "", "_io": ""}
 """How users write the modules that have another name inside."""
 
 _UNASKED = {"torch", "importlib", "sixfold", "logging", "warnings", "linecache"}
@@ -66,10 +66,7 @@ def watched() -> Iterator[list[str]]:
         if name in _OUTSIDE.get(str(home), ()):
             place = _own_place(frame)
             if place:
-                module = {"posix": "os.", "nt": "os.", "io": "", "_io": ""}.get(
-                    str(home), f"{home}."
-                )
-                found.append(f"{module}{name} ({place})")
+                found.append(f"{_CALLED.get(str(home), f'{home}.')}{name} ({place})")
 
     before = sys.getprofile()
     gc.callbacks.insert(0, collects)

@@ -21,9 +21,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, parse_json, write_atomically
 from sixfold.models.user_traceback import one_line
 
-FOLDER = "objects"
-"""Of a run directory."""
-
+FOLDER = "objects"  # Of a run directory
 _WRITTEN: set[str] = set()
 """Hashes of the files that this process has written: the cache may not be writable."""
 

@@ -131,5 +131,4 @@ def _conv_norm(before: int, maps: int, kernel: int, stride: int = 1) -> tuple[nn
 
 
 def _head(maps: int, classes: int) -> nn.Sequential:
-    """Mean over H and W, then a linear layer."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(maps, classes))

@@ -21,9 +21,7 @@ from torch import Tensor, nn
 
 from sixfold.models.user_traceback import one_line
 
-Shape = tuple[int, int, int]
-"""Channels, rows and columns of one image."""
-
+Shape = tuple[int, int, int]  # Channels, rows and columns of one image
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 
 _TOO_SMALL = ("Kernel size can't be greater", "Output size is too small")
@@ -212,5 +210,4 @@ def _map_misfit(layer: nn.Module, given: tuple[int, ...], reason: str) -> str:
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    """A kernel's size for rows and columns."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -82,7 +82,6 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
 
 
 def _kept_columns(config: PredictConfig) -> KeptColumns | None:
-    """The columns of a table that the result takes over."""
     asked = config.prediction
     others = [name.strip() for name in asked.keep_columns.split(",") if name.strip()]
     if asked.id_column is None and not others:

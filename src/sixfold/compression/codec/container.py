@@ -142,7 +142,6 @@ def refusal(path: Path, error: Exception) -> UserError:
 
 
 def _check_start(start: bytes, size: int) -> None:
-    """The first bytes and the file's length."""
     if len(start) < _FIXED.size or start[: len(MAGIC)] != MAGIC:
         raise DamagedError("it does not begin as a .sixz file does")
     _, version, length, _, _ = _FIXED.unpack(start)

@@ -27,8 +27,7 @@ Against unlimited lengths this costs less than 0.01 bits a symbol on 257 symbols
 
 LARGEST_ALPHABET = 1 << (LONGEST - 1)
 
-_CHUNK = 1 << 20
-"""Symbols whose codes are put into the bit string at a time."""
+_CHUNK = 1 << 20  # Symbols whose codes are put into the bit string at a time
 
 
 def code_lengths(counts: NDArray[np.int64]) -> NDArray[np.uint8]:

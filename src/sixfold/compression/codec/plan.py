@@ -14,8 +14,7 @@ from sixfold.training.sparsity.layers import layer_name
 
 Value = TypeVar("Value", int, float)
 
-BITS = range(1, 10)
-"""Of a shared weight: at most 511 values and zero."""
+BITS = range(1, 10)  # Of a shared weight: at most 511 values and zero
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,9 +33,7 @@ from sixfold.compression.codec.wire import (
     varint,
 )
 
-CODERS = ("fixed", "huffman", "ans")
-"""By their numbers in the file."""
-
+CODERS = ("fixed", "huffman", "ans")  # By their numbers in the file
 SYMBOLS_PER_LANE = 4096
 """In short streams, where every byte counts and time does not. A lane costs some 2 bytes."""
 
@@ -46,8 +44,7 @@ SYMBOLS_PER_LANE_IF_LONG = 1024
 MOST_SHIFT = 3
 GROUPINGS = range(4)
 
-MOST_LANES = 4096
-"""The working arrays of a step stay in the first-level cache."""
+MOST_LANES = 4096  # The working arrays of a step stay in the first-level cache
 
 
 def encode_stream(symbols: NDArray[Any], alphabet: int, coder: str) -> bytes:

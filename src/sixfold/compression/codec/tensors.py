@@ -49,9 +49,7 @@ DTYPES: tuple[torch.dtype, ...] = (
 MOST_VALUES = 1023
 """Of a codebook; with more different values the elements' bytes are coded as they are."""
 
-SMALLEST_CODED = 64
-"""Tensors of fewer elements, or of one dim (biases, batch-norm), are stored raw."""
-
+SMALLEST_CODED = 64  # Tensors of fewer elements, or of one dim (biases, batch-norm), are stored raw
 _SAMPLE = 1 << 14
 
 _LARGE = 1 << 16

@@ -33,8 +33,7 @@ from sixfold.training.worker import TrainJob, train_rank
 TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.0)
 """Of the loss before sharing, by which one layer's sharing may raise it before training."""
 
-_PRUNING = 0.7
-"""Part of a trial's time that pruning takes, about."""
+_PRUNING = 0.7  # Part of a trial's time that pruning takes, about
 
 
 def train_alone(source: Mapping[str, str], config: TrainConfig) -> None:

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 from sixfold.core.errors import SixfoldError
 
-Symbols = NDArray[np.uint16]
-"""Small non-negative integers, as the coders take and give them."""
-
+Symbols = NDArray[np.uint16]  # Small non-negative integers, as the coders take and give them
 _CHUNK = 1 << 20
 """Symbols unfolded into single bits at a time; a multiple of 8, so that chunks end at bytes."""
 

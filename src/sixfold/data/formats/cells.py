@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.file_tree import Tree, unused
-from sixfold.data.formats.folder import TEST_FRACTION, describe, empty_classes_problem, sort_classes
+from sixfold.data.formats.folder import TEST_FRACTION, describe, empty_classes, sort_classes
 from sixfold.data.images import Box
+from sixfold.data.manifest import shortened
 from sixfold.data.records import FileRecords, Listing
 from sixfold.data.splits import cut
 
@@ -93,9 +94,9 @@ def read(tree: Tree, name: str) -> Listing:
         "test": records.take(np.flatnonzero(test)),
     }
     problems = [
-        empty_classes_problem(home.path, part, [classes[label] for label in missing])
+        line
         for part, taken in parts.items()
-        if len(missing := np.flatnonzero(np.bincount(taken.labels, minlength=len(classes)) == 0))
+        for line in empty_classes(home.path, part, taken.labels, classes, classes)
     ]
     if problems:
         raise UserError(problems)
@@ -116,7 +117,6 @@ def _is_empty(box: Box) -> bool:
 
 
 def _home(tree: Tree) -> Tree:
-    """The folder that holds ``Annotations``."""
     homes = [
         name.rpartition("/")[0]
         for name in tree.folders
@@ -152,8 +152,7 @@ def _annotated_images(tree: Tree) -> list[_Image]:
                 "correct <filename>, or remove one of the two"
             )
     if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise UserError(problems[:10] + more)
+        raise UserError(shortened(problems))
     return images
 
 
@@ -162,7 +161,6 @@ def _stem(name: str) -> str:
 
 
 def _find_image(annotation: str, root: Element, files: Mapping[str, Sequence[str]]) -> str:
-    """The image of an annotation."""
     said = (root.findtext("filename") or "").strip().replace("\\", "/")
     folder = (root.findtext("folder") or "").strip().replace("\\", "/").strip("/")
     base, own = paths.base_name(said), _stem(annotation)

@@ -70,10 +70,9 @@ def _read_batches(tree: Tree, name: str, suffix: str) -> Listing:
         parts[part] = _join(found)
     if problems:
         raise UserError(problems)
-    counts = np.bincount(parts["train"].labels, minlength=len(CLASSES))
-    if not counts.all():
-        empty = [CLASSES[label] for label in np.flatnonzero(counts == 0)]
-        raise UserError(folder.empty_classes_problem(tree.path, "train", empty))
+    train = parts["train"].labels
+    if empty := folder.empty_classes(tree.path, "train", train, CLASSES, CLASSES):
+        raise UserError(empty)
     return Listing(
         name=name,
         classes=CLASSES,

@@ -53,13 +53,9 @@ def image_form(kind: Any) -> str | None:
         return "floats" if vector and types.is_floating(innermost(fields["values"])) else None
     if types.is_nested(kind) or getattr(kind, "extension_name", "") == "arrow.fixed_shape_tensor":
         inner = innermost(kind)
-        return (
-            "integers"
-            if types.is_integer(inner)
-            else "floats"
-            if types.is_floating(inner)
-            else None
-        )
+        if types.is_integer(inner):
+            return "integers"
+        return "floats" if types.is_floating(inner) else None
     return None
 
 
@@ -105,12 +101,7 @@ def choose(path: str, files: Sequence[TableFile], what: str, asked: str | None) 
     columns = {name: kind for file in reversed(files) for name, kind in file.columns.items()}
     if asked is not None:
         if asked not in columns:
-            near = difflib.get_close_matches(asked, columns, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(
-                f"--{what}-column {asked!r}: {path} has no such column: {hint}there are "
-                f"{describe(columns)}"
-            )
+            raise UserError(no_such_column(f"--{what}-column {asked!r}: {path}", asked, columns))
         _check(files, what, asked)
         return asked
     for wanted in IMAGE_NAMES if what == "image" else LABEL_NAMES:
@@ -132,6 +123,13 @@ def no_column(path: str, files: Sequence[TableFile], what: str) -> UserError:
     )
 
 
+def no_such_column(where: str, name: str, columns: dict[str, Any]) -> str:
+    """The line for a column that is not there."""
+    near = difflib.get_close_matches(name, columns, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{where} has no such column: {hint}there are {describe(columns)}"
+
+
 def _fits(files: Sequence[TableFile], what: str, name: str) -> bool:
     forms = {FORMS[what](file.columns[name]) for file in files if name in file.columns}
     return bool(forms - {None, "null"}) or (what == "label" and "null" in forms)
@@ -139,12 +137,11 @@ def _fits(files: Sequence[TableFile], what: str, name: str) -> bool:
 
 def _check(files: Sequence[TableFile], what: str, name: str) -> None:
     """Refuse files in which the column is of a type that cannot be used together with others."""
-    first = next(file for file in files if name in file.columns)
-    for file in files:  # the first one that is not all null sets the example
-        if name in file.columns and FORMS[what](file.columns[name]) != "null":
-            first = file
-            break
-    form = FORMS[what](first.columns[name])
+    there = [file for file in files if name in file.columns]
+    forms = [FORMS[what](file.columns[name]) for file in there]
+    # The first one that is not all null sets the example.
+    place = next((number for number, form in enumerate(forms) if form != "null"), 0)
+    first, form = there[place], forms[place]
     if form is None:
         raise UserError(
             f"{first.path}: column {name!r} is {first.columns[name]}: expected {EXPECTED[what]}"
@@ -152,8 +149,8 @@ def _check(files: Sequence[TableFile], what: str, name: str) -> None:
     problems = [
         f"{file.path}: column {name!r} is {file.columns[name]}, but in {first.path} it is "
         f"{first.columns[name]}: write it with one type"
-        for file in files
-        if name in file.columns and FORMS[what](file.columns[name]) not in (form, "null")
+        for file, other in zip(there, forms, strict=True)
+        if other not in (form, "null")
     ]
     if problems:
         raise UserError(shortened(problems))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.data import paths
@@ -51,7 +52,11 @@ def read(tree: Tree, name: str, *, classes: Sequence[str] | None = None) -> List
     if problems:
         raise UserError(problems)
     parts = {part: _records(tree, prefix, order) for part, prefix in layout.prefixes.items()}
-    if problems := _empty_classes(tree, order, parts, folders):
+    for part, records in parts.items():
+        # Of the test part only folders that are there but empty are a mistake for certain.
+        among = order if part == "train" else folders[part]
+        problems += empty_classes(tree.path, part, records.labels, order, among)
+    if problems:
         raise UserError(problems)
     used = [name for records in parts.values() for name in records.names]
     left_out = unused(whole, tree, used, "in no folder of a class of the parts that are used")
@@ -102,37 +107,20 @@ def _records(tree: Tree, prefix: str, classes: Sequence[str]) -> FileRecords:
     )
 
 
-def _empty_classes(
-    tree: Tree,
-    classes: Sequence[str],
-    parts: Mapping[str, FileRecords],
-    folders: Mapping[str, Sequence[str]],
+def empty_classes(
+    path: str, part: str, labels: NDArray[np.int64], classes: Sequence[str], among: Sequence[str]
 ) -> list[str]:
-    """One problem for each part with classes that have no images.
-
-    The training part needs all classes; of the test part only folders that are there but empty
-    are a mistake for certain.
-    """
-    problems = []
-    for part, records in parts.items():
-        counts = np.bincount(records.labels, minlength=len(classes))
-        empty = [
-            name
-            for name, count in zip(classes, counts, strict=True)
-            if not count and (part == "train" or name in folders[part])
-        ]
-        if empty:
-            problems.append(empty_classes_problem(tree.path, part, empty))
-    return problems
-
-
-def empty_classes_problem(path: str, part: str, empty: Sequence[str]) -> str:
-    """One line on classes without images."""
+    """A line on the classes without images, if there are any, of those among which none may be."""
+    counts = np.bincount(labels, minlength=len(classes))
+    empty = [
+        name for name, count in zip(classes, counts, strict=True) if not count and name in among
+    ]
     more = f" and {len(empty) - 20} more" if len(empty) > 20 else ""
-    return (
+    line = (
         f"{path}: classes with no images in the {part} part: {', '.join(empty[:20])}{more}: add "
         "images, or remove the classes"
     )
+    return [line] if empty else []
 
 
 def split_records(records: FileRecords) -> dict[str, FileRecords]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
 from sixfold.core.errors import UserError
-from sixfold.data import paths
-from sixfold.data.formats.columns import describe
-from sixfold.data.formats.table_files import TableFile, list_files, readable
+from sixfold.data.formats.columns import no_such_column
+from sixfold.data.formats.table_files import TableFile, list_files, opened
 
 
 class KeptColumns:
@@ -68,11 +66,7 @@ def _types(
         plain = [getattr(kind, "value_type", kind) if pa.types.is_dictionary(kind) else kind
                  for kind in found]  # fmt: skip
         if not found:
-            near = difflib.get_close_matches(name, columns, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            problems.append(
-                f"{option} {name!r}: {path} has no such column: {hint}there are {describe(columns)}"
-            )
+            problems.append(no_such_column(f"{option} {name!r}: {path}", name, columns))
             continue
         try:
             schemas = [pa.schema([("x", kind)]) for kind in plain]
@@ -88,18 +82,13 @@ def _types(
 def _read(file: TableFile, column: str, kind: Any) -> Any:
     """A whole column of a file, as chunked array of one type."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if column in file.folders:
         return pa.chunked_array([pa.array([file.folders[column]] * file.rows, kind)])
     if column not in file.columns:
         return pa.chunked_array([pa.nulls(file.rows, kind)])
-    with (
-        readable(file.path),
-        paths.open_file(file.path) as source,
-        pq.ParquetFile(source) as opened,
-    ):
-        return opened.read(columns=[column]).column(column).cast(kind)
+    with opened(file.path) as table:
+        return table.read(columns=[column]).column(column).cast(kind)
 
 
 def _check_identity(path: str, columns: Sequence[Any]) -> None:

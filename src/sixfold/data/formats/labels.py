@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
-from sixfold.data import paths
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.formats.folder import sort_classes
-from sixfold.data.formats.table_files import TableFile, readable
+from sixfold.data.formats.table_files import TableFile, opened
 
 Label = int | str | None
 
@@ -46,14 +45,8 @@ def _whole_numbers(values: Sequence[str | None]) -> dict[str, Label]:
 
 
 def _from_file(file: TableFile, column: str, labelled: bool) -> list[Label]:
-    import pyarrow.parquet as pq
-
-    with (
-        readable(file.path),
-        paths.open_file(file.path) as source,
-        pq.ParquetFile(source) as opened,
-    ):
-        values = opened.read(columns=[column]).column(column).to_pylist()
+    with opened(file.path) as table:
+        values = table.read(columns=[column]).column(column).to_pylist()
     return [_label(file, column, value, labelled) for value in values]
 
 

@@ -20,7 +20,7 @@ from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.byte_ranges import Extent, copy_to
 from sixfold.data.file_tree import Tree
-from sixfold.data.formats.folder import describe, empty_classes_problem
+from sixfold.data.formats.folder import describe, empty_classes
 from sixfold.data.records import FileRecords, Listing
 
 CLASSES = tuple("0123456789")
@@ -55,13 +55,12 @@ def read(tree: Tree, name: str) -> Listing:
     if problems:
         raise UserError(problems)
     used = 1 + max(int(records.labels.max()) for records in parts.values())
-    counts = np.bincount(parts["train"].labels, minlength=used)
-    if not counts.all():
-        empty = [CLASSES[label] for label in np.flatnonzero(counts == 0)]
-        raise UserError(empty_classes_problem(tree.path, "train", empty))
+    classes = CLASSES[:used]
+    if empty := empty_classes(tree.path, "train", parts["train"].labels, classes, classes):
+        raise UserError(empty)
     return Listing(
         name=name,
-        classes=CLASSES[:used],
+        classes=classes,
         parts=parts,
         split="files train-*, t10k-*",
         left_out=tree.left_out,

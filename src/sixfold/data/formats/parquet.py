@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from sixfold.core.errors import UserError
 from sixfold.data import paths
 from sixfold.data.formats.columns import choose, describe, no_column
-from sixfold.data.formats.folder import TEST_FRACTION, empty_classes_problem
+from sixfold.data.formats.folder import TEST_FRACTION, empty_classes
 from sixfold.data.formats.labels import classify, read_labels, with_unlabelled
-from sixfold.data.formats.table_files import TableFile, by_part, list_files, readable
+from sixfold.data.formats.table_files import TableFile, by_part, list_files, opened
 from sixfold.data.formats.tensors import ImageColumn, image_column
 from sixfold.data.images import BadImageError
 from sixfold.data.manifest import shortened
@@ -30,8 +30,7 @@ from sixfold.data.records import BadPicture, Listing, Picture
 from sixfold.data.spec import TableOptions
 from sixfold.data.splits import cut
 
-READ_ROWS = 64
-"""Rows decoded at a time: bounds memory where row groups are large."""
+READ_ROWS = 64  # Rows decoded at a time: bounds memory where row groups are large
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,7 @@ def _cells(path: str, columns: Sequence[str], rows: NDArray[np.int64]) -> Iterat
 
     A column that the file does not have gives None.
     """
-    import pyarrow.parquet as pq
-
-    with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
+    with opened(path) as file:
         counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = np.concatenate([[0], np.cumsum(counts)])
         for group in np.unique(np.searchsorted(starts, rows, side="right") - 1):
@@ -192,7 +189,6 @@ def _refuse_labels(
         )
     if len(classes) < 2:
         raise UserError(f"{path}: column {label!r} has 1 classes: expected at least two")
-    counts = np.bincount(rows.labels[known & ~tested], minlength=len(classes))
-    empty = [classes[number] for number in np.flatnonzero(counts == 0).tolist()]
-    if empty:
-        raise UserError(empty_classes_problem(path, "train", empty))
+    learned = rows.labels[known & ~tested]
+    if empty := empty_classes(path, "train", learned, classes, classes):
+        raise UserError(empty)

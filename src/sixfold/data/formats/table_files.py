@@ -48,12 +48,14 @@ class TableFile:
 
 
 @contextmanager
-def readable(path: str) -> Iterator[None]:
-    """Turn what Arrow says of a damaged file into one line."""
+def opened(path: str) -> Iterator[Any]:
+    """A Parquet file; what Arrow says of a damaged one becomes one line."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        yield
+        with paths.open_file(path) as source, pq.ParquetFile(source) as file:
+            yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
@@ -103,9 +105,8 @@ def _names(path: str) -> list[str]:
 
 def _open(path: str, name: str) -> TableFile:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
+    with opened(path) as file:
         schema = file.schema_arrow
         folders = _folder_values(name)
         if twice := sorted({n for n in schema.names if schema.names.count(n) > 1}):

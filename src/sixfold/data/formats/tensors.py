@@ -10,18 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.data import paths
 from sixfold.data.formats.columns import SPARK_IMAGE, image_form
-from sixfold.data.formats.table_files import TableFile, readable
+from sixfold.data.formats.table_files import TableFile, opened
 from sixfold.data.images import BadImageError, Pixels, decode, scaled
 from sixfold.data.records import ArrayPicture, EncodedPicture, Picture
 
-MOST_CHANNELS = 4
-"""A first or last dimension up to this is taken for the channels."""
-
-MOST_VALUES = 2**30
-"""Numbers of a sparse vector: it says itself how many, whatever it holds."""
-
+MOST_CHANNELS = 4  # A first or last dimension up to this is taken for the channels
+MOST_VALUES = 2**30  # Numbers of a sparse vector: it says itself how many, whatever it holds
 SAMPLE_ROWS = 256
 
 
@@ -166,10 +161,8 @@ def channels_first(array: NDArray[np.uint8]) -> Pixels:
 
 def _largest(files: Sequence[TableFile], column: str) -> float:
     """Largest finite number of the first rows that are not all dark."""
-    import pyarrow.parquet as pq
-
     for path in (file.path for file in files):
-        with readable(path), paths.open_file(path) as source, pq.ParquetFile(source) as file:
+        with opened(path) as file:
             for batch in file.iter_batches(SAMPLE_ROWS, columns=[column]):
                 values = batch.column(batch.schema.get_field_index(column))
                 values = getattr(values, "storage", values)

@@ -27,9 +27,7 @@ NORM_FLOPS = (6, 10)
 """Of each element: mean 1, centred square and its sum 3, scale and shift 2; backward the sums of
 dy and of dy x 1 + 2, the centred and scaled input again 3, and the combination of them 4."""
 
-EVAL_NORM_FLOPS = (2, 1)
-"""With stored statistics batch-norm is one multiply-add an element."""
-
+EVAL_NORM_FLOPS = (2, 1)  # With stored statistics batch-norm is one multiply-add an element
 SOFTMAX_FLOPS = (4, 3)
 """Of each element: maximum, difference, exponential, sum; backward a product, a sum, a difference
 (the division by the sum is one a row)."""

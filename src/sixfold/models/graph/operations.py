@@ -37,28 +37,23 @@ class Operation:
     """Exactly these classes, not those derived from them: they may do anything."""
     calls: tuple[Any, ...] = ()
     """Functions, and names of tensors' methods; the first function is the form to compute with."""
-    in_place: tuple[Any, ...] = ()
-    """Forms that overwrite their first input."""
+    in_place: tuple[Any, ...] = ()  # Forms that overwrite their first input
     arguments: tuple[str, ...] = ()
     """Of the function, behind the tensor, by place; the module is made with the same names."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Where the function's differ from the module's."""
     pointwise: bool = False
     """Each element of the output follows from the one at the same place of the only input."""
-    binary: bool = False
-    """The same of two inputs."""
-    reshapes: bool = False
-    """The same numbers in the same order of each sample, in another shape."""
+    binary: bool = False  # The same of two inputs
+    reshapes: bool = False  # The same numbers in the same order of each sample, in another shape
     keeps_channels: bool = False
     """Each channel is treated by itself and all of them alike, whatever pointwise is said to be."""
     per_sample: bool | Callable[[Any], bool] = False
     """Each sample is treated by itself; may depend on the module's settings."""
-    kernel: str = ""
-    """Kind of its weight tensor where that may be pruned: "conv" or "fc"."""
+    kernel: str = ""  # Kind of its weight tensor where that may be pruned: "conv" or "fc"
     flops: Flops | CountFlops | None = None
     """Operations of a call; a pair counts for each element of the output."""
-    traffic: str = ""
-    """One of the above."""
+    traffic: str = ""  # One of the above
     saved_bytes: Callable[[Any], int | None] = lambda _: None
     """Bytes for each element of the output that a module writes forward for its backward pass alone
     and reads there; None: it keeps what the functions that it calls keep."""

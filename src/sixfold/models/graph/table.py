@@ -28,7 +28,6 @@ def _functions(*names: str) -> tuple[Any, ...]:
 
 
 def _forms(*names: str) -> tuple[Any, ...]:
-    """Functions, then methods, of these names."""
     return (*_functions(*names), *(name for name in names if hasattr(Tensor, name)))
 
 

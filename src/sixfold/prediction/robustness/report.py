@@ -29,8 +29,7 @@ from sixfold.core.html.pictures import picture
 from sixfold.prediction.robustness.config import EvaluateConfig
 from sixfold.prediction.robustness.distortions import KINDS, Distortion
 
-MOST_CLASSES = 40
-"""Up to so many classes have a row of their own; of more, those that lose most."""
+MOST_CLASSES = 40  # Up to so many classes have a row of their own; of more, those that lose most
 
 _HEAD = (
     *("Strength", "Accuracy", "95% interval", "Against clean, points"),
@@ -78,7 +77,6 @@ def render(
 
 
 def _section(kind: Figures, result: Figures, examples: Sequence[Example]) -> Section:
-    """One kind of distortion."""
     clean, truth = result["clean"], result["example_labels"]
     pictures = {
         e.distortion.strength: e.pixels

@@ -135,7 +135,6 @@ def _with_examples(
 
 
 def _summary(found: dict[str, Any], distortions: tuple[Distortion, ...]) -> dict[str, Any]:
-    """Figures by kind of distortion."""
     clean = found["clean"]
     chance = max(entry["images"] for entry in clean["per_class"]) / clean["images"]
     kinds = []

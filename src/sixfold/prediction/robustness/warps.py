@@ -24,9 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Places = tuple[Floats, Floats]
-"""Rows and columns looked at, (N or 1, H, W) each."""
-
+Places = tuple[Floats, Floats]  # Rows and columns looked at, (N or 1, H, W) each
 BLUR_REACH = 4.0
 """Standard deviations at which a Gaussian is cut off: what lies beyond is 6e-5 of it, a quarter of
 the smallest step of a pixel being 1e-3."""

@@ -77,7 +77,6 @@ def measure(
 def _inputs(
     network: nn.Module, shape: tuple[int, int, int], batch: int
 ) -> list[tuple[str, Any, Tensor]]:
-    """Layers, and what reaches each of them."""
     seen: list[tuple[str, Any, Tensor]] = []
     generator = torch.Generator().manual_seed(0)
     dtype = next(network.parameters()).dtype
@@ -100,7 +99,6 @@ def _inputs(
 
 
 def _times(layer: nn.Module, inputs: Tensor, repeats: int) -> dict[str, float]:
-    """Least seconds of each form."""
     layers = {"dense": layer} | {form: sparse_layer(layer, form) for form in FORMS}
     return _least_seconds(layers, inputs, repeats)
 

@@ -149,7 +149,6 @@ def _is_padded(layer: nn.Conv2d) -> bool:
 
 
 def _fold(layer: nn.Conv2d | nn.Linear, users: Tensor, dead: Tensor, constant: Tensor) -> None:
-    """Add what dead maps contribute to a layer's bias."""
     total = users.sum(2)[:, dead] @ constant[dead]
     if not (total != 0).any():
         return

@@ -29,8 +29,7 @@ FORMS = ("csr", "axpy")
 _CHUNK_ELEMENTS = 1 << 20
 """Elements of the columns made at a time: about what a core's own cache holds a few of."""
 
-_FEW_USED = 0.75
-"""Below this part of used input positions, the others are left out of the columns."""
+_FEW_USED = 0.75  # Below this part of used input positions, the others are left out of the columns
 
 
 class SparseProduct:
@@ -121,7 +120,6 @@ class SparseConv2d(nn.Module):
 
 
 def _length(size: int, kernel: int, dilation: int, padding: int, stride: int) -> int:
-    """Output positions along one dim."""
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
