@@ -46,11 +46,7 @@ _DAMAGE = (
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a file is called like an archive.
-
-    >>> is_archive_name("cifar-10-python.tar.gz"), is_archive_name("t10k-images-idx3-ubyte.gz")
-    (True, False)
-    """
+    """Whether a file is called like an archive."""
     return name.lower().endswith(SUFFIXES)
 
 

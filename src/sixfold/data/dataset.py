@@ -69,11 +69,7 @@ class Sums:
         return np.array([float(Fraction(total, scale)) for total in self.total])
 
     def std(self) -> NDArray[np.float64]:
-        """Standard deviation of each channel (over n, not n - 1), (C,), of [0, 1] pixels.
-
-        >>> Sums(pixels=2, total=(255,), squares=(255 * 255,)).std()
-        array([0.5])
-        """
+        """Standard deviation of each channel (over n, not n - 1), (C,), of [0, 1] pixels."""
         count = max(self.pixels, 1)
         pairs = zip(self.total, self.squares, strict=True)
         # Python's integers: the difference of the two large terms is exact.

@@ -169,11 +169,7 @@ def finish(plain: Image, *, box: Box | None, gray: bool, resize: int | None) -> 
 
 
 def clip(box: Box, size: tuple[int, int]) -> Box:
-    """The part of a box that lies inside a picture of so many columns and rows.
-
-    >>> clip((-5, 10, 40, 900), (640, 480))
-    (0, 10, 40, 480)
-    """
+    """The part of a box that lies inside a picture of so many columns and rows."""
     left, top, right, bottom = box
     inside = (max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1]))
     if inside[0] >= inside[2] or inside[1] >= inside[3]:
@@ -237,11 +233,7 @@ def _to_8_bits(picture: Image) -> Image:
 
 
 def scaled(values: NDArray[np.generic], top: float, what: str = "values") -> NDArray[np.uint8]:
-    """Numbers from 0 to `top` as 0 to 255, rounded.
-
-    >>> scaled(np.array([0.0, 0.5, 1.0]), 1.0).tolist()
-    [0, 128, 255]
-    """
+    """Numbers from 0 to `top` as 0 to 255, rounded."""
     wide = values.astype(np.float64)
     if odd := int(np.count_nonzero(~np.isfinite(wide))):
         raise BadImageError(f"{odd} of {wide.size} {what} are NaN or infinite")

@@ -33,11 +33,7 @@ class Entry:
 
 
 def is_url(path: str) -> bool:
-    """Whether a path belongs to fsspec.
-
-    >>> is_url("s3://bucket/set"), is_url("/data/set")
-    (True, False)
-    """
+    """Whether a path belongs to fsspec."""
     return "://" in path
 
 
@@ -149,20 +145,12 @@ def read_file(path: str) -> bytes:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file is not the user's own: hidden, or left by an operating system.
-
-    >>> hidden("train/.DS_Store"), hidden("__MACOSX/train/a.png"), hidden("train/a.png")
-    (True, True, False)
-    """
+    """Whether a file is not the user's own: hidden, or left by an operating system."""
     return bool(hidden_part(name))
 
 
 def hidden_part(name: str) -> str:
-    """The outermost hidden file or folder on the way to a file; empty if there is none.
-
-    >>> hidden_part("train/.git/objects/ab"), hidden_part("train/a.png")
-    ('train/.git', '')
-    """
+    """The outermost hidden file or folder on the way to a file; empty if there is none."""
     parts = name.split("/")
     for index, part in enumerate(parts):
         if part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini"):

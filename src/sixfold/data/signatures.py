@@ -77,11 +77,7 @@ _BRANDS = (
 
 
 def describe(data: bytes) -> str:
-    """The reason why bytes that no decoder takes are no image; what they are, where that is known.
-
-    >>> describe(b"%PDF-1.7"), describe(bytes(9))
-    ('a PDF document, not an image: render it to PNG', 'not an image')
-    """
+    """Why bytes that no decoder takes are no image, and what they are where that is known."""
     for offset, signature, what, remedy in _SIGNATURES:
         if data[offset : offset + len(signature)] == signature:
             return _line(what, remedy)

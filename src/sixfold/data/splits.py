@@ -37,12 +37,7 @@ def cut(
 
 
 def some(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """So many places in rising order, of each class its share, drawn from the labels alone.
-
-    >>> labels = np.repeat([0, 1], [6, 3])
-    >>> np.bincount(labels[some(labels, 3)]).tolist()
-    [2, 1]
-    """
+    """So many places in rising order, of each class its share, drawn from the labels alone."""
     order = shuffled(len(labels), "images")
     by_class = order[np.argsort(labels[order], kind="stable")]
     # Every N/count-th of the records sorted by class: each class gets its share, to within one.
@@ -123,9 +118,5 @@ def _cut_groups(
 
 
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
-    """Order of an epoch's n images: the same on every rank, machine and version of NumPy, (n,).
-
-    >>> sorted(permutation(0, 3, 5).tolist())
-    [0, 1, 2, 3, 4]
-    """
+    """Order of an epoch's n images: the same on every rank, machine and version of NumPy, (n,)."""
     return shuffled(n, seed, "order", epoch)

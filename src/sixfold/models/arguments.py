@@ -17,9 +17,6 @@ def parse_arguments(text: str) -> tuple[dict[str, Literal], list[str]]:
 
     Values are read as true, false, none, an integer or a number where they look like one, else as
     text.
-
-    >>> parse_arguments("width=0.5, depth=32, batch_norm=true, stem=small")
-    ({'width': 0.5, 'depth': 32, 'batch_norm': True, 'stem': 'small'}, [])
     """
     arguments: dict[str, Literal] = {}
     problems = []

@@ -22,10 +22,6 @@ def build(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> nn.M
 
     It maps (N, C, H, W) to (N, classes). Every source of global randomness that a factory may use
     (torch, NumPy, `random`) is seeded before the call and put back after it.
-
-    >>> network = build(ModelConfig(model="slide"), shape=(3, 32, 32), classes=10, seed=0)
-    >>> network(torch.zeros(1, 3, 32, 32)).shape
-    torch.Size([1, 10])
     """
     chosen = model_factory(config, shape=shape, classes=classes)
     with seeded(seed), torch.device("cpu"):

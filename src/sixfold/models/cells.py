@@ -21,9 +21,6 @@ def cells(shape: Shape, classes: int, kernel: int = 11, init: str = "torch") -> 
     """Conv 32 11/3/2, conv 64 6/2/1, conv 128 3/1/1, FC: for 256x256 blood cells.
 
     `kernel` is the first convolution's; `init` a name of `sixfold.models.initialise.RULES`.
-
-    >>> sum(p.numel() for p in cells((1, 256, 256), 3).parameters())
-    161155
     """
     if kernel < 1:
         raise ValueError(f"kernel={kernel} must be at least 1")

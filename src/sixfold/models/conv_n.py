@@ -23,29 +23,17 @@ from sixfold.models.shapes import Shape, flat_features
 
 
 def conv2(shape: Shape, classes: int) -> nn.Sequential:
-    """2 conv 64, FC 256, 256: Conv-2 of the lottery tickets, for CIFAR-10.
-
-    >>> sum(p.numel() for p in conv2((3, 32, 32), 10).parameters())
-    4301642
-    """
+    """2 conv 64, FC 256, 256: Conv-2 of lottery tickets, for CIFAR-10."""
     return _conv_n((64,), shape, classes)
 
 
 def conv4(shape: Shape, classes: int) -> nn.Sequential:
-    """2 conv 64, 2 conv 128, FC 256, 256: Conv-4 of the lottery tickets, for CIFAR-10.
-
-    >>> sum(p.numel() for p in conv4((3, 32, 32), 10).parameters())
-    2425930
-    """
+    """2 conv 64, 2 conv 128, FC 256, 256: Conv-4 of lottery tickets, for CIFAR-10."""
     return _conv_n((64, 128), shape, classes)
 
 
 def conv6(shape: Shape, classes: int) -> nn.Sequential:
-    """2 conv 64, 2 conv 128, 2 conv 256, FC 256, 256: Conv-6 of the lottery tickets, for CIFAR-10.
-
-    >>> sum(p.numel() for p in conv6((3, 32, 32), 10).parameters())
-    2262602
-    """
+    """2 conv 64, 2 conv 128, 2 conv 256, FC 256, 256: Conv-6 of lottery tickets, for CIFAR-10."""
     return _conv_n((64, 128, 256), shape, classes)
 
 

@@ -25,11 +25,7 @@ from sixfold.models.shapes import Shape, flat_features
 
 
 def lenet300(shape: Shape, classes: int) -> nn.Sequential:
-    """FC 300, FC 100, FC: LeNet-300-100, for MNIST.
-
-    >>> sum(p.numel() for p in lenet300((1, 28, 28), 10).parameters())
-    266610
-    """
+    """FC 300, FC 100, FC: LeNet-300-100, for MNIST."""
     network = nn.Sequential(
         OrderedDict(
             flatten=nn.Flatten(),
@@ -44,11 +40,7 @@ def lenet300(shape: Shape, classes: int) -> nn.Sequential:
 
 
 def lenet5(shape: Shape, classes: int) -> nn.Sequential:
-    """Conv 20, pool, conv 50, pool, FC 500, FC: LeNet-5 (20/50/500), for MNIST.
-
-    >>> sum(p.numel() for p in lenet5((1, 28, 28), 10).parameters())
-    431080
-    """
+    """Conv 20, pool, conv 50, pool, FC 500, FC: LeNet-5 (20/50/500), for MNIST."""
     features = nn.Sequential(
         nn.Conv2d(shape[0], 20, 5),  # 28 -> 24
         nn.MaxPool2d(2),  # 12

@@ -85,12 +85,7 @@ _SILENT_ON_META: set[CodeType] = {
 
 
 def build_on_meta(config: ModelConfig, *, shape: Shape, classes: int, seed: int) -> MetaModel:
-    """The network of `build` on the meta device.
-
-    >>> found = build_on_meta(ModelConfig(model="slide"), shape=(3, 32, 32), classes=10, seed=0)
-    >>> {parameter.device.type for parameter in found.network.parameters()}
-    {'meta'}
-    """
+    """The network of `build` on the meta device."""
     chosen = model_factory(config, shape=shape, classes=classes)
     recorder = _Recorder()
     with seeded(seed), torch.device("meta"), _watched(recorder), recorder:

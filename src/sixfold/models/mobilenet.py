@@ -71,9 +71,6 @@ def mobilenet_v2(
 
     `width` multiplies the maps of every layer; `total_stride` is 32 (the paper's), 16 (first
     convolution with stride 1) or 8 (second stage too; the default below 64 pixels).
-
-    >>> sum(p.numel() for p in mobilenet_v2((3, 224, 224), 1000).parameters())
-    3504872
     """
     check_dropout(dropout)
     if not 0 < width < float("inf"):
@@ -103,11 +100,7 @@ def mobilenet_v2(
 
 
 def round_maps(maps: float) -> int:
-    """The multiple of 8 nearest to `maps`, at least 8, and not more than a tenth below it.
-
-    >>> [round_maps(maps) for maps in (3.2, 11.2, 16.8, 24.0, 44.8)]
-    [8, 16, 16, 24, 48]
-    """
+    """The multiple of 8 nearest to `maps`, at least 8, and not more than a tenth below it."""
     rounded = max(8, int(maps + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * maps else rounded + 8
 

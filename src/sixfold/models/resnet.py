@@ -45,9 +45,6 @@ def resnet20(shape: Shape, classes: int, *, depth: int = 20, shortcut: str = "A"
 
     `shortcut`, where maps shrink: "A" (no parameters; the paper's choice on CIFAR-10) or "B" (1x1
     convolution).
-
-    >>> sum(p.numel() for p in resnet20((3, 32, 32), 10).parameters())
-    269722
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth={depth} must be 6n+2: 8, 14, 20, 32, 44, 56 or 110, say")

@@ -42,11 +42,7 @@ class _Call:
 
 
 def times(sizes: tuple[int, ...] | list[int] | torch.Size) -> str:
-    """Sizes as people write them.
-
-    >>> times((3, 32, 32))
-    '3x32x32'
-    """
+    """Sizes as people write them."""
     return "x".join(str(size) for size in sizes)
 
 
@@ -88,9 +84,6 @@ def output_shape(layers: nn.Module, shape: Shape, *, name: str = "features") -> 
 
     Nothing is computed: the layers run on the meta device, in evaluation mode, and are left as
     they were. Random state is not touched.
-
-    >>> output_shape(nn.Sequential(nn.Conv2d(1, 20, 5), nn.MaxPool2d(2)), (1, 28, 28))
-    (20, 12, 12)
     """
     on_meta = {
         path: torch.empty_like(tensor, device="meta")
@@ -107,11 +100,7 @@ def output_shape(layers: nn.Module, shape: Shape, *, name: str = "features") -> 
 
 
 def flat_features(layers: nn.Module, shape: Shape, *, name: str = "features") -> int:
-    """How many numbers `layers` make of one image: what the first linear layer takes.
-
-    >>> flat_features(nn.Sequential(nn.Conv2d(1, 20, 5), nn.MaxPool2d(2)), (1, 28, 28))
-    2880
-    """
+    """How many numbers `layers` make of one image: what the first linear layer takes."""
     return prod(output_shape(layers, shape, name=name))
 
 

@@ -23,9 +23,6 @@ def slide(
 
     The kernel is padded by (kernel - 1) // 2, so that an odd one keeps the size of the image;
     `init` is a name of `sixfold.models.initialise.RULES`.
-
-    >>> sum(p.numel() for p in slide((3, 32, 32), 10).parameters())
-    84362
     """
     if kernel < 1 or maps < 1:
         raise ValueError(f"kernel={kernel} and maps={maps} must be at least 1")

@@ -9,11 +9,7 @@ SMALL_SIDE = 64
 
 
 def is_small(shape: Shape) -> bool:
-    """Whether images of shape (C, H, W) count as small.
-
-    >>> is_small((3, 32, 32)), is_small((3, 64, 64)), is_small((3, 200, 48))
-    (True, False, True)
-    """
+    """Whether images of shape (C, H, W) count as small."""
     return min(shape[1:]) < SMALL_SIDE
 
 
@@ -21,9 +17,6 @@ def choose(value: str, options: tuple[str, str], shape: Shape, *, name: str) -> 
     """The form of a network: as the argument says or, if that is "auto", as the images ask.
 
     `options` are the form for small images, and the form for others.
-
-    >>> choose("auto", ("cifar", "imagenet"), (3, 32, 32), name="form")
-    'cifar'
     """
     if value == "auto":
         return options[0] if is_small(shape) else options[1]

@@ -11,9 +11,6 @@ def one_line(error: BaseException) -> str:
     r"""An exception in one line: type, first line of its text, and where it was raised.
 
     The place is the innermost frame that is neither Sixfold's nor an installed package's.
-
-    >>> one_line(ValueError("no\nmore"))
-    'ValueError: no'
     """
     text = str(error).strip().splitlines()
     line = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

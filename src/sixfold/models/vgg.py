@@ -38,9 +38,6 @@ def vgg16(
     H and W at least 32. `form` "auto" is cifar if the shorter side is below 64 pixels;
     `batch_norm` behind every convolution is the default only there; `dropout` before the second
     and third linear layer, of which it has none.
-
-    >>> sum(p.numel() for p in vgg16((3, 32, 32), 10).parameters())
-    14728266
     """
     check_dropout(dropout)
     cifar = choose(form, ("cifar", "imagenet"), shape, name="form") == "cifar"

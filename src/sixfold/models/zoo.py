@@ -32,9 +32,5 @@ ZOO = {
 
 
 def names() -> dict[str, str]:
-    """Every network of the zoo, with a line on what it is.
-
-    >>> names()["lenet300"]
-    'FC 300, FC 100, FC: LeNet-300-100, for MNIST.'
-    """
+    """Every network of the zoo, with a line on what it is."""
     return {name: entry.line for name, entry in ZOO.items()}

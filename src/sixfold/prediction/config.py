@@ -11,16 +11,12 @@ from sixfold.distributed.config import EngineConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionConfig(Settings):
-    """What is classified, with what, and where the result goes."""
+class ScoringConfig(Settings):
+    """Which network scores which images."""
 
     run: str = option(
         "", "run directory of `sixfold train`, its model.safetensors, or a model.sixz"
     )
-    data: str = option(
-        "digits", "data set, as for `sixfold train`, or images:PATH for pictures without labels"
-    )
-    out: str = option("", "Parquet file for the result; figures go to FILE.json beside it")
     split: str = option(
         "auto",
         "which images; auto: the test part of a set that came with one or that the run was "
@@ -33,17 +29,27 @@ class PredictionConfig(Settings):
         ge=1,
         le=MOST_SIDE,
     )
-    sparse: str | None = option(
-        None, "run pruned layers in the sparse forms that this file of `sixfold sparse` names"
-    )
     image_column: str | None = option(None, IMAGE_COLUMN)
     label_column: str | None = option(None, LABEL_COLUMN)
-    id_column: str | None = option(None, "column of a Parquet table that names its rows; kept")
-    keep_columns: str = option("", "further columns to keep beside the predictions, such as a,b")
     on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
     trust_model: bool = option(
         False, "run the code that the weights name even if it is not your project's"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionConfig(ScoringConfig):
+    """What is classified, with what, and where the result goes."""
+
+    data: str = option(
+        "digits", "data set, as for `sixfold train`, or images:PATH for pictures without labels"
+    )
+    out: str = option("", "Parquet file for the result; figures go to FILE.json beside it")
+    sparse: str | None = option(
+        None, "run pruned layers in the sparse forms that this file of `sixfold sparse` names"
+    )
+    id_column: str | None = option(None, "column of a Parquet table that names its rows; kept")
+    keep_columns: str = option("", "further columns to keep beside the predictions, such as a,b")
 
 
 @dataclass(frozen=True, kw_only=True)

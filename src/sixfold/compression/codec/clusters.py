@@ -40,9 +40,6 @@ def k_means(values: Floats, centroids: Floats, rounds: int = MOST_ROUNDS) -> Flo
     """Lloyd's algorithm until nothing moves; (n,) values and (K,) centroids, ascending.
 
     A centroid that no value is near to stays where it was.
-
-    >>> k_means(np.array([1.0, 2.0, 9.0]), np.array([1.0, 9.0])).tolist()
-    [1.5, 9.0]
     """
     sums = np.concatenate([[0.0], np.cumsum(values)])
     bounds = None
@@ -64,11 +61,7 @@ def _bounds(values: Floats, centroids: Floats) -> NDArray[np.int64]:
 
 
 def nearest(values: Floats, centroids: Floats) -> NDArray[np.int64]:
-    """For each value the number of the nearest centroid; of two equally near, the lower.
-
-    >>> nearest(np.array([0.0, 0.5, 0.6]), np.array([0.0, 1.0])).tolist()
-    [0, 0, 1]
-    """
+    """For each value the number of the nearest centroid; of two equally near, the lower."""
     return np.searchsorted((centroids[:-1] + centroids[1:]) / 2, values, side="left")
 
 
@@ -94,11 +87,6 @@ def halved(tensor: Tensor) -> Tensor:
     """A float tensor rounded to float16: within 2**-11 of each element, or 2**-25 of tiny ones.
 
     Tensors with elements above what float16 holds, and those not of floats, come back as they are.
-
-    >>> halved(torch.tensor([0.1, 70000.0])).tolist() == torch.tensor([0.1, 70000.0]).tolist()
-    True
-    >>> halved(torch.tensor([0.1])).item()
-    0.0999755859375
     """
     if not tensor.is_floating_point() or not bool((tensor.abs() <= _LARGEST_HALF).all()):
         return tensor

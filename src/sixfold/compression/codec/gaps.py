@@ -88,21 +88,13 @@ def best_bits(
 
 
 def entropy_bits(counts: NDArray[Any]) -> float:
-    """Bits that symbols of these counts need at least, by a coder that knows just the counts.
-
-    >>> entropy_bits(np.array([2, 2, 0]))
-    4.0
-    """
+    """Bits that symbols of these counts need at least, by a coder that knows just the counts."""
     used = counts[counts > 0].astype(np.float64)
     return float((used * np.log2(used.sum() / used)).sum()) if len(used) else 0.0
 
 
 def by_columns(places: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Places by rows to places by columns (dim 0 last); not sorted.
-
-    >>> by_columns(np.array([0, 1, 2, 3, 4, 5]), (2, 3)).tolist()
-    [0, 2, 4, 1, 3, 5]
-    """
+    """Places by rows to places by columns (dim 0 last); not sorted."""
     rows, columns = shape[0], int(np.prod(shape[1:], dtype=np.int64))
     row, column = np.divmod(places, columns)
     found: NDArray[np.int64] = column * rows + row

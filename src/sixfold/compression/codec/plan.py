@@ -98,11 +98,7 @@ def spread_globally(
 
 
 def as_text(values: Mapping[str, float]) -> str:
-    """Values by layer as the text that `read_by_layer` reads.
-
-    >>> as_text({"a.weight": 0.25, "b.weight": 3})
-    'a=0.25,b=3'
-    """
+    """Values by layer as the text that `read_by_layer` reads."""
     return ",".join(
         f"{name if layer_name(name) in KINDS else layer_name(name)}={value:g}"
         for name, value in values.items()

@@ -135,9 +135,6 @@ def normalise(weights: NDArray[np.int64], precision: int) -> NDArray[np.uint32]:
     Whole numbers only: every symbol gets the floor of its share, at least 1; what is missing or
     too much is then settled at the symbols of the largest frequency, one after another, the first
     of equals first.
-
-    >>> normalise(np.array([3, 0, 1]), 8).tolist()
-    [192, 0, 64]
     """
     size = 1 << precision
     total = sum(int(weight) for weight in weights)

@@ -57,9 +57,6 @@ def kept_within(losses: Sequence[float], tolerance: float) -> float:
     """The least part of a layer that may be kept if its loss rises by at most `tolerance`.
 
     Between two levels the part is interpolated, evenly in its logarithm.
-
-    >>> kept_within([0.1, 0.1, 0.3, 9.0] + [9.0] * 12, 0.1)
-    0.5857...
     """
     for step in range(1, len(KEPT_LEVELS)):
         rise, before = losses[step] - losses[0], max(losses[step - 1] - losses[0], 0.0)
@@ -71,11 +68,7 @@ def kept_within(losses: Sequence[float], tolerance: float) -> float:
 
 
 def bits_within(losses: Sequence[float], base: float, tolerance: float) -> int:
-    """The fewest bits with which sharing a layer raises the loss by at most `tolerance`.
-
-    >>> bits_within([2.0, 0.5, 0.2, 0.12, 0.1, 0.1, 0.1], base=0.1, tolerance=0.05)
-    5
-    """
+    """The fewest bits with which sharing a layer raises the loss by at most `tolerance`."""
     for bits, loss in zip(BITS_LEVELS, losses, strict=True):
         if loss - base <= tolerance:
             return bits

@@ -25,11 +25,7 @@ _CHUNK = 1 << 20
 
 
 def width_of(alphabet: int) -> int:
-    """Bits for one of `alphabet` symbols.
-
-    >>> [width_of(size) for size in (1, 2, 3, 32, 33)]
-    [0, 1, 2, 5, 6]
-    """
+    """Bits for one of `alphabet` symbols."""
     return max(alphabet - 1, 0).bit_length()
 
 
@@ -39,11 +35,7 @@ def packed_bytes(count: int, width: int) -> int:
 
 
 def pack(symbols: NDArray[Any], width: int) -> bytes:
-    """Pack (n,) symbols below 2**width.
-
-    >>> pack(np.array([1, 2, 3]), 4).hex()
-    '1230'
-    """
+    """Pack (n,) symbols below 2**width."""
     if width == 0:
         return b""
     shifts = np.arange(width - 1, -1, -1, dtype=np.uint32)
@@ -55,11 +47,7 @@ def pack(symbols: NDArray[Any], width: int) -> bytes:
 
 
 def unpack(data: bytes | memoryview, width: int, count: int) -> NDArray[np.uint32]:
-    """The (count,) symbols that `pack` was given, of at most 32 bits each.
-
-    >>> unpack(bytes.fromhex("1230"), 4, 3).tolist()
-    [1, 2, 3]
-    """
+    """The (count,) symbols that `pack` was given, of at most 32 bits each."""
     out = np.zeros(count, np.uint32)
     if width == 0:
         return out
@@ -85,11 +73,7 @@ class DamagedError(SixfoldError):
 
 
 def varint(value: int) -> bytes:
-    """A whole number in 7-bit groups, lowest first; the high bit says that more follow.
-
-    >>> varint(300).hex()
-    'ac02'
-    """
+    """A whole number in 7-bit groups, lowest first; the high bit says that more follow."""
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -144,11 +128,7 @@ _PARAMETER_BITS = 3
 
 
 def pack_table(table: Sequence[int]) -> bytes:
-    """A table of numbers from 0 to 255 as bytes.
-
-    >>> len(pack_table([20, 21, 23, 22, 20, 17, 15, 12, 10, 9]))
-    6
-    """
+    """A table of numbers from 0 to 255 as bytes."""
     folded = _folded(table)
     k = int(np.argmin(_sizes(folded)))
     text = [f"{k:0{_PARAMETER_BITS}b}"]
@@ -159,11 +139,7 @@ def pack_table(table: Sequence[int]) -> bytes:
 
 
 def packed_size(table: Sequence[int] | NDArray[np.uint8]) -> int:
-    """Bytes that `pack_table` makes, without making them.
-
-    >>> packed_size([20, 21, 23, 22, 20, 17, 15, 12, 10, 9])
-    6
-    """
+    """Bytes that `pack_table` makes, without making them."""
     return -(-(_PARAMETER_BITS + min(_sizes(_folded(table)))) // 8)
 
 
@@ -179,11 +155,7 @@ def _sizes(folded: NDArray[np.int64]) -> list[int]:
 
 
 def unpack_table(data: bytes | memoryview, count: int) -> NDArray[np.uint8]:
-    """The table of `count` numbers that `pack_table` was given; ValueError if there is none.
-
-    >>> unpack_table(pack_table([3, 250, 0]), 3).tolist()
-    [3, 250, 0]
-    """
+    """The table of `count` numbers that `pack_table` was given; ValueError if there is none."""
     text = "".join(f"{octet:08b}" for octet in bytes(data))
     if len(text) < _PARAMETER_BITS + count:
         raise ValueError("a table is too short")

@@ -79,11 +79,7 @@ def _shared(tree: Tree, parts: Mapping[str, FileRecords], test: str) -> tuple[tu
 
 
 def sort_classes(names: set[str]) -> list[str]:
-    """By name; by number if all of them are numbers.
-
-    >>> sort_classes({"10", "9", "1"}), sort_classes({"b", "a", "10"})
-    (['1', '9', '10'], ['10', 'a', 'b'])
-    """
+    """By name; by number if all of them are numbers."""
     if all(name.isascii() and name.isdigit() for name in names):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)

@@ -135,12 +135,7 @@ def kernel_types(*kinds: str) -> tuple[type[nn.Module], ...]:
 
 
 def plain_name(function: Any) -> str:
-    """A function's name without underscores: `add_`, `__iadd__` and `add` are one.
-
-    >>> import torch
-    >>> plain_name(torch.Tensor.add_), plain_name(torch.Tensor.__radd__)
-    ('add', 'add')
-    """
+    """A function's name without underscores: `add_`, `__iadd__` and `add` are one."""
     name = str(getattr(function, "__name__", function))
     special = name.startswith("__") and name.endswith("__")
     name = name.strip("_")

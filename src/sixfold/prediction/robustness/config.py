@@ -4,43 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, LARGEST_SEED, ON_ERROR
+from sixfold.core.config import LARGEST_SEED
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, option
-from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
+from sixfold.prediction.config import ScoringConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(Settings):
+class EvaluationConfig(ScoringConfig):
     """Which network is evaluated, on what, and where the result goes."""
 
-    run: str = option(
-        "", "run directory of `sixfold train`, its model.safetensors, or a model.sixz"
-    )
     data: str | None = option(None, "data set (default: what the run was trained on)")
-    split: str = option(
-        "auto",
-        "which images; auto: the test part of a set that came with one or that the run was "
-        "trained on, else all",
-        choices=("auto", "test", "train", "all"),
-    )
     max_images: int | None = option(
         None, "at most so many images, evenly spaced over the part (default: all)", ge=1
     )
-    resize: int | None = option(
-        None,
-        "resize images to this many pixels a side (default: what the network was trained on)",
-        ge=1,
-        le=MOST_SIDE,
-    )
-    image_column: str | None = option(None, IMAGE_COLUMN)
-    label_column: str | None = option(None, LABEL_COLUMN)
-    on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
     out: str | None = option(None, "directory for result and report (default: RUN/robustness)")
-    trust_model: bool = option(
-        False, "run the code that the weights name even if it is not your project's"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,11 +107,7 @@ KINDS = {
 
 
 def strengths(kind: str, text: str) -> list[float]:
-    """The strengths of one kind, in rising order, each once.
-
-    >>> strengths("noise", "0.1, 0.05,0.1")
-    [0.05, 0.1]
-    """
+    """The strengths of one kind, in rising order, each once."""
     found: set[float] = set()
     least = KINDS[kind].least
     for word in filter(None, (word.strip() for word in text.split(","))):

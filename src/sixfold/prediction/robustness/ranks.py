@@ -114,11 +114,7 @@ def known_labels(part: Part, classes: tuple[int, ...]) -> NDArray[np.int64]:
 
 
 def chosen_images(labels: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
-    """Places of the images whose class is known; of many, so many evenly spaced ones.
-
-    >>> chosen_images(np.array([0, -1, 1, 1, 0]), 2).tolist()
-    [0, 4]
-    """
+    """Places of the images whose class is known; of many, so many evenly spaced ones."""
     known = np.flatnonzero(labels >= 0)
     if most is None or most >= len(known):
         return known
@@ -126,11 +122,7 @@ def chosen_images(labels: NDArray[np.int64], most: int | None) -> NDArray[np.int
 
 
 def one_of_each(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """All places, the first of every class before the second of any.
-
-    >>> one_of_each(np.array([1, 1, 0, 1, 0])).tolist()
-    [2, 0, 4, 1, 3]
-    """
+    """All places, the first of every class before the second of any."""
     turn = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)

@@ -126,10 +126,8 @@ def _headline(result: Figures) -> list[Figure]:
     ]
     if result["distortions"]:
         by_mean = sorted(result["distortions"], key=lambda kind: float(kind["mean_accuracy"]))
-        worst = min(
-            (entry for kind in result["distortions"] for entry in _entries(kind)),
-            key=lambda entry: float(entry[1]),
-        )
+        strengths = ((kind, one) for kind in result["distortions"] for one in kind["strengths"])
+        kind, worst = min(strengths, key=lambda pair: float(pair[1]["accuracy"]))
         found += [
             (
                 "Distorted images",
@@ -142,17 +140,14 @@ def _headline(result: Figures) -> list[Figure]:
                 f"{percent(by_mean[0]['mean_accuracy'])} on average; least "
                 f"{by_mean[-1]['title'].lower()}, {percent(by_mean[-1]['mean_accuracy'])}",
             ),
-            ("Lowest accuracy", percent(worst[1]), worst[0]),
+            (
+                "Lowest accuracy",
+                percent(worst["accuracy"]),
+                f"{kind['title'].lower()} {plain(worst['strength'])}",
+            ),
         ]
     found.append(("Guessing", percent(result["chance"]), "part of the most frequent class"))
     return found
-
-
-def _entries(kind: Figures) -> list[tuple[str, float]]:
-    return [
-        (f"{kind['title'].lower()} {plain(found['strength'])}", found["accuracy"])
-        for found in kind["strengths"]
-    ]
 
 
 def _halfway(kind: Figures) -> str:
@@ -167,17 +162,10 @@ def curve(kind: Figures, clean: Figures, chance: float) -> Chart:
     """Accuracy against strength: over all images with its interval, and of every class."""
     found = [{"strength": KINDS[kind["kind"]].least, **clean}, *kind["strengths"]]
     strengths = [entry["strength"] for entry in found]
+    faint: dict[str, Any] = {"colour": "other", "kind": "faint", "key": False, "hover": False}
     series = [
-        Series(
-            name=clean["per_class"][number]["name"],
-            x=strengths,
-            y=[_number(entry["per_class"][number]["accuracy"]) for entry in found],
-            colour="other",
-            kind="faint",
-            key=False,
-            hover=False,
-        )
-        for number in range(len(clean["per_class"]))[:MOST_CLASSES]
+        Series(name=own[0]["name"], x=strengths, y=list(map(_accuracy, own)), **faint)
+        for own in _by_class(found)[:MOST_CLASSES]
     ]
     ends = [strengths[0], strengths[-1]]
     series.append(Series(name="guessing", x=ends, y=[chance] * 2, colour="test", hover=False))
@@ -198,28 +186,25 @@ def curve(kind: Figures, clean: Figures, chance: float) -> Chart:
     )
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _by_class(found: Sequence[Figures]) -> list[tuple[Figures, ...]]:
+    return list(zip(*(entry["per_class"] for entry in found), strict=True))
+
+
+def _accuracy(entry: Figures) -> float:
+    return float("nan") if entry["accuracy"] is None else float(entry["accuracy"])
 
 
 def class_rows(kind: Figures, clean: Figures) -> list[tuple[str, list[Cell]]]:
     """Accuracy of each class, clean and at each strength; of many, those that lose most."""
-    found = [clean, *kind["strengths"]]
-    order = list(range(len(clean["per_class"])))
-    if len(order) > MOST_CLASSES:
+    rows = _by_class([clean, *kind["strengths"]])
+    if len(rows) > MOST_CLASSES:
 
-        def loss(number: int) -> float:
-            own = [_number(entry["per_class"][number]["accuracy"]) for entry in found]
-            return float(np.nan_to_num(own[0] - np.mean(own[1:]), nan=-1.0))
+        def loss(own: Sequence[Figures]) -> float:
+            first, *rest = map(_accuracy, own)
+            return float(np.nan_to_num(first - np.mean(rest), nan=-1.0))
 
-        order = sorted(order, key=loss, reverse=True)[:MOST_CLASSES]
-    return [
-        (
-            clean["per_class"][number]["name"],
-            [_cell(entry["per_class"][number]) for entry in found],
-        )
-        for number in order
-    ]
+        rows = sorted(rows, key=loss, reverse=True)[:MOST_CLASSES]
+    return [(own[0]["name"], list(map(_cell, own))) for own in rows]
 
 
 def _cell(entry: Figures) -> Cell:
