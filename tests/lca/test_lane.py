@@ -11,7 +11,7 @@ from tests.lca.conftest import Floats, draw, matrix, unit_atoms
 from sixfold.core.errors import UserError
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import LateralInhibition
-from sixfold.lca.lane_local import LocalLane
+from sixfold.lca.lane import LocalLane
 
 
 def forms(geometry: Geometry) -> list[str]:

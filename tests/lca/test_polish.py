@@ -17,12 +17,11 @@ from torch import Tensor
 
 from sixfold.distributed.engines import open_engine
 from sixfold.lca.config import DynamicsConfig
-from sixfold.lca.dynamics import AdaptiveRate
+from sixfold.lca.dynamics import AdaptiveRate, Threshold
 from sixfold.lca.geometry import Geometry
 from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.polish import Polisher
 from sixfold.lca.solver import Solution, Solver
-from sixfold.lca.thresholds import Threshold
 
 EXACT = DynamicsConfig(lambda_=0.2, dt=4.0, max_steps=4000, tolerance=1e-8)
 ROW = Geometry(channels=1, height=1, width=24, atoms=60, kernel=(1, 24))

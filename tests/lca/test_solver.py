@@ -55,7 +55,7 @@ def test_the_certificate_holds_against_fista(geometry: Geometry) -> None:
         x = select @ images[index].numpy().ravel()
         best = objective(d, x, fista(d, x, level=0.2, steps=3000), 0.2)
         energy = objective(d, x, found.codes[index].numpy().ravel(), 0.2)
-        # Energies are sums of whole numbers (`sixfold.lca.sums`), hence rounded.
+        # Energies are sums of whole numbers (`sixfold.lca.certificate`), hence rounded.
         assert float(found.energy[index]) == pytest.approx(energy, rel=1e-7)
         # A polished code is better than 3,000 steps of FISTA in the eleventh digit.
         assert best * (1 - 1e-9) <= energy <= best * (1 + 1e-4)

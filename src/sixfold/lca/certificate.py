@@ -14,8 +14,11 @@ is convex. Two certificates bound how far a is from the best code:
 
 Here <x, r> = <a, g> + |r|^2, so everything follows from sums of r^2, |a| and a g and from max |g|.
 The hard threshold's objective is not convex: there optimality proves a local minimum only.
-
 Massias et al., "Dual extrapolation for sparse generalized linear models", 2020, section 2.
+
+The sums decide when an element stops and how its time step changes, so they are made in fixed
+point: the same bits in whatever order, or in however many tiles, they are made. Every term is cut
+to a multiple of a power of two that follows from the number of terms, then added exactly.
 """
 
 from __future__ import annotations
@@ -27,9 +30,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sixfold.lca.dynamics import Threshold
 from sixfold.lca.lane import Lane
-from sixfold.lca.sums import HEADROOM_BITS, fixed_sum, fraction_bits
-from sixfold.lca.thresholds import Threshold
 
 if TYPE_CHECKING:
     from sixfold.lca.tiles import Tiles
@@ -47,22 +49,16 @@ class Reading:
 
 
 class Meter:
-    """Takes readings of a lane; `terms` are the most in any sum, over all parts of an element.
-
-    With `tiles` readings of parts of the same elements are added up.
-    """
+    """Takes readings of a lane, whose sums have at most so many terms; adds up those of tiles."""
 
     def __init__(self, threshold: Threshold, terms: int, tiles: Tiles | None = None) -> None:
         self._threshold, self._tiles = threshold, tiles
         self._terms, self._scale = terms, 2.0 ** fraction_bits(terms)
 
     def read(self, lane: Lane, gradient: Tensor, unit: Tensor) -> Reading:
-        """A reading; to be taken right after `lane.gradient()` gave `gradient`.
+        """A reading; to be taken right after `lane.gradient()` gave `gradient`, g (W, K, P, Q).
 
-        Args:
-            lane: the lane.
-            gradient: g, (W, K, P, Q).
-            unit: (W,) float64, a power of two no smaller than the largest pixel of each element.
+        `unit` (W,) holds powers of two no smaller than the largest pixel of each element.
         """
         code, threshold = lane.code, self._threshold
         linear, quadratic = self._scale / unit, self._scale / unit.square()
@@ -101,3 +97,42 @@ class Meter:
             dual = scale * (product + squares) - scale.square() / 2 * squares
             gap = (energy - dual) / energy.clamp(min=1e-300)
         return Reading(energy=energy, squares=squares, active=counts, gap=gap, violation=violation)
+
+
+HEADROOM_BITS = 20
+"""Terms may be this many bits above 1; larger ones, of a code that has diverged, are cut."""
+
+
+def fraction_bits(terms: int) -> int:
+    """Bits after the point with which so many terms can be added in 64 bits.
+
+    >>> fraction_bits(16384)
+    28
+    """
+    return 62 - HEADROOM_BITS - max(terms - 1, 1).bit_length()
+
+
+def fixed_sum(values: Tensor, scale: Tensor, terms: int) -> Tensor:
+    """The sum over all but the first dim, in integers, (W,) int64.
+
+    Terms are multiplied by powers of two (`scale`) before they are cut to integers; none may count
+    for more than `terms`, the most over all parts of the sum, allows. NaN makes it meaningless.
+
+    >>> fixed_sum(torch.tensor([[0.5, 0.25], [1.0, -1.0]]), torch.tensor([4.0, 4.0]), 2).tolist()
+    [3, 0]
+    """
+    # Scaling by a power of two is exact in any precision; what is then cut off is below the unit.
+    scaled = values * scale.to(values.dtype).view(-1, *[1] * (values.dim() - 1))
+    bound = 2.0 ** (62 - max(terms - 1, 1).bit_length())
+    return scaled.clamp_(-bound, bound).to(torch.int64).flatten(1).sum(1)
+
+
+def power_of_two_above(values: Tensor) -> Tensor:
+    """The smallest power of two above each value, float64; 1 for values that are zero.
+
+    >>> power_of_two_above(torch.tensor([0.0, 0.3, 1.0, 255.0])).tolist()
+    [1.0, 0.5, 2.0, 256.0]
+    """
+    _, exponent = torch.frexp(values.double())
+    powers = torch.ldexp(torch.ones_like(values, dtype=torch.float64), exponent)
+    return torch.where(values > 0, powers, 1.0)

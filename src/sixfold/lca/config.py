@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from sixfold.core.config import LARGEST_SEED, RunConfig
+from sixfold.core.config import RunConfig
 from sixfold.core.errors import UserError
-from sixfold.core.settings import Settings, hints_of, option
+from sixfold.core.settings import Settings, hints_of, option, same
 from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.logical_shards import LARGEST_COUNT, is_power_of_two
-from sixfold.training.config import OptimizerConfig
+from sixfold.distributed.logical_shards import is_power_of_two
+from sixfold.training.config import OptimizerConfig, TrainingConfig
 from sixfold.training.step.schedule import parse_schedule
 
 
@@ -144,16 +144,11 @@ class LearnConfig(Settings):
         choices=("none", "epoch", "frame"),
     )
     list: str | None = option(None, "file with names of images, one a line: these, in this order")
-    shards: int | None = option(
-        None,
-        "logical shards an update (a power of two; default: from the batch size)",
-        ge=1,
-        le=LARGEST_COUNT,
-    )
+    shards: int | None = same(TrainingConfig, "shards")
     grid: str = option(
         "auto", "processes by batch x rows x columns, such as 1x2x1 (auto: all by batch)"
     )
-    seed: int = option(0, "seed of everything random", ge=0, lt=LARGEST_SEED)
+    seed: int = same(TrainingConfig, "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +159,8 @@ class EncodeConfig(Settings):
     out: str = option("", "Parquet (.parquet) or Arrow (.arrow) file for the codes")
     data: str | None = option(None, "what is coded (default: what the dictionary learned from)")
     split: str = option("test", "which images of the set", choices=("train", "test"))
-    max_images: int | None = option(None, "use only the first so many images of the part", ge=1)
-    on_error: str = option(
-        "fail", "what to do with images that cannot be read", choices=("fail", "skip")
-    )
+    max_images: int | None = same(InputConfig, "max_images")
+    on_error: str = same(InputConfig, "on_error")
     warm_start: str = option(
         "none",
         "frame: begin each frame of a movie with the code of the one before",

@@ -70,16 +70,9 @@ def patch_places(geometry: Geometry, images: int, seed: int) -> list[tuple[int, 
 
 
 def patch_atoms(geometry: Geometry, seed: int, images: dict[int, Tensor], count: int) -> Tensor:
-    """Patches of images less their mean, with a little noise so that no two are equal.
+    """Patches of images less their mean, with a little noise so that no two are equal, normalised.
 
-    Args:
-        geometry: the sizes.
-        seed: of the run.
-        images: prepared images (C, H, W) by index; those of `patch_places`.
-        count: number of images to choose from.
-
-    Returns:
-        (K, C, R, S), normalised.
+    `images` are prepared ones (C, H, W) by index, those of `patch_places` out of `count`.
     """
     rows, columns = geometry.kernel
     noise = random_atoms(geometry, seed, torch.float64)
@@ -110,11 +103,7 @@ def pack(learned: Learned) -> bytes:
 
 
 def dictionary_file(run: Path) -> Path:
-    """The dictionary of a run directory; a path to such a file is taken as it is.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The dictionary of a run directory; a path to such a file is taken as it is."""
     if run.is_file():
         return run
     if (run / "dictionary.safetensors").is_file():

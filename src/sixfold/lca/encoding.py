@@ -49,11 +49,7 @@ class EncodeJob:
 
 
 def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
-    """Code one part (its number, first image and one-past-last image) and write its table.
-
-    Returns:
-        Sums over its images: energy, squares, power, active, steps, done, images.
-    """
+    """Code one part (its number, first and one-past-last image); sums over its images."""
     number, start, stop = part
     with one_thread():
         learned = load_dictionary(job.dictionary)

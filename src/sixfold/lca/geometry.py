@@ -123,10 +123,7 @@ class Geometry:
 
     @property
     def taps(self) -> tuple[int, int]:
-        """An atom's rows and columns in units of the stride, rounded up.
-
-        Two atoms that are this many positions apart do not touch.
-        """
+        """Rows and columns of an atom in units of the stride: as far as atoms touch."""
         return -(-self.kernel[0] // self.stride[0]), -(-self.kernel[1] // self.stride[1])
 
     @property
@@ -166,9 +163,6 @@ class Geometry:
 
 def pair(text: str, what: str) -> tuple[int, int]:
     """Rows and columns from ``9`` or ``9x7``.
-
-    Raises:
-        UserError: if the text is neither.
 
     >>> pair("9", "--kernel"), pair("1x16", "--kernel")
     ((9, 9), (1, 16))

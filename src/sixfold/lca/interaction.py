@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sixfold.core.errors import UserError
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.lane import DenseLane, GramLane, Lane, ResidualLane
-from sixfold.lca.lane_local import LocalLane
+from sixfold.lca.lane import DenseLane, GramLane, Lane, LocalLane, ResidualLane
 from sixfold.lca.phases import Phases
 
 if TYPE_CHECKING:
@@ -32,9 +31,6 @@ class LateralInhibition:
         geometry: the sizes.
         sharing: who has which dictionary.
         form: `auto`, `residual` or `gram`.
-
-    Raises:
-        UserError: if the dictionary has another shape, or the form is not exact here.
     """
 
     def __init__(
@@ -106,14 +102,10 @@ class LateralInhibition:
         return self.phases.sort(images) if self._sorted else images
 
     def residual(self, images: Tensor, codes: Tensor) -> Tensor:
-        """X - D a on the image's own pixels, one element after the other, (n, C, H, W).
+        """X - D a (n, C, H, W) of codes (n, K, P, Q), one element after the other.
 
         Pixels that no atom reaches are zero. What lies beyond the image is left out, with boundary
         `zero` too.
-
-        Args:
-            images: (n, C, H, W).
-            codes: (n, K, P, Q).
         """
         found = torch.zeros_like(images, dtype=self.dictionary.dtype)
         prepared = self.prepare(images)
@@ -138,11 +130,7 @@ class LateralInhibition:
 
 
 def check_dictionary(dictionary: Tensor, geometry: Geometry, sharing: str) -> None:
-    """Make sure that a dictionary is of numbers, in the shape that geometry and sharing ask for.
-
-    Raises:
-        UserError: if not.
-    """
+    """Refuse a dictionary of another shape than geometry and sharing ask for, or of NaN."""
     shape = (geometry.atoms, *geometry.atom_shape)
     if sharing not in SHARING:
         raise UserError(f"sharing {sharing!r}: choose {', '.join(SHARING)}")

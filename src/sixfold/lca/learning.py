@@ -81,10 +81,7 @@ class ShardSums:
 def patch_products(geometry: Geometry, codes: Tensor, residuals: Tensor) -> Tensor:
     """Sums over elements and positions of activation x residual patch, (K, C, R, S), float64.
 
-    Args:
-        geometry: the sizes.
-        codes: (n, K, P, Q).
-        residuals: (n, C, H, W).
+    From codes (n, K, P, Q) and residuals (n, C, H, W).
     """
     ph, pw = geometry.padding
     total = torch.zeros(geometry.atoms, int(np.prod(geometry.atom_shape)), dtype=torch.float64)

@@ -93,11 +93,7 @@ class Order:
 
 
 def order_of(learn: LearnConfig, images: int, movies: Sequence[tuple[int, int]]) -> Order:
-    """The order that the settings ask for.
-
-    Raises:
-        UserError: if there are not enough images or movies for it.
-    """
+    """The order that the settings ask for."""
     return Order(
         kind=learn.order,
         images=images,

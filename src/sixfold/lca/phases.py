@@ -74,10 +74,7 @@ class Phases:
         return functional.pad(seen, (0, geometry.width - w, 0, geometry.height - h))
 
     def mask(self, dtype: torch.dtype) -> Tensor | None:
-        """1 where the grid holds a pixel that counts, (1, C s s, U, V); None if it does everywhere.
-
-        With boundary `zero` every pixel of the canvas counts.
-        """
+        """1 where the grid holds a pixel that counts, (1, C s s, U, V); None if everywhere."""
         if self.geometry.boundary == "zero":
             return None
         found = self.sort(torch.ones(1, *self.geometry.image, dtype=dtype))
@@ -96,10 +93,7 @@ class Phases:
         return self.analysis_kernels(dictionary).transpose(0, 1).flip(2, 3).contiguous()
 
     def gram_kernels(self, dictionary: Tensor) -> Tensor:
-        """Kernels of the convolution that computes D^T D a, (K, K, 2 taps - 1, 2 taps - 1).
-
-        Meaningful where `Geometry.gram_is_exact`.
-        """
+        """Kernels (K, K, 2 taps - 1, 2 taps - 1) for D^T D a, if `Geometry.gram_is_exact`."""
         kernels = self.analysis_kernels(dictionary)
         th, tw = self.geometry.taps
         padded = functional.pad(kernels, (tw - 1, tw - 1, th - 1, th - 1))

@@ -31,10 +31,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sixfold.lca.dynamics import Threshold
 from sixfold.lca.interaction import LateralInhibition
-from sixfold.lca.lane import Lane
-from sixfold.lca.lane_local import LocalLane
-from sixfold.lca.thresholds import Threshold
+from sixfold.lca.lane import Lane, LocalLane
 
 ROUNDS = {"factored": 120, "iterated": 6}
 """Most rounds at a time; where they do not do, time steps go on from where they led."""

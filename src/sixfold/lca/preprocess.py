@@ -77,13 +77,7 @@ def _filter(image: Tensor, kernel: Tensor) -> Tensor:
 
 
 def learn_preprocess(kind: str, mean: NDArray[np.float64], sample: NDArray[np.uint8]) -> Preprocess:
-    """The preparation of a kind, with the filter that it needs.
-
-    Args:
-        kind: one of `KINDS`.
-        mean: of the training images, (C,).
-        sample: some training images, (n, C, H, W).
-    """
+    """The preparation of a kind, with the filter that it learns from a sample (n, C, H, W)."""
     kernel = None
     if kind == "whiten":
         images = Preprocess(kind="contrast")(sample, torch.float64)
@@ -94,13 +88,9 @@ def learn_preprocess(kind: str, mean: NDArray[np.float64], sample: NDArray[np.ui
 
 
 def whitening_filter(images: Tensor) -> Tensor:
-    """The filter that makes neighbouring pixels of such images uncorrelated.
+    """The filter (C, C, side, side) that makes neighbouring pixels of such images uncorrelated.
 
-    Args:
-        images: (n, C, H, W), float64, each of mean 0.
-
-    Returns:
-        (C, C, side, side), side as `WHITENING_SIDE` or as large as the images allow, odd.
+    Images are (n, C, H, W), float64, each of mean 0; the side is odd, and no larger than they are.
     """
     c, h, w = images.shape[1:]
     rows, columns = (min(WHITENING_SIDE, size - 1 + size % 2) for size in (h, w))

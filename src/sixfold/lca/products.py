@@ -19,10 +19,7 @@ _TRIES = 3
 def slot_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     """`left @ right` into `out`, each slot with the same bits in any place beside any others.
 
-    Args:
-        left: (G, W, N) or (W, N), a row for each slot.
-        right: (G, N, M) or (N, M).
-        out: (G, W, M) or (W, M), overwritten.
+    Left (W, N) or (G, W, N) has a row for each slot; right is (N, M) or (G, N, M).
     """
     if left.dim() == 2:
         slot_product(left[None], right[None], out[None])
@@ -50,13 +47,7 @@ def slots_are_alike(
 ) -> bool:
     """Whether this machine's product of these sizes gives equal rows equal bits.
 
-    Args:
-        groups: number of products.
-        width: rows of each.
-        inner: numbers that are multiplied and added.
-        outer: columns.
-        dtype: of all.
-        by_rows: whether rows of the right factor lie together, rather than columns.
+    `by_rows`: rows of the right factor lie together, rather than columns.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (groups, inner, outer) if by_rows else (groups, outer, inner)

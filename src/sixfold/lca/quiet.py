@@ -27,10 +27,7 @@ SOON = 10
 
 
 class QuietSupport:
-    """Watches the supports of the elements in a lane, whose certificate has this tolerance.
-
-    With `tiles` what is known of parts of the same elements is added up.
-    """
+    """Watches the supports of the elements in a lane, whose certificate has this tolerance."""
 
     def __init__(self, lane: Lane, tolerance: float, tiles: Tiles | None) -> None:
         self._lane, self._tolerance, self._tiles = lane, tolerance, tiles
@@ -50,12 +47,7 @@ class QuietSupport:
         self._wait[slot] = max(2, self._readings[slot] // 2)
 
     def look(self, certificate: Tensor, moving: Tensor) -> list[int]:
-        """Slots to polish; to be called once a reading.
-
-        Args:
-            certificate: (W,) of the last reading.
-            moving: (W,) bool, slots with an element whose potentials were not put back just now.
-        """
+        """Slots to polish, of those `moving` (W,); called once a reading, with its certificate."""
         signs = self._lane.code.sign()
         sums = torch.stack(
             [(signs != self._signs).flatten(1).sum(1), (signs != 0).flatten(1).sum(1)]

@@ -46,11 +46,7 @@ _CURVES: tuple[tuple[str, str, Format], ...] = (
 
 
 def write_page(run: pathlib.Path) -> pathlib.Path:
-    """Write ``report.html`` of a run of `sixfold lca learn`, finished or not.
-
-    Raises:
-        RunError: if it cannot be written.
-    """
+    """Write ``report.html`` of a run of `sixfold lca learn`, finished or not."""
     path = run / "report.html"
     write_atomically(path, render(run).encode())
     return path

@@ -124,11 +124,7 @@ def _resolved(asked: DataConfig, engine: Engine, workers: int, on_event: OnEvent
 def _learn_job(
     config: LcaLearnConfig, directory: RunDirectory, engine: Engine, workers: int, on_event: OnEvent
 ) -> Any:
-    """Check data, sizes and grid against each other.
-
-    Raises:
-        UserError: with everything that does not fit.
-    """
+    """Check data, sizes and grid against each other."""
     from sixfold.lca.inputs import ImageSource, open_images
     from sixfold.lca.order import order_of
     from sixfold.lca.phases import Phases
@@ -161,11 +157,7 @@ def _learn_job(
 
 
 def make_geometry(config: DictionaryConfig, shape: tuple[int, int, int]) -> Geometry:
-    """The sizes that the settings ask for, for images of a shape (C, H, W).
-
-    Raises:
-        UserError: if atoms and images do not fit.
-    """
+    """The sizes that the settings ask for, for images of a shape (C, H, W)."""
     channels, height, width = shape
     if config.kernel == "full":
         kernel, stride, padding = (height, width), (1, 1), (0, 0)

@@ -17,13 +17,7 @@ BINS = 40
 
 
 def make_samples(learned: Learned, images: Tensor, seen: Tensor) -> bytes:
-    """Pictures and counts, as the bytes of a safetensors file.
-
-    Args:
-        learned: the dictionary.
-        images: prepared images, (n, C, H, W).
-        seen: activations of each atom in the last update, (K,).
-    """
+    """Reconstructions of images (n, C, H, W), and activations, as a safetensors file."""
     interaction = LateralInhibition(learned.atoms, learned.geometry)
     dynamics = dataclasses.replace(learned.dynamics, form="auto")
     solution = Solver(interaction, dynamics).solve(images)

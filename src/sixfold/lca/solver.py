@@ -18,16 +18,13 @@ import torch
 from torch import Tensor
 
 from sixfold.core.errors import RunError, UserError
-from sixfold.lca.certificate import Meter, Reading
+from sixfold.lca.certificate import Meter, Reading, power_of_two_above
 from sixfold.lca.config import DynamicsConfig
-from sixfold.lca.dynamics import AdaptiveRate, Membrane, rate
+from sixfold.lca.dynamics import AdaptiveRate, Membrane, Threshold, rate
 from sixfold.lca.interaction import LateralInhibition
-from sixfold.lca.lane import ResidualLane
-from sixfold.lca.lane_local import LocalLane
+from sixfold.lca.lane import LocalLane, ResidualLane
 from sixfold.lca.polish import Polisher
 from sixfold.lca.quiet import QuietSupport
-from sixfold.lca.sums import power_of_two_above
-from sixfold.lca.thresholds import Threshold
 
 if TYPE_CHECKING:
     from sixfold.lca.tiles import Tiles

@@ -81,10 +81,7 @@ class Tile:
         return self.cut(full.to(dtype))
 
     def owned(self) -> tuple[slice, slice]:
-        """Rows and columns of the tile's grid that no other tile counts.
-
-        Every tile counts the places of its own positions; the last ones also what lies beyond.
-        """
+        """Rows and columns of the tile's grid that no other counts; the last reach to the end."""
         (p, q), (th, tw) = self.positions, self.taps
         last_row = self.rows[1] == self.whole[0] + 2 * self.skip[0] - th + 1
         last_column = self.columns[1] == self.whole[1] + 2 * self.skip[1] - tw + 1
@@ -180,9 +177,6 @@ class Tiles:
 
 def grid_of(text: str, workers: int) -> Grid:
     """Read `--grid`.
-
-    Raises:
-        UserError: if it is no grid of so many workers.
 
     >>> grid_of("auto", 3).batch, str(grid_of("1x2x2", 4))
     (3, 'rows=2,cols=2')

@@ -36,11 +36,10 @@ from sixfold.lca.learning import Learner, ShardSums, Totals, sum_shards
 from sixfold.lca.order import order_of
 from sixfold.lca.phases import Phases
 from sixfold.lca.preprocess import SAMPLE, Preprocess, learn_preprocess
-from sixfold.lca.record import LearnLog, load_state, save_state
+from sixfold.lca.record import LearnLog, WarmStarts, load_state, save_state
 from sixfold.lca.samples import make_samples
 from sixfold.lca.solver import Solution, Solver
 from sixfold.lca.tiles import Tiles, grid_of
-from sixfold.lca.warm import WarmStarts
 from sixfold.training.checkpoint import newest_intact, weights_sha256
 from sixfold.training.config import OptimizerConfig
 from sixfold.training.step.schedule import TrainingLength, parse_schedule
@@ -60,16 +59,7 @@ class LearnJob:
 
 
 def learn_rank(job: LearnJob, comm: Communicator) -> dict[str, Any]:
-    """Learn as one rank of a process group.
-
-    Returns:
-        On rank 0 the figures of `result.json` that ranks know; on the others their rank.
-
-    Raises:
-        UserError: if the run directory or the data cannot be used from this host.
-        RunError: if codes diverge.
-        PeerLostError: if another rank is gone.
-    """
+    """Learn as one rank of a process group; rank 0 gives the figures of `result.json`."""
     with one_thread():
         return _Learning(job, comm).run()
 

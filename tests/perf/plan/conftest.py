@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, Point
+from sixfold.perf.plan.candidates import Workload
 from sixfold.perf.plan.model import Model
-from sixfold.perf.plan.prediction import Workload
 from sixfold.perf.plan.profile import Profile
 
 LATENCY_S, BYTES_PER_S = 1e-4, 1e9

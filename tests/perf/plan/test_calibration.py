@@ -16,9 +16,8 @@ from sixfold.core.errors import UserError
 from sixfold.distributed.engines import open_engine
 from sixfold.perf.plan.calibrate import refusals
 from sixfold.perf.plan.calibration import Calibration, load, network_key, save
-from sixfold.perf.plan.measuring import machine_of, network_of
 from sixfold.perf.plan.memory import available_bytes
-from sixfold.perf.plan.process_group import CalibrationJob, calibrate_rank
+from sixfold.perf.plan.process_group import CalibrationJob, calibrate_rank, machine_of, network_of
 from sixfold.perf.plan.profiling_run import ProfilingCase, rehearse
 
 

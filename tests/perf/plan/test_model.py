@@ -14,11 +14,11 @@ from sixfold.distributed.collectives import tree_all_reduce
 from sixfold.distributed.logical_shards import cover, owned_shards
 from sixfold.perf.plan.candidates import Candidate, candidates, cases
 from sixfold.perf.plan.config import PlanConfig, training_of
-from sixfold.perf.plan.loopback import echo_world
+from sixfold.perf.plan.links import all_reduce_phases
 from sixfold.perf.plan.model import Model
+from sixfold.perf.plan.profiling_run import echo_world
 from sixfold.perf.plan.ranking import best, explain
 from sixfold.perf.plan.samples import Spread
-from sixfold.perf.plan.traffic import all_reduce_phases
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
 from sixfold.training.strategies.spec import BIT_FOR_BIT
 

@@ -15,9 +15,9 @@ from tests.perf.plan.conftest import SHARD_S, STEP_S
 from sixfold.core.errors import UserError
 from sixfold.perf.plan.candidates import Candidate
 from sixfold.perf.plan.cluster import Cluster, parse_cluster, with_failures
+from sixfold.perf.plan.links import all_reduce_phases
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.samples import Spread
-from sixfold.perf.plan.traffic import all_reduce_phases
 from sixfold.perf.plan.whatif import _grown, at, quickest, simulate
 
 SPREAD = Spread(quantiles=tuple(np.linspace(0.9, 1.2, 33) ** 2))

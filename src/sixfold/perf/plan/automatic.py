@@ -82,15 +82,7 @@ def choose(
     directory: RunDirectory,
     on_event: OnEvent,
 ) -> Choice:
-    """Measure, predict, and choose; a run that is resumed keeps its choice.
-
-    Args:
-        config: the settings, with the data resolved.
-        opened: the data.
-        engine: where the ranks will run.
-        workers: how many there may be.
-        directory: the run's, which is created later.
-        on_event: hears what was chosen.
+    """Measure, predict, and choose among at most so many workers; a resumed run keeps its choice.
 
     Raises:
         UserError: if nothing fits into memory, or nothing can be divided as it should be.

@@ -15,12 +15,16 @@ from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.engines.engine import GroupResult
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, network_key, place_of
-from sixfold.perf.plan.candidates import LARGEST_TILE, cases, meshes
-from sixfold.perf.plan.measuring import machine_of, network_of
+from sixfold.perf.plan.candidates import LARGEST_TILE, Workload, cases, meshes
 from sixfold.perf.plan.memory import available_bytes, state_bytes
 from sixfold.perf.plan.model import Model
-from sixfold.perf.plan.prediction import Workload
-from sixfold.perf.plan.process_group import ROUNDS, CalibrationJob, calibrate_rank
+from sixfold.perf.plan.process_group import (
+    ROUNDS,
+    CalibrationJob,
+    calibrate_rank,
+    machine_of,
+    network_of,
+)
 from sixfold.perf.plan.profile import Profile
 from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.training.config import TrainConfig
@@ -212,14 +216,8 @@ def refusals(
 ) -> dict[int, str]:
     """Tiles whose ranks cannot hold their weights, which are not even rehearsed.
 
-    Args:
-        config: the settings.
-        opened: the data.
-        ranks: of a host that rehearse at the same time.
-        available: bytes of memory of a host; this one's if absent.
-
-    Returns:
-        Number of ranks in a tile (1: the whole network) -> why it is refused.
+    Number of ranks in a tile (1: the whole network) -> why, where so many `ranks` of a host
+    rehearse at the same time.
     """
     numbers = sum(parameter.numel() for parameter in _on_meta(config, opened).parameters())
     itemsize = 8 if config.training.precision == "float64" else 4

@@ -160,11 +160,7 @@ def save(calibration: Calibration, path: Path) -> None:
 
 
 def load(path: Path) -> Calibration:
-    """Read a calibration.
-
-    Raises:
-        UserError: if the file cannot be read or is none.
-    """
+    """Read a calibration."""
     from pydantic import TypeAdapter
 
     try:

@@ -48,10 +48,7 @@ class Cluster:
 
 
 def parse_cluster(text: str) -> Cluster:
-    """Read `--what-if`.
-
-    Raises:
-        UserError: with everything that is wrong with it.
+    """Read `--what-if`; everything that is wrong with it is told.
 
     >>> cluster = parse_cluster("workers=1024,link=10Gbps/20us")
     >>> cluster.workers, cluster.bytes_per_s, cluster.latency_s
@@ -147,16 +144,10 @@ def with_failures(
 ) -> float:
     """Expected time of work that starts again from its last checkpoint after a failure.
 
-    With failures at rate r and a checkpoint every c seconds of work, each of the w / c stretches
-    takes (1/r + R) (exp(r c) - 1) on average, R for the restart: J. T. Daly, "A higher order
-    estimate of the optimum checkpoint interval for restart dumps", 2006. Writing is not counted.
-
-    Args:
-        work_s: without failures.
-        hosts: any of which may fail.
-        mtbf_hours: mean time between failures of one.
-        checkpoint_s: between two checkpoints.
-        restart_s: from the failure until work goes on.
+    With failures at rate r (of any host) and a checkpoint every c seconds of work, each of the w /
+    c stretches takes (1/r + R) (exp(r c) - 1) on average, R for the restart: J. T. Daly, "A higher
+    order estimate of the optimum checkpoint interval for restart dumps", 2006. Writing is not
+    counted.
 
     >>> round(with_failures(3600, hosts=1, mtbf_hours=1e9, checkpoint_s=60, restart_s=10), 3)
     3600.0

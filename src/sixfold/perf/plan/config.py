@@ -47,11 +47,7 @@ class PlanConfig(Settings):
 
 
 def training_of(config: PlanConfig) -> TrainConfig:
-    """The training that is planned.
-
-    >>> training_of(PlanConfig()).strategy.strategy
-    'sync'
-    """
+    """The training that is planned."""
     return TrainConfig(
         data=config.data,
         model=config.model,

@@ -34,17 +34,9 @@ def estimate(
     machine: Machine,
     cases: Iterable[ProfilingCase],
 ) -> Network:
-    """What rehearsals would find, by arithmetic.
+    """What rehearsals would find, by arithmetic, for a network on the meta device.
 
-    Args:
-        config: the settings.
-        network: on the meta device.
-        shape: (C, H, W) of an image.
-        machine: with the times of kernels.
-        cases: what would be rehearsed; those of tiles are left out.
-
-    Returns:
-        Figures with a point for every scene.
+    A point for every case but those of tiles; `shape` is (C, H, W) of an image.
     """
     kernels = fit(samples_from_plain(machine.kernels))
     itemsize = 8 if config.training.precision == "float64" else 4

@@ -1,18 +1,22 @@
-"""The time of exchanges, from the measured times of a few sizes.
+"""The bytes that a rank sends, by the rules of the collectives, and the time of exchanges.
 
 A rank sends to its peers one after another, so on one host every further peer costs what an
 exchange that follows at once costs. Between hosts the ranks of a host share its link: their bytes
-follow one another.
+follow one another. Times are those of a few measured sizes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sixfold.distributed.collectives import goes_whole
+from sixfold.distributed.logical_shards import cover, owned_shards
 from sixfold.perf.plan.calibration import Machine
 from sixfold.perf.plan.samples import Floats
 
@@ -84,10 +88,7 @@ class Links:
     def exchange_s(self, peers: int, count_bytes: ArrayLike, *, follows: bool = False) -> Floats:
         """Seconds of an exchange with so many peers, so many bytes each, the nearest first.
 
-        Args:
-            peers: how many.
-            count_bytes: to each of them.
-            follows: whether it follows at once on another exchange.
+        `follows`: whether it follows at once on another exchange.
         """
         count_bytes = np.asarray(count_bytes, float)
         near = min(peers, self.per_host - 1)
@@ -116,3 +117,61 @@ def _curve(
     tables: Mapping[str, Mapping[str, Sequence[Sequence[float]]]], kind: str
 ) -> Curve | None:
     return curve_of(tables[kind]["1"]) if kind in tables else None
+
+
+Bytes = tuple[int, ...]
+Exchanges = Sequence[tuple[Bytes, Bytes]]
+Counts = Counter[tuple[Bytes, Bytes]]
+
+
+class Phase(NamedTuple):
+    """One exchange of a collective: with how many peers, and the most bytes a rank has for each."""
+
+    peers: int
+    each_bytes: float
+    sent_bytes: float
+    """By the busiest rank, to all peers together."""
+
+
+def all_reduce_phases(payload_bytes: int, shards: int, ranks: int) -> list[Phase]:
+    """The exchanges of `sixfold.distributed.collectives.tree_all_reduce`.
+
+    Ranks beyond the logical shards have no summand, and help to add.
+
+    >>> all_reduce_phases(1_000_000, 4, 2)
+    [Phase(peers=1, each_bytes=1000000.0, sent_bytes=1000000.0)]
+    >>> [phase.sent_bytes for phase in all_reduce_phases(1_000_000, 4, 3)]
+    [666666.6666666666, 666666.6666666666]
+    >>> all_reduce_phases(1000, 4, 3)
+    [Phase(peers=2, each_bytes=1000.0, sent_bytes=2000.0)]
+    """
+    if ranks == 1:
+        return []
+    nodes = max(summands(shards, ranks))
+    peers = ranks - 1
+    if goes_whole(payload_bytes, ranks):
+        each = float(nodes * payload_bytes)
+        return [Phase(peers, each, peers * each)]
+    part = payload_bytes / ranks
+    return [
+        Phase(peers, nodes * part, peers * nodes * part),
+        Phase(peers, part, peers * part),
+    ]
+
+
+def summands(shards: int, ranks: int) -> list[int]:
+    """How many partial sums each rank that owns shards has to send."""
+    active = min(shards, ranks)
+    return [len(cover(owned_shards(shards, ranks, rank))) for rank in range(active)]
+
+
+def per_shard_and_step(one: Exchanges, two: Exchanges) -> tuple[Counts, Counts]:
+    """Which exchanges come once a shard and which once a step, from steps of one shard and of two.
+
+    >>> halo, total = ((8,), (8,)), ((100,), (100,))
+    >>> [sorted(c.items()) for c in per_shard_and_step([halo, total], [halo, halo, total])]
+    [[(((8,), (8,)), 1)], [(((100,), (100,)), 1)]]
+    """
+    first, second = Counter(one), Counter(two)
+    shard = second - first
+    return shard, first - shard

@@ -14,9 +14,7 @@ _UNLIMITED = 1 << 60
 def available_bytes(cgroup: Path = _CGROUP, free_bytes: int | None = None) -> int:
     """What processes of this host may still take: the host's free memory, or a cgroup's limit.
 
-    Args:
-        cgroup: where the cgroup's files lie; version 2, or version 1's `memory` below it.
-        free_bytes: of the host; as the system says if absent.
+    The cgroup's files are of version 2, or of version 1's `memory` below the folder.
     """
     limits = [psutil.virtual_memory().available if free_bytes is None else free_bytes]
     for limit, used, statistics in (
@@ -45,12 +43,8 @@ def _field(path: Path, name: str) -> int:
 
 
 def state_bytes(parameters: int, slots: int, levels: int, itemsize: int) -> int:
-    """Weights, the optimizer's vectors, the step's sum, and the partial sums of a tree.
+    """Weights, the optimizer's vectors (`slots`), the step's sum, and the partial sums of a tree.
 
-    Args:
-        parameters: numbers in the network, float buffers included.
-        slots: vectors of the optimizer's state.
-        levels: depth of the tree over a rank's shards: so many partial sums, and one, are held.
-        itemsize: bytes of a number.
+    Of the tree over a rank's shards so many partial sums as it has levels, and one, are held.
     """
     return parameters * itemsize * (1 + slots + 1 + levels + 1)

@@ -24,11 +24,9 @@ import numpy as np
 
 from sixfold.distributed.logical_shards import shard_count
 from sixfold.perf.plan.calibration import Calibration
-from sixfold.perf.plan.candidates import Candidate
-from sixfold.perf.plan.links import Links, links_of
-from sixfold.perf.plan.prediction import Prediction, Workload
+from sixfold.perf.plan.candidates import Candidate, Prediction, Workload
+from sixfold.perf.plan.links import Links, all_reduce_phases, links_of, summands
 from sixfold.perf.plan.profile import Profile
-from sixfold.perf.plan.traffic import all_reduce_phases, summands
 
 CHANCES = np.linspace(0.025, 0.975, 20)
 """At which the slowest rank's time is averaged."""
@@ -62,11 +60,7 @@ class Model:
     links: Callable[[int], Links] | None = None
 
     def predict(self, candidate: Candidate) -> Prediction:
-        """What one way would take.
-
-        Raises:
-            KeyError: if its tile was not rehearsed.
-        """
+        """What one way would take; a KeyError if its tile was not rehearsed."""
         parts = {
             "sync": self._sync,
             "model_parallel": self._grid,

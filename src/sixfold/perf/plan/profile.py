@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from sixfold.perf.plan.calibration import Network, Point
+from sixfold.perf.plan.links import Counts, per_shard_and_step
 from sixfold.perf.plan.samples import interpolate
-from sixfold.perf.plan.traffic import Counts, per_shard_and_step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,10 @@
 What is timed is everything that a rank does between two steps' ends but for its exchanges: data,
 forward, backward, sums, update, log. Processor time is taken beside the clock's: it does not count
 what other programs do on the machine meanwhile, and does count waiting for memory.
+
+A rank's part follows from its number, the number of ranks and what the peers send. With a transport
+whose peers repeat what they are sent, it computes what it would among n ranks, and every exchange
+is noted with its bytes. The values are nonsense, and finite.
 """
 
 from __future__ import annotations
@@ -11,16 +15,18 @@ import contextlib
 import dataclasses
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from sixfold import data as datasets
 from sixfold.core.config import RunConfig
 from sixfold.core.run_directory import RankFiles, RunDirectory
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.process_group import Communicator
-from sixfold.perf.plan.loopback import Exchange, Loopback, echo_world
+from sixfold.distributed.process_group import Buffer, Communicator, PlainData
 from sixfold.training.config import TrainConfig
 from sixfold.training.log import TimedIterator, TrainLog
 from sixfold.training.step.step import Shard
@@ -86,13 +92,7 @@ def scene_config(config: TrainConfig, case: ProfilingCase) -> TrainConfig:
 def rehearse(
     config: TrainConfig, data: datasets.DataSet, rank: int, case: ProfilingCase
 ) -> dict[str, Any]:
-    """Play one rank's part until the time is over.
-
-    Args:
-        config: the settings of the run that is planned, with the data resolved.
-        data: the same, open, with at least as many images as the scene's step.
-        rank: whose part, modulo the number of ranks in the tile.
-        case: what is played.
+    """Play one rank's part (modulo the number of ranks in the tile) until the time is over.
 
     Returns:
         Plain data: seconds of every step (`steps_s`; with `merge`, `merges_s` of those that end in
@@ -200,3 +200,62 @@ def _payload_bytes(strategy: Any) -> int:
     if step is None:  # of local SGD, whose ranks add nothing up within a step
         return 0
     return int(sum(step.state.sections) * step.state.dtype.itemsize)
+
+
+class Exchange(NamedTuple):
+    """One exchange of a rank: how many bytes it sends to each peer, and gets from each."""
+
+    sent: tuple[int, ...]
+    received: tuple[int, ...]
+
+
+class Loopback:
+    """A link whose peers send back what they get, or zeros where the sizes differ."""
+
+    def __init__(self) -> None:
+        self.noted: list[Exchange] = []  # the exchanges so far
+
+    def exchange(
+        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
+    ) -> tuple[float, float]:
+        """Answer; the time it takes is told as communication, so that nobody counts it as work."""
+        began = time.perf_counter()
+        for peer, array in receives.items():
+            sent = sends.get(peer)
+            if sent is not None and sent.nbytes == array.nbytes:
+                _bytes_of(array)[:] = _bytes_of(sent)
+            else:
+                _bytes_of(array)[:] = 0
+        self.noted.append(
+            Exchange(
+                tuple(array.nbytes for array in sends.values()),
+                tuple(array.nbytes for array in receives.values()),
+            )
+        )
+        return time.perf_counter() - began, 0.0
+
+    def report(self, event: PlainData) -> None:
+        """Nobody listens."""
+
+    def should_stop(self) -> bool:
+        """Never."""
+        return False
+
+
+def _bytes_of(array: Buffer) -> Buffer:
+    return array.reshape(-1).view(np.uint8)
+
+
+def echo_world(rank: int, size: int) -> tuple[Communicator, Loopback]:
+    """The world of one rank of `size`, whose peers are echoes.
+
+    >>> world, echo = echo_world(0, 3)
+    >>> received = np.zeros(2, np.float32)
+    >>> world.exchange({1: np.ones(2, np.float32)}, {1: received})
+    >>> received.tolist(), echo.noted
+    ([1.0, 1.0], [Exchange(sent=(8,), received=(8,))])
+    """
+    loopback = Loopback()
+    return Communicator(
+        rank=rank, size=size, host="rehearsal", attempt=0, transport=loopback
+    ), loopback

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sixfold.core.html.axes import duration
-from sixfold.perf.plan.prediction import Prediction, Workload
+from sixfold.perf.plan.candidates import Prediction, Workload
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.strategies.spec import BIT_FOR_BIT
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sixfold.core.html.axes import duration, plain
 from sixfold.core.html.page import Bar, Bars, Page, Section, Table, Text, pairs
-from sixfold.perf.plan.prediction import Prediction, Workload
+from sixfold.perf.plan.candidates import Prediction, Workload
 from sixfold.perf.plan.ranking import equality, ranked
 
 COLUMNS = (

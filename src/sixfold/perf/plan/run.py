@@ -24,11 +24,10 @@ from sixfold.perf.plan.calibrate import (
     refusals,
 )
 from sixfold.perf.plan.calibration import Calibration, load_if_there, network_key, save
-from sixfold.perf.plan.candidates import candidates
+from sixfold.perf.plan.candidates import Prediction, Workload, candidates
 from sixfold.perf.plan.cluster import Cluster, parse_cluster
 from sixfold.perf.plan.config import PlanConfig, training_of
 from sixfold.perf.plan.model import Model
-from sixfold.perf.plan.prediction import Prediction, Workload
 from sixfold.perf.plan.ranking import best, explain, prediction_plain, ranked
 from sixfold.perf.plan.whatif import Point, simulate
 from sixfold.perf.plan.whatif_report import (

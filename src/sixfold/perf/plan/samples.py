@@ -28,10 +28,6 @@ class Spread:
         single rank's at chance**(1/n). Above the last kept level an exponential tail goes on,
         whose scale is that of the upper tenth.
 
-        Args:
-            ranks: how many, of any shape.
-            chance: 0.5 gives the median of the slowest.
-
         >>> Spread(quantiles=(0.9, 1.0, 1.1)).slowest(1).item()
         1.0
         """
@@ -69,14 +65,10 @@ def spread_of(groups: Sequence[Sequence[float]]) -> Spread:
 
 
 def interpolate(x: float, known: Sequence[tuple[float, float]]) -> float:
-    """A value between known ones: straight lines between logarithms.
+    """A value between known ones, in rising order: straight lines between logarithms.
 
     Outside, the line through the two nearest goes on, its slope kept between 0 and 1: time grows
     with work, and never faster.
-
-    Args:
-        x: where, above 0.
-        known: pairs, in rising order of the first; values above 0.
 
     >>> round(interpolate(4, [(1, 2.0), (16, 8.0)]), 6)
     4.0

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sixfold.perf.plan.calibration import Calibration
-from sixfold.perf.plan.candidates import Candidate, worker_counts
+from sixfold.perf.plan.candidates import Candidate, Prediction, worker_counts
 from sixfold.perf.plan.cluster import Cluster, links_with, machine_with, with_failures
 from sixfold.perf.plan.model import Model
-from sixfold.perf.plan.prediction import Prediction
 from sixfold.training.strategies.model_parallel.grid import Grid, parse_grid
 
 DRAWS = 400
@@ -46,13 +45,7 @@ class Point:
 
 
 def simulate(model: Model, cluster: Cluster, *, counts: Sequence[int] | None = None) -> list[Point]:
-    """Every way that was rehearsed, on growing parts of the cluster.
-
-    Args:
-        model: of the calibrated machine.
-        cluster: what is asked about.
-        counts: numbers of workers; powers of two up to the cluster's if absent.
-    """
+    """Every way that was rehearsed, on growing parts of the cluster: by default powers of two."""
     found = []
     for workers in counts or worker_counts(cluster.workers):
         grown = _grown(model, cluster, workers)

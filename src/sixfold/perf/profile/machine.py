@@ -113,12 +113,7 @@ class Machine:
 def measure_machine(
     *, window_s: float = WINDOW_S, precisions: tuple[str, ...] = PRECISIONS
 ) -> Machine:
-    """Measure this machine; takes about 5 s.
-
-    Args:
-        window_s: seconds of one measurement.
-        precisions: of matrix products.
-    """
+    """Measure this machine; takes about 5 s."""
     count = cores()
     products, copies = [], []
     for precision in precisions:
@@ -147,11 +142,7 @@ def save_machine(machine: Machine, path: Path) -> None:
 
 
 def load_machine(path: Path) -> Machine:
-    """Read what `save_machine` wrote.
-
-    Raises:
-        UserError: if there is no such file, or it holds something else.
-    """
+    """Read what `save_machine` wrote; anything else is refused."""
     from pydantic import TypeAdapter
 
     try:

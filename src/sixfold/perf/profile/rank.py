@@ -64,11 +64,7 @@ def kinds_of_steps(repeats: int) -> list[str]:
 
 
 def profile_rank(job: ProfileJob, comm: Communicator) -> dict[str, Any]:
-    """Make the steps of a profile; what was measured goes to ``profile/rank-0000.json``.
-
-    Raises:
-        UserError: if the strategy has no step to be watched.
-    """
+    """Make the steps of a profile; what was measured goes to ``profile/rank-0000.json``."""
     with one_thread():
         return _Profile(job, comm).run()
 

@@ -115,11 +115,7 @@ def _compare(config: ProfileConfig, path: Path, machine: Machine, on_event: OnEv
 
 
 def profile_of_run(path: Path) -> Plain:
-    """What the time lines of a training tell: utilisation, and the trace in `trace.json`.
-
-    Raises:
-        UserError: if it holds no time line.
-    """
+    """What the time lines of a training tell: utilisation, and the trace in `trace.json`."""
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory")
     measured = read_json(path / "profile.json")

@@ -32,16 +32,10 @@ _COUNTS = tuple(name for name in COUNTS if name != "output_bytes")
 
 
 def summarise(ranks: Sequence[Plain], machine: Machine, *, precision: str = "float32") -> Plain:
-    """The figures of a profile.
+    """The figures of a profile, from what each rank has written and the machine's limits.
 
-    Args:
-        ranks: what each rank has written (`sixfold.perf.profile.rank`).
-        machine: its measured limits.
-        precision: of the arithmetic.
-
-    Returns:
-        ``layers`` (seconds, FLOPs, bytes, achieved rates, roofline), ``step`` (where a step's time
-        goes, with what is not attributed), ``memory`` (by rank), ``totals``.
+    ``layers`` (seconds, FLOPs, bytes, achieved rates, roofline), ``step`` (where a step's time
+    goes, with what is not attributed), ``memory`` (by rank), ``totals``.
     """
     working = [rank for rank in ranks if rank["shards"]]
     if not working:

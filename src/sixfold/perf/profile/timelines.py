@@ -80,11 +80,7 @@ class Timelines:
 
 
 def read_timelines(path: Path) -> Timelines:
-    """Read a run directory.
-
-    Raises:
-        UserError: if it holds no time line.
-    """
+    """Read a run directory."""
     folder = path / "timeline"
     files = [f for f in sorted(folder.glob("rank-*.jsonl")) if re.fullmatch(_NAME, f.name)]
     if not files:

@@ -40,13 +40,7 @@ def trace_events(
     layers: dict[int, list[LayerSpan]] | None = None,
     samples: dict[str, Any] | None = None,
 ) -> list[Event]:
-    """All events of a run.
-
-    Args:
-        lines: what ranks logged.
-        layers: rank -> spans of a step that a profile has watched.
-        samples: from `sixfold.perf.profile.sampling`, as plain data.
-    """
+    """All events of a run: what ranks logged, watched spans by rank, samples as plain data."""
     origin = _origin(lines)
     waited = divide_waiting(lines)
     events = _launcher(lines, origin)

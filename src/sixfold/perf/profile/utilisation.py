@@ -69,11 +69,7 @@ def utilisation(lines: Timelines) -> list[Use]:
 
 
 def divide_waiting(lines: Timelines) -> dict[int, dict[int, tuple[float, float]]]:
-    """Waiting for the slowest and moving bytes, told apart.
-
-    Returns:
-        rank -> step -> (seconds of waiting for the slowest, seconds of transfer).
-    """
+    """Rank -> step -> (seconds of waiting for the slowest, seconds of transfer)."""
     arrivals: dict[int, list[float]] = defaultdict(list)
     for rank in lines.ranks:
         for step in rank.steps:
