@@ -91,7 +91,7 @@ def _clock(action: Callable[[], None]) -> float:
 def job(data: str, *, members: int, workers: int, steps: int, folder: Path) -> None:
     """Print the efficiency of a trellis, and S and E of the whole search."""
     config = TicketsConfig(
-        trellis=TicketGridConfig(thresholds=str(members)),
+        trellis=TicketGridConfig(sparsities=str(members)),
         data=TicketDataConfig(data=data),
         model=ModelConfig(model="lenet300"),
         optimizer=OptimizerConfig(optimizer="adam", lr=0.0012),

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sixfold.lottery.analysis import best_tickets, cell_figures, dense_figures
 from sixfold.lottery.config import TicketGridConfig, TicketsConfig
 from sixfold.lottery.plan import Plan, plan_trellis
+from sixfold.lottery.results import best_tickets, cell_figures, dense_figures
 from sixfold.training.sparsity import Prunable
 from sixfold.training.step.schedule import TrainingLength
 
@@ -27,6 +27,7 @@ def run(accuracy: float, test: float, kept: int = 1000) -> dict[str, Any]:
         "kept": kept,
         "prunable": 1000,
         "layers": {"w": kept},
+        "parameters": 1000,
     }
 
 
@@ -45,14 +46,16 @@ def test_choices_follow_from_the_validation_part_alone() -> None:
             )
     results |= {name: run(0.970 + 0.001 * k, 0.9) for k, name in enumerate(plan.dense)}
     dense = dense_figures(plan, results, run(0.969, 0.9), IMAGES)
-    assert dense["accuracy"]["seeds"] == 3
+    assert dense.accuracy.seeds == 3
     cells = cell_figures(plan, results, dense, IMAGES)
-    verdicts = {cell["level"]: cell["verdict"] for cell in cells if cell["kind"] == "ticket"}
+    verdicts = {cell.level: cell.verdict for cell in cells if cell.kind == "ticket"}
     assert verdicts == {0: "better", 1: "matching", 2: "below"}
     best = best_tickets(cells)
-    assert best["smallest"]["level"] == 1  # the control that is better is no ticket
-    assert best["most_accurate"]["level"] == 0
-    assert {figures["early_stop_step"] for figures in cells} == {50}
+    assert best.smallest is not None
+    assert best.smallest.level == 1  # the control that is better is no ticket
+    assert best.most_accurate is not None
+    assert best.most_accurate.level == 0
+    assert {figures.early_stop_step for figures in cells} == {50}
 
 
 def test_cells_without_results_are_left_out_and_no_ticket_may_match() -> None:
@@ -60,5 +63,5 @@ def test_cells_without_results_are_left_out_and_no_ticket_may_match() -> None:
     results = {plan.cells[2].member(1): run(0.1, 0.1, 10)}
     dense = dense_figures(plan, {}, run(0.9, 0.9), IMAGES)
     cells = cell_figures(plan, results, dense, IMAGES)
-    assert [(cell["level"], cell["verdict"]) for cell in cells] == [(2, "below")]
-    assert best_tickets(cells)["smallest"] is None
+    assert [(cell.level, cell.verdict) for cell in cells] == [(2, "below")]
+    assert best_tickets(cells).smallest is None

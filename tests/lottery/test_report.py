@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from sixfold.core.run_directory import as_json
+from sixfold.core.run_directory import as_json, typed
 from sixfold.lottery.config import TicketsConfig
-from sixfold.lottery.report import heat_maps, render
+from sixfold.lottery.report import heat_maps, render, ticket_lines
+from sixfold.lottery.results import Found
 
 
 def value(mean: float) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def result(**more: Any) -> dict[str, Any]:
 
 
 def test_heat_maps_hold_every_cell_and_mark_the_best() -> None:
-    tickets, random = heat_maps(result())
+    tickets, random = heat_maps(typed(Found, result()))
     assert tickets.columns == ["50%", "10%"]
     assert [label for label, _ in tickets.rows] == ["0", "7"]
     shown = [[found.text if found else None for found in row] for _, row in tickets.rows]
@@ -65,6 +66,15 @@ def test_heat_maps_hold_every_cell_and_mark_the_best() -> None:
     strengths = [found.strength or 0.0 for _, row in tickets.rows for found in row if found]
     assert max(strengths) == strengths[2] == 1.0
     assert [found and found.text for _, row in random.rows for found in row] == ["50.0", None]
+
+
+def test_the_terminal_shows_the_tables_of_the_page() -> None:
+    lines = ticket_lines(result() | {"report": "report.html"})
+    (dense,) = (line for line in lines if line.startswith("dense"))
+    (random,) = (line for line in lines if line.startswith("random"))
+    assert dense.split()[1:3] == ["100%", "1,100"]
+    assert "below" in random
+    assert "Smallest matching ticket: 10%" in "\n".join(lines)
 
 
 def test_the_page_has_charts_tables_and_no_foreign_markup() -> None:

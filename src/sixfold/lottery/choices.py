@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from sixfold.core.errors import UserError
-from sixfold.lottery.config import TicketGridConfig, TicketsConfig
+from sixfold.core.errors import UserError, problems_of
+from sixfold.lottery.config import TicketsConfig
 from sixfold.training.sparsity.counts import DEFAULT_RATE, KINDS
 from sixfold.training.step.schedule import TrainingLength
 
@@ -16,10 +15,7 @@ FEWEST_POINTS = 11
 
 
 def parse_thresholds(text: str) -> int | list[float]:
-    """A number of quantiles, or sparsities in rising order.
-
-    Raises:
-        UserError: if it is neither.
+    """A number of quantiles, or sparsities in rising order; a `UserError` if it is neither.
 
     >>> parse_thresholds("20"), parse_thresholds("0.9, 50%")
     (20, [0.5, 0.9])
@@ -117,11 +113,7 @@ def parse_rates(text: str) -> dict[str, float] | None:
 
 
 def parse_controls(text: str) -> list[str]:
-    """The controls asked for.
-
-    Raises:
-        UserError: if one is unknown.
-    """
+    """The controls asked for; a `UserError` if one is unknown."""
     found = [word.strip() for word in text.split(",") if word.strip()]
     for word in found:
         if word not in CONTROLS:
@@ -131,9 +123,13 @@ def parse_controls(text: str) -> list[str]:
 
 def trellis_problems(config: TicketsConfig) -> list[str]:
     """Everything that is wrong with the settings that only `sixfold tickets` has."""
-    trellis, found = config.trellis, []
-    for parse, text in _texts(trellis):
-        found += _problems(parse, text)
+    trellis = config.trellis
+    found = problems_of(
+        lambda: parse_thresholds(trellis.sparsities),
+        lambda: parse_rewinds(trellis.rewinds),
+        lambda: parse_rates(trellis.rates),
+        lambda: parse_controls(trellis.controls),
+    )
     if 0 < trellis.instability < FEWEST_POINTS:
         found.append(
             f"--instability {trellis.instability}: needs at least {FEWEST_POINTS} points, or 0"
@@ -144,20 +140,3 @@ def trellis_problems(config: TicketsConfig) -> list[str]:
             "may be chosen on the test set; give 0.1, say"
         )
     return found
-
-
-def _texts(trellis: TicketGridConfig) -> list[tuple[Callable[[str], object], str]]:
-    return [
-        (parse_thresholds, trellis.sparsities),
-        (parse_rewinds, trellis.rewinds),
-        (parse_rates, trellis.rates),
-        (parse_controls, trellis.controls),
-    ]
-
-
-def _problems(parse: Callable[[str], object], text: str) -> list[str]:
-    try:
-        parse(text)
-    except UserError as error:
-        return list(error.problems)
-    return []

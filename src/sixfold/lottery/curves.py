@@ -5,32 +5,34 @@ The horizontal axis is logarithmic and runs from the whole network to the sparse
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sixfold.core.html.axes import Axis, Format, linear, percent, percent_tick, plain
 from sixfold.core.html.charts import Chart, Series
+from sixfold.lottery.results import CellFigures, Dense
 
-Cells = Sequence[Mapping[str, Any]]
+Cells = Sequence[CellFigures]
 
 _COLOURS = {"ticket": "training", "reinit": "validation", "random": "other", "dense": "test"}
-_LABELS = 8
-"""Sparsities that are named on the axis."""
+_LABELS = 8  # sparsities that are named on the axis
+_points = partial(percent, digits=2)
 
 
-def accuracy_chart(cells: Cells, dense: Mapping[str, Any], rewind: int) -> Chart | None:
+def accuracy_chart(cells: Cells, dense: Dense, rewind: int) -> Chart | None:
     """Test accuracy of tickets and controls of one rewind point, and of the dense network."""
-    own = [cell for cell in cells if cell["rewind"] == rewind]
+    own = [cell for cell in cells if cell.rewind == rewind]
     if not own:
         return None
-    ends = [cell["test_accuracy"][end] for cell in own for end in ("low", "high")]
-    level = dense["test_accuracy"]["mean"]
-    x = _kept_axis(own)
-    series = [_flat(x, level)]
+    ends = [end for cell in own for end in (cell.test_accuracy.low, cell.test_accuracy.high)]
+    level = dense.test_accuracy.mean
+    series = [_flat(own, level)]
     for kind, found in _by_kind(own).items():
-        tests = [cell["test_accuracy"] for cell in found]
-        low, high = [t["low"] for t in tests], [t["high"] for t in tests]
-        series.append(_line(kind, _COLOURS[kind], found, [t["mean"] for t in tests], low, high))
+        tests = [cell.test_accuracy for cell in found]
+        low, high = [t.low for t in tests], [t.high for t in tests]
+        values = [t.mean for t in tests]
+        series.append(_line(kind, _COLOURS[kind], found, values, low=low, high=high))
     return _chart(
         f"accuracy-{rewind}",
         f"Test accuracy, rewound to step {rewind:,}",
@@ -38,27 +40,26 @@ def accuracy_chart(cells: Cells, dense: Mapping[str, Any], rewind: int) -> Chart
         own,
         linear(max(min(*ends, level), 0.0), min(max(*ends, level), 1.0), percent_tick),
         series,
-        lambda value: percent(value, 2),
+        _points,
     )
 
 
-def early_stop_chart(cells: Cells, dense: Mapping[str, Any]) -> Chart | None:
+def early_stop_chart(cells: Cells, dense: Dense) -> Chart | None:
     """The step at which validation loss is least, by weights left; the first rewind point."""
-    first = min((cell["rewind"] for cell in cells), default=0)
-    own = [cell for cell in cells if cell["rewind"] == first and "early_stop_step" in cell]
-    if len(own) < 2 or "early_stop_step" not in dense:
+    first, level = min((cell.rewind for cell in cells), default=0), dense.early_stop_step
+    own = [cell for cell in cells if cell.rewind == first and cell.early_stop_step is not None]
+    if len(own) < 2 or level is None:
         return None
-    values = [cell["early_stop_step"] for cell in own] + [dense["early_stop_step"]]
-    series = [_flat(_kept_axis(own), dense["early_stop_step"])]
+    series = [_flat(own, level)]
     for kind, found in _by_kind(own).items():
-        steps = [cell["early_stop_step"] for cell in found]
+        steps = [cell.early_stop_step or 0.0 for cell in found]
         series.append(_line(kind, _COLOURS[kind], found, steps))
     return _chart(
         "early-stop",
         "Early stopping",
         f"step of the least validation loss, rewound to step {first:,}",
         own,
-        linear(0.0, max(values), plain),
+        linear(0.0, max(level, *(cell.early_stop_step or 0.0 for cell in own)), plain),
         series,
         lambda value: plain(round(value)),
     )
@@ -66,15 +67,14 @@ def early_stop_chart(cells: Cells, dense: Mapping[str, Any]) -> Chart | None:
 
 def instability_chart(cells: Cells) -> Chart | None:
     """Error barrier between two orders of the data, a line for each rewind point."""
-    own = [cell for cell in cells if "instability" in cell]
+    own = [cell for cell in cells if cell.instability is not None]
     if not own:
         return None
-    values = [cell["instability"] for cell in own]
-    colours = ["training", "validation", "test", "other"]
-    series = []
-    for number, rewind in enumerate(sorted({cell["rewind"] for cell in own})):
-        found = _by_kept([cell for cell in own if cell["rewind"] == rewind])
-        barriers = [cell["instability"] for cell in found]
+    colours = list(_COLOURS.values())
+    series, values = [], [cell.instability or 0.0 for cell in own]
+    for number, rewind in enumerate(sorted({cell.rewind for cell in own})):
+        found = _by_left(cell for cell in own if cell.rewind == rewind)
+        barriers = [cell.instability or 0.0 for cell in found]
         colour = colours[number % len(colours)]
         series.append(_line(f"rewound to {rewind:,}", colour, found, barriers))
     return _chart(
@@ -84,20 +84,20 @@ def instability_chart(cells: Cells) -> Chart | None:
         own,
         linear(min(0.0, *values), max(*values, 0.01), percent_tick),
         series,
-        lambda value: percent(value, 2),
+        _points,
     )
 
 
 def _chart(
     name: str, title: str, note: str, cells: Cells, y: Axis, series: list[Series], write: Format
 ) -> Chart:
-    kept = sorted({_kept(cell) for cell in cells}, reverse=True)
+    left = sorted({cell.left for cell in cells}, reverse=True)
     return Chart(
         id=name,
         title=title,
         note=note,
-        summary=f"{title} at {', '.join(percent(value) for value in kept)} of the weights.",
-        x=_kept_axis(cells),
+        summary=f"{title} at {', '.join(percent(value) for value in left)} of the weights.",
+        x=_left_axis(cells),
         y=y,
         x_label="weights left (log scale)",
         series=series,
@@ -106,43 +106,33 @@ def _chart(
     )
 
 
-def _kept_axis(cells: Cells) -> Axis:
+def _left_axis(cells: Cells) -> Axis:
     """From all weights at the left to the fewest at the right; none at all a decade further."""
-    kept = sorted({_kept(cell) for cell in cells}, reverse=True)
-    some = min((value for value in kept if value > 0), default=1.0)
-    axis = Axis(low=1.0, high=some / 1.05 if min(kept) > 0 else some / 10, log=True)
-    every = -(-len(kept) // _LABELS)
-    named = [1.0, *kept[::-1][::every][::-1]]
+    left = sorted({cell.left for cell in cells}, reverse=True)
+    some = min((value for value in left if value > 0), default=1.0)
+    axis = Axis(low=1.0, high=some / 1.05 if min(left) > 0 else some / 10, log=True)
+    every = -(-len(left) // _LABELS)
+    named = [1.0, *left[::-1][::every][::-1]]
     return axis.ticked(named, lambda value: percent_tick(float(f"{value:.2g}")))
 
 
-def _by_kept(cells: Cells) -> list[Mapping[str, Any]]:
-    return sorted(cells, key=lambda cell: -_kept(cell))
+def _by_left(cells: Any) -> list[CellFigures]:
+    return sorted(cells, key=lambda cell: -cell.left)
 
 
-def _by_kind(cells: Cells) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in _by_kept(cells):
-        found.setdefault(cell["kind"], []).append(cell)
+def _by_kind(cells: Cells) -> dict[str, list[CellFigures]]:
+    found: dict[str, list[CellFigures]] = {}
+    for cell in _by_left(cells):
+        found.setdefault(cell.kind, []).append(cell)
     return found
 
 
-def _line(
-    name: str,
-    colour: str,
-    cells: Cells,
-    values: Sequence[float],
-    low: Sequence[float] = (),
-    high: Sequence[float] = (),
-) -> Series:
-    x = [_kept(cell) for cell in cells]
-    return Series(name=name, x=x, y=values, colour=colour, dots=True, low=low, high=high)
+def _line(name: str, colour: str, cells: Cells, values: Sequence[float], **ends: Any) -> Series:
+    x = [cell.left for cell in cells]
+    return Series(name=name, x=x, y=values, colour=colour, dots=True, **ends)
 
 
-def _flat(x: Axis, value: float) -> Series:
+def _flat(cells: Cells, value: float) -> Series:
     """The dense network, as a level; held from the sparsest network on, it is known everywhere."""
+    x = _left_axis(cells)
     return Series(name="dense", x=[x.high, x.low], y=[value] * 2, colour="test", held=True)
-
-
-def _kept(cell: Mapping[str, Any]) -> float:
-    return float(cell["kept"] / cell["prunable"])

@@ -24,7 +24,7 @@ from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.process_group import Communicator, PlainData, SingleProcess
 from sixfold.distributed.tasks import Assignment
 from sixfold.lottery.line import measure_line
-from sixfold.lottery.seeds import member_seed
+from sixfold.lottery.plan import member_seed
 from sixfold.lottery.transfer import carry_over
 from sixfold.models.config import ModelConfig
 from sixfold.training.checkpoint import path_of

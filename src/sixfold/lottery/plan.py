@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sixfold.core.errors import UserError
+from sixfold.core.random_keys import key
 from sixfold.distributed.tasks import Task
 from sixfold.lottery.choices import (
     parse_controls,
@@ -80,19 +81,50 @@ def plan_trellis(
         for rewind in rewinds
         for level in range(len(sparsities))
     ]
-    layout = _Layout(config, sparsities, budget.total_steps, dict(dense))
-    members = [
-        layout.training(cell, seed, cell.member(seed))
-        for cell in cells
-        for seed in range(trellis.seeds)
-    ]
-    again = [layout.dense(rewinds[0], seed) for seed in range(1, trellis.seeds)]
+
+    def task(name: str, kind: str, rewind: int, seed: int, **more: Any) -> Task:
+        """A member that trains; fields of its task and of its settings are `more`."""
+        needs = more.pop("dependencies", ())
+        settings = {"task": "train", "dense": dict(dense), "kind": kind, **more}
+        settings |= {"rewind": rewind, "seed": seed}
+        cost = float(budget.total_steps - rewind)
+        return Task(name=name, settings=settings, dependencies=needs, cost=cost)
+
+    def training(cell: Cell, seed: int, name: str, chain: int) -> Task:
+        """A member that trains a cell; `chain` is the seed whose tickets its mask is from."""
+        needs: tuple[str, ...] = ()
+        if trellis.method == "iterative" and cell.level > 0:
+            before = Cell(kind="ticket", level=cell.level - 1, rewind=cell.rewind)
+            needs = (before.member(chain),)
+        return task(
+            name,
+            cell.kind,
+            # A network with fresh weights has no past to go on from: it has the whole schedule.
+            0 if cell.kind == "reinit" else cell.rewind,
+            seed,
+            sparsity=sparsities[cell.level],
+            scope=trellis.scope,
+            rates=parse_rates(trellis.rates),
+            dependencies=needs,
+        )
+
+    seeds = range(trellis.seeds)
+    members = [training(cell, seed, cell.member(seed), seed) for cell in cells for seed in seeds]
+    first = rewinds[0]
+    again = [task(f"dense @{first} seed {seed}", "dense", first, seed) for seed in seeds[1:]]
     lines: dict[Cell, str] = {}
-    for cell in [cell for cell in cells if trellis.instability and cell.kind == "ticket"]:
-        sibling = layout.training(cell, 1, f"sibling of {cell.member(0)}", chain=0)
-        line = layout.line(cell, sibling.name)
-        members += [sibling, line]
-        lines[cell] = line.name
+    for cell in cells if trellis.instability else ():
+        if cell.kind == "ticket":
+            sibling = training(cell, 1, f"sibling of {cell.member(0)}", 0)
+            lines[cell] = f"line of {cell.member(0)}"
+            points = trellis.instability
+            line = Task(
+                name=lines[cell],
+                settings={"task": "line", "dense": dict(dense), "points": points},
+                dependencies=(cell.member(0), sibling.name),
+                cost=float(budget.total_steps - cell.rewind) * 0.1,
+            )
+            members += [sibling, line]
     return Plan(
         sparsities=sparsities,
         rewinds=rewinds,
@@ -135,60 +167,15 @@ def _left(layer: Prunable, rates: Mapping[str, float] | None, rounds: int) -> fl
     return layer.size * (1 - rate) ** rounds
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Makes members."""
+def member_seed(seed: int, number: int, purpose: str) -> int:
+    """The seed of the training of a cell's member of some number.
 
-    config: TicketsConfig
-    sparsities: list[float]
-    total_steps: int
-    identity: dict[str, Any]
-
-    def training(self, cell: Cell, seed: int, name: str, chain: int | None = None) -> Task:
-        """A member that trains a cell; `chain` names the seed whose tickets its mask is from."""
-        trellis = self.config.trellis
-        chain = seed if chain is None else chain
-        iterative = trellis.method == "iterative"
-        # A network with fresh weights has no past to go on from: it has the whole schedule.
-        rewind = 0 if cell.kind == "reinit" else cell.rewind
-        needs: tuple[str, ...] = ()
-        if iterative and cell.level > 0:
-            before = Cell(kind="ticket", level=cell.level - 1, rewind=cell.rewind)
-            needs = (before.member(chain),)
-        settings = {
-            "task": "train",
-            "dense": self.identity,
-            "kind": cell.kind,
-            "sparsity": self.sparsities[cell.level],
-            "scope": trellis.scope,
-            "rates": parse_rates(trellis.rates),
-            "rewind": rewind,
-            "seed": seed,
-        }
-        cost = float(self.total_steps - rewind)
-        return Task(name=name, settings=settings, dependencies=needs, cost=cost)
-
-    def dense(self, rewind: int, seed: int) -> Task:
-        """A member that trains the dense network again."""
-        settings = {
-            "task": "train",
-            "dense": self.identity,
-            "kind": "dense",
-            "rewind": rewind,
-            "seed": seed,
-        }
-        return Task(
-            name=f"dense @{rewind} seed {seed}",
-            settings=settings,
-            cost=float(self.total_steps - rewind),
-        )
-
-    def line(self, cell: Cell, sibling: str) -> Task:
-        """A member that measures the error between two trainings of a cell."""
-        points = self.config.trellis.instability
-        return Task(
-            name=f"line of {cell.member(0)}",
-            settings={"task": "line", "dense": self.identity, "points": points},
-            dependencies=(cell.member(0), sibling),
-            cost=float(self.total_steps - cell.rewind) * 0.1,
-        )
+    Args:
+        seed: of the dense run.
+        number: of the member among those of its cell.
+        purpose: "order" for one that begins with the dense run's weights, and whose number 0
+            resumes the dense run's own order of the data; else what is drawn anew.
+    """
+    if number == 0 and purpose == "order":
+        return seed
+    return key(seed, "ticket", purpose, number) % (1 << 31)

@@ -31,17 +31,21 @@ from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Outcome, Task, run_job
-from sixfold.lottery.analysis import (
-    best_tickets,
-    cell_figures,
-    cell_of,
-    dense_figures,
-    transfer_figures,
-)
 from sixfold.lottery.choices import parse_rewinds
 from sixfold.lottery.config import TicketsConfig, dense_config, plain_data
 from sixfold.lottery.member import DENSE, TrellisWork, early_stop
-from sixfold.lottery.plan import Plan, plan_trellis
+from sixfold.lottery.plan import Cell, Plan, plan_trellis
+from sixfold.lottery.report import write_page
+from sixfold.lottery.results import (
+    Best,
+    Carried,
+    Found,
+    Transfer,
+    best_tickets,
+    cell_figures,
+    dense_figures,
+    ways,
+)
 from sixfold.lottery.speedup import dense_work_s, expected, measured
 from sixfold.lottery.transfer import transfer_members
 from sixfold.training.config import TrainConfig
@@ -132,12 +136,7 @@ class _Search:
     """One search, from the data to the report."""
 
     def __init__(
-        self,
-        config: TicketsConfig,
-        run: Run,
-        engine: Engine,
-        on_event: OnEvent,
-        inputs: Inputs,
+        self, config: TicketsConfig, run: Run, engine: Engine, on_event: OnEvent, inputs: Inputs
     ) -> None:
         self.config, self.run, self.directory = config, run, run.directory
         self.engine, self.on_event = engine, on_event
@@ -152,8 +151,6 @@ class _Search:
 
     def search(self) -> dict[str, Any]:
         """Search, and write result and report."""
-        from sixfold.lottery.report import write_page
-
         directory = self.directory
         # Everything that can be wrong is found out before anything is written.
         self._plan({"weights": "not trained yet"})
@@ -170,24 +167,31 @@ class _Search:
             workers=self.workers,
         )
         outcome = self._work(plan.members)
-        figures = self._figures(plan, outcome, dense)
-        figures["speedup"] = {
-            "expected": forecast,
-            "measured": measured(outcome, dense_s=dense_s, dense_work=work_s, workers=self.workers),
-        }
+        actual = measured(outcome, dense_s=dense_s, dense_work=work_s, workers=self.workers)
+        whole = dense_figures(plan, outcome.results, dense, self.images)
+        cells = cell_figures(plan, outcome.results, whole, self.images)
+        best, transfer = best_tickets(cells), None
         if self.transfer is not None and not outcome.failures:
-            outcome = self._carry_over(plan, figures)
-        result = {
-            **figures,
-            "failures": outcome.failures,
-            "members": len({record["identity"] for record in outcome.records.values()}),
-            "done_before": len(outcome.done_before),
-            "workers": self.workers,
-            "engine": self.config.engine.engine,
-        }
-
+            outcome, transfer = self._carry_over(plan, best)
+        found = Found(
+            dense=whole,
+            cells=cells,
+            best=best,
+            sparsities=plan.sparsities,
+            rewinds=plan.rewinds,
+            steps=self.budget.total_steps,
+            validation_images=self.images[0],
+            test_images=self.images[1],
+            speedup={"expected": forecast, "measured": actual},
+            transfer=transfer,
+            failures=outcome.failures,
+            members=len({record["identity"] for record in outcome.records.values()}),
+            done_before=len(outcome.done_before),
+            workers=self.workers,
+            engine=self.config.engine.engine,
+        )
         page = functools.partial(write_page, directory.path, as_json(self.config))
-        return self.run.complete(result, page, failures=outcome.failures)
+        return self.run.complete(dataclasses.asdict(found), page, failures=outcome.failures)
 
     def _plan(self, dense: Mapping[str, Any]) -> Plan:
         from sixfold import models
@@ -256,20 +260,6 @@ class _Search:
             log=self.directory.file("log.txt"),
         )
 
-    def _figures(self, plan: Plan, outcome: Outcome, dense: Mapping[str, Any]) -> dict[str, Any]:
-        whole = dense_figures(plan, outcome.results, dense, self.images)
-        cells = cell_figures(plan, outcome.results, whole, self.images)
-        return {
-            "dense": {**whole, "parameters": dense["parameters"]},
-            "cells": cells,
-            "best": best_tickets(cells),
-            "sparsities": plan.sparsities,
-            "rewinds": plan.rewinds,
-            "steps": self.budget.total_steps,
-            "validation_images": self.images[0],
-            "test_images": self.images[1],
-        }
-
     def _open_transfer(self) -> tuple[TrainConfig, TrainingLength, tuple[int, int]] | None:
         """The other data set: its settings as workers open it, its schedule, its sizes.
 
@@ -295,26 +285,22 @@ class _Search:
         sizes = len(opened.validation), len(opened.test)
         return settings, budget(self.config.training, len(opened.train)), sizes
 
-    def _carry_over(self, plan: Plan, figures: dict[str, Any]) -> Outcome:
-        """Train on the other data set, and add what came of it to the figures."""
+    def _carry_over(self, plan: Plan, tickets: Best) -> tuple[Outcome, Transfer]:
+        """Train on the other data set."""
         assert self.transfer is not None, "called only with another data set"
         _, schedule, images = self.transfer
-        best = figures["best"]["smallest"] or figures["best"]["most_accurate"]
-        chosen = cell_of(best)
+        best, spec = tickets.smallest or tickets.most_accurate, self.config.trellis.transfer
+        assert best is not None, "without failures there are tickets"
         members = transfer_members(
-            chosen,
+            Cell(kind=best.kind, level=best.level, rewind=best.rewind),
             seeds=plan.seeds,
-            data={"data": self.config.trellis.transfer},
+            data={"data": spec},
             steps=schedule.total_steps,
         )
-        found = self._work([*plan.members, *members])
-        figures["transfer"] = {
-            "data": self.config.trellis.transfer,
-            "ticket": {name: best[name] for name in ("level", "rewind", "sparsity")},
-            "steps": schedule.total_steps,
-            "ways": transfer_figures(found.results, plan.seeds, images),
-        }
-        return found
+        outcome = self._work([*plan.members, *members])
+        ticket = Carried(level=best.level, rewind=best.rewind, sparsity=best.sparsity)
+        own = ways(outcome.results, plan.seeds, images)
+        return outcome, Transfer(data=spec, ticket=ticket, steps=schedule.total_steps, ways=own)
 
 
 def _times(shape: tuple[int, ...]) -> str:

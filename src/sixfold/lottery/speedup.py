@@ -18,11 +18,38 @@ flatters S; `docs/tickets.md` has the comparison that does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sixfold.core.run_directory import read_json_lines
 from sixfold.distributed.tasks import Outcome, Task, makespan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speedup:
+    """S and E of a search; what follows the blank line is known of one that has run."""
+
+    one_worker_s: float  # T1
+    all_workers_s: float  # TW
+    speedup: float
+    efficiency: float
+    job_s: float = 0.0  # of the members
+
+    busy_s: float | None = None  # that workers spent on members
+    members_busy: float | None = None  # the same as a part of all workers' time
+    overhead_per_member_s: float | None = None
+
+    @classmethod
+    def of(cls, one_s: float, many_s: float, workers: int, **more: float) -> Speedup:
+        """From T1 and TW."""
+        speedup = one_s / many_s
+        return cls(
+            one_worker_s=one_s,
+            all_workers_s=many_s,
+            speedup=speedup,
+            efficiency=speedup / workers,
+            **more,
+        )
 
 
 def dense_work_s(run: Path) -> float:
@@ -38,7 +65,7 @@ def dense_work_s(run: Path) -> float:
 
 def expected(
     members: Sequence[Task], *, step_s: float, dense_s: float, dense_work: float, workers: int
-) -> dict[str, float]:
+) -> Speedup:
     """S and E of the whole search, before any member has run.
 
     Args:
@@ -50,35 +77,18 @@ def expected(
     """
     seconds = {member.name: member.cost * step_s for member in members}
     job_s = makespan(members, seconds, workers)
-    return _figures(dense_work + sum(seconds.values()), dense_s + job_s, workers, job_s)
+    return Speedup.of(dense_work + sum(seconds.values()), dense_s + job_s, workers, job_s=job_s)
 
 
-def measured(
-    outcome: Outcome, *, dense_s: float, dense_work: float, workers: int
-) -> dict[str, float]:
+def measured(outcome: Outcome, *, dense_s: float, dense_work: float, workers: int) -> Speedup:
     """The same from what has happened; of the members that this run of the job has done."""
-    figures = _figures(
-        dense_work + outcome.busy_s, dense_s + outcome.wall_s, workers, outcome.wall_s
-    )
     done = len({r["identity"] for n, r in outcome.records.items() if n not in outcome.done_before})
-    idle_s = outcome.wall_s * workers - outcome.busy_s
-    return figures | {
-        "busy_s": outcome.busy_s,
-        "members_busy": outcome.busy_s / (outcome.wall_s * workers),
-        "overhead_per_member_s": idle_s / max(done, 1),
-    }
-
-
-def _figures(one_s: float, many_s: float, workers: int, job_s: float) -> dict[str, float]:
-    return {
-        "one_worker_s": one_s,
-        "all_workers_s": many_s,
-        "job_s": job_s,
-        "speedup": one_s / many_s,
-        "efficiency": one_s / many_s / workers,
-    }
-
-
-def as_text(figures: dict[str, Any]) -> str:
-    """S and E in one line."""
-    return f"S {figures['speedup']:.2f}, E {figures['efficiency']:.0%}"
+    return Speedup.of(
+        dense_work + outcome.busy_s,
+        dense_s + outcome.wall_s,
+        workers,
+        job_s=outcome.wall_s,
+        busy_s=outcome.busy_s,
+        members_busy=outcome.busy_s / (outcome.wall_s * workers),
+        overhead_per_member_s=(outcome.wall_s * workers - outcome.busy_s) / max(done, 1),
+    )

@@ -25,8 +25,7 @@ from sixfold import data as datasets
 from sixfold import models
 from sixfold.core.files import write_atomically
 from sixfold.distributed.tasks import Assignment, Task
-from sixfold.lottery.plan import Cell
-from sixfold.lottery.seeds import member_seed
+from sixfold.lottery.plan import Cell, member_seed
 from sixfold.training.checkpoint import path_of
 from sixfold.training.config import InitializationConfig, TrainConfig
 from sixfold.training.sparsity import Mask, load_mask, save_mask

@@ -11,10 +11,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def parse_size(text: str) -> int:
-    """A size in bytes.
-
-    Raises:
-        ValueError: if it is none.
+    """A size in bytes; a `ValueError` if it is none.
 
     >>> parse_size("1g"), parse_size("512MB"), parse_size("300")
     (1073741824, 536870912, 300)

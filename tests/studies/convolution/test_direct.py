@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.studies.convolution import written_out as literal
 
-from sixfold.studies.convolution import Geometry, literal
+from sixfold.studies.convolution import Geometry
 from sixfold.studies.convolution.direct import (
     LOOPS,
     complete,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.studies.convolution import written_out as literal
 
-from sixfold.studies.convolution import Geometry, banded, direct, im2col, literal
+from sixfold.studies.convolution import Geometry, banded, direct, im2col
 from sixfold.studies.convolution.geometry import Array
 
 WAYS = {"direct": direct, "im2col": im2col, "banded": banded}

@@ -23,7 +23,7 @@ def test_every_job_brings_what_it_should(spark_local: EngineProcess) -> None:
             for kind, size in sizes.items()
             for tasks in (1, 3)
         ]
-        return [run_job(engine._session.context, job, seed=1) for job in kinds]
+        return [run_job(engine.session.context, job, seed=1) for job in kinds]
 
     assert all(seconds > 0 for seconds in spark_local.call(run_each))
 

@@ -34,9 +34,8 @@ Sparse = Any
 def im2col_matrix(geometry: Geometry) -> Sparse:
     """A: flattened images (N*H*W*C) to flattened patches (N*P*Q*R*S*C).
 
-    Returns:
-        A CSR matrix of int8, so that products have the type of the images, with at most one
-        element in a row, which is 1.
+    A CSR matrix of int8, so that products have the type of the images, with at most one element in
+    a row, which is 1.
 
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
     >>> (im2col_matrix(Geometry.of(x.shape, (1, 1, 2, 2))) @ x.ravel()).reshape(4, 4)
@@ -52,15 +51,7 @@ def im2col_matrix(geometry: Geometry) -> Sparse:
 def toeplitz_matrix(weights: Array, geometry: Geometry) -> Sparse:
     """T: flattened images (N*H*W*C) to flattened outputs (N*P*Q*K).
 
-    Args:
-        weights: (K, C/G, R, S).
-        geometry: sizes, stride, padding, dilation, groups.
-
-    Returns:
-        A CSR matrix with R*S*C/G elements in a row, fewer at the padding.
-
-    Raises:
-        ValueError: if the weights are not of this geometry.
+    A CSR matrix with R*S*C/G elements in a row, fewer at the padding.
 
     >>> w = np.array([[[[1.0, 2.0]]]])
     >>> toeplitz_matrix(w, Geometry.of((1, 1, 1, 4), w.shape)).toarray()

@@ -16,8 +16,6 @@ channels. Legend as in `sixfold.studies.convolution.geometry`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from sixfold.studies.convolution.geometry import Array, Geometry
@@ -48,7 +46,7 @@ def forward(
     geometry.expect(images=images, weights=depthwise)
     padded = geometry.pad(images)
     between = np.zeros(geometry.output_shape, np.result_type(images, depthwise))
-    for tap, seen in _taps(geometry):
+    for tap, seen in geometry.taps():
         between += depthwise[:, 0, *tap, None, None] * padded[:, :, *seen]
     return np.einsum("kc,ncpq->nkpq", pointwise, between), between
 
@@ -61,22 +59,7 @@ def gradients(
     output_gradient: Array,
     geometry: Geometry,
 ) -> tuple[Array, Array, Array]:
-    """Gradients with respect to the images and to both kinds of weights.
-
-    Args:
-        images: (N, C, H, W).
-        depthwise: (C, 1, R, S).
-        pointwise: (K, C).
-        between: (N, C, P, Q), from `forward`.
-        output_gradient: (N, K, P, Q).
-        geometry: of the depthwise step.
-
-    Returns:
-        Gradients of `images`, `depthwise` and `pointwise`, of their shapes.
-
-    Raises:
-        ValueError: if shapes do not fit the geometry, or it is not depthwise.
-    """
+    """Gradients of `images`, `depthwise` and `pointwise`; `between` is from `forward`."""
     _expect_depthwise(pointwise, geometry)
     geometry.expect(images=images, weights=depthwise, outputs=between)
     pointwise_gradient = np.einsum("nkpq,ncpq->kc", output_gradient, between)
@@ -84,7 +67,7 @@ def gradients(
     padded = geometry.pad(images)
     padded_gradient = np.zeros(padded.shape, between_gradient.dtype)
     depthwise_gradient = np.zeros(depthwise.shape, between_gradient.dtype)
-    for tap, seen in _taps(geometry):
+    for tap, seen in geometry.taps():
         weight = depthwise[:, 0, *tap, None, None]
         padded_gradient[:, :, *seen] += weight * between_gradient
         products = padded[:, :, *seen] * between_gradient
@@ -104,19 +87,6 @@ def multiply_adds(geometry: Geometry, maps: int) -> tuple[int, int]:
     taps = geometry.kernel[0] * geometry.kernel[1]
     channels = geometry.channels
     return positions * channels * (taps + maps), positions * channels * taps * maps
-
-
-def _taps(geometry: Geometry) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
-    """Each tap (r, s) of the kernel, with the padded pixels that it meets at all outputs."""
-    for r in range(geometry.kernel[0]):
-        for s in range(geometry.kernel[1]):
-            rows, columns = (
-                slice(tap * dilation, tap * dilation + stride * (out - 1) + 1, stride)
-                for tap, dilation, stride, out in zip(
-                    (r, s), geometry.dilation, geometry.stride, geometry.out, strict=True
-                )
-            )
-            yield (r, s), (rows, columns)
 
 
 def _expect_depthwise(pointwise: Array, geometry: Geometry) -> None:

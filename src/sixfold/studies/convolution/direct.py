@@ -75,7 +75,7 @@ def forward(
     order: Sequence[str] = LOOPS,
     vectorised: int = 3,
 ) -> Array:
-    """Convolution, by the loop nest in the given order.
+    """Convolution, (N, K, P, Q), by the loop nest in the given order.
 
     Args:
         images: (N, C, H, W).
@@ -87,9 +87,6 @@ def forward(
             the order of the loops whatever it is, so it changes no bit. Index arrays as long as
             the product of those loops are held.
 
-    Returns:
-        (N, K, P, Q).
-
     Raises:
         ValueError: if shapes do not fit the geometry, or `order` is no permutation of the loops.
 
@@ -100,12 +97,8 @@ def forward(
              [81., 90.]]]])
     """
     geometry.expect(images=images, weights=weights)
-    padded, flat_weights = geometry.pad(images).ravel(), weights.ravel()
-    outputs = np.zeros(geometry.output_shape, np.result_type(images, weights))
-    for point in _points(geometry, order, vectorised):
-        values = flat_weights[point.weight] * padded[point.pixel]
-        _add(outputs, point.output, values)
-    return outputs
+    arrays = {"weights": weights, "images": geometry.pad(images)}
+    return _added_up(arrays, "outputs", geometry.output_shape, geometry, order, vectorised)
 
 
 def input_gradient(
@@ -116,29 +109,11 @@ def input_gradient(
     order: Sequence[str] = LOOPS,
     vectorised: int = 3,
 ) -> Array:
-    """Gradient with respect to the images: the adjoint of `forward` in `images`.
-
-    Args:
-        weights: (K, C/G, R, S).
-        output_gradient: (N, K, P, Q).
-        geometry: sizes, stride, padding, dilation, groups.
-        order: as for `forward`.
-        vectorised: as for `forward`.
-
-    Returns:
-        (N, C, H, W).
-
-    Raises:
-        ValueError: as for `forward`.
-    """
+    """Gradient with respect to the images: the adjoint of `forward` in `images`."""
     geometry.expect(weights=weights, outputs=output_gradient)
-    flat_weights, flat_gradient = weights.ravel(), output_gradient.ravel()
+    arrays = {"weights": weights, "outputs": output_gradient}
     shape = (geometry.batch, geometry.channels, *geometry.padded)
-    gradient = np.zeros(shape, np.result_type(weights, output_gradient))
-    for point in _points(geometry, order, vectorised):
-        values = flat_weights[point.weight] * flat_gradient[point.output]
-        _add(gradient, point.pixel, values)
-    return geometry.crop(gradient)
+    return geometry.crop(_added_up(arrays, "images", shape, geometry, order, vectorised))
 
 
 def weight_gradient(
@@ -149,52 +124,38 @@ def weight_gradient(
     order: Sequence[str] = LOOPS,
     vectorised: int = 3,
 ) -> Array:
-    """Gradient with respect to the weights: the adjoint of `forward` in `weights`.
-
-    Args:
-        images: (N, C, H, W).
-        output_gradient: (N, K, P, Q).
-        geometry: sizes, stride, padding, dilation, groups.
-        order: as for `forward`.
-        vectorised: as for `forward`.
-
-    Returns:
-        (K, C/G, R, S).
-
-    Raises:
-        ValueError: as for `forward`.
-    """
+    """Gradient with respect to the weights: the adjoint of `forward` in `weights`."""
     geometry.expect(images=images, outputs=output_gradient)
-    padded, flat_gradient = geometry.pad(images).ravel(), output_gradient.ravel()
-    gradient = np.zeros(geometry.weight_shape, np.result_type(images, output_gradient))
-    for point in _points(geometry, order, vectorised):
-        values = flat_gradient[point.output] * padded[point.pixel]
-        _add(gradient, point.weight, values)
-    return gradient
+    arrays = {"outputs": output_gradient, "images": geometry.pad(images)}
+    return _added_up(arrays, "weights", geometry.weight_shape, geometry, order, vectorised)
 
 
-class _Points:
-    """Where the three arrays are touched, in flat indices, by a run of consecutive points."""
+def _added_up(
+    arrays: dict[str, Array],
+    target: str,
+    shape: tuple[int, ...],
+    geometry: Geometry,
+    order: Sequence[str],
+    vectorised: int,
+) -> Array:
+    """Products of two arrays, added up in the third, point by point in the order of the loops."""
+    (one, first), (two, second) = ((name, array.ravel()) for name, array in arrays.items())
+    total = np.zeros(shape, np.result_type(first, second))
+    for at in _points(geometry, order, vectorised):
+        values = first[at[one]] * second[at[two]]
+        # One by one, in C order: elements may repeat.
+        places = np.broadcast_to(at[target], values.shape)
+        np.add.at(total.reshape(-1), places.ravel(), values.ravel())
+    return total
 
-    def __init__(self, at: dict[str, Index], geometry: Geometry) -> None:
-        maps, channels = geometry.maps, geometry.channels
-        _, group_channels, kernel_rows, kernel_columns = geometry.weight_shape
-        (rows, columns), (padded_rows, padded_columns) = geometry.out, geometry.padded
-        channel = at["chan_n"] // (maps // geometry.groups) * group_channels + at["chan_n1"]
-        i = at["row_n"] * geometry.stride[0] + at["kern_x"] * geometry.dilation[0]
-        j = at["col_n"] * geometry.stride[1] + at["kern_y"] * geometry.dilation[1]
-        self.output = _flat(
-            (at["batch"], at["chan_n"], at["row_n"], at["col_n"]), (maps, rows, columns)
-        )
-        self.weight = _flat(
-            (at["chan_n"], at["chan_n1"], at["kern_x"], at["kern_y"]),
-            (group_channels, kernel_rows, kernel_columns),
-        )
-        self.pixel = _flat((at["batch"], channel, i, j), (channels, padded_rows, padded_columns))
 
+def _points(
+    geometry: Geometry, order: Sequence[str], vectorised: int
+) -> Iterator[dict[str, Index]]:
+    """Where the three arrays are touched, in flat indices, by the points of the nest in order.
 
-def _points(geometry: Geometry, order: Sequence[str], vectorised: int) -> Iterator[_Points]:
-    """The points of the nest in order, a run of the innermost `vectorised` loops at a time."""
+    A run of the innermost `vectorised` loops comes at a time.
+    """
     loops = complete(order)
     if not 0 <= vectorised <= len(loops):
         raise ValueError(f"vectorised={vectorised} must be from 0 to {len(loops)}")
@@ -205,7 +166,21 @@ def _points(geometry: Geometry, order: Sequence[str], vectorised: int) -> Iterat
     fixed = dict(zip(inner, ranges, strict=True))
     for point in product(*(range(extent[loop]) for loop in outer)):
         here = {loop: np.asarray(value) for loop, value in zip(outer, point, strict=True)}
-        yield _Points({**fixed, **here}, geometry)
+        yield _touched({**fixed, **here}, geometry)
+
+
+def _touched(at: dict[str, Index], geometry: Geometry) -> dict[str, Index]:
+    maps, group_channels, *kernel = geometry.weight_shape
+    channel = at["chan_n"] // (maps // geometry.groups) * group_channels + at["chan_n1"]
+    i = at["row_n"] * geometry.stride[0] + at["kern_x"] * geometry.dilation[0]
+    j = at["col_n"] * geometry.stride[1] + at["kern_y"] * geometry.dilation[1]
+    output = (at["batch"], at["chan_n"], at["row_n"], at["col_n"])
+    weight = (at["chan_n"], at["chan_n1"], at["kern_x"], at["kern_y"])
+    return {
+        "outputs": _flat(output, (maps, *geometry.out)),
+        "weights": _flat(weight, (group_channels, *kernel)),
+        "images": _flat((at["batch"], channel, i, j), (geometry.channels, *geometry.padded)),
+    }
 
 
 def complete(order: Sequence[str]) -> tuple[str, ...]:
@@ -223,14 +198,9 @@ def complete(order: Sequence[str]) -> tuple[str, ...]:
     return loops
 
 
-def _flat(index: tuple[Index, Index, Index, Index], sizes: tuple[int, int, int]) -> Index:
+def _flat(index: tuple[Index, ...], sizes: tuple[int, ...]) -> Index:
     """Index into a flattened array, of which `sizes` are all dims but the first."""
-    flat, rest = index[0], index[1:]
+    flat, *rest = index
     for size, position in zip(sizes, rest, strict=True):
         flat = flat * size + position
     return flat
-
-
-def _add(target: Array, index: Index, values: Array) -> None:
-    """Add values one by one, in C order, to elements of `target` that may repeat."""
-    np.add.at(target.reshape(-1), np.broadcast_to(index, values.shape).ravel(), values.ravel())

@@ -9,8 +9,9 @@ and columns, R S kernel rows and columns, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,20 @@ class Geometry:
         """What `pad` would have made `padded` from: the adjoint of padding."""
         (rows, columns), (height, width) = self.padding, self.size
         return padded[:, :, rows : rows + height, columns : columns + width]
+
+    def taps(self) -> Iterator[tuple[Pair, tuple[slice, slice]]]:
+        """Each tap (r, s) of the kernel, with the padded pixels that it meets at all outputs."""
+        for tap in product(*map(range, self.kernel)):
+            rows, columns = (
+                slice(first, first + stride * (out - 1) + 1, stride)
+                for first, stride, out in zip(
+                    (k * d for k, d in zip(tap, self.dilation, strict=True)),
+                    self.stride,
+                    self.out,
+                    strict=True,
+                )
+            )
+            yield (tap[0], tap[1]), (rows, columns)
 
     def expect(self, **arrays: Array) -> None:
         """Check the shapes of `images`, `weights` and `outputs` (or their gradients).

@@ -30,17 +30,9 @@ from sixfold.studies.convolution.geometry import Array, Geometry
 
 
 def im2col(images: Array, geometry: Geometry) -> Array:
-    """The patches that the kernel sees, as columns.
+    """The patches that the kernel sees, as columns (N, C*R*S, P*Q).
 
-    Args:
-        images: (N, C, H, W).
-        geometry: sizes, stride, padding, dilation.
-
-    Returns:
-        (N, C*R*S, P*Q), rows in the order (C, R, S): what `torch.nn.functional.unfold` gives.
-
-    Raises:
-        ValueError: if the images are not of this geometry.
+    Rows are in the order (C, R, S), as `torch.nn.functional.unfold` gives them.
 
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
     >>> im2col(x, Geometry.of(x.shape, (1, 1, 2, 2)))[0]
@@ -50,46 +42,24 @@ def im2col(images: Array, geometry: Geometry) -> Array:
            [4., 5., 7., 8.]])
     """
     geometry.expect(images=images)
-    reach = _reach(geometry)
-    windows = np.lib.stride_tricks.sliding_window_view(geometry.pad(images), reach, axis=(2, 3))
     (down, right), (row_step, column_step) = geometry.stride, geometry.dilation
+    reach = row_step * (geometry.kernel[0] - 1) + 1, column_step * (geometry.kernel[1] - 1) + 1
+    windows = np.lib.stride_tricks.sliding_window_view(geometry.pad(images), reach, axis=(2, 3))
     patches = windows[:, :, ::down, ::right, ::row_step, ::column_step]  # N C P Q R S
     columns: Array = patches.transpose(0, 1, 4, 5, 2, 3).reshape(_columns_shape(geometry))
     return columns
 
 
 def col2im(columns: Array, geometry: Geometry) -> Array:
-    """The adjoint of `im2col`: every element is added to the pixel that it came from.
-
-    Args:
-        columns: (N, C*R*S, P*Q).
-        geometry: sizes, stride, padding, dilation.
-
-    Returns:
-        (N, C, H, W).
-
-    Raises:
-        ValueError: if the columns are not of this geometry.
-    """
+    """The adjoint of `im2col`, (N, C, H, W): every element is added to its pixel."""
     if columns.shape != _columns_shape(geometry):
         raise ValueError(f"columns are {columns.shape}, expected {_columns_shape(geometry)}")
-    (kernel_rows, kernel_columns), (rows, width) = geometry.kernel, geometry.out
-    split = columns.reshape(
-        geometry.batch, geometry.channels, kernel_rows, kernel_columns, rows, width
-    )
-    (down, right), (row_step, column_step) = geometry.stride, geometry.dilation
-    padded = np.zeros((geometry.batch, geometry.channels, *geometry.padded), columns.dtype)
-    for r in range(kernel_rows):
-        top = r * row_step
-        for s in range(kernel_columns):
-            left = s * column_step
-            # One tap of the kernel meets every pixel at most once, so += adds all of them.
-            padded[
-                :,
-                :,
-                top : top + down * (rows - 1) + 1 : down,
-                left : left + right * (width - 1) + 1 : right,
-            ] += split[:, :, r, s]
+    images = geometry.batch, geometry.channels
+    split = columns.reshape(*images, *geometry.kernel, *geometry.out)
+    padded = np.zeros((*images, *geometry.padded), columns.dtype)
+    for tap, seen in geometry.taps():
+        # One tap of the kernel meets every pixel at most once, so += adds all of them.
+        padded[:, :, *seen] += split[:, :, *tap]
     return geometry.crop(padded)
 
 
@@ -125,8 +95,7 @@ class Im2colMemory:
     column_bytes: int  # their columns, N*C*R*S*P*Q elements
     image_bytes: int  # the columns of one image
     ratio: float  # columns to images
-    # the most that NumPy held at a time while making them, padded images included; None if that was
-    # not measured
+    # The most that NumPy held at a time while making them, padded images included, if measured.
     peak_bytes: int | None = None
 
     def __str__(self) -> str:
@@ -174,12 +143,6 @@ def _peak_bytes(geometry: Geometry, itemsize: int) -> int:
         if not nested:
             tracemalloc.stop()
     return peak - before
-
-
-def _reach(geometry: Geometry) -> tuple[int, int]:
-    """Rows and columns of the image that a kernel reaches over, its dilation included."""
-    (row_step, column_step), (rows, columns) = geometry.dilation, geometry.kernel
-    return row_step * (rows - 1) + 1, column_step * (columns - 1) + 1
 
 
 def _columns_shape(geometry: Geometry) -> tuple[int, int, int]:

@@ -21,13 +21,10 @@ ARRAYS = ("images", "weights", "outputs")
 
 
 def steps(geometry: Geometry) -> dict[str, dict[str, int]]:
-    """How far each array's index moves when a loop advances by one, in elements.
+    """Loop -> array -> how far its index moves when the loop advances by one, in elements.
 
     With groups, the channel that `chan_n` reads is taken to stay the same (it moves only from one
     group to the next).
-
-    Returns:
-        Loop -> array -> elements.
 
     >>> g = Geometry.of((10, 3, 32, 32), (32, 3, 5, 5), padding=2)
     >>> steps(g)["col_n"], steps(g)["chan_n1"]
@@ -68,13 +65,7 @@ def steps(geometry: Geometry) -> dict[str, dict[str, int]]:
 def footprint(order: Sequence[str], depth: int, geometry: Geometry) -> dict[str, int]:
     """How many different elements of each array the innermost `depth` loops touch together.
 
-    Args:
-        order: the loops, outermost first, as for `sixfold.studies.convolution.direct.forward`.
-        depth: how many of the innermost loops run, 0 to 7.
-        geometry: sizes, stride, padding, dilation, groups.
-
-    Returns:
-        Array -> elements.
+    `order` is as for `sixfold.studies.convolution.direct.forward`.
 
     >>> g = Geometry.of((10, 3, 32, 32), (32, 3, 5, 5), padding=2)
     >>> footprint(("chan_n", "row_n", "col_n", "chan_n1", "kern_x", "kern_y"), 4, g)

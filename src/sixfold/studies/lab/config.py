@@ -54,8 +54,7 @@ class LoopnestOptions(Settings):
         "1,2,2b,3,batch,batch-channels,rows-columns", "designs, separated by commas"
     )
     iterate: str = option(
-        "8,0,0,0",
-        "design 1: rows, columns, kern_x and kern_y that a job covers; 0: all of them",
+        "8,0,0,0", "design 1: rows, columns, kern_x and kern_y that a job covers; 0: all of them"
     )
     map_channels: int = option(
         8, "designs 1 and batch-channels: output channels that a task has; 0: all", ge=0
@@ -185,11 +184,7 @@ def numbers(name: str, text: str, count: int, found: list[str], *, least: int = 
 
 
 def geometry_of(config: ConvolutionOptions) -> Geometry:
-    """The convolution.
-
-    Raises:
-        UserError: with everything that is wrong with it.
-    """
+    """The convolution; a `UserError` with everything that is wrong with it."""
     found = config.problems()
     pairs: dict[str, Any] = {}
     for name in ("size", "kernel", "stride", "padding", "dilation"):

@@ -49,9 +49,7 @@ options, run = COMMAND.options, COMMAND.run
 
 REPORTS = (
     ReportKind(
-        noun="a sweep",
-        sections=("sweep",),
-        write=lazily("sixfold.studies.sweep.report:write_page"),
+        noun="a sweep", sections=("sweep",), write=lazily("sixfold.studies.sweep.report:write_page")
     ),
     ReportKind(
         noun="a sweep",

@@ -213,16 +213,9 @@ def _shuffle(context: Any, job: JobKind, seed: int) -> tuple[int, int]:
 
 
 def _read(
-    folder: Path,
-    jobs: Sequence[JobKind],
-    repeats: int,
-    walls: dict[tuple[int, int], float],
+    folder: Path, jobs: Sequence[JobKind], repeats: int, walls: dict[tuple[int, int], float]
 ) -> list[dict[str, Any]]:
-    """What the event log says of every job.
-
-    Raises:
-        RunError: if a job is missing in it.
-    """
+    """What the event log says of every job; a `RunError` if a job is missing in it."""
     logs = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
     if len(logs) != 1:
         raise RunError(f"Spark has left {len(logs)} event logs, expected one")

@@ -42,10 +42,7 @@ class JobKind:
 
 
 def parse_sizes(flag: str, text: str) -> list[int]:
-    """Sizes in bytes, in rising order.
-
-    Raises:
-        UserError: if one is none.
+    """Sizes in bytes, in rising order; a `UserError` if one is none.
 
     >>> parse_sizes("--result-bytes", "1M,64K,300")
     [300, 65536, 1048576]
@@ -65,11 +62,7 @@ def parse_sizes(flag: str, text: str) -> list[int]:
 
 
 def parse_counts(flag: str, text: str) -> list[int]:
-    """Whole numbers from 1 on, in rising order.
-
-    Raises:
-        UserError: if one is none.
-    """
+    """Whole numbers from 1 on, in rising order; a `UserError` if one is none."""
     found = set()
     for word in filter(None, (word.strip() for word in text.split(","))):
         if not word.isdecimal() or int(word) < 1:
@@ -79,11 +72,7 @@ def parse_counts(flag: str, text: str) -> list[int]:
 
 
 def job_kinds(config: SweepDelayConfig) -> list[JobKind]:
-    """Every job, empty ones first.
-
-    Raises:
-        UserError: if a list cannot be read.
-    """
+    """Every job, empty ones first; a `UserError` if a list cannot be read."""
     tasks = parse_counts("--tasks", config.delay.tasks)
     found = [JobKind(kind="empty", tasks=count) for count in tasks]
     for kind, flag, text in _payloads(config):

@@ -104,11 +104,7 @@ def _worker_problems(config: SweepQualityConfig, varied: Mapping[str, Varied]) -
 
 
 def all_combinations(config: TrainingsConfig) -> list[Combination]:
-    """Every combination with its settings.
-
-    Raises:
-        UserError: if `--vary` cannot be read.
-    """
+    """Every combination with its settings; a `UserError` if `--vary` cannot be read."""
     return combinations(base_config(config), parse_vary(config.sweep.vary))
 
 

@@ -71,9 +71,7 @@ class Trained:
 
 
 def chosen(
-    trained: Sequence[Trained],
-    names: Sequence[str],
-    diverged: Sequence[Mapping[str, Any]] = (),
+    trained: Sequence[Trained], names: Sequence[str], diverged: Sequence[Mapping[str, Any]] = ()
 ) -> list[Trained]:
     """Only the trainings with the best values of some settings, each combination of the others'.
 

@@ -23,11 +23,7 @@ from sixfold.studies.sweep.roofline import Placed
 
 
 def read_result(path: Path) -> Any:
-    """The JSON of a result file.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The JSON of a result file; a `UserError` if there is none."""
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:

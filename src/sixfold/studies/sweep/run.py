@@ -30,13 +30,7 @@ from sixfold.distributed.session import open_engine_for
 from sixfold.distributed.tasks import Outcome, run_job
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig, TrainingsConfig
 from sixfold.studies.sweep.member import Engines, QualityWork, TimeWork
-from sixfold.studies.sweep.plan import (
-    Plan,
-    all_combinations,
-    base_config,
-    quality_plan,
-    time_plan,
-)
+from sixfold.studies.sweep.plan import Plan, all_combinations, base_config, quality_plan, time_plan
 from sixfold.studies.sweep.report import write_page
 from sixfold.studies.sweep.results import TimeResult, quality_result, time_result
 from sixfold.studies.sweep.vary import Combination

@@ -44,10 +44,7 @@ class Combination:
 
 
 def parse_vary(texts: Sequence[str]) -> list[Varied]:
-    """Read `--vary`.
-
-    Raises:
-        UserError: with everything that cannot be read.
+    """Read `--vary`; a `UserError` with everything that cannot be read.
 
     >>> [varied.values for varied in parse_vary(["workers=1,2", "grid=rows=2|cout=2"])]
     [(1, 2), ('rows=2', 'cout=2')]

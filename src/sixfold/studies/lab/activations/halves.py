@@ -12,10 +12,11 @@ the same structure with names in the place of tensors, is small and travels with
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +35,8 @@ from sixfold.training.step.step import Shard, Step, channels_last
 Tensors = dict[str, Tensor]
 """Activations of a shard, by name."""
 
-Frame = list[Any]
-"""What every link has kept, with a `_Name` in the place of each tensor."""
-
-
-class _Name(NamedTuple):
-    """Stands for a tensor."""
-
-    name: str
+Frame = bytes
+"""What every layer has kept, pickled with a name in the place of each tensor."""
 
 
 class Halves:
@@ -79,13 +74,14 @@ class Halves:
             logits, saved = self._run.forward(channels_last(shard.images), False)
         _, grad = cross_entropy(logits, shard.labels)
         tensors: Tensors = {"grad": grad}
-        frame = [_taken_out(values, tensors) for values in saved]
-        return tensors, frame
+        frame = io.BytesIO()
+        _TakeOut(frame, tensors).dump(saved)
+        return tensors, frame.getvalue()
 
     def backward(self, tensors: Tensors, frame: Frame) -> Array:
         """(P,) gradient of the sum of the losses of a shard."""
         out = self.step.new_payload()
-        saved = [_put_back(values, tensors) for values in frame]
+        saved = _PutBack(frame, tensors).load()
         with torch.no_grad():
             gradients = self.step.state.parts(out).gradients
             self._run.backward(saved, tensors["grad"], gradients, False)
@@ -131,36 +127,34 @@ class _Pool:
         return back
 
 
-def _taken_out(value: Any, tensors: Tensors) -> Any:
-    """A link's structure with names for its tensors, which are added to `tensors`."""
-    if isinstance(value, Tensor):
+class _TakeOut(pickle.Pickler):
+    """Pickles a structure with names for its tensors, which are added to `tensors`."""
+
+    def __init__(self, file: io.BytesIO, tensors: Tensors) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self._tensors = tensors
+
+    def persistent_id(self, value: Any) -> str | None:
+        """The name of a tensor."""
+        if not isinstance(value, Tensor):
+            return None
         if value.requires_grad:
             raise RunError("a layer keeps a graph of autograd, which only its own process can use")
-        name = f"t{len(tensors)}"
-        tensors[name] = _dense(value.detach())
-        return _Name(name)
-    return _rebuilt(value, lambda part: _taken_out(part, tensors))
+        name = f"t{len(self._tensors)}"
+        self._tensors[name] = _dense(value.detach())
+        return name
 
 
-def _put_back(value: Any, tensors: Tensors) -> Any:
-    """The structure as the link had it."""
-    if isinstance(value, _Name):
-        return _laid_out(tensors[value.name])
-    return _rebuilt(value, lambda part: _put_back(part, tensors))
+class _PutBack(pickle.Unpickler):
+    """The structure as the layers had it."""
 
+    def __init__(self, frame: Frame, tensors: Tensors) -> None:
+        super().__init__(io.BytesIO(frame))
+        self._tensors = tensors
 
-def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A tuple, list or dataclass with every part changed; anything else as it is."""
-    if isinstance(value, torch.Size):
-        return value
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(change, value))
-    if isinstance(value, tuple | list):
-        return type(value)(map(change, value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **{name: change(part) for name, part in parts.items()})
-    return value
+    def persistent_load(self, name: Any) -> Tensor:
+        """The tensor of a name."""
+        return _laid_out(self._tensors[name])
 
 
 def _dense(tensor: Tensor) -> Tensor:

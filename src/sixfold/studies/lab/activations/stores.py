@@ -9,7 +9,7 @@ import contextlib
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import safetensors.torch
@@ -20,19 +20,6 @@ from sixfold.studies.lab.activations.redis_server import Address, connect
 
 if TYPE_CHECKING:
     from redis import Redis
-
-
-class Store(Protocol):
-    """Keeps bytes by key, for all workers."""
-
-    def put(self, key: str, value: bytes) -> None:
-        """Keep a value."""
-
-    def get(self, key: str) -> bytes:
-        """A value that was kept."""
-
-    def delete(self, key: str) -> None:
-        """Forget a value."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +57,7 @@ class RedisStore:
             _connection(self.address).set(key, value)
 
     def get(self, key: str) -> bytes:
-        """Fetch a value.
-
-        Raises:
-            RunError: if there is none, or the server is gone.
-        """
+        """Fetch a value; a `RunError` if there is none, or the server is gone."""
         with _explained(self.address):
             value = _connection(self.address).get(key)
         if not isinstance(value, bytes):
@@ -85,6 +68,10 @@ class RedisStore:
         """Forget a value; over a separate connection, for a process may do nothing else."""
         with _explained(self.address), connect(self.address) as redis:
             redis.delete(key)
+
+
+Store = FileStore | RedisStore
+"""Keeps bytes by key, for all workers."""
 
 
 @contextlib.contextmanager

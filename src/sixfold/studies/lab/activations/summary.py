@@ -49,11 +49,7 @@ class ActivationsResult:
 
 
 def tell(
-    problem: Problem,
-    base: LongLived,
-    alone: Serial,
-    measured: list[MeasuredWay],
-    notes: list[str],
+    problem: Problem, base: LongLived, alone: Serial, measured: list[MeasuredWay], notes: list[str]
 ) -> Findings:
     """Findings of the study."""
     g = problem.geometry
@@ -109,11 +105,7 @@ def _table(base: LongLived, alone: Serial, measured: list[MeasuredWay]) -> Table
 
 def _bars(base: LongLived, alone: Serial, measured: list[MeasuredWay]) -> Bars:
     bars = [
-        Bar(
-            name="long-lived job",
-            parts=((base.step_s, "update"),),
-            text=f"{base.step_s:.3f} s",
-        ),
+        Bar(name="long-lived job", parts=((base.step_s, "update"),), text=f"{base.step_s:.3f} s"),
         Bar(
             name="serial, one thread",
             parts=((alone.forward_s, "compute"), (alone.backward_s, "communication")),

@@ -141,9 +141,7 @@ def _spread(cluster: Cluster, items: Sequence[Any]) -> Any:
 
 
 def _sent_back(
-    cluster: Cluster,
-    values: Sequence[Any],
-    backward: Callable[[Iterable[Any]], Iterator[Partial]],
+    cluster: Cluster, values: Sequence[Any], backward: Callable[[Iterable[Any]], Iterator[Partial]]
 ) -> Callable[[], list[Partial]]:
     """A job over what the driver has of every shard."""
 

@@ -79,11 +79,7 @@ def _worker(config: TrainConfig) -> _Worker:
 
 
 def train_by_jobs(cluster: Cluster, config: TrainConfig) -> Stepped:
-    """Train; every step is a job.
-
-    Raises:
-        NonFiniteLossError: if the training diverges.
-    """
+    """Train; every step is a job; a `NonFiniteLossError` if the training diverges."""
     driver = _assembled(config)
     step, optimizer, schedule = driver.step, driver.optimizer, parse_schedule(config.optimizer)
     total = step.new_payload()

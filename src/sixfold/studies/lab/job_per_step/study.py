@@ -28,10 +28,7 @@ from sixfold.training.worker import FIRST_TIMED_STEP
 
 
 def batches_of(text: str) -> list[int]:
-    """Batch sizes from their list, each once.
-
-    Raises:
-        UserError: if one is no positive number.
+    """Batch sizes from their list, each once; a `UserError` if one is no positive number.
 
     >>> batches_of("10,100,10")
     [10, 100]

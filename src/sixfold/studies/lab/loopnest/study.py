@@ -116,11 +116,7 @@ def measure(cluster: Cluster, problem: Problem, name: str, config: LoopnestConfi
         return cost, meters
 
     runs, (cost, meters) = repeated(
-        run,
-        lambda one: one[0].wall_s,
-        repeats=options.repeats,
-        seconds=options.seconds,
-        warm_up=0,
+        run, lambda one: one[0].wall_s, repeats=options.repeats, seconds=options.seconds, warm_up=0
     )
     samples = next((verdict for verdict in verdicts if not verdict.right), verdicts[0])
     # One stage of every job makes products.

@@ -6,15 +6,7 @@ from dataclasses import dataclass
 
 from sixfold.core.html.page import Bar, Bars, Table
 from sixfold.studies.lab.cluster import Cost
-from sixfold.studies.lab.findings import (
-    Findings,
-    megabytes,
-    millions,
-    percent,
-    ratio,
-    seconds,
-    yes,
-)
+from sixfold.studies.lab.findings import Findings, megabytes, millions, percent, ratio, seconds, yes
 from sixfold.studies.lab.long_lived import LongLived
 from sixfold.studies.lab.loopnest.check import Verdict
 from sixfold.studies.lab.loopnest.designs import DESIGNS

@@ -27,10 +27,7 @@ def problems(config: MatmulConfig) -> list[str]:
 
 
 def sizes(word: str) -> tuple[int, int, int]:
-    """Sizes of a product from its word.
-
-    Raises:
-        UserError: if they make no sense.
+    """Sizes of a product from its word; a `UserError` if they make no sense.
 
     >>> sizes("1024000x75x32"), sizes("512")
     ((1024000, 75, 32), (512, 512, 512))
@@ -102,12 +99,7 @@ def serial_s(product: Product, repeats: int) -> float:
 
 
 def measure(
-    cluster: Cluster,
-    product: Product,
-    way: str,
-    parts: Parts,
-    options: MatmulOptions,
-    rates: Rates,
+    cluster: Cluster, product: Product, way: str, parts: Parts, options: MatmulOptions, rates: Rates
 ) -> MeasuredWay:
     """Run a way until it has been timed enough, after one run that makes the factors."""
     errors: list[float] = []
