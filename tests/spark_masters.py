@@ -40,6 +40,7 @@ START_S = 90.0
 """For a process to come up on a machine that is busy with other tests."""
 
 CLUSTER = "local-cluster[2,1,1024]"
+CONNECT = "connect"
 
 
 class EngineProcess(Engine):
@@ -159,7 +160,10 @@ def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
         send("event", number, fact)
 
     try:
-        engine = SparkEngine(master=master, spark_conf=spark_conf)
+        if master == CONNECT:
+            engine = _connected()
+        else:
+            engine = SparkEngine(master=master, spark_conf=spark_conf)
     except Exception as error:
         send("raised", *_taken_apart(error))
         return
@@ -187,6 +191,20 @@ def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
                 send("result", result)
             except Exception as error:
                 send("raised", *_taken_apart(error))
+
+
+def _connected() -> Any:
+    """An engine on a session with a Spark Connect server of its own, of two slots."""
+    from pyspark.sql import SparkSession
+
+    from sixfold.distributed.engines.spark import SparkEngine
+    from sixfold.distributed.engines.spark_connect import ConnectSession
+
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    session = SparkSession.builder.remote("local[2]").getOrCreate()
+    engine = SparkEngine(session=ConnectSession(session))
+    engine.connected = session  # type: ignore[attr-defined]
+    return engine
 
 
 def _taken_apart(error: Exception) -> tuple[type[Exception], tuple[Any, ...]]:
@@ -231,6 +249,23 @@ def spark_local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProc
     """An engine with two task slots in one JVM."""
     with _engine("local[2]", tmp_path_factory) as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def spark_connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    """An engine over Spark Connect, to a server with two task slots."""
+    _need_spark()
+    folder = tmp_path_factory.mktemp("spark")
+    with contextlib.closing(EngineProcess(CONNECT, folder)) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session", params=["classic", "connect"])
+def spark_any(request: pytest.FixtureRequest) -> EngineProcess:
+    """An engine in a classic session, and one over Spark Connect."""
+    name = "spark_local" if request.param == "classic" else "spark_connect"
+    engine: EngineProcess = request.getfixturevalue(name)
+    return engine
 
 
 @pytest.fixture(scope="session")

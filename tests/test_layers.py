@@ -22,6 +22,7 @@ PACKAGES = (
     "lca",
     "perf",
     "studies",
+    "spark",
     "api",
     "sklearn",
     "cli",

@@ -32,8 +32,9 @@ class DataConfig(Settings):
     )
     test_split: float | None = option(
         None,
-        "part of the images set aside, by class, to test on, if the set has none (to 0.5)",
-        gt=0,
+        "part of the images set aside, by class, to test on, if the set has none (to 0.5); 0: "
+        "train on all of them and report no test",
+        ge=0,
         le=MOST_VALIDATION,
     )
     max_images: int | None = option(

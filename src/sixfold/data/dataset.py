@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from sixfold.core.errors import UserError
 from sixfold.data.splits import cut, some
 
+ALL_TRAIN = "all images are for training, as asked"
+"""How the parts of a set are told apart that has no test part, and should have none."""
+
 UNLABELLED = "(unlabelled)"
 """Name of the last class where some images have none: they are only ever predicted."""
 
@@ -256,8 +259,8 @@ def assemble(
 ) -> DataSet:
     """A data set from its stores; `validation` is cut from the first, by class and group.
 
-    With `test_split` the test part is cut anew, from both stores together; `validation` then from
-    what is left. Of what is left for training, `images` are kept.
+    With `test_split` the test part is cut anew, from both stores together (with 0 there is none);
+    `validation` then from what is left. Of what is left for training, `images` are kept.
     """
     last = len(classes) - 1 if classes[-1:] == (UNLABELLED,) else len(classes)
     if test_split is not None and (test.labels < last).any() and not split.startswith("80/20"):
@@ -277,7 +280,7 @@ def assemble(
     groups = None if whole.groups is None else whole.groups[known]
     aside[known] = cut(whole.labels[known], test_split or 0.0, groups=groups, purpose="test")
     rest = np.flatnonzero(~aside)
-    if test_split is not None and not aside.any():
+    if test_split and not aside.any():
         raise UserError(
             f"--test-split {test_split:g}: of {len(aside)} images none can be set aside: every "
             "class needs at least two"
@@ -304,5 +307,46 @@ def assemble(
         bad=bad,
         skipped=skipped,
         own_test=own_test and len(test.labels) > 0,
-        split=split if test_split is None else f"{test_split:g} set aside, stratified by class",
+        split=split if test_split is None else _cut_off(test_split),
     )
+
+
+def _cut_off(test_split: float) -> str:
+    """How the test part was made, for people."""
+    return f"{test_split:g} set aside, stratified by class" if test_split else ALL_TRAIN
+
+
+@dataclass(frozen=True)
+class OrderedStore:
+    """A store whose records come in another order."""
+
+    store: Store
+    order: NDArray[np.int64]  # place in the store of each record, (N,)
+
+    @property
+    def shape(self) -> Shape:
+        """C H W."""
+        return self.store.shape
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Of all records."""
+        return self.store.labels[self.order]
+
+    @property
+    def groups(self) -> NDArray[np.int64] | None:
+        """Of all records, if there are any."""
+        groups = self.store.groups
+        return None if groups is None else groups[self.order]
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """See `Store`."""
+        return self.store.images(self.order[indices])
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """See `Store`."""
+        return self.store.names(self.order[indices])
+
+    def sums(self, indices: NDArray[np.int64]) -> Sums:
+        """See `Store`."""
+        return self.store.sums(self.order[indices])

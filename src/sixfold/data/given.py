@@ -24,15 +24,13 @@ from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, space_explained, write_atomically
 from sixfold.data import shard_files
-from sixfold.data.dataset import Shape
+from sixfold.data.dataset import ALL_TRAIN, Shape
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import NAME, PARTS, VALIDATION, Manifest, ShardEntry
 from sixfold.data.shard_building import CHUNK_BYTES, COLOR, GRAY, MOST_CHUNK_IMAGES, bad_images
 from sixfold.data.splits import cut
 
 TEST_FRACTION = 0.2
-ALL_TRAIN = "all images are for training, as asked"
-"""How the parts of a set without a test part were told apart, where that is wanted."""
 
 Label = int | str
 Record = tuple[Callable[[], Pixels], Label, str]

@@ -88,6 +88,11 @@ class Manifest:
         """All files."""
         return [entry for part in self.parts.values() for entry in part]
 
+    @property
+    def by_content(self) -> bool:
+        """Whether records come in the order of their names, which follow from their content."""
+        return self.settings.get("order") == "content"
+
     def count(self, part: str) -> int:
         """Images of a part."""
         return sum(entry.count for entry in self.parts[part])

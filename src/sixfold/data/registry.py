@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, parse_json, space_explained, write_atomically
@@ -17,7 +19,7 @@ from sixfold.core.locks import locked
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.augment import parse_augment
 from sixfold.data.config import DataConfig
-from sixfold.data.dataset import DataSet, Store, assemble
+from sixfold.data.dataset import DataSet, OrderedStore, Store, assemble
 from sixfold.data.manifest import (
     MOST_MANIFEST_BYTES,
     NAME,
@@ -178,6 +180,15 @@ def _is_sound(folder: Path, job: Job, workers: int) -> bool:
     return manifest.source.get("key") == job.key
 
 
+def _store(folder: Path, manifest: Manifest, part: str) -> Store:
+    """A part of a folder of shards, its records in their order."""
+    store = ShardStore(folder, manifest, part)
+    if not manifest.by_content:
+        return store
+    names = np.array(store.names(np.arange(len(store.labels))))
+    return OrderedStore(store, np.argsort(names, kind="stable"))
+
+
 def open_data(config: DataConfig) -> DataSet:
     """Open resolved data in a rank: cheap, since pixels stay in files until they are asked for.
 
@@ -199,9 +210,9 @@ def open_data(config: DataConfig) -> DataSet:
         folder = Path(spec.where)
         manifest = load_manifest(folder)
         name, classes = manifest.name, manifest.classes
-        train, test = (ShardStore(folder, manifest, part) for part in PARTS)
-        if VALIDATION in manifest.parts:
-            facts["own_validation"] = ShardStore(folder, manifest, VALIDATION)
+        train, test = (_store(folder, manifest, part) for part in PARTS)
+        if manifest.parts.get(VALIDATION):
+            facts["own_validation"] = _store(folder, manifest, VALIDATION)
         split = str(manifest.source.get("split", ""))
         facts |= {
             "bad": manifest.bad_lines(),

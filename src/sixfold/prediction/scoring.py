@@ -74,7 +74,7 @@ def scored_data(
             f"the data has {given}"
         )
     if split == "auto":
-        split = "test" if opened.own_test or own else "all"
+        split = "test" if (opened.own_test or own) and len(opened.test) else "all"
     job = {
         "weights": weights,
         "trusted": card.model,

@@ -18,10 +18,17 @@ def summary(result: dict[str, Any]) -> list[str]:
     """The closing lines of a training."""
     speed = result.get("train_images_per_s")
     balanced = result.get("balanced_accuracy")
-    lines = [
-        f"test accuracy      {result['test_accuracy']:.2%}"
-        + (f"   (balanced {balanced:.2%})" if balanced is not None else ""),
-        f"test loss          {result['test_loss']:.4f}",
+    lines = []
+    if "test_accuracy" in result:
+        lines.append(
+            f"test accuracy      {result['test_accuracy']:.2%}"
+            + (f"   (balanced {balanced:.2%})" if balanced is not None else "")
+        )
+    elif "validation_accuracy" in result:
+        lines.append(f"validation         accuracy {result['validation_accuracy']:.2%}")
+    if "test_loss" in result:
+        lines.append(f"test loss          {result['test_loss']:.4f}")
+    lines += [
         *_beside(result),
         f"steps, epochs      {result['steps']}{_rounds(result)}, {result['epochs']:g}",
     ]

@@ -18,7 +18,7 @@ from sixfold.core.files import write_json
 from sixfold.core.life_cycle import RECORD, Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
-from sixfold.data.given import ALL_TRAIN
+from sixfold.data.dataset import ALL_TRAIN
 from sixfold.data.run import resolve_data, told
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
@@ -360,6 +360,9 @@ def fit_data(
         raise UserError(found)
     if opened.bad:
         on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
+    if not len(opened.test) and not len(opened.validation):  # no strategy is to evaluate
+        training = dataclasses.replace(config.training, evaluate_every=0.0)
+        config = dataclasses.replace(config, training=training)
     return dataclasses.replace(config, data=resolved), opened
 
 

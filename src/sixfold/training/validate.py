@@ -20,6 +20,8 @@ def cross_problems(config: TrainConfig) -> list[str]:
         *_beginning_problems(config),
         *strategy_problems(config),
     ]
+    if config.data.test_split == 0 and config.local_sgd.compare_serial:
+        found.append("--compare-serial: compares on test images; not with --test-split 0")
     if not is_automatic(config) and config.strategy.machine is not None:
         found.append("--machine: only for --strategy auto and --grid auto")
     return found

@@ -30,7 +30,7 @@ from sixfold.distributed.engines.engine import (
     Result,
 )
 from sixfold.distributed.engines.rank_log import RankLog
-from sixfold.distributed.engines.spark_job import Job, explain
+from sixfold.distributed.engines.spark_job import explain
 from sixfold.distributed.engines.spark_package import ship as ship_sources
 from sixfold.distributed.engines.spark_pool import PoolRun
 from sixfold.distributed.engines.spark_ranks import SCHEDULE_S, RanksRun
@@ -49,6 +49,7 @@ class SparkEngine(Engine):
         spark_conf: Sequence[str] = (),
         ship: Sequence[str | Path] = (),
         ranks: int = 1,
+        session: Session | None = None,
         hang_s: float = 60.0,
         stall_s: float = 600.0,
     ) -> None:
@@ -57,7 +58,8 @@ class SparkEngine(Engine):
         `ship` are the user's own .py files and folders of packages; `ranks` is how many will run at
         the same time, so that a lack of room is reported before anything starts.
         """
-        self.session = open_session(master, spark_conf, ranks)  # for jobs of the caller's own, too
+        # For jobs of the caller's own, too.
+        self.session = session or open_session(master, spark_conf, ranks)
         self._hang_s = hang_s
         self._stall_s = stall_s
         self._ship = tuple(Path(source) for source in ship)
@@ -104,7 +106,7 @@ class SparkEngine(Engine):
     def _send_code(self, log: RankLog) -> tuple[str, ...]:
         """Ship packages and try them out, once."""
         if self._archives is None:
-            archives = ship_sources(self.session.context, self._ship, log.note)
+            archives = ship_sources(self.session.carrier, self._ship, log.note)
             _try_out(self.session)
             self._archives = archives
         return self._archives
@@ -112,15 +114,14 @@ class SparkEngine(Engine):
 
 def _try_out(session: Session) -> None:
     """Refuse executors that cannot run our code at all; Spark would do so with a traceback."""
-    context = session.context
     count = max(session.slots(), 1)
     lacking: set[str] = set()
 
     def action() -> None:
-        lacking.update(context.parallelize(range(count), count).mapPartitions(_probe()).collect())
+        lacking.update(session.map_tasks(count, _probe()))
 
     began = time.monotonic()
-    job = Job(context, action, "sixfold: trying out the executors")
+    job = session.start(action, "sixfold: trying out the executors")
     try:
         while job.running:
             time.sleep(0.02)

@@ -19,7 +19,7 @@ from sixfold.distributed.process_group.ambient import cores
 
 OLDEST_JAVA = 17  # Spark 4 runs on Java 17 and newer (https://spark.apache.org/docs/4.0.0/)
 
-Kind = Literal["local", "local-cluster", "standalone", "other"]
+Kind = Literal["local", "local-cluster", "standalone", "connect", "other"]
 
 _LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:,(\d+))?\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[(\d+),(\d+),(\d+)\]")

@@ -18,8 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-from pyspark import SparkContext
+from typing import Any, Protocol
 
 import sixfold
 from sixfold.core.errors import UserError
@@ -35,8 +34,23 @@ _COMPILED = {".so", ".pyd", ".dylib"}
 _LEFT_OUT = {".pyc", ".pyo", *_COMPILED}  # what cannot be imported from a zip file
 
 
+class Carrier(Protocol):
+    """Who brings files to executors: a SparkContext, or a Connect session's artifacts."""
+
+    _temp_dir: Any  # folder for files that must last as long as the session
+
+    @property
+    def listFiles(self) -> list[str]:  # noqa: N802 - SparkContext's names
+        """What was sent."""
+        ...
+
+    def addPyFile(self, path: str) -> None:  # noqa: N802
+        """Send a file from which Python may import."""
+        ...
+
+
 def ship(
-    context: SparkContext, sources: Sequence[Path], report: Callable[[str], object] = lambda _: None
+    context: Carrier, sources: Sequence[Path], report: Callable[[str], object] = lambda _: None
 ) -> tuple[str, ...]:
     """Send this package and the user's project (`sources`) to all executors, present and future.
 
@@ -87,12 +101,12 @@ def _zipped(package: Path, archive: Path) -> dict[str, bytes]:
         }
 
 
-def _add(context: SparkContext, archive: Path) -> None:
+def _add(context: Carrier, archive: Path) -> None:
     with import_path_kept():
         context.addPyFile(str(archive))
 
 
-def _send(context: SparkContext, stem: str, members: Mapping[str, bytes]) -> str:
+def _send(context: Carrier, stem: str, members: Mapping[str, bytes]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for member, content in sorted(members.items()):
         digest.update(f"{member}\0{len(content)}\0".encode())

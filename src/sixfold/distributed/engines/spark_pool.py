@@ -78,7 +78,6 @@ class PoolRun(Generic[Item, Result]):
             job.end(patience_s=0.0)
 
     def _submit(self, index: int) -> None:
-        context = self._session.context
         task = ItemTask(
             function=self._function,
             archives=self._archives,
@@ -89,10 +88,10 @@ class PoolRun(Generic[Item, Result]):
         outcome: list[Any] = []
 
         def action() -> None:
-            outcome.extend(context.parallelize([index], 1).mapPartitions(task).collect())
+            outcome.extend(self._session.map_tasks(1, task))
 
         title = f"sixfold: item {index} of {len(self._call.items)}"
-        self._running[index] = Job(context, action, title), outcome
+        self._running[index] = self._session.start(action, title), outcome
 
     def _accept(self, index: int) -> bool:
         """Take in what became of an item's job; whether it was a result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 
 from pyspark import cloudpickle
@@ -113,16 +114,12 @@ class RanksRun:
             self._check_job()
 
     def _submit(self, task: RankTask) -> None:
-        context, size = self._session.context, self._call.size
-
-        def action() -> None:
-            ranks = context.parallelize(range(size), size).barrier().mapPartitions(task)
-            # Counted in Java: the stage after the shuffle needs no Python.
-            ranks.coalesce(1, shuffle=True)._jrdd.count()
-
         self._joined_before = self._rendezvous.now.number
         self._stalled_since = time.monotonic()
-        self._job = Job(context, action, f"sixfold: {size} ranks")
+        self._job = self._session.start(
+            functools.partial(self._session.run_barrier, self._call.size, task),
+            f"sixfold: {self._call.size} ranks",
+        )
 
     def _begin(self) -> int:
         """Called when the first rank of a generation joins."""

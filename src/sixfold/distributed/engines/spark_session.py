@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyspark import SparkContext
 
@@ -23,7 +24,9 @@ from sixfold.distributed.engines.spark_checks import (
     task_slots,
     too_few_slots,
 )
+from sixfold.distributed.engines.spark_job import Job
 from sixfold.distributed.engines.spark_master import Master, parse_master, parse_settings
+from sixfold.distributed.engines.spark_package import Carrier
 from sixfold.distributed.engines.spark_reach import reach
 from sixfold.distributed.engines.spark_start import Start
 from sixfold.distributed.process_group.faults import TAIL_LINES, explain_status
@@ -55,6 +58,12 @@ class Session:
     # what undoes its start; None if it was not started here, and does not end with `close`
     cleanup: contextlib.ExitStack | None = None
     _forwarded_bytes: int = 0
+
+    @property
+    def carrier(self) -> Carrier:
+        """Who brings files to the executors."""
+        carrier: Carrier = self.context
+        return carrier
 
     def setting(self, key: str, default: str) -> str:
         """A Spark setting as it is in force."""
@@ -181,6 +190,24 @@ class Session:
                     writing.write(b"[spark] " + line)
                     self._forwarded_bytes += len(line)
                 reading.seek(self._forwarded_bytes)
+
+    def start(self, action: Callable[[], object], title: str) -> Job:
+        """Start a job, shown under its title on Spark's page."""
+        return Job(self.context, action, title)
+
+    def map_tasks(
+        self, count: int, function: Callable[[Iterable[Any]], Iterable[Any]]
+    ) -> list[Any]:
+        """Run a function in so many tasks; what they yield, which is plain data."""
+        tasks = self.context.parallelize(range(count), count)
+        found: list[Any] = tasks.mapPartitions(function).collect()
+        return found
+
+    def run_barrier(self, count: int, function: Callable[[Iterable[Any]], Iterable[Any]]) -> None:
+        """Run a function in so many tasks that start together, and all again if one is lost."""
+        tasks = self.context.parallelize(range(count), count).barrier().mapPartitions(function)
+        # Counted in Java: the stage after the shuffle needs no Python.
+        tasks.coalesce(1, shuffle=True)._jrdd.count()
 
     def close(self) -> None:
         """End the session if it is ours; harmless if called twice."""

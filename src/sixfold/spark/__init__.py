@@ -1,0 +1,26 @@
+"""Sixfold as spark.ml Estimator and Model: DataFrames in, DataFrames out.
+
+Works in a classic session and over Spark Connect, by DataFrame operations alone for tables. Needs
+the extra `spark`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sixfold.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from sixfold.spark.estimator import SixfoldClassifier
+    from sixfold.spark.model import SixfoldClassificationModel, predict_udf
+
+__all__ = ["SixfoldClassificationModel", "SixfoldClassifier", "predict_udf"]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "SixfoldClassificationModel": "model",
+        "SixfoldClassifier": "estimator",
+        "predict_udf": "model",
+    },
+)

@@ -1,0 +1,390 @@
+"""A fitted network as a spark.ml Model, and as a function for SQL."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyspark.ml import Model
+from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.util import (
+    DefaultParamsReader,
+    DefaultParamsWriter,
+    MLReadable,
+    MLReader,
+    MLWritable,
+    MLWriter,
+)
+
+from sixfold.core.errors import UserError
+from sixfold.spark.params import ColumnParams, set_params, settings_as_params
+from sixfold.spark.persistence import Writer, local_path
+from sixfold.spark.scoring import Scorer, Weights
+from sixfold.spark.session import send_code
+from sixfold.spark.table import image_columns, schema_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+    from sixfold.training.model_card import ModelCard
+
+CARRIED_BYTES = 2**26
+"""Weights up to this size travel with the function; Spark broadcasts it. Larger ones are read from
+their path, which all executors must see."""
+
+FIELDS = "prediction double, probability array<double>, rawPrediction array<double>, error string"
+WEIGHTS = "model.safetensors"
+
+
+class Summary:
+    """What `result.json` of the training holds, as attributes; and its history."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._fields:
+            raise AttributeError(f"the training has no figure {name!r}: see `fields`")
+        return self._fields[name]
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._fields]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All figures."""
+        return dict(self._fields)
+
+    def __repr__(self) -> str:
+        shown = ("weights_sha256", "steps", "rows", "skipped", "validation_accuracy", "wall_s")
+        told = ", ".join(f"{n}={self._fields[n]!r}" for n in shown if n in self._fields)
+        return f"Summary({told})"
+
+
+@settings_as_params
+class SixfoldClassificationModel(
+    Model, ColumnParams, MLWritable, MLReadable["SixfoldClassificationModel"]
+):
+    """A trained network: `transform` adds prediction, probability and raw scores to a DataFrame.
+
+    `prediction` is the label's number where labels were numbers, else the place of its class in
+    `classes`. Made by `SixfoldClassifier.fit`, by `load`, or from a run or weights file by `of`.
+    """
+
+    predictedLabelCol: Param[str] = Param(  # noqa: N815
+        Params._dummy(),
+        "predictedLabelCol",
+        "column for the predicted class's name; none if empty",
+        TypeConverters.toString,
+    )
+    errorCol: Param[str] = Param(  # noqa: N815
+        Params._dummy(),
+        "errorCol",
+        "column for the reason why a row has no prediction (handleInvalid keep); none if empty",
+        TypeConverters.toString,
+    )
+
+    def __init__(
+        self,
+        weights: Weights | None = None,
+        card: ModelCard | None = None,
+        label_values: tuple[float, ...] | None = None,
+        summary: Summary | None = None,
+    ) -> None:
+        super().__init__()
+        self._setDefault(predictedLabelCol="", errorCol="")
+        self._weights, self._card = weights, card
+        self._label_values, self._summary = label_values, summary
+
+    @classmethod
+    def of(
+        cls, path: str | Path, *, trust_model: bool = False, **params: Any
+    ) -> SixfoldClassificationModel:  # fmt: skip
+        """The model of a run directory, a `model.safetensors` or a `model.sixz`.
+
+        Args:
+            path: where it is, on the driver.
+            trust_model: whether the file may name any code for its network.
+            params: Params of the model.
+        """
+        weights, card = read_weights(path, trust_model=trust_model)
+        model = cls(weights, card)
+        set_params(model, params)
+        return model
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of `probability`."""
+        return list(self.card.classes)
+
+    @property
+    def numClasses(self) -> int:  # noqa: N802
+        """How many classes there are."""
+        return len(self.card.classes)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the network was trained on."""
+        assert self._card is not None, "made by fit, load or of"
+        return self._card
+
+    @property
+    def summary(self) -> Summary:
+        """Figures of the training."""
+        if self._summary is None:
+            raise UserError("this model was not made by fit: it has no summary")
+        return self._summary
+
+    @property
+    def hasSummary(self) -> bool:  # noqa: N802
+        """Whether the figures of the training are known."""
+        return self._summary is not None
+
+    def network(self) -> Any:
+        """The network as `torch.nn.Module`: raw images in, scores out."""
+        from sixfold.spark.scoring import classifier
+
+        assert self._weights is not None, "made by fit, load or of"
+        return classifier(self._weights)
+
+    def copy(self, extra: Any = None) -> SixfoldClassificationModel:
+        """A copy with further Params; the weights are shared."""
+        made: SixfoldClassificationModel = super().copy(extra)
+        return made
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        from pyspark.ml.functions import array_to_vector
+        from pyspark.sql import functions
+
+        policy = self.getOrDefault("handleInvalid")
+        if policy not in ("error", "skip", "keep"):
+            raise UserError(f"handleInvalid {policy!r}: expected error, skip or keep")
+        send_code(dataset.sparkSession)
+        made = f"sixfold_{self.uid}"
+        out = dataset.withColumn(made, self._scores(dataset))
+        if policy == "skip":
+            out = out.where(functions.col(f"{made}.error").isNull())
+        raw, probability = self.column("rawPredictionCol"), self.column("probabilityCol")
+        for name, part in ((raw, "rawPrediction"), (probability, "probability")):
+            if name is not None:
+                # array_to_vector takes no null.
+                vector = functions.when(
+                    functions.col(f"{made}.error").isNull(),
+                    array_to_vector(
+                        functions.coalesce(functions.col(f"{made}.{part}"), functions.array())
+                    ),
+                )
+                out = out.withColumn(name, vector)
+        if (name := self.column("predictionCol")) is not None:
+            out = out.withColumn(name, functions.col(f"{made}.prediction"))
+        if (name := self.column("predictedLabelCol")) is not None:
+            out = out.withColumn(name, self._name_of(functions.col(f"{made}.prediction")))
+        if (name := self.column("errorCol")) is not None:
+            out = out.withColumn(name, functions.col(f"{made}.error"))
+        return out.drop(made)
+
+    def _name_of(self, prediction: Column) -> Column:
+        from pyspark.sql import functions
+
+        name = functions.lit(None).cast("string")
+        for value, text in zip(self._predictions(), self.classes, strict=True):
+            name = functions.when(prediction == value, text).otherwise(name)
+        return name
+
+    def _predictions(self) -> tuple[float, ...]:
+        return self._label_values or tuple(float(number) for number in range(self.numClasses))
+
+    def _scores(self, dataset: DataFrame) -> Column:
+        """The column of what the network says of every row."""
+        import pyarrow as pa
+        from pyspark.ml.functions import vector_to_array
+        from pyspark.ml.linalg import VectorUDT
+        from pyspark.sql import functions
+
+        assert self._weights is not None, "made by fit, load or of"
+        column, is_path = image_columns(dataset, self.column("imageCol"))
+        kind = schema_of(dataset).columns[column.name]
+        given: Any = dataset[column.name]
+        if column.beside:
+            names = [column.name, *column.beside]
+            given = functions.struct(*[dataset[name] for name in names])
+            kind = pa.struct([(name, schema_of(dataset).columns[name]) for name in names])
+            column = dataclasses.replace(column, name=f"struct of {column.name}", beside=())
+        elif isinstance(dataset.schema[column.name].dataType, VectorUDT):
+            given, kind = vector_to_array(given), pa.list_(pa.float64())
+        scorer = Scorer(
+            weights=self._weights,
+            column=column,
+            is_path=is_path,
+            kind=kind,
+            keep=self.getOrDefault("handleInvalid") != "error",
+            label_values=self._predictions(),
+        )
+        # Else Spark may evaluate it again for every column that is taken from it.
+        return _udf(scorer).asNondeterministic()(given)
+
+    def write(self) -> MLWriter:
+        """Writes Params, weights and card; see `save`."""
+        return _ModelWriter(self)
+
+    def save(self, path: str) -> None:
+        """Write the model: Params as Spark does, and `model.safetensors` (or `model.sixz`)."""
+        self.write().save(path)
+
+    @classmethod
+    def read(cls) -> MLReader[SixfoldClassificationModel]:
+        """Reads what `write` has written."""
+        return _ModelReader()
+
+    @classmethod
+    def load(cls, path: str) -> SixfoldClassificationModel:
+        """The model at a path."""
+        return cls.read().load(path)
+
+
+def _udf(scorer: Scorer) -> Any:
+    from collections.abc import Iterator
+
+    import pandas as pd
+    from pyspark.sql import functions
+
+    def score(batches: Iterator[Any]) -> Iterator[pd.DataFrame]:
+        return scorer(batches)
+
+    # Spark reads the kind of function off its annotations; a struct comes as a DataFrame.
+    import pyarrow.types as types
+
+    kind = pd.DataFrame if types.is_struct(scorer.kind) else pd.Series
+    score.__annotations__ = {"batches": Iterator[kind], "return": Iterator[pd.DataFrame]}  # type: ignore[valid-type]
+    return functions.pandas_udf(score, FIELDS)
+
+
+def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool = False) -> Any:
+    """A function for SQL and DataFrames that scores images with a trained network.
+
+    Args:
+        path: a run directory, `model.safetensors` or `model.sixz`.
+        image: Arrow or Spark type of the images: `binary` (the default, encoded bytes), or the
+            image struct.
+        trust_model: whether the file may name any code for its network.
+
+    Returns:
+        A pandas UDF from an image to a struct of prediction, probability, rawPrediction, error and
+        null scores where an image cannot be used: `spark.udf.register("score", predict_udf(run))`.
+    """
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+    from pyspark.sql.pandas.types import to_arrow_type
+    from pyspark.sql.types import _parse_datatype_string
+
+    from sixfold.data.formats.columns import image_form
+    from sixfold.data.formats.tensors import ImageColumn
+
+    weights, card = read_weights(path, trust_model=trust_model)
+    session = SparkSession.getActiveSession()
+    if session is None:
+        raise UserError("predict_udf needs an active Spark session: start one first")
+    send_code(session)
+    kind = pa.binary() if image is None else to_arrow_type(_parse_datatype_string(image))
+    form = "pictures" if kind == pa.string() else image_form(kind)
+    if form is None:
+        raise UserError(
+            f"predict_udf: {image} holds no images: expected binary, a struct or arrays"
+        )
+    scorer = Scorer(
+        weights=weights,
+        column=ImageColumn("image", form),
+        is_path=kind == pa.string(),
+        kind=kind,
+        keep=True,
+        label_values=tuple(float(number) for number in range(len(card.classes))),
+    )
+    return _udf(scorer)
+
+
+def read_weights(path: str | Path, *, trust_model: bool = False) -> tuple[Weights, ModelCard]:
+    """A weights file, or that of a run, as it travels to executors.
+
+    Raises:
+        UserError: if there is none, it is damaged, or it names a stranger's code.
+    """
+    from sixfold.compression.loading import read_card
+    from sixfold.training.model_card import weights_file
+
+    file = weights_file(Path(path).expanduser().absolute())
+    card = read_card(file, trust=trust_model)
+    data = file.read_bytes()
+    weights = Weights(
+        data if len(data) <= CARRIED_BYTES else None,
+        str(file),
+        hashlib.sha256(data).hexdigest(),
+        card.model,
+    )
+    return weights, card
+
+
+class _ModelWriter(Writer):
+    def __init__(self, model: SixfoldClassificationModel) -> None:
+        super().__init__()
+        self._model = model
+
+    def saveImpl(self, path: str) -> None:  # noqa: N802 - Spark's name
+        model, weights = self._model, self._model._weights
+        assert weights is not None, "made by fit, load or of"
+        data = weights.data if weights.data is not None else Path(weights.path).read_bytes()
+        extra = {
+            "sixfold": {
+                "weights": Path(weights.path).name,
+                "sha256": weights.sha256,
+                "trusted": weights.trusted,
+                "label_values": model._label_values,
+                "summary": None if model._summary is None else model._summary.fields,
+            }
+        }
+        DefaultParamsWriter.saveMetadata(model, path, self.sparkSession, extraMetadata=extra)
+        import fsspec
+
+        with fsspec.open(_url(path, Path(weights.path).name), "wb") as file:
+            file.write(data)
+
+
+class _ModelReader(MLReader[SixfoldClassificationModel]):
+    def load(self, path: str) -> SixfoldClassificationModel:
+        import fsspec
+
+        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
+        kept = metadata["sixfold"]
+        with fsspec.open(_url(path, kept["weights"]), "rb") as file:
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != kept["sha256"]:
+            raise UserError(f"{path}: {kept['weights']} is damaged: save the model again")
+        from sixfold.spark.session import scratch
+
+        local = scratch() / kept["sha256"][:16] / kept["weights"]
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.write_bytes(data)
+        # Params of a model may be anybody's; the network that the weights name is looked at.
+        weights, card = read_weights(local)
+        values = kept["label_values"]
+        model = SixfoldClassificationModel(
+            weights,
+            card,
+            None if values is None else tuple(values),
+            None if kept["summary"] is None else Summary(kept["summary"]),
+        )
+        model._resetUid(metadata["uid"])
+        DefaultParamsReader.getAndSetParams(model, metadata)
+        return model
+
+
+def _url(path: str, name: str) -> str:
+    return f"{local_path(path)}/{name}"
+
+
+def json_fields(figures: dict[str, Any]) -> dict[str, Any]:
+    """Figures as JSON keeps them, so that a model that was saved has the same summary."""
+    fields: dict[str, Any] = json.loads(json.dumps(figures))
+    return fields

@@ -1,0 +1,175 @@
+"""Scoring rows of a DataFrame with a trained network, in the executors' Python workers.
+
+A worker process builds the network once and keeps it for its next tasks. Rows are scored in groups
+whose pixels fit in a cache, on one thread a task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sixfold.data.formats.tensors import ImageColumn
+from sixfold.data.images import BadImageError, Pixels, quiet_decoder
+from sixfold.data.shard_writer import COLOR, GRAY
+from sixfold.spark.writing import Columns, picture_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUP_BYTES = 2**24
+"""Of float pixels that are scored at a time."""
+
+MOST_KEPT = 2
+"""Networks that a worker process keeps."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained network as the bytes of its file, or where the file is."""
+
+    data: bytes | None
+    path: str
+    sha256: str
+    trusted: str  # the network whose code may be run
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Weights) and other.sha256 == self.sha256
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def classifier(weights: Weights) -> Any:
+    """The network of a file, built once in a process."""
+    from sixfold.compression.loading import load_network
+    from sixfold.training.classifier import Classifier
+    from sixfold.training.layers.rewrites import (
+        folded_batch_norm,
+        fused_max_pool,
+        relu_behind_max_pool,
+    )
+
+    with contextlib.ExitStack() as stack:
+        file = Path(weights.path)
+        if weights.data is not None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sixfold-model-"))
+            file = Path(folder, file.name)
+            file.write_bytes(weights.data)
+        elif hashlib.sha256(file.read_bytes()).hexdigest() != weights.sha256:
+            raise ValueError(f"{file} has changed since the model was made")
+        network, card = load_network(file, trusted=weights.trusted)
+    return Classifier(fused_max_pool(relu_behind_max_pool(folded_batch_norm(network))), card).eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """Scores batches of rows; what Spark calls as a pandas UDF of iterators."""
+
+    weights: Weights
+    column: ImageColumn
+    is_path: bool
+    kind: Any  # Arrow type of the column
+    keep: bool  # whether a bad image gives nulls rather than an error
+    label_values: tuple[float, ...]  # the prediction of each class
+
+    def __call__(self, batches: Iterator[pd.Series | pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Score batches, one after the other.
+
+        Yields:
+            Columns `prediction`, `probability`, `rawPrediction` and `error`.
+        """
+        import torch
+
+        from sixfold.distributed.process_group.ambient import one_thread
+
+        with one_thread(), torch.inference_mode(), quiet_decoder():
+            network = classifier(self.weights)
+            for batch in batches:
+                yield self.score(network, self._cells(batch))
+
+    def _cells(self, batch: pd.Series | pd.DataFrame) -> Sequence[Any]:
+        """The rows' images as Arrow scalars."""
+        import pandas as pd
+        import pyarrow as pa
+
+        if isinstance(batch, pd.DataFrame):  # a struct
+            batch = pd.Series(batch.to_dict("records"), dtype=object)
+        return pa.array([_plain(value) for value in batch], type=self.kind)
+
+    def score(self, network: Any, cells: Sequence[Any]) -> pd.DataFrame:
+        """Score rows.
+
+        Raises:
+            ValueError: if an image cannot be used and such rows are not kept.
+        """
+        import pandas as pd
+
+        images: list[Pixels] = []
+        places: list[int] = []
+        errors: list[str | None] = [None] * len(cells)
+        for place, cell in enumerate(cells):
+            try:
+                images.append(self._pixels(cell, network.shape))
+                places.append(place)
+            except BadImageError as error:
+                if not self.keep:
+                    raise ValueError(
+                        f"sixfold: row {place} of a batch has an image that cannot be used: "
+                        f"{error.reason}; handleInvalid 'skip' leaves such rows out, 'keep' gives "
+                        "them null predictions"
+                    ) from None
+                errors[place] = error.reason
+        found: dict[str, list[Any]] = {
+            name: [None] * len(cells) for name in ("prediction", "probability", "rawPrediction")
+        }
+        for raw, probability, group in self._scores(network, images, places):
+            for row, place in enumerate(group):
+                found["prediction"][place] = self.label_values[int(probability[row].argmax())]
+                found["probability"][place] = probability[row]
+                found["rawPrediction"][place] = raw[row]
+        frame = pd.DataFrame(found | {"error": errors})
+        return frame.astype({"prediction": "float64"})
+
+    def _pixels(self, cell: Any, shape: tuple[int, int, int]) -> Pixels:
+        columns = Columns(image=self.column, is_path=self.is_path)
+        cells = {self.column.name: cell}
+        side = shape[1] if shape[1] == shape[2] else None
+        pixels = picture_of(columns, cells).pixels(side)
+        if len(pixels) == GRAY and shape[0] == COLOR:
+            pixels = np.repeat(pixels, COLOR, axis=0)
+        if pixels.shape != shape:
+            made = "x".join(map(str, pixels.shape))
+            raise BadImageError(f"{made}, but the network takes {'x'.join(map(str, shape))}")
+        return pixels
+
+    @staticmethod
+    def _scores(network: Any, images: list[Pixels], places: list[int]) -> Iterator[Any]:
+        import torch
+
+        step = 1 if not images else max(GROUP_BYTES // (images[0].size * 4), 1)
+        for start in range(0, len(images), step):
+            batch = torch.from_numpy(np.stack(images[start : start + step]))
+            raw = network(batch.to(memory_format=torch.channels_last)).double()
+            yield raw.numpy(), raw.softmax(1).numpy(), places[start : start + step]
+
+
+def _plain(value: Any) -> Any:
+    """A cell as pandas has it, as Arrow takes it."""
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value] if value.dtype == object else value.tolist()
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, dict):
+        filled = {name: _plain(item) for name, item in value.items()}
+        return None if all(item is None for item in filled.values()) else filled
+    return value.asDict() if hasattr(value, "asDict") else value

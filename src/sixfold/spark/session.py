@@ -1,0 +1,76 @@
+"""What the estimator needs of a Spark session, classic or Connect: an engine, our code there."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from sixfold.distributed.engines import Engine
+    from sixfold.distributed.engines.spark_session import Session
+
+
+def is_connect(session: SparkSession) -> bool:
+    """Whether the session speaks to a Spark Connect server."""
+    return type(session).__module__.startswith("pyspark.sql.connect")
+
+
+@contextmanager
+def engine_of(session: SparkSession, ship: tuple[str, ...] = ()) -> Iterator[Engine]:
+    """The engine whose ranks run on the session's executors; the session is left open."""
+    from sixfold.distributed.engines.spark import SparkEngine
+
+    with contextlib.closing(SparkEngine(session=_session(session), ship=ship)) as engine:
+        yield engine
+
+
+def send_code(session: SparkSession) -> None:
+    """Let the session's Python workers import this package, wherever they run."""
+    from sixfold.distributed.engines.spark_package import ship
+
+    ship(_session(session).carrier, ())
+
+
+def _session(session: SparkSession) -> Session:
+    if is_connect(session):
+        from sixfold.distributed.engines.spark_connect import ConnectSession
+
+        return ConnectSession(session)
+    from sixfold.distributed.engines.spark_session import open_session
+
+    return open_session()
+
+
+@cache
+def scratch() -> Path:
+    """A folder of this process, gone with it."""
+    folder = tempfile.mkdtemp(prefix="sixfold-spark-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def master_of(session: SparkSession) -> str:
+    """The URL of the session's master, as far as it tells."""
+    try:
+        return str(session.conf.get("spark.master"))
+    except Exception:
+        return ""
+
+
+def slots_of(session: Any) -> int:
+    """How many tasks the session runs at a time, as far as it tells."""
+    url = master_of(session)
+    if url.startswith("local["):
+        count = url[6:].split("]")[0].split(",")[0]
+        if count.isdigit():
+            return int(count)
+    return 0

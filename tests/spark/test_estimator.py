@@ -1,0 +1,294 @@
+"""The estimator: any table of images in, a fitted model out, the bits of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.spark import tables
+from tests.spark_masters import EngineProcess
+
+import sixfold
+from sixfold.core.errors import UserError
+
+pytestmark = pytest.mark.spark
+
+
+def fit_repartitioned(engine: Any, out: str) -> list[str]:
+    from pyspark.sql import functions
+
+    table = tables.encoded(tables.session_of(engine))
+    found = []
+    for number, df in enumerate((table, table.repartition(3).orderBy(functions.rand(3)))):
+        model = tables.classifier(out=f"{out}/run{number}", keepShards=True).fit(df)
+        found.append(model.summary.weights_sha256)
+    return found
+
+
+def test_the_bits_are_those_of_the_command_line_however_rows_are_partitioned(
+    spark_any: EngineProcess, tmp_path: Path
+) -> None:
+    found = spark_any.call(fit_repartitioned, str(tmp_path))
+    assert len(set(found)) == 1
+    config = sixfold.configure(
+        data=f"shards:{tmp_path}/run0.shards",
+        test_split=0.0,
+        model="slide",
+        batch_size=20,
+        steps=6,
+        lr=0.005,
+        evaluate_every=0.0,
+        engine="inline",
+        workers=1,
+        out=str(tmp_path / "same"),
+    )
+    assert sixfold.train(config)["weights_sha256"] == found[0]
+
+
+def fit_forms(engine: Any, folder: str) -> dict[str, str]:
+    from pyspark.ml.functions import array_to_vector
+    from pyspark.sql import functions
+
+    session = tables.session_of(engine)
+    images = tables.pixels()
+    rows: dict[str, list[Any]] = {"array": [], "flat": [], "path": [], "image": []}
+    for row, image in enumerate(images):
+        label = row % tables.CLASSES
+        path = Path(folder, f"{row:03d}.png")
+        path.write_bytes(tables.png(image))
+        rows["path"].append((str(path), label))
+        rows["array"].append((image.tolist(), label))
+        rows["flat"].append(([float(v) for v in image.ravel()], label))
+        bgr = np.moveaxis(image, 0, 2)[..., ::-1].tobytes()
+        rows["image"].append((("", 8, 8, 3, 16, bytearray(bgr)), label))
+    kinds = {"array": "array<array<array<int>>>", "flat": "array<double>", "path": "string"}
+    kinds["image"] = "struct<origin:string,height:int,width:int,nChannels:int,mode:int,data:binary>"
+    found = {"binary": tables.encoded(session)}
+    for form, kind in kinds.items():
+        found[form] = session.createDataFrame(rows[form], f"image {kind}, label int")
+    found["vector"] = found["flat"].withColumn("image", array_to_vector(functions.col("image")))
+    hashes = {}
+    for form, df in found.items():
+        model = tables.classifier(out=f"{folder}/run-{form}").fit(df)
+        scored = model.transform(df)
+        assert scored.where("prediction is null").count() == 0, form
+        hashes[form] = model.summary.weights_sha256
+    return hashes
+
+
+@pytest.mark.full
+def test_every_form_of_an_image_gives_the_same_network(
+    spark_local: EngineProcess, tmp_path: Path
+) -> None:
+    hashes = spark_local.call(fit_forms, str(tmp_path))
+    assert set(hashes) == {"binary", "array", "flat", "path", "image", "vector"}
+    assert len(set(hashes.values())) == 1, hashes
+
+
+def fit_odd_rows(engine: Any, out: str) -> dict[str, Any]:
+    from pyspark.sql import functions
+
+    session = tables.session_of(engine)
+    good = tables.encoded(session).withColumn(
+        "label", functions.concat(functions.lit("class "), functions.col("label"))
+    )
+    odd = session.createDataFrame(
+        [
+            (bytearray(b"no picture"), "class 0", 100),
+            (None, "class 1", 101),
+            (bytearray(tables.png(tables.pixels()[0])), None, 102),
+        ],
+        good.schema,
+    )
+    table = good.union(odd)
+    told: dict[str, Any] = {}
+    try:
+        tables.classifier(out=f"{out}/refused").fit(table)
+    except UserError as error:
+        told["problems"] = list(error.problems)
+    model = tables.classifier(out=f"{out}/skipped", handleInvalid="skip").fit(table)
+    told["rows"], told["skipped"] = model.summary.rows, model.summary.skipped
+    told["classes"] = model.classes
+    told["same"] = (
+        model.summary.weights_sha256
+        == tables.classifier(out=f"{out}/good").fit(good).summary.weights_sha256
+    )
+    model.setHandleInvalid("keep").setErrorCol("why").setPredictedLabelCol("name")
+    rows = model.transform(table).orderBy("id").collect()
+    told["kept"] = [(row["prediction"], row["name"], row["why"]) for row in rows[-3:]]
+    told["skipping"] = model.copy().setHandleInvalid("skip").transform(table).count()
+    try:
+        model.copy().setHandleInvalid("error").transform(table).collect()
+    except Exception as error:
+        told["raised"] = str(error)
+    return told
+
+
+def test_rows_that_cannot_be_used_are_refused_or_counted(
+    spark_local: EngineProcess, tmp_path: Path
+) -> None:
+    told = spark_local.call(fit_odd_rows, str(tmp_path))
+    assert any("1 of 63 rows have no label" in line for line in told["problems"])
+    assert any("2 of 63 images cannot be read" in line for line in told["problems"])
+    assert (told["rows"], told["skipped"]) == (63, 3)
+    assert told["classes"] == ["class 0", "class 1", "class 2"]
+    assert told["same"]
+    assert [kept[0] is None for kept in told["kept"]] == [True, True, False]
+    assert [bool(kept[2]) for kept in told["kept"]] == [True, True, False]
+    assert told["kept"][2][1].startswith("class ")
+    assert told["skipping"] == 61
+    assert "has an image that cannot be used" in told["raised"]
+
+
+def fit_in_pipelines(engine: Any, folder: str) -> dict[str, Any]:
+    from pyspark.ml import Pipeline, PipelineModel
+    from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+    from pyspark.ml.feature import StringIndexer
+    from pyspark.ml.tuning import CrossValidator, ParamGridBuilder, TrainValidationSplit
+    from pyspark.sql import functions
+
+    session = tables.session_of(engine)
+    table = tables.encoded(session).withColumn(
+        "word",
+        functions.element_at(
+            functions.array(*map(functions.lit, "cab")), functions.col("label") + 1
+        ),
+    )
+    network = tables.classifier(labelCol="index", steps=30, out=f"{folder}/run")
+    pipeline = Pipeline(stages=[StringIndexer(inputCol="word", outputCol="index"), network])
+    fitted = pipeline.fit(table)
+    judge = MulticlassClassificationEvaluator(labelCol="index", metricName="accuracy")
+    told: dict[str, Any] = {"accuracy": judge.evaluate(fitted.transform(table))}
+    told["classes"] = fitted.stages[-1].classes
+    fitted.write().overwrite().save(f"{folder}/pipeline")
+    again = PipelineModel.load(f"{folder}/pipeline")
+    told["loaded"] = judge.evaluate(again.transform(table))
+    told["weights"] = Path(folder, "pipeline", "stages").is_dir() and sorted(
+        path.name for path in Path(folder, "pipeline", "stages").rglob("model.safetensors")
+    )
+    network = tables.classifier(steps=4)
+    judge = MulticlassClassificationEvaluator(metricName="accuracy")
+    grid = ParamGridBuilder().addGrid(network.getParam("lr"), [0.0, 0.02]).build()
+    crossed = CrossValidator(
+        estimator=network, estimatorParamMaps=grid, evaluator=judge, numFolds=2, seed=1
+    ).fit(table)
+    told["crossed"] = list(crossed.avgMetrics)
+    split = TrainValidationSplit(
+        estimator=network, estimatorParamMaps=grid, evaluator=judge, seed=1
+    ).fit(table)
+    told["split"] = len(split.validationMetrics)
+    return told
+
+
+@pytest.mark.full
+def test_it_works_in_pipelines_and_searches(
+    spark_local: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = spark_local.call(fit_in_pipelines, str(tmp_path))
+    assert told["accuracy"] == told["loaded"] > 0.8
+    assert sorted(told["classes"]) == ["a", "b", "c"]
+    assert told["weights"] == ["model.safetensors"]
+    assert len(told["crossed"]) == told["split"] == 2
+
+
+def fit_with_validation(engine: Any, out: str) -> dict[str, Any]:
+    table = tables.encoded(tables.session_of(engine)).selectExpr("*", "id % 5 = 0 as held")
+    model = tables.classifier(
+        out=out, validationIndicatorCol="held", epochs=2.0, steps=None, evaluateEvery=1.0
+    ).fit(table)
+    return model.summary.fields
+
+
+def test_a_validation_column_sets_rows_aside(spark_local: EngineProcess, tmp_path: Path) -> None:
+    fields = spark_local.call(fit_with_validation, str(tmp_path / "run"))
+    assert "validation_accuracy" in fields
+    assert "test_accuracy" not in fields
+    assert fields["steps"] == 2 * 3  # 48 images in batches of 20
+    assert any("eval_accuracy" in line for line in fields["history"])
+
+
+def test_wrong_params_are_told_together_in_sparks_words() -> None:
+    pytest.importorskip("pyspark")
+    from sixfold.spark import SixfoldClassifier
+
+    with pytest.raises(UserError) as caught:
+        SixfoldClassifier(epoch=3, batchSize="many")
+    assert [line.partition(":")[0] for line in caught.value.problems] == [
+        "SixfoldClassifier has no Param 'epoch'",
+        "batchSize='many'",
+    ]
+    assert "did you mean epochs" in caught.value.problems[0]
+
+
+def refuse(engine: Any) -> list[list[str]]:
+    table = tables.encoded(tables.session_of(engine))
+    found = []
+    for params in (
+        {"batchSize": 0, "momentum": 2.0, "handleInvalid": "keep"},
+        {"imageCol": "imagge"},
+        {"labelCol": "lable"},
+        {"labelCol": "id", "validationIndicatorCol": "nowhere"},
+    ):
+        try:
+            tables.classifier(**params).fit(table)
+        except UserError as error:
+            found.append(list(error.problems))
+    return found
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    spark_local: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong, image, label, indicator = spark_local.call(refuse)
+    assert {line.split(" ")[0] for line in wrong} == {"batchSize", "momentum", "handleInvalid"}
+    assert "did you mean 'image'?" in image[0]
+    assert "labelCol 'lable': the DataFrame has no such column" in label[0]
+    assert "validationIndicatorCol 'nowhere'" in indicator[0]
+
+
+def save_and_score(engine: Any, folder: str) -> dict[str, Any]:
+    from sixfold.spark import SixfoldClassificationModel, SixfoldClassifier, predict_udf
+
+    session = tables.session_of(engine)
+    table = tables.encoded(session)
+    estimator = tables.classifier(out=f"{folder}/run")
+    estimator.write().overwrite().save(f"{folder}/estimator")
+    assert SixfoldClassifier.load(f"{folder}/estimator").getBatchSize() == 20
+    model = estimator.fit(table)
+    model.write().overwrite().save(f"{folder}/model")
+    again = SixfoldClassificationModel.load(f"{folder}/model")
+    of_run = SixfoldClassificationModel.of(f"{folder}/run")
+    scored = [
+        [tuple(row["probability"]) for row in each.transform(table).orderBy("id").collect()]
+        for each in (model, again, of_run)
+    ]
+    session.udf.register("score", predict_udf(f"{folder}/run"))
+    table.createOrReplaceTempView("pictures")
+    by_sql = session.sql("select id, score(image).probability as p from pictures order by id")
+    return {
+        "scored": scored,
+        "sql": [tuple(row["p"]) for row in by_sql.collect()],
+        "same_summary": again.summary.fields == model.summary.fields,
+    }
+
+
+def test_a_saved_model_a_run_and_sql_score_alike(spark_any: EngineProcess, tmp_path: Path) -> None:
+    told = spark_any.call(save_and_score, str(tmp_path))
+    first, *others = told["scored"]
+    assert len(first) == tables.ROWS
+    assert all(other == first for other in others)
+    np.testing.assert_allclose(told["sql"], first)
+    assert told["same_summary"]
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        assert "sixfold" in file.metadata()
+    classifier = sixfold.load(tmp_path / "model" / "model.safetensors")
+    import torch
+
+    raw = classifier(torch.from_numpy(tables.pixels()))
+    np.testing.assert_allclose(raw.softmax(1).detach().numpy(), first, atol=1e-5)
