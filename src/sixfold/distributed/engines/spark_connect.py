@@ -59,7 +59,8 @@ class ConnectSession(Session):
     def __init__(self, session: SparkSession) -> None:
         self._session: Any = session
         host, port = self._server
-        super().__init__(None, Master(url=f"sc://{host}:{port}", kind="connect"))
+        none: Any = None  # a client has no SparkContext
+        super().__init__(context=none, master=Master(url=f"sc://{host}:{port}", kind="connect"))
 
     @cached_property
     def _server(self) -> tuple[str, int]:
