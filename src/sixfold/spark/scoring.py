@@ -19,7 +19,7 @@ import numpy as np
 
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
-from sixfold.data.shard_writer import COLOR, GRAY
+from sixfold.data.shard_building import COLOR, GRAY
 from sixfold.spark.writing import Columns, picture_of
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from sixfold.data.formats.columns import (
 from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.manifest import Manifest, ShardEntry
-from sixfold.data.shard_writer import GRAY
+from sixfold.data.shard_building import GRAY
 from sixfold.spark.writing import REPORT, Columns, PartitionWriter, Widener, label_text
 
 if TYPE_CHECKING:

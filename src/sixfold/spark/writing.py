@@ -24,7 +24,7 @@ from sixfold.data import shard_files
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.records import EncodedPicture, Picture
-from sixfold.data.shard_writer import COLOR, GRAY
+from sixfold.data.shard_building import COLOR, GRAY
 
 if TYPE_CHECKING:
     import pyarrow as pa
