@@ -229,7 +229,7 @@ def refuse(engine: Any) -> list[list[str]]:
     for params in (
         {"batchSize": 0, "momentum": 2.0, "handleInvalid": "keep"},
         {"imageCol": "imagge"},
-        {"labelCol": "lable"},
+        {"labelCol": "labels"},
         {"labelCol": "id", "validationIndicatorCol": "nowhere"},
     ):
         try:
@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     wrong, image, label, indicator = spark_local.call(refuse)
     assert {line.split(" ")[0] for line in wrong} == {"batchSize", "momentum", "handleInvalid"}
     assert "did you mean 'image'?" in image[0]
-    assert "labelCol 'lable': the DataFrame has no such column" in label[0]
+    assert "labelCol 'labels': the DataFrame has no such column" in label[0]
     assert "validationIndicatorCol 'nowhere'" in indicator[0]
 
 
