@@ -108,7 +108,10 @@ def test_no_module_takes_part_in_a_cycle() -> None:
             visit(name, ())
 
 
-def test_pyspark_is_imported_by_the_spark_engine_alone() -> None:
+SPARKS = ("sixfold.distributed.engines.spark", "sixfold.spark", "benchmarks.bench")
+
+
+def test_pyspark_is_imported_by_the_spark_engine_and_spark_ml_alone() -> None:
     for name, path in ALL.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -120,9 +123,7 @@ def test_pyspark_is_imported_by_the_spark_engine_alone() -> None:
                 else []
             )
             if any(imported.split(".")[0] in ("pyspark", "py4j") for imported in names):
-                assert name.startswith(("sixfold.distributed.engines.spark", "benchmarks.bench")), (
-                    name
-                )
+                assert name.startswith(SPARKS), name
 
 
 @pytest.mark.parametrize("module", list(ALL))
