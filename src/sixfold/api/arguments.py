@@ -177,7 +177,9 @@ class Arguments:
                 progress=progress,
             )
         on_event({"kind": "note", "text": f"data: written once for all ranks, to {spec}"})
-        return dataclasses.replace(config, data=spec, image_column=None, label_column=None)
+        return dataclasses.replace(
+            config, data=spec, image_column=None, label_column=None, pixel_range=None
+        )
 
     def _sources(self, config: DataConfig, scratch: Path) -> dict[str, Source]:
         problems: list[str] = []

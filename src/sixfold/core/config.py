@@ -10,6 +10,11 @@ from sixfold.core.settings import Settings, option
 TRUST_MODEL = "run the code that a run or its weights name even if it is not your project's"
 LARGEST_SEED = 2**63  # beyond what torch takes
 
+PIXEL_RANGE = (
+    "values of a Parquet table's floating-point images: 0-1 or 0-255 (default: told from the first "
+    "rows of each file)"
+)
+PIXEL_RANGES = ("0-1", "0-255")
 IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
 ON_ERROR = "what to do with images that cannot be read, and rows that have no label"
 LABEL_COLUMN = "column of a Parquet table that holds the labels (default: found by its name)"

@@ -16,6 +16,8 @@ def summary(made: dict[str, Any]) -> list[str]:
         f"classes            {len(made['classes'])}",
         f"shape              {'x'.join(map(str, made['shape']))}",
     ]
+    if made["pixels"]:
+        lines.append(f"pixels             {made['pixels']}")
     if made["bad_files"]:
         images, told = made["skipped_images"], len(made["bad_files"])
         lines.append(f"left out           {images:,} images ({told} lines in manifest.json)")

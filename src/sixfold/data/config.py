@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_ERROR
+from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_ERROR, PIXEL_RANGE, PIXEL_RANGES
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.config import EngineConfig
 
@@ -44,6 +44,7 @@ class DataConfig(Settings):
         "none", "augmentation of training images: none, or a list such as crop:PAD,flip"
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
+    pixel_range: str | None = option(None, PIXEL_RANGE, choices=PIXEL_RANGES)
     label_column: str | None = option(None, LABEL_COLUMN)
     on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
 
@@ -64,6 +65,7 @@ class PreparationConfig(Settings):
         None, "resize every image to this many pixels a side", ge=1, le=MOST_SIDE
     )
     image_column: str | None = option(None, IMAGE_COLUMN)
+    pixel_range: str | None = option(None, PIXEL_RANGE, choices=PIXEL_RANGES)
     label_column: str | None = option(None, LABEL_COLUMN)
     on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
 

@@ -298,7 +298,9 @@ def _listed(folder: Path, what: str, config: DataConfig) -> Source:
 
     try:
         listing = parquet.read(
-            str(folder), what, TableOptions(config.image_column, config.label_column)
+            str(folder),
+            what,
+            TableOptions(config.image_column, config.label_column, pixel_range=config.pixel_range),
         )
     except UserError as error:
         lines = [

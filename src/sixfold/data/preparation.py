@@ -184,6 +184,7 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
             "fingerprint": job.fingerprint,
             "key": job.key,
             "unlabelled": listing.unlabelled,
+            **({"pixels": listing.pixels} if listing.pixels else {}),
             "skipped": len(bad) + listing.skipped,
         },
         settings={"resize": job.resize, "on_bad": job.on_bad},

@@ -77,6 +77,7 @@ class Listing:
     left_out: tuple[tuple[str, str], ...] = ()
     unlabelled: int = 0  # how many records were left out because they have no label
     skipped: int = 0  # how many records `left_out` speaks of
+    pixels: str = ""  # what floating-point numbers were taken for, if that was told from them
 
 
 @dataclass(frozen=True)

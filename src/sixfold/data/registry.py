@@ -61,7 +61,7 @@ def resolve(
     found = config.problems()
     if found:
         raise UserError(found)
-    table = TableOptions(config.image_column, config.label_column, labelled)
+    table = TableOptions(config.image_column, config.label_column, labelled, config.pixel_range)
     job = plan(config.data, resize=config.resize, on_bad=config.on_error, table=table)
     spec = job.spec
     if spec.kind in ("digits", "synthetic"):
@@ -87,7 +87,12 @@ def resolve(
             job, folder = plain, unsized
     _prepare_cached(job, folder, pool or in_turn, workers, progress or (lambda *_: None))
     return dataclasses.replace(
-        config, data=f"shards:{folder}", resize=None, image_column=None, label_column=None
+        config,
+        data=f"shards:{folder}",
+        resize=None,
+        image_column=None,
+        label_column=None,
+        pixel_range=None,
     )
 
 
@@ -122,7 +127,8 @@ def content_fingerprint(resolved: DataConfig) -> str:
 
 def source_problems(config: DataConfig) -> list[str]:
     """What a glance at the source and the texts of the settings tells; empty if nothing."""
-    found = column_problems(config.data, TableOptions(config.image_column, config.label_column))
+    table = TableOptions(config.image_column, config.label_column, pixel_range=config.pixel_range)
+    found = column_problems(config.data, table)
     try:
         parse_augment(config.augment)
     except UserError as error:

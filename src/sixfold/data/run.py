@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import UserError
@@ -31,7 +32,11 @@ def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[s
             preparation.destination,
             resize=preparation.resize,
             on_bad=preparation.on_error,
-            table=TableOptions(preparation.image_column, preparation.label_column),
+            table=TableOptions(
+                preparation.image_column,
+                preparation.label_column,
+                pixel_range=preparation.pixel_range,
+            ),
             pool=pool_of(engine, workers),
             workers=workers,
             progress=lambda done, total: on_event(
@@ -45,6 +50,7 @@ def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[s
         "images": images,
         "classes": list(manifest.classes),
         "shape": list(manifest.shape),
+        "pixels": manifest.source.get("pixels", ""),
         "bad_files": list(manifest.bad_lines()),
         "skipped_images": manifest.skipped,
         "workers": workers,
@@ -58,14 +64,20 @@ def resolve_data(
 ) -> DataConfig:
     """Turn data into something that ranks can map, with the engine's workers where it is long."""
     from sixfold import data
+    from sixfold.data.manifest import load_manifest
 
-    return data.resolve(
+    found = data.resolve(
         config,
         pool=pool_of(engine, workers),
         workers=workers,
         progress=lambda done, total: on_event({"kind": "prepare", "done": done, "total": total}),
         labelled=labelled,
     )
+    if config.data.startswith("parquet:") and config.pixel_range is None:
+        manifest = load_manifest(Path(found.data.removeprefix("shards:")))
+        if pixels := manifest.source.get("pixels"):
+            on_event({"kind": "note", "text": f"{config.data}: {pixels}"})
+    return found
 
 
 def told(left_out: Sequence[str]) -> str:

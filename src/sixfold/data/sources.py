@@ -58,7 +58,7 @@ _LAYOUTS = {
 }
 MOST_SUBFOLDERS = 100
 LAYOUT = 2  # Raised whenever the same source and settings would give other bytes
-TABLE_LAYOUT = 1  # The same for tables alone
+TABLE_LAYOUT = 2  # The same for tables alone
 DEPTH = 2
 
 
@@ -123,6 +123,7 @@ class Job:
         parts = [LAYOUT, self.spec.kind, self.path, self.fingerprint, self.resize]
         if self.spec.kind == "parquet":
             parts += [TABLE_LAYOUT, self.table.image, self.table.label, self.table.labelled]
+            parts += [self.table.pixel_range] if self.table.pixel_range else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def list_records(self, spool: Path) -> Listing:
@@ -153,7 +154,11 @@ def column_problems(source: str, table: TableOptions) -> list[str]:
     """Columns that are named though the data is no table."""
     if source.partition(":")[0] == "parquet":
         return []
-    given = {"--image-column": table.image, "--label-column": table.label}
+    given = {
+        "--image-column": table.image,
+        "--label-column": table.label,
+        "--pixel-range": table.pixel_range,
+    }
     return [
         f"{option} {name}: only parquet:PATH has columns, and the data is {source}"
         for option, name in given.items()

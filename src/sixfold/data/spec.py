@@ -39,6 +39,7 @@ class TableOptions:
     image: str | None = None  # column of the images; None: found by its name
     label: str | None = None  # column of the labels; None: found by its name
     labelled: bool = True  # whether rows without a label are left out, rather than scored
+    pixel_range: str | None = None  # of floating-point images; None: told from the first rows
 
 
 def parse_spec(text: str) -> Spec:

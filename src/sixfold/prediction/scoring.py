@@ -105,6 +105,7 @@ def asked_data(asked: Any, weights: Path, shape: tuple[int, int, int]) -> DataCo
         data=spec,
         resize=asked.resize or side,
         image_column=asked.image_column or trained.get("image_column"),
+        pixel_range=asked.pixel_range or trained.get("pixel_range"),
         label_column=asked.label_column or trained.get("label_column"),
         on_error=trained.get("on_error", "fail") if asked.on_error == "fail" else asked.on_error,
     )

@@ -2,6 +2,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from PIL import Image
 from sixfold.core.errors import UserError
 from sixfold.data import DataSet, open_data, resolve
 from sixfold.data.config import DataConfig
+from sixfold.data.run import resolve_data
+from sixfold.distributed.engines import open_engine
 
 COUNT, ROWS, COLUMNS = 30, 7, 6
 
@@ -270,3 +273,62 @@ def test_images_with_numbers_that_are_not_finite_are_bad(
     assert {image.tobytes() for image in kept} == {
         image.tobytes() for number, image in enumerate(pixels()[:, 0]) if number != 1
     }
+
+
+@pytest.mark.parametrize(
+    ("scale", "given", "taken"),
+    [
+        (1.02 / 255, None, "0 to 1"),
+        (1.02 / 255, "0-1", None),
+        (1.2 / 255, None, "0 to 1"),
+        (1.0, None, "0 to 255"),
+        (1.05, None, "0 to 255"),
+        (1.05, "0-255", None),
+        (1 / 255, None, "0 to 1"),
+    ],
+)
+def test_the_range_of_floating_point_pixels_is_found_and_reported(
+    tmp_path: Path, scale: float, given: str | None, taken: str | None
+) -> None:
+    """What interpolation adds above the range is cut off, not taken for another range."""
+    images = pixels(3, ROWS, COLUMNS)
+    path = write(tmp_path / "a.parquet", pa.array((images * scale).tolist()))
+    config = DataConfig(data=f"parquet:{path}", pixel_range=given)
+    notes: list[str] = []
+    with pytest.MonkeyPatch.context() as patch, closing(open_engine("inline")) as engine:
+        patch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
+        for _ in range(2):  # also where the shards are there already
+            found = resolve_data(
+                config,
+                engine,
+                1,
+                lambda event: notes.append(event["text"]) if event["kind"] == "note" else None,
+            )
+    part = open_data(found).train
+    everything = np.arange(len(part))
+    rows = [int(name[len("a.parquet[") : -1]) for name in part.names(everything)]
+    top = scale if scale > 0.5 else scale * 255
+    expected = np.minimum(np.floor(images[rows] * top + 0.5), 255)
+    assert np.abs(part.images(everything) - expected).max() <= 1
+    if taken is None:
+        assert not notes
+    else:
+        assert len(notes) == 2
+        assert f"taken as {taken} (the largest" in notes[0]
+
+
+def test_few_whole_numbers_are_0_to_255_and_far_values_are_bad(tmp_path: Path) -> None:
+    marks = pixels(3, ROWS, COLUMNS) % 3
+    path = write(tmp_path / "a.parquet", pa.array(marks.astype(float).tolist()))
+    dataset = opened(path, tmp_path)
+    assert dataset.train.images(np.arange(24)).max() == 2
+    assert opened(path, tmp_path, pixel_range="0-255").train.images(np.arange(24)).max() == 2
+    with pytest.raises(UserError, match="values from 0 to 2: expected 0 to 1"):
+        opened(path, tmp_path, pixel_range="0-1")
+    images = pixels(3, ROWS, COLUMNS) / 255.0
+    images[0, 0, 0, 0] = -0.4
+    path = write(tmp_path / "b.parquet", pa.array(images.tolist()))
+    with pytest.raises(UserError, match=r"values from -0\.4 to"):
+        opened(path, tmp_path)
+    with pytest.raises(UserError, match="--pixel-range 0-1: only parquet:PATH"):
+        resolve(DataConfig(data="digits", pixel_range="0-1"), cache=tmp_path)

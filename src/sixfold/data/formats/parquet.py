@@ -122,12 +122,13 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
         else read_labels(files, label, labelled=options.labelled)
     )
     classes, numbers = classify(labels, files, label or "", labelled=options.labelled)
+    column, pixels = image_column(files, image, options.pixel_range)
     everything = TableRecords(
         tuple((file.path, file.name) for file in files),
         np.repeat(np.arange(len(files)), [file.rows for file in files]),
         np.concatenate([np.arange(file.rows) for file in files]),
         np.concatenate(numbers),
-        image_column(files, image),
+        column,
     )
     known = everything.labels >= 0
     tested = everything.file >= len(train) if test else _cut_off(everything.labels)
@@ -153,6 +154,7 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
         left_out=tuple(left_out),
         unlabelled=lost,
         skipped=lost + sum(file.rows for file in unused),
+        pixels=pixels,
     )
 
 

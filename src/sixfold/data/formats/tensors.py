@@ -18,6 +18,17 @@ from sixfold.data.records import ArrayPicture, EncodedPicture, Picture
 MOST_CHANNELS = 4  # A first or last dimension up to this is taken for the channels
 MOST_VALUES = 2**30  # Numbers of a sparse vector: it says itself how many, whatever it holds
 SAMPLE_ROWS = 256
+"""Of each file, from which it is told what floating-point numbers mean."""
+
+SAMPLE_FILES = 64
+
+LARGEST_OVER_1 = 2.0
+"""Fractions up to this are 0 to 1 with what interpolation adds: of 0 to 255 they would all be
+black. Whole numbers up to it are few values of 0 to 255, such as marks of classes."""
+
+OVERSHOOT = 0.25
+"""Part of the range by which values may lie outside, and are cut off: where two corners of ones
+meet, Pillow's bicubic interpolation reaches 1.13, and Lanczos 1.23 (`Image.resize`, mode F)."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,19 @@ class ImageColumn:
         return channels_first(to_bytes(array, unit=self.unit))
 
 
-def image_column(files: Sequence[TableFile], name: str) -> ImageColumn:
-    """How images lie in a column that `choose` has chosen."""
+def image_column(
+    files: Sequence[TableFile], name: str, pixel_range: str | None = None
+) -> tuple[ImageColumn, str]:
+    """How images lie in a column that `choose` has chosen.
+
+    Args:
+        files: of the table.
+        name: of the column.
+        pixel_range: what floating-point numbers are, if the user has said so.
+
+    Returns:
+        The column; and what its numbers were taken for, if that was told from them.
+    """
     there = [file for file in files if name in file.columns]
     forms = [image_form(file.columns[name]) for file in there]
     form = next((form for form in forms if form not in (None, "null")), "pictures") or ""
@@ -72,8 +94,19 @@ def image_column(files: Sequence[TableFile], name: str) -> ImageColumn:
         and all(f.columns.keys() >= SPARK_IMAGE for f in there)
     ):
         more = [n for n in ("mode", "origin") if all(n in file.columns for file in there)]
-        return ImageColumn(name, "Spark image", beside=(*sizes, *more))
-    return ImageColumn(name, form, unit=form == "floats" and _largest(there, name) <= 1.0)
+        return ImageColumn(name, "Spark image", beside=(*sizes, *more)), ""
+    if form != "floats":
+        return ImageColumn(name, form), ""
+    if pixel_range is not None:
+        return ImageColumn(name, form, unit=pixel_range == "0-1"), ""
+    largest, whole = _sampled(there, name)
+    unit = largest <= 1.0 or (largest <= LARGEST_OVER_1 and not whole)
+    taken, other = ("0 to 1", "0-255") if unit else ("0 to 255", "0-1")
+    found = (
+        f"floating-point pixels are taken as {taken} (the largest of the first rows is "
+        f"{largest:.4g}); --pixel-range {other} says otherwise"
+    )
+    return ImageColumn(name, form, unit=unit), found
 
 
 def _spark_image(fields: Any) -> Pixels:
@@ -121,14 +154,19 @@ def _array(cell: Any) -> NDArray[Any]:
 
 
 def to_bytes(array: NDArray[Any], *, unit: bool) -> NDArray[np.uint8]:
-    """Numbers as 0 to 255.
+    """Numbers as 0 to 255; floating-point ones may lie outside by what interpolation adds.
 
     Raises:
         BadImageError: if any is outside.
     """
     if array.dtype == np.uint8:
         return array
-    return scaled(array, 1.0 if unit else 255.0)
+    top = 1.0 if unit else 255.0
+    if array.dtype.kind == "f" and np.isfinite(array).all():
+        margin = OVERSHOOT * top
+        inside = array.min() >= -margin and array.max() <= top + margin
+        array = np.clip(array, 0.0, top) if inside else array
+    return scaled(array, top)
 
 
 def channels_first(array: NDArray[np.uint8]) -> Pixels:
@@ -159,9 +197,10 @@ def channels_first(array: NDArray[np.uint8]) -> Pixels:
     )
 
 
-def _largest(files: Sequence[TableFile], column: str) -> float:
-    """Largest finite number of the first rows that are not all dark."""
-    for path in (file.path for file in files):
+def _sampled(files: Sequence[TableFile], column: str) -> tuple[float, bool]:
+    """Largest finite number of the first rows of files, and whether all are whole numbers."""
+    largest, whole = 0.0, True
+    for path in (file.path for file in files[:SAMPLE_FILES]):
         with opened(path) as file:
             for batch in file.iter_batches(SAMPLE_ROWS, columns=[column]):
                 values = batch.column(batch.schema.get_field_index(column))
@@ -171,7 +210,10 @@ def _largest(files: Sequence[TableFile], column: str) -> float:
                 while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
                     values = values.flatten()
                 numbers = values.drop_null().to_numpy(zero_copy_only=False)
-                largest = float(np.max(numbers, initial=0.0, where=np.isfinite(numbers)))
-                if largest > 0.0:
-                    return largest
-    return 0.0
+                numbers = numbers[np.isfinite(numbers)]
+                bright = float(np.max(numbers, initial=0.0))
+                largest = max(largest, bright)
+                whole = whole and bool((numbers == np.floor(numbers)).all())
+                if bright > 0.0:
+                    break  # a file that begins with black rows says nothing yet
+    return largest, whole
