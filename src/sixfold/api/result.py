@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sixfold.core.errors import UserError
-from sixfold.core.run_directory import read_json, read_json_lines
+from sixfold.core.run_directory import read_json_lines, read_whole_json
 
 if TYPE_CHECKING:
     from sixfold.api.predictions import Predictions
@@ -149,7 +149,7 @@ def open_run(path: str | Path) -> TrainResult:
         UserError: if there is none.
     """
     folder = Path(path).expanduser().absolute()
-    figures = read_json(folder / "result.json")
+    figures = read_whole_json(folder / "result.json")
     if figures is None or "weights_sha256" not in figures:
         if not folder.is_dir():
             raise UserError(f"there is no run directory {folder}")

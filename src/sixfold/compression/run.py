@@ -39,7 +39,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically
 from sixfold.core.life_cycle import RunKind, open_run
-from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.core.run_directory import RunDirectory, read_whole_json
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
@@ -140,7 +140,7 @@ def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
 
 def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
     """The settings of the training that made the network, with what was asked for otherwise."""
-    known = read_json(weights.with_name("config.json"))
+    known = read_whole_json(weights.with_name("config.json"))
     if known is None and settings.data is None:
         raise UserError(
             f"{weights} has no config.json beside it that names its data: give --data SPEC"

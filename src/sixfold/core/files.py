@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import RunError, UserError
+
+_CHECKSUM_LINE = re.compile(rb"\n([ \t]+)\n?\Z")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -31,12 +35,29 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain data as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    """Write plain data as indented JSON, atomically, with a checksum that `parse_json` verifies."""
+    data = (json.dumps(value, indent=2) + "\n").encode()
+    write_atomically(path, data + _checksum(data) + b"\n")
+
+
+def _checksum(data: bytes) -> bytes:
+    """CRC-32 as 32 spaces (0) and tabs (1), which every reader of JSON passes over."""
+    return f"{zlib.crc32(data):032b}".replace("0", " ").replace("1", "\t").encode()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text holds; a `ValueError` if it is none, or nested deeper than ours are."""
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: if it is none, nested deeper than ours are, or not what `write_json` wrote.
+    """
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    ended = _CHECKSUM_LINE.search(data)
+    if ended and ended[1] != _checksum(data[: ended.start() + 1]):
+        raise ValueError(
+            "its checksum, a last line of spaces and tabs, does not match; whoever has edited the "
+            "file removes that line"
+        )
     try:
         return json.loads(text)
     except RecursionError:

@@ -31,7 +31,7 @@ from sixfold.core.files import write_json
 from sixfold.core.html.frame import optional_page
 from sixfold.core.locks import held
 from sixfold.core.naming import flag_of
-from sixfold.core.run_directory import RunDirectory, as_json, read_json
+from sixfold.core.run_directory import RunDirectory, as_json, read_whole_json
 from sixfold.core.settings import Settings
 from sixfold.core.version import versions
 
@@ -187,7 +187,10 @@ class Run:
         self._refuse_other_settings(_without(old, without), _without(new, without))
         if self.inputs is not None:
             self._refuse_other_inputs(self.inputs, grows)
-        result = None if grows else read_json(directory.file(kind.result))
+        remedy = "remove it and make the run again"
+        if self._can_resume:
+            remedy = "remove it and go on with --resume, which makes it anew"
+        result = None if grows else read_whole_json(directory.file(kind.result), remedy)
         if result is None and not self.resume:
             resume = "resume it with --resume, or " if self._can_resume else ""
             raise UserError(
@@ -212,7 +215,9 @@ class Run:
         )
 
     def _refuse_other_inputs(self, inputs: Inputs, grows: bool) -> None:
-        record = read_json(self.directory.file(RECORD))
+        record = read_whole_json(
+            self.directory.file(RECORD), "put it back, or replace the run with --overwrite"
+        )
         if record is not None and (changed := inputs.changed(record, growing=grows)):
             raise UserError(
                 [

@@ -228,6 +228,27 @@ def typed(kind: type[Result], data: Any) -> Result:
         raise UserError(f"lacks figures of a result: {place}: {first['msg']}") from error
 
 
+def read_whole_json(path: Path, remedy: str = "put it back") -> dict[str, Any] | None:
+    """The object in a JSON file, or None where there is none.
+
+    Args:
+        path: the file.
+        remedy: what to do if it is damaged, for the message.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        value = parse_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): {remedy}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged (it holds no JSON object): {remedy}")
+    return value
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects in a file of JSON lines; a broken line (a crash's last one) is left out."""
     try:

@@ -188,7 +188,11 @@ def section_with_run(tree: type[Any], chosen: Mapping[str, Mapping[str, Any]], s
     file = Path(str(place["out"])).expanduser() / "config.json"
     try:
         kept = parse_json(file.read_text(encoding="utf-8"))[section]
-    except (OSError, ValueError, LookupError, TypeError):
+    except ValueError as error:
+        raise UserError(
+            f"{file} is damaged ({error}): put it back, or give all settings and --overwrite"
+        ) from error
+    except (OSError, LookupError, TypeError):
         kept = None
     if not isinstance(kept, dict):
         return make(**given)

@@ -7,7 +7,6 @@ every file name must be a plain name in the same folder.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from sixfold.core.errors import UserError
-from sixfold.core.files import write_json
+from sixfold.core.files import parse_json, write_json
 from sixfold.data.dataset import Shape
 
 NAME = "manifest.json"
@@ -145,8 +144,8 @@ def load_manifest(folder: Path) -> Manifest:
     if path.stat().st_size > MOST_MANIFEST_BYTES:
         raise UserError(f"{path}: {path.stat().st_size} bytes are no manifest")
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        value = parse_json(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     manifest = parse_manifest(value, str(path))
     problems = _file_problems(folder, manifest)

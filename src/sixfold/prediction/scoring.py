@@ -12,13 +12,15 @@ from sixfold import data as datasets
 from sixfold.compression.loading import load_network, read_card
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.run_directory import read_json
+from sixfold.core.run_directory import read_whole_json
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
 from sixfold.training.inputs import warn_if_edited
 from sixfold.training.model_card import ModelCard, weights_file
+
+_REMEDY = "give --data SPEC, or put it back"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ def scored_data(
 
 def _settings(weights: Path) -> dict[str, Any]:
     """On which data the network was trained, as far as that is known."""
-    found = (read_json(weights.with_name("config.json")) or {}).get("data")
+    found = (read_whole_json(weights.with_name("config.json"), _REMEDY) or {}).get("data")
     return found if isinstance(found, dict) else {}
 
 

@@ -14,7 +14,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.life_cycle import RECORD
-from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.core.run_directory import RunDirectory, read_json, read_whole_json
 from sixfold.training.checkpoint import list_checkpoints
 from sixfold.training.config import TrainConfig, TrainingConfig
 from sixfold.training.step.schedule import budget, parse_schedule
@@ -43,7 +43,7 @@ def lengthened(
     Raises:
         UserError: if the run has gone further than it is asked to.
     """
-    marks: list[int] = (read_json(directory.file(RECORD)) or {}).get(MARK, [])
+    marks: list[int] = (read_whole_json(directory.file(RECORD)) or {}).get(MARK, [])
     checkpoints = list_checkpoints(directory.file("checkpoints"))
     known = (directory.config() or {}).get("training")
     if not checkpoints or known is None:
@@ -90,7 +90,7 @@ def refuse_lengthened(config: TrainConfig, directory: RunDirectory) -> None:
     Raises:
         UserError: if it was, and is not asked for as what it is, with `--resume`.
     """
-    marks = (read_json(directory.file(RECORD)) or {}).get(MARK)
+    marks = (read_whole_json(directory.file(RECORD)) or {}).get(MARK)
     if marks and not config.run.resume:
         raise UserError(
             f"{directory.path} holds a run that was trained on from step {marks[-1]}, which with "

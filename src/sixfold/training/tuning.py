@@ -20,7 +20,7 @@ from typing import Any
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import parse_json
-from sixfold.core.run_directory import RunDirectory, read_json
+from sixfold.core.run_directory import RunDirectory, read_json, read_whole_json
 from sixfold.data import DataSet
 from sixfold.training.config import TrainConfig
 
@@ -96,7 +96,7 @@ def take_tuning(
     if config.compute.tuning is None:
         return config, None
     path = Path(config.compute.tuning)
-    kept = read_json(directory.file(COPY)) if config.run.resume else None
+    kept = read_whole_json(directory.file(COPY)) if config.run.resume else None
     tuning = read_tuning(path) if kept is None else kept
     if kept is not None and kept != read_json(path):
         text = f"--tuning {path} is not what it was when the run began, whose copy of it is taken"

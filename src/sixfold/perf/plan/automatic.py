@@ -12,6 +12,7 @@ from typing import Any
 
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
+from sixfold.core.files import parse_json
 from sixfold.core.run_directory import RunDirectory
 from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
@@ -137,7 +138,7 @@ def _grids(config: TrainConfig, workers: int, tiles: Any) -> list[Candidate]:
 def _kept(directory: RunDirectory, workers: int) -> Choice | None:
     """The choice of an earlier start, as far as there are the workers for it."""
     try:
-        plan = json.loads(directory.file("plan.json").read_text(encoding="utf-8"))
+        plan = parse_json(directory.file("plan.json").read_bytes())
         count = int(plan["chosen"]["workers"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

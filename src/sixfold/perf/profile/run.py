@@ -17,7 +17,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.html.frame import optional_page
 from sixfold.core.life_cycle import RunKind, open_run
-from sixfold.core.run_directory import RunDirectory, as_json, read_json
+from sixfold.core.run_directory import RunDirectory, as_json, read_json, read_whole_json
 from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
@@ -118,7 +118,7 @@ def profile_of_run(path: Path) -> Plain:
     """What the time lines of a training tell: utilisation, and the trace in `trace.json`."""
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory")
-    measured = read_json(path / "profile.json")
+    measured = read_whole_json(path / "profile.json", "remove it")
     if measured is not None and measured.get("kind") in ("profile", "beside"):
         return measured  # of `sixfold profile` itself: it holds all of this already
     lines = read_timelines(path)

@@ -12,7 +12,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.locks import held
-from sixfold.core.run_directory import as_json, read_json
+from sixfold.core.run_directory import as_json, read_whole_json
 from sixfold.core.version import versions
 from sixfold.data import DataSet
 from sixfold.distributed.session import open_engine_for, restarts_of
@@ -103,7 +103,7 @@ def _out(config: EvaluateConfig, weights: Path) -> Path:
     out = weights.parent / "robustness" if given is None else Path(given).expanduser().absolute()
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; give a directory")
-    held = read_json(out / "config.json")
+    held = read_whole_json(out / "config.json", "choose another --out, or remove it")
     if held is not None and "evaluation" not in held:
         raise UserError(
             f"--out {out}: holds a run, whose result and report would be lost: choose another "

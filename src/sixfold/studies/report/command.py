@@ -10,7 +10,7 @@ from typing import Any
 
 from sixfold.core.console.command import ReportKind
 from sixfold.core.errors import UserError
-from sixfold.core.run_directory import read_json
+from sixfold.core.run_directory import read_json, read_whole_json
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,10 @@ def rewrite_report(run: Path) -> Path:
             is written then.
     """
     run = run.expanduser().absolute()
-    config, result = read_json(run / "config.json"), read_json(run / "result.json") or {}
+    config, result = (
+        read_whole_json(run / "config.json"),
+        read_whole_json(run / "result.json") or {},
+    )
     kind = next((kind for kind in _kinds() if _fits(kind, run, config, result)), None)
     if "identity" in result:
         raise UserError(f"{run} holds a member of a job: give the directory of the job")
@@ -49,7 +52,9 @@ def rewrite_report(run: Path) -> Path:
         raise UserError(f"{run} {reason}")
     if kind.write is None:
         raise UserError(f"{run} holds {kind.noun}: {kind.remedy}")
-    figures = read_json(run / kind.figures)
+    # The page of an unfinished run says of a damaged result that it is damaged.
+    read = read_json if kind.unfinished else read_whole_json
+    figures = read(run / kind.figures)
     if figures is None and not kind.unfinished:
         raise UserError(f"{run} holds {kind.noun} that is not finished: {kind.remedy}")
     kind.write(run, config, figures)
