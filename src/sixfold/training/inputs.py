@@ -111,6 +111,7 @@ class Inputs:
             record: what `write` has written.
             growing: whether the run may have got more to do, so that more may enter it.
         """
+        _refuse_strange(record)
         old, found = record.get("files", {}), []
         for name in sorted({*old, *self.files}):
             before, now = old.get(name), self.files.get(name)
@@ -183,6 +184,21 @@ def _network_files(
             found[str(path)] = {"option": f"--model {model.model}", "sha256": sha256(path)}
         late |= {str(path) for path in files.late}
     return found, frozenset(late)
+
+
+def _refuse_strange(record: Mapping[str, Any]) -> None:
+    """Raise if a record is not as `write` makes it."""
+    known = {"files": ("option", "sha256"), "data": ("content", "source")}
+    for section, names in known.items():
+        entries = record.get(section, {})
+        if not isinstance(entries, dict) or not all(
+            isinstance(entry, dict) and all(isinstance(entry.get(name), str) for name in names)
+            for entry in entries.values()
+        ):
+            raise UserError(
+                f"{RECORD} of the run is damaged ({section}): put it back, or replace the run with "
+                "--overwrite"
+            )
 
 
 def _as_it_is(name: str, option: str) -> dict[str, str] | None:
