@@ -142,7 +142,7 @@ def test_a_prediction_that_fails_leaves_nothing(
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sixfold.prediction.worker._table", fail)
+    monkeypatch.setattr("sixfold.prediction.worker.table", fail)
     with pytest.raises((KeyboardInterrupt, SixfoldError)):
         predict(ask(run, tmp_path / "scores.parquet"))
     assert list(tmp_path.iterdir()) == []

@@ -18,7 +18,9 @@ from sixfold.data.config import DataConfig
 from sixfold.data.given_sources import parts_of
 from sixfold.data.images import BadImageError, Pixels, resize_array
 from sixfold.data.shard_building import COLOR, GRAY
+from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION
 from sixfold.training.classifier import Classifier
+from sixfold.training.evaluate import probabilities
 
 
 @dataclass(frozen=True)
@@ -26,32 +28,54 @@ class Predictions:
     """What a network says of images.
 
     Attributes:
-        classes: names of the classes, in the order of the columns of `probabilities`.
-        probabilities: (N, classes), float32.
+        classes: names of the classes, labels or numbers, in the order of the columns.
+        probabilities: (N, K), float32; of a regression the numbers.
+        kind: of the targets: classes, binary, multi_label or regression.
     """
 
     classes: tuple[str, ...]
     probabilities: NDArray[np.float32]
+    kind: str = CLASSES
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The numbers of a regression, (N, K)."""
+        if self.kind != REGRESSION:
+            raise AttributeError(f"{self.kind} targets have probabilities and labels, not values")
+        return self.probabilities
 
     @property
     def indices(self) -> NDArray[np.int64]:
         """Number of the class of each image, (N,)."""
+        if self.kind in (MULTI_LABEL, REGRESSION):
+            raise AttributeError(f"{self.kind} targets have no single class an image")
         found: NDArray[np.int64] = self.probabilities.argmax(1).astype(np.int64)
         return found
 
     @property
-    def labels(self) -> list[str]:
-        """Name of the class of each image."""
+    def labels(self) -> list[str] | list[list[str]]:
+        """Name of the class of each image; of several labels the names of those it has."""
+        if self.kind == MULTI_LABEL:
+            rows = self.probabilities > 0.5
+            return [[n for n, has in zip(self.classes, row, strict=True) if has] for row in rows]
         return [self.classes[index] for index in self.indices]
 
     def __len__(self) -> int:
         return len(self.probabilities)
 
     def to_pandas(self) -> Any:
-        """A row for each image: class, confidence, and the probability of each class."""
+        """A row for each image: class, confidence, and the probability of each class.
+
+        Of several labels the list of them instead of a class; of a regression the numbers alone.
+        """
         import pandas as pd
 
         table = pd.DataFrame(self.probabilities, columns=list(self.classes))
+        if self.kind == REGRESSION:
+            return table
+        if self.kind == MULTI_LABEL:
+            table.insert(0, "prediction", self.labels)
+            return table
         table.insert(0, "confidence", self.probabilities.max(1) if len(self) else [])
         table.insert(0, "prediction", self.labels)
         return table
@@ -68,9 +92,9 @@ def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: A
     for batch in _batches(data, config, model.shape, batch_size):
         with torch.inference_mode():
             scores = model(torch.from_numpy(batch))
-        found.append(scores.softmax(1).to(torch.float32).numpy())
+            found.append(probabilities(model.kind, scores).to(torch.float32).numpy())
     empty = np.empty((0, len(model.classes)), np.float32)
-    return Predictions(model.classes, np.concatenate([empty, *found]))
+    return Predictions(model.classes, np.concatenate([empty, *found]), model.kind)
 
 
 def _batches(

@@ -99,7 +99,7 @@ def build_on_meta(card: ModelCard) -> nn.Module:
     chosen = model_factory(
         ModelConfig(model=card.model, model_args=card.model_args),
         shape=card.shape,
-        classes=len(card.classes),
+        classes=card.outputs,
     )
     try:
         with torch.device("meta"):

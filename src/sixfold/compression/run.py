@@ -47,6 +47,7 @@ from sixfold.models.config import ModelConfig
 from sixfold.models.project import refuse_edited
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import inputs_of, warn_if_edited
+from sixfold.training.losses.registry import accuracy_problems, with_target
 from sixfold.training.model_card import pack, read_card, weights_file
 from sixfold.training.run import train
 from sixfold.training.sparsity import Prunable, prunable
@@ -83,7 +84,10 @@ def compress(
         raise UserError(f"{weights} is compressed already: give the run it was made from")
     config = _resolve_paths(config, weights)
     card = read_card(weights, trust=settings.trust_model)
+    if found := accuracy_problems(card.kind, "sixfold compress"):
+        raise UserError(found)
     base = _base(config.compression, weights)
+    base = dataclasses.replace(base, data=with_target(base.data, base.loss))
     inputs = inputs_of(
         models=[ModelConfig(model=card.model, model_args=card.model_args)],
         datasets=[base.data],

@@ -17,7 +17,12 @@ PIXEL_RANGE = (
 PIXEL_RANGES = ("0-1", "0-255")
 IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
 ON_ERROR = "what to do with images that cannot be read, and rows that have no label"
-LABEL_COLUMN = "column of a Parquet table that holds the labels (default: found by its name)"
+LABEL_COLUMN = (
+    "column of a Parquet table that holds the labels (default: found by its name); several, "
+    "separated by commas, for several numbers or labels an image"
+)
+WEIGHT_COLUMN = "column of a Parquet table that says how much each image counts"
+TARGET = "what labels are: auto (as --loss takes them), classes, binary, multi_label, regression"
 
 
 @dataclass(frozen=True, kw_only=True)

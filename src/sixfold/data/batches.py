@@ -47,7 +47,7 @@ class BatchMaker:
         dtype = np.dtype("float64" if precision == "float64" else "float32")
         self._scale = (1 / (255 * std)).astype(dtype)[:, None, None]
         self._shift = (-mean / std).astype(dtype)[:, None, None]
-        self._dtype = dtype
+        self.dtype = dtype
         self._part = None if box is None else tuple(slice(start, stop) for start, stop in box)
         if self._part is not None:
             self._scale, self._shift = self._scale[self._part[0]], self._shift[self._part[0]]
@@ -60,7 +60,7 @@ class BatchMaker:
         augment: Augment | None = None,
         key: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W), augmented by the randomness of `key`, and labels (n,), int64."""
+        """Images (n, C, H, W), augmented by the randomness of `key`, and their `truth`."""
         import torch
 
         images = part.images(indices)
@@ -68,8 +68,14 @@ class BatchMaker:
             images = augment.apply(images, key)
         return (
             torch.from_numpy(self.normalise(images)),
-            torch.from_numpy(part.labels[indices]),
+            torch.from_numpy(self.truth(part, indices)),
         )
+
+    def truth(self, part: Part, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Classes (n,), int64; or targets (n, K), where images have several labels or numbers."""
+        if part.targets is None:
+            return part.labels[indices]
+        return part.targets[indices].astype(self.dtype)
 
     @property
     def factors(self) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -80,7 +86,7 @@ class BatchMaker:
         """(p / 255 - mean) / std of each channel, (n, C, H, W), of the part that is made."""
         if self._part is not None:
             images = images[(slice(None), *self._part)]
-        out = images.astype(self._dtype, order="C")
+        out = images.astype(self.dtype, order="C")
         out *= self._scale
         out += self._shift
         return out

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_ERROR, PIXEL_RANGE, PIXEL_RANGES
+from sixfold.core.config import (
+    IMAGE_COLUMN,
+    LABEL_COLUMN,
+    ON_ERROR,
+    PIXEL_RANGE,
+    PIXEL_RANGES,
+    TARGET,
+    WEIGHT_COLUMN,
+)
 from sixfold.core.settings import Settings, option
+from sixfold.data.targets import AUTO, KINDS
 from sixfold.distributed.config import EngineConfig
 
 MOST_SIDE = 4096
@@ -46,6 +55,8 @@ class DataConfig(Settings):
     image_column: str | None = option(None, IMAGE_COLUMN)
     pixel_range: str | None = option(None, PIXEL_RANGE, choices=PIXEL_RANGES)
     label_column: str | None = option(None, LABEL_COLUMN)
+    weight_column: str | None = option(None, WEIGHT_COLUMN)
+    target: str = option(AUTO, TARGET, choices=(AUTO, *KINDS))
     on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
 
     def cross_problems(self) -> list[str]:
@@ -67,6 +78,8 @@ class PreparationConfig(Settings):
     image_column: str | None = option(None, IMAGE_COLUMN)
     pixel_range: str | None = option(None, PIXEL_RANGE, choices=PIXEL_RANGES)
     label_column: str | None = option(None, LABEL_COLUMN)
+    weight_column: str | None = option(None, WEIGHT_COLUMN)
+    target: str = option(AUTO, TARGET, choices=(AUTO, *KINDS))
     on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.data.splits import cut, some
+from sixfold.data.targets import BINARY, CLASSES, REGRESSION, outputs_of, strata
 
 ALL_TRAIN = "all images are for training, as asked"
 """How the parts of a set are told apart that has no test part, and should have none."""
@@ -36,6 +37,16 @@ class Store(Protocol):
 
     @property
     def labels(self) -> NDArray[np.int64]: ...  # noqa: D102
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """(N, K) numbers, or 0 and 1 of labels; None where records have a class."""
+        ...
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """How much every record counts, (N,); None: all the same."""
+        ...
 
     @property
     def groups(self) -> NDArray[np.int64] | None: ...  # noqa: D102
@@ -105,6 +116,8 @@ class ArrayStore:
     labels: NDArray[np.int64]
     record_names: Sequence[str]
     groups: NDArray[np.int64] | None = None
+    targets: NDArray[np.float64] | None = None
+    weights: NDArray[np.float64] | None = None
 
     @property
     def shape(self) -> Shape:
@@ -128,11 +141,18 @@ class ArrayStore:
 class Part:
     """A store, or those of its records that are chosen, in their order."""
 
-    def __init__(self, store: Store, chosen: NDArray[np.int64] | None = None) -> None:
-        self._store = store
+    def __init__(
+        self, store: Store, chosen: NDArray[np.int64] | None = None, kind: str = CLASSES
+    ) -> None:
+        self._store, self.kind = store, kind
         self._chosen = chosen
         # class of each image, (N,)
         self.labels: NDArray[np.int64] = store.labels if chosen is None else store.labels[chosen]
+        # see `Store`
+        self.targets, self.weights = (
+            value if value is None or chosen is None else value[chosen]
+            for value in (store.targets, store.weights)
+        )
         self.shape: Shape = store.shape  # of each image, C H W
 
     def __len__(self) -> int:
@@ -173,6 +193,7 @@ class DataSet:
     # whether the set came with its test part, rather than having one cut off it
     own_test: bool = True
     split: str = ""  # how its parts were told apart, for people
+    kind: str = CLASSES  # of targets; `classes` then names classes, labels or numbers
     # of the pixels of `train`, (C,), in units of [0, 1]
     mean: NDArray[np.float64] = field(init=False)
     # of the pixels of `train`, (C,), in units of [0, 1]
@@ -182,6 +203,17 @@ class DataSet:
         sums = self.train.sums()
         object.__setattr__(self, "mean", sums.mean())
         object.__setattr__(self, "std", sums.std())
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for an image."""
+        return outputs_of(self.kind, len(self.classes))
+
+
+def _both(
+    first: NDArray[np.float64] | None, second: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    return None if first is None or second is None else np.concatenate([first, second])
 
 
 @dataclass(frozen=True)
@@ -198,6 +230,16 @@ class _Joined:
     @property
     def labels(self) -> NDArray[np.int64]:
         return np.concatenate([self.first.labels, self.second.labels])
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Of all records."""
+        return _both(self.first.targets, self.second.targets)
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """Of all records."""
+        return _both(self.first.weights, self.second.weights)
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
@@ -242,6 +284,13 @@ class _Joined:
         ]
 
 
+def _shares(kind: str) -> str:
+    """What a part has its share of, for people."""
+    if kind in (CLASSES, BINARY):
+        return "stratified by class"
+    return "of every range of numbers" if kind == REGRESSION else "stratified by label"
+
+
 def assemble(
     *,
     name: str,
@@ -256,6 +305,7 @@ def assemble(
     own_test: bool = True,
     split: str = "",
     own_validation: Store | None = None,
+    kind: str = CLASSES,
 ) -> DataSet:
     """A data set from its stores; `validation` is cut from the first, by class and group.
 
@@ -278,7 +328,10 @@ def assemble(
     aside = whole.labels >= last
     known = np.flatnonzero(~aside)
     groups = None if whole.groups is None else whole.groups[known]
-    aside[known] = cut(whole.labels[known], test_split or 0.0, groups=groups, purpose="test")
+    layers = np.zeros(len(aside), np.int64)
+    targets = None if whole.targets is None else whole.targets[known]
+    layers[known] = strata(whole.labels[known], targets, kind)
+    aside[known] = cut(layers[known], test_split or 0.0, groups=groups, purpose="test")
     rest = np.flatnonzero(~aside)
     if test_split and not aside.any():
         raise UserError(
@@ -286,7 +339,7 @@ def assemble(
             "class needs at least two"
         )
     groups = None if whole.groups is None else whole.groups[rest]
-    held_out = cut(whole.labels[rest], validation, groups=groups, purpose="validation")
+    held_out = cut(layers[rest], validation, groups=groups, purpose="validation")
     if validation and not held_out.any():
         raise UserError(
             f"--validation {validation:g}: of {len(rest)} training images none can be set "
@@ -296,24 +349,33 @@ def assemble(
     if images is not None:
         if images > len(kept):
             raise UserError(f"--max-images {images}: there are only {len(kept)} to train on")
-        kept = kept[some(whole.labels[kept], images)]
+        kept = kept[some(layers[kept], images)]
     return DataSet(
         name=name,
         classes=classes,
         shape=train.shape,
-        train=Part(whole, None if len(kept) == len(whole.labels) else kept),
-        validation=Part(whole, rest[held_out]) if own_validation is None else Part(own_validation),
-        test=Part(test) if test_split is None else Part(whole, np.flatnonzero(aside)),
+        train=Part(whole, None if len(kept) == len(whole.labels) else kept, kind),
+        validation=(
+            Part(whole, rest[held_out], kind)
+            if own_validation is None
+            else Part(own_validation, None, kind)
+        ),
+        test=(
+            Part(test, None, kind)
+            if test_split is None
+            else Part(whole, np.flatnonzero(aside), kind)
+        ),
         bad=bad,
         skipped=skipped,
         own_test=own_test and len(test.labels) > 0,
-        split=split if test_split is None else _cut_off(test_split),
+        split=split if test_split is None else _cut_off(test_split, kind),
+        kind=kind,
     )
 
 
-def _cut_off(test_split: float) -> str:
+def _cut_off(test_split: float, kind: str) -> str:
     """How the test part was made, for people."""
-    return f"{test_split:g} set aside, stratified by class" if test_split else ALL_TRAIN
+    return f"{test_split:g} set aside, {_shares(kind)}" if test_split else ALL_TRAIN
 
 
 @dataclass(frozen=True)
@@ -332,6 +394,16 @@ class OrderedStore:
     def labels(self) -> NDArray[np.int64]:
         """Of all records."""
         return self.store.labels[self.order]
+
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Of all records, if there are any."""
+        return None if self.store.targets is None else self.store.targets[self.order]
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """Of all records, if there are any."""
+        return None if self.store.weights is None else self.store.weights[self.order]
 
     @property
     def groups(self) -> NDArray[np.int64] | None:

@@ -18,10 +18,12 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
 from sixfold.data.dataset import Shape
+from sixfold.data.targets import CLASSES, KINDS
 
 NAME = "manifest.json"
 FORMAT = "sixfold-tensor-shards"
-VERSION = 1
+VERSION = 2
+"""Of shards whose images have targets or weights; others are written as before, in version 1."""
 PARTS = ("train", "test")
 VALIDATION = "validation"  # a part that some sets have besides
 
@@ -53,6 +55,12 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise ValueError
+    return kind
+
+
 def _of_a_picture(shape: Shape) -> Shape:
     if shape[0] * shape[1] * shape[2] > MOST_IMAGE_BYTES:
         raise ValueError
@@ -70,9 +78,12 @@ class Manifest:
     """What a folder of tensor shards holds."""
 
     name: str
+    # of classes, labels or numbers
     classes: Annotated[tuple[str, ...], AfterValidator(_different)]
     shape: Annotated[tuple[Side, Side, Side], AfterValidator(_of_a_picture)]  # C H W
     dtype: Literal["uint8"] = "uint8"
+    kind: Annotated[str, AfterValidator(_known)] = CLASSES  # of targets
+    weighted: bool = False  # whether images have weights
     # "train" and "test", and "validation" if there is one: files in the order of their records
     parts: Annotated[Mapping[str, tuple[ShardEntry, ...]], AfterValidator(_both)]
     bad: Reasons = ()  # of each image that could not be read
@@ -107,7 +118,11 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write it, all at once: a folder with a manifest is complete."""
-        write_json(folder / NAME, {"format": FORMAT, "version": VERSION, **asdict(self)})
+        fields, version = asdict(self), VERSION
+        if self.kind == CLASSES and not self.weighted:
+            del fields["kind"], fields["weighted"]
+            version = 1
+        write_json(folder / NAME, {"format": FORMAT, "version": version, **fields})
 
 
 _FIELDS = {
@@ -115,6 +130,8 @@ _FIELDS = {
     "classes": f"classes are not 1 to {MOST_CLASSES} different names",
     "shape": "shape {} is not that of an image, C H W",
     "dtype": "dtype {}: expected uint8",
+    "kind": "kind {}: expected " + ", ".join(KINDS),
+    "weighted": "weighted {}: expected true or false",
     "parts": "parts are not two lists, train and test",
     "bad": "bad is not a list of names with reasons",
     "left_out": "left_out is not a list of names with reasons",
@@ -164,9 +181,9 @@ def parse_manifest(value: Any, path: str) -> Manifest:
     """Build a manifest from what JSON held."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(f"{path}: not a manifest of tensor shards")
-    if value.get("version") != VERSION:
+    if value.get("version") not in (1, VERSION):
         raise UserError(
-            f"{path}: version {str(value.get('version'))[:80]}: this Sixfold reads version "
+            f"{path}: version {str(value.get('version'))[:80]}: this Sixfold reads versions 1 and "
             f"{VERSION}; prepare the shards again"
         )
     try:

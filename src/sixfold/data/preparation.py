@@ -173,6 +173,8 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
     return Manifest(
         name=listing.name,
         classes=tuple(_printable(name) for name in listing.classes),
+        kind=listing.kind,
+        weighted=any(listing.parts[part].weights is not None for part in PARTS),
         shape=(channels, rows, columns),
         parts={part: tuple(n.entry for n in made[part] if n.entry) for part in PARTS},
         bad=tuple((_printable(name), why) for name, why in bad),

@@ -23,6 +23,7 @@ from sixfold.data.images import (
     upright,
 )
 from sixfold.data.manifest import PARTS
+from sixfold.data.targets import CLASSES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,6 +57,16 @@ class Records(Protocol):
         """What each record was cut from; empty if every record stands for itself."""
         ...
 
+    @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Numbers, or 0 and 1 of labels, (N, K); None where records have a class."""
+        ...
+
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """How much each record counts, (N,); None: all the same."""
+        ...
+
     def take(self, indices: NDArray[np.int64]) -> Records:
         """Some of the records."""
         ...
@@ -78,6 +89,7 @@ class Listing:
     unlabelled: int = 0  # how many records were left out because they have no label
     skipped: int = 0  # how many records `left_out` speaks of
     pixels: str = ""  # what floating-point numbers were taken for, if that was told from them
+    kind: str = CLASSES  # of targets; `classes` then names classes, labels or numbers
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,8 @@ class FileRecords:
     # shape (C, H, W) of records that are plain pixels; absent: they are encoded pictures
     raw: Shape | None = None
 
+    targets = weights = None
+
     def take(self, indices: NDArray[np.int64]) -> FileRecords:
         """See `Records.take`."""
         return FileRecords(
@@ -219,6 +233,8 @@ class StoreRecords:
 
     store: Store
     indices: NDArray[np.int64]
+
+    targets = weights = None
 
     @property
     def names(self) -> Sequence[str]:

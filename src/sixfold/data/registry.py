@@ -19,7 +19,7 @@ from sixfold.core.locks import locked
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.augment import parse_augment
 from sixfold.data.config import DataConfig
-from sixfold.data.dataset import DataSet, OrderedStore, Store, assemble
+from sixfold.data.dataset import UNLABELLED, DataSet, OrderedStore, Store, assemble
 from sixfold.data.manifest import (
     MOST_MANIFEST_BYTES,
     NAME,
@@ -37,6 +37,7 @@ from sixfold.data.shard_building import Pool, Progress, in_turn
 from sixfold.data.shard_files import ShardStore
 from sixfold.data.sources import Job, column_problems, locate, plan
 from sixfold.data.spec import Spec, TableOptions, parse_spec
+from sixfold.data.targets import BINARY, CLASSES
 
 HASHED_BYTES = 2**31
 """Shards up to this size are read once in full, to compare checksums: 1 s a gigabyte and core."""
@@ -61,7 +62,7 @@ def resolve(
     found = config.problems()
     if found:
         raise UserError(found)
-    table = TableOptions(config.image_column, config.label_column, labelled, config.pixel_range)
+    table = _table_options(config, labelled=labelled)
     job = plan(config.data, resize=config.resize, on_bad=config.on_error, table=table)
     spec = job.spec
     if spec.kind in ("digits", "synthetic"):
@@ -93,6 +94,18 @@ def resolve(
         image_column=None,
         label_column=None,
         pixel_range=None,
+        weight_column=None,
+    )
+
+
+def _table_options(config: DataConfig, *, labelled: bool = True) -> TableOptions:
+    return TableOptions(
+        config.image_column,
+        config.label_column,
+        labelled,
+        config.pixel_range,
+        config.target,
+        config.weight_column,
     )
 
 
@@ -127,8 +140,7 @@ def content_fingerprint(resolved: DataConfig) -> str:
 
 def source_problems(config: DataConfig) -> list[str]:
     """What a glance at the source and the texts of the settings tells; empty if nothing."""
-    table = TableOptions(config.image_column, config.label_column, pixel_range=config.pixel_range)
-    found = column_problems(config.data, table)
+    found = column_problems(config.data, _table_options(config))
     try:
         parse_augment(config.augment)
     except UserError as error:
@@ -225,7 +237,10 @@ def open_data(config: DataConfig) -> DataSet:
             "skipped": manifest.skipped,
             "own_test": not split.startswith("80/20"),
             "split": split,
+            "kind": manifest.kind,
         }
+    if config.target == BINARY and facts.get("kind", CLASSES) == CLASSES:
+        facts["kind"] = _binary(name, classes)
     return assemble(
         name=name,
         classes=classes,
@@ -279,3 +294,14 @@ def _copy(url: str, target: Path, size: int) -> None:
         temporary.unlink()
         raise UserError(f"{url}: {found} bytes, but the manifest says {size}")
     temporary.replace(target)
+
+
+def _binary(name: str, classes: tuple[str, ...]) -> str:
+    """The kind `binary`, of data that have two classes."""
+    known = [each for each in classes if each != UNLABELLED]
+    if len(known) != 2:
+        raise UserError(
+            f"--loss binary: {name} has {len(known)} classes: expected two; give --loss "
+            "cross_entropy"
+        )
+    return BINARY

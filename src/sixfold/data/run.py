@@ -36,6 +36,8 @@ def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[s
                 preparation.image_column,
                 preparation.label_column,
                 pixel_range=preparation.pixel_range,
+                target=preparation.target,
+                weight=preparation.weight_column,
             ),
             pool=pool_of(engine, workers),
             workers=workers,

@@ -147,6 +147,8 @@ def _tasks(
         chunk = records.take(np.arange(start, min(start + step, len(records.labels))))
         # Should the listing ever differ under the same key, no older note is believed.
         listed = "\0".join([job.key, *chunk.names, *map(str, chunk.labels.tolist())])
+        for more in (chunk.targets, chunk.weights):
+            listed += "" if more is None else "\0" + hashlib.sha256(more.tobytes()).hexdigest()
         return ShardTask(
             chunk=chunk,
             file=f"{part}-{start // step:05d}.arrow",
@@ -277,7 +279,8 @@ def widen_shard(task: ShardTask) -> dict[str, Any]:
     old = shard_files.open_shard(path, (GRAY, rows, columns))
     images = np.repeat(old.pixels, COLOR, axis=1)
     names, groups = old.names.to_pylist(), old.groups.to_pylist()
-    return asdict(_save(task, note, images, old.labels.tolist(), names, groups))
+    own = old.targets, old.weights
+    return asdict(_save(task, note, images, old.labels.tolist(), names, groups, *own))
 
 
 def _finished(task: ShardTask) -> ShardNote | None:
@@ -312,7 +315,9 @@ def _make(task: ShardTask) -> ShardNote:
         return note
     kept_names, kept_groups = ([column[index] for index in found] for column in (names, groups))
     kept = [labels[index] for index in found]
-    return _save(task, note, np.stack(images), kept, kept_names, kept_groups)
+    places = list(found)
+    own = (None if a is None else a[places] for a in (task.chunk.targets, task.chunk.weights))
+    return _save(task, note, np.stack(images), kept, kept_names, kept_groups, *own)
 
 
 def _save(
@@ -322,9 +327,11 @@ def _save(
     labels: Sequence[int],
     names: Sequence[str],
     groups: Sequence[str],
+    targets: NDArray[np.float64] | None,
+    weights: NDArray[np.float64] | None,
 ) -> ShardNote:
     """Write the file, and then the note that vouches for it."""
-    data = shard_files.encode(images, labels, names, groups)
+    data = shard_files.encode(images, labels, names, groups, targets, weights)
     digest = hashlib.sha256(data).hexdigest()
     entry = ShardEntry(file=task.file, count=len(images), bytes=len(data), sha256=digest)
     channels, rows, columns = images.shape[1:]

@@ -8,6 +8,8 @@ A file is one record batch with the columns
     group               string: what it was cut from, if anything
     pixel_sum           fixed-size list, int64, (C,): sum of the pixels
     pixel_square_sum    fixed-size list, int64, (C,): sum of their squares
+    target              fixed-size list, float64, (K,): numbers, or 0 and 1 of labels; if any
+    weight              float64: how much the image counts; if any
 
 so the mean and standard deviation of any choice of images are exact and read no pixels.
 """
@@ -24,16 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
-from sixfold.data.dataset import Shape, Sums, image_sums
+from sixfold.data.dataset import UNLABELLED, Shape, Sums, image_sums
 from sixfold.data.manifest import PARTS, Manifest, load_manifest, shortened
 from sixfold.data.records import ArrayPicture, Listing, Picture
+from sixfold.data.targets import BINARY, CLASSES
 
 
-def schema(shape: Shape) -> Any:
-    """Arrow schema of a file of images of this shape."""
+def schema(shape: Shape, targets: int = 0, weighted: bool = False) -> Any:
+    """Arrow schema of a file of images of this shape, with so many targets each."""
     import pyarrow as pa
 
     sums = pa.list_(pa.int64(), shape[0])
+    more = [("target", pa.list_(pa.float64(), targets))] if targets else []
+    more += [("weight", pa.float64())] if weighted else []
     return pa.schema(
         [
             ("image", pa.fixed_shape_tensor(pa.uint8(), shape)),
@@ -42,12 +47,18 @@ def schema(shape: Shape) -> Any:
             ("group", pa.string()),
             ("pixel_sum", sums),
             ("pixel_square_sum", sums),
+            *more,
         ]
     )
 
 
 def encode(
-    images: NDArray[np.uint8], labels: Sequence[int], names: Sequence[str], groups: Sequence[str]
+    images: NDArray[np.uint8],
+    labels: Sequence[int],
+    names: Sequence[str],
+    groups: Sequence[str],
+    targets: NDArray[np.float64] | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> bytes:
     """A file's bytes, which depend on the records alone; images are (n, C, H, W), C-contiguous."""
     import pyarrow as pa
@@ -60,7 +71,10 @@ def encode(
         return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
 
     tensors = lists(images, channels * rows * columns)
-    kind = schema(shape)
+    width = 0 if targets is None else targets.shape[1]
+    kind = schema(shape, width, weights is not None)
+    more = [] if targets is None else [lists(np.ascontiguousarray(targets), width)]
+    more += [] if weights is None else [pa.array(weights)]
     batch = pa.record_batch(
         [
             pa.ExtensionArray.from_storage(kind.field("image").type, tensors),
@@ -69,6 +83,7 @@ def encode(
             pa.array([_text(group) for group in groups], pa.string()),
             lists(total, channels),
             lists(squares, channels),
+            *more,
         ],
         schema=kind,
     )
@@ -94,6 +109,8 @@ class ShardFile:
     squares: NDArray[np.int64]  # sums of squared pixels, (n, C), a view of the file
     names: Any
     groups: Any
+    targets: NDArray[np.float64] | None = None  # (n, K), a view of the file
+    weights: NDArray[np.float64] | None = None  # (n,), a view of the file
 
 
 def open_shard(path: Path, shape: Shape) -> ShardFile:
@@ -105,7 +122,7 @@ def open_shard(path: Path, shape: Shape) -> ShardFile:
             # The map lives as long as the arrays; the file is closed at once, since a large set
             # has more files than a process may have open.
             reader = pa.ipc.open_file(source)
-            if not reader.schema.equals(schema(shape)):
+            if not reader.schema.equals(_fitting(reader.schema, shape)):
                 raise UserError(
                     f"{path}: columns other than those of images of {_times(shape)}: prepare the "
                     "shards again"
@@ -115,7 +132,8 @@ def open_shard(path: Path, shape: Shape) -> ShardFile:
             batch = reader.get_batch(0)
             # Looks at every offset, so that a damaged file cannot lead outside of the map.
             batch.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+            known = batch.schema.names
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: damaged ({reason}): prepare the shards again") from None
     if any(column.null_count for column in batch.columns):
@@ -135,11 +153,42 @@ def open_shard(path: Path, shape: Shape) -> ShardFile:
         squares=numbers("pixel_square_sum").reshape(count, -1),
         names=batch.column("name"),
         groups=batch.column("group"),
+        targets=numbers("target").reshape(count, -1) if "target" in known else None,
+        weights=(
+            batch.column("weight").to_numpy(zero_copy_only=True) if "weight" in known else None
+        ),
     )
+
+
+def _fitting(found: Any, shape: Shape) -> Any:
+    """The schema that a file should have, which may hold targets and weights."""
+    width = 0
+    if "target" in found.names:
+        width = getattr(found.field("target").type, "list_size", 0)
+    return schema(shape, width, "weight" in found.names)
 
 
 def _times(shape: Shape) -> str:
     return "x".join(str(size) for size in shape)
+
+
+def _target_problems(path: Path, file: ShardFile, manifest: Manifest) -> list[str]:
+    """What is wrong with a file's targets and weights, one line each."""
+    names = sum(name != UNLABELLED for name in manifest.classes)
+    wanted = 0 if manifest.kind in (CLASSES, BINARY) else names
+    given = 0 if file.targets is None else file.targets.shape[1]
+    found = []
+    if given != wanted:
+        found.append(f"{path}: {given} targets an image, but the manifest names {wanted}")
+    if file.weights is not None and not ((file.weights >= 0) & np.isfinite(file.weights)).all():
+        found.append(f"{path}: weights below 0, or not finite")
+    return found
+
+
+def _together(arrays: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    """Arrays of all files as one; None if some file has none."""
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if there and len(there) == len(arrays) else None
 
 
 class ShardStore:
@@ -165,10 +214,13 @@ class ShardStore:
                     f"{folder / entry.file}: labels from {file.labels.min()} to "
                     f"{file.labels.max()}: expected 0 to {len(manifest.classes) - 1}"
                 )
+            problems += _target_problems(folder / entry.file, file, manifest)
             self._files.append(file)
         if problems:
             raise UserError(shortened(problems))
         self.shape: Shape = manifest.shape
+        self.targets = _together([file.targets for file in self._files])
+        self.weights = _together([file.weights for file in self._files])
         self._starts = np.cumsum([0, *(len(file.labels) for file in self._files)])
         self.labels: NDArray[np.int64] = self._joined([file.labels for file in self._files])
 
@@ -228,6 +280,8 @@ class ShardRecords:
     files: tuple[str, ...]
     shape: Shape
     labels: NDArray[np.int64]
+    targets: NDArray[np.float64] | None
+    weights: NDArray[np.float64] | None
     file: NDArray[np.int64]
     row: NDArray[np.int64]
 
@@ -238,6 +292,8 @@ class ShardRecords:
             files=tuple(self.files[number] for number in used),
             shape=self.shape,
             labels=self.labels[indices],
+            targets=None if self.targets is None else self.targets[indices],
+            weights=None if self.weights is None else self.weights[indices],
             file=places,
             row=self.row[indices],
         )
@@ -272,13 +328,21 @@ def list_shards(path: Path) -> Listing:
     parts = {}
     for part in PARTS:
         files = tuple(str(path / entry.file) for entry in manifest.parts[part])
-        labels = [open_shard(Path(file), manifest.shape).labels for file in files]
-        lengths = [len(own) for own in labels]
+        store = ShardStore(path, manifest, part)
+        lengths = [entry.count for entry in manifest.parts[part]]
         parts[part] = ShardRecords(
             files=files,
             shape=manifest.shape,
-            labels=np.concatenate([np.empty(0, np.int64), *labels]).astype(np.int64),
+            labels=store.labels,
+            targets=store.targets,
+            weights=store.weights,
             file=np.repeat(np.arange(len(files)), lengths),
             row=np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]).astype(np.int64),
         )
-    return Listing(name=manifest.name, classes=manifest.classes, parts=parts, split="as before")
+    return Listing(
+        name=manifest.name,
+        classes=manifest.classes,
+        parts=parts,
+        split="as before",
+        kind=manifest.kind,
+    )

@@ -17,6 +17,7 @@ from sixfold.data.formats import cells, cifar10, folder, mnist, parquet
 from sixfold.data.records import Listing, list_stores
 from sixfold.data.shard_files import list_shards
 from sixfold.data.spec import Spec, TableOptions, parse_spec
+from sixfold.data.targets import MULTI_LABEL, REGRESSION
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class Job:
         if self.spec.kind == "parquet":
             parts += [TABLE_LAYOUT, self.table.image, self.table.label, self.table.labelled]
             parts += [self.table.pixel_range] if self.table.pixel_range else []
+            if self.table.target in (MULTI_LABEL, REGRESSION) or self.table.weight is not None:
+                parts += [self.table.target, self.table.weight]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def list_records(self, spool: Path) -> Listing:
@@ -158,6 +161,7 @@ def column_problems(source: str, table: TableOptions) -> list[str]:
         "--image-column": table.image,
         "--label-column": table.label,
         "--pixel-range": table.pixel_range,
+        "--weight-column": table.weight,
     }
     return [
         f"{option} {name}: only parquet:PATH has columns, and the data is {source}"

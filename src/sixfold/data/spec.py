@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sixfold.core.errors import UserError
 from sixfold.data import paths
+from sixfold.data.targets import AUTO
 
 FORMS = {
     "digits": "digits",
@@ -40,6 +41,8 @@ class TableOptions:
     label: str | None = None  # column of the labels; None: found by its name
     labelled: bool = True  # whether rows without a label are left out, rather than scored
     pixel_range: str | None = None  # of floating-point images; None: told from the first rows
+    target: str = AUTO  # kind of the targets
+    weight: str | None = None  # column of the weights; None: all rows count the same
 
 
 def parse_spec(text: str) -> Spec:

@@ -33,7 +33,7 @@ class SyntheticStore:
     shape: Shape  # C H W
     part: str  # "train" or "test": the same patterns, other noise
 
-    groups = None
+    groups = targets = weights = None
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:

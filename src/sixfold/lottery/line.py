@@ -57,7 +57,7 @@ def measure_line(config: TrainConfig, assignment: Assignment) -> dict[str, Any]:
         recalibrate(network, calibration)
         found = evaluate(alone(), network, data.validation, make_batch)
         assert found is not None, "rank 0 has the evaluation"
-        errors.append(1 - found.accuracy)
+        errors.append(1 - found.quality)
         assignment.report_progress(part=(number + 1) / points)
     return {"errors": errors, "instability": barrier(errors)}
 

@@ -50,6 +50,7 @@ from sixfold.lottery.speedup import dense_work_s, expected, measured
 from sixfold.lottery.transfer import transfer_members
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import Inputs, inputs_of
+from sixfold.training.losses.registry import accuracy_problems, with_target
 from sixfold.training.run import fit_data, fit_digits, train, training_problems
 from sixfold.training.step.schedule import TrainingLength, budget
 
@@ -102,7 +103,9 @@ KIND = RunKind(noun="job", growing=("trellis",), leftovers=(DENSE, "members"))
 
 def ticket_problems(config: TicketsConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told without reading any image."""
-    found = [*config.problems(), *training_problems(dense_config(config))]
+    dense = dense_config(config)
+    found = [*config.problems(), *training_problems(dense)]
+    found += accuracy_problems(with_target(dense.data, dense.loss).target, "sixfold tickets")
     if config.trellis.transfer:
         found += _transfer_data(config, config.trellis.transfer).problems()
     return list(dict.fromkeys(found))
@@ -201,7 +204,7 @@ class _Search:
         network = models.build(
             self.config.model,
             shape=self.data.shape,
-            classes=len(self.data.classes),
+            classes=self.data.outputs,
             seed=self.config.training.seed,
         )
         settings = as_json(self.settings)

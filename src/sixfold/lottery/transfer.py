@@ -74,7 +74,7 @@ def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
     if settings["way"] != "scratch":
         data = datasets.open_data(config.data)
         network = in_precision(
-            models.build(config.model, shape=data.shape, classes=len(data.classes), seed=seed),
+            models.build(config.model, shape=data.shape, classes=data.outputs, seed=seed),
             config.training.precision,
         )
         state = network.state_dict()

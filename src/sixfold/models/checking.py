@@ -17,6 +17,7 @@ from sixfold.models.building import seeded
 from sixfold.models.conduct import INEXACT, conduct
 from sixfold.models.config import ModelConfig
 from sixfold.models.factory import ModelFactory, model_factory
+from sixfold.models.outputs import main_output, named_outputs
 from sixfold.models.shapes import Shape, ShapeMismatchError, kind, run, times
 from sixfold.models.zoo import ZOO
 
@@ -52,12 +53,12 @@ def check(
         return list(error.problems)
     # The user's code may do what needs values, and what it remembers may not be of two devices.
     device = "meta" if chosen.is_zoo or divided else "cpu"
-    problems = _try(chosen, shape, classes, device=device)
+    problems = _try(chosen, shape, classes, device=device, divided=divided)
     if problems and chosen.is_zoo:
         return [problems[0] + _smallest(config, shape, classes), *problems[1:]]
     if problems and divided:
         device = "cpu"
-        problems = _try(chosen, shape, classes, device=device)
+        problems = _try(chosen, shape, classes, device=device, divided=divided)
     if problems and not divided and " cannot take " in problems[0]:
         problems = [problems[0] + _fitting(config, shape, classes), *problems[1:]]
     if problems or chosen.is_zoo:
@@ -85,7 +86,7 @@ def fails_on_one_image(
         run(network, torch.randn(2, *shape))  # lazy layers take their sizes
         has_norm = any(isinstance(module, _BatchNorm) for module in network.modules())
         try:
-            output = run(network, torch.randn(1, *shape))
+            output = main_output(run(network, torch.randn(1, *shape)))
         except ShapeMismatchError as error:
             return str(error), has_norm
         buffers = [b for b in network.buffers() if b.is_floating_point()]
@@ -104,7 +105,9 @@ def _fitting(config: ModelConfig, shape: Shape, classes: int) -> str:
     return ""
 
 
-def _try(chosen: ModelFactory, shape: Shape, classes: int, *, device: str) -> list[str]:
+def _try(
+    chosen: ModelFactory, shape: Shape, classes: int, *, device: str, divided: bool = False
+) -> list[str]:
     """Make the network and run it, in training and for a single image; what is wrong."""
     try:
         with seeded(0), torch.device(device):
@@ -112,7 +115,7 @@ def _try(chosen: ModelFactory, shape: Shape, classes: int, *, device: str) -> li
             for training, batch in ((True, 2), (False, 1)):
                 network.train(training)
                 output = run(network, torch.zeros(batch, *shape))
-                problem = _output_problem(output, batch, classes, network)
+                problem = _output_problem(output, batch, classes, network, divided=divided)
                 if problem:
                     return [f"{chosen.model}: {problem}"]
     except ShapeMismatchError as error:
@@ -124,9 +127,19 @@ def _try(chosen: ModelFactory, shape: Shape, classes: int, *, device: str) -> li
     return []
 
 
-def _output_problem(output: Any, batch: int, classes: int, network: nn.Module) -> str:
+def _output_problem(
+    output: Any, batch: int, classes: int, network: nn.Module, *, divided: bool
+) -> str:
+    """What is wrong with a network's output for a batch of images."""
     when = "in training" if network.training else "in evaluation"
     wanted = f"a tensor of {batch}x{classes} (batch x classes)"
+    several = named_outputs(output)
+    if len(several) > 1 and divided:
+        return (
+            f"it has {len(several)} outputs {when} ({', '.join(several)}): --strategy "
+            "model_parallel takes networks with one"
+        )
+    output = main_output(output)
     if not isinstance(output, Tensor):
         return f"its output {when} is a {type(output).__name__}, not {wanted}"
     if not output.is_floating_point():

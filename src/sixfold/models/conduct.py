@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sixfold.models.building import has_lazy, seed_all, seeded
 from sixfold.models.observe import changed, observe
+from sixfold.models.outputs import main_output
 from sixfold.models.outside import watched
 from sixfold.models.shapes import Shape, run
 from sixfold.models.user_traceback import one_line
@@ -160,7 +161,7 @@ class _Trial:
         """The network's output, and how far each of its buffers has moved."""
         seed_all(seed)
         with watched() as asked, torch.enable_grad():
-            output: Tensor = self.network(images)
+            output: Tensor = main_output(self.network(images))
         self.asked = self.asked or asked
         moves = {
             slot.path: now.detach().double() - slot.before.double()

@@ -45,7 +45,7 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
     with held(out, is_file=True), opening as engine:
         workers = config.engine.workers or engine.slots()
         job, opened = scored_data(
-            asked_data(asked, weights, card.shape),
+            asked_data(asked, weights, card),
             asked.split,
             weights,
             card,

@@ -16,6 +16,7 @@ from sixfold.core.run_directory import read_whole_json
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.run import resolve_data
+from sixfold.data.targets import AUTO, CLASSES
 from sixfold.distributed.engines import Engine
 from sixfold.training.inputs import warn_if_edited
 from sixfold.training.model_card import ModelCard, weights_file
@@ -93,9 +94,13 @@ def _settings(weights: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def asked_data(asked: Any, weights: Path, shape: tuple[int, int, int]) -> DataConfig:
+def asked_data(asked: Any, weights: Path, card: ModelCard) -> DataConfig:
     """The data asked for, or those of the training with all their settings that matter here."""
-    trained = {} if asked.data is not None else _settings(weights)
+    own = _settings(weights)
+    trained = {} if asked.data is not None else own
+    shape = card.shape
+    # Names of columns do not matter to a network for classes, but to one for several numbers.
+    column = (trained if card.kind == CLASSES else own).get("label_column")
     spec = asked.data or trained.get("data")
     if not isinstance(spec, str):
         raise UserError(
@@ -108,7 +113,8 @@ def asked_data(asked: Any, weights: Path, shape: tuple[int, int, int]) -> DataCo
         resize=asked.resize or side,
         image_column=asked.image_column or trained.get("image_column"),
         pixel_range=asked.pixel_range or trained.get("pixel_range"),
-        label_column=asked.label_column or trained.get("label_column"),
+        label_column=asked.label_column or (column if spec.startswith("parquet:") else None),
+        target=AUTO if card.kind == CLASSES else card.kind,
         on_error=trained.get("on_error", "fail") if asked.on_error == "fail" else asked.on_error,
     )
 

@@ -37,7 +37,7 @@ class Progress:
     Attributes:
         step: steps done.
         best_step: step of the best evaluation on the validation part, -1 if there is none.
-        best_accuracy: its accuracy, -1 if there is none.
+        best_accuracy: its quality (accuracy; minus the loss of a regression), -1 if there is none.
         images: training images seen.
     """
 
@@ -45,6 +45,10 @@ class Progress:
     best_step: int = -1
     best_accuracy: float = -1.0
     images: int = 0
+
+    def is_better(self, quality: float) -> bool:
+        """Whether an evaluation on the validation part beats all before."""
+        return self.best_step < 0 or quality > self.best_accuracy
 
 
 def weights_sha256(tensors: dict[str, Tensor]) -> str:

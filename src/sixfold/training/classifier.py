@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 
 
 class Classifier(nn.Module):
-    """Raw images (N, C, H, W) to scores (N, classes) before softmax.
+    """Raw images (N, C, H, W) to the network's outputs (N, K): scores before softmax, or numbers.
 
     Its state dict is that of the network alone, under the network's own names.
 
@@ -29,6 +29,7 @@ class Classifier(nn.Module):
         mean: of each channel, (C,), of pixels from 0 to 1.
         std: of each channel, (C,).
         classes: name of each class, in the order of the scores.
+        kind: of the targets; of labels and numbers `classes` has the names.
         shape: C H W of the images it was trained on.
     """
 
@@ -40,7 +41,7 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, card: ModelCard) -> None:
         super().__init__()
         self.network = network
-        self.classes = card.classes
+        self.classes, self.kind = card.classes, card.kind
         self.shape = card.shape
         dtype = torch.float64 if card.precision == "float64" else torch.float32
         maker = BatchMaker(card.statistics(), "float64" if dtype is torch.float64 else "float32")

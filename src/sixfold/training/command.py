@@ -17,14 +17,8 @@ def _rounds(result: dict[str, Any]) -> str:
 def summary(result: dict[str, Any]) -> list[str]:
     """The closing lines of a training."""
     speed = result.get("train_images_per_s")
-    balanced = result.get("balanced_accuracy")
-    lines = []
-    if "test_accuracy" in result:
-        lines.append(
-            f"test accuracy      {result['test_accuracy']:.2%}"
-            + (f"   (balanced {balanced:.2%})" if balanced is not None else "")
-        )
-    elif "validation_accuracy" in result:
+    lines = _quality(result)
+    if not lines and result.get("validation_accuracy") is not None:
         lines.append(f"validation         accuracy {result['validation_accuracy']:.2%}")
     if "test_loss" in result:
         lines.append(f"test loss          {result['test_loss']:.4f}")
@@ -55,6 +49,24 @@ def summary(result: dict[str, Any]) -> list[str]:
             "slower, the same bits (result.json says why)"
         )
     return [*lines, f"report             {result['report']}"]
+
+
+def _quality(result: dict[str, Any]) -> list[str]:
+    """How good the network is on the test part."""
+    balanced = result.get("balanced_accuracy")
+    more = f"   (balanced {balanced:.2%})" if balanced is not None else ""
+    lines = [
+        f"{title:<18} {result[name]:.2%}{more}"
+        for name, title in (
+            ("test_accuracy", "test accuracy"),
+            ("test_subset_accuracy", "all labels right"),
+            ("mean_average_precision", "mean av. precision"),
+        )
+        if result.get(name) is not None
+    ]
+    errors = [(name, result.get(f"test_{name}")) for name in ("mae", "rmse", "r2")]
+    told = ", ".join(f"{name.upper()} {value:.4g}" for name, value in errors if value is not None)
+    return [*lines, *([f"test errors        {told}"] if told else [])]
 
 
 def _planned(plan: dict[str, Any]) -> str:

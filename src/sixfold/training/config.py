@@ -14,6 +14,7 @@ from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.logical_shards import LARGEST_COUNT
 from sixfold.models.config import ModelConfig
+from sixfold.training.losses.config import LossConfig
 
 MOST = 10**12
 """Epochs or steps: beyond any training, and within the numbers that count them."""
@@ -249,6 +250,7 @@ class TrainConfig(Settings):
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     compute: ComputeConfig = ComputeConfig()

@@ -46,9 +46,7 @@ def check_initialization(
             ]
         )
     training = config.training
-    network = build(
-        config.model, shape=opened.shape, classes=len(opened.classes), seed=training.seed
-    )
+    network = build(config.model, shape=opened.shape, classes=opened.outputs, seed=training.seed)
     state = FlatState(in_precision(network, training.precision))
     rule = whole_optimizer(config.optimizer, state)
     begin(initialization, state, rule, lambda text: on_event({"kind": "note", "text": text}))

@@ -29,6 +29,7 @@ from sixfold.data.config import DataConfig
 from sixfold.models.config import ModelConfig
 from sixfold.models.project import project_files, relative_names, sha256
 from sixfold.training.config import TrainConfig
+from sixfold.training.losses.registry import with_target
 from sixfold.training.model_card import ModelCard, edited, weights_file
 
 _COPIED = ("--tuning",)
@@ -215,7 +216,11 @@ def training_inputs(config: TrainConfig) -> Inputs:
     # A resumed run takes its own copy of the tuning.
     if not config.run.resume:
         files["--tuning"] = config.compute.tuning
-    return inputs_of(models=[config.model], datasets=[config.data], files=files)
+    asked = with_target(config.data, config.loss)
+    parts = [config.model]
+    if ":" in config.loss.loss:  # the user's own code, as a network is
+        parts.append(ModelConfig(model=config.loss.loss))
+    return inputs_of(models=parts, datasets=[asked], files=files)
 
 
 def warn_if_edited(card: ModelCard, on_event: OnEvent | None) -> None:

@@ -19,6 +19,7 @@ from sixfold import models
 from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
+from sixfold.data.targets import CLASSES, KINDS, outputs_of
 from sixfold.models.config import ModelConfig
 from sixfold.models.packed import beside
 from sixfold.models.project import changed_files
@@ -49,6 +50,7 @@ class ModelCard:
         classes: names of the classes, in the order of the scores.
         mean: per channel, what was subtracted from pixels in [0, 1].
         std: per channel, what they were divided by.
+        kind: of the targets; `classes` names classes, labels or numbers.
         source: hashes of the user's own files that the network was made of, by their names.
     """
 
@@ -59,12 +61,19 @@ class ModelCard:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    kind: str = CLASSES
     source: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
+        usual = {"source": {}, "kind": CLASSES}  # as older cards have it, without a word
         fields = dataclasses.asdict(self)
-        return fields if self.source else {k: v for k, v in fields.items() if k != "source"}
+        return {k: v for k, v in fields.items() if k not in usual or v != usual[k]}
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network gives for an image."""
+        return outputs_of(self.kind, len(self.classes))
 
     def statistics(self) -> Statistics:
         """How images must be normalised for this network, whatever their own statistics."""
@@ -79,7 +88,7 @@ class ModelCard:
         network = models.build(
             ModelConfig(model=self.model, model_args=self.model_args),
             shape=self.shape,
-            classes=len(self.classes),
+            classes=self.outputs,
             seed=0,
         )
         return in_precision(network, self.precision)
@@ -152,6 +161,9 @@ def card_from(fields: Any) -> ModelCard:
     source = fields.get("source", {})
     if not isinstance(source, dict) or not all(isinstance(v, str) for v in source.values()):
         raise ValueError("its card's source is no table of hashes")
+    kind = fields.get("kind", CLASSES)
+    if kind not in KINDS:
+        raise ValueError(f"its card's kind of targets {str(kind)[:80]} is not known")
     return ModelCard(
         model=fields["model"],
         model_args=fields["model_args"],
@@ -160,6 +172,7 @@ def card_from(fields: Any) -> ModelCard:
         classes=tuple(classes),
         mean=numbers["mean"],
         std=numbers["std"],
+        kind=kind,
         source=source,
     )
 

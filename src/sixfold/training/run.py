@@ -315,18 +315,22 @@ def fit_data(
     """
     from sixfold import models
     from sixfold.training.lone_images import lone_image_problems
+    from sixfold.training.losses.registry import fit_problems, with_target
+    from sixfold.training.losses.settling import settle_loss
 
-    resolved = resolve_data(config.data, engine, workers, on_event)
+    asked = with_target(config.data, config.loss)
+    resolved = resolve_data(asked, engine, workers, on_event)
     opened = data.open_data(resolved)
     strategy = config.strategy
 
     def tell(text: str) -> None:
         on_event({"kind": "note", "text": text})
 
-    found = models.check(
+    found = fit_problems(config.loss, opened)
+    found += models.check(
         config.model,
         shape=opened.shape,
-        classes=len(opened.classes),
+        classes=opened.outputs,
         divided=strategy.strategy == "model_parallel",
         tell=None if strategy.deterministic else tell,
     )
@@ -352,8 +356,13 @@ def fit_data(
             workers,
             images=len(opened.train),
             shape=opened.shape,
-            classes=len(opened.classes),
+            classes=opened.outputs,
         )
+    if not found:
+        try:
+            config = settle_loss(config, opened)
+        except UserError as error:
+            found += error.problems
     if not is_automatic(config):
         found += find_strategy(strategy.strategy).fit_problems(config, workers, opened)
     if found:
@@ -373,7 +382,7 @@ def _pattern_problems(config: TrainConfig, opened: data.DataSet) -> list[str]:
 
     if not has_groups(config.optimizer):
         return []
-    classes, seed = len(opened.classes), config.training.seed
+    classes, seed = opened.outputs, config.training.seed
     built = build_on_meta(config.model, shape=opened.shape, classes=classes, seed=seed)
     try:
         group_settings(config.optimizer, built.network)

@@ -117,7 +117,7 @@ def misfits(tuning: Tuning, config: TrainConfig, opened: DataSet) -> list[str]:
         "model": config.model.model,
         "model_args": config.model.model_args,
         "shape": list(opened.shape),
-        "classes": len(opened.classes),
+        "classes": opened.outputs,
         "precision": config.training.precision,
     }
     found = [

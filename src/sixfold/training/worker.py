@@ -23,7 +23,6 @@ from sixfold.distributed.collectives import all_gather_data, all_gather_int
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.project import project_hashes, refuse_edited
-from sixfold.training import metrics
 from sixfold.training.checkpoint import Progress, newest_intact, read_notes
 from sixfold.training.config import TrainConfig
 from sixfold.training.evaluate import Evaluation
@@ -278,22 +277,21 @@ class Training:
     def _keep_best(self, found: Evaluation | None) -> None:
         """Save if no evaluation was better; `found` is None but on rank 0."""
         progress = self.progress
-        better = found is not None and found.accuracy > progress.best_accuracy
+        better = found is not None and progress.is_better(found.quality)
         best_step = progress.step if better else progress.best_step
         if self.network.together:
             best_step = all_gather_int(self.comm, best_step)[0]
         if best_step == progress.best_step:
             return
-        accuracy = found.accuracy if found is not None else progress.best_accuracy
-        self.progress = dataclasses.replace(progress, best_step=best_step, best_accuracy=accuracy)
+        quality = found.quality if found is not None else progress.best_accuracy
+        self.progress = dataclasses.replace(progress, best_step=best_step, best_accuracy=quality)
         self._save()
 
     def _log_evaluation(self, part: str, found: Evaluation, spent_s: float | None) -> None:
         line = {
             "epoch": round(self.budget.epochs_done(self.progress.step), 6),
             "part": part,
-            "eval_loss": found.loss,
-            "eval_accuracy": found.accuracy,
+            **{f"eval_{name}": value for name, value in found.metrics().items()},
         }
         if spent_s is not None:
             line["eval_s"] = round(spent_s, 6)
@@ -338,19 +336,15 @@ class Training:
             self._log_evaluation(name, found, None)
             if name == "test":
                 figures |= {"test_loss": found.loss}
-                figures |= metrics.summarize(
-                    found.labels,
-                    found.predicted,
-                    found.confidence,
-                    found.in_top5,
-                    classes=self.data.classes,
-                    names=part.names,
-                )
+                figures |= found.summary(self.data.classes, part.names)
             else:
-                figures |= {"validation_accuracy": found.accuracy}
+                figures |= {f"validation_{n}": value for n, value in found.metrics().items()}
                 if self.progress.best_step >= 0:
+                    best = self.progress.best_accuracy
+                    is_loss = found.accuracy is None
                     figures["best_step"] = self.progress.best_step
-                    figures["best_validation_accuracy"] = self.progress.best_accuracy
+                    name = "best_validation_loss" if is_loss else "best_validation_accuracy"
+                    figures[name] = -best if is_loss else best
         return figures
 
     def _throughput(self) -> float | None:
@@ -371,5 +365,6 @@ class Training:
             classes=self.data.classes,
             mean=tuple(float(value) for value in self.data.mean),
             std=tuple(float(value) for value in self.data.std),
+            kind=self.data.kind,
             source=dict(self.source or {}),
         )

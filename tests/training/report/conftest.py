@@ -15,7 +15,7 @@ from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import OptimizerConfig, TrainConfig, TrainingConfig
-from sixfold.training.metrics import summarize
+from sixfold.training.metrics.classes import summarize
 from sixfold.training.report.record import PHASES
 
 MakeRun = Callable[..., Path]

@@ -77,7 +77,7 @@ def sensitivity(task: CompressionTask, name: str) -> dict[str, Any]:
     """What pruning one layer costs: see `pruning_losses`; and how good the network is."""
     judge = _Judge(task)
     network = judge.load(task.weights)
-    accuracy = judge.evaluate(network).accuracy
+    accuracy = judge.evaluate(network).quality
     losses = pruning_losses(network, name, judge.loss)
     return {"losses": losses, "validation_accuracy": accuracy}
 
@@ -104,7 +104,7 @@ def trial(
     tell(_PRUNING)
     network = judge.load(weights)
     before = judge.evaluate(network)
-    best = before.accuracy
+    best = before.quality
     # Training shared values seldom gains more than this.
     if best < target - 0.002:
         return {"accuracy": best, "reached": False}
@@ -122,7 +122,7 @@ def trial(
         inner.mkdir(exist_ok=True)
         packed = share_and_code(task, plan, weights, inner, trainer, lambda _: None)
         tell(_PRUNING + (1 - _PRUNING) * (number + 1) / len(TOLERANCES))
-        best = judge.evaluate(judge.load(inner / MODEL)).accuracy
+        best = judge.evaluate(judge.load(inner / MODEL)).quality
         if best >= target:
             size = packed["code"].size_bytes
             found = {"bytes": size, "bits": bits, "folder": inner.name}

@@ -22,7 +22,7 @@ _ENDED = ("done", "failed", "kept")
 _TEXTS = {
     "progress": (
         "step",
-        "epoch {epoch:.2f}  loss {loss:.4f}  accuracy {accuracy:.1%}  {images_per_s:,.0f} images/s",
+        "epoch {epoch:.2f}  loss {loss:.4f}  {right}{images_per_s:,.0f} images/s",
     ),
     "learned": (
         "update",
@@ -81,7 +81,7 @@ class Console:
         elif kind == "evaluation":
             self.line(
                 f"step {event['step']}  epoch {event['epoch']:.2f}  {event['part']}: "
-                f"loss {event['eval_loss']:.4f}  accuracy {event['eval_accuracy']:.2%}"
+                f"loss {event['eval_loss']:.4f}  {_figures(event)}".rstrip()
             )
         elif kind == "note":
             self.line(str(event["text"]))
@@ -104,7 +104,7 @@ class Console:
         total = event.get("total")
         left = self._left(kind, done, total)
         what = f"{noun} {done:,}" + (f" of {total:,}" if total else "")
-        text = "  ".join(filter(None, [text.format_map(event), left]))
+        text = "  ".join(filter(None, [text.format_map({**event, "right": _right(event)}), left]))
         if self._live:
             self._bar(kind, what, done, total, text)
             self._draw(now=done == total)
@@ -155,6 +155,19 @@ class Console:
         if now or time.monotonic() - self._drawn_at > REDRAW_S:
             self._drawn_at = time.monotonic()
             self._bars.refresh()
+
+
+def _right(event: Mapping[str, Any]) -> str:
+    """The accuracy of a step, if it has one."""
+    return "" if event.get("accuracy") is None else f"accuracy {event['accuracy']:.1%}  "
+
+
+def _figures(event: Mapping[str, Any]) -> str:
+    """What an evaluation found besides the loss: the accuracy, or the errors of a regression."""
+    if event.get("eval_accuracy") is not None:
+        return f"accuracy {event['eval_accuracy']:.2%}"
+    known = [(name, event.get(f"eval_{name}")) for name in ("mae", "rmse", "r2")]
+    return "  ".join(f"{name} {value:.4g}" for name, value in known if value is not None)
 
 
 def _counts(lines: Sequence[Mapping[str, Any]]) -> str:

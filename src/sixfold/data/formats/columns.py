@@ -27,6 +27,7 @@ SPARK_IMAGE = {"height", "width", "nChannels", "data"}
 EXPECTED = {
     "image": "bytes of pictures, a struct that holds them, Spark's images or vectors, or numbers",
     "label": "whole numbers, text or booleans",
+    "weight": "numbers",
 }
 
 
@@ -93,7 +94,13 @@ def label_form(kind: Any) -> str | None:
     return next((form for form, fits in forms.items() if fits), None)
 
 
-FORMS = {"image": image_form, "label": label_form}
+def weight_form(kind: Any) -> str | None:
+    """The same of weights, which are numbers."""
+    form = label_form(kind)
+    return form if form in ("numbers", "null") else None
+
+
+FORMS = {"image": image_form, "label": label_form, "weight": weight_form}
 
 
 def choose(path: str, files: Sequence[TableFile], what: str, asked: str | None) -> str | None:

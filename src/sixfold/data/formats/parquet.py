@@ -23,12 +23,19 @@ from sixfold.data.formats.columns import choose, describe, no_column
 from sixfold.data.formats.folder import TEST_FRACTION, empty_classes
 from sixfold.data.formats.labels import classify, read_labels, with_unlabelled
 from sixfold.data.formats.table_files import TableFile, by_part, list_files, opened
+from sixfold.data.formats.target_columns import (
+    choose_targets,
+    read_targets,
+    read_weights,
+    refuse_targets,
+)
 from sixfold.data.formats.tensors import ImageColumn, image_column
 from sixfold.data.images import BadImageError
 from sixfold.data.manifest import shortened
 from sixfold.data.records import BadPicture, Listing, Picture
 from sixfold.data.spec import TableOptions
 from sixfold.data.splits import cut
+from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION, strata
 
 READ_ROWS = 64  # Rows decoded at a time: bounds memory where row groups are large
 
@@ -41,14 +48,19 @@ class TableRecords:
     files: tuple[tuple[str, str], ...]
     file: NDArray[np.int64]  # which file each record is in, (N,)
     row: NDArray[np.int64]  # which row of it, (N,), ascending within each file
-    labels: NDArray[np.int64]  # class of each record, (N,)
+    labels: NDArray[np.int64]  # class of each record, (N,); 0 where records have targets
     column: ImageColumn  # where the images are
+    targets: NDArray[np.float64] | None = None  # (N, K)
+    weights: NDArray[np.float64] | None = None  # (N,)
 
     def take(self, indices: NDArray[np.int64]) -> TableRecords:
         """See `Records.take`."""
         used, places = np.unique(self.file[indices], return_inverse=True)
         files = tuple(self.files[int(index)] for index in used)
-        return TableRecords(files, places, self.row[indices], self.labels[indices], self.column)
+        more = (None if each is None else each[indices] for each in (self.targets, self.weights))
+        return TableRecords(
+            files, places, self.row[indices], self.labels[indices], self.column, *more
+        )
 
     @property
     def names(self) -> Sequence[str]:
@@ -109,19 +121,30 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
     image = choose(path, files, "image", options.image)
     if image is None:
         raise no_column(path, files, "image")
-    label = choose(path, files, "label", options.label)
+    several = options.target in (MULTI_LABEL, REGRESSION)
+    columns = choose_targets(path, files, options) if several else []
+    label = ", ".join(columns) if columns else None
+    if not several:
+        label = choose(path, files, "label", options.label)
     if label is None and options.labelled:
         raise no_column(path, files, "label")
-    _refuse_strangers(files, image, label)
+    _refuse_strangers(files, image, columns or [label])
     train, test, split = by_part(files)
     unused = [file for file in files if file not in train and file not in test]
     files = [*train, *test]
-    labels = (
-        [[None] * file.rows for file in files]
-        if label is None
-        else read_labels(files, label, labelled=options.labelled)
-    )
-    classes, numbers = classify(labels, files, label or "", labelled=options.labelled)
+    rows = sum(file.rows for file in files)
+    targets = None
+    if several and columns:
+        classes, targets = read_targets(files, columns, options)
+        numbers = [np.where(np.isnan(targets).any(1), -1, 0)]
+    else:
+        labels = (
+            [[None] * file.rows for file in files]
+            if label is None
+            else read_labels(files, label, labelled=options.labelled)
+        )
+        classes, numbers = classify(labels, files, label or "", labelled=options.labelled)
+    weights = None if options.weight is None else read_weights(path, files, options.weight)
     column, pixels = image_column(files, image, options.pixel_range)
     everything = TableRecords(
         tuple((file.path, file.name) for file in files),
@@ -129,10 +152,15 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
         np.concatenate([np.arange(file.rows) for file in files]),
         np.concatenate(numbers),
         column,
+        targets,
+        weights,
     )
+    assert len(everything.labels) == rows, "one label a row"
     known = everything.labels >= 0
-    tested = everything.file >= len(train) if test else _cut_off(everything.labels)
-    if options.labelled:
+    tested = everything.file >= len(train) if test else _cut_off(everything, options.target)
+    if options.labelled and several:
+        refuse_targets(path, str(label), everything.targets)
+    elif options.labelled:
         _refuse_labels(path, str(label), everything, tested, classes)
     else:
         classes, classified = with_unlabelled(classes, everything.labels)
@@ -155,25 +183,29 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
         unlabelled=lost,
         skipped=lost + sum(file.rows for file in unused),
         pixels=pixels,
+        kind=options.target if several and columns else CLASSES,
     )
 
 
-def _cut_off(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _cut_off(rows: TableRecords, kind: str) -> NDArray[np.bool_]:
     """Which rows are set aside for testing: of those with labels, whatever others there are."""
-    tested = np.zeros(len(labels), np.bool_)
-    known = np.flatnonzero(labels >= 0)
-    tested[known] = cut(labels[known], TEST_FRACTION, purpose="test")
+    tested = np.zeros(len(rows.labels), np.bool_)
+    known = np.flatnonzero(rows.labels >= 0)
+    targets = None if rows.targets is None else rows.targets[known]
+    layers = strata(rows.labels[known], targets, kind)
+    tested[known] = cut(layers, TEST_FRACTION, purpose="test")
     return tested
 
 
-def _refuse_strangers(files: Sequence[TableFile], image: str, label: str | None) -> None:
+def _refuse_strangers(files: Sequence[TableFile], image: str, labels: Sequence[str | None]) -> None:
     """Refuse files that lack both columns: a table may gain columns, but these are of another."""
     first = next(file for file in files if image in file.columns)
     problems = [
         f"{file.path}: has no column {image!r}, which {first.path} has; it holds "
         f"{describe(file.columns)}: remove it, if it is of another table"
         for file in files
-        if image not in file.columns and (label not in file.columns or label in file.folders)
+        if image not in file.columns
+        and all(label not in file.columns or label in file.folders for label in labels)
     ]
     if problems:
         raise UserError(shortened(problems))

@@ -207,7 +207,7 @@ def _on_meta(config: TrainConfig, opened: DataSet) -> nn.Module:
     """The network without its weights."""
     from sixfold.models.meta_initialization import build_on_meta
 
-    classes, seed = len(opened.classes), config.training.seed
+    classes, seed = opened.outputs, config.training.seed
     return build_on_meta(config.model, shape=opened.shape, classes=classes, seed=seed).network
 
 
@@ -284,7 +284,7 @@ def fitting_tiles(config: TrainConfig, opened: DataSet, workers: int) -> list[Me
 
     if config.training.precision == "bf16":
         return []  # as `sixfold.training.validate` says
-    found, shape, classes = [], opened.shape, len(opened.classes)
+    found, shape, classes = [], opened.shape, opened.outputs
     sizes = [size for size in range(2, min(workers, LARGEST_TILE) + 1) if workers % size == 0]
     for mesh in chain.from_iterable(map(meshes, sizes)):
         if mesh.rows > shape[1] or mesh.cols > shape[2]:

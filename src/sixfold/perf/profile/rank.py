@@ -211,7 +211,7 @@ class _Profile:
         if parts == 1 and self._step.lockstep is None:
             return model, 1
         config, data = self._training.config, self._training.data
-        classes, seed = len(data.classes), config.training.seed
+        classes, seed = data.outputs, config.training.seed
         found = build_on_meta(config.model, shape=data.shape, classes=classes, seed=seed)
         return fused_max_pool(relu_behind_max_pool(found.network)), parts
 

@@ -48,6 +48,16 @@ class DistortedStore:
         return self.part.shape
 
     @property
+    def targets(self) -> NDArray[np.float64] | None:
+        """Of its images."""
+        return self.part.targets
+
+    @property
+    def weights(self) -> None:
+        """All images count the same."""
+        return
+
+    @property
     def groups(self) -> None:
         """Every image stands for itself."""
         return
@@ -72,7 +82,7 @@ def distorted_parts(data: DataSet, job: RobustnessJob, distortion: Distortion | 
     for part in chosen_parts(data, job.part):
         labels = known_labels(part, job.labels)
         store = DistortedStore(part=part, labels=labels, distortion=distortion)
-        found.append(Part(store, chosen_images(labels, job.images)))
+        found.append(Part(store, chosen_images(labels, job.images), part.kind))
     return found
 
 

@@ -27,6 +27,7 @@ from sixfold.prediction.robustness.ranks import (
 )
 from sixfold.prediction.robustness.report import Example, write_page
 from sixfold.prediction.scoring import asked_data, scored_data, trained_network
+from sixfold.training.losses.registry import accuracy_problems
 from sixfold.training.model_card import ModelCard
 from sixfold.training.report import optional_page
 
@@ -40,6 +41,8 @@ def evaluate_robustness(
     if found := config.problems():
         raise UserError(found)
     weights, card = trained_network(config.evaluation.run, config.evaluation.trust_model, given)
+    if found := accuracy_problems(card.kind, "sixfold evaluate"):
+        raise UserError(found)
     out = _out(config, weights)
     with held(out):
         return _evaluate(config, out, weights, card, on_event, started)
@@ -54,7 +57,7 @@ def _evaluate(
     started: float,
 ) -> dict[str, Any]:
     """The same with the directory for the result held."""
-    asked = asked_data(config.evaluation, weights, card.shape)
+    asked = asked_data(config.evaluation, weights, card)
     with open_engine_for(
         config.engine, card.model, preload=("sixfold.prediction.robustness.ranks",), together=True
     ) as engine:

@@ -163,7 +163,7 @@ def _jobs_per_step(
     options = JobPerStepOptions(**settings["job_per_step"])
     opened = open_data(resolve(DataConfig(data=options.data)))
     model = ModelConfig(model=options.model)
-    built = models.build(model, shape=opened.shape, classes=len(opened.classes), seed=0)
+    built = models.build(model, shape=opened.shape, classes=opened.outputs, seed=0)
     each = training_flops(built, opened.shape)
     for one in result.batches:
         step = each * one.batch

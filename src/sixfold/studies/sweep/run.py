@@ -36,6 +36,7 @@ from sixfold.studies.sweep.results import TimeResult, quality_result, time_resul
 from sixfold.studies.sweep.vary import Combination
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import Inputs, inputs_of
+from sixfold.training.losses.registry import accuracy_problems, with_target
 from sixfold.training.run import fit_digits, training_problems
 
 
@@ -128,10 +129,9 @@ def _count_operations(figures: TimeResult, plan: Plan, engines: Engines) -> None
         key = config.model, config.data
         if key not in known:
             engine = engines.open(config)
-            opened = data.open_data(resolve_data(config.data, engine, 1, lambda _: None))
-            network = models.build(
-                config.model, shape=opened.shape, classes=len(opened.classes), seed=0
-            )
+            asked = with_target(config.data, config.loss)
+            opened = data.open_data(resolve_data(asked, engine, 1, lambda _: None))
+            network = models.build(config.model, shape=opened.shape, classes=opened.outputs, seed=0)
             known[key] = training_flops(network, opened.shape), weight_bytes(network)
         row.flops_per_image, row.weight_bytes = known[key]
 
@@ -145,6 +145,9 @@ def sweep_problems(config: TrainingsConfig) -> list[str]:
         trainings = [base_config(config)]
     for training in trainings:
         found += training_problems(training)
+        if isinstance(config, SweepQualityConfig):
+            kind = with_target(training.data, training.loss).target
+            found += accuracy_problems(kind, "sixfold sweep quality")
     return list(dict.fromkeys(found))
 
 
@@ -284,5 +287,5 @@ def _prepare(
             if ":" not in model.model:
                 continue
             with contextlib.suppress(UserError):  # its members report it
-                models.build(model, shape=opened.shape, classes=len(opened.classes), seed=0)
+                models.build(model, shape=opened.shape, classes=opened.outputs, seed=0)
     return images

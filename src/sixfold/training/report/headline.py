@@ -38,6 +38,7 @@ def _quality(record: Record, bars: Sequence[Recall]) -> list[Figure]:
         found.append(_figure("Test accuracy", value=percent(test, 2), detail=_interval(bars)))
     elif last := _last_accuracy(record):
         found.append(last)
+    found += _errors(record)
     counts = {bar.images for bar in bars if bar.images}
     balanced = record.figure("balanced_accuracy")
     if counts and max(counts) > UNEVEN * min(counts) and math.isfinite(balanced):
@@ -58,6 +59,32 @@ def _quality(record: Record, bars: Sequence[Recall]) -> list[Figure]:
     if math.isfinite(loss):
         found.append(_figure("Test loss", value=plain(float(f"{loss:.4g}"))))
     return found
+
+
+def _errors(record: Record) -> list[Figure]:
+    """Figures of several labels or of numbers."""
+    shares = (
+        ("test_subset_accuracy", "All labels right", "of the test images"),
+        ("mean_average_precision", "Mean average precision", "over labels"),
+    )
+    errors = (
+        ("test_mae", "Mean absolute error", "on the test images"),
+        ("test_rmse", "Root mean squared error", ""),
+        ("test_r2", "R²", "part of the variance that is explained"),
+    )
+    return [
+        _figure(
+            title,
+            value=_short(value) if (name, title, detail) in errors else percent(value, 2),
+            detail=detail,
+        )
+        for name, title, detail in (*shares, *errors)
+        if math.isfinite(value := record.figure(name))
+    ]
+
+
+def _short(value: float) -> str:
+    return plain(float(f"{value:.4g}"))
 
 
 def _interval(bars: Sequence[Recall]) -> str:

@@ -17,6 +17,7 @@ from sixfold.training.report.classes import class_section
 from sixfold.training.report.curves import learning_charts, throughput_chart
 from sixfold.training.report.headline import headline, subtitle
 from sixfold.training.report.merging import merge_section
+from sixfold.training.report.predictions import predictions_section
 from sixfold.training.report.record import Record, read_record
 from sixfold.training.report.steptime import step_time
 
@@ -58,6 +59,7 @@ def build(record: Record, images: Images | None = None) -> Page:
     names = [one.name for one in classes.every] if classes else []
     wrong = mistakes(record.result, names, images, notes)
     merging, time = merge_section(record), step_time(record.timelines)
+    predictions = predictions_section(record)
     throughput = throughput_chart(record)
     facts = pairs(_facts(record.result), "Run")
     sections = [
@@ -71,6 +73,7 @@ def build(record: Record, images: Images | None = None) -> Page:
         ),
         *([merging.section()] if merging else []),
         *([classes.section()] if classes else []),
+        *([predictions] if predictions else []),
         Section(
             id="mistakes",
             title="Worst mistakes",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutatio
 from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.config import TrainConfig
+from sixfold.training.losses.registry import sample_weights
 from sixfold.training.step.device import CUDA
 from sixfold.training.step.schedule import TrainingLength, budget
 from sixfold.training.step.step import Shard
@@ -41,6 +42,7 @@ class BatchPlan:
         batch_norm: whether the network has batch-norm, which wants larger shards.
         wanted_shards: `--shards`.
         device: makes images ready from their pixels; None: they are made ready here.
+        weights: (N,) how much each training image counts; None: all the same.
     """
 
     data: DataSet
@@ -51,6 +53,7 @@ class BatchPlan:
     batch_norm: bool
     wanted_shards: int | None
     device: torch.device | None = None
+    weights: NDArray[Any] | None = None
 
     def place(self, step: int) -> tuple[int, int, int]:
         """Epoch of a step (both from 0), and its first and one-past-last place in that epoch."""
@@ -114,22 +117,27 @@ class BatchPlan:
         pixels = part.images(indices)
         ends = np.cumsum([len(place.indices) for place in places]).tolist()
         runs = [slice(start, end) for start, end in pairwise([0, *ends])]
-        labels = torch.from_numpy(part.labels[indices])
+        labels = torch.from_numpy(self.make_batch.truth(part, indices))
+        weights = None if self.weights is None else torch.from_numpy(self.weights[indices])
         if self.device is not None:
             for place, run in zip(places, runs, strict=True):
-                yield self._for_device(place, torch.from_numpy(pixels[run]), labels[run])
+                own = None if weights is None else weights[run]
+                yield self._for_device(place, torch.from_numpy(pixels[run]), labels[run], own)
             return
         if self.augment is not None:
             for place, run in zip(places, runs, strict=True):
                 pixels[run] = self.augment.apply(pixels[run], self._augment_key(place))
         images = torch.from_numpy(self.make_batch.normalise(pixels))
         for place, run in zip(places, runs, strict=True):
-            yield Shard(index=place.shard, images=images[run], labels=labels[run])
+            own = None if weights is None else weights[run]
+            yield Shard(index=place.shard, images=images[run], labels=labels[run], weights=own)
 
     def _augment_key(self, place: _Place) -> int:
         return key(self.seed, "augment", place.step, place.shard)
 
-    def _for_device(self, place: _Place, pixels: Tensor, labels: Tensor) -> Shard:
+    def _for_device(
+        self, place: _Place, pixels: Tensor, labels: Tensor, weights: Tensor | None
+    ) -> Shard:
         """A shard whose images the device makes ready: pixels, and what was drawn for them."""
         draws = None
         if self.augment is not None:
@@ -137,7 +145,7 @@ class BatchPlan:
         if self.device is not None and self.device.type == CUDA:
             with torch.cuda.device(self.device):  # else every rank would open the first GPU too
                 pixels, labels = pixels.pin_memory(), labels.pin_memory()
-        return Shard(index=place.shard, images=pixels, labels=labels, draws=draws)
+        return Shard(index=place.shard, images=pixels, labels=labels, draws=draws, weights=weights)
 
 
 class _Place(NamedTuple):
@@ -160,13 +168,16 @@ def plan_batches(
         device: makes images ready; None: the host does.
     """
     training = config.training
+    make_batch = BatchMaker(data, "float64" if training.precision == "float64" else "float32")
+    weights = sample_weights(config.loss, data)
     return BatchPlan(
         data=data,
         budget=budget(training, len(data.train)),
         seed=training.seed,
-        make_batch=BatchMaker(data, "float64" if training.precision == "float64" else "float32"),
+        make_batch=make_batch,
         augment=parse_augment(config.data.augment),
         batch_norm=batch_norm,
         wanted_shards=training.shards,
         device=device,
+        weights=None if weights is None else weights.astype(make_batch.dtype),
     )

@@ -13,9 +13,10 @@ import copy
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sixfold.core.random_keys import key
+from sixfold.training.layers.joined_outputs import JoinedOutputs
 from sixfold.training.step.device import CUDA, device_name, seed_device
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.graphs import Graphs, can_be_recorded
@@ -47,10 +48,11 @@ class DeviceModel:
     ) -> None:
         if device.type == CUDA:
             torch.cuda.set_device(device)
-        self._host, self._draw = step.state, step.draw
+        self._host, self._draw, self._loss = step.state, step.draw, step.loss
         self._device, self._pictures, self._narrow = device, pictures, narrow
         # All copies draw from the one key that the step has entered.
         self.model = copy.deepcopy(step.model, {id(step.draw): step.draw}).to(device)
+        self._joined = JoinedOutputs(self.model) if self._loss.several else None
         self._state = FlatState(self.model)
         self._buffers, self._counters = self._state.buffers.clone(), self._state.counters()
         self._payload = torch.zeros(
@@ -95,27 +97,33 @@ class DeviceModel:
         if not self.model.training:
             self.model.train()
         images = self._pictures.ready(shard.images, shard.draws)
-        labels = shard.labels.to(self._device, non_blocking=True)
+        inputs = [images, shard.labels.to(self._device, non_blocking=True)]
+        if shard.weights is not None:
+            inputs.append(shard.weights.to(self._device, non_blocking=True))
         if self._graphs is None:
-            self._compute(images, labels)
+            self._compute(*inputs)
         else:
-            self._graphs.run(images, labels)
+            self._graphs.run(*inputs)
         out.copy_(self._payload)  # waits for the device
 
-    def _compute(self, images: Tensor, labels: Tensor) -> None:
+    def _compute(self, images: Tensor, labels: Tensor, weights: Tensor | None = None) -> None:
         """Fill the payload on the device, without a word to the host.
 
         Args:
             images: (n, C, H, W) on the device.
-            labels: (n,) there.
+            labels: (n,) there, or (n, K).
+            weights: (n,) there.
         """
         state, samples = self._state, len(labels)
         state.buffers.copy_(self._buffers)
         state.set_counters(self._counters)
         with torch.enable_grad():
             logits = self._scores(images).to(state.dtype)
-            loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
-        found = torch.autograd.grad(loss, list(state.trainable), allow_unused=True)
+        from sixfold.training.step.step import compute_loss  # which imports nothing of this module
+
+        told = logits.detach()
+        loss, grad, main = compute_loss(self._loss, self._joined, told, labels, weights)
+        found = torch.autograd.grad(logits, list(state.trainable), grad, allow_unused=True)
         for place, gradient in zip(self._gradients, found, strict=True):
             if gradient is None:
                 place.zero_()
@@ -126,15 +134,17 @@ class DeviceModel:
         _, buffers, counters, extras = state.split(self._payload)
         torch.mul(state.buffers, samples, out=buffers)
         counters.copy_((state.counters() - self._counters) * samples)
-        extras[0] = loss.detach()
-        extras[1] = (logits.detach().argmax(1) == labels).sum()
+        extras[0] = loss
+        score = self._loss.score
+        extras[1] = 0 if score is None else score(main, labels)
         extras[2].fill_(samples)
+        extras[3] = samples if weights is None else weights.sum()
 
     def _scores(self, images: Tensor) -> Tensor:
         if self._narrow is None:
-            scores: Tensor = self.model(images)
+            scores: Tensor = (self._joined or self.model)(images)
             return scores
         # Weights that were rounded once must not be kept from one replay to the next.
         with torch.autocast(self._device.type, dtype=self._narrow, cache_enabled=False):
-            narrow: Tensor = self.model(images)
+            narrow: Tensor = (self._joined or self.model)(images)
         return narrow

@@ -5,7 +5,7 @@ for the floating-point buffers (batch-norm's running statistics). The *payload* 
 contribute to a step's sum is one vector too:
 
     [ gradient of every parameter | samples x every float buffer | samples x how far every
-      integer buffer has moved | loss | correct | samples ]
+      integer buffer has moved | loss | right | samples | weight ]
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sixfold.core.errors import UserError
 ALIGNMENT_BYTES = 64
 """Parameters start at cache lines, as freshly allocated tensors do: kernels read them aligned."""
 
-EXTRAS = 3
-"""Loss, correct and samples at the end of the payload."""
+EXTRAS = 4
+"""Loss, samples told right, samples and their weight at the end of the payload."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class PayloadParts:
         gradients: one a parameter, in its shape.
         buffers: (Q,) samples times every float buffer.
         counters: (K,) samples times how far every integer buffer has moved.
-        extras: (3,) loss, correct, samples.
+        extras: (4,) loss, samples told right, samples, and the sum of their weights.
     """
 
     gradients: list[Tensor]
@@ -55,7 +55,7 @@ class FlatState:
     Attributes:
         parameters: (P,) all trainable parameters, each padded to a cache line with zeros.
         buffers: (Q,) all floating-point buffers.
-        sections: lengths P, Q, K, 3 of the payload's parts, with K elements of integer buffers.
+        sections: lengths P, Q, K, 4 of the payload's parts, with K elements of integer buffers.
     """
 
     def __init__(self, model: nn.Module) -> None:

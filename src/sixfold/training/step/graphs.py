@@ -9,7 +9,7 @@ Written after PyTorch's documentation ("CUDA graphs: whole-network capture"); ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,12 +42,11 @@ def _repeats(module: nn.Module) -> bool:
 
 class _Recording(NamedTuple):
     graph: torch.cuda.CUDAGraph
-    images: Tensor
-    labels: Tensor
+    inputs: Sequence[Tensor]
 
 
 class Graphs:
-    """Replays a computation on images and labels, one graph for each shape.
+    """Replays a computation on images and what belongs to them, one graph for each shape.
 
     Args:
         compute: reads only what it is given and what stays where it is, and writes only there.
@@ -57,43 +56,43 @@ class Graphs:
         failure: why nothing is recorded any more; empty as long as it works.
     """
 
-    def __init__(self, compute: Callable[[Tensor, Tensor], None], device: torch.device) -> None:
+    def __init__(self, compute: Callable[..., None], device: torch.device) -> None:
         self._compute, self._device = compute, device
         self._recorded: dict[torch.Size, _Recording] = {}
         self.failure = ""
 
-    def run(self, images: Tensor, labels: Tensor) -> None:
+    def run(self, images: Tensor, *others: Tensor) -> None:
         """Do what `compute` does.
 
         Args:
             images: (n, C, H, W) on the device.
-            labels: (n,) on the device.
+            others: labels and weights of them, on the device; always as many.
         """
         if images.shape not in self._recorded and not self.failure:
             try:
-                self._recorded[images.shape] = self._record(images, labels)
+                self._recorded[images.shape] = self._record(images, *others)
             except RuntimeError as error:
                 self.failure = str(error).partition("\n")[0]
                 torch.cuda.synchronize(self._device)
         found = self._recorded.get(images.shape)
         if found is None:
-            self._compute(images, labels)
+            self._compute(images, *others)
             return
-        found.images.copy_(images)
-        found.labels.copy_(labels)
+        for place, value in zip(found.inputs, (images, *others), strict=True):
+            place.copy_(value)
         found.graph.replay()
 
-    def _record(self, images: Tensor, labels: Tensor) -> _Recording:
-        images, labels = images.clone(), labels.clone()
+    def _record(self, *given: Tensor) -> _Recording:
+        inputs = [value.clone() for value in given]
         with torch.cuda.device(self._device):
             aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UPS):
-                    self._compute(images, labels)
+                    self._compute(*inputs)
             torch.cuda.current_stream().wait_stream(aside)
             graph = torch.cuda.CUDAGraph()
             # Meanwhile the thread that reads images may pin memory: that is not the graph's affair.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._compute(images, labels)
-        return _Recording(graph, images, labels)
+                self._compute(*inputs)
+        return _Recording(graph, inputs)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,11 +27,13 @@ from sixfold.models.shapes import Shape
 from sixfold.training.config import TrainConfig
 from sixfold.training.layers.dropout import Draw, key_dropout
 from sixfold.training.layers.executor import LayerExecutor
+from sixfold.training.layers.joined_outputs import JoinedOutputs
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.losses import cross_entropy
+from sixfold.training.losses.loss import Loss
 from sixfold.training.step.device import CPU
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.lockstep import Lockstep, SharedState, TotalSum
-from sixfold.training.step.loss import cross_entropy
 from sixfold.training.step.micro_batches import MicroBatch, choose, micro_batches
 from sixfold.training.step.norm_sync import synchronise_norms
 from sixfold.training.step.precision import NarrowCopy, narrow_dtype
@@ -45,14 +46,16 @@ class Shard:
     Attributes:
         index: its number within the step.
         images: (n, C, H, W), normalised; or uint8 pixels, where a device makes them ready.
-        labels: (n,) int64.
+        labels: (n,) int64, or (n, K) targets where an image has several labels or numbers.
         draws: how the device augments the pixels, if it does.
+        weights: (n,) how much each sample counts; None: all the same.
     """
 
     index: int
     images: Tensor
     labels: Tensor
     draws: Draws | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +63,16 @@ class StepTotals:
     """What a whole step amounts to, the same on every rank.
 
     Attributes:
-        gradient: (P,) mean gradient over the samples; a view that the next step overwrites.
-        loss: mean loss over the samples.
-        accuracy: part of the samples whose largest logit was the right one.
+        gradient: (P,) mean gradient over the samples by their weights; a view that the next step
+            overwrites.
+        loss: mean loss over the samples by their weights.
+        accuracy: part of the samples that were told right; None where there is no right.
         samples: number of samples.
     """
 
     gradient: Tensor
     loss: float
-    accuracy: float
+    accuracy: float | None
     samples: int
 
 
@@ -100,6 +104,7 @@ class Step:
         sync_norms: batch-norm over the whole batch instead of over each shard.
         narrow: in which numbers layers compute, if in others than the weights are kept in; see
             `sixfold.training.step.precision`.
+        loss: what is made small; cross-entropy if absent.
 
     Attributes:
         micro_batch: how shards are cut; not at all, unless that is set (see `open_step`).
@@ -116,8 +121,10 @@ class Step:
         seed: int,
         sync_norms: bool = False,
         narrow: torch.dtype | None = None,
+        loss: Loss | None = None,
     ) -> None:
         self.draw = Draw(seed)
+        self.loss = loss or cross_entropy.make()
         self.micro_batch = MicroBatch()
         self.elsewhere: ComputeBackend | None = None
         self.lockstep = Lockstep() if sync_norms else None
@@ -128,12 +135,15 @@ class Step:
         self.state = FlatState(model)
         # Within a synchronised norm all shards meet, which only a whole graph can wait for.
         self._narrow = None if narrow is None else NarrowCopy(self.state, narrow)
+        self._joined = JoinedOutputs(model) if self.loss.several else None
         self.chain = LayerExecutor(
-            model,
+            self._joined or model,
             self.state.trainable,
-            whole=sync_norms,
+            whole=sync_norms or self.loss.several,
             narrow=None if self._narrow is None else self._narrow.views(),
         )
+        if self.loss.several:
+            self.chain.left[type(model).__name__] = "it has several outputs"
         self._is_current = self._is_settled = False
         self._piece: Tensor | None = None
         self._spare: list[Tensor] = []
@@ -165,14 +175,16 @@ class Step:
         if not self.model.training:
             self.model.train()
         parts = state.parts(out)
-        loss, correct = 0.0, 0
+        loss, right, weight = 0.0, 0.0, 0.0
         cuts = micro_batches(samples, self.micro_batch.images)
         for place, cut in enumerate(cuts):
             if len(cuts) > 1:
                 self.draw.take(cut.start, cut.stop, samples)
             gradients = parts.gradients if place == 0 else self._piece_gradients()
-            found = self._compute_piece(shard.images[cut], labels[cut], gradients)
-            loss, correct = loss + found[0], correct + found[1]
+            weights = None if shard.weights is None else shard.weights[cut]
+            found = self._compute_piece(shard.images[cut], labels[cut], weights, gradients)
+            loss, right = loss + found[0], right + found[1]
+            weight += len(labels[cut]) if weights is None else weights.sum().item()
             if place > 0:
                 self._add_piece(out)
         self._settle()
@@ -182,7 +194,7 @@ class Step:
             parts.counters.copy_((state.counters() - counters) * samples)
             state.buffers.copy_(buffers)
             state.set_counters(counters)
-        parts.extras[:] = loss, correct, samples
+        parts.extras[:] = loss, right, samples, weight
 
     def _settle(self) -> None:
         """Bring back what the user's own code has moved out of the flat vectors."""
@@ -193,15 +205,19 @@ class Step:
             self._is_settled = True
 
     def _compute_piece(
-        self, images: Tensor, labels: Tensor, gradients: Sequence[Tensor]
-    ) -> tuple[float, int]:
+        self,
+        images: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        gradients: Sequence[Tensor],
+    ) -> tuple[float, float]:
         """Write the gradients of some images; their loss, and how many were told right."""
-        scores, saved = self.chain.forward(channels_last(images))
-        logits = scores.to(self.state.dtype)
-        loss, grad = cross_entropy(logits, labels)
+        outputs, saved = self.chain.forward(channels_last(images))
+        logits = outputs.to(self.state.dtype)
+        loss, grad, logits = compute_loss(self.loss, self._joined, logits, labels, weights)
         self.chain.backward(saved, grad, gradients)
-        correct = np.count_nonzero(logits.numpy().argmax(1) == labels.numpy())
-        return loss.item(), int(correct)
+        score = self.loss.score
+        return loss.item(), 0.0 if score is None else score(logits, labels).item()
 
     def _piece_gradients(self) -> Sequence[Tensor]:
         """Where the gradients of all pieces but a shard's first are written."""
@@ -289,14 +305,15 @@ class Step:
         """
         state = self.state
         gradient, after, moved, extras = state.split(total)
-        loss, correct, samples = (float(value) for value in extras)
-        gradient /= samples
+        loss, right, samples, weight = (float(value) for value in extras)
+        if weight > 0:  # else no sample counts, and nothing is learned
+            gradient /= weight
         state.buffers.copy_(after.div_(samples))
         state.set_counters(state.counters() + moved.div_(samples).round_().long())
         return StepTotals(
             gradient=gradient,
-            loss=loss / samples,
-            accuracy=correct / samples,
+            loss=loss / weight if weight else loss,
+            accuracy=None if self.loss.score is None else right / samples,
             samples=int(samples),
         )
 
@@ -331,17 +348,49 @@ class Step:
         return left
 
 
-def open_step(model: nn.Module, config: TrainConfig, shape: Shape | None) -> Step:
+def compute_loss(
+    loss: Loss,
+    joined: JoinedOutputs | None,
+    outputs: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, its gradient, and the main output of a network.
+
+    Args:
+        loss: what is made small.
+        joined: what has put several outputs side by side; None if there is one.
+        outputs: (n, K).
+        labels: what is true of the n images.
+        weights: (n,) of them.
+    """
+    if joined is None:
+        return *loss.compute(outputs, labels, weights), outputs
+    named = joined.split(outputs)
+    value, gradients = loss.compute(named, labels, weights)
+    return value, named.join(gradients), next(iter(named.values()))
+
+
+def open_step(
+    model: nn.Module, config: TrainConfig, shape: Shape | None, loss: Loss | None = None
+) -> Step:
     """The step of a network as the settings want it.
 
     Args:
         model: the network.
         config: the settings.
         shape: (C, H, W) of an image; None for a part of a network, whose shards are never cut.
+        loss: what is made small; cross-entropy if absent.
     """
     training = config.training
     narrow = narrow_dtype(training.precision)
-    step = Step(model, seed=training.seed, sync_norms=training.batch_norm == "sync", narrow=narrow)
+    step = Step(
+        model,
+        seed=training.seed,
+        sync_norms=training.batch_norm == "sync",
+        narrow=narrow,
+        loss=loss,
+    )
     if step.lockstep is not None:
         step.micro_batch = MicroBatch(obstacle="--batch-norm sync lets all shards advance together")
     elif shape is not None and config.compute.device == CPU:

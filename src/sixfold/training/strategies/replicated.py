@@ -18,6 +18,7 @@ from sixfold.training.checkpoint import (
     weights_sha256,
 )
 from sixfold.training.evaluate import Evaluation, evaluate
+from sixfold.training.losses.loss import Plain
 from sixfold.training.model_card import ModelCard, pack
 from sixfold.training.step.averaging import averaged
 from sixfold.training.step.device_model import DeviceModel
@@ -41,6 +42,7 @@ class ReplicatedModel:
         state: flat views of the network.
         optimizer: the update rule, whose state is saved along.
         make_batch: reads and normalises images.
+        loss: what evaluations tell.
         replica: the network on the device that computes, if that is not the host.
     """
 
@@ -52,11 +54,12 @@ class ReplicatedModel:
         state: FlatState,
         optimizer: Optimizer,
         make_batch: BatchMaker,
+        loss: Plain,
         replica: DeviceModel | None = None,
     ) -> None:
         self.replica = replica
         self._world, self._state, self._optimizer = comm, state, optimizer
-        self._make_batch = make_batch
+        self._make_batch, self._loss = make_batch, loss
 
     @property
     def model(self) -> nn.Module:
@@ -70,7 +73,7 @@ class ReplicatedModel:
             if self.replica is not None:
                 self.replica.refresh()
                 model = self.replica.model
-            return evaluate(self._world, model, part, self._make_batch)
+            return evaluate(self._world, model, part, self._make_batch, self._loss)
 
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
         """Write a checkpoint, on rank 0."""

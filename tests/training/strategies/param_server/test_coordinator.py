@@ -73,7 +73,7 @@ def test_an_epochs_end_is_saved_and_evaluated_by_whoever_asks_next(conductor: Co
     task = conductor.next_for(1)
     assert (task["kind"], task["step"]) == ("evaluate", 4)
     assert conductor.next_for(0)["kind"] == "lease"
-    conductor.evaluated(1, 0.5, 0.75, 0.1)
+    conductor.evaluated(1, {"loss": 0.5, "accuracy": 0.75}, 0.75, 0.1)
     assert conductor.progress.best_step == 4
     assert conductor.progress.best_accuracy == 0.75
 
@@ -89,9 +89,11 @@ def test_an_evaluation_whose_worker_dies_or_hangs_is_made_by_another(
     monkeypatch.setattr(room, "EVALUATION_S", -1.0)
     assert conductor.next_for(0)["kind"] == "evaluate"
     monkeypatch.undo()
-    conductor.evaluated(1, 0.5, 0.5, 0.1)  # too late: it is no longer that worker's
+    conductor.evaluated(
+        1, {"loss": 0.5, "accuracy": 0.5}, 0.5, 0.1
+    )  # too late: it is no longer that worker's
     assert conductor.progress.best_step == -1
-    conductor.evaluated(0, 0.5, 0.75, 0.1)
+    conductor.evaluated(0, {"loss": 0.5, "accuracy": 0.75}, 0.75, 0.1)
     assert conductor.progress.best_accuracy == 0.75
     assert conductor.worker_losses == 1
 
@@ -104,7 +106,7 @@ def test_what_waits_for_its_evaluation_is_not_removed(conductor: Coordinator) ->
         conductor.save(lambda done=done: snapshots(conductor, done))  # type: ignore[misc]
     folder = conductor.files.path / "checkpoints"
     assert (folder / task["checkpoint"]).is_file()
-    conductor.evaluated(1, 0.5, 0.75, 0.1)
+    conductor.evaluated(1, {"loss": 0.5, "accuracy": 0.75}, 0.75, 0.1)
     conductor.save(lambda: snapshots(conductor, 8))
     # The best one stays; of the others the last two.
     kept = sorted(int(path.name[5:14]) for path in folder.iterdir())

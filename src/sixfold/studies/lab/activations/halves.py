@@ -28,8 +28,8 @@ from sixfold.studies.lab.long_lived import network, shard_of
 from sixfold.studies.lab.problem import Problem
 from sixfold.training.layers.executor import LayerExecutor
 from sixfold.training.layers.operations import MaxPoolOp, Run
+from sixfold.training.losses.cross_entropy import cross_entropy
 from sixfold.training.native.max_pool import MaxPoolReLU2d
-from sixfold.training.step.loss import cross_entropy
 from sixfold.training.step.step import Shard, Step, channels_last
 
 Tensors = dict[str, Tensor]

@@ -53,7 +53,7 @@ def problems(config: JobPerStepConfig) -> list[str]:
             f"--batches {options.batches}: the training part of {options.data} has only {images} "
             "images"
         )
-    shape, classes = opened.shape, len(opened.classes)
+    shape, classes = opened.shape, opened.outputs
     return found + models.check(ModelConfig(model=options.model), shape=shape, classes=classes)
 
 

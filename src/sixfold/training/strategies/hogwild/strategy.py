@@ -54,6 +54,7 @@ from sixfold.distributed.process_group import Buffer, Communicator
 from sixfold.distributed.process_group.communicator import alone
 from sixfold.distributed.process_group.shared_memory import SharedMemory
 from sixfold.training.config import TrainConfig
+from sixfold.training.losses.registry import build_loss
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.micro_batches import note
@@ -312,11 +313,11 @@ def build_hogwild(comm: Communicator, config: TrainConfig, data: DataSet) -> Hog
     """Build the network in shared memory; see `sixfold.training.strategies.registry`."""
     training = config.training
     model = in_precision(
-        models.build(config.model, shape=data.shape, classes=len(data.classes), seed=training.seed),
+        models.build(config.model, shape=data.shape, classes=data.outputs, seed=training.seed),
         training.precision,
     )
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
-    step = open_step(model, config, data.shape)
+    step = open_step(model, config, data.shape, build_loss(config.loss, data))
     optimizer = whole_optimizer(config.optimizer, step.state)
     groups = find_groups(comm)
     memory = _common_memory(comm, groups, Commons.size_bytes(step.state, optimizer))
@@ -329,7 +330,7 @@ def build_hogwild(comm: Communicator, config: TrainConfig, data: DataSet) -> Hog
             comm.report({"kind": "note", "text": text})
         if whole := note(step.micro_batch, config):
             comm.report({"kind": "note", "text": whole})
-    network = ReplicatedModel(comm, step.state, optimizer, plan.make_batch)
+    network = ReplicatedModel(comm, step.state, optimizer, plan.make_batch, step.loss.plain)
     return Hogwild(comm, step, plan, optimizer, commons, groups, network, config)
 
 

@@ -19,6 +19,7 @@ from sixfold.distributed.collectives import all_gather_data, gather
 from sixfold.distributed.process_group import Communicator, alone
 from sixfold.training.checkpoint import Progress, load_checkpoint, load_extra, save_checkpoint
 from sixfold.training.evaluate import Evaluation, evaluate
+from sixfold.training.losses.loss import Plain
 from sixfold.training.strategies.local_sgd.groups import Groups, mean_over
 from sixfold.training.strategies.local_sgd.merges.genetic import Score
 from sixfold.training.strategies.local_sgd.worker_state import Body, BodyOf
@@ -32,6 +33,7 @@ class LocalNetwork(ReplicatedModel):
         comm: the process group.
         body: this rank's training.
         make_batch: reads and normalises images.
+        loss: what evaluations tell.
         groups_at: the groups after so many steps.
 
     Attributes:
@@ -44,9 +46,10 @@ class LocalNetwork(ReplicatedModel):
         comm: Communicator,
         body: BodyOf,
         make_batch: BatchMaker,
+        loss: Plain,
         groups_at: Callable[[int], Groups],
     ) -> None:
-        super().__init__(comm, body.state, body.optimizer, make_batch)
+        super().__init__(comm, body.state, body.optimizer, make_batch, loss)
         self._body, self._groups_at = body, groups_at
         self.together = len(groups_at(0)) > 1
         self.velocity = torch.zeros(0, dtype=torch.float64)
@@ -69,15 +72,15 @@ class LocalNetwork(ReplicatedModel):
             self._body.write(kept)
 
     def score(self, network: Tensor, part: Part) -> Score:
-        """Accuracy and loss of a network (P + Q,) on a part, computed by this rank alone."""
+        """Quality and loss of a network (P + Q,) on a part, computed by this rank alone."""
         kept = self._body.read()
         self._body.write_network(network)
         try:
-            found = evaluate(alone(), self.model, part, self._make_batch)
+            found = evaluate(alone(), self.model, part, self._make_batch, self._loss)
         finally:
             self._body.write(kept)
         assert found is not None
-        return found.accuracy, found.loss
+        return found.quality, found.loss
 
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
         """Write a checkpoint, on rank 0; with several groups all ranks take part."""

@@ -83,7 +83,9 @@ class LocalSgd:
         self.body = BodyOf(step.state, together.optimizer)
         first_local = round(self.config.post_local * self.budget.steps_per_epoch)
         self._first_local = min(first_local, self.budget.total_steps)
-        self.network = LocalNetwork(comm, self.body, plan.make_batch, self.groups_at)
+        self.network = LocalNetwork(
+            comm, self.body, plan.make_batch, step.loss.plain, self.groups_at
+        )
         budget = dataclasses.replace(self.budget, total_steps=self._first_local)
         self._plan = dataclasses.replace(plan, budget=budget)
         self._together = together

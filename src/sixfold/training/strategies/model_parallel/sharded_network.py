@@ -16,6 +16,7 @@ from sixfold.data import BatchMaker, Part
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.checkpoint import FORMAT, Progress, counters, list_checkpoints, path_of
 from sixfold.training.evaluate import Evaluation, evaluate
+from sixfold.training.losses.loss import Plain
 from sixfold.training.model_card import ModelCard
 from sixfold.training.step.averaging import averaged
 from sixfold.training.step.flat import FlatState
@@ -43,6 +44,7 @@ class ShardedModel:
         state: flat views of it.
         optimizer: the update rule, whose state is saved along.
         make_batch: makes this rank's part of images.
+        loss: what evaluations tell.
     """
 
     together = True
@@ -54,9 +56,11 @@ class ShardedModel:
         state: FlatState,
         optimizer: Optimizer,
         make_batch: BatchMaker,
+        loss: Plain,
     ) -> None:
         self._tiles, self._tile, self._model = tiles, model.tile, model
         self._state, self._optimizer, self._make_batch = state, optimizer, make_batch
+        self._loss = loss
 
     @property
     def _is_root(self) -> bool:
@@ -65,7 +69,7 @@ class ShardedModel:
     def evaluate(self, part: Part) -> Evaluation | None:
         """Classify a part, its chunks shared out over the tiles."""
         with averaged(self._state, self._optimizer):
-            found = evaluate(self._tiles, self._model, part, self._make_batch)
+            found = evaluate(self._tiles, self._model, part, self._make_batch, self._loss)
         return found if self._is_root else None
 
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:

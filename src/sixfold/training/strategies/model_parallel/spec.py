@@ -34,7 +34,7 @@ def _problems(config: TrainConfig) -> list[str]:
 def _fit_problems(config: TrainConfig, workers: int, data: DataSet) -> list[str]:
     from sixfold.training.strategies.model_parallel.strategy import division_problems
 
-    return division_problems(config, workers, shape=data.shape, classes=len(data.classes))
+    return division_problems(config, workers, shape=data.shape, classes=data.outputs)
 
 
 SPEC = StrategySpec(

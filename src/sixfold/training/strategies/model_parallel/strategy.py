@@ -46,6 +46,7 @@ from sixfold.models.meta_initialization import MetaModel, build_on_meta, initial
 from sixfold.models.shapes import Shape
 from sixfold.training.config import TrainConfig
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.losses.registry import build_loss
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.clipping import flat_norm
 from sixfold.training.step.norm_sync import has_batch_norm
@@ -213,18 +214,18 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     batch, place = divmod(comm.rank, grid.mesh.size)
     tile = comm.subgroup(range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
     tiles = comm.subgroup(range(place, comm.size, grid.mesh.size))
-    found = _skeleton(config.model, data.shape, len(data.classes), training.seed)
+    found = _skeleton(config.model, data.shape, data.outputs, training.seed)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
     model = divide(found.network, data.shape, tile, grid.mesh)
     _materialise(model, found, config, data)
     maker = BatchMaker(data, "float64" if training.precision == "float64" else "float32", model.box)
     plan = dataclasses.replace(plan, make_batch=maker)
-    step = open_step(model, config, None)
+    step = open_step(model, config, None, build_loss(config.loss, data))
     model.connect(step.draw.mask, None if step.lockstep is None else step.lockstep.sum)
     optimizer = whole_optimizer(
         config.optimizer, step.state, found.network, functools.partial(divided_norm, step)
     )
-    network = ShardedModel(tiles, model, step.state, optimizer, maker)
+    network = ShardedModel(tiles, model, step.state, optimizer, maker, step.loss.plain)
     if comm.rank == 0 and grid.batch > plan.count(0):
         text = (
             f"{grid.batch - plan.count(0)} of {grid.batch} tiles have nothing to do: a step of "
@@ -255,7 +256,7 @@ def _materialise(
         config.model,
         cuts,
         shape=data.shape,
-        classes=len(data.classes),
+        classes=data.outputs,
         seed=training.seed,
     )
     dtype = weights_dtype(training.precision)

@@ -39,7 +39,9 @@ class CoordinatorClient(Protocol):
         """How far a lease is."""
         ...
 
-    def evaluated(self, loss: float, accuracy: float, spent_s: float) -> None:
+    def evaluated(
+        self, figures: Mapping[str, float | None], quality: float, spent_s: float
+    ) -> None:
         """What an evaluation found."""
         ...
 
@@ -79,9 +81,11 @@ class LocalCoordinatorClient:
         """See `CoordinatorClient`."""
         self._conductor.report(self._worker, report)
 
-    def evaluated(self, loss: float, accuracy: float, spent_s: float) -> None:
+    def evaluated(
+        self, figures: Mapping[str, float | None], quality: float, spent_s: float
+    ) -> None:
         """See `CoordinatorClient`."""
-        self._conductor.evaluated(self._worker, loss, accuracy, spent_s)
+        self._conductor.evaluated(self._worker, figures, quality, spent_s)
 
     def servers(self) -> Whereabouts:
         """See `CoordinatorClient`."""
@@ -139,9 +143,11 @@ class RemoteCoordinatorClient:
         """See `CoordinatorClient`."""
         self.tell({"kind": "report", **report})
 
-    def evaluated(self, loss: float, accuracy: float, spent_s: float) -> None:
+    def evaluated(
+        self, figures: Mapping[str, float | None], quality: float, spent_s: float
+    ) -> None:
         """See `CoordinatorClient`."""
-        self.tell({"kind": "evaluated", "values": [loss, accuracy, spent_s]})
+        self.tell({"kind": "evaluated", "values": [dict(figures), quality, spent_s]})
 
     def servers(self) -> Whereabouts:
         """See `CoordinatorClient`."""

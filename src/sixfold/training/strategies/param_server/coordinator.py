@@ -246,7 +246,9 @@ class Coordinator:
             if self._timed_from is None and step >= self.progress.step + FIRST_TIMED_STEP:
                 self._timed_from = (self._ended, self._images_logged)
 
-    def evaluated(self, worker: int, loss: float, accuracy: float, spent_s: float) -> None:
+    def evaluated(
+        self, worker: int, figures: Mapping[str, float | None], quality: float, spent_s: float
+    ) -> None:
         """A worker has evaluated what it was told to."""
         with self._lock:
             asked = self._evaluating.pop(worker, None)
@@ -256,15 +258,14 @@ class Coordinator:
             line = {
                 "epoch": round(self.budget.epochs_done(step), 6),
                 "part": self._part,
-                "eval_loss": loss,
-                "eval_accuracy": accuracy,
+                **{f"eval_{name}": value for name, value in figures.items()},
                 "eval_s": round(spent_s, 6),
             }
             self._journal.evaluation(step, line)
             # Only the validation part may choose: the test set is looked at, never selected on.
-            if self._part == "validation" and accuracy > self.progress.best_accuracy:
+            if self._part == "validation" and self.progress.is_better(quality):
                 self.progress = dataclasses.replace(
-                    self.progress, best_step=step, best_accuracy=accuracy
+                    self.progress, best_step=step, best_accuracy=quality
                 )
 
     def silent_workers(self, patience_s: float) -> list[tuple[str, int]]:

@@ -155,7 +155,7 @@ def _prepare(
     """The conductor, what every server starts from, and the size of the largest message."""
     data, training = datasets.open_data(config.data), config.training
     model = in_precision(
-        models.build(config.model, shape=data.shape, classes=len(data.classes), seed=training.seed),
+        models.build(config.model, shape=data.shape, classes=data.outputs, seed=training.seed),
         training.precision,
     )
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))

@@ -53,6 +53,7 @@ from sixfold.distributed.process_group.wire import Address
 from sixfold.training.checkpoint import load_checkpoint
 from sixfold.training.config import TrainConfig
 from sixfold.training.evaluate import evaluate
+from sixfold.training.losses.registry import build_loss
 from sixfold.training.step.averaging import averaged
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.clipping import clip_gradient
@@ -201,13 +202,14 @@ class Worker:
             models.build(
                 config.model,
                 shape=self._data.shape,
-                classes=len(self._data.classes),
+                classes=self._data.outputs,
                 seed=training.seed,
             ),
             training.precision,
         )
         self._plan: BatchPlan = plan_batches(config, self._data, batch_norm=has_batch_norm(model))
-        self._step = open_step(model, config, self._data.shape)
+        loss = build_loss(config.loss, self._data)
+        self._step = open_step(model, config, self._data.shape, loss)
         self._schedule = parse_schedule(config.optimizer)
         self._slices = slices_of(self._step.state, servers)
         self._total = self._step.new_payload()
@@ -454,6 +456,8 @@ class Worker:
         load_checkpoint(path, state, optimizer)
         part = self._data.validation if len(self._data.validation) else self._data.test
         with averaged(state, optimizer):
-            found = evaluate(alone(), self._step.model, part, self._plan.make_batch)
+            found = evaluate(
+                alone(), self._step.model, part, self._plan.make_batch, self._step.loss.plain
+            )
         assert found is not None, "the only rank holds the result"
-        self._desk.evaluated(found.loss, found.accuracy, time.monotonic() - began)
+        self._desk.evaluated(found.metrics(), found.quality, time.monotonic() - began)

@@ -30,6 +30,7 @@ from sixfold.core.errors import NonFiniteLossError
 from sixfold.data import DataSet
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.config import TrainConfig
+from sixfold.training.losses.registry import build_loss
 from sixfold.training.sparsity.initialization import begin
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.device import rank_device
@@ -135,12 +136,12 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
     """`build_sync` without a word to the user: for strategies that begin synchronously."""
     training = config.training
     model = in_precision(
-        models.build(config.model, shape=data.shape, classes=len(data.classes), seed=training.seed),
+        models.build(config.model, shape=data.shape, classes=data.outputs, seed=training.seed),
         training.precision,
     )
     device = rank_device(config.compute.device, comm.rank)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model), device=device)
-    step = open_step(model, config, data.shape)
+    step = open_step(model, config, data.shape, build_loss(config.loss, data))
     replica = None
     if device is not None:
         pad = 0 if plan.augment is None else plan.augment.pad
@@ -149,7 +150,9 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
         step.elsewhere = replica
     optimizer = whole_optimizer(config.optimizer, step.state)
     optimizer = begin(config.initialization, step.state, optimizer)
-    network = ReplicatedModel(comm, step.state, optimizer, plan.make_batch, replica)
+    network = ReplicatedModel(
+        comm, step.state, optimizer, plan.make_batch, step.loss.plain, replica
+    )
     return Sync(comm, step, plan, optimizer, network, exact=config.strategy.deterministic)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from sixfold.training.metrics import (
+from sixfold.training.metrics.classes import (
     MAX_CONFUSION_CLASSES,
     MAX_WORST,
     confusion_matrix,
@@ -130,7 +130,7 @@ def test_confusion_counts_rows_as_true_classes() -> None:
 
 def test_importing_brings_neither_torch_nor_scikit_learn() -> None:
     program = (
-        "import sys, sixfold.training.metrics; "
+        "import sys, sixfold.training.metrics.classes; "
         "print(sorted({'torch', 'sklearn', 'scipy', 'pyspark'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

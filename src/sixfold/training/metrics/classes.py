@@ -12,6 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sixfold.training.metrics.scores import (
+    auroc,
+    calibration_error,
+    macro,
+    mean_of,
+    precision_recall_curve,
+)
+
 MAX_CONFUSION_CLASSES = 200
 """Above this many classes the confusion matrix is left out: the file would be mostly zeros."""
 
@@ -93,6 +101,7 @@ def summarize(
     classes: Sequence[str],
     names: Callable[[NDArray[np.int64]], Sequence[str]] | None = None,
     part: str = "test",
+    scores: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """The fields of `result.json` that follow from the predictions of one part of the data.
 
@@ -104,9 +113,12 @@ def summarize(
         classes: name of each class.
         names: gives the names of images (files) from their indices; default "PART[INDEX]".
         part: "test" makes the first key `test_accuracy`; an empty string makes it `accuracy`.
+        scores: (N, K) probabilities of the classes; None if not known.
 
     Returns:
         Plain data: `<part>_accuracy`, `balanced_accuracy`, `top5_accuracy` (from 6 classes on),
+        `precision`, `recall` and `f1` (means over classes), `calibration_error`, `auroc` (mean over
+        classes, each against the others), `precision_recall` (a curve, of two classes the second),
         `per_class` (a list of name, images, correct), `confusion` (rows true; up to 200 classes)
         and `worst` (the up to 32 most confidently wrong: name, index, label, predicted,
         confidence; classes by name; a confidence that is no number is None). Without any image the
@@ -137,6 +149,10 @@ def summarize(
         fields["balanced_accuracy"] = balanced_accuracy(images, correct)
         if hits is not None and len(classes) >= MIN_TOP5_CLASSES:
             fields["top5_accuracy"] = float(np.mean(hits))
+        fields |= macro(images, np.bincount(guess, minlength=len(classes)), correct)
+        fields["calibration_error"] = calibration_error(sure, true == guess)
+        if scores is not None:
+            fields |= _ranking(true, np.asarray(scores), classes)
     fields["per_class"] = [
         {"name": name, "images": int(n), "correct": int(right)}
         for name, n, right in zip(classes, images, correct, strict=True)
@@ -156,6 +172,20 @@ def summarize(
         for name, index in zip(labelled, worst, strict=True)
     ]
     return fields
+
+
+def _ranking(
+    true: NDArray[np.int64], scores: NDArray[Any], classes: Sequence[str]
+) -> dict[str, Any]:
+    """What follows from the order in which scores (N, K) put the images."""
+    if len(classes) > 2:
+        return {"auroc": mean_of([auroc(true == k, scores[:, k]) for k in range(len(classes))])}
+    second, score = true == len(classes) - 1, scores[:, -1]
+    curve = precision_recall_curve(second, score)
+    return {
+        "auroc": auroc(second, score),
+        "precision_recall": [] if curve is None else [{"name": classes[-1], **curve}],
+    }
 
 
 def _classes(values: ArrayLike, what: str, classes: int) -> NDArray[np.int64]:

@@ -1,0 +1,1 @@
+"""How good predictions are: one file for each kind of targets. Needs NumPy only."""
