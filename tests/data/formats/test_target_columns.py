@@ -123,7 +123,7 @@ def test_shards_of_classes_are_written_as_before(tmp_path: Path) -> None:
     [
         ({"label_column": "age", "weight_column": "low"}, "below 0, null or not finite"),
         ({"label_column": "age", "weight_column": "name"}, "expected numbers"),
-        ({"label_column": "age,hight"}, "did you mean 'height'"),
+        ({"label_column": "age,heighty"}, "did you mean 'height'"),
         ({"label_column": "name"}, "expected numbers"),
         ({"label_column": "none"}, "null in all rows"),
         ({}, "no label column"),
