@@ -243,7 +243,7 @@ def test_a_test_part_of_its_own_is_not_cut(tmp_path: Path, image_folder: FolderM
     source = image_folder({f"{part}/{name}": 5 for part in ("train", "test") for name in "ab"})
     with pytest.raises(UserError, match=r"--test-split 0.2: the set has a test part of its own"):
         opened(tmp_path, data=f"folder:{source}", test_split=0.2)
-    with pytest.raises(UserError, match=r"--test-split 0.7: must be above 0 and at most 0.5"):
+    with pytest.raises(UserError, match=r"--test-split 0.7: must be at least 0 and at most 0.5"):
         resolve(DataConfig(data="digits", test_split=0.7))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, parse_json, space_explained, write_json
 from sixfold.core.locks import locked
-from sixfold.data.manifest import NAME, PARTS, Manifest, checksum_problems, load_manifest
+from sixfold.data.manifest import NAME, Manifest, checksum_problems, load_manifest
 from sixfold.data.records import Listing
 from sixfold.data.shard_building import (
     NOTES,
@@ -31,7 +31,9 @@ from sixfold.data.shard_building import (
 from sixfold.data.sources import Job, plan
 from sixfold.data.spec import TableOptions
 
-_OWN_FILES = re.compile(r"\.?(train|test)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp")
+_OWN_FILES = re.compile(
+    r"\.?(train|test|validation)-\d{5,}\.arrow(\.\d+\.tmp)?|\.manifest\.json\.\d+\.tmp"
+)
 
 
 def prepare(
@@ -166,7 +168,7 @@ def _clear(folder: Path) -> None:
 
 
 def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
-    everything = [note for part in PARTS for note in made[part]]
+    everything = [note for notes in made.values() for note in notes]
     channels, rows, columns = next(s[:3] for note in everything for s in note.shapes)
     bad = all_bad(everything)
     names = ("sixfold", "pillow", "numpy", "pyarrow")
@@ -174,9 +176,9 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
         name=listing.name,
         classes=tuple(_printable(name) for name in listing.classes),
         kind=listing.kind,
-        weighted=any(listing.parts[part].weights is not None for part in PARTS),
+        weighted=any(records.weights is not None for records in listing.parts.values()),
         shape=(channels, rows, columns),
-        parts={part: tuple(n.entry for n in made[part] if n.entry) for part in PARTS},
+        parts={part: tuple(n.entry for n in notes if n.entry) for part, notes in made.items()},
         bad=tuple((_printable(name), why) for name, why in bad),
         left_out=tuple((_printable(name), why) for name, why in listing.left_out),
         source={

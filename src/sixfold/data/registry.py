@@ -229,11 +229,15 @@ def open_data(config: DataConfig) -> DataSet:
         manifest = load_manifest(folder)
         name, classes = manifest.name, manifest.classes
         train, test = (_store(folder, manifest, part) for part in PARTS)
-        if manifest.parts.get(VALIDATION):
+        bad = manifest.bad_lines()
+        if manifest.parts.get(VALIDATION) and config.validation and "key" in manifest.source:
+            count = manifest.count(VALIDATION)
+            bad += (f"validation part: {count} images: not used, since --validation cuts another",)
+        elif manifest.parts.get(VALIDATION):
             facts["own_validation"] = _store(folder, manifest, VALIDATION)
         split = str(manifest.source.get("split", ""))
         facts |= {
-            "bad": manifest.bad_lines(),
+            "bad": bad,
             "skipped": manifest.skipped,
             "own_test": not split.startswith("80/20"),
             "split": split,

@@ -23,7 +23,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_atomically, write_json
 from sixfold.data import shard_files
 from sixfold.data.images import BadImageError, quiet_decoder
-from sixfold.data.manifest import PARTS, ShardEntry, file_sha256
+from sixfold.data.manifest import ShardEntry, file_sha256
 from sixfold.data.records import Listing, Picture, Records
 from sixfold.data.sources import Job
 
@@ -104,7 +104,7 @@ def make_shards(
     """Write the files, all of one shape; what became of each chunk."""
     sizes = _probe(listing) if job.resize is None else [(job.resize, job.resize)]
     tasks = _tasks(job, listing, folder, sizes[0] if sizes else (256, 256))
-    everything = [task for part in PARTS for task in tasks[part]]
+    everything = [task for own in tasks.values() for task in own]
     # Of sizes that differ only the headers are read: no need to decode a set that cannot be used.
     function = survey_shard if len(sizes) > 1 else write_shard
     done = _run(pool, function, everything, progress)
@@ -119,15 +119,14 @@ def make_shards(
     if channels == {GRAY, COLOR}:
         gray = [t for t in everything if any(s[0] == GRAY for s in done[t.file].shapes)]
         done.update(_run(pool, widen_shard, gray, lambda *_: None))
-    return {part: [done[task.file] for task in tasks[part]] for part in PARTS}
+    return {part: [done[task.file] for task in own] for part, own in tasks.items()}
 
 
 def _probe(listing: Listing) -> list[tuple[int, int]]:
     """Sizes (rows, columns) of the first pictures, the first picture's first."""
     sizes: dict[tuple[int, int], None] = {}
     with quiet_decoder():
-        for part in PARTS:
-            records = listing.parts[part]
+        for records in listing.parts.values():
             first = np.arange(min(PROBED, len(records.labels)))
             for picture in records.take(first).pictures():
                 try:
@@ -159,7 +158,7 @@ def _tasks(
 
     return {
         part: [task(part, records, start) for start in range(0, len(records.labels), step)]
-        for part, records in ((part, listing.parts[part]) for part in PARTS)
+        for part, records in listing.parts.items()
     }
 
 

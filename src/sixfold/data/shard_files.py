@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.data.dataset import UNLABELLED, Shape, Sums, image_sums
-from sixfold.data.manifest import PARTS, Manifest, load_manifest, shortened
+from sixfold.data.manifest import Manifest, load_manifest, shortened
 from sixfold.data.records import ArrayPicture, Listing, Picture
 from sixfold.data.targets import BINARY, CLASSES
 
@@ -326,8 +326,8 @@ def list_shards(path: Path) -> Listing:
     """List the records of a folder of shards, to be written again at another size."""
     manifest = load_manifest(path)
     parts = {}
-    for part in PARTS:
-        files = tuple(str(path / entry.file) for entry in manifest.parts[part])
+    for part, entries in manifest.parts.items():
+        files = tuple(str(path / entry.file) for entry in entries)
         store = ShardStore(path, manifest, part)
         lengths = [entry.count for entry in manifest.parts[part]]
         parts[part] = ShardRecords(

@@ -59,6 +59,7 @@ _LAYOUTS = {
 }
 MOST_SUBFOLDERS = 100
 LAYOUT = 2  # Raised whenever the same source and settings would give other bytes
+FOLDER_LAYOUT = 1  # The same for folders alone
 TABLE_LAYOUT = 2  # The same for tables alone
 DEPTH = 2
 
@@ -122,6 +123,8 @@ class Job:
     def key(self) -> str:
         """Names the shards' bytes: another key means other shards."""
         parts = [LAYOUT, self.spec.kind, self.path, self.fingerprint, self.resize]
+        if self.spec.kind == "folder":
+            parts += [FOLDER_LAYOUT]
         if self.spec.kind == "parquet":
             parts += [TABLE_LAYOUT, self.table.image, self.table.label, self.table.labelled]
             parts += [self.table.pixel_range] if self.table.pixel_range else []

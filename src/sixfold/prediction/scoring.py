@@ -135,5 +135,9 @@ def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:
 
 def chosen_parts(data: datasets.DataSet, part: str) -> list[datasets.Part]:
     """The parts of a data set that `--split` names."""
-    by_name = {"train": [data.train], "test": [data.test], "all": [data.train, data.test]}
+    by_name = {
+        "train": [data.train],
+        "test": [data.test],
+        "all": [data.train, data.validation, data.test],
+    }
     return [chosen for chosen in by_name[part] if len(chosen)]

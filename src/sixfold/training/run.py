@@ -367,6 +367,8 @@ def fit_data(
         found += find_strategy(strategy.strategy).fit_problems(config, workers, opened)
     if found:
         raise UserError(found)
+    if "validation part" in opened.split:
+        on_event({"kind": "note", "text": f"--data {config.data.data}: {opened.split}"})
     if opened.bad:
         on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
     if not len(opened.test) and not len(opened.validation):  # no strategy is to evaluate

@@ -16,8 +16,8 @@ ROLES = {
     "test": ("test", "testing", "tst", "eval", "evaluation", "holdout"),
     "validation": ("val", "valid", "validation", "dev"),
 }
-"""Words for each part, the usual ones first. The validation part is taken for the test part only
-where there is none with labels: models are selected on `--validation`."""
+"""Words for each part, the usual ones first. The validation part is taken for the test part where
+there is none with labels."""
 
 _FILLERS = frozenset(
     {"set", "sets", "data", "dataset", "part", "split", "folder", "dir", "sample", "samples", "seg"}
@@ -36,7 +36,8 @@ _GLUED = re.compile(
 class Layout:
     """Where the parts are."""
 
-    prefixes: dict[str, str]  # folder of "train" and, if there is one with labels, of "test"
+    # folder of "train" and, if there are some with labels, of "test" and "validation"
+    prefixes: dict[str, str]
     split: str  # how the parts are told apart, for people
     # folders of a test or validation part without any of the classes
     unlabelled: tuple[str, ...] = ()
@@ -92,12 +93,21 @@ def find_parts(tree: Tree) -> Layout:
         return Layout({"train": ""}, "80/20, stratified by class")
     prefix = _inside(tree, train)
     classes = set(tree.below(prefix).top())
-    unlabelled = []
-    for name in others:
-        inner = _inside(tree, name)
-        if classes & set(tree.below(inner).top()):
-            return Layout({"train": prefix, "test": inner}, f"folders {train}, {name}")
-        unlabelled.append(name)
+    unlabelled: list[str] = []
+    found = {
+        name: inner
+        for name in others
+        if classes & set(tree.below(inner := _inside(tree, name)).top())
+    }
+    unlabelled = [name for name in others if name not in found]
+    if found:
+        test, *more = found
+        prefixes, split = {"train": prefix, "test": found[test]}, f"folders {train}, {test}"
+        own = next((name for name in more if name in roles["validation"]), None)
+        if own is not None and test in roles["test"]:
+            prefixes["validation"] = found[own]
+            split += f"; {own} is the validation part"
+        return Layout(prefixes, split)
     if unlabelled:
         split = f"folder {train}; {', '.join(unlabelled)} without folders of its classes"
         return Layout({"train": prefix}, split, tuple(unlabelled))
