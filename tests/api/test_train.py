@@ -55,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(400)  # starts processes, which a busy machine delays
 @pytest.mark.parametrize("what", ["class", "instance", "factory"])
 def test_the_bits_do_not_depend_on_engine_and_workers(what: str) -> None:
     torch.manual_seed(3)
@@ -78,6 +79,7 @@ def test_the_bits_do_not_depend_on_engine_and_workers(what: str) -> None:
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
+@pytest.mark.timeout(400)  # starts processes, which a busy machine delays
 @pytest.mark.spark
 def test_a_class_of_a_notebook_trains_on_spark(folder: Path) -> None:
     """In a process of its own, which starts Spark and ends it."""
@@ -103,13 +105,14 @@ def test_a_class_of_a_notebook_trains_on_spark(folder: Path) -> None:
         "print(one.weights_sha256, two.steps)\n"
     )
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=110
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=390
     )
     assert done.returncode == 0, done.stderr[-3000:]
     same = sixfold.train(run_cell().Net, (IMAGES, LABELS), out="inline", **SHORT)
     assert done.stdout.split() == [same.weights_sha256, str(same.steps)]
 
 
+@pytest.mark.timeout(400)  # starts processes, which a busy machine delays
 def test_a_script_without_a_guard(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(
@@ -118,7 +121,7 @@ def test_a_script_without_a_guard(folder: Path) -> None:
         "print('trained', result.workers, result.test_accuracy)\n"
     )
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=110
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=390
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained") == 1

@@ -77,6 +77,11 @@ def test_the_thread_computes_on_one_thread() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_a_depth_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="depth 0"), prefetch([1], 0):
+def test_a_depth_below_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="depth -1"), prefetch([1], -1):
         pass
+
+
+def test_without_depth_items_are_made_where_they_are_asked_for() -> None:
+    with prefetch((threading.current_thread() for _ in range(2)), 0) as threads:
+        assert {*threads} == {threading.current_thread()}

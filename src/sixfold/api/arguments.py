@@ -169,11 +169,20 @@ class Arguments:
         make_folder(root, "SIXFOLD_CACHE")
         with tempfile.TemporaryDirectory(dir=root, prefix=".scratch-") as scratch:
             parts = self._sources(config, Path(scratch))
+            live = parts["train"].live if "train" in parts else None
+            reading = None
+            if live is not None:
+                self._objects["reread"] = live
+                names = ("resize", "image_column", "label_column")
+                reading = {name: getattr(config, name) for name in names}
+                told = "data: items differ from reading to reading: read anew in each epoch"
+                on_event({"kind": "note", "text": told})
             shares = config.test_split is None and not self._all_train
             spec = write_given(
                 parts,
                 cut_test=shares or config.test_split is not None,
                 on_error=config.on_error,
+                reading=reading,
                 progress=progress,
             )
         on_event({"kind": "note", "text": f"data: written once for all ranks, to {spec}"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from sixfold.core.config import (
     IMAGE_COLUMN,
@@ -13,6 +15,7 @@ from sixfold.core.config import (
     TARGET,
     WEIGHT_COLUMN,
 )
+from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, option
 from sixfold.data.targets import AUTO, KINDS
 from sixfold.distributed.config import EngineConfig
@@ -52,12 +55,29 @@ class DataConfig(Settings):
     augment: str = option(
         "none", "augmentation of training images: none, or a list such as crop:PAD,flip"
     )
+    reread: str | None = option(
+        None,
+        "read training images anew in each epoch from this packed data set, whose first reading "
+        "--data names (`sixfold.train` sets it for data sets with random transforms)",
+    )
     image_column: str | None = option(None, IMAGE_COLUMN)
     pixel_range: str | None = option(None, PIXEL_RANGE, choices=PIXEL_RANGES)
     label_column: str | None = option(None, LABEL_COLUMN)
     weight_column: str | None = option(None, WEIGHT_COLUMN)
     target: str = option(AUTO, TARGET, choices=(AUTO, *KINDS))
     on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
+
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
+        """Why a data set that only the run names is not opened: it may be a stranger's."""
+        if "reread" not in taken or self.reread is None:
+            return []
+        from sixfold.models.origin import check_module
+
+        try:
+            check_module(self.reread, file, "data set")
+        except UserError as error:
+            return list(error.problems)
+        return []
 
     def cross_problems(self) -> list[str]:
         """What is wrong with the source, without reading any image."""

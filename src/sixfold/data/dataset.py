@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import sqrt
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from sixfold.core.errors import UserError
 from sixfold.data.splits import cut, some
 from sixfold.data.targets import BINARY, CLASSES, REGRESSION, outputs_of, strata
+
+if TYPE_CHECKING:
+    from sixfold.data.reread import Reread
 
 ALL_TRAIN = "all images are for training, as asked"
 """How the parts of a set are told apart that has no test part, and should have none."""
@@ -194,10 +197,16 @@ class DataSet:
     own_test: bool = True
     split: str = ""  # how its parts were told apart, for people
     kind: str = CLASSES  # of targets; `classes` then names classes, labels or numbers
+    reread: Reread | None = None  # from which training images are read anew in each epoch
     # of the pixels of `train`, (C,), in units of [0, 1]
     mean: NDArray[np.float64] = field(init=False)
     # of the pixels of `train`, (C,), in units of [0, 1]
     std: NDArray[np.float64] = field(init=False)
+
+    @property
+    def ahead(self) -> int:
+        """How many batches may be read ahead, in a thread."""
+        return 4 if self.reread is None else 0
 
     def __post_init__(self) -> None:
         sums = self.train.sums()
@@ -306,6 +315,7 @@ def assemble(
     split: str = "",
     own_validation: Store | None = None,
     kind: str = CLASSES,
+    reread: Reread | None = None,
 ) -> DataSet:
     """A data set from its stores; `validation` is cut from the first, by class and group.
 
@@ -367,6 +377,7 @@ def assemble(
         ),
         bad=bad,
         skipped=skipped,
+        reread=reread,
         own_test=own_test and len(test.labels) > 0,
         split=split if test_split is None else _cut_off(test_split, kind),
         kind=kind,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, space_explained, write_atomically
 from sixfold.data import shard_files
+from sixfold.data.arrays import PixelReader
 from sixfold.data.dataset import ALL_TRAIN, Shape
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import NAME, PARTS, VALIDATION, Manifest, ShardEntry
@@ -46,12 +48,16 @@ class Source:
         records: of all images, in order.
         count: how many, if that is known.
         classes: names of the classes 0, 1, ...; None: the labels themselves are the names.
+        live: the data set itself, where its items differ from reading to reading.
+        reader: takes its arrays to pixels.
     """
 
     name: str
     records: Callable[[], Iterator[Record]]
     count: int | None = None
     classes: tuple[str, ...] | None = None
+    live: Any = None
+    reader: PixelReader | None = None
 
 
 @dataclass
@@ -69,6 +75,7 @@ def write_given(
     *,
     cut_test: bool,
     on_error: str = "fail",
+    reading: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> str:
     """Write parts ("train", and perhaps "test" and "validation"); the specification of them all.
@@ -77,6 +84,7 @@ def write_given(
         parts: at least "train".
         cut_test: whether a test part is cut off the training part where there is none: 80 to 20.
         on_error: "fail" or "skip": what becomes of images that cannot be read.
+        reading: how items are read, where they will be read again.
         progress: told how many images are read.
     """
     root = cache_directory() / "data"
@@ -96,6 +104,8 @@ def write_given(
         classes, numbers = _classified(parts, read)
         shape = _one_shape(parts["train"].name, read)
         split = _cut_off(numbers, cut=cut_test)
+        reader = parts["train"].reader
+        settings = dict(reading or {}) | ({"scale": reader.scale} if reading and reader else {})
         made = _encode(folder, read, numbers, shape)
         manifest = Manifest(
             name=parts["train"].name,
@@ -104,11 +114,11 @@ def write_given(
             parts=made,
             bad=tuple(dict.fromkeys(bad)),
             source={"split": split, "skipped": len(bad)},
-            settings={"on_bad": on_error},
+            settings={"on_bad": on_error, **settings},
             versions={n: metadata.version(n) for n in ("sixfold", "pillow", "numpy", "pyarrow")},
         )
         files = {part: [e.sha256 for e in entries] for part, entries in made.items()}
-        content = json.dumps([manifest.name, classes, files, split, manifest.bad])
+        content = json.dumps([manifest.name, classes, files, split, manifest.bad, settings])
         place = root / f"given-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         if not (place / NAME).exists():
             manifest.save(folder / "made")

@@ -15,9 +15,10 @@ from sixfold.data.dataset import Part
 from sixfold.data.formats.columns import IMAGE_NAMES
 from sixfold.data.given import Label, Record, Source
 from sixfold.data.images import Pixels, resize_array
-from sixfold.data.items import class_names, is_random, pixels_of, split_item
+from sixfold.data.items import class_names, generators, is_random, pixels_of, split_item
 from sixfold.data.manifest import VALIDATION
 from sixfold.data.records import Records
+from sixfold.data.reread import item_key
 from sixfold.data.spec import TableOptions
 
 PATH_NAMES = ("path", "file", "filename", "image_path", "filepath", "file_name")
@@ -115,22 +116,37 @@ def items_of(data: Any, what: str, config: DataConfig) -> Source:
         loader = hasattr(data, "dataset") and hasattr(data, "batch_size")
         hint = "give its `.dataset`: batches are made by Sixfold" if loader else f"expected {TAKES}"
         raise UserError(f"{what} is a {type(data).__name__}: {hint}")
-    if is_random(data):
+    varies = is_random(data)
+    if varies and what != "data":
         raise UserError(
-            f"{what}: {type(data).__name__} gives other images when it is read again (a random "
-            "transform): leave that out, and give augment= for augmentation that does not depend "
-            "on the workers"
+            f"{what}: {type(data).__name__} gives other images when it is read again: leave its "
+            "random transforms out, since what is judged must not vary"
         )
     reader = PixelReader()
 
+    def read_item(index: int) -> Any:
+        if not varies:
+            return data[index]
+        with generators(item_key(0, -1, index)):
+            return data[index]
+
     def records() -> Iterator[Record]:
         for index in range(len(data)):
-            image, label = split_item(data[index], index, config.image_column, config.label_column)
+            image, label = split_item(
+                read_item(index), index, config.image_column, config.label_column
+            )
             mark = label_of(label, what)
             yield _reading(image, reader, config.resize, what), mark, f"{what}[{index}]"
 
     name = type(data).__name__
-    return Source(name=name, records=records, count=len(data), classes=class_names(data))
+    return Source(
+        name=name,
+        records=records,
+        count=len(data),
+        classes=class_names(data),
+        live=data if varies else None,
+        reader=reader,
+    )
 
 
 def _reading(image: Any, reader: PixelReader, resize: int | None, what: str) -> Any:
@@ -152,7 +168,10 @@ def _splits(data: Mapping[Any, Any], what: str, config: DataConfig) -> dict[str,
             f"{what} is a mapping of {', '.join(map(str, data))}: expected 'train', and perhaps "
             "'validation' and 'test'"
         )
-    return {part: items_of(value, what, config) for part, value in found.items()}
+    return {
+        part: items_of(value, what if part == "train" else part, config)
+        for part, value in found.items()
+    }
 
 
 def _parts_of_spec(text: str, what: str, config: DataConfig) -> dict[str, Source]:

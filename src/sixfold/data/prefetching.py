@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @contextmanager
 def prefetch(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
-    """Take items in a background thread, at most `depth` ahead.
+    """Take items in a background thread, at most `depth` ahead; in this one if that is 0.
 
     An exception raised while making an item is raised where that item is asked for. Leaving the
     `with` block, early or not, ends the thread.
@@ -23,8 +23,11 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[Iterator[T]]:
     ...     list(numbers)
     [0, 1, 2]
     """
-    if depth < 1:
-        raise ValueError(f"depth {depth}: at least one item must be able to wait")
+    if depth < 0:
+        raise ValueError(f"depth {depth}: expected 0 or more")
+    if depth == 0:
+        yield iter(items)
+        return
     # (whether it is an item, the item or what ended them)
     ready: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
     closing = threading.Event()

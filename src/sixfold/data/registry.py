@@ -33,6 +33,7 @@ from sixfold.data.manifest import (
     shortened,
 )
 from sixfold.data.preparation import carry_out, refuse_bad
+from sixfold.data.reread import Reread
 from sixfold.data.shard_building import Pool, Progress, in_turn
 from sixfold.data.shard_files import ShardStore
 from sixfold.data.sources import Job, column_problems, locate, plan
@@ -235,6 +236,8 @@ def open_data(config: DataConfig) -> DataSet:
             bad += (f"validation part: {count} images: not used, since --validation cuts another",)
         elif manifest.parts.get(VALIDATION):
             facts["own_validation"] = _store(folder, manifest, VALIDATION)
+        if config.reread is not None:
+            facts["reread"] = Reread(config.reread, manifest.shape, manifest.settings)
         split = str(manifest.source.get("split", ""))
         facts |= {
             "bad": bad,

@@ -161,7 +161,7 @@ class Training:
         first = self.progress.step
         self._keep_snapshot(first - 1, first)
         try:
-            with datasets.prefetch(self.strategy.supply(first), depth=4) as supply:
+            with datasets.prefetch(self.strategy.supply(first), depth=self.data.ahead) as supply:
                 timed = TimedIterator(supply)
                 for number in range(first, self.budget.total_steps):
                     self.advance(number, timed)

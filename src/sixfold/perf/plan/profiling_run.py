@@ -111,7 +111,7 @@ def rehearse(
         strategy = build_strategy(comm, config, data)
         with contextlib.closing(TrainLog(files, comm, 0)) as log:
             takes = _Takes(comm, loopback, strategy, log, case)
-            with datasets.prefetch(strategy.supply(0), depth=4) as supply:
+            with datasets.prefetch(strategy.supply(0), depth=data.ahead) as supply:
                 takes.play(TimedIterator(supply))
     return {**takes.plain(), "payload_bytes": _payload_bytes(strategy)}
 

@@ -93,7 +93,9 @@ class _Profile:
         resident = psutil.Process().memory_info().rss
         offset = time.time() - time.perf_counter()
         try:
-            with datasets.prefetch(training.strategy.supply(0), depth=4) as supply:
+            with datasets.prefetch(
+                training.strategy.supply(0), depth=training.data.ahead
+            ) as supply:
                 timed = TimedIterator(self._counted(supply))
                 for number, kind in enumerate(self._kinds):
                     self._advance(number, kind, timed)

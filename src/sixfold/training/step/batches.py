@@ -114,7 +114,7 @@ class BatchPlan:
         """Load the samples of some shards at once."""
         part = self.data.train
         indices = np.concatenate([place.indices for place in places])
-        pixels = part.images(indices)
+        pixels = self._pixels(places, indices)
         ends = np.cumsum([len(place.indices) for place in places]).tolist()
         runs = [slice(start, end) for start, end in pairwise([0, *ends])]
         labels = torch.from_numpy(self.make_batch.truth(part, indices))
@@ -131,6 +131,16 @@ class BatchPlan:
         for place, run in zip(places, runs, strict=True):
             own = None if weights is None else weights[run]
             yield Shard(index=place.shard, images=images[run], labels=labels[run], weights=own)
+
+    def _pixels(self, places: list[_Place], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        part, reread = self.data.train, self.data.reread
+        if reread is None:
+            return part.images(indices)
+        read = [
+            reread.images(part, place.indices, self.seed, self.place(place.step)[0])
+            for place in places
+        ]
+        return np.concatenate(read)
 
     def _augment_key(self, place: _Place) -> int:
         return key(self.seed, "augment", place.step, place.shard)

@@ -266,7 +266,7 @@ class Worker:
     def _steps(self, lease: Lease, attempt: int, counts: list[int]) -> Iterator[None]:
         """Make steps until every server has applied the last; `counts` is kept up to date."""
         steps = range(lease.first + min(counts), lease.first + lease.steps)
-        with datasets.prefetch(self._shards(steps), depth=4) as supply:
+        with datasets.prefetch(self._shards(steps), depth=self._plan.data.ahead) as supply:
             for number in steps:
                 began = time.perf_counter()
                 shards = list(itertools.islice(supply, self._plan.count(number)))
