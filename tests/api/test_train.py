@@ -171,10 +171,20 @@ def test_everything_wrong_is_told_at_once(folder: Path) -> None:
         "--workers 0: must be at least 1",
         "tf32='perhaps': expected true or false",
         "resume=2: expected true or false",
-        "constant, cosine, or step",
+        "such as step:30",
     ):
         assert text in told
     assert not list(folder.iterdir())
+
+
+def test_arguments_of_a_factory_are_checked_with_it() -> None:
+    cell = run_cell(CELL + "\ndef wide(classes, width=3):\n    return nn.Sequential("
+                    "nn.Flatten(), nn.Linear(64, width), nn.Linear(width, classes))")  # fmt: skip
+    data = IMAGES, LABELS
+    result = sixfold.train(cell.wide, data, model_args="width=5", **SHORT)
+    assert result.model().network[1].out_features == 5
+    with pytest.raises(UserError, match="wide has no argument 'breadth'"):
+        sixfold.train(cell.wide, data, model_args="breadth=5", **SHORT)
 
 
 def test_a_text_is_no_truth_that_it_does_not_say() -> None:

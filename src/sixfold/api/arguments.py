@@ -150,7 +150,10 @@ class Arguments:
         known = {name for section in hints_of(TrainConfig).values() for name in hints_of(section)}
         for name in sorted(self._objects.keys() - known):
             problems += _unknown(name)
-        found = training_problems(config)
+        asked = config
+        if "model" in self._objects:  # what its arguments are for is not known yet
+            asked = _with(config, {"model_args": ""})
+        found = training_problems(asked)
         if self._objects:
             # What stands in for them until they are packed says nothing.
             found = [line for line in found if not _is_of(line, self._objects)]
