@@ -1,4 +1,4 @@
-"""Image classification as a scikit-learn estimator, for `GridSearchCV`, `Pipeline` and the like.
+"""Networks for images as scikit-learn estimators, for `GridSearchCV`, `Pipeline` and the like.
 
 >>> from sklearn.datasets import load_digits
 >>> digits = load_digits()
@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from sixfold.api.functions import train
 from sixfold.api.predictions import Predictions, predict
-from sixfold.core.errors import UserError
+from sixfold.data.targets import STRATA
 
 
-class SixfoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A convolutional network, trained by `sixfold.train` on all images that `fit` is given.
+class _SixfoldEstimator(BaseEstimator):  # type: ignore[misc]
+    """What classifier and regressor share.
 
     Images are arrays (N, H, W), (N, C, H, W) or (N, H, W, C), as for `sixfold.train`; rows
     (N, features) of a table with `image_shape`, as from a `Pipeline`.
@@ -36,6 +36,8 @@ class SixfoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model: as for `sixfold.train`.
         epochs, lr, batch_size, optimizer, momentum, weight_decay, schedule, resize, augment: as for
             `sixfold train`.
+        loss: as for `sixfold train`, or a callable; by default cross-entropy, or the mean squared
+            error of a regressor.
         random_state: the seed; an integer.
         validation: share of the images that is set aside to select on.
         engine: "inline" (in this process), "local" or "spark".
@@ -45,8 +47,7 @@ class SixfoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         options: other options of `sixfold train`, by name.
 
     Attributes:
-        classes_: the labels, sorted.
-        model_: the trained network: raw images (N, C, H, W) to scores.
+        model_: the trained network, which takes raw images (N, C, H, W).
         result_: the figures of the training.
         history_: its metrics, a line for each step and evaluation.
     """
@@ -64,6 +65,7 @@ class SixfoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         schedule: str = "constant",
         resize: int | None = None,
         augment: str = "none",
+        loss: Any = None,
         random_state: int | None = None,
         validation: float | None = None,
         engine: str = "inline",
@@ -82,6 +84,7 @@ class SixfoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.schedule = schedule
         self.resize = resize
         self.augment = augment
+        self.loss = loss
         self.random_state = random_state
         self.validation = validation
         self.engine = engine
@@ -90,59 +93,41 @@ class SixfoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.out = out
         self.options = options
 
-    def fit(self, X: Any, y: Any) -> SixfoldClassifier:
-        """Train on images and their labels, (N,)."""
-        check_classification_targets(y)
-        images = self._images(X, fitting=True)
-        labels = np.asarray(y)
-        if labels.ndim != 1:
-            raise ValueError(f"y has shape {labels.shape}: expected one label an image, (N,)")
+    _usual_loss = ""
+
+    def _fit(self, images: Any, labels: NDArray[Any], strata: int) -> None:
+        """Train; of each of so many classes the share that is set aside is rounded."""
         if len(labels) != len(images):
             raise ValueError(f"{len(images)} images and {len(labels)} labels: expected as many")
-        self.classes_, numbers = np.unique(labels, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError("y has 1 class: a classifier needs at least two")
         with tempfile.TemporaryDirectory(prefix="sixfold-") as folder:
+            left = len(images)
+            if self.validation:
+                left = int(left * (1 - self.validation)) - strata
             result = train(
                 self.model,
-                (images, numbers),
+                (images, labels),
                 validation=self.validation,
                 test=False,
                 engine=self.engine,
-                **self._options(len(images), self.out or str(Path(folder) / "run")),
+                **self._options(left, self.out or str(Path(folder) / "run")),
             )
             self.model_ = result.model()
             self.history_ = result.history
             self.result_ = dict(result)
-        return self
 
     def _options(self, images: int, out: str) -> dict[str, Any]:
         names = ("epochs", "lr", "optimizer", "momentum", "weight_decay", "schedule", "resize")
-        chosen = {name: getattr(self, name) for name in (*names, "augment", "workers")}
-        # Of each class the share that is set aside is rounded.
-        left = (
-            int(images * (1 - self.validation)) - len(self.classes_) if self.validation else images
-        )
         return {
-            **chosen,
+            **{name: getattr(self, name) for name in (*names, "augment", "workers")},
+            "loss": self._usual_loss if self.loss is None else self.loss,
             # Less than a batch of images is one batch.
-            "batch_size": max(min(self.batch_size, left), 1),
+            "batch_size": max(min(self.batch_size, images), 1),
             "seed": 0 if self.random_state is None else self.random_state,
             "out": out,
             "overwrite": self.out is not None,
             "quiet": True,
             **(self.options or {}),
         }
-
-    def predict_proba(self, X: Any) -> NDArray[np.float32]:
-        """Probability of each class, (N, classes)."""
-        return self._predicted(X).probabilities
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each image, (N,)."""
-        predictions = self._predicted(X)
-        found: NDArray[Any] = self.classes_[predictions.indices]
-        return found
 
     def _predicted(self, images: Any) -> Predictions:
         check_is_fitted(self, "model_")
@@ -183,4 +168,58 @@ class SixfoldClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-__all__ = ["SixfoldClassifier", "UserError"]
+class SixfoldClassifier(ClassifierMixin, _SixfoldEstimator):  # type: ignore[misc]
+    """A convolutional network, trained by `sixfold.train` on all images that `fit` is given.
+
+    Attributes:
+        classes_: the labels, sorted.
+    """
+
+    _usual_loss = "cross_entropy"
+
+    def fit(self, X: Any, y: Any) -> SixfoldClassifier:
+        """Train on images and their labels, (N,)."""
+        check_classification_targets(y)
+        images = self._images(X, fitting=True)
+        labels = np.asarray(y)
+        if labels.ndim != 1:
+            raise ValueError(f"y has shape {labels.shape}: expected one label an image, (N,)")
+        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError("y has 1 class: a classifier needs at least two")
+        self._fit(images, numbers, len(self.classes_))
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """Probability of each class, (N, classes)."""
+        return self._predicted(X).probabilities
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each image, (N,)."""
+        predictions = self._predicted(X)
+        found: NDArray[Any] = self.classes_[predictions.indices]
+        return found
+
+
+class SixfoldRegressor(RegressorMixin, _SixfoldEstimator):  # type: ignore[misc]
+    """A convolutional network for numbers, trained as `SixfoldClassifier` is; see there."""
+
+    _usual_loss = "mse"
+
+    def fit(self, X: Any, y: Any) -> SixfoldRegressor:
+        """Train on images and their numbers, (N,) or (N, K)."""
+        images = self._images(X, fitting=True)
+        numbers = np.asarray(y, np.float64)
+        if numbers.ndim not in (1, 2):
+            raise ValueError(f"y has shape {numbers.shape}: expected (N,) or (N, K)")
+        self._is_flat = numbers.ndim == 1
+        self._fit(images, numbers, STRATA)
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float32]:
+        """The numbers of each image, (N,) or (N, K) as in `fit`."""
+        found = self._predicted(X).values
+        return found[:, 0] if self._is_flat else found
+
+
+__all__ = ["SixfoldClassifier", "SixfoldRegressor"]

@@ -17,7 +17,7 @@ from sklearn.utils import estimator_checks
 from torch import nn
 
 from sixfold.core.errors import UserError
-from sixfold.sklearn import SixfoldClassifier
+from sixfold.sklearn import SixfoldClassifier, SixfoldRegressor
 
 DIGITS = load_digits()
 IMAGES, LABELS = DIGITS.images[:200], DIGITS.target[:200]
@@ -110,3 +110,21 @@ def test_what_does_not_fit_is_refused() -> None:
         estimator().fit(IMAGES / 1000, LABELS)
     with pytest.raises(UserError, match="did you mean"):
         estimator(options={"momentun": 0.5}).fit(IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("loss", [None, "huber", "callable"])
+def test_a_regressor(loss: Any) -> None:
+    ink = IMAGES.mean((1, 2))
+    ink = (ink - ink.mean()) / ink.std()
+
+    def absolute(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).abs().sum()
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    regressor = SixfoldRegressor(
+        network, epochs=20, lr=0.003, loss=absolute if loss == "callable" else loss
+    )
+    fitted = regressor.fit(IMAGES, ink)
+    assert fitted.predict(IMAGES).shape == ink.shape
+    assert fitted.score(IMAGES, ink) > 0.5
+    assert clone(regressor).fit(IMAGES, ink[:, None]).predict(IMAGES).shape == (200, 1)

@@ -182,7 +182,8 @@ def test_arguments_of_a_factory_are_checked_with_it() -> None:
                     "nn.Flatten(), nn.Linear(64, width), nn.Linear(width, classes))")  # fmt: skip
     data = IMAGES, LABELS
     result = sixfold.train(cell.wide, data, model_args="width=5", **SHORT)
-    assert result.model().network[1].out_features == 5
+    network: Any = result.model().network
+    assert network[1].out_features == 5
     with pytest.raises(UserError, match="wide has no argument 'breadth'"):
         sixfold.train(cell.wide, data, model_args="breadth=5", **SHORT)
 

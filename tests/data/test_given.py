@@ -122,15 +122,39 @@ def test_what_would_lose_is_refused(images: Any, why: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
-        (LABELS.astype(float) + 0.5, "floating-point numbers"),
+        (LABELS.astype(float) * np.nan, "NaN or infinite"),
         (LABELS[:-1], "12 images and 11 labels"),
-        (np.eye(3)[LABELS], "expected one a picture"),
+        (np.zeros((12, 3, 2)), r"expected \(N,\) or \(N, K\)"),
         (LABELS * 0, "1 class: expected at least two"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(labels: Any, why: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=why):
         write(tmp_path, data=(IMAGES, labels))
+
+
+def test_numbers_and_several_labels_are_targets(tmp_path: Path) -> None:
+    angles = LABELS + 0.25
+    one = write(tmp_path, data=(IMAGES, angles), cut_test=True)
+    assert (one.kind, one.classes) == ("regression", ("target",))
+    assert one.train.targets is not None
+    assert one.train.targets.shape == (6, 1)  # of ten ranges each gives one
+    rows = {each.tobytes(): angle for each, angle in zip(IMAGES, angles, strict=True)}
+    for part in (one.train, one.test):
+        images = part.images(np.arange(len(part), dtype=np.int64))
+        assert part.targets is not None
+        assert [rows[each.tobytes()] for each in images] == part.targets[:, 0].tolist()
+    boxes = write(tmp_path, data=Items(lambda i: (IMAGES[i], torch.tensor([i * 0.5, 2.0]))))
+    assert (boxes.kind, boxes.classes) == ("regression", ("target_0", "target_1"))
+    several = write(tmp_path, data=(IMAGES, np.eye(3, dtype=int)[LABELS]))
+    assert several.kind == "multi_label"
+    config = DataConfig(target="classes")
+    found = parts_of((IMAGES, angles), "data", config, tmp_path)
+    with pytest.raises(UserError, match="give loss='mse', 'l1' or 'huber'"):
+        write_given(found, cut_test=True, target="classes")
+    whole = parts_of((IMAGES, LABELS), "data", config, tmp_path)
+    spec = write_given(whole, cut_test=False, target="regression")
+    assert open_data(DataConfig(data=spec)).kind == "regression"
 
 
 def test_names_of_classes_are_kept(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from sixfold.distributed.engines import Engine
 from sixfold.models.objects import describe, pack, title_of
 from sixfold.models.packed import FOLDER
 from sixfold.training.config import TrainConfig
+from sixfold.training.losses.registry import with_target
 from sixfold.training.run import training_problems
 
 Share = int | float
@@ -118,7 +119,13 @@ class Arguments:
         """
         config = self._checked()
         if self._parts or self._all_train:
-            config = dataclasses.replace(config, data=self._written(config.data, on_event))
+            own_loss = "loss" in self._objects
+            asked = config.data if own_loss else with_target(config.data, config.loss)
+            spec = self._written(asked, on_event)
+            data = dataclasses.replace(
+                config.data, data=spec, image_column=None, label_column=None, pixel_range=None
+            )
+            config = dataclasses.replace(config, data=data)
         if not self._objects:
             yield config
             return
@@ -162,12 +169,16 @@ class Arguments:
             raise UserError(dict.fromkeys(problems))
         return config
 
-    def _written(self, config: DataConfig, on_event: OnEvent) -> DataConfig:
+    def _written(self, config: DataConfig, on_event: OnEvent) -> str:
         """The data as tensor shards in the cache."""
 
         def progress(done: int, total: int) -> None:
             on_event({"kind": "prepare", "done": done, "total": max(total, done)})
 
+        if config.weight_column is not None:
+            raise UserError(
+                "weight_column: only with data='parquet:PATH'; class_weights= weighs any data"
+            )
         root = cache_directory() / "data"
         make_folder(root, "SIXFOLD_CACHE")
         with tempfile.TemporaryDirectory(dir=root, prefix=".scratch-") as scratch:
@@ -184,14 +195,13 @@ class Arguments:
             spec = write_given(
                 parts,
                 cut_test=shares or config.test_split is not None,
+                target=config.target,
                 on_error=config.on_error,
                 reading=reading,
                 progress=progress,
             )
         on_event({"kind": "note", "text": f"data: written once for all ranks, to {spec}"})
-        return dataclasses.replace(
-            config, data=spec, image_column=None, label_column=None, pixel_range=None
-        )
+        return spec
 
     def _sources(self, config: DataConfig, scratch: Path) -> dict[str, Source]:
         problems: list[str] = []

@@ -31,10 +31,12 @@ from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import NAME, PARTS, VALIDATION, Manifest, ShardEntry
 from sixfold.data.shard_building import CHUNK_BYTES, COLOR, GRAY, MOST_CHUNK_IMAGES, bad_images
 from sixfold.data.splits import cut
+from sixfold.data.targets import AUTO, CLASSES, MULTI_LABEL, REGRESSION, strata
 
 TEST_FRACTION = 0.2
 
-Label = int | str
+Label = int | str | tuple[float, ...]
+"""A class, or numbers: those of a regression, or 0 and 1 of several labels."""
 Record = tuple[Callable[[], Pixels], Label, str]
 """How to read an image (C, H, W); its class; its name."""
 
@@ -74,6 +76,7 @@ def write_given(
     parts: Mapping[str, Source],
     *,
     cut_test: bool,
+    target: str = AUTO,
     on_error: str = "fail",
     reading: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -83,6 +86,7 @@ def write_given(
     Args:
         parts: at least "train".
         cut_test: whether a test part is cut off the training part where there is none: 80 to 20.
+        target: kind of the targets; "auto": as the labels are.
         on_error: "fail" or "skip": what becomes of images that cannot be read.
         reading: how items are read, where they will be read again.
         progress: told how many images are read.
@@ -101,16 +105,23 @@ def write_given(
             read[part] = _spool(source, folder / part, bad, told)
         if bad and on_error == "fail":
             raise bad_images(bad)
-        classes, numbers = _classified(parts, read)
+        kind = _kind(parts["train"].name, read["train"].labels, target)
+        targets: dict[str, NDArray[np.float64]] = {}
+        if kind in (MULTI_LABEL, REGRESSION):
+            classes, targets = _numbers(parts["train"], read, kind)
+            numbers = {part: np.zeros(len(rows), np.int64) for part, rows in targets.items()}
+        else:
+            classes, numbers = _classified(parts, read)
         shape = _one_shape(parts["train"].name, read)
-        split = _cut_off(numbers, cut=cut_test)
+        split = _cut_off(numbers, targets.get("train"), kind, cut=cut_test)
         reader = parts["train"].reader
         settings = dict(reading or {}) | ({"scale": reader.scale} if reading and reader else {})
-        made = _encode(folder, read, numbers, shape)
+        made = _encode(folder, read, numbers, targets, shape)
         manifest = Manifest(
             name=parts["train"].name,
             classes=classes,
             shape=shape,
+            kind=kind,
             parts=made,
             bad=tuple(dict.fromkeys(bad)),
             source={"split": split, "skipped": len(bad)},
@@ -193,6 +204,47 @@ def _one_shape(name: str, read: Mapping[str, _Written]) -> Shape:
     return (max(channels), *sizes[0])
 
 
+def _kind(name: str, labels: Sequence[Label], asked: str) -> str:
+    """Of the targets: as was asked for, or as the labels are."""
+    first = labels[0] if labels else 0
+    if asked in (MULTI_LABEL, REGRESSION):
+        return asked
+    if not isinstance(first, tuple):
+        return CLASSES
+    if asked != AUTO:
+        raise UserError(
+            f"{name}: labels are numbers such as {', '.join(f'{n:g}' for n in first[:5])}: give "
+            "loss='mse', 'l1' or 'huber' for a regression, 'multi_label' for any number of labels "
+            "an image; classes are whole numbers or names"
+        )
+    is_set = len(first) > 1 and {n for label in labels for n in np.atleast_1d(label)} <= {0.0, 1.0}
+    return MULTI_LABEL if is_set else REGRESSION
+
+
+def _numbers(
+    train: Source, read: Mapping[str, _Written], kind: str
+) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]]]:
+    """Names of the numbers, or of the labels, and those of every image, (N, K)."""
+    found, problems = {}, []
+    width = len(np.atleast_1d(read["train"].labels[0])) if read["train"].labels else 1
+    for part, written in read.items():
+        try:
+            rows = np.array(written.labels, np.float64).reshape(len(written.labels), width)
+        except (TypeError, ValueError):
+            problems.append(f"{part}: labels are not {width} number{'s' * (width > 1)} an image")
+            continue
+        if not np.isfinite(rows).all():
+            problems.append(f"{part}: labels hold NaN or infinite numbers")
+        elif kind == MULTI_LABEL and not np.isin(rows, (0, 1)).all():
+            problems.append(f"{part}: labels hold other numbers than 0 and 1")
+        found[part] = rows
+    if problems:
+        raise UserError(problems)
+    if train.classes is not None and len(train.classes) == width:
+        return train.classes, found
+    return ("target",) if width == 1 else tuple(f"target_{k}" for k in range(width)), found
+
+
 def _classified(
     parts: Mapping[str, Source], read: Mapping[str, _Written]
 ) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
@@ -238,13 +290,19 @@ def _classified(
     return known, numbers
 
 
-def _cut_off(numbers: dict[str, NDArray[np.int64]], *, cut: bool) -> str:
+def _cut_off(
+    numbers: dict[str, NDArray[np.int64]],
+    targets: NDArray[np.float64] | None,
+    kind: str,
+    *,
+    cut: bool,
+) -> str:
     """Mark the training images that are set aside for testing, by -1 - class."""
     if "test" in numbers:
         return "train and test as given"
     if not cut:
         return ALL_TRAIN
-    aside = cut_labels(numbers["train"])
+    aside = cut_labels(strata(numbers["train"], targets, kind))
     numbers["train"] = np.where(aside, -1 - numbers["train"], numbers["train"])
     return "80/20, stratified by class"
 
@@ -258,6 +316,7 @@ def _encode(
     folder: Path,
     read: Mapping[str, _Written],
     numbers: Mapping[str, NDArray[np.int64]],
+    targets: Mapping[str, NDArray[np.float64]],
     shape: Shape,
 ) -> dict[str, tuple[ShardEntry, ...]]:
     """The files of each part, in `folder/made`."""
@@ -267,10 +326,16 @@ def _encode(
     if VALIDATION in read:
         entries[VALIDATION] = []
 
-    def add(part: str, images: NDArray[np.uint8], labels: Sequence[int], names: list[str]) -> None:
+    def add(
+        part: str,
+        images: NDArray[np.uint8],
+        labels: Sequence[int],
+        names: list[str],
+        rows: NDArray[np.float64] | None,
+    ) -> None:
         if not len(images):
             return
-        data = shard_files.encode(images, labels, names, [""] * len(names))
+        data = shard_files.encode(images, labels, names, [""] * len(names), rows)
         file = f"{part}-{len(entries[part]):05d}.arrow"
         write_atomically(made / file, data)
         digest = hashlib.sha256(data).hexdigest()
@@ -285,10 +350,12 @@ def _encode(
                 images = _colored(images)
             labels = numbers[part][start : start + len(images)]
             names = written.names[start : start + len(images)]
+            rows = targets[part][start : start + len(images)] if targets else None
             start += len(images)
             file.unlink()
             for target, chosen in ((part, labels >= 0), ("test", labels < 0)):
                 picked = np.flatnonzero(chosen)
                 own = labels[picked] if target == part else -1 - labels[picked]
-                add(target, images[picked], own.tolist(), [names[i] for i in picked])
+                given = None if rows is None else rows[picked]
+                add(target, images[picked], own.tolist(), [names[i] for i in picked], given)
     return {part: tuple(files) for part, files in entries.items()}

@@ -61,22 +61,20 @@ def _is_arrays(data: Any) -> bool:
 
 
 def label_of(value: Any, what: str) -> Label:
-    """A label as a whole number or a name.
+    """A label as a whole number or a name, or as numbers.
 
     Raises:
-        UserError: if it is neither.
+        UserError: if it is none of these.
     """
-    if hasattr(value, "item") and getattr(value, "shape", None) in ((), (1,)):
-        value = value.item()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, (bool, int, str)):
         return value
-    if isinstance(value, float):
-        raise UserError(
-            f"{what}: labels are floating-point numbers, such as {value:g}: classes are whole "
-            "numbers or names; make them so with labels.astype(int)"
-        )
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    if numbers and all(isinstance(number, (bool, int, float)) for number in numbers):
+        return tuple(float(number) for number in numbers)
     raise UserError(
-        f"{what}: a label is a {type(value).__name__}: expected one whole number or name an image"
+        f"{what}: a label is a {type(value).__name__}: expected a whole number, a name, or numbers"
     )
 
 
@@ -87,8 +85,8 @@ def _arrays(images: Any, labels: Any, *, what: str, resize: int | None) -> Sourc
     except UserError as error:
         raise UserError(f"{what}: {line}" for line in error.problems) from error
     marks = as_array(labels)[0]
-    if marks.ndim != 1:
-        raise UserError(f"{what}: labels of shape {marks.shape}: expected one a picture, (N,)")
+    if marks.ndim not in (1, 2):
+        raise UserError(f"{what}: labels of shape {marks.shape}: expected (N,) or (N, K)")
     if len(marks) != len(array):
         raise UserError(f"{what}: {len(array)} images and {len(marks)} labels: expected as many")
     names = [label_of(mark, what) for mark in marks.tolist()]
@@ -195,12 +193,17 @@ def _parts_of_spec(text: str, what: str, config: DataConfig) -> dict[str, Source
 
 
 def _opened(part: Part, classes: tuple[str, ...], name: str) -> Source:
+    rows = part.targets
+    if part.weights is not None:
+        raise UserError(f"{name}: its images have weights, which other data cannot be joined with")
+
     def records() -> Iterator[Record]:
         for start in range(0, len(part), 256):
             indices = np.arange(start, min(start + 256, len(part)), dtype=np.int64)
             images, names = part.images(indices), part.names(indices)
             for image, index, told in zip(images, indices.tolist(), names, strict=True):
-                yield (lambda it=image: it), int(part.labels[index]), told  # type: ignore[misc]
+                label = int(part.labels[index]) if rows is None else tuple(rows[index].tolist())
+                yield (lambda it=image: it), label, told  # type: ignore[misc]
 
     return Source(name=name, records=records, count=len(part), classes=classes)
 
@@ -319,7 +322,12 @@ def _listed(folder: Path, what: str, config: DataConfig) -> Source:
         listing = parquet.read(
             str(folder),
             what,
-            TableOptions(config.image_column, config.label_column, pixel_range=config.pixel_range),
+            TableOptions(
+                config.image_column,
+                config.label_column,
+                pixel_range=config.pixel_range,
+                target=config.target,
+            ),
         )
     except UserError as error:
         lines = [
@@ -329,9 +337,9 @@ def _listed(folder: Path, what: str, config: DataConfig) -> Source:
 
     def source(records: Records) -> Source:
         def read() -> Iterator[Record]:
-            for picture, label, name in zip(
-                records.pictures(), records.labels.tolist(), records.names, strict=True
-            ):
+            rows = records.targets
+            labels = records.labels.tolist() if rows is None else map(tuple, rows.tolist())
+            for picture, label, name in zip(records.pictures(), labels, records.names, strict=True):
                 pixels = picture.pixels
                 yield (lambda at=pixels: at(config.resize)), label, name  # type: ignore[misc]
 

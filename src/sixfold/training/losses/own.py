@@ -125,7 +125,7 @@ def problems_of(
             ]
         if not once.requires_grad:
             return [f"--loss {name}: its value does not depend on the output: nothing would learn"]
-        again = value(whole)
+        once, again = once.detach(), value(whole)
         left, right = value(slice(0, half)), value(slice(half, 2 * half))
     except Exception as error:
         return [f"--loss {name}: calling it with the network's output raised {one_line(error)}"]
