@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,12 @@ class Picture(Protocol):
     """One image, of which so far only the header may have been read."""
 
     def size(self) -> tuple[int, int]:
-        """Rows and columns."""
-        ...
+        """Rows and columns; BadImageError if they cannot be told."""
+        _, rows, columns = self.pixels(None).shape
+        return rows, columns
 
     def pixels(self, resize: int | None) -> Pixels:
-        """Decode it, (C, H, W)."""
+        """Decode it, (C, H, W); BadImageError if it cannot be decoded."""
         ...
 
 
@@ -93,14 +94,10 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class ArrayPicture:
+class ArrayPicture(Picture):
     """An image that is there already, (C, H, W)."""
 
     array: Pixels
-
-    def size(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.array.shape[1], self.array.shape[2]
 
     def pixels(self, resize: int | None) -> Pixels:
         """The array, resized."""
@@ -108,7 +105,7 @@ class ArrayPicture:
 
 
 @dataclass(frozen=True)
-class EncodedPicture:
+class EncodedPicture(Picture):
     """An image as the bytes of a JPEG, PNG or the like."""
 
     data: bytes
@@ -123,14 +120,10 @@ class EncodedPicture:
 
 
 @dataclass(frozen=True)
-class BadPicture:
+class BadPicture(Picture):
     """An image of which it is known already that it cannot be had."""
 
     error: BadImageError
-
-    def size(self) -> tuple[int, int]:
-        """Raises the error."""
-        raise self.error
 
     def pixels(self, resize: int | None) -> Pixels:  # noqa: ARG002 (the protocol's)
         """Raises the error."""
@@ -138,15 +131,11 @@ class BadPicture:
 
 
 @dataclass(frozen=True)
-class CropPicture:
+class CropPicture(Picture):
     """A grey crop of a larger picture."""
 
     whole: Image
     box: Box
-
-    def size(self) -> tuple[int, int]:
-        """Rows and columns of the crop."""
-        return self.pixels(None).shape[1], self.pixels(None).shape[2]
 
     def pixels(self, resize: int | None) -> Pixels:
         """Cut it out."""
@@ -233,6 +222,7 @@ class StoreRecords:
 
     store: Store
     indices: NDArray[np.int64]
+    groups: Sequence[str] = ()
 
     targets = weights = None
 
@@ -246,16 +236,35 @@ class StoreRecords:
         """Class of each record, (N,)."""
         return self.store.labels[self.indices]
 
-    @property
-    def groups(self) -> Sequence[str]:
-        """None of them."""
-        return ()
-
     def take(self, indices: NDArray[np.int64]) -> StoreRecords:
         """See `Records.take`."""
         return StoreRecords(self.store, self.indices[indices])
 
     def pictures(self) -> Iterator[Picture]:
         """See `Records.pictures`."""
-        for image in self.store.images(self.indices):
-            yield ArrayPicture(image)
+        return map(ArrayPicture, self.store.images(self.indices))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowRecords:
+    """Records that are rows of some files."""
+
+    files: tuple[Any, ...]
+    file: NDArray[np.int64]  # which file each record is in, (N,)
+    row: NDArray[np.int64]  # which row of it, (N,), ascending within each file
+    labels: NDArray[np.int64]  # class of each record, (N,); 0 where records have targets
+    targets: NDArray[np.float64] | None = None  # (N, K)
+    weights: NDArray[np.float64] | None = None  # (N,)
+
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """See `Records.take`."""
+        used, places = np.unique(self.file[indices], return_inverse=True)
+        return replace(
+            self,
+            files=tuple(self.files[number] for number in used.tolist()),
+            file=places,
+            row=self.row[indices],
+            labels=self.labels[indices],
+            targets=None if self.targets is None else self.targets[indices],
+            weights=None if self.weights is None else self.weights[indices],
+        )

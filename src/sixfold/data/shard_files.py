@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from sixfold.core.errors import UserError
 from sixfold.data.dataset import UNLABELLED, Shape, Sums, image_sums
 from sixfold.data.manifest import Manifest, load_manifest, shortened
-from sixfold.data.records import ArrayPicture, Listing, Picture
+from sixfold.data.records import ArrayPicture, Listing, Picture, RowRecords
 from sixfold.data.targets import BINARY, CLASSES
 
 
@@ -274,52 +274,29 @@ class ShardStore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardRecords:
+class ShardRecords(RowRecords):
     """Records of tensor shards, to be resized."""
 
-    files: tuple[str, ...]
     shape: Shape
-    labels: NDArray[np.int64]
-    targets: NDArray[np.float64] | None
-    weights: NDArray[np.float64] | None
-    file: NDArray[np.int64]
-    row: NDArray[np.int64]
-
-    def take(self, indices: NDArray[np.int64]) -> ShardRecords:
-        """See `Records.take`."""
-        used, places = np.unique(self.file[indices], return_inverse=True)
-        return ShardRecords(
-            files=tuple(self.files[number] for number in used),
-            shape=self.shape,
-            labels=self.labels[indices],
-            targets=None if self.targets is None else self.targets[indices],
-            weights=None if self.weights is None else self.weights[indices],
-            file=places,
-            row=self.row[indices],
-        )
 
     @property
     def names(self) -> Sequence[str]:
         """See `Records`."""
-        return self._texts("names")
+        return [file.names[row].as_py() for file, row in self._rows()]
 
     @property
     def groups(self) -> Sequence[str]:
         """See `Records`."""
-        return self._texts("groups")
-
-    def _texts(self, column: str) -> list[str]:
-        opened = [open_shard(Path(file), self.shape) for file in self.files]
-        return [
-            getattr(opened[file], column)[int(row)].as_py()
-            for file, row in zip(self.file, self.row, strict=True)
-        ]
+        return [file.groups[row].as_py() for file, row in self._rows()]
 
     def pictures(self) -> Iterator[Picture]:
         """See `Records.pictures`."""
+        return (ArrayPicture(file.pixels[row]) for file, row in self._rows())
+
+    def _rows(self) -> Iterator[tuple[ShardFile, int]]:
         opened = [open_shard(Path(file), self.shape) for file in self.files]
-        for file, row in zip(self.file, self.row, strict=True):
-            yield ArrayPicture(opened[file].pixels[row])
+        for file, row in zip(self.file.tolist(), self.row.tolist(), strict=True):
+            yield opened[file], row
 
 
 def list_shards(path: Path) -> Listing:

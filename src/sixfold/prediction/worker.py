@@ -7,7 +7,6 @@ not depend on their number.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +59,10 @@ def predict_rank(job: PredictJob, comm: Communicator) -> dict[str, Any]:
         return {"images": images}
 
 
-def with_kept(table: pa.Table, kept: KeptColumns) -> pa.Table:
-    """The rows' own columns of the table that was read, behind their names."""
+def with_kept(table: pa.Table, kept: KeptColumns | None) -> pa.Table:
+    """The rows' own columns of the table that was read, if any are kept, behind their names."""
+    if kept is None:
+        return table
     values = kept.of(table.column("file").to_pylist())
     for place, (name, column) in enumerate(zip(kept.names, values, strict=True), 1):
         while name in table.column_names:
@@ -78,21 +79,15 @@ def join_parts(
     rows: list[NDArray[Any]] = []
     files: list[str] = []
     try:
-        columns = (
-            schema(card) if kept is None else with_kept(schema(card).empty_table(), kept).schema
-        )
+        columns = with_kept(schema(card).empty_table(), kept).schema
         with explained(out), pq.ParquetWriter(temporary, columns) as writer:
             for found in _tables(parts):
-                writer.write_table(found if kept is None else with_kept(found, kept))
+                writer.write_table(with_kept(found, kept))
                 rows.append(outcome(found, card))
                 files += found.column("file").to_pylist()
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-        for path in parts.glob("part-*.parquet"):
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            parts.rmdir()
     figures: dict[str, Any] = {"images": len(files), "classes": list(card.classes)}
     if not rows:
         return figures

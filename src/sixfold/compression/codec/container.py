@@ -62,10 +62,6 @@ class Record:
     shape: tuple[int, ...]
     body: memoryview
 
-    def unpack(self) -> Tensor:
-        """The tensor itself; see `unpack_tensor`."""
-        return unpack_tensor(self.body, self.dtype, self.shape)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
@@ -215,7 +211,7 @@ def unpack(container: Container, expected: Mapping[str, Tensor]) -> dict[str, Te
     tensors = {}
     for record in container.records:
         try:
-            tensors[record.name] = record.unpack()
+            tensors[record.name] = unpack_tensor(record.body, record.dtype, record.shape)
         except DamagedError as error:
             raise DamagedError(f"tensor {record.name!r}: {error}") from error
     return tensors

@@ -32,7 +32,7 @@ from sixfold.data.formats.target_columns import (
 from sixfold.data.formats.tensors import ImageColumn, image_column
 from sixfold.data.images import BadImageError
 from sixfold.data.manifest import shortened
-from sixfold.data.records import BadPicture, Listing, Picture
+from sixfold.data.records import BadPicture, Listing, Picture, RowRecords
 from sixfold.data.spec import TableOptions
 from sixfold.data.splits import cut
 from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION, strata
@@ -40,27 +40,12 @@ from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION, strata
 READ_ROWS = 64  # Rows decoded at a time: bounds memory where row groups are large
 
 
-@dataclass(frozen=True)
-class TableRecords:
-    """Rows of Parquet files."""
+@dataclass(frozen=True, kw_only=True)
+class TableRecords(RowRecords):
+    """Rows of Parquet files: the path or URL of each, and its name relative to the data."""
 
-    # path or URL of each file, and its name: the path relative to the data
-    files: tuple[tuple[str, str], ...]
-    file: NDArray[np.int64]  # which file each record is in, (N,)
-    row: NDArray[np.int64]  # which row of it, (N,), ascending within each file
-    labels: NDArray[np.int64]  # class of each record, (N,); 0 where records have targets
     column: ImageColumn  # where the images are
-    targets: NDArray[np.float64] | None = None  # (N, K)
-    weights: NDArray[np.float64] | None = None  # (N,)
-
-    def take(self, indices: NDArray[np.int64]) -> TableRecords:
-        """See `Records.take`."""
-        used, places = np.unique(self.file[indices], return_inverse=True)
-        files = tuple(self.files[int(index)] for index in used)
-        more = (None if each is None else each[indices] for each in (self.targets, self.weights))
-        return TableRecords(
-            files, places, self.row[indices], self.labels[indices], self.column, *more
-        )
+    groups: Sequence[str] = ()
 
     @property
     def names(self) -> Sequence[str]:
@@ -68,11 +53,6 @@ class TableRecords:
         return [
             f"{self.files[file][1]}[{row}]" for file, row in zip(self.file, self.row, strict=True)
         ]
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """None of them."""
-        return ()
 
     def pictures(self) -> Iterator[Picture]:
         """See `Records.pictures`."""
@@ -147,13 +127,13 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
     weights = None if options.weight is None else read_weights(path, files, options.weight)
     column, pixels = image_column(files, image, options.pixel_range)
     everything = TableRecords(
-        tuple((file.path, file.name) for file in files),
-        np.repeat(np.arange(len(files)), [file.rows for file in files]),
-        np.concatenate([np.arange(file.rows) for file in files]),
-        np.concatenate(numbers),
-        column,
-        targets,
-        weights,
+        files=tuple((file.path, file.name) for file in files),
+        file=np.repeat(np.arange(len(files)), [file.rows for file in files]),
+        row=np.concatenate([np.arange(file.rows) for file in files]),
+        labels=np.concatenate(numbers),
+        column=column,
+        targets=targets,
+        weights=weights,
     )
     assert len(everything.labels) == rows, "one label a row"
     known = everything.labels >= 0

@@ -104,11 +104,15 @@ def _shrink(
         return 0
     keep = torch.nonzero(~dead).reshape(-1)
     _fold(second, users, dead & ~unused, constant)
-    _take_outputs(first, keep)
+    _keep(first, 0, keep, "weight", "bias")
     for norm in between:
         if isinstance(norm, nn.BatchNorm2d):
-            _take_norm(norm, keep)
-    _take_inputs(second, keep, per_map)
+            _keep(norm, 0, keep, "weight", "bias", "running_mean", "running_var")
+            norm.num_features = len(keep)
+    places = (keep[:, None] * per_map + torch.arange(per_map)).reshape(-1)
+    _keep(second, 1, places, "weight")
+    for layer, side, size in ((first, "out", len(keep)), (second, "in", len(places))):
+        setattr(layer, f"{side}_{'channels' if isinstance(layer, nn.Conv2d) else 'features'}", size)
     return int(dead.sum())
 
 
@@ -156,32 +160,11 @@ def _fold(layer: nn.Conv2d | nn.Linear, users: Tensor, dead: Tensor, constant: T
     layer.bias = nn.Parameter(old + total, requires_grad=False)
 
 
-def _take_outputs(layer: nn.Conv2d | nn.Linear, keep: Tensor) -> None:
-    layer.weight = nn.Parameter(layer.weight.detach()[keep].clone(), requires_grad=False)
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias.detach()[keep].clone(), requires_grad=False)
-    if isinstance(layer, nn.Conv2d):
-        layer.out_channels = len(keep)
-    else:
-        layer.out_features = len(keep)
-
-
-def _take_inputs(layer: nn.Conv2d | nn.Linear, keep: Tensor, per_map: int) -> None:
-    places = (keep[:, None] * per_map + torch.arange(per_map)).reshape(-1)
-    layer.weight = nn.Parameter(layer.weight.detach()[:, places].clone(), requires_grad=False)
-    if isinstance(layer, nn.Conv2d):
-        layer.in_channels = len(keep)
-    else:
-        layer.in_features = len(places)
-
-
-def _take_norm(norm: nn.BatchNorm2d, keep: Tensor) -> None:
-    norm.num_features = len(keep)
-    for name in ("weight", "bias"):
-        value = getattr(norm, name)
+def _keep(module: nn.Module, dim: int, places: Tensor, *names: str) -> None:
+    """Leave some places of a dim of some parameters and buffers."""
+    for name in names:
+        value = getattr(module, name)
         if value is not None:
-            setattr(norm, name, nn.Parameter(value.detach()[keep].clone(), requires_grad=False))
-    for name in ("running_mean", "running_var"):
-        value = getattr(norm, name)
-        if value is not None:
-            setattr(norm, name, value[keep].clone())
+            kept = value.detach().index_select(dim, places)
+            is_buffer = not isinstance(value, nn.Parameter)
+            setattr(module, name, kept if is_buffer else nn.Parameter(kept, requires_grad=False))
