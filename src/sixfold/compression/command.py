@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sixfold.compression.config import CompressConfig
+from sixfold.compression.config import STAGES, CompressConfig
 from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
-
-_STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
 
 
 def summary(result: dict[str, Any]) -> list[str]:
@@ -17,7 +15,7 @@ def summary(result: dict[str, Any]) -> list[str]:
     for name, row in [("dense", result["dense"]), *((s["stage"], s) for s in result["stages"])]:
         ratio = f"{row['ratio']:.1f}x" if "ratio" in row else ""
         lines.append(
-            f"{_STAGES.get(name, name):<16} {row['bytes']:>13,} {ratio:>7}  "
+            f"{STAGES.get(name, name):<16} {row['bytes']:>13,} {ratio:>7}  "
             f"{_error(row, 'test'):>10}  {_error(row, 'validation'):>10}"
         )
     for name in ("sparsity", "bits"):

@@ -9,7 +9,7 @@ from sixfold.core.config import resume_problems
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.config import EngineConfig
 
-STAGES = ("prune", "share", "code")
+STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}  # what each has done
 STARTS = ("linear", "density", "random")
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sixfold.compression.config import STAGES
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import MISSING, percent, plain
 from sixfold.core.html.page import Cell, Figure, Page, Part, Section, Table, pairs
-
-_STAGES = {"prune": "pruned", "share": "weights shared", "code": "coded"}
 
 
 def write_page(path: Path, result: Mapping[str, Any]) -> None:
@@ -68,7 +67,7 @@ def stage_table(result: Mapping[str, Any]) -> Table:
     whole = result["dense"]["bytes"]
     rows: list[list[str | Cell]] = [
         [
-            _STAGES.get(name, name),
+            STAGES.get(name, name),
             Cell(parts=[Part(colour="length", width=round(100 * row["bytes"] / whole, 2))]),
             plain(row["bytes"]),
             f"{row['ratio']:.1f}" if "ratio" in row else "",
@@ -139,7 +138,7 @@ def _layers(result: Mapping[str, Any]) -> Table:
             *(["value bits", "position bits", "bytes"] * len(stages)),
         ),
         rows=rows,
-        groups=[("", 4), *((_STAGES[stage], 3) for stage in stages)],
+        groups=[("", 4), *((STAGES[stage], 3) for stage in stages)],
     )
 
 

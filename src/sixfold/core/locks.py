@@ -102,6 +102,10 @@ def _hold(file: Path, path: Path) -> BaseFileLock | None:
             lock = SoftFileLock(f"{file}-held", timeout=0.1)
             lock.acquire()
     except Timeout:
+        try:
+            file.touch()  # filelock waits for a file that cannot be made as for one that is held
+        except OSError:
+            return None
         message = f"{path} is in use by {_holder(file)}: wait for it{gone}, or choose another --out"
         raise UserError(message) from None
     except OSError:

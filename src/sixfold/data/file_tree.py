@@ -54,6 +54,11 @@ class Tree:
         """Names of the folders directly in it."""
         return sorted({name.split("/")[0] for name in self.folders})
 
+    def outermost(self, folders: Iterable[str]) -> Tree | None:
+        """The tree inside the outermost of some of its folders."""
+        found = min(folders, key=lambda folder: (folder.count("/"), folder), default=None)
+        return None if found is None else self.below(found)
+
     def read(self, name: str, most: int = MOST_BYTES) -> bytes:
         """All bytes of a small file."""
         with ExtentReader() as reader, self._named(name):

@@ -138,18 +138,15 @@ def initial_parts(
 def _draw(fill: Fill, wanted: list[tuple[Tensor, Cut]]) -> None:
     """Draw a whole tensor's values, a chunk after the other, and keep what is wanted."""
     for first, values in _chunks(fill):
-        for part, (view, box) in wanted:
+        for part, cut in wanted:
+            view, box = (cut[0] or (1,)), (cut[1] or ((0, 1),))
+            part = part if part.dim() else part[None]
             inner = prod(view[1:])
-            rows = len(values) // inner if view else 1
-            start = first // inner if view else 0
-            low, high = (max(box[0][0], start), min(box[0][1], start + rows)) if view else (0, 1)
+            start, rows = first // inner, len(values) // inner
+            low, high = max(box[0][0], start), min(box[0][1], start + rows)
             if low >= high:
                 continue
-            chunk = values.view(rows, *view[1:]) if view else values.view(())
-            if not view:
-                part.copy_(chunk)
-                continue
-            held = chunk[low - start : high - start]
+            held = values.view(rows, *view[1:])[low - start : high - start]
             for dim, (a, b) in enumerate(box[1:], start=1):
                 held = held.narrow(dim, a, b - a)
             part[low - box[0][0] : high - box[0][0]].copy_(held)

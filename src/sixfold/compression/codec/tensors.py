@@ -88,49 +88,48 @@ def pack_tensor(tensor: Tensor, coder: str) -> tuple[bytes, Parts]:
     """
     patterns = _patterns(tensor)
     places = np.flatnonzero(patterns)
-    kept = len(places)
+    spent = functools.partial(Parts, elements=tensor.numel(), kept=len(places))
     if not tensor.is_floating_point() or tensor.dim() < 2 or tensor.numel() < SMALLEST_CODED:
         data = _raw(tensor, patterns)
-        parts = Parts(
-            elements=tensor.numel(),
-            entries=tensor.numel(),
-            kept=kept,
-            value_bytes=len(data) - 1,
-            entropy_bytes=len(data) - 1,
-        )
-        return data, parts
+        size = len(data) - 1
+        return data, spent(entries=tensor.numel(), value_bytes=size, entropy_bytes=size)
     present = patterns[places]
     codebook = _codebook(present)
     symbols = (np.searchsorted(codebook, present) + 1).astype(np.uint16) if len(codebook) else None
     plan = _plan(places, symbols, tensor, coder)
     if plan is None:
-        return _dense(tensor, patterns, places, codebook, symbols, coder)
-    by_columns, gap_bits = plan
-    if by_columns:
-        places = gaps.by_columns(places, tuple(tensor.shape))
-        order = np.argsort(places)
-        places, present = places[order], present[order]
-        symbols = symbols[order] if symbols is not None else None
-    marks = symbols if symbols is not None else np.ones(kept, np.uint16)
-    sparse = gaps.encode(places, marks, gap_bits)
-    positions = encode_stream(sparse.gaps, 1 << gap_bits, coder)
-    if symbols is None:
-        entries = np.zeros(len(sparse.gaps), patterns.dtype)
-        entries[sparse.symbols > 0] = present
-        values = _planes(entries, coder)
+        head, gap_bits, positions = b"\2", 0, b""
+        entries, marks = len(patterns), np.zeros(len(patterns), np.uint16)
+        if symbols is not None:
+            marks[places] = symbols
+        elements, position_entropy = patterns, 0.0
     else:
-        values = _coded(tensor.dtype, codebook, sparse.symbols, coder)
-    head = bytes([3, by_columns, gap_bits]) + varint(len(sparse.gaps))
-    return head + positions + values.data, Parts(
-        elements=tensor.numel(),
-        entries=len(sparse.gaps),
-        kept=kept,
+        by_columns, gap_bits = plan
+        if by_columns:
+            places = gaps.by_columns(places, tuple(tensor.shape))
+            order = np.argsort(places)
+            places, present = places[order], present[order]
+            symbols = symbols[order] if symbols is not None else None
+        sparse = gaps.encode(
+            places, np.ones(len(places), np.uint16) if symbols is None else symbols, gap_bits
+        )
+        entries, marks = len(sparse.gaps), sparse.symbols
+        positions = encode_stream(sparse.gaps, 1 << gap_bits, coder)
+        head = bytes([3, by_columns, gap_bits]) + varint(entries)
+        elements, position_entropy = np.zeros(entries, patterns.dtype), _entropy_bytes(sparse.gaps)
+        elements[marks > 0] = present
+    if symbols is None:
+        values = _planes(elements, coder)
+    else:
+        values = _coded(tensor.dtype, codebook, marks, coder)
+    return head + positions + values.data, spent(
+        entries=entries,
         values=len(codebook),
         gap_bits=gap_bits,
         position_bytes=len(positions),
         value_bytes=len(values.data) - values.book_bytes,
         codebook_bytes=values.book_bytes,
-        entropy_bytes=_entropy_bytes(sparse.gaps) + values.entropy_bytes,
+        entropy_bytes=position_entropy + values.entropy_bytes,
     )
 
 
@@ -236,31 +235,6 @@ def _plan(
         options.append((size + bits_each * kept, 1, by_columns, gap_bits))
     _, is_sparse, by_columns, gap_bits = min(options)
     return (by_columns, gap_bits) if is_sparse else None
-
-
-def _dense(
-    tensor: Tensor,
-    patterns: Patterns,
-    places: NDArray[np.int64],
-    codebook: Patterns,
-    symbols: NDArray[np.uint16] | None,
-    coder: str,
-) -> tuple[bytes, Parts]:
-    if symbols is None:
-        values = _planes(patterns, coder)
-    else:
-        every = np.zeros(len(patterns), np.uint16)
-        every[places] = symbols
-        values = _coded(tensor.dtype, codebook, every, coder)
-    return b"\2" + values.data, Parts(
-        elements=len(patterns),
-        entries=len(patterns),
-        kept=len(places),
-        values=len(codebook),
-        value_bytes=len(values.data) - values.book_bytes,
-        codebook_bytes=values.book_bytes,
-        entropy_bytes=values.entropy_bytes,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,17 +117,17 @@ def _is_empty(box: Box) -> bool:
 
 
 def _home(tree: Tree) -> Tree:
-    homes = [
+    found = tree.outermost(
         name.rpartition("/")[0]
         for name in tree.folders
         if paths.base_name(name).lower() == "annotations"
-    ]
-    if not homes:
+    )
+    if found is None:
         raise UserError(
             f"{tree.path}: expected Annotations/*.xml and JPEGImages/* as in Pascal VOC "
             f"({describe(tree)})"
         )
-    return tree.below(min(homes, key=lambda home: (home.count("/"), home)))
+    return found
 
 
 def _annotated_images(tree: Tree) -> list[_Image]:

@@ -51,8 +51,7 @@ def read(tree: Tree, name: str) -> Listing:
 def _home(tree: Tree, suffix: str) -> Tree | None:
     """The folder in which any of the batches lies."""
     wanted = {batch + suffix for batches in BATCHES.values() for batch in batches}
-    homes = {n.rpartition("/")[0] for n in tree.files if paths.base_name(n) in wanted}
-    return tree.below(min(homes, key=lambda home: (home.count("/"), home))) if homes else None
+    return tree.outermost(n.rpartition("/")[0] for n in tree.files if paths.base_name(n) in wanted)
 
 
 def _read_batches(tree: Tree, name: str, suffix: str) -> Listing:
