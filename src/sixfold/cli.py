@@ -63,6 +63,10 @@ COMMANDS = {
         "sixfold.perf.profile",
         "measure where the time of a training goes, by layer, operator and rank",
     ),
+    "doctor": Command(
+        "sixfold.spark.doctor",
+        "look at this host or a Spark cluster: is all there that a run needs?",
+    ),
     "report": Command("sixfold.studies.report", "write a run's report again"),
     "strategies": Command("sixfold.training.strategies", "list the ways to divide the work"),
     "models": Command("sixfold.models", "list the networks of the zoo"),
