@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sixfold.api import TrainResult, open_run, train
     from sixfold.api.commands import (
         compress,
+        doctor,
         evaluate_robustness,
         lca_learn,
         plan,
@@ -52,6 +53,7 @@ __all__ = [
     "__version__",
     "compress",
     "configure",
+    "doctor",
     "evaluate_robustness",
     "figures",
     "lca_learn",
@@ -77,6 +79,7 @@ __getattr__ = lazy(
         "UserError": "core.errors",
         "compress": "api.commands",
         "configure": "training.config",
+        "doctor": "api.commands",
         "evaluate_robustness": "api.commands",
         "load": "compression.loading",
         "open_run": "api.result",

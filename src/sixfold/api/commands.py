@@ -165,3 +165,21 @@ def lca_learn(
 
     figures: Figures = _call(launch, _settings(LcaLearnConfig, config, options), on_event, quiet)
     return figures
+
+
+def doctor(
+    config: Any = None,
+    *,
+    on_event: OnEvent | None = None,
+    quiet: bool | None = None,
+    **options: Any,
+) -> Figures:
+    """Look at this host and, with `master`, at a Spark cluster; see `sixfold doctor`.
+
+    Returns `findings` (what, state, seen, remedy) and `wrong`, how many are wrong.
+    """
+    from sixfold.spark.doctor.config import DoctorConfig
+    from sixfold.spark.doctor.run import doctor as launch
+
+    figures: Figures = _call(launch, _settings(DoctorConfig, config, options), on_event, quiet)
+    return figures
