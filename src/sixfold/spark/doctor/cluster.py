@@ -227,8 +227,8 @@ def _look_at_ranks(engine: SparkEngine, size: int) -> Iterator[Finding]:
     speeds = [result["bytes_per_s"] for result in group.results if result["bytes_per_s"]]
     speed = f", {min(speeds) / 1e6:.0f} MB/s between them" if speeds else ""
     yield good("ranks", f"{size} met and left in {spent:.1f} s{speed}")
-    arithmetics = {tuple(sorted(result["arithmetic"].items())) for result in group.results}
-    if len({tuple(p for p in each if p[0] != "processor") for each in arithmetics}) > 1:
+    kinds = {tuple(sorted(result["arithmetic"].items())) for result in group.results}
+    if len({tuple(p for p in each if p[0] != "processor") for each in kinds}) > 1:
         hosts = ", ".join(sorted({result["host"] for result in group.results}))
         yield wrong(
             "arithmetic",
