@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
-from sixfold.data.splits import cut, some
-from sixfold.data.targets import BINARY, CLASSES, REGRESSION, outputs_of, strata
+from sixfold.data.splits import cut, some, strata
+from sixfold.data.targets import BINARY, CLASSES, REGRESSION, outputs_of
 
 if TYPE_CHECKING:
     from sixfold.data.reread import Reread

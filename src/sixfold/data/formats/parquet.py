@@ -34,8 +34,8 @@ from sixfold.data.images import BadImageError
 from sixfold.data.manifest import shortened
 from sixfold.data.records import BadPicture, Listing, Picture, RowRecords
 from sixfold.data.spec import TableOptions
-from sixfold.data.splits import cut
-from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION, strata
+from sixfold.data.splits import cut, strata
+from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION
 
 READ_ROWS = 64  # Rows decoded at a time: bounds memory where row groups are large
 
