@@ -21,12 +21,7 @@ from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
-from sixfold.lca.config import (
-    DictionaryConfig,
-    DynamicsConfig,
-    LcaEncodeConfig,
-    LcaLearnConfig,
-)
+from sixfold.lca.config import DictionaryConfig, DynamicsConfig, LcaEncodeConfig, LcaLearnConfig
 from sixfold.lca.geometry import Geometry, pair
 from sixfold.training.inputs import Inputs, inputs_of
 

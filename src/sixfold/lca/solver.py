@@ -117,11 +117,7 @@ class _Run:
     """One call of `Solver.solve`."""
 
     def __init__(
-        self,
-        solver: Solver,
-        images: Tensor,
-        start: Sequence[Tensor | None] | None,
-        trace: bool,
+        self, solver: Solver, images: Tensor, start: Sequence[Tensor | None] | None, trace: bool
     ) -> None:
         dynamics, interaction, tiles = solver.dynamics, solver.interaction, solver.tiles
         self.solver, self.dynamics, self.start = solver, dynamics, start

@@ -52,16 +52,16 @@ def test_a_rehearsal_plays_the_real_step() -> None:
     config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300")
     data = datasets.open_data(datasets.resolve(config.data))
     whole = rehearse(config, data, 0, ProfilingCase(samples=8, shards=2, seconds=0.01))
-    assert len(whole["steps_s"]) >= 3
-    assert whole["exchanges"] == []
+    assert len(whole.steps_s) >= 3
+    assert whole.exchanges == []
     tile = rehearse(
         config, data, 1, ProfilingCase(mesh="cout=2", samples=8, shards=2, seconds=0.01)
     )
-    assert tile["exchanges"]
-    assert tile["payload_bytes"] <= whole["payload_bytes"]
+    assert tile.exchanges
+    assert tile.payload_bytes <= whole.payload_bytes
     merge = rehearse(config, data, 0, ProfilingCase(samples=8, shards=2, merge=True, seconds=0.01))
-    assert merge["merges_s"]
-    assert merge["merge_exchanges"]
+    assert merge.merges_s
+    assert merge.merge_exchanges
 
 
 def test_a_group_calibrates_machine_and_network() -> None:

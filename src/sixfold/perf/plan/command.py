@@ -6,9 +6,7 @@ from sixfold.core.console.command import ConfigCommand, ReportKind
 from sixfold.perf.plan.config import PlanConfig
 
 COMMAND = ConfigCommand(
-    config=PlanConfig,
-    function="sixfold.perf.plan.run:plan",
-    summary=lambda made: made.text(),
+    config=PlanConfig, function="sixfold.perf.plan.run:plan", summary=lambda made: made.text()
 )
 options, run = COMMAND.options, COMMAND.run
 

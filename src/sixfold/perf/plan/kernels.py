@@ -252,9 +252,7 @@ def _with_input_gradient(cost: FunctionCost) -> FunctionCost:
     """The cost with the input's gradient, which a network's first layer does without."""
     inputs = sum(int(np.prod(shape)) for shape in cost.input_shapes)
     return dataclasses.replace(
-        cost,
-        backward_flops=2 * cost.forward_flops,
-        backward_bytes=cost.backward_bytes + 4 * inputs,
+        cost, backward_flops=2 * cost.forward_flops, backward_bytes=cost.backward_bytes + 4 * inputs
     )
 
 

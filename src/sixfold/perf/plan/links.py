@@ -153,10 +153,7 @@ def all_reduce_phases(payload_bytes: int, shards: int, ranks: int) -> list[Phase
         each = float(nodes * payload_bytes)
         return [Phase(peers, each, peers * each)]
     part = payload_bytes / ranks
-    return [
-        Phase(peers, nodes * part, peers * nodes * part),
-        Phase(peers, part, peers * part),
-    ]
+    return [Phase(peers, nodes * part, peers * nodes * part), Phase(peers, part, peers * part)]
 
 
 def summands(shards: int, ranks: int) -> list[int]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from sixfold.perf.plan.calibration import Machine, Network, Point
 from sixfold.perf.plan.kernels import measure_kernels, samples_as_plain
 from sixfold.perf.plan.memory import available_bytes
 from sixfold.perf.plan.probes import adding_rate, measure_links, measure_server
-from sixfold.perf.plan.profiling_run import ProfilingCase, rehearse
+from sixfold.perf.plan.profiling_run import ProfilingCase, Rehearsal, rehearse
 from sixfold.perf.plan.samples import spread_of
 from sixfold.perf.profile.memory import forget_peak, peak_bytes
 from sixfold.training.config import TrainConfig
@@ -73,7 +76,8 @@ def calibrate_rank(job: CalibrationJob, comm: Communicator) -> dict[str, Any]:
         rounds = [
             [_play(job, comm, data, case, began) for case in job.cases] for _ in range(ROUNDS)
         ]
-        found["scenes"] = [_least_disturbed(plays) for plays in zip(*rounds, strict=True)]
+        best = [_least_disturbed(plays) for plays in zip(*rounds, strict=True)]
+        found["scenes"] = [None if play is None else dataclasses.asdict(play) for play in best]
         if job.servers and job.whole:
             found["server"] = measure_server(comm, job.config, data)
             found |= _updates(comm, job.config, data)
@@ -99,28 +103,27 @@ def _play(
     data: datasets.DataSet,
     case: ProfilingCase,
     began: float,
-) -> dict[str, Any] | None:
-    """One scene, on as many ranks at once as it says; None where time was over."""
+) -> Rehearsal | None:
+    """One scene, on as many ranks at once as it says; None for others, and where time was over."""
     late = time.monotonic() - began > job.seconds
     if any(all_gather_data(comm, late)):
         return None
     assert job.config is not None
-    found: dict[str, Any] = {}
+    found = None
     hosts = all_gather_data(comm, comm.host)
     if hosts[: comm.rank].count(comm.host) < case.concurrency:
         forget_peak()
         found = rehearse(job.config, data, comm.rank, case)
-        found["peak_bytes"] = peak_bytes()
+        found.peak_bytes = peak_bytes()
     comm.barrier()
     return found
 
 
-def _least_disturbed(plays: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+def _least_disturbed(plays: Sequence[Rehearsal | None]) -> Rehearsal | None:
     """The play whose steps took the processor least, of those that there was time for."""
     done = [play for play in plays if play is not None]
-    if not done or not done[0]:
-        return done[0] if done else None
-    return min(done, key=lambda play: float(np.median(np.asarray(play["steps_s"])[:, 1])))
+    processor = operator.itemgetter(1)
+    return min(done, key=lambda play: median(map(processor, play.steps_s)), default=None)
 
 
 def _updates(comm: Communicator, config: TrainConfig, data: datasets.DataSet) -> dict[str, float]:
@@ -186,42 +189,47 @@ def machine_of(
 
 def network_of(results: Results, cases: Sequence[ProfilingCase]) -> Network:
     """The network's figures; scenes for which there was no time are left out."""
+    from pydantic import TypeAdapter
+
     points: list[Point] = []
     groups: list[list[float]] = []
+    read = TypeAdapter(Rehearsal).validate_python
     for number, case in enumerate(cases):
-        played = [found["scenes"][number] for found in results if found["scenes"][number]]
+        scenes = [found["scenes"][number] for found in results]
+        played = [read(scene) for scene in scenes if scene is not None]
         if not played:
             continue
         points.append(_point(case, played))
         for one in played:
-            clock, processor, _ = np.asarray(one["steps_s"]).T
+            clock, processor, _ = np.asarray(one.steps_s).T
             if len(clock) >= FEWEST:
                 quiet = float(np.median(clock)) < QUIET * float(np.median(processor))
                 groups.append((clock if quiet else processor).tolist())
     first = results[0]
+    sizes = {name: first.get(name, 0) for name in ("payload_bytes", "parameter_bytes", "slots")}
+    updates = {
+        name: float(np.median([found.get(name, 0.0) for found in results]))
+        for name in ("update_s", "shared_update_s")
+    }
     return Network(
-        payload_bytes=first.get("payload_bytes", 0),
-        parameter_bytes=first.get("parameter_bytes", 0),
-        slots=first.get("slots", 0),
+        **sizes,
+        **updates,
         points=tuple(points),
         spread=spread_of(groups),
         server=first.get("server", {}),
-        update_s=float(np.median([found.get("update_s", 0.0) for found in results])),
-        shared_update_s=float(np.median([found.get("shared_update_s", 0.0) for found in results])),
     )
 
 
-def _point(case: ProfilingCase, played: Results) -> Point:
-    steps = np.asarray([np.median(one["steps_s"], axis=0) for one in played])
+def _point(case: ProfilingCase, played: Sequence[Rehearsal]) -> Point:
+    steps = np.asarray([np.median(one.steps_s, axis=0) for one in played])
     # Parts of a tile differ, and the slowest counts; whole networks are all the same.
     clock_s, step_s, process_s = steps.max(axis=0) if case.mesh else np.median(steps, axis=0)
-    exchanges = "exchanges"
     if case.merge:
-        merges = np.median([np.median(one["merges_s"], axis=0) for one in played], axis=0)
+        merges = np.median([np.median(one.merges_s, axis=0) for one in played], axis=0)
         merges = np.maximum(merges - [clock_s, step_s, process_s], 0.0)
         clock_s, step_s, process_s = merges
-        exchanges = "merge_exchanges"
-    busiest = max(played, key=lambda one: sum(sum(e[0]) for e in one[exchanges]))
+    exchanges = [one.merge_exchanges if case.merge else one.exchanges for one in played]
+    busiest = max(exchanges, key=lambda found: sum(sum(one.sent) for one in found))
     return Point(
         mesh=case.mesh,
         merge=case.merge,
@@ -231,9 +239,9 @@ def _point(case: ProfilingCase, played: Results) -> Point:
         step_s=float(step_s),
         behind_s=float(max(process_s - step_s, 0.0)),
         clock_s=float(clock_s),
-        data_s=float(np.median([value for one in played for value in one["data_s"]])),
-        update_s=float(np.median([value for one in played for value in one["update_s"]])),
-        peak_bytes=max(one["peak_bytes"] for one in played),
-        payload_bytes=max(one["payload_bytes"] for one in played),
-        exchanges=tuple((tuple(sent), tuple(got)) for sent, got in busiest[exchanges]),
+        data_s=median(value for one in played for value in one.data_s),
+        update_s=median(value for one in played for value in one.update_s),
+        peak_bytes=max(one.peak_bytes for one in played),
+        payload_bytes=max(one.payload_bytes for one in played),
+        exchanges=tuple((one.sent, one.received) for one in busiest),
     )

@@ -16,7 +16,7 @@ import dataclasses
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,14 +91,8 @@ def scene_config(config: TrainConfig, case: ProfilingCase) -> TrainConfig:
 
 def rehearse(
     config: TrainConfig, data: datasets.DataSet, rank: int, case: ProfilingCase
-) -> dict[str, Any]:
-    """Play one rank's part (modulo the number of ranks in the tile) until the time is over.
-
-    Returns:
-        Plain data: seconds of every step (`steps_s`; with `merge`, `merges_s` of those that end in
-        one) by the clock, of the processor in the step's thread, and of it in all threads; of its
-        data and update (`data_s`, `update_s`); and the exchanges of one step.
-    """
+) -> Rehearsal:
+    """Play one rank's part (modulo the number of ranks in the tile) until the time is over."""
     grid = parse_grid(case.mesh)[0] or Grid(mesh=Mesh())
     size = 2 if case.merge else grid.size
     comm, loopback = echo_world(rank % size, size)
@@ -113,7 +107,24 @@ def rehearse(
             takes = _Takes(comm, loopback, strategy, log, case)
             with datasets.prefetch(strategy.supply(0), depth=data.ahead) as supply:
                 takes.play(TimedIterator(supply))
-    return {**takes.plain(), "payload_bytes": _payload_bytes(strategy)}
+    takes.found.payload_bytes = _payload_bytes(strategy)
+    return takes.found
+
+
+@dataclass(kw_only=True)
+class Rehearsal:
+    """What the steps of a rehearsal took, and their exchanges."""
+
+    # Of every step, and of those that end in a merge: seconds by the clock, of the processor in the
+    # step's thread, and of it in all threads.
+    steps_s: list[Clocks] = field(default_factory=list)
+    merges_s: list[Clocks] = field(default_factory=list)
+    data_s: list[float] = field(default_factory=list)
+    update_s: list[float] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)  # of one step
+    merge_exchanges: list[Exchange] = field(default_factory=list)
+    payload_bytes: int = 0
+    peak_bytes: int = 0
 
 
 class _Takes:
@@ -127,18 +138,13 @@ class _Takes:
         log: TrainLog,
         case: ProfilingCase,
     ) -> None:
-        self._world, self._echo, self._strategy = comm, loopback, strategy
-        self._log, self._scene = log, case
-        self.steps: list[Clocks] = []
-        self.merges: list[Clocks] = []
-        self.data_s: list[float] = []
-        self.update_s: list[float] = []
-        self.noted: list[Exchange] = []
-        self.merge_noted: list[Exchange] = []
+        self._comm, self._loopback, self._strategy = comm, loopback, strategy
+        self._log, self._case = log, case
+        self.found = Rehearsal()
 
     def play(self, supply: TimedIterator[Shard]) -> None:
         """Make steps until there are enough and the time is over."""
-        deadline = time.perf_counter() + self._scene.seconds
+        deadline = time.perf_counter() + self._case.seconds
         body = self._strategy.body if isinstance(self._strategy, LocalSgd) else None
         before = body.read() if body is not None else None
         clocks = _clocks()
@@ -148,14 +154,14 @@ class _Takes:
                 # Merged with echoes, weights are no network's any more.
                 body.write(before)
             clocks = _clocks()
-            enough = len(self.steps) >= FEWEST and (self.merges or not self._scene.merge)
-            if enough and clocks[0] > deadline:
+            enough = len(self.found.steps_s) >= FEWEST
+            if enough and (self.found.merges_s or not self._case.merge) and clocks[0] > deadline:
                 break
 
     def _step(self, number: int, supply: TimedIterator[Shard], began: Clocks) -> bool:
         """Make a step; whether it ended in a merge."""
-        traffic, waited_s = self._world.traffic, supply.waited_s
-        before_s, seen = traffic.communication_s, len(self._echo.noted)
+        traffic, waited_s, found = self._comm.traffic, supply.waited_s, self.found
+        before_s, seen = traffic.communication_s, len(self._loopback.noted)
         totals = self._strategy.advance(number, supply, 0.0)
         data_s, update_s = supply.waited_s - waited_s, self._strategy.update_s
         spent = {"data_s": data_s, "update_s": update_s}
@@ -164,27 +170,17 @@ class _Takes:
         first, second, third = (
             now - then - answered_s for now, then in zip(_clocks(), began, strict=True)
         )
-        is_merge = self._scene.merge and self._strategy.is_sync_point(number + 1)
+        is_merge = self._case.merge and self._strategy.is_sync_point(number + 1)
+        exchanges = self._loopback.noted[seen:]
         if is_merge:
-            self.merge_noted = self._echo.noted[seen:]
+            found.merge_exchanges = exchanges
         else:
-            self.noted = self._echo.noted[seen:]
+            found.exchanges = exchanges
         if number >= WARM_UP:
-            (self.merges if is_merge else self.steps).append((first, second, third))
-            self.data_s.append(data_s)
-            self.update_s.append(update_s)
+            (found.merges_s if is_merge else found.steps_s).append((first, second, third))
+            found.data_s.append(data_s)
+            found.update_s.append(update_s)
         return is_merge
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        return {
-            "steps_s": [list(step) for step in self.steps],
-            "merges_s": [list(step) for step in self.merges],
-            "data_s": self.data_s,
-            "update_s": self.update_s,
-            "exchanges": [[list(e.sent), list(e.received)] for e in self.noted],
-            "merge_exchanges": [[list(e.sent), list(e.received)] for e in self.merge_noted],
-        }
 
 
 Clocks = tuple[float, float, float]

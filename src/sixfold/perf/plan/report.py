@@ -23,11 +23,7 @@ COLUMNS = (
     "limited by",
 )
 
-_PARTS = {
-    "own work": "compute",
-    "waiting for the slowest": "waiting",
-    "exchanges": "communication",
-}
+_PARTS = {"own work": "compute", "waiting for the slowest": "waiting", "exchanges": "communication"}
 """Parts of a batch, and their colours."""
 
 

@@ -17,12 +17,7 @@ from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.perf.plan import report
-from sixfold.perf.plan.calibrate import (
-    calibrate,
-    fitting_tiles,
-    model_of,
-    refusals,
-)
+from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of, refusals
 from sixfold.perf.plan.calibration import Calibration, load_if_there, network_key, save
 from sixfold.perf.plan.candidates import Prediction, Workload, candidates
 from sixfold.perf.plan.cluster import Cluster, parse_cluster
@@ -30,11 +25,7 @@ from sixfold.perf.plan.config import PlanConfig, training_of
 from sixfold.perf.plan.model import Model
 from sixfold.perf.plan.ranking import best, explain, prediction_plain, ranked
 from sixfold.perf.plan.whatif import Point, simulate
-from sixfold.perf.plan.whatif_report import (
-    what_if_plain,
-    what_if_section,
-    what_if_text,
-)
+from sixfold.perf.plan.whatif_report import what_if_plain, what_if_section, what_if_text
 from sixfold.training.config import TrainConfig
 from sixfold.training.report import optional_page
 from sixfold.training.run import fit_data, fit_digits, training_problems

@@ -16,9 +16,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -28,7 +29,7 @@ from sixfold.models.graph.operations import plain_name
 from sixfold.perf.profile.cost import LOSS
 from sixfold.perf.profile.scopes import Scopes, followed, tensors_in
 from sixfold.training.layers.blocks import Branches
-from sixfold.training.layers.multi_input import MultiInputOp, PlainOp, SequenceOp
+from sixfold.training.layers.multi_input import PlainOp, SequenceOp
 from sixfold.training.layers.operations import AutogradOp, LayerOp, Run, SpatialSumOp
 from sixfold.training.layers.user_forward import GraphExecutor
 from sixfold.training.step.step import Shard, Step
@@ -83,7 +84,7 @@ class Clock:
         step, chain = self._step, self._step.chain
         forward, backward, payload = chain.forward, chain.backward, step.shard_payload
         with ExitStack() as stack:
-            stack.enter_context(followed(step.model, _Relay(self)))
+            stack.enter_context(followed(step.model, self._scopes))
             self._dress(chain.run, stack)
             vars(chain).update(forward=self._timed_forward(forward))
             vars(chain).update(backward=self._timed_backward(backward))
@@ -100,7 +101,7 @@ class Clock:
 
     def _watched(self, link: LayerOp, stack: ExitStack) -> LayerOp:
         if isinstance(link, AutogradOp):
-            return _AutogradWatch(link, self)
+            return _Watch(link, partial(_autograd, self))
         made = self._made.get(id(link), [])
         if isinstance(link, GraphExecutor):
             return self._watched_graph(link, stack)
@@ -118,7 +119,8 @@ class Clock:
             names = [name for layer in layers for name in self._names_of(layer)]
             self.kinds[names[0]] = ", ".join(type(layer).__name__ for layer in layers)
         self.groups[names[0]] = tuple(names)
-        return _Watch(link, names[0], self)
+        has_branches = isinstance(link, SpatialSumOp)
+        return _Watch(link, partial(_as_layer, self, names[0], has_branches))
 
     def _names_of(self, layer: nn.Module) -> tuple[str, ...]:
         """What a layer is called; several names if it stands for several."""
@@ -141,9 +143,10 @@ class Clock:
             names = self._below(link.graph.module, stage.names[0])
             self.kinds[names[0]] = "add, ReLU" if stage.relu else stage.title
             self.groups[names[0]] = names
-            link.nodes[place] = replace(node, join=_JoinWatch(node.join, names[0], self))
+            watch = _Watch(node.join, partial(_as_layer, self, names[0], False))
+            link.nodes[place] = replace(node, join=watch)
         if isinstance(otherwise, AutogradOp):
-            link.otherwise = _AutogradWatch(otherwise, self)
+            link.otherwise = _Watch(otherwise, partial(_autograd, self))
         stack.callback(vars(link).update, nodes=nodes, otherwise=otherwise)
         return _GraphWatch(link, self)
 
@@ -154,6 +157,11 @@ class Clock:
     def now(self) -> float:
         """Seconds of the clock."""
         return self._now()
+
+    def _scopes(self) -> Scopes | None:
+        """Where modules are told that run; none while a link is timed as a whole."""
+        current: _Pass | None = getattr(self._local, "current", None)
+        return None if current is None or current.is_muted else current.scopes
 
     @property
     def pass_(self) -> _Pass:
@@ -219,6 +227,9 @@ class _Pass:
         self._clock.add(self.place[0], FORWARD, "", self._began)
         self.place = (GRADIENTS, FORWARD)
 
+    def made(self, output: Any) -> None:
+        self.claim(output)
+
     def claim(self, output: Any) -> None:
         """Nodes that have come into the graph since the last call belong to this place."""
         layer = self.place[0]
@@ -255,99 +266,50 @@ class _Pass:
         self._nodes.clear()
 
 
-class _Relay(Scopes):
-    """Hands what modules tell to the pass that the calling thread makes."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    @property
-    def _scopes(self) -> Scopes | None:
-        current: _Pass | None = getattr(self._clock._local, "current", None)
-        return None if current is None or current.is_muted else current.scopes
-
-    def enter(self, path: str, kind: str) -> None:
-        if self._scopes is not None:
-            self._scopes.enter(path, kind)
-
-    def leave(self, module: nn.Module | None, output: Any = None) -> None:
-        if self._scopes is not None:
-            self._clock.pass_.claim(output)
-            self._scopes.leave(module)
-
-    def enter_module(self, path: str) -> None:
-        if self._scopes is not None:
-            self._scopes.enter_module(path)
-
-    def leave_module(self) -> None:
-        if self._scopes is not None:
-            self._scopes.leave_module()
-
-
 class _Watch:
-    """A link with its backward pass written out; links within it are layers of their own."""
+    """A link, or what joins several, timed around its two calls."""
 
-    def __init__(self, link: LayerOp, name: str, clock: Clock) -> None:
-        self._link, self._name, self._clock = link, name, clock
-        self._has_branches = isinstance(link, SpatialSumOp)
-        self.has_weights = link.has_weights
+    def __init__(self, link: Any, around: Callable[[str], AbstractContextManager[None]]) -> None:
+        self._link, self._around = link, around
+        self.has_weights: bool = link.has_weights
 
-    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        with self.timed(FORWARD):
-            return self._link.forward(x, wanted)
+    def forward(self, x: Any, wanted: Any) -> tuple[Any, Any]:
+        with self._around(FORWARD):
+            made: tuple[Any, Any] = self._link.forward(x, wanted)
+        return made
 
-    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        with self.timed(BACKWARD):
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Any:
+        with self._around(BACKWARD):
             return self._link.backward(saved, grad, out)
 
-    @contextmanager
-    def timed(self, direction: str) -> Iterator[None]:
-        """Time what is done while open."""
-        clock, current = self._clock, self._clock.pass_
-        before, current.place = current.place, (self._name, direction)
-        muted, current.is_muted = current.is_muted, not self._has_branches
-        begin, known = clock.now(), len(clock.spans)
-        yield
-        inside = sum(span.seconds for span in clock.spans[known:] if not span.function)
-        # What is left without the branches is drawn at the end: the sum, or the ReLU's gradient.
-        clock.add(self._name, direction, "", begin + inside)
-        current.place, current.is_muted = before, muted
+
+@contextmanager
+def _as_layer(clock: Clock, name: str, has_branches: bool, direction: str) -> Iterator[None]:
+    """A link with its backward pass written out; links in its branches are layers of their own."""
+    current = clock.pass_
+    before, current.place = current.place, (name, direction)
+    muted, current.is_muted = current.is_muted, not has_branches
+    begin, known = clock.now(), len(clock.spans)
+    yield
+    inside = sum(span.seconds for span in clock.spans[known:] if not span.function)
+    # What is left without the branches is drawn at the end: the sum, or the ReLU's gradient.
+    clock.add(name, direction, "", begin + inside)
+    current.place, current.is_muted = before, muted
 
 
-class _JoinWatch:
-    """A join, timed as a layer."""
-
-    def __init__(self, join: MultiInputOp, name: str, clock: Clock) -> None:
-        self._join, self._watch = join, _Watch(cast(LayerOp, join), name, clock)
-        self.has_weights = join.has_weights
-
-    def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:
-        with self._watch.timed(FORWARD):
-            return self._join.forward(values, wanted)
-
-    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        with self._watch.timed(BACKWARD):
-            return self._join.backward(saved, grad, out)
-
-
-class _GraphWatch:
+class _GraphWatch(_Watch):
     """A module with a forward of its own; its layers are watched, what is left is around them."""
 
     def __init__(self, link: GraphExecutor, clock: Clock) -> None:
-        self._link, self._clock = link, clock
-        self.has_weights = link.has_weights
+        super().__init__(link, partial(_around, clock))
+        self._clock = clock
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         current = self._clock.pass_
         muted, current.is_muted = current.is_muted, True
         self._link.settle(x)
         current.is_muted = muted
-        with _around(self._clock, FORWARD):
-            return self._link.forward(x, wanted)
-
-    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        with _around(self._clock, BACKWARD):
-            return self._link.backward(saved, grad, out)
+        return super().forward(x, wanted)
 
 
 @contextmanager
@@ -362,20 +324,11 @@ def _around(clock: Clock, direction: str) -> Iterator[None]:
     clock.spans.append(Span(GRADIENTS, direction, "", begin, begin + rest))
 
 
-class _AutogradWatch:
+@contextmanager
+def _autograd(clock: Clock, direction: str) -> Iterator[None]:
     """A stretch of the network that is left to autograd."""
-
-    def __init__(self, link: AutogradOp, clock: Clock) -> None:
-        self._link, self._clock = link, clock
-        self.has_weights = link.has_weights
-
-    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        with _around(self._clock, FORWARD), _Functions(self._clock):
-            return self._link.forward(x, wanted)
-
-    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        with _around(self._clock, BACKWARD):
-            return self._link.backward(saved, grad, out)
+    with _around(clock, direction), _Functions(clock) if direction == FORWARD else nullcontext():
+        yield
 
 
 class _Functions(TorchFunctionMode):

@@ -104,7 +104,7 @@ def _record(
         with (
             torch.random.fork_rng(devices=[]),
             torch.enable_grad(),
-            followed(network, recorder.scopes),
+            followed(network, lambda: recorder.scopes),
         ):
             with torch.device(device), recorder:
                 logits = torch.func.functional_call(network, tensors, (images,))

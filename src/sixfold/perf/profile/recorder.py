@@ -77,6 +77,9 @@ class Recorder(TorchFunctionMode):
         """A layer has begun; functions belong to it from now on."""
         self._open = _Open(name, kind)
 
+    def made(self, output: Any) -> None:
+        """Outputs are seen where functions give them."""
+
     def closed(self, module: nn.Module | None) -> None:
         """The layer has ended."""
         assert self._open is not None

@@ -7,7 +7,7 @@ is called again gets a number: `conv`, `conv#2`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -16,11 +16,15 @@ from torch import Tensor, nn
 from sixfold.models.graph.operations import operation_of
 
 
-class OnEvent(Protocol):
+class Listener(Protocol):
     """Who wants to know of layers."""
 
     def opened(self, name: str, kind: str) -> None:
         """A layer has begun."""
+        ...
+
+    def made(self, output: Any) -> None:
+        """A module has given its output, whether it is a layer or within one."""
         ...
 
     def closed(self, module: nn.Module | None) -> None:
@@ -31,7 +35,7 @@ class OnEvent(Protocol):
 class Scopes:
     """The chain of modules that are running; `listener` hears of outermost layers."""
 
-    def __init__(self, listener: OnEvent) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._paths: list[str] = [""]
         self._names: dict[str, int] = {}
@@ -43,8 +47,9 @@ class Scopes:
         if self._depth == 1:
             self._listener.opened(self.unique(path), kind)
 
-    def leave(self, module: nn.Module | None, output: Any = None) -> None:  # noqa: ARG002
+    def leave(self, module: nn.Module | None, output: Any = None) -> None:
         """The layer that began last ends with this output."""
+        self._listener.made(output)
         self._depth -= 1
         if self._depth == 0:
             self._listener.closed(module)
@@ -91,8 +96,8 @@ class Scopes:
 
 
 @contextmanager
-def followed(network: nn.Module, scopes: Scopes) -> Iterator[None]:
-    """While open, `scopes` is told which module of the network is running."""
+def followed(network: nn.Module, current: Callable[[], Scopes | None]) -> Iterator[None]:
+    """While open, the current scopes are told which module of the network is running."""
     handles = []
     for path, module in network.named_modules():
         is_layer = is_leaf(module) and module is not network
@@ -101,6 +106,8 @@ def followed(network: nn.Module, scopes: Scopes) -> Iterator[None]:
             module: nn.Module, inputs: Any, path: str = path, is_layer: bool = is_layer
         ) -> None:
             del inputs
+            if (scopes := current()) is None:
+                return
             if is_layer:
                 scopes.enter(path, type(module).__name__)
             else:
@@ -108,6 +115,8 @@ def followed(network: nn.Module, scopes: Scopes) -> Iterator[None]:
 
         def leave(module: nn.Module, inputs: Any, output: Any, is_layer: bool = is_layer) -> None:
             del inputs
+            if (scopes := current()) is None:
+                return
             if is_layer:
                 scopes.leave(module, output)
             else:
