@@ -222,9 +222,9 @@ class _Learning:
                 "sparsity": round(float(solution.sparsity[index]), 7),
                 "error": round(float(solution.squares[index] / power[index]), 7),
                 "code_steps": int(solution.steps[index]),
-                "gap": _rounded(float(solution.gap[index])),
+                "gap": float(f"{gap:.6g}") if np.isfinite(gap) else None,
             }
-            for index, element in enumerate(mine)
+            for index, (element, gap) in enumerate(zip(mine, solution.gap.tolist(), strict=True))
         ]
 
     def _line(self, totals: Totals, lr: float, revived: int, seconds: float) -> dict[str, Any]:
@@ -272,11 +272,6 @@ class _Learning:
             "learning_s": round(time.monotonic() - started, 3),
             "bad_files": list(self.images.bad),
         }
-
-
-def _rounded(value: float) -> float | None:
-    """A figure as JSON takes it."""
-    return float(f"{value:.6g}") if np.isfinite(value) else None
 
 
 def _of_rank_0(comm: Communicator, tensor: Tensor) -> Tensor:

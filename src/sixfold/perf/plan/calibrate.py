@@ -31,7 +31,7 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.step.arithmetic import processor_name
 from sixfold.training.step.rules import state_vectors
 from sixfold.training.step.schedule import budget
-from sixfold.training.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,15 +92,17 @@ def calibrate(
     )
     wanted = [case for case in wanted if case.samples <= len(opened.train)]
     refused = refusals(config, opened, ranks)
-    wanted = [case for case in wanted if _ranks_of(case) not in refused]
+    wanted = [case for case in wanted if case.grid.mesh.size not in refused]
     key = network_key(config)
     if not rehearsed:
         return _estimated(config, opened, engine, (ranks, slots), known, wanted, on_event)
     missing = _missing(wanted, known, key)
-    lacks_server = inexact and 1 not in refused and (known is None or not _has_server(known, key))
-    if known is not None and not (missing or lacks_server) and _has_links(known, workers, slots):
+    server = inexact and 1 not in refused
+    if known is not None and not missing and _suffices(known, key, workers, slots, server=server):
         return known
-    on_event({"kind": "note", "text": _what(missing, known, ranks)})
+    links = "" if known is not None else f"links between {ranks} ranks, and "
+    text = f"measuring {links}{len(missing)} rehearsals of steps on one rank (up to a minute)"
+    on_event({"kind": "note", "text": text})
     seconds = min(max(BUDGET_S / (ROUNDS * max(len(missing), 1)), SCENE_S[0]), SCENE_S[1])
     missing = [dataclasses.replace(case, seconds=seconds) for case in missing]
     job = CalibrationJob(
@@ -152,18 +154,6 @@ def model_of(
             "too short by two small exchanges a norm and step"
         )
     return Model(calibration=calibration, profile=profile, work=work), notes
-
-
-def _has_links(known: Calibration, workers: int, slots: int) -> bool:
-    """Whether the links were measured among so many ranks."""
-    if workers > slots:
-        return bool(known.machine.crowded)
-    return known.machine.ranks >= workers
-
-
-def _has_server(known: Calibration, key: str) -> bool:
-    network = known.networks.get(key)
-    return network is not None and bool(network.server)
 
 
 def _estimated(
@@ -235,10 +225,11 @@ def refusals(
     }
 
 
-def _ranks_of(case: ProfilingCase) -> int:
-    """In the scene's tile."""
-    grid = parse_grid(case.mesh)[0]
-    return 1 if grid is None else grid.mesh.size
+def _suffices(known: Calibration, key: str, workers: int, slots: int, *, server: bool) -> bool:
+    """Whether links were measured among so many ranks, and a parameter server where wanted."""
+    network, machine = known.networks.get(key), known.machine
+    links = machine.ranks >= workers if workers <= slots else bool(machine.crowded)
+    return links and (not server or (network is not None and bool(network.server)))
 
 
 def _missing(
@@ -247,11 +238,6 @@ def _missing(
     network: Network | None = known.networks.get(key) if known is not None else None
     done = {place_of(point) for point in (network.points if network is not None else ())}
     return [case for case in wanted if place_of(case) not in done]
-
-
-def _what(missing: Sequence[ProfilingCase], known: Calibration | None, ranks: int) -> str:
-    links = "" if known is not None else f"links between {ranks} ranks, and "
-    return f"measuring {links}{len(missing)} rehearsals of steps on one rank (up to a minute)"
 
 
 def _job_s(engine: Engine, slots: int) -> float:

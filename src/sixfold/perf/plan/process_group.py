@@ -206,17 +206,19 @@ def network_of(results: Results, cases: Sequence[ProfilingCase]) -> Network:
                 quiet = float(np.median(clock)) < QUIET * float(np.median(processor))
                 groups.append((clock if quiet else processor).tolist())
     first = results[0]
-    sizes = {name: first.get(name, 0) for name in ("payload_bytes", "parameter_bytes", "slots")}
-    updates = {
-        name: float(np.median([found.get(name, 0.0) for found in results]))
+    own_s, shared_s = (
+        median(found.get(name, 0.0) for found in results)
         for name in ("update_s", "shared_update_s")
-    }
+    )
     return Network(
-        **sizes,
-        **updates,
+        payload_bytes=first.get("payload_bytes", 0),
+        parameter_bytes=first.get("parameter_bytes", 0),
+        slots=first.get("slots", 0),
         points=tuple(points),
         spread=spread_of(groups),
         server=first.get("server", {}),
+        update_s=own_s,
+        shared_update_s=shared_s,
     )
 
 

@@ -31,7 +31,7 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.log import TimedIterator, TrainLog
 from sixfold.training.step.step import Shard
 from sixfold.training.strategies.local_sgd.strategy import LocalSgd
-from sixfold.training.strategies.model_parallel.grid import Grid, Mesh, parse_grid
+from sixfold.training.strategies.model_parallel.grid import Grid, parse_grid
 from sixfold.training.strategies.registry import build_strategy
 from sixfold.training.strategies.strategy import Strategy
 
@@ -52,6 +52,11 @@ class ProfilingCase:
     merge: bool = False  # whether each second step ends in a merge of local SGD between two workers
     concurrency: int = 1  # ranks of a host that rehearse at the same time
     seconds: float = 0.4  # about how long
+
+    @property
+    def grid(self) -> Grid:
+        """The tile's ranks; one for a whole network."""
+        return parse_grid(self.mesh)[0] or Grid()
 
     @property
     def shard(self) -> float:
@@ -93,8 +98,7 @@ def rehearse(
     config: TrainConfig, data: datasets.DataSet, rank: int, case: ProfilingCase
 ) -> Rehearsal:
     """Play one rank's part (modulo the number of ranks in the tile) until the time is over."""
-    grid = parse_grid(case.mesh)[0] or Grid(mesh=Mesh())
-    size = 2 if case.merge else grid.size
+    size = 2 if case.merge else case.grid.size
     comm, loopback = echo_world(rank % size, size)
     config = scene_config(config, case)
     with tempfile.TemporaryDirectory() as folder:

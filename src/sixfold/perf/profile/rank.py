@@ -41,6 +41,9 @@ WARM = 3
 PHASES = ("data", "compute", "communication", "waiting", "update")
 """What a rank's log divides a step into."""
 
+OWN_KERNELS = {"MaxPoolReLU2d": "sixfold::max_pool", "BatchNorm2d": "sixfold::batch_norm"}
+"""Kernels of ours, by the class of the layer that they compute."""
+
 PLAIN, CLOCK, OPERATORS, MEMORY = "plain", "clock", "operators", "memory"
 """Kinds of steps."""
 
@@ -156,7 +159,11 @@ class _Profile:
         costs = self._costs()
         times = [_by_layer(spans) for spans in self._spans[CLOCK]]
         kinds = self._layer_kinds
-        own = {name: kernel for name in self._groups if (kernel := _own_kernel(kinds[name]))}
+        own = {
+            name: OWN_KERNELS[kind]
+            for name in self._groups
+            if is_built() and (kind := kinds[name].partition(",")[0]) in OWN_KERNELS
+        }
         inside = [_by_function(spans, own) for spans in self._spans[OPERATORS]]
         names = dict.fromkeys(costs)
         for found in times:
@@ -165,7 +172,9 @@ class _Profile:
         rows = []
         for name in names:
             seconds = {
-                f"{direction}_s": _median(found.get((name, direction), 0.0) for found in times)
+                f"{direction}_s": statistics.median(
+                    [found.get((name, direction), 0.0) for found in times] or [0.0]
+                )
                 for direction in (FORWARD, BACKWARD, AROUND)
             }
             functions = [
@@ -250,12 +259,6 @@ def _by_layer(spans: list[Span]) -> dict[tuple[str, str], float]:
     return found
 
 
-def _own_kernel(kind: str) -> str:
-    """The kernel of ours that computes a layer; empty if torch's do."""
-    kernels = {"MaxPoolReLU2d": "sixfold::max_pool", "BatchNorm2d": "sixfold::batch_norm"}
-    return kernels.get(kind.partition(",")[0], "") if is_built() else ""
-
-
 def _by_function(
     spans: list[Span], own: dict[str, str]
 ) -> dict[tuple[str, str, str], tuple[float, int]]:
@@ -302,11 +305,6 @@ def _join(first: dict[str, Any], other: dict[str, Any]) -> None:
         if is_sum or not name.endswith(("forward_bytes", "backward_bytes")):
             first[name] += other[name]
     first["unknown"] += other["unknown"]
-
-
-def _median(values: Iterable[float]) -> float:
-    found = list(values)
-    return statistics.median(found) if found else 0.0
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -92,11 +92,16 @@ class Recorder(TorchFunctionMode):
         del types
         kwargs = kwargs or {}
         kept: list[Tensor] = []
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept.append(tensor)
+            return tensor
+
         products = FlopCounterMode(display=False)
         inputs = [t for t in tensors_in((args, kwargs)) if t.is_floating_point()]
         versions = [t._version for t in inputs]
         unknown = _is_unknown(plain_name(func), args, kwargs, inputs)
-        watched = torch.autograd.graph.saved_tensors_hooks(_keep(kept), _same)
+        watched = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with watched, products if unknown else nullcontext():
             result = func(*args, **kwargs)
         outputs = [t for t in tensors_in((result,)) if t.is_floating_point()]
@@ -271,18 +276,6 @@ def _backward_bytes(
             read += gradients
     written = sum(_bytes(t) for t in inputs if any(t is other for other in flowing))
     return read + written + gradients
-
-
-def _keep(kept: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    def pack(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    return pack
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,8 @@ def profile(
         return profile_of_run(Path(config.profiling.run).expanduser().absolute())
     started = time.monotonic()
     config = fit_digits(config, on_event)
-    path = _path(config)
+    name = config.model.model.replace(":", "-")
+    path = Path(config.profiling.out or f"runs/profile-{name}").expanduser().absolute()
     training = as_training(config, engine=engines_of(config)[0], out=str(path), steps=1)
     inputs = training_inputs(resolve_paths(training))
     with open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started) as run:
@@ -127,11 +128,6 @@ def profile_of_run(path: Path) -> Plain:
     settings = read_json(path / "config.json") or {}
     used = _used(path, lines, None, None)
     return _written(path, {"kind": "run", "path": str(path), "settings": settings, **used})
-
-
-def _path(config: ProfileConfig) -> Path:
-    name = config.model.model.replace(":", "-")
-    return Path(config.profiling.out or f"runs/profile-{name}").expanduser().absolute()
 
 
 def _machine(config: ProfileConfig, on_event: OnEvent) -> Machine:
