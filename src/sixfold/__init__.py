@@ -40,13 +40,18 @@ if TYPE_CHECKING:
     from sixfold.core.errors import RunError, UserError
     from sixfold.data.config import PrepareConfig
     from sixfold.prediction.config import PredictConfig
+    from sixfold.training.callbacks import Log, Moment, SetRate, Stop
     from sixfold.training.config import TrainConfig, configure
 
 __all__ = [
     "CompressConfig",
+    "Log",
+    "Moment",
     "PredictConfig",
     "PrepareConfig",
     "RunError",
+    "SetRate",
+    "Stop",
     "TrainConfig",
     "TrainResult",
     "UserError",
@@ -74,6 +79,10 @@ __getattr__ = lazy(
         "PredictConfig": "prediction.config",
         "PrepareConfig": "data.config",
         "RunError": "core.errors",
+        "Log": "training.callbacks",
+        "Moment": "training.callbacks",
+        "SetRate": "training.callbacks",
+        "Stop": "training.callbacks",
         "TrainConfig": "training.config",
         "TrainResult": "api.result",
         "UserError": "core.errors",

@@ -8,7 +8,6 @@ from torch import nn
 
 from sixfold.core.errors import UserError
 from sixfold.training.checkpoint import (
-    Progress,
     list_checkpoints,
     load_checkpoint,
     model_tensors,
@@ -16,6 +15,7 @@ from sixfold.training.checkpoint import (
     weights_sha256,
 )
 from sixfold.training.config import OptimizerConfig
+from sixfold.training.progress import Progress
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.optimizer import make_optimizer
 from sixfold.training.step.update_rule import Optimizer

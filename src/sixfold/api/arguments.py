@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Given:
     validation: Any
     test: Any
     engine: Any
+    callbacks: Sequence[Any] = ()
 
 
 class Arguments:
@@ -56,6 +57,7 @@ class Arguments:
         self._parts: dict[str, Any] = {}
         self._whole: TrainConfig | None = None
         self._all_train = False
+        self._callbacks = list(given.callbacks)
         self.engine: Engine | None = None
         self._take_model(given.model)
         self._take_data(given)
@@ -126,21 +128,30 @@ class Arguments:
                 config.data, data=spec, image_column=None, label_column=None, pixel_range=None
             )
             config = dataclasses.replace(config, data=data)
-        if not self._objects:
+        if not self._objects and not self._callbacks:
             yield config
             return
-        config = _named(config, self._objects, lambda thing, what: describe(thing, what)[0])
+        plain = config
+        config = self._named(plain, lambda thing, what: describe(thing, what)[0])
         title = title_of(self._objects.get("model", config.model.model))
         if ":" not in config.model.model or "model" not in self._objects:
             title = config.model.model
         out = run_path(config, TrainConfig(), title)
         folder = out / FOLDER
         with _withdrawn(out):
-            config = _named(config, self._objects, lambda thing, what: pack(thing, folder, what))
+            config = self._named(plain, lambda thing, what: pack(thing, folder, what))
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(out)))
             if found := training_problems(config):
                 raise UserError(found)
             yield config
+
+    def _named(self, config: TrainConfig, name: Callable[[Any, str], str]) -> TrainConfig:
+        """The settings with objects by their names."""
+        config = _named(config, self._objects, name)
+        if not self._callbacks:
+            return config
+        made = [c if isinstance(c, str) else name(c, "callback") for c in self._callbacks]
+        return _with(config, {"callback": (*config.selection.callback, *made)})
 
     def _checked(self) -> TrainConfig:
         """The settings without objects and data, checked as far as that goes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ def train(
     engine: str | Engine | None = None,
     on_event: OnEvent | None = None,
     quiet: bool | None = None,
+    callbacks: Sequence[Any] = (),
     **options: Any,
 ) -> TrainResult:
     """Train a network; the result has the figures, the history and the trained network.
@@ -43,6 +44,8 @@ def train(
         engine: "inline", "local" or "spark"; or an open engine, which is left open.
         on_event: called with progress, in place of the live display.
         quiet: whether to show nothing; by default a bar is shown in notebooks and terminals.
+        callbacks: objects with any of the methods `on_start`, `on_step`, `on_epoch` and `on_end`,
+            each called with a `Moment`; they may return `Stop`, `SetRate` or `Log`.
         **options: those of `sixfold train`, with underscores: `batch_size=128`.
 
     Raises:
@@ -57,7 +60,14 @@ def train(
     --workers 0: must be at least 1
     """
     with shown(on_event, quiet) as tell:
-        given = Given(model=model, data=data, validation=validation, test=test, engine=engine)
+        given = Given(
+            model=model,
+            data=data,
+            validation=validation,
+            test=test,
+            engine=engine,
+            callbacks=callbacks,
+        )
         arguments = Arguments(given, options)
         with arguments.settled(tell) as config, _resumable(config, tell):
             return _train(config, arguments.engine, tell)

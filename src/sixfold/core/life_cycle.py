@@ -65,6 +65,8 @@ class RunKind:
     # Settings, as sections or `section.name`, that may differ where a run is resumed, which is
     # unfinished then.
     growing: tuple[str, ...] = ()
+    # Whether a result is of a run that ended before its length, which may be resumed.
+    is_unfinished: Callable[[Mapping[str, Any]], bool] = lambda _: False
     # Settings on which a finished run's result does not depend.
     placement: tuple[str, ...] = ("engine",)
     # Writes the page of a run that failed.
@@ -191,6 +193,8 @@ class Run:
         if self._can_resume:
             remedy = "remove it and go on with --resume, which makes it anew"
         result = None if grows else read_whole_json(directory.file(kind.result), remedy)
+        if result is not None and self.resume and kind.is_unfinished(result):
+            return
         if result is None and not self.resume:
             resume = "resume it with --resume, or " if self._can_resume else ""
             raise UserError(

@@ -190,9 +190,15 @@ class LcaLearnConfig(Settings):
         if learn.warm_start == "frame" and learn.order != "movie":
             found.append("--warm-start frame: needs --order movie")
         try:
-            parse_schedule(OptimizerConfig(lr=learn.lr, schedule=learn.schedule))
+            schedule = parse_schedule(OptimizerConfig(lr=learn.lr, schedule=learn.schedule))
         except UserError as error:
             found += error.problems
+        else:
+            if schedule.kind == "plateau":
+                found.append(
+                    f"--schedule {learn.schedule}: a dictionary is not validated, so there is no "
+                    "plateau to be found; give another schedule"
+                )
         return found
 
 

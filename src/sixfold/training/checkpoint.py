@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,12 @@ from torch import Tensor, nn
 from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
+from sixfold.training.progress import Progress
 from sixfold.training.step.arithmetic import arithmetic
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.update_rule import Optimizer
 
 FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        step: steps done.
-        best_step: step of the best evaluation on the validation part, -1 if there is none.
-        best_accuracy: its quality (accuracy; minus the loss of a regression), -1 if there is none.
-        images: training images seen.
-    """
-
-    step: int = 0
-    best_step: int = -1
-    best_accuracy: float = -1.0
-    images: int = 0
-
-    def is_better(self, quality: float) -> bool:
-        """Whether an evaluation on the validation part beats all before."""
-        return self.best_step < 0 or quality > self.best_accuracy
 
 
 def weights_sha256(tensors: dict[str, Tensor]) -> str:

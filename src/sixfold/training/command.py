@@ -35,6 +35,12 @@ def summary(result: dict[str, Any]) -> list[str]:
         f"wall time          {result['wall_s']:.1f} s, start-up {result['startup_s']:.1f} s of it",
         f"weights            sha256 {result['weights_sha256']}",
     ]
+    if "stopped_by" in result:
+        lines.append(f"stopped by         {_stopped(result)}")
+    if "weights_step" in result:
+        lines.append(f"weights are of     step {result['weights_step']}, the best evaluation")
+    if result.get("averaged_weights"):
+        lines.append(f"they are averages  the raw ones are in {result['raw_weights']}")
     if "plan" in result:
         lines.append(f"plan               {_planned(result['plan'])}")
     if result["restarts"]:
@@ -67,6 +73,12 @@ def _quality(result: dict[str, Any]) -> list[str]:
     errors = [(name, result.get(f"test_{name}")) for name in ("mae", "rmse", "r2")]
     told = ", ".join(f"{name.upper()} {value:.4g}" for name, value in errors if value is not None)
     return [*lines, *([f"test errors        {told}"] if told else [])]
+
+
+def _stopped(result: dict[str, Any]) -> str:
+    """Why a training ended before its length."""
+    reason = result["stopped_by"]
+    return "--max-time (go on with --resume)" if reason == "max_time" else str(reason)
 
 
 def _planned(plan: dict[str, Any]) -> str:

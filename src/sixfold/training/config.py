@@ -67,8 +67,8 @@ class OptimizerConfig(Settings):
     schedule: str = option(
         "constant",
         "learning rate over time: constant, cosine, step:EPOCHS[:FACTOR], "
-        "multistep:EPOCH,...[:FACTOR], polynomial[:POWER], one-cycle[:RISE], or "
-        "restarts:EPOCHS[:TIMES]",
+        "multistep:EPOCH,...[:FACTOR], polynomial[:POWER], one-cycle[:RISE], "
+        "restarts:EPOCHS[:TIMES], or plateau[:PATIENCE[:FACTOR]] by the metric of --best",
     )
     warmup: float = option(0.0, "epochs of linear warm-up of the learning rate", ge=0)
 
@@ -107,6 +107,40 @@ class TrainingConfig(Settings):
         le=LARGEST_COUNT,
     )
     evaluate_every: float = option(1.0, "epochs between evaluations; 0: only at the end", ge=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig(Settings):
+    """What is selected on the validation part, and when a training stops before its end."""
+
+    best: str = option(
+        "", "metric of the validation part by which the best checkpoint is kept (default accuracy)"
+    )
+    final_weights: str = option(
+        "last",
+        "weights that are reported and saved: of the last step, or of the best evaluation",
+        choices=("last", "best"),
+    )
+    early_stopping: str = option(
+        "",
+        "stop when this metric of the validation part has not improved in PATIENCE evaluations: "
+        "METRIC[:PATIENCE], such as loss:5",
+    )
+    max_time: str = option(
+        "", "make no step after this time, such as 30m or 1h30m; --resume goes on"
+    )
+    callback: tuple[str, ...] = option(
+        (),
+        "call this object at steps and epochs, which may stop, change the rate or log; may be "
+        "repeated",
+        form="PKG.MOD:FACTORY",
+    )
+
+    def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
+        """Why a callback that only the run names is not used: its code may be a stranger's."""
+        if "callback" not in taken:
+            return []
+        return [line for name in self.callback for line in _module_problems(name, file, "callback")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +287,7 @@ class TrainConfig(Settings):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    selection: SelectionConfig = SelectionConfig()
     compute: ComputeConfig = ComputeConfig()
     initialization: InitializationConfig = InitializationConfig()
     strategy: StrategyConfig = StrategyConfig()

@@ -3,7 +3,8 @@
 Where nothing in a training depends on its length the weights are those of a run that had this
 length from the beginning, bit for bit: `sync` and `model_parallel` with `--schedule constant`,
 `step`, `multistep` or `restarts`. With others, such as `cosine`, the steps that are done had the
-learning rates of the old length, and `local_sgd`, `hogwild` and `param_server` have become one
+learning rates of the old length; early stopping and plateaus have not seen an evaluation at the old
+end; and `local_sgd`, `hogwild` and `param_server` have become one
 network at the old end. Such a run is marked, and is never taken for one that had its length from
 the beginning.
 """
@@ -20,7 +21,7 @@ from sixfold.training.config import TrainConfig, TrainingConfig
 from sixfold.training.step.schedule import budget, parse_schedule
 from sixfold.training.step.schedule_kinds import KINDS
 
-LENGTH = ("training.epochs", "training.steps")
+LENGTH = ("training.epochs", "training.steps", "selection.max_time")
 """Settings that may differ where a training is resumed."""
 
 MARK = "lengthened_at"
@@ -72,8 +73,11 @@ def lengthened(
 
 def depends_on_length(config: TrainConfig) -> bool:
     """Whether the first steps of a longer training are others than a shorter one's."""
-    return KINDS[parse_schedule(config.optimizer).kind].by_length or (
-        config.strategy.strategy in _JOINED_AT_THE_END
+    by_length = KINDS[parse_schedule(config.optimizer).kind].by_length
+    return (
+        by_length
+        or bool(config.selection.early_stopping)
+        or (config.strategy.strategy in _JOINED_AT_THE_END)
     )
 
 
@@ -103,6 +107,8 @@ def _reason(config: TrainConfig) -> str:
     kind = parse_schedule(config.optimizer).kind
     if KINDS[kind].by_length:
         return f"--schedule {kind}"
+    if config.selection.early_stopping:
+        return f"--early-stopping {config.selection.early_stopping}"
     return f"--strategy {config.strategy.strategy}"
 
 

@@ -70,6 +70,12 @@ class TrainLog:
             self._metrics.append({"step": step, "time": time.time(), **line})
             self._world.report({"kind": "evaluation", "step": step, **line})
 
+    def values(self, step: int, logged: dict[str, float]) -> None:
+        """Log what a callback wants to have logged."""
+        self.flush()
+        if self._metrics is not None:
+            self._metrics.append({"step": step, "time": time.time(), "logged": logged})
+
     def flush(self) -> None:
         """Write what waits."""
         self._flushed_at = time.monotonic()

@@ -23,6 +23,7 @@ from sixfold.data.run import resolve_data, told
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
+from sixfold.training.callbacks import make_callback
 from sixfold.training.config import OptimizerConfig, TrainConfig, is_automatic
 from sixfold.training.initialization import check_initialization
 from sixfold.training.inputs import Inputs, training_inputs
@@ -34,6 +35,7 @@ from sixfold.training.lengthening import (
     mark,
     refuse_lengthened,
 )
+from sixfold.training.selection import OUT_OF_TIME, seconds, text_problems, validation_problems
 from sixfold.training.step.rules import class_of
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tuning import COPY, take_tuning
@@ -171,7 +173,11 @@ def _write_failure_page(path: Path) -> None:
     write_report(path)
 
 
-KIND = RunKind(growing=LENGTH, failure_page=_write_failure_page)
+def _is_unfinished(result: Mapping[str, Any]) -> bool:
+    return result.get("stopped_by") == OUT_OF_TIME
+
+
+KIND = RunKind(growing=LENGTH, failure_page=_write_failure_page, is_unfinished=_is_unfinished)
 
 
 _NUMBER = (int, float)
@@ -214,6 +220,11 @@ def _refuse_damaged(result: dict[str, Any], file: Path) -> None:
 def training_problems(config: TrainConfig) -> list[str]:
     """Everything that is wrong with the settings and can be told without reading any image."""
     found = [*config.problems(), *_network_problems(config.model), *_device_problems(config)]
+    for name in config.selection.callback if not text_problems(config.selection) else ():
+        try:
+            make_callback(name)
+        except UserError as error:
+            found += error.problems
     if not optimizer_problems(config.optimizer):
         found += _class_problems(config.optimizer)
     return list(dict.fromkeys(found))
@@ -351,6 +362,7 @@ def fit_data(
         )
     if not found:
         found += _pattern_problems(config, opened)
+        found += validation_problems(config, len(opened.validation))
         found += lone_image_problems(
             config,
             workers,
@@ -408,6 +420,7 @@ def _run(
     before_s = time.monotonic() - run.started
     directory.path.joinpath("timeline").mkdir(exist_ok=True)
     now = time.time()
+    limit = config.selection.max_time
     launch = {"launched": now - before_s, "called": now, "pid": os.getpid()}
     write_json(directory.file("timeline/launcher.json"), launch)
     asynchronous = None
@@ -418,6 +431,7 @@ def _run(
     job = TrainJob(
         config=config,
         claim=directory.ticket(),
+        deadline=now - before_s + seconds(limit) if limit else None,
         source=inputs.source(config.model),
     )
     group = engine.run_ranks(

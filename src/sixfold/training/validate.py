@@ -17,6 +17,7 @@ def cross_problems(config: TrainConfig) -> list[str]:
         *schedule_problems(config.optimizer),
         *optimizer_problems(config.optimizer),
         *_rule_problems(config),
+        *_selection_problems(config),
         *_beginning_problems(config),
         *strategy_problems(config),
     ]
@@ -86,6 +87,12 @@ def optimizer_problems(config: OptimizerConfig) -> list[str]:
     elif config.nesterov and not config.momentum:
         found.append("--nesterov: needs a --momentum above 0")
     return found + group_problems(config)
+
+
+def _selection_problems(config: TrainConfig) -> list[str]:
+    from sixfold.training.selection import selection_problems
+
+    return selection_problems(config)
 
 
 def _rule_problems(config: TrainConfig) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -23,12 +24,16 @@ from sixfold.distributed.collectives import all_gather_data, all_gather_int
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.project import project_hashes, refuse_edited
-from sixfold.training.checkpoint import Progress, newest_intact, read_notes
+from sixfold.training.callbacks import Moment
+from sixfold.training.checkpoint import newest_intact, path_of, read_notes
 from sixfold.training.config import TrainConfig
 from sixfold.training.evaluate import Evaluation
 from sixfold.training.log import TimedIterator, TrainLog
 from sixfold.training.model_card import ModelCard
 from sixfold.training.native import max_pool
+from sixfold.training.progress import Progress
+from sixfold.training.selection import value_of
+from sixfold.training.steering import Steering
 from sixfold.training.step.arithmetic import Arithmetic, arithmetic, arithmetic_difference
 from sixfold.training.step.device import CPU, settle_arithmetic
 from sixfold.training.step.precision import BF16, slow_bf16, weights_precision
@@ -58,6 +63,7 @@ class TrainJob:
     config: TrainConfig
     claim: Claim
     source: Mapping[str, str] | None = None
+    deadline: float | None = None  # Unix time from which no step is begun
 
 
 def train_rank(job: TrainJob, comm: Communicator) -> dict[str, Any]:
@@ -102,6 +108,7 @@ class Training:
         self.schedule = parse_schedule(config.optimizer)
         self.checkpoints = self.files.path / "checkpoints"
         self.kept_steps = {int(step) for step in config.run.save_at_steps}
+        self.steering = Steering(comm, config, job.deadline)
         self.progress = self._restore()
         self.settled_at = self.progress.step
         self.log = TrainLog(self.files, comm, self.progress.step, self.budget.total_steps)
@@ -110,6 +117,7 @@ class Training:
         self.saved_at = time.monotonic()
         self.ended = 0.0
         self.timed_from: tuple[float, int] | None = None
+        self.latest: Mapping[str, Any] = {}
 
     @property
     def is_root(self) -> bool:
@@ -163,7 +171,10 @@ class Training:
         try:
             with datasets.prefetch(self.strategy.supply(first), depth=self.data.ahead) as supply:
                 timed = TimedIterator(supply)
+                self._consult(("on_start",))
                 for number in range(first, self.budget.total_steps):
+                    if self.is_over(number):
+                        break
                     self.advance(number, timed)
                     self._after_step(number + 1, first)
             return self._finish(started)
@@ -178,6 +189,7 @@ class Training:
         cpu_before = time.process_time()
         data_before = supply.waited_s
         lr = self.schedule.rate(number, self.budget)
+        lr *= self.progress.plateau_factor * self.progress.rate_factor
         totals = self.strategy.advance(number, supply, lr)
         whole_s = time.perf_counter() - begin
         times = {
@@ -206,6 +218,7 @@ class Training:
             "images_per_s": round(totals.samples / whole_s, 3),
         }
         self.ended = self.log.step(number + 1, metrics_line, line)
+        self.latest = metrics_line
         return line
 
     def _after_step(self, done: int, first: int) -> None:
@@ -218,10 +231,14 @@ class Training:
             return
         before, self.settled_at = self.settled_at, done
         self._keep_snapshot(before, done)
+        metrics: Mapping[str, float | None] = {}
         if done < total and self._crosses(before, done, self.config.training.evaluate_every):
-            self._evaluate()
+            metrics = self._evaluate()
+        events = ("on_step", "on_epoch") if self._crosses(before, done, 1.0) else ("on_step",)
+        self._consult(events, metrics)
         stop = self.is_root and self.comm.should_stop()
-        wish = _STOP if stop else _SAVE if done == total or self._should_save(before, done) else 0
+        is_due = self.is_over(done) or self._should_save(before, done)
+        wish = _STOP if stop else _SAVE if is_due else 0
         if self.network.together:
             wish = all_gather_int(self.comm, wish)[0]
         elif not self.is_root:
@@ -230,6 +247,29 @@ class Training:
             self._save()
         if wish == _STOP:
             raise KeyboardInterrupt
+
+    def is_over(self, done: int) -> bool:
+        """Whether no step is made after so many, the same on every rank."""
+        is_last = done == self.budget.total_steps
+        return is_last or bool(self.progress.stopped) or self.steering.out_of_time
+
+    def _consult(
+        self, events: tuple[str, ...], metrics: Mapping[str, float | None] | None = None
+    ) -> None:
+        """Ask callbacks and the clock."""
+        progress, latest = self.progress, self.latest
+        moment = Moment(
+            step=progress.step,
+            total_steps=self.budget.total_steps,
+            epoch=self.budget.epochs_done(progress.step),
+            lr=latest.get("lr", self.schedule.peak),
+            loss=latest.get("loss", math.nan),
+            accuracy=latest.get("accuracy", math.nan),
+            metrics=metrics or {},
+        )
+        self.progress, logged = self.steering.consulted(progress, moment, events)
+        if logged and self.is_root:
+            self.log.values(progress.step, logged)
 
     def _crosses(self, before: int, done: int, every_epochs: float) -> bool:
         """True if a multiple of so many epochs was reached after step `before`."""
@@ -258,34 +298,44 @@ class Training:
             folder = self.files.path / "snapshots"
             self.network.save(folder, self.progress, keep=len(self.kept_steps) + 1)
 
-    def _evaluate(self) -> None:
-        """Evaluate between epochs: on the validation part if there is one."""
+    def _evaluate(self) -> Mapping[str, float | None]:
+        """Evaluate between epochs: on the validation part if there is one.
+
+        Returns:
+            On rank 0 the metrics of the validation part.
+        """
         begin = time.monotonic()
         on_validation = len(self.data.validation) > 0
         part = self.data.validation if on_validation else self.data.test
         if not len(part):
-            return
+            return {}
         found = self.network.evaluate(part)
         spent = time.monotonic() - begin
         self.paused_s += spent
         if found is not None:
             self._log_evaluation("validation" if on_validation else "test", found, spent)
-        if on_validation:
-            # Only the validation part may choose: the test set is looked at, never selected on.
-            self._keep_best(found)
+        # Only the validation part may choose: the test set is looked at, never selected on.
+        return self._select(found) if on_validation else {}
 
-    def _keep_best(self, found: Evaluation | None) -> None:
-        """Save if no evaluation was better; `found` is None but on rank 0."""
-        progress = self.progress
-        better = found is not None and progress.is_better(found.quality)
-        best_step = progress.step if better else progress.best_step
+    def _select(self, found: Evaluation | None) -> Mapping[str, float | None]:
+        """Save if no evaluation was better, and see whether to go on; None but on rank 0."""
+        metrics = None if found is None else self._metrics_of(found)
+        before = self.progress.best_step
+        self.progress = self.steering.evaluated(self.progress, metrics, _usual_metric(found))
+        best_step = self.progress.best_step
         if self.network.together:
             best_step = all_gather_int(self.comm, best_step)[0]
-        if best_step == progress.best_step:
-            return
-        quality = found.quality if found is not None else progress.best_accuracy
-        self.progress = dataclasses.replace(progress, best_step=best_step, best_accuracy=quality)
-        self._save()
+        if best_step != before:
+            self.progress = dataclasses.replace(self.progress, best_step=best_step)
+            if self.is_root or self.network.together:
+                self._save()
+        return metrics or {}
+
+    def _metrics_of(self, found: Evaluation) -> dict[str, float | None]:
+        """What may be selected by."""
+        more = found.summary(self.data.classes, part="")
+        known = {name: value for name, value in more.items() if isinstance(value, float)}
+        return known | found.metrics()
 
     def _log_evaluation(self, part: str, found: Evaluation, spent_s: float | None) -> None:
         line = {
@@ -301,7 +351,9 @@ class Training:
         """Final evaluation and weights."""
         peak_bytes = max(all_gather_int(self.comm, peak_resident_bytes()))
         kernels = all_gather_data(self.comm, max_pool.found.origin)
-        outcome = self._final_figures()
+        self._consult(("on_end",))
+        outcome = self._chosen()
+        outcome |= self._final_figures()
         outcome |= self.network.publish(self.files, self._card())
         if not self.is_root:
             return {"rank": self.comm.rank}
@@ -319,6 +371,17 @@ class Training:
             **self._odd_arithmetic(),
             **self.strategy.figures(),
         }
+
+    def _chosen(self) -> dict[str, Any]:
+        """Take the weights that are asked for; what is told of the end and of the choice."""
+        figures = self.steering.figures(self.progress)
+        if self.config.selection.final_weights == "last":
+            return figures
+        self._select(self.network.evaluate(self.data.validation))
+        best = self.progress.best_step
+        if 0 <= best != self.progress.step:
+            self.network.restore(path_of(self.checkpoints, best))
+        return figures | {"final_weights": "best", "weights_step": best}
 
     def _odd_arithmetic(self) -> dict[str, Any]:
         """That of every rank, where they are not all alike."""
@@ -340,11 +403,10 @@ class Training:
             else:
                 figures |= {f"validation_{n}": value for n, value in found.metrics().items()}
                 if self.progress.best_step >= 0:
-                    best = self.progress.best_accuracy
-                    is_loss = found.accuracy is None
                     figures["best_step"] = self.progress.best_step
-                    name = "best_validation_loss" if is_loss else "best_validation_accuracy"
-                    figures[name] = -best if is_loss else best
+                    metric = self.config.selection.best or _usual_metric(found)
+                    best = value_of(metric, self.progress.best_accuracy)
+                    figures[f"best_validation_{metric}"] = best
         return figures
 
     def _throughput(self) -> float | None:
@@ -368,3 +430,8 @@ class Training:
             kind=self.data.kind,
             source=dict(self.source or {}),
         )
+
+
+def _usual_metric(found: Evaluation | None) -> str:
+    """By what the best is chosen if nobody says; read on rank 0, which has the evaluation."""
+    return "loss" if found is not None and found.accuracy is None else "accuracy"

@@ -103,8 +103,11 @@ KINDS = {
         by_length=True,
     ),
     "restarts": Kind(form="restarts:EPOCHS[:TIMES]", usual=(1.0, 1.0), needed=1, factor=_restarts),
+    "plateau": Kind(
+        form="plateau[:PATIENCE[:FACTOR]]", usual=(5.0, 0.1), factor=_constant, by_length=True
+    ),
 }
-"""Name to kind."""
+"""Name to kind. Plateaus are found by evaluations (`sixfold.training.selection`)."""
 
 _FORMS = [kind.form for kind in KINDS.values()]
 FORMS = f"{', '.join(_FORMS[:-1])}, or {_FORMS[-1]}"
@@ -148,6 +151,8 @@ def _range_problem(name: str, numbers: tuple[float, ...]) -> str:
         return "RISE, the part of the training in which the rate rises, must be below 1"
     if name == "restarts" and numbers[1] != int(numbers[1]):
         return "TIMES, by which each cycle is longer than the last, must be a whole number"
+    if name == "plateau" and not (numbers[0] == int(numbers[0]) and numbers[1] < 1):
+        return "PATIENCE must be a whole number of evaluations, and FACTOR below 1"
     return ""
 
 

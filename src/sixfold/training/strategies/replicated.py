@@ -11,7 +11,6 @@ from sixfold.core.run_directory import RankFiles
 from sixfold.data import BatchMaker, Part
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.checkpoint import (
-    Progress,
     load_checkpoint,
     model_tensors,
     save_checkpoint,
@@ -20,6 +19,7 @@ from sixfold.training.checkpoint import (
 from sixfold.training.evaluate import Evaluation, evaluate
 from sixfold.training.losses.loss import Plain
 from sixfold.training.model_card import ModelCard, pack
+from sixfold.training.progress import Progress
 from sixfold.training.step.averaging import averaged
 from sixfold.training.step.device_model import DeviceModel
 from sixfold.training.step.flat import FlatState

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from sixfold.core.run_directory import RankFiles
 from sixfold.data import Part
-from sixfold.training.checkpoint import Progress
 from sixfold.training.evaluate import Evaluation
 from sixfold.training.model_card import ModelCard
+from sixfold.training.progress import Progress
 from sixfold.training.step.schedule import TrainingLength
 from sixfold.training.step.step import Shard, StepTotals
 

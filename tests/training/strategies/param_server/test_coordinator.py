@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sixfold.core.run_directory import RankFiles, RunDirectory
-from sixfold.training.checkpoint import Progress
 from sixfold.training.config import OptimizerConfig, TrainConfig
+from sixfold.training.progress import Progress
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.optimizer import make_optimizer
 from sixfold.training.step.schedule import TrainingLength

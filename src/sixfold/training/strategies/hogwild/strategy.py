@@ -101,6 +101,13 @@ class Rounds:
         step = epoch * per_epoch + batch
         return step if batch < per_epoch and step < self.serial.total_steps else None
 
+    def steps_in(self, rounds: int) -> int:
+        """How many serial steps the first rounds make."""
+        per_epoch = self.serial.steps_per_epoch
+        epochs, rest = divmod(rounds, -(-per_epoch // self.ranks))
+        made = epochs * per_epoch + min(rest * self.ranks, per_epoch)
+        return min(made, self.serial.total_steps)
+
     def images(self, number: int, rank: int) -> int:
         """How many images that is."""
         step = self.batch(number, rank)
@@ -187,10 +194,12 @@ class Hogwild:
         self._own = next(group for group in groups if comm.rank in group)
         self._examples = [0] * len(groups)
         self._apart = False
+        self._made = 0  # rounds
         self._total = step.new_payload()
 
     def supply(self, first: int) -> Iterator[Shard]:
         """The shards of this rank's mini-batches."""
+        self._made = first
         plan, epoch, order = self.plan, -1, np.empty(0, np.int64)
         for number in range(first, self.budget.total_steps):
             step = self._rounds.batch(number, self.comm.rank)
@@ -204,6 +213,7 @@ class Hogwild:
 
     def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
         """Make one mini-batch, and update the shared weights; loss and accuracy are this rank's."""
+        self._made = number + 1
         if not self._apart:
             self._part()
         for place, group in enumerate(self._groups):
@@ -265,8 +275,8 @@ class Hogwild:
             "left_to_autograd": self.step.chain.autograd_fallback(),
             "groups": self._groups,
             "merge_every": self._merge_every,
-            "steps": self.plan.budget.total_steps,
-            "rounds": self.budget.total_steps,
+            "steps": self._rounds.steps_in(self._made),
+            "rounds": self._made,
         }
 
     def _part(self) -> None:

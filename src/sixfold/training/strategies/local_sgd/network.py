@@ -17,9 +17,10 @@ from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker, Part
 from sixfold.distributed.collectives import all_gather_data, gather
 from sixfold.distributed.process_group import Communicator, alone
-from sixfold.training.checkpoint import Progress, load_checkpoint, load_extra, save_checkpoint
+from sixfold.training.checkpoint import load_checkpoint, load_extra, save_checkpoint
 from sixfold.training.evaluate import Evaluation, evaluate
 from sixfold.training.losses.loss import Plain
+from sixfold.training.progress import Progress
 from sixfold.training.strategies.local_sgd.groups import Groups, mean_over
 from sixfold.training.strategies.local_sgd.merges.genetic import Score
 from sixfold.training.strategies.local_sgd.worker_state import Body, BodyOf

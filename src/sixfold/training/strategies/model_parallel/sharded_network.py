@@ -14,10 +14,11 @@ from sixfold.core.run_directory import RankFiles
 from sixfold.core.tensor_file import read_metadata
 from sixfold.data import BatchMaker, Part
 from sixfold.distributed.process_group import Communicator
-from sixfold.training.checkpoint import FORMAT, Progress, counters, list_checkpoints, path_of
+from sixfold.training.checkpoint import FORMAT, counters, list_checkpoints, path_of
 from sixfold.training.evaluate import Evaluation, evaluate
 from sixfold.training.losses.loss import Plain
 from sixfold.training.model_card import ModelCard
+from sixfold.training.progress import Progress
 from sixfold.training.step.averaging import averaged
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.update_rule import Optimizer

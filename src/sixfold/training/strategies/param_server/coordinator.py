@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.run_directory import RankFiles
-from sixfold.training.checkpoint import Progress, list_checkpoints, path_of
+from sixfold.training.checkpoint import list_checkpoints, path_of
 from sixfold.training.config import TrainConfig
+from sixfold.training.progress import Progress
 from sixfold.training.step.schedule import TrainingLength
 from sixfold.training.strategies.param_server.journal import Journal
 from sixfold.training.strategies.param_server.leases import LeaseBook, plan_leases

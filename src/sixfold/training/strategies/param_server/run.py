@@ -30,8 +30,9 @@ from sixfold import models
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import RankFiles, RunDirectory
 from sixfold.distributed.engines import Engine, open_engine
-from sixfold.training.checkpoint import Progress, newest_intact
+from sixfold.training.checkpoint import newest_intact
 from sixfold.training.config import TrainConfig
+from sixfold.training.progress import Progress
 from sixfold.training.step.batches import plan_batches
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import make_optimizer, whole_optimizer

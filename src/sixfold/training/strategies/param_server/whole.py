@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from sixfold.core.errors import UserError
-from sixfold.training.checkpoint import Progress, load_checkpoint, read_notes, save_checkpoint
+from sixfold.training.checkpoint import load_checkpoint, read_notes, save_checkpoint
+from sixfold.training.progress import Progress
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.update_rule import Optimizer
 from sixfold.training.strategies.param_server.server import Ledger, Pulled, Snapshot

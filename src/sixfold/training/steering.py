@@ -1,0 +1,89 @@
+"""What rank 0 decides in the course of a training, and every rank does."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sixfold.distributed.collectives import all_gather_data
+from sixfold.distributed.process_group import Communicator
+from sixfold.training.callbacks import Callbacks, Moment
+from sixfold.training.config import TrainConfig
+from sixfold.training.progress import Progress
+from sixfold.training.selection import OUT_OF_TIME, judged, selects
+
+
+class Steering:
+    """Decisions of rank 0 that all ranks hear of, at points where they hold the same weights.
+
+    Args:
+        comm: the process group.
+        config: the settings.
+        deadline: Unix time from which no step is begun; None without one.
+    """
+
+    def __init__(self, comm: Communicator, config: TrainConfig, deadline: float | None) -> None:
+        self._world, self._config = comm, config
+        self._deadline = deadline if config.selection.max_time else None
+        names = config.selection.callback
+        self._has_callbacks = bool(names)
+        self._callbacks = Callbacks(names) if names and comm.rank == 0 else None
+        self.out_of_time = False
+
+    @property
+    def meets_always(self) -> bool:
+        """Whether ranks hear from rank 0 at every point, not only after evaluations."""
+        return self._has_callbacks or self._deadline is not None
+
+    def evaluated(
+        self, progress: Progress, metrics: Mapping[str, float | None] | None, usual: str
+    ) -> Progress:
+        """What an evaluation on the validation part decides, on every rank.
+
+        Args:
+            progress: before.
+            metrics: of the evaluation; None but on rank 0.
+            usual: the metric that is selected by if none is named.
+        """
+        after = progress
+        if metrics is not None:
+            after = judged(progress, self._config, metrics, usual)
+        if not selects(self._config):
+            return after
+        told = all_gather_data(self._world, dataclasses.asdict(after))[0]
+        return Progress(**told)
+
+    def consulted(
+        self, progress: Progress, moment: Moment, events: tuple[str, ...]
+    ) -> tuple[Progress, dict[str, float]]:
+        """What callbacks and the clock decide, on every rank; and what is to be logged."""
+        if not self.meets_always:
+            return progress, {}
+        actions: list[list[Any]] = []
+        if self._callbacks is not None:
+            for event in events:
+                actions += self._callbacks.call(event, moment)
+        # At least one step is made, or a run that is resumed again and again would stand still.
+        is_late = (
+            "on_step" in events and self._deadline is not None and time.time() >= self._deadline
+        )
+        actions, is_late = all_gather_data(self._world, [actions, is_late])[0]
+        self.out_of_time = self.out_of_time or is_late
+        logged: dict[str, float] = {}
+        for kind, *values in actions:
+            if kind == "log":
+                logged[values[0]] = values[1]
+            elif kind == "rate":
+                progress = dataclasses.replace(progress, rate_factor=values[0])
+            elif kind == "stop":
+                reason = f"a callback{': ' if values[0] else ''}{values[0]}"
+                progress = dataclasses.replace(progress, stopped=reason)
+        return progress, logged
+
+    def figures(self, progress: Progress) -> dict[str, Any]:
+        """What `result.json` says of an early end."""
+        if progress.stopped:
+            return {"stopped_by": progress.stopped}
+        return {"stopped_by": OUT_OF_TIME} if self.out_of_time else {}
