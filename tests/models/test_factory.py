@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sixfold.core.errors import UserError
+from sixfold.models.checking import check
 from sixfold.models.config import ModelConfig
 from sixfold.models.factory import ModelFactory, model_factory
 
@@ -138,3 +139,59 @@ def test_a_scripted_network_is_refused(write: Write, name: str) -> None:
     found = model_factory(ModelConfig(model=f"scripted_net:{name}"), shape=(1, 1, 1), classes=1)
     with pytest.raises(UserError, match="is scripted or traced by torch"):
         found.make()
+
+
+MADE_FOR_USE = """
+import torch
+from torch import nn
+
+def base():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+def exported():
+    sizes = ({0: torch.export.Dim("n")},)
+    return torch.export.export(base(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=sizes).module()
+
+def inside():
+    return nn.Sequential(exported(), nn.Linear(10, 10))
+
+def quantized():
+    return torch.ao.quantization.quantize_dynamic(base(), {nn.Linear}, dtype=torch.qint8)
+
+class Extra(nn.Linear):
+    def get_extra_state(self):
+        return {"seen": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+def extra():
+    return nn.Sequential(nn.Flatten(), Extra(64, 10))
+
+class Odd(nn.Sequential):
+    def train(self, mode=True):
+        raise RuntimeError("not here")
+
+def odd():
+    return Odd(nn.Flatten(), nn.Linear(64, 10))
+"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("exported", "the network comes from torch.export"),
+        ("inside", "its layer '0' comes from torch.export"),
+        ("quantized", "of its state_dict is no tensor"),
+        ("extra", "'1._extra_state' of its state_dict is no tensor"),
+        ("odd", "its train(True) raised RuntimeError: not here (made_net.py line"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_refused_in_a_line(
+    write: Write, name: str, told: str
+) -> None:
+    write("made_net.py", MADE_FOR_USE)
+    (line,) = check(ModelConfig(model=f"made_net:{name}"), shape=(1, 8, 8), classes=10)
+    assert told in line
+    assert "\n" not in line

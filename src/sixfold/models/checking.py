@@ -19,6 +19,7 @@ from sixfold.models.config import ModelConfig
 from sixfold.models.factory import ModelFactory, model_factory
 from sixfold.models.outputs import main_output, named_outputs
 from sixfold.models.shapes import Shape, ShapeMismatchError, kind, run, times
+from sixfold.models.user_traceback import one_line
 from sixfold.models.zoo import ZOO
 
 USUAL_SIDES = (28, 32, 64, 96, 128, 224, 227, 256, 299)
@@ -113,7 +114,10 @@ def _try(
         with seeded(0), torch.device(device):
             network = chosen.make()
             for training, batch in ((True, 2), (False, 1)):
-                network.train(training)
+                try:
+                    network.train(training)
+                except Exception as error:
+                    return [f"{chosen.model}: its train({training}) raised {one_line(error)}"]
                 output = run(network, torch.zeros(batch, *shape))
                 problem = _output_problem(output, batch, classes, network, divided=divided)
                 if problem:

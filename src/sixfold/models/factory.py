@@ -52,20 +52,41 @@ class ModelFactory:
                 f"{self.model}: {self.call()} returned {type(network).__name__}, which is no "
                 "torch.nn.Module"
             )
-        for name, module in network.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                what = f"its layer '{name}'" if name else "the network"
-                raise UserError(
-                    f"{self.model}: {what} is scripted or traced by torch.jit, so its weights "
-                    "cannot be laid out for training: return the module that was scripted, and "
-                    "script the network once it is trained"
-                )
+        if why := _made_for_use(network):
+            raise UserError(f"{self.model}: {why}")
         return network.float()
 
     def call(self) -> str:
         """The call as it would be written."""
         given = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
         return f"{getattr(self.factory, '__name__', type(self.factory).__name__)}({given})"
+
+
+def _made_for_use(network: nn.Module) -> str:
+    """Why a network cannot be trained, if it or a layer is a form that is made to be used."""
+    for name, module in network.named_modules():
+        what = f"its layer '{name}'" if name else "the network"
+        if isinstance(module, torch.jit.ScriptModule):
+            return (
+                f"{what} is scripted or traced by torch.jit, so its weights cannot be laid out for "
+                "training: return the module that was scripted, and script the network once it is "
+                "trained"
+            )
+        # `ExportedProgram.module()` gives it a `train` that raises.
+        if str(getattr(vars(module).get("train"), "__module__", "")).startswith("torch.export"):
+            return (
+                f"{what} comes from torch.export, which settles whether a network trains and on "
+                "which sizes: return the module that was exported, and export the network once it "
+                "is trained (sixfold export)"
+            )
+    odd = next((k for k, v in network.state_dict().items() if not isinstance(v, torch.Tensor)), "")
+    if odd:
+        return (
+            f"'{odd}' of its state_dict is no tensor (quantized layers, and get_extra_state, have "
+            "such), so it cannot be saved: return the network before it was quantized, or keep "
+            "such state in buffers"
+        )
+    return ""
 
 
 def model_factory(config: ModelConfig, *, shape: Shape, classes: int) -> ModelFactory:
