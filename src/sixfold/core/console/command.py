@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.console.console import Console
-from sixfold.core.console.options import add_options, read_config, refuse
+from sixfold.core.console.options import add_options, naming_file, read_config, refuse
 from sixfold.core.errors import UserError
 
 
@@ -74,10 +74,14 @@ class ConfigCommand:
 
     def run(self, arguments: argparse.Namespace, problems: list[str]) -> int:
         """Run the command, showing its progress, and print the closing lines."""
-        config = self.read(vars(arguments), problems)
-        with Console() as console:
-            events = {"on_event": console} if self.events else {}
-            result = lazily(self.function)(config, **events)
+        values = vars(arguments)
+        try:
+            config = self.read(values, problems)
+            with Console() as console:
+                events = {"on_event": console} if self.events else {}
+                result = lazily(self.function)(config, **events)
+        except UserError as error:
+            raise naming_file(error, values, values["config"]) from error
         print("\n".join(self.summary(result)))
         return int(self.failed(result))
 

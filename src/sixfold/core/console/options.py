@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import tomllib
 import typing
@@ -147,6 +148,26 @@ def read_config(
                     except ValueError as error:
                         found.append(f"{where} {source[name]!r}: expected {error}")
     return from_sections(config_class, chosen, found), found
+
+
+def naming_file(error: UserError, arguments: Mapping[str, Any], file: Path | None) -> UserError:
+    """The same error with the settings file named in every line on a setting that it gives."""
+    try:
+        tables = _read_file(file) if file is not None else {}
+    except UserError:
+        return error
+    given = {
+        flag_of(name)
+        for table in tables.values()
+        if isinstance(table, dict)
+        for name in (*table, *(f"{name}_" for name in table))
+        if name in arguments and arguments[name] is None
+    }
+    lines = [
+        f"{line} (in {file})" if re.split("[: ]", line)[0] in given else line
+        for line in error.problems
+    ]
+    return UserError(lines)
 
 
 def _by_field(given: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:

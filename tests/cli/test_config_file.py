@@ -1,0 +1,45 @@
+"""Whatever is said of a setting that a file gives names the file."""
+
+from pathlib import Path
+
+import pytest
+
+from sixfold.cli import main
+
+OPTIONS = ["--data", "synthetic:200x3x8x8", "--model", "slide", "--engine", "inline", "--workers",
+           "1", "--out", "run"]  # fmt: skip
+
+
+def write(lr: str, more: str = "") -> None:
+    Path("mine.toml").write_text(f"[optimizer]\nlr = {lr}\n[training]\nsteps = 2\n{more}")
+
+
+def test_a_settings_file_that_changed_since_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["train", *OPTIONS, "--config", "mine.toml"]
+    write("0.01")
+    assert main(command) == 0
+    write("0.02")
+    capsys.readouterr()
+    for more in ([], ["--seed", "3"]):
+        assert main([*command, *more]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert "sixfold: --lr: 0.01 -> 0.02 (in mine.toml)" in lines
+        assert ("sixfold: --seed: 0 -> 3" in lines) == bool(more)
+    assert main([*command, "--lr", "0.03"]) == 2
+    assert "sixfold: --lr: 0.01 -> 0.03\n" in capsys.readouterr().err
+
+
+def test_a_wrong_value_in_a_settings_file_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("-1", "batch_size = 0\n")
+    assert main(["train", *OPTIONS, "--config", "mine.toml", "--seed", "-4"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert sum(line.endswith("(in mine.toml)") for line in lines) == 2
+    (other,) = [line for line in lines if not line.endswith("(in mine.toml)")]
+    assert "--seed" in other
