@@ -30,8 +30,8 @@ from sixfold.data.dataset import ALL_TRAIN, Shape
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import NAME, PARTS, VALIDATION, Manifest, ShardEntry
 from sixfold.data.shard_building import CHUNK_BYTES, COLOR, GRAY, MOST_CHUNK_IMAGES, bad_images
-from sixfold.data.splits import cut
-from sixfold.data.targets import AUTO, CLASSES, MULTI_LABEL, REGRESSION, strata
+from sixfold.data.splits import cut, strata
+from sixfold.data.targets import AUTO, CLASSES, MULTI_LABEL, REGRESSION
 
 TEST_FRACTION = 0.2
 
