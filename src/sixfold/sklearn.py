@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sixfold.api.functions import train
 from sixfold.api.predictions import Predictions, predict
-from sixfold.data.targets import STRATA
+from sixfold.data.splits import STRATA
 
 
 class _SixfoldEstimator(BaseEstimator):  # type: ignore[misc]
