@@ -12,15 +12,15 @@ from sixfold.cli import main
 from sixfold.core.errors import UserError
 from sixfold.perf.profile import Machine, save_machine
 from sixfold.perf.profile.machine import CopyRate, ProductRate
-from sixfold.studies.lab.activations.summary import ActivationsResult, MeasuredWay, Serial
+from sixfold.studies.lab.activations.study import ActivationsResult, MeasuredWay, Serial
 from sixfold.studies.lab.cluster import Cost
-from sixfold.studies.lab.job_per_step.summary import JobPerStepResult, MeasuredBatch
+from sixfold.studies.lab.job_per_step.study import JobPerStepResult, MeasuredBatch
 from sixfold.studies.lab.long_lived import LongLived
 from sixfold.studies.lab.loopnest.check import Verdict
 from sixfold.studies.lab.loopnest.summary import LiteralRun, LoopnestResult, Measured
 from sixfold.studies.lab.matmul.model import Prediction, Rates
 from sixfold.studies.lab.matmul.operands import Parts, Product
-from sixfold.studies.lab.matmul.summary import MeasuredProduct, tell
+from sixfold.studies.lab.matmul.summary import MeasuredProduct, summarize
 from sixfold.studies.lab.matmul.summary import MeasuredWay as Way
 from sixfold.studies.sweep.config import RooflineConfig, SweepRooflineConfig
 from sixfold.studies.sweep.delay import DelayResult, delay_result
@@ -159,7 +159,7 @@ def test_products_are_placed_by_way(tmp_path: Path) -> None:
         alone_predicted_s=1.0,
         ways=[way],
     )
-    found = tell(2, rates, parts, [product], 8).result
+    found = summarize(2, rates, parts, [product], 8).result
     (placed,) = placed_in(write(tmp_path / "m.json", study("matmul", found)))
     assert (placed.name, placed.task_flops, placed.flops) == ("p by outer", 2.5e7, 2e8)
 

@@ -94,10 +94,10 @@ def take_samples(block: Block) -> Sampled:
     return Sampled(corner, int(values.size), samples)
 
 
-def all_there(told: Sequence[Sampled], size: int) -> bool:
+def all_there(sampled: Sequence[Sampled], size: int) -> bool:
     """Whether blocks make up a whole of so many elements, none twice."""
-    corners = {block.corner for block in told}
-    return len(corners) == len(told) and sum(block.size for block in told) == size
+    corners = {block.corner for block in sampled}
+    return len(corners) == len(sampled) and sum(block.size for block in sampled) == size
 
 
 def folded(gradients: Iterable[tuple[int, Array]]) -> Iterator[Partial]:

@@ -11,6 +11,7 @@ import gc
 import itertools
 import pickle
 import re
+import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +68,8 @@ class Cluster:
         self.context: Any = engine.session.context  # SparkContext, for jobs
         self.slots = int(engine.slots())  # tasks that run at a time
         self.partitions = partitions or self.slots  # of shuffles
+        # Begins the names of job groups: unlike an id, no other cluster of the session can have it.
+        self._name = f"sixfold-lab-{secrets.token_hex(4)}"
         self._numbers = itertools.count()
         self._broadcast_bytes = 0
         engine.pool(_import_torch, range(2 * self.slots), workers=self.slots)  # ships our code
@@ -77,7 +80,7 @@ class Cluster:
         Raises:
             RunError: if a job failed, with Spark's reason.
         """
-        group = f"sixfold-lab-{id(self)}-{next(self._numbers)}"
+        group = f"{self._name}-{next(self._numbers)}"
         self.context.setJobGroup(group, f"sixfold lab: {what}")
         self._broadcast_bytes = 0
         began = time.perf_counter()

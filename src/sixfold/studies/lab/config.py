@@ -63,7 +63,7 @@ class LoopnestOptions(Settings):
     grid: str = option(
         "", "rows-columns: parts along rows and columns (default: as many parts as slots)"
     )
-    repeats: int = option(3, "timed runs of each design; the median is told", ge=1)
+    repeats: int = option(3, "timed runs of each design; the median counts", ge=1)
     seconds: float = option(10.0, "no further repeat of a design once it has taken so long", ge=0)
     check_images: int = option(
         2, "images of which every output of every design is held to the direct loop nest", ge=1
@@ -102,7 +102,7 @@ class MatmulOptions(Settings):
         ge=1,
     )
     columns: int = option(2, "parts of n, for blocks", ge=1)
-    repeats: int = option(3, "timed runs of each; the median is told", ge=1)
+    repeats: int = option(3, "timed runs of each; the median counts", ge=1)
     seconds: float = option(4.0, "no further repeat of a product once it has taken so long", ge=0)
     seed: int = option(0, "seed of the factors", ge=0)
 
@@ -129,7 +129,7 @@ class ActivationsOptions(Settings):
         "folder for `file`, as a URL or path that every worker reaches (default: a temporary one "
         "of this machine)",
     )
-    repeats: int = option(3, "timed runs of each; the median is told", ge=1)
+    repeats: int = option(3, "timed runs of each; the median counts", ge=1)
     seconds: float = option(10.0, "no further repeat of a way once it has taken so long", ge=0)
 
 

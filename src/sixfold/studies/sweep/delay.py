@@ -171,4 +171,4 @@ def _fitted(kind: str, outcome: str, law: Law, own: Sequence[DelayPoint], draws:
     names = ("kind", "workers", "tasks", "moved_bytes")
     places = [{name: getattr(point, name) for name in names} for point in own]
     made = fit(law, settings, samples, draws=draws)
-    return made.told(settings, samples, places, kind=kind, outcome=outcome)
+    return made.fitted(settings, samples, places, kind=kind, outcome=outcome)

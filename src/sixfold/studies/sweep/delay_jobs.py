@@ -38,7 +38,7 @@ def measure_session(
     *,
     repeats: int,
     conf: Sequence[str] = (),
-    tell: Callable[[float], None] = lambda _: None,
+    report: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run every job `repeats` times, all in turns, and read what Spark says of them.
 
@@ -47,7 +47,7 @@ def measure_session(
 
     Raises:
         UserError: if Spark or the settings do not fit.
-        RunError: if a job failed, or Spark has told nothing of it.
+        RunError: if a job failed, or Spark says nothing of it.
     """
     folder = Path(tempfile.mkdtemp(prefix="sixfold-events-"))
     try:
@@ -62,7 +62,7 @@ def measure_session(
                 )
             workers = plan.workers or session.all_slots()
             session.wait_for_slots(workers)
-            walls = _run_all(session, jobs, repeats, tell)
+            walls = _run_all(session, jobs, repeats, report)
             session_s = session.startup_s
         found = _read(folder, jobs, repeats, walls)
     finally:
@@ -98,7 +98,7 @@ def _session(plan: SessionPlan, conf: Sequence[str], folder: Path) -> Iterator[A
 
 
 def _run_all(
-    session: Any, jobs: Sequence[JobKind], repeats: int, tell: Callable[[float], None]
+    session: Any, jobs: Sequence[JobKind], repeats: int, report: Callable[[float], None]
 ) -> dict[tuple[int, int], float]:
     """Seconds of the driver for each (job, repeat)."""
     rounds = WARM_UP + repeats
@@ -109,7 +109,7 @@ def _run_all(
             wall_s = _watched(session, job, turn, f"{_MARK}{number} {repeat}")
             if repeat >= 0:
                 walls[number, repeat] = wall_s
-            tell((turn * len(jobs) + number + 1) / (rounds * len(jobs)))
+            report((turn * len(jobs) + number + 1) / (rounds * len(jobs)))
     return walls
 
 

@@ -37,7 +37,7 @@ class SessionWork:
             job_kinds(self.config),
             repeats=self.config.delay.repeats,
             conf=self.config.cluster.spark_conf,
-            tell=lambda part: assignment.report_progress(part=part),
+            report=lambda part: assignment.report_progress(part=part),
         )
 
 

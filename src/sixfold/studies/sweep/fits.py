@@ -180,7 +180,7 @@ class Fit:
         """Mean absolute percentage error on held-out configurations, as a part of 1."""
         return float(np.abs(self.held_out).mean()) if len(self.held_out) else None
 
-    def told(
+    def fitted(
         self,
         settings: Sequence[Setting],
         samples: Sequence[Sequence[float]],

@@ -171,7 +171,7 @@ def _train(
     _refuse_edited(config, assignment)
     try:
         # A try whose worker is thought dead may hold the folder still: it is fenced off.
-        return train(config, engine=engine, on_event=_teller(config, assignment), hold=False)
+        return train(config, engine=engine, on_event=_progress_to(config, assignment), hold=False)
     except UserError as error:
         return {"refused": "; ".join(error.problems)}
     except NonFiniteLossError as error:
@@ -184,11 +184,11 @@ def _refuse_edited(config: TrainConfig, assignment: Assignment) -> None:
     refuse_edited(config.model.model, files)
 
 
-def _teller(config: TrainConfig, assignment: Assignment) -> OnEvent:
+def _progress_to(config: TrainConfig, assignment: Assignment) -> OnEvent:
     """Passes on how far the training is."""
     steps = config.training.steps
 
-    def tell(event: Mapping[str, Any]) -> None:
+    def report(event: Mapping[str, Any]) -> None:
         if event.get("kind") != "progress":
             return
         part = event["step"] / steps if steps else 0.0
@@ -198,7 +198,7 @@ def _teller(config: TrainConfig, assignment: Assignment) -> OnEvent:
             part=min(part, 1.0), epoch=event["epoch"], accuracy=event["accuracy"]
         )
 
-    return tell
+    return report
 
 
 def _slim(folder: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
 from sixfold.core.run_directory import typed
-from sixfold.studies.lab.activations.summary import ActivationsResult
+from sixfold.studies.lab.activations.study import ActivationsResult
 from sixfold.studies.lab.cluster import Cost
 from sixfold.studies.lab.config import ConvolutionOptions, JobPerStepOptions, geometry_of
-from sixfold.studies.lab.job_per_step.summary import JobPerStepResult
+from sixfold.studies.lab.job_per_step.study import JobPerStepResult
 from sixfold.studies.lab.long_lived import network
 from sixfold.studies.lab.loopnest.summary import LoopnestResult
 from sixfold.studies.lab.matmul.summary import MatmulResult

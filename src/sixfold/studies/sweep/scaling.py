@@ -101,7 +101,7 @@ def amdahl(own: Sequence[Point], draws: int) -> FittedLaw | None:
     found = fit(AMDAHL, settings, samples, draws=draws)
     part = float(found.coefficients[0] / found.coefficients.sum())
     drawn = found.draws[:, 0] / found.draws.sum(1)
-    return found.told(
+    return found.fitted(
         settings,
         samples,
         [point.place for point in own],
@@ -140,7 +140,7 @@ def _ernest(
         for point, size in zip(own, sizes, strict=True)
     ]
     found = fit(ERNEST, settings, samples, draws=draws)
-    return found.told(settings, samples, [point.place for point in own], **more)
+    return found.fitted(settings, samples, [point.place for point in own], **more)
 
 
 def gustafson(own: Sequence[Point], draws: int) -> list[FittedLaw]:

@@ -40,13 +40,13 @@ def compare(problem: Problem, outputs: Array, wanted: Array, *, complete: bool =
     return _verdict(problem, outputs.size, error, complete and outputs.shape == wanted.shape)
 
 
-def compare_samples(problem: Problem, told: Sequence[Sampled]) -> Verdict:
+def compare_samples(problem: Problem, sampled: Sequence[Sampled]) -> Verdict:
     """Hold samples to the definition of a convolution, in float64."""
-    samples = [sample for block in told for sample in block.samples]
+    samples = [sample for block in sampled for sample in block.samples]
     wanted = by_definition(problem, [at for at, _ in samples])
     errors = [abs(value - right) for (_, value), right in zip(samples, wanted, strict=True)]
     error = max(errors, default=0.0) / scale_of(problem)
-    complete = all_there(told, prod(problem.geometry.output_shape))
+    complete = all_there(sampled, prod(problem.geometry.output_shape))
     return _verdict(problem, len(samples), error, complete)
 
 

@@ -18,7 +18,7 @@ from sixfold.studies.lab.long_lived import long_lived
 from sixfold.studies.lab.loopnest import literal
 from sixfold.studies.lab.loopnest.check import Verdict, assemble, compare, compare_samples
 from sixfold.studies.lab.loopnest.designs import DESIGNS, Meters, Sizes
-from sixfold.studies.lab.loopnest.summary import LiteralRun, LoopnestResult, Measured, tell
+from sixfold.studies.lab.loopnest.summary import LiteralRun, LoopnestResult, Measured, summarize
 from sixfold.studies.lab.problem import Problem, problem_of
 from sixfold.studies.lab.run import Progress, Show, repeated
 
@@ -74,7 +74,7 @@ def study(cluster: Cluster, config: LoopnestConfig, show: Show) -> Findings:
         literal=runs,
         winner=min(measured, key=lambda one: one.cost.wall_s).name,
     )
-    return tell(problem, cluster.slots, result)
+    return summarize(problem, cluster.slots, result)
 
 
 def _checked(one: Measured) -> str:
@@ -108,11 +108,11 @@ def measure(cluster: Cluster, problem: Problem, name: str, config: LoopnestConfi
     def run() -> tuple[Cost, Meters]:
         meters = Meters.of(cluster.context)
         blocks = DESIGNS[name].run(cluster, problem, sizes, meters)
-        told, cost = cluster.measured(
+        sampled, cost = cluster.measured(
             f"design {name}",
             lambda: [one for rdd in blocks for one in rdd.map(take_samples).collect()],
         )
-        verdicts.append(compare_samples(problem, told))
+        verdicts.append(compare_samples(problem, sampled))
         return cost, meters
 
     runs, (cost, meters) = repeated(

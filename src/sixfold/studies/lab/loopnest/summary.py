@@ -64,7 +64,7 @@ class LoopnestResult:
     winner: str  # name of the fastest design
 
 
-def tell(problem: Problem, slots: int, result: LoopnestResult) -> Findings:
+def summarize(problem: Problem, slots: int, result: LoopnestResult) -> Findings:
     """Findings of the study."""
     g, runs = problem.geometry, result.literal
     findings = Findings(

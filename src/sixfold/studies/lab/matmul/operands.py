@@ -100,17 +100,17 @@ class Parts:
     columns: int  # parts of n, for blocks
 
 
-def largest_error(product: Product, told: Sequence[Sampled]) -> float:
+def largest_error(product: Product, sampled: Sequence[Sampled]) -> float:
     """The largest error of samples, as a part of the usual sum of absolute values.
 
     Returns:
         Infinity if blocks are missing or there are too many.
     """
-    if not all_there(told, product.m * product.n):
+    if not all_there(sampled, product.m * product.n):
         return float("inf")
     right = product.right().astype(np.float64)
     largest = 0.0
-    for (i, j), value in (sample for block in told for sample in block.samples):
+    for (i, j), value in (sample for block in sampled for sample in block.samples):
         row = product.left(i // product.block_rows)[i % product.block_rows]
         largest = max(largest, abs(value - float(row.astype(np.float64) @ right[:, j])))
     # Values lie in [-0.5, 0.5), so that the absolute value of a product is 1/16 on the average.

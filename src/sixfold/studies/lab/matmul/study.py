@@ -12,10 +12,9 @@ from sixfold.studies.lab.blocks import TOLERANCE, take_samples
 from sixfold.studies.lab.cluster import Cluster, Cost
 from sixfold.studies.lab.config import MatmulConfig, MatmulOptions
 from sixfold.studies.lab.findings import Findings
-from sixfold.studies.lab.matmul.calibrate import calibrate
-from sixfold.studies.lab.matmul.model import Rates, alone_s, predict
+from sixfold.studies.lab.matmul.model import Rates, alone_s, calibrate, predict
 from sixfold.studies.lab.matmul.operands import WAYS, Parts, Product, largest_error, multiply
-from sixfold.studies.lab.matmul.summary import MeasuredProduct, MeasuredWay, tell
+from sixfold.studies.lab.matmul.summary import MeasuredProduct, MeasuredWay, summarize
 from sixfold.studies.lab.run import Progress, Show, repeated
 
 
@@ -81,7 +80,7 @@ def study(cluster: Cluster, config: MatmulConfig, show: Show) -> Findings:
                 ways=ways,
             )
         )
-    return tell(cluster.slots, rates, parts, measured, options.block_rows)
+    return summarize(cluster.slots, rates, parts, measured, options.block_rows)
 
 
 def serial_s(product: Product, repeats: int) -> float:
@@ -106,11 +105,11 @@ def measure(
 
     def run() -> tuple[Cost, float]:
         kernel_s = cluster.context.accumulator(0.0)
-        told, cost = cluster.measured(
+        sampled, cost = cluster.measured(
             f"{way} {product.name}",
             lambda: WAYS[way](cluster, product, parts, kernel_s).map(take_samples).collect(),
         )
-        errors.append(largest_error(product, told))
+        errors.append(largest_error(product, sampled))
         return cost, kernel_s.value
 
     runs, (cost, kernel_s) = repeated(

@@ -72,7 +72,7 @@ class MatmulResult:
     prediction_error: PredictionError
 
 
-def tell(
+def summarize(
     slots: int, rates: Rates, parts: Parts, measured: list[MeasuredProduct], block_rows: int
 ) -> Findings:
     """Findings of the study."""
