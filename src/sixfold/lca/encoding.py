@@ -59,11 +59,11 @@ def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
         solver = Solver(
             LateralInhibition(learned.atoms, learned.geometry, form=job.dynamics.form), job.dynamics
         )
-        solutions = (
-            _frame_by_frame(solver, images, job.trace)
-            if job.frames
-            else [solver.solve(images, trace=job.trace)]
-        )
+        solutions: list[Solution] = []
+        for piece in images.split(1) if job.frames else [images]:
+            # Each frame begins with the code of the one before.
+            before = [solutions[-1].codes[0]] if solutions else None
+            solutions.append(solver.solve(piece, start=before, trace=job.trace))
     power = images.flatten(1).double().square().sum(1)
     with space_explained(job.parts):
         parquet.write_table(
@@ -77,15 +77,6 @@ def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
             )
     sums = {name: float(_joined(solutions, name).double().sum()) for name in SUMS}
     return {**sums, "power": float(power.sum()), "images": float(len(indices))}
-
-
-def _frame_by_frame(solver: Solver, images: Tensor, trace: bool) -> list[Solution]:
-    """Each frame begun with the code of the one before."""
-    found: list[Solution] = []
-    for image in images:
-        before = None if not found else [found[-1].codes[0]]
-        found.append(solver.solve(image[None], start=before, trace=trace))
-    return found
 
 
 def _trace_rows(solutions: Sequence[Solution], start: int) -> list[dict[str, Any]]:

@@ -284,9 +284,8 @@ def _encode(
     if frames and not images.movies:
         raise UserError("--warm-start frame: the data hold no movies; use --data movies:PATH")
     starts = range(0, images.count, encode.chunk)
-    pieces = [(start, min(start + encode.chunk, images.count)) for start in starts]
-    if frames:
-        pieces = [(start, start + count) for start, count in images.movies]
+    cuts = images.movies if frames else [(start, encode.chunk) for start in starts]
+    pieces = [(start, min(start + count, images.count)) for start, count in cuts]
     coded = 0
 
     def note(_: int, sums: Mapping[str, float]) -> None:

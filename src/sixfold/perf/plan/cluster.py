@@ -59,7 +59,8 @@ def parse_cluster(text: str) -> Cluster:
     for pair in text.split(","):
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or name not in _READERS or name in values:
-            wrong.append(f"--what-if: {pair.strip()!r} {_why(name, equals, values)}; {_FORM}")
+            why = "is given twice" if equals and name in values else "is not known"
+            wrong.append(f"--what-if: {pair.strip()!r} {why}; {_FORM}")
         else:
             values[name] = value
     chosen: dict[str, Any] = {}
@@ -73,12 +74,6 @@ def parse_cluster(text: str) -> Cluster:
     if wrong:
         raise UserError(wrong)
     return Cluster(**chosen)
-
-
-def _why(name: str, equals: str, seen: dict[str, str]) -> str:
-    if equals and name in seen:
-        return "is given twice"
-    return "is not known"
 
 
 def _count(value: str) -> int:

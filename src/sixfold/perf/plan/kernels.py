@@ -41,8 +41,6 @@ MOST_FLOPS, MOST_BYTES = 4e8, 4e7
 REPEATS = 3
 RIDGE = 1e-2
 _FREE = {"flatten", "reshape", "view", "squeeze", "identity", "dropout", "getitem"}
-_POOLS = ("pool",)
-_NORMS = ("norm",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +88,7 @@ def kind_of(cost: FunctionCost) -> str | None:
         return "fused pool"
     if cost.name in ("linear", "addmm", "matmul"):
         return "linear"
-    for words, kind in ((_POOLS, "pool"), (_NORMS, "norm")):
-        if any(word in cost.name for word in words):
-            return kind
-    return "pointwise"
+    return next((kind for kind in ("pool", "norm") if kind in cost.name), "pointwise")
 
 
 def _reduction(cost: FunctionCost) -> float:

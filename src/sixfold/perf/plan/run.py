@@ -138,7 +138,11 @@ def plan(
     refused = refusals(resolved, opened, ranks)
     if not config.planning.measure_network:
         notes.append("the network was not run: its times are estimated from those of other layers")
-    left_out = refused.values() if refused else _left_out(model, resolved, workers, tiles)
+    ways = candidates(resolved, workers, tiles)
+    unknown = ", ".join(way.name for way in ways if not model.knows(way))
+    left_out = list(refused.values())
+    if unknown and not refused:
+        left_out = [f"left out, because they were not rehearsed: {unknown}"]
     made = Plan(
         predictions=predictions,
         ways=report.table(predictions, model.work, images),
@@ -169,13 +173,6 @@ def predict_all(
     """All ways for which enough was rehearsed, the best first."""
     ways = candidates(config, workers, tiles)
     return ranked([model.predict(way) for way in ways if model.knows(way)])
-
-
-def _left_out(model: Model, config: TrainConfig, workers: int, tiles: Sequence[Any]) -> list[str]:
-    names = [way.name for way in candidates(config, workers, tiles) if not model.knows(way)]
-    if not names:
-        return []
-    return [f"left out, because they were not rehearsed: {', '.join(names)}"]
 
 
 def write(made: Plan, folder: Path, config: TrainConfig, images: int) -> Plan:
