@@ -32,6 +32,17 @@ def test_a_settings_file_that_changed_since_is_named(
     assert "sixfold: --lr: 0.01 -> 0.03\n" in capsys.readouterr().err
 
 
+def test_a_settings_file_that_cannot_be_read_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", "none.toml"]) == 2
+    assert capsys.readouterr().err == "sixfold: --config none.toml: No such file or directory\n"
+    Path("none.toml").write_text("lr = ")
+    assert main(["train", "--config", "none.toml"]) == 2
+    assert capsys.readouterr().err.startswith("sixfold: --config none.toml: not valid TOML")
+
+
 def test_a_wrong_value_in_a_settings_file_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -155,7 +155,7 @@ def naming_file(error: UserError, arguments: Mapping[str, Any], file: Path | Non
     try:
         tables = _read_file(file) if file is not None else {}
     except UserError:
-        return error
+        tables = {}
     given = {
         flag_of(name)
         for table in tables.values()
