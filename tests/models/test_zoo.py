@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from sixfold.core.errors import UserError
-from sixfold.models import build, check, names
+from sixfold.models import build, check, config, names
 from sixfold.models.config import ModelConfig
 from sixfold.models.zoo import ZOO
 
@@ -56,7 +56,7 @@ def test_counts_of_parameters_are_the_literatures(
     name: str, shape: Shape, classes: int, parameters: int
 ) -> None:
     with torch.device("meta"):
-        network = ZOO[name].factory(shape, classes)
+        network = ZOO[name](shape, classes)
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
@@ -86,7 +86,7 @@ def test_below_the_smallest_size_the_remedy_is_named(name: str, side: int) -> No
     assert problem.startswith(
         f"{name} cannot take 1x{side - 1}x{side - 1} images: layer 'features."
     )
-    assert f"at least {side}x{side} are needed: use --resize {ZOO[name].side}" in problem
+    assert f"at least {side}x{side} are needed: use --resize {config.ZOO[name][1]}" in problem
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -127,7 +127,7 @@ def test_every_parameter_gets_a_gradient(name: str, side: int) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_layers_are_modules_that_do_not_overwrite_their_input(name: str) -> None:
     with torch.device("meta"):
-        network = ZOO[name].factory((3, 64, 64), 10)
+        network = ZOO[name]((3, 64, 64), 10)
     assert not any(getattr(layer, "inplace", False) for layer in network.modules())
     graph = fx.symbolic_trace(network).graph
     functions = {str(node.target) for node in graph.nodes if node.op == "call_function"}

@@ -222,7 +222,8 @@ class ShardStore:
         self.targets = _together([file.targets for file in self._files])
         self.weights = _together([file.weights for file in self._files])
         self._starts = np.cumsum([0, *(len(file.labels) for file in self._files)])
-        self.labels: NDArray[np.int64] = self._joined([file.labels for file in self._files])
+        labels = [file.labels for file in self._files]
+        self.labels = np.concatenate([np.empty(0, np.int64), *labels]).astype(np.int64)
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:
@@ -267,10 +268,6 @@ class ShardStore:
         """File of each record, and its row there."""
         numbers = np.searchsorted(self._starts, indices, side="right") - 1
         return numbers, indices - self._starts[numbers]
-
-    @staticmethod
-    def _joined(arrays: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-        return np.concatenate([np.empty(0, np.int64), *arrays]).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sixfold.core.errors import UserError
 from sixfold.models.building import seeded
 from sixfold.models.conduct import INEXACT, conduct
-from sixfold.models.config import ModelConfig
+from sixfold.models.config import ZOO, ModelConfig
 from sixfold.models.factory import ModelFactory, model_factory
 from sixfold.models.outputs import main_output, named_outputs
 from sixfold.models.shapes import Shape, ShapeMismatchError, kind, run, times
 from sixfold.models.user_traceback import one_line
-from sixfold.models.zoo import ZOO
 
 USUAL_SIDES = (28, 32, 64, 96, 128, 224, 227, 256, 299)
 """Of data sets and of networks that were made for one of them, in pixels."""
@@ -187,5 +186,5 @@ def _smallest(config: ModelConfig, shape: Shape, classes: int) -> str:
     side = 1 + bisect_left(range(1, _LARGEST_SIDE + 1), True, key=fits)
     if side > _LARGEST_SIDE:
         return ""
-    usual = max(side, ZOO[config.model].side)
+    usual = max(side, ZOO[config.model][1])
     return f"; images of at least {side}x{side} are needed: use --resize {usual}"

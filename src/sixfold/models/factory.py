@@ -118,7 +118,7 @@ def model_factory(config: ModelConfig, *, shape: Shape, classes: int) -> ModelFa
 
 def _factory(model: str) -> Callable[..., Any]:
     if model in ZOO:
-        return ZOO[model].factory
+        return ZOO[model]
     if ":" in model:
         return find(model)
     raise UserError(unknown_model(model))

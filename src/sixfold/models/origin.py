@@ -21,9 +21,9 @@ from torch import nn
 
 from sixfold.core.errors import UserError
 from sixfold.core.installed import is_installed
+from sixfold.models.config import ZOO
 from sixfold.models.importing import find, source_file
 from sixfold.models.packed import is_own_file, is_packed, packed_path
-from sixfold.models.zoo import ZOO
 
 
 def check_origin(model: str, file: Path) -> None:

@@ -274,12 +274,12 @@ def fit_digits(
         models_of: all networks that are trained, if there is not only that of the settings.
     """
     from sixfold import models
-    from sixfold.models.zoo import ZOO
+    from sixfold.models.config import ZOO
 
     if config.data.data != "digits" or config.data.resize is not None:
         return config
     needed = {
-        model.model: ZOO[model.model].side
+        model.model: ZOO[model.model][1]
         for model in (*models_of,) or (config.model,)
         if model.model in ZOO and models.check(model, shape=(1, 8, 8), classes=10)
     }
