@@ -60,7 +60,7 @@ def encode_part(job: EncodeJob, part: tuple[int, int, int]) -> dict[str, float]:
             LateralInhibition(learned.atoms, learned.geometry, form=job.dynamics.form), job.dynamics
         )
         solutions: list[Solution] = []
-        for piece in images.split(1) if job.frames else [images]:
+        for piece in [image[None] for image in images] if job.frames else [images]:
             # Each frame begins with the code of the one before.
             before = [solutions[-1].codes[0]] if solutions else None
             solutions.append(solver.solve(piece, start=before, trace=job.trace))

@@ -54,15 +54,14 @@ class Geometry:
 
     def problems(self) -> list[str]:
         """Everything that does not fit, one line each."""
-        found = []
         sizes = (self.channels, self.height, self.width, self.atoms, *self.kernel, *self.stride)
         if min(sizes) < 1 or min(self.padding) < 0:
             return [f"sizes must be at least 1 and padding at least 0: {self.describe()}"]
+        found = []
         if self.boundary not in BOUNDARIES:
             found.append(f"boundary {self.boundary!r}: choose {' or '.join(BOUNDARIES)}")
-        for name, size, kernel, pad in zip(
-            ("rows", "columns"), (self.height, self.width), self.kernel, self.padding, strict=True
-        ):
+        for axis, name in enumerate(("rows", "columns")):
+            size, kernel, pad = self.image[1 + axis], self.kernel[axis], self.padding[axis]
             if kernel > size + 2 * pad:
                 found.append(
                     f"atoms of {kernel} {name} do not fit into {size} + 2 x {pad} {name}: use a "
@@ -92,10 +91,12 @@ class Geometry:
     @property
     def positions(self) -> tuple[int, int]:
         """(P, Q), rows and columns of positions."""
-        return (
-            (self.height + 2 * self.padding[0] - self.kernel[0]) // self.stride[0] + 1,
-            (self.width + 2 * self.padding[1] - self.kernel[1]) // self.stride[1] + 1,
+        rows, columns = (
+            (self.image[1 + axis] + 2 * self.padding[axis] - self.kernel[axis]) // self.stride[axis]
+            + 1
+            for axis in (0, 1)
         )
+        return rows, columns
 
     @property
     def reach(self) -> tuple[int, int]:

@@ -82,13 +82,12 @@ class Tile:
 
     def owned(self) -> tuple[slice, slice]:
         """Rows and columns of the tile's grid that no other counts; the last reach to the end."""
-        (p, q), (th, tw) = self.positions, self.taps
-        last_row = self.rows[1] == self.whole[0] + 2 * self.skip[0] - th + 1
-        last_column = self.columns[1] == self.whole[1] + 2 * self.skip[1] - tw + 1
-        return (
-            slice(0, p + (th - 1 if last_row else 0)),
-            slice(0, q + (tw - 1 if last_column else 0)),
-        )
+        found = []
+        for axis, last in enumerate((self.rows[1], self.columns[1])):
+            beyond = self.taps[axis] - 1
+            ends = last == self.whole[axis] + 2 * self.skip[axis] - beyond
+            found.append(slice(0, self.positions[axis] + (beyond if ends else 0)))
+        return found[0], found[1]
 
 
 class Tiles:

@@ -168,7 +168,10 @@ def _on_engine(
         if apart:  # no process group: train as always, and time the layers of such steps beside it
             on_event({"kind": "note", "text": "a training with parameter servers, and its layers"})
             train(training, engine=engine, on_event=on_event, hold=False)
-            training = _like_a_worker(training, path / LAYERS_APART)
+            # As a worker of parameter servers makes steps: whole batches, all workers at once.
+            strategy = dataclasses.replace(training.strategy, strategy="hogwild")
+            apart_run = dataclasses.replace(training.run, out=str(path / LAYERS_APART))
+            training = dataclasses.replace(training, strategy=strategy, run=apart_run)
         _measure(config, training, engine, started, on_event)
     where = Path(str(training.run.out))
     files = sorted((where / "profile").glob("rank-*.json"))
@@ -187,13 +190,6 @@ def _on_engine(
         **_facts(machine),
     }
     return _written(path, result)
-
-
-def _like_a_worker(training: TrainConfig, path: Path) -> TrainConfig:
-    """Steps as a worker of parameter servers makes them: whole batches, all workers at once."""
-    strategy = dataclasses.replace(training.strategy, strategy="hogwild")
-    run = dataclasses.replace(training.run, out=str(path))
-    return dataclasses.replace(training, strategy=strategy, run=run)
 
 
 def _measure(

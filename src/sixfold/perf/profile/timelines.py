@@ -189,8 +189,8 @@ def _evaluations(metrics: list[dict[str, Any]]) -> tuple[Evaluation, ...]:
     for line in metrics:
         at = _number(line.get("time"))
         if "eval_loss" in line and at is not None:
-            seconds = _number(line.get("eval_s"))
-            found.append(Evaluation(part=str(line.get("part", "")), end=at, seconds=seconds))
+            part, seconds = str(line.get("part", "")), _number(line.get("eval_s"))
+            found.append(Evaluation(part=part, end=at, seconds=seconds))
     return tuple(found)
 
 
