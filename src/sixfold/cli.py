@@ -30,6 +30,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("sixfold.training", "train a network in parallel"),
+    "lr-find": Command(
+        "sixfold.training.lr_find", "try learning rates on one short training, and suggest one"
+    ),
     "predict": Command("sixfold.prediction", "classify a data set with a trained network"),
     "evaluate": Command(
         "sixfold.prediction.robustness",

@@ -53,7 +53,7 @@ Result = TypeVar("Result")
 _OWN = """
 config.json inputs.json attempt metrics.jsonl merges.jsonl result.json failure.json plan.json
 tuning.json model.safetensors model.raw.safetensors dictionary.safetensors samples.safetensors
-report.html log.txt
+report.html log.txt lr-find.json lr-find.html
 trace.json profile.json profile.html timeline checkpoints snapshots servers elements logs profile
 """
 

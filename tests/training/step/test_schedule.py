@@ -113,9 +113,12 @@ def test_schedules_are_those_of_torch(name: str) -> None:
 def test_every_rate_lies_between_nothing_and_the_peak(
     kind: str, steps: int, per_epoch: int, warmup: float
 ) -> None:
-    text = {"step": "step:2", "multistep": "multistep:1,3", "restarts": "restarts:2:2"}.get(
-        kind, kind
-    )
+    text = {
+        "step": "step:2",
+        "multistep": "multistep:1,3",
+        "restarts": "restarts:2:2",
+        "rise": "rise:1e6",
+    }.get(kind, kind)
     warmup = 0.0 if kind == "one-cycle" else warmup
     schedule = parse_schedule(OptimizerConfig(lr=0.5, schedule=text, warmup=warmup))
     plan = TrainingLength(images=per_epoch, batch_size=1, total_steps=steps)

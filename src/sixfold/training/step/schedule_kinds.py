@@ -84,6 +84,12 @@ def _restarts(numbers: tuple[float, ...], place: Place) -> float:
     return (1 + math.cos(math.pi * (step - done) / length)) / 2
 
 
+def _rise(numbers: tuple[float, ...], place: Place) -> float:
+    """Of a learning-rate range test: steps in equal ratios from 1 / RATIO to 1."""
+    left = place.total - 1 - place.step
+    return float(numbers[0] ** (-left / max(place.total - 1, 1)))
+
+
 KINDS = {
     "constant": Kind(form="constant", usual=(), factor=_constant),
     "cosine": Kind(form="cosine", usual=(), factor=_cosine, by_length=True),
@@ -103,6 +109,7 @@ KINDS = {
         by_length=True,
     ),
     "restarts": Kind(form="restarts:EPOCHS[:TIMES]", usual=(1.0, 1.0), needed=1, factor=_restarts),
+    "rise": Kind(form="rise:RATIO", usual=(10.0,), needed=1, factor=_rise, by_length=True),
     "plateau": Kind(
         form="plateau[:PATIENCE[:FACTOR]]", usual=(5.0, 0.1), factor=_constant, by_length=True
     ),
