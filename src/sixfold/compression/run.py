@@ -40,6 +40,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically
 from sixfold.core.life_cycle import RunKind, open_run
 from sixfold.core.run_directory import RunDirectory, read_whole_json
+from sixfold.data.origin import origin_problems
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
@@ -156,6 +157,9 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
         if section == "data" and settings.data is not None:
             values["data"] = settings.data
         base = dataclasses.replace(base, **{section: dataclasses.replace(default, **values)})
+    is_vouched = settings.data is not None or settings.trust_model
+    if found := origin_problems(base.data.data, weights.with_name("config.json"), is_vouched):
+        raise UserError(found)
     return base
 
 

@@ -68,16 +68,19 @@ class DataConfig(Settings):
     on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
 
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
-        """Why a data set that only the run names is not opened: it may be a stranger's."""
+        """Why data that only the run names are not opened: they may be a stranger's."""
+        from sixfold.data.origin import origin_problems
+
+        found = origin_problems(self.data, file) if "data" in taken else []
         if "reread" not in taken or self.reread is None:
-            return []
+            return found
         from sixfold.models.origin import check_module
 
         try:
             check_module(self.reread, file, "data set")
         except UserError as error:
-            return list(error.problems)
-        return []
+            found += error.problems
+        return found
 
     def cross_problems(self) -> list[str]:
         """What is wrong with the source, without reading any image."""

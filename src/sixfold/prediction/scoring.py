@@ -15,6 +15,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import read_whole_json
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import UNLABELLED
+from sixfold.data.origin import origin_problems
 from sixfold.data.run import resolve_data
 from sixfold.data.targets import AUTO, CLASSES
 from sixfold.distributed.engines import Engine
@@ -106,6 +107,9 @@ def asked_data(asked: Any, weights: Path, card: ModelCard) -> DataConfig:
         raise UserError(
             f"{weights.parent} does not say on which data the network was trained: give --data SPEC"
         )
+    is_vouched = asked.data is not None or asked.trust_model
+    if found := origin_problems(spec, weights.with_name("config.json"), is_vouched):
+        raise UserError(found)
     # Else the network's size, if that is square.
     side = trained.get("resize") if trained else shape[1] if shape[1] == shape[2] else None
     return DataConfig(

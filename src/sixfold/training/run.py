@@ -19,6 +19,7 @@ from sixfold.core.life_cycle import RECORD, Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, read_json
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import ALL_TRAIN
+from sixfold.data.origin import note_given
 from sixfold.data.run import resolve_data, told
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
@@ -104,6 +105,7 @@ def train(
         found = training_problems(config)
         if found:
             raise UserError(found)
+        note_given(config.data.data)  # a run's own URL has been looked at, or is trusted
         notes: list[Mapping[str, Any]] = []
         config = resolve_paths(fit_digits(config, notes.append))
         for event in notes:  # after what may be refused
