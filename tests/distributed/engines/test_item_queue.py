@@ -1,6 +1,6 @@
 import pytest
 
-from sixfold.distributed.engines.item_queue import ItemQueue
+from sixfold.distributed.engines.engine import ItemQueue
 
 
 def test_items_keep_their_order_and_come_back_first() -> None:

@@ -35,9 +35,7 @@ def mistakes(
     `notes` gets why pictures are missing.
     """
     worst = result.get("worst")
-    entries = (
-        [entry for entry in worst if isinstance(entry, dict)] if isinstance(worst, list) else []
-    )
+    entries = [one for one in worst if isinstance(one, dict)] if isinstance(worst, list) else []
     entries = entries[:MAX_MISTAKES]
     pictures = _pictures(entries, names, images, notes) if images and entries else {}
     found = []

@@ -27,10 +27,10 @@ from sixfold.distributed.engines.engine import (
     GroupCall,
     GroupResult,
     Item,
+    ItemQueue,
     PoolCall,
     Result,
 )
-from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import RankLog, RankWriter
 from sixfold.distributed.process_group import Buffer, Communicator, PlainData, wire
 from sixfold.distributed.process_group.ambient import (

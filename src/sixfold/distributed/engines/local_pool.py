@@ -19,9 +19,8 @@ import cloudpickle
 
 from sixfold.core.errors import SixfoldError
 from sixfold.distributed.engines import frames
-from sixfold.distributed.engines.engine import Item, PoolCall, Result
+from sixfold.distributed.engines.engine import Item, ItemQueue, PoolCall, Result
 from sixfold.distributed.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
-from sixfold.distributed.engines.item_queue import ItemQueue
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
 from sixfold.distributed.process_group.ambient import own_randomness, use_one_thread
 from sixfold.distributed.process_group.faults import Fault, describe

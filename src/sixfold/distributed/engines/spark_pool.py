@@ -13,8 +13,7 @@ from typing import Any, Generic
 from pyspark import cloudpickle
 
 from sixfold.core.errors import RunError
-from sixfold.distributed.engines.engine import Item, PoolCall, Result
-from sixfold.distributed.engines.item_queue import ItemQueue
+from sixfold.distributed.engines.engine import Item, ItemQueue, PoolCall, Result
 from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import Job, explain
 from sixfold.distributed.engines.spark_session import Session
