@@ -129,19 +129,11 @@ class TreeFold(Generic[Value]):
 
     def push(self, node: Node, value: Value) -> None:
         """Take the value of the next node to the right; siblings are added at once."""
-        while (
-            node.place % 2 == 1
-            and self.nodes
-            and self.nodes[-1][0]
-            == (
-                node.level,
-                node.place - 1,
-            )
-        ):
-            _, left = self.nodes.pop()
-            value = self.add(left, value)
-            node = Node(node.level + 1, node.place // 2)
-        self.nodes.append((node, value))
+        level, place = node
+        while place % 2 == 1 and self.nodes and self.nodes[-1][0] == (level, place - 1):
+            value = self.add(self.nodes.pop()[1], value)
+            level, place = level + 1, place // 2
+        self.nodes.append((Node(level, place), value))
 
     def root(self, count: int) -> Value:
         """The sum over all `count` shards; an internal error if some are missing."""

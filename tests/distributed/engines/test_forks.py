@@ -20,6 +20,7 @@ import pytest
 from sixfold.core.errors import RankLostError
 from sixfold.distributed.engines.local import LocalEngine
 from sixfold.distributed.process_group import Communicator, PlainData
+from sixfold.distributed.process_group.generation import Patience
 
 Vanish = Callable[..., None]
 
@@ -200,7 +201,7 @@ def test_a_stuck_server_does_not_hold_up_the_end(
     monkeypatch.setattr("sixfold.distributed.engines.local.END_S", 0.5)
     monkeypatch.setattr("sixfold.distributed.engines.forks.END_S", 0.5)
     pids: list[int] = []
-    engine = LocalEngine(preload=(), hang_s=1.5)
+    engine = LocalEngine(preload=(), patience=Patience(hang_s=1.5))
 
     def act(found: list[int]) -> None:
         pids.extend(found)

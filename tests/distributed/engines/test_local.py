@@ -21,6 +21,7 @@ from sixfold.core.errors import NonFiniteLossError, RankLostError, RankRaisedErr
 from sixfold.distributed.engines.forks import Child, ForkServer
 from sixfold.distributed.engines.local import LocalEngine
 from sixfold.distributed.process_group import Communicator, PlainData
+from sixfold.distributed.process_group.generation import Patience
 
 Vanish = Callable[..., None]
 
@@ -308,7 +309,7 @@ def test_a_stopped_rank_is_given_up_and_killed(vanish: Vanish, nothing_left_behi
         time.sleep(1.2)  # a sign of life comes each second
         os.kill(found[1], signal.SIGSTOP)
 
-    with LocalEngine(preload=(), hang_s=1.5) as engine:
+    with LocalEngine(preload=(), patience=Patience(hang_s=1.5)) as engine:
         with within(BAR_S), pytest.raises(RankLostError, match="no sign of life for") as info:
             engine.run_ranks(ring_for_ever, 2, on_event=Pids(2, act))
         failure = info.value.failure

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sixfold.distributed.process_group import Communicator
+from sixfold.distributed.process_group.generation import Patience
 from sixfold.distributed.process_group.membership import Place, run_rank
 from sixfold.distributed.process_group.rendezvous import Rendezvous
 
@@ -99,11 +100,12 @@ class ThreadGroup:
 
 @pytest.fixture
 def group_of() -> Iterator[Callable[..., ThreadGroup]]:
-    """Makes process groups of a size; keyword arguments go to `Rendezvous`."""
+    """Makes process groups of a size; options are those of `Rendezvous` and `Patience`."""
     groups: list[ThreadGroup] = []
 
     def make(size: int, **options: Any) -> ThreadGroup:
-        groups.append(ThreadGroup(Rendezvous(size, **options)))
+        given = {name: options.pop(name) for name in list(options) if name.endswith("_s")}
+        groups.append(ThreadGroup(Rendezvous(size, patience=Patience(**given), **options)))
         return groups[-1]
 
     yield make

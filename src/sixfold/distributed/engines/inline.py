@@ -59,8 +59,8 @@ class InlineEngine(Engine):
         began = time.monotonic()
         attempt = call.claim() if call.claim is not None else 0
         host, size = socket.gethostname(), call.size
-        with _process_state(call.log) as state:
-            scheduler: CooperativeScheduler[Any] = CooperativeScheduler(on_switch=state.switch)
+        with _process_state(call.log) as switch:
+            scheduler: CooperativeScheduler[Any] = CooperativeScheduler(on_switch=switch)
             room = _Room(scheduler, size, call.on_event)
 
             def play(rank: int) -> Any:
@@ -74,7 +74,7 @@ class InlineEngine(Engine):
 
             startup_s = time.monotonic() - began
             try:
-                state.switch(-1, 0)
+                switch(-1, 0)
                 results = scheduler.run([functools.partial(play, rank) for rank in range(size)])
             except KeyboardInterrupt:
                 raise
@@ -90,8 +90,8 @@ class InlineEngine(Engine):
         results: dict[int, Result] = {}
         queue = ItemQueue(len(call.items), call.after)
         while (index := queue.take()) is not None:
-            with _process_state(call.log) as state:
-                state.switch(-1, 0)
+            with _process_state(call.log) as switch:
+                switch(-1, 0)
                 try:
                     results[index] = call.function(call.items[index])
                 except KeyboardInterrupt:
@@ -113,34 +113,32 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-class _ProcessState:
-    """State of the whole process that every rank must believe to be its own."""
-
-    def __init__(self, log: RankLog | None) -> None:
-        self._log = log
-        self._randomness: dict[int, Randomness] = {}
-
-    def switch(self, before: int, after: int) -> None:
-        self._randomness[before] = save_randomness()
-        if after in self._randomness:
-            restore_randomness(self._randomness[after])
-        else:
-            seed_randomness(after)
-        if self._log is not None:
-            writer: Any = RankWriter(self._log, after)
-            sys.stdout = sys.stderr = writer
-
-
 @contextmanager
-def _process_state(log: Path | None) -> Iterator[_ProcessState]:
-    """Keep the process's own state, and put it back."""
+def _process_state(log: Path | None) -> Iterator[Callable[[int, int], None]]:
+    """Keep the process's own state, and put it back; yields what exchanges it between ranks.
+
+    Every rank must believe it to be its own.
+    """
+    kept: dict[int, Randomness] = {}
     streams = contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr)
-    with own_randomness(0), one_thread(), freed_memory_kept(), streams[0], streams[1]:
-        if log is None:
-            yield _ProcessState(None)
-            return
-        with contextlib.closing(RankLog(log)) as rank_log:
-            yield _ProcessState(rank_log)
+    with contextlib.ExitStack() as stack:
+        for one in (own_randomness(0), one_thread(), freed_memory_kept(), *streams):
+            stack.enter_context(one)
+        rank_log = None
+        if log is not None:
+            rank_log = stack.enter_context(contextlib.closing(RankLog(log)))
+
+        def switch(before: int, after: int) -> None:
+            kept[before] = save_randomness()
+            if after in kept:
+                restore_randomness(kept[after])
+            else:
+                seed_randomness(after)
+            if rank_log is not None:
+                writer: Any = RankWriter(rank_log, after)
+                sys.stdout = sys.stderr = writer
+
+        yield switch
 
 
 @dataclass

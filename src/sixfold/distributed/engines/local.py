@@ -35,6 +35,7 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import use_one_thread
 from sixfold.distributed.process_group.control import ORPHAN_STATUS, AttemptEndedError
 from sixfold.distributed.process_group.faults import Fault
+from sixfold.distributed.process_group.generation import PATIENCE, Patience
 from sixfold.distributed.process_group.malloc import retain_freed_memory
 from sixfold.distributed.process_group.membership import Place, run_rank
 from sixfold.distributed.process_group.rendezvous import Rendezvous
@@ -51,16 +52,11 @@ class LocalEngine(Engine):
     name = "local"
 
     def __init__(
-        self,
-        *,
-        preload: Sequence[str] = ("torch",),
-        hang_s: float = 60.0,
-        stall_s: float = 600.0,
+        self, *, preload: Sequence[str] = ("torch",), patience: Patience = PATIENCE
     ) -> None:
         """Prepare an engine; nothing is started yet."""
         self._preload = (*preload, "sixfold.distributed.engines.local")
-        self._hang_s = hang_s
-        self._stall_s = stall_s
+        self._patience = patience
         self._server: ForkServer | None = None
         self._lock = threading.Lock()
 
@@ -81,11 +77,7 @@ class LocalEngine(Engine):
             closing(PipeReader(rank_log)) as pipes,
             closing(
                 Rendezvous(
-                    call.size,
-                    claim=call.claim,
-                    on_event=call.on_event,
-                    hang_s=self._hang_s,
-                    stall_s=self._stall_s,
+                    call.size, claim=call.claim, on_event=call.on_event, patience=self._patience
                 )
             ) as rendezvous,
         ):

@@ -33,8 +33,9 @@ from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import explain
 from sixfold.distributed.engines.spark_package import ship as ship_sources
 from sixfold.distributed.engines.spark_pool import PoolRun
-from sixfold.distributed.engines.spark_ranks import SCHEDULE_S, RanksRun
+from sixfold.distributed.engines.spark_ranks import GRACES_S, SCHEDULE_S, RanksRun
 from sixfold.distributed.engines.spark_session import Session, open_session
+from sixfold.distributed.process_group.generation import PATIENCE, Patience
 
 
 class SparkEngine(Engine):
@@ -50,8 +51,7 @@ class SparkEngine(Engine):
         ship: Sequence[str | Path] = (),
         ranks: int = 1,
         session: Session | None = None,
-        hang_s: float = 60.0,
-        stall_s: float = 600.0,
+        patience: Patience = PATIENCE,
     ) -> None:
         """Use the active Spark session, or start one; a `UserError` within seconds says why not.
 
@@ -60,8 +60,9 @@ class SparkEngine(Engine):
         """
         # For jobs of the caller's own, too.
         self.session = session or open_session(master, spark_conf, ranks)
-        self._hang_s = hang_s
-        self._stall_s = stall_s
+        # No exit status will come from Spark, so a broken connection is all there is to know, and
+        # every moment of waiting delays the restart.
+        self._patience = dataclasses.replace(patience, graces_s=GRACES_S)
         self._ship = tuple(Path(source) for source in ship)
         self._archives: tuple[str, ...] | None = None
         self._session_s = self.session.startup_s
@@ -79,8 +80,7 @@ class SparkEngine(Engine):
         with self._log(call.log) as log:
             self.session.wait_for_slots(call.size)
             archives = self._send_code(log)
-            patience = {"hang_s": self._hang_s, "stall_s": self._stall_s}
-            with RanksRun(self.session, call, log, **patience) as run:
+            with RanksRun(self.session, call, log, self._patience) as run:
                 group = run.run(archives, began)
         # The start of a session that is ours is part of the first process group's.
         session_s, self._session_s = self._session_s, 0.0

@@ -16,6 +16,7 @@ from sixfold.distributed.engines.spark_session import Session
 from sixfold.distributed.engines.spark_worker import PRINTED, RankTask
 from sixfold.distributed.process_group import PlainData
 from sixfold.distributed.process_group.faults import Fault
+from sixfold.distributed.process_group.generation import Patience
 from sixfold.distributed.process_group.rendezvous import Rendezvous
 
 SCHEDULE_S = 30.0
@@ -26,8 +27,6 @@ JOIN_S = 300.0
 """For ranks that Spark runs to join: Python may have to import torch from a slow network drive."""
 
 GRACES_S = {"connection": 0.2, "peer": 1.0}
-"""See `sixfold.distributed.process_group.faults.GRACE_S`: no exit status will come from Spark,
-so a broken connection is all there is to know, and every moment of waiting delays the restart."""
 
 STOP_S = 2.0  # for ranks to end by themselves after Ctrl-C, before they are cut off; as on `local`
 
@@ -41,9 +40,7 @@ class _NoRestartLeft(Exception):  # noqa: N818  not an error of anybody
 class RanksRun:
     """One call of `run_ranks`; to be used in a `with`."""
 
-    def __init__(
-        self, session: Session, call: GroupCall, log: RankLog, *, hang_s: float, stall_s: float
-    ) -> None:
+    def __init__(self, session: Session, call: GroupCall, log: RankLog, patience: Patience) -> None:
         self._session = session
         self._call = call
         self._log = log
@@ -56,9 +53,7 @@ class RanksRun:
             host=self._host,
             claim=self._begin,
             on_event=self._hear,
-            hang_s=hang_s,
-            stall_s=stall_s,
-            graces_s=GRACES_S,
+            patience=patience,
         )
         self._address = advertised, self._rendezvous.address[1]
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
 
 from sixfold.distributed.process_group import failure_detector, wire
 from sixfold.distributed.process_group.communicator import PlainData
-from sixfold.distributed.process_group.faults import FailureDiagnosis, Fault
+from sixfold.distributed.process_group.faults import GRACE_S, FailureDiagnosis, Fault
 
 STACK_S = 5.0  # for a rank under suspicion to report its stack
 
@@ -25,9 +25,13 @@ OnEvent = Callable[[int, PlainData], None]
 class Patience:
     """How long the launcher waits before it believes the worst."""
 
-    hang_s: float  # with a rank that gives no sign of life, and with a deadlock
-    stall_s: float  # with a rank that makes no exchange while others wait for it
-    graces_s: Mapping[str, float]  # with symptoms, for their cause; see `FailureDiagnosis`
+    hang_s: float = 60.0  # with a rank that gives no sign of life, and with a deadlock
+    stall_s: float = 600.0  # with a rank that makes no exchange while others wait for it
+    # with symptoms, for their cause; see `FailureDiagnosis`
+    graces_s: Mapping[str, float] = field(default_factory=lambda: GRACE_S)
+
+
+PATIENCE = Patience()
 
 
 @dataclass(kw_only=True)

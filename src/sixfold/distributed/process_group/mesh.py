@@ -102,7 +102,7 @@ class Mesh:
             raise ValueError(f"no rank {peer} to talk to, only {sorted(self._sockets)}") from None
         if (boxes := self._boxes.get(peer)) is not None:
             return _ThroughMemory(peer, connection, array, boxes.out if sends else boxes.into)
-        return (_Outgoing if sends else _Incoming)(peer, connection, array)
+        return _OverSocket(peer, connection, array, sends)
 
     def shut(self) -> None:
         """End all conversations, from any thread: an exchange that is going on fails."""
@@ -166,25 +166,29 @@ def _tell(peer: int, connection: socket.socket, message: dict[str, Any]) -> None
     try:
         connection.sendall(wire.encode(message))
     except OSError as error:
-        raise PeerLostError(peer, error.strerror or str(error)) from None
+        raise _lost(peer, error) from None
 
 
 def _hear(peer: int, connection: socket.socket) -> dict[str, Any]:
     message = wire.receive(connection)
     if message is None:
-        raise PeerLostError(peer, "it closed the connection")
+        raise _lost(peer)
     return message
+
+
+def _lost(peer: int, error: OSError | None = None) -> PeerLostError:
+    if error is None:
+        return PeerLostError(peer, "it closed the connection")
+    return PeerLostError(peer, error.strerror or str(error))
 
 
 class _Flow(ABC):
     """One message on its way, as far as it has not moved yet."""
 
-    __slots__ = ("connection", "done", "peer")
-    events: int
+    __slots__ = ("connection", "done", "events", "peer")
 
-    def __init__(self, peer: int, connection: socket.socket):
-        self.peer = peer
-        self.connection = connection
+    def __init__(self, peer: int, connection: socket.socket, events: int = select.POLLIN) -> None:
+        self.peer, self.connection, self.events = peer, connection, events
         self.done = False
 
     @abstractmethod
@@ -195,15 +199,11 @@ class _Flow(ABC):
         """Note that the rank is about to sleep, or no longer; returns whether it may."""
         return True
 
-    def _lost(self, reason: str) -> PeerLostError:
-        return PeerLostError(self.peer, reason)
-
 
 class _ThroughMemory(_Flow):
     """A message to or from a rank that maps the same memory."""
 
     __slots__ = ("begun", "box", "rest")
-    events = select.POLLIN
 
     def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
         super().__init__(peer, connection)
@@ -239,7 +239,7 @@ class _ThroughMemory(_Flow):
         except BlockingIOError:
             return  # there are some already
         except OSError as error:
-            raise self._lost(error.strerror or str(error)) from None
+            raise _lost(self.peer, error) from None
 
     def will_sleep(self, sleeps: bool) -> bool:
         self.box.will_sleep(sleeps)
@@ -248,56 +248,33 @@ class _ThroughMemory(_Flow):
         return not (sleeps and self.box.ready())
 
 
-class _Outgoing(_Flow):
+class _OverSocket(_Flow):
     """A message over a connection: its length, then its bytes."""
 
-    __slots__ = ("views",)
-    events = select.POLLOUT
+    __slots__ = ("expected", "header", "sends", "views")
 
-    def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
-        super().__init__(peer, connection)
-        self.views = [memoryview(_HEADER.pack(array.nbytes)), bytes_of(array).data]
-
-    def move(self) -> int:
-        try:
-            count = self.connection.sendmsg(self.views)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise self._lost(error.strerror or str(error)) from None
-        self.done = _advance(self.views, count)
-        return count
-
-
-class _Incoming(_Flow):
-    """A message over a connection."""
-
-    __slots__ = ("expected", "header", "views")
-    events = select.POLLIN
-
-    def __init__(self, peer: int, connection: socket.socket, array: Buffer) -> None:
-        super().__init__(peer, connection)
-        self.header: bytearray | None = bytearray(_HEADER.size)
-        self.expected = array.nbytes
+    def __init__(self, peer: int, connection: socket.socket, array: Buffer, sends: bool) -> None:
+        super().__init__(peer, connection, select.POLLOUT if sends else select.POLLIN)
+        self.sends, self.expected = sends, array.nbytes
+        # Overwritten by what the peer announces, and then None.
+        self.header: bytearray | None = bytearray(_HEADER.pack(array.nbytes))
         self.views = [memoryview(self.header), bytes_of(array).data]
 
     def move(self) -> int:
+        connection, views = self.connection, self.views
         try:
-            count = self.connection.recvmsg_into(self.views)[0]
+            count = connection.sendmsg(views) if self.sends else connection.recvmsg_into(views)[0]
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise self._lost(error.strerror or str(error)) from None
-        if count == 0:
-            raise self._lost(_CLOSED)
-        if self.header is not None and count >= len(self.views[0]):
+            raise _lost(self.peer, error) from None
+        if not self.sends and count == 0:
+            raise _lost(self.peer)
+        if not self.sends and self.header is not None and count >= len(views[0]):
             check_length(self.peer, _HEADER.unpack(self.header)[0], self.expected)
             self.header = None
-        self.done = _advance(self.views, count)
+        self.done = _advance(views, count)
         return count
-
-
-_CLOSED = "it closed the connection"
 
 
 def _advance(views: list[memoryview], count: int) -> bool:
@@ -339,7 +316,7 @@ def _take_wakes(flows: list[_Flow]) -> None:
     except BlockingIOError:
         return
     except OSError as error:
-        raise first._lost(error.strerror or str(error)) from None
+        raise _lost(first.peer, error) from None
     # What a peer left before it went still counts.
     if gone and all(flow.will_sleep(True) for flow in flows):
-        raise first._lost(_CLOSED)
+        raise _lost(first.peer)

@@ -15,13 +15,19 @@ import queue
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.faults import GRACE_S, Fault
-from sixfold.distributed.process_group.generation import Generation, Member, OnEvent, Patience
+from sixfold.distributed.process_group.faults import Fault
+from sixfold.distributed.process_group.generation import (
+    PATIENCE,
+    Generation,
+    Member,
+    OnEvent,
+    Patience,
+)
 from sixfold.distributed.process_group.listener import AuthenticatedListener
 
 MOST_NOTICES = 1000  # taken in at one poll, so that talkative ranks do not keep it from deciding
@@ -39,9 +45,7 @@ class Rendezvous:
         host: str = "127.0.0.1",
         claim: Callable[[], int] | None = None,
         on_event: OnEvent | None = None,
-        hang_s: float = 60.0,
-        stall_s: float = 600.0,
-        graces_s: Mapping[str, float] = GRACE_S,
+        patience: Patience = PATIENCE,
     ) -> None:
         """Bind a port of the interface `host` and let ranks come.
 
@@ -57,7 +61,7 @@ class Rendezvous:
         self.last_fault: Fault | None = None
         self._claim = claim
         self._on_event = on_event
-        self._patience = Patience(hang_s=hang_s, stall_s=stall_s, graces_s=graces_s)
+        self._patience = patience
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.now = Generation(-1, size, self._patience)  # the present generation
         self._stopping = False

@@ -27,6 +27,7 @@ from sixfold.core.errors import (
     UserError,
 )
 from sixfold.distributed.process_group import Communicator, PlainData
+from sixfold.distributed.process_group.generation import Patience
 
 pytestmark = pytest.mark.spark
 
@@ -439,7 +440,7 @@ def test_a_rank_that_hangs_is_given_up_and_replaced(spark_local: EngineProcess) 
             comm.barrier()
             return comm.attempt
 
-        with SparkEngine(hang_s=2.0) as other:
+        with SparkEngine(patience=Patience(hang_s=2.0)) as other:
             return other.run_ranks(work, 2, max_restarts=1)
 
     group = spark_local.call(run)
