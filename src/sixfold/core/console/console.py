@@ -1,4 +1,4 @@
-"""What a person sees while a command works: bars on a terminal or in a notebook, else plain lines.
+"""What a person sees while a command works: bars on a terminal, plain lines elsewhere.
 
 A bar shows how much is done, of how much, and how long the rest will take; a job has one for all of
 its tasks, one for each that runs, and one for each of the last that ended.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 PLAIN_EVERY_S = 5.0  # between two lines, where there is no terminal
@@ -40,16 +39,14 @@ _COUNTS = ("step", "done", "images")  # fields of events that hold how much is d
 
 
 class Console:
-    """Shows the events of a run on standard error, or in a notebook; to be used in a `with`."""
+    """Shows the events of a run on standard error; to be used in a `with`."""
 
     def __init__(self) -> None:
         from rich.console import Console as Screen
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._screen = Screen(stderr=True)
-        # Without ipywidgets a notebook cannot rewrite what was shown.
-        in_notebook = self._screen.is_jupyter and find_spec("ipywidgets") is not None
-        self._live = self._screen.is_terminal or in_notebook
+        self._live = self._screen.is_terminal
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
