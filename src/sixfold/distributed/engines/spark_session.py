@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from pyspark import SparkContext
 
 from sixfold.core.errors import RunError, UserError
 from sixfold.distributed.engines.engine import LOOPBACK
+from sixfold.distributed.engines.scratch import scratch_folder
 from sixfold.distributed.engines.spark_checks import (
     DYNAMIC_ALLOCATION,
     check,
@@ -217,22 +213,6 @@ class Session:
         """End the session if it is ours; harmless if called twice."""
         if self.cleanup is not None:
             self.cleanup.close()
-
-
-_SCRATCH = re.compile(r"sixfold-scratch-(\d+)-.+")
-
-
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A temporary folder of this process; those that its killed predecessors left go first."""
-    with contextlib.suppress(OSError):
-        for left in Path(tempfile.gettempdir()).iterdir():
-            found = _SCRATCH.fullmatch(left.name)
-            is_dead = found is not None and not psutil.pid_exists(int(found[1]))
-            if is_dead and not left.is_symlink() and left.stat().st_uid == os.getuid():
-                shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"sixfold-scratch-{os.getpid()}-") as folder:
-        yield Path(folder)
 
 
 def open_session(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sixfold.distributed.engines.spark_session import scratch_folder
+from sixfold.distributed.engines.scratch import scratch_folder
 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(
