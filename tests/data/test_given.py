@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sixfold.core.errors import UserError
-from sixfold.data import open_data
+from sixfold.data import open_data, prepare, resolve
 from sixfold.data.arrays import PixelReader, as_array, batch_channels_first, channels_first
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import DataSet
@@ -350,3 +350,39 @@ def test_a_data_set_of_hugging_face_s_form(tmp_path: Path) -> None:
     dataset = write(tmp_path, data={"train": made, "validation": made, "other": made})
     assert (len(dataset.train), len(dataset.validation)) == (12, 12)
     assert dataset.classes == ("a", "b", "c")
+
+
+def test_data_sets_of_hugging_face(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf")
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b", "c"])
+    )
+    rows = {"image": [picture(i) for i in range(12)], "label": LABELS.tolist()}
+    train = datasets.Dataset.from_dict(rows, features=features)
+    test = train.select(range(3))
+    for data in (train, datasets.DatasetDict(train=train, test=test)):
+        dataset = write(tmp_path, data=data)
+        assert dataset.classes == ("a", "b", "c")
+        assert np.array_equal(pixels(dataset), IMAGES)
+        assert len(dataset.test) == (0 if data is train else 3)
+
+
+def test_a_name_of_hugging_face_that_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra hf")
+
+    def absent(_: str) -> Any:
+        raise ConnectionError("no network here\nat all")
+
+    monkeypatch.setattr(datasets, "load_dataset", absent)
+    with pytest.raises(UserError, match=r"data hf:nobody/nothing: cannot be loaded \(no network"):
+        write(tmp_path, data="hf:nobody/nothing")
+    made = datasets.Dataset.from_dict({"image": [IMAGES[0].tolist()] * 4, "label": [0, 1, 0, 1]})
+    monkeypatch.setattr(datasets, "load_dataset", lambda _: datasets.DatasetDict(train=made))
+    assert len(write(tmp_path, data="hf:somebody/something").train) == 4
+    resolved = resolve(DataConfig(data="hf:somebody/something", resize=6))
+    opened = open_data(resolved)
+    assert (len(opened.train), len(opened.test), opened.shape) == (2, 2, (3, 6, 6))
+    with pytest.raises(UserError, match="`sixfold prepare` takes data in files"):
+        prepare("hf:somebody/something", tmp_path / "shards")

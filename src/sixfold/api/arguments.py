@@ -84,7 +84,7 @@ class Arguments:
             )
 
     def _take_data(self, given: Given) -> None:
-        if isinstance(given.data, (str, Path)) and not str(given.data).startswith("hf:"):
+        if isinstance(given.data, (str, Path)):
             self._options["data"] = str(given.data)
         elif given.data is not None:
             self._parts["data"] = given.data

@@ -31,7 +31,7 @@ class DataConfig(Settings):
     data: str = option(
         "digits",
         "data set: digits, mnist:DIR, cifar10:PATH, cells:PATH, "
-        "folder:PATH, parquet:PATH, shards:DIR, synthetic:NxCxHxW",
+        "folder:PATH, parquet:PATH, shards:DIR, hf:NAME, synthetic:NxCxHxW",
     )
     resize: int | None = option(
         None, "resize every image to this many pixels a side", ge=1, le=MOST_SIDE

@@ -53,6 +53,11 @@ def prepare(
     unfinished one is resumed. The shards do not depend on the pool.
     """
     folder = _destination(destination)
+    if source.startswith("hf:"):
+        raise UserError(
+            f"{source}: is prepared by whatever reads it, in the cache; `sixfold prepare` takes "
+            "data in files"
+        )
     job = plan(source, resize=resize, on_bad=on_bad, table=table)
     _check_free(folder)
     make_folder(folder, "DST")

@@ -63,6 +63,8 @@ def resolve(
     found = config.problems()
     if found:
         raise UserError(found)
+    if parse_spec(config.data).kind == "hf":
+        return _from_hugging_face(config, progress)
     table = _table_options(config, labelled=labelled)
     job = plan(config.data, resize=config.resize, on_bad=config.on_error, table=table)
     spec = job.spec
@@ -99,6 +101,24 @@ def resolve(
     )
 
 
+def _from_hugging_face(config: DataConfig, progress: Progress | None) -> DataConfig:
+    """Shards of a data set that the package `datasets` loads."""
+    from sixfold.data.given import write_given
+    from sixfold.data.given_sources import parts_of
+
+    parts = parts_of(config.data, "--data", config, Path())
+    spec = write_given(
+        parts,
+        cut_test=True,
+        target=config.target,
+        on_error=config.on_error,
+        progress=progress,
+    )
+    return dataclasses.replace(
+        config, data=spec, resize=None, image_column=None, label_column=None, pixel_range=None
+    )
+
+
 def _table_options(config: DataConfig, *, labelled: bool = True) -> TableOptions:
     return TableOptions(
         config.image_column,
@@ -126,6 +146,8 @@ def _already_made(job: Job, root: Path, workers: int) -> Job | None:
 
 def source_fingerprint(config: DataConfig) -> str:
     """A hash that changes when the names, sizes or times of a data set's files do."""
+    if parse_spec(config.data).kind == "hf":
+        return hashlib.sha256(config.data.encode()).hexdigest()
     return plan(config.data, resize=config.resize, on_bad=config.on_error).fingerprint
 
 

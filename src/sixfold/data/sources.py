@@ -68,6 +68,8 @@ def locate(spec: Spec) -> str:
     """The very folder, file or archive that a specification of files means."""
     if spec.kind == "digits":
         return ""
+    if spec.kind == "hf":
+        return spec.where
     if spec.kind == "synthetic":
         synthetic.parse(spec.where)
         return spec.where
@@ -158,7 +160,7 @@ class Job:
 
 def column_problems(source: str, table: TableOptions) -> list[str]:
     """Columns that are named though the data is no table."""
-    if source.partition(":")[0] == "parquet":
+    if source.partition(":")[0] in ("parquet", "hf"):
         return []
     given = {
         "--image-column": table.image,

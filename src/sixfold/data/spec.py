@@ -18,6 +18,7 @@ FORMS = {
     "images": "images:PATH",
     "parquet": "parquet:PATH",
     "shards": "shards:DIR",
+    "hf": "hf:NAME",
     "synthetic": "synthetic:NxCxHxW",
 }
 
@@ -64,7 +65,7 @@ def parse_spec(text: str) -> Spec:
         return Spec(kind, "")
     if not where.strip():
         raise UserError(f"--data {text!r}: expected {FORMS[kind]}")
-    return Spec(kind, where if kind == "synthetic" else paths.absolute(where))
+    return Spec(kind, where if kind in ("synthetic", "hf") else paths.absolute(where))
 
 
 def absolute_spec(text: str) -> str:
