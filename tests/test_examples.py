@@ -13,6 +13,8 @@ SAYS = {
     "train_digits": "bit for bit: True",
     "own_network": "parameters",
     "predict_and_join": "'customer': 'c000'",
+    "imbalance": "balanced ",
+    "regression": "ink: mean absolute error",
     "compress": "scores of a blank image",
     "lottery_tickets": "of the weights",
 }
