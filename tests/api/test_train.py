@@ -149,6 +149,8 @@ def test_the_same_cell_is_the_same_run_and_an_edited_one_is_not() -> None:
     edited = run_cell(CELL.replace("= 6", "= 7")).Net
     other = sixfold.train(edited, (IMAGES, LABELS), out="run", overwrite=True, **SHORT)
     assert other.weights_sha256 != first.weights_sha256
+    assert len(list(Path("run/objects").iterdir())) == 1
+    assert other.predict(IMAGES).labels
 
 
 def test_a_run_directory_is_named_after_the_network() -> None:

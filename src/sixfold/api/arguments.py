@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder
 from sixfold.core.life_cycle import run_path
+from sixfold.core.run_directory import as_json
 from sixfold.core.settings import build_tree, hints_of
 from sixfold.data.config import DataConfig
 from sixfold.data.given import Source, write_given
@@ -144,6 +146,7 @@ class Arguments:
             if found := training_problems(config):
                 raise UserError(found)
             yield config
+        _drop_others(folder, config)
 
     def _named(self, config: TrainConfig, name: Callable[[Any, str], str]) -> TrainConfig:
         """The settings with objects by their names."""
@@ -282,6 +285,14 @@ def _with(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
         if own:
             changed[section] = dataclasses.replace(getattr(config, section), **own)
     return dataclasses.replace(config, **changed)
+
+
+def _drop_others(folder: Path, config: TrainConfig) -> None:
+    """Remove objects of a run that this one, now finished, has replaced."""
+    named = json.dumps(as_json(config))
+    for file in folder.glob("*.pkl"):
+        if file.name not in named:
+            file.unlink(missing_ok=True)
 
 
 @contextmanager
