@@ -20,10 +20,12 @@ def open_engine_for(
     *,
     together: bool = False,
     given: Engine | None = None,
+    code: Sequence[str] = (),
 ) -> Iterator[Engine]:
     """The engine that the settings name, closed at the end; or the one `given`, left open.
 
-    The source of `model` travels to a cluster if it is the user's own; `preload` names modules that
+    The source of `model`, and of the other objects in `code`, travels to a cluster if it is the
+    user's own; `preload` names modules that
     ranks need besides; `together` says that all workers run at the same time.
     """
     if given is not None:
@@ -33,7 +35,8 @@ def open_engine_for(
     if config.engine == "spark" and model is not None:
         from sixfold.models.importing import source_files
 
-        ship = tuple(str(source) for source in source_files(model))
+        named = [source for name in (model, *code) for source in source_files(name)]
+        ship = tuple(dict.fromkeys(map(str, named)))
     engine = open_engine(
         config.engine,
         master=config.master,

@@ -217,10 +217,16 @@ def training_inputs(config: TrainConfig) -> Inputs:
     if not config.run.resume:
         files["--tuning"] = config.compute.tuning
     asked = with_target(config.data, config.loss)
-    parts = [config.model]
-    if ":" in config.loss.loss:  # the user's own code, as a network is
-        parts.append(ModelConfig(model=config.loss.loss))
+    # The user's other code counts as that of a network does.
+    parts = [config.model, *(ModelConfig(model=name) for name in own_code(config))]
     return inputs_of(models=parts, datasets=[asked], files=files)
+
+
+def own_code(config: TrainConfig) -> list[str]:
+    """Names of the user's own objects besides the network: loss, optimizer, callbacks."""
+    names = [config.loss.loss, config.optimizer.optimizer, *config.selection.callback]
+    known = ("torch.", "sixfold.")
+    return [name for name in names if ":" in name and not name.startswith(known)]
 
 
 def warn_if_edited(card: ModelCard, on_event: OnEvent | None) -> None:

@@ -27,7 +27,7 @@ from sixfold.models.config import ModelConfig
 from sixfold.training.callbacks import make_callback
 from sixfold.training.config import OptimizerConfig, TrainConfig, is_automatic
 from sixfold.training.initialization import check_initialization
-from sixfold.training.inputs import Inputs, training_inputs
+from sixfold.training.inputs import Inputs, own_code, training_inputs
 from sixfold.training.lengthening import (
     LENGTH,
     MARK,
@@ -93,11 +93,13 @@ def train(
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     config = config or TrainConfig()
-    placed, model = config.engine, config.model.model
+    asked, placed, model = config, config.engine, config.model.model
     with contextlib.ExitStack() as stack:
 
         def opened_engine() -> Engine:
-            opening = open_engine_for(placed, model, together=True, given=engine)
+            opening = open_engine_for(
+                placed, model, together=True, given=engine, code=own_code(asked)
+            )
             return stack.enter_context(opening)
 
         # The fork server of `local` imports torch while the launcher does.

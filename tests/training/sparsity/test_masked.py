@@ -8,6 +8,7 @@ from sixfold.training.config import OptimizerConfig
 from sixfold.training.sparsity import MaskedUpdate, mask_vector, zero_masked
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.optimizer import make_optimizer
+from sixfold.training.step.rules import RULES as TABLE
 
 RULES = [
     OptimizerConfig(momentum=0.9, weight_decay=0.1),
@@ -65,3 +66,17 @@ def test_removing_a_weight_that_is_no_number_leaves_zero() -> None:
     keep[0, 0] = False
     zero_masked(state, mask_vector({"0.weight": keep}, state))
     assert state.views(state.parameters)[0][0, 0] == 0
+
+
+@pytest.mark.parametrize("name", [n for n, rule in TABLE.items() if rule.torch_class])
+def test_classes_of_torch_leave_removed_weights_at_zero(name: str) -> None:
+    torch.manual_seed(0)
+    weights = torch.randn(40, dtype=torch.float64)
+    vector = (torch.arange(40) % 3 > 0).double()
+    weights[vector == 0] = 0
+    config = OptimizerConfig(optimizer=name, weight_decay=0.0 if name == "rprop" else 0.1)
+    rule = MaskedUpdate(make_optimizer(config, weights), vector)
+    for _ in range(4):
+        rule.update(weights, torch.randn(40, dtype=torch.float64), 0.01)
+    assert (weights[vector == 0] == 0).all()
+    assert (weights[vector == 1] != 0).all()
