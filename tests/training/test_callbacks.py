@@ -69,6 +69,7 @@ def test_actions_are_done_by_all_ranks(configure: Configure, tmp_path: Path, wor
     assert logged["late"][0] == logged["seen"][0] == 4
     evaluated = next(line["eval_loss"] for line in lines if line.get("part") == "validation")
     assert logged["seen"][1] == evaluated
+    assert "not a finite number" not in Path(found["report"]).read_text()
     one = train(configure(**own, out=str(tmp_path / "one")))
     assert found["weights_sha256"] == one["weights_sha256"]
 

@@ -184,6 +184,8 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[Table, dict[str, Table]
             skipped += bad
             for entry in objects:
                 part = entry.get("part")
+                if "logged" in entry:  # by a callback
+                    continue
                 if isinstance(part, str) and "eval_loss" in entry:
                     row = [number(entry.get(name)) for name in EVALUATION]
                     where = evaluations.setdefault(part, [])
