@@ -127,7 +127,12 @@ class Arguments:
             asked = config.data if own_loss else with_target(config.data, config.loss)
             spec = self._written(asked, on_event)
             data = dataclasses.replace(
-                config.data, data=spec, image_column=None, label_column=None, pixel_range=None
+                config.data,
+                data=spec,
+                image_column=None,
+                label_column=None,
+                weight_column=None,
+                pixel_range=None,
             )
             config = dataclasses.replace(config, data=data)
         if not self._objects and not self._callbacks:

@@ -52,6 +52,7 @@ class Source:
         classes: names of the classes 0, 1, ...; None: the labels themselves are the names.
         live: the data set itself, where its items differ from reading to reading.
         reader: takes its arrays to pixels.
+        weights: how much each record counts, (N,); None: all the same.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source:
     classes: tuple[str, ...] | None = None
     live: Any = None
     reader: PixelReader | None = None
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -70,6 +72,7 @@ class _Written:
     labels: list[Label]
     names: list[str]
     shapes: set[Shape]
+    kept: list[int]  # numbers of the records that could be read
 
 
 def write_given(
@@ -116,12 +119,14 @@ def write_given(
         split = _cut_off(numbers, targets.get("train"), kind, cut=cut_test)
         reader = parts["train"].reader
         settings = dict(reading or {}) | ({"scale": reader.scale} if reading and reader else {})
-        made = _encode(folder, read, numbers, targets, shape)
+        weights = _weights(parts, read)
+        made = _encode(folder, read, numbers, targets, weights, shape)
         manifest = Manifest(
             name=parts["train"].name,
             classes=classes,
             shape=shape,
             kind=kind,
+            weighted=bool(weights),
             parts=made,
             bad=tuple(dict.fromkeys(bad)),
             source={"split": split, "skipped": len(bad)},
@@ -147,7 +152,7 @@ def _spool(
 ) -> _Written:
     """Read a source once, into files of pixels that are of one shape each."""
     folder.mkdir()
-    written = _Written([], [], [], set())
+    written = _Written([], [], [], set(), [])
     chunk: list[Pixels] = []
 
     def flush() -> None:
@@ -161,7 +166,7 @@ def _spool(
             progress(len(written.labels))
 
     with quiet_decoder():
-        for read, label, name in source.records():
+        for number, (read, label, name) in enumerate(source.records()):
             try:
                 image = read()
             except BadImageError as error:
@@ -173,6 +178,7 @@ def _spool(
             channels, rows, columns = image.shape
             written.shapes.add((channels, rows, columns))
             written.labels.append(label)
+            written.kept.append(number)
             written.names.append(name)
             if len(chunk) >= max(
                 min(CHUNK_BYTES // (rows * columns * COLOR), MOST_CHUNK_IMAGES), 1
@@ -180,6 +186,19 @@ def _spool(
                 flush()
     flush()
     return written
+
+
+def _weights(
+    parts: Mapping[str, Source], read: Mapping[str, _Written]
+) -> dict[str, NDArray[np.float64]]:
+    """How much each image counts, of every part; empty if none says so."""
+    if all(source.weights is None for source in parts.values()):
+        return {}
+    found = {}
+    for part, written in read.items():
+        own = parts[part].weights
+        found[part] = np.ones(len(written.kept)) if own is None else own[written.kept]
+    return found
 
 
 def _colored(image: Pixels) -> Pixels:
@@ -317,6 +336,7 @@ def _encode(
     read: Mapping[str, _Written],
     numbers: Mapping[str, NDArray[np.int64]],
     targets: Mapping[str, NDArray[np.float64]],
+    weights: Mapping[str, NDArray[np.float64]],
     shape: Shape,
 ) -> dict[str, tuple[ShardEntry, ...]]:
     """The files of each part, in `folder/made`."""
@@ -332,10 +352,11 @@ def _encode(
         labels: Sequence[int],
         names: list[str],
         rows: NDArray[np.float64] | None,
+        weights: NDArray[np.float64] | None,
     ) -> None:
         if not len(images):
             return
-        data = shard_files.encode(images, labels, names, [""] * len(names), rows)
+        data = shard_files.encode(images, labels, names, [""] * len(names), rows, weights)
         file = f"{part}-{len(entries[part]):05d}.arrow"
         write_atomically(made / file, data)
         digest = hashlib.sha256(data).hexdigest()
@@ -351,11 +372,14 @@ def _encode(
             labels = numbers[part][start : start + len(images)]
             names = written.names[start : start + len(images)]
             rows = targets[part][start : start + len(images)] if targets else None
+            counts = weights[part][start : start + len(images)] if weights else None
             start += len(images)
             file.unlink()
             for target, chosen in ((part, labels >= 0), ("test", labels < 0)):
                 picked = np.flatnonzero(chosen)
                 own = labels[picked] if target == part else -1 - labels[picked]
                 given = None if rows is None else rows[picked]
-                add(target, images[picked], own.tolist(), [names[i] for i in picked], given)
+                count = None if counts is None else counts[picked]
+                chosen_names = [names[i] for i in picked]
+                add(target, images[picked], own.tolist(), chosen_names, given, count)
     return {part: tuple(files) for part, files in entries.items()}

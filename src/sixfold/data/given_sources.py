@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.data.arrays import PixelReader, as_array, batch_channels_first
@@ -24,8 +25,9 @@ from sixfold.data.spec import TableOptions
 PATH_NAMES = ("path", "file", "filename", "image_path", "filepath", "file_name")
 
 TAKES = (
-    "a specification such as 'folder:PATH', (images, labels) as arrays or tensors, a map-style "
-    "data set, a pandas or Arrow table, a Spark DataFrame, or a data set of Hugging Face"
+    "a specification such as 'folder:PATH', (images, labels) or (images, labels, weights) as "
+    "arrays or tensors, a map-style data set, a pandas or Arrow table, a Spark DataFrame, or a "
+    "data set of Hugging Face"
 )
 
 
@@ -44,7 +46,7 @@ def parts_of(data: Any, what: str, config: DataConfig, scratch: Path) -> dict[st
     """
     if isinstance(data, (str, Path)):
         return _parts_of_spec(str(data), what, config)
-    if isinstance(data, (tuple, list)) and len(data) == 2 and _is_arrays(data):
+    if isinstance(data, (tuple, list)) and len(data) in (2, 3) and _is_arrays(data):
         return {"train": _arrays(*data, what=what, resize=config.resize)}
     home = type(data).__module__.partition(".")[0]
     if home == "pyspark":
@@ -78,7 +80,9 @@ def label_of(value: Any, what: str) -> Label:
     )
 
 
-def _arrays(images: Any, labels: Any, *, what: str, resize: int | None) -> Source:
+def _arrays(
+    images: Any, labels: Any, weights: Any = None, *, what: str, resize: int | None
+) -> Source:
     array, is_tensor = as_array(images)
     try:
         array = batch_channels_first(array, is_tensor=is_tensor)
@@ -105,7 +109,18 @@ def _arrays(images: Any, labels: Any, *, what: str, resize: int | None) -> Sourc
         for index, label in enumerate(names):
             yield (lambda at=index: read(at)), label, f"{what}[{index}]"  # type: ignore[misc]
 
-    return Source(name="arrays", records=records, count=len(array))
+    counts = None if weights is None else _counts(weights, len(array), what)
+    return Source(name="arrays", records=records, count=len(array), weights=counts)
+
+
+def _counts(weights: Any, images: int, what: str) -> NDArray[np.float64]:
+    """How much every image counts, (N,)."""
+    found = np.asarray(as_array(weights)[0], np.float64)
+    if found.shape != (images,):
+        raise UserError(f"{what}: weights of shape {found.shape}: expected ({images},)")
+    if not ((found >= 0) & np.isfinite(found)).all() or not (found > 0).any():
+        raise UserError(f"{what}: weights must be finite, at least 0, and not all 0")
+    return found
 
 
 def items_of(data: Any, what: str, config: DataConfig) -> Source:
@@ -216,7 +231,14 @@ def joined(sources: list[Source]) -> Source:
             yield from source.records()
 
     count = sum(source.count or 0 for source in sources)
-    return Source(name=sources[0].name, records=records, count=count, classes=sources[0].classes)
+    weights = [source.weights for source in sources if source.weights is not None]
+    return Source(
+        name=sources[0].name,
+        records=records,
+        count=count,
+        classes=sources[0].classes,
+        weights=np.concatenate(weights) if len(weights) == len(sources) else None,
+    )
 
 
 def _hugging_face(text: str, what: str, config: DataConfig) -> dict[str, Source]:
@@ -327,6 +349,7 @@ def _listed(folder: Path, what: str, config: DataConfig) -> Source:
                 config.label_column,
                 pixel_range=config.pixel_range,
                 target=config.target,
+                weight=config.weight_column,
             ),
         )
     except UserError as error:
@@ -343,6 +366,12 @@ def _listed(folder: Path, what: str, config: DataConfig) -> Source:
                 pixels = picture.pixels
                 yield (lambda at=pixels: at(config.resize)), label, name  # type: ignore[misc]
 
-        return Source(name=what, records=read, count=len(records.labels), classes=listing.classes)
+        return Source(
+            name=what,
+            records=read,
+            count=len(records.labels),
+            classes=listing.classes,
+            weights=records.weights,
+        )
 
     return joined([source(records) for records in listing.parts.values()])
