@@ -311,7 +311,7 @@ def _with_defaults(old: Mapping[str, Any], config: Any) -> dict[str, dict[str, A
         for name, section in sections.items()
         if isinstance(section, Settings)
     }
-    return {name: {**usual.get(name, {}), **values} for name, values in old.items()}
+    return usual | {name: {**usual.get(name, {}), **values} for name, values in old.items()}
 
 
 def _flat(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
