@@ -289,6 +289,8 @@ def test_a_stopped_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         sixfold.train(cell.Net, (IMAGES, LABELS), on_event=stop, **options)
     assert "resume=True" in told[-1]
     whole = sixfold.train(cell.Net, (IMAGES, LABELS), **options | {"out": "whole"})
+    Path("run").rename("moved")
+    options["out"] = "moved"
     resumed = sixfold.train(run_cell().Net, (IMAGES, LABELS), resume=True, **options)
     assert resumed.weights_sha256 == whole.weights_sha256
 

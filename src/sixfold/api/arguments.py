@@ -17,7 +17,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder
 from sixfold.core.life_cycle import run_path
-from sixfold.core.run_directory import as_json
+from sixfold.core.run_directory import OBJECTS, as_json
 from sixfold.core.settings import build_tree, hints_of
 from sixfold.data.config import DataConfig
 from sixfold.data.given import Source, write_given
@@ -25,7 +25,6 @@ from sixfold.data.given_sources import parts_of
 from sixfold.data.manifest import VALIDATION
 from sixfold.distributed.engines import Engine
 from sixfold.models.objects import describe, pack, title_of
-from sixfold.models.packed import FOLDER
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import with_target
 from sixfold.training.run import training_problems
@@ -144,7 +143,7 @@ class Arguments:
         if ":" not in config.model.model or "model" not in self._objects:
             title = config.model.model
         out = run_path(config, TrainConfig(), title)
-        folder = out / FOLDER
+        folder = out / OBJECTS
         with _withdrawn(out):
             config = self._named(plain, lambda thing, what: pack(thing, folder, what))
             config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(out)))
@@ -303,12 +302,12 @@ def _drop_others(folder: Path, config: TrainConfig) -> None:
 @contextmanager
 def _withdrawn(out: Path) -> Iterator[None]:
     """Remove the objects of a run that has been refused, where none was there before."""
-    was_there, had_objects = out.exists(), (out / FOLDER).exists()
+    was_there, had_objects = out.exists(), (out / OBJECTS).exists()
     try:
         yield
     except UserError:
         if not had_objects and not (out / "config.json").exists():
-            shutil.rmtree(out / FOLDER, ignore_errors=True)
+            shutil.rmtree(out / OBJECTS, ignore_errors=True)
             if not was_there and out.is_dir() and not any(out.iterdir()):
                 out.rmdir()
         raise

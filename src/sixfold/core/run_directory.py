@@ -91,7 +91,7 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any] | None:
         """The settings of the run that is or was here, by section; None if there are none."""
-        found = read_json(self.file("config.json")) or {}
+        found = found_here(read_json(self.file("config.json")) or {}, self.path)
         return found if found and all(isinstance(part, dict) for part in found.values()) else None
 
     def holds_a_run(self) -> bool:
@@ -125,6 +125,23 @@ class RunDirectory:
     def ticket(self) -> Claim:
         """What ranks need to find the directory and check that it is the same one."""
         return Claim(path=self.path, token=self.token)
+
+
+OBJECTS = "objects"
+"""Folder of a run directory with what settings name by its path; see `sixfold.models.packed`."""
+
+
+def found_here(value: Any, folder: Path) -> Any:
+    """Settings of a run, the objects that they name taken from where its directory is now."""
+    if isinstance(value, dict):
+        return {name: found_here(each, folder) for name, each in value.items()}
+    if isinstance(value, list):
+        return [found_here(each, folder) for each in value]
+    path, _, title = str(value).rpartition(":")
+    if isinstance(value, str) and path.endswith(".pkl"):
+        here = folder.absolute() / OBJECTS / Path(path).name
+        return f"{here}:{title}" if here.is_file() else value
+    return value
 
 
 class RankFiles:

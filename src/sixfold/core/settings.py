@@ -19,6 +19,7 @@ from sixfold.core.checks import unknown
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
 from sixfold.core.naming import flag_of, option_of
+from sixfold.core.run_directory import found_here
 from sixfold.core.values import read_value
 
 Tree = TypeVar("Tree")
@@ -187,7 +188,7 @@ def section_with_run(tree: type[Any], chosen: Mapping[str, Mapping[str, Any]], s
         return make(**given)
     file = Path(str(place["out"])).expanduser() / "config.json"
     try:
-        kept = parse_json(file.read_text(encoding="utf-8"))[section]
+        kept = found_here(parse_json(file.read_text(encoding="utf-8"))[section], file.parent)
     except ValueError as error:
         raise UserError(
             f"{file} is damaged ({error}): put it back, or give all settings and --overwrite"

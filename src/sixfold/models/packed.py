@@ -19,9 +19,9 @@ from typing import Any
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, parse_json, write_atomically
+from sixfold.core.run_directory import OBJECTS, found_here
 from sixfold.models.user_traceback import one_line
 
-FOLDER = "objects"  # Of a run directory
 _WRITTEN: set[str] = set()
 """Hashes of the files that this process has written: the cache may not be writable."""
 
@@ -57,10 +57,7 @@ def packed_path(name: str) -> Path:
 
 def beside(name: str, file: Path) -> str:
     """A packed object's name as seen from a file of its run, which may have been moved."""
-    if not is_packed(name):
-        return name
-    here = file.resolve().parent / FOLDER / packed_path(name).name
-    return f"{here}:{name.rpartition(':')[2]}" if here.is_file() else name
+    return str(found_here(name, file.resolve().parent))
 
 
 def write_packed(header: PackedFile, body: bytes) -> None:
@@ -81,7 +78,7 @@ def write_packed(header: PackedFile, body: bytes) -> None:
     write_atomically(header.path, data)
     digest = hashlib.sha256(data).hexdigest()
     _WRITTEN.add(digest)
-    mark = cache_directory() / FOLDER / digest
+    mark = cache_directory() / OBJECTS / digest
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
@@ -95,7 +92,7 @@ def is_own_file(path: Path) -> bool:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return False
-    return digest in _WRITTEN or (cache_directory() / FOLDER / digest).exists()
+    return digest in _WRITTEN or (cache_directory() / OBJECTS / digest).exists()
 
 
 def read_header(name: str, option: str = "--model") -> PackedFile:
