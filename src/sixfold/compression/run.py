@@ -151,7 +151,7 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
             f"{weights} has no config.json beside it that names its data: give --data SPEC"
         )
     base = TrainConfig()
-    for section in ("data", "model", "optimizer", "training"):
+    for section in ("data", "model", "loss", "optimizer", "training"):
         default = getattr(base, section)
         values = {k: v for k, v in (known or {}).get(section, {}).items() if hasattr(default, k)}
         if section == "data" and settings.data is not None:
@@ -159,6 +159,9 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
         base = dataclasses.replace(base, **{section: dataclasses.replace(default, **values)})
     is_vouched = settings.data is not None or settings.trust_model
     if found := origin_problems(base.data.data, weights.with_name("config.json"), is_vouched):
+        raise UserError(found)
+    file = weights.with_name("config.json")
+    if not settings.trust_model and (found := base.loss.origin_problems(("loss",), file)):
         raise UserError(found)
     return base
 

@@ -15,7 +15,7 @@ from sixfold.distributed.engines.engine import Engine
 @contextmanager
 def open_engine_for(
     config: EngineConfig,
-    model: str | Sequence[str] | None = None,
+    model: str | None = None,
     preload: Sequence[str] = (),
     *,
     together: bool = False,

@@ -11,6 +11,7 @@ from sixfold.data.config import MOST_VALIDATION, DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import OptimizerConfig, TrainConfig, TrainingConfig
+from sixfold.training.losses.config import LossConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class TicketsConfig(Settings):
     trellis: TicketGridConfig = TicketGridConfig()
     data: TicketDataConfig = TicketDataConfig()
     model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     engine: EngineConfig = EngineConfig()
@@ -97,6 +99,7 @@ def dense_config(config: TicketsConfig) -> TrainConfig:
     return TrainConfig(
         data=plain_data(config),
         model=config.model,
+        loss=config.loss,
         optimizer=config.optimizer,
         training=config.training,
         engine=config.engine,

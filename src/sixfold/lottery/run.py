@@ -50,6 +50,7 @@ from sixfold.lottery.speedup import dense_work_s, expected, measured
 from sixfold.lottery.transfer import transfer_members
 from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import Inputs, inputs_of
+from sixfold.training.losses.config import LossConfig
 from sixfold.training.losses.registry import accuracy_problems, with_target
 from sixfold.training.run import fit_data, fit_digits, train, training_problems
 from sixfold.training.step.schedule import TrainingLength, budget
@@ -211,6 +212,7 @@ class _Search:
         identity = {
             **dense,
             **{name: settings[name] for name in ("data", "model", "optimizer", "training")},
+            **({} if self.config.loss == LossConfig() else {"loss": settings["loss"]}),
             "inputs": self.inputs.identity(),
         }
         layers, alone = prunable(network), left_alone(network)
@@ -273,7 +275,7 @@ class _Search:
         if not spec:
             return None
         _, height, width = self.data.shape
-        asked = _transfer_data(self.config, spec)
+        asked = with_target(_transfer_data(self.config, spec), self.config.loss)
         if height == width and asked.resize is None:
             asked = dataclasses.replace(asked, resize=height)
         resolved = resolve_data(asked, self.engine, self.workers, self.on_event)

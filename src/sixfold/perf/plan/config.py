@@ -9,6 +9,7 @@ from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import LocalSgdConfig, OptimizerConfig, TrainConfig, TrainingConfig
+from sixfold.training.losses.config import LossConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class PlanConfig(Settings):
     planning: PlanningConfig = PlanningConfig()
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     local_sgd: LocalSgdConfig = LocalSgdConfig()
@@ -51,6 +53,7 @@ def training_of(config: PlanConfig) -> TrainConfig:
     return TrainConfig(
         data=config.data,
         model=config.model,
+        loss=config.loss,
         optimizer=config.optimizer,
         training=config.training,
         local_sgd=config.local_sgd,

@@ -18,6 +18,7 @@ from sixfold.training.config import (
     TrainConfig,
     TrainingConfig,
 )
+from sixfold.training.losses.config import LossConfig
 
 ENGINES = ("inline", "local", "spark")
 
@@ -66,6 +67,7 @@ class ProfileConfig(Settings):
     profiling: ProfilingConfig = ProfilingConfig()
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: ProfiledTrainingConfig = ProfiledTrainingConfig()
     strategy: StrategyConfig = StrategyConfig()
@@ -116,6 +118,7 @@ def as_training(config: ProfileConfig, *, engine: str, out: str, steps: int) -> 
     return TrainConfig(
         data=config.data,
         model=config.model,
+        loss=config.loss,
         optimizer=config.optimizer,
         training=TrainingConfig(**vars(config.training), steps=steps, evaluate_every=0.0),
         strategy=config.strategy,

@@ -12,6 +12,7 @@ from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import LocalSgdConfig, OptimizerConfig, StrategyConfig, TrainingConfig
+from sixfold.training.losses.config import LossConfig
 
 _VARY = (
     "a setting and its values, NAME=V1,V2,...: any setting of `sixfold train`, or model.NAME for "
@@ -92,6 +93,7 @@ class TrainingsConfig(Settings):
     sweep: _Varied = _Varied()
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     strategy: StrategyConfig = StrategyConfig()

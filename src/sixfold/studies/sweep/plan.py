@@ -46,7 +46,7 @@ def base_config(config: TrainingsConfig) -> TrainConfig:
     Where trainings are compared by what they reach, the engine is that of the job: each training is
     one worker's, unless workers are varied.
     """
-    names = ("data", "model", "optimizer", "training", "strategy", "local_sgd", "engine")
+    names = ("data", "model", "loss", "optimizer", "training", "strategy", "local_sgd", "engine")
     shared = {name: getattr(config, name) for name in names}
     if isinstance(config, SweepQualityConfig):
         shared["engine"] = EngineConfig(engine="inline", workers=1)
