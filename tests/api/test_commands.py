@@ -52,7 +52,7 @@ def test_profile_of_a_run(run: sixfold.TrainResult) -> None:
         sixfold.profile(3)
 
 
-@pytest.mark.parametrize("name", ["plan", "profile", "tickets", "lca_learn", "doctor"])
+@pytest.mark.parametrize("name", ["plan", "profile", "tickets", "lca_learn", "lr_find", "doctor"])
 def test_other_commands_read_their_options(name: str) -> None:
     function = getattr(sixfold, name)
     with pytest.raises(UserError, match="there is no setting 'modelx'"):
