@@ -321,3 +321,19 @@ def test_a_notebook_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert '<progress value="5" max="5">' in pages[-1]
     assert "loss " in pages[-1]
     assert "test: loss" in pages[-1]
+
+
+def test_a_run_is_resumed_by_its_directory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "REPORT_S", -1.0)
+
+    def stop(event: Any) -> None:
+        if event.get("kind") == "progress" and event["step"] >= 2:
+            raise KeyboardInterrupt
+
+    options = {**SHORT, "epochs": 3, "checkpoint_every": 1}
+    cell = run_cell()
+    with pytest.raises(KeyboardInterrupt):
+        sixfold.train(cell.Net, (IMAGES, LABELS), on_event=stop, out="run", **options)
+    resumed = sixfold.train(out="run", resume=True)
+    whole = sixfold.train(cell.Net, (IMAGES, LABELS), out="whole", **options)
+    assert resumed.weights_sha256 == whole.weights_sha256

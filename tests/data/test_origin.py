@@ -60,6 +60,8 @@ def test_what_the_user_has_given_is_known_again(
     monkeypatch.setattr("sixfold.data.origin._GIVEN", set())  # as in another process
     assert not origin_problems(mine, tmp_path)
     assert origin_problems(other, tmp_path)
+    (told,) = origin_problems("hf:stranger/set", tmp_path)
+    assert "hf:stranger/set, a data set of Hugging Face that you have not given" in told
     for local in ("digits", "folder:/data/set", "folder:file:///data/set", "cifar10:x"):
         note_given(local)
         assert not origin_problems(local, tmp_path)

@@ -1,7 +1,8 @@
-"""Whether data at a URL that a run's settings name may be opened: the run may be a stranger's.
+"""Whether data elsewhere that a run's settings name may be opened: the run may be a stranger's.
 
-A URL that the user has given is noted in the cache, by a hash; so a run of one's own is evaluated
-or resumed without giving its data again. Opening another one would tell its owner who reads.
+A URL, or a name of Hugging Face, that the user has given is noted in the cache, by a hash; so a run
+of one's own is evaluated or resumed without giving its data again. Opening another one would tell
+its owner who reads.
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ def origin_problems(spec: str, file: Path, is_vouched: bool = False) -> list[str
     """
     if is_vouched or not _is_elsewhere(spec) or spec in _GIVEN or _mark(spec).exists():
         return []
+    kind = "a data set of Hugging Face" if spec.startswith("hf:") else "a URL"
     return [
-        f"{file} names the data {spec}, a URL that you have not given on this machine; the run may "
-        "be a stranger's, so it is not opened: give it with --data if you mean it, or --trust-model"
+        f"{file} names the data {spec}, {kind} that you have not given on this machine; the run "
+        "may be a stranger's, so it is not opened: give it with --data if you mean it, or "
+        "--trust-model"
     ]
 
 
 def _is_elsewhere(spec: str) -> bool:
-    _, _, where = spec.partition(":")
-    return is_url(where) and not where.startswith("file://")
+    kind, _, where = spec.partition(":")
+    return kind == "hf" or (is_url(where) and not where.startswith("file://"))
 
 
 def _mark(spec: str) -> Path:
