@@ -62,15 +62,18 @@ def _quality(record: Record, bars: Sequence[Recall]) -> list[Figure]:
 
 
 def _errors(record: Record) -> list[Figure]:
-    """Figures of several labels or of numbers."""
+    """Figures beside the accuracy, or in its place."""
     shares = (
         ("test_subset_accuracy", "All labels right", "of the test images"),
         ("mean_average_precision", "Mean average precision", "over labels"),
+        ("f1", "F1", "mean over classes or labels"),
     )
     errors = (
         ("test_mae", "Mean absolute error", "on the test images"),
         ("test_rmse", "Root mean squared error", ""),
         ("test_r2", "R²", "part of the variance that is explained"),
+        ("auroc", "AUROC", "one half is guessing"),
+        ("calibration_error", "Calibration error", "distance of confidence and accuracy"),
     )
     return [
         _figure(
