@@ -11,6 +11,7 @@ from sixfold.lottery.choices import (
     trellis_problems,
 )
 from sixfold.lottery.config import TicketDataConfig, TicketGridConfig, TicketsConfig
+from sixfold.training.config import OptimizerConfig
 from sixfold.training.step.schedule import TrainingLength
 
 BUDGET = TrainingLength(images=1000, batch_size=100, total_steps=50)
@@ -66,3 +67,13 @@ def test_all_problems_are_told_at_once() -> None:
         "--validation",
     ]
     assert trellis_problems(TicketsConfig()) == []
+
+
+def test_masks_need_an_update_that_works_element_by_element() -> None:
+    for optimizer, said in (
+        (OptimizerConfig(optimizer="muon"), "--optimizer muon: not for tickets"),
+        (OptimizerConfig(schedule="plateau:3"), "--schedule plateau:3: not for tickets"),
+    ):
+        assert any(said in line for line in TicketsConfig(optimizer=optimizer).problems())
+    plain = TicketsConfig(optimizer=OptimizerConfig(optimizer="adamw")).problems()
+    assert not any("not for tickets" in line for line in plain)

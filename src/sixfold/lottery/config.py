@@ -12,6 +12,7 @@ from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import OptimizerConfig, TrainConfig, TrainingConfig
 from sixfold.training.losses.config import LossConfig
+from sixfold.training.step.rules import rule_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,19 @@ class TicketsConfig(Settings):
         """What is wrong with the training of the dense network, and with the grid."""
         from sixfold.lottery.choices import trellis_problems
 
-        return [*dense_config(self).problems(), *trellis_problems(self)]
+        found = [*dense_config(self).problems(), *trellis_problems(self)]
+        optimizer = self.optimizer
+        if rule_of(optimizer.optimizer).whole_tensors:
+            found.append(
+                f"--optimizer {optimizer.optimizer}: not for tickets, whose masks need an update "
+                "that works element by element; give sgd, adam, or one of torch.optim"
+            )
+        if optimizer.schedule.startswith("plateau"):
+            found.append(
+                f"--schedule {optimizer.schedule}: not for tickets, which are compared at equal "
+                "learning rates; give another schedule"
+            )
+        return found
 
 
 def dense_config(config: TicketsConfig) -> TrainConfig:

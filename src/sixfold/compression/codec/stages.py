@@ -81,9 +81,10 @@ class CompressionTask:
     def after_pruning(self, weights: Path, mask: Path, out: Path) -> TrainConfig:
         """Train the weights that a mask keeps; the rate falls to 0 in every round by a cosine."""
         lr, decay = self.pruning_rates
-        optimizer = replace(
-            self.base.optimizer, lr=lr, weight_decay=decay, schedule="cosine", warmup=0.0
-        )
+        base = self.base.optimizer
+        if base.optimizer == "muon":  # a mask needs an update that works element by element
+            base = replace(base, optimizer="adamw", optimizer_args="")
+        optimizer = replace(base, lr=lr, weight_decay=decay, schedule="cosine", warmup=0.0)
         start = InitializationConfig(weights=str(weights), mask=str(mask))
         return self._training(optimizer, start, self.settings.prune_epochs, out)
 
