@@ -27,16 +27,15 @@ from sixfold.core.files import make_folder, space_explained, write_atomically
 from sixfold.data import shard_files
 from sixfold.data.arrays import PixelReader
 from sixfold.data.dataset import ALL_TRAIN, Shape
+from sixfold.data.given_labels import Label, classified, kind_of, numbers_of
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import NAME, PARTS, VALIDATION, Manifest, ShardEntry
 from sixfold.data.shard_building import CHUNK_BYTES, COLOR, GRAY, MOST_CHUNK_IMAGES, bad_images
 from sixfold.data.splits import cut, strata
-from sixfold.data.targets import AUTO, CLASSES, MULTI_LABEL, REGRESSION
+from sixfold.data.targets import AUTO, MULTI_LABEL, REGRESSION
 
 TEST_FRACTION = 0.2
 
-Label = int | str | tuple[float, ...]
-"""A class, or numbers: those of a regression, or 0 and 1 of several labels."""
 Record = tuple[Callable[[], Pixels], Label, str]
 """How to read an image (C, H, W); its class; its name."""
 
@@ -108,13 +107,15 @@ def write_given(
             read[part] = _spool(source, folder / part, bad, told)
         if bad and on_error == "fail":
             raise bad_images(bad)
-        kind = _kind(parts["train"].name, read["train"].labels, target)
+        labels = {part: written.labels for part, written in read.items()}
+        names = {part: source.classes for part, source in parts.items()}
+        kind = kind_of(parts["train"].name, labels["train"], target)
         targets: dict[str, NDArray[np.float64]] = {}
         if kind in (MULTI_LABEL, REGRESSION):
-            classes, targets = _numbers(parts["train"], read, kind)
+            classes, targets = numbers_of(labels, names["train"], kind)
             numbers = {part: np.zeros(len(rows), np.int64) for part, rows in targets.items()}
         else:
-            classes, numbers = _classified(parts, read)
+            classes, numbers = classified(parts["train"].name, labels, names)
         shape = _one_shape(parts["train"].name, read)
         split = _cut_off(numbers, targets.get("train"), kind, cut=cut_test)
         reader = parts["train"].reader
@@ -133,14 +134,22 @@ def write_given(
             settings={"on_bad": on_error, **settings},
             versions={n: metadata.version(n) for n in ("sixfold", "pillow", "numpy", "pyarrow")},
         )
-        files = {part: [e.sha256 for e in entries] for part, entries in made.items()}
-        content = json.dumps([manifest.name, classes, files, split, manifest.bad, settings])
-        place = root / f"given-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-        if not (place / NAME).exists():
-            manifest.save(folder / "made")
-            shutil.rmtree(place, ignore_errors=True)
-            (folder / "made").rename(place)
-        return f"shards:{place}"
+        return f"shards:{_kept(root, folder / 'made', manifest, settings)}"
+
+
+def _kept(root: Path, made: Path, manifest: Manifest, settings: Mapping[str, Any]) -> Path:
+    """The place of some shards in the cache, under a hash of what they hold."""
+    files = {part: [e.sha256 for e in entries] for part, entries in manifest.parts.items()}
+    split = manifest.source["split"]
+    content = json.dumps(
+        [manifest.name, manifest.classes, files, split, manifest.bad, dict(settings)]
+    )
+    place = root / f"given-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    if not (place / NAME).exists():
+        manifest.save(made)
+        shutil.rmtree(place, ignore_errors=True)
+        made.rename(place)
+    return place
 
 
 def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
@@ -221,92 +230,6 @@ def _one_shape(name: str, read: Mapping[str, _Written]) -> Shape:
     if len(channels) > 1 and channels != {GRAY, COLOR}:
         raise UserError(f"{name}: images of {', '.join(map(str, sorted(channels)))} channels")
     return (max(channels), *sizes[0])
-
-
-def _kind(name: str, labels: Sequence[Label], asked: str) -> str:
-    """Of the targets: as was asked for, or as the labels are."""
-    first = labels[0] if labels else 0
-    if asked in (MULTI_LABEL, REGRESSION):
-        return asked
-    if not isinstance(first, tuple):
-        return CLASSES
-    if asked != AUTO:
-        raise UserError(
-            f"{name}: labels are numbers such as {', '.join(f'{n:g}' for n in first[:5])}: give "
-            "loss='mse', 'l1' or 'huber' for a regression, 'multi_label' for any number of labels "
-            "an image; classes are whole numbers or names"
-        )
-    is_set = len(first) > 1 and {n for label in labels for n in np.atleast_1d(label)} <= {0.0, 1.0}
-    return MULTI_LABEL if is_set else REGRESSION
-
-
-def _numbers(
-    train: Source, read: Mapping[str, _Written], kind: str
-) -> tuple[tuple[str, ...], dict[str, NDArray[np.float64]]]:
-    """Names of the numbers, or of the labels, and those of every image, (N, K)."""
-    found, problems = {}, []
-    width = len(np.atleast_1d(read["train"].labels[0])) if read["train"].labels else 1
-    for part, written in read.items():
-        try:
-            rows = np.array(written.labels, np.float64).reshape(len(written.labels), width)
-        except (TypeError, ValueError):
-            problems.append(f"{part}: labels are not {width} number{'s' * (width > 1)} an image")
-            continue
-        if not np.isfinite(rows).all():
-            problems.append(f"{part}: labels hold NaN or infinite numbers")
-        elif kind == MULTI_LABEL and not np.isin(rows, (0, 1)).all():
-            problems.append(f"{part}: labels hold other numbers than 0 and 1")
-        found[part] = rows
-    if problems:
-        raise UserError(problems)
-    if train.classes is not None and len(train.classes) == width:
-        return train.classes, found
-    return ("target",) if width == 1 else tuple(f"target_{k}" for k in range(width)), found
-
-
-def _classified(
-    parts: Mapping[str, Source], read: Mapping[str, _Written]
-) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
-    """Names of the classes, and every image's number of its class."""
-    train = parts["train"]
-    seen = {part: set(written.labels) for part, written in read.items()}
-    known = train.classes
-    if known is None:
-        # Numbers in their order, then names in theirs.
-        order = sorted(seen["train"], key=lambda label: (isinstance(label, str), label))
-        place: dict[Label, int] = {label: number for number, label in enumerate(order)}
-        known = tuple(str(label) for label in order)
-    else:
-        place = {number: number for number in range(len(known))}
-        place |= {name: number for number, name in enumerate(known)}
-    by_name: dict[Label, int] = {name: number for number, name in enumerate(known)}
-    # Names such as 7, 8, 9: whole numbers of another part are these, not places among them.
-    are_numbers = all(name.isdigit() for name in known) and train.classes is not None
-    problems, numbers = [], {}
-    if len(known) < 2:
-        problems.append(
-            f"{train.name}: its labels have {len(known)} class{'' if len(known) == 1 else 'es'}: "
-            "expected at least two"
-        )
-    for part, written in read.items():
-        own = parts[part].classes
-        table = place
-        if part != "train" and own is not None:
-            table = dict(by_name)
-            table |= {n: by_name[name] for n, name in enumerate(own) if name in by_name}
-        elif part != "train" and are_numbers:
-            table = by_name
-        lost = [label for label in seen[part] if label not in table and str(label) not in by_name]
-        if lost:
-            shown = ", ".join(map(str, sorted(lost, key=str)[:5]))
-            problems.append(f"{part}: labels that the training images have not: {shown}")
-            continue
-        numbers[part] = np.array(
-            [table.get(label, by_name.get(str(label), -1)) for label in written.labels], np.int64
-        )
-    if problems:
-        raise UserError(problems)
-    return known, numbers
 
 
 def _cut_off(

@@ -14,7 +14,8 @@ from sixfold.data.arrays import PixelReader, as_array, batch_channels_first
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import Part
 from sixfold.data.formats.columns import IMAGE_NAMES
-from sixfold.data.given import Label, Record, Source
+from sixfold.data.given import Record, Source
+from sixfold.data.given_labels import Label
 from sixfold.data.images import Pixels, resize_array
 from sixfold.data.items import class_names, generators, is_random, pixels_of, split_item
 from sixfold.data.manifest import VALIDATION
