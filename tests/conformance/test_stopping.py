@@ -135,3 +135,16 @@ def test_selecting_needs_validation_images(configure: Configure, tmp_path: Path)
     with pytest.raises(UserError, match="never on the test set"):
         train(config)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.full
+@pytest.mark.spark
+def test_spark_stops_at_the_same_step_with_the_same_bits(
+    configure: Configure,
+    serial: dict[str, Any],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    engine = request.getfixturevalue("spark_local")
+    config = configure(**EVERYTHING, engine="spark", workers=2, out=str(tmp_path / "run"))
+    same(train(config, engine=engine), serial)
