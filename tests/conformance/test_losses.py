@@ -11,7 +11,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from tests.conformance.losses import ROWS, write_table
+from torch import nn
 
+import sixfold
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines import Engine
 from sixfold.prediction.config import PredictConfig, PredictionConfig
@@ -75,7 +77,8 @@ def test_every_strategy_trains_with_it(data: str, tmp_path: Path, name: str, str
         return
     found = train(config)
     assert math.isfinite(found["test_loss"])
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    text = (tmp_path / "run" / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     assert any("eval_loss" in line for line in lines)
 
 
@@ -147,3 +150,24 @@ def test_a_prediction_says_what_the_evaluation_said(data: str, tmp_path: Path, n
     column = {"binary": "score_yes", "multi_label": "score_top", "mse": "true_bright"}[name]
     assert column in table.column_names
     assert "Predictions" in (run / "report.html").read_text()
+
+
+def test_in_python_weights_may_be_a_mapping_and_a_loss_a_function(tmp_path: Path) -> None:
+    def train_with(name: str, **options: Any) -> str:
+        result = sixfold.train(
+            "lenet300",
+            "digits",
+            resize=16,
+            steps=4,
+            engine="inline",
+            quiet=True,
+            out=str(tmp_path / name),
+            **options,
+        )
+        return str(result.weights_sha256)
+
+    text = train_with("text", class_weights="1=3,2=0.5")
+    assert train_with("mapping", class_weights={"1": 3, "2": 0.5}) == text
+    plain = train_with("plain")
+    own = nn.CrossEntropyLoss(reduction="sum")
+    assert train_with("own", loss=own) == plain != text

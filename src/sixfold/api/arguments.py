@@ -53,7 +53,7 @@ class Arguments:
 
     def __init__(self, given: Given, options: Mapping[str, Any]) -> None:
         self._problems: list[str] = []
-        self._options = dict(options)
+        self._options = {name: _as_text(value) for name, value in options.items()}
         self._objects: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
         self._whole: TrainConfig | None = None
@@ -242,6 +242,13 @@ class Arguments:
         if problems:
             raise UserError(problems)
         return parts
+
+
+def _as_text(value: Any) -> Any:
+    """A mapping of names to numbers, such as weights of classes, as the command line has it."""
+    if not isinstance(value, Mapping):
+        return value
+    return ",".join(f"{name}={number}" for name, number in value.items())
 
 
 def _is_share(value: Any) -> bool:
