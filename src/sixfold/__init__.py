@@ -10,7 +10,8 @@ history and the network, and ``sixfold.open_run(path)`` gives it again;
 ``sixfold.predict(...)`` classifies a data set with a finished run; ``sixfold.compress(...)``
 prunes, shares and codes its weights; ``sixfold.evaluate_robustness(...)`` tells how its accuracy
 stands up to distorted images; ``sixfold.load(path)`` gives a trained network, compressed
-or not; ``sixfold.prepare(...)`` turns images into tensor shards. ``plan``, ``profile``, ``tickets``
+or not, and ``sixfold.export(...)`` writes it for other programs;
+``sixfold.prepare(...)`` turns images into tensor shards. ``plan``, ``profile``, ``tickets``
 and ``lca_learn`` are the commands of these names. Nothing heavy is imported before one of them is
 used.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         compress,
         doctor,
         evaluate_robustness,
+        export,
         lca_learn,
         lr_find,
         plan,
@@ -61,6 +63,7 @@ __all__ = [
     "configure",
     "doctor",
     "evaluate_robustness",
+    "export",
     "figures",
     "lca_learn",
     "load",
@@ -92,6 +95,7 @@ __getattr__ = lazy(
         "configure": "training.config",
         "doctor": "api.commands",
         "evaluate_robustness": "api.commands",
+        "export": "api.commands",
         "load": "compression.loading",
         "open_run": "api.result",
         "predict": "api.commands",

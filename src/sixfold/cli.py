@@ -41,6 +41,9 @@ COMMANDS = {
     "compress": Command(
         "sixfold.compression", "prune, share and code the weights of a trained network"
     ),
+    "export": Command(
+        "sixfold.prediction.export", "write a trained network as ONNX, TorchScript or for torch"
+    ),
     "lca": Command(
         "sixfold.lca",
         "learn dictionaries and sparse codes of images (locally competitive algorithm)",

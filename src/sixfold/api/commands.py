@@ -106,6 +106,26 @@ def compress(
     return figures
 
 
+def export(
+    run: Any = None,
+    out: Run | None = None,
+    *,
+    on_event: OnEvent | None = None,
+    quiet: bool | None = None,
+    **options: Any,
+) -> Figures:
+    """Write a trained network as ONNX, TorchScript or an ExportedProgram; see `sixfold export`.
+
+    `run` is a run directory, its weights, a result of `sixfold.train`, or an `ExportConfig`.
+    """
+    from sixfold.prediction.export.config import ExportConfig
+    from sixfold.prediction.export.run import export as launch
+
+    config = _settings(ExportConfig, run, options, {"run": run, "out": out})
+    figures: Figures = _call(launch, config, on_event, quiet)
+    return figures
+
+
 def lr_find(
     config: Any = None,
     *,

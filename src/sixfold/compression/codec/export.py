@@ -31,6 +31,22 @@ def export_onnx(network: nn.Module, card: ModelCard, path: Path) -> None:
         raise UserError(found)
     images = torch.zeros(2, *card.shape, dtype=getattr(torch, card.precision))
     temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write_onnx(network, images, temporary, card.model)
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_onnx(network: nn.Module, images: torch.Tensor, path: Path, name: str) -> None:
+    """Write a network that takes such images (N, C, H, W), N of which is free, and gives a tensor.
+
+    Raises:
+        OSError: if it cannot be written.
+        RunError: if the network cannot be described as ONNX; `name` tells people which it is.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     try:
@@ -41,19 +57,17 @@ def export_onnx(network: nn.Module, card: ModelCard, path: Path) -> None:
             torch.onnx.export(
                 network,
                 (images,),
-                temporary,
+                path,
                 input_names=["images"],
                 output_names=["scores"],
                 dynamic_shapes=({0: torch.export.Dim("N")},),
                 external_data=False,
                 verbose=False,
             )
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    except OSError:
+        raise
     except Exception as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{card.model} cannot be written as ONNX: {line}") from error
+        raise RunError(f"{name} cannot be written as ONNX: {line}") from error
     finally:
         logger.setLevel(level)
-        temporary.unlink(missing_ok=True)

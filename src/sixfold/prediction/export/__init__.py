@@ -1,0 +1,1 @@
+"""`sixfold export`: a trained network for other programs, with normalisation inside."""
