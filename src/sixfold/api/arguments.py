@@ -28,6 +28,7 @@ from sixfold.models.objects import describe, pack, title_of
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import with_target
 from sixfold.training.run import training_problems
+from sixfold.training.tracking.config import TrackingConfig
 
 Share = int | float
 
@@ -142,7 +143,8 @@ class Arguments:
         title = title_of(self._objects.get("model", config.model.model))
         if ":" not in config.model.model or "model" not in self._objects:
             title = config.model.model
-        out = run_path(config, TrainConfig(), title)
+        alike = dataclasses.replace(config, tracking=TrackingConfig())
+        out = run_path(alike, TrainConfig(), title)
         folder = out / OBJECTS
         with _withdrawn(out):
             config = self._named(plain, lambda thing, what: pack(thing, folder, what))

@@ -22,6 +22,8 @@ Layout::
     failure.json           why the last start ended without a result
     report.html            the report
     objects/               what was given from Python and no module has: networks, functions
+    tracking.json          what trackers have been sent, with `--track`
+    tensorboard/           event files, with `--track tensorboard`
     log.txt                what ranks and engine printed
 
 Every start of the ranks is an *attempt* with a number of its own. A rank that finds a newer
@@ -53,7 +55,7 @@ Result = TypeVar("Result")
 _OWN = """
 config.json inputs.json attempt metrics.jsonl merges.jsonl result.json failure.json plan.json
 tuning.json model.safetensors model.raw.safetensors dictionary.safetensors samples.safetensors
-report.html log.txt lr-find.json lr-find.html
+report.html log.txt lr-find.json lr-find.html tracking.json tensorboard
 trace.json profile.json profile.html timeline checkpoints snapshots servers elements logs profile
 """
 

@@ -15,6 +15,7 @@ from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.logical_shards import LARGEST_COUNT
 from sixfold.models.config import ModelConfig
 from sixfold.training.losses.config import LossConfig
+from sixfold.training.tracking.config import TrackingConfig
 
 MOST = 10**12
 """Epochs or steps: beyond any training, and within the numbers that count them."""
@@ -293,6 +294,7 @@ class TrainConfig(Settings):
     strategy: StrategyConfig = StrategyConfig()
     local_sgd: LocalSgdConfig = LocalSgdConfig()
     engine: EngineConfig = EngineConfig()
+    tracking: TrackingConfig = TrackingConfig()
     run: RunConfig = RunConfig()
 
     def cross_problems(self) -> list[str]:

@@ -39,6 +39,8 @@ from sixfold.training.lengthening import (
 from sixfold.training.selection import OUT_OF_TIME, seconds, text_problems, validation_problems
 from sixfold.training.step.rules import class_of
 from sixfold.training.strategies.registry import find_strategy
+from sixfold.training.tracking.config import TrackingConfig
+from sixfold.training.tracking.session import send_rest, tracked
 from sixfold.training.tuning import COPY, take_tuning
 from sixfold.training.validate import optimizer_problems
 
@@ -114,7 +116,7 @@ def train(
             on_event(event)
         run = stack.enter_context(
             open_run(
-                dataclasses.replace(KIND, placement=irrelevant_placement(config)),
+                dataclasses.replace(KIND, placement=(*irrelevant_placement(config), TRACKING)),
                 config,
                 Path(str(config.run.out)),
                 inputs=(inputs := training_inputs(config)),
@@ -126,6 +128,7 @@ def train(
         if run.finished is not None:
             _refuse_damaged(run.finished, run.directory.file("result.json"))
             refuse_lengthened(config, run.directory)
+            send_rest(config.tracking, run.directory, run.finished, on_event)
             return run.finished
         return _train(config, run, inputs, early or opened_engine(), planner, on_event)
 
@@ -159,16 +162,19 @@ def _train(
         write_json(directory.file("plan.json"), choice.plan)
     if tuning is not None:
         write_json(directory.file(COPY), tuning)
-    figures = _run(resolved, run, inputs, engine, workers, on_event)
-    if choice is not None:
-        figures["plan"] = choice.judge(directory)
+    with tracked(config.tracking, directory, on_event) as tracking:
+        figures = _run(resolved, run, inputs, engine, workers, on_event)
+        if choice is not None:
+            figures["plan"] = choice.judge(directory)
 
-    def write_page(_: Any) -> None:
-        from sixfold.training.report import write_report
+        def write_page(_: Any) -> None:
+            from sixfold.training.report import write_report
 
-        write_report(directory.path, images=opened.test.images)
+            write_report(directory.path, images=opened.test.images)
 
-    return run.complete(figures, write_page)
+        result = run.complete(figures, write_page)
+        tracking.end("finished", result)
+    return result
 
 
 def _write_failure_page(path: Path) -> None:
@@ -180,6 +186,9 @@ def _write_failure_page(path: Path) -> None:
 def _is_unfinished(result: Mapping[str, Any]) -> bool:
     return result.get("stopped_by") == OUT_OF_TIME
 
+
+TRACKING = "tracking"
+"""Section of the settings on which no result depends."""
 
 KIND = RunKind(growing=LENGTH, failure_page=_write_failure_page, is_unfinished=_is_unfinished)
 
@@ -298,7 +307,8 @@ def fit_digits(
 
 def resolve_paths(config: TrainConfig) -> TrainConfig:
     """Make the run directory's path absolute, choosing a name if none was given."""
-    path = run_path(config, TrainConfig(), config.model.model)
+    alike = dataclasses.replace(config, tracking=TrackingConfig())  # the same run, tracked or not
+    path = run_path(alike, TrainConfig(), config.model.model)
     return dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),

@@ -1,0 +1,1 @@
+"""What a training tells trackers: TensorBoard and the like."""

@@ -1,0 +1,60 @@
+"""The trackers: one `TrackerSpec` each."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sixfold.core.checks import unknown
+from sixfold.training.tracking.tracker import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackerSpec:
+    """A tracker.
+
+    Attributes:
+        packages: what has to be installed, by the names to import.
+        opened: `module:function` that opens it: called with the run directory and the `run_id` of
+            before, or "" at the first time.
+        takes: which files it takes, of those of a run directory, besides tables and metrics.
+        takes_model: whether it has a format of its own for networks.
+    """
+
+    packages: tuple[str, ...]
+    opened: str
+    takes: tuple[str, ...] = ()
+    takes_model: bool = False
+
+    def open(self, directory: Path, run_id: str) -> Tracker:
+        """Begin a training, or go on with one."""
+        module, _, function = self.opened.partition(":")
+        tracker: Tracker = getattr(importlib.import_module(module), function)(directory, run_id)
+        return tracker
+
+
+TRACKERS = {
+    "tensorboard": TrackerSpec(
+        packages=("tensorboard",),
+        opened="sixfold.training.tracking.event_files:open_tensorboard",
+    ),
+}
+
+
+def tracker_problems(names: Iterable[str]) -> list[str]:
+    """Why trackers cannot be used, one line each."""
+    found = []
+    for name in names:
+        if name not in TRACKERS:
+            found.append(f"--track {name}: " + unknown("tracker", name, TRACKERS))
+            continue
+        packages = TRACKERS[name].packages
+        if missing := [word for word in packages if importlib.util.find_spec(word) is None]:
+            found.append(
+                f"--track {name}: needs the package {' and '.join(missing)}: "
+                "pip install 'sixfold[track]'"
+            )
+    return found
