@@ -99,6 +99,8 @@ class TicketsConfig(Settings):
                 f"--optimizer {optimizer.optimizer}: not for tickets, whose masks need an update "
                 "that works element by element; give sgd, adam, or one of torch.optim"
             )
+        if optimizer.freeze:
+            found.append(f"--freeze {optimizer.freeze}: not for tickets, which mask all weights")
         if optimizer.schedule.startswith("plateau"):
             found.append(
                 f"--schedule {optimizer.schedule}: not for tickets, which are compared at equal "

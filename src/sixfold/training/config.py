@@ -51,6 +51,11 @@ class OptimizerConfig(Settings):
     weight_decay_group: tuple[str, ...] = option(
         (), "weight decay of parameters by name, likewise: '*.bias=0'", form="PATTERN=DECAY"
     )
+    freeze: str = option(
+        "",
+        "parameters, or all of a module, that keep their values: PATTERN,... as of --lr-group; "
+        "norms in it keep their statistics",
+    )
     no_decay: str = option("", "parameters without weight decay: norms, biases, or norms,biases")
     clip_value: float | None = option(
         None, "bring every element of the gradient into [-VALUE, VALUE]", gt=0

@@ -8,12 +8,11 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import RunDirectory
 from sixfold.data import DataSet
-from sixfold.models import build
 from sixfold.training.config import TrainConfig
+from sixfold.training.network import initial_network
 from sixfold.training.sparsity.initialization import begin
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.optimizer import whole_optimizer
-from sixfold.training.step.precision import in_precision
 
 
 def check_initialization(
@@ -45,8 +44,6 @@ def check_initialization(
                 for name in inside
             ]
         )
-    training = config.training
-    network = build(config.model, shape=opened.shape, classes=opened.outputs, seed=training.seed)
-    state = FlatState(in_precision(network, training.precision))
+    state = FlatState(initial_network(config, opened))
     rule = whole_optimizer(config.optimizer, state)
     begin(initialization, state, rule, lambda text: on_event({"kind": "note", "text": text}))

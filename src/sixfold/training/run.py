@@ -375,7 +375,7 @@ def fit_data(
             f"{config.data.data} has only {len(opened.train)} images"
         )
     if not found:
-        found += _pattern_problems(config, opened)
+        found += _pattern_problems(config, opened, tell)
         found += validation_problems(config, len(opened.validation))
         found += lone_image_problems(
             config,
@@ -403,19 +403,26 @@ def fit_data(
     return dataclasses.replace(config, data=resolved), opened
 
 
-def _pattern_problems(config: TrainConfig, opened: data.DataSet) -> list[str]:
+def _pattern_problems(
+    config: TrainConfig, opened: data.DataSet, tell: Callable[[str], None]
+) -> list[str]:
     """Patterns of parameters that match none of the network's."""
     from sixfold.models.meta_initialization import build_on_meta
+    from sixfold.training.step.frozen import freeze, frozen_note
     from sixfold.training.step.parameter_runs import group_settings, has_groups
 
-    if not has_groups(config.optimizer):
+    optimizer = config.optimizer
+    if not (has_groups(optimizer) or optimizer.freeze):
         return []
     classes, seed = opened.outputs, config.training.seed
     built = build_on_meta(config.model, shape=opened.shape, classes=classes, seed=seed)
     try:
-        group_settings(config.optimizer, built.network)
+        freeze(built.network, optimizer)
+        group_settings(optimizer, built.network)
     except UserError as error:
         return list(error.problems)
+    if optimizer.freeze:
+        tell(frozen_note(built.network, optimizer))
     return []
 
 

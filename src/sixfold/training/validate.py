@@ -19,6 +19,7 @@ def cross_problems(config: TrainConfig) -> list[str]:
         *_rule_problems(config),
         *_selection_problems(config),
         *_beginning_problems(config),
+        *_freeze_problems(config),
         *strategy_problems(config),
     ]
     if config.data.test_split == 0 and config.local_sgd.compare_serial:
@@ -158,4 +159,17 @@ def _beginning_problems(config: TrainConfig) -> list[str]:
             "--weights, --mask, --shared and --start-step: only with --strategy sync, not "
             f"{config.strategy.strategy}"
         )
+    return found
+
+
+def _freeze_problems(config: TrainConfig) -> list[str]:
+    """What `--freeze` does not go with."""
+    flag, found = f"--freeze {config.optimizer.freeze}", []
+    if not config.optimizer.freeze:
+        return []
+    for name in ("mask", "shared"):
+        if getattr(config.initialization, name) is not None:
+            found.append(f"{flag}: not with --{name}, which is of all weights; leave one of both")
+    if config.local_sgd.align:
+        found.append(f"{flag}: not with --align, which moves feature maps of all layers")
     return found

@@ -21,6 +21,7 @@ from sixfold.training.config import ComputeConfig, OptimizerConfig, TrainConfig,
 from sixfold.training.run import train
 from sixfold.training.step.batches import plan_batches
 from sixfold.training.step.device_model import DeviceModel
+from sixfold.training.step.frozen import freeze
 from sixfold.training.step.graphs import can_be_recorded
 from sixfold.training.step.preprocessing import DevicePreprocessing
 from sixfold.training.step.step import Shard, Step
@@ -88,6 +89,8 @@ def both(
         for step in steps:
             step.state.parameters *= 0.9  # the copy has to follow
             step.state.buffers *= 0.8
+            for tensor in step.state.kept:
+                tensor.detach().mul_(2)
         host.shard_payload(
             number, Shard(index=2, images=torch.from_numpy(ready), labels=labels), outs[0]
         )
@@ -105,6 +108,13 @@ def both(
 def test_a_shard_is_that_of_the_ordinary_step(make: type[nn.Module]) -> None:
     torch.manual_seed(0)
     wanted, found = both(make())
+    assert wanted.abs().max() > 0
+    assert (wanted - found).abs().max() <= 1e-12 * wanted.abs().max()
+
+
+def test_what_is_frozen_follows_when_it_is_written_to() -> None:
+    torch.manual_seed(0)
+    wanted, found = both(freeze(with_everything(), OptimizerConfig(freeze="0,1")))
     assert wanted.abs().max() > 0
     assert (wanted - found).abs().max() <= 1e-12 * wanted.abs().max()
 

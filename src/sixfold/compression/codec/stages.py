@@ -84,7 +84,9 @@ class CompressionTask:
         base = self.base.optimizer
         if base.optimizer == "muon":  # a mask needs an update that works element by element
             base = replace(base, optimizer="adamw", optimizer_args="")
-        optimizer = replace(base, lr=lr, weight_decay=decay, schedule="cosine", warmup=0.0)
+        optimizer = replace(
+            base, lr=lr, weight_decay=decay, schedule="cosine", warmup=0.0, freeze=""
+        )
         start = InitializationConfig(weights=str(weights), mask=str(mask))
         return self._training(optimizer, start, self.settings.prune_epochs, out)
 

@@ -148,6 +148,7 @@ def network_key(config: TrainConfig) -> str:
 def _special(optimizer: OptimizerConfig) -> list[Any]:
     """Settings of an update that most trainings leave alone; left out then."""
     texts: list[Any] = [optimizer.optimizer_args, optimizer.no_decay]
+    texts += [optimizer.freeze] if optimizer.freeze else []
     clipped = [optimizer.clip_value is not None, optimizer.clip_norm is not None]
     groups = [optimizer.lr_group, optimizer.weight_decay_group]
     given = [*texts, *groups, *clipped, optimizer.ema is not None]

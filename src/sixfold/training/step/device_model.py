@@ -54,6 +54,7 @@ class DeviceModel:
         self.model = copy.deepcopy(step.model, {id(step.draw): step.draw}).to(device)
         self._joined = JoinedOutputs(self.model) if self._loss.several else None
         self._state = FlatState(self.model)
+        self._versions = [-1] * len(self._state.kept)
         self._buffers, self._counters = self._state.buffers.clone(), self._state.counters()
         self._payload = torch.zeros(
             sum(self._state.sections), dtype=self._state.dtype, device=device
@@ -82,6 +83,10 @@ class DeviceModel:
         self._counters.copy_(host.counters())
         own.buffers.copy_(self._buffers)
         own.set_counters(self._counters)
+        for number, (there, here) in enumerate(zip(own.kept, host.kept, strict=True)):
+            if here._version != self._versions[number]:  # written to, by a file of weights
+                there.detach().copy_(here)
+                self._versions[number] = here._version
 
     def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
         """Write one shard's contribution; as `Step.shard_payload`, on the weights of `refresh`.
@@ -94,8 +99,7 @@ class DeviceModel:
         self._draw.enter(step, shard.index)
         if self._may_draw:
             seed_device(self._device, key(self._draw.seed, "torch", step, shard.index))
-        if not self.model.training:
-            self.model.train()
+        self._state.train()
         images = self._pictures.ready(shard.images, shard.draws)
         inputs = [images, shard.labels.to(self._device, non_blocking=True)]
         if shard.weights is not None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sixfold.core.errors import UserError
+from sixfold.training.step.frozen import still_norms
 
 ALIGNMENT_BYTES = 64
 """Parameters start at cache lines, as freshly allocated tensors do: kernels read them aligned."""
@@ -54,7 +55,9 @@ class FlatState:
 
     Attributes:
         parameters: (P,) all trainable parameters, each padded to a cache line with zeros.
-        buffers: (Q,) all floating-point buffers.
+        buffers: (Q,) all floating-point buffers but those that never move.
+        still_norms: that keep their statistics; see `sixfold.training.step.frozen`.
+        kept: tensors that keep their values: frozen parameters, and buffers of these norms.
         sections: lengths P, Q, K, 4 of the payload's parts, with K elements of integer buffers.
     """
 
@@ -63,11 +66,15 @@ class FlatState:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._names = [name for name, _ in named]
         self._parameters = [parameter for _, parameter in named]
-        self._buffers = [b for b in model.buffers() if b.is_floating_point()]
+        self.still_norms = list(still_norms(model))
+        still = {id(b) for norm in self.still_norms for b in norm.buffers()}
+        self._buffers = [b for b in model.buffers() if b.is_floating_point() and id(b) not in still]
         # Complex ones are constants (`sixfold.models.conduct`) and stay where they are.
         self._counters = [
             b for b in model.buffers() if not (b.is_floating_point() or b.is_complex())
         ]
+        frozen = [p for p in model.parameters() if not p.requires_grad]
+        self.kept = [*frozen, *(b for b in model.buffers() if id(b) in still)]
         dtypes = {tensor.dtype for tensor in self._parameters}
         if len(dtypes) != 1:
             raise ValueError(f"parameters must share one dtype, found {sorted(map(str, dtypes))}")
@@ -79,7 +86,9 @@ class FlatState:
             parameter.data = view
         device = self.parameters.device
         self.buffers, offsets = _flatten(self._buffers, self.dtype, device)
-        self._buffer_names = [n for n, b in model.named_buffers() if b.is_floating_point()]
+        self._buffer_names = [
+            n for n, b in model.named_buffers() if b.is_floating_point() and id(b) not in still
+        ]
         self._buffer_offsets = offsets
         for (_, view), buffer in zip(self.named_buffers(self.buffers), self._buffers, strict=True):
             buffer.data = view
@@ -90,6 +99,13 @@ class FlatState:
         counters = sum(counter.numel() for counter in self._counters)
         self._parts: dict[int, PayloadParts] = {}
         self.sections = [len(self.parameters), len(self.buffers), counters, EXTRAS]
+
+    def train(self) -> None:
+        """Put the network into the mode of training, as far as it is not frozen."""
+        if not self.model.training:
+            self.model.train()
+        for norm in self.still_norms:
+            norm.training = False
 
     @property
     def trainable(self) -> Sequence[nn.Parameter]:

@@ -44,4 +44,14 @@ def group_problems(config: OptimizerConfig) -> list[str]:
         if word.strip() not in SPARED:
             found.append(f"--no-decay {config.no_decay}: expected norms, biases, or norms,biases")
             break
+    if config.freeze and not all(frozen_patterns(config)):
+        found.append(
+            f"--freeze {config.freeze}: expected patterns such as 'features.*,stem', separated by "
+            "commas"
+        )
     return found
+
+
+def frozen_patterns(config: OptimizerConfig) -> list[str]:
+    """The patterns of `--freeze`."""
+    return [word.strip() for word in config.freeze.split(",")] if config.freeze else []

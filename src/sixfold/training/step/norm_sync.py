@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sixfold.training.step.frozen import keeps_statistics
 from sixfold.training.step.lockstep import Lockstep
 from sixfold.training.strategies.model_parallel.normalise import advance_running, normalise
 
@@ -78,7 +79,8 @@ def synchronise_norms(model: nn.Module, lockstep: Lockstep) -> nn.Module:
         lockstep: shared by all of them.
     """
     for name, module in list(model.named_modules()):
-        if not isinstance(module, _BatchNorm) or isinstance(module, SyncBatchNorm):
+        is_done = isinstance(module, SyncBatchNorm) or keeps_statistics(module)
+        if not isinstance(module, _BatchNorm) or is_done:
             continue
         synchronised = SyncBatchNorm(module, lockstep)
         if not name:

@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from sixfold.core.errors import UserError
 from sixfold.training.config import OptimizerConfig
-from sixfold.training.step.flat import FlatState
 from sixfold.training.step.groups import parse_group
+
+if TYPE_CHECKING:
+    from sixfold.training.step.flat import FlatState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ def group_settings(config: OptimizerConfig, model: nn.Module) -> dict[str, tuple
             pattern, value = parse_group(flag, group)
             matching = [name for name in names if matches(name, pattern)]
             if not matching:
-                found.append(_unmatched(flag, group, pattern, names))
+                found.append(unmatched(flag, group, pattern, names))
             values.update(dict.fromkeys(matching, value))
     if found:
         raise UserError(found)
@@ -72,7 +75,8 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, pattern + ".*")
 
 
-def _unmatched(flag: str, group: str, pattern: str, names: Sequence[str]) -> str:
+def unmatched(flag: str, group: str, pattern: str, names: Sequence[str]) -> str:
+    """That a pattern of an option matches nothing, with names that are near."""
     modules = {name.rpartition(".")[0] for name in names} - {""}
     known = [*names, *sorted(modules), *sorted({name.partition(".")[0] for name in modules})]
     near = get_close_matches(pattern.removesuffix(".*").strip("*."), known, n=3, cutoff=0.5)

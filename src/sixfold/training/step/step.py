@@ -172,8 +172,7 @@ class Step:
         state, labels, samples = self.state, shard.labels, len(shard.labels)
         before = self._save_buffers()
         self.draw.enter(step, shard.index, seed_torch=self.chain.needs_autograd)
-        if not self.model.training:
-            self.model.train()
+        state.train()
         parts = state.parts(out)
         loss, right, weight = 0.0, 0.0, 0.0
         cuts = micro_batches(samples, self.micro_batch.images)

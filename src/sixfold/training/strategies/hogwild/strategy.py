@@ -46,7 +46,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sixfold import models
 from sixfold.data import DataSet, permutation
 from sixfold.distributed.collectives import all_gather_data, rank_all_reduce, tree_all_reduce
 from sixfold.distributed.logical_shards import Node
@@ -55,12 +54,12 @@ from sixfold.distributed.process_group.communicator import alone
 from sixfold.distributed.process_group.shared_memory import SharedMemory
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import build_loss
+from sixfold.training.network import initial_network
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.micro_batches import note
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import whole_optimizer
-from sixfold.training.step.precision import in_precision
 from sixfold.training.step.schedule import TrainingLength
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
 from sixfold.training.step.update_rule import Optimizer
@@ -321,11 +320,7 @@ def _add_change(shared: Tensor, before: Tensor, after: Tensor) -> None:
 
 def build_hogwild(comm: Communicator, config: TrainConfig, data: DataSet) -> Hogwild:
     """Build the network in shared memory; see `sixfold.training.strategies.registry`."""
-    training = config.training
-    model = in_precision(
-        models.build(config.model, shape=data.shape, classes=data.outputs, seed=training.seed),
-        training.precision,
-    )
+    model = initial_network(config, data)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
     step = open_step(model, config, data.shape, build_loss(config.loss, data))
     optimizer = whole_optimizer(config.optimizer, step.state)

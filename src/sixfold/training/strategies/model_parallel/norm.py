@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sixfold.core.errors import UnsupportedError
+from sixfold.training.step.frozen import keep_statistics, keeps_statistics
 from sixfold.training.strategies.model_parallel.exchange import Fetch, RankSum, nothing
 from sixfold.training.strategies.model_parallel.layout import Layout
 from sixfold.training.strategies.model_parallel.local import LocalLayer
@@ -143,4 +144,6 @@ def divide_norm(
     rank_sum = context.rank_sum(layout.spatial) if together else None
     fetch = context.fetch_as(value, layout)
     norm = LocalNorm(context.rank, layer, fetch, layout, rank_sum, together=together)
+    if keeps_statistics(layer):
+        keep_statistics(norm)
     return norm, layout

@@ -49,6 +49,7 @@ from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_poo
 from sixfold.training.losses.registry import build_loss
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.clipping import flat_norm
+from sixfold.training.step.frozen import freeze
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import weights_dtype
@@ -215,6 +216,7 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     tile = comm.subgroup(range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
     tiles = comm.subgroup(range(place, comm.size, grid.mesh.size))
     found = _skeleton(config.model, data.shape, data.outputs, training.seed)
+    freeze(found.network, config.optimizer)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
     model = divide(found.network, data.shape, tile, grid.mesh)
     _materialise(model, found, config, data)

@@ -26,18 +26,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from sixfold import data as datasets
-from sixfold import models
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import RankFiles, RunDirectory
 from sixfold.distributed.engines import Engine, open_engine
 from sixfold.training.checkpoint import newest_intact
 from sixfold.training.config import TrainConfig
+from sixfold.training.network import initial_network
 from sixfold.training.progress import Progress
 from sixfold.training.step.batches import plan_batches
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import make_optimizer, whole_optimizer
 from sixfold.training.step.parameter_runs import Run, parameter_runs, runs_within
-from sixfold.training.step.precision import in_precision
 from sixfold.training.step.step import open_step
 from sixfold.training.strategies.param_server.client import LocalCoordinatorClient
 from sixfold.training.strategies.param_server.coordinator import Coordinator
@@ -154,11 +153,8 @@ def _prepare(
     config: TrainConfig, directory: RunDirectory, attempt: int, workers: int, on_event: OnEvent
 ) -> tuple[Coordinator, Sequence[Snapshot], int]:
     """The conductor, what every server starts from, and the size of the largest message."""
-    data, training = datasets.open_data(config.data), config.training
-    model = in_precision(
-        models.build(config.model, shape=data.shape, classes=data.outputs, seed=training.seed),
-        training.precision,
-    )
+    data = datasets.open_data(config.data)
+    model = initial_network(config, data)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
     state = open_step(model, config, data.shape).state
     optimizer = whole_optimizer(config.optimizer, state)

@@ -41,7 +41,6 @@ from typing import Any
 from torch import Tensor
 
 from sixfold import data as datasets
-from sixfold import models
 from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.data import permutation
 from sixfold.distributed.collectives import tree_all_reduce
@@ -54,12 +53,12 @@ from sixfold.training.checkpoint import load_checkpoint
 from sixfold.training.config import TrainConfig
 from sixfold.training.evaluate import evaluate
 from sixfold.training.losses.registry import build_loss
+from sixfold.training.network import initial_network
 from sixfold.training.step.averaging import averaged
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.clipping import clip_gradient
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import whole_optimizer
-from sixfold.training.step.precision import in_precision
 from sixfold.training.step.schedule import parse_schedule
 from sixfold.training.step.step import Shard, StepTotals, open_step
 from sixfold.training.strategies.param_server.access import Access, ServerLostError
@@ -197,16 +196,7 @@ class Worker:
         self._config, self._path, self._desk = config, path, desk
         self._workers = workers
         self._data = datasets.open_data(config.data)
-        training = config.training
-        model = in_precision(
-            models.build(
-                config.model,
-                shape=self._data.shape,
-                classes=self._data.outputs,
-                seed=training.seed,
-            ),
-            training.precision,
-        )
+        model = initial_network(config, self._data)
         self._plan: BatchPlan = plan_batches(config, self._data, batch_norm=has_batch_norm(model))
         loss = build_loss(config.loss, self._data)
         self._step = open_step(model, config, self._data.shape, loss)

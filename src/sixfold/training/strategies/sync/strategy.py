@@ -25,12 +25,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sixfold import models
 from sixfold.core.errors import NonFiniteLossError
 from sixfold.data import DataSet
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import build_loss
+from sixfold.training.network import initial_network
 from sixfold.training.sparsity.initialization import begin
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.device import rank_device
@@ -38,7 +38,7 @@ from sixfold.training.step.device_model import DeviceModel
 from sixfold.training.step.micro_batches import note
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import whole_optimizer
-from sixfold.training.step.precision import in_precision, narrow_dtype
+from sixfold.training.step.precision import narrow_dtype
 from sixfold.training.step.preprocessing import DevicePreprocessing
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
 from sixfold.training.step.update_rule import Optimizer
@@ -135,10 +135,7 @@ def tell_whole(comm: Communicator, step: Step, config: TrainConfig) -> None:
 def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Sync:
     """`build_sync` without a word to the user: for strategies that begin synchronously."""
     training = config.training
-    model = in_precision(
-        models.build(config.model, shape=data.shape, classes=data.outputs, seed=training.seed),
-        training.precision,
-    )
+    model = initial_network(config, data)
     device = rank_device(config.compute.device, comm.rank)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model), device=device)
     step = open_step(model, config, data.shape, build_loss(config.loss, data))
