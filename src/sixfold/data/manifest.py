@@ -100,7 +100,7 @@ class Manifest:
 
     @property
     def by_content(self) -> bool:
-        """Whether records come in the order of their names, which follow from their content."""
+        """Whether trainings order records by their keys, which follow from their content."""
         return self.settings.get("order") == "content"
 
     def count(self, part: str) -> int:

@@ -196,9 +196,14 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
             **({"pixels": listing.pixels} if listing.pixels else {}),
             "skipped": len(bad) + listing.skipped,
         },
-        settings={"resize": job.resize, "on_bad": job.on_bad},
+        settings={"resize": job.resize, "on_bad": job.on_bad, **_order(job)},
         versions={name: metadata.version(name) for name in names},
     )
+
+
+def _order(job: Job) -> dict[str, str]:
+    """How records are ordered for training, where the source's own order means nothing."""
+    return {"order": "content"} if job.spec.kind == "parquet" else {}
 
 
 def _printable(name: str) -> str:

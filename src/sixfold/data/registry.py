@@ -10,8 +10,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, parse_json, space_explained, write_atomically
@@ -221,19 +219,19 @@ def _is_sound(folder: Path, job: Job, workers: int) -> bool:
     return manifest.source.get("key") == job.key
 
 
-def _store(folder: Path, manifest: Manifest, part: str) -> Store:
+def _store(folder: Path, manifest: Manifest, part: str, as_listed: bool) -> Store:
     """A part of a folder of shards, its records in their order."""
     store = ShardStore(folder, manifest, part)
-    if not manifest.by_content:
-        return store
-    names = np.array(store.names(np.arange(len(store.labels))))
-    return OrderedStore(store, np.argsort(names, kind="stable"))
+    order = store.order() if manifest.by_content and not as_listed else None
+    return store if order is None else OrderedStore(store, order)
 
 
-def open_data(config: DataConfig) -> DataSet:
+def open_data(config: DataConfig, *, as_listed: bool = False) -> DataSet:
     """Open resolved data in a rank: cheap, since pixels stay in files until they are asked for.
 
-    The validation part is cut off the training part.
+    The validation part is cut off the training part. Rows of a table come in the order of their
+    content, so that a training does not depend on how the table is divided into files; with
+    `as_listed` they come as they stand there.
     """
     spec = parse_spec(config.data)
     facts: dict[str, Any] = {}
@@ -251,13 +249,13 @@ def open_data(config: DataConfig) -> DataSet:
         folder = Path(spec.where)
         manifest = load_manifest(folder)
         name, classes = manifest.name, manifest.classes
-        train, test = (_store(folder, manifest, part) for part in PARTS)
+        train, test = (_store(folder, manifest, part, as_listed) for part in PARTS)
         bad = manifest.bad_lines()
         if manifest.parts.get(VALIDATION) and config.validation and "key" in manifest.source:
             count = manifest.count(VALIDATION)
             bad += (f"validation part: {count} images: not used, since --validation cuts another",)
         elif manifest.parts.get(VALIDATION):
-            facts["own_validation"] = _store(folder, manifest, VALIDATION)
+            facts["own_validation"] = _store(folder, manifest, VALIDATION, as_listed)
         if config.reread is not None:
             facts["reread"] = Reread(config.reread, manifest.shape, manifest.settings)
         split = str(manifest.source.get("split", ""))

@@ -70,6 +70,7 @@ class ShardTask:
     folder: str  # where it belongs
     resize: int | None  # rows and columns wanted
     key: str  # names what the chunk is made from and how; a note with another key is out of date
+    keyed: bool = False  # whether records have keys of their content, by which trainings order them
 
     @property
     def note(self) -> Path:
@@ -154,6 +155,7 @@ def _tasks(
             folder=str(folder),
             resize=job.resize,
             key=hashlib.sha256(listed.encode("utf-8", "backslashreplace")).hexdigest(),
+            keyed=job.spec.kind == "parquet",
         )
 
     return {
@@ -279,7 +281,8 @@ def widen_shard(task: ShardTask) -> dict[str, Any]:
     images = np.repeat(old.pixels, COLOR, axis=1)
     names, groups = old.names.to_pylist(), old.groups.to_pylist()
     own = old.targets, old.weights
-    return asdict(_save(task, note, images, old.labels.tolist(), names, groups, *own))
+    keys = None if old.keys is None else old.keys.to_pylist()
+    return asdict(_save(task, note, images, old.labels.tolist(), names, groups, *own, keys))
 
 
 def _finished(task: ShardTask) -> ShardNote | None:
@@ -315,8 +318,36 @@ def _make(task: ShardTask) -> ShardNote:
     kept_names, kept_groups = ([column[index] for index in found] for column in (names, groups))
     kept = [labels[index] for index in found]
     places = list(found)
-    own = (None if a is None else a[places] for a in (task.chunk.targets, task.chunk.weights))
-    return _save(task, note, np.stack(images), kept, kept_names, kept_groups, *own)
+    targets, weights = (
+        None if a is None else a[places] for a in (task.chunk.targets, task.chunk.weights)
+    )
+    keys = content_keys(images, kept, targets, weights) if task.keyed else None
+    return _save(
+        task, note, np.stack(images), kept, kept_names, kept_groups, targets, weights, keys
+    )
+
+
+def content_keys(
+    images: Sequence[NDArray[np.uint8]],
+    labels: Sequence[int],
+    targets: NDArray[np.float64] | None,
+    weights: NDArray[np.float64] | None,
+) -> list[str]:
+    """What decides the places of records whose own order means nothing: their content.
+
+    A grey image has the key of the same image in colour, which it may become.
+    """
+    keys = []
+    for place, (image, label) in enumerate(zip(images, labels, strict=True)):
+        pixels = np.repeat(image, COLOR, axis=0) if len(image) == GRAY else image
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr((pixels.shape, int(label))).encode())
+        digest.update(np.ascontiguousarray(pixels).data)
+        for more in (targets, weights):
+            if more is not None:
+                digest.update(np.ascontiguousarray(more[place], np.float64).tobytes())
+        keys.append(digest.hexdigest())
+    return keys
 
 
 def _save(
@@ -328,9 +359,10 @@ def _save(
     groups: Sequence[str],
     targets: NDArray[np.float64] | None,
     weights: NDArray[np.float64] | None,
+    keys: Sequence[str] | None,
 ) -> ShardNote:
     """Write the file, and then the note that vouches for it."""
-    data = shard_files.encode(images, labels, names, groups, targets, weights)
+    data = shard_files.encode(images, labels, names, groups, targets, weights, keys)
     digest = hashlib.sha256(data).hexdigest()
     entry = ShardEntry(file=task.file, count=len(images), bytes=len(data), sha256=digest)
     channels, rows, columns = images.shape[1:]

@@ -10,6 +10,7 @@ A file is one record batch with the columns
     pixel_square_sum    fixed-size list, int64, (C,): sum of their squares
     target              fixed-size list, float64, (K,): numbers, or 0 and 1 of labels; if any
     weight              float64: how much the image counts; if any
+    key                 string: follows from the record's content, and decides its place; if any
 
 so the mean and standard deviation of any choice of images are exact and read no pixels.
 """
@@ -32,13 +33,14 @@ from sixfold.data.records import ArrayPicture, Listing, Picture, RowRecords
 from sixfold.data.targets import BINARY, CLASSES
 
 
-def schema(shape: Shape, targets: int = 0, weighted: bool = False) -> Any:
+def schema(shape: Shape, targets: int = 0, weighted: bool = False, keyed: bool = False) -> Any:
     """Arrow schema of a file of images of this shape, with so many targets each."""
     import pyarrow as pa
 
     sums = pa.list_(pa.int64(), shape[0])
     more = [("target", pa.list_(pa.float64(), targets))] if targets else []
     more += [("weight", pa.float64())] if weighted else []
+    more += [("key", pa.string())] if keyed else []
     return pa.schema(
         [
             ("image", pa.fixed_shape_tensor(pa.uint8(), shape)),
@@ -59,6 +61,7 @@ def encode(
     groups: Sequence[str],
     targets: NDArray[np.float64] | None = None,
     weights: NDArray[np.float64] | None = None,
+    keys: Sequence[str] | None = None,
 ) -> bytes:
     """A file's bytes, which depend on the records alone; images are (n, C, H, W), C-contiguous."""
     import pyarrow as pa
@@ -72,9 +75,10 @@ def encode(
 
     tensors = lists(images, channels * rows * columns)
     width = 0 if targets is None else targets.shape[1]
-    kind = schema(shape, width, weights is not None)
+    kind = schema(shape, width, weights is not None, keys is not None)
     more = [] if targets is None else [lists(np.ascontiguousarray(targets), width)]
     more += [] if weights is None else [pa.array(weights)]
+    more += [] if keys is None else [pa.array(keys, pa.string())]
     batch = pa.record_batch(
         [
             pa.ExtensionArray.from_storage(kind.field("image").type, tensors),
@@ -111,6 +115,7 @@ class ShardFile:
     groups: Any
     targets: NDArray[np.float64] | None = None  # (n, K), a view of the file
     weights: NDArray[np.float64] | None = None  # (n,), a view of the file
+    keys: Any = None
 
 
 def open_shard(path: Path, shape: Shape) -> ShardFile:
@@ -157,15 +162,16 @@ def open_shard(path: Path, shape: Shape) -> ShardFile:
         weights=(
             batch.column("weight").to_numpy(zero_copy_only=True) if "weight" in known else None
         ),
+        keys=batch.column("key") if "key" in known else None,
     )
 
 
 def _fitting(found: Any, shape: Shape) -> Any:
-    """The schema that a file should have, which may hold targets and weights."""
+    """The schema that a file should have, which may hold targets, weights and keys."""
     width = 0
     if "target" in found.names:
         width = getattr(found.field("target").type, "list_size", 0)
-    return schema(shape, width, "weight" in found.names)
+    return schema(shape, width, "weight" in found.names, "key" in found.names)
 
 
 def _times(shape: Shape) -> str:
@@ -236,6 +242,13 @@ class ShardStore:
             return None
         numbers: NDArray[np.int64] = codes.indices.to_numpy().astype(np.int64)
         return numbers
+
+    def order(self) -> NDArray[np.int64] | None:
+        """Places of the records by their keys, (N,); None if they have none."""
+        if not self._files or any(file.keys is None for file in self._files):
+            return None
+        keys = np.concatenate([np.array(file.keys.to_pylist()) for file in self._files])
+        return np.argsort(keys, kind="stable")
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `Store.images`."""

@@ -60,7 +60,7 @@ _LAYOUTS = {
 MOST_SUBFOLDERS = 100
 LAYOUT = 2  # Raised whenever the same source and settings would give other bytes
 FOLDER_LAYOUT = 1  # The same for folders alone
-TABLE_LAYOUT = 2  # The same for tables alone
+TABLE_LAYOUT = 3  # The same for tables alone
 DEPTH = 2
 
 

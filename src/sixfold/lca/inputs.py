@@ -77,7 +77,7 @@ def _movies(config: DataConfig) -> OpenedImages:
 
 
 def _data_set(source: ImageSource) -> OpenedImages:
-    opened = datasets.open_data(source.data)
+    opened = datasets.open_data(source.data, as_listed=True)
     part = opened.test if source.split == "test" else opened.train
     return OpenedImages(
         count=len(part),

@@ -39,7 +39,7 @@ class ScoringJob:
         """Network, card, data, and what makes batches as the network's training did."""
         network, card = load_network(self.weights, trusted=self.trusted)
         maker = datasets.BatchMaker(card, card.precision)
-        return network, card, datasets.open_data(self.data), maker
+        return network, card, datasets.open_data(self.data, as_listed=True), maker
 
 
 def trained_network(run: str, trust: bool, on_event: OnEvent | None) -> tuple[Path, ModelCard]:
@@ -70,7 +70,7 @@ def scored_data(
     if own:
         asked = replace(asked, test_split=settings.get("test_split"))
     resolved = resolve_data(asked, engine, workers, on_event, labelled=labelled)
-    opened = datasets.open_data(resolved)
+    opened = datasets.open_data(resolved, as_listed=True)
     if tuple(opened.shape) != tuple(card.shape):
         wanted, given = ("x".join(map(str, shape)) for shape in (card.shape, opened.shape))
         raise UserError(

@@ -25,6 +25,7 @@ from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.manifest import Manifest, ShardEntry
 from sixfold.data.shard_building import GRAY
+from sixfold.data.targets import CLASSES, REGRESSION
 from sixfold.spark.writing import REPORT, Columns, PartitionWriter, Widener, label_text
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Written:
     unlabelled: int
     bad: int
     label_values: tuple[float, ...] | None  # number of each class in the table, if it has one
+    classes: tuple[str, ...]
 
 
 def schema_of(df: DataFrame) -> SchemaAsTable:
@@ -164,6 +166,28 @@ def classes_of(df: DataFrame, label: str) -> tuple[tuple[str, ...], dict[str, in
     return tuple(texts), {text: index for index, text in enumerate(texts)}
 
 
+def numbers_in(df: DataFrame, label: str) -> int:
+    """How many numbers there are to learn of each image.
+
+    Raises:
+        UserError: if the column holds none.
+    """
+    if label not in df.columns:
+        raise UserError(
+            f"labelCol {label!r}: the DataFrame has no such column; it has {', '.join(df.columns)}"
+        )
+    kind = df.schema[label].dataType.typeName()
+    if kind in ("byte", "short", "integer", "long", "float", "double", "decimal"):
+        return 1
+    if kind not in ("array", "vectorudt", "vector"):
+        raise UserError(f"labelCol {label!r} is {kind}: expected numbers, or arrays of numbers")
+    first = df.select(label).where(df[label].isNotNull()).first()
+    if first is None:
+        raise UserError(f"labelCol {label!r} is null in all rows")
+    value = first[0]
+    return len(value.toArray() if hasattr(value, "toArray") else value)
+
+
 def write_shards(
     df: DataFrame,
     folder: Path,
@@ -171,6 +195,8 @@ def write_shards(
     image: str | None,
     label: str,
     validation: str | None,
+    weight: str | None = None,
+    regression: bool = False,
     resize: int | None,
     skip: bool,
 ) -> Written:
@@ -182,6 +208,8 @@ def write_shards(
         image: column of images; found by its name if None.
         label: column of labels.
         validation: boolean column of the rows that are for validation.
+        weight: column of how much each row counts.
+        regression: labels are numbers to be learned, not classes.
         resize: rows and columns of an image, if not its own.
         skip: leave out rows whose image cannot be read, or that have no label.
 
@@ -189,13 +217,30 @@ def write_shards(
         UserError: with everything that keeps the rows from being a usable set.
     """
     column, is_path = image_columns(df, image)
-    names, numbers = classes_of(df, label)
-    if validation is not None and validation not in df.columns:
-        raise UserError(f"validationIndicatorCol {validation!r}: the DataFrame has no such column")
-    columns = Columns(image=column, is_path=is_path, label=label, validation=validation)
+    found = [
+        f"{param} {name!r}: the DataFrame has no such column; it has {', '.join(df.columns)}"
+        for param, name in (("validationIndicatorCol", validation), ("weightCol", weight))
+        if name is not None and name not in df.columns
+    ]
+    if found:
+        raise UserError(found)
+    width, numbers = 0, dict[str, int]()
+    if regression:
+        width = numbers_in(df, label)
+        names = (label,) if width == 1 else tuple(f"{label}_{n}" for n in range(width))
+    else:
+        names, numbers = classes_of(df, label)
+    columns = Columns(
+        image=column,
+        is_path=is_path,
+        label=label,
+        numbers=width,
+        weight=weight,
+        validation=validation,
+    )
     folder.mkdir(parents=True, exist_ok=True)
     writer = PartitionWriter(folder=str(folder), columns=columns, classes=numbers, resize=resize)
-    wanted = [column.name, *column.beside, label, *([validation] if validation else [])]
+    wanted = [column.name, *column.beside, label, *filter(None, (validation, weight))]
     reports = [
         json.loads(row[0])
         for row in df.select(*dict.fromkeys(wanted)).mapInArrow(writer, REPORT).collect()
@@ -206,7 +251,8 @@ def write_shards(
     for report in reports:
         counts.update(report.get("counts", {}))
         bad += [(name, reason) for name, reason in report.get("bad", [])]
-    problems = _problems(files, counts, bad, names=names, label=label, skip=skip)
+    learned = () if regression else names
+    problems = _problems(files, counts, bad, names=learned, label=label, skip=skip)
     if problems:
         shutil.rmtree(folder)
         raise UserError(problems)
@@ -217,8 +263,14 @@ def write_shards(
     manifest = Manifest(
         name=folder.name,
         classes=names,
+        kind=REGRESSION if regression else CLASSES,
+        weighted=weight is not None,
         shape=tuple(files[0]["shape"]),
-        parts={part: _entries(files, part) for part in ("train", "validation", "test")},
+        parts={
+            part: entries
+            for part in ("train", "validation", "test")
+            if (entries := _entries(files, part)) or part != "validation"
+        },
         bad=tuple(bad),
         left_out=_left_out(counts, bad, label),
         source={
@@ -237,7 +289,8 @@ def write_shards(
         rows=counts["rows"],
         unlabelled=counts["unlabelled"],
         bad=counts["bad"],
-        label_values=_label_values(numbers),
+        label_values=None if regression else _label_values(numbers),
+        classes=names,
     )
 
 

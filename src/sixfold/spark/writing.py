@@ -24,7 +24,7 @@ from sixfold.data import shard_files
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.records import EncodedPicture, Picture
-from sixfold.data.shard_building import COLOR, GRAY
+from sixfold.data.shard_building import COLOR, GRAY, content_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +46,8 @@ class Columns:
     image: ImageColumn
     is_path: bool = False  # whether images are paths of files
     label: str | None = None
+    numbers: int = 0  # how many numbers a label is; 0: it is a class
+    weight: str | None = None
     validation: str | None = None  # a boolean: whether a row is for validation
 
 
@@ -87,7 +89,8 @@ class _Open:
 
     images: list[Pixels] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    targets: list[list[float]] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
 
 
 class _Partition:
@@ -102,15 +105,17 @@ class _Partition:
         writer, columns = self._writer, self._writer.columns
         cells = {name: batch.column(name)[row] for name in batch.schema.names}
         self._counts["rows"] += 1
-        label = 0
-        if columns.label is not None:
-            text = label_text(cells[columns.label].as_py())
-            if text is None:
-                self._counts["unlabelled"] += 1
-                return
-            label = writer.classes[text]
+        given = None if columns.label is None else cells[columns.label].as_py()
+        target = numbers_of(given) if columns.numbers else None
+        text = None if columns.numbers else label_text(given)
+        if text is None and target is None:
+            self._counts["unlabelled"] += 1
+            return
         try:
+            weight = 1.0 if columns.weight is None else weight_of(cells[columns.weight].as_py())
             pixels = picture_of(columns, cells).pixels(writer.resize)
+            if target is not None and len(target) != columns.numbers:
+                raise BadImageError(f"{len(target)} numbers to learn: expected {columns.numbers}")
         except BadImageError as error:
             self._counts["bad"] += 1
             if len(self._bad) < MOST_BAD:
@@ -121,23 +126,28 @@ class _Partition:
             part = "validation"
         there = self._open.setdefault((part, pixels.shape), _Open())
         there.images.append(pixels)
-        there.labels.append(label)
-        there.names.append(content_key(pixels, label))
+        there.labels.append(0 if text is None else writer.classes[text])
+        there.targets.append(target or [])
+        there.weights.append(weight)
         if len(there.images) * pixels.nbytes >= FILE_BYTES:
             self._write(part, pixels.shape)
 
     def _write(self, part: str, shape: tuple[int, ...]) -> None:
         there = self._open.pop((part, shape))
-        data = shard_files.encode(
-            np.stack(there.images), there.labels, there.names, [""] * len(there.names)
-        )
+        columns, count = self._writer.columns, len(there.labels)
+        targets = np.array(there.targets, np.float64) if columns.numbers else None
+        weights = None if columns.weight is None else np.array(there.weights, np.float64)
+        keys = content_keys(there.images, there.labels, targets, weights)
+        names, groups = [f"row {key[:12]}" for key in keys], [""] * count
+        images = np.stack(there.images)
+        data = shard_files.encode(images, there.labels, names, groups, targets, weights, keys)
         name = f"{part}-{self._task}-{self._files}.arrow"
         self._files += 1
         self.reports.append(
             {
                 "part": part,
                 "shape": list(shape),
-                "count": len(there.names),
+                "count": count,
                 "labels": dict(Counter(there.labels)),
             }
             | save(Path(self._writer.folder, name), data)
@@ -174,16 +184,6 @@ def picture_of(columns: Columns, cells: Mapping[str, Any]) -> Picture:
         raise BadImageError(f"{path} cannot be read: {error}") from None
 
 
-def content_key(pixels: Pixels, label: int) -> str:
-    """A name that follows from what a record holds: of a grey image as of the same in colour."""
-    if len(pixels) == GRAY:
-        pixels = np.repeat(pixels, COLOR, axis=0)
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((pixels.shape, label)).encode())
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Widener:
     """Writes files of grey images anew in colour, since others of their set are."""
@@ -210,6 +210,9 @@ class Widener:
                     old.labels.tolist(),
                     old.names.to_pylist(),
                     old.groups.to_pylist(),
+                    old.targets,
+                    old.weights,
+                    old.keys.to_pylist(),
                 )
                 name = report["file"].replace(".arrow", "-colour.arrow")
                 changed = save(Path(self.folder, name), data)
@@ -227,6 +230,33 @@ def save(path: Path, data: bytes) -> dict[str, Any]:
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
+
+
+def numbers_of(value: Any) -> list[float] | None:
+    """A label as numbers; None if there is none, or one is missing.
+
+    >>> numbers_of(2), numbers_of([1.0, 2.5]), numbers_of(float("nan")), numbers_of(None)
+    ([2.0], [1.0, 2.5], None, None)
+    """
+    if isinstance(value, dict):  # Spark's dense vector
+        value = value.get("values")
+    if value is None:
+        return None
+    found = list(value) if isinstance(value, list | tuple) else [value]
+    if any(v is None or not np.isfinite(float(v)) for v in found):
+        return None
+    return [float(v) for v in found]
+
+
+def weight_of(value: Any) -> float:
+    """How much a row counts.
+
+    Raises:
+        BadImageError: if that is no number from 0.
+    """
+    if value is None or not (np.isfinite(float(value)) and float(value) >= 0):
+        raise BadImageError(f"its weight is {value}: expected a number from 0")
+    return float(value)
 
 
 def label_text(value: Any) -> str | None:
