@@ -47,6 +47,70 @@ def test_the_bits_are_those_of_the_command_line_however_rows_are_partitioned(
     assert sixfold.train(config)["weights_sha256"] == found[0]
 
 
+def fit_of_parquet(engine: Any, folder: str) -> str:
+    session = tables.session_of(engine)
+    table = tables.encoded(session).drop("id")
+    table.repartition(3).write.parquet(f"{folder}/table")
+    model = tables.classifier(out=f"{folder}/fitted").fit(session.read.parquet(f"{folder}/table"))
+    return str(model.summary.weights_sha256)
+
+
+def test_a_table_in_files_gives_the_bits_of_the_command_line(
+    spark_local: EngineProcess, tmp_path: Path
+) -> None:
+    found = spark_local.call(fit_of_parquet, str(tmp_path))
+    config = sixfold.configure(
+        data=f"parquet:{tmp_path}/table",
+        test_split=0.0,
+        model="slide",
+        batch_size=20,
+        steps=6,
+        lr=0.005,
+        evaluate_every=0.0,
+        engine="inline",
+        workers=1,
+        out=str(tmp_path / "same"),
+    )
+    assert sixfold.train(config)["weights_sha256"] == found
+
+
+def fit_weights_and_numbers(engine: Any, out: str) -> dict[str, Any]:
+    from pyspark.ml.evaluation import RegressionEvaluator
+
+    from sixfold.spark import SixfoldRegressionModel, SixfoldRegressor
+
+    table = tables.encoded(tables.session_of(engine)).selectExpr(
+        "*", "cast(label = 0 as double) as w", "1.0D as one", "label * 2.5 - 1 as y"
+    )
+    told: dict[str, Any] = {}
+    for name, column in (("plain", ""), ("one", "one"), ("some", "w")):
+        params = {"weightCol": column} if column else {}
+        model = tables.classifier(out=f"{out}/{name}", steps=20, **params).fit(table)
+        told[name] = model.summary.weights_sha256
+        told[f"{name} zeros"] = model.transform(table).where("prediction = 0").count()
+    numbers = SixfoldRegressor(
+        model="slide", labelCol="y", batchSize=20, steps=200, lr=0.002, evaluateEvery=0.0,
+        numWorkers=1, out=f"{out}/numbers",
+    )  # fmt: skip
+    fitted = numbers.fit(table)
+    judge = RegressionEvaluator(labelCol="y", metricName="rmse")
+    told["rmse"] = judge.evaluate(fitted.transform(table))
+    fitted.write().overwrite().save(f"{out}/saved")
+    again = SixfoldRegressionModel.load(f"{out}/saved")
+    told["again"] = judge.evaluate(again.transform(table))
+    told["columns"] = again.transform(table).columns
+    return told
+
+
+def test_weights_count_and_numbers_are_learned(spark_local: EngineProcess, tmp_path: Path) -> None:
+    told = spark_local.call(fit_weights_and_numbers, str(tmp_path))
+    assert told["plain"] != told["some"]
+    assert told["some zeros"] == tables.ROWS  # no other class counts
+    assert told["plain zeros"] < tables.ROWS
+    assert told["rmse"] == told["again"] < 1.5  # the standard deviation of y is 2
+    assert told["columns"][-1] == "prediction"
+
+
 def fit_forms(engine: Any, folder: str) -> dict[str, str]:
     from pyspark.ml.functions import array_to_vector
     from pyspark.sql import functions

@@ -11,16 +11,28 @@ from typing import TYPE_CHECKING
 from sixfold.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from sixfold.spark.estimator import SixfoldClassifier
-    from sixfold.spark.model import SixfoldClassificationModel, predict_udf
+    from sixfold.spark.estimator import SixfoldClassifier, SixfoldRegressor
+    from sixfold.spark.model import (
+        SixfoldClassificationModel,
+        SixfoldRegressionModel,
+        predict_udf,
+    )
 
-__all__ = ["SixfoldClassificationModel", "SixfoldClassifier", "predict_udf"]
+__all__ = [
+    "SixfoldClassificationModel",
+    "SixfoldClassifier",
+    "SixfoldRegressionModel",
+    "SixfoldRegressor",
+    "predict_udf",
+]
 
 __getattr__ = lazy(
     __name__,
     {
         "SixfoldClassificationModel": "model",
         "SixfoldClassifier": "estimator",
+        "SixfoldRegressionModel": "model",
+        "SixfoldRegressor": "estimator",
         "predict_udf": "model",
     },
 )

@@ -15,18 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.ml import Estimator
 from pyspark.ml.param import Param, Params, TypeConverters
-from pyspark.ml.param.shared import HasValidationIndicatorCol
+from pyspark.ml.param.shared import HasValidationIndicatorCol, HasWeightCol
 from pyspark.ml.util import DefaultParamsReadable, MLWritable
 
 from sixfold.core.errors import SixfoldError, UserError
-from sixfold.spark.model import SixfoldClassificationModel, Summary, json_fields, read_weights
+from sixfold.spark.model import (
+    FittedModel,
+    SixfoldClassificationModel,
+    SixfoldRegressionModel,
+    Summary,
+    json_fields,
+    read_weights,
+)
 from sixfold.spark.params import (
     ColumnParams,
+    ScoreParams,
     chosen_settings,
     default_values,
     in_sparks_words,
     set_params,
     settings_as_params,
+    with_accessors,
 )
 from sixfold.spark.persistence import ParamsWriter
 from sixfold.spark.session import engine_of, master_of, send_code
@@ -34,44 +43,45 @@ from sixfold.spark.table import Written, write_shards
 from sixfold.training.config import TrainConfig, configure
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pyspark.sql import DataFrame
 
 POLICIES = ("error", "skip")
 
 
 @settings_as_params
-class SixfoldClassifier(
+class FittingEstimator(
     Estimator,
     ColumnParams,
     HasValidationIndicatorCol,
+    HasWeightCol,
     DefaultParamsReadable,
     MLWritable,
 ):
-    """Trains a convolutional network on a DataFrame of images.
-
-    >>> classifier = SixfoldClassifier(model="lenet5", imageCol="image", epochs=2.0, numWorkers=2)
-    >>> classifier.getBatchSize(), classifier.getEpochs()
-    (64, 2.0)
-    """
+    """Trains a convolutional network on a DataFrame of images."""
 
     keepShards: Param[bool] = Param(  # noqa: N815
         Params._dummy(),
         "keepShards",
-        "keep the tensor shards of the table in the run directory (shards/)",
+        "keep the tensor shards of the table, beside the run directory",
         TypeConverters.toBoolean,
     )
+
+    regression = False
+    fitted: type[FittedModel] = FittedModel
 
     def __init__(self, **params: Any) -> None:
         super().__init__()
         self._setDefault(**default_values(), keepShards=False)
         set_params(self, params)
 
-    def setParams(self, **params: Any) -> SixfoldClassifier:  # noqa: N802 - Spark's name
+    def setParams(self, **params: Any) -> Self:  # noqa: N802 - Spark's name
         """Set Params by name."""
         set_params(self, params)
         return self
 
-    def setFeaturesCol(self, value: str) -> SixfoldClassifier:  # noqa: N802
+    def setFeaturesCol(self, value: str) -> Self:  # noqa: N802
         """Set `imageCol`, by the name that other estimators have for it."""
         return self.setParams(imageCol=value)
 
@@ -79,13 +89,13 @@ class SixfoldClassifier(
         """Writes the Params; see `save`."""
         return ParamsWriter(self)
 
-    def _fit(self, dataset: DataFrame) -> SixfoldClassificationModel:
+    def _fit(self, dataset: DataFrame) -> Any:
         try:
             return self._train(dataset)
         except UserError as error:
             raise UserError(in_sparks_words(error.problems)) from None
 
-    def _train(self, dataset: DataFrame) -> SixfoldClassificationModel:
+    def _train(self, dataset: DataFrame) -> Any:
         began = time.monotonic()
         session = dataset.sparkSession
         config = self._checked(master_of(session))
@@ -100,6 +110,8 @@ class SixfoldClassifier(
                 image=self.column("imageCol"),
                 label=str(self.getOrDefault("labelCol")),
                 validation=self.column("validationIndicatorCol"),
+                weight=self.column("weightCol"),
+                regression=self.regression,
                 resize=config.data.resize,
                 skip=self.getOrDefault("handleInvalid") == "skip",
             )
@@ -119,10 +131,8 @@ class SixfoldClassifier(
             "prepare_s": round(prepared_s, 3),
             "path": str(out),
         }
-        model = SixfoldClassificationModel(
-            weights, card, written.label_values, Summary(json_fields(figures))
-        )
-        return self._copyValues(model)
+        summary = Summary(json_fields(figures))
+        return self._copyValues(self.fitted(weights, card, written.label_values, summary))
 
     def _checked(self, master: str) -> TrainConfig:
         """The settings of the training.
@@ -133,6 +143,8 @@ class SixfoldClassifier(
         from sixfold.training.run import training_problems
 
         chosen = chosen_settings(self)
+        if self.regression:
+            chosen.setdefault("loss", self.getOrDefault("loss"))
         found: list[str] = []
         if self.getOrDefault("handleInvalid") not in POLICIES:
             found.append(
@@ -172,6 +184,34 @@ class SixfoldClassifier(
         ship = (str(source),) if source else ()
         with engine_of(session, ship) as engine:
             return train(config, engine=engine)
+
+
+@with_accessors
+class SixfoldClassifier(FittingEstimator, ScoreParams):
+    """Trains a convolutional network to tell classes of the images of a DataFrame.
+
+    >>> classifier = SixfoldClassifier(model="lenet5", imageCol="image", epochs=2.0, numWorkers=2)
+    >>> classifier.getBatchSize(), classifier.getEpochs()
+    (64, 2.0)
+    """
+
+    fitted = SixfoldClassificationModel
+
+
+class SixfoldRegressor(FittingEstimator):
+    """Trains a convolutional network to tell a number, or several, of the images of a DataFrame.
+
+    >>> SixfoldRegressor(model="lenet5", labelCol="age").getOrDefault("loss")
+    'mse'
+    """
+
+    regression = True
+    fitted = SixfoldRegressionModel
+
+    def __init__(self, **params: Any) -> None:
+        super().__init__()
+        self._setDefault(loss="mse")
+        set_params(self, params)
 
 
 def _history(out: Path) -> list[dict[str, Any]]:

@@ -20,13 +20,15 @@ from pyspark.ml.util import (
 )
 
 from sixfold.core.errors import UserError
-from sixfold.spark.params import ColumnParams, set_params, settings_as_params
+from sixfold.spark.params import ColumnParams, ScoreParams, set_params, with_accessors
 from sixfold.spark.persistence import Writer, local_path
 from sixfold.spark.scoring import Scorer, Weights
 from sixfold.spark.session import send_code
 from sixfold.spark.table import image_columns, schema_of
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from pyspark.sql import Column, DataFrame
 
     from sixfold.training.model_card import ModelCard
@@ -64,22 +66,10 @@ class Summary:
         return f"Summary({told})"
 
 
-@settings_as_params
-class SixfoldClassificationModel(
-    Model, ColumnParams, MLWritable, MLReadable["SixfoldClassificationModel"]
-):
-    """A trained network: `transform` adds prediction, probability and raw scores to a DataFrame.
+@with_accessors
+class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
+    """A trained network: `transform` adds what it says of each image to a DataFrame."""
 
-    `prediction` is the label's number where labels were numbers, else the place of its class in
-    `classes`. Made by `SixfoldClassifier.fit`, by `load`, or from a run or weights file by `of`.
-    """
-
-    predictedLabelCol: Param[str] = Param(  # noqa: N815
-        Params._dummy(),
-        "predictedLabelCol",
-        "column for the predicted class's name; none if empty",
-        TypeConverters.toString,
-    )
     errorCol: Param[str] = Param(  # noqa: N815
         Params._dummy(),
         "errorCol",
@@ -95,14 +85,12 @@ class SixfoldClassificationModel(
         summary: Summary | None = None,
     ) -> None:
         super().__init__()
-        self._setDefault(predictedLabelCol="", errorCol="")
+        self._setDefault(errorCol="")
         self._weights, self._card = weights, card
         self._label_values, self._summary = label_values, summary
 
     @classmethod
-    def of(
-        cls, path: str | Path, *, trust_model: bool = False, **params: Any
-    ) -> SixfoldClassificationModel:  # fmt: skip
+    def of(cls, path: str | Path, *, trust_model: bool = False, **params: Any) -> Self:
         """The model of a run directory, a `model.safetensors` or a `model.sixz`.
 
         Args:
@@ -114,16 +102,6 @@ class SixfoldClassificationModel(
         model = cls(weights, card)
         set_params(model, params)
         return model
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes, in the order of `probability`."""
-        return list(self.card.classes)
-
-    @property
-    def numClasses(self) -> int:  # noqa: N802
-        """How many classes there are."""
-        return len(self.card.classes)
 
     @property
     def card(self) -> ModelCard:
@@ -150,13 +128,7 @@ class SixfoldClassificationModel(
         assert self._weights is not None, "made by fit, load or of"
         return classifier(self._weights)
 
-    def copy(self, extra: Any = None) -> SixfoldClassificationModel:
-        """A copy with further Params; the weights are shared."""
-        made: SixfoldClassificationModel = super().copy(extra)
-        return made
-
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        from pyspark.ml.functions import array_to_vector
         from pyspark.sql import functions
 
         policy = self.getOrDefault("handleInvalid")
@@ -165,37 +137,21 @@ class SixfoldClassificationModel(
         send_code(dataset.sparkSession)
         made = f"sixfold_{self.uid}"
         out = dataset.withColumn(made, self._scores(dataset))
+        error = functions.col(f"{made}.error")
         if policy == "skip":
-            out = out.where(functions.col(f"{made}.error").isNull())
-        raw, probability = self.column("rawPredictionCol"), self.column("probabilityCol")
-        for name, part in ((raw, "rawPrediction"), (probability, "probability")):
-            if name is not None:
-                # array_to_vector takes no null.
-                vector = functions.when(
-                    functions.col(f"{made}.error").isNull(),
-                    array_to_vector(
-                        functions.coalesce(functions.col(f"{made}.{part}"), functions.array())
-                    ),
-                )
-                out = out.withColumn(name, vector)
-        if (name := self.column("predictionCol")) is not None:
-            out = out.withColumn(name, functions.col(f"{made}.prediction"))
-        if (name := self.column("predictedLabelCol")) is not None:
-            out = out.withColumn(name, self._name_of(functions.col(f"{made}.prediction")))
-        if (name := self.column("errorCol")) is not None:
-            out = out.withColumn(name, functions.col(f"{made}.error"))
+            out = out.where(error.isNull())
+        for name, column in self._outputs(made).items():
+            out = out.withColumn(name, column)
+        if (reason := self.column("errorCol")) is not None:
+            out = out.withColumn(reason, error)
         return out.drop(made)
 
-    def _name_of(self, prediction: Column) -> Column:
-        from pyspark.sql import functions
-
-        name = functions.lit(None).cast("string")
-        for value, text in zip(self._predictions(), self.classes, strict=True):
-            name = functions.when(prediction == value, text).otherwise(name)
-        return name
+    def _outputs(self, made: str) -> dict[str, Column]:
+        """The columns that are added, from the struct of that name."""
+        raise NotImplementedError
 
     def _predictions(self) -> tuple[float, ...]:
-        return self._label_values or tuple(float(number) for number in range(self.numClasses))
+        return self._label_values or tuple(float(n) for n in range(len(self.card.classes)))
 
     def _scores(self, dataset: DataFrame) -> Column:
         """The column of what the network says of every row."""
@@ -222,6 +178,7 @@ class SixfoldClassificationModel(
             kind=kind,
             keep=self.getOrDefault("handleInvalid") != "error",
             label_values=self._predictions(),
+            targets=self.card.kind,
         )
         # Else Spark may evaluate it again for every column that is taken from it.
         return _udf(scorer).asNondeterministic()(given)
@@ -235,14 +192,87 @@ class SixfoldClassificationModel(
         self.write().save(path)
 
     @classmethod
-    def read(cls) -> MLReader[SixfoldClassificationModel]:
+    def read(cls) -> MLReader[Any]:
         """Reads what `write` has written."""
-        return _ModelReader()
+        return _ModelReader(cls)
 
     @classmethod
-    def load(cls, path: str) -> SixfoldClassificationModel:
+    def load(cls, path: str) -> Self:
         """The model at a path."""
-        return cls.read().load(path)
+        model: Self = cls.read().load(path)
+        return model
+
+
+@with_accessors
+class SixfoldClassificationModel(FittedModel, ScoreParams):
+    """A trained classifier: adds prediction, probability and raw scores to a DataFrame.
+
+    `prediction` is the label's number where labels were numbers, else the place of its class in
+    `classes`. Made by `SixfoldClassifier.fit`, by `load`, or from a run or weights file by `of`.
+    """
+
+    predictedLabelCol: Param[str] = Param(  # noqa: N815
+        Params._dummy(),
+        "predictedLabelCol",
+        "column for the predicted class's name; none if empty",
+        TypeConverters.toString,
+    )
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._setDefault(predictedLabelCol="")
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of `probability`."""
+        return list(self.card.classes)
+
+    @property
+    def numClasses(self) -> int:  # noqa: N802
+        """How many classes there are."""
+        return len(self.card.classes)
+
+    def _outputs(self, made: str) -> dict[str, Column]:
+        from pyspark.ml.functions import array_to_vector
+        from pyspark.sql import functions
+
+        found: dict[str, Any] = {}
+        for param, part in (
+            ("rawPredictionCol", "rawPrediction"),
+            ("probabilityCol", "probability"),
+        ):
+            if (name := self.column(param)) is not None:
+                # array_to_vector takes no null.
+                values = functions.coalesce(functions.col(f"{made}.{part}"), functions.array())
+                found[name] = functions.when(
+                    functions.col(f"{made}.error").isNull(), array_to_vector(values)
+                )
+        prediction = functions.col(f"{made}.prediction")
+        if (name := self.column("predictionCol")) is not None:
+            found[name] = prediction
+        if (name := self.column("predictedLabelCol")) is not None:
+            named = functions.lit(None).cast("string")
+            for value, text in zip(self._predictions(), self.classes, strict=True):
+                named = functions.when(prediction == value, text).otherwise(named)
+            found[name] = named
+        return found
+
+
+class SixfoldRegressionModel(FittedModel):
+    """A trained regressor: adds the predicted number to a DataFrame, or a vector of several."""
+
+    def _outputs(self, made: str) -> dict[str, Column]:
+        from pyspark.ml.functions import array_to_vector
+        from pyspark.sql import functions
+
+        name = self.column("predictionCol")
+        if name is None:
+            return {}
+        if len(self.card.classes) == 1:
+            return {name: functions.col(f"{made}.prediction")}
+        values = functions.coalesce(functions.col(f"{made}.rawPrediction"), functions.array())
+        error = functions.col(f"{made}.error")
+        return {name: functions.when(error.isNull(), array_to_vector(values))}
 
 
 def _udf(scorer: Scorer) -> Any:
@@ -301,6 +331,7 @@ def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool
         kind=kind,
         keep=True,
         label_values=tuple(float(number) for number in range(len(card.classes))),
+        targets=card.kind,
     )
     return _udf(scorer)
 
@@ -327,7 +358,7 @@ def read_weights(path: str | Path, *, trust_model: bool = False) -> tuple[Weight
 
 
 class _ModelWriter(Writer):
-    def __init__(self, model: SixfoldClassificationModel) -> None:
+    def __init__(self, model: FittedModel) -> None:
         super().__init__()
         self._model = model
 
@@ -351,8 +382,12 @@ class _ModelWriter(Writer):
             file.write(data)
 
 
-class _ModelReader(MLReader[SixfoldClassificationModel]):
-    def load(self, path: str) -> SixfoldClassificationModel:
+class _ModelReader(MLReader[FittedModel]):
+    def __init__(self, cls: type[FittedModel]) -> None:
+        super().__init__()
+        self._cls = cls
+
+    def load(self, path: str) -> FittedModel:
         import fsspec
 
         metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession)
@@ -369,7 +404,7 @@ class _ModelReader(MLReader[SixfoldClassificationModel]):
         # Params of a model may be anybody's; the network that the weights name is looked at.
         weights, card = read_weights(local)
         values = kept["label_values"]
-        model = SixfoldClassificationModel(
+        model = self._cls(
             weights,
             card,
             None if values is None else tuple(values),

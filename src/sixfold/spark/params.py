@@ -27,7 +27,7 @@ from sixfold.training.config import TrainConfig
 
 SECTIONS = (
     *("model", "optimizer", "training", "compute", "initialization", "strategy", "local_sgd"),
-    *("loss", "stopping", "data", "run", "engine"),
+    *("losses", "loss", "stopping", "data", "run", "engine"),
 )
 """Of `TrainConfig`; those that it has not are left out."""
 
@@ -93,7 +93,7 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
     return converters.get(hint, TypeConverters.identity)
 
 
-class ColumnParams(HasLabelCol, HasPredictionCol, HasProbabilityCol, HasRawPredictionCol):
+class ColumnParams(HasLabelCol, HasPredictionCol):
     """What an estimator and its model share: columns, and what happens to bad images."""
 
     imageCol: Param[str] = Param(  # noqa: N815 - Spark's way of writing
@@ -116,8 +116,6 @@ class ColumnParams(HasLabelCol, HasPredictionCol, HasProbabilityCol, HasRawPredi
         self._setDefault(
             labelCol="label",
             predictionCol="prediction",
-            probabilityCol="probability",
-            rawPredictionCol="rawPrediction",
             handleInvalid="error",
         )
 
@@ -128,12 +126,25 @@ class ColumnParams(HasLabelCol, HasPredictionCol, HasProbabilityCol, HasRawPredi
         return str(self.getOrDefault(name)) or None
 
 
+class ScoreParams(HasProbabilityCol, HasRawPredictionCol):
+    """Columns of what a classifier says of every class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._setDefault(probabilityCol="probability", rawPredictionCol="rawPrediction")
+
+
 def settings_as_params(cls: type[Any]) -> type[Any]:
     """Give a class a Param, a setter and a getter for every setting of a training."""
     for name, (field, hint) in settings().items():
         param = camel(name)
         doc = str(field.metadata.get("doc", ""))
         setattr(cls, param, Param(Params._dummy(), param, doc, _converter(hint)))
+    return with_accessors(cls)
+
+
+def with_accessors(cls: type[Any]) -> type[Any]:
+    """Give a class a setter and a getter for every Param that has none."""
     for name in sorted({n for n in dir(cls) if isinstance(getattr(cls, n), Param)}):
         word = name[0].upper() + name[1:]
         if not hasattr(cls, f"set{word}"):

@@ -20,6 +20,7 @@ import numpy as np
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.shard_building import COLOR, GRAY
+from sixfold.data.targets import BINARY, CLASSES, MULTI_LABEL, REGRESSION
 from sixfold.spark.writing import Columns, picture_of
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Scorer:
     kind: Any  # Arrow type of the column
     keep: bool  # whether a bad image gives nulls rather than an error
     label_values: tuple[float, ...]  # the prediction of each class
+    targets: str = CLASSES  # kind of what is predicted
 
     def __call__(self, batches: Iterator[pd.Series | pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Score batches, one after the other.
@@ -132,11 +134,15 @@ class Scorer:
         found: dict[str, list[Any]] = {
             name: [None] * len(cells) for name in ("prediction", "probability", "rawPrediction")
         }
-        for raw, probability, group in self._scores(network, images, places):
+        for raw, scores, group in self._scores(network, images, places):
             for row, place in enumerate(group):
-                found["prediction"][place] = self.label_values[int(probability[row].argmax())]
-                found["probability"][place] = probability[row]
                 found["rawPrediction"][place] = raw[row]
+                if self.targets == REGRESSION:
+                    found["prediction"][place] = float(raw[row][0])
+                    continue
+                found["probability"][place] = scores[row]
+                if self.targets != MULTI_LABEL:
+                    found["prediction"][place] = self.label_values[int(scores[row].argmax())]
         frame = pd.DataFrame(found | {"error": errors})
         return frame.astype({"prediction": "float64"})
 
@@ -152,15 +158,19 @@ class Scorer:
             raise BadImageError(f"{made}, but the network takes {'x'.join(map(str, shape))}")
         return pixels
 
-    @staticmethod
-    def _scores(network: Any, images: list[Pixels], places: list[int]) -> Iterator[Any]:
+    def _scores(self, network: Any, images: list[Pixels], places: list[int]) -> Iterator[Any]:
         import torch
+
+        from sixfold.training.evaluate import probabilities
 
         step = 1 if not images else max(GROUP_BYTES // (images[0].size * 4), 1)
         for start in range(0, len(images), step):
             batch = torch.from_numpy(np.stack(images[start : start + step]))
             raw = network(batch.to(memory_format=torch.channels_last)).double()
-            yield raw.numpy(), raw.softmax(1).numpy(), places[start : start + step]
+            scores = probabilities(self.targets, raw).numpy()
+            if self.targets == BINARY:  # as Spark's models of two classes have it
+                raw = torch.cat([-raw, raw], 1)
+            yield raw.numpy(), scores, places[start : start + step]
 
 
 def _plain(value: Any) -> Any:
