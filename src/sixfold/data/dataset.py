@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from math import sqrt
 from typing import TYPE_CHECKING, Protocol
 
@@ -333,7 +334,7 @@ def assemble(
             f"--validation {validation:g}: the set has a validation part of its own of "
             f"{len(own_validation.labels)} images: leave the option out"
         )
-    whole: Store = train if test_split is None else _Joined(train, test)
+    whole: Store = train if test_split is None else joined(train, test)
     # What has no label stays where it can be predicted, and alters no other row's part.
     aside = whole.labels >= last
     known = np.flatnonzero(~aside)
@@ -389,12 +390,26 @@ def _cut_off(test_split: float, kind: str) -> str:
     return f"{test_split:g} set aside, {_shares(kind)}" if test_split else ALL_TRAIN
 
 
+def joined(first: Store, second: Store) -> Store:
+    """Two stores as one; where both are ordered by keys, so is the whole."""
+    if isinstance(first, OrderedStore) and isinstance(second, OrderedStore):
+        return OrderedStore(
+            _Joined(first.store, second.store), np.concatenate([first.keys, second.keys])
+        )
+    return _Joined(first, second)
+
+
 @dataclass(frozen=True)
 class OrderedStore:
-    """A store whose records come in another order."""
+    """A store whose records come in the order of their keys."""
 
     store: Store
-    order: NDArray[np.int64]  # place in the store of each record, (N,)
+    keys: NDArray[np.str_]  # of each record, in the store's own order, (N,)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """Place in the store of each record, (N,)."""
+        return np.argsort(self.keys, kind="stable")
 
     @property
     def shape(self) -> Shape:

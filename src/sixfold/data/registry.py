@@ -222,8 +222,8 @@ def _is_sound(folder: Path, job: Job, workers: int) -> bool:
 def _store(folder: Path, manifest: Manifest, part: str, as_listed: bool) -> Store:
     """A part of a folder of shards, its records in their order."""
     store = ShardStore(folder, manifest, part)
-    order = store.order() if manifest.by_content and not as_listed else None
-    return store if order is None else OrderedStore(store, order)
+    keys = store.keys() if manifest.by_content and not as_listed else None
+    return store if keys is None else OrderedStore(store, keys)
 
 
 def open_data(config: DataConfig, *, as_listed: bool = False) -> DataSet:

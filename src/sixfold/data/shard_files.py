@@ -243,12 +243,12 @@ class ShardStore:
         numbers: NDArray[np.int64] = codes.indices.to_numpy().astype(np.int64)
         return numbers
 
-    def order(self) -> NDArray[np.int64] | None:
-        """Places of the records by their keys, (N,); None if they have none."""
-        if not self._files or any(file.keys is None for file in self._files):
+    def keys(self) -> NDArray[np.str_] | None:
+        """The records' keys, (N,); None if some have none."""
+        if any(file.keys is None for file in self._files):
             return None
-        keys = np.concatenate([np.array(file.keys.to_pylist()) for file in self._files])
-        return np.argsort(keys, kind="stable")
+        empty = np.empty(0, np.str_)
+        return np.concatenate([empty, *(np.array(f.keys.to_pylist()) for f in self._files)])
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `Store.images`."""
