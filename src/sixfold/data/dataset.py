@@ -392,6 +392,8 @@ def _cut_off(test_split: float, kind: str) -> str:
 
 def joined(first: Store, second: Store) -> Store:
     """Two stores as one; where both are ordered by keys, so is the whole."""
+    if not len(second.labels):  # an empty part does not tell whether it would have targets
+        return first
     if isinstance(first, OrderedStore) and isinstance(second, OrderedStore):
         return OrderedStore(
             _Joined(first.store, second.store), np.concatenate([first.keys, second.keys])
