@@ -85,10 +85,6 @@ OUTPUTS = {
         "Net(Call(lambda x: x.view(-1, 96)), nn.Linear(96, 5))",
         "its output for a batch of 2 is 4x5, not a tensor of 2x5 (batch x classes): keep dim 0",
     ),
-    "a tuple while training": (
-        "Net(nn.Flatten(), nn.Linear(192, 5), Call(lambda x: (x, x)))",
-        "its output in training is a tuple, not a tensor of 2x5 (batch x classes)",
-    ),
     "labels": (
         "Net(nn.Flatten(), Call(lambda x: x.argmax(1)))",
         "its output in training is of type torch.int64, not floating-point logits",

@@ -173,7 +173,8 @@ def from_sections(
         except UserError as error:
             refused += error.problems
     if refused:
-        raise UserError([*found, *refused])
+        # A damaged file of a run is so for every section.
+        raise UserError(dict.fromkeys([*found, *refused]))
     return tree(**parts)
 
 
