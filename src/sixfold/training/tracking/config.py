@@ -13,7 +13,8 @@ class TrackingConfig(Settings):
 
     track: tuple[str, ...] = option(
         (),
-        "send settings, metrics and results to trackers: tensorboard; several separated by commas",
+        "send settings, metrics and results to trackers: tensorboard, mlflow; several separated by "
+        "commas",
         form="NAME[,NAME]",
     )
 

@@ -41,6 +41,12 @@ TRACKERS = {
         packages=("tensorboard",),
         opened="sixfold.training.tracking.event_files:open_tensorboard",
     ),
+    "mlflow": TrackerSpec(
+        packages=("mlflow", "pandas"),
+        opened="sixfold.training.tracking.mlflow_store:open_mlflow",
+        takes=("config.json", "report.html", "model.safetensors"),
+        takes_model=True,
+    ),
 }
 
 

@@ -183,8 +183,7 @@ class Sender:
         result = self._result if is_last else None
         if self._tracker is None:
             self._tracker = self._spec.open(self._directory.path, self._record.run_id)
-            self._record.run_id = self._tracker.run_id
-            self._note()
+            self._begin_record(self._tracker.run_id)
         for name, mark in self._missing_pieces(None).items():
             self._send_piece(self._tracker, name, mark)
         self._send_metrics(self._tracker)
@@ -192,6 +191,17 @@ class Sender:
             self._send_piece(self._tracker, name, mark)
         if is_last:
             self._close(self._status)
+
+    def _begin_record(self, run_id: str) -> None:
+        """Note by which name the tracker has the run; one that is new to it is sent as a whole."""
+        record = self._record
+        if record.run_id not in ("", run_id):
+            record.sent.clear()
+            record.done.clear()
+            self._waiting = []
+            self._metrics.close()  # and read again from the beginning
+        record.run_id = run_id
+        self._note()
 
     def _send_metrics(self, tracker: Tracker) -> None:
         while lines := self._waiting or self._metrics.read(LINES):
