@@ -16,6 +16,14 @@ def test_without_groups_it_is_the_joined_network() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 62_378_344
 
 
+def test_torchvisions_form_has_its_published_size() -> None:
+    with torch.device("meta"):
+        network = alexnet((3, 224, 224), 1000, form="torchvision")
+    assert sum(parameter.numel() for parameter in network.parameters()) == 61_100_840
+    with pytest.raises(ValueError, match="paper or torchvision"):
+        alexnet((3, 224, 224), 1000, form="2013")
+
+
 def test_maps_have_the_papers_sizes() -> None:
     with torch.device("meta"):
         features = alexnet((3, 224, 224), 1000).get_submodule("features")

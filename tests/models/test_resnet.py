@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sixfold.models.resnet import resnet20, resnet50
+from sixfold.models.resnet import resnet18, resnet20, resnet50
 from sixfold.models.shapes import output_shape
 
 
@@ -59,6 +59,13 @@ def test_the_stem_follows_from_the_side(stem: str, side: int, maps: int) -> None
 def test_impossible_arguments_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be"):
         resnet20((3, 32, 32), 10, **arguments)  # type: ignore[arg-type]
+
+
+def test_resnet34_has_the_published_size() -> None:
+    with torch.device("meta"):
+        assert parameters(resnet18((3, 224, 224), 1000, depth=34)) == 21_797_672
+    with pytest.raises(ValueError, match="18 or 34"):
+        resnet18((3, 32, 32), 10, depth=50)
 
 
 def test_impossible_arguments_of_resnet50_are_refused() -> None:

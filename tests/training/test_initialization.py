@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from sixfold.core.errors import UserError
 from sixfold.models import build
@@ -14,6 +15,8 @@ from sixfold.training.checkpoint import list_checkpoints
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
 from sixfold.training.sparsity import load_mask, magnitude_mask, prunable, prune_counts, save_mask
+from sixfold.training.sparsity.initialization import put_weights
+from sixfold.training.step.flat import FlatState
 
 Configure = Callable[..., TrainConfig]
 
@@ -132,3 +135,34 @@ def test_settings_that_make_no_sense_are_refused_together(configure: Configure) 
     with pytest.raises(UserError) as info:
         train(configure(start_step=7, steps=7, save_at_steps=("5", "x")))
     assert len(info.value.problems) == 2
+
+
+def test_another_number_of_classes_begins_with_a_new_head(
+    configure: Configure, tmp_path: Path
+) -> None:
+    config = configure(
+        out=str(tmp_path / "run"), weights=str(tmp_path / "w.pth"), lr=0.0, steps=1, workers=2
+    )
+    before, fresh = (
+        build(config.model, shape=(3, 8, 8), classes=classes, seed=seed).state_dict()
+        for classes, seed in ((3, 7), (10, 0))
+    )
+    torch.save(before, tmp_path / "w.pth")
+    told: list[Any] = []
+    train(config, on_event=told.append)
+    (line,) = [e["text"] for e in told if e["kind"] == "note" and "head" in e["text"]]
+    assert "has 3 outputs, here 10: it is initialised afresh" in line
+    after = load_file(tmp_path / "run" / "model.safetensors")
+    *_, weight, bias = fresh
+    for name, tensor in after.items():
+        expected = fresh[name] if name in (weight, bias) else before[name]
+        assert torch.equal(tensor, expected), name
+
+
+def test_a_head_that_takes_other_features_is_refused(configure: Configure, tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
+    state = network.state_dict() | {"2.weight": torch.zeros(5, 4), "2.bias": torch.zeros(5)}
+    with pytest.raises(UserError) as caught:
+        put_weights(state, FlatState(network), "w.pth")
+    said = "it needs 2.weight (2, 3), has (5, 4); 2.bias (2,), has (5,)"
+    assert said in str(caught.value)

@@ -19,6 +19,7 @@ ZOO = {
     "conv4": ("conv_n", 32),
     "conv6": ("conv_n", 32),
     "resnet20": ("resnet", 32),
+    "resnet18": ("resnet", 224),
     "resnet50": ("resnet", 224),
     "vgg16": ("vgg", 32),
     "alexnet": ("alexnet", 224),

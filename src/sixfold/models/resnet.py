@@ -1,4 +1,4 @@
-"""Residual networks: the CIFAR family (ResNet-20 and deeper) and ResNet-50.
+"""Residual networks: the CIFAR family (ResNet-20 and deeper), ResNet-18 and ResNet-50.
 
 K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016.
 A block computes relu(F(x) + S(x)), where F is two 3x3 convolutions, or 1x1, 3x3, 1x1 (a
@@ -21,6 +21,7 @@ from sixfold.models.initialise import he_normal
 from sixfold.models.shapes import Shape
 from sixfold.models.stem import choose
 
+_BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 _BOTTLENECKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 """Depth -> blocks in each of four stages."""
 
@@ -73,18 +74,40 @@ def resnet50(shape: Shape, classes: int, *, depth: int = 50, stem: str = "auto")
     """
     if depth not in _BOTTLENECKS:
         raise ValueError(f"depth={depth} must be 50, 101 or 152")
+    return _imagenet(shape, classes, _BOTTLENECKS[depth], stem, 4)
+
+
+def resnet18(shape: Shape, classes: int, *, depth: int = 18, stem: str = "auto") -> nn.Sequential:
+    """3x3 residual network of 64 to 512 maps: ResNet-18, for ImageNet; of depth 18 or 34.
+
+    `stem` as of resnet50.
+    """
+    if depth not in _BASIC:
+        raise ValueError(f"depth={depth} must be 18 or 34")
+    return _imagenet(shape, classes, _BASIC[depth], stem, 1)
+
+
+def _imagenet(
+    shape: Shape, classes: int, counts: tuple[int, ...], stem: str, widening: int
+) -> nn.Sequential:
+    """Four stages of so many blocks, which widen 64 to 512 maps: bottlenecks by 4, others not."""
     small = choose(stem, ("small", "imagenet"), shape, name="stem") == "small"
     first = _conv_norm(shape[0], 64, 3) if small else _conv_norm(shape[0], 64, 7, 2)
     pool = [] if small else [nn.MaxPool2d(3, stride=2, padding=1)]
     stages: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(*first, nn.ReLU(), *pool))
     before = 64
-    for number, count in enumerate(_BOTTLENECKS[depth], start=1):
+    for number, count in enumerate(counts, start=1):
         narrow = 32 * 2**number
         blocks = []
         for index in range(count):
             stride = 2 if number > 1 and index == 0 else 1
-            blocks.append(_bottleneck(before, narrow, stride))
-            before = 4 * narrow
+            is_basic = widening == 1
+            blocks.append(
+                _basic(before, narrow, stride, "B")
+                if is_basic
+                else _bottleneck(before, narrow, stride)
+            )
+            before = widening * narrow
         stages[f"stage{number}"] = nn.Sequential(*blocks)
     stages["head"] = _head(before, classes)
     return he_normal(nn.Sequential(stages))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
+from sixfold.models.pretrained import COUNTER, from_torchvision
 from sixfold.training import torch_file
 from sixfold.training.config import InitializationConfig
 from sixfold.training.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
@@ -50,7 +51,7 @@ def begin(
         UserError: if a file cannot be read or does not fit the network.
     """
     if config.weights is not None:
-        put_weights(read_weights(Path(config.weights), tell), state, config.weights)
+        put_weights(read_weights(Path(config.weights), tell), state, config.weights, tell)
     if config.mask is not None:
         try:
             vector = mask_vector(load_mask(Path(config.mask)), state)
@@ -104,29 +105,71 @@ def read_weights(path: Path, tell: Callable[[str], None] | None = None) -> dict[
         ) from error
 
 
-def put_weights(weights: Mapping[str, Tensor], state: FlatState, where: str) -> None:
+def put_weights(
+    weights: Mapping[str, Tensor],
+    state: FlatState,
+    where: str,
+    tell: Callable[[str], None] | None = None,
+) -> None:
     """Copy weights and buffers into a network.
+
+    A head for another number of classes stays as it was initialised, and torchvision's names of
+    the zoo's networks are understood.
+
+    Args:
+        weights: by name.
+        state: the network's.
+        where: the file, for people.
+        tell: told of names that were changed, and of a new head.
 
     Raises:
         UserError: if names or shapes are not the network's; nothing is copied then.
     """
     own = state.model.state_dict()
+    told = []
+    if renamed := {} if own.keys() <= weights.keys() else from_torchvision(weights, own):
+        weights = {renamed[name]: tensor for name, tensor in weights.items()}
+        told.append("torchvision's names are those of the network's layers in its order")
+    needed = {n: t for n, t in own.items() if n in weights or not n.endswith(COUNTER)}
+    if head := _other_head(weights, state.model):
+        had, has = (tensors[f"{head}.weight"].shape[0] for tensors in (weights, own))
+        told.append(f"its head {head} has {had} outputs, here {has}: it is initialised afresh")
+        needed = {n: t for n, t in needed.items() if n.rpartition(".")[0] != head}
     wrong = [
         f"{name} {tuple(tensor.shape)}, has {_shape(weights.get(name))}"
-        for name, tensor in own.items()
+        for name, tensor in needed.items()
         if name not in weights
         or weights[name].shape != tensor.shape
         or weights[name].is_floating_point() != tensor.is_floating_point()
     ]
     wrong += [f"no {name}, has one" for name in weights.keys() - own.keys()]
     if wrong:
+        more = f" (and {len(wrong) - _MOST_TOLD} more)" if len(wrong) > _MOST_TOLD else ""
         raise UserError(
-            f"--weights {where} does not fit the network: it needs {wrong[0]}"
-            + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
+            f"--weights {where} does not fit the network: it needs "
+            + "; ".join(wrong[:_MOST_TOLD])
+            + more
         )
     with torch.no_grad():
-        for name, tensor in own.items():
+        for name, tensor in needed.items():
             tensor.copy_(weights[name])
+    if told and tell is not None:
+        tell(f"--weights {where}: {'; '.join(told)}")
+
+
+_MOST_TOLD = 5
+
+
+def _other_head(weights: Mapping[str, Tensor], network: nn.Module) -> str:
+    """The network's last linear layer, if that of the weights differs in its outputs alone."""
+    layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear)]
+    if not layers or not layers[-1][0]:
+        return ""
+    name, layer = layers[-1]
+    pairs = [(own, weights.get(f"{name}.{part}")) for part, own in layer.named_parameters()]
+    fits = all(theirs is not None and theirs.shape[1:] == own.shape[1:] for own, theirs in pairs)
+    outputs = {theirs.shape[0] for _, theirs in pairs if theirs is not None and theirs.dim()}
+    return name if fits and len(outputs) == 1 and outputs != {layer.out_features} else ""
 
 
 def _shape(tensor: Tensor | None) -> str:
