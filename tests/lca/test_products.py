@@ -30,3 +30,18 @@ def test_a_row_has_the_same_bits_in_any_place(
             torch.testing.assert_close(out, left @ right)
             found.append(out[:, slot])
     assert all(torch.equal(other, found[0]) for other in found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(inner=SIZES, outer=SIZES, rows=st.integers(1, 20), columns=st.integers(1, 20), seed=SIZES)
+def test_a_position_has_the_same_bits_in_any_tile(
+    inner: int, outer: int, rows: int, columns: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(2, inner, rows, columns, generator=generator)
+    kernels = torch.randn(outer, inner, 1, 1, generator=generator)
+    whole = products.convolve(maps, kernels)
+    torch.testing.assert_close(whole, torch.nn.functional.conv2d(maps, kernels))
+    cut = (rows + 1) // 2
+    parts = [products.convolve(part, kernels) for part in (maps[:, :, :cut], maps[:, :, cut:])]
+    assert torch.equal(torch.cat(parts, 2), whole)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sixfold.lca.geometry import Geometry
-from sixfold.lca.products import slot_product
+from sixfold.lca.products import convolve, slot_product
 
 
 class Lane(Protocol):
@@ -92,11 +92,11 @@ class ResidualLane:
 
     def gradient(self) -> Tensor:
         """See `Lane`."""
-        made = functional.conv2d(self.padded_code, self._synthesis)
+        made = convolve(self.padded_code, self._synthesis)
         torch.sub(self._image, made, out=self.residual)
         if self._mask is not None:
             self.residual.mul_(self._mask)
-        return functional.conv2d(self._padded_residual, self._analysis)
+        return convolve(self._padded_residual, self._analysis)
 
     def squares(self) -> Tensor:
         """See `Lane`."""
@@ -129,7 +129,7 @@ class GramLane:
 
     def gradient(self) -> Tensor:
         """See `Lane`."""
-        torch.sub(self._drive, functional.conv2d(self._padded_code, self._gram), out=self._last)
+        torch.sub(self._drive, convolve(self._padded_code, self._gram), out=self._last)
         return self._last
 
     def squares(self) -> Tensor:

@@ -12,6 +12,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _TRIES = 3
 
@@ -39,6 +40,31 @@ def slot_product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
 def _one(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
     torch.mm(left[0], right[0], out=out[0])
     return out
+
+
+BLOCK = 256
+"""Positions that are multiplied at a time: always as many, so that a position's bits do not follow
+from how many others a tile has."""
+
+
+def convolve(maps: Tensor, kernels: Tensor) -> Tensor:
+    """Maps (W, N, U, V) convolved with kernels (M, N, R, S), without padding.
+
+    Where strides reach as far as atoms, kernels are 1x1 after sorting by phase; the library
+    computes those as products whose sums depend on the number of positions, on some processors.
+    """
+    if kernels.shape[2:] != (1, 1):
+        return functional.conv2d(maps, kernels)
+    width, inner, rows, columns = maps.shape
+    right = kernels[:, :, 0, 0].t().contiguous()
+    count = width * rows * columns
+    left = maps.new_zeros(-(-count // BLOCK) * BLOCK, inner)
+    left[:count] = maps.permute(0, 2, 3, 1).reshape(count, inner)
+    out = maps.new_empty(len(left), right.shape[1])
+    for start in range(0, len(left), BLOCK):
+        block = slice(start, start + BLOCK)
+        slot_product(left[block], right, out[block])
+    return out[:count].view(width, rows, columns, len(kernels)).permute(0, 3, 1, 2).contiguous()
 
 
 @cache
