@@ -14,6 +14,7 @@ SAYS = {
     "own_network": "parameters",
     "predict_and_join": "'customer': 'c000'",
     "imbalance": "balanced ",
+    "fine_tuning": "fine-tuned:",
     "regression": "ink: mean absolute error",
     "compress": "scores of a blank image",
     "lottery_tickets": "of the weights",
