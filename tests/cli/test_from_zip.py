@@ -31,6 +31,7 @@ COMMANDS = [
     ["train", *NET, "--steps", "6", *SPARK, "--out", "run"],
     ["predict", "run", *DATA, *SPARK, "--out", "scores.parquet"],
     ["prepare", "synthetic:200x3x8x8", "shards", *SPARK],
+    ["export", "run", "--out", "network.pt"],
     ["evaluate", "run", *SPARK, "--noise", "0.1", "--max-images", "20"],
     ["compress", "run", *SPARK, "--prune-epochs", "1", "--share-epochs", "1", "--out", "small"],
     ["sweep", "quality", *NET, "--steps", "2", "--vary", "batch_size=20,40", *SPARK, "--out", "q"],
