@@ -1,5 +1,6 @@
 """Networks written for other programs: each format is run by its own library, on raw images."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -137,3 +138,32 @@ def test_the_command_line(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"--format onnx: .*pip install 'sixfold\[onnx\]'"):
         sixfold.export(run, tmp_path / "x.onnx")
+
+
+def test_float64_becomes_float32_where_onnxruntime_has_no_other(tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="needs the extra onnx")
+    card = dataclasses.replace(CARD, precision="float64")
+    (tmp_path / "model.safetensors").write_bytes(pack(card.build(), card))
+    assert sixfold.export(tmp_path, tmp_path / "n.onnx")["largest_difference"] > 0
+    score, _ = in_onnxruntime(tmp_path / "n.onnx")
+    images = pixels(3)
+    with torch.no_grad():
+        expected = sixfold.load(tmp_path)(images)
+    np.testing.assert_allclose(score(images), expected, atol=1e-4)
+    assert sixfold.export(tmp_path, tmp_path / "n.pt2")["largest_difference"] < 1e-10
+
+
+def test_a_file_that_its_library_cannot_run_is_told_in_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> formats.Scorer:
+        raise ValueError("no kernel\nand more")
+
+    form = formats.FORMATS["torchscript"]._replace(open=fail)
+    monkeypatch.setitem(formats.FORMATS, "torchscript", form)
+    with pytest.raises(
+        RunError, match=r"cannot be written as torchscript for torch\.jit: no kernel$"
+    ):
+        sixfold.export(run, tmp_path / "n.pt")
+    assert not list(tmp_path.iterdir())

@@ -98,7 +98,7 @@ class _Checked(nn.Module):
 
 
 def _write_torchscript(network: nn.Module, images: Tensor, file: Path, metadata: Metadata) -> None:
-    with _refusing(metadata, "TorchScript"), torch.no_grad(), file.open("wb") as opened:
+    with refusing(metadata, "TorchScript"), torch.no_grad(), file.open("wb") as opened:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             network, images, check_trace=False
         )
@@ -114,7 +114,7 @@ def _open_torchscript(file: Path) -> Scorer:
 
 
 def _write_exported(network: nn.Module, images: Tensor, file: Path, metadata: Metadata) -> None:
-    with _refusing(metadata, "an ExportedProgram"):
+    with refusing(metadata, "an ExportedProgram"):
         shapes = ({0: torch.export.Dim("N")},)
         program = torch.export.export(network, (images,), dynamic_shapes=shapes)
         with file.open("wb") as opened:
@@ -128,7 +128,7 @@ def _open_exported(file: Path) -> Scorer:
 
 
 @contextmanager
-def _refusing(metadata: Metadata, what: str) -> Iterator[None]:
+def refusing(metadata: Metadata, what: str) -> Iterator[None]:
     """Say in one line that a network cannot be written so, without torch's own warnings."""
     try:
         with warnings.catch_warnings():

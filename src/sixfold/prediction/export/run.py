@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from sixfold.core.locks import held
 from sixfold.core.version import __version__
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.prediction.export.config import ExportConfig
-from sixfold.prediction.export.formats import FORMATS, Scorer, Scores, missing_packages
+from sixfold.prediction.export.formats import FORMATS, Scorer, Scores, missing_packages, refusing
 from sixfold.prediction.scoring import trained_network
 from sixfold.training.classifier import Classifier
 from sixfold.training.model_card import ModelCard
@@ -52,11 +53,15 @@ def export(config: ExportConfig, *, on_event: OnEvent | None = None) -> dict[str
     metadata = _metadata(card, asked.pixels)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     network = Scores(Classifier(load_network(weights, trusted=card.model)[0], card)).eval()
+    # onnxruntime has no convolution of float64.
+    precision = "float32" if asked.chosen_format == "onnx" else card.precision
+    written = network if precision == card.precision else copy.deepcopy(network).float()
     with held(out, is_file=True), one_thread(), explained(out):
         try:
-            form.write(network, _images(3, card, asked.pixels), temporary, metadata)
-            figures = _compare(network, form.open(temporary), card, asked.pixels)
-            _refuse_other_scores(figures, card, asked.chosen_format)
+            form.write(written, _images(3, card, asked.pixels), temporary, metadata)
+            with refusing(metadata, f"{asked.chosen_format} for {form.checked_by}"):
+                figures = _compare(network, form.open(temporary), card, asked.pixels)
+            _refuse_other_scores(figures, card, asked.chosen_format, precision)
             temporary.replace(out)
         finally:
             temporary.unlink(missing_ok=True)
@@ -117,8 +122,10 @@ def _expected(network: nn.Module, card: ModelCard, pixels: str) -> Iterator[tupl
         yield network(images), images
 
 
-def _refuse_other_scores(figures: dict[str, Any], card: ModelCard, name: str) -> None:
-    bound = TOLERANCE[card.precision] * max(figures["largest_score"], 1.0)
+def _refuse_other_scores(
+    figures: dict[str, Any], card: ModelCard, name: str, precision: str
+) -> None:
+    bound = TOLERANCE[precision] * max(figures["largest_score"], 1.0)
     if not figures["largest_difference"] <= bound:
         raise RunError(
             f"{card.model} as {name} gives other scores than the network (difference "
