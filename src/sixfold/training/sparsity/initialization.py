@@ -129,7 +129,7 @@ def put_weights(
     told = []
     if renamed := {} if own.keys() <= weights.keys() else from_torchvision(weights, own):
         weights = {renamed[name]: tensor for name, tensor in weights.items()}
-        told.append("torchvision's names are those of the network's layers in its order")
+        told.append("torchvision's names stand for those of the network's layers")
     needed = {n: t for n, t in own.items() if n in weights or not n.endswith(COUNTER)}
     if head := _other_head(weights, state.model):
         had, has = (tensors[f"{head}.weight"].shape[0] for tensors in (weights, own))
