@@ -55,7 +55,8 @@ def test_numbers_of_lines_by_name() -> None:
         ("train/images", 4.0),
     }
     evaluated = {"step": 3, "time": 9.0, "epoch": 1.0, "part": "validation", "eval_loss": 0.25}
-    (point,) = points_of(evaluated)
+    (point, seconds) = points_of({**evaluated, "eval_s": 2.0})
+    assert (seconds.name, seconds.value) == ("validation/eval_s", 2.0)
     assert (point.name, point.value, point.step, point.time) == ("validation/loss", 0.25, 3, 9.0)
     (logged,) = points_of({"step": 3, "time": 9.0, "logged": {"seen": 7}})
     assert (logged.name, logged.value) == ("logged/seen", 7.0)
@@ -68,5 +69,6 @@ def test_results_and_settings() -> None:
         ("result/steps", 5.0, 5),
         ("result/test_accuracy", 0.5, 5),
     }
+    assert {p.step for p in result_points({**result, "rounds": 3}, time=1.0)} == {3}
     nested = {"optimizer": {"lr": 0.1, "lr_group": ["a=1"]}, "run": {"out": None, "tags": []}}
     assert flat(nested) == {"lr": 0.1, "lr_group": '["a=1"]', "out": "", "tags": ""}

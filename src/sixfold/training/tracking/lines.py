@@ -32,7 +32,8 @@ def points_of(line: Line) -> list[Point]:
     elif kind == "train":
         named = {name: value for name, value in known.items() if name not in ("step", "time")}
     else:
-        named = {n.removeprefix("eval_"): v for n, v in known.items() if n.startswith("eval_")}
+        metrics = {n: v for n, v in known.items() if n.startswith("eval_")}
+        named = {n if n == "eval_s" else n.removeprefix("eval_"): v for n, v in metrics.items()}
     step, time = int(line["step"]), float(line["time"])
     return [
         Point(name=f"{kind}/{name}", value=float(value), step=step, time=time)
@@ -41,9 +42,10 @@ def points_of(line: Line) -> list[Point]:
 
 
 def result_points(result: Mapping[str, Any], time: float) -> list[Point]:
-    """The numbers of a result, at its last step."""
+    """The numbers of a result, at the last step of its metrics."""
+    last = int(result.get("rounds", result["steps"]))  # hogwild logs rounds
     return [
-        Point(name=f"result/{name}", value=float(value), step=int(result["steps"]), time=time)
+        Point(name=f"result/{name}", value=float(value), step=last, time=time)
         for name, value in result.items()
         if _is_number(value) and not math.isnan(value)
     ]
