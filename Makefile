@@ -11,10 +11,10 @@ demo: $(READY)
 	  --lr 0.02 --schedule cosine --out runs/demo --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not full"
 
 test-full: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
