@@ -203,7 +203,7 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
 
 def _order(job: Job) -> dict[str, str]:
     """How records are ordered for training, where the source's own order means nothing."""
-    return {"order": "content"} if job.spec.kind == "parquet" else {}
+    return {"order": "content"} if job.by_content else {}
 
 
 def _printable(name: str) -> str:

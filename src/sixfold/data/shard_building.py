@@ -140,7 +140,7 @@ def _probe(listing: Listing) -> list[tuple[int, int]]:
 def _tasks(
     job: Job, listing: Listing, folder: Path, size: tuple[int, int]
 ) -> dict[str, list[ShardTask]]:
-    image_bytes = size[0] * size[1] * COLOR
+    by_content, image_bytes = job.by_content, size[0] * size[1] * COLOR
     step = max(min(CHUNK_BYTES // image_bytes, MOST_CHUNK_IMAGES), 1)
 
     def task(part: str, records: Records, start: int) -> ShardTask:
@@ -155,7 +155,7 @@ def _tasks(
             folder=str(folder),
             resize=job.resize,
             key=hashlib.sha256(listed.encode("utf-8", "backslashreplace")).hexdigest(),
-            keyed=job.spec.kind == "parquet",
+            keyed=by_content,
         )
 
     return {

@@ -14,6 +14,7 @@ from sixfold.data.archives import is_archive_name
 from sixfold.data.config import PreparationConfig
 from sixfold.data.file_tree import fingerprint, open_tree
 from sixfold.data.formats import cells, cifar10, folder, mnist, parquet
+from sixfold.data.manifest import load_manifest
 from sixfold.data.records import Listing, list_stores
 from sixfold.data.shard_files import list_shards
 from sixfold.data.spec import Spec, TableOptions, parse_spec
@@ -133,6 +134,13 @@ class Job:
             if self.table.target in (MULTI_LABEL, REGRESSION) or self.table.weight is not None:
                 parts += [self.table.target, self.table.weight]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def by_content(self) -> bool:
+        """Whether the source's own order means nothing: that of a table, or of shards of one."""
+        if self.spec.kind == "shards":
+            return load_manifest(Path(self.path)).by_content
+        return self.spec.kind == "parquet"
 
     def list_records(self, spool: Path) -> Listing:
         """List the records of the source."""

@@ -17,6 +17,7 @@ from PIL import Image
 from sixfold.core.errors import UserError
 from sixfold.data import DataSet, open_data, resolve
 from sixfold.data.config import DataConfig
+from sixfold.data.manifest import load_manifest
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import open_engine
 
@@ -81,7 +82,28 @@ def write(path: Path, images: pa.Array, labels: Any = None, **options: Any) -> P
 
 
 def opened(path: Path | str, cache: Path, **settings: Any) -> DataSet:
-    return open_data(resolve(DataConfig(data=f"parquet:{path}", **settings), cache=cache))
+    config = DataConfig(data=f"parquet:{path}", **settings)
+    return open_data(resolve(config, cache=cache), as_listed=True)
+
+
+def test_rows_are_ordered_by_content_however_they_are_divided_into_files(tmp_path: Path) -> None:
+    images, labels = pixels(), [i % 3 for i in range(30)]
+    write(tmp_path / "one" / "a.parquet", tensor(images), labels)
+    for number, rows in enumerate((range(20, 30), range(20))):
+        given = tensor(images[list(rows)])
+        write(tmp_path / "two" / f"{number}.parquet", given, [labels[row] for row in rows])
+    found = []
+    for name in ("one", "two"):
+        config = DataConfig(data=f"parquet:{tmp_path / name}", test_split=0.0)
+        resolved = resolve(config, cache=tmp_path / "cache")
+        part = open_data(resolved).train
+        assert len(part) == 30
+        found.append((part.images(np.arange(30)), part.labels.tolist()))
+        larger = resolve(DataConfig(data=resolved.data, resize=12), cache=tmp_path / "cache")
+        assert load_manifest(Path(larger.data.removeprefix("shards:"))).by_content
+    one, two = found
+    assert np.array_equal(one[0], two[0])
+    assert one[1] == two[1]
 
 
 @pytest.mark.parametrize("form", FORMS)

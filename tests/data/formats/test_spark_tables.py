@@ -109,7 +109,7 @@ def write(path: Path, columns: Columns, metadata: dict[str, str] | None = None) 
 def opened(path: Path, cache: Path, **settings: Any) -> DataSet:
     labelled = settings.pop("labelled", True)
     config = DataConfig(data=f"parquet:{path}", **settings)
-    return open_data(resolve(config, cache=cache, labelled=labelled))
+    return open_data(resolve(config, cache=cache, labelled=labelled), as_listed=True)
 
 
 def check(dataset: DataSet, images: NDArray[np.uint8]) -> None:

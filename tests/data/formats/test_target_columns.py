@@ -101,7 +101,8 @@ def test_shards_keep_targets_and_weights_whatever_their_size(tmp_path: Path) -> 
     second = prepare(f"shards:{tmp_path / 'shards'}", tmp_path / "large", resize=12)
     assert (second.kind, second.shape) == ("regression", (1, 12, 12))
     small, large = (
-        open_data(DataConfig(data=f"shards:{tmp_path / name}")) for name in ("shards", "large")
+        open_data(DataConfig(data=f"shards:{tmp_path / name}"), as_listed=True)
+        for name in ("shards", "large")
     )
     for one, other in ((small.train, large.train), (small.test, large.test)):
         for mine, its in ((one.targets, other.targets), (one.weights, other.weights)):
