@@ -17,6 +17,7 @@ from sixfold.distributed.engines import open_engine
 from sixfold.perf.plan.calibrate import fitting_tiles
 from sixfold.perf.plan.calibration import Calibration, Machine, Network, Point, network_key, save
 from sixfold.perf.plan.candidates import cases
+from sixfold.training.losses.registry import with_target
 
 SETTINGS: dict[str, Any] = {
     "data": "synthetic:64x1x8x8",
@@ -35,7 +36,8 @@ def machine(tmp_path: Path) -> Any:
 
     def make(*, exchange_s: float, tile_s: float = 1.0, available_bytes: int = 10**12) -> str:
         config = sixfold.configure(**SETTINGS)
-        config = dataclasses.replace(config, data=datasets.resolve(config.data))
+        data = datasets.resolve(with_target(config.data, config.loss))
+        config = dataclasses.replace(config, data=data)
         opened = datasets.open_data(config.data)
         tiles = fitting_tiles(config, opened, 2)
         wanted = [
