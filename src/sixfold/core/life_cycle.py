@@ -191,8 +191,13 @@ class Run:
             self._refuse_other_inputs(self.inputs, grows)
         remedy = "remove it and make the run again"
         if self._can_resume:
-            remedy = "remove it and go on with --resume, which makes it anew"
-        result = None if grows else read_whole_json(directory.file(kind.result), remedy)
+            remedy = "go on with --resume, which makes it anew"
+        try:
+            result = None if grows else read_whole_json(directory.file(kind.result), remedy)
+        except UserError:
+            if not (self.resume and self._can_resume):
+                raise
+            result = None
         if result is not None and self.resume and kind.is_unfinished(result):
             return
         if result is None and not self.resume:
