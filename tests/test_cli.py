@@ -267,7 +267,11 @@ def test_a_killed_rank_ends_the_run_with_its_facts(tmp_path: Path) -> None:
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)],
+    ids=lambda n: n.name,
+)
 def test_ctrl_c_stops_all_ranks_and_keeps_a_checkpoint(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -282,6 +286,7 @@ def test_ctrl_c_stops_all_ranks_and_keeps_a_checkpoint(
     assert_gone(everyone)
 
 
+@pytest.mark.full
 def test_ranks_end_when_the_launcher_is_killed(tmp_path: Path) -> None:
     process = start(tmp_path / "run")
     wait_for_steps(tmp_path / "run", process)

@@ -34,6 +34,7 @@ def test_every_script_is_tested() -> None:
     assert scripts - {"networks"} == set(SAYS)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SAYS)
 def test_an_example_runs(name: str, tmp_path: Path) -> None:
     for file in EXAMPLES.glob("*.py"):

@@ -56,7 +56,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.timeout(400)  # starts processes, which a busy machine delays
-@pytest.mark.parametrize("what", ["class", "instance", "factory"])
+@pytest.mark.parametrize(
+    "what", ["instance", *(pytest.param(w, marks=pytest.mark.full) for w in ("class", "factory"))]
+)
 def test_the_bits_do_not_depend_on_engine_and_workers(what: str) -> None:
     torch.manual_seed(3)
     cell = run_cell()
@@ -80,6 +82,7 @@ def test_the_bits_do_not_depend_on_engine_and_workers(what: str) -> None:
 
 
 @pytest.mark.timeout(400)  # starts processes, which a busy machine delays
+@pytest.mark.full
 @pytest.mark.spark
 def test_a_class_of_a_notebook_trains_on_spark(folder: Path) -> None:
     """In a process of its own, which starts Spark and ends it."""

@@ -162,8 +162,12 @@ def test_local_has_the_bits_of_one_worker(
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("case", ["batch 10", "batch-norm of the batch"])
-@pytest.mark.parametrize("master", [*SPARK[:2], pytest.param(SPARK[2], marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "case", ["batch 10", pytest.param("batch-norm of the batch", marks=pytest.mark.full)]
+)
+@pytest.mark.parametrize(
+    "master", [SPARK[1], *(pytest.param(m, marks=pytest.mark.full) for m in (SPARK[0], SPARK[2]))]
+)
 def test_spark_has_the_bits_of_one_worker(
     configure: Configure,
     request: pytest.FixtureRequest,

@@ -51,7 +51,12 @@ def settings(data: str, name: str, out: Path, **more: Any) -> TrainConfig:
     return configure(data=data, out=str(out), **(SMALL | CASES[name] | {"engine": "inline"} | more))
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("smoothed", "mse", "multi_label")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in CASES]
+)
 def test_the_bits_do_not_depend_on_the_workers(
     engine_named: Callable[[str], Engine], data: str, tmp_path: Path, name: str
 ) -> None:

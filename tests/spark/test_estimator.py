@@ -27,6 +27,7 @@ def fit_repartitioned(engine: Any, out: str) -> list[str]:
     return found
 
 
+@pytest.mark.full
 def test_the_bits_are_those_of_the_command_line_however_rows_are_partitioned(
     spark_any: EngineProcess, tmp_path: Path
 ) -> None:

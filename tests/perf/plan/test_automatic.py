@@ -118,6 +118,7 @@ def test_quick_links_take_all_and_the_bits_are_serial(tmp_path: Path, machine: A
     assert result["weights_sha256"] == serial["weights_sha256"]
 
 
+@pytest.mark.full
 def test_rounding_must_be_allowed(tmp_path: Path, machine: Any) -> None:
     path = machine(exchange_s=1e-7, tile_s=0.01)
     exact = sixfold.train(settings(tmp_path, path))

@@ -194,6 +194,7 @@ class _Killer:
             os.kill(self.pids[1], signal.SIGKILL)
 
 
+@pytest.mark.full
 def test_processes_learn_together_and_a_killed_rank_leaves_no_memory_behind(
     configure: Configure, local: Engine, tmp_path: Path
 ) -> None:

@@ -215,6 +215,7 @@ def check_survived(result: dict[str, Any], out: Path, steps: int) -> None:
     assert logged[-1] == steps
 
 
+@pytest.mark.full
 def test_processes_survive_the_death_of_workers_and_of_a_server(
     asynchronous: Configure, local: Engine, tmp_path: Path
 ) -> None:
