@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Of the tests: what one process shares (a Spark session, a trained network) is made once.
+PROCESSES ?= 2
 
 .PHONY: demo test test-full docs bench lint format clean
 
@@ -11,10 +13,10 @@ demo: $(READY)
 	  --lr 0.02 --schedule cosine --out runs/demo --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not full"
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m "not full"
 
 test-full: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
