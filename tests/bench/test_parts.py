@@ -115,9 +115,9 @@ def test_several_networks_and_peers(tmp_path: Path) -> None:
         parts=PartsBenchConfig(peers="torchrun,bf16"),
     )
     run("train", config, show=print)
-    (table,) = tables(tmp_path, "networks")
-    assert [row["case"] for row in table["rows"]] == ["lenet300, B = 10", "slide, B = 10"]
-    assert (tmp_path / "slide" / "train.html").exists()
+    both = tables(tmp_path, "train")
+    assert [table["title"].split()[1] for table in both] == ["lenet300", "slide"]
+    assert (tmp_path / "train.html").exists()
 
 
 def test_unknown_peers_are_refused(tmp_path: Path) -> None:
