@@ -104,9 +104,15 @@ class Session:
         """How many slots there are, once they are `size` or no other came for so long."""
         slots, changed = self.slots(), time.monotonic()
         limit_s = next_s if slots else self._first_executor_s()
+        useless_since: float | None = None  # since when there are executors, and no slots
         while slots < size and time.monotonic() - changed <= limit_s:
             self.check_alive()
-            if slots == 0 and self._executor_cores():
+            # An executor is listed a moment before its slots count.
+            if slots or not self._executor_cores():
+                useless_since = None
+            elif (
+                time.monotonic() - (useless_since := useless_since or time.monotonic()) > SETTLED_S
+            ):
                 break
             time.sleep(0.05)
             before, slots = slots, self.slots()
