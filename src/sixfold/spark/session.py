@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -64,13 +64,3 @@ def master_of(session: SparkSession) -> str:
         return str(session.conf.get("spark.master"))
     except Exception:
         return ""
-
-
-def slots_of(session: Any) -> int:
-    """How many tasks the session runs at a time, as far as it tells."""
-    url = master_of(session)
-    if url.startswith("local["):
-        count = url[6:].split("]")[0].split(",")[0]
-        if count.isdigit():
-            return int(count)
-    return 0

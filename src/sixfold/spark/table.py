@@ -55,12 +55,10 @@ class Written:
     """What was written."""
 
     folder: Path
-    manifest: Manifest
     rows: int
     unlabelled: int
     bad: int
     label_values: tuple[float, ...] | None  # number of each class in the table, if it has one
-    classes: tuple[str, ...]
 
 
 def schema_of(df: DataFrame) -> SchemaAsTable:
@@ -285,12 +283,10 @@ def write_shards(
     manifest.save(folder)
     return Written(
         folder=folder,
-        manifest=manifest,
         rows=counts["rows"],
         unlabelled=counts["unlabelled"],
         bad=counts["bad"],
         label_values=None if regression else _label_values(numbers),
-        classes=names,
     )
 
 
