@@ -29,7 +29,7 @@ from sixfold.training.model_card import ModelCard
 
 
 def load(path: str | Path, *, trust_model: bool = False) -> Classifier:
-    """A trained network, ready to classify.
+    """A trained network, ready to classify, from its file or the directory of its run.
 
     Args:
         path: a ``model.sixz``, a ``model.safetensors``, or a run directory of ``sixfold train`` or
@@ -41,9 +41,9 @@ def load(path: str | Path, *, trust_model: bool = False) -> Classifier:
         to scores (N, classes). It normalises them by its `mean` and `std`; `network` is the plain
         one, for normalised images.
 
-    Raises:
-        UserError: if there is none, the file is damaged or does not fit its network, or that is
-            neither the zoo's nor code in the current directory and is not trusted.
+    A `UserError` if there is none, the file is damaged or does not fit its network, or that is
+    neither
+    the zoo's nor code in the current directory and is not trusted.
     """
     file = model_card.weights_file(Path(path).expanduser().absolute())
     network, card = load_network(file, trusted=read_card(file, trust=trust_model).model)

@@ -85,7 +85,6 @@ def _error(accuracy: float | None) -> str:
 
 
 def _figures(result: Mapping[str, Any]) -> list[Figure]:
-    """The headline: name, value, detail."""
     last, dense = result["stages"][-1], result["dense"]
     found = [
         ("Smaller by", f"{last['ratio']:.1f}x", f"{dense['bytes']:,} to {last['bytes']:,} bytes"),
@@ -94,11 +93,7 @@ def _figures(result: Mapping[str, Any]) -> list[Figure]:
             _error(last.get("test_accuracy")),
             f"{_error(dense.get('test_accuracy'))} before",
         ),
-        (
-            "Weights kept",
-            percent(_kept(result), 1),
-            "of convolutions and linear layers",
-        ),
+        ("Weights kept", percent(_kept(result), 1), "of convolutions and linear layers"),
     ]
     if result["entropy_bytes"]:
         over = result["stream_bytes"] / result["entropy_bytes"] - 1
@@ -143,7 +138,6 @@ def _layers(result: Mapping[str, Any]) -> Table:
 
 
 def _trials(search: Mapping[str, Any]) -> Table:
-    """A search's trials, from large to small."""
     rows = [
         (
             percent(trial["kept"], 2),

@@ -167,7 +167,6 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
 
 
 def _check(config: CompressConfig, weights: Path, base: TrainConfig, on_event: OnEvent) -> _Job:
-    """Hold settings, network and data against each other."""
     settings = config.compression
     card = read_card(weights, trust=settings.trust_model)
     opened = data.open_data(base.data)
@@ -259,7 +258,6 @@ def _run(job: _Job, directory: RunDirectory, engine: Engine, workers: int) -> di
 def _figures(
     job: _Job, plan: Plan, packed: dict[str, Packed], engine: Engine, workers: int
 ) -> dict[str, Any]:
-    """What `result.json` holds of the network before and after."""
     task = job.task
     files = (task.weights, *(file.path for file in packed.values()))
     evaluation = EvaluateJob(files=files, trusted=task.card.model, data=task.base.data)

@@ -156,7 +156,6 @@ class _Search:
         self.on_event({"kind": "note", "text": text})
 
     def run(self, asked: Mapping[Key, tuple[str, dict[str, Any]]]) -> dict[Key, _Trial]:
-        """Run members, given each one's name and settings."""
         members = {
             key: Task(name=name, settings=settings | self.common)
             for key, (name, settings) in asked.items()

@@ -46,11 +46,7 @@ def _checksum(data: bytes) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text holds.
-
-    Raises:
-        ValueError: if it is none, nested deeper than ours are, or not what `write_json` wrote.
-    """
+    """What a JSON text holds; a ValueError if not what `write_json` wrote, or nested too deep."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     ended = _CHECKSUM_LINE.search(data)
     if ended and ended[1] != _checksum(data[: ended.start() + 1]):

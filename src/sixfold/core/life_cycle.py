@@ -320,7 +320,6 @@ def _with_defaults(old: Mapping[str, Any], config: Any) -> dict[str, dict[str, A
 
 
 def _flat(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Settings by ``section.name``."""
     return {
         f"{section}.{name}": value
         for section, values in settings.items()
@@ -329,7 +328,6 @@ def _flat(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _without(settings: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Flat settings without some sections, and some ``section.name``."""
     return {
         key: value
         for key, value in settings.items()

@@ -21,7 +21,7 @@ _LONGEST_NAME = 255
 
 
 class ImportWalk:
-    """Follows imports from file to file.
+    """Follows imports from file to file; `directory` is searched for modules before `sys.path`.
 
     Attributes:
         files: the user's own files that were reached, absolute.
@@ -31,11 +31,6 @@ class ImportWalk:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Begin a walk.
-
-        Args:
-            directory: searched for modules before `sys.path`.
-        """
         self.files: set[Path] = set()
         self.modules: dict[str, Path] = {}
         self.texts: set[str] = set()
@@ -64,12 +59,7 @@ class ImportWalk:
                 return
 
     def read(self, file: Path, package: str) -> None:
-        """Follow what a module's source uses.
-
-        Args:
-            file: the source.
-            package: in which the module is, or which it is.
-        """
+        """Follow what a module's source uses; `package` is the one that it is in, or is."""
         try:
             tree = ast.parse(file.read_bytes())
         except (SyntaxError, ValueError):
@@ -137,7 +127,6 @@ def _imports_by_name(tree: ast.AST) -> bool:
 
 
 def _beginnings(tree: ast.AST) -> Iterator[str]:
-    """How texts begin that are put together, as in `f"a{x}"`, `"a" + x` and `"a{}".format(x)`."""
     for node in ast.walk(tree):
         first: ast.AST | None = None
         if isinstance(node, ast.JoinedStr) and node.values:

@@ -232,11 +232,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def typed(kind: type[Result], data: Any) -> Result:
-    """Plain data, as of a result file, as the dataclass that it was written from.
-
-    Raises:
-        UserError: if fields are missing or wrong.
-    """
+    """Plain data, as of a result file, as its dataclass; a `UserError` if they do not fit."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -248,15 +244,7 @@ def typed(kind: type[Result], data: Any) -> Result:
 
 
 def read_whole_json(path: Path, remedy: str = "put it back") -> dict[str, Any] | None:
-    """The object in a JSON file, or None where there is none.
-
-    Args:
-        path: the file.
-        remedy: what to do if it is damaged, for the message.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+    """The object in a JSON file, None if absent; a `UserError` with `remedy` if damaged."""
     try:
         value = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

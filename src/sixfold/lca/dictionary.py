@@ -117,11 +117,7 @@ def dictionary_file(run: Path) -> Path:
 
 
 def load_dictionary(path: Path | str) -> Learned:
-    """A dictionary from its file, or from the run directory that holds it.
-
-    Raises:
-        UserError: if there is none, or it is damaged or not one of ours.
-    """
+    """A dictionary from its file or run directory; a `UserError` if there is none of ours."""
     file = dictionary_file(Path(path).expanduser())
     try:
         with tensor_file.open_tensors(file) as opened:

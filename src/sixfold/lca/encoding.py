@@ -113,7 +113,6 @@ def _table(
 
 
 def _joined(solutions: Sequence[Solution], name: str) -> Tensor:
-    """A figure of all images, (n,)."""
     return torch.cat([getattr(solution, name) for solution in solutions])
 
 

@@ -90,7 +90,6 @@ def _data_set(source: ImageSource) -> OpenedImages:
 
 
 def _listed(images: OpenedImages, file: Path) -> OpenedImages:
-    """The images that a file names, in its order."""
     if images.movies:
         raise UserError("--list: movies are taken in the order of their names")
     try:
@@ -158,7 +157,6 @@ def read_movies(folder: Path, resize: int | None) -> Movies:
 
 
 def _read(entry: Path, resize: int | None) -> NDArray[np.uint8]:
-    """One movie, (T, C, H, W)."""
     pictures: list[Image.Image]
     if entry.is_dir():
         pictures = [

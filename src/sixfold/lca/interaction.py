@@ -23,14 +23,11 @@ SHARING = ("batch", "element", "position")
 
 
 class LateralInhibition:
-    """A dictionary, ready to compute with; `form` is the one that was chosen.
+    """A dictionary, ready to compute with; `form` is the one chosen of `auto`, `residual`, `gram`.
 
-    Args:
-        dictionary: sharing `batch`: (K, C, R, S); `element`: (n, K, C, R, S), one for each element
-            of the batch; `position`: (P Q, K, C, R, S).
-        geometry: the sizes.
-        sharing: who has which dictionary.
-        form: `auto`, `residual` or `gram`.
+    Shapes by `sharing`: `batch` (K, C, R, S); `element` (n, K, C, R, S), one for each element of
+    the
+    batch; `position` (P Q, K, C, R, S).
     """
 
     def __init__(

@@ -51,18 +51,14 @@ class Lane(Protocol):
 
 
 class ResidualLane:
-    """Residual form over images sorted by phase.
+    """Residual form over images sorted by phase, in W = `width` slots.
 
-    Args:
-        width: W, number of slots.
-        analysis: kernels of D^T, (K, c, taps, taps).
-        synthesis: kernels of D, (c, K, taps, taps).
-        grid: (U, V) of the images.
-        positions: (P, Q) of the code.
-        halo: zeros around the code, by axis.
-        skip: zeros around the residual, by axis.
-        mask: (1, c, U, V), 1 where a pixel counts; None if all do.
-        owned: rows and columns of the grid whose squares are this lane's to count.
+    Kernels of D^T are `analysis` (K, c, taps, taps), of D `synthesis` (c, K, taps, taps); `grid` is
+    (U, V) of the images, `positions` (P, Q) of the code. `halo` and `skip` are zeros around code
+    and
+    residual, by axis. `mask` (1, c, U, V) is 1 where a pixel counts, None if all do; `owned` are
+    the
+    rows and columns of the grid whose squares are this lane's to count.
     """
 
     def __init__(

@@ -102,13 +102,10 @@ def sum_shards(
 ) -> TreeFold[Any]:
     """The shards' vectors, added as far as they can be.
 
-    Args:
-        sums: the layout.
-        interaction: the dictionary.
-        images: of all the shards, one after the other, (n, C, H, W).
-        solution: their codes.
-        shards: number of each, and which elements of the batch it has.
-        donors: for each atom to be revived the element whose worst patch it becomes.
+    `images` (n, C, H, W) and `solution` are of all shards, one after the other; `shards` has the
+    number
+    of each and which elements of the batch it has; `donors` for each atom to be revived the element
+    whose worst patch it becomes.
     """
     residuals = interaction.residual(images, solution.codes)
     fold: TreeFold[Any] = TreeFold(lambda left, right: left + right)

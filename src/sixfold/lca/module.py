@@ -103,10 +103,9 @@ class LCA(nn.Module):
     def solve(self, images: Tensor, start: Tensor | None = None, **changes: Any) -> Solution:
         """Codes with all that is known of them.
 
-        Args:
-            images: (n, C, H, W) or (n, C, L).
-            start: codes to begin with, in the shape of the result.
-            changes: other values for fields of `DynamicsConfig`.
+        Images are (n, C, H, W) or (n, C, L), `start` has the shape of the result, `changes` are
+        other
+        values for fields of `DynamicsConfig`.
         """
         geometry = self.geometry(tuple(images.shape[2:]))
         interaction = LateralInhibition(self.dictionary.detach(), geometry, form=self.dynamics.form)
@@ -122,12 +121,7 @@ class LCA(nn.Module):
         return codes if self.signal_dims == 2 else codes[:, :, 0]
 
     def reconstruct(self, codes: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
-        """D a; differentiable with respect to dictionary and codes.
-
-        Args:
-            codes: (n, K, P, Q) or (n, K, P).
-            size: (H, W) or (L,) of the images.
-        """
+        """D a of codes (n, K, P, Q) or (n, K, P), for images of `size`; differentiable in both."""
         geometry = self.geometry(tuple(size))
         codes = codes.view(len(codes), geometry.atoms, *geometry.positions)
         made = functional.conv_transpose2d(codes, self.dictionary, stride=self.stride)

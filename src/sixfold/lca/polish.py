@@ -124,11 +124,11 @@ class Polisher:
     def polish(self, image: Tensor, code: Tensor, element: int, steps: int) -> Polished | None:
         """The best code, or as near to it as `ROUNDS` lead; None if that is nowhere.
 
-        Args:
-            image: the whole image as `LateralInhibition.prepare` gives it.
-            code: (K, P, Q), the whole code to begin with.
-            element: its place in the batch, whose dictionary is taken if each has its own.
-            steps: time steps that it has had, which bound what the polish may cost.
+        `image` is whole, as `LateralInhibition.prepare` gives it, `code` (K, P, Q). `element` is
+        its place
+        in the batch, whose dictionary is taken if each has its own. The time steps that it has had
+        bound
+        what the polish may cost.
         """
         self._products = max(steps // STEPS_PER_PRODUCT, FEWEST_PRODUCTS)
         self._element.load(0, image.double())

@@ -108,7 +108,6 @@ def render(run: pathlib.Path) -> str:
 
 
 def _tensors(path: pathlib.Path) -> dict[str, Floats]:
-    """What a safetensors file holds; nothing where there is none."""
     if not path.is_file():
         return {}
     try:
@@ -120,7 +119,6 @@ def _tensors(path: pathlib.Path) -> dict[str, Floats]:
 
 
 def _figures(result: dict[str, Any], lines: list[dict[str, Any]]) -> list[Figure]:
-    """Key figures: name, value, detail."""
     found = []
     if lines:
         last = lines[-1]
@@ -246,5 +244,4 @@ def _grey_or_colour(images: Floats) -> Floats:
 
 
 def _png(pixels: NDArray[np.uint8], scale: int) -> str:
-    """A data URI of a PNG, enlarged by a whole factor."""
     return png(Image.fromarray(np.repeat(np.repeat(pixels, scale, 0), scale, 1)))

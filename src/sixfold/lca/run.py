@@ -35,14 +35,8 @@ def lca_learn(
 ) -> dict[str, Any]:
     """Learn a dictionary and return the figures that `result.json` holds.
 
-    Args:
-        config: the settings.
-        engine: an open engine to be used and left open; one is opened for the run if absent.
-        on_event: called with progress.
-
-    Raises:
-        UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
-        RunError: if the run failed; its directory keeps the last checkpoint.
+    An `engine` that is given is left open. A `UserError` if settings, data or cluster do not fit:
+    nothing is left behind; a `RunError` if the run failed: its directory keeps the last checkpoint.
     """
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
@@ -79,7 +73,6 @@ def learn_settings_problems(config: LcaLearnConfig) -> list[str]:
 
 
 def _inputs(config: LcaLearnConfig) -> Inputs:
-    """The images, or the movies' files, and the list of images."""
     files: dict[str, str | None] = {"--list": config.learn.list}
     if not config.input.data.startswith(MOVIES):
         return inputs_of(datasets=[_data_config(config)], files=files)
@@ -94,7 +87,6 @@ def _data_config(config: LcaLearnConfig) -> DataConfig:
 
 
 def _resolve_paths(config: LcaLearnConfig) -> LcaLearnConfig:
-    """Make paths absolute, and choose a run directory if none was given."""
     listing, replace = config.learn.list, dataclasses.replace
     absolute = None if listing is None else str(Path(listing).expanduser().absolute())
     return replace(
@@ -202,19 +194,10 @@ def _run_learn(
 def lca_encode(
     config: LcaEncodeConfig, *, engine: Engine | None = None, on_event: OnEvent | None = None
 ) -> dict[str, Any]:
-    """Code images with a learned dictionary, into a Parquet or Arrow file.
+    """Code images with a learned dictionary, into Parquet or Arrow; figures as in ``FILE.json``.
 
-    Args:
-        config: the settings; dynamics that are None are those of the learning.
-        engine: an open engine to be used and left open; one is opened if absent.
-        on_event: called with progress.
-
-    Returns:
-        The figures that ``FILE.json`` holds.
-
-    Raises:
-        UserError: if dictionary, data or settings do not fit.
-        RunError: if a worker failed; no result is left behind.
+    Dynamics that are None are those of the learning; an `engine` that is given is left open. A
+    `UserError` if dictionary, data or settings do not fit, a `RunError` if a worker failed.
     """
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
@@ -320,7 +303,6 @@ def _encode(
 
 
 def _means(sums: list[dict[str, float]], geometry: Geometry) -> dict[str, Any]:
-    """Means over all images."""
     total = {name: sum(part[name] for part in sums) for name in sums[0]}
     n = total["images"]
     return {

@@ -89,16 +89,9 @@ class Solver:
     def solve(
         self, images: Tensor, *, start: Sequence[Tensor | None] | None = None, trace: bool = False
     ) -> Solution:
-        """Code some images.
+        """Code images (n, C, H, W), each from a code (K, P, Q) or none; `trace` keeps all readings.
 
-        Args:
-            images: (n, C, H, W).
-            start: a code (K, P, Q), or None, for each image to begin with.
-            trace: whether to keep all readings.
-
-        Raises:
-            UserError: if an image has pixels that are NaN or infinite.
-            RunError: if a code diverges with a fixed time step.
+        A `UserError` for pixels that are NaN or infinite, a `RunError` for a code that diverges.
         """
         odd = torch.nonzero(~torch.isfinite(images).flatten(1).all(1)).flatten()
         if len(odd):
@@ -114,8 +107,6 @@ class Solver:
 
 
 class _Run:
-    """One call of `Solver.solve`."""
-
     def __init__(
         self, solver: Solver, images: Tensor, start: Sequence[Tensor | None] | None, trace: bool
     ) -> None:
@@ -158,7 +149,6 @@ class _Run:
         self.pending: Iterator[int] = iter(range(n))
 
     def finish(self) -> Solution:
-        """Run until every element has left."""
         changed = self._fill()
         gradient = self._gradient()
         while any(element is not None for element in self.element):
@@ -298,7 +288,6 @@ class _Run:
         return self.last.gap if self.dynamics.certificate == "gap" else self.last.violation
 
     def _note(self, slots: Tensor) -> None:
-        """Add the last reading of some slots to the trace."""
         if self.trace is None:
             return
         for slot in slots.nonzero().flatten().tolist():

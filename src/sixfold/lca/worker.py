@@ -65,8 +65,6 @@ def learn_rank(job: LearnJob, comm: Communicator) -> dict[str, Any]:
 
 
 class _Learning:
-    """One rank's part, from set-up to the dictionary's file."""
-
     def __init__(self, job: LearnJob, comm: Communicator) -> None:
         config, learn = job.config, job.config.learn
         self.comm, self.config, self.geometry = comm, config, job.geometry
@@ -129,7 +127,6 @@ class _Learning:
         return load_state(self.checkpoints / newest, self.learner, self.warm) if newest else 0
 
     def run(self) -> dict[str, Any]:
-        """Learn, and write the dictionary."""
         comm, total, groups = self.comm, self.config.learn.steps, self.peers.size
         comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
         if self.is_root and groups > self.count:
@@ -164,7 +161,6 @@ class _Learning:
             raise KeyboardInterrupt
 
     def _advance(self) -> float:
-        """Make one update and log it."""
         begin, step, batch = time.perf_counter(), self.done, self.config.learn.batch_size
         revived = self.learner.to_revive()
         sums = ShardSums(self.geometry, len(revived))

@@ -48,14 +48,9 @@ def quantiles(count: int) -> list[float]:
 
 
 def parse_rewinds(text: str, budget: TrainingLength | None = None) -> list[int]:
-    """Steps in rising order.
+    """The steps of `--rewinds` in rising order; without a budget the text is only checked.
 
-    Args:
-        text: as `--rewinds`.
-        budget: turns epochs into steps, and bounds them; None only checks the text.
-
-    Raises:
-        UserError: if a word is none, or lies behind the end of the dense run.
+    A `UserError` if a word is none, or lies behind the end of the dense run.
 
     >>> parse_rewinds("1ep,0", TrainingLength(images=100, batch_size=10, total_steps=30))
     [0, 10]
@@ -86,10 +81,7 @@ def parse_rewinds(text: str, budget: TrainingLength | None = None) -> list[int]:
 
 
 def parse_rates(text: str) -> dict[str, float] | None:
-    """Rates by kind of layer, every kind present; None if all are alike.
-
-    Raises:
-        UserError: if a kind is unknown or a rate is none.
+    """Rates for every kind of layer, None if all are alike; a `UserError` if one is amiss.
 
     >>> parse_rates("output=0.1")
     {'conv': 0.2, 'fc': 0.2, 'output': 0.1}

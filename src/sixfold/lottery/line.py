@@ -36,11 +36,7 @@ CALIBRATION_BATCH = 256
 
 
 def measure_line(config: TrainConfig, assignment: Assignment) -> dict[str, Any]:
-    """The errors on the line between the two members that this one needs.
-
-    Returns:
-        `errors` at evenly spaced points, and `instability`, their barrier.
-    """
+    """`errors` at even points of the line between two members, and `instability`, their barrier."""
     first, second = (weights_file(folder) for folder in assignment.dependencies.values())
     data = datasets.open_data(config.data)
     card = read_card(first, trust=True).of(config.model)

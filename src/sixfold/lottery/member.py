@@ -126,11 +126,7 @@ def make_mask(
 def train_alone(
     config: TrainConfig, assignment: Assignment, steps: int, source: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Train with this worker alone, in the member's folder.
-
-    Returns:
-        Its figures.
-    """
+    """Train with this worker alone, in the member's folder; its figures."""
     config = dataclasses.replace(
         config,
         engine=EngineConfig(engine="inline", workers=1),
@@ -158,11 +154,7 @@ def train_alone(
 
 
 def early_stop(run: Path) -> dict[str, Any]:
-    """When the loss on the validation part was least: the step of early stopping.
-
-    Returns:
-        `early_stop_step` and the validation accuracy there; empty if nothing was evaluated.
-    """
+    """`early_stop_step`, of least validation loss, and the accuracy there; else empty."""
     lines = read_json_lines(run / "metrics.jsonl")
     found = [line for line in lines if line.get("part") == "validation"]
     if not found:
@@ -179,7 +171,6 @@ class _Link(SingleProcess):
         self._accuracy: float | None = None
 
     def report(self, event: PlainData) -> None:
-        """Pass progress on."""
         if event.get("kind") == "evaluation":
             self._accuracy = event["eval_accuracy"]
         if event.get("kind") not in ("progress", "evaluation"):

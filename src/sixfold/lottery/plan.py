@@ -60,16 +60,10 @@ def plan_trellis(
     budget: TrainingLength,
     dense: Mapping[str, Any],
 ) -> Plan:
-    """Lay out the trellis.
+    """Lay out the trellis; a `UserError` if a sparsity or a rewind point cannot be had.
 
-    Args:
-        config: the settings, checked by themselves.
-        layers: the network's prunable tensors.
-        budget: of the dense run.
-        dense: plain data by which the dense run is recognised; part of every member's identity.
-
-    Raises:
-        UserError: if a sparsity or a rewind point cannot be had.
+    `layers` are the network's prunable tensors; `dense` is plain data by which the dense run is
+    recognised, part of every member's identity.
     """
     trellis = config.trellis
     sparsities = level_sparsities(config, layers)
@@ -137,11 +131,7 @@ def plan_trellis(
 
 
 def level_sparsities(config: TicketsConfig, layers: Sequence[Prunable]) -> list[float]:
-    """The sparsity of each level.
-
-    Raises:
-        UserError: if rates of 0 leave more weights than a sparsity allows.
-    """
+    """The sparsity of each level; a `UserError` if rates of 0 leave more weights than it allows."""
     asked = parse_thresholds(config.trellis.sparsities)
     rates = parse_rates(config.trellis.rates)
     total = sum(layer.size for layer in layers)
@@ -170,11 +160,9 @@ def _left(layer: Prunable, rates: Mapping[str, float] | None, rounds: int) -> fl
 def member_seed(seed: int, number: int, purpose: str) -> int:
     """The seed of the training of a cell's member of some number.
 
-    Args:
-        seed: of the dense run.
-        number: of the member among those of its cell.
-        purpose: "order" for one that begins with the dense run's weights, and whose number 0
-            resumes the dense run's own order of the data; else what is drawn anew.
+    Purpose "order" is for one that begins with the dense run's weights, and whose number 0 resumes
+    the
+    dense run's own order of the data; else it is what is drawn anew.
     """
     if number == 0 and purpose == "order":
         return seed

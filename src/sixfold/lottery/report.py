@@ -35,11 +35,7 @@ WAYS = {
 
 
 def write_page(run: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write `report.html` from settings and result as their files hold them.
-
-    Raises:
-        RunError: if the file cannot be written.
-    """
+    """Write `report.html` from settings and result as their files hold them."""
     write_atomically(run / "report.html", render(run.name, config, result).encode())
 
 
@@ -159,7 +155,6 @@ def _cells(found: Found) -> Table:
 
 
 def _scores(found: Trained) -> list[str | Cell]:
-    """Accuracy, difference to the dense network and its verdict, test accuracy, early stop."""
     gap, verdict = "", ""
     if isinstance(found, Compared):
         gap, verdict = points_of(vars(found.difference)), found.verdict
@@ -169,7 +164,6 @@ def _scores(found: Trained) -> list[str | Cell]:
 
 
 def _headline(found: Found, wall_s: float) -> list[Figure]:
-    """Title, value and detail of the figures at the top."""
     figures = [("Dense network", percent(found.dense.test_accuracy.mean, 2), "test accuracy")]
     best = {
         "Smallest matching ticket": found.best.smallest,
@@ -251,5 +245,4 @@ def _mean(value: Interval) -> str:
 
 
 def _half(value: Interval) -> str:
-    """Half an interval, in points."""
     return f"{50 * (value.high - value.low):.2f}"

@@ -176,7 +176,6 @@ def cell_figures(
 def _compared(
     runs: Sequence[Mapping[str, Any]], other: Trained, images: tuple[int, int]
 ) -> dict[str, Any]:
-    """Fields of a `Compared`."""
     reference = [run.accuracy for run in other.runs]
     gap = difference([run["accuracy"] for run in runs], reference, images[0])
     least = margin(other.accuracy.mean, images[0])

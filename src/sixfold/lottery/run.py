@@ -61,14 +61,8 @@ def tickets(
 ) -> dict[str, Any]:
     """Search for lottery tickets and return the figures that `result.json` holds.
 
-    Args:
-        config: the settings.
-        engine: an open engine to be used and left open; one is opened for the job if absent.
-        on_event: called with progress: that of the dense run, then ``{"kind": "job", ...}``.
-
-    Raises:
-        UserError: if the settings, the data or the cluster do not fit.
-        RunError: if the dense run or a member failed; what is done stays done.
+    An `engine` that is given is left open. A `UserError` if settings, data or cluster do not fit, a
+    `RunError` if the dense run or a member failed; what is done stays done.
     """
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
@@ -137,8 +131,6 @@ def _inputs(config: TicketsConfig) -> Inputs:
 
 
 class _Search:
-    """One search, from the data to the report."""
-
     def __init__(
         self, config: TicketsConfig, run: Run, engine: Engine, on_event: OnEvent, inputs: Inputs
     ) -> None:
@@ -154,7 +146,6 @@ class _Search:
         self.inputs = inputs.knowing(self.settings.data, self.resolved.data)
 
     def search(self) -> dict[str, Any]:
-        """Search, and write result and report."""
         directory = self.directory
         # Everything that can be wrong is found out before anything is written.
         self._plan({"weights": "not trained yet"})
@@ -266,11 +257,7 @@ class _Search:
         )
 
     def _open_transfer(self) -> tuple[TrainConfig, TrainingLength, tuple[int, int]] | None:
-        """The other data set: its settings as workers open it, its schedule, its sizes.
-
-        Raises:
-            UserError: if the network cannot take it.
-        """
+        """The other data set as workers open it, its schedule, its sizes; it must suit."""
         spec = self.config.trellis.transfer
         if not spec:
             return None
@@ -291,7 +278,6 @@ class _Search:
         return settings, budget(self.config.training, len(opened.train)), sizes
 
     def _carry_over(self, plan: Plan, tickets: Best) -> tuple[Outcome, Transfer]:
-        """Train on the other data set."""
         assert self.transfer is not None, "called only with another data set"
         _, schedule, images = self.transfer
         best, spec = tickets.smallest or tickets.most_accurate, self.config.trellis.transfer

@@ -66,15 +66,7 @@ def dense_work_s(run: Path) -> float:
 def expected(
     members: Sequence[Task], *, step_s: float, dense_s: float, dense_work: float, workers: int
 ) -> Speedup:
-    """S and E of the whole search, before any member has run.
-
-    Args:
-        members: with `cost` in steps.
-        step_s: seconds of a step on one worker.
-        dense_s: seconds of the dense run on all workers.
-        dense_work: what it would take one worker.
-        workers: W.
-    """
+    """S and E of the whole search before any member has run; `dense_work` is one worker's."""
     seconds = {member.name: member.cost * step_s for member in members}
     job_s = makespan(members, seconds, workers)
     return Speedup.of(dense_work + sum(seconds.values()), dense_s + job_s, workers, job_s=job_s)

@@ -61,11 +61,7 @@ def transfer_name(way: str, seed: int) -> str:
 
 
 def carry_over(config: TrainConfig, assignment: Assignment) -> TrainConfig:
-    """Write what a way begins with into the member's folder.
-
-    Returns:
-        The settings of its training.
-    """
+    """Write what a way begins with into the member's folder; the settings of its training."""
     settings, folder = assignment.settings, assignment.folder
     (ticket,) = assignment.dependencies.values()
     seed = member_seed(config.training.seed, settings["seed"], "transfer")

@@ -88,7 +88,6 @@ def parameters_of(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a function's parameters, where they can be resolved."""
     function = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     try:
         return typing.get_type_hints(function)

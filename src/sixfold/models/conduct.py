@@ -241,7 +241,6 @@ def _storage(tensor: Tensor) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in a fixed order: on several threads a network may differ from itself by rounding."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

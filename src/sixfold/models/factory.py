@@ -142,7 +142,6 @@ def _from_data(factory: Callable[..., Any], shape: Shape, classes: int) -> dict[
 
 
 def _missing(factory: Callable[..., Any], arguments: dict[str, Any]) -> list[str]:
-    """Parameters without a default for which there is no argument."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [
         name

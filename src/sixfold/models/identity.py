@@ -203,7 +203,6 @@ def _is_own(module: str) -> bool:
 
 
 def _globals(code: types.CodeType) -> Iterator[str]:
-    """Names of the globals that code reads, in functions within it too."""
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             yield step.argval

@@ -41,16 +41,11 @@ _MARGIN_S = 2.0  # Clocks of files and of processes are not alike to the tick
 
 @dataclass
 class Used:
-    """The user's own files that were used while something was open.
+    """The user's own files that were used while something was open."""
 
-    Attributes:
-        modules: that were imported, by name.
-        files: that were opened for reading.
-        late: those files, of both kinds, that were used only when the network was built.
-    """
-
-    modules: dict[str, Path] = field(default_factory=dict)
-    files: set[Path] = field(default_factory=set)
+    modules: dict[str, Path] = field(default_factory=dict)  # that were imported, by name
+    files: set[Path] = field(default_factory=set)  # that were opened for reading
+    # Those files, of both kinds, that were used only when the network was built.
     late: set[Path] = field(default_factory=set)
 
     def add_classes(self, network: Any) -> None:
@@ -94,7 +89,6 @@ def used_by(module: str) -> Used:
 
 
 def _home(value: object) -> str:
-    """Name of the module in which a class or function is written."""
     home = getattr(value, "__module__", None) if isinstance(value, type) or callable(value) else ""
     return home if isinstance(home, str) else ""
 
@@ -102,9 +96,7 @@ def _home(value: object) -> str:
 def forget_edited(directory: Path, module: str) -> None:
     """Drop what was imported of a module's project if any of its files has changed since.
 
-    Args:
-        directory: searched for modules first.
-        module: that is about to be imported.
+    The module is about to be imported; `directory` is searched first.
     """
     walk = ImportWalk(directory)
     walk.follow(module)
@@ -166,9 +158,9 @@ def _content(module: ModuleType) -> str:
 def noting(places: Sequence[tuple[Path, str]]) -> Iterator[Used]:
     """While open, modules of the user's own are imported from their source, and noted.
 
-    Args:
-        places: directories and modules of the project: what is opened there or in the current
-            directory is noted too, and everything for each of the modules.
+    What is opened in `places` (directories and modules of the project) or in the current directory
+    is
+    noted too, and everything for each of the modules.
     """
     finder, before = _Finder(), {module for _, module in places if module in sys.modules}
     path_finder = [n for n, one in enumerate(sys.meta_path) if one is PathFinder]
@@ -207,7 +199,6 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """See `importlib.abc.MetaPathFinder`."""
         spec = PathFinder.find_spec(name, path, target)
         if spec is None or spec.origin is None or type(spec.loader) is not SourceFileLoader:
             return None
@@ -227,10 +218,7 @@ class _SourceLoader(SourceFileLoader):
         self._notes: dict[str, Any] = vars(spec)
 
     def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002  its own module
-        """See `importlib.abc.InspectLoader`.
-
-        A `.pyc` file is taken for current by size and second of its source.
-        """
+        """The code, compiled anew: a `.pyc` counts as current by size and second of its source."""
         source = self.get_data(self.path)
         self._notes[_MARK] = hashlib.sha256(source).hexdigest()
         code: CodeType = self.source_to_code(source, self.path)

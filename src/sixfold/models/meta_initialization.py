@@ -74,12 +74,7 @@ _CREATED = {
 }
 _SILENT_ON_META: set[CodeType] = {
     function.__code__
-    for function in (
-        nn.init.trunc_normal_,
-        nn.init.orthogonal_,
-        nn.init.dirac_,
-        nn.init.sparse_,
-    )
+    for function in (nn.init.trunc_normal_, nn.init.orthogonal_, nn.init.dirac_, nn.init.sparse_)
 }
 """These leave a tensor on the meta device as it is, so the record would miss them."""
 
@@ -185,8 +180,6 @@ def _storage(tensor: Tensor) -> int:
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps what is done to the values of tensors on the meta device."""
-
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.fills: list[Fill] = []  # in order

@@ -29,17 +29,11 @@ __all__ = ["describe", "open_object", "pack"]
 
 
 def pack(thing: Any, folder: Path, what: str) -> str:
-    """The name by which every rank can open an object, its file written where it needs one.
+    """The name by which every rank can open an object (class, function, callable or network).
 
-    The object is not changed, and later changes to it alter nothing: the file holds a copy.
-
-    Args:
-        thing: a class, function, callable or network.
-        folder: for the file, reachable by all ranks; made if absent.
-        what: the option that it is given for, such as "model"; begins the file's name.
-
-    Raises:
-        UserError: if it cannot be packed, and why.
+    Where it needs a file, that is written to `folder`, which all ranks reach, its name begun by the
+    option `what`. It holds a copy: later changes alter nothing. A `UserError` if it cannot be
+    packed.
     """
     name, identity = describe(thing, what)
     if not is_packed(name):
@@ -68,14 +62,9 @@ def describe(thing: Any, what: str) -> tuple[str, Identity | None]:
 
 
 def open_object(name: str, option: str = "--model") -> Any:
-    """What a name that `pack` gave, or the user wrote, means; a packed object is made anew.
+    """What `package.module:name`, `path/file.py:name` or a packed object's name means, made anew.
 
-    Args:
-        name: `package.module:name`, `path/file.py:name` or a packed object's.
-        option: that was given the name, for messages.
-
-    Raises:
-        UserError: if there is no such object, or opening it fails.
+    A `UserError`, with the option that was given it, if there is none or opening it fails.
     """
     return find_object(name, option)
 

@@ -64,8 +64,6 @@ def is_own(module: str) -> bool:
 
 
 class _Walk:
-    """One walk; `found` holds its entries, in order."""
-
     def __init__(self, registered: set[int]) -> None:
         self.found: Observed = {}
         self._registered = registered
@@ -73,7 +71,6 @@ class _Walk:
         self._seen: dict[int, Any] = {}  # also keeps objects alive, so that no id is used twice
 
     def visit(self, thing: Any, place: str) -> None:
-        """Enter what an object holds."""
         if thing is None or isinstance(thing, _LEAVES):
             self.found[place] = (type(thing).__name__, repr(thing))
             return
@@ -115,7 +112,6 @@ class _Walk:
         self._class(type(thing))
 
     def _class(self, kind: type) -> None:
-        """Attributes and methods of the user's own classes."""
         for each in kind.__mro__:
             if id(each) in self._seen or not self._is_own(each.__module__):
                 continue
@@ -202,7 +198,6 @@ class _Walk:
                 self.visit(getattr(thing, name), place)
 
     def _state(self, thing: Any, place: str) -> None:
-        """A source of random numbers."""
         if isinstance(thing, random.Random):
             state: Any = thing.getstate()
         elif isinstance(thing, torch.Generator):
@@ -227,19 +222,13 @@ _KINDS: tuple[tuple[Any, Callable[[_Walk, Any, str], None]], ...] = (
     (nn.Module, _Walk._module),
     ((types.ModuleType, type), _Walk._ignore),
     (types.FunctionType, _Walk._function),
-    (
-        (types.MethodType, staticmethod, classmethod, functools.partial, property),
-        _Walk._unwrapped,
-    ),
+    ((types.MethodType, staticmethod, classmethod, functools.partial, property), _Walk._unwrapped),
     ((types.BuiltinFunctionType, functools._lru_cache_wrapper), _Walk._unwrapped),
     (dict, _Walk._mapping),
     ((set, frozenset), _Walk._set),
     ((list, tuple, deque), _Walk._sequence),
     (np.ndarray, _Walk._array),
-    (
-        (random.Random, torch.Generator, np.random.Generator, np.random.RandomState),
-        _Walk._state,
-    ),
+    ((random.Random, torch.Generator, np.random.Generator, np.random.RandomState), _Walk._state),
     (types.GeneratorType, _Walk._generator),
     (io.IOBase, _Walk._file),
 )
@@ -256,7 +245,6 @@ def _names(slots: Any) -> list[str]:
 
 
 def _names_in(code: types.CodeType) -> Iterator[str]:
-    """Names that a function's code uses, those of functions within it included."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

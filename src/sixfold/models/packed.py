@@ -28,20 +28,13 @@ _WRITTEN: set[str] = set()
 
 @dataclass(frozen=True, kw_only=True)
 class PackedFile:
-    """What the first line of a file says.
+    """What the first line of a file says."""
 
-    Attributes:
-        path: of the file.
-        name: what the user calls the object.
-        identity: hash of its content; see `sixfold.models.identity`.
-        is_network: whether it is a network that has its weights, rather than what builds one.
-        modules: the user's own modules that it uses by name -> folder in which each is found.
-    """
-
-    path: Path
-    name: str
-    identity: str
-    is_network: bool
+    path: Path  # of the file
+    name: str  # what the user calls the object
+    identity: str  # hash of its content; see `sixfold.models.identity`
+    is_network: bool  # whether it is a network that has its weights, rather than what builds one
+    # The user's own modules that it uses by name -> folder in which each is found.
     modules: Mapping[str, str]
 
 
@@ -61,11 +54,7 @@ def beside(name: str, file: Path) -> str:
 
 
 def write_packed(header: PackedFile, body: bytes) -> None:
-    """Write a file, and note that it is this user's.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
+    """Write a file, and note that it is this user's; a `UserError` if it cannot be written."""
     line = {
         "name": header.name,
         "identity": header.identity,
@@ -96,20 +85,12 @@ def is_own_file(path: Path) -> bool:
 
 
 def read_header(name: str, option: str = "--model") -> PackedFile:
-    """What a file says of itself; nothing is run.
-
-    Raises:
-        UserError: if there is none, or it is damaged.
-    """
+    """What a file says of itself, nothing being run; a `UserError` if it is absent or damaged."""
     return _read(name, option)[0]
 
 
 def load_packed(name: str, option: str = "--model") -> Any:
-    """The object, made anew by every call. Its modules must be importable.
-
-    Raises:
-        UserError: if there is no such file, or it cannot be opened here.
-    """
+    """The object, made anew by every call; a `UserError` if absent or its modules do not open."""
     header, body = _read(name, option)
     try:
         return pickle.loads(body)

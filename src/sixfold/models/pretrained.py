@@ -76,10 +76,6 @@ _FAMILIES: tuple[Callable[[str], str | None], ...] = (_resnet, _vgg, _alexnet, _
 def from_torchvision(given: Collection[str], own: Collection[str]) -> dict[str, str]:
     """The network's name of every tensor that has torchvision's name; empty if they are no such.
 
-    Args:
-        given: names in the file.
-        own: the network's.
-
     >>> from_torchvision(["conv1.weight", "fc.bias"], ["stem.0.weight", "head.2.bias"])
     {'conv1.weight': 'stem.0.weight', 'fc.bias': 'head.2.bias'}
     """

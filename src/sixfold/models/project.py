@@ -23,26 +23,17 @@ from sixfold.models.packed import is_packed
 
 @dataclass(frozen=True)
 class ProjectFiles:
-    """The user's own files that a network is made of.
+    """The user's own files that a network is made of."""
 
-    Attributes:
-        early: absolute paths of those that are known before the network is built.
-        late: of those that were used only when it was built.
-    """
-
+    # Absolute paths of those that are known before the network is built.
     early: frozenset[Path] = frozenset()
-    late: frozenset[Path] = frozenset()
+    late: frozenset[Path] = frozenset()  # of those that were used only when it was built
 
 
 def project_files(name: str, arguments: str = "") -> ProjectFiles:
-    """The user's own files that a network is made of.
+    """The user's own files that a network is made of; None for the zoo and installed packages.
 
-    Args:
-        name: what `--model` was given.
-        arguments: what `--model-args` was given; values that name files count.
-
-    Returns:
-        None for networks of the zoo and of installed packages.
+    Of `--model-args` (`arguments`) values that name files count.
     """
     if ":" not in name:
         return ProjectFiles()
@@ -100,15 +91,7 @@ def changed_files(name: str, arguments: str, before: Mapping[str, str]) -> list[
 
 
 def refuse_edited(name: str, source: Mapping[str, str]) -> None:
-    """Raise if files of a network's project are there, but not as when its run or job began.
-
-    Args:
-        name: what `--model` was given.
-        source: what `project_hashes` gave then.
-
-    Raises:
-        RunError: naming the files.
-    """
+    """A `RunError` if files are not as `project_hashes` (`source`) had them; absent ones pass."""
     directory = _directory(name)
     changed = [
         file

@@ -34,8 +34,6 @@ class ShapeMismatchError(ValueError):
 
 @dataclass(frozen=True)
 class _Call:
-    """A module that is running: its path in the network, itself and what it was given."""
-
     name: str
     module: nn.Module
     inputs: tuple[Any, ...]
@@ -119,8 +117,6 @@ class _Functional(nn.Module):
 
 @dataclass
 class _Trail:
-    """How far a run has come."""
-
     # the chain of modules that are running, outermost first
     running: list[_Call] = field(default_factory=list)
     # name and output shape of the last module that gave maps (N, C, H, W)
@@ -158,7 +154,6 @@ def _followed(network: nn.Module, name: str) -> Iterator[_Trail]:
 
 
 def _explain(trail: _Trail, error: Exception) -> str:
-    """One line: the layer, its kind, what it was given, and what it takes."""
     reason = one_line(error)
     if not trail.running:
         return reason

@@ -48,20 +48,13 @@ def schema(card: ModelCard) -> pa.Schema:
 
 
 def table(
-    card: ModelCard,
-    labels: Sequence[int],
-    part: Part,
-    indices: NDArray[np.int64],
-    outputs: Tensor,
+    card: ModelCard, labels: Sequence[int], part: Part, indices: NDArray[np.int64], outputs: Tensor
 ) -> pa.Table:
     """A row for each of some images.
 
-    Args:
-        card: of the network.
-        labels: for each class, or target, of the data its number in the network, or -1.
-        part: where the images are.
-        indices: which, (n,).
-        outputs: what the network gives for them, (n, K).
+    `labels` has for each class, or target, of the data its number in the network, or -1; `indices`
+    (n,)
+    are places in `part`, `outputs` (n, K) what the network gives for them.
     """
     names = pa.array(part.names(indices))
     scores = probabilities(card.kind, outputs)
@@ -155,13 +148,7 @@ def outcome(rows: pa.Table, card: ModelCard) -> NDArray[Any]:
 def figures(
     whole: NDArray[Any], card: ModelCard, names: Callable[[NDArray[np.int64]], list[str]]
 ) -> dict[str, Any]:
-    """How good predictions are, as far as what is true is known.
-
-    Args:
-        whole: from `outcome`.
-        card: of the network.
-        names: gives the names of rows.
-    """
+    """How good predictions are (`whole` is from `outcome`), as far as what is true is known."""
     count = len(card.classes)
     if card.kind in SEVERAL:
         labelled = np.flatnonzero(~np.isnan(whole[:, :count]).any(1))

@@ -94,7 +94,6 @@ def _kept_columns(config: PredictConfig) -> KeptColumns | None:
 
 
 def _sum_up(on_event: OnEvent) -> Any:
-    """Turn the ranks' counts into one."""
     counts: dict[int, int] = {}
 
     def hear(rank: int, event: Any) -> None:

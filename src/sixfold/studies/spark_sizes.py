@@ -35,11 +35,7 @@ def written(size: int) -> str:
 
 
 def result_limit_bytes(session: Any) -> int:
-    """What the tasks of one job may return to the driver; 0 for no limit.
-
-    Raises:
-        UserError: if the setting is no size.
-    """
+    """What tasks of a job may return to the driver, 0 for no limit; a `UserError` if no size."""
     text = session.setting("spark.driver.maxResultSize", "1g")
     try:
         return parse_size(text)

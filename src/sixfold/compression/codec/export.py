@@ -43,9 +43,7 @@ def export_onnx(network: nn.Module, card: ModelCard, path: Path) -> None:
 def write_onnx(network: nn.Module, images: torch.Tensor, path: Path, name: str) -> None:
     """Write a network that takes such images (N, C, H, W), N of which is free, and gives a tensor.
 
-    Raises:
-        OSError: if it cannot be written.
-        RunError: if the network cannot be described as ONNX; `name` tells people which it is.
+    A `RunError` if it cannot be described as ONNX; `name` tells people which it is.
     """
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -124,10 +124,7 @@ def _write(
 
 
 def decode(
-    data: bytes | memoryview,
-    lane_bits: NDArray[np.int64],
-    lengths: NDArray[np.uint8],
-    count: int,
+    data: bytes | memoryview, lane_bits: NDArray[np.int64], lengths: NDArray[np.uint8], count: int
 ) -> Symbols:
     """Decode what `encode` made; ValueError if a lane does not end where it should."""
     lanes = len(lane_bits)

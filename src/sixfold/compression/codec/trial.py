@@ -52,8 +52,6 @@ def train_alone(source: Mapping[str, str], config: TrainConfig) -> None:
 
 
 class _Judge:
-    """Evaluates networks on the validation part."""
-
     def __init__(self, task: CompressionTask) -> None:
         self.task = task
         self.part = datasets.open_data(task.base.data).validation

@@ -56,8 +56,7 @@ def unpack(data: bytes | memoryview, width: int, count: int) -> NDArray[np.uint3
         stop = min(start + _CHUNK, count)
         first = start * width // 8
         bits = np.unpackbits(
-            octets[first : first + packed_bytes(stop - start, width)],
-            count=(stop - start) * width,
+            octets[first : first + packed_bytes(stop - start, width)], count=(stop - start) * width
         ).reshape(-1, width)
         for column in range(width):
             out[start:stop] = out[start:stop] << 1 | bits[:, column]

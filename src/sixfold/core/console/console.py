@@ -19,10 +19,7 @@ _RECENT = 6  # ended tasks whose bars stay
 _ENDED = ("done", "failed", "kept")
 
 _TEXTS = {
-    "progress": (
-        "step",
-        "epoch {epoch:.2f}  loss {loss:.4f}  {right}{images_per_s:,.0f} images/s",
-    ),
+    "progress": ("step", "epoch {epoch:.2f}  loss {loss:.4f}  {right}{images_per_s:,.0f} images/s"),
     "learned": (
         "update",
         "energy {energy:.4f}  error {error:.2%}  sparsity {sparsity:.2%}  {code_steps:.0f} steps  "
@@ -155,7 +152,6 @@ class Console:
 
 
 def _right(event: Mapping[str, Any]) -> str:
-    """The accuracy of a step, if it has one."""
     return "" if event.get("accuracy") is None else f"accuracy {event['accuracy']:.1%}  "
 
 

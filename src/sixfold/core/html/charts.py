@@ -200,7 +200,6 @@ class Chart:
 
 
 def _trace(s: Series) -> dict[str, Any]:
-    """A series as plotly's scatter takes it."""
     x, y = np.asarray(s.x, float), np.asarray(s.y, float)
     colour = colours().get(s.colour, colours()["soft"])
     found: dict[str, Any] = {"name": s.name, "showlegend": s.key, "line": {"color": colour}}

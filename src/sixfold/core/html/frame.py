@@ -53,7 +53,6 @@ def optional_page(path: Path) -> Iterator[None]:
 
 
 def _read(name: str) -> str:
-    """A file of this package as text."""
     return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 

@@ -68,7 +68,6 @@ def _class_name(value: Any, names: Sequence[str]) -> str:
 def _pictures(
     entries: Sequence[dict[str, Any]], names: Sequence[str], images: Images, notes: list[str]
 ) -> dict[int, Picture]:
-    """Index -> each entry's image."""
     known = {index: entry for entry in entries if (index := _index(entry)) >= 0}
     try:
         pixels = np.asarray(images(np.asarray(list(known), np.int64)))

@@ -40,10 +40,7 @@ def _row(name: str, *names: str, **facts: Any) -> Operation:
 def _module_row(*modules: type[nn.Module], keeps_channels: bool = False) -> Operation:
     """Modules that share their functions with others."""
     row = Operation(
-        name=modules[0].__name__,
-        modules=modules,
-        per_sample=True,
-        keeps_channels=keeps_channels,
+        name=modules[0].__name__, modules=modules, per_sample=True, keeps_channels=keeps_channels
     )
     return register_operation(row)
 

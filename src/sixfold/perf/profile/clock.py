@@ -123,7 +123,6 @@ class Clock:
         return _Watch(link, partial(_as_layer, self, names[0], has_branches))
 
     def _names_of(self, layer: nn.Module) -> tuple[str, ...]:
-        """What a layer is called; several names if it stands for several."""
         known = self._names.get(id(layer))
         return known or (self._paths[id(layer)],)
 
@@ -262,7 +261,6 @@ class _Pass:
         node.register_hook(leave)
 
     def forget(self) -> None:
-        """Let the graph go."""
         self._nodes.clear()
 
 

@@ -41,16 +41,12 @@ def layer_costs(
 ) -> tuple[LayerCost, ...]:
     """The cost of every layer, in order of execution, for one pass over a batch in training.
 
-    Args:
-        network: as it is trained, on any device; it is left as it was. Give it the rewrites of
-            `sixfold.training.layers.rewrites` first if it is to be seen as training runs it.
-        shape: (C, H, W) of an image.
-        samples: of the batch; training computes a logical shard at a time.
-        dtype: of images and weights.
-        loss: whether cross-entropy is added as the last layer.
-
-    Raises:
-        UserError: if the network cannot be run on such a batch.
+    The network is left as it was; give it the rewrites of `sixfold.training.layers.rewrites` first
+    to
+    see it as training runs it. `shape` is (C, H, W); training computes a logical shard of `samples`
+    at a
+    time; `loss` adds cross-entropy as the last layer. A `UserError` if it cannot be run on such a
+    batch.
 
     >>> costs = layer_costs(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (3, 6, 6), 1, loss=False)
     >>> [(cost.name, cost.forward_flops, cost.backward_flops) for cost in costs]

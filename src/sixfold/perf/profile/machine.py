@@ -211,7 +211,6 @@ def _copy(array_bytes: int) -> Work:
 
 
 def _best(make: Callable[[], Work], threads: int, window_s: float) -> float:
-    """The best rate, in work a second, of so many threads that work at once."""
     works = [make() for _ in range(threads)]
     return max(_rate(works, window_s) for _ in range(WINDOWS))
 

@@ -73,8 +73,6 @@ def profile_rank(job: ProfileJob, comm: Communicator) -> dict[str, Any]:
 
 
 class _Profile:
-    """One rank's part of a profile."""
-
     def __init__(self, job: ProfileJob, comm: Communicator) -> None:
         self._kinds = kinds_of_steps(job.repeats)
         self._training = Training(job.training, comm)
@@ -207,7 +205,6 @@ class _Profile:
 
     @property
     def _dtype(self) -> torch.dtype:
-        """In which numbers layers compute."""
         is_narrow = self._training.config.training.precision == "bf16"
         return torch.bfloat16 if is_narrow else self._step.state.dtype
 
@@ -250,7 +247,6 @@ class _Profile:
 
 
 def _by_layer(spans: list[Span]) -> dict[tuple[str, str], float]:
-    """Seconds of each (layer, direction)."""
     found: dict[tuple[str, str], float] = {}
     for span in spans:
         if not span.function:

@@ -30,8 +30,6 @@ from sixfold.perf.profile.scopes import Scopes, tensors_in
 
 @dataclass
 class _Open:
-    """A layer that is running."""
-
     name: str
     kind: str
     parameters: list[Tensor] = field(default_factory=list)
@@ -51,11 +49,8 @@ class _Open:
 class Recorder(TorchFunctionMode):
     """Sees every call of a torch function while it is entered.
 
-    Args:
-        trainable: ids of the tensors that stand for trainable parameters.
-        own: storages of all parameters and buffers, which are there whether kept or not.
-        device: on which the network is run.
-        last: whether images are laid out N H W C.
+    `trainable` are ids of the tensors that stand for trainable parameters, `own` storages of all
+    parameters and buffers, which are there whether kept or not; `last`: images lie as N H W C.
     """
 
     def __init__(self, trainable: set[int], own: set[int], device: str, *, last: bool) -> None:
@@ -127,7 +122,6 @@ class Recorder(TorchFunctionMode):
         *,
         in_place: bool,
     ) -> None:
-        """Count a call that has been made."""
         name = plain_name(func)
         traffic = _traffic(name)
         self._alive += [*inputs, *outputs, *kept]

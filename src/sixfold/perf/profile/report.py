@@ -93,7 +93,6 @@ def render(path: Path, profile: Plain) -> str:
 
 
 def _engines(profile: Plain) -> list[Section]:
-    """The engines compared, where there are several."""
     if "sides" not in profile:
         return []
     sides = [name for name, side in profile["sides"].items() if "failed" not in side]
@@ -140,7 +139,6 @@ def _layers(profile: Plain) -> list[Section]:
 
 
 def _ranks(profile: Plain, samples: Plain | None) -> list[Section]:
-    """Where the time of every rank went, and processors in use."""
     rows: list[list[str | Cell]] = []
     for use in profile.get("utilisation", []):
         cpu = "" if use["cpu_share"] is None else f", CPU {percent(use['cpu_share'], 0)}"

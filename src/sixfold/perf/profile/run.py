@@ -54,18 +54,9 @@ def profile(
 ) -> Plain:
     """Measure where the time of a training's steps goes, or read what a training has logged.
 
-    Args:
-        config: the settings.
-        engine: an open engine to be used and left open; one is opened if absent, and for each
-            engine of `--compare-engines`.
-        on_event: called with progress.
-
-    Returns:
-        What `profile.json` holds.
-
-    Raises:
-        UserError: if the settings, the data or the cluster do not fit.
-        RunError: if a rank failed.
+    An `engine` that is given is left open; else one is opened, and for each of `--compare-engines`.
+    Returns what `profile.json` holds. A `UserError` if settings, data or cluster do not fit, a
+    `RunError` if a rank failed.
     """
     on_event = on_event or (lambda _: None)
     if found := profile_problems(config):
@@ -195,7 +186,6 @@ def _on_engine(
 def _measure(
     config: ProfileConfig, training: TrainConfig, engine: Engine, started: float, on_event: OnEvent
 ) -> None:
-    """Run the ranks."""
     from sixfold.perf.profile.rank import ProfileJob, profile_rank
     from sixfold.training.worker import TrainJob
 
@@ -237,7 +227,6 @@ def _kept_clean(directory: RunDirectory) -> Iterator[None]:
 
 
 def _images_per_s(ranks: list[Plain]) -> float | None:
-    """Images over the time of the plain steps, all ranks together."""
     rates = []
     for rank in ranks:
         plain = [step for step in rank["steps"] if step["kind"] == "plain"]

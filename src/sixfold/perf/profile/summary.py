@@ -145,7 +145,6 @@ def _of(rank: Plain, kind: str) -> list[Plain]:
 
 
 def _parts(step: Plain) -> dict[str, float]:
-    """The parts of one timed step, and what is left of it."""
     passes = {f"{name}_s": float(step[f"{name}_s"]) for name in (*DIRECTIONS, "around")}
     others = ("data", "communication", "waiting", "update")
     phases = {f"{name}_s": float(step[f"{name}_s"]) for name in others}

@@ -93,7 +93,6 @@ def _rank(rank: RankLine, waited: dict[int, tuple[float, float]], origin: float)
 
 
 def _phases(step: RankStep, waited: tuple[float, float], pid: int, begin: float) -> list[Event]:
-    """A step's phases, one after another."""
     straggler, moving = waited
     phases = step.phases
     compute = phases["compute"]

@@ -77,7 +77,6 @@ def export(config: ExportConfig, *, on_event: OnEvent | None = None) -> dict[str
 
 
 def _metadata(card: ModelCard, pixels: str) -> dict[str, Any]:
-    """What goes into the file beside the network."""
     return {
         "model": card.model,
         "classes": list(card.classes),
@@ -109,11 +108,7 @@ def _compare(network: nn.Module, written: Scorer, card: ModelCard, pixels: str) 
                 continue
             difference = max(difference, (scores - expected).abs().max().item())
             largest = max(largest, expected.abs().max().item())
-    return {
-        "images": sum(BATCHES),
-        "largest_difference": difference,
-        "largest_score": largest,
-    }
+    return {"images": sum(BATCHES), "largest_difference": difference, "largest_score": largest}
 
 
 def _expected(network: nn.Module, card: ModelCard, pixels: str) -> Iterator[tuple[Tensor, Tensor]]:

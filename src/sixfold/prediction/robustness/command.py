@@ -12,10 +12,7 @@ from sixfold.prediction.robustness.config import EvaluateConfig
 def summary(result: Mapping[str, Any]) -> list[str]:
     """The closing lines: a table of accuracies, a line for every distortion."""
     clean = result["clean"]
-    lines = [
-        f"{'images':<34}{result['images']:,}",
-        f"{'clean':<34}{_accuracy(clean)}",
-    ]
+    lines = [f"{'images':<34}{result['images']:,}", f"{'clean':<34}{_accuracy(clean)}"]
     for kind in result["distortions"]:
         for found in kind["strengths"]:
             gap = found["difference"]

@@ -56,7 +56,6 @@ def _evaluate(
     on_event: OnEvent,
     started: float,
 ) -> dict[str, Any]:
-    """The same with the directory for the result held."""
     asked = asked_data(config.evaluation, weights, card)
     with open_engine_for(
         config.engine, card.model, preload=("sixfold.prediction.robustness.ranks",), together=True

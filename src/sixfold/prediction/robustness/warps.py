@@ -165,7 +165,4 @@ def _from_middle(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _to_pixels(y: NDArray[np.float64], x: NDArray[np.float64], rows: int, columns: int) -> Places:
-    return (
-        (y + (rows - 1) / 2).astype(np.float32),
-        (x + (columns - 1) / 2).astype(np.float32),
-    )
+    return ((y + (rows - 1) / 2).astype(np.float32), (x + (columns - 1) / 2).astype(np.float32))

@@ -64,7 +64,6 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
 
 
 def _batches(text: str) -> list[int]:
-    """Batch sizes; none if one is no positive number."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() and int(word) > 0 for word in words):
         return []

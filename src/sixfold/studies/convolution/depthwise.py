@@ -24,19 +24,11 @@ from sixfold.studies.convolution.geometry import Array, Geometry
 def forward(
     images: Array, depthwise: Array, pointwise: Array, geometry: Geometry
 ) -> tuple[Array, Array]:
-    """Depthwise, then pointwise convolution.
+    """Outputs (N, K, P, Q), and what lies between the steps (N, C, P, Q), which `gradients` needs.
 
-    Args:
-        images: (N, C, H, W).
-        depthwise: (C, 1, R, S).
-        pointwise: (K, C).
-        geometry: of the depthwise step.
-
-    Returns:
-        Outputs (N, K, P, Q), and what lies between the steps (N, C, P, Q), which `gradients` needs.
-
-    Raises:
-        ValueError: if shapes do not fit the geometry, or it is not depthwise.
+    Images are (N, C, H, W), `depthwise` (C, 1, R, S), `pointwise` (K, C). A ValueError if shapes do
+    not
+    fit the geometry, or it is not depthwise.
 
     >>> x, d, m = np.ones((1, 2, 3, 3)), np.ones((2, 1, 3, 3)), np.array([[1.0, 10.0]])
     >>> forward(x, d, m, Geometry.of(x.shape, d.shape, groups=2))[0]

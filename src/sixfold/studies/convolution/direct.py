@@ -80,15 +80,12 @@ def forward(
     Args:
         images: (N, C, H, W).
         weights: (K, C/G, R, S).
-        geometry: sizes, stride, padding, dilation, groups.
+        geometry: a ValueError if shapes do not fit it.
         order: the seven loops of `LOOPS`, outermost first; six are enough, `batch` is then the
-            outermost.
+            outermost. A ValueError if it is no permutation of them.
         vectorised: how many of the innermost loops NumPy runs, 0 to 7. The additions are done in
             the order of the loops whatever it is, so it changes no bit. Index arrays as long as
             the product of those loops are held.
-
-    Raises:
-        ValueError: if shapes do not fit the geometry, or `order` is no permutation of the loops.
 
     >>> x, w = np.arange(16.0).reshape(1, 1, 4, 4), np.ones((1, 1, 3, 3))
     >>> order = ("kern_y", "kern_x", "col_n", "row_n", "chan_n1", "chan_n")
@@ -152,10 +149,7 @@ def _added_up(
 def _points(
     geometry: Geometry, order: Sequence[str], vectorised: int
 ) -> Iterator[dict[str, Index]]:
-    """Where the three arrays are touched, in flat indices, by the points of the nest in order.
-
-    A run of the innermost `vectorised` loops comes at a time.
-    """
+    """Flat indices into the arrays, for a run of the innermost `vectorised` loops at a time."""
     loops = complete(order)
     if not 0 <= vectorised <= len(loops):
         raise ValueError(f"vectorised={vectorised} must be from 0 to {len(loops)}")
@@ -184,10 +178,7 @@ def _touched(at: dict[str, Index], geometry: Geometry) -> dict[str, Index]:
 
 
 def complete(order: Sequence[str]) -> tuple[str, ...]:
-    """An order of all seven loops: `batch` comes outermost if it is not named.
-
-    Raises:
-        ValueError: if `order` is no permutation of the loops.
+    """An order of all seven loops, `batch` outermost if not named; a ValueError if one is amiss.
 
     >>> complete(("kern_x", "kern_y", "row_n", "col_n", "chan_n", "chan_n1"))[:2]
     ('batch', 'kern_x')

@@ -64,10 +64,7 @@ class Geometry:
         dilation: int | Pair = 1,
         groups: int = 1,
     ) -> Geometry:
-        """The geometry of images (N, C, H, W) under weights (K, C/G, R, S).
-
-        Raises:
-            ValueError: if the shapes do not belong together.
+        """The geometry of images (N, C, H, W) under weights (K, C/G, R, S); a ValueError if none.
 
         >>> Geometry.of((100, 3, 32, 32), (32, 3, 5, 5), padding=2).out
         (32, 32)
@@ -147,11 +144,7 @@ class Geometry:
             yield (tap[0], tap[1]), (rows, columns)
 
     def expect(self, **arrays: Array) -> None:
-        """Check the shapes of `images`, `weights` and `outputs` (or their gradients).
-
-        Raises:
-            ValueError: if one is not of this geometry.
-        """
+        """A ValueError if `images`, `weights` or `outputs` (or gradients) have other shapes."""
         shapes = {
             "images": self.image_shape,
             "weights": self.weight_shape,
@@ -163,5 +156,4 @@ class Geometry:
 
 
 def _pair(size: int | Pair) -> Pair:
-    """The same size for rows and columns, unless there are two."""
     return (size, size) if isinstance(size, int) else size

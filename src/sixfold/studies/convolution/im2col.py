@@ -109,10 +109,7 @@ class Im2colMemory:
 def im2col_bytes(geometry: Geometry, *, itemsize: int = 4, measure: bool = False) -> Im2colMemory:
     """The memory that im2col takes, from the formula N*C*R*S*P*Q*itemsize.
 
-    Args:
-        geometry: sizes, stride, padding, dilation.
-        itemsize: bytes of an element: 4 or 8.
-        measure: whether to make the columns of a batch of zeros, and watch NumPy's allocations.
+    With `measure`, the columns of a batch of zeros are made and NumPy's allocations watched.
 
     >>> print(im2col_bytes(Geometry.of((100, 3, 32, 32), (32, 3, 5, 5), padding=2)))
     images 1,228,800 bytes, columns 30,720,000 bytes (25.00 times; 307,200 an image)

@@ -75,11 +75,7 @@ class Cluster:
         engine.pool(_import_torch, range(2 * self.slots), workers=self.slots)  # ships our code
 
     def measured(self, what: str, action: Callable[[], Result]) -> tuple[Result, Cost]:
-        """Run jobs, and read off what they have cost.
-
-        Raises:
-            RunError: if a job failed, with Spark's reason.
-        """
+        """Run jobs and read off what they cost; a `RunError` with Spark's reason if one failed."""
         group = f"{self._name}-{next(self._numbers)}"
         self.context.setJobGroup(group, f"sixfold lab: {what}")
         self._broadcast_bytes = 0
@@ -119,11 +115,7 @@ class Cluster:
 def open_cluster(
     master: str | None, spark_conf: Sequence[str], partitions: int | None
 ) -> Iterator[Cluster]:
-    """A cluster with a session of its own, ended at the end.
-
-    Raises:
-        UserError: if there is no Spark to be had, told within seconds.
-    """
+    """A cluster with a session of its own; a `UserError` within seconds if there is no Spark."""
     engine = open_engine("spark", master=master, spark_conf=[*SETTINGS, *spark_conf])
     try:
         yield Cluster(engine, partitions)
@@ -132,7 +124,6 @@ def open_cluster(
 
 
 def _jobs_cost(context: Any, group: str) -> Cost:
-    """What the jobs of a job group have cost."""
     scala = context._jsc.sc()
     scala.listenerBus().waitUntilEmpty()
     store, tracker = scala.statusStore(), context.statusTracker()

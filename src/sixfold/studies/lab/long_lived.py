@@ -97,8 +97,6 @@ def shard_of(problem: Problem, count: int, index: int) -> Shard:
 
 @dataclass(frozen=True)
 class _Rank:
-    """What a rank does."""
-
     problem: Problem
     repeats: int
 

@@ -32,15 +32,9 @@ class Done(NamedTuple):
 
 
 def run_study(config: Any, *, on_event: OnEvent) -> Done:
-    """Run the study that takes such settings, and write down what it found.
+    """Run the study that takes such settings, one of `CONFIGS`, and write down what it found.
 
-    Args:
-        config: of one of the classes of `CONFIGS`.
-        on_event: called with notes on the progress.
-
-    Raises:
-        UserError: if the settings make no sense, or there is no Spark to be had.
-        RunError: if a job failed.
+    A `UserError` if the settings make no sense or there is no Spark, a `RunError` if a job failed.
     """
     name = next(name for name, kind in CONFIGS.items() if isinstance(config, kind))
     module = importlib.import_module(f"sixfold.studies.lab.{name.replace('-', '_')}.study")
@@ -106,12 +100,7 @@ def repeated(
 ) -> tuple[list[Reading], Reading]:
     """What each timed run gave, and what the one of median time gave.
 
-    Args:
-        run: what is timed.
-        wall_s: time of a run.
-        repeats: how often it is timed.
-        seconds: no further repeat once the timed runs have taken so long.
-        warm_up: runs before, which are not timed.
+    There is no further repeat once the timed runs have taken so many seconds.
     """
     for _ in range(warm_up):
         run()

@@ -31,9 +31,8 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
 def rewrite_report(run: Path) -> Path:
     """Write the report of a run again, finished or not, as the command that made it registers it.
 
-    Raises:
-        UserError: if there is no run, or none whose report can be made from what it keeps; nothing
-            is written then.
+    A `UserError` if there is none whose report can be made from what it keeps; nothing is written
+    then.
     """
     run = run.expanduser().absolute()
     config, result = (

@@ -12,11 +12,7 @@ SAMPLES = 2
 
 
 def training_flops(network: nn.Module, shape: tuple[int, int, int]) -> float:
-    """Floating-point operations, forward and backward, of one image.
-
-    Returns:
-        Operations; a multiply-add counts as 2. 0 if the network cannot be read.
-    """
+    """FLOPs of one image, forward and backward (a multiply-add is 2); 0 if they are unknown."""
     try:
         return total(layer_costs(network, shape, SAMPLES), "flops") / SAMPLES
     except UserError:

@@ -103,14 +103,9 @@ class DelayResult:
     laws: list[FittedLaw]
 
     def overhead_s(self, kind: str, setting: Setting) -> float:
-        """Seconds that Spark adds to a job, by the load/overhead law of its kind.
+        """Seconds that Spark adds to a job of some kind, by its law; a KeyError if not measured.
 
-        Args:
-            kind: of the payload.
-            setting: `n` workers, `m` tasks, `size` bytes.
-
-        Raises:
-            KeyError: if jobs of that kind were not measured.
+        The setting is `n` workers, `m` tasks, `size` bytes.
         """
         wanted = LOAD.name, "job", kind
         for law in self.laws:

@@ -42,12 +42,7 @@ def measure_session(
 ) -> dict[str, Any]:
     """Run every job `repeats` times, all in turns, and read what Spark says of them.
 
-    Returns:
-        `workers`, `session_s`, and `points`: for each job the times of its repeats.
-
-    Raises:
-        UserError: if Spark or the settings do not fit.
-        RunError: if a job failed, or Spark says nothing of it.
+    Gives `workers`, `session_s`, and `points`: for each job the times of its repeats.
     """
     folder = Path(tempfile.mkdtemp(prefix="sixfold-events-"))
     try:
@@ -100,7 +95,6 @@ def _session(plan: SessionPlan, conf: Sequence[str], folder: Path) -> Iterator[A
 def _run_all(
     session: Any, jobs: Sequence[JobKind], repeats: int, report: Callable[[float], None]
 ) -> dict[tuple[int, int], float]:
-    """Seconds of the driver for each (job, repeat)."""
     rounds = WARM_UP + repeats
     walls: dict[tuple[int, int], float] = {}
     for turn in range(rounds):
@@ -114,11 +108,6 @@ def _run_all(
 
 
 def _watched(session: Any, job: JobKind, seed: int, mark: str) -> float:
-    """Run a job in a thread of its own, so that Ctrl-C meets nothing of Spark's; its seconds.
-
-    Raises:
-        RunError: if it failed.
-    """
     from sixfold.distributed.engines.spark_job import END_S, Job, explain
 
     found: list[float] = []
@@ -144,13 +133,7 @@ def _watched(session: Any, job: JobKind, seed: int, mark: str) -> float:
 def run_job(context: Any, job: JobKind, *, seed: int) -> float:
     """Seconds that the driver waits for a job, its own part of the work included.
 
-    Args:
-        context: a SparkContext.
-        job: which.
-        seed: of the payload's bytes, which are random: they must not be compressed away.
-
-    Raises:
-        RunError: if the job does not bring what it should.
+    The payload's bytes are drawn from `seed`: they must not be compressed away.
     """
     runners = {"empty": _empty, "result": _result, "broadcast": _broadcast, "shuffle": _shuffle}
     began = time.perf_counter()

@@ -82,7 +82,6 @@ def job_kinds(config: SweepDelayConfig) -> list[JobKind]:
 
 
 def _payloads(config: SweepDelayConfig) -> list[tuple[str, str, str]]:
-    """Kind, option and sizes of the jobs that move something."""
     return [
         (kind, f"--{kind}-bytes", getattr(config.delay, f"{kind}_bytes"))
         for kind in KINDS
@@ -107,10 +106,7 @@ class SessionPlan:
 
 
 def sessions(config: ClusterConfig) -> list[SessionPlan]:
-    """A session for each number of workers.
-
-    Raises:
-        UserError: if the master cannot be had with another number of workers.
+    """A session for each number of workers; a `UserError` if the master cannot have another.
 
     >>> [s.master for s in sessions(ClusterConfig(master="local-cluster[2,1,900]", workers="1,4"))]
     ['local-cluster[1,1,900]', 'local-cluster[4,1,900]']

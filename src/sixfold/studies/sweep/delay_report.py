@@ -36,11 +36,7 @@ _OUTCOMES = {"job": "time of a job", "delay": "scheduler delay of a task"}
 
 
 def write_page(run: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write `report.html` from settings and result as their files hold them.
-
-    Raises:
-        RunError: if the file cannot be written.
-    """
+    """Write `report.html` from settings and result as their files hold them."""
     found, ending = typed(DelayResult, result), typed(Ending, result)
     failures = [f"{job}: {reason}" for job, reason in sorted(ending.failures.items())]
     charts = [

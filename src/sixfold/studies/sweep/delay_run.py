@@ -44,12 +44,9 @@ class SessionWork:
 def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Measure what Spark adds to jobs of many sizes, from its own events, and fit the laws.
 
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        UserError: if the settings do not fit, or there is no Spark.
-        RunError: if a session failed; those that are done are kept.
+    Returns what `result.json` holds. A `UserError` if the settings do not fit or there is no Spark,
+    a
+    `RunError` if a session failed; those that are done are kept.
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
@@ -87,11 +84,7 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
 
 
 def _check_spark(plans: Sequence[SessionPlan]) -> None:
-    """Find out in seconds, before anything is written, whether there is a Spark to be measured.
-
-    Raises:
-        UserError: with what is missing.
-    """
+    """Find out in seconds, before anything is written, whether there is a Spark to be measured."""
     from sixfold.distributed.engines.spark_master import check_java, parse_master
     from sixfold.distributed.engines.spark_reach import reach
 

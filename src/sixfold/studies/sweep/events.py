@@ -80,11 +80,7 @@ class Job:
 
 
 def read_jobs(path: Path) -> list[Job]:
-    """The jobs in an event log that ended well, in the order of their submission.
-
-    Raises:
-        RunError: if the file cannot be read.
-    """
+    """The jobs in an event log that ended well, as submitted; a `RunError` if it cannot be read."""
     try:
         with path.open(encoding="utf-8") as file:
             return jobs_of(file)

@@ -187,14 +187,7 @@ class Fit:
         places: Sequence[Mapping[str, Any]],
         **more: Any,
     ) -> FittedLaw:
-        """The law beside the measurements.
-
-        Args:
-            settings: of each configuration, as for `fit`.
-            samples: its times.
-            places: fields of its `LawPoint` that say which it is.
-            more: fields of the law.
-        """
+        """The law beside the measurements; `places` of each `LawPoint` say which it is."""
         draws = self.draws.reshape(len(self.draws), len(self.coefficients)).T
         points: list[LawPoint | ScaledPoint] = []
         for number, (setting, own, at) in enumerate(zip(settings, samples, places, strict=True)):
@@ -236,15 +229,7 @@ def fit(
     draws: int = 1000,
     seed: int = 0,
 ) -> Fit:
-    """Fit a law to the medians of repeated measurements.
-
-    Args:
-        law: which.
-        settings: of each configuration.
-        samples: times of its repeats, in seconds, above 0.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
-    """
+    """Fit a law to the medians of repeated times (seconds, above 0) of each configuration."""
     matrix = law.matrix(settings)
     middles = np.array([np.median(own) for own in samples])
     found = non_negative(matrix, middles)
@@ -268,11 +253,7 @@ def resampled(
 
 
 def non_negative(matrix: Floats, times: Floats) -> Floats:
-    """Coefficients of at least 0 with the least sum of squared relative errors.
-
-    Args:
-        matrix: features, (m, k).
-        times: (m,), above 0.
+    """Coefficients of at least 0 with the least sum of squared relative errors, of (m, k) features.
 
     >>> non_negative(np.array([[1.0, 1.0], [1.0, 0.5]]), np.array([3.0, 2.0])).round(6).tolist()
     [1.0, 2.0]

@@ -179,13 +179,11 @@ def _train(
 
 
 def _refuse_edited(config: TrainConfig, assignment: Assignment) -> None:
-    """Raise if the network is no longer the one with which the sweep began."""
     files = assignment.settings.get("inputs", {}).get("files", {})
     refuse_edited(config.model.model, files)
 
 
 def _progress_to(config: TrainConfig, assignment: Assignment) -> OnEvent:
-    """Passes on how far the training is."""
     steps = config.training.steps
 
     def report(event: Mapping[str, Any]) -> None:

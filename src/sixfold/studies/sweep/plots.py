@@ -56,16 +56,7 @@ def chart(
 ) -> Chart | None:
     """Lines over one axis; None if there is nothing to be drawn.
 
-    Args:
-        name: unique on the page.
-        title: what is shown.
-        note: how to read it.
-        series: measurements and laws.
-        x_label: what x is.
-        write: how values are written.
-        zero: whether the vertical axis begins at 0.
-        log_y: whether it is logarithmic.
-        labels: names of places on the horizontal axis, where these stand for words.
+    `labels` are names of places on the horizontal axis, where these stand for words.
     """
     ends = [np.asarray(end, float) for one in series for end in (one.y, one.low, one.high)]
     values = [float(v) for end in ends for v in end if math.isfinite(v)]
@@ -115,12 +106,7 @@ def law_card(
 ) -> Card:
     """A law with its coefficients and, point by point, predicted and measured.
 
-    Args:
-        law: as fitted.
-        head: what tells its measurements apart.
-        place: the same of a measurement.
-        title: instead of the law's name.
-        detail: behind it.
+    `head` and `place` tell its measurements apart; `title` stands for the law's name.
     """
     values = []
     if law.serial_part is not None:
@@ -146,7 +132,6 @@ def law_card(
 
 
 def _compared(point: LawPoint | ScaledPoint) -> tuple[str, ...]:
-    """Measured, predicted, its interval, how far it is off, and predicted from all others."""
     if isinstance(point, ScaledPoint):
         median, predicted = point.measured.median, point.predicted
         return f"{median:.2f}", f"{predicted:.2f}", "", f"{_off(predicted, median)}", ""

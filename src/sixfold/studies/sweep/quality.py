@@ -127,10 +127,7 @@ def effects(
 ) -> list[Effect]:
     """Of every varied setting but the seed: mean at each value, and difference to the first.
 
-    Args:
-        trained: the trainings; some combinations may be missing.
-        varied: name of each setting to its values.
-        images: of the test part.
+    Some combinations may be missing; `images` is the size of the test part.
     """
     by_values = {_key(one.values): one.accuracy for one in trained}
     accuracies = np.array([one.accuracy for one in trained])

@@ -35,11 +35,7 @@ PARTS = {name: name for name in ("compute", "data", "communication", "waiting", 
 
 
 def write_page(run: Path, config: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write `report.html` from settings and result as their files hold them.
-
-    Raises:
-        RunError: if the file cannot be written.
-    """
+    """Write `report.html` from settings and result as their files hold them."""
     ending = typed(Ending, result)
     figures: list[Figure]
     tree: type[TrainingsConfig] = SweepTimeConfig

@@ -122,13 +122,9 @@ class RooflineResult:
 def roofs(
     delay: DelayResult, workers: int, peak_flops: float, sizes: Sequence[float]
 ) -> list[Roof]:
-    """The machine's roof, and Spark's for jobs that move nothing and so many bytes.
+    """The machine's roof, and Spark's for jobs that move nothing and some numbers of bytes.
 
-    Args:
-        delay: result of a sweep over delays.
-        workers: n.
-        peak_flops: of one worker while n are busy.
-        sizes: bytes that are shuffled, each with a roof of its own.
+    `peak_flops` is that of one worker while all are busy.
     """
     at = {"n": float(workers), "m": float(workers)}
     overheads = {
@@ -145,15 +141,9 @@ def roofs(
 
 
 def job_per_step_s(delay: DelayResult, workers: int, size_bytes: float) -> float | None:
-    """Overhead of a step that is a job: weights broadcast, a gradient back from every task.
+    """Seconds that a job adds to a step: weights broadcast, a gradient back from every task.
 
-    Args:
-        delay: result of a sweep over delays.
-        workers: n, with a task for each.
-        size_bytes: of the weights, and of a gradient.
-
-    Returns:
-        Seconds; None if broadcasts or results were not measured.
+    None if broadcasts or results were not measured.
     """
     at = {"n": float(workers), "m": float(workers)}
     try:

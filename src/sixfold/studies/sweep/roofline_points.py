@@ -33,11 +33,7 @@ def read_result(path: Path) -> Any:
 
 
 def result_files(folder: Path) -> list[Path]:
-    """The files in a directory that may hold figures: `result.json`, or a study's.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """Files in a directory that may hold figures, a study's too; a `UserError` if none."""
     if folder.is_file():
         return [folder]
     if (folder / "result.json").is_file():
@@ -52,11 +48,7 @@ def result_files(folder: Path) -> list[Path]:
 
 
 def placed_in(path: Path, *, trust: bool = False) -> list[Placed]:
-    """What a result file holds that has a place on the roofline.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
+    """What a result file holds that has a place on the roofline; a `UserError` if damaged."""
     result = read_result(path)
     if not isinstance(result, dict):
         return []
@@ -150,11 +142,7 @@ def _activations(
 def _jobs_per_step(
     result: JobPerStepResult, settings: Mapping[str, Any], slots: int
 ) -> Iterator[Placed]:
-    """A training by a job for each step, and the same steps in one long job.
-
-    Raises:
-        UserError: if its data or network are not to be had here.
-    """
+    """A training by a job for each step, and the same steps in one long job."""
     from sixfold import models
     from sixfold.data import open_data, resolve
     from sixfold.data.config import DataConfig

@@ -26,11 +26,7 @@ _PLACED = (
 
 
 def write_page(run: Path, _: object, result: Mapping[str, Any]) -> None:
-    """Write `report.html` from the result as its file holds it.
-
-    Raises:
-        RunError: if the file cannot be written.
-    """
+    """Write `report.html` from the result as its file holds it."""
     found = typed(RooflineResult, result)
     roofs, placed = _tables(found)
     page = Page(

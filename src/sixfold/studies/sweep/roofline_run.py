@@ -19,14 +19,7 @@ from sixfold.studies.sweep.roofline_report import write_page
 
 
 def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
-    """Place what was measured on the roofs of the machine and of Spark.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        UserError: if a result or a file cannot be read.
-    """
+    """Place measurements on the roofs of machine and Spark; what `result.json` holds."""
     from sixfold.perf.profile import load_machine, measure_machine
 
     asked = config.roofline
@@ -77,11 +70,7 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
 
 
 def _points(text: str, trust: bool) -> tuple[list[Placed], list[str]]:
-    """What is to be placed; and which files hold nothing that can be.
-
-    Raises:
-        UserError: with every directory that holds no result.
-    """
+    """What is to be placed, and files that hold nothing such; a `UserError` without results."""
     found: list[Placed] = []
     left_out: list[str] = []
     problems: list[str] = []

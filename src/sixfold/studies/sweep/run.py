@@ -43,12 +43,8 @@ from sixfold.training.run import fit_digits, training_problems
 def sweep_time(config: SweepTimeConfig, *, on_event: OnEvent | None = None) -> dict[str, Any]:
     """Time every combination of settings, one training after another, and fit the laws.
 
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        UserError: if settings or data do not fit; nothing is left behind.
-        RunError: if a training failed; what is done is kept.
+    Returns what `result.json` holds. A `UserError` if settings or data do not fit: nothing is left
+    behind; a `RunError` if a training failed: what is done is kept.
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:
@@ -161,15 +157,9 @@ def begin(
 ) -> tuple[Any, Run]:
     """Check, choose the directory, take hold of it, and look for what lies there.
 
-    Args:
-        config: the settings of the sweep.
-        problems: of the settings.
-        stack: lets go of the directory.
-        on_event: called with a note if the sweep is finished.
-        timed: whether figures depend on where the sweep runs.
-
-    Returns:
-        The settings with paths made absolute, and the sweep as a run.
+    `stack` lets go of the directory; `timed` says that figures depend on where the sweep runs.
+    Gives
+    the settings with paths made absolute, and the sweep as a run.
     """
     started = time.monotonic()
     if problems:
@@ -205,7 +195,6 @@ def _fit_digits(config: Any, on_event: OnEvent) -> Any:
 
 
 def _inputs(configs: Iterable[TrainConfig]) -> Inputs:
-    """What enters some trainings."""
     configs = list(configs)
     sets = [dataclasses.replace(c.data, data=data.absolute_spec(c.data.data)) for c in configs]
     return inputs_of(
@@ -236,9 +225,8 @@ def end(
 ) -> dict[str, Any]:
     """Write result and report, the latter by `write`.
 
-    Raises:
-        UserError: if no training could be: nothing is left of the sweep.
-        RunError: if trainings failed.
+    A `UserError` if no training could be: nothing is left of the sweep; a `RunError` if some
+    failed.
     """
     refused = [found.get("refused") for found in outcome.results.values()]
     if refused and all(refused) and not outcome.failures:
@@ -250,7 +238,6 @@ def end(
 
 
 def _with_workers(found: list[Combination], engines: Engines) -> list[Combination]:
-    """The combinations, each with its number of workers."""
     known = []
     for one in found:
         config = one.config
@@ -268,12 +255,9 @@ def _prepare(
     on_event: OnEvent,
     workers: int | None = None,
 ) -> int:
-    """Prepare the data of all trainings once, so that no two of them do it at the same time.
+    """Prepare the data of all trainings once, and say how many images the test part has.
 
     Networks of the user's own are built once too: what they use then belongs to the sweep's inputs.
-
-    Returns:
-        Images of the test part.
     """
     from sixfold import models
 

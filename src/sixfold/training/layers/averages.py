@@ -33,11 +33,7 @@ class MeanOp:
 
 
 class AveragePoolOp:
-    """Average-pool, and adaptive average-pool, by torch's kernels.
-
-    Args:
-        layer: one of the two.
-    """
+    """Average-pool, and adaptive average-pool, by torch's kernels."""
 
     has_weights = False
 

@@ -22,19 +22,12 @@ from sixfold.training.layers.tracing import Graph, read_graph
 
 @dataclass(frozen=True, kw_only=True)
 class Branches:
-    """relu(left(x) + right(x)), or without the ReLU.
+    """relu(left(x) + right(x)), or without the ReLU."""
 
-    Attributes:
-        block: the module that does so.
-        left: layers of one branch.
-        right: of the other; none if it passes its input on.
-        relu: whether a ReLU follows.
-    """
-
-    block: nn.Module
-    left: Layers
-    right: Layers
-    relu: bool
+    block: nn.Module  # the module that does so
+    left: Layers  # layers of one branch
+    right: Layers  # of the other; none if it passes its input on
+    relu: bool  # whether a ReLU follows
 
 
 Layers = list[nn.Module | Branches | Graph]
@@ -43,10 +36,7 @@ Layers = list[nn.Module | Branches | Graph]
 def read(model: nn.Module, left: dict[str, str], path: str = "") -> Layers:
     """The layers in the order in which they run; a module that cannot be looked into is one.
 
-    Args:
-        model: the network, or a part of it.
-        left: is given the parts whose forward could not be followed, and why.
-        path: of the part.
+    `left` is given the parts whose forward could not be followed, by path, and why.
     """
     if has_hooks(model):
         return [model]

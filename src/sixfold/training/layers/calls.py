@@ -29,27 +29,16 @@ LAYERS, SUM, CONCATENATION, PLAIN, OTHER = "layers", "sum", "concatenation", "pl
 
 @dataclass
 class Entry:
-    """A call, and what it becomes.
+    """A call, and what it becomes."""
 
-    Attributes:
-        node: its result.
-        kind: one of the above.
-        layers: in line; for `PLAIN` and `OTHER` the one module that makes the call.
-        inputs: the results of other calls that it takes.
-        name: of the layer, or of the calling module and the function.
-        in_place: whether the forward changes the first input by it. A graph never does.
-        anew: whether the result is known to lie in memory of its own.
-        dim: of a concatenation.
-    """
-
-    node: fx.Node
-    kind: str
-    layers: list[nn.Module]
-    inputs: list[fx.Node]
-    name: str
-    in_place: bool = False
-    anew: bool = False
-    dim: int = 0
+    node: fx.Node  # its result
+    kind: str  # one of the above
+    layers: list[nn.Module]  # in line; for `PLAIN` and `OTHER` the one module that makes the call
+    inputs: list[fx.Node]  # the results of other calls that it takes
+    name: str  # of the layer, or of the calling module and the function
+    in_place: bool = False  # whether the forward changes the first input by it. A graph never does
+    anew: bool = False  # whether the result is known to lie in memory of its own
+    dim: int = 0  # of a concatenation
 
 
 def entries_of(module: nn.Module, graph: fx.Graph) -> tuple[list[Entry], fx.Node]:
@@ -144,7 +133,6 @@ def _picked(entries: list[Entry], output: fx.Node) -> list[Entry]:
 
 
 def _gives_several(entry: Entry, output: fx.Node) -> bool:
-    """Whether a call may give a tuple."""
     is_call = entry.kind in (LAYERS, OTHER) and len(entry.layers) == 1
     if not is_call or entry.node is output:
         return False

@@ -48,10 +48,7 @@ class Draw:
             seed_all(key(self.seed, "torch", step, shard))
 
     def take(self, start: int, stop: int, samples: int) -> None:
-        """Say which samples of the shard are computed next: from `start` up to `stop`, of so many.
-
-        Holds until the next `enter`.
-        """
+        """Samples `start` up to `stop`, of so many, are computed next; until the next `enter`."""
         self._rows = start, stop, samples
 
     def mask(self, name: str, p: float, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -75,14 +72,10 @@ class Draw:
 
 
 class KeyedDropout(nn.Module):
-    """Dropout with a mask drawn from a key.
+    """Dropout with a mask drawn from a key: (seed, step, shard) of `draw`, and the module's `name`.
 
-    Args:
-        p: probability of a zero.
-        dims: dims of the input that share one draw, counted from the last: 0 for `Dropout`,
-            2 for `Dropout2d` (whole maps are dropped).
-        name: the module's name in its network.
-        draw: the current (seed, step, shard).
+    `dims` of the input, counted from the last, share one draw: 0 for `Dropout`, 2 for `Dropout2d`
+    (whole maps are dropped).
     """
 
     def __init__(self, p: float, dims: int, name: str, draw: Draw) -> None:
@@ -118,12 +111,7 @@ DROPOUT_DIMS: dict[type[nn.Module], int] = {
 
 
 def key_dropout(model: nn.Module, draw: Draw) -> nn.Module:
-    """Replace every dropout module of a network by its keyed form, in place.
-
-    Args:
-        model: the network; if it is itself a dropout module, its keyed form is returned.
-        draw: shared by all of them.
-    """
+    """Replace dropout modules by keyed ones, in place; a network that is one itself, by return."""
     for name, module in list(model.named_modules()):
         dims = DROPOUT_DIMS.get(type(module))
         if dims is None:

@@ -44,12 +44,10 @@ class LayerExecutor:
         model: the network.
         parameters: its trainable parameters, in the order in which gradients are wanted.
         whole: leave the whole network to autograd.
-        narrow: the parameters in fewer bits, with which layers compute; see
-            `sixfold.training.step.precision`.
+        narrow: the parameters in fewer bits (`sixfold.training.step.precision`), to compute with.
 
     Attributes:
-        links: what is run, in order.
-        run: the same as one.
+        links: what is run, in order; `run` is the same as one.
         made: every link, those of branches too, and the layers of which it was made.
         left: parts that are left to autograd because their forward cannot be followed, and why.
     """
@@ -93,25 +91,14 @@ class LayerExecutor:
         return asks_autograd(self.links)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Any]]:
-        """Run the network in its current mode.
-
-        Args:
-            x: (n, C, H, W) images.
-
-        Returns:
-            Its output, and what `backward` needs.
-        """
+        """The output for images (n, C, H, W), in the current mode, and what `backward` needs."""
         with torch.no_grad():
             return self.run.forward(x, False)
 
     def backward(self, saved: list[Any], grad: Tensor, out: Sequence[Tensor]) -> None:
-        """Write the gradient of every parameter.
+        """Write every parameter's gradient to `out`; zeros where it has no influence.
 
-        Args:
-            saved: from `forward`; consumed.
-            grad: gradient with respect to the output.
-            out: one tensor a parameter, in its shape; overwritten, with zeros where the output
-                does not depend on it.
+        `saved` is from `forward` and consumed; `grad` is with respect to the output.
         """
         with torch.no_grad():
             self.run.backward(saved, grad, out, False)
@@ -164,7 +151,6 @@ def _next_link(
 
 
 def _graph(graph: Graph, weights: Weights) -> LayerOp:
-    """The link of a module with a forward of its own."""
     parameters = [p for _, p in weights.owned(graph.module)]
 
     def prove(like: Tensor) -> str | None:

@@ -36,10 +36,9 @@ _ARITHMETIC = {
 class Applied(nn.Module):
     """A call of a function, a method, or a module with several arguments.
 
-    Args:
-        call: as it was traced.
-        owner: the module whose parameters and buffers the call may take by name.
-        inputs: the results of other calls that `forward` is given, in order.
+    `owner` has the parameters and buffers that the call may take by name; `inputs` are the results
+    of
+    other calls that `forward` is given, in order.
     """
 
     def __init__(self, call: Call, owner: nn.Module, inputs: Sequence[fx.Node]) -> None:
@@ -78,12 +77,7 @@ class Applied(nn.Module):
 
 
 class Picked(nn.Module):
-    """One of the results of a call.
-
-    Args:
-        call: gives several.
-        place: of the one.
-    """
+    """One of the results of a call, at some place."""
 
     def __init__(self, call: nn.Module, place: int) -> None:
         super().__init__()
@@ -161,13 +155,7 @@ def makes_anew(call: Call) -> bool:
 
 
 def as_layers(call: Call, owner: nn.Module, plain: set[fx.Node]) -> list[nn.Module]:
-    """The layers that do what a call of one tensor does.
-
-    Args:
-        call: of a module, a function or a method.
-        owner: the module that was traced.
-        plain: results that are no tensors.
-    """
+    """The layers that do what a call of one tensor does; `plain` results are no tensors."""
     called = call.called
     if isinstance(called, nn.Module) and len(call.arguments) == 1 and not call.named:
         return [called]
@@ -190,7 +178,6 @@ def call_inputs(call: Call) -> list[fx.Node]:
 
 
 def _shape(rest: Sequence[Any], plain: set[fx.Node]) -> Any:
-    """What `view` and `reshape` ask for: sizes, "flat" for (n, -1), None for anything else."""
     sizes = rest[0] if len(rest) == 1 and isinstance(rest[0], (list, tuple)) else rest
     if all(isinstance(size, int) for size in sizes) and sizes:
         return tuple(sizes)

@@ -32,11 +32,7 @@ class Outputs(dict[str, Tensor]):
 
 
 class JoinedOutputs(nn.Module):
-    """Gives all outputs of a network side by side, (n, sum of their sizes).
-
-    Args:
-        network: gives a tuple or a mapping of tensors, each of n samples.
-    """
+    """Gives all outputs of a network, (n, size) each, side by side: (n, sum of their sizes)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -18,21 +18,12 @@ Gradients = Sequence[Tensor | None]
 
 
 class MultiInputOp(Protocol):
-    """What takes several values.
+    """What takes several values; `has_weights`: whether it has trainable parameters."""
 
-    Attributes:
-        has_weights: whether it has trainable parameters.
-    """
-
-    has_weights: bool
+    has_weights: bool  # whether it has trainable parameters
 
     def forward(self, values: Sequence[Any], wanted: Sequence[bool]) -> tuple[Any, Any]:
-        """The result, and what `backward` needs.
-
-        Args:
-            values: the inputs.
-            wanted: for which of them the gradient will be wanted.
-        """
+        """The result, and what `backward` needs for the gradients that are `wanted`."""
         ...
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Gradients:
@@ -58,11 +49,7 @@ class SequenceOp:
 
 
 class AddOp:
-    """y = a + b, with or without a ReLU behind; dy goes to both.
-
-    Args:
-        relu: whether a ReLU follows.
-    """
+    """y = a + b, with or without a ReLU behind; dy goes to both."""
 
     has_weights = False
 
@@ -94,11 +81,7 @@ class AddOp:
 
 
 class ConcatenateOp:
-    """Values side by side along a dim; each gets its part of dy.
-
-    Args:
-        dim: along which.
-    """
+    """Values side by side along a dim; each gets its part of dy."""
 
     has_weights = False
 
@@ -145,13 +128,7 @@ class PlainOp:
 
 
 class AutogradMultiInputOp:
-    """Any module of several inputs, differentiated by autograd.
-
-    Args:
-        module: what is called.
-        parameters: its trainable parameters, each with its place among all.
-        narrow: see `sixfold.training.layers.operations.AutogradOp`.
-    """
+    """Any module of several inputs, differentiated by autograd; parameters have their places."""
 
     def __init__(
         self,

@@ -18,11 +18,9 @@ ACTIVATIONS: dict[type[nn.Module], int] = {nn.ReLU: norm.RELU, nn.ReLU6: norm.RE
 class NormOp:
     """Batch-norm with the shard's own statistics, and an activation.
 
-    Args:
-        layer: the norm; it has weight and bias, and its running statistics are moved on.
-        places: of the gradients of weight and bias.
-        behind: the activation, if there is one.
-        otherwise: does the work where the layer does not train, or the maps do not suit.
+    The norm has weight and bias (`places` of their gradients), and its running statistics are moved
+    on.
+    `otherwise` does the work where the layer does not train, or the maps do not suit.
     """
 
     has_weights = True

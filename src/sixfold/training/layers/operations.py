@@ -21,29 +21,16 @@ from sixfold.training.native.max_pool import MaxPoolReLU2d, pool_backward, pool_
 
 
 class LayerOp(Protocol):
-    """One layer, or several that autograd treats as one.
+    """One layer, or several that autograd treats as one; `has_weights`: any that are trainable."""
 
-    Attributes:
-        has_weights: whether it has trainable parameters.
-    """
-
-    has_weights: bool
+    has_weights: bool  # whether it has trainable parameters
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        """The layer's output, and what `backward` needs.
-
-        Args:
-            x: input.
-            wanted: whether the gradient with respect to `x` will be wanted.
-        """
+        """The output, and what `backward` needs, for the gradient of `x` too if `wanted`."""
         ...
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        """Write the gradients of the own parameters to `out`, by their places.
-
-        Returns:
-            The gradient with respect to the input; None if it was not wanted.
-        """
+        """Write the own parameters' gradients to `out`, by places; the input's, or None."""
         ...
 
 
@@ -120,11 +107,7 @@ class FlattenOp:
 
 
 class DropoutOp:
-    """y = m x with a mask m of zeros and 1 / (1 - p); dx = m dy.
-
-    Args:
-        layer: knows the mask of the shard that is computed.
-    """
+    """y = m x with a mask m of zeros and 1 / (1 - p); dx = m dy."""
 
     has_weights = False
 
@@ -185,11 +168,7 @@ class MaxPoolOp:
 
 
 class Run:
-    """Links one behind the other.
-
-    Args:
-        links: in order.
-    """
+    """Links one behind the other."""
 
     def __init__(self, links: Sequence[LayerOp]) -> None:
         self.links = links
@@ -219,11 +198,8 @@ class Run:
 class SpatialSumOp:
     """Two branches that begin with the same maps and are added, with or without ReLU behind.
 
-    dx is the sum of the branches' gradients, each from the sum's gradient.
-
-    Args:
-        branches: the two; one without links passes the maps on.
-        relu: whether a ReLU follows.
+    dx is the sum of the branches' gradients, each from the sum's gradient. A branch without links
+    passes the maps on.
     """
 
     def __init__(self, branches: tuple[Run, Run], *, relu: bool) -> None:
@@ -262,12 +238,10 @@ def autocast(narrow: torch.dtype | None) -> AbstractContextManager[Any]:
 
 
 class AutogradOp:
-    """Any module at all, differentiated by autograd.
+    """Any module at all, in its current mode, differentiated by autograd.
 
-    Args:
-        module: what is run, in its current mode.
-        parameters: its trainable parameters, each with its place among all.
-        narrow: the type in which torch.autocast lets its convolutions and products compute.
+    Its trainable parameters come with their places among all; `narrow` is the type in which
+    torch.autocast lets its convolutions and products compute.
     """
 
     def __init__(
@@ -295,7 +269,6 @@ class AutogradOp:
         return y.detach(), (x if wanted else None, y)
 
     def _run(self, x: Tensor) -> Tensor:
-        """Call the module; with images in the order N C H W if it cannot do with N H W C."""
         if self._order_is_known:
             return self._call(x)
         before = [buffer.clone() for buffer in self._module.buffers()], torch.get_rng_state()

@@ -22,14 +22,10 @@ def relu_behind_max_pool(model: nn.Module) -> nn.Module:
       ReLU stops it behind the pool, in the other in front of it.
     * Padding counts as minus infinity and never wins, in either order.
 
-    A NaN is passed on by both. Neither module has parameters, so no name of a weight changes.
-
-    Args:
-        model: the network; only modules that are exactly `nn.ReLU` and `nn.MaxPool2d` (or 1d, 3d)
-            are touched, and no sequence that is used in another way than by calling it can tell.
-
-    Returns:
-        The same network.
+    A NaN is passed on by both. Neither module has parameters, so no name of a weight changes. Only
+    modules that are exactly `nn.ReLU` and `nn.MaxPool2d` (or 1d, 3d) are touched, and no sequence
+    that
+    is used in another way than by calling it can tell.
 
     >>> relu_behind_max_pool(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
     Sequential(
@@ -51,14 +47,8 @@ def fused_max_pool(model: nn.Module) -> nn.Module:
     """Put `MaxPoolReLU2d` in the place of every max-pool and of the ReLU right behind it.
 
     Exact to the bit, forward and backward: values are only compared and moved; see
-    `sixfold.training.native.max_pool`.
-
-    Args:
-        model: the network; only modules that are exactly `nn.MaxPool2d`, and `nn.ReLU` behind one
-            in an `nn.Sequential`, are touched.
-
-    Returns:
-        The same network.
+    `sixfold.training.native.max_pool`. Only modules that are exactly `nn.MaxPool2d`, and `nn.ReLU`
+    behind one in an `nn.Sequential`, are touched.
 
     >>> fused_max_pool(nn.Sequential(nn.MaxPool2d(2), nn.ReLU()))[1]
     Identity()
@@ -79,13 +69,10 @@ def fused_in_line(
     """Both rewrites above, for layers that run one behind the other without an `nn.Sequential`.
 
     So they are found in a forward that is written out, such as `self.pool(F.relu(self.conv(x)))`.
-
-    Args:
-        layers: each takes what the one before gives, and nothing else does.
-        names: what each is called.
-
-    Returns:
-        Fewer layers, with the names of those that each stands for.
+    Each
+    layer takes what the one before gives, and nothing else does. Fewer layers come back, with the
+    names
+    of those that each stands for.
 
     >>> fused_in_line([nn.ReLU(), nn.MaxPool2d(2)], [("relu",), ("pool",)])[1]
     [('relu', 'pool')]
@@ -115,17 +102,9 @@ def folded_batch_norm(model: nn.Module) -> nn.Module:
         s (x * w + b - m) + bias  =  x * (s w)  +  (s (b - m) + bias),
 
     so the convolution with weights s w and that bias gives the same, up to rounding, and the norm
-    becomes the identity. The new weights are computed in float64.
-
-    Args:
-        model: the network, in evaluation mode; only modules that are exactly `nn.Conv2d` and
-            `nn.BatchNorm2d`, one behind the other in an `nn.Sequential`, are touched.
-
-    Returns:
-        The same network.
-
-    Raises:
-        ValueError: if a norm among them is training: it would use other statistics.
+    becomes the identity. The new weights are computed in float64. Only modules that are exactly
+    `nn.Conv2d` and `nn.BatchNorm2d`, one behind the other in an `nn.Sequential`, are touched; a
+    ValueError if such a norm is training: it would use other statistics.
 
     >>> folded_batch_norm(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval())[1]
     Identity()

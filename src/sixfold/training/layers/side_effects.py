@@ -96,11 +96,7 @@ def _items(container: Any) -> list[Any]:
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
-    """Put back what reading a module has changed.
-
-    Raises:
-        CannotFollowError: if a module was changed, or random numbers were drawn, by its forward.
-    """
+    """Put back what reading a module has changed; a `CannotFollowError` if the forward did."""
     parts = [_Attributes(part) for part in module.modules()]
     buffers = [(buffer, buffer._version, buffer.clone()) for buffer in module.buffers()]
     states, before_all = _random_states(), observe(module)

@@ -24,23 +24,16 @@ from sixfold.training.layers.side_effects import CannotFollowError, training, un
 
 @dataclass(kw_only=True)
 class Stage:
-    """A part of a graph that gives one value.
+    """A part of a graph that gives one value."""
 
-    Attributes:
-        kind: one of those of `sixfold.training.layers.calls`.
-        layers: in line; for `PLAIN` and `OTHER` the one module that makes the call.
-        inputs: numbers of values: 0 is what the graph is given, k the result of its k-th stage.
-        names: of every layer, or of the call: what it was in the forward, below the module.
-        dim: of a concatenation.
-        relu: whether a ReLU follows a sum, as part of it.
-    """
-
-    kind: str
-    layers: list[nn.Module]
+    kind: str  # one of those of `sixfold.training.layers.calls`
+    layers: list[nn.Module]  # in line; for `PLAIN` and `OTHER` the one module that makes the call
+    # Numbers of values: 0 is what the graph is given, k the result of its k-th stage.
     inputs: list[int]
+    # Of every layer, or of the call: what it was in the forward, below the module.
     names: list[tuple[str, ...]]
-    dim: int = 0
-    relu: bool = False
+    dim: int = 0  # of a concatenation
+    relu: bool = False  # whether a ReLU follows a sum, as part of it
 
     @property
     def title(self) -> str:
@@ -50,23 +43,15 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """A module as stages, each of which takes values of stages before it.
+    """A module as stages, each of which takes values of stages before it."""
 
-    Attributes:
-        module: what was read.
-        stages: in order of execution.
-        output: the number of the value that is returned.
-        followed: modules whose forward was followed, with the mode that each was in.
-        unused: parameters that no call takes.
-        left: parts that could not be followed, by path, and why.
-    """
-
-    module: nn.Module
-    stages: list[Stage]
-    output: int
+    module: nn.Module  # what was read
+    stages: list[Stage]  # in order of execution
+    output: int  # the number of the value that is returned
+    # Modules whose forward was followed, with the mode that each was in.
     followed: list[tuple[nn.Module, bool]]
-    unused: list[nn.Parameter]
-    left: dict[str, str]
+    unused: list[nn.Parameter]  # parameters that no call takes
+    left: dict[str, str]  # parts that could not be followed, by path, and why
 
     @property
     def has_its_mode(self) -> bool:
@@ -75,11 +60,7 @@ class Graph:
 
 
 def read_graph(module: nn.Module) -> Graph:
-    """Read a module as it is while training.
-
-    Raises:
-        CannotFollowError: with the reason.
-    """
+    """Read a module as it is while training; a `CannotFollowError` with the reason."""
     tracer = _Tracer()
     with training(module), untouched(module):
         try:
@@ -133,7 +114,6 @@ class _Tracer(Tracer):
 
 
 def _reason(error: Exception) -> str:
-    """Why a forward could not be run with stand-ins: what torch.fx says, without its advice."""
     return first_line(error).partition(". ")[0]
 
 
@@ -217,11 +197,7 @@ def _takes_relu(stage: Stage, entry: Entry) -> bool:
 
 
 def _unused(module: nn.Module, stages: list[Stage]) -> list[nn.Parameter]:
-    """Parameters that no stage has.
-
-    Raises:
-        CannotFollowError: if two calls have the same.
-    """
+    """Parameters that no stage has; a `CannotFollowError` if two calls have the same."""
     taken: set[int] = set()
     for stage in stages:
         for layer in stage.layers:

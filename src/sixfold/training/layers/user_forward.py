@@ -26,17 +26,11 @@ from sixfold.training.layers.tracing import Graph
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A stage at work.
+    """A stage at work."""
 
-    Attributes:
-        join: computes it.
-        inputs: numbers of values; see `sixfold.training.layers.tracing.Stage`.
-        places: of its parameters' gradients.
-    """
-
-    join: MultiInputOp
-    inputs: Sequence[int]
-    places: Sequence[int]
+    join: MultiInputOp  # computes it
+    inputs: Sequence[int]  # numbers of values; see `sixfold.training.layers.tracing.Stage`
+    places: Sequence[int]  # of its parameters' gradients
 
 
 class GraphExecutor:
@@ -49,10 +43,6 @@ class GraphExecutor:
         otherwise: does the work where the graph does not hold: the module in another mode than
             that in which it was read, or one that computes something else (`prove`).
         prove: called with the first input; why the graph is not what the module computes, or None.
-
-    Attributes:
-        otherwise: see above.
-        refused: why the module was left to autograd in the end.
     """
 
     def __init__(
@@ -130,7 +120,6 @@ class GraphExecutor:
         return grads[0] if 0 in grads else grad.new_zeros(saved.shape)
 
     def _last_uses(self) -> dict[int, int]:
-        """The number of the last stage that takes each value; none for the output."""
         last = {place: n for n, node in enumerate(self.nodes, 1) for place in node.inputs}
         last[self.graph.output] = 0
         return last

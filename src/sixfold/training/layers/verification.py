@@ -38,13 +38,11 @@ Made = TypeVar("Made")
 def refusal_of(
     module: nn.Module, link: LayerOp, parameters: Sequence[nn.Parameter], like: Tensor
 ) -> str | None:
-    """Why a link must not take a module's place; None if it may.
+    """Why a link must not take a module's place, None if it may; tried on images like `like`.
 
-    Args:
-        module: in the mode in which it is used; it is left as it was.
-        link: of the module in full precision, with gradients in the order of `parameters`.
-        parameters: the module's trainable ones.
-        like: images of the shape on which to try.
+    The link is of the module in full precision, with gradients in the order of `parameters`; the
+    module
+    is in the mode in which it is used, and left as it was.
     """
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     whole = AutogradOp(module, list(enumerate(parameters)))
@@ -71,14 +69,12 @@ def refusal_of(
 
 
 def _images(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Random images, in the order in which a step has them: masks that torch draws follow it."""
     generator = torch.Generator().manual_seed(SEED)
     x = torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype)
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def _result(link: LayerOp, x: Tensor, parameters: Sequence[nn.Parameter]) -> Result:
-    """Values, and the gradients of the parameters and of the input."""
     out = [torch.empty_like(parameter) for parameter in parameters]
     y, saved = link.forward(x, True)
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(SEED)).to(y.dtype)

@@ -9,15 +9,10 @@ from torch import Tensor
 
 
 class Weight(NamedTuple):
-    """A parameter as a link uses it.
+    """A parameter as a link uses it."""
 
-    Attributes:
-        place: of its gradient, among all parameters'.
-        value: what is computed with: the parameter itself, or its copy in fewer bits.
-    """
-
-    place: int
-    value: Tensor
+    place: int  # of its gradient, among all parameters'
+    value: Tensor  # what is computed with: the parameter itself, or its copy in fewer bits
 
 
 def cast(x: Tensor, like: Tensor) -> Tensor:

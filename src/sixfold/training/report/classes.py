@@ -241,7 +241,6 @@ def _picture(matrix: NDArray[np.int64], names: Sequence[str]) -> MatrixPicture:
 
 
 def _labels(names: Sequence[str]) -> list[Tick]:
-    """Every so-manyth name, at the middle of its row."""
     every = -(-len(names) // PICTURE_LABELS)
     return [
         Tick(round(100 * (k + 0.5) / len(names), 2), names[k]) for k in range(0, len(names), every)
@@ -255,7 +254,6 @@ def _sparse(matrix: NDArray[np.int64]) -> list[list[int]]:
 
 
 def _confusions(matrix: NDArray[np.int64], names: Sequence[str]) -> Table | None:
-    """The most frequent confusions, by count."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     rates = _rates(matrix)

@@ -115,7 +115,6 @@ def _step_head(table: Table) -> Callable[[float], str]:
 
 
 def _rate_chart(record: Record) -> Chart | None:
-    """The learning rate by step, if there is more than one."""
     table = record.training
     rates = table["lr"]
     good = rates[np.isfinite(rates)]
@@ -200,7 +199,6 @@ def _value_axis(name: str, raw: Floats, soft: Floats, evaluations: Sequence[Floa
 def _summary(
     title: str, table: Table, soft: Floats, parts: dict[str, Table], column: str, write: Format
 ) -> str:
-    """The chart in words."""
     told = []
     good = np.flatnonzero(np.isfinite(soft))
     if len(good):

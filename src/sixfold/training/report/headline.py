@@ -31,7 +31,6 @@ def headline(record: Record, bars: Sequence[Recall]) -> list[Figure]:
 
 
 def _quality(record: Record, bars: Sequence[Recall]) -> list[Figure]:
-    """How good the network is."""
     found = []
     test, loss = record.figure("test_accuracy"), record.figure("test_loss")
     if math.isfinite(test):
@@ -62,7 +61,6 @@ def _quality(record: Record, bars: Sequence[Recall]) -> list[Figure]:
 
 
 def _errors(record: Record) -> list[Figure]:
-    """Figures beside the accuracy, or in its place."""
     shares = (
         ("test_subset_accuracy", "All labels right", "of the test images"),
         ("mean_average_precision", "Mean average precision", "over labels"),
@@ -91,7 +89,6 @@ def _short(value: float) -> str:
 
 
 def _interval(bars: Sequence[Recall]) -> str:
-    """How many images the accuracy is of, and how sure it is."""
     images, correct = sum(bar.images for bar in bars), sum(bar.correct for bar in bars)
     if not images:
         return ""
@@ -113,7 +110,6 @@ def _last_accuracy(record: Record) -> Figure | None:
 
 
 def _speed(record: Record) -> list[Figure]:
-    """How fast the run was, and on what."""
     result = record.result
     rate = record.figure("train_images_per_s")
     detail = "from the end of step 3 on, evaluation left out"
@@ -135,11 +131,7 @@ def _speed(record: Record) -> list[Figure]:
             value=plain(round(rate)) if math.isfinite(rate) else "",
             detail=detail,
         ),
-        _figure(
-            "Wall time",
-            value=_known(duration, record.figure("wall_s")),
-            detail=of_startup,
-        ),
+        _figure("Wall time", value=_known(duration, record.figure("wall_s")), detail=of_startup),
         _figure(
             "Steps",
             value=_known(plain, steps),
@@ -161,7 +153,6 @@ def _speed(record: Record) -> list[Figure]:
 
 
 def _trainable(record: Record) -> str:
-    """How many of the parameters learn; nothing where that is not known."""
     whole, own = record.figure("parameters"), record.figure("trainable_parameters")
     if not math.isfinite(own):
         return ""
@@ -171,7 +162,6 @@ def _trainable(record: Record) -> str:
 
 
 def _known(write: Callable[[float], str], value: float) -> str:
-    """The value as text, empty if it is not known."""
     return write(value) if math.isfinite(value) else ""
 
 

@@ -74,7 +74,6 @@ def merge_section(record: Record) -> Merging | None:
 
 
 def _layer(merge: dict[str, Any], name: str) -> dict[str, Any]:
-    """The statistics of a layer in a merge; empty if there are none."""
     layers = merge.get("layers")
     found = layers.get(name) if isinstance(layers, dict) else None
     return found if isinstance(found, dict) else {}
@@ -86,12 +85,10 @@ def _serial(merge: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _numbers(value: Any) -> Floats:
-    """The numbers in a list, NaN for what is none."""
     return np.array([number(item) for item in value] if isinstance(value, list) else [], float)
 
 
 def _mean(value: Any) -> float:
-    """The mean of the numbers in a list; NaN if there is none."""
     found = _numbers(value)
     found = found[np.isfinite(found)]
     return float(found.mean()) if len(found) else math.nan
@@ -137,7 +134,6 @@ def _moved(merges: Sequence[dict[str, Any]]) -> tuple[float, float]:
 
 
 def _change_chart(merges: Sequence[dict[str, Any]]) -> Chart | None:
-    """How far weights moved in each round, in percent."""
     lines = [
         (
             "mean of the workers",
@@ -196,7 +192,6 @@ def _chart(
     merges: Sequence[dict[str, Any]],
     lines: Sequence[tuple[str, str, Floats]],
 ) -> Chart | None:
-    """Lines over the steps at which merges were made."""
     steps = np.array([number(merge.get("step")) for merge in merges])
     values = np.concatenate([line for _, _, line in lines])
     values = values[np.isfinite(values)]
@@ -246,7 +241,6 @@ def _percent(value: float) -> str:
 
 
 def _table(merge: dict[str, Any], *, last: bool) -> Fold:
-    """The layers and workers of one merge."""
     layers = merge.get("layers")
     names = list(layers) if isinstance(layers, dict) else []
     columns: list[tuple[str, Callable[[str], str | Cell]]] = [
@@ -297,13 +291,7 @@ def _moved_here(moved: dict[str, Any], name: str) -> Cell:
 
 
 def _workers(merge: dict[str, Any], result: dict[str, Any], title: str = "") -> Table:
-    """Every worker in a merge, and serial training on the same images.
-
-    Args:
-        merge: what is reported of it.
-        result: the run's figures, for the last merge; otherwise empty.
-        title: of the table.
-    """
+    """Every worker in a merge, and serial training; `result` has figures of the last merge."""
     own, serial = _layer(merge, WHOLE), _serial(merge, WHOLE)
     examples, scores = merge.get("examples"), merge.get("scores")
     accuracies = result.get("workers_test_accuracy")
@@ -338,6 +326,5 @@ def _workers(merge: dict[str, Any], result: dict[str, Any], title: str = "") -> 
 
 
 def _firsts(scores: Any) -> Floats:
-    """The first number of every pair."""
     pairs = scores if isinstance(scores, list) else []
     return _numbers([pair[0] if isinstance(pair, list) and pair else None for pair in pairs])

@@ -28,19 +28,11 @@ MAX_BAD_FILES = 200
 def write_report(run_dir: Path, *, images: Images | None = None) -> Path:
     """Write `report.html` into a run directory, from what is in it.
 
-    Whatever is absent or damaged is named in the report and left out of it.
-
-    Args:
-        run_dir: the run directory.
-        images: gives test images (n, C, H, W), uint8, by their indices, for the sheet of the
-            worst mistakes; None leaves the pictures out.
-
-    Returns:
-        The file's path.
-
-    Raises:
-        UserError: if `run_dir` is no run directory.
-        RunError: if the file cannot be written.
+    Whatever is absent or damaged is named in the report and left out of it. `images` gives test
+    images
+    (n, C, H, W), uint8, by their indices, for the sheet of the worst mistakes; None leaves the
+    pictures
+    out. A `UserError` if it is no run directory, a `RunError` if the file cannot be written.
     """
     path = run_dir / "report.html"
     write_atomically(path, render(read_record(run_dir), images).encode())
@@ -106,16 +98,11 @@ def build(record: Record, images: Images | None = None) -> Page:
 
 
 def figures(run_dir: Path | str) -> dict[str, Any]:
-    """The charts of a training's page as plotly figures, by name.
-
-    Raises:
-        UserError: if `run_dir` is no run directory.
-    """
+    """The charts of a training's page as plotly figures, by name; a `UserError` if it is no run."""
     return {chart.id: chart.figure() for chart in build(read_record(Path(run_dir))).charts()}
 
 
 def _skipped_files(result: Mapping[str, Any]) -> list[Section]:
-    """What of the data was left out."""
     files = _strings(result.get("bad_files"))
     if not files:
         return []
@@ -149,7 +136,6 @@ def _versions(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Figures of the result that no other part of the report shows."""
     shown = []
     if isinstance(weights := result.get("weights_sha256"), str):
         shown.append(("Weights (SHA-256)", label(weights)))

@@ -47,7 +47,6 @@ def _floats(value: Any) -> NDArray[np.float64]:
 
 
 def _scatters(entries: list[dict[str, Any]]) -> list[Chart]:
-    """For each target the predicted over the true values, and the differences."""
     found = []
     for place, entry in enumerate(entries):
         true, told = _floats(entry.get("true")), _floats(entry.get("predicted"))
@@ -97,7 +96,6 @@ def _scatters(entries: list[dict[str, Any]]) -> list[Chart]:
 
 
 def _curves(entries: list[dict[str, Any]]) -> list[Chart]:
-    """Precision over recall, a line for each label."""
     colours = ("training", "validation", "other", "update", "data", "communication", "waiting")
     series = []
     for place, entry in enumerate(entries[: len(colours)]):

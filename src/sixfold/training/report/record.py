@@ -32,45 +32,28 @@ _FILES = ("config.json", "metrics.jsonl", "result.json", "timeline")
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """Where one rank's time went.
+    """Where one rank's time went."""
 
-    Attributes:
-        rank: the rank.
-        step: (n,) steps.
-        seconds: (n, 6) seconds of each step in each of `PHASES`.
-        sampled: share of the file that was read.
-    """
-
-    rank: int
-    step: NDArray[np.float64]
-    seconds: NDArray[np.float64]
-    sampled: float
+    rank: int  # the rank
+    step: NDArray[np.float64]  # (n,) steps
+    seconds: NDArray[np.float64]  # (n, 6) seconds of each step in each of `PHASES`
+    sampled: float  # share of the file that was read
 
 
 @dataclass(kw_only=True)
 class Record:
-    """A run as its directory tells it.
+    """A run as its directory tells it."""
 
-    Attributes:
-        name: name of the directory.
-        config: settings by section.
-        result: the figures at the end; empty if there are none.
-        finished: whether there is a usable `result.json`.
-        training: the logged steps.
-        evaluations: part ("validation", "test") -> its evaluations.
-        timelines: one per rank, by rank.
-        merges: what is told of each merge of weights, by step; empty where none were merged.
-        notes: what a reader should know about missing or damaged files, in sentences.
-    """
-
-    name: str
-    config: dict[str, dict[str, Any]]
-    result: dict[str, Any]
-    finished: bool
-    training: Table
-    evaluations: dict[str, Table]
-    timelines: list[Timeline]
+    name: str  # name of the directory
+    config: dict[str, dict[str, Any]]  # settings by section
+    result: dict[str, Any]  # the figures at the end; empty if there are none
+    finished: bool  # whether there is a usable `result.json`
+    training: Table  # the logged steps
+    evaluations: dict[str, Table]  # part ("validation", "test") -> its evaluations
+    timelines: list[Timeline]  # one per rank, by rank
+    # What is told of each merge of weights, by step; empty where none were merged.
     merges: list[dict[str, Any]] = field(default_factory=list)
+    # What a reader should know about missing or damaged files, in sentences.
     notes: list[str] = field(default_factory=list)
 
     def figure(self, name: str) -> float:
@@ -83,11 +66,7 @@ class Record:
 
 
 def read_record(run_dir: Path) -> Record:
-    """Read a run directory.
-
-    Raises:
-        UserError: if the directory does not exist or holds nothing of a run.
-    """
+    """Read a run directory; a `UserError` if it does not exist or holds nothing of a run."""
     if not run_dir.is_dir():
         raise UserError(f"{run_dir}: no such run directory")
     if not any((run_dir / name).exists() for name in _FILES):
@@ -118,7 +97,6 @@ def read_record(run_dir: Path) -> Record:
 
 
 def _losses(result: dict[str, Any]) -> list[str]:
-    """The sentence about what died, and what that cost."""
     restarts = number(result.get("restarts"))
     if not restarts > 0:
         return []
@@ -142,7 +120,6 @@ def _losses(result: dict[str, Any]) -> list[str]:
 
 
 def _unfinished(config: dict[str, Any], training: Table, failure: dict[str, Any]) -> str:
-    """The sentence about a run without a result."""
     lines = failure.get("lines")
     if isinstance(lines, list) and lines:
         told = "\n".join(str(line) for line in lines[:40])
@@ -240,7 +217,6 @@ def _read_merges(path: Path, notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _read_timelines(folder: Path, notes: list[str]) -> list[Timeline]:
-    """The timelines of all ranks."""
     paths = {
         int(match[1]): path
         for path in folder.glob("rank-*.jsonl")

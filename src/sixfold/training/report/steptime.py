@@ -89,7 +89,6 @@ def step_time(timelines: Sequence[Timeline]) -> StepTime | None:
 
 
 def _warm(timeline: Timeline) -> int:
-    """How many steps at the beginning are warm-up."""
     return WARM_UP_STEPS if len(timeline.step) > 3 * WARM_UP_STEPS else 0
 
 
@@ -100,7 +99,6 @@ def _mean(timeline: Timeline) -> Floats:
 
 
 def _row(name: str, seconds: Floats) -> list[str | Cell]:
-    """A line of the summary from mean seconds (6,) in the order of `PHASES`."""
     total = float(seconds.sum())
     cells, parts = [], []
     for phase in STACK:
@@ -163,7 +161,6 @@ def _height_axis(heights: Sequence[tuple[Floats, Floats]]) -> Axis:
 
 
 def _chart(timeline: Timeline, x: Axis, y: Axis, edges: Floats, seconds: Floats) -> Chart:
-    """The stacked bars of one rank."""
     tops = np.cumsum(seconds, axis=1)
     last = np.append(edges[1:-1] - 1, timeline.step[-1])
     heads = {

@@ -26,15 +26,11 @@ DEFAULT_RATE = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """A group of tensors that are ranked together, and how many of their weights go.
+    """A group of tensors that are ranked together, and how many of their weights go."""
 
-    Attributes:
-        names: of the tensors.
-        pruned: number of weights to be removed in all of them together, counting those that
-            were removed before.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of the tensors
+    # Number of weights to be removed in all of them together, counting those that were removed
+    # before.
     pruned: int
 
 
@@ -46,18 +42,15 @@ def prune_counts(
     rates: Mapping[str, float] | None = None,
     already: Mapping[str, int] | None = None,
 ) -> list[Counts]:
-    """How many weights each group loses.
+    """How many weights each group loses, so that `sparsity`, in [0, 1], of all weights are gone.
 
     Args:
         layers: the network's prunable tensors.
-        sparsity: part of all their weights to be removed, in [0, 1].
+        sparsity: unless more were removed before, the sum is round(sparsity N).
         scope: "global" ranks all tensors together (with `rates`: all of a kind), "layerwise" each
             by itself.
         rates: part removed in a round by kind of layer; all alike if None.
         already: weights removed before by name, none of which comes back.
-
-    Returns:
-        Groups whose `pruned` add up to round(sparsity N), unless more were removed before.
 
     >>> layers = [Prunable(name="a", kind="fc", shape=(10,), size=10),
     ...           Prunable(name="b", kind="output", shape=(5,), size=5)]
@@ -96,18 +89,11 @@ def _groups(
 
 
 def round_for(sizes: Sequence[int], rates: Sequence[float], sparsity: float) -> float:
-    """The number of rounds, a real number, after which a network has a sparsity.
+    """The round t, a real number, with sum(size (1 - rate)^t) = (1 - sparsity) sum(size).
 
-    Args:
-        sizes: weights of each group.
-        rates: part of what is left that a round removes, of each group, in [0, 1).
-        sparsity: of the whole.
-
-    Returns:
-        t with sum(size (1 - rate)^t) = (1 - sparsity) sum(size).
-
-    Raises:
-        ValueError: if groups with rate 0 hold more than may be left.
+    A round removes the part `rate`, in [0, 1), of what is left of a group; a ValueError if groups
+    with
+    rate 0 hold more than may be left.
 
     >>> round(round_for([100, 10], [0.2, 0.1], 0.19), 3)
     0.995

@@ -38,17 +38,8 @@ def begin(
 ) -> Optimizer:
     """Put weights in place, remove what the mask removes, and see that it stays removed.
 
-    Args:
-        config: the settings.
-        state: the network's, changed in place.
-        rule: its update rule, with fresh state.
-        tell: told what is done to the files' contents.
-
-    Returns:
-        The rule to be used.
-
-    Raises:
-        UserError: if a file cannot be read or does not fit the network.
+    `state` is changed in place, `rule` is an update rule with fresh state; the one to be used is
+    returned. A `UserError` if a file cannot be read or does not fit the network.
     """
     if config.weights is not None:
         put_weights(read_weights(Path(config.weights), tell), state, config.weights, tell)
@@ -71,14 +62,9 @@ def begin(
 
 
 def read_weights(path: Path, tell: Callable[[str], None] | None = None) -> dict[str, Tensor]:
-    """A network's state by name, from a run directory, a weights file or a checkpoint.
+    """A network's state by name, from a run, a weights file, a checkpoint or a PyTorch file.
 
-    Args:
-        path: of any of them, or of a PyTorch file with a state dict.
-        tell: told what is done to a PyTorch file's names.
-
-    Raises:
-        UserError: if there is none.
+    `tell` is told what is done to names; a `UserError` if there is none.
     """
     inside = path / "model.safetensors"
     file = inside if inside.is_file() else path
@@ -111,19 +97,12 @@ def put_weights(
     where: str,
     tell: Callable[[str], None] | None = None,
 ) -> None:
-    """Copy weights and buffers into a network.
+    """Copy weights and buffers, by name, into a network.
 
     A head for another number of classes stays as it was initialised, and torchvision's names of
-    the zoo's networks are understood.
-
-    Args:
-        weights: by name.
-        state: the network's.
-        where: the file, for people.
-        tell: told of names that were changed, and of a new head.
-
-    Raises:
-        UserError: if names or shapes are not the network's; nothing is copied then.
+    the zoo's networks are understood; `tell` is told of both. A `UserError` if names or shapes are
+    not
+    the network's; nothing is copied then.
     """
     own = state.model.state_dict()
     told = []

@@ -19,19 +19,12 @@ from sixfold.models.graph.operations import kernel_types
 
 @dataclass(frozen=True, kw_only=True)
 class Prunable:
-    """A weight tensor that may be pruned.
+    """A weight tensor that may be pruned."""
 
-    Attributes:
-        name: of the parameter, as in the network's state.
-        kind: one of `KINDS`.
-        shape: of the tensor.
-        size: number of weights.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    size: int
+    name: str  # of the parameter, as in the network's state
+    kind: str  # one of `KINDS`
+    shape: tuple[int, ...]  # of the tensor
+    size: int  # number of weights
 
 
 _STORED = re.compile(r"\.(weight|weight_orig|parametrizations\.weight\.original\d*)$")

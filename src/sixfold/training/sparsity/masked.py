@@ -17,11 +17,9 @@ from sixfold.training.step.update_rule import Optimizer, WrappedRule
 
 
 class MaskedUpdate(WrappedRule):
-    """An update rule that leaves removed weights at zero; wraps any other.
+    """An update rule that leaves removed weights at zero; wraps any other, of fresh state.
 
-    Args:
-        rule: the update rule, with fresh state (or state that was trained under the same mask).
-        mask: (P,) 1 where a weight is kept, 0 where it is removed; see `mask_vector`.
+    `mask` (P,) is 1 where a weight is kept, 0 where it is removed; see `mask_vector`.
     """
 
     def __init__(self, rule: Optimizer, mask: Tensor) -> None:
@@ -37,8 +35,7 @@ class MaskedUpdate(WrappedRule):
 def mask_vector(mask: Mask, state: FlatState) -> Tensor:
     """A mask as a (P,) vector of the network's dtype: 1 for every kept or unpruned parameter.
 
-    Raises:
-        ValueError: if the mask names a tensor that the network does not have, or of another shape.
+    A ValueError if it names a tensor that the network does not have, or of another shape.
     """
     vector = torch.ones_like(state.parameters)
     views = dict(state.named_views(vector))
@@ -51,11 +48,6 @@ def mask_vector(mask: Mask, state: FlatState) -> Tensor:
 
 
 def zero_masked(state: FlatState, vector: Tensor) -> None:
-    """Set removed weights to zero, in place.
-
-    Args:
-        state: the network's.
-        vector: from `mask_vector`.
-    """
+    """Set removed weights to zero, in place; `vector` is from `mask_vector`."""
     # Not a product: whatever the weight was, NaN included, it becomes +0.
     state.parameters[vector == 0] = 0

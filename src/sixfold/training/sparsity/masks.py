@@ -29,19 +29,12 @@ Mask = dict[str, Tensor]
 def magnitude_mask(
     weights: Mapping[str, Tensor], groups: Sequence[Counts], within: Mask | None = None
 ) -> Mask:
-    """Remove the smallest weights of each group.
+    """Remove the smallest weights of each group; a mask of every tensor of the groups.
 
-    Args:
-        weights: tensors by name; those of the groups are used.
-        groups: which tensors are ranked together and how many of their weights go, such as
-            `prune_counts` gives.
-        within: what was kept so far; what is removed there stays removed.
-
-    Returns:
-        A mask of every tensor of the groups.
-
-    Raises:
-        ValueError: if a magnitude is no number, or fewer weights are to go than already have.
+    `groups` say which tensors are ranked together and how many of their weights go, as of
+    `prune_counts`; what is removed in `within` stays removed. A ValueError if a magnitude is no
+    number,
+    or fewer weights are to go than already have.
 
     >>> mask = magnitude_mask({"w": torch.tensor([3.0, -1.0, 1.0, 2.0])},
     ...                       [Counts(names=("w",), pruned=1)])
@@ -89,9 +82,7 @@ def smallest_by_sorting(ranks: Tensor, count: int) -> Tensor:
 def random_mask(mask: Mask, seed: int) -> Mask:
     """A control: as many weights of every tensor kept as in `mask`, at random places.
 
-    Args:
-        mask: whose counts are taken.
-        seed: of the draw, which depends on the tensor's name besides.
+    The draw depends on seed and tensor's name.
     """
     drawn: Mask = {}
     for name, kept in mask.items():
@@ -115,20 +106,12 @@ def kept_weights(mask: Mask) -> tuple[int, int]:
 
 
 def save_mask(path: Path, mask: Mask) -> None:
-    """Write a mask, atomically.
-
-    Raises:
-        RunError: if it cannot be written.
-    """
+    """Write a mask, atomically; a `RunError` if it cannot be written."""
     write_atomically(path, tensor_file.pack(dict(mask), {"sixfold": "mask"}))
 
 
 def load_mask(path: Path) -> Mask:
-    """Read a mask.
-
-    Raises:
-        UserError: if the file is damaged or is no mask.
-    """
+    """Read a mask; a `UserError` if the file is damaged or is no mask."""
     try:
         with tensor_file.open_tensors(path) as file:
             if (file.metadata() or {}).get("sixfold") != "mask":

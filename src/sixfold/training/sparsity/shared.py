@@ -32,11 +32,9 @@ Clusters = dict[str, Tensor]
 
 
 class SharedUpdate(WrappedRule):
-    """An update rule that keeps the weights of each cluster equal; wraps any other.
+    """An update rule that keeps the weights of each cluster equal; wraps any other, of fresh state.
 
-    Args:
-        rule: the update rule, with fresh state (or state trained under the same clusters).
-        clusters: (P,) int64 from `cluster_vector`.
+    `clusters` (P,) int64 are from `cluster_vector`.
     """
 
     def __init__(self, rule: Optimizer, clusters: Tensor) -> None:
@@ -62,10 +60,9 @@ class SharedUpdate(WrappedRule):
 def cluster_vector(clusters: Clusters, state: FlatState) -> Tensor:
     """Clusters as a (P,) int64 vector: -1 for weights of their own, 0 for removed ones.
 
-    Clusters of different tensors are different ones.
-
-    Raises:
-        ValueError: if a tensor is named that the network does not have, or of another shape.
+    Clusters of different tensors are different ones. A ValueError if a tensor is named that the
+    network
+    does not have, or of another shape.
     """
     vector = torch.full(state.parameters.shape, -1, dtype=torch.int64)
     views = dict(state.named_views(vector))
@@ -81,11 +78,7 @@ def cluster_vector(clusters: Clusters, state: FlatState) -> Tensor:
 
 
 def check_shared(state: FlatState, clusters: Clusters) -> None:
-    """Make sure that the weights of every cluster are equal, and removed ones zero.
-
-    Raises:
-        ValueError: if they are not.
-    """
+    """A ValueError unless the weights of every cluster are equal, and removed ones zero."""
     weights = dict(state.named_views(state.parameters))
     for name, numbers in clusters.items():
         flat, wide = weights[name].reshape(-1), numbers.reshape(-1).long()
@@ -97,20 +90,12 @@ def check_shared(state: FlatState, clusters: Clusters) -> None:
 
 
 def save_clusters(path: Path, clusters: Mapping[str, Tensor]) -> None:
-    """Write clusters, atomically.
-
-    Raises:
-        RunError: if they cannot be written.
-    """
+    """Write clusters, atomically; a `RunError` if they cannot be written."""
     write_atomically(path, tensor_file.pack(dict(clusters), {"sixfold": "clusters"}))
 
 
 def load_clusters(path: Path) -> Clusters:
-    """Read clusters.
-
-    Raises:
-        UserError: if the file is damaged or holds none.
-    """
+    """Read clusters; a `UserError` if the file is damaged or holds none."""
     try:
         with tensor_file.open_tensors(path) as file:
             if (file.metadata() or {}).get("sixfold") != "clusters":

@@ -135,7 +135,6 @@ class _TakeOut(pickle.Pickler):
         self._tensors = tensors
 
     def persistent_id(self, value: Any) -> str | None:
-        """The name of a tensor."""
         if not isinstance(value, Tensor):
             return None
         if value.requires_grad:
@@ -146,14 +145,11 @@ class _TakeOut(pickle.Pickler):
 
 
 class _PutBack(pickle.Unpickler):
-    """The structure as the layers had it."""
-
     def __init__(self, frame: Frame, tensors: Tensors) -> None:
         super().__init__(io.BytesIO(frame))
         self._tensors = tensors
 
     def persistent_load(self, name: Any) -> Tensor:
-        """The tensor of a name."""
         return _laid_out(self._tensors[name])
 
 

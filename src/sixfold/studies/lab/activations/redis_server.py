@@ -67,11 +67,7 @@ def missing() -> str:
 
 @contextmanager
 def redis_server(interface: str, reached: str) -> Iterator[Address]:
-    """A server that listens on one interface, reached by workers at an address; ended at the end.
-
-    Raises:
-        RunError: if it does not start, with what it says.
-    """
+    """A server on one interface, reached at an address; a `RunError` if it does not start."""
     with tempfile.TemporaryDirectory(prefix="sixfold-redis-") as folder:
         said = ""
         for _ in range(TRIES):

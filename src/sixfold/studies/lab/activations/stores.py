@@ -76,7 +76,6 @@ Store = FileStore | RedisStore
 
 @contextlib.contextmanager
 def _explained(address: Address) -> Iterator[None]:
-    """Turn an error of the client into one line."""
     from redis import RedisError
 
     try:
@@ -112,7 +111,6 @@ def hang_up(address: Address) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _connection(address: Address) -> Redis:
-    """This process's connection."""
     return connect(address)
 
 

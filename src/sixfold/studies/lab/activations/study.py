@@ -280,7 +280,6 @@ def measure(
 
 @contextmanager
 def _opened(way: str, cluster: Cluster, problem: Problem, url: str) -> Iterator[Run]:
-    """What runs a way, with what it needs: a folder, a server."""
     with contextlib.ExitStack() as stack:
         if way == "same":
             yield lambda meters: same_worker(cluster, problem, meters)

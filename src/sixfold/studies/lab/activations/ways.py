@@ -172,7 +172,6 @@ def of_a_step(halves: Halves) -> Array:
 
 
 def _loaded(problem: Problem, weights: Any) -> Halves:
-    """The network in a worker, with the step's weights."""
     halves = halves_of(problem)
     halves.load(weights.value)
     return halves

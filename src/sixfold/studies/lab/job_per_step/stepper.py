@@ -57,14 +57,11 @@ class Stepped:
 
 
 class _Worker:
-    """What a Python worker keeps from step to step."""
-
     def __init__(self, config: TrainConfig) -> None:
         self.sync = _assembled(config)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def shards(self, number: int, indices: Iterable[int]) -> Iterator[Shard]:
-        """Samples of some shards of a step."""
         plan = self.sync.plan
         epoch = plan.place(number)[0]
         if self._order[0] != epoch:
@@ -131,13 +128,11 @@ def _job(
 
 
 def _state(step: Step) -> tuple[Buffer, Buffer, Buffer]:
-    """Weights, buffers and counters, as they are sent."""
     state = step.state
     return state.parameters.numpy().copy(), state.buffers.numpy().copy(), state.counters().numpy()
 
 
 def _load(step: Step, sent: tuple[Buffer, Buffer, Buffer]) -> None:
-    """Take over what was sent."""
     parameters, buffers, counters = (torch.tensor(values) for values in sent)
     step.state.parameters.copy_(parameters)
     step.state.buffers.copy_(buffers)

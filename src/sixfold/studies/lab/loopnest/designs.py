@@ -236,14 +236,9 @@ def _spread(
     send: Callable[[Array], Iterable[Array]],
     work: Callable[[int, int, Array], Any],
 ) -> Any:
-    """An RDD of what tasks make of pieces of the input.
+    """An RDD of what `work` makes of the `count` pieces that `send` cuts from padded images.
 
-    Args:
-        cluster: where.
-        problem: whose images.
-        count: pieces of a block of images.
-        send: makes the pieces, from padded images.
-        work: given the first image of a block, the number of the piece, and the piece.
+    `work` is given the first image of a block, the number of the piece, and the piece.
     """
 
     def numbered(block: int) -> Iterator[tuple[int, tuple[int, int, Array]]]:
@@ -314,14 +309,7 @@ def _sent(piece: Array, sent: Any) -> Array:
 
 
 def convolve(pixels: Array, weights: Array, geometry: Geometry, kernel_s: Any) -> Array:
-    """Outputs of a region of padded images under some of the weights, on one thread.
-
-    Args:
-        pixels: (n, c, rows, columns), no more than the outputs need.
-        weights: (k, c, r, s).
-        geometry: for stride and dilation.
-        kernel_s: accumulates the time.
-    """
+    """Outputs of padded pixels (n, c, rows, columns) under weights (k, c, r, s), on one thread."""
     with timed(kernel_s), torch.inference_mode():
         outputs: Array = torch.nn.functional.conv2d(
             torch.from_numpy(pixels),

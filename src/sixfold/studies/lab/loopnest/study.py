@@ -78,7 +78,6 @@ def study(cluster: Cluster, config: LoopnestConfig, show: Show) -> Findings:
 
 
 def _checked(one: Measured) -> str:
-    """Whether a design was right, in words."""
     if one.right:
         return (
             f"right: {one.small.compared:,} outputs as the direct loop nest's, "
@@ -173,7 +172,6 @@ def literal_runs(
 
 
 def _literal1(cluster: Cluster, problem: Problem, limit: int) -> LiteralRun:
-    """Some of design 1's jobs at full size."""
     jobs = literal.jobs_of_design1(problem)
     literal.literal1(cluster, problem, 2)  # the images are made in the workers
     run = literal.literal1(cluster, problem, limit)

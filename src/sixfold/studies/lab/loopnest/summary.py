@@ -217,7 +217,6 @@ def _verdict(slots: int, result: LoopnestResult) -> list[str]:
 
 
 def _reason(one: Measured, slots: int, empty_s: float) -> str:
-    """Where a design's time went, in a sentence."""
     kernel, jobs, moving = (part / one.cost.wall_s for part in one.parts(slots, empty_s))
     sent = (
         f"it sends the input {one.replication:.3g} times and shuffles "

@@ -104,12 +104,7 @@ def alone_s(product: Product, rates: Rates) -> float:
 
 
 def crossover(way: str, parts: Parts, rates: Rates, slots: int, block_rows: int) -> float | None:
-    """The size from which dividing a square product pays, by the model.
-
-    Returns:
-        n for which n x n x n on all slots takes as long as on one without Spark; None if it
-        never does below 100,000.
-    """
+    """The n from which n x n x n pays on all slots, by the model; None if never below 100,000."""
     low, high = 8, 100_000
 
     def gain(n: int) -> float:

@@ -101,11 +101,7 @@ class Parts:
 
 
 def largest_error(product: Product, sampled: Sequence[Sampled]) -> float:
-    """The largest error of samples, as a part of the usual sum of absolute values.
-
-    Returns:
-        Infinity if blocks are missing or there are too many.
-    """
+    """The largest error, in the usual sum of absolute values; infinite if blocks are missing."""
     if not all_there(sampled, product.m * product.n):
         return float("inf")
     right = product.right().astype(np.float64)

@@ -109,11 +109,7 @@ def summarize(
 
 
 def measured_crossover(squares: list[MeasuredProduct], name: str) -> float | str:
-    """The size of a square product from which dividing it pays, between measured sizes.
-
-    Returns:
-        n by interpolation of the logarithms, or in words where it lies outside.
-    """
+    """The n from which dividing pays, interpolated in logarithms; in words if outside."""
     points = sorted(
         (one.product.n, math.log(one.alone_s / way.cost.wall_s))
         for one in squares

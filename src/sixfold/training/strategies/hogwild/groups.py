@@ -38,12 +38,9 @@ def find_groups(comm: Communicator) -> list[list[int]]:
 
 
 def group_by_sight(sees: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Groups from which rank can read whose memory.
+    """Groups from which rank can read whose memory (`sees`, for every rank).
 
     A rank joins the first group whose every member it sees and is seen by.
-
-    Args:
-        sees: for every rank the ranks that it sees.
 
     >>> group_by_sight([[0, 2], [1], [0, 2], [0, 3]])
     [[0, 2], [1], [3]]

@@ -70,22 +70,15 @@ from sixfold.training.strategies.staleness import advice, diverged_by_delay
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """How serial training's mini-batches fall to the ranks.
+    """How serial training's mini-batches fall to the ranks."""
 
-    Attributes:
-        serial: the steps of serial training.
-        ranks: how many ranks.
-    """
-
-    serial: TrainingLength
-    ranks: int
+    serial: TrainingLength  # the steps of serial training
+    ranks: int  # how many ranks
 
     def budget(self) -> TrainingLength:
         """The run in rounds, each of up to one mini-batch a rank."""
         wide = TrainingLength(
-            images=self.serial.images,
-            batch_size=self.serial.batch_size * self.ranks,
-            total_steps=0,
+            images=self.serial.images, batch_size=self.serial.batch_size * self.ranks, total_steps=0
         )
         epochs, rest = divmod(self.serial.total_steps, self.serial.steps_per_epoch)
         total = epochs * wide.steps_per_epoch - (-rest // self.ranks)
@@ -119,15 +112,9 @@ class Rounds:
 class Commons:
     """What the ranks of a group share: weights, optimizer state, buffers and counters.
 
-    Args:
-        memory: large enough; see `size_bytes`.
-        state: the network, whose parameters move into the memory.
-        optimizer: its update rule, whose state moves there too.
-
-    Attributes:
-        floats: weights, optimizer state and buffers as one vector.
-        buffers: the floating-point buffers.
-        counters: the integer buffers.
+    All of it moves into `memory`, of at least `size_bytes`. `floats` is weights, optimizer state
+    and
+    the floating-point `buffers` as one vector; `counters` are the integer buffers.
     """
 
     def __init__(self, memory: SharedMemory, state: FlatState, optimizer: Optimizer) -> None:
@@ -153,23 +140,11 @@ class Commons:
 
 
 def _padded(count_bytes: int) -> int:
-    """Up to the next cache line."""
     return -(-count_bytes // 64) * 64
 
 
 class Hogwild:
-    """The strategy `hogwild`; see `sixfold.training.strategies.strategy.Strategy`.
-
-    Args:
-        comm: the process group.
-        step: the network and how its shards are computed.
-        plan: the mini-batches of serial training.
-        optimizer: the update rule, its state shared.
-        commons: what this rank's group shares.
-        groups: the ranks that share memory.
-        network: how the network is evaluated and saved.
-        config: the settings.
-    """
+    """The strategy `hogwild`: `commons` is what this rank's group shares; `groups` are all."""
 
     def __init__(
         self,
@@ -228,7 +203,6 @@ class Hogwild:
         return dataclasses.replace(totals, samples=images)
 
     def _make(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
-        """The mini-batch of a serial step."""
         state, shared, count = self.step.state, self._commons, self.plan.count(number)
 
         def total_sum(partials: list[tuple[Node, Buffer]], out: Buffer) -> Buffer:
@@ -253,11 +227,7 @@ class Hogwild:
         return totals
 
     def is_sync_point(self, done: int) -> bool:
-        """Where all ranks meet.
-
-        That is every `merge_every` steps, at the end of an epoch and of the run, and where a
-        checkpoint is due.
-        """
+        """Where all meet: every `merge_every` steps, at ends of epochs, at checkpoints."""
         every = self._checkpoint_every
         return (
             done % self._merge_every == 0
@@ -352,7 +322,6 @@ def _common_memory(comm: Communicator, groups: list[list[int]], count_bytes: int
 
 
 def _who_shares(groups: list[list[int]]) -> str:
-    """The groups in words."""
     if len(groups) == 1 and len(groups[0]) == 1:
         return "hogwild: one worker, so this is plain SGD"
     if len(groups) == 1:

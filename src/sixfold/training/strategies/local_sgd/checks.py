@@ -42,7 +42,6 @@ def _flag(local: LocalSgdConfig, name: str) -> str:
 
 
 def _round_problems(config: TrainConfig) -> list[str]:
-    """What is wrong with rounds, groups and workers."""
     local, found = config.local_sgd, []
     if local.aggregation in ("best", "genetic") and config.data.validation == 0:
         found.append(

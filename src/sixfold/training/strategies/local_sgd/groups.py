@@ -41,14 +41,9 @@ def cuts(length: int, parts: int) -> list[int]:
 
 
 def scatter_slices(group: Communicator, vector: Tensor) -> Tensor:
-    """Every member's piece of one slice: rank j gets slice j.
+    """Every member's piece of one slice, (n, t): row k is rank k's piece of this rank's slice.
 
-    Args:
-        group: the world of those who merge; all of them must call this.
-        vector: (T,), this rank's.
-
-    Returns:
-        (n, t): row k is rank k's piece of this rank's slice.
+    All of the group must call this, each with its own vector (T,).
     """
     places, own = cuts(len(vector), group.size), vector.contiguous().numpy()
     width = places[group.rank + 1] - places[group.rank]
@@ -63,13 +58,7 @@ def scatter_slices(group: Communicator, vector: Tensor) -> Tensor:
 
 
 def gather_slices(group: Communicator, piece: Tensor, length: int) -> Tensor:
-    """The whole vector from its slices: the opposite of `scatter_slices`.
-
-    Args:
-        group: the world of those who merge.
-        piece: (t,), this rank's slice.
-        length: T, of the whole.
-    """
+    """The whole vector (T,) from slices (t,): the opposite of `scatter_slices`; all call it."""
     places, own = cuts(length, group.size), piece.contiguous().numpy()
     whole = np.empty(length, own.dtype)
     whole[places[group.rank] : places[group.rank + 1]] = own

@@ -57,34 +57,21 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Members:
-    """Who merges.
+    """Who merges."""
 
-    Attributes:
-        ranks: of the group, in the process group.
-        comm: in which only they are, in that order.
-        round: number of the merge, from 0.
-        group: number of the group.
-    """
-
-    ranks: list[int]
-    comm: Communicator
-    round: int
-    group: int
+    ranks: list[int]  # of the group, in the process group
+    comm: Communicator  # in which only they are, in that order
+    round: int  # number of the merge, from 0
+    group: int  # number of the group
 
 
 class Merger:
-    """Merges the bodies of a group, on one rank.
+    """Merges the training of a group's workers, on one rank; all ranks at once, each in its group.
 
-    Args:
-        comm: the process group; all ranks merge at the same time, each within its group.
-        body: reads and writes this rank's training.
-        config: the rule and its settings.
-        seed: of the run.
-        score: accuracy and loss of a network (P + Q,) on the validation part.
-
-    Attributes:
-        velocity: (P,) float64, the outer optimizer's; empty without one.
-        channels: which maps may be numbered anew; none without `--align`.
+    `score` gives accuracy and loss of a network (P + Q,) on the validation part. `velocity` (P,)
+    float64 is the outer optimizer's, empty without one; `channels` are maps that may be numbered
+    anew,
+    none without `--align`.
     """
 
     def __init__(
@@ -115,16 +102,11 @@ class Merger:
         return torch.cat([of, *[of[: body.weights]] * slots])
 
     def merge(self, members: Members, base: Tensor, own: Body, examples: int) -> tuple[Body, Facts]:
-        """Bring the group's bodies together.
+        """What every member goes on from, and what is reported of the merge, on every rank.
 
-        Args:
-            members: who merges.
-            base: (P + Q,) what the group's deltas are measured from.
-            own: this rank's training.
-            examples: images that it has learned from in this round.
-
-        Returns:
-            What every member goes on from, and what is to be told of the merge, on every rank.
+        The group's deltas are measured from `base` (P + Q,); `examples` is the number of images
+        that this
+        rank has learned from in the round.
         """
         vector, moved = self._aligned(base, own.vector)
         delta = vector[: self.body.network].double() - base.double()
@@ -157,12 +139,7 @@ class Merger:
         return body, facts
 
     def movements(self, base: Tensor, delta: Tensor) -> dict[str, list[float | None]]:
-        """Mean |delta| and 100 ||delta|| / ||base|| of every parameter, and of all together.
-
-        Args:
-            base: (P or more,) weights before.
-            delta: (P or more,) float64.
-        """
+        """Mean |delta| and 100 ||delta|| / ||base|| of every parameter, and of all together."""
         weights = self.body.weights
         layers = [(WHOLE, base[:weights], delta[:weights])]
         for (name, before), (_, change) in zip(
@@ -310,10 +287,7 @@ class Merger:
         }
 
     def _facts(
-        self,
-        everyone: Sequence[Facts],
-        agreed: dict[str, tuple[float, int]],
-        taken: dict[str, int],
+        self, everyone: Sequence[Facts], agreed: dict[str, tuple[float, int]], taken: dict[str, int]
     ) -> Facts:
         """What is told of the merge; lists have an entry a worker, by rank."""
         pieces = all_gather_data(self.comm, {"agreed": agreed, "taken": taken})

@@ -28,13 +28,9 @@ from sixfold.training.strategies.replicated import ReplicatedModel
 
 
 class LocalNetwork(ReplicatedModel):
-    """See `sixfold.training.strategies.strategy.Network`.
+    """How the networks of the workers are evaluated, saved and loaded.
 
     Args:
-        comm: the process group.
-        body: this rank's training.
-        make_batch: reads and normalises images.
-        loss: what evaluations tell.
         groups_at: the groups after so many steps.
 
     Attributes:
@@ -152,7 +148,6 @@ class LocalNetwork(ReplicatedModel):
 
 
 def _packed(name: str, body: Body) -> dict[str, Tensor]:
-    """A body as tensors by name."""
     return {
         f"{name}.vector": body.vector,
         f"{name}.counters": body.counters,

@@ -27,15 +27,10 @@ from sixfold.training.step.step import Shard
 
 @dataclass(frozen=True, kw_only=True)
 class LocalPlan(BatchPlan):
-    """The batches of one worker.
+    """The batches of one worker."""
 
-    Attributes:
-        share: (m,) the training images that it owns, ascending.
-        batch: how many of them it takes a step.
-    """
-
-    share: NDArray[np.int64]
-    batch: int
+    share: NDArray[np.int64]  # (m,) the training images that it owns, ascending
+    batch: int  # how many of them it takes a step
 
     def place(self, step: int) -> tuple[int, int, int]:
         """Epoch of a step, and its first and one-past-last place in the worker's share."""
@@ -63,13 +58,7 @@ class LocalPlan(BatchPlan):
 
 
 def local_plan(plan: BatchPlan, worker: int, workers: int) -> LocalPlan:
-    """The batches of one worker of several.
-
-    Args:
-        plan: the batches of synchronous training; a batch has an image for every worker.
-        worker: its number, from 0.
-        workers: how many there are.
-    """
+    """The batches of a worker, from those of synchronous training, with an image for each."""
     images, batch = plan.budget.images, plan.budget.batch_size
     low, high = shard_bounds(batch, workers, worker)
     deck = permutation(key(plan.seed, "share"), 0, images)

@@ -26,12 +26,7 @@ def local_step(
 ) -> StepTotals | None:
     """A worker's step on images of its own; None if it has none.
 
-    Args:
-        trainer: synchronous training in a world of one rank.
-        plan: the worker's batches.
-        number: of the step, from 0.
-        supply: yields the step's shards.
-        lr: learning rate.
+    `trainer` is synchronous training with one rank; `supply` yields the step's shards.
     """
     if not plan.count(number):
         return None
@@ -42,11 +37,9 @@ def local_step(
 class SerialRun:
     """Trains serially over the images of all workers, on rank 0.
 
-    Args:
-        comm: the process group.
-        trainer: synchronous training in a world of one rank.
-        body: reads and writes what the trainer changes; always left as it was found.
-        plans: the batches of every worker.
+    `trainer` is synchronous training with one rank; `body` reads and writes what it changes, and
+    always
+    leaves it as it was found.
     """
 
     def __init__(
@@ -57,17 +50,11 @@ class SerialRun:
     def follow(
         self, serial: Body, first: int, rates: Sequence[float], merger: Merger
     ) -> tuple[Body, Facts, Tensor]:
-        """Train over a round's images.
+        """Train over a round's images, from its first step on, with the learning rate of each step.
 
-        Args:
-            serial: the serial run as it stands.
-            first: first step of the round.
-            rates: learning rate of each of its steps.
-            merger: for the statistics.
-
-        Returns:
-            The serial run after the round; statistics of its deltas, per block and over all; and
-            the delta over all, (P,) float64.
+        Gives the serial run after the round; statistics of its deltas, per block and over all; and
+        the
+        delta over all, (P,) float64. `merger` is for the statistics.
         """
         weights = self._body.weights
         kept = self._body.read()

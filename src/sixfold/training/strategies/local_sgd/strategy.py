@@ -64,14 +64,7 @@ LOG = "merges.jsonl"
 
 
 class LocalSgd:
-    """The strategy `local_sgd`; see `sixfold.training.strategies.strategy.Strategy`.
-
-    Args:
-        comm: the process group.
-        config: the settings.
-        data: the data set.
-        together: synchronous training, ready for its first step; its network is trained here.
-    """
+    """The strategy `local_sgd`; `together`, synchronous training, has the network trained here."""
 
     def __init__(
         self, comm: Communicator, config: TrainConfig, data: DataSet, together: Sync
@@ -159,7 +152,6 @@ class LocalSgd:
         return groups_after(self.comm.size, self.config.groups, swaps)
 
     def _merges(self, done: int) -> int:
-        """How many merges have been made after so many steps."""
         local = max(done - self._first_local, 0)
         return -(-local // self.config.local_steps)
 
@@ -168,7 +160,6 @@ class LocalSgd:
         return self.network.score(network, self.data.validation)
 
     def _begin_round(self) -> None:
-        """Remember what the round begins with."""
         body = self.body.read()
         self._merger.velocity = self.network.velocity
         self._base, self._examples = body.vector[: self.body.network], 0
@@ -210,12 +201,7 @@ class LocalSgd:
             self._log.append({"step": done, "time": time.time(), **facts})
 
     def _meet(self, members: Members, vector: Tensor) -> Tensor:
-        """The base of a group with a new member; `vector` is moved to where it begins.
-
-        Args:
-            members: the new group.
-            vector: (T,) this rank's, changed in place.
-        """
+        """The base of a group with a new member; `vector` (T,) is moved to where it begins."""
         size = self.body.network
         base = mean_over(members.comm, self._base)
         moved = vector[:size].double() - self._base.double()

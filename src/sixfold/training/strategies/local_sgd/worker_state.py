@@ -17,17 +17,11 @@ from sixfold.training.step.update_rule import Optimizer
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """A worker's training at one moment.
+    """A worker's training at one moment."""
 
-    Attributes:
-        vector: (T,), see above.
-        counters: (K,) int64, the network's integer buffers.
-        updates: how many updates the optimizer has made.
-    """
-
-    vector: Tensor
-    counters: Tensor
-    updates: int
+    vector: Tensor  # (T,), see above
+    counters: Tensor  # (K,) int64, the network's integer buffers
+    updates: int  # how many updates the optimizer has made
 
 
 class BodyOf:

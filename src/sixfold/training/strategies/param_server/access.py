@@ -35,14 +35,11 @@ class ServerLostError(ConnectionError):
 class Access(Protocol):
     """One server as a worker sees it.
 
-    A request is sent first and its answer fetched later, so that a worker can have all servers
-    work for it at the same time.
-
-    Attributes:
-        bytes_moved: sent and received so far.
+    A request is sent first and its answer fetched later, so that a worker can have all servers work
+    for it at the same time. `bytes_moved` counts what was sent and received.
     """
 
-    bytes_moved: int
+    bytes_moved: int  # sent and received so far
 
     def open(self, lease: LeaseName, attempt: int) -> None:
         """Ask for `ShardServer.open`; `answer` gives its answer and None."""
@@ -57,11 +54,7 @@ class Access(Protocol):
         ...
 
     def answer(self) -> tuple[Answer | None, Pulled | None]:
-        """The answer to the last request.
-
-        Raises:
-            ServerLostError: if the server is gone.
-        """
+        """The answer to the last request; a `ServerLostError` if the server is gone."""
         ...
 
     def close(self) -> None:
@@ -109,15 +102,9 @@ class DirectAccess:
 
 
 class RemoteAccess:
-    """A server behind a socket.
+    """A server behind a socket; a `ServerLostError` if nobody is there.
 
-    Args:
-        address: where it listens.
-        secret: of the run.
-        most_bytes: the size of an answer's arrays at most.
-
-    Raises:
-        ServerLostError: if nobody is there.
+    `most_bytes` is the size of an answer's arrays at most.
     """
 
     def __init__(self, address: wire.Address, secret: bytes, *, most_bytes: int) -> None:
@@ -200,10 +187,9 @@ def answer_from_plain(data: Any) -> Answer:
 def serve_request(
     server: ShardServer, header: Mapping[str, Any], arrays: list[messages.Array]
 ) -> tuple[dict[str, Any], list[messages.Array]]:
-    """The server's side: the reply to one request; the caller sees to it that one runs at a time.
+    """The server's reply to one request, of which the caller runs one at a time.
 
-    Raises:
-        BrokenFrameError: if it is no request of ours.
+    A `BrokenFrameError` if it is no request of ours.
     """
     try:
         if header["op"] == "open":

@@ -46,19 +46,11 @@ class CoordinatorClient(Protocol):
         ...
 
     def servers(self) -> Whereabouts:
-        """Where the servers are.
-
-        Raises:
-            OverError: if nobody needs them any more.
-        """
+        """Where the servers are; an `OverError` if nobody needs them any more."""
         ...
 
     def reach(self, server: int, address: tuple[str, int] | None) -> Access:
-        """A connection to a server.
-
-        Raises:
-            ServerLostError: if it is not there.
-        """
+        """A connection to a server; a `ServerLostError` if it is not there."""
         ...
 
     def pause(self, seconds: float) -> None:
@@ -104,16 +96,8 @@ class LocalCoordinatorClient:
 class RemoteCoordinatorClient:
     """A connection to the launcher, for a worker or a server in a process of its own.
 
-    The end of the launcher is the end of this process, whatever it is doing.
-
-    Args:
-        address: of the launcher's `CoordinatorServer`.
-        secret: of the same.
-        introduction: who calls; plain data.
-        most_bytes: the size of a server's answer at most.
-
-    Attributes:
-        inbox: messages that have come.
+    The end of the launcher is the end of this process, whatever it is doing. `introduction`, plain
+    data, says who calls; `most_bytes` is the size of a server's answer; `inbox` has what has come.
     """
 
     def __init__(

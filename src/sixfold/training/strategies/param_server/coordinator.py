@@ -39,21 +39,13 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Comeback:
-    """A server that started again: what its snapshot had not held.
-
-    Attributes:
-        server: which.
-        after_steps: how many steps of the run had been accepted then.
-        lost_updates: acknowledged updates of its slice that were lost, and made again.
-        leases: how many leases they belonged to.
-        away_s: seconds from the loss of its connection until it was back.
-    """
+    """A server that started again: what its snapshot had not held."""
 
     server: int
-    after_steps: int
-    lost_updates: int
-    leases: int
-    away_s: float
+    after_steps: int  # how many steps of the run had been accepted then
+    lost_updates: int  # acknowledged updates of its slice that were lost, and made again
+    leases: int  # how many leases they belonged to
+    away_s: float  # seconds from the loss of its connection until it was back
 
 
 @dataclass(kw_only=True)
@@ -67,18 +59,10 @@ class _Server:
 
 
 class Coordinator:
-    """See the module.
+    """Issues leases, logs steps, orders snapshots and evaluations; see the module.
 
-    Args:
-        config: the settings, with the data resolved.
-        budget: length of the run.
-        files: the run directory.
-        whole: the network, for checkpoints.
-        progress: how far the run was before.
-        snapshots: what the servers start from.
-        workers: how many.
-        on_event: hears of progress.
-        part: which part is evaluated between epochs, "validation" or "test".
+    `progress` is how far the run was before, `snapshots` what the servers start from, `whole` the
+    network, for checkpoints; `part` ("validation" or "test") is evaluated between epochs.
     """
 
     def __init__(
@@ -221,11 +205,11 @@ class Coordinator:
     def report(self, worker: int, report: Mapping[str, Any]) -> None:
         """A worker tells how far its lease is on all servers, and of the step that it has made.
 
-        Args:
-            worker: which.
-            report: ``name`` and ``attempt`` of the lease, ``count`` of updates that all servers
-                have applied, ``lives`` of these servers, ``bytes`` moved since the last report,
-                and where a step was made its ``line`` and ``times``.
+        `report` has ``name`` and ``attempt`` of the lease, ``count`` of updates that all servers
+        have
+        applied, ``lives`` of these servers, ``bytes`` moved since the last report, and where a step
+        was
+        made its ``line`` and ``times``.
         """
         with self._lock:
             self._heard_at = time.monotonic()
@@ -286,8 +270,7 @@ class Coordinator:
     def keep(self, gather: Callable[[], Sequence[Snapshot] | None]) -> None:
         """Save, order evaluations, and end the run where it is time to; to be called often.
 
-        Args:
-            gather: fetches the snapshots of all servers; None if one of them is not there.
+        `gather` fetches the snapshots of all servers; None if one of them is not there.
         """
         with self._lock:
             if self.finished:

@@ -17,16 +17,9 @@ from sixfold.training.strategies.param_server.snapshots import table_from_plain
 
 
 class CoordinatorServer:
-    """A port on which the conductor can be spoken to.
+    """A port (`address`, `secret`) to speak to the coordinator, to which all is passed on.
 
-    Args:
-        conductor: to whom everything is passed on.
-        host: address of the interface to listen on.
-        most_bytes: the size of a server's snapshot at most.
-
-    Attributes:
-        address: where it listens.
-        secret: what callers must know.
+    `most_bytes` is the size of a server's snapshot at most.
     """
 
     def __init__(self, conductor: Coordinator, host: str, *, most_bytes: int) -> None:
@@ -94,7 +87,6 @@ class CoordinatorServer:
         self._door.close()
 
     def _serve(self, sock: socket.socket) -> None:
-        """The conversation with one caller, in its own thread."""
         caller = wire.Connection(sock)
         try:
             first = caller.receive()

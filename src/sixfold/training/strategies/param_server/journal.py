@@ -19,11 +19,7 @@ REPORT_S = 1.0
 class Journal:
     """Metrics and time lines in the run directory, and word of progress to the launcher.
 
-    Args:
-        files: the run directory.
-        on_event: hears of progress.
-        step: steps that were made before; what the files hold beyond it is dropped.
-        workers: how many have a time line.
+    What the files hold beyond `step`, the number of steps made before, is dropped.
     """
 
     def __init__(
@@ -44,16 +40,9 @@ class Journal:
         self._flushed_at = self._reported_at = float("-inf")
 
     def step(self, worker: int, step: int, line: dict[str, Any], times: dict[str, float]) -> float:
-        """Log an accepted step.
+        """Log a worker's step, the `step`-th to be accepted; the time of that in Unix seconds.
 
-        Args:
-            worker: who made it.
-            step: how many have been accepted, this one included.
-            line: loss and whatever else is known.
-            times: seconds of each phase, as in a time line.
-
-        Returns:
-            The time that was logged, in Unix seconds.
+        `line` is loss and whatever else is known, `times` seconds of each phase, as in a time line.
         """
         now = time.time()
         seconds = {name: round(float(value), 7) for name, value in times.items()}

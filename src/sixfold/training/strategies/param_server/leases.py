@@ -31,17 +31,11 @@ Tables = Sequence[Mapping[LeaseName, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The steps of a piece of an epoch.
+    """The steps of a piece of an epoch."""
 
-    Attributes:
-        name: (epoch, shard).
-        first: number of its first step in the run, from 0.
-        steps: how many; their sequence numbers are 0 to steps - 1.
-    """
-
-    name: LeaseName
-    first: int
-    steps: int
+    name: LeaseName  # (epoch, shard)
+    first: int  # number of its first step in the run, from 0
+    steps: int  # how many; their sequence numbers are 0 to steps - 1
 
 
 def plan_leases(budget: TrainingLength) -> list[Lease]:
@@ -65,15 +59,10 @@ def plan_leases(budget: TrainingLength) -> list[Lease]:
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """A lease in a worker's hands.
+    """A lease in a worker's hands."""
 
-    Attributes:
-        lease: the work.
-        attempt: the number of this attempt at it, higher than any before.
-    """
-
-    lease: Lease
-    attempt: int
+    lease: Lease  # the work
+    attempt: int  # the number of this attempt at it, higher than any before
 
 
 @dataclass(kw_only=True)
@@ -85,25 +74,18 @@ class _Holding:
 
 @dataclass(frozen=True, kw_only=True)
 class Setback:
-    """What a server has forgotten.
+    """What a server has forgotten."""
 
-    Attributes:
-        steps: acknowledged updates that its snapshot did not hold; each will be made again.
-        leases: how many leases they belong to.
-    """
-
-    steps: int
-    leases: int
+    steps: int  # acknowledged updates that its snapshot did not hold; each will be made again
+    leases: int  # how many leases they belong to
 
 
 @dataclass
 class LeaseBook:
-    """Which leases are open, held and accepted.
+    """Which leases, in the order in which they are to be issued, are open, held and accepted.
 
-    Args:
-        leases: all of the run, in the order in which they are to be issued.
-        tables: what the servers have applied before.
-        first_attempt: above all attempts that servers may have heard of.
+    `tables` are what the servers have applied before; `first_attempt` lies above all attempts that
+    servers may have heard of.
     """
 
     leases: Sequence[Lease]
@@ -149,11 +131,7 @@ class LeaseBook:
         return None
 
     def advance(self, name: LeaseName, attempt: int, count: int, now: float) -> int:
-        """Take note that every server has applied a lease's first `count` updates.
-
-        Returns:
-            How many steps are heard of for the first time.
-        """
+        """Every server has applied a lease's first `count` updates; how many of them is news."""
         place = self._places.get(name)
         if place is None:
             return 0

@@ -33,18 +33,11 @@ class BrokenFrameError(ConnectionError):
 
 
 def send(connection: socket.socket, header: Mapping[str, Any], arrays: Sequence[Array] = ()) -> int:
-    """Send a frame.
+    """Send a frame; how many bytes went out. An OSError if the other side is gone.
 
-    Args:
-        connection: authenticated and blocking.
-        header: plain data.
-        arrays: one-dimensional and contiguous, of one of `DTYPES`.
-
-    Returns:
-        How many bytes went out.
-
-    Raises:
-        OSError: if the other side is gone.
+    The connection is authenticated and blocking, the header plain data, arrays are one-dimensional
+    and
+    contiguous, of one of `DTYPES`.
     """
     described = [[str(array.dtype), len(array)] for array in arrays]
     body = json.dumps({**header, "arrays": described}, separators=(",", ":")).encode()
@@ -63,19 +56,11 @@ def send(connection: socket.socket, header: Mapping[str, Any], arrays: Sequence[
 def receive(
     connection: socket.socket, *, most_bytes: int
 ) -> tuple[dict[str, Any], list[Array], int]:
-    """The next frame.
+    """The next frame: header, arrays (`most_bytes` together at most), and how many bytes came.
 
-    Args:
-        connection: authenticated and blocking.
-        most_bytes: of all arrays together that the receiver is ready for.
-
-    Returns:
-        The header, the arrays, and how many bytes came in.
-
-    Raises:
-        EOFError: at the end of the conversation.
-        BrokenFrameError: if it is no frame, or too large.
-        OSError: if the other side is gone.
+    An EOFError at the end of the conversation, a `BrokenFrameError` if it is no frame or too large,
+    an
+    OSError if the other side is gone.
     """
     (length,) = _LENGTH.unpack(_fill(connection, bytearray(_LENGTH.size)))
     if length > LARGEST_HEADER_BYTES:

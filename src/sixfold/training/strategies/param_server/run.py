@@ -69,17 +69,11 @@ for uneven ones, and still refuses a gradient that belongs to weights of long ag
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of the steps.
+    """What became of the steps."""
 
-    Attributes:
-        figures: for ``result.json``.
-        restarts: workers and servers that were replaced.
-        begun_s: seconds from the call until the first worker was there.
-    """
-
-    figures: dict[str, Any]
-    restarts: int
-    begun_s: float
+    figures: dict[str, Any]  # for ``result.json``
+    restarts: int  # workers and servers that were replaced
+    begun_s: float  # seconds from the call until the first worker was there
 
 
 def train_with_servers(
@@ -87,17 +81,9 @@ def train_with_servers(
 ) -> Outcome:
     """Make all steps of a training; the last checkpoint holds their result.
 
-    Args:
-        config: the settings, with the data resolved.
-        directory: the run directory, created.
-        engine: where the workers run.
-        workers: how many.
-        on_event: hears of progress.
-
-    Raises:
-        UserError: if the last checkpoint or the data cannot be used.
-        RunError: if the run failed.
-        KeyboardInterrupt: after Ctrl-C, with a checkpoint.
+    A `UserError` if the last checkpoint or the data cannot be used, a `RunError` if the run failed,
+    a
+    KeyboardInterrupt after Ctrl-C, with a checkpoint.
     """
     attempt = directory.claim()
     began, first_seen = time.monotonic(), []
@@ -376,8 +362,6 @@ class _Processes:
                 self._listen({"kind": "note", "text": f"{told} hangs: {remedy}"})
 
     def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
-        """A running thread whose failure ends the run."""
-
         def guarded() -> None:
             try:
                 body()

@@ -48,15 +48,10 @@ class LeaseName(NamedTuple):
 
 
 class Version(NamedTuple):
-    """Which weights: `clock` updates after the start, in one life of a server.
+    """Which weights: `clock` updates after the start, in one life of a server."""
 
-    Attributes:
-        life: drawn anew at every start of the server.
-        clock: updates applied so far, over all lives.
-    """
-
-    life: int
-    clock: int
+    life: int  # drawn anew at every start of the server
+    clock: int  # updates applied so far, over all lives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,64 +66,41 @@ class Pulled:
 
 @dataclass(frozen=True, kw_only=True)
 class Push:
-    """One step's update of a server's slice.
+    """One step's update of a server's slice."""
 
-    Attributes:
-        lease: the piece of work that the step belongs to.
-        sequence: number of the step within it.
-        attempt: number of the attempt at the lease.
-        base: version of the weights that the gradient was computed at.
-        lr: learning rate.
-        gradient: mean over the samples, (p,).
-        before: buffers that the step started from, (q,).
-        after: buffers that it ended with, (q,).
-        moved: how far counters have moved, (k,) int64.
-    """
-
-    lease: LeaseName
-    sequence: int
-    attempt: int
-    base: Version
-    lr: float
-    gradient: Tensor
-    before: Tensor
-    after: Tensor
-    moved: Tensor
+    lease: LeaseName  # the piece of work that the step belongs to
+    sequence: int  # number of the step within it
+    attempt: int  # number of the attempt at the lease
+    base: Version  # version of the weights that the gradient was computed at
+    lr: float  # learning rate
+    gradient: Tensor  # mean over the samples, (p,)
+    before: Tensor  # buffers that the step started from, (q,)
+    after: Tensor  # buffers that it ended with, (q,)
+    moved: Tensor  # how far counters have moved, (k,) int64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What became of a push, or of an `open`.
+    """What became of a push, or of an `open`."""
 
-    Attributes:
-        outcome: see the module; "applied" for a successful `open`.
-        applied: how many of the lease's updates have been applied here.
-        version: of the weights now.
-        staleness: of the update, if it was applied.
-    """
-
-    outcome: Outcome
-    applied: int
-    version: Version
-    staleness: int = 0
+    outcome: Outcome  # see the module; "applied" for a successful `open`
+    applied: int  # how many of the lease's updates have been applied here
+    version: Version  # of the weights now
+    staleness: int = 0  # of the update, if it was applied
 
 
 @dataclass(kw_only=True)
 class Ledger:
-    """What a server remembers of the updates it has applied.
+    """What a server remembers of the updates it has applied."""
 
-    Attributes:
-        applied: lease -> how many of its updates; absent means none.
-        fences: lease -> number of the latest attempt that has been heard of.
-        clock: updates applied.
-        stalenesses: staleness -> how many updates had it.
-        refused: "stale" and "lapsed" -> how many pushes were.
-    """
-
+    # Lease -> how many of its updates; absent means none.
     applied: dict[LeaseName, int] = field(default_factory=dict)
+    # Lease -> number of the latest attempt that has been heard of.
     fences: dict[LeaseName, int] = field(default_factory=dict)
-    clock: int = 0
+    clock: int = 0  # updates applied
+    # Staleness -> how many updates had it.
     stalenesses: Counter[int] = field(default_factory=Counter)
+    # "stale" and "lapsed" -> how many pushes were.
     refused: Counter[str] = field(default_factory=Counter)
 
     def copy(self) -> Ledger:
@@ -144,33 +116,21 @@ class Ledger:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Everything a server knows, at one moment: weights and what made them cannot fall apart.
+    """Everything a server knows, at one moment: weights and what made them cannot fall apart."""
 
-    Attributes:
-        weights: (p,).
-        buffers: (q,).
-        counters: (k,) int64.
-        slots: state of the optimizer, each (p,).
-        updates: of the optimizer.
-        ledger: what has been applied.
-    """
-
-    weights: Tensor
-    buffers: Tensor
-    counters: Tensor
-    slots: dict[str, Tensor]
-    updates: int
-    ledger: Ledger
+    weights: Tensor  # (p,)
+    buffers: Tensor  # (q,)
+    counters: Tensor  # (k,) int64
+    slots: dict[str, Tensor]  # state of the optimizer, each (p,)
+    updates: int  # of the optimizer
+    ledger: Ledger  # what has been applied
 
 
 class ShardServer:
     """A server of one slice; see the module.
 
-    Args:
-        snapshot: what it starts from; taken over, not copied.
-        optimizer: the update rule, made for the snapshot's weights.
-        staleness: K, the most updates between a pull and its push.
-        life: number that no other start of this server has.
+    `snapshot` is taken over, not copied; `staleness` is K, the most updates between a pull and its
+    push; no other start of this server has the number `life`.
     """
 
     def __init__(

@@ -42,41 +42,24 @@ LIVES = 1 << 52
 
 @dataclass(frozen=True, kw_only=True)
 class ServerJob:
-    """What a server's process is told.
+    """What a server's process is told."""
 
-    Attributes:
-        address: of the launcher's `CoordinatorServer`.
-        secret: of the same.
-        host: address of the interface to listen on.
-        advertised: the address by which workers reach it.
-        folder: where the snapshots lie.
-        optimizer: the update rule.
-        runs: settings of single parameters, of each server's slice.
-        staleness: the bound K.
-        most_bytes: the size of a push at most.
-    """
-
-    address: wire.Address
-    secret: bytes
-    host: str
-    advertised: str
-    folder: Path
-    optimizer: OptimizerConfig
-    runs: Sequence[Sequence[Run]]
-    staleness: int
-    most_bytes: int
+    address: wire.Address  # of the launcher's `CoordinatorServer`
+    secret: bytes  # of the same
+    host: str  # address of the interface to listen on
+    advertised: str  # the address by which workers reach it
+    folder: Path  # where the snapshots lie
+    optimizer: OptimizerConfig  # the update rule
+    runs: Sequence[Sequence[Run]]  # settings of single parameters, of each server's slice
+    staleness: int  # the bound K
+    most_bytes: int  # the size of a push at most
 
 
 def serve(job: ServerJob, server: int) -> None:
     """Be a server, from its snapshot until the launcher wants it no more.
 
-    Args:
-        job: what it needs to know.
-        server: its number.
-
-    Raises:
-        RunError: if its snapshot cannot be read or written.
-        PeerLostError: if the launcher is gone.
+    A `RunError` if its snapshot cannot be read or written, a `PeerLostError` if the launcher is
+    gone.
     """
     with one_thread():
         snapshot = read_snapshot(path_of(job.folder, server))
@@ -109,11 +92,7 @@ def serve(job: ServerJob, server: int) -> None:
 
 
 class _Service:
-    """A server behind a port; requests are served one at a time.
-
-    Attributes:
-        port: on which it listens.
-    """
+    """A server behind `port`; requests are served one at a time."""
 
     def __init__(self, job: ServerJob, shard: ShardServer) -> None:
         self._shard, self._most_bytes = shard, job.most_bytes
@@ -145,14 +124,12 @@ class _Service:
             due = time.monotonic() + pause_s - ALIVE_S / 2
 
     def close(self) -> None:
-        """End all conversations."""
         with self._lock:
             for connection in self._connections:
                 wire.shut(connection)
         self._door.close()
 
     def _serve(self, connection: socket.socket) -> None:
-        """The conversation with one worker, in its own thread."""
         with self._lock:
             self._connections.add(connection)
         try:

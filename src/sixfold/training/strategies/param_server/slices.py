@@ -18,15 +18,9 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """What one server owns, as ranges of the flat vectors.
+    """What one server owns, as ranges of the flat vectors."""
 
-    Attributes:
-        parameters: first and one-past-last element.
-        buffers: likewise.
-        counters: likewise.
-    """
-
-    parameters: tuple[int, int]
+    parameters: tuple[int, int]  # first and one-past-last element
     buffers: tuple[int, int]
     counters: tuple[int, int]
 
@@ -37,15 +31,9 @@ class Slice:
 
 
 def cut(parameters: int, buffers: int, counters: int, servers: int) -> list[Slice]:
-    """Cut the state into slices, one a server.
+    """Cut the state, of so many elements, into a slice for each of some servers.
 
     A network smaller than `ALIGNMENT` elements a server leaves some servers nothing.
-
-    Args:
-        parameters: elements of the flat parameters.
-        buffers: elements of the flat buffers.
-        counters: elements of the integer buffers.
-        servers: how many slices.
 
     >>> [piece.parameters for piece in cut(1000, 10, 0, 2)]
     [(0, 512), (512, 1000)]

@@ -55,11 +55,7 @@ def ledger_from_plain(data: dict[str, Any]) -> Ledger:
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Put a snapshot in the place of the last one.
-
-    Raises:
-        RunError: if it cannot be written; the last one stays.
-    """
+    """Put a snapshot in the place of the last one, which stays if that fails (a `RunError`)."""
     tensors = {
         "weights": snapshot.weights,
         "buffers": snapshot.buffers,
@@ -75,11 +71,7 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """The snapshot in a file.
-
-    Raises:
-        RunError: if there is none, or it is damaged.
-    """
+    """The snapshot in a file; a `RunError` if there is none, or it is damaged."""
     try:
         with tensor_file.open_tensors(path) as file:
             metadata = file.metadata() or {}

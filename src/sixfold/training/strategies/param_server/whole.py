@@ -29,24 +29,14 @@ LEDGERS = "servers"
 
 
 class WholeState:
-    """The whole network, which is cut into slices and put together from them.
-
-    Args:
-        state: flat views of the network.
-        optimizer: the update rule, made for the whole.
-        servers: how many slices.
-    """
+    """The whole network, which is cut into slices and put together from them."""
 
     def __init__(self, state: FlatState, optimizer: Optimizer, servers: int) -> None:
         self.state, self.optimizer = state, optimizer
         self.slices = slices_of(state, servers)
 
     def snapshots(self, ledgers: Sequence[tuple[int, Ledger]] | None = None) -> list[Snapshot]:
-        """What every server starts from.
-
-        Args:
-            ledgers: of every server the updates of its optimizer and its ledger; empty if absent.
-        """
+        """What every server starts from; `ledgers` has its optimizer's updates and ledger."""
         counters = self.state.counters()
         found = []
         for number, piece in enumerate(self.slices):
@@ -88,8 +78,7 @@ class WholeState:
     def restore(self, path: Path) -> tuple[Progress, list[Snapshot]]:
         """Take up a checkpoint: how far it is, and what every server starts from.
 
-        Raises:
-            UserError: if it is damaged, or was written by another number of servers.
+        A `UserError` if it is damaged, or was written by another number of servers.
         """
         progress = load_checkpoint(path, self.state, self.optimizer)
         ledgers = json.loads(read_notes(path).get(LEDGERS, "[]"))
@@ -112,12 +101,9 @@ def slices_of(state: FlatState, servers: int) -> list[Slice]:
 def put_slice(state: FlatState, counters: Tensor, piece: Slice, held: Snapshot | Pulled) -> None:
     """Copy a server's slice into the network.
 
-    Args:
-        state: the network's.
-        counters: all integer buffers, (K,), changed in place; `state` takes them with
-            `set_counters` when all slices are in.
-        piece: what the server owns.
-        held: what the server holds.
+    `counters`, all integer buffers (K,), are changed in place; `state` takes them with
+    `set_counters`
+    when all slices are in.
     """
     with torch.no_grad():
         state.parameters[slice(*piece.parameters)] = held.weights

@@ -78,43 +78,23 @@ RETRY_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerJob:
-    """What a worker's process is told.
+    """What a worker's process is told."""
 
-    Attributes:
-        config: the settings, with the data resolved.
-        claim: the run directory.
-        attempt: number of this attempt at the run.
-        servers: how many.
-        workers: how many.
-        address: of the launcher's `CoordinatorServer`.
-        secret: of the same.
-        most_bytes: the size of a server's answer at most.
-    """
-
-    config: TrainConfig
-    claim: Claim
-    attempt: int
-    servers: int
-    workers: int
-    address: Address
-    secret: bytes
-    most_bytes: int
+    config: TrainConfig  # the settings, with the data resolved
+    claim: Claim  # the run directory
+    attempt: int  # number of this attempt at the run
+    servers: int  # how many
+    workers: int  # how many
+    address: Address  # of the launcher's `CoordinatorServer`
+    secret: bytes  # of the same
+    most_bytes: int  # the size of a server's answer at most
 
 
 def work(job: WorkerJob, worker: int) -> int:
-    """Be a worker until the work is done; an item of a pool.
+    """Be a worker until the work is done, as an item of a pool; its number.
 
-    Args:
-        job: what it needs to know.
-        worker: its number.
-
-    Returns:
-        Its number.
-
-    Raises:
-        UserError: if the run directory or the data cannot be used from this host.
-        NonFiniteLossError: if the training diverges.
-        PeerLostError: if the launcher is gone.
+    A `UserError` if the run directory or the data cannot be used from this host, a
+    `NonFiniteLossError` if the training diverges, a `PeerLostError` if the launcher is gone.
     """
     introduction = {
         "role": "worker",
@@ -148,21 +128,13 @@ class _Times:
 
 @dataclass(frozen=True, kw_only=True)
 class _Update:
-    """What a step makes of the whole state; each server is pushed its slice of it.
+    """What a step makes of the whole state; each server is pushed its slice of it."""
 
-    Attributes:
-        lr: learning rate.
-        gradient: (P,).
-        before: buffers that the step started from, (Q,).
-        after: buffers that it ended with, (Q,).
-        moved: how far counters have moved, (K,) int64.
-    """
-
-    lr: float
-    gradient: Tensor
-    before: Tensor
-    after: Tensor
-    moved: Tensor
+    lr: float  # learning rate
+    gradient: Tensor  # (P,)
+    before: Tensor  # buffers that the step started from, (Q,)
+    after: Tensor  # buffers that it ended with, (Q,)
+    moved: Tensor  # how far counters have moved, (K,) int64
 
 
 class _StartAgainError(Exception):
@@ -174,15 +146,7 @@ class _FencedError(Exception):
 
 
 class Worker:
-    """See the module.
-
-    Args:
-        config: the settings, with the data resolved.
-        path: the run directory.
-        desk: who says what to do.
-        servers: how many there are.
-        workers: how many there are.
-    """
+    """Fetches leases, computes steps and pushes their updates; see the module."""
 
     def __init__(
         self,
@@ -326,7 +290,6 @@ class Worker:
     def _report(
         self, lease: Lease, attempt: int, counts: list[int], line: dict[str, Any] | None
     ) -> None:
-        """Tell how far the lease is, and of the step that was made, if one was."""
         moved = self._bytes_closed + sum(server.bytes_moved for server in self._servers)
         report: dict[str, Any] = {
             "name": list(lease.name),
@@ -366,7 +329,6 @@ class Worker:
         self._times.waiting_s += time.perf_counter() - began
 
     def _forget(self) -> None:
-        """Give up all connections."""
         for server in self._servers:
             self._bytes_closed += server.bytes_moved
             server.close()
@@ -380,7 +342,6 @@ class Worker:
         return [answer.applied for answer in answers if answer is not None]
 
     def _pull(self) -> None:
-        """Have fresh weights of every server."""
         began = time.perf_counter()
         missing = [place for place, held in enumerate(self._held) if held is None]
         for place in missing:

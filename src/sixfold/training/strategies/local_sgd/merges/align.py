@@ -35,15 +35,9 @@ TIE = 1e-9
 
 
 def align(base: Tensors, worker: Tensors, axes: tuple[Axis, ...]) -> list[Permutation]:
-    """The numbering under which a worker's maps match the base's best.
+    """For every axis p, (size,): place i takes the worker's map p[i], to match the base best.
 
-    Args:
-        base: parameters by name.
-        worker: those of the worker, in the same shapes.
-        axes: the numberings that may change, in the order of the layers.
-
-    Returns:
-        For every axis p, (size,): place i takes the worker's map p[i].
+    `base` and `worker` are parameters by name; `axes` may change, in the order of the layers.
     """
     orders = [np.arange(axis.size) for axis in axes]
     for _ in range(MOST_SWEEPS):
@@ -77,11 +71,7 @@ def _worth(scores: NDArray[np.float64], order: Permutation) -> float:
 
 
 def _scores(
-    base: Tensors,
-    worker: Tensors,
-    axes: tuple[Axis, ...],
-    orders: list[Permutation],
-    number: int,
+    base: Tensors, worker: Tensors, axes: tuple[Axis, ...], orders: list[Permutation], number: int
 ) -> NDArray[np.float64]:
     """How well each of the worker's maps would do in each place of an axis, (size, size)."""
     axis = axes[number]
@@ -109,14 +99,7 @@ def _maps(tensor: Tensor, axis: Axis, member: Member) -> NDArray[np.float64]:
 
 
 def rearrange(tensor: Tensor, axis: Axis, member: Member, order: Permutation) -> Tensor:
-    """A tensor with one of its dims in another order.
-
-    Args:
-        tensor: of any shape.
-        axis: whose numbering changes.
-        member: how the tensor follows it.
-        order: (size,): place i takes what was at order[i].
-    """
+    """A tensor with the dim of `member` in another order: place i takes what was at order[i]."""
     places = np.arange(tensor.shape[member.dim])
     run = places[member.start : member.start + axis.size * member.block]
     places[member.start : member.start + axis.size * member.block] = run.reshape(

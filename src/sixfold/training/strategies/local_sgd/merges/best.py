@@ -13,14 +13,9 @@ from collections.abc import Sequence
 
 
 def best_of(scores: Sequence[tuple[float, float]]) -> int:
-    """Number of the best worker.
+    """Number of the best worker by its (accuracy, loss) on the validation part.
 
-    Args:
-        scores: (accuracy, loss) of each on the validation part. A loss that is no number, from
-            weights that have diverged, counts as infinite.
-
-    Returns:
-        Its number, from 0.
+    A loss that is no number, from weights that have diverged, counts as infinite.
 
     >>> best_of([(0.5, 1.0), (0.6, 2.0), (0.6, 1.5)])
     2

@@ -30,57 +30,34 @@ from sixfold.models.graph.trace import Call, Tracer, calls_of
 
 @dataclass(frozen=True)
 class Member:
-    """A tensor's dim that follows an axis.
+    """A tensor's dim that follows an axis."""
 
-    Attributes:
-        tensor: name of the parameter or buffer.
-        dim: 0 for a layer's outputs, 1 for its inputs.
-        start: where in the dim the axis begins.
-        block: consecutive elements that belong to one map: H W behind a flattening, else 1.
-    """
-
-    tensor: str
-    dim: int
-    start: int = 0
-    block: int = 1
+    tensor: str  # name of the parameter or buffer
+    dim: int  # 0 for a layer's outputs, 1 for its inputs
+    start: int = 0  # where in the dim the axis begins
+    block: int = 1  # consecutive elements that belong to one map: H W behind a flattening, else 1
 
 
 @dataclass(eq=False)
 class Axis:
-    """One numbering of feature maps.
+    """One numbering of feature maps."""
 
-    Attributes:
-        layer: the layer whose outputs they are; the first, where a sum ties several together.
-        size: how many maps.
-        members: everything that follows the numbering.
-        fixed: why it must not change; empty if it may.
-    """
-
-    layer: str
-    size: int
-    members: list[Member] = field(default_factory=list)
-    fixed: str = ""
+    layer: str  # the layer whose outputs they are; the first, where a sum ties several together
+    size: int  # how many maps
+    members: list[Member] = field(default_factory=list)  # everything that follows the numbering
+    fixed: str = ""  # why it must not change; empty if it may
 
 
 @dataclass(frozen=True)
 class Channels:
-    """All axes of a network, in the order of its layers.
+    """All axes of a network, in the order of its layers."""
 
-    Attributes:
-        free: axes whose numbering may change.
-        left_alone: layer to the reason why its maps keep their numbers.
-    """
-
-    free: tuple[Axis, ...]
-    left_alone: dict[str, str]
+    free: tuple[Axis, ...]  # axes whose numbering may change
+    left_alone: dict[str, str]  # layer to the reason why its maps keep their numbers
 
 
 def find_channels(model: nn.Module) -> Channels:
-    """Follow the feature maps through a network.
-
-    Args:
-        model: any network; if it cannot be traced, all of its layers are left alone.
-    """
+    """Follow the feature maps through a network; one that cannot be traced is left alone."""
     try:
         graph = Tracer().trace(model)
     except Exception as error:
@@ -102,15 +79,10 @@ def find_channels(model: nn.Module) -> Channels:
 
 @dataclass(frozen=True)
 class _Maps:
-    """What a value's channels are: axes side by side. No `_Maps` at all: channels of no axis.
+    """What a value's channels are: axes side by side. No `_Maps` at all: channels of no axis."""
 
-    Attributes:
-        axes: from the first channel to the last.
-        flat: whether the value is (N, features) and no longer (N, C, H, W).
-    """
-
-    axes: tuple[Axis, ...]
-    flat: bool = False
+    axes: tuple[Axis, ...]  # from the first channel to the last
+    flat: bool = False  # whether the value is (N, features) and no longer (N, C, H, W)
 
     @property
     def size(self) -> int:

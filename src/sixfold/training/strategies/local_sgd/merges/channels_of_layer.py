@@ -21,17 +21,11 @@ from sixfold.training.step.flat import FlatState
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureMaps:
-    """The maps of a network's state, the vector [parameters | float buffers].
+    """The maps of a network's state, the vector [parameters | float buffers]."""
 
-    Attributes:
-        of: (P + Q,) int64, the map that each element belongs to; padding has the last.
-        layers: layer -> its maps, in the network's order.
-        count: M, the number of maps, padding's among them.
-    """
-
-    of: Tensor
-    layers: dict[str, range]
-    count: int
+    of: Tensor  # (P + Q,) int64, the map that each element belongs to; padding has the last
+    layers: dict[str, range]  # layer -> its maps, in the network's order
+    count: int  # M, the number of maps, padding's among them
 
 
 def feature_maps(state: FlatState) -> FeatureMaps:

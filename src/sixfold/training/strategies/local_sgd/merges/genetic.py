@@ -33,46 +33,26 @@ Score = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Evolution:
-    """How the search goes.
+    """How the search goes."""
 
-    Attributes:
-        population: individuals in each generation after the first.
-        generations: how many generations follow the first; 0 is the rule `best`.
-        elite: how many of the fittest go on unchanged, below `population`.
-        mutation_rate: p.
-        mutation_scale: s.
-    """
-
-    population: int
-    generations: int
-    elite: int
-    mutation_rate: float
-    mutation_scale: float
+    population: int  # individuals in each generation after the first
+    generations: int  # how many generations follow the first; 0 is the rule `best`
+    elite: int  # how many of the fittest go on unchanged, below `population`
+    mutation_rate: float  # p
+    mutation_scale: float  # s
 
 
 @dataclass(frozen=True, kw_only=True)
 class Genome:
-    """Which element belongs to which gene.
+    """Which element belongs to which gene."""
 
-    Attributes:
-        maps: (P,) int64, the map of every element.
-        count: M, the number of maps.
-        fixed: (P,) bool, elements that are inherited but never mutated.
-    """
-
-    maps: Tensor
-    count: int
-    fixed: Tensor
+    maps: Tensor  # (P,) int64, the map of every element
+    count: int  # M, the number of maps
+    fixed: Tensor  # (P,) bool, elements that are inherited but never mutated
 
 
 def crossover(mother: Tensor, father: Tensor, from_father: Tensor, maps: Tensor) -> Tensor:
-    """A child that has each map from one parent.
-
-    Args:
-        mother: (P,).
-        father: (P,).
-        from_father: (M,) bool.
-        maps: (P,) int64.
+    """A child (P,) with each map from one parent: the father where `from_father` (M,) says so.
 
     >>> chosen, maps = torch.tensor([True, False]), torch.tensor([0, 1, 1])
     >>> crossover(torch.zeros(3), torch.ones(3), chosen, maps)
@@ -82,15 +62,7 @@ def crossover(mother: Tensor, father: Tensor, from_father: Tensor, maps: Tensor)
 
 
 def mutate(child: Tensor, changed: Tensor, noise: Tensor, genome: Genome, scale: float) -> Tensor:
-    """The child with some maps changed in proportion to how large their weights are.
-
-    Args:
-        child: (P,).
-        changed: (M,) bool, the maps that are changed.
-        noise: (P,) from a normal distribution.
-        genome: the maps.
-        scale: s.
-    """
+    """The child with the maps `changed` (M,) moved by normal `noise` (P,), times s and size."""
     counted = (~genome.fixed).to(child.dtype)
     size = torch.bincount(genome.maps, weights=counted, minlength=genome.count)
     squares = torch.bincount(genome.maps, weights=child.square() * counted, minlength=genome.count)
@@ -106,17 +78,10 @@ def evolve(
     fitness: Callable[[Sequence[Tensor]], list[Score]],
     seed: int,
 ) -> tuple[Tensor, list[float]]:
-    """The fittest network that the search finds.
+    """The fittest network that the search finds, (P,), and the best accuracy of every generation.
 
-    Args:
-        workers: (P,) each, float64: the first generation.
-        evolution: how the search goes.
-        genome: the maps.
-        fitness: accuracy and loss on the validation part, of several networks at once.
-        seed: from `sixfold.core.random_keys.key`.
-
-    Returns:
-        Its weights, (P,), and the best accuracy of every generation.
+    `workers` (P,) each, float64, are the first generation; `fitness` gives accuracy and loss on the
+    validation part, of several networks at once; the seed is from `sixfold.core.random_keys.key`.
     """
     people = list(workers)
     scores = fitness(people)
@@ -147,11 +112,7 @@ def fittest_first(scores: Sequence[Score]) -> list[int]:
 
 
 def _child(
-    people: Sequence[Tensor],
-    order: Sequence[int],
-    evolution: Evolution,
-    genome: Genome,
-    seed: int,
+    people: Sequence[Tensor], order: Sequence[int], evolution: Evolution, genome: Genome, seed: int
 ) -> Tensor:
     """A child of two parents, drawn from `seed` alone."""
     draw = torch.Generator().manual_seed(seed)

@@ -16,16 +16,7 @@ from torch import Tensor
 
 
 def relative_changes(base: Tensor, delta: Tensor, maps: Tensor, count: int) -> Tensor:
-    """r_k of one worker.
-
-    Args:
-        base: (P,) float64.
-        delta: (P,) float64, how far the worker has moved.
-        maps: (P,) int64, the map that each element belongs to.
-        count: M, the number of maps.
-
-    Returns:
-        (M,), at least 0.
+    """r_k of one worker, (M,), at least 0; base, delta (P,) float64, and each element's map.
 
     >>> relative_changes(
     ...     torch.tensor([3.0, 4.0, 0.0]), torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0, 0, 1]), 3
@@ -39,14 +30,7 @@ def relative_changes(base: Tensor, delta: Tensor, maps: Tensor, count: int) -> T
 
 
 def winners(changes: Tensor) -> Tensor:
-    """The worker from which each map is taken.
-
-    Args:
-        changes: (n, M), `relative_changes` of every worker.
-
-    Returns:
-        (M,) int64, the first of equals.
-    """
+    """The worker from which each map is taken, (M,), the first of equals, from changes (n, M)."""
     best, winner = changes[0].clone(), torch.zeros(changes.shape[1], dtype=torch.int64)
     for number, change in enumerate(changes[1:], start=1):
         more = change > best
@@ -55,15 +39,5 @@ def winners(changes: Tensor) -> Tensor:
 
 
 def map_delta(base: Tensor, deltas: Tensor, winner: Tensor, maps: Tensor) -> Tensor:
-    """The merged weights.
-
-    Args:
-        base: (P,) float64.
-        deltas: (n, P) float64.
-        winner: (M,) int64, from `winners`.
-        maps: (P,) int64, the map that each element belongs to.
-
-    Returns:
-        (P,).
-    """
+    """The merged weights (P,), from deltas (n, P) float64, each map's winner (M,) and maps (P,)."""
     return base + deltas.gather(0, winner[maps][None])[0]

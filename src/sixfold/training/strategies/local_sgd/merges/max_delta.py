@@ -13,14 +13,7 @@ from torch import Tensor
 
 
 def max_delta(base: Tensor, deltas: Tensor) -> Tensor:
-    """The merged weights.
-
-    Args:
-        base: (P,) float64.
-        deltas: (n, P) float64, how far each worker has moved.
-
-    Returns:
-        (P,).
+    """The merged weights (P,), from base (P,) and each worker's delta (n, P), float64.
 
     >>> max_delta(torch.zeros(2), torch.tensor([[1.0, -3.0], [-2.0, 3.0]]))
     tensor([-2., -3.])

@@ -16,17 +16,9 @@ from torch import Tensor
 
 
 def mean_delta(deltas: Tensor, examples: Sequence[int]) -> Tensor:
-    """The weighted mean of the deltas.
+    """The mean (P,) of deltas (n, P) float64, weighted by the examples (n,) m_k that each has seen.
 
-    Args:
-        deltas: (n, P) float64, how far each worker has moved.
-        examples: (n,) m_k, how many examples each has seen; not all 0.
-
-    Returns:
-        (P,), added from the first worker to the last.
-
-    Raises:
-        ValueError: if no worker has seen an example.
+    It is added from the first worker to the last; a ValueError if none has seen an example.
 
     >>> mean_delta(torch.tensor([[4.0], [8.0]]), [3, 1])
     tensor([5.])

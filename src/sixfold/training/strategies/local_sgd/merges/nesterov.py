@@ -19,18 +19,9 @@ from torch import Tensor
 def nesterov(
     base: Tensor, mean_delta: Tensor, velocity: Tensor, *, lr: float, momentum: float
 ) -> tuple[Tensor, Tensor]:
-    """The merged weights and the new velocity.
+    """The merged weights and the new velocity, from base, mean delta and velocity (P,) float64.
 
-    Args:
-        base: (P,) float64, the weights at the beginning of the round.
-        mean_delta: (P,) float64, from
-            `sixfold.training.strategies.local_sgd.merges.mean.mean_delta`.
-        velocity: (P,) float64, zeros at first.
-        lr: eta.
-        momentum: mu, in [0, 1).
-
-    Returns:
-        Two (P,) tensors.
+    The velocity is zeros at first; lr is eta, momentum mu, in [0, 1).
 
     >>> import torch
     >>> one = torch.ones(1)

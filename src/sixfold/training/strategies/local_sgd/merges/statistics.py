@@ -22,23 +22,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Movement:
-    """How far one worker has moved in one tensor.
+    """How far one worker has moved in one tensor."""
 
-    Attributes:
-        absolute: mean |delta|.
-        percent: 100 ||delta|| / ||base||; infinite for what began at zero.
-    """
-
-    absolute: float
-    percent: float
+    absolute: float  # mean |delta|
+    percent: float  # 100 ||delta|| / ||base||; infinite for what began at zero
 
 
 def movement(base: Tensor, delta: Tensor) -> Movement:
-    """The statistics of one worker's delta.
-
-    Args:
-        base: weights before, any shape, float64.
-        delta: how far they have moved, the same shape.
+    """The statistics of one worker's delta, of the shape of `base`, the weights before; float64.
 
     >>> movement(torch.tensor([3.0, 4.0]), torch.tensor([0.0, -1.0]))
     Movement(absolute=0.5, percent=20.0)
@@ -49,14 +40,11 @@ def movement(base: Tensor, delta: Tensor) -> Movement:
 
 
 def agreement(deltas: Tensor) -> tuple[float, int]:
-    """How far workers agree on the signs of their deltas.
+    """How far workers agree on the signs of their deltas (n, P).
 
-    Args:
-        deltas: (n, P).
-
-    Returns:
-        The sum over the elements that all workers have moved of the majority's share, and how
-        many these are: sums of several pieces can be added before they are divided.
+    The sum over the elements that all workers have moved of the majority's share, and how many
+    these
+    are: sums of several pieces can be added before they are divided.
 
     >>> agreement(torch.tensor([[1.0, -1.0, 0.0], [2.0, 1.0, 1.0]]))
     (1.5, 2)
