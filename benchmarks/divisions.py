@@ -99,7 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     for network in options.networks:
         for batch in options.batches:
-            count = min(max(options.images // batch, 2), 120)
+            count = min(max(options.max_images // batch, 2), 120)
             for name in options.grids:
                 grid = DIVISIONS.get(name, name)
                 ranks = measure(network, grid, options.workers, batch, count)

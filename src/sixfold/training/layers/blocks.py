@@ -17,7 +17,7 @@ from sixfold.models.mobilenet import InvertedResidual
 from sixfold.models.resnet import Block
 from sixfold.training.layers.rewrites import has_hooks
 from sixfold.training.layers.side_effects import CannotFollowError
-from sixfold.training.layers.tracing import Graph, read_graph
+from sixfold.training.layers.tracing import Graph, StagedNetwork, read_graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,8 @@ def read(model: nn.Module, left: dict[str, str], path: str = "") -> Layers:
     """
     if has_hooks(model):
         return [model]
+    if isinstance(model, StagedNetwork):
+        return [model.graph]
     if type(model) is nn.Identity:
         return []
     if type(model) is nn.Sequential:

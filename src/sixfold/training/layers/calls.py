@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -31,10 +32,10 @@ LAYERS, SUM, CONCATENATION, PLAIN, OTHER = "layers", "sum", "concatenation", "pl
 class Entry:
     """A call, and what it becomes."""
 
-    node: fx.Node  # its result
+    node: Any  # its result, or a name of it
     kind: str  # one of the above
     layers: list[nn.Module]  # in line; for `PLAIN` and `OTHER` the one module that makes the call
-    inputs: list[fx.Node]  # the results of other calls that it takes
+    inputs: list[Any]  # the results of other calls that it takes
     name: str  # of the layer, or of the calling module and the function
     in_place: bool = False  # whether the forward changes the first input by it. A graph never does
     anew: bool = False  # whether the result is known to lie in memory of its own
@@ -124,7 +125,7 @@ def _picked(entries: list[Entry], output: fx.Node) -> list[Entry]:
         once = len(picks) == 1 or entry.node.target in _VIEWS
         if picks and once and all(_is_pick(pick.node) for pick in picks):
             for pick in picks:
-                picked = Picked(entry.layers[0], int(pick.node.args[1]))  # type: ignore[arg-type]
+                picked = Picked(entry.layers[0], int(pick.node.args[1]))
                 found.append(replace(entry, node=pick.node, layers=[picked], anew=False))
             done |= {pick.node for pick in picks}
         else:

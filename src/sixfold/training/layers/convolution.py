@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sixfold.training.layers.weights import Weight, cast, put
 
@@ -34,7 +34,7 @@ class ConvOp:
 
     has_weights = True
 
-    def __init__(self, layer: nn.Conv2d, weight: Weight, bias: Weight | None) -> None:
+    def __init__(self, layer: Any, weight: Weight, bias: Weight | None) -> None:
         self.layer, self.weight, self.bias = layer, weight, bias
         kernel = layer.kernel_size
         self._plain = layer.groups == 1 and tuple(layer.dilation) == (1, 1)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sixfold.models.graph.operations import operation_of
 from sixfold.training.layers.blocks import Branches, Layers, modules_of, read
 from sixfold.training.layers.calls import CONCATENATION, LAYERS, PLAIN, SUM
-from sixfold.training.layers.explicit import EXPLICIT, Weights
+from sixfold.training.layers.explicit import EXPLICIT, NORMS, Weights
 from sixfold.training.layers.multi_input import (
     AddOp,
     ConcatenateOp,
@@ -27,10 +27,10 @@ from sixfold.training.layers.multi_input import (
     PlainOp,
     SequenceOp,
 )
-from sixfold.training.layers.norm import ACTIVATIONS, NormOp
+from sixfold.training.layers.norm import ACTIVATIONS
 from sixfold.training.layers.operations import LayerOp, Run, SpatialSumOp
 from sixfold.training.layers.rewrites import has_hooks
-from sixfold.training.layers.tracing import Graph, Stage
+from sixfold.training.layers.tracing import Graph, Stage, StagedNetwork
 from sixfold.training.layers.user_forward import GraphExecutor, Node, asks_autograd
 from sixfold.training.layers.verification import refusal_of
 
@@ -144,9 +144,10 @@ def _next_link(
         return SpatialSumOp((left, right), relu=layer.relu), 1
     if isinstance(layer, Graph):
         return _graph(layer, weights), 1
-    if type(layer) is nn.BatchNorm2d and _can_be_linked(layer, weights):
+    if type(layer) in NORMS and not has_hooks(layer):
         follows = type(behind) in ACTIVATIONS and not has_hooks(cast(nn.Module, behind))
-        return _norm(layer, cast(nn.Module, behind) if follows else None, weights)
+        link = NORMS[type(layer)](layer, cast(nn.Module, behind) if follows else None, weights)
+        return link, 1 if link is None or not follows else 2
     return _own_link(layer, weights), 1
 
 
@@ -160,11 +161,18 @@ def _graph(graph: Graph, weights: Weights) -> LayerOp:
         return refusal_of(graph.module, link, parameters, like)
 
     otherwise = weights.autograd_link(graph.module)
-    return GraphExecutor(graph, _nodes(graph, weights), _unused(graph, weights), otherwise, prove)
+    is_known = isinstance(graph.module, StagedNetwork)
+    return GraphExecutor(
+        graph,
+        _nodes(graph, weights),
+        _unused(graph, weights),
+        otherwise,
+        _proved if is_known else prove,
+    )
 
 
 def _proved(_: Tensor) -> None:
-    """Nothing speaks against a graph that is itself being tried out."""
+    """Nothing speaks against a graph that is being tried out, or was made and not read."""
 
 
 def _unused(graph: Graph, weights: Weights) -> list[int]:
@@ -193,17 +201,6 @@ def _join(stage: Stage, weights: Weights) -> MultiInputOp:
     if stage.kind == PLAIN:
         return PlainOp(stage.layers[0])
     return weights.autograd_join(stage.layers[0])
-
-
-def _norm(
-    layer: nn.BatchNorm2d, behind: nn.Module | None, weights: Weights
-) -> tuple[LayerOp | None, int]:
-    if not layer.affine:
-        return None, 1
-    places = weights.place(layer.weight), weights.place(layer.bias)
-    module = layer if behind is None else nn.Sequential(layer, behind)
-    otherwise = weights.autograd_link(module)
-    return NormOp(layer, places, behind, otherwise), 1 if behind is None else 2
 
 
 def _can_be_linked(layer: nn.Module, weights: Weights) -> bool:

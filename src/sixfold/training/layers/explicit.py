@@ -20,6 +20,7 @@ from sixfold.training.layers.averages import AveragePoolOp, MeanOp
 from sixfold.training.layers.convolution import ConvOp
 from sixfold.training.layers.dropout import KEYED_DROPOUT
 from sixfold.training.layers.multi_input import AutogradMultiInputOp
+from sixfold.training.layers.norm import NormOp
 from sixfold.training.layers.operations import (
     AutogradOp,
     DropoutOp,
@@ -96,19 +97,28 @@ RESHAPE = register_operation(Operation(name="constant_reshape", modules=(Reshape
 def _conv(leaf: Any, weights: Weights) -> LayerOp | None:
     if leaf.padding_mode != "zeros" or isinstance(leaf.padding, str):
         return None
-    return ConvOp(leaf, *_weight_and_bias(leaf, weights))
+    return ConvOp(leaf, *weight_and_bias(leaf, weights))
 
 
 def _linear(leaf: Any, weights: Weights) -> LayerOp:
-    return LinearOp(*_weight_and_bias(leaf, weights))
+    return LinearOp(*weight_and_bias(leaf, weights))
 
 
-def _weight_and_bias(leaf: Any, weights: Weights) -> tuple[Weight, Weight | None]:
+def weight_and_bias(leaf: Any, weights: Weights) -> tuple[Weight, Weight | None]:
+    """Both as an op uses them."""
     return weights.weight(leaf.weight), None if leaf.bias is None else weights.weight(leaf.bias)
 
 
 def _average(leaf: nn.AdaptiveAvgPool2d) -> LayerOp:
     return MeanOp() if leaf.output_size in (1, (1, 1)) else AveragePoolOp(leaf)
+
+
+def _norm(layer: nn.BatchNorm2d, behind: nn.Module | None, weights: Weights) -> LayerOp | None:
+    if not (layer.affine and weights.all_trained(layer)):
+        return None
+    places = weights.place(layer.weight), weights.place(layer.bias)
+    module = layer if behind is None else nn.Sequential(layer, behind)
+    return NormOp(layer, places, behind, weights.autograd_link(module))
 
 
 Make = Callable[[Any, Weights], LayerOp | None]
@@ -128,4 +138,9 @@ EXPLICIT: dict[Operation, Make] = {
 }
 """Row -> what makes a layer's op from it and the weights; None for settings that have none.
 
-Batch-norm, which takes in the activation behind it, is in `sixfold.training.layers.executor`."""
+Norms are in `NORMS`."""
+
+NORMS: dict[type[nn.Module], Callable[[Any, nn.Module | None, Weights], LayerOp | None]] = {
+    nn.BatchNorm2d: lambda layer, behind, weights: _norm(layer, behind, weights)
+}
+"""Norms, which take in the activation behind them, if there is one: (norm, activation, weights)."""

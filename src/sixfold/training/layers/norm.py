@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class NormOp:
             x, layer.weight.detach().numpy(), layer.bias.detach().numpy(), layer.eps, self._act
         )
         if layer.track_running_stats:
-            self._move_on(found)
+            move_on(layer, found)
         return y, saved
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
@@ -56,14 +56,23 @@ class NormOp:
             out[place].copy_(torch.from_numpy(gradient))
         return dx
 
-    def _move_on(self, found: norm.Statistics) -> None:
-        """Running statistics, as torch has them: the variance's estimate is the unbiased one."""
-        layer = self._layer
-        assert layer.num_batches_tracked is not None
-        layer.num_batches_tracked.add_(1)
-        rate = 1.0 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
-        unbiased = found.var * (found.rows / (found.rows - 1))
-        for running, new in ((layer.running_mean, found.mean), (layer.running_var, unbiased)):
-            assert running is not None
-            values = running.numpy()
-            values[:] = (1.0 - rate) * values + rate * new
+
+class _Running(Protocol):
+    """A norm with running statistics."""
+
+    momentum: float | None
+    num_batches_tracked: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+
+def move_on(layer: _Running, found: norm.Statistics) -> None:
+    """Move running statistics on, as torch does: the variance's estimate is the unbiased one."""
+    assert layer.num_batches_tracked is not None
+    layer.num_batches_tracked.add_(1)
+    rate = 1.0 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+    unbiased = found.var * (found.rows / max(found.rows - 1, 1))
+    for running, new in ((layer.running_mean, found.mean), (layer.running_var, unbiased)):
+        assert running is not None
+        values = running.numpy()
+        values[:] = (1.0 - rate) * values + rate * new

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sixfold.training.layers.dropout import KeyedDropout
 from sixfold.training.layers.weights import Weight, cast, put
 from sixfold.training.native.max_pool import MaxPoolReLU2d, pool_backward, pool_forward
 
@@ -52,7 +51,7 @@ class LinearOp:
         """(..., F') -> (..., F)."""
         x, wanted = saved
         grad = cast(grad, x)
-        rows, samples = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        rows, samples = grad.flatten(0, -2), x.flatten(0, -2)
         put(rows.t(), samples, out[self.weight.place])
         if self.bias is not None:
             db = out[self.bias.place]
@@ -106,12 +105,20 @@ class FlattenOp:
         return grad.reshape(saved)
 
 
+class Masked(Protocol):
+    """A dropout layer."""
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """What `x` is multiplied with; None if it is passed on as it is."""
+        ...
+
+
 class DropoutOp:
     """y = m x with a mask m of zeros and 1 / (1 - p); dx = m dy."""
 
     has_weights = False
 
-    def __init__(self, layer: KeyedDropout) -> None:
+    def __init__(self, layer: Masked) -> None:
         self._layer = layer
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - the mask is made anyway

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from sixfold.models.graph.trace import Tracer, first_line
 from sixfold.training.layers.calls import CONCATENATION, LAYERS, SUM, Entry, entries_of
@@ -58,6 +59,35 @@ class Graph:
         """Whether the module is in the mode (training or not) in which it was read."""
         return all(module.training == mode for module, mode in self.followed)
 
+    def run(self, x: Tensor) -> Tensor:
+        """What the stages make of an input, without gradients; values go with their last use."""
+        values: list[Any] = [x]
+        last = {place: n for n, stage in enumerate(self.stages) for place in stage.inputs}
+        for number, stage in enumerate(self.stages):
+            given = [values[place] for place in stage.inputs]
+            for place in stage.inputs:
+                if last[place] == number:
+                    values[place] = None
+            values.append(_computed(stage, given))
+        found: Tensor = values[self.output]
+        return found
+
+
+def _computed(stage: Stage, given: list[Any]) -> Any:
+    if stage.kind == CONCATENATION:
+        return torch.cat(given, stage.dim)
+    if stage.kind == SUM:
+        return (given[0] + given[1]).relu() if stage.relu else given[0] + given[1]
+    for layer in stage.layers:
+        given = [layer(*given)]
+    return given[0]
+
+
+class StagedNetwork(nn.Module):
+    """A network that was made of stages, so that nothing has to be found out about its forward."""
+
+    graph: Graph
+
 
 def read_graph(module: nn.Module) -> Graph:
     """Read a module as it is while training; a `CannotFollowError` with the reason."""
@@ -70,7 +100,7 @@ def read_graph(module: nn.Module) -> Graph:
         entries, output = entries_of(module, graph)
         followed = [(part, part.training) for part in [module, *tracer.followed]]
     _check_places(entries, output)
-    stages, number = _stages(entries, output)
+    stages, number = stages_of(entries, output)
     return Graph(
         module=module,
         stages=stages,
@@ -156,15 +186,15 @@ def _is_fresh(entry: Entry) -> bool:
     return type(last).__module__.startswith(_FRESH)
 
 
-def _stages(entries: list[Entry], output: fx.Node) -> tuple[list[Stage], int]:
+def stages_of(entries: list[Entry], output: Any) -> tuple[list[Stage], int]:
     """Entries put together: layers of which each takes the one before, and nobody else does."""
-    users: dict[fx.Node, int] = {output: 1}
+    users: dict[Any, int] = {output: 1}
     for entry in entries:
         for node in entry.inputs:
             users[node] = users.get(node, 0) + 1
-    numbers: dict[fx.Node, int] = {}
+    numbers: dict[Any, int] = {}
     stages: list[Stage] = []
-    before: fx.Node | None = None
+    before: Any = None
     for entry in entries:
         follows = entry.inputs == [before] and before is not None and users[before] == 1
         if entry.kind == LAYERS and follows and stages[-1].kind == LAYERS:

@@ -14,7 +14,7 @@ Legend: n images, C channels, H W rows and columns, R = n H W.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class Saved(NamedTuple):
         scale: (C,) factor of the input, in the type that is computed with.
         offset: (C,) what is added.
         act: what stands behind.
+        rows: over how many rows the statistics are, here and elsewhere.
     """
 
     x: Tensor
@@ -52,6 +53,19 @@ class Saved(NamedTuple):
     scale: Array
     offset: Array
     act: int
+    rows: int
+
+
+class Elsewhere(Protocol):
+    """Who holds the other rows of the same channels: adds what this holder has and all others."""
+
+    def statistics(self, rows: int, mean: Array, squares: Array) -> tuple[int, Array, Array]:
+        """Of all rows: their number, mean, and sum of squared differences from it, (C,) float64."""
+        ...
+
+    def sums(self, values: Array) -> Array:
+        """(k,) float64, added over all holders."""
+        ...
 
 
 class Statistics(NamedTuple):
@@ -63,7 +77,7 @@ class Statistics(NamedTuple):
 
 
 def forward(
-    x: Tensor, weight: Array, bias: Array, eps: float, act: int
+    x: Tensor, weight: Array, bias: Array, eps: float, act: int, elsewhere: Elsewhere | None = None
 ) -> tuple[Tensor, Saved, Statistics]:
     """Normalise every channel by its own mean and variance.
 
@@ -73,15 +87,15 @@ def forward(
         bias: (C,) likewise.
         eps: added to the variance.
         act: NONE, RELU or RELU6.
+        elsewhere: where the other rows are, if these are not all; then there may be none here.
     """
     kind = weight.dtype
-    rows = x.numel() // x.shape[1]
-    if _in_one_call():
+    if elsewhere is None and _in_one_call():
         return _forward_in_c(x, weight, bias, eps, act)
-    shift = x[0, :, 0, 0].to(_wide(x)).numpy().copy()
-    first, second = _sums(x, None, shift, None, None, NONE)
-    mean = shift + first / rows
-    var = np.maximum(second - first * first / rows, 0.0) / rows
+    rows, mean, squares = _own_statistics(x)
+    if elsewhere is not None:
+        rows, mean, squares = elsewhere.statistics(rows, mean, squares)
+    var = squares / rows
     inverse = 1.0 / np.sqrt(var + eps)
     scale = (weight * inverse).astype(kind)
     offset = (bias - scale * mean).astype(kind)
@@ -89,35 +103,50 @@ def forward(
     if max_pool.kernels is None:
         maps = _act(scale * _rows(x) + offset, act)
         _rows_of(y).copy_(torch.from_numpy(maps))
-    else:
+    elif x.numel():
         _call(_APPLY, x, act, y=y, scale=scale, offset=offset)
-    return y, Saved(x, mean, inverse, scale, offset, act), Statistics(mean, var, rows)
+    return y, Saved(x, mean, inverse, scale, offset, act, rows), Statistics(mean, var, rows)
 
 
-def backward(saved: Saved, grad: Tensor) -> tuple[Tensor, Array, Array]:
+def _own_statistics(x: Tensor) -> tuple[int, Array, Array]:
+    if not x.numel():
+        return 0, np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    rows = x.numel() // x.shape[1]
+    shift = x[0, :, 0, 0].to(_wide(x)).numpy().copy()
+    first, second = _sums(x, None, shift, None, None, NONE)
+    return rows, shift + first / rows, np.maximum(second - first * first / rows, 0.0)
+
+
+def backward(
+    saved: Saved, grad: Tensor, elsewhere: Elsewhere | None = None
+) -> tuple[Tensor, Array, Array]:
     """The gradients of input (n, C, H, W), weight and bias, (C,) float64 each.
 
     Args:
         saved: from `forward`.
         grad: (n, C, H, W) of the output, in the input's type.
+        elsewhere: as for `forward`; the gradients of weight and bias are those of the rows here.
     """
-    x, mean, inverse, scale, offset, act = saved
+    x, mean, inverse, scale, offset, act, rows = saved
     grad = _like(grad, x)
-    if _in_one_call():
+    if elsewhere is None and _in_one_call():
         return _backward_in_c(saved, grad)
-    kind, rows = scale.dtype, x.numel() // x.shape[1]
+    kind, channels = scale.dtype, x.shape[1]
     middle = mean.astype(kind)
-    first, second = _sums(x, grad, middle, scale, offset, act)
-    dw, db = second * inverse, first
-    slope = -scale * dw * inverse / rows
-    level = (-scale * db / rows - slope * middle).astype(kind)
+    sums = np.zeros(2 * channels)
+    if x.numel():
+        sums = np.concatenate(_sums(x, grad, middle, scale, offset, act))
+    total = sums if elsewhere is None else elsewhere.sums(sums)
+    db, dw = sums[:channels], sums[channels:] * inverse
+    slope = -scale * (total[channels:] * inverse) * inverse / rows
+    level = (-scale * total[:channels] / rows - slope * middle).astype(kind)
     slope = slope.astype(kind)
     dx = torch.empty_like(x, memory_format=torch.channels_last)
     if max_pool.kernels is None:
         maps = _rows(x)
         g = _passed(_rows(grad), scale * maps + offset, act)
         _rows_of(dx).copy_(torch.from_numpy(scale * g + slope * maps + level))
-    else:
+    elif x.numel():
         _call(
             _BACK_APPLY, x, act, y=grad, dx=dx, scale=scale, offset=offset, slope=slope,
             level=level,
@@ -147,11 +176,11 @@ def _forward_in_c(
         bias.ctypes.data, stats.ctypes.data, line.ctypes.data, eps,
     )  # fmt: skip
     _, _, mean, var, inverse = stats
-    return y, Saved(x, mean, inverse, line[1], line[2], act), Statistics(mean, var, rows)
+    return y, Saved(x, mean, inverse, line[1], line[2], act, rows), Statistics(mean, var, rows)
 
 
 def _backward_in_c(saved: Saved, grad: Tensor) -> tuple[Tensor, Array, Array]:
-    x, mean, inverse, scale, offset, act = saved
+    x, mean, inverse, scale, offset, act, _ = saved
     channels = x.shape[1]
     sums, line = np.zeros((2, channels)), np.empty((3, channels), scale.dtype)
     dx = torch.empty_like(x, memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
 """Batch normalisation with the statistics of the whole mini-batch, however it is divided.
 
-See `sixfold.training.strategies.model_parallel.normalise` for the sums that it needs; all of them
+See `sixfold.training.step.normalise` for the sums that it needs; all of them
 are made in the tree of the logical shards. A shard's own sums are its contribution to the gradients
 of weight and bias.
 """
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sixfold.training.step.frozen import keeps_statistics
 from sixfold.training.step.lockstep import Lockstep
-from sixfold.training.strategies.model_parallel.normalise import advance_running, normalise
+from sixfold.training.step.normalise import advance_running, normalise
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -29,6 +29,7 @@ from sixfold.training.layers.dropout import Draw, key_dropout
 from sixfold.training.layers.executor import LayerExecutor
 from sixfold.training.layers.joined_outputs import JoinedOutputs
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
+from sixfold.training.layers.tracing import StagedNetwork
 from sixfold.training.losses import cross_entropy
 from sixfold.training.losses.loss import Loss
 from sixfold.training.step.device import CPU
@@ -133,13 +134,14 @@ class Step:
             model = synchronise_norms(model, self.lockstep)
         self.model = model
         self.state = FlatState(model)
-        # Within a synchronised norm all shards meet, which only a whole graph can wait for.
         self._narrow = None if narrow is None else NarrowCopy(self.state, narrow)
         self._joined = JoinedOutputs(model) if self.loss.several else None
+        # Within a synchronised norm all shards meet, which only a whole graph can wait for, or a
+        # network that was made for it.
         self.chain = LayerExecutor(
             self._joined or model,
             self.state.trainable,
-            whole=sync_norms or self.loss.several,
+            whole=self.loss.several or (sync_norms and not isinstance(model, StagedNetwork)),
             narrow=None if self._narrow is None else self._narrow.views(),
         )
         if self.loss.several:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from sixfold.distributed.engines.inline import InlineEngine
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.layers.dropout import Draw
+from sixfold.training.layers.executor import LayerExecutor
+from sixfold.training.step.step import channels_last
 from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.network import DividedNetwork, divide
 from sixfold.training.strategies.model_parallel.part import Part
@@ -52,13 +54,15 @@ def run_divided(
         divided.train()
         divided.connect(Draw(7).mask)
         torch.manual_seed(0)  # of functions that draw, as of the network beside
-        logits = divided(divided.cut(images))
-        loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
         parameters = dict(divided.named_parameters())
-        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        executor = LayerExecutor(divided, list(parameters.values()))
+        logits, saved = executor.forward(channels_last(divided.cut(images)))
+        likely = logits.softmax(1) - nn.functional.one_hot(labels, logits.shape[1])
+        gradients = {name: torch.full_like(p, torch.nan) for name, p in parameters.items()}
+        executor.backward(saved, likely, list(gradients.values()))
         found[comm.rank] = Outcome(
-            logits.detach(),
-            dict(zip(parameters, gradients, strict=True)),
+            logits,
+            gradients,
             {name: value.clone() for name, value in divided.named_buffers()},
             divided.parts,
             comm.traffic.bytes_sent,

@@ -23,19 +23,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core.errors import UnsupportedError
-from sixfold.training.strategies.model_parallel.exchange import Fetch, Total, nothing
+from sixfold.models.graph.operations import Operation, register_operation
+from sixfold.training.layers.convolution import ConvOp
+from sixfold.training.layers.explicit import EXPLICIT, Weights, weight_and_bias
+from sixfold.training.layers.operations import LayerOp
 from sixfold.training.strategies.model_parallel.layout import (
     CHANNEL_AXES,
     Interval,
     Layout,
     even,
+    is_empty,
     maps,
     sizes,
     whole,
 )
-from sixfold.training.strategies.model_parallel.local import LocalLayer
+from sixfold.training.strategies.model_parallel.local import EmptyPart, LocalLayer
 from sixfold.training.strategies.model_parallel.part import Part
-from sixfold.training.strategies.model_parallel.value import Context, Shape, Value
+from sixfold.training.strategies.model_parallel.value import Context, Divided, Shape, Value
 from sixfold.training.strategies.model_parallel.window import Window
 
 
@@ -80,68 +84,49 @@ def segments(outputs: Interval, per_group: int, inputs_per_group: int) -> list[S
     return found
 
 
-class LocalConv(LocalLayer):
-    """A rank's part of a convolution."""
+class LocalConv(nn.Module):
+    """A rank's part of a convolution, of input that is there.
+
+    Args:
+        conv: the convolution.
+        padding: of rows and columns that are not fetched with it.
+        parts: runs of output channels, one call each.
+    """
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(
-        self,
-        rank: int,
-        conv: nn.Conv2d,
-        fetch: Fetch,
-        total: Total | None,
-        held: Layout,
-        target: Layout,
-        padding: tuple[int, int],
-    ) -> None:
-        super().__init__(rank)
-        mesh, groups = held.mesh, conv.groups
-        self._fetch, self._total = fetch, total
-        self._stride, self._dilation, self._padding = conv.stride, conv.dilation, padding
-        self._out = sizes(held.box(rank))
-        channels = conv.in_channels // groups
-        inputs = even(channels, mesh, ("cin",)) if groups == 1 else whole(channels)
-        kernel = [whole(size) for size in conv.kernel_size]
-        weights = Layout(mesh, (held.splits[0], inputs, *kernel))
-        self.hold("weight", conv.weight, Part(tuple(conv.weight.shape), weights, held.spatial))
-        biases = Layout(mesh, (target.splits[0],))
-        self.hold("bias", conv.bias, Part((conv.out_channels,), biases, target.spatial))
-        self._segments = segments(held.box(rank)[0], conv.out_channels // groups, channels)
+    def __init__(self, conv: nn.Conv2d, padding: tuple[int, int], parts: list[Segment]) -> None:
+        super().__init__()
+        self.register_parameter("bias", None)
+        self.kernel_size, self.stride, self.dilation = conv.kernel_size, conv.stride, conv.dilation
+        self.padding, self.groups = padding, parts[0].groups
+        self.out_channels = parts[-1].outputs[1]
+        self.parts = parts
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, *own input) -> (n, *own output)."""
-        x = self._fetch(x)
-        own_bias = None if self._total is not None else self.bias
-        if 0 in self._out or x.shape[1] == 0:
-            y = nothing(len(x), self._out, x, self.weight)
-            if own_bias is not None:
-                y = y + own_bias.view(-1, 1, 1)
-        elif len(self._segments) == 1:
-            y = self._convolve(x, self.weight, own_bias, self._segments[0].groups)
-        else:
-            y = torch.cat([self._segment(x, own_bias, part) for part in self._segments], 1)
-        if self._total is not None:
-            y = self._total(y)
-            if self.bias is not None:
-                y = y + self.bias.view(-1, 1, 1)
-        return y
-
-    def _segment(self, x: Tensor, bias: Tensor | None, part: Segment) -> Tensor:
-        (start, stop), (low, high) = part.outputs, part.inputs
-        own = None if bias is None else bias[start:stop]
-        return self._convolve(x[:, low:high], self.weight[start:stop], own, part.groups)
+        """(n, C, H, W) -> (n, K, O, P)."""
+        if len(self.parts) == 1:
+            return self._convolve(x, self.weight, self.bias, self.groups)
+        found = []
+        for (start, stop), (low, high), groups in self.parts:
+            bias = None if self.bias is None else self.bias[start:stop]
+            found.append(self._convolve(x[:, low:high], self.weight[start:stop], bias, groups))
+        return torch.cat(found, 1)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        return functional.conv2d(
-            x, weight, bias, self._stride, self._padding, self._dilation, groups
-        )
+        return functional.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
 
 
-def divide_conv(
-    context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+def _explicit(layer: LocalConv, weights: Weights) -> LayerOp | None:
+    return ConvOp(layer, *weight_and_bias(layer, weights)) if len(layer.parts) == 1 else None
+
+
+LOCAL_CONV = register_operation(Operation(name="local_conv2d", modules=(LocalConv,)))
+EXPLICIT[LOCAL_CONV] = _explicit
+
+
+def divide_conv(context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape) -> Divided:
     """Divide a convolution."""
     assert isinstance(layer, nn.Conv2d)
     if layer.padding_mode != "zeros":
@@ -168,11 +153,25 @@ def divide_conv(
         first, last = outputs[0] // per_group, -(-outputs[1] // per_group)
         return first * inputs_per_group, last * inputs_per_group
 
-    fetch = context.fetch_windows(value, held, windows, channels)
+    gather = context.gather_windows(value, held, windows, channels)
     target = context.target(maps(mesh, out))
     summed = frozenset(shares.axes if groups == 1 else ())
-    total = context.total(held, target, summed)
-    return LocalConv(context.rank, layer, fetch, total, held, target, padding), target
+    scatter = context.scatter(held, target, summed)
+    box = held.box(context.rank)
+    kernel = [whole(size) for size in layer.kernel_size]
+    weights = Layout(
+        mesh, (held.splits[0], shares if groups == 1 else whole(inputs_per_group), *kernel)
+    )
+    owner = LocalLayer(context.rank)
+    owner.hold("weight", layer.weight, Part(tuple(layer.weight.shape), weights, held.spatial))
+    biases = Layout(mesh, (target.splits[0],))
+    owner.hold("bias", layer.bias, Part((out[0],), biases, target.spatial))
+    parts = segments(box[0], per_group, inputs_per_group)
+    made = LocalConv(layer, padding, parts or [Segment((0, 0), (0, 0), 1)])
+    owner.give(made, "weight")
+    empty = is_empty(box) or (groups == 1 and is_empty((channels(context.rank, box[0]),)))
+    layers: list[nn.Module] = [EmptyPart(made, sizes(box)) if empty else made]
+    return context.finished([gather], layers, scatter, target, owner)
 
 
 def _windows(

@@ -6,26 +6,27 @@ here. `gather` and `add` are transposes of each other (see
 wire a box travels as (n, H, W, C), the order in which networks are computed, so that a halo of rows
 is a few long stretches of memory.
 
-autograd runs backward passes in the calling thread, nodes in the reverse order of their creation.
-All ranks of a tile create their exchanges in one order, so they meet in the backward pass too, as
-long as every exchange is reached on every rank: no rank may cut the graph, not even one that
-holds nothing (see `nothing`).
+Exchanges are operations like any other (`sixfold.training.layers.explicit`): the executor that runs
+undivided networks runs them between the layers of a divided one. All ranks of a tile run the same
+operations in the same order, forward and backward, also a rank that holds nothing, so they meet.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sixfold.distributed.collectives import rank_all_reduce
 from sixfold.distributed.logical_shards import Node
 from sixfold.distributed.process_group import Communicator
+from sixfold.models.graph.operations import Operation, register_operation
+from sixfold.training.layers.explicit import EXPLICIT
 from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, sizes, slices
 from sixfold.training.strategies.model_parallel.move import Move, plan
 
@@ -94,22 +95,8 @@ def add(comm: Communicator, y: Tensor, move: Move, padding: Padding = NO_PADDING
     return x
 
 
-def nothing(n: int, shape: Iterable[int], *sources: Tensor) -> Tensor:
-    """Zeros that depend on `sources` for autograd's sake: what a rank without work computes.
-
-    Args:
-        n: samples.
-        shape: (C, H, W).
-        sources: the input and the parameters that a rank with work would have used.
-    """
-    zeros = sources[0].new_zeros((n, *shape))
-    for source in sources:
-        zeros = zeros + (source * 0).sum()
-    return zeros
-
-
-class Fetch:
-    """What a layer does to its input first: fetch its box, and pad.
+class Gather(nn.Module):
+    """What a divided layer does to its input first: a halo exchange or an all-gather, and padding.
 
     Args:
         comm: the tile.
@@ -133,28 +120,29 @@ class Fetch:
         padding: Padding = NO_PADDING,
         fill: float = 0.0,
     ) -> None:
-        self.comm = comm
+        super().__init__()
+        self.comm, self.padding, self.fill = comm, padding, fill
         self.move = plan(comm.rank, owned, needs, duplicated)
-        self._padding, self._fill = padding, fill
-        self._trivial = padding == NO_PADDING and self.move.is_trivial(comm.rank)
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether this rank has what it needs, and nobody needs anything of it."""
+        return self.padding == NO_PADDING and self.move.is_trivial(self.comm.rank)
 
     def hold(self, box: Box) -> None:
-        """Say that this rank holds `box` of the network's input, in which all it needs lies."""
-        self.move = dataclasses.replace(self.move, own=box)
-        self._trivial = self._padding == NO_PADDING and self.move.is_trivial(self.comm.rank)
+        """Say that this rank holds `box` of the network's input, in which all it needs lies.
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(n, *own) -> (n, *need)."""
-        if self._trivial:
-            return x
-        fetched: Tensor = _Gather.apply(  # type: ignore[no-untyped-call]
-            x, self.comm, self.move, self._padding, self._fill
-        )
-        return fetched
+        The input has no gradient, so nothing comes back.
+        """
+        self.move = dataclasses.replace(self.move, own=box, collects=(), contributes=())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, *own) -> (n, *need and padding)."""
+        return gather(self.comm, x, self.move, self.padding, self.fill)
 
 
-class Total:
-    """What a layer does to partial sums: add them up into the layout of its output.
+class ReduceScatter(nn.Module):
+    """What a divided layer does to partial sums: add them up into the layout of its output.
 
     Args:
         comm: the tile.
@@ -166,40 +154,53 @@ class Total:
     def __init__(
         self, comm: Communicator, held: list[Box], target: Layout, *, duplicated: Iterable[str] = ()
     ) -> None:
+        super().__init__()
         self.comm = comm
         self.move = plan(comm.rank, target, held, duplicated)
-        self._trivial = self.move.is_trivial(comm.rank)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(n, *held) -> (n, *own)."""
-        if self._trivial:
-            return x
-        total: Tensor = _Add.apply(x, self.comm, self.move)  # type: ignore[no-untyped-call]
-        return total
+        return add(self.comm, x, self.move)
 
 
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, comm: Communicator, move: Move, padding: Padding, fill: float
-    ) -> Tensor:
-        ctx.comm, ctx.move, ctx.padding = comm, move, padding
-        return gather(comm, x, move, padding, fill)
+class GatherOp:
+    """`Gather`; what was fetched is sent back and added in the backward pass."""
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return add(ctx.comm, grads[0], ctx.move, ctx.padding), None, None, None, None
+    has_weights = False
+
+    def __init__(self, layer: Gather) -> None:
+        self._layer = layer
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - costs nothing
+        """(n, *own) -> (n, *need and padding)."""
+        return self._layer(x), None
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
+        """(n, *need and padding) -> (n, *own)."""
+        return add(self._layer.comm, grad, self._layer.move, self._layer.padding)
 
 
-class _Add(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, comm: Communicator, move: Move) -> Tensor:
-        ctx.comm, ctx.move = comm, move
-        return add(comm, x, move)
+class ReduceScatterOp:
+    """`ReduceScatter`; its backward pass gathers the gradient of all that was added."""
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return gather(ctx.comm, grads[0], ctx.move), None, None
+    has_weights = False
+
+    def __init__(self, layer: ReduceScatter) -> None:
+        self._layer = layer
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - costs nothing
+        """(n, *held) -> (n, *own)."""
+        return self._layer(x), None
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
+        """(n, *own) -> (n, *held)."""
+        return gather(self._layer.comm, grad, self._layer.move)
+
+
+GATHER = register_operation(Operation(name="halo_exchange", modules=(Gather,)))
+REDUCE_SCATTER = register_operation(Operation(name="reduce_scatter", modules=(ReduceScatter,)))
+EXPLICIT[GATHER] = lambda layer, _weights: GatherOp(layer)
+EXPLICIT[REDUCE_SCATTER] = lambda layer, _weights: ReduceScatterOp(layer)
 
 
 class RankSum:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from sixfold.core.errors import UnsupportedError
-from sixfold.training.strategies.model_parallel.exchange import Fetch
+from sixfold.models.graph import table
+from sixfold.models.graph.operations import operation_of
+from sixfold.training.layers.calls import CONCATENATION, OTHER, SUM
 from sixfold.training.strategies.model_parallel.layout import (
     Box,
-    Layout,
     is_empty,
     maps,
     sizes,
     vector,
 )
-from sixfold.training.strategies.model_parallel.value import Context, Shape, Value
+from sixfold.training.strategies.model_parallel.value import Context, Divided, Shape, Value
 
 
 class Binary(nn.Module):
@@ -32,39 +32,20 @@ class Binary(nn.Module):
         self, function: Callable[..., Tensor], named: dict[str, object] | None = None
     ) -> None:
         super().__init__()
-        self._function, self._named = function, named or {}
+        self.function, self.named = function, named or {}
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         """Apply the function."""
-        return self._function(one, other, **self._named)
+        return self.function(one, other, **self.named)
 
 
 class Concatenation(nn.Module):
     """`torch.cat` along channels or features, as the network wrote it."""
 
 
-class LocalJoin(nn.Module):
-    """A rank's part of a function of several tensors."""
-
-    def __init__(self, fetches: Sequence[Fetch], function: nn.Module) -> None:
-        super().__init__()
-        self._fetches, self._function = list(fetches), function
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Fetch every input's part, then join them."""
-        parts = [fetch(x) for fetch, x in zip(self._fetches, inputs, strict=True)]
-        joined: Tensor = self._function(*parts)
-        return joined
-
-
-class _Cat(nn.Module):
-    def forward(self, *parts: Tensor) -> Tensor:
-        return torch.cat(parts, 1)
-
-
 def divide_binary(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide a sum or product: as the larger operand is; the other is brought to it.
 
     An operand with dims of length 1, such as the factors of a squeeze-and-excitation block, is
@@ -76,7 +57,7 @@ def divide_binary(
     if len({value.flat for value in inputs}) > 1:
         raise UnsupportedError("its operands must both be (n, C, H, W) or both (n, F)")
     layout = next((value.layout for value in shaped if not value.raw), shaped[0].layout)
-    fetches = []
+    gathers = []
     for value in inputs:
         needs: list[Box] = []
         for box in layout.boxes():
@@ -87,8 +68,16 @@ def divide_binary(
             needs.append(((0, 0),) * 3 if is_empty(box) else need)
         if value.shape == out:
             needs = layout.boxes()
-        fetches.append(context.fetch(value, needs, duplicated=layout.copied))
-    return LocalJoin(fetches, _Safe(layer, sizes(layout.box(context.rank)))), layout
+        gathers.append(context.gather(value, needs, duplicated=layout.copied))
+    if _is_plain_sum(layer) and all(value.shape == out for value in inputs):
+        return Divided(layout, gathers, [], kind=SUM)
+    safe = _Safe(layer, sizes(layout.box(context.rank)))
+    return Divided(layout, gathers, [safe], kind=OTHER)
+
+
+def _is_plain_sum(layer: nn.Module) -> bool:
+    assert isinstance(layer, Binary)
+    return operation_of(layer.function) is table.ADD and not layer.named
 
 
 class _Safe(nn.Module):
@@ -110,7 +99,7 @@ class _Safe(nn.Module):
 
 def divide_concatenation(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide a concatenation: the result is cut evenly, and each rank fetches what falls to it."""
     del layer
     if any(value.shape[1:] != out[1:] for value in inputs):
@@ -119,16 +108,16 @@ def divide_concatenation(
     if any(value.flat for value in inputs) and (not features or out[1:] != (1, 1)):
         raise UnsupportedError("concatenate maps before they are flattened")
     layout = vector(context.mesh, out[0]) if features else maps(context.mesh, out)
-    fetches, start = [], 0
+    gathers, start = [], 0
     for value in inputs:
         stop = start + value.shape[0]
         needs: list[Box] = []
         for (low, high), *rest in layout.boxes():
             own = max(low, start) - start, min(high, stop) - start
             needs.append((own if own[0] < own[1] else (0, 0), *rest))
-        fetches.append(context.fetch(value, needs, duplicated=layout.copied))
+        gathers.append(context.gather(value, needs, duplicated=layout.copied))
         start = stop
-    return LocalJoin(fetches, _Cat()), layout
+    return Divided(layout, gathers, [], kind=CONCATENATION)
 
 
 def _misfit(shape: Shape, out: Shape) -> bool:

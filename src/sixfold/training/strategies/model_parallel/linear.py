@@ -17,11 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sixfold.training.strategies.model_parallel.exchange import Fetch, Total
+from sixfold.models.graph.operations import Operation, register_operation
+from sixfold.training.layers.explicit import EXPLICIT, weight_and_bias
+from sixfold.training.layers.operations import LinearOp
 from sixfold.training.strategies.model_parallel.layout import (
     VECTOR_AXES,
     Layout,
@@ -32,81 +36,107 @@ from sixfold.training.strategies.model_parallel.layout import (
 )
 from sixfold.training.strategies.model_parallel.local import LocalLayer
 from sixfold.training.strategies.model_parallel.part import Part
-from sixfold.training.strategies.model_parallel.value import Context, Shape, Value
+from sixfold.training.strategies.model_parallel.value import Context, Divided, Shape, Value
 
 
-class LocalLinear(LocalLayer):
+class LocalLinear(nn.Module):
     """A rank's part of a linear layer."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(
-        self,
-        rank: int,
-        linear: nn.Linear,
-        fetch: Fetch,
-        total: Total | None,
-        weights: Layout,
-        target: Layout,
-    ) -> None:
-        super().__init__(rank)
-        self._fetch, self._total = fetch, total
-        self.hold("weight", linear.weight, Part(tuple(linear.weight.shape), weights))
-        biases = Layout(weights.mesh, (target.splits[0],))
-        self.hold("bias", linear.bias, Part((linear.out_features,), biases))
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_parameter("bias", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, *own input) -> (n, own output features, 1, 1)."""
-        x = self._fetch(x).flatten(1)
-        if self._total is None:
-            return functional.linear(x, self.weight, self.bias)[:, :, None, None]
-        y: Tensor = self._total(functional.linear(x, self.weight)[:, :, None, None])
-        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+        """(n, C, H, W) -> (n, K, 1, 1)."""
+        return functional.linear(x.flatten(1), self.weight, self.bias)[:, :, None, None]
+
+
+class LocalLinearOp(LinearOp):
+    """As a linear layer, of maps, and with features that are seen as maps."""
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
+        """(n, C, H, W) -> (n, K, 1, 1)."""
+        y, saved = super().forward(x.flatten(1), wanted)
+        return y[:, :, None, None], (saved, x.shape)
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
+        """(n, K, 1, 1) -> (n, C, H, W)."""
+        inner, shape = saved
+        dx = super().backward(inner, grad.flatten(1), out)
+        return None if dx is None else dx.reshape(shape)
+
+
+LOCAL_LINEAR = register_operation(Operation(name="local_linear", modules=(LocalLinear,)))
+EXPLICIT[LOCAL_LINEAR] = lambda layer, weights: LocalLinearOp(*weight_and_bias(layer, weights))
 
 
 def divide_linear(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide a linear layer."""
     assert isinstance(layer, nn.Linear)
     (value,), mesh = inputs, context.mesh
     copied = [axis for axis in VECTOR_AXES if axis in value.layout.copied]
     outputs = even(out[0], mesh, copied)
     held = Layout(mesh, (outputs, whole(1), whole(1)))
-    fetch = context.fetch(value, value.layout.boxes())
+    gather = context.gather(value, value.layout.boxes())
     target = context.target(vector(mesh, out[0]))
-    total = context.total(held, target, value.layout.axes)
+    scatter = context.scatter(held, target, value.layout.axes)
     weights = Layout(mesh, (outputs, *value.layout.splits))
-    return LocalLinear(context.rank, layer, fetch, total, weights, target), target
+    owner, made = LocalLayer(context.rank), LocalLinear()
+    owner.hold("weight", layer.weight, Part(tuple(layer.weight.shape), weights))
+    owner.hold("bias", layer.bias, Part((out[0],), Layout(mesh, (target.splits[0],))))
+    owner.give(made, "weight")
+    return context.finished([gather], [made], scatter, target, owner)
 
 
-class LocalMean(nn.Module):
-    """A rank's part of the mean of every map."""
+class PartialMean(nn.Module):
+    """The sum over a rank's part of every map, divided by the size of the whole."""
 
-    def __init__(self, fetch: Fetch, total: Total | None, count: int) -> None:
+    def __init__(self, count: int) -> None:
         super().__init__()
-        self._fetch, self._total, self._count = fetch, total, count
+        self.count = count
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, *own input) -> (n, own channels, 1, 1)."""
-        x = self._fetch(x)
-        if self._total is None:
-            return functional.adaptive_avg_pool2d(x, 1)
-        return self._total(x.sum((2, 3), keepdim=True) / self._count)
+        """(n, C, H, W) -> (n, C, 1, 1)."""
+        return x.sum((2, 3), keepdim=True) / self.count
 
 
-def divide_mean(
-    context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+class PartialMeanOp:
+    """dx is dy / count everywhere."""
+
+    has_weights = False
+
+    def __init__(self, layer: PartialMean) -> None:
+        self._layer = layer
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - keeps a shape
+        """(n, C, H, W) -> (n, C, 1, 1)."""
+        return self._layer(x), x.shape
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
+        """(n, C, 1, 1) -> (n, C, H, W)."""
+        spread = (grad / self._layer.count).expand(saved)
+        return spread.contiguous(memory_format=torch.channels_last)
+
+
+PARTIAL_MEAN = register_operation(Operation(name="partial_mean", modules=(PartialMean,)))
+EXPLICIT[PARTIAL_MEAN] = lambda layer, _weights: PartialMeanOp(layer)
+
+
+def divide_mean(context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape) -> Divided:
     """Divide the mean over rows and columns: ranks add up their parts of the sums."""
     del layer
     (value,), mesh = inputs, context.mesh
     if value.raw:
-        given = everywhere(mesh, value.shape)
-        return LocalMean(context.fetch_as(value, given), None, 1), everywhere(mesh, out)
+        gather = context.gather_as(value, everywhere(mesh, value.shape))
+        return Divided(everywhere(mesh, out), [gather], [nn.AdaptiveAvgPool2d(1)])
     target = context.target(vector(mesh, out[0]))
     held = Layout(mesh, (value.layout.splits[0], whole(1), whole(1)))
-    count = prod(value.shape[1:])
-    total = context.total(held, target, value.layout.spatial)
-    return LocalMean(context.fetch_as(value, value.layout), total, count), target
+    scatter = context.scatter(held, target, value.layout.spatial)
+    mean = PartialMean(prod(value.shape[1:]))
+    gather = context.gather_as(value, value.layout)
+    return context.finished([gather], [mean], scatter, target)

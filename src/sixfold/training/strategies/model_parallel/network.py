@@ -9,8 +9,7 @@ and so agree on all exchanges.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,36 +17,21 @@ from torch import Tensor, fx, nn
 from sixfold.core.errors import UnsupportedError
 from sixfold.distributed.process_group import Communicator
 from sixfold.models.graph.trace import REMEDY, Trace, trace
+from sixfold.training.layers.calls import CONCATENATION, LAYERS, Entry
+from sixfold.training.layers.tracing import Graph, Stage, StagedNetwork, stages_of
 from sixfold.training.strategies.model_parallel.catalog import explain, look_up
-from sixfold.training.strategies.model_parallel.exchange import Fetch
+from sixfold.training.strategies.model_parallel.exchange import Gather
 from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.join import Concatenation
 from sixfold.training.strategies.model_parallel.layout import Box, everywhere, is_empty, slices
 from sixfold.training.strategies.model_parallel.local import LocalLayer
-from sixfold.training.strategies.model_parallel.norm import LocalNorm
+from sixfold.training.strategies.model_parallel.norm import BatchSum, LocalNorm
 from sixfold.training.strategies.model_parallel.part import Part
 from sixfold.training.strategies.model_parallel.pointwise import LocalDropout, MaskSource
-from sixfold.training.strategies.model_parallel.value import Context, Shape, Value
+from sixfold.training.strategies.model_parallel.value import Context, Divided, Shape, Value
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One layer's turn in a forward pass.
-
-    Attributes:
-        layer: what computes it.
-        inputs: names of the values it takes.
-        result: name of the value it gives.
-        last_uses: values that nobody needs afterwards.
-    """
-
-    layer: nn.Module
-    inputs: tuple[str, ...]
-    result: str
-    last_uses: tuple[str, ...] = ()
-
-
-class DividedNetwork(nn.Module):
+class DividedNetwork(StagedNetwork):
     """The part of a network that one rank holds and computes.
 
     Its parameters and buffers have the names that they have in the network, and the shapes of
@@ -56,9 +40,8 @@ class DividedNetwork(nn.Module):
     Args:
         tile: the ranks that divide it.
         mesh: their axes.
-        steps: layers in order.
-        source: name of the network's input.
-        output: name of the value that is the network's output.
+        stages: its operations, exchanges among them, and the number of the output's value.
+        owners: name of a layer -> the rank's parts of its parameters and buffers.
         box: what the rank needs of an image, (C, H, W).
 
     Attributes:
@@ -70,27 +53,36 @@ class DividedNetwork(nn.Module):
         self,
         tile: Communicator,
         mesh: Mesh,
-        steps: list[Turn],
-        source: str,
-        output: str,
+        stages: tuple[list[Stage], int],
+        owners: Mapping[str, LocalLayer],
         box: Box,
     ) -> None:
         super().__init__()
         self.tile, self.mesh, self.box = tile, mesh, box
-        self._steps, self._source, self._output = steps, source, output
         self.parts: dict[str, Part] = {}
+        self._owners = list(owners.values())
+        for name, owner in owners.items():
+            self._adopt(name, owner)
+        self.graph = Graph(
+            module=self, stages=stages[0], output=stages[1], followed=[], unused=[], left={}
+        )
 
-    def adopt(self, name: str, layer: LocalLayer) -> None:
-        """Register a layer with parameters under its name in the network."""
+    def _adopt(self, name: str, owner: LocalLayer) -> None:
+        """Register a layer's parameters under its name in the network."""
         *path, last = name.split(".")
         parent: nn.Module = self
         for part in path:
             if part not in parent._modules:
                 parent.add_module(part, nn.Module())
             parent = parent.get_submodule(part)
-        parent.add_module(last, layer)
+        parent.add_module(last, owner)
         prefix = f"{name}." if name else ""
-        self.parts |= {f"{prefix}{own}": part for own, part in layer.parts.items()}
+        self.parts |= {f"{prefix}{own}": part for own, part in owner.parts.items()}
+
+    @property
+    def operations(self) -> Iterator[nn.Module]:
+        """All of them, in order."""
+        return (layer for stage in self.graph.stages for layer in stage.layers)
 
     def cut(self, images: Tensor) -> Tensor:
         """What this rank needs of whole images (n, C, H, W)."""
@@ -98,19 +90,14 @@ class DividedNetwork(nn.Module):
         return images[(slice(None), *slices(self.box, whole))]
 
     def forward(self, images: Tensor) -> Tensor:
-        """From (n, *box) to logits (n, K), the same on every rank of the tile."""
-        values = {self._source: images}
-        for step in self._steps:
-            values[step.result] = step.layer(*(values[name] for name in step.inputs))
-            for name in step.last_uses:
-                del values[name]
-        return values[self._output].flatten(1)
+        """From (n, *box) to outputs (n, K), the same on every rank of the tile; no gradients."""
+        return self.graph.run(images)
 
     def train(self, mode: bool = True) -> DividedNetwork:
-        """Training or evaluation, for all layers, also those without parameters."""
+        """Training or evaluation, for all operations, also those without parameters."""
         super().train(mode)
-        for step in self._steps:
-            step.layer.train(mode)
+        for layer in self.operations:
+            layer.train(mode)
         return self
 
     def load(self, values: Mapping[str, Tensor]) -> None:
@@ -120,16 +107,16 @@ class DividedNetwork(nn.Module):
             values: name -> this rank's part; exactly the names in `parts`.
         """
         self.load_state_dict(dict(values), assign=True)
+        for owner in self._owners:
+            owner.settle()
 
-    def connect(
-        self, draw: MaskSource, batch_sum: Callable[[Tensor], Tensor] | None = None
-    ) -> None:
+    def connect(self, draw: MaskSource, batch_sum: BatchSum | None = None) -> None:
         """Say where dropout masks come from and who adds the statistics of a whole batch."""
-        for step in self._steps:
-            if isinstance(step.layer, LocalDropout):
-                step.layer.draw = draw
-            elif isinstance(step.layer, LocalNorm):
-                step.layer.batch_sum = batch_sum
+        for layer in self.operations:
+            if isinstance(layer, LocalDropout):
+                layer.draw = draw
+            elif isinstance(layer, LocalNorm):
+                layer.batch_sum = batch_sum
 
 
 def divide(network: nn.Module, shape: Shape, tile: Communicator, mesh: Mesh) -> DividedNetwork:
@@ -159,7 +146,7 @@ class _Division:
         self.shapes: dict[str, tuple[int, ...] | None] = {source: (1, *shape)}
         self.shapes |= {call.node.name: call.shape for call in traced.calls}
         self.names = {source: source}  # of the value that a call's result is
-        self.steps: list[Turn] = []
+        self.entries: list[Entry] = []
         self.owned: dict[str, LocalLayer] = {}
         self.problems: list[str] = []
 
@@ -177,13 +164,9 @@ class _Division:
             raise UnsupportedError(_in_short(list(dict.fromkeys(self.problems))))
         output = self._end()
         box = self._cut_input()
-        source = self.traced.source.name
-        divided = DividedNetwork(
-            self.tile, self.mesh, self._with_last_uses(output), source, output, box
+        return DividedNetwork(
+            self.tile, self.mesh, stages_of(self._needed(), output), self.owned, box
         )
-        for name, layer in self.owned.items():
-            divided.adopt(name, layer)
-        return divided
 
     def _divide(self, number: int) -> None:
         call = self.traced.calls[number]
@@ -195,17 +178,16 @@ class _Division:
             if len(call.shape) == 2 and not self.values[name].flat:
                 flat = dataclasses.replace(self.values[name], flat=True)
                 self.values[call.node.name] = flat
-                self._append(nn.Identity(), (name,), call.node.name)
+                self.entries.append(Entry(call.node.name, LAYERS, [], [name], call.name))
             else:
                 self.names[call.node.name] = name
             return
         out = self._shape_of(call.shape, inputs[0], entry.layer)
         self.context.name, self.context.is_last = call.name, self._is_last(call.node)
-        layer, layout = entry.division(self.context, entry.layer, inputs, out)
-        self._own(call.name, layer)
-        names = tuple(self._name(node) for node in entry.inputs)
-        self.values[call.node.name] = Value(layout, flat=len(call.shape) == 2)
-        self._append(layer, names, call.node.name)
+        made = entry.division(self.context, entry.layer, inputs, out)
+        self._own(call.name, made.owner)
+        self._append(call.name, made, [self._name(n) for n in entry.inputs], call.node.name)
+        self.values[call.node.name] = Value(made.layout, flat=len(call.shape) == 2)
         if entry.in_place:  # whoever takes its input from now on sees what it has become
             self.names[entry.inputs[0].name] = call.node.name
 
@@ -224,16 +206,22 @@ class _Division:
             name = self.names[name]
         return name
 
-    def _append(self, layer: nn.Module, inputs: tuple[str, ...], result: str) -> None:
-        self.steps.append(Turn(layer, inputs, result))
+    def _append(self, name: str, made: Divided, inputs: list[str], result: str) -> None:
+        """Note the operations of a layer: exchanges of its inputs, what joins them, the rest."""
+        given = []
+        for number, (gather, value) in enumerate(zip(made.gathers, inputs, strict=True)):
+            given.append(f"{result}:{number}")
+            self.entries.append(Entry(given[-1], LAYERS, [gather], [value], f"{name}:gather"))
+        dim = int(made.kind == CONCATENATION)
+        self.entries.append(Entry(result, made.kind, made.layers, given, name, dim=dim))
 
-    def _own(self, name: str, layer: nn.Module) -> None:
-        """Keep a layer that has parameters; one that is called twice must be divided alike."""
-        if not isinstance(layer, LocalLayer):
+    def _own(self, name: str, owner: LocalLayer | None) -> None:
+        """Keep a layer's parameters; one that is called twice must be divided alike."""
+        if owner is None:
             return
         if name in self.owned:
             raise UnsupportedError("it is called more than once: give each call its own layer")
-        self.owned[name] = layer
+        self.owned[name] = owner
 
     def _is_last(self, node: fx.Node) -> bool:
         """Whether a result is the network's output, up to its shape."""
@@ -285,32 +273,42 @@ class _Division:
         value = self.values[name]
         layout = everywhere(self.mesh, value.shape)
         if value.layout != layout:
-            self._append(_Everywhere(self.context.fetch_as(value, layout)), (name,), "output")
-            return "output"
-        return name
+            made = Divided(layout, [self.context.gather_as(value, layout)], [])
+            self._append("output", made, [name], "output")
+            name = "output"
+        self.entries.append(Entry("logits", LAYERS, [nn.Flatten()], [name], "output"))
+        return "logits"
 
     def _cut_input(self) -> Box:
         """The smallest box of an image that holds all this rank ever needs of it."""
-        fetches = self.context.raw_fetches
-        boxes = [fetch.move.need for fetch in fetches if not is_empty(fetch.move.need)]
+        gathers = self.context.raw_gathers
+        boxes = [gather.move.need for gather in gathers if not is_empty(gather.move.need)]
         box: Box = tuple(
             (min(box[dim][0] for box in boxes), max(box[dim][1] for box in boxes))
             if boxes
             else (0, 0)
             for dim in range(3)
         )
-        for fetch in fetches:
-            fetch.hold(box)
+        for gather in gathers:
+            gather.hold(box)
         return box
 
-    def _with_last_uses(self, output: str) -> list[Turn]:
-        """Note which values can be forgotten after each step."""
-        needed, found = {output}, []
-        for step in reversed(self.steps):
-            gone = tuple(name for name in dict.fromkeys(step.inputs) if name not in needed)
-            needed |= set(step.inputs)
-            found.append(dataclasses.replace(step, last_uses=gone))
-        return found[::-1]
+    def _needed(self) -> list[Entry]:
+        """The operations, without exchanges that bring nothing."""
+        same: dict[str, str] = {}
+        found: list[Entry] = []
+        for entry in self.entries:
+            entry.inputs = [same.get(name, name) for name in entry.inputs]
+            layers = [layer for layer in entry.layers if not _does_nothing(layer)]
+            if entry.kind == LAYERS and not layers:
+                same[entry.node] = entry.inputs[0]
+            else:
+                found.append(dataclasses.replace(entry, layers=layers))
+        return found
+
+
+def _does_nothing(layer: nn.Module) -> bool:
+    return type(layer) is nn.Identity or (isinstance(layer, Gather) and layer.is_trivial)
 
 
 _MOST_PROBLEMS = 5
@@ -327,14 +325,3 @@ def _in_short(problems: list[str]) -> list[str]:
         f"the network cannot be divided: {len(problems)} of its parts are none that model_parallel "
         f"knows, beginning with {first} (docs/strategies.md lists what it knows): {REMEDY}"
     ]
-
-
-class _Everywhere(nn.Module):
-    """Gives every rank the whole of a value."""
-
-    def __init__(self, fetch: Fetch) -> None:
-        super().__init__()
-        self._fetch = fetch
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._fetch(x)

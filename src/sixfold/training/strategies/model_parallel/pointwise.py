@@ -11,27 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sixfold.core.errors import UnsupportedError
+from sixfold.models.graph.operations import Operation, register_operation
 from sixfold.training.layers.dropout import DROPOUT_DIMS
-from sixfold.training.strategies.model_parallel.exchange import Fetch
-from sixfold.training.strategies.model_parallel.layout import Box, Layout, everywhere, slices
-from sixfold.training.strategies.model_parallel.value import Context, Shape, Value
+from sixfold.training.layers.explicit import EXPLICIT
+from sixfold.training.layers.operations import DropoutOp
+from sixfold.training.strategies.model_parallel.layout import Box, everywhere, slices
+from sixfold.training.strategies.model_parallel.value import Context, Divided, Shape, Value
 
 MaskSource = Callable[[str, float, tuple[int, ...], torch.dtype], Tensor]
 """Draws the dropout mask of a whole tensor: (name of the module, probability of a zero, shape,
 dtype) -> zeros and 1 / (1 - p)."""
-
-
-class LocalPointwise(nn.Module):
-    """An element-by-element layer on what a rank holds."""
-
-    def __init__(self, fetch: Fetch, layer: nn.Module) -> None:
-        super().__init__()
-        self._fetch, self._layer = fetch, layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, *own) -> (n, *own)."""
-        y: Tensor = self._layer(self._fetch(x))
-        return y
 
 
 class Applied(nn.Module):
@@ -65,7 +54,6 @@ class LocalDropout(nn.Module):
     """A rank's part of a dropout: the mask is drawn for the whole tensor, then cut.
 
     Args:
-        fetch: brings the input.
         p: probability of a zero.
         dims: dims of the tensor that share one draw, counted from the last.
         value: the input.
@@ -76,11 +64,9 @@ class LocalDropout(nn.Module):
         draw: where masks come from; to be set before training.
     """
 
-    def __init__(
-        self, fetch: Fetch, p: float, dims: int, value: Value, box: Box, name: str
-    ) -> None:
+    def __init__(self, p: float, dims: int, value: Value, box: Box, name: str) -> None:
         super().__init__()
-        self._fetch, self._p, self._dims, self._name = fetch, p, dims, name
+        self._p, self._dims, self._name = p, dims, name
         whole = value.shape
         self._view = whole[: 3 - dims] + (1,) * dims
         self._part = tuple(
@@ -93,15 +79,23 @@ class LocalDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop and scale while training; pass on otherwise."""
-        x = self._fetch(x)
+        mask = self.mask(x)
+        return x if mask is None else x * mask
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """What `x` is multiplied with; None if it is passed on as it is."""
         if not self.training or self._p == 0:
-            return x
+            return None
         if self._p == 1:
-            return x * 0
+            return x.new_zeros(())
         if self.draw is None:
             raise RuntimeError(f"nobody draws the masks of {self._name!r}")
         mask = self.draw(self._name, self._p, (len(x), *self._view), x.dtype)
-        return x * mask[(slice(None), *self._part)]
+        return mask[(slice(None), *self._part)]
+
+
+LOCAL_DROPOUT = register_operation(Operation(name="local_dropout", modules=(LocalDropout,)))
+EXPLICIT[LOCAL_DROPOUT] = lambda layer, _weights: DropoutOp(layer)
 
 
 class DrawnDropout(nn.Module):
@@ -123,16 +117,15 @@ class LocalDrawnDropout(nn.Module):
     They draw the same, since the generator is seeded for every shard and they make the same calls.
     """
 
-    def __init__(self, fetch: Fetch, layer: DrawnDropout, value: Value, box: Box) -> None:
+    def __init__(self, layer: DrawnDropout, value: Value, box: Box) -> None:
         super().__init__()
-        self._fetch, self._layer = fetch, layer
+        self._layer = layer
         self._whole = value.shape[:1] if value.flat and value.shape[1:] == (1, 1) else value.shape
         whole: Box = tuple((0, size) for size in value.shape)
         self._part, self._flat = slices(box, whole), value.flat
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, *own) -> (n, *own)."""
-        x = self._fetch(x)
         if not self.training:
             return x
         # As the undivided network has it: maps in the order N H W C, features as they are.
@@ -152,7 +145,7 @@ class LocalDrawnDropout(nn.Module):
 
 def divide_drawn_dropout(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide a dropout that is a function."""
     del out
     assert isinstance(layer, DrawnDropout)
@@ -160,25 +153,25 @@ def divide_drawn_dropout(
     if value.flat and layer.dims:
         raise UnsupportedError("it needs maps (n, C, H, W)")
     box = value.layout.box(context.rank)
-    fetch = context.fetch_as(value, value.layout)
-    return LocalDrawnDropout(fetch, layer, value, box), value.layout
+    gather = context.gather_as(value, value.layout)
+    return Divided(value.layout, [gather], [LocalDrawnDropout(layer, value, box)])
 
 
 def divide_pointwise(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide an element-by-element layer."""
     del out
     (value,) = inputs
     layer = copy.copy(layer)
     if getattr(layer, "inplace", False):
         layer.inplace = False  # type: ignore[assignment]
-    return LocalPointwise(context.fetch_as(value, value.layout), layer), value.layout
+    return Divided(value.layout, [context.gather_as(value, value.layout)], [layer])
 
 
 def divide_dropout(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide a dropout."""
     del out
     (value,) = inputs
@@ -186,23 +179,22 @@ def divide_dropout(
     if value.flat and dims:
         raise UnsupportedError("it needs maps (n, C, H, W): use nn.Dropout behind nn.Flatten")
     local = LocalDropout(
-        context.fetch_as(value, value.layout),
         float(layer.p),  # type: ignore[arg-type]
         dims,
         value,
         value.layout.box(context.rank),
         context.name,
     )
-    return local, value.layout
+    return Divided(value.layout, [context.gather_as(value, value.layout)], [local])
 
 
 def divide_over_classes(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Softmax and its like need all features of a sample: every rank fetches and computes all."""
     (value,) = inputs
     if not value.flat or value.shape[1:] != (1, 1) or getattr(layer, "dim", 1) not in (1, -1):
         raise UnsupportedError("it can be divided for (n, F) with dim=1 only")
     layout = everywhere(context.mesh, out)
     flat = nn.Sequential(nn.Flatten(), layer, nn.Unflatten(1, (out[0], 1, 1)))
-    return LocalPointwise(context.fetch_as(value, layout), flat), layout
+    return Divided(layout, [context.gather_as(value, layout)], [flat])

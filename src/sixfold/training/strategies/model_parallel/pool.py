@@ -19,34 +19,13 @@ from torch.nn import functional
 
 from sixfold.core.errors import UnsupportedError
 from sixfold.training.native.max_pool import MaxPoolReLU2d
-from sixfold.training.strategies.model_parallel.exchange import Fetch, nothing
+from sixfold.training.strategies.model_parallel.exchange import Gather
 from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, maps, sizes
-from sixfold.training.strategies.model_parallel.value import Context, Shape, Value
+from sixfold.training.strategies.model_parallel.local import EmptyPart
+from sixfold.training.strategies.model_parallel.value import Context, Divided, Shape, Value
 from sixfold.training.strategies.model_parallel.window import Window
 
 Pair = tuple[int, int]
-
-
-class LocalWindows(nn.Module):
-    """Fetches the input of a rank's part, and computes the part from it.
-
-    Args:
-        fetch: brings the input.
-        out: shape of the part, (C, O, P).
-        compute: from the fetched input to the part.
-    """
-
-    def __init__(self, fetch: Fetch, out: tuple[int, ...], compute: nn.Module) -> None:
-        super().__init__()
-        self._fetch, self._out, self._compute = fetch, out, compute
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, *own input) -> (n, *own output)."""
-        x = self._fetch(x)
-        if 0 in self._out:
-            return nothing(len(x), self._out, x)
-        computed: Tensor = self._compute(x)
-        return computed
 
 
 class _Average(nn.Module):
@@ -93,7 +72,7 @@ class _Adaptive(nn.Module):
 
 def divide_max_pool(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide a max-pool, and the ReLU that may be part of it."""
     assert isinstance(layer, nn.MaxPool2d)
     if layer.return_indices:
@@ -104,16 +83,16 @@ def divide_max_pool(
     held = maps(context.mesh, out)
     windows = _windows(held, inputs[0].shape, kernel, stride, padding, dilation)
     native = [pad if window is None else 0 for pad, window in zip(padding, windows, strict=True)]
-    fetch = _fetch(context, inputs[0], held, windows, fill=-torch.inf)
+    gather = _gather(context, inputs[0], held, windows, fill=-torch.inf)
     pool = nn.MaxPool2d(kernel, stride, (native[0], native[1]), dilation, ceil_mode=layer.ceil_mode)
     relu = isinstance(layer, MaxPoolReLU2d) and layer.relu
     compute = MaxPoolReLU2d(pool, relu=relu)
-    return LocalWindows(fetch, sizes(held.box(context.rank)), compute), held
+    return _divided(context, gather, compute, held)
 
 
 def divide_avg_pool(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide an average pool."""
     assert isinstance(layer, nn.AvgPool2d)
     kernel, padding = _pair(layer.kernel_size), _pair(layer.padding)
@@ -143,13 +122,13 @@ def divide_avg_pool(
         if layer.divisor_override is not None:
             divisors = torch.full_like(divisors, float(layer.divisor_override))
         compute = _Average(kernel, stride, divisors)
-    fetch = _fetch(context, value, held, windows)
-    return LocalWindows(fetch, sizes(own), compute), held
+    gather = _gather(context, value, held, windows)
+    return _divided(context, gather, compute, held)
 
 
 def divide_adaptive_pool(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide an adaptive pool: window i of O over H rows is [floor(i H / O), ceil((i+1) H / O))."""
     assert isinstance(layer, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d))
     if getattr(layer, "return_indices", False):
@@ -165,19 +144,19 @@ def divide_adaptive_pool(
         )
         empty = any(stop <= start for start, stop in (channels, rows, cols))
         needs.append(((0, 0),) * 3 if empty else found)
-    fetch = context.fetch(value, needs)
+    gather = context.gather(value, needs)
     _, rows, cols = held.box(context.rank)
     compute = _Adaptive(
         _adaptive_windows(rows, value.shape[1], out[1]),
         _adaptive_windows(cols, value.shape[2], out[2]),
         average=isinstance(layer, nn.AdaptiveAvgPool2d),
     )
-    return LocalWindows(fetch, sizes(held.box(context.rank)), compute), held
+    return _divided(context, gather, compute, held)
 
 
 def divide_response_norm(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide local response normalisation: a rank needs some channels on either side of its own."""
     assert isinstance(layer, nn.LocalResponseNorm)
     held, before, after = maps(context.mesh, out), layer.size // 2, (layer.size - 1) // 2
@@ -187,15 +166,15 @@ def divide_response_norm(
         return max(own[0] - before, 0), min(own[1] + after, count)
 
     windows = _windows(held, out, (1, 1), (1, 1), (0, 0), (1, 1))
-    fetch = context.fetch_windows(inputs[0], held, [None, *windows], around)
+    gather = context.gather_windows(inputs[0], held, [None, *windows], around)
     own = held.box(context.rank)[0]
     compute = _ResponseNorm(layer, own[0] - around(0, own)[0], own[1] - own[0])
-    return LocalWindows(fetch, sizes(held.box(context.rank)), compute), held
+    return _divided(context, gather, compute, held)
 
 
 def divide_padding(
     context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape
-) -> tuple[nn.Module, Layout]:
+) -> Divided:
     """Divide constant padding, of channels, rows or columns; negative padding cuts off."""
     assert isinstance(layer, (nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d))
     (value,), held = inputs, maps(context.mesh, out)
@@ -207,18 +186,23 @@ def divide_padding(
         Window(length=length, before=amount)
         for length, amount in zip(value.shape, before, strict=True)
     ]
-    fetch = context.fetch_windows(value, held, windows, fill=float(layer.value))
-    return LocalWindows(fetch, sizes(held.box(context.rank)), nn.Identity()), held
+    gather = context.gather_windows(value, held, windows, fill=float(layer.value))
+    return _divided(context, gather, nn.Identity(), held)
 
 
-def _fetch(
+def _divided(context: Context, gather: Gather, compute: nn.Module, held: Layout) -> Divided:
+    out = sizes(held.box(context.rank))
+    return Divided(held, [gather], [EmptyPart(compute, out) if 0 in out else compute])
+
+
+def _gather(
     context: Context,
     value: Value,
     held: Layout,
     windows: Sequence[Window | None],
     fill: float = 0.0,
-) -> Fetch:
-    return context.fetch_windows(value, held, [None, *windows], lambda _, own: own, fill)
+) -> Gather:
+    return context.gather_windows(value, held, [None, *windows], lambda _, own: own, fill)
 
 
 def _windows(

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from sixfold.distributed.process_group import Communicator
+from sixfold.training.layers.calls import LAYERS
 from sixfold.training.strategies.model_parallel.exchange import (
     NO_PADDING,
-    Fetch,
+    Gather,
     Padding,
-    RankSum,
-    Total,
+    ReduceScatter,
 )
 from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, everywhere
+from sixfold.training.strategies.model_parallel.local import ChannelBias, EmptyPart, LocalLayer
 from sixfold.training.strategies.model_parallel.window import Window
 
 Shape = tuple[int, int, int]
@@ -44,9 +45,27 @@ class Value:
         return channels, rows, columns
 
 
-Division = Callable[["Context", nn.Module, Sequence[Value], Shape], tuple[nn.Module, Layout]]
-"""Divides one layer: (context, the layer, its inputs, shape of its output) -> what one rank
-computes, and the layout of the output."""
+@dataclass(frozen=True)
+class Divided:
+    """What one rank computes of a layer: operations in order, exchanges among them.
+
+    Attributes:
+        layout: of the output.
+        gathers: what brings the inputs, one for each.
+        layers: what is computed then, in line.
+        owner: has the rank's parts of parameters and buffers, if there are any.
+        kind: what the inputs are joined to (`sixfold.training.layers.calls`).
+    """
+
+    layout: Layout
+    gathers: list[Gather]
+    layers: list[nn.Module]
+    owner: LocalLayer | None = None
+    kind: str = LAYERS
+
+
+Division = Callable[["Context", nn.Module, Sequence[Value], Shape], Divided]
+"""Divides one layer: (context, the layer, its inputs, shape of its output) -> its operations."""
 
 
 @dataclass
@@ -58,14 +77,14 @@ class Context:
         mesh: their axes.
         name: of the layer that is being divided.
         is_last: whether the layer gives the network's output, which every rank must get whole.
-        raw_fetches: fetches from the network's input so far.
+        raw_gathers: gathers from the network's input so far.
     """
 
     tile: Communicator
     mesh: Mesh
     name: str = ""
     is_last: bool = False
-    raw_fetches: list[Fetch] = field(default_factory=list)
+    raw_gathers: list[Gather] = field(default_factory=list)
 
     @property
     def rank(self) -> int:
@@ -76,7 +95,7 @@ class Context:
         """The layout that a layer's output should have."""
         return everywhere(self.mesh, usual.shape) if self.is_last else usual
 
-    def fetch(
+    def gather(
         self,
         value: Value,
         needs: list[Box],
@@ -84,27 +103,27 @@ class Context:
         duplicated: frozenset[str] = frozenset(),
         padding: Padding = NO_PADDING,
         fill: float = 0.0,
-    ) -> Fetch:
+    ) -> Gather:
         """What brings every rank the box of `value` that it needs."""
-        fetch = Fetch(
+        found = Gather(
             self.tile, value.layout, needs, duplicated=duplicated, padding=padding, fill=fill
         )
         if value.raw:
-            self.raw_fetches.append(fetch)
-        return fetch
+            self.raw_gathers.append(found)
+        return found
 
-    def fetch_as(self, value: Value, layout: Layout) -> Fetch:
+    def gather_as(self, value: Value, layout: Layout) -> Gather:
         """What brings a value into another layout."""
-        return self.fetch(value, layout.boxes(), duplicated=layout.copied)
+        return self.gather(value, layout.boxes(), duplicated=layout.copied)
 
-    def fetch_windows(
+    def gather_windows(
         self,
         value: Value,
         held: Layout,
         windows: Sequence[Window | None],
         channels: Callable[[int, Interval], Interval] | None = None,
         fill: float = 0.0,
-    ) -> Fetch:
+    ) -> Gather:
         """What brings every rank the input of its part of a layer's output.
 
         Args:
@@ -130,9 +149,9 @@ class Context:
             needs.append(tuple(interval for interval, _ in found))
             if rank == self.rank:
                 padding = tuple(pads for _, pads in found)
-        return self.fetch(value, needs, padding=padding, fill=fill)
+        return self.gather(value, needs, padding=padding, fill=fill)
 
-    def total(self, held: Layout, target: Layout, summed: frozenset[str]) -> Total | None:
+    def scatter(self, held: Layout, target: Layout, summed: frozenset[str]) -> ReduceScatter | None:
         """What brings sums from the layout in which they were computed into another.
 
         Args:
@@ -146,9 +165,28 @@ class Context:
         summed = summed & frozenset(self.mesh.axes)
         if held == target and not summed:
             return None
-        return Total(self.tile, held.boxes(), target, duplicated=held.copied - summed)
+        return ReduceScatter(self.tile, held.boxes(), target, duplicated=held.copied - summed)
 
-    def rank_sum(self, axes: frozenset[str]) -> RankSum | None:
-        """Sums over the ranks that differ from this one along `axes`; None if there are none."""
+    def finished(
+        self,
+        gathers: list[Gather],
+        layers: list[nn.Module],
+        scatter: ReduceScatter | None,
+        layout: Layout,
+        owner: LocalLayer | None = None,
+    ) -> Divided:
+        """A layer with what comes behind it: sums over ranks, and only then a bias."""
+        has_bias = owner is not None and getattr(owner, "bias", None) is not None
+        if scatter is not None:
+            layers = [*layers, scatter]
+            if has_bias:
+                layers.append(ChannelBias())
+        if owner is not None and has_bias:
+            inner = layers[-1]
+            owner.give(inner.layer if isinstance(inner, EmptyPart) else inner, "bias")
+        return Divided(layout, gathers, layers, owner)
+
+    def group(self, axes: frozenset[str]) -> Communicator | None:
+        """The ranks that differ from this one along `axes`; None if there are none."""
         ranks = self.mesh.group(self.rank, axes)
-        return RankSum(self.tile.subgroup(ranks)) if len(ranks) > 1 else None
+        return self.tile.subgroup(ranks) if len(ranks) > 1 else None
