@@ -49,7 +49,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "batch_size": 6,
         "steps": 2,
     },
-    "augmented": {"model": "slide", "data": "synthetic:60x3x16x16", "augment": "crop:2,flip"},
+    "augmented": {
+        "model": "slide",
+        "data": "synthetic:60x3x16x16",
+        "augment": "crop:2,erase,mixup,cutmix",
+    },
     "adam": {"model": "slide", "data": "synthetic:60x3x16x16", "optimizer": "adam", "lr": 0.001},
 }
 COMMON: dict[str, Any] = {"precision": "float64", "batch_size": 40, "steps": 5}

@@ -27,6 +27,11 @@ PLAIN: dict[str, dict[str, Any]] = {
 }
 DEMANDING: dict[str, dict[str, Any]] = {
     "augmentation": {"augment": "crop:2,flip", "batch_size": 50},
+    "every augmentation": {
+        "augment": "resized-crop,flip,rotate,color-jitter,randaugment,erase,mixup,cutmix",
+        "batch_size": 50,
+        "micro_batch": "5",
+    },
     "dropout in the user's network": {"model": "dropping:network", "batch_size": 50},
     "the user's residual network": {"model": "dropping:Residual", "batch_size": 70, "steps": 3},
     "batch-norm of shards": {"model": "resnet20", "batch_size": 70, "steps": 3},
@@ -143,7 +148,7 @@ def test_inline_has_the_bits_of_one_worker(
         ("batch 100", 1),
         ("batch 100", 2),
         ("batch 1000", 3),
-        ("augmentation", 2),
+        ("every augmentation", 2),
         ("dropout in the user's network", 2),
         ("the user's residual network", 3),
         ("batch-norm of shards", 3),

@@ -29,6 +29,7 @@ EVERYTHING: dict[str, Any] = {
     "clip_norm": 1.0,
     "ema": 0.95,
     "label_smoothing": 0.1,
+    "augment": "flip,mixup:0.4",
     "early_stopping": "accuracy:2",
     "best": "loss",
     "schedule": "plateau:1:0.5",

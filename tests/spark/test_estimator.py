@@ -286,6 +286,8 @@ def test_wrong_params_are_told_together_in_sparks_words() -> None:
         "batchSize='many'",
     ]
     assert "did you mean epochs" in caught.value.problems[0]
+    listed: Any = SixfoldClassifier(augment=["crop:4", "flip"])
+    assert listed.getAugment() == "crop:4,flip"
 
 
 def refuse(engine: Any) -> list[list[str]]:

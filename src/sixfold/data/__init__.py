@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from sixfold.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from sixfold.data.augment import Augment as Augment
-    from sixfold.data.augment import parse_augment as parse_augment
+    from sixfold.data.augmentation.grammar import parse_augment as parse_augment
+    from sixfold.data.augmentation.pipeline import Augment as Augment
     from sixfold.data.batches import BatchMaker as BatchMaker
     from sixfold.data.dataset import DataSet as DataSet
     from sixfold.data.dataset import Part as Part
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 __getattr__ = lazy(
     __name__,
     {
-        "Augment": "augment",
+        "Augment": "augmentation.pipeline",
         "BatchMaker": "batches",
         "DataSet": "dataset",
         "Part": "dataset",
         "absolute_spec": "spec",
         "content_fingerprint": "registry",
         "open_data": "registry",
-        "parse_augment": "augment",
+        "parse_augment": "augmentation.grammar",
         "permutation": "splits",
         "prefetch": "prefetching",
         "prepare": "preparation",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sixfold.data.augment import Augment
+from sixfold.data.augmentation.pipeline import Augment
 from sixfold.data.dataset import Part
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class BatchMaker:
         # A channel that never varies is only centred: it would be divided by zero.
         mean, std = np.asarray(dataset.mean), np.asarray(dataset.std)
         std = np.where(std > 0, std, 1.0)
+        self.mean_pixel = np.rint(255 * mean).clip(0, 255).astype(np.uint8)
         dtype = np.dtype("float64" if precision == "float64" else "float32")
         self._scale = (1 / (255 * std)).astype(dtype)[:, None, None]
         self._shift = (-mean / std).astype(dtype)[:, None, None]
@@ -65,7 +66,7 @@ class BatchMaker:
 
         images = part.images(indices)
         if augment is not None:
-            images = augment.apply(images, key)
+            images = augment.apply(images, key, self.mean_pixel)
         return (
             torch.from_numpy(self.normalise(images)),
             torch.from_numpy(self.truth(part, indices)),

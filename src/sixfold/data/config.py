@@ -53,7 +53,11 @@ class DataConfig(Settings):
         None, "train on so many images only, stratified by class (default: all)", ge=1
     )
     augment: str = option(
-        "none", "augmentation of training images: none, or a list such as crop:PAD,flip"
+        "none",
+        "augmentation of training images: none, or a list of crop, flip, flip-rows, resized-crop, "
+        "rotate, color-jitter, randaugment, erase, cutout, mixup, cutmix, with numbers behind "
+        "them: crop:4,flip,randaugment:2:9,mixup:0.2",
+        form="LIST",
     )
     reread: str | None = option(
         None,

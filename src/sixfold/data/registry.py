@@ -15,7 +15,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, parse_json, space_explained, write_atomically
 from sixfold.core.locks import locked
 from sixfold.data import digits, paths, synthetic
-from sixfold.data.augment import parse_augment
+from sixfold.data.augmentation.grammar import parse_augment
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import UNLABELLED, DataSet, OrderedStore, Store, assemble
 from sixfold.data.manifest import (

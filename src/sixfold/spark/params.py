@@ -88,9 +88,14 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
         bool: TypeConverters.toBoolean,
         int: TypeConverters.toInt,
         float: TypeConverters.toFloat,
-        str: TypeConverters.toString,
+        str: _text,
     }
     return converters.get(hint, TypeConverters.identity)
+
+
+def _text(value: Any) -> str:
+    """Text, or a list of it: augment=["crop:4", "flip"]."""
+    return TypeConverters.toString(",".join(value) if isinstance(value, list | tuple) else value)
 
 
 class ColumnParams(HasLabelCol, HasPredictionCol):

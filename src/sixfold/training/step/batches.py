@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sixfold.core.random_keys import key
 from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutation
+from sixfold.data.augmentation.mixing import combine, paste
+from sixfold.data.augmentation.spec import Mix
 from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.config import TrainConfig
+from sixfold.training.losses.partners import Partners
 from sixfold.training.losses.registry import sample_weights
 from sixfold.training.step.device import CUDA
 from sixfold.training.step.schedule import TrainingLength, budget
@@ -38,7 +41,7 @@ class BatchPlan:
         budget: batch size and length of the run.
         seed: of the run.
         make_batch: reads and normalises images.
-        augment: what is done to training images, or None.
+        augment: what is done to training images.
         batch_norm: whether the network has batch-norm, which wants larger shards.
         wanted_shards: `--shards`.
         device: makes images ready from their pixels; None: they are made ready here.
@@ -49,7 +52,7 @@ class BatchPlan:
     budget: TrainingLength
     seed: int
     make_batch: BatchMaker
-    augment: Augment | None
+    augment: Augment
     batch_norm: bool
     wanted_shards: int | None
     device: torch.device | None = None
@@ -119,18 +122,42 @@ class BatchPlan:
         runs = [slice(start, end) for start, end in pairwise([0, *ends])]
         labels = torch.from_numpy(self.make_batch.truth(part, indices))
         weights = None if self.weights is None else torch.from_numpy(self.weights[indices])
-        if self.device is not None:
-            for place, run in zip(places, runs, strict=True):
-                own = None if weights is None else weights[run]
-                yield self._for_device(place, torch.from_numpy(pixels[run]), labels[run], own)
-            return
-        if self.augment is not None:
-            for place, run in zip(places, runs, strict=True):
-                pixels[run] = self.augment.apply(pixels[run], self._augment_key(place))
-        images = torch.from_numpy(self.make_batch.normalise(pixels))
-        for place, run in zip(places, runs, strict=True):
+        pixels, mixes = self._augmented(places, pixels)
+        on_host = self.device is None
+        images = self.make_batch.normalise(pixels) if on_host else pixels
+        for place, run, mix in zip(places, runs, mixes, strict=True):
+            if on_host and mix is not None:
+                combine(images[run], mix)
             own = None if weights is None else weights[run]
-            yield Shard(index=place.shard, images=images[run], labels=labels[run], weights=own)
+            shard = Shard(
+                index=place.shard,
+                images=torch.from_numpy(images[run]),
+                labels=labels[run],
+                weights=own,
+                partners=None if mix is None else Partners.of(labels[run], own, mix.share),
+            )
+            yield shard if on_host else self._for_device(place, shard, mix)
+
+    def _augmented(
+        self, places: list[_Place], pixels: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], list[Mix | None]]:
+        """Pixels after everything that is done before they are normalised, and what is mixed."""
+        augment = self.augment
+        keys = [key(self.seed, "augment", place.step, place.shard) for place in places]
+        counts = [len(place.indices) for place in places]
+        if not augment:
+            return pixels, [None] * len(places)
+        if self.device is None or not augment.only_moves:
+            shards = list(zip(counts, keys, strict=True))
+            pixels = augment.apply_to_shards(pixels, shards, self.make_batch.mean_pixel)
+        size = pixels.shape[2], pixels.shape[3]
+        mixes = [augment.mix(n, size, drawn) for n, drawn in zip(counts, keys, strict=True)]
+        start = 0
+        for count, mix in zip(counts, mixes, strict=True):
+            if mix is not None:
+                paste(pixels[start : start + count], mix)
+            start += count
+        return pixels, mixes
 
     def _pixels(self, places: list[_Place], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         part, reread = self.data.train, self.data.reread
@@ -142,20 +169,16 @@ class BatchPlan:
         ]
         return np.concatenate(read)
 
-    def _augment_key(self, place: _Place) -> int:
-        return key(self.seed, "augment", place.step, place.shard)
-
-    def _for_device(
-        self, place: _Place, pixels: Tensor, labels: Tensor, weights: Tensor | None
-    ) -> Shard:
+    def _for_device(self, place: _Place, shard: Shard, mix: Mix | None) -> Shard:
         """A shard whose images the device makes ready: pixels, and what was drawn for them."""
-        draws = None
-        if self.augment is not None:
-            draws = self.augment.draws(len(pixels), self._augment_key(place))
+        draws, pixels, labels = None, shard.images, shard.labels
+        if self.augment and self.augment.only_moves:
+            drawn_by = key(self.seed, "augment", place.step, place.shard)
+            draws = self.augment.draws(len(pixels), drawn_by)
         if self.device is not None and self.device.type == CUDA:
             with torch.cuda.device(self.device):  # else every rank would open the first GPU too
                 pixels, labels = pixels.pin_memory(), labels.pin_memory()
-        return Shard(index=place.shard, images=pixels, labels=labels, draws=draws, weights=weights)
+        return dataclasses.replace(shard, images=pixels, labels=labels, draws=draws, mix=mix)
 
 
 class _Place(NamedTuple):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sixfold.core.random_keys import key
 from sixfold.training.layers.joined_outputs import JoinedOutputs
+from sixfold.training.losses.partners import Partners
 from sixfold.training.step.device import CUDA, device_name, seed_device
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.graphs import Graphs, can_be_recorded
@@ -100,23 +101,37 @@ class DeviceModel:
         if self._may_draw:
             seed_device(self._device, key(self._draw.seed, "torch", step, shard.index))
         self._state.train()
-        images = self._pictures.ready(shard.images, shard.draws)
-        inputs = [images, shard.labels.to(self._device, non_blocking=True)]
-        if shard.weights is not None:
-            inputs.append(shard.weights.to(self._device, non_blocking=True))
+        images = self._pictures.ready(shard.images, shard.draws, shard.mix)
+        inputs = [images, *(self._there(value) for value in self._truth(shard))]
         if self._graphs is None:
             self._compute(*inputs)
         else:
             self._graphs.run(*inputs)
         out.copy_(self._payload)  # waits for the device
 
-    def _compute(self, images: Tensor, labels: Tensor, weights: Tensor | None = None) -> None:
+    def _there(self, value: Tensor) -> Tensor:
+        return value.to(self._device, non_blocking=True)
+
+    def _truth(self, shard: Shard) -> list[Tensor]:
+        """What `_compute` is told of the images: labels, weights, and those of their partners."""
+        partners, weights = shard.partners, shard.weights
+        if partners is None:
+            return [shard.labels] if weights is None else [shard.labels, weights]
+        share = torch.tensor(partners.share, dtype=self._host.dtype)
+        ones = torch.ones(len(shard.labels), dtype=self._host.dtype)
+        own, others = (ones if each is None else each for each in (weights, partners.weights))
+        return [shard.labels, own, partners.labels, others, share]
+
+    def _compute(
+        self, images: Tensor, labels: Tensor, weights: Tensor | None = None, *others: Tensor
+    ) -> None:
         """Fill the payload on the device, without a word to the host.
 
         Args:
             images: (n, C, H, W) on the device.
             labels: (n,) there, or (n, K).
             weights: (n,) there.
+            others: labels and weights of the images' partners, and the share, if they are mixed.
         """
         state, samples = self._state, len(labels)
         state.buffers.copy_(self._buffers)
@@ -125,8 +140,8 @@ class DeviceModel:
             logits = self._scores(images).to(state.dtype)
         from sixfold.training.step.step import compute_loss  # which imports nothing of this module
 
-        told = logits.detach()
-        loss, grad, main = compute_loss(self._loss, self._joined, told, labels, weights)
+        told, partners = logits.detach(), Partners(*others) if others else None
+        loss, grad, right = compute_loss(self._loss, self._joined, told, labels, weights, partners)
         found = torch.autograd.grad(logits, list(state.trainable), grad, allow_unused=True)
         for place, gradient in zip(self._gradients, found, strict=True):
             if gradient is None:
@@ -139,10 +154,13 @@ class DeviceModel:
         torch.mul(state.buffers, samples, out=buffers)
         counters.copy_((state.counters() - self._counters) * samples)
         extras[0] = loss
-        score = self._loss.score
-        extras[1] = 0 if score is None else score(main, labels)
+        extras[1] = 0 if right is None else right
         extras[2].fill_(samples)
-        extras[3] = samples if weights is None else weights.sum()
+        if weights is None:
+            extras[3].fill_(samples)
+        else:
+            own = weights.sum()
+            extras[3] = own if partners is None else partners.mixed(own, others[1].sum())
 
     def _scores(self, images: Tensor) -> Tensor:
         if self._narrow is None:

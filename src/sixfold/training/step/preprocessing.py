@@ -1,9 +1,10 @@
 """Images made ready on a device: crops, flips and normalisation with the host's numbers.
 
 A rank that computes on a GPU sends it pixels, a quarter of what normalised images take, and what
-was drawn for them. The draws are the host's (`sixfold.data.augment`), pixels are only moved, and
-normalisation is the same product and the same sum of the same float numbers, each rounded: so the
-images have the bits that they would have on the host.
+was drawn for them. The draws are the host's (`sixfold.data.augmentation`), pixels are only moved,
+and normalisation is the same product and the same sum of the same float numbers, each rounded: so
+the images have the bits that they would have on the host. All other augmentations but the blend of
+MixUp are the host's.
 
 Legend: n images of C channels, H rows, W columns.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sixfold.data.augment import Draws
+from sixfold.data.augmentation.moves import Draws
+from sixfold.data.augmentation.spec import Mix
 from sixfold.data.batches import BatchMaker
 
 
@@ -32,12 +34,13 @@ class DevicePreprocessing:
         )
         self._pad, self._device = pad, device
 
-    def ready(self, pixels: Tensor, draws: Draws | None) -> Tensor:
-        """Augment and normalise.
+    def ready(self, pixels: Tensor, draws: Draws | None, mix: Mix | None = None) -> Tensor:
+        """Crop, flip, normalise, and blend.
 
         Args:
             pixels: (n, C, H, W) uint8, on the host; pinned memory is read while the host goes on.
             draws: what is done to them, or None.
+            mix: how they are blended with each other, or None.
 
         Returns:
             (n, C, H, W) on the device, in the order N H W C.
@@ -47,7 +50,10 @@ class DevicePreprocessing:
             moves = (self._move(torch.from_numpy(values)) for values in draws)
             pixels = augmented(pixels, self._pad, *moves)
         images = pixels.to(self._scale.dtype, memory_format=torch.channels_last)
-        return images.mul_(self._scale).add_(self._shift)
+        images = images.mul_(self._scale).add_(self._shift)
+        if mix is None or mix.box is not None:
+            return images
+        return images * mix.share + images.roll(1, 0) * (1 - mix.share)
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self._device, non_blocking=True)

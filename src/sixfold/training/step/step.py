@@ -8,14 +8,15 @@ shard of any step.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from sixfold.data.augment import Draws
+from sixfold.data.augmentation.moves import Draws
+from sixfold.data.augmentation.spec import Mix
 from sixfold.distributed.logical_shards import Node, TreeFold
 from sixfold.distributed.process_group import Buffer
 from sixfold.distributed.process_group.ambient import (
@@ -30,8 +31,9 @@ from sixfold.training.layers.executor import LayerExecutor
 from sixfold.training.layers.joined_outputs import JoinedOutputs
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.training.layers.tracing import StagedNetwork
-from sixfold.training.losses import cross_entropy
+from sixfold.training.losses import cross_entropy, partners
 from sixfold.training.losses.loss import Loss
+from sixfold.training.losses.partners import Partners
 from sixfold.training.step.device import CPU
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.lockstep import Lockstep, SharedState, TotalSum
@@ -50,6 +52,8 @@ class Shard:
         labels: (n,) int64, or (n, K) targets where an image has several labels or numbers.
         draws: how the device augments the pixels, if it does.
         weights: (n,) how much each sample counts; None: all the same.
+        partners: what is true of the images that these are mixed with, if they are.
+        mix: how the device mixes the images, if it does.
     """
 
     index: int
@@ -57,6 +61,25 @@ class Shard:
     labels: Tensor
     draws: Draws | None = None
     weights: Tensor | None = None
+    partners: Partners | None = None
+    mix: Mix | None = None
+
+    def cut(self, part: slice) -> Shard:
+        """A part of it, with the same number."""
+        weights = None if self.weights is None else self.weights[part]
+        partners = None if self.partners is None else self.partners.cut(part)
+        images, labels = self.images[part], self.labels[part]
+        return replace(self, images=images, labels=labels, weights=weights, partners=partners)
+
+    @property
+    def weight(self) -> float:
+        """How much its samples count together."""
+        if self.weights is None:
+            return len(self.labels)
+        own = self.weights.sum().item()
+        if self.partners is None or self.partners.weights is None:
+            return own
+        return float(self.partners.mixed(own, self.partners.weights.sum().item()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +194,7 @@ class Step:
         if self.elsewhere is not None:
             self.elsewhere.shard_payload(step, shard, out)
             return
-        state, labels, samples = self.state, shard.labels, len(shard.labels)
+        state, samples = self.state, len(shard.labels)
         before = self._save_buffers()
         self.draw.enter(step, shard.index, seed_torch=self.chain.needs_autograd)
         state.train()
@@ -182,10 +205,10 @@ class Step:
             if len(cuts) > 1:
                 self.draw.take(cut.start, cut.stop, samples)
             gradients = parts.gradients if place == 0 else self._piece_gradients()
-            weights = None if shard.weights is None else shard.weights[cut]
-            found = self._compute_piece(shard.images[cut], labels[cut], weights, gradients)
+            piece = shard.cut(cut)
+            found = self._compute_piece(piece, gradients)
             loss, right = loss + found[0], right + found[1]
-            weight += len(labels[cut]) if weights is None else weights.sum().item()
+            weight += piece.weight
             if place > 0:
                 self._add_piece(out)
         self._settle()
@@ -205,20 +228,14 @@ class Step:
             self.state.check_places()
             self._is_settled = True
 
-    def _compute_piece(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        weights: Tensor | None,
-        gradients: Sequence[Tensor],
-    ) -> tuple[float, float]:
+    def _compute_piece(self, piece: Shard, gradients: Sequence[Tensor]) -> tuple[float, float]:
         """Write the gradients of some images; their loss, and how many were told right."""
-        outputs, saved = self.chain.forward(channels_last(images))
+        outputs, saved = self.chain.forward(channels_last(piece.images))
         logits = outputs.to(self.state.dtype)
-        loss, grad, logits = compute_loss(self.loss, self._joined, logits, labels, weights)
+        truth = piece.labels, piece.weights, piece.partners
+        loss, grad, right = compute_loss(self.loss, self._joined, logits, *truth)
         self.chain.backward(saved, grad, gradients)
-        score = self.loss.score
-        return loss.item(), 0.0 if score is None else score(logits, labels).item()
+        return loss.item(), 0.0 if right is None else right.item()
 
     def _piece_gradients(self) -> Sequence[Tensor]:
         """Where the gradients of all pieces but a shard's first are written."""
@@ -355,8 +372,9 @@ def compute_loss(
     outputs: Tensor,
     labels: Tensor,
     weights: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, its gradient, and the main output of a network.
+    others: Partners | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The loss, its gradient, and how many samples are told right, if that is a question.
 
     Args:
         loss: what is made small.
@@ -364,12 +382,18 @@ def compute_loss(
         outputs: (n, K).
         labels: what is true of the n images.
         weights: (n,) of them.
+        others: of the images that they are mixed with.
     """
+    main = outputs
     if joined is None:
-        return *loss.compute(outputs, labels, weights), outputs
-    named = joined.split(outputs)
-    value, gradients = loss.compute(named, labels, weights)
-    return value, named.join(gradients), next(iter(named.values()))
+        value, gradient = partners.compute(loss, outputs, labels, weights, others)
+    else:
+        named = joined.split(outputs)
+        value, gradients = partners.compute(loss, named, labels, weights, others)
+        gradient, main = named.join(gradients), next(iter(named.values()))
+    score = loss.score
+    right = None if score is None else partners.right(score, main, labels, others)
+    return value, gradient, right
 
 
 def open_step(

@@ -141,8 +141,7 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
     step = open_step(model, config, data.shape, build_loss(config.loss, data))
     replica = None
     if device is not None:
-        pad = 0 if plan.augment is None else plan.augment.pad
-        pictures = DevicePreprocessing(plan.make_batch, pad, device)
+        pictures = DevicePreprocessing(plan.make_batch, plan.augment.pad, device)
         replica = DeviceModel(step, device, pictures, narrow_dtype(training.precision))
         step.elsewhere = replica
     optimizer = whole_optimizer(config.optimizer, step.state)

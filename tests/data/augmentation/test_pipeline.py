@@ -1,11 +1,11 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
-from sixfold.data.augment import Augment, parse_augment, shift
+from sixfold.data.augmentation.grammar import parse_augment
+from sixfold.data.augmentation.moves import shift
+from sixfold.data.augmentation.pipeline import Augment
 
 
 def noise(n: int, channels: int, rows: int, columns: int) -> NDArray[np.uint8]:
@@ -68,20 +68,3 @@ def test_flips_are_the_same_with_and_without_crops() -> None:
 def test_no_augmentation_leaves_images_alone() -> None:
     images = noise(3, 1, 4, 4)
     assert parse_augment("none").apply(images, 0) is images
-
-
-@pytest.mark.parametrize(
-    ("text", "pad", "flip"),
-    [("none", 0, False), ("crop", 4, False), ("crop:2,flip", 2, True), ("flip, crop", 4, True)],
-)
-def test_settings_are_read(text: str, pad: int, flip: bool) -> None:
-    assert parse_augment(text) == Augment(pad=pad, flip=flip)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "rotate", "crop:0", "crop:-1", "crop:x", "flip,flip", "crop,crop:3", "none,flip"]
-)
-def test_wrong_settings_are_explained(text: str) -> None:
-    with pytest.raises(UserError, match="expected none, or crop") as error:
-        parse_augment(text)
-    assert "\n" not in str(error.value)

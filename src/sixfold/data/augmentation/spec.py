@@ -1,0 +1,64 @@
+"""What a row of the registry says of an augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sixfold.data.augmentation.draws import Floats
+
+Images = NDArray[np.uint8]  # (n, C, H, W)
+
+
+class Setting(NamedTuple):
+    """A number that is written behind a name, after a colon."""
+
+    name: str
+    default: float
+    low: float
+    high: float
+    whole: bool = False  # whether it is an integer
+
+
+class Mix(NamedTuple):
+    """How the images of a shard are mixed with each other's: each with the one before it."""
+
+    share: float  # part of an image, and of its label, that is its own
+    box: tuple[int, int, int, int] | None  # top, bottom, left, right of what is pasted; None: blend
+
+
+Change = Callable[[Images, Floats, tuple[float, ...], NDArray[np.uint8]], Images]
+"""Of images that may be overwritten, (n, k) draws, settings, and the mean pixel, (C,)."""
+
+DrawMix = Callable[[int, tuple[int, int], tuple[float, ...]], Mix]
+"""Of a key, (H, W) and settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """One way to augment images.
+
+    Attributes:
+        what: one line for users.
+        settings: numbers that may follow its name.
+        draws: random numbers that it needs for an image, from its settings.
+        change: what it does to images; None of a mix, and of what `Augment` does itself.
+        mix: how images of a shard are mixed; None if each is changed by itself.
+    """
+
+    what: str
+    settings: tuple[Setting, ...] = ()
+    draws: Callable[[tuple[float, ...]], int] = lambda _: 1
+    change: Change | None = None
+    mix: DrawMix | None = None
+
+
+class Chosen(NamedTuple):
+    """An augmentation that was asked for, by name, and its settings."""
+
+    name: str
+    settings: tuple[float, ...] = ()
