@@ -1,5 +1,6 @@
 """Model parallel, in every kind of grid and on every engine: serial training up to rounding."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,19 +182,28 @@ def test_spark(
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("engine", ["inline", "local"])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_in_every_grid(
+    configure: Configure, serial: Serial, tmp_path: Path, network: str, grid: str
+) -> None:
+    check(configure, serial, tmp_path, network, grid)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("network", "grid"), list(zip(NETWORKS, itertools.cycle(GRIDS), strict=False))
+)
+def test_every_network_and_every_grid_on_local(
     configure: Configure,
     serial: Serial,
     tmp_path: Path,
     engine_named: Callable[[str], Engine],
     network: str,
     grid: str,
-    engine: str,
 ) -> None:
-    check(configure, serial, tmp_path, network, grid, engine_named(engine))
+    check(configure, serial, tmp_path, network, grid, engine_named("local"))
 
 
 def test_the_batch_axis_alters_no_bit(configure: Configure, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_spark_has_the_bits_of_one_worker(
 
 @pytest.mark.full
 @pytest.mark.spark
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [2])
 @pytest.mark.parametrize("case", [case for case in CASES if "user's" not in case])
 @pytest.mark.parametrize("master", SPARK)
 def test_spark_has_the_bits_of_one_worker_in_every_case(
@@ -202,7 +202,7 @@ def test_spark_has_the_bits_of_one_worker_in_every_case(
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("workers", [2, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_local_has_the_bits_of_one_worker_in_every_case(
     configure: Configure,
