@@ -220,3 +220,26 @@ def test_time_without_a_byte_is_waiting_time() -> None:
         assert communication_s < 0.1
         assert left.waiting_for == ()
         assert left.progress == 8 + 80 + 1
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_exchanges_that_have_begun_keep_their_order_while_others_go_on(share: bool) -> None:
+    """The large one does not fit into what lies between two ranks."""
+    sizes = [3, 2_000_000, 5]
+
+    def run(mesh: Mesh, peer: int) -> list[list[float]]:
+        received = [np.zeros(size) for size in sizes]
+        ends = [
+            mesh.start({peer: np.full(size, 10.0 * number + peer)}, {peer: into})
+            for number, (size, into) in enumerate(zip(sizes, received, strict=True))
+        ]
+        between = np.zeros(2)
+        mesh.exchange({peer: np.full(2, 90.0 + peer)}, {peer: between})
+        for end in ends:
+            end()
+        return [[float(array[0]), float(array[-1])] for array in (*received, between)]
+
+    with meshes(2, share=share) as made:
+        found = run_all([partial(run, mesh, 1 - rank) for rank, mesh in enumerate(made)])
+    for rank in range(2):
+        assert found[rank] == [[start + rank] * 2 for start in (0.0, 10.0, 20.0, 90.0)]

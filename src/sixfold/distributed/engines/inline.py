@@ -42,7 +42,7 @@ from sixfold.distributed.process_group.ambient import (
     seed_randomness,
     use_one_thread,
 )
-from sixfold.distributed.process_group.communicator import bytes_of, check_length
+from sixfold.distributed.process_group.communicator import Finish, bytes_of, check_length
 from sixfold.distributed.process_group.faults import Fault, describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
 from sixfold.distributed.process_group.scheduler import CooperativeScheduler, DeadlockError
@@ -196,6 +196,10 @@ class _Seat:
             since = time.perf_counter()
             self.room.scheduler.wait_until(can_go_on, reason)
             waiting_s += time.perf_counter() - since
+
+    def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
+        """Nothing moves until somebody waits for it."""
+        return functools.partial(self.exchange, sends, receives)
 
     def report(self, event: PlainData) -> None:
         """Call the launcher's `on_event` at once."""

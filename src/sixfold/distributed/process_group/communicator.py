@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,10 @@ Buffer = NDArray[Any]
 PlainData = Mapping[str, Any]  # what JSON can hold: None, bool, int, float, str, list, dict
 
 
+Finish = Callable[[], tuple[float, float]]
+"""Waits until an exchange is done; the seconds spent moving bytes, and waiting."""
+
+
 class Transport(Protocol):
     """How bytes move between this rank and the others: one implementation per engine."""
 
@@ -29,6 +34,10 @@ class Transport(Protocol):
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
         """Send and fill all buffers at once; the seconds spent moving bytes, and waiting."""
+        ...
+
+    def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
+        """Begin an exchange, and return what ends it; it may all happen then."""
         ...
 
     def report(self, event: PlainData) -> None:
@@ -76,17 +85,41 @@ class Communicator:
         nothing to say to each other need not take part. Empty buffers are not sent. A
         `PeerLostError` says that a peer has died or the launcher has ended the attempt.
         """
+        self._exchange(sends, receives, self.transport.exchange)()
+
+    def start(
+        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
+    ) -> Callable[[], None]:
+        """Begin an exchange, and return what waits for its end; until then no array is touched.
+
+        All ranks begin their exchanges in one order and end them in one order. Others may begin and
+        end in between.
+        """
+        return self._exchange(sends, receives, self.transport.start)
+
+    def _exchange(
+        self,
+        sends: Mapping[int, Buffer],
+        receives: Mapping[int, Buffer],
+        move: Callable[..., Any],
+    ) -> Callable[[], None]:
         sends = {peer: array for peer, array in sends.items() if array.nbytes}
         receives = {peer: array for peer, array in receives.items() if array.nbytes}
         if not sends and not receives:
-            return
-        if self.traffic.entered is None:
-            self.traffic.entered = time.perf_counter()
-        communication_s, waiting_s = self.transport.exchange(sends, receives)
-        self.traffic.exchanges += 1
-        self.traffic.bytes_sent += sum(array.nbytes for array in sends.values())
-        self.traffic.communication_s += communication_s
-        self.traffic.waiting_s += waiting_s
+            return _nothing
+        traffic = self.traffic
+        if traffic.entered is None:
+            traffic.entered = time.perf_counter()
+        found = move(sends, receives)
+        traffic.exchanges += 1
+        traffic.bytes_sent += sum(array.nbytes for array in sends.values())
+
+        def end() -> None:
+            communication_s, waiting_s = found() if callable(found) else found
+            traffic.communication_s += communication_s
+            traffic.waiting_s += waiting_s
+
+        return end
 
     def barrier(self) -> None:
         """Return once every rank has called it."""
@@ -127,6 +160,10 @@ class Communicator:
         )
 
 
+def _nothing() -> None:
+    """An exchange of nothing ends at once."""
+
+
 @dataclass(frozen=True)
 class _SubGroup:
     """The transport of some ranks, which have other numbers in the whole group."""
@@ -138,6 +175,12 @@ class _SubGroup:
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
         return self.whole.exchange(
+            {self.ranks[peer]: array for peer, array in sends.items()},
+            {self.ranks[peer]: array for peer, array in receives.items()},
+        )
+
+    def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
+        return self.whole.start(
             {self.ranks[peer]: array for peer, array in sends.items()},
             {self.ranks[peer]: array for peer, array in receives.items()},
         )
@@ -157,6 +200,10 @@ class SingleProcess:
     ) -> tuple[float, float]:
         """Refuse: there is no peer."""
         raise ValueError(f"a group of one rank has no peers {sorted({*sends, *receives})}")
+
+    def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
+        """Refuse, at the end."""
+        return partial(self.exchange, sends, receives)
 
     def report(self, event: PlainData) -> None:
         """Drop the message: nobody launched this rank."""

@@ -9,12 +9,18 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.ambient import cores, own_randomness
-from sixfold.distributed.process_group.communicator import Buffer, Communicator, PlainData
+from sixfold.distributed.process_group.communicator import (
+    Buffer,
+    Communicator,
+    Finish,
+    PlainData,
+)
 from sixfold.distributed.process_group.control import Control
 from sixfold.distributed.process_group.faults import describe
 from sixfold.distributed.process_group.listener import AuthenticatedListener
@@ -99,8 +105,19 @@ class _Member:
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
     ) -> tuple[float, float]:
+        return self.start(sends, receives)()
+
+    def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
         try:
-            return self.mesh.exchange(sends, receives)
+            finish = self.mesh.start(sends, receives)
+        except PeerLostError:
+            self.control.check()
+            raise
+        return partial(self._end, finish)
+
+    def _end(self, finish: Finish) -> tuple[float, float]:
+        try:
+            return finish()
         except PeerLostError:
             self.control.check()
             raise

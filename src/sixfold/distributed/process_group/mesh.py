@@ -16,11 +16,17 @@ import struct
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
-from sixfold.distributed.process_group.communicator import Buffer, bytes_of, check_length
+from sixfold.distributed.process_group.communicator import (
+    Buffer,
+    Finish,
+    bytes_of,
+    check_length,
+)
 from sixfold.distributed.process_group.mailbox import Mailbox, may_share
 
 SPIN_S = 200e-6
@@ -51,6 +57,7 @@ class Mesh:
         self._boxes = dict(mailboxes or {})
         self._spin_s = SPIN_S if spin else 0.0
         self._ended = False
+        self._pending: list[_Flow] = []  # messages that have not moved whole, in their order
         # grows with every byte moved and every exchange completed; the launcher sees from it
         # whether this rank gets anywhere
         self.progress = 0
@@ -67,16 +74,26 @@ class Mesh:
 
         A `RuntimeError` says that a peer sent another number of bytes than is expected here.
         """
+        return self.start(sends, receives)()
+
+    def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
+        """Begin an exchange: what can be moved at once is. Returns what ends it."""
+        began = time.perf_counter()
+        flows = [self._flow(peer, array, sends=True) for peer, array in sends.items()]
+        flows += [self._flow(peer, array, sends=False) for peer, array in receives.items()]
+        self._pending += flows
+        if not self._ended:
+            self._move()
+        return partial(self._finish, flows, time.perf_counter() - began)
+
+    def _finish(self, flows: list[_Flow], communication_s: float) -> tuple[float, float]:
         began = now = time.perf_counter()
         idle_s = 0.0
         idle_since: float | None = None
-        flows = [self._flow(peer, array, sends=True) for peer, array in sends.items()]
-        flows += [self._flow(peer, array, sends=False) for peer, array in receives.items()]
-        while flows:
+        while not all(flow.done for flow in flows):
             if self._ended:  # memory knows nothing of it, and the peer may be shut as well
                 raise PeerLostError(flows[0].peer, "the connection was shut")
-            moved = sum([flow.move() for flow in flows])
-            flows = [flow for flow in flows if not flow.done]
+            moved = self._move()
             if moved:
                 self.progress += moved
                 if idle_since is not None:
@@ -87,13 +104,26 @@ class Mesh:
             now = time.perf_counter()
             if idle_since is None:
                 idle_since = now
-                self.waiting_for = tuple({flow.peer for flow in flows})
+                self.waiting_for = tuple({flow.peer for flow in flows if not flow.done})
             # Without yielding: that would hand the core to whatever else wants it, for a whole
             # slice of its time, and the peer is about to be done.
             if now - idle_since >= self._spin_s:
-                _wait(flows, self._boxes)
+                _wait(self._next_flows(), self._boxes)
         self.progress += 1
-        return time.perf_counter() - began - idle_s, idle_s
+        return communication_s + time.perf_counter() - began - idle_s, idle_s
+
+    def _move(self) -> int:
+        """Move what can be moved of exchanges that have begun; returns the number of bytes."""
+        moved = sum([flow.move() for flow in self._next_flows()])
+        self._pending = [flow for flow in self._pending if not flow.done]
+        return moved
+
+    def _next_flows(self) -> list[_Flow]:
+        """Of every way to and from a peer the message whose turn it is."""
+        first: dict[tuple[int, bool], _Flow] = {}
+        for flow in self._pending:
+            first.setdefault((flow.peer, flow.sends), flow)
+        return list(first.values())
 
     def _flow(self, peer: int, array: Buffer, *, sends: bool) -> _Flow:
         try:
@@ -185,10 +215,10 @@ def _lost(peer: int, error: OSError | None = None) -> PeerLostError:
 class _Flow(ABC):
     """One message on its way, as far as it has not moved yet."""
 
-    __slots__ = ("connection", "done", "events", "peer")
+    __slots__ = ("connection", "done", "events", "peer", "sends")
 
-    def __init__(self, peer: int, connection: socket.socket, events: int = select.POLLIN) -> None:
-        self.peer, self.connection, self.events = peer, connection, events
+    def __init__(self, peer: int, connection: socket.socket, events: int, sends: bool) -> None:
+        self.peer, self.connection, self.events, self.sends = peer, connection, events, sends
         self.done = False
 
     @abstractmethod
@@ -206,7 +236,7 @@ class _ThroughMemory(_Flow):
     __slots__ = ("begun", "box", "rest")
 
     def __init__(self, peer: int, connection: socket.socket, array: Buffer, box: Mailbox) -> None:
-        super().__init__(peer, connection)
+        super().__init__(peer, connection, select.POLLIN, box.writes)
         self.rest, self.box = bytes_of(array), box
         self.begun = False
 
@@ -251,11 +281,11 @@ class _ThroughMemory(_Flow):
 class _OverSocket(_Flow):
     """A message over a connection: its length, then its bytes."""
 
-    __slots__ = ("expected", "header", "sends", "views")
+    __slots__ = ("expected", "header", "views")
 
     def __init__(self, peer: int, connection: socket.socket, array: Buffer, sends: bool) -> None:
-        super().__init__(peer, connection, select.POLLOUT if sends else select.POLLIN)
-        self.sends, self.expected = sends, array.nbytes
+        super().__init__(peer, connection, select.POLLOUT if sends else select.POLLIN, sends)
+        self.expected = array.nbytes
         # Overwritten by what the peer announces, and then None.
         self.header: bytearray | None = bytearray(_HEADER.pack(array.nbytes))
         self.views = [memoryview(self.header), bytes_of(array).data]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sixfold.models.graph.operations import operation_of
 from sixfold.training.layers.blocks import Branches, Layers, modules_of, read
 from sixfold.training.layers.calls import CONCATENATION, LAYERS, PLAIN, SUM
-from sixfold.training.layers.explicit import EXPLICIT, NORMS, Weights
+from sixfold.training.layers.explicit import EXPLICIT, PAIRS, Weights
 from sixfold.training.layers.multi_input import (
     AddOp,
     ConcatenateOp,
@@ -27,7 +27,6 @@ from sixfold.training.layers.multi_input import (
     PlainOp,
     SequenceOp,
 )
-from sixfold.training.layers.norm import ACTIVATIONS
 from sixfold.training.layers.operations import LayerOp, Run, SpatialSumOp
 from sixfold.training.layers.rewrites import has_hooks
 from sixfold.training.layers.tracing import Graph, Stage, StagedNetwork
@@ -144,10 +143,9 @@ def _next_link(
         return SpatialSumOp((left, right), relu=layer.relu), 1
     if isinstance(layer, Graph):
         return _graph(layer, weights), 1
-    if type(layer) in NORMS and not has_hooks(layer):
-        follows = type(behind) in ACTIVATIONS and not has_hooks(cast(nn.Module, behind))
-        link = NORMS[type(layer)](layer, cast(nn.Module, behind) if follows else None, weights)
-        return link, 1 if link is None or not follows else 2
+    if type(layer) in PAIRS and not has_hooks(layer):
+        is_plain = isinstance(behind, nn.Module) and not has_hooks(behind)
+        return PAIRS[type(layer)](layer, cast(nn.Module, behind) if is_plain else None, weights)
     return _own_link(layer, weights), 1
 
 

@@ -20,7 +20,7 @@ from sixfold.training.layers.averages import AveragePoolOp, MeanOp
 from sixfold.training.layers.convolution import ConvOp
 from sixfold.training.layers.dropout import KEYED_DROPOUT
 from sixfold.training.layers.multi_input import AutogradMultiInputOp
-from sixfold.training.layers.norm import NormOp
+from sixfold.training.layers.norm import ACTIVATIONS, NormOp
 from sixfold.training.layers.operations import (
     AutogradOp,
     DropoutOp,
@@ -34,6 +34,9 @@ from sixfold.training.layers.operations import (
 )
 from sixfold.training.layers.weights import Weight
 from sixfold.training.native.max_pool import MAX_POOL_RELU
+
+Made = tuple[LayerOp | None, int]
+"""An op, or None, and how many layers it stands for."""
 
 
 class Weights:
@@ -113,12 +116,13 @@ def _average(leaf: nn.AdaptiveAvgPool2d) -> LayerOp:
     return MeanOp() if leaf.output_size in (1, (1, 1)) else AveragePoolOp(leaf)
 
 
-def _norm(layer: nn.BatchNorm2d, behind: nn.Module | None, weights: Weights) -> LayerOp | None:
+def _norm(layer: nn.BatchNorm2d, behind: nn.Module | None, weights: Weights) -> Made:
     if not (layer.affine and weights.all_trained(layer)):
-        return None
+        return None, 1
     places = weights.place(layer.weight), weights.place(layer.bias)
-    module = layer if behind is None else nn.Sequential(layer, behind)
-    return NormOp(layer, places, behind, weights.autograd_link(module))
+    act = behind if type(behind) in ACTIVATIONS else None
+    module = layer if act is None else nn.Sequential(layer, act)
+    return NormOp(layer, places, act, weights.autograd_link(module)), 1 if act is None else 2
 
 
 Make = Callable[[Any, Weights], LayerOp | None]
@@ -138,9 +142,9 @@ EXPLICIT: dict[Operation, Make] = {
 }
 """Row -> what makes a layer's op from it and the weights; None for settings that have none.
 
-Norms are in `NORMS`."""
+Norms are in `PAIRS`."""
 
-NORMS: dict[type[nn.Module], Callable[[Any, nn.Module | None, Weights], LayerOp | None]] = {
-    nn.BatchNorm2d: lambda layer, behind, weights: _norm(layer, behind, weights)
+PAIRS: dict[type[nn.Module], Callable[[Any, nn.Module | None, Weights], Made]] = {
+    nn.BatchNorm2d: _norm
 }
-"""Norms, which take in the activation behind them, if there is one: (norm, activation, weights)."""
+"""Layers that may take in the one behind them: (layer, what is behind it, weights) -> op."""

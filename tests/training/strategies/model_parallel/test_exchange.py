@@ -160,3 +160,21 @@ def test_vectors_nest_in_maps() -> None:
         (low, high), *_ = vector(mesh, 7).box(rank)
         (first, last), *_ = maps(mesh, (7, 1, 1)).box(rank)
         assert first <= low <= high <= last
+
+
+def test_sums_of_bfloat16_are_made_with_more_bits() -> None:
+    mesh, layout = Mesh(rows=2), maps(Mesh(rows=2), SHAPE)
+
+    def compute(comm: Communicator) -> None:
+        move = plan(comm.rank, layout, [WHOLE] * 2)
+        whole = torch.full((1, *SHAPE), 1.0 + comm.rank * 2**-9).bfloat16()
+        assert torch.equal(
+            gather(comm, held(layout, comm.rank, whole), move)[:, :, :1],
+            torch.ones(1, 4, 1, 3).bfloat16(),
+        )
+        assert torch.equal(
+            add(comm, whole, move), torch.full_like(held(layout, comm.rank, whole), 2.0)
+        )
+
+    with InlineEngine() as engine:
+        engine.run_ranks(compute, mesh.size)

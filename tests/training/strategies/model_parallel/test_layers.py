@@ -211,3 +211,12 @@ def test_functions_are_divided_as_their_layers(mesh: Mesh) -> None:
     whole = copy.deepcopy(network)(images)
     for found in run_divided(network, SHAPE, mesh, images, labels):
         assert (found.logits - whole).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("mesh", [Mesh(rows=2), Mesh(cout=2)], ids=str)
+def test_weights_gradients_are_made_while_the_inputs_gradient_travels(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sixfold.training.layers.convolution.PRODUCTS_IN_TWO", 0)
+    network = head(nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3))
+    assert deviation(network, SHAPE, mesh) < 1e-10

@@ -14,7 +14,8 @@ operations in the same order, forward and backward, also a rank that holds nothi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ from torch import Tensor, nn
 from sixfold.distributed.collectives import rank_all_reduce
 from sixfold.distributed.logical_shards import Node
 from sixfold.distributed.process_group import Communicator
-from sixfold.models.graph.operations import Operation, register_operation
-from sixfold.training.layers.explicit import EXPLICIT
-from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, sizes, slices
-from sixfold.training.strategies.model_parallel.move import Move, plan
+from sixfold.models.graph.operations import Operation, operation_of, register_operation
+from sixfold.training.layers.convolution import ConvOp
+from sixfold.training.layers.explicit import EXPLICIT, PAIRS, Made, Weights
+from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, sizes
+from sixfold.training.strategies.model_parallel.move import Move, Pieces, plan
 
 Padding = tuple[Interval, ...]
 """For every dim (C, H, W), how much is added in front of it and behind it."""
@@ -51,18 +53,23 @@ def gather(
     Returns:
         (n, *sizes of `move.need` and padding), in the memory format of `x`.
     """
-    me, n = comm.rank, len(x)
-    sends = {peer: _pack(x, move.own, box) for peer, box in move.gives if peer != me}
-    receives = {peer: _buffer(n, box, x.dtype) for peer, box in move.takes if peer != me}
-    comm.exchange(sends, receives)
-    inner = sizes(move.need)
-    padded = [size + before + after for size, (before, after) in zip(inner, padding, strict=True)]
-    y = torch.empty((n, *padded), dtype=x.dtype, memory_format=_format_of(x))
-    _fill_edges(y, inner, padding, fill)
-    core = _core(y, inner, padding)
-    for peer, box in move.takes:
-        piece = _cut(x, move.own, box) if peer == me else _unpack(receives[peer])
-        _cut(core, move.need, box).copy_(piece)
+    gives, takes, kept = _places(move, padding, comm.rank)
+    inner = zip(sizes(move.need), padding, strict=True)
+    padded = [size + before + after for size, (before, after) in inner]
+    y = torch.empty((len(x), *padded), dtype=x.dtype, memory_format=_format_of(x))
+    if padding != NO_PADDING:
+        _fill_edges(y, sizes(move.need), padding, fill)
+    own, found = _array(x), _array(y)
+    sends = {peer: np.ascontiguousarray(own[box]) for peer, box in gives}
+    targets = {peer: found[box] for peer, box in takes}
+    receives = {peer: _room(target) for peer, target in targets.items()}
+    finish = comm.start(sends, receives)
+    for source, place in kept:
+        found[place] = own[source]
+    finish()
+    for peer, target in targets.items():
+        if receives[peer] is not target:
+            target[...] = receives[peer]
     return y
 
 
@@ -78,21 +85,42 @@ def add(comm: Communicator, y: Tensor, move: Move, padding: Padding = NO_PADDING
     Returns:
         (n, *sizes of `move.own`); zero where nobody holds anything.
     """
-    me, n = comm.rank, len(y)
-    core = _core(y, sizes(move.need), padding)
-    sends = {peer: _pack(core, move.need, box) for peer, box in move.contributes if peer != me}
-    receives = {peer: _buffer(n, box, y.dtype) for peer, box in move.collects if peer != me}
-    comm.exchange(sends, receives)
-    pieces = [
-        (box, _cut(core, move.need, box) if peer == me else _unpack(receives[peer]))
-        for peer, box in move.collects
-    ]
-    if len(pieces) == 1 and pieces[0][0] == move.own:
-        return pieces[0][1].contiguous(memory_format=_format_of(y))
-    x = torch.zeros((n, *sizes(move.own)), dtype=y.dtype).contiguous(memory_format=_format_of(y))
-    for box, piece in pieces:
-        _cut(x, move.own, box).add_(piece)
-    return x
+    return start_add(comm, y, move, padding)()
+
+
+def start_add(
+    comm: Communicator, y: Tensor, move: Move, padding: Padding = NO_PADDING
+) -> Callable[[], Tensor]:
+    """Begin `add`, and return what ends it with the sums; `y` must stay as it is until then."""
+    if y.dtype == torch.bfloat16:  # sums want more bits
+        wide = start_add(comm, y.float(), move, padding)
+        return lambda: wide().to(y.dtype)
+    collects, contributes, kept = _sum_places(move, padding, comm.rank)
+    held = _array(y)
+    sends = {peer: np.ascontiguousarray(held[box]) for peer, box in contributes}
+    shape = (len(y), *sizes(move.own))
+    x = torch.empty(shape, dtype=y.dtype, memory_format=_format_of(y))
+    total = _array(x)
+    receives = {peer: np.empty_like(total[box], order="C") for peer, box in collects}
+    finish = comm.start(sends, receives)
+
+    def end() -> Tensor:
+        finish()
+        pieces = [(peer, box, receives[peer]) for peer, box in collects]
+        pieces += [(comm.rank, place, held[source]) for place, source in kept]
+        pieces.sort(key=lambda piece: piece[0])
+        whole = next((piece for piece in pieces if piece[2].shape == total.shape), None)
+        # The first of two summands may be either: two numbers have one sum.
+        if whole is None or (len(pieces) > 2 and whole is not pieces[0]):
+            total[...] = 0
+        else:
+            total[...] = whole[2]
+            pieces.remove(whole)
+        for _, box, piece in pieces:
+            total[box] += piece
+        return x
+
+    return end
 
 
 class Gather(nn.Module):
@@ -180,6 +208,40 @@ class GatherOp:
         return add(self._layer.comm, grad, self._layer.move, self._layer.padding)
 
 
+class GatherConvOp:
+    """`Gather` and the convolution behind it; its weights' gradient is made while dx travels."""
+
+    has_weights = True
+
+    def __init__(self, gather: Gather, conv: ConvOp) -> None:
+        self._gather, self._conv = gather, conv
+
+    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
+        """(n, *own) -> (n, *own output)."""
+        return self._conv.forward(self._gather(x), wanted)
+
+    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
+        """(n, *own output) -> (n, *own)."""
+        gather = self._gather
+        parts = self._conv.backward_in_two(saved, grad, out)
+        if parts is None:
+            dx = self._conv.backward(saved, grad, out)
+            return None if dx is None else add(gather.comm, dx, gather.move, gather.padding)
+        dx, write_weights = parts
+        end = start_add(gather.comm, dx, gather.move, gather.padding)
+        write_weights()
+        return end()
+
+
+def _gather(layer: Gather, behind: nn.Module | None, weights: Weights) -> Made:
+    row = operation_of(behind)
+    if row in EXPLICIT and behind is not None and weights.all_trained(behind):
+        conv = EXPLICIT[row](behind, weights)
+        if isinstance(conv, ConvOp):
+            return GatherConvOp(layer, conv), 2
+    return GatherOp(layer), 1
+
+
 class ReduceScatterOp:
     """`ReduceScatter`; its backward pass gathers the gradient of all that was added."""
 
@@ -199,7 +261,7 @@ class ReduceScatterOp:
 
 GATHER = register_operation(Operation(name="halo_exchange", modules=(Gather,)))
 REDUCE_SCATTER = register_operation(Operation(name="reduce_scatter", modules=(ReduceScatter,)))
-EXPLICIT[GATHER] = lambda layer, _weights: GatherOp(layer)
+PAIRS[Gather] = _gather
 EXPLICIT[REDUCE_SCATTER] = lambda layer, _weights: ReduceScatterOp(layer)
 
 
@@ -223,22 +285,53 @@ class RankSum:
         return torch.from_numpy(total)
 
 
-def _cut(x: Tensor, origin: Box, box: Box) -> Tensor:
-    return x[(slice(None), *slices(box, origin))]
+Index = tuple[slice, ...]
+Places = tuple[list[tuple[int, Index]], list[tuple[int, Index]], list[tuple[Index, Index]]]
+"""Of arrays (n, H, W, C): what goes between this rank's own and others (peer, where), both ways,
+and between its own and its own (where, where)."""
 
 
-def _pack(x: Tensor, origin: Box, box: Box) -> NDArray[Any]:
-    packed: NDArray[Any] = _cut(x.detach(), origin, box).permute(0, 2, 3, 1).contiguous().numpy()
-    return packed
+@lru_cache(maxsize=4096)
+def _places(move: Move, padding: Padding, rank: int) -> Places:
+    """Of `gather`: what it gives of its own, where it puts what it takes, what it keeps."""
+    return _placed(move.gives, move.takes, move, padding, rank)
 
 
-def _unpack(buffer: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(buffer).permute(0, 3, 1, 2)
+@lru_cache(maxsize=4096)
+def _sum_places(move: Move, padding: Padding, rank: int) -> Places:
+    """Of `add`: where in its own sums it adds what it collects, what it contributes, and both."""
+    return _placed(move.collects, move.contributes, move, padding, rank)
 
 
-def _buffer(n: int, box: Box, dtype: torch.dtype) -> NDArray[Any]:
-    channels, rows, columns = sizes(box)
-    return np.empty((n, rows, columns, channels), torch.empty(0, dtype=dtype).numpy().dtype)
+def _placed(own: Pieces, other: Pieces, move: Move, padding: Padding, rank: int) -> Places:
+    corner = [first - before for (first, _), (before, _) in zip(move.need, padding, strict=True)]
+    start = [first for first, _ in move.own]
+    kept = [box for peer, box in own if peer == rank and (peer, box) in other]
+    return (
+        [(peer, _index(box, start)) for peer, box in own if peer != rank],
+        [(peer, _index(box, corner)) for peer, box in other if peer != rank],
+        [(_index(box, start), _index(box, corner)) for box in kept],
+    )
+
+
+def _index(box: Box, corner: Sequence[int]) -> Index:
+    """Where a box (C, H, W) lies in an array (n, H, W, C) that begins at a corner."""
+    channels, rows, columns = (
+        slice(low - first, high - first) for (low, high), first in zip(box, corner, strict=True)
+    )
+    return slice(None), rows, columns, channels
+
+
+def _array(x: Tensor) -> NDArray[Any]:
+    """(n, C, H, W) as (n, H, W, C), the same memory; bfloat16, which NumPy lacks, as integers."""
+    x = x.view(torch.int16) if x.dtype == torch.bfloat16 else x
+    array: NDArray[Any] = x.permute(0, 2, 3, 1).numpy()
+    return array
+
+
+def _room(target: NDArray[Any]) -> NDArray[Any]:
+    """Memory for a message: the target itself if it is one stretch."""
+    return target if target.flags.c_contiguous else np.empty_like(target, order="C")
 
 
 def _format_of(x: Tensor) -> torch.memory_format:
@@ -248,15 +341,6 @@ def _format_of(x: Tensor) -> torch.memory_format:
         if not x.is_contiguous() or (x.stride(1) == 1 and rows * columns > 1):
             return torch.channels_last
     return torch.contiguous_format
-
-
-def _core(y: Tensor, inner: tuple[int, ...], padding: Padding) -> Tensor:
-    """The part of a padded tensor that is no padding, as a view."""
-    if padding == NO_PADDING:
-        return y
-    for dim, (size, (before, _)) in enumerate(zip(inner, padding, strict=True), start=1):
-        y = y.narrow(dim, before, size)
-    return y
 
 
 def _fill_edges(y: Tensor, inner: tuple[int, ...], padding: Padding, fill: float) -> None:

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sixfold.core.errors import UnsupportedError
 from sixfold.distributed.collectives import all_gather
 from sixfold.distributed.process_group import Communicator
-from sixfold.training.layers.explicit import NORMS, Weights
+from sixfold.training.layers.explicit import PAIRS, Made, Weights
 from sixfold.training.layers.norm import ACTIVATIONS, move_on
 from sixfold.training.layers.operations import AutogradOp
 from sixfold.training.native import norm as native
@@ -217,19 +217,20 @@ class LocalNormOp:
         return layer.maps_of(dx, grad.shape)
 
 
-def _explicit(layer: LocalNorm, behind: nn.Module | None, weights: Weights) -> LocalNormOp:
+def _explicit(layer: LocalNorm, behind: nn.Module | None, weights: Weights) -> Made:
+    behind = behind if type(behind) in ACTIVATIONS else None
     places = dict.fromkeys(("weight", "bias"), None) | {
         name: weights.place(parameter)
         for name, parameter in layer.named_parameters()
         if parameter.requires_grad
     }
     module = layer if behind is None else nn.Sequential(layer, behind)
-    return LocalNormOp(
-        layer, (places["weight"], places["bias"]), behind, weights.autograd_link(module)
-    )
+    own = places["weight"], places["bias"]
+    op = LocalNormOp(layer, own, behind, weights.autograd_link(module))
+    return op, 1 if behind is None else 2
 
 
-NORMS[LocalNorm] = _explicit
+PAIRS[LocalNorm] = _explicit
 
 
 def divide_norm(context: Context, layer: nn.Module, inputs: Sequence[Value], out: Shape) -> Divided:
