@@ -117,13 +117,13 @@ class EngineProcess(Engine):
         self,
         *request: Any,
         claim: Callable[[], int] | None = None,
-        on_event: Callable[[int, Any], None] | None = None,
+        on_event: Callable[[int, Any], Any] | None = None,
     ) -> Any:
         self._connection.send_bytes(cloudpickle.dumps(request))
         return self._answer(claim, on_event)
 
     def _answer(
-        self, claim: Callable[[], int] | None, on_event: Callable[[int, Any], None] | None
+        self, claim: Callable[[], int] | None, on_event: Callable[[int, Any], Any] | None
     ) -> Any:
         while True:
             try:
@@ -136,6 +136,8 @@ class EngineProcess(Engine):
                 self._connection.send_bytes(cloudpickle.dumps(claim()))
             elif kind == "event" and on_event is not None:
                 on_event(*facts)
+            elif kind == "done" and on_event is not None:
+                self._connection.send_bytes(cloudpickle.dumps(on_event(*facts)))
             elif kind == "result":
                 return facts[0]
             elif kind == "raised":
@@ -158,6 +160,10 @@ def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
 
     def on_event(number: int, fact: Any) -> None:
         send("event", number, fact)
+
+    def on_done(number: int, result: Any) -> Any:
+        send("done", number, result)
+        return cloudpickle.loads(connection.recv_bytes())
 
     try:
         if master == CONNECT:
@@ -185,7 +191,7 @@ def _serve(connection: Connection, master: str, *spark_conf: str) -> None:
                     result = engine.run_ranks(function, size, on_event=on_event, **options)
                 elif kind == "pool":
                     function, items, options = request
-                    result = engine.pool(function, items, on_done=on_event, **options)
+                    result = engine.pool(function, items, on_done=on_done, **options)
                 else:
                     result = request[0](engine, *request[1])
                 send("result", result)

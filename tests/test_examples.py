@@ -18,6 +18,7 @@ SAYS = {
     "regression": "ink: mean absolute error",
     "compress": "scores of a blank image",
     "lottery_tickets": "of the weights",
+    "tuning": "bit for bit: True",
 }
 
 

@@ -11,9 +11,9 @@ history and the network, and ``sixfold.open_run(path)`` gives it again;
 prunes, shares and codes its weights; ``sixfold.evaluate_robustness(...)`` tells how its accuracy
 stands up to distorted images; ``sixfold.load(path)`` gives a trained network, compressed
 or not, and ``sixfold.export(...)`` writes it for other programs;
-``sixfold.prepare(...)`` turns images into tensor shards. ``plan``, ``profile``, ``tickets``
-and ``lca_learn`` are the commands of these names. Nothing heavy is imported before one of them is
-used.
+``sixfold.prepare(...)`` turns images into tensor shards. ``tune`` searches over settings of
+training; ``plan``, ``profile``, ``tickets`` and ``lca_learn`` are the commands of these names.
+Nothing heavy is imported before one of them is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sixfold.core.lazy import lazy
 from sixfold.core.version import __version__
 
 if TYPE_CHECKING:
-    from sixfold.api import TrainResult, open_run, train
+    from sixfold.api import TrainResult, TuneResult, open_run, train, tune
     from sixfold.api.commands import (
         compress,
         doctor,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sixfold.core.errors import RunError, UserError
     from sixfold.data.config import PrepareConfig
     from sixfold.prediction.config import PredictConfig
+    from sixfold.studies.tune.config import TuneConfig
     from sixfold.training.callbacks import Log, Moment, SetRate, Stop
     from sixfold.training.config import TrainConfig, configure
 
@@ -57,6 +58,8 @@ __all__ = [
     "Stop",
     "TrainConfig",
     "TrainResult",
+    "TuneConfig",
+    "TuneResult",
     "UserError",
     "__version__",
     "compress",
@@ -75,6 +78,7 @@ __all__ = [
     "profile",
     "tickets",
     "train",
+    "tune",
 ]
 
 __getattr__ = lazy(
@@ -90,6 +94,8 @@ __getattr__ = lazy(
         "Stop": "training.callbacks",
         "TrainConfig": "training.config",
         "TrainResult": "api.result",
+        "TuneConfig": "studies.tune.config",
+        "TuneResult": "api.tuning",
         "UserError": "core.errors",
         "compress": "api.commands",
         "configure": "training.config",
@@ -107,5 +113,6 @@ __getattr__ = lazy(
         "profile": "api.commands",
         "tickets": "api.commands",
         "train": "api.functions",
+        "tune": "api.tuning",
     },
 )

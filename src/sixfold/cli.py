@@ -65,6 +65,10 @@ COMMANDS = {
         "sixfold.studies.sweep",
         "run a grid of settings, timed or for what they reach, and fit laws to it",
     ),
+    "tune": Command(
+        "sixfold.studies.tune",
+        "search over settings of training, each trial only as far as it is promising",
+    ),
     "profile": Command(
         "sixfold.perf.profile",
         "measure where the time of a training goes, by layer, operator and rank",

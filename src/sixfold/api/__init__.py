@@ -9,7 +9,17 @@ from sixfold.core.lazy import lazy
 if TYPE_CHECKING:
     from sixfold.api.functions import train
     from sixfold.api.result import TrainResult, open_run
+    from sixfold.api.tuning import TuneResult, tune
 
-__all__ = ["TrainResult", "open_run", "train"]
+__all__ = ["TrainResult", "TuneResult", "open_run", "train", "tune"]
 
-__getattr__ = lazy(__name__, {"TrainResult": "result", "open_run": "result", "train": "functions"})
+__getattr__ = lazy(
+    __name__,
+    {
+        "TrainResult": "result",
+        "TuneResult": "tuning",
+        "open_run": "result",
+        "train": "functions",
+        "tune": "tuning",
+    },
+)

@@ -52,8 +52,16 @@ class Arguments:
         engine: an open engine, if one was given.
     """
 
-    def __init__(self, given: Given, options: Mapping[str, Any]) -> None:
-        self._problems: list[str] = []
+    def __init__(
+        self,
+        given: Given,
+        options: Mapping[str, Any],
+        *,
+        problems: Sequence[str] = (),
+        purpose: str = "",
+    ) -> None:
+        """Args: `problems` are told with all others; `purpose` begins a run directory's name."""
+        self._problems, self._purpose = list(problems), purpose
         self._options = {name: _as_text(value) for name, value in options.items()}
         self._objects: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
@@ -144,7 +152,7 @@ class Arguments:
         if ":" not in config.model.model or "model" not in self._objects:
             title = config.model.model
         alike = dataclasses.replace(config, tracking=TrackingConfig())
-        out = run_path(alike, TrainConfig(), title)
+        out = run_path(alike, TrainConfig(), self._purpose + title)
         folder = out / OBJECTS
         with _withdrawn(out):
             config = self._named(plain, lambda thing, what: pack(thing, folder, what))

@@ -36,7 +36,13 @@ from sixfold.training.lengthening import (
     mark,
     refuse_lengthened,
 )
-from sixfold.training.selection import OUT_OF_TIME, seconds, text_problems, validation_problems
+from sixfold.training.selection import (
+    OUT_OF_TIME,
+    Pause,
+    seconds,
+    text_problems,
+    validation_problems,
+)
 from sixfold.training.step.rules import class_of
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tracking.config import TrackingConfig
@@ -72,6 +78,7 @@ def train(
     on_event: OnEvent | None = None,
     hold: bool = True,
     planner: Planner | None = None,
+    pause: Pause | None = None,
 ) -> dict[str, Any]:
     """Train a network and return the figures that `result.json` holds.
 
@@ -82,6 +89,8 @@ def train(
         hold: whether to keep other processes out of the run directory; false where it lies in one
             that is held already.
         planner: chooses where `--strategy auto` or `--grid auto` asks for it.
+        pause: where the training stands still, until it is resumed; if that is before its end, the
+            figures are the metric and `steps` alone, and the run stays unfinished.
 
     Raises:
         UserError: if the settings, the data or the cluster do not fit; nothing is left behind.
@@ -130,7 +139,7 @@ def train(
             refuse_lengthened(config, run.directory)
             send_rest(config.tracking, run.directory, run.finished, on_event)
             return run.finished
-        return _train(config, run, inputs, early or opened_engine(), planner, on_event)
+        return _train(config, run, inputs, early or opened_engine(), planner, on_event, pause)
 
 
 def _train(
@@ -140,6 +149,7 @@ def _train(
     engine: Engine,
     planner: Planner | None,
     on_event: OnEvent,
+    pause: Pause | None,
 ) -> dict[str, Any]:
     """Check settings and data together, claim the directory, and train."""
     directory = run.directory
@@ -163,7 +173,9 @@ def _train(
     if tuning is not None:
         write_json(directory.file(COPY), tuning)
     with tracked(config.tracking, directory, on_event) as tracking:
-        figures = _run(resolved, run, inputs, engine, workers, on_event)
+        figures = _run(resolved, run, inputs, engine, workers, on_event, pause)
+        if "weights_sha256" not in figures:
+            return figures
         if choice is not None:
             figures["plan"] = choice.judge(directory)
 
@@ -433,6 +445,7 @@ def _run(
     engine: Engine,
     workers: int,
     on_event: OnEvent,
+    pause: Pause | None,
 ) -> dict[str, Any]:
     """Start the ranks; the figures of the result."""
     from sixfold.training.worker import TrainJob, train_rank
@@ -454,6 +467,7 @@ def _run(
         claim=directory.ticket(),
         deadline=now - before_s + seconds(limit) if limit else None,
         source=inputs.source(config.model),
+        pause=pause,
     )
     group = engine.run_ranks(
         functools.partial(train_rank, job),

@@ -53,6 +53,14 @@ class EarlyStopping:
     patience: int  # evaluations
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pause:
+    """Where a training stands still, to be judged by a metric of the validation part."""
+
+    step: int  # so many steps done, or the next ones at which all ranks hold the same weights
+    metric: str  # empty: accuracy, or loss where there is none
+
+
 def early_stopping(text: str) -> EarlyStopping:
     """Read `METRIC[:PATIENCE]`.
 
@@ -117,7 +125,7 @@ def judged(
     """
     selection = config.selection
     metric = selection.best or usual
-    found = quality(metric, _pick("--best", metric, metrics))
+    found = quality(metric, pick("--best", metric, metrics))
     if progress.is_better(found):
         progress = dataclasses.replace(progress, best_step=progress.step, best_accuracy=found)
     if selection.early_stopping:
@@ -128,7 +136,8 @@ def judged(
     return progress
 
 
-def _pick(flag: str, metric: str, metrics: Mapping[str, float | None]) -> float | None:
+def pick(flag: str, metric: str, metrics: Mapping[str, float | None]) -> float | None:
+    """The metric that an option names, or a `UserError` with those that the data have."""
     if metric not in metrics:
         raise UserError(f"{flag} {metric}: the data have {', '.join(sorted(metrics))}")
     return metrics[metric]
@@ -137,7 +146,7 @@ def _pick(flag: str, metric: str, metrics: Mapping[str, float | None]) -> float 
 def _patience(
     progress: Progress, wanted: EarlyStopping, metrics: Mapping[str, float | None]
 ) -> Progress:
-    found = quality(wanted.metric, _pick("--early-stopping", wanted.metric, metrics))
+    found = quality(wanted.metric, pick("--early-stopping", wanted.metric, metrics))
     if progress.stopping_best is None or found > progress.stopping_best:
         return dataclasses.replace(progress, stopping_best=found, without_better=0)
     without = progress.without_better + 1

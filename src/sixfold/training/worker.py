@@ -32,7 +32,7 @@ from sixfold.training.log import TimedIterator, TrainLog
 from sixfold.training.model_card import ModelCard
 from sixfold.training.native import max_pool
 from sixfold.training.progress import Progress
-from sixfold.training.selection import value_of
+from sixfold.training.selection import Pause, pick, value_of
 from sixfold.training.steering import Steering
 from sixfold.training.step.arithmetic import Arithmetic, arithmetic, arithmetic_difference
 from sixfold.training.step.device import CPU, settle_arithmetic
@@ -64,6 +64,7 @@ class TrainJob:
     claim: Claim
     source: Mapping[str, str] | None = None
     deadline: float | None = None  # Unix time from which no step is begun
+    pause: Pause | None = None
 
 
 def train_rank(job: TrainJob, comm: Communicator) -> dict[str, Any]:
@@ -118,6 +119,7 @@ class Training:
         self.ended = 0.0
         self.timed_from: tuple[float, int] | None = None
         self.latest: Mapping[str, Any] = {}
+        self.pause = job.pause
 
     @property
     def is_root(self) -> bool:
@@ -251,7 +253,8 @@ class Training:
     def is_over(self, done: int) -> bool:
         """Whether no step is made after so many, the same on every rank."""
         is_last = done == self.budget.total_steps
-        return is_last or bool(self.progress.stopped) or self.steering.out_of_time
+        is_paused = self.pause is not None and self.settled_at >= self.pause.step
+        return is_last or bool(self.progress.stopped) or self.steering.out_of_time or is_paused
 
     def _consult(
         self, events: tuple[str, ...], metrics: Mapping[str, float | None] | None = None
@@ -349,6 +352,10 @@ class Training:
 
     def _finish(self, started: float) -> dict[str, Any]:
         """Final evaluation and weights."""
+        is_short = self.progress.step < self.budget.total_steps and not self.progress.stopped
+        if self.pause is not None and is_short:
+            found = self.network.evaluate(self.data.validation)
+            return {} if found is None else self._judged(found) | {"steps": self.progress.step}
         peak_bytes = max(all_gather_int(self.comm, peak_resident_bytes()))
         kernels = all_gather_data(self.comm, max_pool.found.origin)
         self._consult(("on_end",))
@@ -402,12 +409,20 @@ class Training:
                 figures |= found.summary(self.data.classes, part.names)
             else:
                 figures |= {f"validation_{n}": value for n, value in found.metrics().items()}
+                figures |= self._judged(found)
                 if self.progress.best_step >= 0:
                     figures["best_step"] = self.progress.best_step
                     metric = self.config.selection.best or _usual_metric(found)
                     best = value_of(metric, self.progress.best_accuracy)
                     figures[f"best_validation_{metric}"] = best
         return figures
+
+    def _judged(self, found: Evaluation) -> dict[str, float | None]:
+        """The metric that a training is judged by where it pauses."""
+        if self.pause is None:
+            return {}
+        metric = self.pause.metric or _usual_metric(found)
+        return {f"validation_{metric}": pick("--metric", metric, self._metrics_of(found))}
 
     def _throughput(self) -> float | None:
         """Images over wall time from the end of step 3 to the last, evaluation left out."""

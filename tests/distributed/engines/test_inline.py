@@ -232,6 +232,14 @@ def test_an_item_waits_for_those_it_comes_after(inline: InlineEngine) -> None:
     assert results == [0, 1, 2, 3]
 
 
+def test_items_may_be_added_as_results_come(inline: InlineEngine) -> None:
+    def halves(_index: int, result: int) -> list[int]:
+        return [result, result] if result > 1 else []
+
+    results = inline.pool(lambda number: number // 2, [8], workers=1, on_done=halves)
+    assert results == [4, 2, 2, 1, 1, 1, 1]
+
+
 def test_a_pool_runs_items_one_after_another(inline: InlineEngine) -> None:
     done: list[tuple[int, int]] = []
     results = inline.pool(

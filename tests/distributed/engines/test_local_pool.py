@@ -47,6 +47,15 @@ def test_results_have_the_order_of_the_items(local: LocalEngine, workers: int) -
     assert done == dict(enumerate(results))
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_items_may_be_added_as_results_come(local: LocalEngine, workers: int) -> None:
+    def halves(_index: int, result: int) -> list[int]:
+        return [result, result] if result > 1 else []
+
+    results = local.pool(lambda number: number // 2, [8], workers=workers, on_done=halves)
+    assert sorted(results) == [1, 1, 1, 1, 2, 2, 4]
+
+
 def test_no_items_need_no_workers(local: LocalEngine) -> None:
     assert local.pool(abs, [], workers=3) == []
 

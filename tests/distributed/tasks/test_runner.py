@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,29 @@ def test_members_follow_what_they_need_and_equal_ones_are_done_once(tmp_path: Pa
     more = [*MEMBERS, Task(name="d", settings={"x": 9}, dependencies=("b",))]
     assert run_job(job, more, do, InlineEngine(), workers=1).results["d"]["sum"] == 12
     assert marks_of(marks) == ["a-0", "b-0", "c-0", "d-0"]
+
+
+def test_tasks_may_be_added_and_those_that_are_done_are_not_done_again(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    job, do = tmp_path / "job", functools.partial(work, marks)
+    told: list[str] = []
+
+    def then(name: str, answer: Mapping[str, Any]) -> list[Task]:
+        told.append(name)
+        total = answer["result"]["sum"]
+        more = [Task(name=f"{name}{k}", settings={"x": total + 1}) for k in range(2)]
+        return more if total < 3 else []
+
+    first = [Task(name="n", settings={"x": 1})]
+    outcome = run_job(job, first, do, InlineEngine(), workers=1, then=then)
+    assert sorted(outcome.results) == ["n", "n0", "n00", "n01", "n1", "n10", "n11"]
+    assert len(marks_of(marks)) == 3, "equal tasks are done once"
+    told.clear()
+    again = run_job(job, first, do, InlineEngine(), workers=1, then=then)
+    assert again.results == outcome.results
+    assert sorted(told) == sorted(again.done_before) == sorted(outcome.results)
+    assert len(marks_of(marks)) == 3
 
 
 def test_changed_settings_are_done_anew_with_all_that_stands_on_them(tmp_path: Path) -> None:

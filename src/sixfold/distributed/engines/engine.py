@@ -43,7 +43,7 @@ class PoolCall(Generic[Item, Result]):
     workers: int
     retries: int
     after: Sequence[Sequence[int]] | None
-    on_done: Callable[[int, Result], None]
+    on_done: Callable[[int, Result], Sequence[Item] | None]
     log: Path | None
 
 
@@ -106,15 +106,16 @@ class Engine(ABC):
         workers: int,
         retries: int = 2,
         after: Sequence[Sequence[int]] | None = None,
-        on_done: Callable[[int, Result], None] | None = None,
+        on_done: Callable[[int, Result], Sequence[Item] | None] | None = None,
         log: Path | None = None,
     ) -> list[Result]:
         """Map `function` over items, each handed to whichever worker is free; results in order.
 
         Function and items are picklable, results plain data. An item whose worker dies is given to
         another, at most `retries` times; each item's result is accepted exactly once, and `on_done`
-        is called in the launcher with (index, result). `after` has for each item the indices of
-        those whose results must have arrived before it is handed out. `log` as for `run_ranks`.
+        is called in the launcher with (index, result). It may return more items, which come after
+        all others. `after` has for each item the indices of those whose results must have arrived
+        before it is handed out. `log` as for `run_ranks`.
 
         Raises:
             UserError: if the function raised one for an item.
@@ -169,6 +170,11 @@ class ItemQueue:
     def __bool__(self) -> bool:
         """Whether any item waits, ready or not."""
         return bool(self._waiting)
+
+    def add(self, count: int) -> None:
+        """So many items more, which come after none."""
+        self._waiting.extend(range(len(self._missing), len(self._missing) + count))
+        self._missing += [set() for _ in range(count)]
 
     def take(self) -> int | None:
         """The first item that is ready, which waits no longer; None if none is."""

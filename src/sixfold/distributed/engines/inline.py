@@ -88,20 +88,23 @@ class InlineEngine(Engine):
 
     def _pool(self, call: PoolCall[Item, Result]) -> list[Result]:
         results: dict[int, Result] = {}
-        queue = ItemQueue(len(call.items), call.after)
+        items = list(call.items)
+        queue = ItemQueue(len(items), call.after)
         while (index := queue.take()) is not None:
             with _process_state(call.log) as switch:
                 switch(-1, 0)
                 try:
-                    results[index] = call.function(call.items[index])
+                    results[index] = call.function(items[index])
                 except KeyboardInterrupt:
                     raise
                 except BaseException as error:
                     host = socket.gethostname()
                     raise describe(error, rank=0, host=host).exception() from error
             queue.done(index)
-            call.on_done(index, results[index])
-        return [results[index] for index in range(len(call.items))]
+            more = call.on_done(index, results[index]) or ()
+            items.extend(more)
+            queue.add(len(more))
+        return [results[index] for index in range(len(items))]
 
     def close(self) -> None:
         """Nothing outlives a call."""

@@ -53,8 +53,9 @@ class LocalPool(Generic[Item, Result]):
         self._body = cloudpickle.dumps(call.function)
         self._pipes = pipes
         self._log = log
-        self._queue = ItemQueue(len(call.items), call.after)
-        self._deaths = [0] * len(call.items)
+        self._items = list(call.items)
+        self._queue = ItemQueue(len(self._items), call.after)
+        self._deaths = [0] * len(self._items)
         self._results: dict[int, Result] = {}
         self._workers: dict[int, _Worker] = {}
         self._selector = selectors.DefaultSelector()
@@ -62,10 +63,8 @@ class LocalPool(Generic[Item, Result]):
 
     def run(self) -> list[Result]:
         """Work through all items; the first that failed raises."""
-        count = len(self._call.items)
-        for number in range(min(self._call.workers, count)):
-            self._hand_out(self._start(number))
-        while len(self._results) < count:
+        self._fill()
+        while len(self._results) < len(self._items):
             for key, _ in self._selector.select():
                 worker: _Worker = key.data
                 received = frames.receive(worker.channel)
@@ -79,10 +78,24 @@ class LocalPool(Generic[Item, Result]):
                     raise answer.exception()
                 self._results[index] = cloudpickle.loads(answer)
                 self._queue.done(index)
-                for free in [w for w in self._workers.values() if w.index is None]:
-                    self._hand_out(free)
-                self._call.on_done(index, self._results[index])
-        return [self._results[index] for index in range(count)]
+                self._fill()
+                if more := self._call.on_done(index, self._results[index]):
+                    self._items.extend(more)
+                    self._deaths += [0] * len(more)
+                    self._queue.add(len(more))
+                    self._fill()
+        return [self._results[index] for index in range(len(self._items))]
+
+    def _fill(self) -> None:
+        """Give every free worker an item, and start workers as long as there are items for them."""
+        for free in [w for w in self._workers.values() if w.index is None]:
+            self._hand_out(free)
+        wanted = min(self._call.workers, len(self._items) - len(self._results))
+        for number in range(self._call.workers):
+            if len(self._workers) >= wanted:
+                return
+            if number not in self._workers:
+                self._hand_out(self._start(number))
 
     def close(self) -> None:
         """End all workers and wait until they are gone."""
@@ -131,7 +144,7 @@ class LocalPool(Generic[Item, Result]):
         """Give a free worker its next item, if one is ready."""
         worker.index = self._queue.take()
         if worker.index is not None:
-            item = cloudpickle.dumps(self._call.items[worker.index])
+            item = cloudpickle.dumps(self._items[worker.index])
             with contextlib.suppress(OSError):  # it is dead: its channel is closed
                 frames.send(worker.channel, item)
 

@@ -46,26 +46,30 @@ class PoolRun(Generic[Item, Result]):
             if session.master.kind == "local"
             else max(int(session.setting("spark.task.maxFailures", "4")), 1)
         )
-        self._tries_left = [call.retries + 1] * len(call.items)
-        self._queue = ItemQueue(len(call.items), call.after)
+        self._items = list(call.items)
+        self._tries_left = [call.retries + 1] * len(self._items)
+        self._queue = ItemQueue(len(self._items), call.after)
         self._running: dict[int, tuple[Job, list[Any]]] = {}
         self._results: dict[int, Result] = {}
         self._alive_at = time.monotonic()
 
     def run(self) -> list[Result]:
         """Run all items, so many at a time."""
-        count, workers = len(self._call.items), self._call.workers
-        while len(self._results) < count:
+        while len(self._results) < len(self._items):
+            workers = self._call.workers
             while len(self._running) < workers and (ready := self._queue.take()) is not None:
                 self._submit(ready)
             ended = [index for index, (job, _) in self._running.items() if not job.running]
             for index in ended:
                 if self._accept(index):
-                    self._call.on_done(index, self._results[index])
+                    more = self._call.on_done(index, self._results[index]) or ()
+                    self._items.extend(more)
+                    self._tries_left += [self._call.retries + 1] * len(more)
+                    self._queue.add(len(more))
             if not ended:
                 self._check_executors()
                 time.sleep(_IDLE_S)
-        return [self._results[index] for index in range(count)]
+        return [self._results[index] for index in range(len(self._items))]
 
     def __enter__(self) -> PoolRun[Item, Result]:
         return self
@@ -80,7 +84,7 @@ class PoolRun(Generic[Item, Result]):
         task = ItemTask(
             function=self._function,
             archives=self._archives,
-            item=cloudpickle.dumps(self._call.items[index]),
+            item=cloudpickle.dumps(self._items[index]),
             index=index,
             tries=self._tries_left[index],
         )
@@ -89,7 +93,7 @@ class PoolRun(Generic[Item, Result]):
         def action() -> None:
             outcome.extend(self._session.map_tasks(1, task))
 
-        title = f"sixfold: item {index} of {len(self._call.items)}"
+        title = f"sixfold: item {index} of {len(self._items)}"
         self._running[index] = self._session.start(action, title), outcome
 
     def _accept(self, index: int) -> bool:

@@ -34,16 +34,11 @@ class ProgressMonitor:
     """Follows a job and reports on it; to be used in a `with`."""
 
     def __init__(
-        self,
-        tasks: Sequence[Task],
-        folders: Mapping[str, Path],
-        workers: int,
-        token: str,
-        on_event: Callable[[Mapping[str, Any]], None],
+        self, workers: int, token: str, on_event: Callable[[Mapping[str, Any]], None]
     ) -> None:
-        self.lines = {task.name: Line(name=task.name, cost=task.cost) for task in tasks}
-        self._folders, self._workers, self._token = folders, workers, token
-        self._on_event = on_event
+        self.lines: dict[str, Line] = {}
+        self._folders: dict[str, Path] = {}
+        self._workers, self._token, self._on_event = workers, token, on_event
         self._since: dict[str, float] = {}
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -57,6 +52,12 @@ class ProgressMonitor:
         self._stop.set()
         self._thread.join()
         self._report()
+
+    def add(self, tasks: Sequence[Task], folders: Mapping[str, Path]) -> None:
+        """Follow these tasks, too."""
+        with self._lock:
+            self.lines |= {task.name: Line(name=task.name, cost=task.cost) for task in tasks}
+            self._folders |= folders
 
     def settle(self, name: str, state: str, record: Mapping[str, Any] | None = None) -> None:
         """A task has come to its end, with a record unless it failed."""

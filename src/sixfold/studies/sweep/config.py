@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from sixfold.core.config import TRUST_MODEL, resume_problems
-from sixfold.core.settings import Settings, option
+from sixfold.core.errors import UserError
+from sixfold.core.settings import Settings, hints_of, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
-from sixfold.training.config import LocalSgdConfig, OptimizerConfig, StrategyConfig, TrainingConfig
+from sixfold.training.config import (
+    LocalSgdConfig,
+    OptimizerConfig,
+    StrategyConfig,
+    TrainConfig,
+    TrainingConfig,
+)
 from sixfold.training.losses.config import LossConfig
 
 _VARY = (
@@ -29,17 +37,21 @@ class _Varied(Settings):
 
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
         """What a network, strategy or master that only the run names would be refused for."""
-        sections = {"model": ModelConfig, "strategy": StrategyConfig}
-        sections |= {"master": EngineConfig, "spark_conf": EngineConfig}
-        found = []
-        for text in self.vary if "vary" in taken else ():
-            name, _, values = text.partition("=")
-            name = name.strip().replace("-", "_")
-            for value in values.split("|" if "|" in values else ","):
-                if name in sections:
-                    section = sections[name](**{name: value.strip()})
-                    found += section.origin_problems([name], file)
-        return found
+        return named_problems(self.vary if "vary" in taken else (), file)
+
+
+def named_problems(texts: Collection[str], file: Path) -> list[str]:
+    """Why values in `NAME=V1,V2` that only a run names are not used: they may be a stranger's."""
+    sections = {key: part for part in hints_of(TrainConfig).values() for key in hints_of(part)}
+    found = []
+    for text in texts:
+        name, _, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        for value in values.split("|" if "|" in values else ",") if name in sections else ():
+            with contextlib.suppress(UserError):  # what cannot be read is refused elsewhere
+                section = sections[name](**{name: value.strip()})
+                found += section.origin_problems([name], file)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sixfold.core.errors import UserError
 from sixfold.core.naming import meant
@@ -30,6 +30,9 @@ class Varied:
     values: tuple[Any, ...]  # as the setting holds them; as text for an argument of the network
 
 
+One = TypeVar("One", bound=Varied)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Combination:
     """One choice of all values."""
@@ -49,47 +52,66 @@ def parse_vary(texts: Sequence[str]) -> list[Varied]:
     >>> [varied.values for varied in parse_vary(["workers=1,2", "grid=rows=2|cout=2"])]
     [(1, 2), ('rows=2', 'cout=2')]
     """
-    found: list[Varied] = []
+    return parse_all(texts, "--vary", parse_one)
+
+
+def parse_all(texts: Sequence[str], flag: str, parse: Callable[[str, str], One]) -> list[One]:
+    """Read each text of an option; a `UserError` with everything that cannot be read."""
+    found: list[One] = []
     problems: list[str] = []
     for text in texts:
         try:
-            varied = _parse(text)
+            one = parse(text, flag)
         except UserError as error:
             problems += error.problems
             continue
-        if any(varied.name == other.name for other in found):
-            problems.append(f"--vary {text}: {varied.name} is varied twice")
-        found.append(varied)
+        if any(one.name == other.name for other in found):
+            problems.append(f"{flag} {text}: {one.name} is given twice")
+        found.append(one)
     if problems:
         raise UserError(problems)
     return found
 
 
-def _parse(text: str) -> Varied:
+def parse_one(text: str, flag: str) -> Varied:
+    """Read `NAME=V1,V2,...` of an option."""
+    name, rest, section, hint = parse_name(text, flag)
+    words = [word.strip() for word in rest.split("|" if "|" in rest else ",")]
+    if not any(words):
+        raise UserError(_form(text, flag))
+    if section is None:
+        return Varied(name=name, section="model", values=tuple(dict.fromkeys(words)))
+    values = []
+    for word in words:
+        try:
+            values.append(read_value(word, hint))
+        except ValueError as error:
+            raise UserError(f"{flag} {text!r}: {word!r} of {name}: expected {error}") from None
+    return Varied(name=name, section=section, values=tuple(dict.fromkeys(values)))
+
+
+def parse_name(text: str, flag: str) -> tuple[str, str, str | None, Any]:
+    """Name of a setting, what stands behind `=`, its section and type; None for an argument."""
     name, equals, rest = text.partition("=")
     plain = name.strip().replace("-", "_")
-    words = [word.strip() for word in rest.split("|" if "|" in rest else ",")]
-    if not equals or not plain or not any(words):
-        raise UserError(f"--vary {text!r}: expected NAME=V1,V2,..., such as batch-size=10,100")
+    if not equals or not plain:
+        raise UserError(_form(text, flag))
     if plain.startswith(MODEL):
         if not plain.removeprefix(MODEL).isidentifier():
-            raise UserError(f"--vary {text!r}: {plain} is no name of an argument")
-        return Varied(name=plain, section="model", values=tuple(dict.fromkeys(words)))
+            raise UserError(f"{flag} {text!r}: {plain} is no name of an argument")
+        return plain, rest, None, None
     known = settings()
     if plain not in known:
         near = meant(plain, known)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UserError(
-            f"--vary {text!r}: {plain} is no setting of `sixfold train` that can be varied{hint}"
+            f"{flag} {text!r}: {plain} is no setting of `sixfold train` that can be varied{hint}"
         )
-    section, hint_type = known[plain]
-    values = []
-    for word in words:
-        try:
-            values.append(read_value(word, hint_type))
-        except ValueError as error:
-            raise UserError(f"--vary {text!r}: {word!r} of {plain}: expected {error}") from None
-    return Varied(name=plain, section=section, values=tuple(dict.fromkeys(values)))
+    return plain, rest, *known[plain]
+
+
+def _form(text: str, flag: str) -> str:
+    return f"{flag} {text!r}: expected NAME=V1,V2,..., such as batch-size=10,100"
 
 
 def settings() -> dict[str, tuple[str, Any]]:
@@ -108,13 +130,17 @@ def combinations(base: TrainConfig, varied: Sequence[Varied]) -> list[Combinatio
     """All combinations of the values, the last setting varying fastest."""
     found = []
     for values in itertools.product(*(one.values for one in varied)):
-        config = base
-        for one, value in zip(varied, values, strict=True):
-            config = _with(config, one, value)
-        config = _fitting(config, {one.name for one in varied})
+        config = applied(base, list(zip(varied, values, strict=True)))
         chosen = {one.name: value for one, value in zip(varied, values, strict=True)}
         found.append(Combination(values=chosen, config=config))
     return found
+
+
+def applied(config: TrainConfig, chosen: Sequence[tuple[Varied, Any]]) -> TrainConfig:
+    """The settings with a value for each of what is varied."""
+    for one, value in chosen:
+        config = _with(config, one, value)
+    return _fitting(config, {one.name for one, _ in chosen})
 
 
 def _with(config: TrainConfig, varied: Varied, value: Any) -> TrainConfig:

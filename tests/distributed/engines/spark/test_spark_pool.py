@@ -32,6 +32,14 @@ def test_results_come_in_the_order_of_the_items_and_each_is_told_once(
     assert sorted(lines) == ["[rank 0] item 3", "[rank 1] item 1", "[rank 2] item 2"]
 
 
+def test_items_may_be_added_as_results_come(spark_local: EngineProcess) -> None:
+    def more(_index: int, result: Any) -> list[int]:
+        return [result["square"]] if result["square"] < 20 else []
+
+    results = spark_local.pool(square, [2], workers=2, on_done=more)
+    assert [result["square"] for result in results] == [4, 16, 256]
+
+
 def test_a_pool_of_nothing_is_nothing(spark_local: EngineProcess) -> None:
     assert spark_local.pool(square, [], workers=2) == []
 

@@ -1,0 +1,1 @@
+"""A search over settings of training, whose decisions do not depend on who trains how fast."""
