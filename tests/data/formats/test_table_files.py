@@ -62,9 +62,25 @@ def test_folders_of_parts_are_parts(tmp_path: Path) -> None:
         write(file, {"image": PICTURES[rows], "label": LABELS[rows]})
     write(tmp_path / "set/split=val/p.parquet", {"image": PICTURES[:3], "label": LABELS[:3]})
     dataset = opened(tmp_path / "set", tmp_path)
-    assert (len(dataset.train), len(dataset.test)) == (12, 8)
-    assert dataset.bad == ("split=val/p.parquet: rows of a part that is not used: 3",)
-    assert dataset.skipped == 3
+    assert [len(part) for part in (dataset.train, dataset.validation, dataset.test)] == [12, 3, 8]
+    assert not dataset.bad
+    assert dataset.skipped == 0
+
+
+def test_files_named_after_parts_are_parts(tmp_path: Path) -> None:
+    counts = {"train-00000-of-00002": 6, "train-00001-of-00002": 6, "validation-00000-of-00001": 5}
+    for name, count in counts.items():
+        columns = {"image": PICTURES[:count], "label": LABELS[:count]}
+        write(tmp_path / f"set/data/{name}.parquet", columns)
+    found = opened(tmp_path / "set", tmp_path)
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [12, 0, 5]
+    write(tmp_path / "set/data/test-0.parquet", {"image": PICTURES[:4], "label": LABELS[:4]})
+    write(tmp_path / "set/data/more.parquet", {"image": PICTURES[:2], "label": LABELS[:2]})
+    found = opened(tmp_path / "set", tmp_path)
+    assert [len(part) for part in (found.train, found.validation, found.test)] == [12, 5, 4]
+    assert found.bad == ("data/more.parquet: rows of a part that is not used: 2",)
+    everything = opened(tmp_path / "set", tmp_path, labelled=False)
+    assert [len(part) for part in (everything.train, everything.validation)] == [12, 5]
 
 
 def test_files_may_differ_where_it_does_not_matter(tmp_path: Path) -> None:

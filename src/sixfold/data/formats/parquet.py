@@ -93,9 +93,9 @@ def _cells(path: str, columns: Sequence[str], rows: NDArray[np.int64]) -> Iterat
 def read(path: str, name: str, options: TableOptions) -> Listing:
     """List the rows of a file, or of all files below a folder or URL.
 
-    Rows for training and for testing are told apart by the names of folders and files ("train",
-    "test", else "val"); where there is no such name, 80 to 20, stratified. Rows without a label are
-    left out (and counted), or are a class of their own in the test part.
+    Rows for training, validation and testing are told apart by the names of folders and files
+    ("train", "validation", "test"); where there is no such name, 80 to 20, stratified. Rows without
+    a label are left out (and counted), or are a class of their own in the test part.
     """
     files = list_files(path)
     image = choose(path, files, "image", options.image)
@@ -109,9 +109,10 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
     if label is None and options.labelled:
         raise no_column(path, files, "label")
     _refuse_strangers(files, image, columns or [label])
-    train, test, split = by_part(files)
-    unused = [file for file in files if file not in train and file not in test]
-    files = [*train, *test]
+    named, split = by_part(files)
+    unused = [file for file in files if not any(file in part for part in named.values())]
+    files = [file for part in named.values() for file in part]
+    part_of = np.array([part for part, of_part in named.items() for _ in of_part])
     rows = sum(file.rows for file in files)
     targets = None
     if several and columns:
@@ -137,27 +138,29 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
     )
     assert len(everything.labels) == rows, "one label a row"
     known = everything.labels >= 0
-    tested = everything.file >= len(train) if test else _cut_off(everything, options.target)
+    row_part = part_of[everything.file]
+    tested = row_part == "test" if "test" in named else _cut_off(everything, options.target)
+    validated = row_part == "validation"
     if options.labelled and several:
         refuse_targets(path, str(label), everything.targets)
     elif options.labelled:
-        _refuse_labels(path, str(label), everything, tested, classes)
+        _refuse_labels(path, str(label), everything, ~tested & ~validated, classes)
     else:
         classes, classified = with_unlabelled(classes, everything.labels)
         everything = dataclasses.replace(everything, labels=classified)
-        tested |= ~known
+        tested |= ~known & ~validated
     lost = int((~known).sum()) if options.labelled else 0
     left_out = [(file.name, f"rows of a part that is not used: {file.rows}") for file in unused]
     if lost:
         left_out.append((paths.base_name(path), f"rows without a label (column {label!r}): {lost}"))
     kept = known if options.labelled else np.ones_like(known)
+    chosen = {"train": ~tested & ~validated, "test": tested}
+    if "validation" in named:
+        chosen["validation"] = validated
     return Listing(
         name=name,
         classes=classes,
-        parts={
-            "train": everything.take(np.flatnonzero(kept & ~tested)),
-            "test": everything.take(np.flatnonzero(kept & tested)),
-        },
+        parts={part: everything.take(np.flatnonzero(kept & of)) for part, of in chosen.items()},
         split=split if known.any() else "all rows",
         left_out=tuple(left_out),
         unlabelled=lost,
@@ -192,7 +195,7 @@ def _refuse_strangers(files: Sequence[TableFile], image: str, labels: Sequence[s
 
 
 def _refuse_labels(
-    path: str, label: str, rows: TableRecords, tested: NDArray[np.bool_], classes: Sequence[str]
+    path: str, label: str, rows: TableRecords, trained: NDArray[np.bool_], classes: Sequence[str]
 ) -> None:
     """Refuse a table from which nothing can be learned."""
     known = rows.labels >= 0
@@ -203,6 +206,6 @@ def _refuse_labels(
         )
     if len(classes) < 2:
         raise UserError(f"{path}: column {label!r} has 1 classes: expected at least two")
-    learned = rows.labels[known & ~tested]
+    learned = rows.labels[known & trained]
     if empty := empty_classes(path, "train", learned, classes, classes):
         raise UserError(empty)

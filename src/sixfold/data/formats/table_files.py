@@ -138,15 +138,17 @@ def _folder_values(name: str) -> dict[str, str | None]:
     return values
 
 
-def by_part(files: Sequence[TableFile]) -> tuple[list[TableFile], list[TableFile], str]:
-    """Files to train on and to test on as their names say, and how these were told apart.
+def by_part(files: Sequence[TableFile]) -> tuple[dict[str, list[TableFile]], str]:
+    """Files of each part as their names say, and how these were told apart.
 
-    Where no file is for testing, the others are all for training; validation files are taken for
-    testing if there are none of these, else for nothing.
+    Where no file is for testing, validation files are; where there are none of these either, all
+    others are for training.
     """
-    train = [file for file in files if file.part == "train"]
-    for part in ("test", "validation"):
-        test = [file for file in files if file.part == part]
-        if train and test:
-            return train, test, f"names with train and with {part}"
-    return train or list(files), [], "80/20, stratified by class"
+    found = {part: [file for file in files if file.part == part] for part in ROLES}
+    train, test, validation = (found[part] for part in ("train", "test", "validation"))
+    if train and test and validation:
+        return found, "names with train and with test; those with validation are that part"
+    for name, tested in (("test", test), ("validation", validation)):
+        if train and tested:
+            return {"train": train, "test": tested}, f"names with train and with {name}"
+    return {"train": train or list(files)}, "80/20, stratified by class"
