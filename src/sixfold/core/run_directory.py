@@ -18,6 +18,7 @@ Layout::
     model.safetensors      the final weights
     result.json            the figures; its presence means that the run is finished
     plan.json              what the planner chose and why, where it was asked to
+    division.json          how each layer is divided, where that differs; `--grid` takes it
     tuning.json            the content of the file that `--tuning` named, when the run began
     failure.json           why the last start ended without a result
     report.html            the report
@@ -54,8 +55,8 @@ Result = TypeVar("Result")
 
 _OWN = """
 config.json inputs.json attempt metrics.jsonl merges.jsonl result.json failure.json plan.json
-tuning.json model.safetensors model.raw.safetensors dictionary.safetensors samples.safetensors
-report.html log.txt lr-find.json lr-find.html tracking.json tensorboard
+division.json tuning.json model.safetensors model.raw.safetensors dictionary.safetensors
+samples.safetensors report.html log.txt lr-find.json lr-find.html tracking.json tensorboard
 trace.json profile.json profile.html timeline checkpoints snapshots servers elements logs profile
 """
 

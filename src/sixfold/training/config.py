@@ -204,7 +204,8 @@ class StrategyConfig(Settings):
     grid: str = option(
         "",
         "model_parallel: ranks along each axis, such as batch=2,rows=2,cols=1,cout=1,cin=1; their "
-        "product is --workers (default: all along rows; auto: as `sixfold plan` predicts)",
+        "product is --workers (default: all along rows; auto: as `sixfold plan` predicts); behind "
+        "it ;LAYER:WAY for layers that are divided in another way, or a file that says so",
     )
     deterministic: bool = option(
         True, "add gradients in a fixed order: the same bits for any number of workers"

@@ -44,6 +44,7 @@ from sixfold.training.selection import (
     validation_problems,
 )
 from sixfold.training.step.rules import class_of
+from sixfold.training.strategies.model_parallel.division import as_line, division_of
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tracking.config import TrackingConfig
 from sixfold.training.tracking.session import send_rest, tracked
@@ -172,6 +173,8 @@ def _train(
         write_json(directory.file("plan.json"), choice.plan)
     if tuning is not None:
         write_json(directory.file(COPY), tuning)
+    if (division := division_of(resolved)) is not None:
+        write_json(directory.file("division.json"), division.file())
     with tracked(config.tracking, directory, on_event) as tracking:
         figures = _run(resolved, run, inputs, engine, workers, on_event, pause)
         if "weights_sha256" not in figures:
@@ -331,6 +334,7 @@ def resolve_paths(config: TrainConfig) -> TrainConfig:
             shared=_absolute(config.initialization.shared),
         ),
         compute=dataclasses.replace(config.compute, tuning=_absolute(config.compute.tuning)),
+        strategy=dataclasses.replace(config.strategy, grid=as_line(config.strategy.grid)),
         run=dataclasses.replace(config.run, out=str(path)),
     )
 

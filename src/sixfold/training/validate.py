@@ -137,9 +137,9 @@ def _may_divide(config: TrainConfig) -> bool:
     """Whether ranks may hold parts of tensors."""
     strategy = config.strategy
     if strategy.strategy == "model_parallel" and strategy.grid != AUTO:
-        from sixfold.training.strategies.model_parallel.grid import parse_grid
+        from sixfold.training.strategies.model_parallel.division import read_division
 
-        grid = parse_grid(strategy.grid)[0] if strategy.grid else None
+        grid = read_division(strategy.grid)[0] if strategy.grid else None
         return grid is None or grid.mesh.size > 1
     return strategy.strategy == "model_parallel" or (
         is_automatic(config) and (strategy.grid == AUTO or not strategy.deterministic)

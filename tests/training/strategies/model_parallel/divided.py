@@ -12,6 +12,7 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.training.layers.dropout import Draw
 from sixfold.training.layers.executor import LayerExecutor
 from sixfold.training.step.step import channels_last
+from sixfold.training.strategies.model_parallel.division import Ways
 from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.network import DividedNetwork, divide
 from sixfold.training.strategies.model_parallel.part import Part
@@ -42,14 +43,19 @@ def load_parts(divided: DividedNetwork, state: dict[str, Tensor]) -> None:
 
 
 def run_divided(
-    network: nn.Module, shape: Shape, mesh: Mesh, images: Tensor, labels: Tensor
+    network: nn.Module,
+    shape: Shape,
+    mesh: Mesh,
+    images: Tensor,
+    labels: Tensor,
+    layers: Ways = (),
 ) -> list[Outcome]:
     """Forward and backward on all ranks of a tile, inline."""
     state = {name: value.clone() for name, value in network.state_dict().items()}
     found: dict[int, Outcome] = {}
 
     def compute(comm: Communicator) -> None:
-        divided = divide(copy.deepcopy(network).to("meta"), shape, comm, mesh)
+        divided = divide(copy.deepcopy(network).to("meta"), shape, comm, mesh, layers)
         load_parts(divided, state)
         divided.train()
         divided.connect(Draw(7).mask)
@@ -73,7 +79,9 @@ def run_divided(
     return [found[rank] for rank in range(mesh.size)]
 
 
-def deviation(network: nn.Module, shape: Shape, mesh: Mesh, samples: int = 3) -> float:
+def deviation(
+    network: nn.Module, shape: Shape, mesh: Mesh, samples: int = 3, layers: Ways = ()
+) -> float:
     """Largest difference between a divided network and plain torch: logits, gradients, buffers."""
     network = network.double().train()
     images, labels = batch(shape, samples, 2)
@@ -81,7 +89,7 @@ def deviation(network: nn.Module, shape: Shape, mesh: Mesh, samples: int = 3) ->
     logits = oracle(images)
     loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
     loss.backward()  # type: ignore[no-untyped-call]
-    outcomes = run_divided(network, shape, mesh, images, labels)
+    outcomes = run_divided(network, shape, mesh, images, labels, layers)
     differences = [_largest(found.logits - logits) for found in outcomes]
     whole: dict[str, Any] = {name: p.grad for name, p in oracle.named_parameters()}
     buffers = dict(oracle.named_buffers())
@@ -91,7 +99,7 @@ def deviation(network: nn.Module, shape: Shape, mesh: Mesh, samples: int = 3) ->
             if name in buffers:
                 differences.append(_largest(found.buffers[name] - part.cut(buffers[name], rank)))
                 continue
-            group = mesh.group(rank, part.summed)
+            group = part.layout.mesh.group(rank, part.summed)
             total = sum(outcomes[peer].gradients[name] for peer in group)
             differences.append(_largest(total - part.cut(whole[name], rank)))
     return max(differences)

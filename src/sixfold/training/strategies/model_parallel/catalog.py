@@ -76,7 +76,7 @@ FUNCTIONS: dict[Operation, Callable[..., Made]] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class Rule:
     """How a call is divided.
 
     Attributes:
@@ -92,7 +92,7 @@ class Entry:
     in_place: bool = False
 
 
-def look_up(call: Call, shapes: dict[str, tuple[int, ...] | None]) -> Entry:
+def look_up(call: Call, shapes: dict[str, tuple[int, ...] | None]) -> Rule:
     """Find how a call is divided.
 
     Args:
@@ -110,7 +110,7 @@ def look_up(call: Call, shapes: dict[str, tuple[int, ...] | None]) -> Entry:
     assert call.shape is not None
     if _reshapes(call):
         if call.shape in (given, (SAMPLES, prod(given[1:]))):
-            return Entry(nn.Flatten(), None, inputs[:1])
+            return Rule(nn.Flatten(), None, inputs[:1])
         raise _unsupported(call)
     if isinstance(call.called, nn.Module) and has_hooks(call.called):
         raise UnsupportedError(
@@ -124,7 +124,7 @@ def look_up(call: Call, shapes: dict[str, tuple[int, ...] | None]) -> Entry:
         raise UnsupportedError(f"{_where(call)} works on {len(given)} dims: flatten before it")
     if isinstance(layer, nn.AdaptiveAvgPool2d) and call.shape[2:] == (1, 1):
         division = divide_mean
-    return Entry(layer, division, inputs, bool(getattr(layer, "inplace", False) or _in_place(call)))
+    return Rule(layer, division, inputs, bool(getattr(layer, "inplace", False) or _in_place(call)))
 
 
 def _reshapes(call: Call) -> bool:

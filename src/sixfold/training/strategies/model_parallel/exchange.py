@@ -29,6 +29,7 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.models.graph.operations import Operation, operation_of, register_operation
 from sixfold.training.layers.convolution import ConvOp
 from sixfold.training.layers.explicit import EXPLICIT, PAIRS, Made, Weights
+from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, sizes
 from sixfold.training.strategies.model_parallel.move import Move, Pieces, plan
 
@@ -130,7 +131,7 @@ class Gather(nn.Module):
         comm: the tile.
         owned: layout of the input.
         needs: box of every rank.
-        duplicated: see `sixfold.training.strategies.model_parallel.move.plan`.
+        duplicated, needed_by: see `sixfold.training.strategies.model_parallel.move.plan`.
         padding: of this rank.
         fill: value of the padding.
 
@@ -145,12 +146,13 @@ class Gather(nn.Module):
         needs: list[Box],
         *,
         duplicated: Iterable[str] = (),
+        needed_by: Mesh | None = None,
         padding: Padding = NO_PADDING,
         fill: float = 0.0,
     ) -> None:
         super().__init__()
         self.comm, self.padding, self.fill = comm, padding, fill
-        self.move = plan(comm.rank, owned, needs, duplicated)
+        self.move = plan(comm.rank, owned, needs, duplicated, needed_by)
 
     @property
     def is_trivial(self) -> bool:

@@ -68,7 +68,7 @@ def divide_binary(
             needs.append(((0, 0),) * 3 if is_empty(box) else need)
         if value.shape == out:
             needs = layout.boxes()
-        gathers.append(context.gather(value, needs, duplicated=layout.copied))
+        gathers.append(context.gather(value, needs, like=layout))
     if _is_plain_sum(layer) and all(value.shape == out for value in inputs):
         return Divided(layout, gathers, [], kind=SUM)
     safe = _Safe(layer, sizes(layout.box(context.rank)))
@@ -115,7 +115,7 @@ def divide_concatenation(
         for (low, high), *rest in layout.boxes():
             own = max(low, start) - start, min(high, stop) - start
             needs.append((own if own[0] < own[1] else (0, 0), *rest))
-        gathers.append(context.gather(value, needs, duplicated=layout.copied))
+        gathers.append(context.gather(value, needs, like=layout))
         start = stop
     return Divided(layout, gathers, [], kind=CONCATENATION)
 

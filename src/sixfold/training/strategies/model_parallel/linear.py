@@ -5,7 +5,8 @@ is seen as (K, C, H, W), of which a rank holds the box of its own features, whet
 divided by channels, rows or columns. So its input is not exchanged, forward or backward, and its
 weight is held by one rank alone, so that there is no gradient to be summed. What is summed is the
 output, n K numbers. Along axes on which the input is held in copies (the raw images), the output
-features are divided instead, and nothing is exchanged but the gradient of the input.
+features are divided instead, and nothing is exchanged but the gradient of the input. A layer that
+is to divide its outputs is given such copies.
 
 This is the row-parallel and the column-parallel layer of M. Shoeybi et al., "Megatron-LM", 2019,
 chosen by where the input is, and with rows and columns of maps among the axes.
@@ -79,13 +80,14 @@ def divide_linear(
     """Divide a linear layer."""
     assert isinstance(layer, nn.Linear)
     (value,), mesh = inputs, context.mesh
-    copied = [axis for axis in VECTOR_AXES if axis in value.layout.copied]
+    given = everywhere(mesh, value.shape) if context.divides_outputs else value.layout
+    copied = [axis for axis in VECTOR_AXES if axis in given.copied]
     outputs = even(out[0], mesh, copied)
     held = Layout(mesh, (outputs, whole(1), whole(1)))
-    gather = context.gather(value, value.layout.boxes())
+    gather = context.gather(value, given.boxes())
     target = context.target(vector(mesh, out[0]))
-    scatter = context.scatter(held, target, value.layout.axes)
-    weights = Layout(mesh, (outputs, *value.layout.splits))
+    scatter = context.scatter(held, target, given.axes)
+    weights = Layout(mesh, (outputs, *given.splits))
     owner, made = LocalLayer(context.rank), LocalLinear()
     owner.hold("weight", layer.weight, Part(tuple(layer.weight.shape), weights))
     owner.hold("bias", layer.bias, Part((out[0],), Layout(mesh, (target.splits[0],))))

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.layout import Box, Layout, common
 
 Pieces = tuple[tuple[int, Box], ...]
@@ -53,7 +54,13 @@ class Move:
         return self.own == self.need and peers <= {rank}
 
 
-def plan(rank: int, owned: Layout, needs: Sequence[Box], duplicated: Iterable[str] = ()) -> Move:
+def plan(
+    rank: int,
+    owned: Layout,
+    needs: Sequence[Box],
+    duplicated: Iterable[str] = (),
+    needed_by: Mesh | None = None,
+) -> Move:
     """Plan an exchange.
 
     Args:
@@ -61,17 +68,18 @@ def plan(rank: int, owned: Layout, needs: Sequence[Box], duplicated: Iterable[st
         owned: the layout in which the tensor is owned.
         needs: box of every rank.
         duplicated: axes along which ranks compute the same thing from the same box.
+        needed_by: the mesh that has these axes, if it is not that of `owned`.
 
     Raises:
         ValueError: if needs differ along a duplicated axis.
     """
-    mesh, boxes = owned.mesh, owned.boxes()
+    mesh, boxes = needed_by or owned.mesh, owned.boxes()
     copied, same = tuple(sorted(owned.copied)), tuple(sorted(duplicated))
     for other in mesh.group(rank, same):
         if needs[other] != needs[rank]:
             raise ValueError(f"needs of ranks {rank} and {other} differ along {same}")
 
-    def pairs(owner: bool, axes: tuple[str, ...]) -> Pieces:
+    def pairs(owner: bool, mesh: Mesh, axes: tuple[str, ...]) -> Pieces:
         """Boxes common to this rank and the others who stand at its place along `axes`."""
         mine = boxes[rank] if owner else needs[rank]
         theirs = needs if owner else boxes
@@ -87,8 +95,8 @@ def plan(rank: int, owned: Layout, needs: Sequence[Box], duplicated: Iterable[st
     return Move(
         own=boxes[rank],
         need=needs[rank],
-        takes=pairs(False, copied),
-        gives=pairs(True, copied),
-        collects=pairs(True, same),
-        contributes=pairs(False, same),
+        takes=pairs(False, owned.mesh, copied),
+        gives=pairs(True, owned.mesh, copied),
+        collects=pairs(True, mesh, same),
+        contributes=pairs(False, mesh, same),
     )

@@ -9,19 +9,20 @@ and so agree on all exchanges.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
 from sixfold.core.errors import UnsupportedError
 from sixfold.distributed.process_group import Communicator
-from sixfold.models.graph.trace import REMEDY, Trace, trace
+from sixfold.models.graph.trace import REMEDY, Call, Trace, trace
 from sixfold.training.layers.calls import CONCATENATION, LAYERS, Entry
 from sixfold.training.layers.tracing import Graph, Stage, StagedNetwork, stages_of
-from sixfold.training.strategies.model_parallel.catalog import explain, look_up
+from sixfold.training.strategies.model_parallel.catalog import Rule, explain, look_up
+from sixfold.training.strategies.model_parallel.division import OUTPUTS, Ways
 from sixfold.training.strategies.model_parallel.exchange import Gather
-from sixfold.training.strategies.model_parallel.grid import Mesh
+from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
 from sixfold.training.strategies.model_parallel.join import Concatenation
 from sixfold.training.strategies.model_parallel.layout import Box, everywhere, is_empty, slices
 from sixfold.training.strategies.model_parallel.local import LocalLayer
@@ -119,7 +120,9 @@ class DividedNetwork(StagedNetwork):
                 layer.batch_sum = batch_sum
 
 
-def divide(network: nn.Module, shape: Shape, tile: Communicator, mesh: Mesh) -> DividedNetwork:
+def divide(
+    network: nn.Module, shape: Shape, tile: Communicator, mesh: Mesh, layers: Ways = ()
+) -> DividedNetwork:
     """Divide a network.
 
     Args:
@@ -127,19 +130,22 @@ def divide(network: nn.Module, shape: Shape, tile: Communicator, mesh: Mesh) -> 
         shape: (C, H, W) of an image.
         tile: the ranks among which it is divided.
         mesh: their axes.
+        layers: what single layers do instead.
 
     Raises:
         UnsupportedError: with every layer that cannot be divided, and what to do.
     """
     traced = trace(network, shape)
-    return _Division(traced, shape, tile, mesh).run()
+    return Dividing(traced, shape, tile, mesh, layers).run()
 
 
-class _Division:
-    """The division of one network."""
+class Dividing:
+    """The division of one network, layer by layer."""
 
-    def __init__(self, traced: Trace, shape: Shape, tile: Communicator, mesh: Mesh) -> None:
-        self.traced, self.mesh, self.tile = traced, mesh, tile
+    def __init__(
+        self, traced: Trace, shape: Shape, tile: Communicator, mesh: Mesh, layers: Ways = ()
+    ) -> None:
+        self.traced, self.mesh, self.tile, self.ways = traced, mesh, tile, dict(layers)
         self.context = Context(tile=tile, mesh=mesh)
         source = traced.source.name
         self.values = {source: Value(everywhere(mesh, shape), raw=True)}
@@ -151,6 +157,7 @@ class _Division:
         self.problems: list[str] = []
 
     def run(self) -> DividedNetwork:
+        """Divide all layers; raises `UnsupportedError` with every one that cannot be."""
         for number, call in enumerate(self.traced.calls):
             if call.shape is None:
                 continue
@@ -160,6 +167,7 @@ class _Division:
                 self.problems += explain(call, error)
                 self._suppose(call.node, call.shape)
         self._check_parameters()
+        self._check_ways()
         if self.problems:
             raise UnsupportedError(_in_short(list(dict.fromkeys(self.problems))))
         output = self._end()
@@ -182,14 +190,49 @@ class _Division:
             else:
                 self.names[call.node.name] = name
             return
-        out = self._shape_of(call.shape, inputs[0], entry.layer)
-        self.context.name, self.context.is_last = call.name, self._is_last(call.node)
-        made = entry.division(self.context, entry.layer, inputs, out)
+        made = self.operations(call, entry, inputs, self.ways.get(call.name))
         self._own(call.name, made.owner)
         self._append(call.name, made, [self._name(n) for n in entry.inputs], call.node.name)
         self.values[call.node.name] = Value(made.layout, flat=len(call.shape) == 2)
         if entry.in_place:  # whoever takes its input from now on sees what it has become
             self.names[entry.inputs[0].name] = call.node.name
+
+    def operations(
+        self, call: Call, entry: Rule, inputs: Sequence[Value], way: Mesh | str | None
+    ) -> Divided:
+        """Divide one layer: in a given way, or by the grid if it convolves, or as its input is."""
+        context = self.context
+        assert call.shape is not None
+        assert entry.division is not None
+        by_input = next((value.layout.mesh for value in inputs if not value.raw), self.mesh)
+        context.mesh = by_input
+        if isinstance(entry.layer, nn.Conv2d):
+            context.mesh = way if isinstance(way, Mesh) else self.mesh
+        context.divides_outputs = way == OUTPUTS
+        context.name, context.is_last = call.name, self._is_last(call.node)
+        out = self._shape_of(call.shape, inputs[0], entry.layer)
+        return entry.division(context, entry.layer, inputs, out)
+
+    def _check_ways(self) -> None:
+        """Every way must belong to a layer that can go it."""
+        kinds = {
+            call.name: type(call.called)
+            for call in self.traced.calls
+            if isinstance(call.called, (nn.Conv2d, nn.Linear))
+        }
+        for name, way in self.ways.items():
+            if name not in kinds:
+                known = ", ".join(kinds) or "none"
+                self.problems.append(
+                    f"--grid: {name!r} is no convolution or linear layer of the network; these "
+                    f"are: {known}"
+                )
+            elif isinstance(way, str) is not issubclass(kinds[name], nn.Linear):
+                what = "inputs or outputs" if issubclass(kinds[name], nn.Linear) else "axes"
+                self.problems.append(
+                    f"--grid: {name!r} is a {kinds[name].__name__}, which takes {what}, not "
+                    f"{way if isinstance(way, str) else Grid(mesh=way)}"
+                )
 
     def _shape_of(self, shape: tuple[int, ...], first: Value, layer: nn.Module) -> Shape:
         """(C, H, W) of a result; one of flattened maps keeps their rows and columns."""
@@ -271,7 +314,7 @@ class _Division:
         """Bring the output to every rank; the name of the value."""
         name = self._name(self.traced.output)
         value = self.values[name]
-        layout = everywhere(self.mesh, value.shape)
+        layout = everywhere(value.layout.mesh, value.shape)
         if value.layout != layout:
             made = Divided(layout, [self.context.gather_as(value, layout)], [])
             self._append("output", made, [name], "output")

@@ -20,9 +20,9 @@ def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
 
 
 def _problems(config: TrainConfig) -> list[str]:
-    from sixfold.training.strategies.model_parallel.grid import parse_grid
+    from sixfold.training.strategies.model_parallel.division import read_division
 
-    found = [] if config.strategy.grid == AUTO else parse_grid(config.strategy.grid)[1]
+    found = [] if config.strategy.grid == AUTO else read_division(config.strategy.grid)[1]
     if config.training.precision == "bf16":
         found.append(
             "--precision bf16: not with --strategy model_parallel, whose divided layers compute in "
@@ -41,7 +41,8 @@ SPEC = StrategySpec(
     name="model_parallel",
     build=_build,
     equality=ROUNDING,
-    what="rows, columns and channels of the maps are divided, in any grid with the batch",
+    what="rows, columns and channels of the maps are divided, in any grid with the batch, and "
+    "each layer in its own way where that is asked for",
     guarantee="equal to serial training up to rounding (1e-10 in float64), the same every time",
     sends="rows, cols: 2 B C W h a layer with a halo of h rows, and 2 Pc (m-1)/m, Pc the size "
     "of convolutions, m = rows x cols; cout: 2 B C H W (cout-1)/cout a convolution behind the "

@@ -55,8 +55,9 @@ from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import weights_dtype
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
 from sixfold.training.step.update_rule import Optimizer
+from sixfold.training.strategies.model_parallel.division import LayerGrid, read_division
 from sixfold.training.strategies.model_parallel.exchange import RankSum
-from sixfold.training.strategies.model_parallel.grid import Grid, parse_grid
+from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.network import DividedNetwork, divide
 from sixfold.training.strategies.model_parallel.sharded_network import ShardedModel
 from sixfold.training.strategies.strategy import Strategy
@@ -79,7 +80,7 @@ class ModelParallel:
 
     def __init__(
         self,
-        grid: Grid,
+        grid: LayerGrid,
         tiles: Communicator,
         step: Step,
         plan: BatchPlan,
@@ -143,17 +144,15 @@ def gradient_sums(step: Step, payload: Tensor) -> list[tuple[RankSum, list[Tenso
     model = step.model
     assert isinstance(model, DividedNetwork)
     gradient = step.state.split(payload)[0]
-    by_axes: dict[frozenset[str], list[Tensor]] = {}
+    views: dict[tuple[Mesh, frozenset[str]], list[Tensor]] = {}  # in the same order on all ranks
     for name, view in step.state.named_views(gradient):
-        axes = model.parts[name].summed
-        if axes:
-            by_axes.setdefault(axes, []).append(view)
-    found = []
-    for axes in sorted(by_axes, key=sorted):
-        mesh = model.mesh
-        ranks = mesh.group(model.tile.rank, axes)
-        found.append((RankSum(model.tile.subgroup(ranks)), by_axes[axes]))
-    return found
+        part = model.parts[name]
+        if part.summed:
+            views.setdefault((part.layout.mesh, part.summed), []).append(view)
+    return [
+        (RankSum(model.tile.subgroup(mesh.group(model.tile.rank, axes))), own)
+        for (mesh, axes), own in views.items()
+    ]
 
 
 def divided_norm(step: Step, gradient: Tensor) -> float:
@@ -170,14 +169,14 @@ def divided_norm(step: Step, gradient: Tensor) -> float:
     return math.sqrt(math.fsum(all_gather_data(model.tile, math.fsum(squares))))
 
 
-def grid_of(config: TrainConfig, workers: int) -> Grid:
+def grid_of(config: TrainConfig, workers: int) -> LayerGrid:
     """The grid that the settings ask for; rows over all ranks if they do not say.
 
     Raises:
         UserError: if it does not have as many ranks as there are workers.
     """
     text = config.strategy.grid or f"rows={workers}"
-    grid, problems = parse_grid(text)
+    grid, problems = read_division(text)
     if grid is None:
         raise UserError(problems)
     if grid.size != workers:
@@ -201,7 +200,7 @@ def division_problems(
         comm = Communicator(
             rank=0, size=grid.mesh.size, host="", attempt=0, transport=SingleProcess()
         )
-        divide(found.network, shape, comm, grid.mesh)
+        divide(found.network, shape, comm, grid.mesh, grid.layers)
     except UserError as error:
         return list(error.problems)
     return []
@@ -218,7 +217,7 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     found = _skeleton(config.model, data.shape, data.outputs, training.seed)
     freeze(found.network, config.optimizer)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
-    model = divide(found.network, data.shape, tile, grid.mesh)
+    model = divide(found.network, data.shape, tile, grid.mesh, grid.layers)
     _materialise(model, found, config, data)
     maker = BatchMaker(data, "float64" if training.precision == "float64" else "float32", model.box)
     plan = dataclasses.replace(plan, make_batch=maker)

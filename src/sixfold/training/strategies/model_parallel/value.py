@@ -74,8 +74,9 @@ class Context:
 
     Attributes:
         tile: the ranks that divide the network.
-        mesh: their axes.
+        mesh: their axes, as the layer that is being divided has them.
         name: of the layer that is being divided.
+        divides_outputs: whether a linear layer is to divide its output features.
         is_last: whether the layer gives the network's output, which every rank must get whole.
         raw_gathers: gathers from the network's input so far.
     """
@@ -83,6 +84,7 @@ class Context:
     tile: Communicator
     mesh: Mesh
     name: str = ""
+    divides_outputs: bool = False
     is_last: bool = False
     raw_gathers: list[Gather] = field(default_factory=list)
 
@@ -100,13 +102,22 @@ class Context:
         value: Value,
         needs: list[Box],
         *,
-        duplicated: frozenset[str] = frozenset(),
+        like: Layout | None = None,
         padding: Padding = NO_PADDING,
         fill: float = 0.0,
     ) -> Gather:
-        """What brings every rank the box of `value` that it needs."""
+        """What brings every rank the box of `value` that it needs.
+
+        `like` is a layout along whose copies ranks compute the same thing from the same box.
+        """
         found = Gather(
-            self.tile, value.layout, needs, duplicated=duplicated, padding=padding, fill=fill
+            self.tile,
+            value.layout,
+            needs,
+            duplicated=frozenset() if like is None else like.copied,
+            needed_by=self.mesh if like is None else like.mesh,
+            padding=padding,
+            fill=fill,
         )
         if value.raw:
             self.raw_gathers.append(found)
@@ -114,7 +125,7 @@ class Context:
 
     def gather_as(self, value: Value, layout: Layout) -> Gather:
         """What brings a value into another layout."""
-        return self.gather(value, layout.boxes(), duplicated=layout.copied)
+        return self.gather(value, layout.boxes(), like=layout)
 
     def gather_windows(
         self,
