@@ -102,14 +102,9 @@ _MEMORY_SIGNS = (
 
 
 def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> int:
-    """Run a command.
+    """Run a command: exit code 0, 2 for wrong input, 1 for a failed run, 130 after Ctrl-C.
 
-    Args:
-        arguments: the words behind ``sixfold``; those of the process if absent.
-        commands: what may be run.
-
-    Returns:
-        0 on success, 2 for wrong input or configuration, 1 for a failed run, 130 after Ctrl-C.
+    `arguments` are the words behind ``sixfold``; those of the process if absent.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words

@@ -46,11 +46,7 @@ class Given:
 
 
 class Arguments:
-    """The arguments of one call.
-
-    Attributes:
-        engine: an open engine, if one was given.
-    """
+    """The arguments of one call; `engine` is an open engine, if one was given."""
 
     def __init__(
         self,
@@ -122,12 +118,9 @@ class Arguments:
 
     @contextmanager
     def settled(self, on_event: OnEvent) -> Iterator[TrainConfig]:
-        """The settings, with objects and data where ranks find them.
+        """The settings, with objects and data where ranks find them; a `UserError` if wrong.
 
         What was put into a run directory goes again if the run is refused.
-
-        Raises:
-            UserError: with every problem.
         """
         config = self._checked()
         if self._parts or self._all_train:

@@ -1,7 +1,5 @@
 """A Python function for every command: options by name, as `sixfold.train` takes them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path

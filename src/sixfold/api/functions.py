@@ -1,7 +1,5 @@
 """`sixfold.train`: a network, data and options as a user has them in hand."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path

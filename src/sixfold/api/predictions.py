@@ -1,7 +1,5 @@
 """Classes and scores of images, from a trained network in this process."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,17 +23,11 @@ from sixfold.training.evaluate import probabilities
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says of images.
+    """What a network says of images."""
 
-    Attributes:
-        classes: names of the classes, labels or numbers, in the order of the columns.
-        probabilities: (N, K), float32; of a regression the numbers.
-        kind: of the targets: classes, binary, multi_label or regression.
-    """
-
-    classes: tuple[str, ...]
-    probabilities: NDArray[np.float32]
-    kind: str = CLASSES
+    classes: tuple[str, ...]  # names of the classes, labels or numbers, in the order of the columns
+    probabilities: NDArray[np.float32]  # (N, K), float32; of a regression the numbers
+    kind: str = CLASSES  # of the targets: classes, binary, multi_label or regression
 
     @property
     def values(self) -> NDArray[np.float32]:
@@ -84,8 +76,7 @@ class Predictions:
 def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: Any) -> Predictions:
     """Probabilities of every image, in the order of the data.
 
-    Raises:
-        UserError: if the data are nothing that can be read, or of another shape than the network's.
+    A `UserError` if the data are nothing that can be read, or of another shape than the network's.
     """
     config = DataConfig(**options)
     found = []

@@ -34,11 +34,7 @@ class History(list[dict[str, Any]]):
 
 
 class TrainResult(Mapping[str, Any]):
-    """A finished training; every field of `result.json` is an attribute and an item.
-
-    Attributes:
-        path: the run directory.
-    """
+    """A finished training in `path`; every field of `result.json` is an attribute and an item."""
 
     test_accuracy: float
     test_loss: float
@@ -102,8 +98,7 @@ class TrainResult(Mapping[str, Any]):
         """Class and scores of images, in this process.
 
         Args:
-            data: images as an array or tensor, or whatever `sixfold.train` takes; labels are not
-                looked at.
+            data: images as an array or tensor, or whatever `sixfold.train` takes, without labels.
             batch_size: images at a time.
             **options: `resize`, `image_column`, `label_column`, where data need them.
         """
@@ -143,11 +138,7 @@ class TrainResult(Mapping[str, Any]):
 
 
 def open_run(path: str | Path) -> TrainResult:
-    """The result of a finished training from its run directory.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The result of a finished training from its run directory; a `UserError` if there is none."""
     folder = Path(path).expanduser().absolute()
     figures = read_whole_json(folder / "result.json")
     if figures is None or "weights_sha256" not in figures:

@@ -1,12 +1,11 @@
 """`sixfold compress`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 from sixfold.compression.config import STAGES, CompressConfig
-from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
+from sixfold.core.console.command import ConfigCommand, ReportKind
+from sixfold.core.lazy import lazily
 
 
 def summary(result: dict[str, Any]) -> list[str]:

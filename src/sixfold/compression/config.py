@@ -1,7 +1,5 @@
 """Settings of a compression."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sixfold.core.checks import unknown

@@ -1,7 +1,5 @@
 """From a file to a network that runs: compressed or not, a run directory or a single file."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,8 +40,7 @@ def load(path: str | Path, *, trust_model: bool = False) -> Classifier:
         one, for normalised images.
 
     A `UserError` if there is none, the file is damaged or does not fit its network, or that is
-    neither
-    the zoo's nor code in the current directory and is not trusted.
+    neither the zoo's nor code in the current directory and is not trusted.
     """
     file = model_card.weights_file(Path(path).expanduser().absolute())
     network, card = load_network(file, trusted=read_card(file, trust=trust_model).model)

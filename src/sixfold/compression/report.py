@@ -1,7 +1,5 @@
 """The report of a compression: what each stage saved and cost, layer by layer, in one HTML file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ that holds the bound and the largest that does not is divided again. The smalles
 the bound is the result. Everything is judged on the validation part.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """Lines about words and values that nobody knows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from sixfold.core.naming import meant

@@ -1,7 +1,5 @@
 """Settings that commands share. Precedence is argument, file, environment, default."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What Sixfold reads from the environment: all of it, in one place."""
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

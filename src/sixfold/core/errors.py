@@ -8,8 +8,6 @@ Two families, told apart by the exit code of the command line:
   a restart may cure (a killed process, a vanished host).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 

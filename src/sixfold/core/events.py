@@ -1,7 +1,5 @@
 """What a command reports while it works."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Writing files so that a reader, or a crash, never meets half of one."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Which code is a user's own."""
 
-from __future__ import annotations
-
 import functools
 import site
 import sysconfig

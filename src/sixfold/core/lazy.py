@@ -19,3 +19,13 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     return __getattr__
+
+
+def lazily(name: str) -> Callable[..., Any]:
+    """``package.module:function``, imported when it is called."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        module, _, function = name.partition(":")
+        return getattr(importlib.import_module(module), function)(*given, **named)
+
+    return call

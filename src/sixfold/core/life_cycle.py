@@ -12,8 +12,6 @@ A run that is refused after `claim` leaves nothing behind unless it has work to 
 or is stopped leaves `failure.json`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib
@@ -36,7 +34,6 @@ from sixfold.core.settings import Settings
 from sixfold.core.version import versions
 
 RECORD = "inputs.json"  # in the run directory: the content that entered the run
-
 _PLACEMENT = ("engine", "strategy.grid", "learn.grid")
 """Who computes what, where: a run may be resumed with others."""
 

@@ -3,8 +3,6 @@
 Imports nothing, so that a word that nobody knows is answered before torch is loaded.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

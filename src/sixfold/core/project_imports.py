@@ -6,8 +6,6 @@ widths, count where there is such a file beside it. Where a module imports by na
 runs (`importlib`), texts that name modules of the project are followed too.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import sys

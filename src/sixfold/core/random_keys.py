@@ -4,8 +4,6 @@ Whoever needs the random numbers of (seed, step, shard) makes a fresh generator 
 any rank can draw what any other would have drawn.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 

@@ -31,8 +31,6 @@ Every start of the ranks is an *attempt* with a number of its own. A rank that f
 number in the directory is a left-over of an older attempt and may write nothing any more.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import secrets

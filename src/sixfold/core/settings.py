@@ -4,8 +4,6 @@ A value of a wrong type is refused when it is set, wherever it comes from. Choic
 settings have to do with each other are checked together by `Settings.problems`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import operator
@@ -23,7 +21,6 @@ from sixfold.core.run_directory import found_here
 from sixfold.core.values import read_value
 
 Tree = TypeVar("Tree")
-
 EITHER = (("epochs", "steps"), ("micro_batch", "tuning"))
 """Settings of which each takes the other's place."""
 

@@ -5,8 +5,6 @@ single seed nothing is known of the spread between trainings: there the interval
 finite number of images alone (normal approximation of the binomial), and says so little as it can.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +13,6 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.95
-
 TOLERANCE = 2.5
 """How far the lower end of a matching ticket's interval may lie below 0, in `margin`s. With one
 seed, where half an interval is 1.4 of them, it never decides."""

@@ -1,7 +1,5 @@
 """Reading a setting's value from text: what command line, files and sweeps have in common."""
 
-from __future__ import annotations
-
 import operator
 import os
 import types

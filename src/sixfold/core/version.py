@@ -1,7 +1,5 @@
 """The version of this package, and of what figures depend on."""
 
-from __future__ import annotations
-
 import os
 import platform
 

@@ -1,10 +1,9 @@
 """`sixfold lca learn` and `sixfold lca encode`."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from sixfold.core.console.command import ConfigCommand, ModeCommand, ReportKind, lazily
+from sixfold.core.console.command import ConfigCommand, ModeCommand, ReportKind
+from sixfold.core.lazy import lazily
 from sixfold.lca.config import LcaEncodeConfig, LcaLearnConfig
 
 

@@ -1,7 +1,5 @@
 """Settings of sparse coding, in the form from which the command line makes its options."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The file is a safetensors file: the atoms, the whitening filter where there is o
 its metadata that says how images must be prepared and what code the atoms are meant for.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -23,7 +21,6 @@ from sixfold.lca.geometry import Geometry
 from sixfold.lca.preprocess import Preprocess
 
 FORMAT = "1"
-
 RENAMED = {"threshold": "lambda_", "shrinkage": "threshold_type"}
 """Fields of the dynamics under the names that older files give them."""
 

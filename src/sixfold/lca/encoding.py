@@ -8,8 +8,6 @@ Columns: `name`, `steps`, `done`, `energy`, `error` (|x - D a|^2 / |x|^2), `acti
 dictionary's hash and the threshold are in the schema's metadata under ``sixfold.lca``.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

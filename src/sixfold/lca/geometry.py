@@ -6,21 +6,17 @@ One-dimensional signals have H = R = 1; a fully connected dictionary has atoms o
 image's size and one position.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 from sixfold.core.errors import UserError
 
 BOUNDARIES = ("free", "zero")
-
 MIN_WIDTH = 8
 """Fewest elements in a lane: products of one or two rows take another path through the matrix
 library and have other bits (seen up to 4 rows; 8 leaves room)."""
 
 MAX_WIDTH = 64
-
 LANE_NUMBERS = 1 << 17
 """Numbers in a lane's code: four such arrays of float32 fill the 2 MB of a core's cache."""
 

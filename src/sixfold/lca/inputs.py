@@ -9,8 +9,6 @@ A folder given as ``movies:PATH`` holds one movie an entry, in the order of thei
 All frames of all movies must be of one size, or be brought to one by `--resize`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass

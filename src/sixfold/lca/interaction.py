@@ -26,8 +26,7 @@ class LateralInhibition:
     """A dictionary, ready to compute with; `form` is the one chosen of `auto`, `residual`, `gram`.
 
     Shapes by `sharing`: `batch` (K, C, R, S); `element` (n, K, C, R, S), one for each element of
-    the
-    batch; `position` (P Q, K, C, R, S).
+    the batch; `position` (P Q, K, C, R, S).
     """
 
     def __init__(

@@ -13,8 +13,6 @@ One class for each way to compute g = D^T (x - D a):
     local           D_w (C R S, K) for the element in slot w, or D_p for position p
 """
 
-from __future__ import annotations
-
 import math
 from typing import Protocol
 
@@ -55,10 +53,8 @@ class ResidualLane:
 
     Kernels of D^T are `analysis` (K, c, taps, taps), of D `synthesis` (c, K, taps, taps); `grid` is
     (U, V) of the images, `positions` (P, Q) of the code. `halo` and `skip` are zeros around code
-    and
-    residual, by axis. `mask` (1, c, U, V) is 1 where a pixel counts, None if all do; `owned` are
-    the
-    rows and columns of the grid whose squares are this lane's to count.
+    and residual, by axis. `mask` (1, c, U, V) is 1 where a pixel counts, None if all do; `owned`
+    are the rows and columns of the grid whose squares are this lane's to count.
     """
 
     def __init__(

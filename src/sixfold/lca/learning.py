@@ -16,8 +16,6 @@ An atom without any activation for `revive_after` updates is replaced by the pat
 that is reconstructed worst. Which image is drawn from (seed, step, atom).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +36,7 @@ from sixfold.lca.solver import Solution
 FIGURES = ("energy", "squares", "power", "active", "steps", "done", "elements")
 """Sums over elements that are logged; `power` is |x|^2."""
 
-MOST_REVIVED = 8
-"""Atoms that are revived in one update; the others wait for the next."""
+MOST_REVIVED = 8  # atoms that are revived in one update; the others wait for the next
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +100,8 @@ def sum_shards(
     """The shards' vectors, added as far as they can be.
 
     `images` (n, C, H, W) and `solution` are of all shards, one after the other; `shards` has the
-    number
-    of each and which elements of the batch it has; `donors` for each atom to be revived the element
-    whose worst patch it becomes.
+    number of each and which elements of the batch it has; `donors` for each atom to be revived the
+    element whose worst patch it becomes.
     """
     residuals = interaction.residual(images, solution.codes)
     fold: TreeFold[Any] = TreeFold(lambda left, right: left + right)

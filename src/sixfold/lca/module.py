@@ -1,7 +1,5 @@
 """LCA as a network's layer: images in, codes out."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -104,8 +102,7 @@ class LCA(nn.Module):
         """Codes with all that is known of them.
 
         Images are (n, C, H, W) or (n, C, L), `start` has the shape of the result, `changes` are
-        other
-        values for fields of `DynamicsConfig`.
+        other values for fields of `DynamicsConfig`.
         """
         geometry = self.geometry(tuple(images.shape[2:]))
         interaction = LateralInhibition(self.dictionary.detach(), geometry, form=self.dynamics.form)

@@ -10,8 +10,6 @@ The order is a function of the update's number, so the number (with the seed) is
 checkpoint needs: no generator has a state.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -10,8 +10,6 @@ for as long as a code is computed.
 The grid may leave out `skip` places on each side where the canvas holds no pixel that counts.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

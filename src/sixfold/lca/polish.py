@@ -23,8 +23,6 @@ Lee, Battle, Raina, Ng, "Efficient sparse coding algorithms", 2006, algorithm 1.
 violations enter at once where that lowers P.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -38,21 +36,13 @@ from sixfold.lca.lane import Lane, LocalLane
 ROUNDS = {"factored": 120, "iterated": 6}
 """Most rounds at a time; where they do not do, time steps go on from where they led."""
 
-EXACT = 1e-9
-"""A violation of the conditions, relative to lambda, that counts as none."""
-
-RIDGE = 1e-11
-"""What is added to the squares of atoms' norms (1) when a system is solved."""
-
+EXACT = 1e-9  # a violation of the conditions, relative to lambda, that counts as none
+RIDGE = 1e-11  # what is added to the squares of atoms' norms (1) when a system is solved
 MOST_ENTRIES = 8192
 """Support up to which a matrix of its products (of 512 MB at most) is made and factored."""
 
-ITERATIONS = 400
-"""Most iterations of conjugate gradients in a round."""
-
-PROBE = 16
-"""Iterations from whose residual it is judged whether the rest of them is affordable."""
-
+ITERATIONS = 400  # most iterations of conjugate gradients in a round
+PROBE = 16  # iterations from whose residual it is judged whether the rest of them is affordable
 STEPS_PER_PRODUCT = 4
 """A polish may make one product with D^T D for so many time steps that its element has had: a
 product of one element takes as long as 1 to 3 of its steps (CIFAR-10, 64 atoms 9x9, stride 2)."""
@@ -60,11 +50,8 @@ product of one element takes as long as 1 to 3 of its steps (CIFAR-10, 64 atoms 
 SMALL = 256
 """Active entries up to which a product costs next to nothing, however many pixels there are."""
 
-FEWEST_PRODUCTS = 64
-"""Products that a polish may make in any case."""
-
-ACCURACY = 1e-4
-"""Residual of conjugate gradients, relative to that at their beginning."""
+FEWEST_PRODUCTS = 64  # products that a polish may make in any case
+ACCURACY = 1e-4  # residual of conjugate gradients, relative to that at their beginning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +112,8 @@ class Polisher:
         """The best code, or as near to it as `ROUNDS` lead; None if that is nowhere.
 
         `image` is whole, as `LateralInhibition.prepare` gives it, `code` (K, P, Q). `element` is
-        its place
-        in the batch, whose dictionary is taken if each has its own. The time steps that it has had
-        bound
-        what the polish may cost.
+        its place in the batch, whose dictionary is taken if each has its own. The time steps that
+        it has had bound what the polish may cost.
         """
         self._products = max(steps // STEPS_PER_PRODUCT, FEWEST_PRODUCTS)
         self._element.load(0, image.double())

@@ -16,8 +16,6 @@ are damped by `RIDGE` times the largest.
 Every image is prepared alone, so the result does not depend on the batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +25,11 @@ from torch import Tensor
 from torch.nn import functional
 
 KINDS = ("none", "centre", "contrast", "whiten")
-
 WHITENING_SIDE = 7
 """Rows and columns of the whitening filter: as far as neighbouring pixels tell of each other."""
 
-RIDGE = 1e-2
-"""Share of the largest eigenvalue that is added to all: noise above it is not blown up."""
-
-SAMPLE = 2000
-"""Images from which the filter is learned, the first of the training part."""
-
+RIDGE = 1e-2  # share of the largest eigenvalue that is added to all: noise above it is not blown up
+SAMPLE = 2000  # images from which the filter is learned, the first of the training part
 FLAT = 1e-3
 """An image that varies less (in [0, 1]) is left at zero rather than divided by next to nothing."""
 

@@ -6,8 +6,6 @@ the first. Whether rows are alike for a size is tried once; where they are not, 
 multiplied by itself, through the same memory, so that its alignment is the same too.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 import torch

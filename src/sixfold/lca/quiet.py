@@ -22,8 +22,7 @@ CHANGES = 1000
 """One change among so many active entries still counts as quiet. MNIST 784 -> 1568, lambda 0.1,
 reached so with 1 to 3 entries of 710 wrong, after 260 to 320 steps: 1 to 4 systems to solve."""
 
-SOON = 10
-"""Readings within which the certificate must be expected to hold."""
+SOON = 10  # readings within which the certificate must be expected to hold
 
 
 class QuietSupport:

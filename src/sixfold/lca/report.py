@@ -1,7 +1,5 @@
 """The report of a dictionary's learning: atoms, reconstructions, activations, curves."""
 
-from __future__ import annotations
-
 import math
 import pathlib
 from typing import Any
@@ -24,12 +22,8 @@ from sixfold.core.tensor_file import verify
 from sixfold.lca.config import LcaLearnConfig
 
 _MAX_ATOMS = 1024
-_SHEET_PX = 900
-"""Width of a sheet of atoms, about, in pixels of the file."""
-
-_POINTS = 400
-"""Points of a curve: more would not be seen."""
-
+_SHEET_PX = 900  # width of a sheet of atoms, about, in pixels of the file
+_POINTS = 400  # points of a curve: more would not be seen
 Floats = NDArray[np.floating[Any]]
 
 

@@ -26,7 +26,6 @@ from sixfold.lca.geometry import Geometry, pair
 from sixfold.training.inputs import Inputs, inputs_of
 
 MOVIES = "movies:"
-
 KIND = RunKind(placement=("engine", "learn.grid"))
 
 

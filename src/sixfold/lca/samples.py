@@ -1,7 +1,5 @@
 """What a report shows of a dictionary: images, their reconstructions, and activations."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import torch
@@ -12,8 +10,7 @@ from sixfold.lca.dictionary import Learned
 from sixfold.lca.interaction import LateralInhibition
 from sixfold.lca.solver import Solver
 
-BINS = 40
-"""Bars of the histogram of activations."""
+BINS = 40  # bars of the histogram of activations
 
 
 def make_samples(learned: Learned, images: Tensor, seen: Tensor) -> bytes:

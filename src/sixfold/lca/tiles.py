@@ -12,8 +12,6 @@ integers and maxima, which have no order.
     the geometries of `tests/lca`, on the kernels of this machine's library.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

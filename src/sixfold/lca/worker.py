@@ -11,8 +11,6 @@ a rank dies the process group starts again from the last checkpoint, if the engi
 left.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import dataclass

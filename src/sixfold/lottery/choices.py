@@ -1,7 +1,5 @@
 """Reading the settings of a trellis: lists of sparsities, rewind points, rates and controls."""
 
-from __future__ import annotations
-
 import math
 
 from sixfold.core.errors import UserError, problems_of
@@ -10,8 +8,7 @@ from sixfold.training.sparsity.counts import DEFAULT_RATE, KINDS
 from sixfold.training.step.schedule import TrainingLength
 
 CONTROLS = ("reinit", "random")
-FEWEST_POINTS = 11
-"""On a line between two networks: the source's 30 show no more than 11 do."""
+FEWEST_POINTS = 11  # on a line between two networks: the source's 30 show no more than 11 do
 
 
 def parse_thresholds(text: str) -> int | list[float]:

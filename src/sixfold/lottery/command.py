@@ -1,8 +1,7 @@
 """`sixfold tickets`."""
 
-from __future__ import annotations
-
-from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
+from sixfold.core.console.command import ConfigCommand, ReportKind
+from sixfold.core.lazy import lazily
 from sixfold.lottery.config import TicketsConfig
 
 COMMAND = ConfigCommand(

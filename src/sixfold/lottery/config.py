@@ -1,7 +1,5 @@
 """Settings of a search for lottery tickets."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -10,7 +8,7 @@ from sixfold.core.settings import Settings, option
 from sixfold.data.config import MOST_VALIDATION, DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
-from sixfold.training.config import OptimizerConfig, TrainConfig, TrainingConfig
+from sixfold.training.config import OptimizerConfig, TrainConfig, TrainingConfig, training_with
 from sixfold.training.losses.config import LossConfig
 from sixfold.training.step.rules import rule_of
 
@@ -111,15 +109,7 @@ class TicketsConfig(Settings):
 
 def dense_config(config: TicketsConfig) -> TrainConfig:
     """The settings of the dense run."""
-    return TrainConfig(
-        data=plain_data(config),
-        model=config.model,
-        loss=config.loss,
-        optimizer=config.optimizer,
-        training=config.training,
-        engine=config.engine,
-        run=config.run,
-    )
+    return training_with(config, data=plain_data(config))
 
 
 def plain_data(config: TicketsConfig) -> DataConfig:

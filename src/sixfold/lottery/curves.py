@@ -3,8 +3,6 @@
 The horizontal axis is logarithmic and runs from the whole network to the sparsest one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +12,6 @@ from sixfold.core.html.charts import Chart, Series
 from sixfold.lottery.results import CellFigures, Dense
 
 Cells = Sequence[CellFigures]
-
 _COLOURS = {"ticket": "training", "reinit": "validation", "random": "other", "dense": "test"}
 _LABELS = 8  # sparsities that are named on the axis
 _points = partial(percent, digits=2)

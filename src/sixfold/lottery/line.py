@@ -14,8 +14,6 @@ The running statistics of batch-norm, which belong to no point between the ends,
 at every point, ends included, from the same training images.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -6,8 +6,6 @@ weights of the rewind point (fresh ones for the control `reinit`), under the mas
 the rewind point; velocities and moments begin at zero.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import socket
@@ -43,8 +41,7 @@ from sixfold.training.sparsity import (
 from sixfold.training.sparsity.initialization import read_weights
 from sixfold.training.worker import TrainJob, train_rank
 
-DENSE = "dense"
-"""Folder of the dense run within that of the job."""
+DENSE = "dense"  # folder of the dense run within that of the job
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,8 +161,7 @@ def member_seed(seed: int, number: int, purpose: str) -> int:
     """The seed of the training of a cell's member of some number.
 
     Purpose "order" is for one that begins with the dense run's weights, and whose number 0 resumes
-    the
-    dense run's own order of the data; else it is what is drawn anew.
+    the dense run's own order of the data; else it is what is drawn anew.
     """
     if number == 0 and purpose == "order":
         return seed

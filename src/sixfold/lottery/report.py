@@ -1,7 +1,5 @@
 """The report of a search for tickets: one HTML file with heat maps, curves, tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

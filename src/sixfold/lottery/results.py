@@ -3,8 +3,6 @@
 Verdicts and choices are made on the validation part; test accuracies are only reported.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -16,8 +14,7 @@ from sixfold.lottery.plan import Plan
 from sixfold.lottery.speedup import Speedup
 from sixfold.lottery.transfer import WAYS, transfer_name
 
-Results = Mapping[str, Mapping[str, Any]]
-"""Results of members by name."""
+Results = Mapping[str, Mapping[str, Any]]  # results of members by name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,6 @@ datasets and optimizers", NeurIPS 2019, do the second. Where the new data have a
 classes, the output layer is fresh and whole in all of them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """The text of `--model-args`, and whether a network's factory takes what it says."""
 
-from __future__ import annotations
-
 import inspect
 import types
 import typing

@@ -1,7 +1,5 @@
 """Making a network: the same weights from the same seed, in any process."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ ReLU and 2x2 max-pooling, then one linear layer. A side of 256 pixels goes 256 -
 Legend: C channels, H rows, W columns, K classes.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import nn

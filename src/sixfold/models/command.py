@@ -1,7 +1,5 @@
 """`sixfold models`."""
 
-from __future__ import annotations
-
 import argparse
 
 from sixfold.core.errors import UserError

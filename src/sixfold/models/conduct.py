@@ -9,8 +9,6 @@ move, by as much for every sample.
 Legend: N images; C H W channels, rows and columns of one.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Settings of the network."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches

@@ -12,8 +12,6 @@ follow from the layers that the same table lists (1.15M in convolutions, 1.12M i
 Legend: C channels, H rows, W columns, K classes.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import nn

@@ -1,7 +1,5 @@
 """From `--model` and `--model-args` to a call that makes the network."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -6,8 +6,6 @@ notebook is the one that an earlier kernel had. This hash can: it leaves out whe
 that it uses, class attributes, and the values of tensors and arrays.
 """
 
-from __future__ import annotations
-
 import dis
 import enum
 import functools

@@ -8,8 +8,6 @@ of a project that was edited since is imported afresh (`sixfold.models.loaded`):
 the same factory from the same text.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -4,8 +4,6 @@ Each function fills a network's convolutions and linear layers in the order in w
 it, drawing from torch's global generator, sets their biases to zero and returns the network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import TypeVar

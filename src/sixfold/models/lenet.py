@@ -13,8 +13,6 @@ Caffe's "xavier" filler.
 Legend: C channels, H rows, W columns, K classes.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from math import prod
 

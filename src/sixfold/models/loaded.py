@@ -9,8 +9,6 @@ current if its file is older than this process, or if running it apart makes the
 What a network imports or opens by names that are made while it is built is noted here too.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -35,7 +33,6 @@ from sixfold.models.identity import Identity
 
 _MARK = "_sixfold_source"
 _USED = "_sixfold_used"
-
 _MARGIN_S = 2.0  # Clocks of files and of processes are not alike to the tick
 
 
@@ -159,8 +156,7 @@ def noting(places: Sequence[tuple[Path, str]]) -> Iterator[Used]:
     """While open, modules of the user's own are imported from their source, and noted.
 
     What is opened in `places` (directories and modules of the project) or in the current directory
-    is
-    noted too, and everything for each of the modules.
+    is noted too, and everything for each of the modules.
     """
     finder, before = _Finder(), {module for _, module in places if module in sys.modules}
     path_finder = [n for n, one in enumerate(sys.meta_path) if one is PathFinder]

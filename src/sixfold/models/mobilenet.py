@@ -16,8 +16,6 @@ strides of the first convolution and of the second stage become 1, so that it di
 Legend: C channels, H rows, W columns, K classes.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import Tensor, nn

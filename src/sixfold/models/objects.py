@@ -9,8 +9,6 @@ of a file has the hash of the object's content (`sixfold.models.identity`): the 
 notebook, run again, gives the same name, and an edited one another.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from pathlib import Path

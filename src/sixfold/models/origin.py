@@ -8,8 +8,6 @@ defines the class or function itself; or if it is an object that this user packe
 user gives with `--model` is not looked at here.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

@@ -1,7 +1,5 @@
 """What a network gives: one tensor, or several by name, of which the first is the main one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

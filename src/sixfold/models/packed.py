@@ -5,8 +5,6 @@ runs code, so a file that only another file names (a `config.json`, a weights fi
 if this user has written it on this machine: its hash is noted in the cache (`objects`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import pickle

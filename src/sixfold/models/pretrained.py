@@ -5,8 +5,6 @@ torchvision writes its networks with layers of other names (`layer1.0.conv1` for
 be renamed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Mapping
 

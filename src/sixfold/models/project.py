@@ -5,8 +5,6 @@ module has been imported, what it imported and opened by names that it put toget
 (`sixfold.models.loaded`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Mapping

@@ -11,8 +11,6 @@ everyone means by ResNet-50 today (25,557,032 parameters either way).
 Legend: C channels, H rows, W columns, K classes.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import Tensor, nn

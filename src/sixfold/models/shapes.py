@@ -23,7 +23,6 @@ from sixfold.models.user_traceback import one_line
 
 Shape = tuple[int, int, int]  # Channels, rows and columns of one image
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
-
 _TOO_SMALL = ("Kernel size can't be greater", "Output size is too small")
 """What torch says of a map that a convolution, or a pool, cannot take."""
 

@@ -6,8 +6,6 @@ The CIFAR-10 exercise network (conv 32 5x5x3 stride 1 pad 2, ReLU, max-pool 2x2,
 Legend: C channels, H rows, W columns, K classes.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import nn

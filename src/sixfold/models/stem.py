@@ -1,7 +1,5 @@
 """The one rule by which networks made for ImageNet adapt to small images."""
 
-from __future__ import annotations
-
 from sixfold.models.shapes import Shape
 
 SMALL_SIDE = 64

@@ -1,7 +1,5 @@
 """Where in the user's own code an exception was raised, in one line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sixfold.core.installed import is_installed

@@ -12,8 +12,6 @@ networks first) its authors call unnecessary.
 Legend: C channels, H rows, W columns, K classes.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import nn

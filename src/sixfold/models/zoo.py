@@ -1,7 +1,5 @@
 """The networks that can be named on the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 

@@ -18,8 +18,7 @@ from sixfold.training.metrics import classes as of_classes
 from sixfold.training.metrics import multi_label, regression
 from sixfold.training.model_card import ModelCard
 
-SEVERAL = (MULTI_LABEL, REGRESSION)
-"""Kinds whose images have targets instead of a class."""
+SEVERAL = (MULTI_LABEL, REGRESSION)  # kinds whose images have targets instead of a class
 
 
 def schema(card: ModelCard) -> pa.Schema:
@@ -53,8 +52,7 @@ def table(
     """A row for each of some images.
 
     `labels` has for each class, or target, of the data its number in the network, or -1; `indices`
-    (n,)
-    are places in `part`, `outputs` (n, K) what the network gives for them.
+    (n,) are places in `part`, `outputs` (n, K) what the network gives for them.
     """
     names = pa.array(part.names(indices))
     scores = probabilities(card.kind, outputs)

@@ -1,7 +1,5 @@
 """Settings of a prediction."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sixfold.core.config import IMAGE_COLUMN, LABEL_COLUMN, ON_ERROR, PIXEL_RANGE, PIXEL_RANGES

@@ -1,7 +1,5 @@
 """A trained network and the images that it scores: found by the launcher, opened by every rank."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

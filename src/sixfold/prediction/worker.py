@@ -5,8 +5,6 @@ beside the result; the launcher joins these files in the order of the ranks, so 
 not depend on their number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sizes in bytes, as Spark's settings and our options write them."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -7,8 +7,6 @@ or a list of them, is done by all ranks alike. Actions that follow from the mome
 guarantee: the same bits for any number of workers. A callback's own memory is not in checkpoints.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,14 +56,9 @@ class Moment:
 
 
 class Callbacks:
-    """The callbacks of a training, on rank 0.
+    """The callbacks of a training, on rank 0, each a name as `--callback` has it.
 
-    Args:
-        names: as `--callback` has them; each names a callback, or a class or function that makes
-            one.
-
-    Raises:
-        UserError: if one cannot be found or made, or has none of the methods.
+    A `UserError` if one cannot be found or made, or has none of the methods.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -74,8 +67,7 @@ class Callbacks:
     def call(self, event: str, moment: Moment) -> list[list[Any]]:
         """Call a method of all callbacks; their actions as plain data, in order.
 
-        Raises:
-            RunError: if a method fails, or returns what is no action.
+        A `RunError` if a method fails, or returns what is no action.
         """
         found: list[list[Any]] = []
         for name, callback in self._named:
@@ -106,11 +98,7 @@ def _plain(name: str, event: str, action: Any) -> list[Any]:
 
 
 def make_callback(name: str) -> Any:
-    """The object that a name means.
-
-    Raises:
-        UserError: if it cannot be found or made, or has none of the methods.
-    """
+    """The object that a name means; a `UserError` if there is none, or it has no method."""
     from sixfold.models.objects import open_object
 
     found = open_object(name, "--callback")

@@ -6,8 +6,6 @@ that another number of workers, engine or division can take it up. Counters are 
 Random state needs no saving: every draw follows from the seed and the step.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -71,17 +69,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint, then remove all but the last `keep` and the best.
 
-    Args:
-        folder: where checkpoints lie.
-        progress: how far the run has come.
-        state: the network's.
-        optimizer: whose state is saved along.
-        keep: how many checkpoints to keep.
-        extra: tensors that a strategy needs to go on, for `load_extra`.
-        notes: kept in the metadata, for `read_notes`.
-
-    Raises:
-        RunError: if it cannot be written; older checkpoints stay.
+    `extra` are tensors that a strategy needs to go on, for `load_extra`; `notes` are kept in the
+    metadata, for `read_notes`. A `RunError` if it cannot be written: older checkpoints stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{name}": t for name, t in model_tensors(state.model).items()}
@@ -120,14 +109,8 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def newest_intact(folder: Path, tell: Callable[[str], None]) -> Path | None:
     """The newest checkpoint that is as it was written; None if there are none at all.
 
-    Damaged ones that are newer get another name, so that they are not counted among those to keep.
-
-    Args:
-        folder: where checkpoints lie.
-        tell: called with a line for people about each damaged one.
-
-    Raises:
-        UserError: if all are damaged; none is renamed then.
+    Damaged ones that are newer get another name, so that they are not counted among those to keep,
+    and `tell` gets a line about each; a `UserError` if all are damaged: none is renamed then.
     """
     damaged: list[tuple[Path, str]] = []
     for path in reversed(list_checkpoints(folder)):
@@ -151,11 +134,7 @@ def newest_intact(folder: Path, tell: Callable[[str], None]) -> Path | None:
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """The metadata of a checkpoint, with the `notes` that were saved along.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
+    """A checkpoint's metadata, with the `notes` saved along; a `UserError` if it is damaged."""
     try:
         return tensor_file.read_metadata(path)
     except (SafetensorError, OSError) as error:
@@ -165,11 +144,7 @@ def read_notes(path: Path) -> dict[str, str]:
 
 
 def load_checkpoint(path: Path, state: FlatState, optimizer: Optimizer) -> Progress:
-    """Put a checkpoint's tensors in place.
-
-    Raises:
-        UserError: if the file is damaged or belongs to another network or optimizer.
-    """
+    """Put a checkpoint's tensors in place; a `UserError` if it is damaged or of another network."""
     try:
         with tensor_file.open_tensors(path) as file:
             metadata = file.metadata() or {}
@@ -189,11 +164,7 @@ def load_checkpoint(path: Path, state: FlatState, optimizer: Optimizer) -> Progr
 
 
 def load_extra(path: Path) -> dict[str, Tensor]:
-    """What else the strategy that wrote a checkpoint has saved in it.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
+    """What else a strategy has saved in its checkpoint; a `UserError` if the file is damaged."""
     try:
         with tensor_file.open_tensors(path) as file:
             names = [name for name in file.keys() if name.startswith("extra.")]  # noqa: SIM118

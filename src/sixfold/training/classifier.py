@@ -1,7 +1,5 @@
 """A trained network that takes raw images: it normalises them itself, as its training did."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -11,8 +9,7 @@ from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker
 from sixfold.training.model_card import ModelCard
 
-TOLERANCE = 1e-3
-"""By which floating-point images may leave 0 to 1, as after a resize."""
+TOLERANCE = 1e-3  # by which floating-point images may leave 0 to 1, as after a resize
 
 
 class Classifier(nn.Module):
@@ -59,13 +56,9 @@ class Classifier(nn.Module):
         self.train(network.training)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(pixels - mean) / std of each channel.
+        """(pixels - mean) / std of each channel, of uint8 (0 to 255) or floats from 0 to 1.
 
-        Args:
-            images: (N, C, H, W), uint8 from 0 to 255, or floating-point from 0 to 1.
-
-        Raises:
-            UserError: if they are neither.
+        A `UserError` if images (N, C, H, W) are neither.
         """
         if images.dim() != 4 or images.shape[1] != len(self.mean):
             raise UserError(

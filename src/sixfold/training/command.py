@@ -1,11 +1,10 @@
 """`sixfold train`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
-from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
+from sixfold.core.console.command import ConfigCommand, ReportKind
+from sixfold.core.lazy import lazily
 from sixfold.training.config import TrainConfig
 
 

@@ -1,7 +1,6 @@
 """Settings of a training."""
 
-from __future__ import annotations
-
+import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,7 @@ from sixfold.models.config import ModelConfig
 from sixfold.training.losses.config import LossConfig
 from sixfold.training.tracking.config import TrackingConfig
 
-MOST = 10**12
-"""Epochs or steps: beyond any training, and within the numbers that count them."""
+MOST = 10**12  # epochs or steps: beyond any training, and within the numbers that count them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,15 +308,17 @@ class TrainConfig(Settings):
         return cross_problems(self)
 
 
+def training_with(config: Any, **sections: Any) -> TrainConfig:
+    """The training of a command that shares sections of settings with it, but for `sections`."""
+    names = (field.name for field in dataclasses.fields(TrainConfig))
+    return TrainConfig(**{n: getattr(config, n) for n in names if hasattr(config, n)} | sections)
+
+
 def configure(**settings: Any) -> TrainConfig:
     """Settings of a training from plain names, as the command line has them.
 
-    Args:
-        settings: any field of any section of `TrainConfig`. With ``resume=True`` and ``out`` what
-            is not given is taken from the run.
-
-    Raises:
-        UserError: with every unknown name and every value of a wrong type.
+    With ``resume=True`` and ``out`` what is not given is taken from the run. A `UserError` tells
+    every unknown name and every value of a wrong type.
 
     >>> configure(model="slide", batch_size=100, workers=2).training.batch_size
     100
@@ -326,8 +326,7 @@ def configure(**settings: Any) -> TrainConfig:
     return build_tree(TrainConfig, settings)
 
 
-AUTO = "auto"
-"""Where the planner chooses."""
+AUTO = "auto"  # where the planner chooses
 
 
 def is_automatic(config: TrainConfig) -> bool:

@@ -36,33 +36,23 @@ from sixfold.training.step.step import channels_last
 CHUNK_ELEMENTS = 1 << 20
 """Input elements of a chunk: the activations of a few such chunks fit into memory anywhere."""
 LARGEST_CHUNK = 256
-
 MOST_SCORES = 1 << 24
 """Probabilities that are brought together; of more images and classes only the best of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the network says of every image of a part.
+    """What the network says of every image of a part."""
 
-    Attributes:
-        kind: of the targets; see `sixfold.data.targets`.
-        loss: mean over the images, without smoothing and weights.
-        labels: (N,) true classes; 0 where images have targets instead.
-        targets: (N, K) of a regression, or 0 and 1 of labels; None where images have a class.
-        predicted: (N,) class with the largest score; 0 where there are no classes.
-        confidence: (N,) its probability.
-        in_top5: (N,) whether the true class is among the five best.
-        scores: (N, K) probabilities of classes or labels, or numbers; None of very many classes.
-    """
-
-    kind: str
-    loss: float
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    in_top5: NDArray[np.bool_]
+    kind: str  # of the targets; see `sixfold.data.targets`
+    loss: float  # mean over the images, without smoothing and weights
+    labels: NDArray[np.int64]  # (N,) true classes; 0 where images have targets instead
+    predicted: NDArray[np.int64]  # (N,) class with the largest score; 0 where there are no classes
+    confidence: NDArray[np.float32]  # (N,) its probability
+    in_top5: NDArray[np.bool_]  # (N,) whether the true class is among the five best
+    # (N, K) of a regression, or 0 and 1 of labels; None where images have a class.
     targets: NDArray[np.float64] | None
+    # (N, K) probabilities of classes or labels, or numbers; None of very many classes.
     scores: NDArray[Any] | None
 
     @property
@@ -97,10 +87,8 @@ class Evaluation:
     ) -> dict[str, Any]:
         """The fields of `result.json` that follow from the predictions.
 
-        Args:
-            names: of classes, labels or numbers.
-            images: gives the names of images from their indices.
-            part: "test", or empty, for the names of some fields.
+        `names` are of classes, labels or numbers; `images` gives the names of images from their
+        indices; `part` ("test", or empty) begins the names of some fields.
         """
         if self.kind == REGRESSION:
             assert self.targets is not None
@@ -131,17 +119,9 @@ def chunk_bounds(part: Part) -> list[tuple[int, int]]:
 def scored_chunks(
     comm: Communicator, model: nn.Module, part: Part, make_batch: BatchMaker, *, last: bool = True
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Run the network over this rank's chunks of a part.
+    """First and one-past-last image of this rank's chunks, and the network's main output, (n, K).
 
-    Args:
-        comm: the ranks that share the work.
-        model: the network.
-        part: the images.
-        make_batch: reads and normalises them.
-        last: lay them out as N H W C, as in training; if the network can do with that.
-
-    Yields:
-        First and one-past-last image of the chunk, and the main output, (n, K), on the host.
+    With `last` images lie as N H W C, as in training, if the network can do with that.
     """
     for start, stop, value in raw_chunks(comm, model, part, make_batch, last=last):
         yield start, stop, main_output(value)
@@ -213,17 +193,9 @@ def evaluate(
     make_batch: BatchMaker,
     loss: Plain | None = None,
 ) -> Evaluation | None:
-    """Tell what is true of a labelled part with all ranks.
+    """Judge a network on a labelled part with all ranks; the evaluation on rank 0, None elsewhere.
 
-    Args:
-        comm: the ranks that share the work.
-        model: the network.
-        part: the images.
-        make_batch: reads and normalises them.
-        loss: what is told as loss; if absent, what is usual for the kind of targets.
-
-    Returns:
-        The evaluation on rank 0, None on the others.
+    Without `loss` what is usual for the kind of targets is reported as such.
     """
     loss = loss or usual_loss(part.kind)
     rows: list[NDArray[Any]] = []
@@ -291,10 +263,7 @@ def probabilities(kind: str, outputs: Tensor) -> Tensor:
 def _told(scores: Tensor, ranked: Tensor, labels: Tensor) -> NDArray[Any]:
     """Class, its probability, and whether the true one is among the five best, (n, 3).
 
-    Args:
-        scores: (n, K) probabilities.
-        ranked: (n, K) what orders them: outputs, of which fewer are equal.
-        labels: (n,).
+    `ranked` (n, K) orders the scores: outputs, of which fewer are equal.
     """
     confidence, predicted = scores.max(1)
     best = ranked.topk(min(5, ranked.shape[1]), dim=1).indices

@@ -1,7 +1,5 @@
 """What a training begins with, held against the network before an older run is removed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from sixfold.core.errors import UserError
@@ -20,14 +18,8 @@ def check_initialization(
 ) -> None:
     """Try out the files that a training begins with, on a network that is then thrown away.
 
-    Args:
-        config: the settings.
-        opened: the data.
-        directory: the run's; an older run in it is removed next, unless it is resumed.
-        on_event: told what is done to the files' contents.
-
-    Raises:
-        UserError: if a file cannot be read, does not fit the network, or would be removed.
+    An older run in `directory` is removed next, unless it is resumed. A `UserError` if a file
+    cannot be read, does not fit the network, or would be removed.
     """
     initialization = config.initialization
     files = {name: getattr(initialization, name) for name in ("weights", "mask", "shared")}

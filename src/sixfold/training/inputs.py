@@ -38,23 +38,18 @@ _COPIED = ("--tuning",)
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What enters a run.
+    """What enters a run."""
 
-    Attributes:
-        files: path -> the option it was named with (or that led to it), and its hash.
-        data: name -> the data's settings.
-        sources: name -> what changes when the data's files do.
-        contents: name -> hash of the images and labels, where it is known already.
-        models: the networks.
-        late: paths of files that a network was found to use only when it was built, which may be
-            after a record was written.
-    """
-
+    # Path -> the option it was named with (or that led to it), and its hash.
     files: Mapping[str, Mapping[str, str]]
-    data: Mapping[str, DataConfig] = field(default_factory=dict)
+    data: Mapping[str, DataConfig] = field(default_factory=dict)  # name -> the data's settings
+    # Name -> what changes when the data's files do.
     sources: Mapping[str, str] = field(default_factory=dict)
+    # Name -> hash of the images and labels, where it is known already.
     contents: Mapping[str, str] = field(default_factory=dict)
-    models: tuple[ModelConfig, ...] = ()
+    models: tuple[ModelConfig, ...] = ()  # the networks
+    # Paths of files that a network was found to use only when it was built, which may be after a
+    # record was written.
     late: frozenset[str] = frozenset()
 
     def knowing(self, asked: DataConfig, resolved: DataConfig) -> Inputs:
@@ -106,12 +101,7 @@ class Inputs:
         return data.content_fingerprint(data.resolve(self.data[name]))
 
     def changed(self, record: Mapping[str, Any], *, growing: bool) -> list[str]:
-        """What is no longer as a run's record says, one line each.
-
-        Args:
-            record: what `write` has written.
-            growing: whether the run may have got more to do, so that more may enter it.
-        """
+        """What is no longer as a run's record says, one line each; `growing`: more may enter it."""
         _refuse_strange(record)
         old, found = record.get("files", {}), []
         for name in sorted({*old, *self.files}):
@@ -143,15 +133,10 @@ def inputs_of(
     datasets: Iterable[DataConfig] = (),
     files: Mapping[str, str | None] | None = None,
 ) -> Inputs:
-    """Read what enters a run.
+    """Read what enters a run; a `UserError` if there is no such network or data set.
 
-    Args:
-        models: networks, whose source counts.
-        datasets: settings of data, with absolute specifications.
-        files: option -> path of a file, or of a run whose weights are meant.
-
-    Raises:
-        UserError: if there is no such network or data set.
+    The source of `models` counts; `files` maps options to paths of files, or of runs whose weights
+    are meant.
     """
     networks = tuple(models)
     found, late = _network_files(networks)

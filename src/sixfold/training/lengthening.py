@@ -9,8 +9,6 @@ network at the old end. Such a run is marked, and is never taken for one that ha
 the beginning.
 """
 
-from __future__ import annotations
-
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
@@ -35,14 +33,7 @@ def lengthened(
 ) -> list[int]:
     """The steps at which a run that is resumed got another length, if its result depends on it.
 
-    Args:
-        config: the settings.
-        images: of the training part.
-        directory: the run's.
-        on_event: hears what the result no longer equals.
-
-    Raises:
-        UserError: if the run has gone further than it is asked to.
+    A `UserError` if the run has gone further than it is asked to.
     """
     marks: list[int] = (read_whole_json(directory.file(RECORD)) or {}).get(MARK, [])
     checkpoints = list_checkpoints(directory.file("checkpoints"))
@@ -89,11 +80,7 @@ def mark(directory: RunDirectory, steps: list[int]) -> None:
 
 
 def refuse_lengthened(config: TrainConfig, directory: RunDirectory) -> None:
-    """Refuse to take a run that was marked for one that had its length from the beginning.
-
-    Raises:
-        UserError: if it was, and is not asked for as what it is, with `--resume`.
-    """
+    """A `UserError` if a run was marked as lengthened, and is not asked for with `--resume`."""
     marks = (read_whole_json(directory.file(RECORD)) or {}).get(MARK)
     if marks and not config.run.resume:
         raise UserError(

@@ -1,7 +1,5 @@
 """What a training writes while it runs: metrics, and where each rank's time went."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +11,6 @@ from sixfold.distributed.process_group import Communicator
 FLUSH_S = 0.5
 FLUSH_STEPS = 10
 REPORT_S = 1.0
-
 Item = TypeVar("Item")
 
 
@@ -40,17 +37,11 @@ class TrainLog:
         self._files.write_json(name, facts | times)
 
     def step(self, step: int, line: dict[str, Any], times: dict[str, float]) -> float:
-        """Log a step; it reaches the disk at once, or with the next few.
+        """Log a step, from 1, at once or with the next few; the time that was logged.
 
-        Args:
-            step: its number, from 1.
-            line: of the metrics.
-            times: of the time line: `begin` in Unix seconds, when the first exchange began after
-                it (`arrived_s`), how many `exchanges` there were, processor time of this process
-                with all its threads (`cpu_s`), and the seconds of each phase.
-
-        Returns:
-            The time that was logged, in Unix seconds.
+        `times` has, for the time line, `begin` in Unix seconds, when the first exchange began after
+        it (`arrived_s`), how many `exchanges` there were, processor time of this process with all
+        its threads (`cpu_s`), and the seconds of each phase.
         """
         ended = time.time()
         seconds = {name: round(value, 7) for name, value in times.items()}
@@ -94,11 +85,7 @@ class TrainLog:
 
 
 class TimedIterator(Generic[Item]):
-    """An iterator that adds up how long its user waited for items.
-
-    Attributes:
-        waited_s: seconds so far.
-    """
+    """An iterator that adds up in `waited_s` how long its user waited for items."""
 
     def __init__(self, items: Iterator[Item]) -> None:
         self._next = items.__next__

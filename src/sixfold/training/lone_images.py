@@ -4,8 +4,6 @@ How many images each step and each of its logical shards has follows from the se
 number of training images, so such a training is refused before anything is started.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 
@@ -15,22 +13,13 @@ from sixfold.models.shapes import Shape
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.schedule import budget
 
-_FARTHEST = 64
-"""How far from the given batch size a remedy is searched."""
+_FARTHEST = 64  # how far from the given batch size a remedy is searched
 
 
 def lone_image_problems(
     config: TrainConfig, workers: int, *, images: int, shape: Shape, classes: int
 ) -> list[str]:
-    """Why a network that needs several images would meet a shard of one; empty if it never does.
-
-    Args:
-        config: the settings.
-        workers: number of ranks.
-        images: in the training part.
-        shape: (C, H, W) of an image.
-        classes: number of classes.
-    """
+    """Why a network that needs several images would meet a shard of one; empty if it never does."""
     if not any(_lone(config, workers, images, norm=norm) for norm in (False, True)):
         return []
     divided = config.strategy.strategy == "model_parallel"
@@ -45,14 +34,7 @@ def lone_image_problems(
 
 
 def _lone(config: TrainConfig, workers: int, images: int, *, norm: bool) -> str:
-    """Which shard has a single image, with the arithmetic; empty if none has.
-
-    Args:
-        config: the settings.
-        workers: number of ranks.
-        images: in the training part.
-        norm: whether the network has batch-norm, for which shards are larger.
-    """
+    """Which shard has a single image, with the arithmetic; with batch-norm shards are larger."""
     whole = norm and config.training.batch_norm == "sync"
     for size, what in _sizes(config, workers, images):
         count = shard_count(size, batch_norm=norm, wanted=config.training.shards)

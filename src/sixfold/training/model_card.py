@@ -40,28 +40,17 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What it takes to use weights again.
+    """What it takes to use weights again."""
 
-    Attributes:
-        model: name of the network, as `--model` takes it.
-        model_args: its factory's arguments.
-        precision: dtype of the weights.
-        shape: (C, H, W) of the images it was trained on.
-        classes: names of the classes, in the order of the scores.
-        mean: per channel, what was subtracted from pixels in [0, 1].
-        std: per channel, what they were divided by.
-        kind: of the targets; `classes` names classes, labels or numbers.
-        source: hashes of the user's own files that the network was made of, by their names.
-    """
-
-    model: str
-    model_args: str
-    precision: str
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    kind: str = CLASSES
+    model: str  # name of the network, as `--model` takes it
+    model_args: str  # its factory's arguments
+    precision: str  # dtype of the weights
+    shape: tuple[int, int, int]  # (C, H, W) of the images it was trained on
+    classes: tuple[str, ...]  # names of the classes, in the order of the scores
+    mean: tuple[float, ...]  # per channel, what was subtracted from pixels in [0, 1]
+    std: tuple[float, ...]  # per channel, what they were divided by
+    kind: str = CLASSES  # of the targets; `classes` names classes, labels or numbers
+    # Hashes of the user's own files that the network was made of, by their names.
     source: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
@@ -112,11 +101,7 @@ def pack(network: nn.Module, card: ModelCard) -> bytes:
 
 
 def weights_file(run: Path) -> Path:
-    """The weights of a run directory; a path to a weights file itself is taken as it is.
-
-    Raises:
-        UserError: if there are none.
-    """
+    """The weights of a run directory, or a weights file itself; a `UserError` if there are none."""
     if run.is_file():
         return run
     file = run / "model.safetensors"
@@ -131,11 +116,7 @@ def weights_file(run: Path) -> Path:
 
 
 def card_from(fields: Any) -> ModelCard:
-    """A card from plain data.
-
-    Raises:
-        ValueError: if a field is missing or makes no sense.
-    """
+    """A card from plain data; a `ValueError` if a field is missing or makes no sense."""
     if not isinstance(fields, dict):
         raise ValueError("it has no card")
     texts = [fields.get(name) for name in ("model", "model_args", "precision")]
@@ -178,14 +159,9 @@ def card_from(fields: Any) -> ModelCard:
 
 
 def read_card(file: Path, *, trust: bool = False) -> ModelCard:
-    """The card in a weights file.
+    """The card in a weights file; `trust` says that it may name anybody's code.
 
-    Args:
-        file: the weights.
-        trust: whether it may name anybody's code.
-
-    Raises:
-        UserError: if the file is damaged, was not written by Sixfold, or names a stranger's code.
+    A `UserError` if the file is damaged, was not written by Sixfold, or names a stranger's code.
     """
     card, _ = _read(file)
     if not trust:
@@ -217,14 +193,9 @@ def _read(file: Path) -> tuple[ModelCard, dict[str, Tensor]]:
 def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:
     """A trained network in evaluation mode, and its card.
 
-    Args:
-        file: the weights.
-        trusted: a network whose code may be run in any case, as ranks are told by the launcher,
-            which has looked at it.
-
-    Raises:
-        UserError: if the weights are damaged or do not fit the network of that name, or if that
-            is a stranger's code.
+    The code of the network `trusted` may be run in any case, as ranks are told by the launcher,
+    which has looked at it. A `UserError` if the weights are damaged, do not fit the network of that
+    name, or that is a stranger's code.
     """
     card, tensors = _read(file)
     if card.model != trusted:

@@ -1,7 +1,5 @@
 """The network as a training has it before its first step."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from sixfold import models

@@ -1,7 +1,5 @@
 """How far a run has come, as its checkpoints keep it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -4,8 +4,6 @@ Nothing here sees the test set. A decision follows from the metrics of an evalua
 `Progress`, which lies in the checkpoints, so a run that is resumed decides as one that was not.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -39,9 +37,7 @@ PATIENCE = 5
 THRESHOLD = 1e-4
 """By what part a metric must improve not to be on a plateau, as torch's ReduceLROnPlateau."""
 
-OUT_OF_TIME = "max_time"
-"""In the result: what ended a training that can be resumed."""
-
+OUT_OF_TIME = "max_time"  # in the result: what ended a training that can be resumed
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
@@ -62,10 +58,7 @@ class Pause:
 
 
 def early_stopping(text: str) -> EarlyStopping:
-    """Read `METRIC[:PATIENCE]`.
-
-    Raises:
-        UserError: if it is not of this form.
+    """Read `METRIC[:PATIENCE]`; a `UserError` if it is not of this form.
 
     >>> early_stopping("loss:3")
     EarlyStopping(metric='loss', patience=3)
@@ -82,10 +75,7 @@ def early_stopping(text: str) -> EarlyStopping:
 
 
 def seconds(text: str) -> float:
-    """Read a time such as `90`, `90s`, `30m`, `1.5h` or `1h30m`.
-
-    Raises:
-        UserError: if it is none.
+    """Read a time such as `90`, `90s`, `30m`, `1.5h` or `1h30m`; a `UserError` if it is none.
 
     >>> seconds("1h30m"), seconds("90")
     (5400.0, 90.0)
@@ -112,16 +102,10 @@ def value_of(metric: str, found: float) -> float:
 def judged(
     progress: Progress, config: TrainConfig, metrics: Mapping[str, float | None], usual: str
 ) -> Progress:
-    """What an evaluation on the validation part decides.
+    """What an evaluation on the validation part, at the step of `progress`, decides.
 
-    Args:
-        progress: before; its `step` is the one that was evaluated.
-        config: the settings.
-        metrics: of the evaluation.
-        usual: the metric by which the best is chosen if none is named.
-
-    Raises:
-        UserError: if a metric is named that the data do not have.
+    `usual` is the metric by which the best is chosen if none is named; a `UserError` if one is
+    named that the data do not have.
     """
     selection = config.selection
     metric = selection.best or usual
@@ -159,11 +143,7 @@ def _patience(
 def on_plateau(progress: Progress, found: float, *, patience: int, factor: float) -> Progress:
     """The learning rate's factor after an evaluation, as torch's ReduceLROnPlateau has it.
 
-    Args:
-        progress: before.
-        found: `quality` of the metric.
-        patience: evaluations without an improvement that are let pass.
-        factor: what the rate is multiplied by at the next one.
+    So many evaluations without an improvement are let pass; `found` is the metric's `quality`.
     """
     best = progress.plateau_best
     if best is None or found > best + abs(best) * THRESHOLD:

@@ -1,7 +1,5 @@
 """What rank 0 decides in the course of a training, and every rank does."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -18,10 +16,7 @@ from sixfold.training.selection import OUT_OF_TIME, judged, selects
 class Steering:
     """Decisions of rank 0 that all ranks hear of, at points where they hold the same weights.
 
-    Args:
-        comm: the process group.
-        config: the settings.
-        deadline: Unix time from which no step is begun; None without one.
+    `deadline` is the Unix time from which no step is begun; None without one.
     """
 
     def __init__(self, comm: Communicator, config: TrainConfig, deadline: float | None) -> None:
@@ -40,13 +35,7 @@ class Steering:
     def evaluated(
         self, progress: Progress, metrics: Mapping[str, float | None] | None, usual: str
     ) -> Progress:
-        """What an evaluation on the validation part decides, on every rank.
-
-        Args:
-            progress: before.
-            metrics: of the evaluation; None but on rank 0.
-            usual: the metric that is selected by if none is named.
-        """
+        """What an evaluation on the validation part decides, on every rank, by rank 0's metrics."""
         after = progress
         if metrics is not None:
             after = judged(progress, self._config, metrics, usual)

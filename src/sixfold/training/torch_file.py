@@ -86,16 +86,9 @@ def _kind_of_zip(file: Path) -> str:
 
 
 def load_state(file: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """A network's state by name from a PyTorch file.
+    """A network's state by name from a PyTorch file, and what was done to get it, for people.
 
-    Args:
-        file: for which `kind_of` says `TORCH`.
-
-    Returns:
-        The tensors; and what was done to get them, for people.
-
-    Raises:
-        UserError: if the file is damaged, wants to run code, or holds no state.
+    A `UserError` if the file is damaged, wants to run code, or holds no state.
     """
     import torch
 

@@ -11,8 +11,6 @@ directory keeps a copy of the file as it was when the run began, which a resume 
 that the bits do not change with the file.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -25,18 +23,12 @@ from sixfold.data import DataSet
 from sixfold.training.config import TrainConfig
 
 VERSION = 1
-COPY = "tuning.json"
-"""In the run directory."""
-
+COPY = "tuning.json"  # in the run directory
 Tuning = dict[str, Any]
 
 
 def read_tuning(path: Path) -> Tuning:
-    """A tuning file's content.
-
-    Raises:
-        UserError: if it cannot be read or is none.
-    """
+    """A tuning file's content; a `UserError` if it cannot be read or is none."""
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -79,19 +71,11 @@ def _damage(tuning: Tuning) -> str | None:
 def take_tuning(
     config: TrainConfig, opened: DataSet, directory: RunDirectory, on_event: OnEvent
 ) -> tuple[TrainConfig, Tuning | None]:
-    """The settings with the tuning's micro-batch in the place of the tuning file.
+    """The settings with the tuning's micro-batch in the place of the file, and what the run keeps.
 
-    Args:
-        config: the settings, paths absolute.
-        opened: the data.
-        directory: of the run; one that is resumed holds the tuning that it began with.
-        on_event: hears if that is no longer the file's.
-
-    Returns:
-        The settings that ranks get, and what the run directory is to keep.
-
-    Raises:
-        UserError: if the file cannot be read, or was made for something else.
+    A run in `directory` that is resumed holds the tuning that it began with; `on_event` hears if
+    that is no longer the file's. A `UserError` if it cannot be read, or was made for something
+    else.
     """
     if config.compute.tuning is None:
         return config, None

@@ -1,7 +1,5 @@
 """Checks of settings of a training against each other; fields declare their own bounds."""
 
-from __future__ import annotations
-
 from sixfold.distributed.logical_shards import is_power_of_two
 from sixfold.training.config import AUTO, OptimizerConfig, TrainConfig, is_automatic
 from sixfold.training.step.groups import group_problems

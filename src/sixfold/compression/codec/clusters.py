@@ -13,8 +13,6 @@ In one dimension the clusters are stretches of the sorted weights, so a round ta
 differences of running sums instead of n K distances.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,7 +20,6 @@ from torch import Tensor
 
 MOST_ROUNDS = 200
 _LARGEST_HALF = 65504.0
-
 Floats = NDArray[np.float64]
 
 

@@ -19,8 +19,6 @@ allocated by a number that has not been held against the bytes that are there, a
 unfolded before names, dtypes and shapes were found to be those of the architecture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import struct
@@ -40,7 +38,6 @@ from sixfold.core.errors import UserError
 MAGIC = b"\x89SIXZ\r\n\x1a"
 VERSION = 1
 SUFFIX = ".sixz"
-
 _FIXED = struct.Struct("<8sHQII")
 _DIGEST_BYTES = 16
 _MOST_HEADER = 1 << 20

@@ -1,7 +1,5 @@
 """How good networks in files are, computed by all ranks together."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

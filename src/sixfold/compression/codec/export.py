@@ -1,7 +1,5 @@
 """Writing a network for others: ONNX."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import warnings

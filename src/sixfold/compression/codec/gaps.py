@@ -11,8 +11,6 @@ last), whichever has the more regular gaps: pixels at the border of an image lea
 a linear layer empty.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

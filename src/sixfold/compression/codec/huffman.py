@@ -11,8 +11,6 @@ lengths are stored, so that one step decodes one symbol of every lane: a dozen N
 S elements each. `tests.compression.huffman_reference` does the same bit by bit.
 """
 
-from __future__ import annotations
-
 import heapq
 from typing import Any
 
@@ -26,7 +24,6 @@ LONGEST = 12
 Against unlimited lengths this costs less than 0.01 bits a symbol on 257 symbols."""
 
 LARGEST_ALPHABET = 1 << (LONGEST - 1)
-
 _CHUNK = 1 << 20  # Symbols whose codes are put into the bit string at a time
 
 

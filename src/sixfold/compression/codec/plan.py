@@ -1,7 +1,5 @@
 """How far each layer is compressed: settings by layer, read from one line of text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +11,6 @@ from sixfold.training.sparsity.counts import KINDS
 from sixfold.training.sparsity.layers import layer_name
 
 Value = TypeVar("Value", int, float)
-
 BITS = range(1, 10)  # Of a shared weight: at most 511 values and zero
 
 

@@ -18,8 +18,6 @@ the format does not depend on a library or a machine. `tests.compression.huffman
 same symbol by symbol.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

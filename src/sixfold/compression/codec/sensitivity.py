@@ -20,7 +20,6 @@ KEPT_LEVELS = tuple(round(0.7**step, 4) for step in range(16))
 """Parts of a layer's weights that are tried: from all of them down to 0.5%."""
 
 BITS_LEVELS = tuple(range(2, 9))
-
 Loss = Callable[[nn.Module], float]
 
 

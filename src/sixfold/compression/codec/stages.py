@@ -43,7 +43,6 @@ from sixfold.training.sparsity.shared import load_clusters, save_clusters
 
 MODEL = "model.sixz"
 FILES = {"prune": "pruned.sixz", "share": "shared.sixz", "code": MODEL}
-
 Tell = Callable[[str], None]
 Trainer = Callable[[TrainConfig], object]
 """Trains in the run directory that the settings name, going on with what is there."""

@@ -15,8 +15,6 @@ Count and alphabet are known to the reader. A coder whose tables cost more than 
 to fixed width.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -43,7 +41,6 @@ SYMBOLS_PER_LANE_IF_LONG = 1024
 
 MOST_SHIFT = 3
 GROUPINGS = range(4)
-
 MOST_LANES = 4096  # The working arrays of a step stay in the first-level cache
 
 

@@ -17,8 +17,6 @@ Streams are those of `sixfold.compression.codec.streams`. What is smallest is ta
 minus zero comes back as zero.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +49,6 @@ MOST_VALUES = 1023
 
 SMALLEST_CODED = 64  # Tensors of fewer elements, or of one dim (biases, batch-norm), are stored raw
 _SAMPLE = 1 << 14
-
 _LARGE = 1 << 16
 _DENSE_COST = 1.05
 """rANS codes zeros among the values as shortly as gaps, but a large tensor of few entries takes

@@ -6,8 +6,6 @@ tolerance is lowered until the network, its shared values trained, is within the
 is done on the validation part, by one process alone.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping

@@ -9,8 +9,6 @@ part above k bits is written in unary (so many ones and a zero), the lower k bit
 the first 3 bits, is whichever makes the table shortest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

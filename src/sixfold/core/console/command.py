@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +11,7 @@ from typing import Any
 from sixfold.core.console.console import Console
 from sixfold.core.console.options import add_options, naming_file, read_config, refuse
 from sixfold.core.errors import UserError
-
-
-def lazily(name: str) -> Callable[..., Any]:
-    """``package.module:function``, imported when it is called."""
-
-    def call(*given: Any, **named: Any) -> Any:
-        module, _, function = name.partition(":")
-        return getattr(importlib.import_module(module), function)(*given, **named)
-
-    return call
+from sixfold.core.lazy import lazily
 
 
 @dataclass(frozen=True, kw_only=True)

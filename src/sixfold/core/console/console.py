@@ -15,7 +15,6 @@ PLAIN_EVERY_S = 5.0  # between two lines, where there is no terminal
 JOB_EVERY_S = 30.0  # the same for the tasks of a job that run
 REDRAW_S = 0.1  # between two drawings of the bars
 _RECENT = 6  # ended tasks whose bars stay
-
 _ENDED = ("done", "failed", "kept")
 
 _TEXTS = {

@@ -5,8 +5,6 @@ the command line, then from ``--config FILE`` (TOML or JSON, one table a section
 ``SIXFOLD_<NAME>``, then, with ``--resume --out RUN``, from the run, then from the class.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """JSON Schema of a command's settings, with which editors complete and check its file."""
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 from typing import Any

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Format = Callable[[float], str]  # how a value is written
-
 MISSING = "\N{EN DASH}"
 
 

@@ -4,8 +4,6 @@ A drawing is 1000 by 1000 units and is stretched to its frame; labels are text o
 that they keep their size on any screen.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Sequence

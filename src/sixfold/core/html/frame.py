@@ -3,8 +3,6 @@
 The template is read as a resource of its package, since on a cluster Sixfold may lie in a zip file.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import hashlib

@@ -4,8 +4,6 @@ What is in a run directory is not trusted: a line that is no JSON object with a 
 and counted, a field that is no number becomes NaN.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -28,7 +26,6 @@ _LARGEST = 1e100
 """No figure of a run is larger, and sums and ratios of smaller ones cannot overflow."""
 
 _MAX_LABEL = 300
-
 _PIECES = 256  # into how many evenly spaced pieces the sample of a long file is cut
 
 

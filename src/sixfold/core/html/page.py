@@ -3,8 +3,6 @@
 A feature builds a `Page` from its figures; one template and one style sheet show it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,6 @@ from sixfold.core.html.frame import render_page
 from sixfold.core.html.settings import setting_sections
 
 Figure = tuple[str, str, str]  # a key figure: its name, its value, a line of detail
-
 Keys = Sequence[tuple[str, str]]  # what colours stand for: a name and the colour's class
 
 

@@ -1,7 +1,5 @@
 """The sheet of the most confident mistakes: small PNGs within the report."""
 
-from __future__ import annotations
-
 import base64
 import io
 import math
@@ -20,7 +18,6 @@ Images = Callable[[NDArray[np.int64]], NDArray[Any]]
 
 MAX_SIDE = 224  # larger images are made smaller, so that the file stays small
 SHOWN_SIDE = 104  # at most how large an image is shown, in CSS pixels
-
 LARGEST_PIXELATED = 48
 """Images up to this size are enlarged by a whole factor, so that pixels are equal squares."""
 

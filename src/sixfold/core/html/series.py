@@ -1,7 +1,5 @@
 """Long series made short enough to be drawn, without hiding what happened in them."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The configuration as a table: what was set, what differs from the default, what must not show."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

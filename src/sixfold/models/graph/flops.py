@@ -13,8 +13,6 @@ The convention, for every count of FLOPs in Sixfold:
 Legend: N images, C input and K output channels, H' W' output rows and columns, R S kernel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

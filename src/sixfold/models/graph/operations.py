@@ -8,8 +8,6 @@ is registered under the row there: the explicit backward pass in `sixfold.traini
 added from anywhere by `register_operation`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

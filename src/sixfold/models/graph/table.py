@@ -1,7 +1,5 @@
 """The rows of torch's own operations."""
 
-from __future__ import annotations
-
 import operator
 from typing import Any
 

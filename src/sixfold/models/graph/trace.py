@@ -4,8 +4,6 @@ The network is traced symbolically and run once on the meta device, where tensor
 no values, so a network of any size is read in milliseconds and without memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,10 +1,9 @@
 """`sixfold profile`."""
 
-from __future__ import annotations
-
 from typing import Any
 
-from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
+from sixfold.core.console.command import ConfigCommand, ReportKind
+from sixfold.core.lazy import lazily
 from sixfold.perf.profile.config import ProfileConfig
 
 

@@ -1,7 +1,5 @@
 """Settings of a profile, in the form from which the command line makes its options."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -17,6 +15,7 @@ from sixfold.training.config import (
     StrategyConfig,
     TrainConfig,
     TrainingConfig,
+    training_with,
 )
 from sixfold.training.losses.config import LossConfig
 
@@ -115,14 +114,9 @@ def engines_of(config: ProfileConfig) -> list[str]:
 
 def as_training(config: ProfileConfig, *, engine: str, out: str, steps: int) -> TrainConfig:
     """The training of which a profile is made, on an engine, in a run directory."""
-    return TrainConfig(
-        data=config.data,
-        model=config.model,
-        loss=config.loss,
-        optimizer=config.optimizer,
+    return training_with(
+        config,
         training=TrainingConfig(**vars(config.training), steps=steps, evaluate_every=0.0),
-        strategy=config.strategy,
-        local_sgd=config.local_sgd,
         engine=dataclasses.replace(config.engine, engine=engine),
         run=RunConfig(out=out, overwrite=True, checkpoint_every=steps),
     )

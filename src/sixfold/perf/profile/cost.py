@@ -1,7 +1,5 @@
 """The cost of a layer and of the functions that it calls: counts, as plain data."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +7,7 @@ from dataclasses import dataclass
 SUM_OF_GRADIENTS = "sum_of_gradients"
 """Stands among the functions of a call that takes a tensor which another has taken before."""
 
-LOSS = "loss"
-"""Name of the last layer: cross-entropy."""
+LOSS = "loss"  # name of the last layer: cross-entropy
 
 
 @dataclass(frozen=True, kw_only=True)

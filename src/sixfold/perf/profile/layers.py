@@ -15,8 +15,6 @@ A function that is not known counts as one that works element by element, plus w
 counter finds in it (products inside), and is named in `LayerCost.unknown`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -42,11 +40,9 @@ def layer_costs(
     """The cost of every layer, in order of execution, for one pass over a batch in training.
 
     The network is left as it was; give it the rewrites of `sixfold.training.layers.rewrites` first
-    to
-    see it as training runs it. `shape` is (C, H, W); training computes a logical shard of `samples`
-    at a
-    time; `loss` adds cross-entropy as the last layer. A `UserError` if it cannot be run on such a
-    batch.
+    to see it as training runs it. `shape` is (C, H, W); training computes a logical shard of
+    `samples` at a time; `loss` adds cross-entropy as the last layer. A `UserError` if it cannot be
+    run on such a batch.
 
     >>> costs = layer_costs(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), (3, 6, 6), 1, loss=False)
     >>> [(cost.name, cost.forward_flops, cost.backward_flops) for cost in costs]

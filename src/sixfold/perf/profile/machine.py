@@ -26,18 +26,13 @@ from sixfold.distributed.process_group.ambient import cores
 from sixfold.perf.profile.cost import shared_rate
 from sixfold.training.step.arithmetic import processor_name
 
-WINDOW_S = 0.1
-"""Length of one measurement."""
-
-WINDOWS = 3
-"""Measurements of each rate; the best counts."""
-
+WINDOW_S = 0.1  # length of one measurement
+WINDOWS = 3  # measurements of each rate; the best counts
 PRODUCT_SIZE = 1024
 """Rows and columns of the matrices: 4 MB each in float32, enough for the full rate of the blocked
 products of oneDNN and MKL."""
 
 PRECISIONS = ("float32", "bfloat16", "float64")
-
 COPY_BYTES = (32 << 10, 512 << 10, 4 << 20, 64 << 20)
 """Sizes of the copied arrays: within the first cache, the second, the last, and beyond most."""
 
@@ -180,8 +175,7 @@ def read_caches(folder: Path = _CPU) -> tuple[Cache, ...]:
     return tuple(found)
 
 
-Work = Callable[[], float]
-"""Does a piece of work and returns how much it was."""
+Work = Callable[[], float]  # does a piece of work and returns how much it was
 
 
 def _product(precision: str) -> Work:

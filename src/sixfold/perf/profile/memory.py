@@ -1,7 +1,5 @@
 """Memory of a step: what tensors take at most, and what the process takes, both measured."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +11,6 @@ from torch.autograd.profiler import profile
 from sixfold.core.environment import peak_resident_bytes
 
 _SELF = Path("/proc/self")
-
 _ONE_PROFILER = threading.Lock()
 """torch has one profiler in a process; ranks that are threads of one would break each other's."""
 

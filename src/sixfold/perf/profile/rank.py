@@ -5,8 +5,6 @@ are timed take turns, so that both see the same machine; their difference is wha
 Then come two steps whose operators are timed as well, and one whose memory is measured.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections import Counter
@@ -35,17 +33,14 @@ from sixfold.training.step.step import Shard, Step
 from sixfold.training.strategies.model_parallel.network import DividedNetwork
 from sixfold.training.worker import Training, TrainJob
 
-WARM = 3
-"""Steps before anything counts: caches, allocator, and the first batches are not yet there."""
-
+WARM = 3  # steps before anything counts: caches, allocator, and the first batches are not yet there
 PHASES = ("data", "compute", "communication", "waiting", "update")
 """What a rank's log divides a step into."""
 
 OWN_KERNELS = {"MaxPoolReLU2d": "sixfold::max_pool", "BatchNorm2d": "sixfold::batch_norm"}
 """Kernels of ours, by the class of the layer that they compute."""
 
-PLAIN, CLOCK, OPERATORS, MEMORY = "plain", "clock", "operators", "memory"
-"""Kinds of steps."""
+PLAIN, CLOCK, OPERATORS, MEMORY = "plain", "clock", "operators", "memory"  # kinds of steps
 
 
 @dataclass(frozen=True, kw_only=True)

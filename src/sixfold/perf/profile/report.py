@@ -17,11 +17,8 @@ from sixfold.perf.profile.cost import shared_rate
 from sixfold.perf.profile.utilisation import REASONS
 
 Plain = dict[str, Any]
-
 DIRECTIONS = ("forward", "backward")
-
-LEAST_WIDTH = 0.05
-"""Percent of the plot below which a block of the flame plot is not drawn."""
+LEAST_WIDTH = 0.05  # percent of the plot below which a block of the flame plot is not drawn
 
 CSS = {
     "startup": "other",

@@ -1,7 +1,5 @@
 """The launcher of a profile: real training steps, watched, on one engine or on several in turn."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -34,7 +32,6 @@ from sixfold.training.inputs import training_inputs
 from sixfold.training.run import fit_data, fit_digits, resolve_paths, train, training_problems
 
 Plain = dict[str, Any]
-
 LAYERS_APART = "layers"
 """Folder of the process group that times layers, where the training itself is no process group."""
 

@@ -5,8 +5,6 @@ launcher has begun on this machine (ranks, fork server, the JVM of a Spark sessi
 workers). What runs on other hosts is not seen; there the ranks' own logs tell (`cpu_s`).
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -14,8 +14,6 @@ S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performa
 A. Ilic, F. Pratas, L. Sousa, "Cache-aware roofline model", 2014.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -24,9 +22,7 @@ from sixfold.perf.profile.cost import COUNTS
 from sixfold.perf.profile.machine import Machine
 
 Plain = dict[str, Any]
-
 DIRECTIONS = ("forward", "backward")
-
 _FACTS = ("kind", "parameters", "input_shapes", "output_shape", "unknown")
 _COUNTS = tuple(name for name in COUNTS if name != "output_bytes")
 

@@ -9,7 +9,6 @@ from sixfold.core.html.page import Table
 from sixfold.perf.profile.utilisation import REASONS
 
 Plain = dict[str, Any]
-
 REASON_NAMES = {"startup": "start-up", "communication": "transfer", "between": "between steps"}
 
 STEP_NAMES = {

@@ -5,8 +5,6 @@ and the seconds of each phase (`sixfold.training.log`). Files are read with susp
 absent or damaged is left out.
 """
 
-from __future__ import annotations
-
 import re
 import statistics
 from dataclasses import dataclass, replace
@@ -19,7 +17,6 @@ from sixfold.core.html.json_lines import number
 from sixfold.core.run_directory import read_json
 
 _NAME = r"rank-\d{1,9}\.jsonl"
-
 PHASES = ("data", "compute", "communication", "waiting", "update", "scheduler")
 
 

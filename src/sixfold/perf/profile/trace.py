@@ -13,8 +13,6 @@ order within the step is not.
 Format: "Trace Event Format", https://perfetto.dev/docs/getting-started/other-formats.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,9 @@ from sixfold.perf.profile.utilisation import divide_waiting
 
 Event = dict[str, Any]
 
-STEPS, PHASES, LAYERS = 1, 2, 3
-"""Tracks of a rank."""
+STEPS, PHASES, LAYERS = 1, 2, 3  # tracks of a rank
 
-LAUNCHER = 1_000_000
-"""Number of the launcher's process in the trace; ranks have their own, from 1."""
-
+LAUNCHER = 1_000_000  # number of the launcher's process in the trace; ranks have their own, from 1
 LayerSpan = tuple[str, str, str, float, float]
 """Layer, direction, operator ("" for the layer itself), begin and end in Unix seconds."""
 

@@ -13,8 +13,6 @@
 - between steps: evaluations, checkpoints, restarts.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +34,7 @@ REASONS = (
 STARVED = 0.85
 """Part of a processor below which a rank that computes is said to have too little of it."""
 
-ONE_SUM = 2
-"""Exchanges of a step that ends with one sum: slices are added, then gathered."""
+ONE_SUM = 2  # exchanges of a step that ends with one sum: slices are added, then gathered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,7 @@ from sixfold.core.errors import RunError, UserError
 from sixfold.models.outputs import main_output
 from sixfold.training.classifier import Classifier
 
-METADATA = "sixfold.json"
-"""Name of the metadata in the archives that torch writes."""
-
+METADATA = "sixfold.json"  # name of the metadata in the archives that torch writes
 Metadata = Mapping[str, Any]
 Scorer = Callable[[Tensor], Tensor]
 

@@ -1,7 +1,5 @@
 """The launcher of an export: the network, its file, and the proof that both compute the same."""
 
-from __future__ import annotations
-
 import copy
 import os
 from collections.abc import Iterator
@@ -24,9 +22,7 @@ from sixfold.prediction.scoring import trained_network
 from sixfold.training.classifier import Classifier
 from sixfold.training.model_card import ModelCard
 
-BATCHES = (1, 5, 2)
-"""Sizes of the batches of the check: not the one with which the graph was taken."""
-
+BATCHES = (1, 5, 2)  # sizes of the batches of the check: not the one with which the graph was taken
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 """Most difference of a score, over the largest score or 1; kernels round in orders of their own."""
 

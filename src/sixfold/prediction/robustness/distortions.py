@@ -7,8 +7,6 @@ computes it, in whatever batch; the strengths of one kind share their draws.
 Legend: N images, C channels, H rows, W columns.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

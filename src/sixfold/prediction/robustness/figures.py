@@ -5,8 +5,6 @@ since the images are the same: of n images b are lost and c gained, so the diffe
 with variance (b + c - (c - b)^2 / n) / n^2 (McNemar's setting).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

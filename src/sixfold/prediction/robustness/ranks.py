@@ -5,8 +5,6 @@ distorted as they are read; so every image is distorted by the rank that classif
 network, and the figures do not depend on how many ranks there are.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The launcher of a robustness evaluation."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import time

@@ -25,7 +25,6 @@ from scipy import sparse
 from torch import Tensor, nn
 
 FORMS = ("csr", "axpy")
-
 _CHUNK_ELEMENTS = 1 << 20
 """Elements of the columns made at a time: about what a core's own cache holds a few of."""
 

@@ -1,7 +1,5 @@
 """The launcher of a choice between dense and sparse layers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

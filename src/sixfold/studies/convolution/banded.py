@@ -17,8 +17,6 @@ Arrays: images (N, C, H, W), weights (K, C/G, R, S), outputs and their gradients
 function raises ValueError for shapes that do not fit the geometry.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -27,8 +25,7 @@ from scipy.sparse import csr_array
 
 from sixfold.studies.convolution.geometry import Array, Geometry
 
-Sparse = Any
-"""A `scipy.sparse.csr_array`; SciPy comes without type annotations."""
+Sparse = Any  # a `scipy.sparse.csr_array`; SciPy comes without type annotations
 
 
 def im2col_matrix(geometry: Geometry) -> Sparse:

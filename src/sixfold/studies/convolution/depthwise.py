@@ -14,8 +14,6 @@ The geometry given to every function here is the one of the depthwise step: grou
 channels. Legend as in `sixfold.studies.convolution.geometry`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from sixfold.studies.convolution.geometry import Array, Geometry
@@ -27,8 +25,7 @@ def forward(
     """Outputs (N, K, P, Q), and what lies between the steps (N, C, P, Q), which `gradients` needs.
 
     Images are (N, C, H, W), `depthwise` (C, 1, R, S), `pointwise` (K, C). A ValueError if shapes do
-    not
-    fit the geometry, or it is not depthwise.
+    not fit the geometry, or it is not depthwise.
 
     >>> x, d, m = np.ones((1, 2, 3, 3)), np.ones((2, 1, 3, 3)), np.array([[1.0, 10.0]])
     >>> forward(x, d, m, Geometry.of(x.shape, d.shape, groups=2))[0]

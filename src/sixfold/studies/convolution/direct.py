@@ -32,8 +32,6 @@ This module is a reference to study and to test against, not a fast path. Legend
 `sixfold.studies.convolution.geometry`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from itertools import product
 

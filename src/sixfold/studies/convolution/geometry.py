@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 """An array of float32 or float64; results have the type that its operands promote to."""
 
-Pair = tuple[int, int]
-"""A size for rows and a size for columns."""
+Pair = tuple[int, int]  # a size for rows and a size for columns
 
 
 @dataclass(frozen=True, kw_only=True)

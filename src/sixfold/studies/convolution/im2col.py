@@ -19,8 +19,6 @@ Arrays: images (N, C, H, W), weights (K, C/G, R, S), outputs and their gradients
 function raises ValueError for shapes that do not fit the geometry.
 """
 
-from __future__ import annotations
-
 import tracemalloc
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ Arrays lie in C order: images (N, C, H, W) already padded, weights (K, C/G, R, S
 (N, K, P, Q). Legend as in `sixfold.studies.convolution.geometry`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 

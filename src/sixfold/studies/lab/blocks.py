@@ -1,7 +1,5 @@
 """Blocks of results that tasks make: how work is cut, sent, timed, added up and sampled."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +12,9 @@ from numpy.random import Generator, Philox
 from sixfold.distributed.logical_shards import Node, TreeFold
 from sixfold.studies.convolution.geometry import Array
 
-Range = tuple[int, int]
-"""The first, and the one behind the last."""
-
-Corner = tuple[int, ...]
-"""Where a block begins, along every dim."""
-
+Range = tuple[int, int]  # the first, and the one behind the last
+Corner = tuple[int, ...]  # where a block begins, along every dim
 Block = tuple[Corner, Array]
-
 Partial = tuple[Node, Array]
 """A node of the tree over logical shards, and the sum of the gradients below it."""
 

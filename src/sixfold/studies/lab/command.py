@@ -1,7 +1,5 @@
 """`sixfold lab`."""
 
-from __future__ import annotations
-
 from sixfold.core.console.command import ConfigCommand, ModeCommand, ReportKind
 from sixfold.studies.lab.config import CONFIGS
 

@@ -1,7 +1,5 @@
 """What a study has found, in the form from which its table, its page and its JSON are made."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

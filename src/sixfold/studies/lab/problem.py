@@ -7,8 +7,6 @@ Legend as in `sixfold.studies.convolution.geometry`: N C H W images, K maps, P Q
 kernel.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from math import prod
@@ -20,11 +18,8 @@ from sixfold.studies.convolution.geometry import Array, Geometry
 from sixfold.studies.lab.blocks import Range
 from sixfold.studies.lab.config import ConvolutionOptions, geometry_of
 
-WEIGHTS = 1 << 62
-"""The index from which the operand that all tasks need is drawn; no image has it."""
-
-KEPT_BLOCKS = 1024
-"""Blocks of images that a process keeps."""
+WEIGHTS = 1 << 62  # the index from which the operand that all tasks need is drawn; no image has it
+KEPT_BLOCKS = 1024  # blocks of images that a process keeps
 
 
 @dataclass(frozen=True, kw_only=True)

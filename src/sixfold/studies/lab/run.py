@@ -1,7 +1,5 @@
 """From a study's settings to its result: a table on the terminal, a JSON file, a page."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import os

@@ -1,7 +1,5 @@
 """`sixfold report`."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 from collections.abc import Mapping

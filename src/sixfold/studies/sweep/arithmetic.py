@@ -1,14 +1,11 @@
 """How many operations a training spends on an image, and how many bytes its weights have."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from sixfold.core.errors import UserError
 from sixfold.perf.profile import layer_costs, total
 
-SAMPLES = 2
-"""Images that are counted together: batch-norm wants more than one."""
+SAMPLES = 2  # images that are counted together: batch-norm wants more than one
 
 
 def training_flops(network: nn.Module, shape: tuple[int, int, int]) -> float:

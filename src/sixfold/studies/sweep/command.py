@@ -1,8 +1,7 @@
 """`sixfold sweep time`, `quality`, `delay` and `roofline`."""
 
-from __future__ import annotations
-
-from sixfold.core.console.command import ConfigCommand, ModeCommand, ReportKind, lazily
+from sixfold.core.console.command import ConfigCommand, ModeCommand, ReportKind
+from sixfold.core.lazy import lazily
 from sixfold.studies.sweep.config import (
     SweepDelayConfig,
     SweepQualityConfig,

@@ -1,7 +1,5 @@
 """Settings of `sixfold sweep`, in the form from which the command line makes its options."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Collection
 from dataclasses import dataclass

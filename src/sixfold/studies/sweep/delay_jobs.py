@@ -23,12 +23,8 @@ from sixfold.studies.sweep import events
 from sixfold.studies.sweep.delay_plan import JobKind, SessionPlan, too_large
 from sixfold.studies.sweep.events import read_jobs
 
-WARM_UP = 2
-"""Runs of each job that are thrown away: they start Python workers and compile."""
-
-LONGEST_JOB_S = 600.0
-"""After which a job is given up: nothing here takes more than a few seconds."""
-
+WARM_UP = 2  # runs of each job that are thrown away: they start Python workers and compile
+LONGEST_JOB_S = 600.0  # after which a job is given up: nothing here takes more than a few seconds
 _MARK = "sixfold-delay "
 
 

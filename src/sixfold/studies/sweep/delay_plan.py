@@ -1,7 +1,5 @@
 """From the settings of a sweep over delays to the jobs that are run in each Spark session."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

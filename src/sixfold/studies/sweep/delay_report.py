@@ -1,7 +1,5 @@
 """The page of a sweep over Spark's delays, and what the terminal shows of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +27,7 @@ from sixfold.studies.sweep.plots import (
 from sixfold.studies.sweep.results import Ending
 
 _COLOURS = ("waiting", "data", "compute", "update", "communication")
-COLOURS = dict(zip(TASK_PARTS, _COLOURS, strict=True))
-"""Part of a task to its colour's class."""
-
+COLOURS = dict(zip(TASK_PARTS, _COLOURS, strict=True))  # part of a task to its colour's class
 _OUTCOMES = {"job": "time of a job", "delay": "scheduler delay of a task"}
 
 

@@ -1,7 +1,5 @@
 """The launcher of a sweep over Spark's delays: a session for each number of workers."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.util
@@ -45,8 +43,7 @@ def sweep_delay(config: SweepDelayConfig, *, on_event: OnEvent | None = None) ->
     """Measure what Spark adds to jobs of many sizes, from its own events, and fit the laws.
 
     Returns what `result.json` holds. A `UserError` if the settings do not fit or there is no Spark,
-    a
-    `RunError` if a session failed; those that are done are kept.
+    a `RunError` if a session failed; those that are done are kept.
     """
     on_event = on_event or (lambda _: None)
     with contextlib.ExitStack() as stack:

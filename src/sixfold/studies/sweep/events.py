@@ -9,8 +9,6 @@ deserialised the task, nor ran it, nor serialised the result, and the driver did
     delay = max(0, (finish - launch) - deserialise - run - serialise - fetch).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -22,9 +22,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 Floats = NDArray[np.float64]
-Setting = Mapping[str, float]
-"""Numbers that features are made of: `n` workers, `size`, ..."""
-
+Setting = Mapping[str, float]  # numbers that features are made of: `n` workers, `size`,
 LEVEL = 0.95
 
 

@@ -28,9 +28,7 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
 from sixfold.training.worker import FIRST_TIMED_STEP
 
-RUN = "run"
-"""The training's own directory within the member's folder."""
-
+RUN = "run"  # the training's own directory within the member's folder
 PARTS = ("compute", "data", "communication", "waiting", "update")
 """Of a step's time, as ranks write them."""
 

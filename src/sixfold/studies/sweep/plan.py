@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sixfold.core.config import RunConfig
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.tasks import Task
 from sixfold.studies.sweep.config import SweepQualityConfig, SweepTimeConfig, TrainingsConfig
 from sixfold.studies.sweep.vary import Combination, Varied, combinations, parse_vary
-from sixfold.training.config import TrainConfig
+from sixfold.training.config import TrainConfig, training_with
 
 PILOT_STEPS = 8
 """Steps of a trial that tells how long a step takes: three to warm up, and a few to be timed."""
@@ -46,11 +47,9 @@ def base_config(config: TrainingsConfig) -> TrainConfig:
     Where trainings are compared by what they reach, the engine is that of the job: each training is
     one worker's, unless workers are varied.
     """
-    names = ("data", "model", "loss", "optimizer", "training", "strategy", "local_sgd", "engine")
-    shared = {name: getattr(config, name) for name in names}
-    if isinstance(config, SweepQualityConfig):
-        shared["engine"] = EngineConfig(engine="inline", workers=1)
-    return TrainConfig(**shared)
+    alone = isinstance(config, SweepQualityConfig)
+    engine = EngineConfig(engine="inline", workers=1) if alone else config.engine
+    return training_with(config, engine=engine, run=RunConfig())
 
 
 def chosen_names(config: SweepQualityConfig) -> list[str]:

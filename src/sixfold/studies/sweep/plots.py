@@ -1,7 +1,5 @@
 """Charts and tables of sweeps: measurements with their range, and the laws through them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,11 +12,8 @@ from sixfold.core.html.page import Card, Cell, Fold, Part, Table
 from sixfold.studies.sweep.fits import FittedLaw, LawPoint, ScaledPoint, Spread
 
 MOST_LINES = len(COLOURS)
-_LOG_FROM = 8.0
-"""Ratio of the greatest to the least value from which an axis is logarithmic."""
-
-THROUGH = 1e-3
-"""Relative error up to which a law is said to go through a measurement."""
+_LOG_FROM = 8.0  # ratio of the greatest to the least value from which an axis is logarithmic
+THROUGH = 1e-3  # relative error up to which a law is said to go through a measurement
 
 
 def measured(

@@ -15,8 +15,6 @@ The ridge is the task of which half the time is overhead: w = peak overhead. `ov
 load/overhead law that `sixfold sweep delay` has fitted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

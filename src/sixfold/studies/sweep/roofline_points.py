@@ -1,7 +1,5 @@
 """What can be placed on the roofline: the results of sweeps, trainings and studies of the lab."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

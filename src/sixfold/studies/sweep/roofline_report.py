@@ -1,7 +1,5 @@
 """The page of Spark's roofline, and what the terminal shows of it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The launcher of Spark's roofline: from results on disk to a page."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -9,8 +9,6 @@ Layout of the directory::
     log.txt         what workers printed (quality)
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -158,8 +156,7 @@ def begin(
     """Check, choose the directory, take hold of it, and look for what lies there.
 
     `stack` lets go of the directory; `timed` says that figures depend on where the sweep runs.
-    Gives
-    the settings with paths made absolute, and the sweep as a run.
+    Gives the settings with paths made absolute, and the sweep as a run.
     """
     started = time.monotonic()
     if problems:

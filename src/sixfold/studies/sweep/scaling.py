@@ -32,8 +32,7 @@ from sixfold.studies.sweep.fits import (
     resampled,
 )
 
-AMOUNTS = ("max_images", "epochs", "steps")
-"""Settings that say how much is trained."""
+AMOUNTS = ("max_images", "epochs", "steps")  # settings that say how much is trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """What is varied: from `NAME=V1,V2,...` to the settings of every combination."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import typing

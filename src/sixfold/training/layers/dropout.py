@@ -8,8 +8,6 @@ Source: Srivastava et al., "Dropout: a simple way to prevent neural networks fro
 JMLR 15 (2014). As in torch, values that stay are scaled by 1 / (1 - p) while training.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch

@@ -6,8 +6,6 @@ makes its `LayerOp` here, or from anywhere:
     EXPLICIT[SWISH] = lambda layer, weights: SwishOp()
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

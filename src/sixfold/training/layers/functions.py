@@ -37,8 +37,7 @@ class Applied(nn.Module):
     """A call of a function, a method, or a module with several arguments.
 
     `owner` has the parameters and buffers that the call may take by name; `inputs` are the results
-    of
-    other calls that `forward` is given, in order.
+    of other calls that `forward` is given, in order.
     """
 
     def __init__(self, call: Call, owner: nn.Module, inputs: Sequence[fx.Node]) -> None:

@@ -1,7 +1,5 @@
 """A network with several outputs as one that gives a single matrix, which autograd takes back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 Legend: n images, C channels, H W rows and columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol
 

@@ -1,7 +1,5 @@
 """The batch-norm link: training's statistics of each shard, and the activation behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -19,8 +17,7 @@ class NormOp:
     """Batch-norm with the shard's own statistics, and an activation.
 
     The norm has weight and bias (`places` of their gradients), and its running statistics are moved
-    on.
-    `otherwise` does the work where the layer does not train, or the maps do not suit.
+    on. `otherwise` does the work where the layer does not train, or the maps do not suit.
     """
 
     has_weights = True

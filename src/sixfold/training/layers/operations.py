@@ -6,8 +6,6 @@ gradients are the textbook's; tests hold each of them against autograd and numer
 Legend: n images, C input and K output channels, H W rows and columns, F features.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol

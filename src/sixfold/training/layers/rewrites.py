@@ -1,7 +1,5 @@
 """Exact rewrites of a network: the same values and gradients for less work."""
 
-from __future__ import annotations
-
 import copy
 
 import torch
@@ -24,8 +22,7 @@ def relu_behind_max_pool(model: nn.Module) -> nn.Module:
 
     A NaN is passed on by both. Neither module has parameters, so no name of a weight changes. Only
     modules that are exactly `nn.ReLU` and `nn.MaxPool2d` (or 1d, 3d) are touched, and no sequence
-    that
-    is used in another way than by calling it can tell.
+    that is used in another way than by calling it can tell.
 
     >>> relu_behind_max_pool(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)))
     Sequential(
@@ -69,10 +66,8 @@ def fused_in_line(
     """Both rewrites above, for layers that run one behind the other without an `nn.Sequential`.
 
     So they are found in a forward that is written out, such as `self.pool(F.relu(self.conv(x)))`.
-    Each
-    layer takes what the one before gives, and nothing else does. Fewer layers come back, with the
-    names
-    of those that each stands for.
+    Each layer takes what the one before gives, and nothing else does. Fewer layers come back, with
+    the names of those that each stands for.
 
     >>> fused_in_line([nn.ReLU(), nn.MaxPool2d(2)], [("relu",), ("pool",)])[1]
     [('relu', 'pool')]

@@ -4,8 +4,6 @@ A forward that is read runs, once, with stand-ins for tensors. If it remembers t
 changes buffers or draws random numbers, then a graph of its calls is not all that it does.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

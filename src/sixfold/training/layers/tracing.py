@@ -8,8 +8,6 @@ decision by `isinstance`, `torch.no_grad` around a part) is found when the graph
 `sixfold.training.layers.verification`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

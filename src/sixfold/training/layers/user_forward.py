@@ -5,8 +5,6 @@ are drawn in that order too. Backward they run the other way round; a value that
 take gets the sum of their gradients, added in that order: always the same, whoever computes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -9,8 +9,6 @@ Every rank comes to the same verdict: weights are the same at a run's first step
 random numbers and the incoming gradient are drawn from fixed seeds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -27,10 +25,7 @@ NEGLIGIBLE = 1e-3
 """Of the largest gradient's norm: smaller ones may be nothing but what rounding leaves."""
 
 SEED = 6
-
-IMAGES = 8
-"""On which to try, if the forward can do with so few."""
-
+IMAGES = 8  # on which to try, if the forward can do with so few
 Result = tuple[Tensor, list[Tensor]]
 Made = TypeVar("Made")
 
@@ -41,8 +36,7 @@ def refusal_of(
     """Why a link must not take a module's place, None if it may; tried on images like `like`.
 
     The link is of the module in full precision, with gradients in the order of `parameters`; the
-    module
-    is in the mode in which it is used, and left as it was.
+    module is in the mode in which it is used, and left as it was.
     """
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     whole = AutogradOp(module, list(enumerate(parameters)))

@@ -1,7 +1,5 @@
 """A parameter as a link uses it, and how its gradient reaches its place."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -20,16 +20,10 @@ from sixfold.training.losses.loss import Compute, Loss, scaled, weighted
 def cross_entropy_of_labels(
     logits: Tensor, target: Tensor, weight: Tensor | None = None, positive: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Sum over samples of the mean over outputs, and its gradient.
+    """Sum over samples of the mean over outputs, (), and its gradient, (n, K).
 
-    Args:
-        logits: (n, K).
-        target: (n, K), 0 or 1.
-        weight: (n,) of the samples.
-        positive: (K,), how much a target of 1 counts.
-
-    Returns:
-        The loss, (), and the gradient, (n, K).
+    Logits are (n, K), targets (n, K) 0 or 1, `weight` (n,) is of the samples, `positive` (K,) how
+    much a target of 1 counts.
     """
     factor = 1.0 if positive is None else 1 + (positive.to(logits) - 1) * target
     values = (1 - target) * logits - factor * logsigmoid(logits)  # softplus(-z), no overflow
@@ -71,11 +65,7 @@ BINARY = Loss(compute=binary, plain=plain_binary, score=right)
 
 
 def make_multi_label(positive: Tensor | None = None) -> Loss:
-    """The loss of `--loss multi_label`.
-
-    Args:
-        positive: (K,), how much a label counts where a sample has it.
-    """
+    """The loss of `--loss multi_label`; a label that a sample has counts `positive` (K,)."""
     compute: Compute = cross_entropy_of_labels
     if positive is not None:
 

@@ -22,16 +22,10 @@ _SUM, _NO_LABEL = 2, -100
 def cross_entropy(
     logits: Tensor, labels: Tensor, weight: Tensor | None = None, smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Sum over samples of the cross-entropy, and its gradient.
+    """Sum over samples of the cross-entropy of (n, K) logits, (), and its gradient, (n, K).
 
-    Args:
-        logits: (n, K).
-        labels: (n,) int64.
-        weight: (n,) of the samples.
-        smoothing: part of a label that is spread over all classes.
-
-    Returns:
-        The loss, (), and the gradient, (n, K).
+    Labels are (n,) int64, `weight` (n,) is of the samples; the part `smoothing` of a label is
+    spread over all classes.
     """
     aten = torch.ops.aten
     log_p = logits.log_softmax(1)

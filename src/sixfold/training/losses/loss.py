@@ -8,23 +8,17 @@ as torch's ``reduction="mean"`` has it. A shard contributes sum_i w_i l_i, its g
 sum_i w_i; the division comes when all shards are added.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-Computed = tuple[Tensor, Any]
-"""sum_i w_i l_i, (), and its gradient, in the form of the output."""
-
+Computed = tuple[Tensor, Any]  # sum_i w_i l_i, (), and its gradient, in the form of the output
 Compute = Callable[[Any, Tensor, Tensor | None], Computed]
 """Called with output, target and weight (n,) of the samples."""
 
-Plain = Callable[[Any, Tensor], Tensor]
-"""sum_i l_i of (n, K) outputs and their targets, ()."""
-
+Plain = Callable[[Any, Tensor], Tensor]  # sum_i l_i of (n, K) outputs and their targets, ()
 Score = Callable[[Tensor, Tensor], Tensor]
 """How many samples are told right, (), of (n, K) outputs and their targets."""
 
@@ -34,10 +28,8 @@ class Loss:
     """What is made small, and how it is told."""
 
     compute: Compute
-    plain: Plain
-    """As evaluations tell it: without smoothing and class weights."""
-    score: Score | None = None
-    """None where an output is not right or wrong, as in a regression."""
+    plain: Plain  # as evaluations tell it: without smoothing and class weights
+    score: Score | None = None  # none where an output is not right or wrong, as in a regression
     several: bool = False
     """Whether it takes all outputs of a network by name, rather than its only one."""
 

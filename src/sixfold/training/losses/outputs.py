@@ -23,14 +23,9 @@ from sixfold.training.losses.own import Function, call
 
 
 def aux_weights(text: str, heads: list[str]) -> dict[str, float]:
-    """The weight of every auxiliary head.
+    """The weight of every auxiliary head, from a number for all, or NAME=W,...
 
-    Args:
-        text: of `--aux-weight`: a number for all, or NAME=W,...
-        heads: names of the heads.
-
-    Raises:
-        UserError: with everything that is wrong.
+    A `UserError` tells everything that is wrong.
 
     >>> aux_weights("0.3", ["a", "b"]), aux_weights("b=1", ["a", "b"])
     ({'a': 0.3, 'b': 0.3}, {'a': 0.0, 'b': 1.0})

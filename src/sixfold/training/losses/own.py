@@ -24,17 +24,12 @@ from sixfold.models.user_traceback import one_line
 from sixfold.training.losses.loss import Computed, Loss, Score
 
 Function = Callable[..., Tensor]
-
 ROUNDING = 1e-4
 """How far, relative to its size, a sum over samples in float32 may be from the sum of its parts."""
 
 
 def find_loss(name: str) -> Function:
-    """The function that `--loss` names.
-
-    Raises:
-        UserError: if there is none, or it cannot be called.
-    """
+    """The function that `--loss` names; a `UserError` if there is none, or it cannot be called."""
     found = find_object(name, "--loss")
     if isinstance(found, type) and issubclass(found, torch.nn.Module):
         found = found()
@@ -87,12 +82,8 @@ def problems_of(
 ) -> list[str]:
     """Why a function is no loss that adds over samples, found by calling it; one line each.
 
-    Args:
-        name: what `--loss` was given.
-        function: it.
-        outputs: what the network gives for some images, in its own structure.
-        target: what is true of them.
-        weighted: whether samples have weights.
+    `outputs` is what the network gives for some images, in its own structure, `target` what is true
+    of them; `name` is what `--loss` was given.
     """
     if weighted and not takes_weight(function):
         return [

@@ -90,8 +90,7 @@ LOSSES: dict[str, LossSpec] = {
     "huber": LossSpec(kind=REGRESSION, build=_huber, options=("huber_delta",)),
 }
 
-_OF_SOME = ("label_smoothing", "huber_delta", "class_weights")
-"""Settings that not every loss knows."""
+_OF_SOME = ("label_smoothing", "huber_delta", "class_weights")  # settings that not every loss knows
 
 
 def loss_problems(config: LossConfig) -> list[str]:
@@ -159,11 +158,7 @@ def fit_problems(config: LossConfig, data: DataSet) -> list[str]:
 
 
 def build_loss(config: LossConfig, data: DataSet) -> Loss:
-    """The loss of a training, whose settings are settled (`sixfold.training.losses.settling`).
-
-    Raises:
-        UserError: if it is the user's own and cannot be had.
-    """
+    """The loss of a training, whose settings are settled (`sixfold.training.losses.settling`)."""
     several = bool(config.aux_weight)
     if config.loss in LOSSES:
         loss = LOSSES[config.loss].build(config, data)

@@ -4,8 +4,6 @@ A network of the user's may give several outputs; a loss of the user's must add 
 are found by running the network once on a few real images, in training and in evaluation.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -24,16 +22,13 @@ from sixfold.training.losses.outputs import aux_weights
 from sixfold.training.losses.registry import LOSSES, sample_weights
 from sixfold.training.step.precision import in_precision
 
-IMAGES = 8
-"""On which the network is run: two halves, each of which batch-norm can take."""
+IMAGES = 8  # on which the network is run: two halves, each of which batch-norm can take
 
 
 def settle_loss(config: TrainConfig, data: DataSet) -> TrainConfig:
     """The settings with `aux_weight` written out for every head of a network with several outputs.
 
-    Raises:
-        UserError: if the network's outputs do not fit the loss, or the loss does not add over
-            samples.
+    A `UserError` if the outputs do not fit the loss, or the loss does not add over samples.
     """
     is_own = config.loss.loss not in LOSSES
     if ":" not in config.model.model and not is_own:

@@ -1,7 +1,5 @@
 """How much each sample counts: its own weight times that of its class."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
@@ -14,10 +12,7 @@ from sixfold.training.losses.config import BALANCED
 
 
 def read_class_weights(text: str) -> dict[str, float]:
-    """Weights by class from ``NAME=W,...``.
-
-    Raises:
-        UserError: with everything that is not of this form.
+    """Weights by class from ``NAME=W,...``; a `UserError` with everything that is not of this form.
 
     >>> read_class_weights("cat=2,dog=0.5")
     {'cat': 2.0, 'dog': 0.5}
@@ -47,15 +42,9 @@ def read_class_weights(text: str) -> dict[str, float]:
 def class_weights(
     text: str, classes: Sequence[str], balanced: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The weight of every class, (K,).
+    """The weight of every class, (K,); a `UserError` if a name is no class's.
 
-    Args:
-        text: of `--class-weights`, not empty.
-        classes: names.
-        balanced: (K,) what `balanced` stands for.
-
-    Raises:
-        UserError: if a name is no class's.
+    `balanced` (K,) is what the word stands for.
     """
     if text == BALANCED:
         return balanced

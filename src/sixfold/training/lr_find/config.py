@@ -1,7 +1,5 @@
 """Settings of a learning-rate range test."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 
@@ -15,12 +13,11 @@ from sixfold.training.config import (
     SelectionConfig,
     TrainConfig,
     TrainingConfig,
+    training_with,
 )
 from sixfold.training.losses.config import LossConfig
 
-STEPS = 100
-"""Steps of a test, unless --steps gives them."""
-
+STEPS = 100  # steps of a test, unless --steps gives them
 STOPPER = "sixfold.training.lr_find.divergence:StopAtDivergence"
 
 
@@ -68,10 +65,8 @@ class LrFindConfig(Settings):
 def training_of(config: LrFindConfig) -> TrainConfig:
     """The training whose rate rises from step to step."""
     tried = config.range
-    return TrainConfig(
-        data=config.data,
-        model=config.model,
-        loss=config.loss,
+    return training_with(
+        config,
         optimizer=dataclasses.replace(
             config.optimizer, lr=tried.lr_to, schedule=f"rise:{tried.lr_to / tried.lr_from!r}"
         ),
@@ -79,6 +74,4 @@ def training_of(config: LrFindConfig) -> TrainConfig:
             config.training, steps=config.training.steps or STEPS, evaluate_every=0.0
         ),
         selection=SelectionConfig(callback=(STOPPER,)),
-        engine=config.engine,
-        run=config.run,
     )

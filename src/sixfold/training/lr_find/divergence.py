@@ -1,7 +1,5 @@
 """The curve of a range test: smoothed, ended where the loss rises, and what it suggests."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +8,8 @@ from numpy.typing import NDArray
 
 from sixfold.training.callbacks import Moment, Stop
 
-SMOOTHING = 0.9
-"""Weight of what was before in the smoothed loss; a test has about 100 steps."""
-RISE = 4.0
-"""Times the least smoothed loss at which a test ends, as in fast.ai's finder."""
+SMOOTHING = 0.9  # weight of what was before in the smoothed loss; a test has about 100 steps
+RISE = 4.0  # times the least smoothed loss at which a test ends, as in fast.ai's finder
 LEAST_STEPS = 10
 
 
@@ -52,17 +48,10 @@ def smoothed(losses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def suggested(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float | None:
-    """The rate at which the smoothed loss falls fastest over the rate's logarithm.
+    """The rate at which the smoothed loss falls fastest over the rate's logarithm; None if never.
 
     L. Smith, "Cyclical learning rates for training neural networks", WACV 2017, introduces the
     test; that the steepest place is taken is fast.ai's rule.
-
-    Args:
-        rates: (T,) rising.
-        losses: (T,) of the same steps.
-
-    Returns:
-        None if the loss never falls.
     """
     curve = smoothed(losses)
     least = int(np.argmin(curve)) if len(curve) else 0

@@ -1,7 +1,5 @@
 """The page of a learning-rate range test."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +32,7 @@ def chart(figures: Mapping[str, Any]) -> Chart:
 
 
 def write_page(path: Path, model: str, figures: Mapping[str, Any]) -> None:
-    """Write the page.
-
-    Raises:
-        RunError: if it cannot be written.
-    """
+    """Write the page; a `RunError` if it cannot be written."""
     chosen = figures["suggested_lr"]
     page = Page(
         title=f"Learning rates of {model}",

@@ -1,7 +1,5 @@
 """A learning-rate range test: a short training whose rate rises until the loss does."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,9 @@ def lr_find(config: LrFindConfig, on_event: OnEvent | None = None) -> dict[str, 
     loss has risen to four times its least. Nothing is selected on the test set: the curve is that
     of the training's loss.
 
-    Returns:
-        `suggested_lr` (None if the loss never fell), `steps`, `rates`, `losses`, `smoothed` and
-        the page's path as `report`; also in ``lr-find.json`` of the run directory.
-
-    Raises:
-        UserError: if settings, data or network do not fit.
-        RunError: if the run failed otherwise than by a loss that is no number.
+    Gives `suggested_lr` (None if the loss never fell), `steps`, `rates`, `losses`, `smoothed` and
+    the page's path as `report`; also in ``lr-find.json`` of the run directory. A `UserError` if
+    settings, data or network do not fit, a `RunError` if the run failed otherwise than by its loss.
     """
     if found := config.problems():
         raise UserError(found)

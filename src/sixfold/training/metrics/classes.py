@@ -4,8 +4,6 @@ Everything is computed from small arrays with one entry per image, so that ranks
 nothing larger. Needs NumPy only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,25 +21,14 @@ from sixfold.training.metrics.scores import (
 MAX_CONFUSION_CLASSES = 200
 """Above this many classes the confusion matrix is left out: the file would be mostly zeros."""
 
-MAX_WORST = 32
-"""How many misclassified images are listed."""
-
-MIN_TOP5_CLASSES = 6
-"""Top-5 accuracy says something from this many classes on."""
+MAX_WORST = 32  # how many misclassified images are listed
+MIN_TOP5_CLASSES = 6  # top-5 accuracy says something from this many classes on
 
 
 def confusion_matrix(
     labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
 ) -> NDArray[np.int64]:
-    """Count images by true and by predicted class.
-
-    Args:
-        labels: (N,) true classes, each in [0, classes).
-        predicted: (N,) predicted classes, each in [0, classes).
-        classes: number of classes.
-
-    Returns:
-        (classes, classes): row = true class, column = predicted class.
+    """Images by true (rows) and predicted class, (K, K), from (N,) numbers of classes each.
 
     >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
     [[1, 1], [0, 1]]
@@ -51,11 +38,7 @@ def confusion_matrix(
 
 
 def balanced_accuracy(images: NDArray[np.int64], correct: NDArray[np.int64]) -> float:
-    """Mean recall over the classes that have images; NaN if none has.
-
-    Args:
-        images: (K,) images of each class.
-        correct: (K,) how many of them were recognised.
+    """Mean recall over the classes (K,) that have images; NaN if none has.
 
     >>> balanced_accuracy(np.array([100, 2, 0]), np.array([90, 1, 0]))
     0.7
@@ -73,16 +56,10 @@ def worst_mistakes(
     *,
     limit: int = MAX_WORST,
 ) -> NDArray[np.int64]:
-    """Indices of the wrong predictions that were made with the most confidence.
+    """Indices, at most `limit`, of the wrong predictions that were made with the most confidence.
 
-    Args:
-        labels: (N,) true classes.
-        predicted: (N,) predicted classes.
-        confidence: (N,) probability given to the predicted class; NaN counts as the least.
-        limit: at most this many.
-
-    Returns:
-        (at most limit,) indices, most confident first, equal ones by index.
+    The most confident comes first, of equals the first; a confidence that is NaN counts as the
+    least.
 
     >>> worst_mistakes(np.array([0, 0, 0]), np.array([0, 1, 1]), np.array([1.0, 0.6, 0.9])).tolist()
     [2, 1]
@@ -123,9 +100,6 @@ def summarize(
         and `worst` (the up to 32 most confidently wrong: name, index, label, predicted,
         confidence; classes by name; a confidence that is no number is None). Without any image the
         accuracies are absent.
-
-    Raises:
-        ValueError: if the arrays differ in length or hold a class that does not exist.
 
     >>> fields = summarize([0, 1, 1], [0, 1, 0], [0.9, 0.8, 0.7], classes=("cat", "dog"))
     >>> fields["balanced_accuracy"], fields["per_class"][1]

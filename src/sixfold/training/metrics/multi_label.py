@@ -1,7 +1,5 @@
 """How good predictions of labels are, of which an image may have any number."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,16 +14,13 @@ from sixfold.training.metrics.scores import (
     precision_recall_curve,
 )
 
-MOST_CURVES = 8
-"""Labels of which a curve is kept, those with the most images first."""
+MOST_CURVES = 8  # labels of which a curve is kept, those with the most images first
 
 
 def subset_accuracy(target: NDArray[Any], score: NDArray[Any]) -> float:
     """Part of the images that have all their labels and no other; NaN without images.
 
-    Args:
-        target: (N, K) 0 or 1.
-        score: (N, K) probabilities; a label is predicted above one half.
+    Targets (N, K) are 0 or 1; a label is predicted if its probability lies above one half.
     """
     return float(((score > 0.5) == (target > 0.5)).all(1).mean()) if len(target) else float("nan")
 
@@ -35,15 +30,9 @@ def summarize(
 ) -> dict[str, Any]:
     """The fields of `result.json` that follow from the predictions of one part of the data.
 
-    Args:
-        target: (N, K) 0 or 1.
-        score: (N, K) probabilities.
-        names: of the labels.
-        part: put before the name of the first figure; may be empty.
-
-    Returns:
-        Plain data: `<part>_subset_accuracy`, `mean_average_precision`, `precision`, `recall`, `f1`
-        and `auroc` (means over labels), `per_label` and `precision_recall` (curves).
+    Targets (N, K) are 0 or 1, scores (N, K) probabilities. Plain data: `<part>_subset_accuracy`,
+    `mean_average_precision`, `precision`, `recall`, `f1` and `auroc` (means over labels),
+    `per_label` and `precision_recall` (curves).
     """
     true, told = target > 0.5, score > 0.5
     images, predicted, right = true.sum(0), told.sum(0), (true & told).sum(0)

@@ -1,26 +1,17 @@
 """How near predicted numbers are to the true ones."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_POINTS = 1000
-"""Images of which true and predicted values are kept for a chart; evenly spaced."""
-
-MOST_DRAWN = 8
-"""Targets of which they are kept."""
+MOST_POINTS = 1000  # images of which true and predicted values are kept for a chart; evenly spaced
+MOST_DRAWN = 8  # targets of which they are kept
 
 
 def errors(target: NDArray[Any], output: NDArray[Any]) -> dict[str, float | None]:
-    """Mean absolute error, root mean squared error and R2 of one number.
-
-    Args:
-        target: (N,).
-        output: (N,).
+    """Mean absolute error, root mean squared error and R2 of one number, (N,) each.
 
     >>> errors(np.array([0.0, 2.0]), np.array([0.0, 1.0]))
     {'mae': 0.5, 'rmse': 0.7071067811865476, 'r2': 0.5}
@@ -48,17 +39,10 @@ def overall(target: NDArray[Any], output: NDArray[Any]) -> dict[str, float | Non
 def summarize(
     target: NDArray[Any], output: NDArray[Any], *, names: Sequence[str], part: str = "test"
 ) -> dict[str, Any]:
-    """The fields of `result.json` that follow from the predictions of one part of the data.
+    """The fields of `result.json` that follow from the predictions of one part of the data, (N, K).
 
-    Args:
-        target: (N, K) true numbers.
-        output: (N, K) predicted ones.
-        names: of the targets.
-        part: put before the names of the figures over all targets; may be empty.
-
-    Returns:
-        Plain data: `<part>_mae`, `<part>_rmse`, `<part>_r2`, `per_target` (the same of each) and
-        `scatter` (true and predicted values of some images, for charts).
+    Plain data: `<part>_mae`, `<part>_rmse`, `<part>_r2`, `per_target` (the same of each) and
+    `scatter` (true and predicted values of some images, for charts).
     """
     prefix = f"{part}_" if part else ""
     kept = np.unique(np.linspace(0, max(len(target) - 1, 0), MOST_POINTS).round().astype(np.int64))

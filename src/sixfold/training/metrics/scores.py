@@ -1,7 +1,5 @@
 """How well scores rank and how well they are calibrated; as scikit-learn defines them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -10,9 +8,7 @@ from numpy.typing import NDArray
 BINS = 15
 """Of the calibration error, as in C. Guo et al., "On calibration of modern neural networks"."""
 
-MOST_POINTS = 101
-"""Of a curve that is drawn."""
-
+MOST_POINTS = 101  # of a curve that is drawn
 Truth = NDArray[np.bool_]
 Scores = NDArray[np.floating[Any]]
 
@@ -20,12 +16,7 @@ Scores = NDArray[np.floating[Any]]
 def auroc(positive: Truth, score: Scores) -> float | None:
     """Probability that a positive sample scores above a negative one, ties counting half.
 
-    Args:
-        positive: (N,).
-        score: (N,).
-
-    Returns:
-        The area under the receiver operating characteristic; None if all samples are alike.
+    That is the area under the receiver operating characteristic; None if all samples are alike.
 
     >>> auroc(np.array([False, False, True, True]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
@@ -78,10 +69,6 @@ def precision_recall_curve(positive: Truth, score: Scores) -> dict[str, list[flo
 def calibration_error(confidence: Scores, right: Truth) -> float | None:
     """Expected calibration error: mean distance of confidence and accuracy over equal bins.
 
-    Args:
-        confidence: (N,) probability of what was predicted.
-        right: (N,) whether that is true.
-
     >>> calibration_error(np.array([0.9, 0.9, 0.9, 0.9]), np.array([True, True, True, False]))
     0.15000000000000002
     """
@@ -104,10 +91,7 @@ def macro(
 ) -> dict[str, float]:
     """Precision, recall and F1, each the mean over what occurs; 0 where it is 0/0.
 
-    Args:
-        images: (K,) samples of each class.
-        predicted: (K,) how often each was predicted.
-        right: (K,) how often rightly.
+    Of each class (K,) so many images, times that it was predicted, and times rightly.
     """
     there = (images > 0) | (predicted > 0)
     if not there.any():

@@ -11,8 +11,6 @@ and needs.inc), and these are read before it is loaded. Without a module torch a
 same bits.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.machinery
@@ -27,28 +25,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-VERSION = 3
-"""Of the C module that this package was written for; an older build counts as none."""
-
+VERSION = 3  # of the C module that this package was written for; an older build counts as none
 NAME = "sixfold.training.native.kernels"
 CHECKSUM = ".sha256"
 """Ending of the file beside a module that travels, with the checksum of its bytes."""
 
 PROCESSOR = Path("/proc/cpuinfo")
-
 _BUILD = re.compile(rb"sixfold-kernels version=(\d+) needs=([\w,]*);")
 
 
 class Loaded(NamedTuple):
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        module: the C module; None if there is none that can be used here.
-        origin: "installed", "shipped", or "none: " and the reasons.
-    """
-
-    module: Any
-    origin: str
+    module: Any  # the C module; None if there is none that can be used here
+    origin: str  # "installed", "shipped", or "none: " and the reasons
 
 
 class _Refused(Exception):  # noqa: N818  a reason, told in `Loaded.origin`
@@ -71,14 +61,9 @@ def load() -> Loaded:
 
 
 def check_build(code: bytes, has: frozenset[str] | None) -> None:
-    """Make sure that a module can be used here, before it is loaded.
+    """Refuse a module by its bytes if it cannot be used here, before it is loaded.
 
-    Args:
-        code: its bytes.
-        has: what the processor knows, in Linux's words; None if that cannot be found out.
-
-    Raises:
-        _Refused: with what does not fit.
+    `has` is what the processor knows, in Linux's words; None if that cannot be found out.
     """
     build = _BUILD.search(code)
     if build is None:

@@ -8,8 +8,6 @@ is torch's to the bit; where the C module was not built, or a tensor is of anoth
 does the work.
 """
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch
@@ -19,16 +17,12 @@ from torch.autograd.function import once_differentiable
 from sixfold.models.graph.operations import Operation, register_operation
 from sixfold.training.native.loading import load
 
-found = load()
-"""The C module, and where it is from."""
-
+found = load()  # the C module, and where it is from
 kernels: Any = found.module
-
 Geometry = tuple[int, ...]
 """As `Geometry` in kernels.c: N H W C, kernel, stride, padding, dilation, output, ReLU or not."""
 
-LARGEST_WINDOW = 255
-"""Positions are one byte, and one value of it means none."""
+LARGEST_WINDOW = 255  # positions are one byte, and one value of it means none
 
 
 def is_built() -> bool:
@@ -37,12 +31,7 @@ def is_built() -> bool:
 
 
 class MaxPoolReLU2d(nn.MaxPool2d):
-    """`nn.MaxPool2d`, with a ReLU behind it if there was one.
-
-    Args:
-        pool: the max-pool whose settings are taken over.
-        relu: whether a ReLU follows.
-    """
+    """`nn.MaxPool2d`, with a ReLU behind it if there was one."""
 
     def __init__(self, pool: nn.MaxPool2d, *, relu: bool) -> None:
         super().__init__(

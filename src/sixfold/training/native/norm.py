@@ -12,8 +12,6 @@ Ioffe and Szegedy, "Batch normalization", ICML 2015.
 Legend: n images, C channels, H W rows and columns, R = n H W.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,8 +24,7 @@ from sixfold.training.native import max_pool
 BLOCK = 64
 """Rows that are added up in the type of the elements, before double takes over; as in kernels.c."""
 
-NONE, RELU, RELU6 = 0, 1, 2
-"""What stands behind the norm."""
+NONE, RELU, RELU6 = 0, 1, 2  # what stands behind the norm
 
 _SUMS, _APPLY, _BACK_SUMS, _BACK_APPLY = range(4)
 
@@ -35,25 +32,15 @@ Array = NDArray[Any]
 
 
 class Saved(NamedTuple):
-    """What the backward pass needs.
+    """What the backward pass needs."""
 
-    Attributes:
-        x: (n, C, H, W) the input.
-        mean: (C,) float64.
-        inverse: (C,) float64, 1 / sqrt(var + eps).
-        scale: (C,) factor of the input, in the type that is computed with.
-        offset: (C,) what is added.
-        act: what stands behind.
-        rows: over how many rows the statistics are, here and elsewhere.
-    """
-
-    x: Tensor
-    mean: Array
-    inverse: Array
-    scale: Array
-    offset: Array
-    act: int
-    rows: int
+    x: Tensor  # (n, C, H, W) the input
+    mean: Array  # (C,) float64
+    inverse: Array  # (C,) float64, 1 / sqrt(var + eps)
+    scale: Array  # (C,) factor of the input, in the type that is computed with
+    offset: Array  # (C,) what is added
+    act: int  # what stands behind
+    rows: int  # over how many rows the statistics are, here and elsewhere
 
 
 class Elsewhere(Protocol):
@@ -81,13 +68,9 @@ def forward(
 ) -> tuple[Tensor, Saved, Statistics]:
     """Normalise every channel by its own mean and variance.
 
-    Args:
-        x: (n, C, H, W) in channels-last order; float32, float64 or bfloat16.
-        weight: (C,) in float32, or float64 for float64 images.
-        bias: (C,) likewise.
-        eps: added to the variance.
-        act: NONE, RELU or RELU6.
-        elsewhere: where the other rows are, if these are not all; then there may be none here.
+    Images (n, C, H, W) are channels-last; float32, float64 or bfloat16. Weight and bias (C,) are
+    float32, or float64 for float64 images; `act` is NONE, RELU or RELU6. `elsewhere` has the other
+    rows, if these are not all; then there may be none here.
     """
     kind = weight.dtype
     if elsewhere is None and _in_one_call():
@@ -122,10 +105,8 @@ def backward(
 ) -> tuple[Tensor, Array, Array]:
     """The gradients of input (n, C, H, W), weight and bias, (C,) float64 each.
 
-    Args:
-        saved: from `forward`.
-        grad: (n, C, H, W) of the output, in the input's type.
-        elsewhere: as for `forward`; the gradients of weight and bias are those of the rows here.
+    `grad` (n, C, H, W) is the output's, in the input's type; with `elsewhere` the gradients of
+    weight and bias are those of the rows here.
     """
     x, mean, inverse, scale, offset, act, rows = saved
     grad = _like(grad, x)

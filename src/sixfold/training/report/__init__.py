@@ -1,7 +1,5 @@
 """The report of a run: one HTML file, made from what the run directory holds."""
 
-from __future__ import annotations
-
 from sixfold.core.html.frame import optional_page
 from sixfold.training.report.page import write_report
 

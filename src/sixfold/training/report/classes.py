@@ -27,18 +27,10 @@ from sixfold.core.html.page import (
 from sixfold.core.html.pictures import png
 from sixfold.core.statistics import wilson
 
-MAX_BARS = 40
-"""Up to this many classes all are shown as bars; beyond it the worst and the best."""
-
-MAX_NUMBERS = 24
-"""Up to this many classes the cells of the confusion matrix hold numbers."""
-
-MAX_CONFUSIONS = 12
-"""How many of the most frequent confusions are listed."""
-
-PICTURE_LABELS = 25
-"""At most so many rows of a matrix drawn as a picture are named."""
-
+MAX_BARS = 40  # up to this many classes all are shown as bars; beyond it the worst and the best
+MAX_NUMBERS = 24  # up to this many classes the cells of the confusion matrix hold numbers
+MAX_CONFUSIONS = 12  # how many of the most frequent confusions are listed
+PICTURE_LABELS = 25  # at most so many rows of a matrix drawn as a picture are named
 _CORRECT = (31, 111, 196)
 _WRONG = (217, 95, 2)
 """Colours (RGB) of the picture of a large matrix: a blue and an orange that all can tell apart."""

@@ -27,11 +27,8 @@ from sixfold.training.report.record import Record
 _DRAWN = 1200
 """Points of a raw curve: at least two for each pixel of a phone, one for each of a desktop."""
 
-_HOVERED = 320
-"""Places along a chart that have hover values."""
-
-_DOTTED = 60
-"""Up to this many points of a curve are marked by dots."""
+_HOVERED = 320  # places along a chart that have hover values
+_DOTTED = 60  # up to this many points of a curve are marked by dots
 
 
 def learning_charts(record: Record) -> list[Chart]:

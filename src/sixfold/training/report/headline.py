@@ -1,7 +1,5 @@
 """The figures at the top of the report."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -16,8 +14,7 @@ from sixfold.core.statistics import wilson
 from sixfold.training.report.classes import Recall
 from sixfold.training.report.record import Record
 
-UNEVEN = 1.2
-"""Classes are uneven if the largest has so many times the images of the smallest."""
+UNEVEN = 1.2  # classes are uneven if the largest has so many times the images of the smallest
 
 
 def _figure(name: str, value: str, detail: str = "") -> Figure:

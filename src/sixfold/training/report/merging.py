@@ -1,7 +1,5 @@
 """How workers that train apart have moved, merge by merge: charts, and a table for every merge."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,18 +14,10 @@ from sixfold.core.html.page import Card, Cell, Fold, Section, Table, Text
 from sixfold.core.html.series import Floats, spread
 from sixfold.training.report.record import Record
 
-MAX_ROUNDS = 40
-"""So many merges are shown in tables, evenly spread; `merges.jsonl` has all."""
-
-MAX_LAYERS = 60
-"""Rows of a merge's table."""
-
-MAX_WORKERS = 64
-"""Rows of the table of workers."""
-
-WHOLE = "all weights"
-"""The name of the statistics over all layers."""
-
+MAX_ROUNDS = 40  # so many merges are shown in tables, evenly spread; `merges.jsonl` has all
+MAX_LAYERS = 60  # rows of a merge's table
+MAX_WORKERS = 64  # rows of the table of workers
+WHOLE = "all weights"  # the name of the statistics over all layers
 _DRAWN = 320
 _DOTTED = 60
 

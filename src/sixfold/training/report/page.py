@@ -1,7 +1,5 @@
 """Make a run's report: one HTML file that needs no other file and no network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,18 +19,16 @@ from sixfold.training.report.predictions import predictions_section
 from sixfold.training.report.record import Record, read_record
 from sixfold.training.report.steptime import step_time
 
-MAX_BAD_FILES = 200
-"""Skipped files that are listed; `result.json` has all."""
+MAX_BAD_FILES = 200  # skipped files that are listed; `result.json` has all
 
 
 def write_report(run_dir: Path, *, images: Images | None = None) -> Path:
     """Write `report.html` into a run directory, from what is in it.
 
     Whatever is absent or damaged is named in the report and left out of it. `images` gives test
-    images
-    (n, C, H, W), uint8, by their indices, for the sheet of the worst mistakes; None leaves the
-    pictures
-    out. A `UserError` if it is no run directory, a `RunError` if the file cannot be written.
+    images (n, C, H, W), uint8, by their indices, for the sheet of the worst mistakes; None leaves
+    the pictures out. A `UserError` if it is no run directory, a `RunError` if the file cannot be
+    written.
     """
     path = run_dir / "report.html"
     write_atomically(path, render(read_record(run_dir), images).encode())

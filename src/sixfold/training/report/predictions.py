@@ -1,7 +1,5 @@
 """How predicted numbers lie beside the true ones, and how well labels are ranked."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -14,8 +12,7 @@ from sixfold.core.html.json_lines import label, number
 from sixfold.core.html.page import Card, Section, Table
 from sixfold.training.report.record import Record
 
-MOST_ROWS = 200
-"""Targets or labels that are listed."""
+MOST_ROWS = 200  # targets or labels that are listed
 
 
 def predictions_section(record: Record) -> Section | None:

@@ -1,7 +1,5 @@
 """What a run directory says, read with suspicion: every file may be absent, partial or damaged."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, field
@@ -24,9 +22,7 @@ EVALUATION = ("step", "time", "epoch", "eval_loss", "eval_accuracy")
 PHASES = ("data", "compute", "communication", "waiting", "update", "scheduler")
 """What the time of a step is divided into; `<phase>_s` in the timeline."""
 
-_TIMELINE_BYTES = 32 << 20
-"""How much of all timelines together is read: more than a second's worth."""
-
+_TIMELINE_BYTES = 32 << 20  # how much of all timelines together is read: more than a second's worth
 _FILES = ("config.json", "metrics.jsonl", "result.json", "timeline")
 
 

@@ -1,7 +1,5 @@
 """Where the time of each step went, rank by rank: stacked areas over the steps, and a summary."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +12,8 @@ from sixfold.core.html.page import Card, Cell, Part, Table, Text
 from sixfold.core.html.series import Floats, bins
 from sixfold.training.report.record import PHASES, Timeline
 
-MAX_CHARTS = 8
-"""Ranks that get a chart of their own; the summary shows all."""
-
-MAX_BINS = 200
-"""Bars of each chart: the steps in a bar are averaged."""
-
+MAX_CHARTS = 8  # ranks that get a chart of their own; the summary shows all
+MAX_BINS = 200  # bars of each chart: the steps in a bar are averaged
 WARM_UP_STEPS = 3
 """Left out of the summary, as they are of the throughput: start-up cost is not a step's."""
 

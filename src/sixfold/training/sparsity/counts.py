@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 KINDS = ("conv", "fc", "output")
 """Convolutions, linear layers, and the last of either, which gives the scores of the classes."""
 
-DEFAULT_RATE = 0.2
-"""Of what is left, removed in a round: the paper's."""
+DEFAULT_RATE = 0.2  # of what is left, removed in a round: the paper's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +91,7 @@ def round_for(sizes: Sequence[int], rates: Sequence[float], sparsity: float) -> 
     """The round t, a real number, with sum(size (1 - rate)^t) = (1 - sparsity) sum(size).
 
     A round removes the part `rate`, in [0, 1), of what is left of a group; a ValueError if groups
-    with
-    rate 0 hold more than may be left.
+    with rate 0 hold more than may be left.
 
     >>> round(round_for([100, 10], [0.2, 0.1], 0.19), 3)
     0.995

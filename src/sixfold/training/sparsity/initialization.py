@@ -4,8 +4,6 @@ The state of the update rule starts fresh, whatever the file holds: velocities a
 were built up without the mask would carry removed weights along.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -99,9 +97,8 @@ def put_weights(
 ) -> None:
     """Copy weights and buffers, by name, into a network.
 
-    A head for another number of classes stays as it was initialised, and torchvision's names of
-    the zoo's networks are understood; `tell` is told of both. A `UserError` if names or shapes are
-    not
+    A head for another number of classes stays as it was initialised, and torchvision's names of the
+    zoo's networks are understood; `tell` is told of both. A `UserError` if names or shapes are not
     the network's; nothing is copied then.
     """
     own = state.model.state_dict()

@@ -3,8 +3,6 @@
 Biases and batch-norm are left alone: they are few, and removing them saves nothing.
 """
 
-from __future__ import annotations
-
 import copy
 import re
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ to carry on and weight decay, which is proportional to the weight, adds nothing:
 exactly 0. One pass over a vector that the update passes over several times is all it costs.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -7,8 +7,6 @@ order of the layers and of their elements are removed, so that the count is exac
 everywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,8 +31,7 @@ def magnitude_mask(
 
     `groups` say which tensors are ranked together and how many of their weights go, as of
     `prune_counts`; what is removed in `within` stays removed. A ValueError if a magnitude is no
-    number,
-    or fewer weights are to go than already have.
+    number, or fewer weights are to go than already have.
 
     >>> mask = magnitude_mask({"w": torch.tensor([3.0, -1.0, 1.0, 2.0])},
     ...                       [Counts(names=("w",), pruned=1)])

@@ -12,8 +12,6 @@ may round the last elements of a vector otherwise than the rest. Weights of clus
 value and gradient are 0.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,8 +59,7 @@ def cluster_vector(clusters: Clusters, state: FlatState) -> Tensor:
     """Clusters as a (P,) int64 vector: -1 for weights of their own, 0 for removed ones.
 
     Clusters of different tensors are different ones. A ValueError if a tensor is named that the
-    network
-    does not have, or of another shape.
+    network does not have, or of another shape.
     """
     vector = torch.full(state.parameters.shape, -1, dtype=torch.int64)
     views = dict(state.named_views(vector))

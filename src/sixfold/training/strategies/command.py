@@ -1,7 +1,5 @@
 """`sixfold strategies`."""
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 

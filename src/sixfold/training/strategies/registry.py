@@ -31,11 +31,7 @@ LEGEND = (
 
 
 def find_strategy(name: str) -> StrategySpec:
-    """The strategy of a name, or the user's own, named as `package.module:SPEC`.
-
-    Raises:
-        UserError: if there is none.
-    """
+    """The strategy of a name, or the user's own, `package.module:SPEC`; a `UserError` if none."""
     if ":" in name:
         from sixfold.models.importing import find_object
 
@@ -68,14 +64,5 @@ def strategy_problems(config: TrainConfig) -> list[str]:
 
 
 def build_strategy(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
-    """Build the network and what trains it, on one rank.
-
-    Args:
-        comm: to the other ranks.
-        config: the settings, checked.
-        data: the data set that they name.
-
-    Raises:
-        UserError: if the network or the division does not fit the data.
-    """
+    """Build the network and what trains it, on one rank; a `UserError` if the data do not fit."""
     return find_strategy(config.strategy.strategy).build(comm, config, data)

@@ -1,7 +1,5 @@
 """A network of which every rank holds a whole copy, the same on all of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +33,9 @@ def raw_figures(sha256: str) -> dict[str, Any]:
 
 
 class ReplicatedModel:
-    """See `sixfold.training.strategies.strategy.Network`; rank 0 saves for all.
+    """A network that every rank has whole; rank 0 saves for all, evaluations are shared.
 
-    Args:
-        comm: the process group; its ranks share the evaluations.
-        state: flat views of the network.
-        optimizer: the update rule, whose state is saved along.
-        make_batch: reads and normalises images.
-        loss: what evaluations tell.
-        replica: the network on the device that computes, if that is not the host.
+    `replica` is the network on the device that computes, if that is not the host.
     """
 
     together = False

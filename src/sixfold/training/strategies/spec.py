@@ -32,39 +32,28 @@ def _always_fits(_config: TrainConfig, _workers: int, _data: DataSet) -> list[st
 
 @dataclass(frozen=True, kw_only=True)
 class StrategySpec:
-    """One way to divide the work.
+    """One way to divide the work."""
 
-    Attributes:
-        name: as `--strategy` takes it.
-        build: makes it, ready for its first step, on one rank.
-        equality: how the weights relate to serial training's: `BIT_FOR_BIT`, `ROUNDING` or
-            `APPROXIMATE`.
-        what: how it divides the work, one line.
-        guarantee: the same as `equality`, at more length.
-        sends: bytes that each rank sends a step.
-        use: when to choose it.
-        lost_rank: what happens when a rank dies.
-        options: section of the settings -> those of its settings that are for this strategy alone.
-        problems: what is wrong with the settings by themselves, one line each.
-        fit_problems: what is wrong once workers and data are known.
-        launch: makes all steps in place of ranks that meet at each of them, called with (config,
-            directory, engine, workers, on_event); the last checkpoint then holds the result. None:
-            ranks run `build`'s strategy.
-    """
-
-    name: str
+    name: str  # as `--strategy` takes it
+    # Makes it, ready for its first step, on one rank.
     build: Callable[[Communicator, TrainConfig, DataSet], Strategy]
+    # How the weights relate to serial training's: `BIT_FOR_BIT`, `ROUNDING` or `APPROXIMATE`.
     equality: str
-    what: str
-    guarantee: str
-    sends: str
-    use: str
-    lost_rank: str
+    what: str  # how it divides the work, one line
+    guarantee: str  # the same as `equality`, at more length
+    sends: str  # bytes that each rank sends a step
+    use: str  # when to choose it
+    lost_rank: str  # what happens when a rank dies
+    # Section of the settings -> those of its settings that are for this strategy alone.
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # What is wrong with the settings by themselves, one line each.
     problems: Callable[[TrainConfig], list[str]] = _no_problems
+    # What is wrong once workers and data are known.
     fit_problems: Callable[[TrainConfig, int, DataSet], list[str]] = _always_fits
-    repeatable: bool = True
-    """Whether the same settings give the same bits again."""
+    repeatable: bool = True  # whether the same settings give the same bits again
+    # Makes all steps in place of ranks that meet at each of them, called with (config, directory,
+    # engine, workers, on_event); the last checkpoint then holds the result. None: ranks run
+    # `build`'s strategy.
     launch: Callable[..., Any] | None = None
 
 

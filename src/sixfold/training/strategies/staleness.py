@@ -17,8 +17,6 @@ Without momentum the limit is 2 sin(pi / (2 (2 s + 1))). Mitliagkas et al., "Asy
 momentum, with an application to deep learning", 2016, look at the same recursion.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -27,16 +25,11 @@ from sixfold.core.errors import RunError
 from sixfold.training.config import OptimizerConfig
 from sixfold.training.strategies.sync.strategy import diverged
 
-_LONGEST = 64
-"""Beyond this staleness the limit is taken to fall as 1 / s, which by then it does."""
+_LONGEST = 64  # beyond this staleness the limit is taken to fall as 1 / s, which by then it does
 
 
 def largest_stable(staleness: int, momentum: float) -> float:
-    """The largest stable lr x curvature.
-
-    Args:
-        staleness: s, how many updates old gradients are.
-        momentum: m, in [0, 1).
+    """The largest stable lr x curvature, with gradients s updates old and momentum m in [0, 1).
 
     >>> [round(largest_stable(staleness, 0.9), 3) for staleness in (0, 1, 7)]
     [3.8, 0.1, 0.016]

@@ -4,8 +4,6 @@
 strategy owns the network and its weights. It knows a `Communicator`, never the engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,13 +18,10 @@ from sixfold.training.step.step import Shard, StepTotals
 
 
 class Network(Protocol):
-    """The network in training, as one rank holds it: whole, or a part of it.
+    """The network in training, as one rank holds it: whole, or a part of it."""
 
-    Attributes:
-        together: whether every rank must take part in `save`, since none holds everything. If
-            not, rank 0 saves alone.
-    """
-
+    # Whether every rank must take part in `save`, since none holds everything. If not, rank 0 saves
+    # alone.
     together: bool
 
     def evaluate(self, part: Part) -> Evaluation | None:
@@ -36,38 +31,27 @@ class Network(Protocol):
     def save(self, folder: Path, progress: Progress, *, keep: int) -> None:
         """Write a checkpoint and remove all but the last `keep` and the best.
 
-        Raises:
-            RunError: if it cannot be written; older checkpoints stay.
+        A `RunError` if it cannot be written; older checkpoints stay.
         """
         ...
 
     def restore(self, path: Path) -> Progress:
-        """Take up a checkpoint; called on every rank.
-
-        Raises:
-            UserError: if the file is damaged or belongs to other settings.
-        """
+        """Take up a checkpoint, on every rank; a `UserError` if damaged or of other settings."""
         ...
 
     def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
         """Write ``model.safetensors``; called on every rank.
 
-        Returns:
-            On rank 0 `weights_sha256` and the number of `parameters`.
+        On rank 0 `weights_sha256` and the number of `parameters` are returned.
         """
         ...
 
 
 class Strategy(Protocol):
-    """What one rank does with steps.
+    """What one rank does with steps."""
 
-    Attributes:
-        budget: length of the run in steps, as this strategy counts them.
-        update_s: seconds that the last update of the weights took.
-    """
-
-    budget: TrainingLength
-    update_s: float
+    budget: TrainingLength  # length of the run in steps, as this strategy counts them
+    update_s: float  # seconds that the last update of the weights took
 
     @property
     def network(self) -> Network:
@@ -79,19 +63,11 @@ class Strategy(Protocol):
         ...
 
     def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
-        """Make one step.
+        """Make the step `number`, from 0; its loss, accuracy and samples on this rank.
 
-        Args:
-            number: of the step, from 0.
-            supply: yields this rank's shards; no more are taken than belong to the step.
-            lr: learning rate of the step.
-
-        Returns:
-            What is known of the step on this rank; only loss, accuracy and samples are read.
-
-        Raises:
-            NonFiniteLossError: if the loss is infinite or NaN; the weights are left as they were.
-            PeerLostError: if a rank is gone.
+        `supply` yields this rank's shards; no more are taken than belong to the step. A
+        `NonFiniteLossError` if the loss is infinite or NaN (the weights are left as they were), a
+        `PeerLostError` if a rank is gone.
         """
         ...
 

@@ -4,8 +4,6 @@ They are written with TensorBoard's own protocol buffers, without TensorFlow, an
 thread, so that an error is told where it happens.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """`metrics.jsonl` as it grows, and its lines as points of metrics."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -69,15 +67,11 @@ def _is_number(value: Any) -> bool:
 
 
 class MetricsFollower:
-    """Reads lines of a file as they come.
+    """Reads lines of a file, which need not be there yet, as they come.
 
     A restart of the ranks puts a new file, which begins with the lines up to the checkpoint, into
-    the old one's place. What was sent before, by `sent`, is passed over then, also where its steps
-    are made again.
-
-    Args:
-        path: the file, which need not be there yet.
-        sent: last step sent, by the kind of line; kept up to date by the caller.
+    the old one's place. What was sent before (`sent`: the last step by kind of line, kept up to
+    date by the caller) is passed over then, also where its steps are made again.
     """
 
     def __init__(self, path: Path, sent: Mapping[str, int]) -> None:

@@ -7,8 +7,6 @@ It loads where mlflow and sixfold are installed: MLflow calls `_load_pyfunc` her
 the user's own the source goes along.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import warnings
@@ -31,11 +29,7 @@ BATCH = 256  # images that are computed at once
 
 
 class RawImages:
-    """Predicts from raw images, as MLflow calls it.
-
-    Args:
-        classifier: the trained network.
-    """
+    """Predicts from raw images, as MLflow calls it."""
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier.eval()
@@ -43,9 +37,8 @@ class RawImages:
     def predict(self, images: Any, params: Any = None) -> NDArray[np.float32]:  # noqa: ARG002
         """Probabilities of classes or labels, or the numbers of a regression.
 
-        Args:
-            images: (N, C, H, W), uint8 from 0 to 255.
-            params: none are known; MLflow gives them.
+        Images are (N, C, H, W), uint8 from 0 to 255; MLflow gives `params`, of which none are
+        known.
         """
         array = np.ascontiguousarray(images)
         found = [np.empty((0, len(self._classifier.classes)), np.float32)]
@@ -58,12 +51,7 @@ class RawImages:
 
 
 def save_model(run: Path, folder: Path) -> None:
-    """Write the network of a finished run as an MLflow model.
-
-    Args:
-        run: the run directory.
-        folder: is made.
-    """
+    """Write the network of a finished run as an MLflow model into a folder, which is made."""
     with warnings.catch_warnings():
         # It warns, in colour, of type hints of its own and of there being no example of images.
         warnings.simplefilter("ignore")

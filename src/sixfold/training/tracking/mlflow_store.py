@@ -4,8 +4,6 @@ Where it goes is for MLflow's own settings to say: `MLFLOW_TRACKING_URI` (or
 `mlflow.set_tracking_uri`), `MLFLOW_EXPERIMENT_NAME` or `MLFLOW_EXPERIMENT_ID`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
@@ -33,19 +31,12 @@ MODEL = "model"  # folder of the network among a run's artifacts
 VALUES = 1000  # MLflow's limit of metrics in a request
 PARAMETERS = 100  # of parameters, or tags
 LENGTH = 500  # of a parameter's or tag's text: the least limit of the servers in use
-
 Item = TypeVar("Item")
-
 ENDS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 
 
 class MlflowRun:
-    """A training as MLflow has it; see `sixfold.training.tracking.tracker.Tracker`.
-
-    Args:
-        directory: of the run; its name is the run's.
-        run_id: of the MLflow run to go on with; a new one is begun if there is no such run.
-    """
+    """A training as MLflow has it; goes on with `run_id` if there is such a run."""
 
     def __init__(self, directory: Path, run_id: str) -> None:
         # It says which tables it makes in a new database, into the middle of a progress bar.

@@ -1,7 +1,5 @@
 """The trackers: one `TrackerSpec` each."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Iterable
@@ -14,20 +12,15 @@ from sixfold.training.tracking.tracker import Tracker
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerSpec:
-    """A tracker.
+    """A tracker."""
 
-    Attributes:
-        packages: what has to be installed, by the names to import.
-        opened: `module:function` that opens it: called with the run directory and the `run_id` of
-            before, or "" at the first time.
-        takes: which files it takes, of those of a run directory, besides tables and metrics.
-        takes_model: whether it has a format of its own for networks.
-    """
-
-    packages: tuple[str, ...]
+    packages: tuple[str, ...]  # what has to be installed, by the names to import
+    # `module:function` that opens it: called with the run directory and the `run_id` of before, or
+    # "" at the first time.
     opened: str
+    # Which files it takes, of those of a run directory, besides tables and metrics.
     takes: tuple[str, ...] = ()
-    takes_model: bool = False
+    takes_model: bool = False  # whether it has a format of its own for networks
 
     def open(self, directory: Path, run_id: str) -> Tracker:
         """Begin a training, or go on with one."""

@@ -33,11 +33,8 @@ from sixfold.training.tracking.tracker import Tracker
 
 RECORD, METRICS, CONFIG = "tracking.json", "metrics.jsonl", "config.json"
 POLL_S = 1.0
-RETRY_S = 30.0
-"""Until a tracker that has failed is tried again."""
-LINES = 100
-"""Lines of metrics that are sent at once: MLflow takes 1,000 values."""
-
+RETRY_S = 30.0  # until a tracker that has failed is tried again
+LINES = 100  # lines of metrics that are sent at once: MLflow takes 1,000 values
 _NOT_TOLD = ("resume", "overwrite", "trust_model", "track", "spark_conf")
 """Settings that say nothing of the training, or may hold secrets."""
 
@@ -78,12 +75,7 @@ _writing = threading.Lock()  # trackers of a run share the file
 class Sender:
     """A thread that sends a training to one tracker; a failure of the tracker stays in it.
 
-    Args:
-        name: of the tracker.
-        spec: how it is opened.
-        directory: of the run.
-        settings: of the run, by section.
-        on_event: told in one line when the tracker fails for the first time.
+    `on_event` is told in one line when the tracker fails for the first time.
     """
 
     def __init__(
@@ -118,10 +110,7 @@ class Sender:
     def end(self, status: str, result: Mapping[str, Any] | None, patience_s: float) -> str:
         """Send what is left, and wait as long as it gets on; what was not sent, in one line.
 
-        Args:
-            status: as `Tracker.close` takes it.
-            result: of a finished run.
-            patience_s: how long to wait for any one thing to be sent.
+        `patience_s` is how long to wait for any one thing to be sent.
         """
         self._status, self._result = status, result
         self._got_on_at = time.monotonic()

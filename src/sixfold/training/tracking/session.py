@@ -1,7 +1,5 @@
 """The trackers of one training, in the launcher's process: ranks know nothing of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +10,8 @@ from sixfold.training.tracking.config import TrackingConfig
 from sixfold.training.tracking.registry import TRACKERS
 from sixfold.training.tracking.sender import Sender
 
-PATIENCE_S = 120.0
-"""For which the end of a training waits for a tracker that does not get on."""
-ABORTED_PATIENCE_S = 10.0
-"""The same after Ctrl-C or a failure."""
+PATIENCE_S = 120.0  # for which the end of a training waits for a tracker that does not get on
+ABORTED_PATIENCE_S = 10.0  # the same after Ctrl-C or a failure
 
 
 class Tracking:

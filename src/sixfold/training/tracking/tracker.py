@@ -1,7 +1,5 @@
 """What a tracker is: where settings, metrics and files of a training are shown by others."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +22,7 @@ class Tracker(Protocol):
     What a method was given has left this process when it returns.
     """
 
-    run_id: str
-    """By which the tracker knows the training."""
+    run_id: str  # by which the tracker knows the training
 
     def table(self, name: str, values: Mapping[str, Any]) -> None:
         """Take the `settings`, or the `result`, by flat names; a later call replaces values."""

@@ -27,26 +27,26 @@ from sixfold.training.strategies.local_sgd.merges.map_delta import (
 from sixfold.training.strategies.local_sgd.merges.max_delta import max_delta
 from sixfold.training.strategies.local_sgd.merges.mean import mean, mean_delta
 from sixfold.training.strategies.local_sgd.merges.nesterov import nesterov
-from sixfold.training.strategies.local_sgd.worker_state import Body, BodyOf
+from sixfold.training.strategies.local_sgd.worker_state import WorkerState, WorkerStateAccess
 
 MODEL = ModelConfig(model="resnet20", model_args="depth=8")
 EXAMPLES = [30, 10, 20]
 RANKS = [2, 0, 1]
 
 
-def body_of() -> BodyOf:
+def body_of() -> WorkerStateAccess:
     state = FlatState(build(MODEL, shape=(3, 8, 8), classes=4, seed=0))
-    return BodyOf(state, make_optimizer(OptimizerConfig(), state.parameters))
+    return WorkerStateAccess(state, make_optimizer(OptimizerConfig(), state.parameters))
 
 
-def worker_body(body: BodyOf, rank: int) -> Body:
+def worker_body(body: WorkerStateAccess, rank: int) -> WorkerState:
     """What a worker may have come to: everything moved a little."""
     own, draw = body.read(), torch.Generator().manual_seed(rank + 1)
     used = feature_maps(body.state)
     moved = own.vector + 0.1 * torch.randn(len(own.vector), generator=draw)
     padding = torch.cat([used.of, used.of[: body.weights]]) == used.count - 1
     moved[padding] = 0
-    return Body(vector=moved, counters=own.counters + rank, updates=5 + rank)
+    return WorkerState(vector=moved, counters=own.counters + rank, updates=5 + rank)
 
 
 def score(network: Tensor) -> tuple[float, float]:
@@ -152,7 +152,7 @@ def disordered(comm: Communicator) -> dict[str, Any]:
     axes = find_channels(body.state.model).free
     orders = [np.random.default_rng(7).permutation(axis.size) for axis in axes]
     if comm.rank == 1:
-        body.write(Body(vector=whole, counters=start.counters, updates=1))
+        body.write(WorkerState(vector=whole, counters=start.counters, updates=1))
         for vector in (body.state.parameters, body.optimizer.slots["velocity"]):
             views = dict(body.state.named_views(vector))
             if vector is body.state.parameters:
@@ -162,7 +162,7 @@ def disordered(comm: Communicator) -> dict[str, Any]:
         whole = body.read().vector
     merger = Merger(comm, body, LocalSgdConfig(align=True), 0, score)
     members = Members(ranks=[0, 1], comm=comm, round=0, group=0)
-    own = Body(vector=whole, counters=start.counters, updates=1)
+    own = WorkerState(vector=whole, counters=start.counters, updates=1)
     found, facts = merger.merge(members, start.vector[: body.network], own, 10)
     original = torch.cat([start.vector[: body.network], slots])
     return {

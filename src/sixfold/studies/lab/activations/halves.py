@@ -10,8 +10,6 @@ The tensors are what is large. In which structure a layer keeps them is its own 
 the same structure with names in the place of tensors, is small and travels with them.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import pickle
@@ -32,11 +30,8 @@ from sixfold.training.losses.cross_entropy import cross_entropy
 from sixfold.training.native.max_pool import MaxPoolReLU2d
 from sixfold.training.step.step import Shard, Step, channels_last
 
-Tensors = dict[str, Tensor]
-"""Activations of a shard, by name."""
-
-Frame = bytes
-"""What every layer has kept, pickled with a name in the place of each tensor."""
+Tensors = dict[str, Tensor]  # activations of a shard, by name
+Frame = bytes  # what every layer has kept, pickled with a name in the place of each tensor
 
 
 class Halves:

@@ -70,8 +70,7 @@ class RedisStore:
             redis.delete(key)
 
 
-Store = FileStore | RedisStore
-"""Keeps bytes by key, for all workers."""
+Store = FileStore | RedisStore  # keeps bytes by key, for all workers
 
 
 @contextlib.contextmanager

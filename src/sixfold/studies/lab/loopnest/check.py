@@ -1,7 +1,5 @@
 """Whether blocks of outputs are right: whole against the direct loop nest, or in samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod

@@ -1,7 +1,5 @@
 """What the measurements of the designs amount to: tables, plots, and a verdict."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sixfold.core.html.page import Bar, Bars, Table

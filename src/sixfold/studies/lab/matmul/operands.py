@@ -40,8 +40,7 @@ from sixfold.studies.lab.blocks import (
 from sixfold.studies.lab.cluster import Cluster
 from sixfold.studies.lab.problem import WEIGHTS, Operands
 
-KEPT_BLOCKS = 256
-"""Blocks of A that a process keeps."""
+KEPT_BLOCKS = 256  # blocks of A that a process keeps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +152,7 @@ def outer_product(cluster: Cluster, product: Product, parts: Parts, kernel_s: An
     return partials.reduceByKey(add, cluster.partitions, place)
 
 
-Panel = tuple[str, int, Array]
-"""Which factor it is of, its number along k, and the numbers."""
+Panel = tuple[str, int, Array]  # which factor it is of, its number along k, and the numbers
 
 
 def block_product(cluster: Cluster, product: Product, parts: Parts, kernel_s: Any) -> Any:

@@ -1,7 +1,5 @@
 """What the measurements of products amount to: a table, a chart, and a verdict."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ process may not be allowed to look into another's. So every rank makes a scrap o
 random token in it, and every other one tries to read it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 from collections.abc import Sequence

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sixfold.training.config import TrainConfig
+from sixfold.core.lazy import lazily
 from sixfold.training.strategies.spec import APPROXIMATE, StrategySpec
-
-if TYPE_CHECKING:
-    from sixfold.data import DataSet
-    from sixfold.distributed.process_group import Communicator
-    from sixfold.training.strategies.strategy import Strategy
-
-
-def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
-    from sixfold.training.strategies.hogwild.strategy import build_hogwild
-
-    return build_hogwild(comm, config, data)
-
 
 SPEC = StrategySpec(
     name="hogwild",
-    build=_build,
+    build=lazily("sixfold.training.strategies.hogwild.strategy:build_hogwild"),
     equality=APPROXIMATE,
     what="workers of one machine update shared weights without locks, each on its own batches",
     guarantee="approximate: gradients are some updates old, and a few updates may be lost",

@@ -113,8 +113,7 @@ class Commons:
     """What the ranks of a group share: weights, optimizer state, buffers and counters.
 
     All of it moves into `memory`, of at least `size_bytes`. `floats` is weights, optimizer state
-    and
-    the floating-point `buffers` as one vector; `counters` are the integer buffers.
+    and the floating-point `buffers` as one vector; `counters` are the integer buffers.
     """
 
     def __init__(self, memory: SharedMemory, state: FlatState, optimizer: Optimizer) -> None:

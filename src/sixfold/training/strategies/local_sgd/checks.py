@@ -1,7 +1,5 @@
 """Checks of the settings of local SGD that need neither data nor network."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -6,8 +6,6 @@ next group, in a ring: the member takes along its weights and its images. The fi
 first member of every group, the second swap the second, and so on.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

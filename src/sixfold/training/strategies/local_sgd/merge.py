@@ -11,8 +11,6 @@ rules they are the mean by examples, except that `genetic` takes buffers with th
 buffers and the optimizer's count of updates are the largest of the members'.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -46,13 +44,10 @@ from sixfold.training.strategies.local_sgd.merges.max_delta import max_delta
 from sixfold.training.strategies.local_sgd.merges.mean import mean, mean_delta
 from sixfold.training.strategies.local_sgd.merges.nesterov import nesterov
 from sixfold.training.strategies.local_sgd.merges.statistics import agreement, movement
-from sixfold.training.strategies.local_sgd.worker_state import Body, BodyOf
+from sixfold.training.strategies.local_sgd.worker_state import WorkerState, WorkerStateAccess
 
-WHOLE = "all weights"
-"""The name under which statistics of all layers together are told."""
-
-Facts = dict[str, Any]
-"""Plain data: what is told of a merge."""
+WHOLE = "all weights"  # the name under which statistics of all layers together are told
+Facts = dict[str, Any]  # plain data: what is told of a merge
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +65,13 @@ class Merger:
 
     `score` gives accuracy and loss of a network (P + Q,) on the validation part. `velocity` (P,)
     float64 is the outer optimizer's, empty without one; `channels` are maps that may be numbered
-    anew,
-    none without `--align`.
+    anew, none without `--align`.
     """
 
     def __init__(
         self,
         comm: Communicator,
-        body: BodyOf,
+        body: WorkerStateAccess,
         config: LocalSgdConfig,
         seed: int,
         score: Callable[[Tensor], Score],
@@ -101,12 +95,13 @@ class Merger:
         slots = (body.length - body.network) // body.weights
         return torch.cat([of, *[of[: body.weights]] * slots])
 
-    def merge(self, members: Members, base: Tensor, own: Body, examples: int) -> tuple[Body, Facts]:
+    def merge(
+        self, members: Members, base: Tensor, own: WorkerState, examples: int
+    ) -> tuple[WorkerState, Facts]:
         """What every member goes on from, and what is reported of the merge, on every rank.
 
         The group's deltas are measured from `base` (P + Q,); `examples` is the number of images
-        that this
-        rank has learned from in the round.
+        that this rank has learned from in the round.
         """
         vector, moved = self._aligned(base, own.vector)
         delta = vector[: self.body.network].double() - base.double()
@@ -131,7 +126,7 @@ class Merger:
         elif self.config.aggregation == "genetic":
             facts["generations"] = self._evolve(members, vector, merged)
         counters = np.array([fact["counters"] for fact in group], np.int64).max(axis=0, initial=0)
-        body = Body(
+        body = WorkerState(
             vector=merged,
             counters=torch.from_numpy(counters),
             updates=max(fact["updates"] for fact in group),

@@ -4,8 +4,6 @@ With several groups what is evaluated is their *consensus*, the mean over all wo
 checkpoint holds every group's training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from sixfold.training.losses.loss import Plain
 from sixfold.training.progress import Progress
 from sixfold.training.strategies.local_sgd.groups import Groups, mean_over
 from sixfold.training.strategies.local_sgd.merges.genetic import Score
-from sixfold.training.strategies.local_sgd.worker_state import Body, BodyOf
+from sixfold.training.strategies.local_sgd.worker_state import WorkerState, WorkerStateAccess
 from sixfold.training.strategies.replicated import ReplicatedModel
 
 
@@ -41,7 +39,7 @@ class LocalNetwork(ReplicatedModel):
     def __init__(
         self,
         comm: Communicator,
-        body: BodyOf,
+        body: WorkerStateAccess,
         make_batch: BatchMaker,
         loss: Plain,
         groups_at: Callable[[int], Groups],
@@ -50,7 +48,7 @@ class LocalNetwork(ReplicatedModel):
         self._body, self._groups_at = body, groups_at
         self.together = len(groups_at(0)) > 1
         self.velocity = torch.zeros(0, dtype=torch.float64)
-        self.serial: Body | None = None
+        self.serial: WorkerState | None = None
 
     def consensus(self) -> Tensor:
         """The mean of all workers' networks, (P + Q,); all ranks take part."""
@@ -135,7 +133,7 @@ class LocalNetwork(ReplicatedModel):
         if self._world.rank != 0:
             return packed
         for number, rank in enumerate(leaders):
-            body = Body(
+            body = WorkerState(
                 vector=torch.from_numpy(vectors[rank][0].copy()),
                 counters=torch.tensor(counts[rank][0], dtype=torch.int64),
                 updates=counts[rank][1],
@@ -147,7 +145,7 @@ class LocalNetwork(ReplicatedModel):
         return packed
 
 
-def _packed(name: str, body: Body) -> dict[str, Tensor]:
+def _packed(name: str, body: WorkerState) -> dict[str, Tensor]:
     return {
         f"{name}.vector": body.vector,
         f"{name}.counters": body.counters,
@@ -155,8 +153,8 @@ def _packed(name: str, body: Body) -> dict[str, Tensor]:
     }
 
 
-def _unpacked(name: str, extra: dict[str, Tensor]) -> Body:
-    return Body(
+def _unpacked(name: str, extra: dict[str, Tensor]) -> WorkerState:
+    return WorkerState(
         vector=extra[f"{name}.vector"],
         counters=extra[f"{name}.counters"],
         updates=int(extra[f"{name}.updates"]),

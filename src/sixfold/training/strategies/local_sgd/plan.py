@@ -8,8 +8,6 @@ images than others, or none: hence the weights by examples.
 With one worker these are the images, shards and keys of `sync`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass

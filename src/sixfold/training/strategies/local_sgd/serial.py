@@ -6,8 +6,6 @@ which worker k has made its delta. It has a trajectory of its own, which begins 
 phase begins, and takes n times as long as a worker's round.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -17,7 +15,7 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.training.step.step import Shard, StepTotals
 from sixfold.training.strategies.local_sgd.merge import Facts, Merger
 from sixfold.training.strategies.local_sgd.plan import LocalPlan
-from sixfold.training.strategies.local_sgd.worker_state import Body, BodyOf
+from sixfold.training.strategies.local_sgd.worker_state import WorkerState, WorkerStateAccess
 from sixfold.training.strategies.sync.strategy import Sync
 
 
@@ -38,23 +36,21 @@ class SerialRun:
     """Trains serially over the images of all workers, on rank 0.
 
     `trainer` is synchronous training with one rank; `body` reads and writes what it changes, and
-    always
-    leaves it as it was found.
+    always leaves it as it was found.
     """
 
     def __init__(
-        self, comm: Communicator, trainer: Sync, body: BodyOf, plans: Sequence[LocalPlan]
+        self, comm: Communicator, trainer: Sync, body: WorkerStateAccess, plans: Sequence[LocalPlan]
     ) -> None:
         self._world, self._trainer, self._body, self._plans = comm, trainer, body, plans
 
     def follow(
-        self, serial: Body, first: int, rates: Sequence[float], merger: Merger
-    ) -> tuple[Body, Facts, Tensor]:
+        self, serial: WorkerState, first: int, rates: Sequence[float], merger: Merger
+    ) -> tuple[WorkerState, Facts, Tensor]:
         """Train over a round's images, from its first step on, with the learning rate of each step.
 
         Gives the serial run after the round; statistics of its deltas, per block and over all; and
-        the
-        delta over all, (P,) float64. `merger` is for the statistics.
+        the delta over all, (P,) float64. `merger` is for the statistics.
         """
         weights = self._body.weights
         kept = self._body.read()

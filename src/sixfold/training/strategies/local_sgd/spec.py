@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
-from sixfold.training.config import LocalSgdConfig, TrainConfig
+from sixfold.core.lazy import lazily
+from sixfold.training.config import LocalSgdConfig
 from sixfold.training.strategies.local_sgd.checks import local_sgd_problems
 from sixfold.training.strategies.spec import APPROXIMATE, StrategySpec
 
-if TYPE_CHECKING:
-    from sixfold.data import DataSet
-    from sixfold.distributed.process_group import Communicator
-    from sixfold.training.strategies.strategy import Strategy
-
-
-def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
-    from sixfold.training.strategies.local_sgd.strategy import build_local_sgd
-
-    return build_local_sgd(comm, config, data)
-
-
 SPEC = StrategySpec(
     name="local_sgd",
-    build=_build,
+    build=lazily("sixfold.training.strategies.local_sgd.strategy:build_local_sgd"),
     equality=APPROXIMATE,
     what="workers train apart on images of their own, and merge their weights every H steps",
     guarantee="approximate: the result depends on the number of workers, and on nothing else",

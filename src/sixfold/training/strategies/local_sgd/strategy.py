@@ -32,8 +32,6 @@ mini-batches, use local SGD", 2020, for the post-local schedule; as in their bes
 is kept over merges, here as the mean of the workers'.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -56,11 +54,10 @@ from sixfold.training.strategies.local_sgd.merge import Facts, Members, Merger
 from sixfold.training.strategies.local_sgd.network import LocalNetwork
 from sixfold.training.strategies.local_sgd.plan import local_plan
 from sixfold.training.strategies.local_sgd.serial import SerialRun, cosine, local_step
-from sixfold.training.strategies.local_sgd.worker_state import BodyOf
+from sixfold.training.strategies.local_sgd.worker_state import WorkerStateAccess
 from sixfold.training.strategies.sync.strategy import Sync, assemble_sync, tell_whole
 
-LOG = "merges.jsonl"
-"""In the run directory: one object a merge."""
+LOG = "merges.jsonl"  # in the run directory: one object a merge
 
 
 class LocalSgd:
@@ -73,7 +70,7 @@ class LocalSgd:
         plan, step = together.plan, together.step
         self.budget, self.update_s, self.step = plan.budget, 0.0, step
         self.optimizer = together.optimizer
-        self.body = BodyOf(step.state, together.optimizer)
+        self.body = WorkerStateAccess(step.state, together.optimizer)
         first_local = round(self.config.post_local * self.budget.steps_per_epoch)
         self._first_local = min(first_local, self.budget.total_steps)
         self.network = LocalNetwork(

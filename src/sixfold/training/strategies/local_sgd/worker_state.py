@@ -4,8 +4,6 @@ The vector is [parameters | float buffers | each of the optimizer's state vector
 brings together, what moves between groups, and what a checkpoint keeps of every group.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +14,7 @@ from sixfold.training.step.update_rule import Optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Body:
+class WorkerState:
     """A worker's training at one moment."""
 
     vector: Tensor  # (T,), see above
@@ -24,7 +22,7 @@ class Body:
     updates: int  # how many updates the optimizer has made
 
 
-class BodyOf:
+class WorkerStateAccess:
     """Reads and writes the body of a network and its optimizer.
 
     Attributes:
@@ -39,16 +37,16 @@ class BodyOf:
         self.network = self.weights + len(state.buffers)
         self.length = self.network + self.weights * len(optimizer.slots)
 
-    def read(self) -> Body:
+    def read(self) -> WorkerState:
         """A copy."""
         slots = [self.optimizer.slots[name] for name in sorted(self.optimizer.slots)]
-        return Body(
+        return WorkerState(
             vector=torch.cat([self.state.parameters, self.state.buffers, *slots]),
             counters=self.state.counters(),
             updates=self.optimizer.updates,
         )
 
-    def write(self, body: Body) -> None:
+    def write(self, body: WorkerState) -> None:
         """Go on from another moment."""
         self.write_network(body.vector[: self.network])
         places = range(self.network, self.length, self.weights)

@@ -3,8 +3,6 @@
 Both speak the same four words, so a worker does not know which it talks to.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import socket
 from collections.abc import Mapping

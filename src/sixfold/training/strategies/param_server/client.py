@@ -1,6 +1,4 @@
-"""Where workers and servers turn to: the conductor, in the same process or over a connection."""
-
-from __future__ import annotations
+"""Where workers and servers turn to: the coordinator, in the same process or over a connection."""
 
 import os
 import queue
@@ -17,9 +15,7 @@ from sixfold.training.strategies.param_server.access import Access, DirectAccess
 from sixfold.training.strategies.param_server.coordinator import Coordinator
 from sixfold.training.strategies.param_server.server import ShardServer
 
-ANSWER_S = 60.0
-"""For the launcher to answer, which takes it microseconds unless it is suspended."""
-
+ANSWER_S = 60.0  # for the launcher to answer, which takes it microseconds unless it is suspended
 Whereabouts = list[tuple[tuple[str, int] | None, int]]
 """Of every server: where it listens, and its life (0: it is not there)."""
 
@@ -59,31 +55,33 @@ class CoordinatorClient(Protocol):
 
 
 class LocalCoordinatorClient:
-    """The desk of a worker that lives in the conductor's process, as the servers do."""
+    """The client of a worker that lives in the coordinator's process, as the servers do."""
 
-    def __init__(self, conductor: Coordinator, servers: Sequence[ShardServer], worker: int) -> None:
-        self._conductor, self._servers, self._worker = conductor, servers, worker
-        conductor.worker_joined(worker, socket.gethostname(), os.getpid())
+    def __init__(
+        self, coordinator: Coordinator, servers: Sequence[ShardServer], worker: int
+    ) -> None:
+        self._coordinator, self._servers, self._worker = coordinator, servers, worker
+        coordinator.worker_joined(worker, socket.gethostname(), os.getpid())
 
     def next(self) -> dict[str, Any]:
         """See `CoordinatorClient`."""
-        return self._conductor.next_for(self._worker)
+        return self._coordinator.next_for(self._worker)
 
     def report(self, report: Mapping[str, Any]) -> None:
         """See `CoordinatorClient`."""
-        self._conductor.report(self._worker, report)
+        self._coordinator.report(self._worker, report)
 
     def evaluated(
         self, figures: Mapping[str, float | None], quality: float, spent_s: float
     ) -> None:
         """See `CoordinatorClient`."""
-        self._conductor.evaluated(self._worker, figures, quality, spent_s)
+        self._coordinator.evaluated(self._worker, figures, quality, spent_s)
 
     def servers(self) -> Whereabouts:
         """See `CoordinatorClient`."""
-        if self._conductor.over:
+        if self._coordinator.over:
             raise OverError
-        return self._conductor.servers()
+        return self._coordinator.servers()
 
     def reach(self, server: int, address: tuple[str, int] | None) -> Access:  # noqa: ARG002
         """See `CoordinatorClient`."""
@@ -116,7 +114,7 @@ class RemoteCoordinatorClient:
         self._parting = False
         self.inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._connection.send(introduction)
-        self._thread = threading.Thread(target=self._mind, daemon=True, name="sixfold-desk")
+        self._thread = threading.Thread(target=self._mind, daemon=True, name="sixfold-client")
         self._thread.start()
 
     def next(self) -> dict[str, Any]:

@@ -5,8 +5,6 @@ It lives in the launcher, whose death ends the run anyway. It holds no weights: 
 servers'. Its methods may be called from any thread.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time
@@ -27,12 +25,10 @@ from sixfold.training.strategies.param_server.server import LeaseName, Snapshot
 from sixfold.training.strategies.param_server.whole import WholeState
 
 CHECKPOINT_S = 60.0
-WAIT_S = 0.05
-"""After which a worker that has nothing to do asks again."""
+WAIT_S = 0.05  # after which a worker that has nothing to do asks again
 EVALUATION_S = 120.0
 """For an evaluation, after which an idle worker makes it instead; the first to end it counts."""
 FIRST_TIMED_STEP = 3
-
 Table = Mapping[LeaseName, int]
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -206,10 +202,8 @@ class Coordinator:
         """A worker tells how far its lease is on all servers, and of the step that it has made.
 
         `report` has ``name`` and ``attempt`` of the lease, ``count`` of updates that all servers
-        have
-        applied, ``lives`` of these servers, ``bytes`` moved since the last report, and where a step
-        was
-        made its ``line`` and ``times``.
+        have applied, ``lives`` of these servers, ``bytes`` moved since the last report, and where a
+        step was made its ``line`` and ``times``.
         """
         with self._lock:
             self._heard_at = time.monotonic()

@@ -1,7 +1,5 @@
 """The launcher's side of a run with parameter servers: where workers and servers call in."""
 
-from __future__ import annotations
-
 import secrets
 import socket
 import threading
@@ -22,9 +20,9 @@ class CoordinatorServer:
     `most_bytes` is the size of a server's snapshot at most.
     """
 
-    def __init__(self, conductor: Coordinator, host: str, *, most_bytes: int) -> None:
+    def __init__(self, coordinator: Coordinator, host: str, *, most_bytes: int) -> None:
         self.secret = secrets.token_bytes(32)
-        self._conductor, self._most_bytes = conductor, most_bytes
+        self._coordinator, self._most_bytes = coordinator, most_bytes
         self._lock = threading.Lock()
         self._callers: dict[wire.Connection, str] = {}
         self._signs: dict[int, float] = {}
@@ -35,7 +33,7 @@ class CoordinatorServer:
     def gather(self) -> list[Snapshot] | None:
         """The snapshots of all servers; None if one of them is not there."""
         found = []
-        for address, life in self._conductor.servers():
+        for address, life in self._coordinator.servers():
             if life == 0 or address is None:
                 return None
             try:
@@ -109,7 +107,7 @@ class CoordinatorServer:
     def _serve_server(self, caller: wire.Connection, first: dict[str, Any]) -> None:
         server, life = int(first["server"]), int(first["life"])
         host, port = first["address"]
-        self._conductor.server_joined(
+        self._coordinator.server_joined(
             server,
             (str(host), int(port)),
             life,
@@ -128,25 +126,25 @@ class CoordinatorServer:
         finally:
             with self._lock:
                 self._signs.pop(int(first["pid"]), None)
-            self._conductor.server_left(server, life)
+            self._coordinator.server_left(server, life)
 
     def _serve_worker(self, caller: wire.Connection, first: dict[str, Any]) -> None:
-        worker, conductor = int(first["worker"]), self._conductor
-        conductor.worker_joined(worker, str(first["host"]), int(first["pid"]))
+        worker, coordinator = int(first["worker"]), self._coordinator
+        coordinator.worker_joined(worker, str(first["host"]), int(first["pid"]))
         dead = True
         try:
             while (message := caller.receive()) is not None:
                 kind = message["kind"]
                 if kind == "next":
-                    caller.send(conductor.next_for(worker))
+                    caller.send(coordinator.next_for(worker))
                 elif kind == "report":
-                    conductor.report(worker, message)
+                    coordinator.report(worker, message)
                 elif kind == "servers":
-                    caller.send({"servers": conductor.servers(), "over": conductor.over})
+                    caller.send({"servers": coordinator.servers(), "over": coordinator.over})
                 elif kind == "evaluated":
-                    conductor.evaluated(worker, *message["values"])
+                    coordinator.evaluated(worker, *message["values"])
                 elif kind == "bye":
                     dead = False
                     break
         finally:
-            conductor.worker_left(worker, dead=dead and not self._closing)
+            coordinator.worker_left(worker, dead=dead and not self._closing)

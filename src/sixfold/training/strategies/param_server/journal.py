@@ -3,8 +3,6 @@
 One process writes for all, so a step's number grows by one with every line, whoever made it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Any

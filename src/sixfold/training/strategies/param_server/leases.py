@@ -7,8 +7,6 @@ that it does not know to be complete are issued again, and nothing can disagree.
 A state machine without a clock: whoever calls says what time it is.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

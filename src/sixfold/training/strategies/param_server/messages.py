@@ -9,8 +9,6 @@ larger than the receiver expects ends the conversation before anything is alloca
 Why not Arrow Flight: `benchmarks/parameter_wire.py` measures both.
 """
 
-from __future__ import annotations
-
 import json
 import socket
 import struct
@@ -21,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-
 LARGEST_HEADER_BYTES = 16 << 20
 """Plain data is small, but for the table in a snapshot of a run of many epochs."""
 DTYPES = ("float32", "float64", "int64")
@@ -36,8 +33,7 @@ def send(connection: socket.socket, header: Mapping[str, Any], arrays: Sequence[
     """Send a frame; how many bytes went out. An OSError if the other side is gone.
 
     The connection is authenticated and blocking, the header plain data, arrays are one-dimensional
-    and
-    contiguous, of one of `DTYPES`.
+    and contiguous, of one of `DTYPES`.
     """
     described = [[str(array.dtype), len(array)] for array in arrays]
     body = json.dumps({**header, "arrays": described}, separators=(",", ":")).encode()
@@ -59,8 +55,7 @@ def receive(
     """The next frame: header, arrays (`most_bytes` together at most), and how many bytes came.
 
     An EOFError at the end of the conversation, a `BrokenFrameError` if it is no frame or too large,
-    an
-    OSError if the other side is gone.
+    an OSError if the other side is gone.
     """
     (length,) = _LENGTH.unpack(_fill(connection, bytearray(_LENGTH.size)))
     if length > LARGEST_HEADER_BYTES:

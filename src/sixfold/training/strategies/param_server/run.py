@@ -48,17 +48,14 @@ from sixfold.training.strategies.param_server.whole import WholeState
 from sixfold.training.strategies.param_server.worker import Worker, WorkerJob, work
 from sixfold.training.strategies.staleness import advice
 
-KEEP_S = 0.05
-"""Between two looks whether it is time to save."""
+KEEP_S = 0.05  # between two looks whether it is time to save
 HANG_S = 60.0
 """Silence after which a server, which is a process of this machine, is killed and started again."""
 STALL_S = 600.0
 """Without a word from any worker, after which all are taken to hang; a step may be slow, hence the
 long time."""
-RETRIES = 10
-"""How often a worker, or a server, is replaced; the others do not notice."""
-STOP_S = 30.0
-"""For servers to end once they are told."""
+RETRIES = 10  # how often a worker, or a server, is replaced; the others do not notice
+STOP_S = 30.0  # for servers to end once they are told
 PART_S = 10.0
 """For a worker to hear that the work is done: it asks again within milliseconds or, if it has
 just lost its lease to another one, after a step."""
@@ -82,8 +79,7 @@ def train_with_servers(
     """Make all steps of a training; the last checkpoint holds their result.
 
     A `UserError` if the last checkpoint or the data cannot be used, a `RunError` if the run failed,
-    a
-    KeyboardInterrupt after Ctrl-C, with a checkpoint.
+    a KeyboardInterrupt after Ctrl-C, with a checkpoint.
     """
     attempt = directory.claim()
     began, first_seen = time.monotonic(), []
@@ -96,29 +92,29 @@ def train_with_servers(
     if workers > 1 and config.optimizer.optimizer == "sgd":
         text = f"param_server: {advice(workers - 1, config.optimizer.momentum)}"
         on_event({"kind": "note", "text": text})
-    conductor, snapshots, most_bytes = _prepare(config, directory, attempt, workers, heard)
+    coordinator, snapshots, most_bytes = _prepare(config, directory, attempt, workers, heard)
     try:
         if engine.name == "inline":
             engine.pool(
-                lambda _: _take_turns(config, directory, conductor, snapshots, workers, attempt),
+                lambda _: _take_turns(config, directory, coordinator, snapshots, workers, attempt),
                 [0],
                 workers=1,
                 log=directory.file("log.txt"),
             )
         else:
-            _Processes(config, directory, engine, conductor, most_bytes, on_event).run(
+            _Processes(config, directory, engine, coordinator, most_bytes, on_event).run(
                 snapshots, workers, attempt
             )
     finally:
-        conductor.close()
+        coordinator.close()
     return Outcome(
         figures={
-            **conductor.figures(),
+            **coordinator.figures(),
             "staleness_bound": staleness_bound(config, workers),
-            "train_images_per_s": conductor.throughput(),
+            "train_images_per_s": coordinator.throughput(),
             "training_s": round(time.monotonic() - began, 6),
         },
-        restarts=conductor.worker_losses + len(conductor.comebacks),
+        restarts=coordinator.worker_losses + len(coordinator.comebacks),
         begun_s=(first_seen[0] if first_seen else time.monotonic()) - began,
     )
 
@@ -138,7 +134,7 @@ def server_runs(config: TrainConfig, whole: WholeState) -> list[tuple[Run, ...]]
 def _prepare(
     config: TrainConfig, directory: RunDirectory, attempt: int, workers: int, on_event: OnEvent
 ) -> tuple[Coordinator, Sequence[Snapshot], int]:
-    """The conductor, what every server starts from, and the size of the largest message."""
+    """The coordinator, what every server starts from, and the size of the largest message."""
     data = datasets.open_data(config.data)
     model = initial_network(config, data)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(model))
@@ -158,7 +154,7 @@ def _prepare(
         with lock:
             on_event(event)
 
-    conductor = Coordinator(
+    coordinator = Coordinator(
         config,
         plan.budget,
         RankFiles(directory.ticket(), attempt=attempt, rank=0, host="the launcher's host"),
@@ -171,13 +167,13 @@ def _prepare(
     )
     vectors = 3 + len(optimizer.slots)
     elements = len(state.parameters) + len(state.buffers) + state.sections[2]
-    return conductor, snapshots, vectors * elements * 8 + 4096
+    return coordinator, snapshots, vectors * elements * 8 + 4096
 
 
 def _take_turns(
     config: TrainConfig,
     directory: RunDirectory,
-    conductor: Coordinator,
+    coordinator: Coordinator,
     snapshots: Sequence[Snapshot],
     workers: int,
     attempt: int,
@@ -191,10 +187,10 @@ def _take_turns(
             staleness=bound,
             life=1,
         )
-        for snapshot, own in zip(snapshots, server_runs(config, conductor.whole), strict=True)
+        for snapshot, own in zip(snapshots, server_runs(config, coordinator.whole), strict=True)
     ]
     for number, snapshot in enumerate(snapshots):
-        conductor.server_joined(number, None, 1, snapshot.ledger.applied, os.getpid())
+        coordinator.server_joined(number, None, 1, snapshot.ledger.applied, os.getpid())
 
     def gather() -> list[Snapshot]:
         return [server.snapshot() for server in servers]
@@ -202,19 +198,19 @@ def _take_turns(
     with contextlib.ExitStack() as stack:
         playing = []
         for number in range(workers):
-            desk = LocalCoordinatorClient(conductor, servers, number)
+            client = LocalCoordinatorClient(coordinator, servers, number)
             files = RankFiles(
                 directory.ticket(), attempt=attempt, rank=number, host="the launcher's host"
             )
-            turns = Worker(config, files.path, desk, servers=len(servers), workers=workers).run()
+            turns = Worker(config, files.path, client, servers=len(servers), workers=workers).run()
             stack.callback(turns.close)
             playing.append(turns)
         try:
             while playing:
                 playing = [turns for turns in playing if next(turns, turns) is not turns]
-                conductor.keep(gather)
+                coordinator.keep(gather)
         except KeyboardInterrupt:
-            conductor.save(gather)
+            coordinator.save(gather)
             raise
 
 
@@ -230,13 +226,13 @@ class _Processes:
         config: TrainConfig,
         directory: RunDirectory,
         engine: Engine,
-        conductor: Coordinator,
+        coordinator: Coordinator,
         most_bytes: int,
         on_event: OnEvent,
     ) -> None:
         self._config, self._directory, self._engine = config, directory, engine
         self._listen = on_event
-        self._conductor, self._most_bytes = conductor, most_bytes
+        self._coordinator, self._most_bytes = coordinator, most_bytes
         restarts = config.engine.max_restarts
         self._retries = RETRIES if restarts is None else restarts
 
@@ -248,16 +244,16 @@ class _Processes:
         for number, snapshot in enumerate(snapshots):
             write_snapshot(path_of(folder, number), snapshot)
         with contextlib.closing(
-            CoordinatorServer(self._conductor, listen_on, most_bytes=self._most_bytes)
-        ) as reception:
+            CoordinatorServer(self._coordinator, listen_on, most_bytes=self._most_bytes)
+        ) as coordinator_server:
             server_job = ServerJob(
-                address=(listen_on, reception.address[1]),
-                secret=reception.secret,
+                address=(listen_on, coordinator_server.address[1]),
+                secret=coordinator_server.secret,
                 host=listen_on,
                 advertised=reached_by,
                 folder=folder,
                 optimizer=self._config.optimizer,
-                runs=server_runs(self._config, self._conductor.whole),
+                runs=server_runs(self._config, self._coordinator.whole),
                 staleness=staleness_bound(self._config, workers),
                 most_bytes=self._most_bytes,
             )
@@ -267,22 +263,24 @@ class _Processes:
                 attempt=attempt,
                 servers=len(snapshots),
                 workers=workers,
-                address=(reached_by, reception.address[1]),
-                secret=reception.secret,
+                address=(reached_by, coordinator_server.address[1]),
+                secret=coordinator_server.secret,
                 most_bytes=self._most_bytes,
             )
             with (
-                self._running_servers(server_job, len(snapshots), reception),
-                self._kept(reception),
+                self._running_servers(server_job, len(snapshots), coordinator_server),
+                self._kept(coordinator_server),
             ):
-                self._run_workers(worker_job, workers, reception)
-        if self._conductor.failure is not None and not self._conductor.finished:
-            raise self._conductor.failure
+                self._run_workers(worker_job, workers, coordinator_server)
+        if self._coordinator.failure is not None and not self._coordinator.finished:
+            raise self._coordinator.failure
 
-    def _run_workers(self, job: WorkerJob, workers: int, reception: CoordinatorServer) -> None:
+    def _run_workers(
+        self, job: WorkerJob, workers: int, coordinator_server: CoordinatorServer
+    ) -> None:
         def returned(_index: int, _worker: int) -> None:
             """Do not wait for a worker that hangs when the others have ended the work."""
-            if self._conductor.over and not reception.wait_for_workers(PART_S):
+            if self._coordinator.over and not coordinator_server.wait_for_workers(PART_S):
                 raise _LeftBehindError
 
         try:
@@ -297,12 +295,12 @@ class _Processes:
         except _LeftBehindError:
             return
         except KeyboardInterrupt:
-            self._conductor.save(reception.gather)
+            self._coordinator.save(coordinator_server.gather)
             raise
 
     @contextmanager
     def _running_servers(
-        self, job: ServerJob, servers: int, reception: CoordinatorServer
+        self, job: ServerJob, servers: int, coordinator_server: CoordinatorServer
     ) -> Iterator[None]:
         """Servers in a pool of this machine, watched by a thread."""
         with contextlib.ExitStack() as stack:
@@ -326,21 +324,21 @@ class _Processes:
             try:
                 yield
             finally:
-                reception.stop_servers()
+                coordinator_server.stop_servers()
                 thread.join(STOP_S)
 
     @contextmanager
-    def _kept(self, reception: CoordinatorServer) -> Iterator[None]:
-        """The conductor at its work, in a thread."""
+    def _kept(self, coordinator_server: CoordinatorServer) -> Iterator[None]:
+        """The coordinator at its work, in a thread."""
         ended = threading.Event()
 
         def keep() -> None:
             while not ended.wait(KEEP_S):
-                for pid in reception.silent_servers(HANG_S):
+                for pid in coordinator_server.silent_servers(HANG_S):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)  # its pool starts it again
-                self._wake(self._conductor.silent_workers(STALL_S))
-                self._conductor.keep(reception.gather)
+                self._wake(self._coordinator.silent_workers(STALL_S))
+                self._coordinator.keep(coordinator_server.gather)
 
         thread = self._thread("sixfold-keeper", keep)
         try:
@@ -366,7 +364,7 @@ class _Processes:
             try:
                 body()
             except BaseException as error:
-                self._conductor.fail(error)
+                self._coordinator.fail(error)
 
         thread = threading.Thread(target=guarded, name=name, daemon=True)
         thread.start()

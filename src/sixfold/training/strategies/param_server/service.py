@@ -1,7 +1,5 @@
 """The life of a parameter server's process: it begins with its snapshot and serves until told."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import queue
@@ -32,12 +30,10 @@ from sixfold.training.strategies.param_server.snapshots import (
 
 SNAPSHOT_S = 1.0
 """Between two snapshots: what a killed server loses is at most the updates of such a while."""
-ALIVE_S = 1.0
-"""Between two signs of life."""
+ALIVE_S = 1.0  # between two signs of life
 SNAPSHOT_SHARE = 0.05
 """Of its time that a server may spend on snapshots; large ones are made less often."""
-LIVES = 1 << 52
-"""Lives are numbers that JSON carries exactly."""
+LIVES = 1 << 52  # lives are numbers that JSON carries exactly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +68,7 @@ def serve(job: ServerJob, server: int) -> None:
         )
         service = _Service(job, shard)
         try:
-            desk = RemoteCoordinatorClient(
+            client = RemoteCoordinatorClient(
                 job.address,
                 job.secret,
                 {
@@ -85,8 +81,8 @@ def serve(job: ServerJob, server: int) -> None:
                 },
                 most_bytes=0,
             )
-            service.keep_snapshots(path_of(job.folder, server), desk)
-            desk.part()
+            service.keep_snapshots(path_of(job.folder, server), client)
+            client.part()
         finally:
             service.close()
 
@@ -103,14 +99,14 @@ class _Service:
         )
         self.port = self._door.address[1]
 
-    def keep_snapshots(self, path: Path, desk: RemoteCoordinatorClient) -> None:
+    def keep_snapshots(self, path: Path, client: RemoteCoordinatorClient) -> None:
         """Write snapshots of what has changed, and show signs of life, until a message comes."""
         due, pause_s, written = 0.0, SNAPSHOT_S, self._shard.version.clock
         while True:
             with contextlib.suppress(queue.Empty):
-                desk.inbox.get(timeout=ALIVE_S)
+                client.inbox.get(timeout=ALIVE_S)
                 return
-            desk.tell({"kind": "alive"})
+            client.tell({"kind": "alive"})
             if time.monotonic() < due:
                 continue
             with self._lock:

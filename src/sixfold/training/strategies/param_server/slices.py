@@ -7,8 +7,6 @@ Parameters, floating-point buffers and integer buffers are laid end to end (see
     |----- server 0 -----|----- server 1 -----|- server 2 -|
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """A server's snapshot as a file: weights, optimizer state and table in one piece, or not at all."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

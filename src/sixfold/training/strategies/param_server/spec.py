@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+from sixfold.core.lazy import lazily
 from sixfold.training.config import TrainConfig
 from sixfold.training.strategies.spec import APPROXIMATE, StrategySpec
-
-if TYPE_CHECKING:
-    from sixfold.data import DataSet
-    from sixfold.distributed.process_group import Communicator
-    from sixfold.training.strategies.strategy import Strategy
-
-
-def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
-    """Ranks of a run whose steps are made: they evaluate the last checkpoint and write it."""
-    from sixfold.training.strategies.sync.strategy import build_sync
-
-    return build_sync(comm, config, data)
-
-
-def _launch(*arguments: Any) -> Any:
-    from sixfold.training.strategies.param_server.run import train_with_servers
-
-    return train_with_servers(*arguments)
 
 
 def _problems(config: TrainConfig) -> list[str]:
@@ -34,7 +15,8 @@ def _problems(config: TrainConfig) -> list[str]:
 
 SPEC = StrategySpec(
     name="param_server",
-    build=_build,
+    # Ranks of a run whose steps are made: they evaluate the last checkpoint and write it.
+    build=lazily("sixfold.training.strategies.sync.strategy:build_sync"),
     equality=APPROXIMATE,
     what="asynchronous: workers pull weights from servers and push gradients, nobody waits",
     guarantee="bounded staleness; every step is applied exactly once; the bits vary",
@@ -44,5 +26,5 @@ SPEC = StrategySpec(
     options={"strategy": ("servers", "staleness")},
     problems=_problems,
     repeatable=False,
-    launch=_launch,
+    launch=lazily("sixfold.training.strategies.param_server.run:train_with_servers"),
 )

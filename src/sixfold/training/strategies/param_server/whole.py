@@ -6,8 +6,6 @@ slice and not yet in another. Each slice comes with its own table, so a run that
 applies the missing half and not the other one again.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +22,7 @@ from sixfold.training.strategies.param_server.server import Ledger, Pulled, Snap
 from sixfold.training.strategies.param_server.slices import Slice, cut
 from sixfold.training.strategies.param_server.snapshots import ledger_from_plain, ledger_to_plain
 
-LEDGERS = "servers"
-"""Key of the ledgers in a checkpoint's metadata."""
+LEDGERS = "servers"  # key of the ledgers in a checkpoint's metadata
 
 
 class WholeState:
@@ -102,8 +99,7 @@ def put_slice(state: FlatState, counters: Tensor, piece: Slice, held: Snapshot |
     """Copy a server's slice into the network.
 
     `counters`, all integer buffers (K,), are changed in place; `state` takes them with
-    `set_counters`
-    when all slices are in.
+    `set_counters` when all slices are in.
     """
     with torch.no_grad():
         state.parameters[slice(*piece.parameters)] = held.weights

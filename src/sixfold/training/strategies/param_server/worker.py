@@ -72,8 +72,7 @@ from sixfold.training.strategies.param_server.server import Answer, LeaseName, P
 from sixfold.training.strategies.param_server.whole import put_slice, slices_of
 from sixfold.training.strategies.staleness import diverged_by_delay
 
-RETRY_S = 0.05
-"""Between two looks for a server that is not there."""
+RETRY_S = 0.05  # between two looks for a server that is not there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +101,17 @@ def work(job: WorkerJob, worker: int) -> int:
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
-    desk = RemoteCoordinatorClient(job.address, job.secret, introduction, most_bytes=job.most_bytes)
+    client = RemoteCoordinatorClient(
+        job.address, job.secret, introduction, most_bytes=job.most_bytes
+    )
     host = introduction["host"]
     files = RankFiles(job.claim, attempt=job.attempt, rank=worker, host=str(host))
     with one_thread():
         for _ in Worker(
-            job.config, files.path, desk, servers=job.servers, workers=job.workers
+            job.config, files.path, client, servers=job.servers, workers=job.workers
         ).run():
             pass
-    desk.part()
+    client.part()
     return worker
 
 
@@ -152,12 +153,12 @@ class Worker:
         self,
         config: TrainConfig,
         path: Path,
-        desk: CoordinatorClient,
+        client: CoordinatorClient,
         *,
         servers: int,
         workers: int,
     ) -> None:
-        self._config, self._path, self._desk = config, path, desk
+        self._config, self._path, self._client = config, path, client
         self._workers = workers
         self._data = datasets.open_data(config.data)
         model = initial_network(config, self._data)
@@ -178,7 +179,7 @@ class Worker:
         """Work until there is nothing left to do; yields where another worker may take a turn."""
         while True:
             began = time.perf_counter()
-            task = self._desk.next()
+            task = self._client.next()
             self._times.scheduler_s += time.perf_counter() - began
             if task["kind"] == "done":
                 break
@@ -192,7 +193,7 @@ class Worker:
                 self._evaluate(self._path / "checkpoints" / task["checkpoint"])
             else:
                 began = time.perf_counter()
-                self._desk.pause(task["wait_s"])
+                self._client.pause(task["wait_s"])
                 self._times.scheduler_s += time.perf_counter() - began
             self._held = [None] * len(self._held)  # meanwhile others have gone on
             yield
@@ -305,7 +306,7 @@ class Worker:
             line["images_per_s"] = round(line["images"] / max(whole_s, 1e-9), 3)
             began, self._reported_at = self._reported_at, time.time()
             report |= {"line": line, "times": vars(times) | {"begin": began}}
-        self._desk.report(report)
+        self._client.report(report)
 
     # Conversations with the servers: all are asked before any is listened to.
 
@@ -315,15 +316,15 @@ class Worker:
             return
         began = time.perf_counter()
         while True:
-            found = self._desk.servers()
+            found = self._client.servers()
             try:
                 if all(life for _, life in found):
                     for place, (address, _) in enumerate(found):
-                        self._servers.append(self._desk.reach(place, address))
+                        self._servers.append(self._client.reach(place, address))
                     break
             except ServerLostError:
                 self._forget()
-            self._desk.pause(RETRY_S)
+            self._client.pause(RETRY_S)
             yield
         self._lives = [life for _, life in found]
         self._times.waiting_s += time.perf_counter() - began
@@ -411,4 +412,4 @@ class Worker:
                 alone(), self._step.model, part, self._plan.make_batch, self._step.loss.plain
             )
         assert found is not None, "the only rank holds the result"
-        self._desk.evaluated(found.metrics(), found.quality, time.monotonic() - began)
+        self._client.evaluated(found.metrics(), found.quality, time.monotonic() - began)

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sixfold.training.config import TrainConfig
+from sixfold.core.lazy import lazily
 from sixfold.training.strategies.spec import BIT_FOR_BIT, StrategySpec
-
-if TYPE_CHECKING:
-    from sixfold.data import DataSet
-    from sixfold.distributed.process_group import Communicator
-    from sixfold.training.strategies.strategy import Strategy
-
-
-def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
-    from sixfold.training.strategies.sync.strategy import build_sync
-
-    return build_sync(comm, config, data)
-
 
 SPEC = StrategySpec(
     name="sync",
-    build=_build,
+    build=lazily("sixfold.training.strategies.sync.strategy:build_sync"),
     equality=BIT_FOR_BIT,
     what="data parallel: the batch is divided, and gradients are added at every step",
     guarantee="equal to serial training bit for bit, for any number of workers",

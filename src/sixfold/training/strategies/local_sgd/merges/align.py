@@ -13,8 +13,6 @@ Ainsworth, Hayase and Srinivasa, "Git re-basin: merging models modulo permutatio
 and of equally good permutations the one that moves least is taken.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,12 +24,8 @@ from sixfold.training.strategies.local_sgd.merges.channels import Axis, Member
 
 Tensors = Mapping[str, Tensor]
 Permutation = NDArray[np.int64]
-
-MOST_SWEEPS = 100
-"""The sum grows with every sweep, so this is never reached but by rounding."""
-
-TIE = 1e-9
-"""What staying in place is worth, relative to the largest match."""
+MOST_SWEEPS = 100  # the sum grows with every sweep, so this is never reached but by rounding
+TIE = 1e-9  # what staying in place is worth, relative to the largest match
 
 
 def align(base: Tensors, worker: Tensors, axes: tuple[Axis, ...]) -> list[Permutation]:

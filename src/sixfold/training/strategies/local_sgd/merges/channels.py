@@ -12,8 +12,6 @@ known to keep them, or the border of the network, their axis is left alone, and 
 Legend: C channels, H rows, W columns.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -89,8 +87,7 @@ class _Maps:
         return sum(axis.size for axis in self.axes)
 
 
-_SIZES = ("size", "dim", getattr, operator.getitem)
-"""Calls that give no maps."""
+_SIZES = ("size", "dim", getattr, operator.getitem)  # calls that give no maps
 
 
 def _keeps(call: Call, row: Operation | None) -> bool:

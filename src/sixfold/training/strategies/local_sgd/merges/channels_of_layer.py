@@ -6,8 +6,6 @@ statistics included. Normalisation that stands elsewhere has maps of its own, on
 other tensor is one map as a whole.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

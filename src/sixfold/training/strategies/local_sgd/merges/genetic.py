@@ -16,8 +16,6 @@ Miller and Goldberg, "Genetic algorithms, tournament selection, and the effects 
 for selection; uniform crossover after Syswerda, 1989, with maps in place of bits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,8 +25,7 @@ from torch import Tensor
 from sixfold.core.random_keys import key
 from sixfold.training.strategies.local_sgd.merges.best import best_of
 
-Score = tuple[float, float]
-"""Accuracy and loss on the validation part."""
+Score = tuple[float, float]  # accuracy and loss on the validation part
 
 
 @dataclass(frozen=True, kw_only=True)

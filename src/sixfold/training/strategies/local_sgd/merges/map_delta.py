@@ -9,8 +9,6 @@ that have learned together stay together. Norms are Euclidean over a map's train
 that begins at zero has changed by infinity if it has changed at all. The first of equals wins.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,8 +6,6 @@ The first of equals wins. Where workers agree this keeps the boldest step that a
 smaller; where they disagree it takes a side.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

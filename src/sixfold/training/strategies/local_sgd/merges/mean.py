@@ -7,8 +7,6 @@ McMahan et al., "Communication-efficient learning of deep networks from decentra
 workers have begun at `base`, this is the weighted mean of their weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -11,8 +11,6 @@ inner optimizer here is whichever the run has, with its state merged (see
 itself.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

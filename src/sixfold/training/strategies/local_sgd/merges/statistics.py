@@ -11,8 +11,6 @@ Two workers that move by chance agree by 0.75, many by 0.5 + 0.4 / sqrt(n); work
 same direction by 1.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -43,8 +41,7 @@ def agreement(deltas: Tensor) -> tuple[float, int]:
     """How far workers agree on the signs of their deltas (n, P).
 
     The sum over the elements that all workers have moved of the majority's share, and how many
-    these
-    are: sums of several pieces can be added before they are divided.
+    these are: sums of several pieces can be added before they are divided.
 
     >>> agreement(torch.tensor([[1.0, -1.0, 0.0], [2.0, 1.0, 1.0]]))
     (1.5, 2)
