@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sixfold.core.console.command import ConfigCommand, ReportKind, lazily
+from sixfold.core.console.command import ConfigCommand, ReportKind
+from sixfold.core.lazy import lazily
 from sixfold.studies.tune.config import TuneConfig
 
 COMMAND = ConfigCommand(
