@@ -340,3 +340,16 @@ def test_a_run_is_resumed_by_its_directory_alone(monkeypatch: pytest.MonkeyPatch
     resumed = sixfold.train(out="run", resume=True)
     whole = sixfold.train(cell.Net, (IMAGES, LABELS), out="whole", **options)
     assert resumed.weights_sha256 == whole.weights_sha256
+
+
+def test_the_columns_of_a_table_may_be_named(folder: Path) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame({"image": list(IMAGES), "sort": LABELS})
+    settings = SHORT | {"label_column": "sort"}
+    named = sixfold.train("lenet300", table, out="named", **settings)
+    alike = table.rename(columns={"sort": "label"})
+    same = sixfold.train("lenet300", alike, out="same", **SHORT)
+    assert named.weights_sha256 == same.weights_sha256
+    with pytest.raises(UserError, match="sorte"):
+        sixfold.train("lenet300", table, **(settings | {"label_column": "sorte"}))

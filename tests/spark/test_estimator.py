@@ -16,14 +16,14 @@ from sixfold.core.errors import UserError
 pytestmark = pytest.mark.spark
 
 
-def fit_repartitioned(engine: Any, out: str) -> list[str]:
+def fit_repartitioned(engine: Any, out: str) -> list[tuple[str, str, int]]:
     from pyspark.sql import functions
 
     table = tables.encoded(tables.session_of(engine))
     found = []
     for number, df in enumerate((table, table.repartition(3).orderBy(functions.rand(3)))):
-        model = tables.classifier(out=f"{out}/run{number}", keepShards=True).fit(df)
-        found.append(model.summary.weights_sha256)
+        summary = tables.classifier(out=f"{out}/run{number}").fit(df).summary
+        found.append((summary.weights_sha256, summary.data, summary.decoded))
     return found
 
 
@@ -31,10 +31,11 @@ def fit_repartitioned(engine: Any, out: str) -> list[str]:
 def test_the_bits_are_those_of_the_command_line_however_rows_are_partitioned(
     spark_any: EngineProcess, tmp_path: Path
 ) -> None:
-    found = spark_any.call(fit_repartitioned, str(tmp_path))
-    assert len(set(found)) == 1
+    first, second = spark_any.call(fit_repartitioned, str(tmp_path))
+    assert first[:2] == second[:2]
+    assert second[2] == 0  # the second fit has decoded nothing
     config = sixfold.configure(
-        data=f"shards:{tmp_path}/run0.shards",
+        data=first[1],
         test_split=0.0,
         model="slide",
         batch_size=20,
@@ -45,7 +46,64 @@ def test_the_bits_are_those_of_the_command_line_however_rows_are_partitioned(
         workers=1,
         out=str(tmp_path / "same"),
     )
-    assert sixfold.train(config)["weights_sha256"] == found[0]
+    assert sixfold.train(config)["weights_sha256"] == first[0]
+
+
+def search(engine: Any, folder: str) -> dict[str, Any]:
+    from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+    from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
+
+    table = tables.encoded(tables.session_of(engine), rows=90, channels=1).drop(
+        "id"
+    )  # no other test has it
+    fits: list[Any] = []
+
+    network = tables.classifier(steps=3, out=f"{folder}/run-*")
+    fit = type(network)._train
+
+    def noted(self: Any, dataset: Any, prepare: Any) -> Any:
+        model = fit(self, dataset, prepare)
+        fits.append((self.getOrDefault("lr"), dataset.toPandas(), model.summary.fields))
+        return model
+
+    grid = ParamGridBuilder().addGrid(network.getParam("lr"), [0.0, 0.02]).build()
+    judge = MulticlassClassificationEvaluator(metricName="accuracy")
+    validator = CrossValidator(
+        estimator=network, estimatorParamMaps=grid, evaluator=judge, numFolds=3, seed=1
+    )
+    type(network)._train = noted
+    try:
+        validator.fit(table)
+    finally:
+        type(network)._train = fit
+    return {"fits": fits}
+
+
+@pytest.mark.full
+def test_a_search_decodes_each_image_once_and_each_fold_is_its_own_table(
+    spark_any: EngineProcess, tmp_path: Path
+) -> None:
+    fits = spark_any.call(search, str(tmp_path))["fits"]
+    assert len(fits) == 3 * 2 + 1
+    by_data = {fields["data"]: fields["decoded"] for _, _, fields in fits}
+    assert len(by_data) == 4  # three folds, and all rows
+    assert sum(by_data.values()) == 90
+    assert by_data[fits[-1][2]["data"]] == 0
+    for number, (lr, rows, fields) in enumerate(fits[1:3]):
+        rows.drop(columns="__cv_rand", errors="ignore").to_parquet(tmp_path / f"{number}.parquet")
+        config = sixfold.configure(
+            data=f"parquet:{tmp_path}/{number}.parquet",
+            test_split=0.0,
+            model="slide",
+            batch_size=20,
+            steps=3,
+            lr=lr,
+            evaluate_every=0.0,
+            engine="inline",
+            workers=1,
+            out=str(tmp_path / f"same{number}"),
+        )
+        assert sixfold.train(config)["weights_sha256"] == fields["weights_sha256"]
 
 
 def fit_of_parquet(engine: Any, folder: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sixfold.api.frames import is_frame, write_frames
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
@@ -19,8 +20,8 @@ from sixfold.core.files import make_folder
 from sixfold.core.life_cycle import run_path
 from sixfold.core.run_directory import OBJECTS, as_json
 from sixfold.core.settings import build_tree, hints_of
-from sixfold.data.config import DataConfig
-from sixfold.data.given import Source, write_given
+from sixfold.data.config import HANDED_OVER, DataConfig
+from sixfold.data.given import TEST_FRACTION, Source, write_given
 from sixfold.data.given_sources import parts_of
 from sixfold.data.manifest import VALIDATION
 from sixfold.distributed.engines import Engine
@@ -94,6 +95,7 @@ class Arguments:
             self._options["data"] = str(given.data)
         elif given.data is not None:
             self._parts["data"] = given.data
+            self._options["data"] = HANDED_OVER
         if given.validation is not None:
             if _is_share(given.validation):
                 self._options["validation"] = given.validation
@@ -126,10 +128,22 @@ class Arguments:
         if self._parts or self._all_train:
             own_loss = "loss" in self._objects
             asked = config.data if own_loss else with_target(config.data, config.loss)
-            spec = self._written(asked, on_event)
+            are_frames = [is_frame(part) for part in self._parts.values()]
+            frames: dict[str, str] = {}
+            if any(are_frames):
+                frames = write_frames(self._parts, asked, config.run.out, on_event)
+            if all(are_frames) and "data" in frames:
+                asked = dataclasses.replace(
+                    asked, data=frames["data"], test_split=self._set_aside(config.data), resize=None
+                )
+            else:
+                self._parts |= frames
+                asked = dataclasses.replace(asked, data=self._written(asked, on_event))
             data = dataclasses.replace(
                 config.data,
-                data=spec,
+                data=asked.data,
+                test_split=asked.test_split,
+                resize=asked.resize,
                 image_column=None,
                 label_column=None,
                 weight_column=None,
@@ -189,6 +203,14 @@ class Arguments:
         if problems:
             raise UserError(dict.fromkeys(problems))
         return config
+
+    def _set_aside(self, config: DataConfig) -> float | None:
+        """The share of a DataFrame's rows that is for testing."""
+        if self._all_train:
+            return 0.0
+        if "test" in self._parts:
+            return None
+        return TEST_FRACTION if config.test_split is None else config.test_split
 
     def _written(self, config: DataConfig, on_event: OnEvent) -> str:
         """The data as tensor shards in the cache."""

@@ -20,6 +20,9 @@ from sixfold.core.settings import Settings, option
 from sixfold.data.targets import AUTO, KINDS
 from sixfold.distributed.config import EngineConfig
 
+HANDED_OVER = "(handed over)"
+"""In place of a specification, until data that Python code has in hand are written."""
+
 MOST_SIDE = 4096
 MOST_VALIDATION = 0.5
 

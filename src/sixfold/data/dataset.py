@@ -396,22 +396,27 @@ def joined(first: Store, second: Store) -> Store:
         return first
     if isinstance(first, OrderedStore) and isinstance(second, OrderedStore):
         return OrderedStore(
-            _Joined(first.store, second.store), np.concatenate([first.keys, second.keys])
+            _Joined(first.store, second.store),
+            np.concatenate([first.keys, second.keys]),
+            np.concatenate([first.order, second.order + len(first.keys)]),
         )
     return _Joined(first, second)
 
 
 @dataclass(frozen=True)
 class OrderedStore:
-    """A store whose records come in the order of their keys."""
+    """A store whose records, or those that are chosen, come in the order of their keys."""
 
     store: Store
     keys: NDArray[np.str_]  # of each record, in the store's own order, (N,)
+    chosen: NDArray[np.int64] | None = None  # places in the store, perhaps several times; None: all
 
     @cached_property
     def order(self) -> NDArray[np.int64]:
         """Place in the store of each record, (N,)."""
-        return np.argsort(self.keys, kind="stable")
+        if self.chosen is None:
+            return np.argsort(self.keys, kind="stable")
+        return self.chosen[np.argsort(self.keys[self.chosen], kind="stable")]
 
     @property
     def shape(self) -> Shape:

@@ -1,7 +1,7 @@
 """Data that are handed over in Python, as tensor shards that every rank opens.
 
-Whatever it is (arrays, a map-style data set, a table, a Spark DataFrame, or a specification that
-is joined with one of these) is read once, in the launcher, and written into the cache under a hash
+Whatever it is (arrays, a map-style data set, a table, or a specification that is joined with one of
+these) is read once, in the launcher, and written into the cache under a hash
 of its classes, images and labels. So the same data give the same setting in any process.
 """
 

@@ -50,8 +50,6 @@ def parts_of(data: Any, what: str, config: DataConfig, scratch: Path) -> dict[st
     if isinstance(data, (tuple, list)) and len(data) in (2, 3) and _is_arrays(data):
         return {"train": _arrays(*data, what=what, resize=config.resize)}
     home = type(data).__module__.partition(".")[0]
-    if home == "pyspark":
-        return _spark(data, what, config, scratch)
     if home in ("pandas", "pyarrow") and hasattr(data, "columns"):
         return {"train": _table(data, what, config, scratch)}
     if isinstance(data, Mapping):
@@ -319,22 +317,6 @@ def _with_bytes(table: Any, given: str | None, what: str) -> Any:
         raise UserError([*problems[:10], *more])
     place = table.column_names.index(name)
     return table.set_column(place, given or "image", pa.array(cells, pa.binary()))
-
-
-def _spark(data: Any, what: str, config: DataConfig, scratch: Path) -> dict[str, Source]:
-    """A Spark DataFrame: its executors write it as Parquet, which is read here."""
-    folder = scratch / f"{what}-spark"
-    try:
-        data.write.mode("overwrite").parquet(f"file://{folder}")
-    except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{what}: Spark cannot write the DataFrame ({reason})") from error
-    if not list(folder.glob("*.parquet")):
-        raise UserError(
-            f"{what}: the executors have written nothing to {folder}: SIXFOLD_CACHE must name a "
-            "folder that this machine and all executors share"
-        )
-    return {"train": _listed(folder, what, config)}
 
 
 def _listed(folder: Path, what: str, config: DataConfig) -> Source:

@@ -22,8 +22,8 @@ from sixfold.data.targets import CLASSES, KINDS
 
 NAME = "manifest.json"
 FORMAT = "sixfold-tensor-shards"
-VERSION = 2
-"""Of shards whose images have targets or weights; others are written as before, in version 1."""
+VERSIONS = (1, 2, 3)
+"""1; 2 where images have targets or weights; 3 for a choice of the records of other shards."""
 PARTS = ("train", "test")
 VALIDATION = "validation"  # a part that some sets have besides
 
@@ -92,6 +92,9 @@ class Manifest:
     source: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)  # by which they were made
     versions: Mapping[str, str] = field(default_factory=dict)  # of the programs that made them
+    # where only some records of the shards in the folder above are meant: of every part that has
+    # any, the file of their places among the part's records; `parts` then names files over there
+    rows: Mapping[str, ShardEntry] = field(default_factory=dict)
 
     @property
     def entries(self) -> list[ShardEntry]:
@@ -105,6 +108,8 @@ class Manifest:
 
     def count(self, part: str) -> int:
         """Images of a part."""
+        if self.rows:
+            return self.rows[part].count if part in self.rows else 0
         return sum(entry.count for entry in self.parts[part])
 
     @property
@@ -116,10 +121,22 @@ class Manifest:
         """One line for everything that is not in the shards, with the reason."""
         return tuple(f"{name}: {reason}" for name, reason in (*self.bad, *self.left_out))
 
+    def home(self, folder: Path) -> Path:
+        """Where the files of the parts are, of a manifest in a folder."""
+        return folder.parent if self.rows else folder
+
+    def files(self, folder: Path) -> dict[Path, ShardEntry]:
+        """All files, by their paths."""
+        found = {self.home(folder) / entry.file: entry for entry in self.entries}
+        return found | {folder / entry.file: entry for entry in self.rows.values()}
+
     def save(self, folder: Path) -> None:
         """Write it, all at once: a folder with a manifest is complete."""
-        fields, version = asdict(self), VERSION
-        if self.kind == CLASSES and not self.weighted:
+        fields, version = asdict(self), VERSIONS[-1]
+        if not self.rows:
+            del fields["rows"]
+            version = 2
+        if not self.rows and self.kind == CLASSES and not self.weighted:
             del fields["kind"], fields["weighted"]
             version = 1
         write_json(folder / NAME, {"format": FORMAT, "version": version, **fields})
@@ -138,6 +155,7 @@ _FIELDS = {
     "source": "source is not an object",
     "settings": "settings is not an object",
     "versions": "versions is not an object",
+    "rows": "rows are not a file for each part",
 }
 _ENTRY = {
     "file": "file {} is not a plain name ending in .arrow",
@@ -181,17 +199,18 @@ def parse_manifest(value: Any, path: str) -> Manifest:
     """Build a manifest from what JSON held."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UserError(f"{path}: not a manifest of tensor shards")
-    if value.get("version") not in (1, VERSION):
+    if value.get("version") not in VERSIONS:
         raise UserError(
-            f"{path}: version {str(value.get('version'))[:80]}: this Sixfold reads versions 1 and "
-            f"{VERSION}; prepare the shards again"
+            f"{path}: version {str(value.get('version'))[:80]}: this Sixfold reads versions "
+            f"{VERSIONS[0]} to {VERSIONS[-1]}; prepare the shards again"
         )
     try:
         manifest = TypeAdapter(Manifest).validate_python(value)
     except ValidationError as error:
         problems = dict.fromkeys(_problem(value, *one["loc"]) for one in error.errors())
         raise UserError(shortened([f"{path}: {problem}" for problem in problems])) from None
-    if len({entry.file for entry in manifest.entries}) < len(manifest.entries):
+    lists = manifest.parts.values() if manifest.rows else [manifest.entries]
+    if any(len({entry.file for entry in each}) < len(each) for each in lists):
         raise UserError(f"{path}: a file is listed twice")
     return manifest
 
@@ -208,14 +227,14 @@ def _problem(value: dict[str, Any], name: str | int, *place: str | int) -> str:
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     problems = []
     image_bytes = manifest.shape[0] * manifest.shape[1] * manifest.shape[2]
-    for entry in manifest.entries:
-        path = folder / entry.file
+    rows = {folder / entry.file for entry in manifest.rows.values()}
+    for path, entry in manifest.files(folder).items():
         size = path.stat().st_size if path.is_file() else None
         if size is None:
             problems.append(f"{path}: no such file, though the manifest lists it")
         elif size != entry.bytes:
             problems.append(f"{path}: {size} bytes, but the manifest says {entry.bytes}")
-        elif entry.count * image_bytes > size:
+        elif path not in rows and entry.count * image_bytes > size:
             problems.append(
                 f"{path}: {size} bytes cannot hold {entry.count} images of {image_bytes} bytes"
             )
@@ -225,14 +244,15 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
 def checksum_problems(folder: Path, manifest: Manifest, workers: int) -> list[str]:
     """One line for each file whose contents are not what was written."""
 
-    def check(entry: ShardEntry) -> str | None:
-        if file_sha256(folder / entry.file) == entry.sha256:
+    def check(file: tuple[Path, ShardEntry]) -> str | None:
+        path, entry = file
+        if file_sha256(path) == entry.sha256:
             return None
-        return f"{folder / entry.file}: damaged (wrong checksum): prepare the shards again"
+        return f"{path}: damaged (wrong checksum): prepare the shards again"
 
     # Hashing lets go of Python's lock, so threads do run at the same time.
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        return [problem for problem in pool.map(check, manifest.entries) if problem]
+        return [problem for problem in pool.map(check, manifest.files(folder).items()) if problem]
 
 
 def file_sha256(path: Path) -> str:

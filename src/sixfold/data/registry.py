@@ -16,7 +16,7 @@ from sixfold.core.files import make_folder, parse_json, space_explained, write_a
 from sixfold.core.locks import locked
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.augmentation.grammar import parse_augment
-from sixfold.data.config import DataConfig
+from sixfold.data.config import HANDED_OVER, DataConfig
 from sixfold.data.dataset import UNLABELLED, DataSet, OrderedStore, Store, assemble
 from sixfold.data.manifest import (
     MOST_MANIFEST_BYTES,
@@ -33,7 +33,7 @@ from sixfold.data.manifest import (
 from sixfold.data.preparation import carry_out, refuse_bad
 from sixfold.data.reread import Reread
 from sixfold.data.shard_building import Pool, Progress, in_turn
-from sixfold.data.shard_files import ShardStore
+from sixfold.data.shard_files import ShardStore, chosen_places
 from sixfold.data.sources import Job, column_problems, locate, plan
 from sixfold.data.spec import Spec, TableOptions, parse_spec
 from sixfold.data.targets import BINARY, CLASSES
@@ -155,17 +155,22 @@ def content_fingerprint(resolved: DataConfig) -> str:
     if spec.kind != "shards":
         return str(spec)
     manifest = load_manifest(Path(spec.where))
+    if "content" in manifest.source:  # does not depend on how records are divided into files
+        return str(manifest.source["content"])
     files = {part: [e.sha256 for e in entries] for part, entries in manifest.parts.items()}
     return hashlib.sha256(json.dumps([manifest.classes, files]).encode()).hexdigest()
 
 
 def source_problems(config: DataConfig) -> list[str]:
     """What a glance at the source and the texts of the settings tells; empty if nothing."""
-    found = column_problems(config.data, _table_options(config))
+    found: list[str] = []
     try:
         parse_augment(config.augment)
     except UserError as error:
         found += error.problems
+    if config.data == HANDED_OVER:
+        return found
+    found += column_problems(config.data, _table_options(config))
     try:
         spec = parse_spec(config.data)
         if spec.kind == "synthetic":
@@ -179,7 +184,7 @@ def source_problems(config: DataConfig) -> list[str]:
 def _verified(folder: Path, workers: int) -> Manifest:
     """The manifest of a folder whose files are what it says, by checksum if they are not large."""
     manifest = load_manifest(folder)
-    if sum(entry.bytes for entry in manifest.entries) <= HASHED_BYTES:
+    if sum(entry.bytes for entry in manifest.files(folder).values()) <= HASHED_BYTES:
         problems = checksum_problems(folder, manifest, workers)
         if problems:
             raise UserError(shortened(problems))
@@ -222,8 +227,12 @@ def _is_sound(folder: Path, job: Job, workers: int) -> bool:
 def _store(folder: Path, manifest: Manifest, part: str, as_listed: bool) -> Store:
     """A part of a folder of shards, its records in their order."""
     store = ShardStore(folder, manifest, part)
-    keys = store.keys() if manifest.by_content and not as_listed else None
-    return store if keys is None else OrderedStore(store, keys)
+    keys = store.keys() if (manifest.by_content and not as_listed) or manifest.rows else None
+    if keys is None:
+        return store
+    if not manifest.rows:
+        return OrderedStore(store, keys)
+    return OrderedStore(store, keys, chosen_places(folder, manifest, part, len(keys)))
 
 
 def open_data(config: DataConfig, *, as_listed: bool = False) -> DataSet:
@@ -290,6 +299,8 @@ def fetch_shards(url: str, root: Path, progress: Progress | None) -> Path:
         manifest = parse_manifest(parse_json(data), source)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: not JSON: {error}") from None
+    if manifest.rows:
+        raise UserError(f"{url}: is a choice of other shards' records: copy the folder above it")
     folder = root / f"shards-{hashlib.sha256(url.encode() + data).hexdigest()[:16]}"
     total, done = sum(entry.count for entry in manifest.entries), 0
     with locked(folder.with_name(f"{folder.name}.lock"), wait=True):

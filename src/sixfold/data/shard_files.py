@@ -197,11 +197,42 @@ def _together(arrays: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float6
     return np.concatenate(there) if there and len(there) == len(arrays) else None
 
 
+def encode_places(places: NDArray[np.int64]) -> bytes:
+    """A file's bytes that say which records of a part are meant."""
+    import pyarrow as pa
+
+    batch = pa.record_batch({"place": pa.array(places, pa.int64())})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def chosen_places(folder: Path, manifest: Manifest, part: str, count: int) -> NDArray[np.int64]:
+    """Places of the records that are meant, among the `count` in the files of a part."""
+    import pyarrow as pa
+
+    if not manifest.rows:
+        return np.arange(count, dtype=np.int64)
+    if part not in manifest.rows:
+        return np.empty(0, np.int64)
+    path = folder / manifest.rows[part].file
+    try:
+        with pa.ipc.open_file(path.read_bytes()) as reader:
+            places: NDArray[np.int64] = reader.read_all().column("place").to_numpy()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise UserError(f"{path}: damaged ({error}): prepare the shards again") from None
+    if places.dtype != np.int64 or not 0 <= places.min(initial=0) <= places.max(initial=0) < count:
+        raise UserError(f"{path}: damaged (places outside of {count}): prepare the shards again")
+    return places
+
+
 class ShardStore:
     """A store over mapped files: holds labels and sums, and reads pixels as they are asked for."""
 
     def __init__(self, folder: Path, manifest: Manifest, part: str) -> None:
-        entries = manifest.parts[part]
+        entries, folder = manifest.parts[part], manifest.home(folder)
         problems: list[str] = []
         self._files: list[ShardFile] = []
         for entry in entries:
@@ -253,7 +284,7 @@ class ShardStore:
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `Store.images`."""
         out = np.empty((len(indices), *self.shape), np.uint8)
-        numbers, rows = self._places(indices)
+        numbers, rows = self.locate(indices)
         pixels = [file.pixels for file in self._files]
         for target, number, row in zip(out, numbers.tolist(), rows.tolist(), strict=True):
             target[...] = pixels[number][row]
@@ -261,7 +292,7 @@ class ShardStore:
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
         """See `Store.names`."""
-        numbers, rows = self._places(indices)
+        numbers, rows = self.locate(indices)
         return [
             self._files[number].names[row].as_py()
             for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)
@@ -277,7 +308,7 @@ class ShardStore:
             squares += times @ file.squares
         return Sums.of(len(indices) * self.shape[1] * self.shape[2], total, squares)
 
-    def _places(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def locate(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """File of each record, and its row there."""
         numbers = np.searchsorted(self._starts, indices, side="right") - 1
         return numbers, indices - self._starts[numbers]
@@ -314,17 +345,18 @@ def list_shards(path: Path) -> Listing:
     manifest = load_manifest(path)
     parts = {}
     for part, entries in manifest.parts.items():
-        files = tuple(str(path / entry.file) for entry in entries)
+        files = tuple(str(manifest.home(path) / entry.file) for entry in entries)
         store = ShardStore(path, manifest, part)
-        lengths = [entry.count for entry in manifest.parts[part]]
+        chosen = chosen_places(path, manifest, part, len(store.labels))
+        file, row = store.locate(chosen)
         parts[part] = ShardRecords(
             files=files,
             shape=manifest.shape,
-            labels=store.labels,
-            targets=store.targets,
-            weights=store.weights,
-            file=np.repeat(np.arange(len(files)), lengths),
-            row=np.concatenate([np.empty(0, np.int64), *map(np.arange, lengths)]).astype(np.int64),
+            labels=store.labels[chosen],
+            targets=None if store.targets is None else store.targets[chosen],
+            weights=None if store.weights is None else store.weights[chosen],
+            file=file,
+            row=row,
         )
     return Listing(
         name=manifest.name,

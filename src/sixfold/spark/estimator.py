@@ -8,17 +8,23 @@ as `sixfold train --data shards:DIR` would, to the same bits.
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import hashlib
+import json
+import threading
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.ml import Estimator
-from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.base import _FitMultipleIterator
 from pyspark.ml.param.shared import HasValidationIndicatorCol, HasWeightCol
 from pyspark.ml.util import DefaultParamsReadable, MLWritable
 
 from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.run_directory import as_json
+from sixfold.data.config import HANDED_OVER
+from sixfold.data.targets import REGRESSION
 from sixfold.spark.model import (
     FittedModel,
     SixfoldClassificationModel,
@@ -38,9 +44,10 @@ from sixfold.spark.params import (
     with_accessors,
 )
 from sixfold.spark.persistence import ParamsWriter
-from sixfold.spark.session import engine_of, master_of, send_code
-from sixfold.spark.table import Written, write_shards
+from sixfold.spark.preparation import TableSettings, Written, root_of, write_shards
+from sixfold.spark.session import engine_of, master_of
 from sixfold.training.config import TrainConfig, configure
+from sixfold.training.losses.registry import with_target
 
 if TYPE_CHECKING:
     from typing import Self
@@ -48,6 +55,22 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 POLICIES = ("error", "skip")
+
+Prepare = Callable[[Mapping[str, Any], Path, TableSettings], Written]
+
+
+class _Once:
+    """`write_shards` for one table, which the fits of a search share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._written: dict[tuple[Path, TableSettings], Written] = {}
+
+    def __call__(self, frames: Mapping[str, Any], root: Path, settings: TableSettings) -> Written:
+        with self._lock:  # fits may run in threads
+            if (root, settings) not in self._written:
+                self._written[root, settings] = write_shards(frames, root, settings)
+            return self._written[root, settings]
 
 
 @settings_as_params
@@ -61,19 +84,12 @@ class FittingEstimator(
 ):
     """Trains a convolutional network on a DataFrame of images."""
 
-    keepShards: Param[bool] = Param(  # noqa: N815
-        Params._dummy(),
-        "keepShards",
-        "keep the tensor shards of the table, beside the run directory",
-        TypeConverters.toBoolean,
-    )
-
     regression = False
     fitted: type[FittedModel] = FittedModel
 
     def __init__(self, **params: Any) -> None:
         super().__init__()
-        self._setDefault(**default_values(), keepShards=False)
+        self._setDefault(**default_values())
         set_params(self, params)
 
     def setParams(self, **params: Any) -> Self:  # noqa: N802 - Spark's name
@@ -89,37 +105,42 @@ class FittingEstimator(
         """Writes the Params; see `save`."""
         return ParamsWriter(self)
 
-    def _fit(self, dataset: DataFrame) -> Any:
+    def fitMultiple(  # noqa: N802 - Spark's name
+        self, dataset: DataFrame, paramMaps: Sequence[Any]
+    ) -> Iterator[tuple[int, Any]]:
+        """Models for several maps of Params, the table prepared once for all."""
+        estimator, prepare = self.copy(), _Once()
+
+        def fit_one(index: int) -> Any:
+            return estimator.copy(paramMaps[index])._fit(dataset, prepare)
+
+        return _FitMultipleIterator(fit_one, len(paramMaps))
+
+    def _fit(self, dataset: DataFrame, prepare: Prepare = write_shards) -> Any:
         try:
-            return self._train(dataset)
+            return self._train(dataset, prepare)
         except UserError as error:
             raise UserError(in_sparks_words(error.problems)) from None
 
-    def _train(self, dataset: DataFrame) -> Any:
+    def _train(self, dataset: DataFrame, prepare: Prepare) -> Any:
         began = time.monotonic()
         session = dataset.sparkSession
         config = self._checked(master_of(session))
+        settings = TableSettings(
+            image=self.column("imageCol"),
+            label=str(self.getOrDefault("labelCol")),
+            validation=self.column("validationIndicatorCol"),
+            weight=self.column("weightCol"),
+            kind=REGRESSION if self.regression else with_target(config.data, config.loss).target,
+            pixel_range=config.data.pixel_range,
+            resize=config.data.resize,
+            skip=self.getOrDefault("handleInvalid") == "skip",
+        )
+        written = prepare({"train": dataset}, root_of(session, config.run.out), settings)
+        config = _placed(config, written.data)
+        prepared_s = time.monotonic() - began
+        figures = self._run(session, config, written)
         out = Path(str(config.run.out))
-        shards = out.with_name(f"{out.name}.shards")
-        send_code(session)
-        shutil.rmtree(shards, ignore_errors=True)
-        try:
-            written = write_shards(
-                dataset,
-                shards,
-                image=self.column("imageCol"),
-                label=str(self.getOrDefault("labelCol")),
-                validation=self.column("validationIndicatorCol"),
-                weight=self.column("weightCol"),
-                regression=self.regression,
-                resize=config.data.resize,
-                skip=self.getOrDefault("handleInvalid") == "skip",
-            )
-            prepared_s = time.monotonic() - began
-            figures = self._run(session, config, written)
-        finally:
-            if not self.getOrDefault("keepShards"):
-                shutil.rmtree(shards, ignore_errors=True)
         weights, card = read_weights(out, trust_model=True)
         figures |= {
             "history": _history(out),
@@ -128,7 +149,9 @@ class FittingEstimator(
             "skipped": written.bad + written.unlabelled,
             "skipped_unlabelled": written.unlabelled,
             "skipped_unreadable": written.bad,
+            "decoded": written.decoded,
             "prepare_s": round(prepared_s, 3),
+            "data": written.data,
             "path": str(out),
         }
         summary = Summary(json_fields(figures))
@@ -150,8 +173,8 @@ class FittingEstimator(
             found.append(
                 f"handleInvalid {self.getOrDefault('handleInvalid')!r}: fit takes error or skip"
             )
-        config = configure(**chosen, data="digits", engine="inline")
-        found += [p for p in training_problems(config) if "digits" not in p]
+        config = configure(**chosen, data=HANDED_OVER, engine="spark")
+        found += training_problems(config)
         if config.run.out is None and not master.startswith("local"):
             found.append(
                 "out: give a run directory that driver and executors share (a path that all hosts "
@@ -160,12 +183,9 @@ class FittingEstimator(
         if found:
             raise UserError(found)
         if config.run.out is None:
-            out = Path(
-                "runs", f"{self.uid}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
-            )
-            config = dataclasses.replace(
-                config, run=dataclasses.replace(config.run, out=str(out.absolute()))
-            )
+            name = f"{self.uid}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
+            out = str(Path("runs", name).absolute())
+            config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=out))
         return config
 
     def _run(self, session: Any, config: TrainConfig, written: Written) -> dict[str, Any]:
@@ -174,9 +194,8 @@ class FittingEstimator(
         config = dataclasses.replace(
             config,
             data=dataclasses.replace(
-                config.data, data=f"shards:{written.folder}", resize=None, test_split=0.0
+                config.data, data=written.data, resize=None, pixel_range=None, test_split=0.0
             ),
-            engine=dataclasses.replace(config.engine, engine="spark"),
         )
         from sixfold.models import source_file
 
@@ -212,6 +231,14 @@ class SixfoldRegressor(FittingEstimator):
         super().__init__()
         self._setDefault(loss="mse")
         set_params(self, params)
+
+
+def _placed(config: TrainConfig, data: str) -> TrainConfig:
+    """The settings with a directory of its own for each training, where `out` has a star."""
+    told = json.dumps([as_json(config), data], sort_keys=True)
+    name = hashlib.sha256(told.encode()).hexdigest()[:12]
+    out = str(Path(str(config.run.out).replace("*", name)).absolute())
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, out=out))
 
 
 def _history(out: Path) -> list[dict[str, Any]]:

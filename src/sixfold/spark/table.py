@@ -1,32 +1,26 @@
-"""A DataFrame of images as a data set that ranks can open: tensor shards in a shared folder."""
+"""What the columns of a DataFrame of images hold."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sixfold.core.errors import UserError
-from sixfold.core.version import versions
-from sixfold.data.dataset import ALL_TRAIN
 from sixfold.data.formats.columns import (
     IMAGE_NAMES,
+    LABEL_NAMES,
     SPARK_IMAGE,
     choose,
     describe,
     image_form,
     no_column,
+    no_such_column,
 )
 from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.tensors import ImageColumn
-from sixfold.data.manifest import Manifest, ShardEntry
-from sixfold.data.shard_building import GRAY
-from sixfold.data.targets import CLASSES, REGRESSION
-from sixfold.spark.writing import REPORT, Columns, PartitionWriter, Widener, label_text
+from sixfold.data.targets import MULTI_LABEL, REGRESSION
+from sixfold.spark.writing import label_text
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -50,15 +44,13 @@ class SchemaAsTable:
     folders: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """What was written."""
+@dataclass(frozen=True)
+class Targets:
+    """What there is to learn: names of classes, labels or numbers."""
 
-    folder: Path
-    rows: int
-    unlabelled: int
-    bad: int
-    label_values: tuple[float, ...] | None  # number of each class in the table, if it has one
+    names: tuple[str, ...]
+    numbers: dict[str, int] = field(default_factory=dict)  # of each label, by its text
+    width: int = 0  # how many numbers a row has; 0: a class
 
 
 def schema_of(df: DataFrame) -> SchemaAsTable:
@@ -75,7 +67,9 @@ def schema_of(df: DataFrame) -> SchemaAsTable:
     return SchemaAsTable("the DataFrame", found)
 
 
-def image_columns(df: DataFrame, image: str | None) -> tuple[ImageColumn, bool]:
+def image_columns(
+    df: DataFrame, image: str | None, pixel_range: str | None = None
+) -> tuple[ImageColumn, bool]:
     """Where a DataFrame's images are, and whether they are paths of files.
 
     Raises:
@@ -89,20 +83,24 @@ def image_columns(df: DataFrame, image: str | None) -> tuple[ImageColumn, bool]:
     try:
         name = choose(table.path, [table], "image", image)  # type: ignore[list-item]
     except UserError as error:
-        raise UserError(p.replace("--image-column ", "imageCol ") for p in error.problems) from None
+        raise UserError(error.problems) from None
     texts = [name for name, kind in table.columns.items() if types.is_string(kind)]
     if name is None and (named := [n for n in texts if n.lower() in (*PATH_NAMES, *IMAGE_NAMES)]):
         return ImageColumn(named[0], "pictures"), True
     if name is None:
         (line,) = no_column(table.path, [], "image").problems
         raise UserError(
-            f"{line.partition('; there are')[0]}; there are {describe(table.columns)}: set imageCol"
+            f"{line.partition('; there are')[0]}; there are {describe(table.columns)}: give "
+            "--image-column NAME"
         )
     form = image_form(table.columns[name]) or "pictures"
     if form == "pictures" and name == "data" and table.columns.keys() >= SPARK_IMAGE:
         sizes = sorted((SPARK_IMAGE | {"mode", "origin"}) & table.columns.keys() - {"data"})
         return ImageColumn(name, "Spark image", beside=tuple(sizes)), False
-    return ImageColumn(name, form, unit=form == "floats" and _reaches_one(df, name)), False
+    unit = form == "floats" and (
+        _reaches_one(df, name) if pixel_range is None else pixel_range == "0-1"
+    )
+    return ImageColumn(name, form, unit=unit), False
 
 
 def _reaches_one(df: DataFrame, name: str) -> bool:
@@ -137,9 +135,7 @@ def classes_of(df: DataFrame, label: str) -> tuple[tuple[str, ...], dict[str, in
         UserError: if the column is not there, or holds no classes.
     """
     if label not in df.columns:
-        raise UserError(
-            f"labelCol {label!r}: the DataFrame has no such column; it has {', '.join(df.columns)}"
-        )
+        raise UserError(no_column_named(df, "label", label))
     values = [
         row[0] for row in df.select(label).where(df[label].isNotNull()).distinct()
         .limit(MOST_CLASSES + 1).collect()
@@ -147,232 +143,89 @@ def classes_of(df: DataFrame, label: str) -> tuple[tuple[str, ...], dict[str, in
     odd = [v for v in values if isinstance(v, float) and v == v and not v.is_integer()]
     if odd:
         raise UserError(
-            f"labelCol {label!r} holds {odd[0]}, which is no class: expected whole numbers, text "
-            "or booleans"
+            f"--label-column {label!r} holds {odd[0]}, which is no class: expected whole numbers, "
+            "text or booleans"
         )
     negative = [v for v in values if isinstance(v, int | float) and v < 0]
     if negative:
-        raise UserError(f"labelCol {label!r} holds {negative[0]}: classes are numbered from 0")
+        raise UserError(
+            f"--label-column {label!r} holds {negative[0]}: classes are numbered from 0"
+        )
     texts = sort_classes({text for v in values if (text := label_text(v)) is not None})
     if len(texts) > MOST_CLASSES:
-        raise UserError(f"labelCol {label!r} holds more than {MOST_CLASSES} different labels")
+        raise UserError(f"--label-column {label!r} holds more than {MOST_CLASSES} different labels")
     if len(texts) < 2:
-        raise UserError(f"labelCol {label!r} holds {len(texts)} classes: expected at least two")
+        raise UserError(
+            f"--label-column {label!r} holds {len(texts)} classes: expected at least two"
+        )
     given = df.schema[label].metadata.get("ml_attr", {}).get("vals", ())
     if given and all(text.isdigit() and int(text) < len(given) for text in texts):
         return tuple(given[int(text)] for text in texts), {t: i for i, t in enumerate(texts)}
     return tuple(texts), {text: index for index, text in enumerate(texts)}
 
 
-def numbers_in(df: DataFrame, label: str) -> int:
-    """How many numbers there are to learn of each image.
+def targets_of(df: DataFrame, names: Sequence[str], kind: str) -> Targets:
+    """What there is to learn of each row.
 
     Raises:
-        UserError: if the column holds none.
+        UserError: if the columns are not there, or hold nothing of the kind.
     """
-    if label not in df.columns:
-        raise UserError(
-            f"labelCol {label!r}: the DataFrame has no such column; it has {', '.join(df.columns)}"
-        )
-    kind = df.schema[label].dataType.typeName()
-    if kind in ("byte", "short", "integer", "long", "float", "double", "decimal"):
-        return 1
-    if kind not in ("array", "vectorudt", "vector"):
-        raise UserError(f"labelCol {label!r} is {kind}: expected numbers, or arrays of numbers")
-    first = df.select(label).where(df[label].isNotNull()).first()
-    if first is None:
-        raise UserError(f"labelCol {label!r} is null in all rows")
-    value = first[0]
-    return len(value.toArray() if hasattr(value, "toArray") else value)
-
-
-def write_shards(
-    df: DataFrame,
-    folder: Path,
-    *,
-    image: str | None,
-    label: str,
-    validation: str | None,
-    weight: str | None = None,
-    regression: bool = False,
-    resize: int | None,
-    skip: bool,
-) -> Written:
-    """Have the executors write a DataFrame's images as tensor shards.
-
-    Args:
-        df: the table.
-        folder: that driver and executors share; made if absent, emptied if not finished.
-        image: column of images; found by its name if None.
-        label: column of labels.
-        validation: boolean column of the rows that are for validation.
-        weight: column of how much each row counts.
-        regression: labels are numbers to be learned, not classes.
-        resize: rows and columns of an image, if not its own.
-        skip: leave out rows whose image cannot be read, or that have no label.
-
-    Raises:
-        UserError: with everything that keeps the rows from being a usable set.
-    """
-    column, is_path = image_columns(df, image)
-    found = [
-        f"{param} {name!r}: the DataFrame has no such column; it has {', '.join(df.columns)}"
-        for param, name in (("validationIndicatorCol", validation), ("weightCol", weight))
-        if name is not None and name not in df.columns
-    ]
+    if kind not in (MULTI_LABEL, REGRESSION):
+        classes, numbers = classes_of(df, names[0])
+        return Targets(classes, numbers)
+    found = [name for name in names if name not in df.columns]
     if found:
-        raise UserError(found)
-    width, numbers = 0, dict[str, int]()
-    if regression:
-        width = numbers_in(df, label)
-        names = (label,) if width == 1 else tuple(f"{label}_{n}" for n in range(width))
+        raise UserError(no_column_named(df, "label", name) for name in found)
+    if len(names) > 1 or _is_number(df, names[0]):
+        odd = [name for name in names if not _is_number(df, name)]
+        if odd:
+            raise UserError(f"--label-column {odd[0]!r}: expected numbers")
+        return Targets(tuple(names), width=len(names))
+    (name,), shape = names, df.schema[names[0]].dataType.typeName()
+    if shape not in ("array", "vectorudt", "vector"):
+        raise UserError(f"--label-column {name!r} is {shape}: expected numbers, or arrays of them")
+    first = df.select(name).where(df[name].isNotNull()).first()
+    if first is None:
+        raise UserError(f"--label-column {name!r} is null in all rows")
+    if kind == MULTI_LABEL:
+        from pyspark.sql import functions
+
+        each = df.select(functions.explode(name)).distinct().limit(MOST_CLASSES + 1).collect()
+        labels = sort_classes({str(row[0]) for row in each})
+        return Targets(tuple(labels), {label: n for n, label in enumerate(labels)}, len(labels))
+    width = len(first[0].toArray() if hasattr(first[0], "toArray") else first[0])
+    return Targets((name,) if width == 1 else tuple(f"{name}_{n}" for n in range(width)), {}, width)
+
+
+def _is_number(df: DataFrame, name: str) -> bool:
+    kind = df.schema[name].dataType.typeName()
+    return kind in ("byte", "short", "integer", "long", "float", "double", "decimal", "boolean")
+
+
+def label_columns(df: DataFrame, asked: str | None, kind: str) -> tuple[str, ...]:
+    """Names of the columns of labels, found by name where none is asked for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if asked is not None:
+        several = kind in (MULTI_LABEL, REGRESSION) and asked not in df.columns
+        return tuple(n.strip() for n in asked.split(",") if n.strip()) if several else (asked,)
+    table = schema_of(df)
+    if kind in (MULTI_LABEL, REGRESSION):
+        lower = {name.lower(): name for name in reversed(df.columns)}
+        found = next((lower[name] for name in LABEL_NAMES if name in lower), None)
     else:
-        names, numbers = classes_of(df, label)
-    columns = Columns(
-        image=column,
-        is_path=is_path,
-        label=label,
-        numbers=width,
-        weight=weight,
-        validation=validation,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = PartitionWriter(folder=str(folder), columns=columns, classes=numbers, resize=resize)
-    wanted = [column.name, *column.beside, label, *filter(None, (validation, weight))]
-    reports = [
-        json.loads(row[0])
-        for row in df.select(*dict.fromkeys(wanted)).mapInArrow(writer, REPORT).collect()
-    ]
-    files = _one_colour(df, folder, [report for report in reports if "file" in report])
-    counts = Counter[str]()
-    bad = []
-    for report in reports:
-        counts.update(report.get("counts", {}))
-        bad += [(name, reason) for name, reason in report.get("bad", [])]
-    learned = () if regression else names
-    problems = _problems(files, counts, bad, names=learned, label=label, skip=skip)
-    if problems:
-        shutil.rmtree(folder)
-        raise UserError(problems)
-    accepted = {report["file"] for report in files}
-    for path in folder.glob("*.arrow"):  # of tasks that were tried again, or twice at a time
-        if path.name not in accepted:
-            path.unlink()
-    manifest = Manifest(
-        name=folder.name,
-        classes=names,
-        kind=REGRESSION if regression else CLASSES,
-        weighted=weight is not None,
-        shape=tuple(files[0]["shape"]),
-        parts={
-            part: entries
-            for part in ("train", "validation", "test")
-            if (entries := _entries(files, part)) or part != "validation"
-        },
-        bad=tuple(bad),
-        left_out=_left_out(counts, bad, label),
-        source={
-            "spec": "DataFrame",
-            "split": ALL_TRAIN,
-            "unlabelled": counts["unlabelled"],
-            "skipped": counts["unlabelled"] + counts["bad"],
-        },
-        settings={"resize": resize, "order": "content"},
-        versions=versions(),
-    )
-    manifest.save(folder)
-    return Written(
-        folder=folder,
-        rows=counts["rows"],
-        unlabelled=counts["unlabelled"],
-        bad=counts["bad"],
-        label_values=None if regression else _label_values(numbers),
-    )
-
-
-def _one_colour(df: DataFrame, folder: Path, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The files, all in colour where some are and some are grey."""
-    shapes = {tuple(report["shape"]) for report in files}
-    gray = [report for report in files if report["shape"][0] == GRAY]
-    if len(shapes) != 2 or len(gray) in (0, len(files)) or len({s[1:] for s in shapes}) != 1:
-        return files
-    spark = df.sparkSession
-    rows = spark.createDataFrame([(json.dumps(report),) for report in gray], REPORT)
-    widened = rows.repartition(len(gray)).mapInArrow(Widener(folder=str(folder)), REPORT).collect()
-    colour = [report for report in files if report["shape"][0] != GRAY]
-    return colour + [json.loads(row[0]) for row in widened]
-
-
-def _entries(files: Sequence[dict[str, Any]], part: str) -> tuple[ShardEntry, ...]:
-    return tuple(
-        ShardEntry(**{key: report[key] for key in ("file", "count", "bytes", "sha256")})
-        for report in sorted(files, key=lambda report: report["file"])
-        if report["part"] == part
-    )
-
-
-def _left_out(
-    counts: Counter[str], bad: Sequence[Any], label: str
-) -> tuple[tuple[str, str], ...]:  # fmt: skip
-    found = []
-    if counts["unlabelled"]:
-        found.append(
-            ("DataFrame", f"rows without a label (column {label!r}): {counts['unlabelled']}")
+        found = choose(table.path, [table], "label", None)  # type: ignore[list-item]
+    if found is None:
+        (line,) = no_column(table.path, [], "label").problems
+        raise UserError(
+            f"{line.partition('; there are')[0]}; there are {describe(table.columns)}: give "
+            "--label-column NAME"
         )
-    if counts["bad"] > len(bad):
-        found.append(
-            ("DataFrame", f"further images that cannot be read: {counts['bad'] - len(bad)}")
-        )
-    return tuple(found)
+    return (found,)
 
 
-def _label_values(numbers: dict[str, int]) -> tuple[float, ...] | None:
-    """The table's own numbers of the classes, in their order; None if they are words."""
-    texts = sorted(numbers, key=numbers.__getitem__)
-    if all(text.isdigit() for text in texts):
-        return tuple(float(text) for text in texts)
-    return None
-
-
-def _problems(
-    files: Sequence[dict[str, Any]],
-    counts: Counter[str],
-    bad: Sequence[tuple[str, str]],
-    *,
-    names: Sequence[str],
-    label: str,
-    skip: bool,
-) -> list[str]:
-    """What keeps the rows from being a data set."""
-    found = []
-    if counts["unlabelled"] and not skip:
-        found.append(
-            f"{counts['unlabelled']} of {counts['rows']} rows have no label (null in {label!r}): "
-            "give them one, or leave them out by handleInvalid skip"
-        )
-    if counts["bad"] and not skip:
-        found += [f"row {name}: {reason}" for name, reason in bad[:10]]
-        found.append(
-            f"{counts['bad']} of {counts['rows']} images cannot be read: repair them, or leave "
-            "them out by handleInvalid skip"
-        )
-    shapes = Counter[tuple[int, ...]]()
-    for report in files:
-        shapes[tuple(report["shape"])] += report["count"]
-    if not shapes:
-        found.append("the DataFrame has no image that can be read")
-    elif len(shapes) > 1:
-        listed = [f"{n} of {w}x{h} with {c} channels" for (c, h, w), n in shapes.most_common(10)]
-        found.append(
-            f"images of {len(shapes)} shapes (width x height): {', '.join(listed)}: set resize"
-        )
-    if not any(report["part"] == "train" for report in files) and files:
-        found.append("all rows are for validation: there is nothing to learn from")
-    learned = Counter[int]()
-    for report in files:
-        if report["part"] == "train":
-            learned.update({int(key): count for key, count in report["labels"].items()})
-    lost = [name for number, name in enumerate(names) if not learned[number]]
-    if lost and files:
-        found.append(f"no image to learn from is left of the classes {', '.join(lost[:20])}")
-    return found
+def no_column_named(df: DataFrame, what: str, name: str) -> str:
+    """The line for a column that is not there."""
+    return no_such_column(f"--{what}-column {name!r}: the DataFrame", name, schema_of(df).columns)
