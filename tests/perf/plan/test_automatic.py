@@ -34,8 +34,10 @@ SETTINGS: dict[str, Any] = {
 def machine(tmp_path: Path) -> Any:
     """Writes a calibration in which exchanges take so long, and halves of layers so."""
 
-    def make(*, exchange_s: float, tile_s: float = 1.0, available_bytes: int = 10**12) -> str:
-        config = sixfold.configure(**SETTINGS)
+    def make(
+        *, exchange_s: float, tile_s: float = 1.0, available_bytes: int = 10**12, **more: Any
+    ) -> str:
+        config = sixfold.configure(**(SETTINGS | more))
         data = datasets.resolve(with_target(config.data, config.loss))
         config = dataclasses.replace(config, data=data)
         opened = datasets.open_data(config.data)
@@ -132,6 +134,34 @@ def test_rounding_must_be_allowed(tmp_path: Path, machine: Any) -> None:
         settings(tmp_path, path, strategy="model_parallel", grid="auto", out=str(tmp_path / "grid"))
     )
     assert grid["grid"] == grid["plan"]["chosen"]["grid"] != "batch=2"
+
+
+def test_each_layer_gets_its_way_and_the_run_keeps_it(
+    tmp_path: Path, machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "narrowing.py").write_text(
+        "from torch import nn\n"
+        "def network(shape, classes):\n"
+        "    large = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)\n"
+        "    small = nn.Conv2d(8, 128, 3, padding=1), nn.Conv2d(128, 128, 3)\n"
+        "    layers = *large, nn.MaxPool2d(8), *small, nn.Flatten(), nn.Linear(512, classes)\n"
+        "    return nn.Sequential(*layers)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    shared: dict[str, Any] = {
+        "model": "narrowing:network",
+        "data": "synthetic:12x1x32x32",
+        "batch_size": 2,
+        "steps": 2,
+        "strategy": "model_parallel",
+    }
+    path = machine(exchange_s=1e-7, tile_s=0.01, **shared)
+    found = sixfold.train(settings(tmp_path, path, grid="auto", **shared))
+    assert ";" in found["grid"]
+    assert found["grid"] == found["plan"]["chosen"]["grid"]
+    kept = str(tmp_path / "run" / "division.json")
+    again = sixfold.configure(**(SETTINGS | shared), grid=kept, out=str(tmp_path / "again"))
+    assert sixfold.train(again)["weights_sha256"] == found["weights_sha256"]
 
 
 def test_a_resumed_run_keeps_its_choice(tmp_path: Path, machine: Any) -> None:

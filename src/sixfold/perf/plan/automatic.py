@@ -16,14 +16,18 @@ from sixfold.core.files import parse_json
 from sixfold.core.run_directory import RunDirectory
 from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
+from sixfold.distributed.logical_shards import shard_count
 from sixfold.perf.plan.calibrate import calibrate, fitting_tiles, model_of, refusals
 from sixfold.perf.plan.calibration import load_if_there, save
-from sixfold.perf.plan.candidates import Candidate, candidates
+from sixfold.perf.plan.candidates import Candidate, Prediction, Workload, candidates
 from sixfold.perf.plan.ranking import best, equality, explain, prediction_plain, ranked
 from sixfold.training.config import AUTO, TrainConfig
 from sixfold.training.strategies.model_parallel.grid import Grid
 from sixfold.training.strategies.spec import BIT_FOR_BIT, ROUNDING
 from sixfold.training.worker import FIRST_TIMED_STEP
+
+LEAST_GAIN = 0.02
+"""By which a division of each layer must be quicker, by estimates, than the quickest grid."""
 
 FEWEST_STEPS = 5
 """Of a run whose steps are compared with the prediction."""
@@ -107,6 +111,8 @@ def choose(
         on_event({"kind": "note", "text": note})
     ways = _grids(config, workers, tiles) if grids else candidates(config, workers, tiles)
     found = [model.predict(way) for way in ways if model.knows(way)]
+    if grids:
+        found += _by_layer(config, opened, found, model.work)
     found = [one for one in ranked(found) if equality(one) in allowed]
     chosen = best(found, allowed)
     refused = refusals(config, opened, max(min(workers, made.machine.slots), 1))
@@ -133,6 +139,41 @@ def _grids(config: TrainConfig, workers: int, tiles: Any) -> list[Candidate]:
     """All grids of so many workers, the one of the batch alone among them."""
     batch = Candidate(strategy="model_parallel", workers=workers, grid=Grid(batch=workers))
     return [batch, *(way for way in candidates(config, workers, tiles) if way.mesh)]
+
+
+def _by_layer(
+    config: TrainConfig, opened: DataSet, found: list[Prediction], work: Workload
+) -> list[Prediction]:
+    """Ways in which each layer is divided by itself, predicted from the grids next to them.
+
+    What is measured are grids; by how much a division of each layer is quicker is estimated.
+    """
+    from sixfold.perf.plan.layer_ways import WaySearch
+    from sixfold.training.strategies.model_parallel.division import LayerGrid
+    from sixfold.training.strategies.model_parallel.strategy import skeleton
+
+    network = skeleton(config.model, opened.shape, opened.outputs, config.training.seed).network
+    shards = shard_count(work.batch_size, batch_norm=work.batch_norm, wanted=work.shards)
+    best: list[Prediction] = []
+    for batch in sorted({one.candidate.grid.batch for one in found if one.candidate.mesh}):
+        tiles = [p for p in found if p.candidate.mesh and p.candidate.grid.batch == batch]
+        grid = min(tiles, key=lambda one: one.batch_s)
+        own = -(-shards // batch)
+        ranks = grid.candidate.grid.mesh.size
+        search = WaySearch(network, opened.shape, ranks, work.batch_size / shards, own)
+        ways, known = search.best(), search.of(LayerGrid(mesh=grid.candidate.grid.mesh))
+        if ways.grid.layers and ways.shard_s < (1 - LEAST_GAIN) * known.shard_s:
+            division = dataclasses.replace(ways.grid, batch=batch)
+            candidate = dataclasses.replace(grid.candidate, grid=division)
+            best.append(_scaled(grid, candidate, ways.shard_s / known.shard_s, work.steps))
+    return best
+
+
+def _scaled(grid: Prediction, candidate: Candidate, factor: float, steps: int) -> Prediction:
+    times = ("batch_s", "low_s", "high_s", "mean_s", "compute_s", "exchange_s", "waiting_s")
+    scaled = {name: factor * getattr(grid, name) for name in times}
+    total_s = grid.total_s + (factor - 1.0) * grid.mean_s * steps
+    return dataclasses.replace(grid, candidate=candidate, total_s=total_s, **scaled)
 
 
 def _kept(directory: RunDirectory, workers: int) -> Choice | None:

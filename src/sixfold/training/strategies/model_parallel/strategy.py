@@ -196,7 +196,7 @@ def division_problems(
     """Why a network cannot be divided, found out before anything is started."""
     try:
         grid = grid_of(config, workers)
-        found = _skeleton(config.model, shape, classes, config.training.seed)
+        found = skeleton(config.model, shape, classes, config.training.seed)
         comm = Communicator(
             rank=0, size=grid.mesh.size, host="", attempt=0, transport=SingleProcess()
         )
@@ -214,7 +214,7 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     batch, place = divmod(comm.rank, grid.mesh.size)
     tile = comm.subgroup(range(batch * grid.mesh.size, (batch + 1) * grid.mesh.size))
     tiles = comm.subgroup(range(place, comm.size, grid.mesh.size))
-    found = _skeleton(config.model, data.shape, data.outputs, training.seed)
+    found = skeleton(config.model, data.shape, data.outputs, training.seed)
     freeze(found.network, config.optimizer)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
     model = divide(found.network, data.shape, tile, grid.mesh, grid.layers)
@@ -239,7 +239,7 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     )
 
 
-def _skeleton(config: ModelConfig, shape: Shape, classes: int, seed: int) -> MetaModel:
+def skeleton(config: ModelConfig, shape: Shape, classes: int, seed: int) -> MetaModel:
     """The network without memory, rewritten as it is for serial training."""
     found = build_on_meta(config, shape=shape, classes=classes, seed=seed)
     network = fused_max_pool(relu_behind_max_pool(found.network))
