@@ -9,7 +9,7 @@ Random state needs no saving: every draw follows from the seed and the step.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
 from sixfold.training.progress import Progress
 from sixfold.training.step.arithmetic import arithmetic
+from sixfold.training.step.averaging import AVERAGE
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.update_rule import Optimizer
 
@@ -55,6 +56,15 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 def path_of(folder: Path, step: int) -> Path:
     """Where the checkpoint after `step` steps lies."""
     return folder / f"step-{step:09d}.safetensors"
+
+
+def step_of(path: Path) -> int:
+    """After how many steps a checkpoint was written.
+
+    >>> step_of(path_of(Path(), 12))
+    12
+    """
+    return int(path.stem.removeprefix("step-"))
 
 
 def save_checkpoint(
@@ -179,6 +189,35 @@ def _restore(file: Any, state: FlatState, optimizer: Optimizer) -> None:
     own = state.model.state_dict()
     for name, tensor in own.items():
         tensor.copy_(file.get_tensor(f"model.{name}"))
+    new = begin_new(set(file.keys()), state, optimizer)
     for slot, vector in optimizer.slots.items():
         for name, view in state.named_views(vector):
-            view.copy_(file.get_tensor(f"optimizer.{slot}.{name}"))
+            if name not in new:
+                view.copy_(file.get_tensor(f"optimizer.{slot}.{name}"))
+
+
+def begin_new(saved: Collection[str], state: FlatState, optimizer: Optimizer) -> set[str]:
+    """Let the update rule begin with parameters that were frozen when a checkpoint was written.
+
+    Args:
+        saved: names of the checkpoint's tensors.
+        state: the network's, with the weights of the checkpoint.
+        optimizer: whose state is as new.
+
+    Returns:
+        Names of these parameters. None where the checkpoint has no parameter's state: it belongs
+        to another update rule.
+    """
+    slots, weights = optimizer.slots, dict(state.named_views(state.parameters))
+    new = {
+        name
+        for name in weights
+        if slots and not any(f"optimizer.{slot}.{name}" in saved for slot in slots)
+    }
+    if len(new) == len(weights):
+        return set()
+    if AVERAGE in slots:
+        for name, view in state.named_views(slots[AVERAGE]):
+            if name in new:
+                view.copy_(weights[name])
+    return new

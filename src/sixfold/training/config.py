@@ -54,6 +54,12 @@ class OptimizerConfig(Settings):
         "parameters, or all of a module, that keep their values: PATTERN,... as of --lr-group; "
         "norms in it keep their statistics",
     )
+    unfreeze: tuple[str, ...] = option(
+        (),
+        "parameters of --freeze that are trained from an epoch on: 'layer4.*=2', after two epochs; "
+        "may be repeated",
+        form="PATTERN=EPOCH",
+    )
     no_decay: str = option("", "parameters without weight decay: norms, biases, or norms,biases")
     clip_value: float | None = option(
         None, "bring every element of the gradient into [-VALUE, VALUE]", gt=0

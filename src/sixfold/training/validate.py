@@ -168,6 +168,11 @@ def _freeze_problems(config: TrainConfig) -> list[str]:
     for name in ("mask", "shared"):
         if getattr(config.initialization, name) is not None:
             found.append(f"{flag}: not with --{name}, which is of all weights; leave one of both")
+    if config.optimizer.unfreeze and config.strategy.strategy not in ("sync", "model_parallel"):
+        found.append(
+            f"--unfreeze {config.optimizer.unfreeze[0]}: only with --strategy sync and "
+            f"model_parallel, not {config.strategy.strategy}"
+        )
     if config.local_sgd.align:
         found.append(f"{flag}: not with --align, which moves feature maps of all layers")
     return found

@@ -25,7 +25,7 @@ from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.project import project_hashes, refuse_edited
 from sixfold.training.callbacks import Moment
-from sixfold.training.checkpoint import newest_intact, path_of, read_notes
+from sixfold.training.checkpoint import newest_intact, path_of, read_notes, step_of
 from sixfold.training.config import TrainConfig
 from sixfold.training.evaluate import Evaluation
 from sixfold.training.log import TimedIterator, TrainLog
@@ -36,8 +36,9 @@ from sixfold.training.selection import Pause, pick, value_of
 from sixfold.training.steering import Steering
 from sixfold.training.step.arithmetic import Arithmetic, arithmetic, arithmetic_difference
 from sixfold.training.step.device import CPU, settle_arithmetic
+from sixfold.training.step.groups import at_step, unfreezing_steps
 from sixfold.training.step.precision import BF16, slow_bf16, weights_precision
-from sixfold.training.step.schedule import parse_schedule
+from sixfold.training.step.schedule import budget, parse_schedule
 from sixfold.training.step.step import Shard
 from sixfold.training.strategies.registry import build_strategy, find_strategy
 
@@ -94,8 +95,7 @@ class Training:
         self.comm, self.config = comm, config
         self.files = RankFiles(job.claim, attempt=comm.attempt, rank=comm.rank, host=comm.host)
         self.data = datasets.open_data(config.data)
-        self.strategy = build_strategy(comm, config, self.data)
-        self.network, self.budget = self.strategy.network, self.strategy.budget
+        self._build(config.initialization.start_step)
         is_narrow = config.training.precision == BF16 and config.compute.device == CPU
         slow = slow_bf16() if is_narrow else None
         if slow and self.is_root:
@@ -121,6 +121,16 @@ class Training:
         self.latest: Mapping[str, Any] = {}
         self.pause = job.pause
 
+    def _build(self, step: int) -> None:
+        """The network as it is trained from a step on: what is frozen may change by epochs."""
+        config = self.config
+        per_epoch = budget(config.training, len(self.data.train)).steps_per_epoch
+        self.unfreezing = unfreezing_steps(config.optimizer, per_epoch)
+        optimizer = at_step(config.optimizer, step, per_epoch)
+        config = dataclasses.replace(config, optimizer=optimizer)
+        self.strategy = build_strategy(self.comm, config, self.data)
+        self.network, self.budget = self.strategy.network, self.strategy.budget
+
     @property
     def is_root(self) -> bool:
         """Whether this is rank 0."""
@@ -140,6 +150,9 @@ class Training:
         _, newest, then = told[0]
         if not newest:
             return Progress(step=self.config.initialization.start_step)
+        step = step_of(self.checkpoints / newest)
+        if any(self.config.initialization.start_step < s <= step for s in self.unfreezing):
+            self._build(step)
         progress = self.network.restore(self.checkpoints / newest)
         self._refuse_other_arithmetic(self.checkpoints / newest, then, progress)
         return progress
@@ -171,17 +184,33 @@ class Training:
         first = self.progress.step
         self._keep_snapshot(first - 1, first)
         try:
-            with datasets.prefetch(self.strategy.supply(first), depth=self.data.ahead) as supply:
-                timed = TimedIterator(supply)
-                self._consult(("on_start",))
-                for number in range(first, self.budget.total_steps):
-                    if self.is_over(number):
-                        break
-                    self.advance(number, timed)
-                    self._after_step(number + 1, first)
+            self._consult(("on_start",))
+            total = self.budget.total_steps
+            for end in [s for s in self.unfreezing if first < s < total] + [total]:
+                self._train(end, first)
+                if self.is_over(self.progress.step):
+                    break
+                self._unfreeze()
             return self._finish(started)
         finally:
             self.log.close()
+
+    def _train(self, end: int, first: int) -> None:
+        """Make the steps before `end` that are left; the run began with step `first`."""
+        begin = self.progress.step
+        with datasets.prefetch(self.strategy.supply(begin), depth=self.data.ahead) as supply:
+            timed = TimedIterator(supply)
+            for number in range(begin, end):
+                if self.is_over(number):
+                    return
+                self.advance(number, timed)
+                self._after_step(number + 1, first)
+
+    def _unfreeze(self) -> None:
+        """Go on from the checkpoint that was just written, with more parameters in training."""
+        all_gather_int(self.comm, 0)  # rank 0 has written it
+        self._build(self.progress.step)
+        self.network.restore(path_of(self.checkpoints, self.progress.step))
 
     def advance(self, number: int, supply: TimedIterator[Shard]) -> dict[str, float]:
         """Make a step and log it; what is logged of its time."""
@@ -239,7 +268,7 @@ class Training:
         events = ("on_step", "on_epoch") if self._crosses(before, done, 1.0) else ("on_step",)
         self._consult(events, metrics)
         stop = self.is_root and self.comm.should_stop()
-        is_due = self.is_over(done) or self._should_save(before, done)
+        is_due = self.is_over(done) or done in self.unfreezing or self._should_save(before, done)
         wish = _STOP if stop else _SAVE if is_due else 0
         if self.network.together:
             wish = all_gather_int(self.comm, wish)[0]

@@ -110,6 +110,66 @@ def test_the_bits_do_not_depend_on_workers_or_a_resume(
     assert one["weights_sha256"] == two["weights_sha256"]
 
 
+THAW: dict[str, Any] = {
+    **{name: value for name, value in SETTINGS.items() if name != "steps"},
+    "max_images": 96,  # 4 steps an epoch
+    "unfreeze": ("stage1.*=0.5", "stem=1"),  # before steps 2 and 4
+    "steps": 6,
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"optimizer": "adam", "lr": 0.01, "ema": 0.5},
+        pytest.param({"strategy": "model_parallel", "grid": "rows=2"}, marks=pytest.mark.full),
+    ],
+    ids=["sync", "model_parallel"],
+)
+def test_unfreezing_does_not_depend_on_workers_or_on_when_a_run_was_stopped(
+    more: dict[str, Any], configure: Configure, tmp_path: Path
+) -> None:
+    settings = {**THAW, **more}
+    one = train(configure(out=str(tmp_path / "one"), workers=2, **settings))
+    sha256 = one["weights_sha256"]
+    assert one["trainable_parameters"] == one["parameters"]
+    for stop in (1, 2, 3):
+        out = str(tmp_path / f"stopped-{stop}")
+        train(configure(out=out, workers=2, **{**settings, "steps": stop}))
+        again = train(configure(out=out, workers=2, resume=True, **settings))
+        assert again["weights_sha256"] == sha256, stop
+    if "strategy" not in more:
+        alone = train(configure(out=str(tmp_path / "alone"), workers=1, **settings))
+        assert alone["weights_sha256"] == sha256
+
+
+def test_unfreezing_is_a_training_after_a_training(configure: Configure, tmp_path: Path) -> None:
+    """Without state of the update rule, the stages may be made one by one from weights."""
+    settings = {**THAW, "momentum": 0.0}
+    whole = train(configure(out=str(tmp_path / "whole"), save_at_steps=("2", "4"), **settings))
+    weights = None
+    for step, end, frozen in ((0, 2, "stem,stage1.*"), (2, 4, "stem"), (4, 6, "")):
+        stage = {**settings, "unfreeze": (), "freeze": frozen, "steps": end}
+        stage |= {"start_step": step, "weights": weights, "out": str(tmp_path / f"{end}")}
+        last = train(configure(**stage))
+        weights = str(tmp_path / f"{end}" / "model.safetensors")
+    assert last["weights_sha256"] == whole["weights_sha256"]
+    before = initial_network(configure(**settings), datasets.open_data(configure(**settings).data))
+    for step, moved in ((2, ()), (4, ("stage1.",))):
+        found = load_file(tmp_path / "whole" / "snapshots" / f"step-{step:09d}.safetensors")
+        for name, tensor in before.state_dict().items():
+            if name.startswith(("stem.", "stage1.")):
+                same = torch.equal(tensor, found[f"model.{name}"])
+                assert same != name.startswith(moved or "-"), (step, name)
+
+
 def test_what_it_does_not_go_with_is_refused(configure: Configure) -> None:
     said = configure(freeze="head,,x", mask="m", strategy="local_sgd", align=True).problems()
     assert sum("--freeze" in line for line in said) == 3
+    said = configure(unfreeze=("head=2", "x=y"), strategy="local_sgd").problems()
+    assert any("nothing is frozen" in line for line in said)
+    assert any("--unfreeze x=y: expected PATTERN=VALUE" in line for line in said)
+    said = configure(freeze="head", unfreeze=("head=2",), strategy="local_sgd").problems()
+    assert any("only with --strategy sync and model_parallel" in line for line in said)
+    with pytest.raises(UserError, match=r"--unfreeze head: matches no parameter of --freeze stem"):
+        freeze(Net(), OptimizerConfig(freeze="stem", unfreeze=("head=1",)))

@@ -124,7 +124,8 @@ def _figures(found: TuneRecord) -> list[Figure]:
     figures.append(("Trials", str(len(found.trials)), detail))
     detail = f"{found.steps:,} steps of {found.steps_of_all:,}"
     figures.append(("Trained", percent(found.steps / max(found.steps_of_all, 1), 0), detail))
-    detail = f"{found.workers} workers on {found.engine}"
+    workers = "1 worker" if found.workers == 1 else f"{found.workers} workers"
+    detail = f"{workers} on {found.engine}"
     return [*figures, ("Time", duration(found.wall_s), detail)]
 
 
@@ -275,12 +276,13 @@ def _coordinates(found: TuneRecord) -> Chart | None:
     value = [_written(found.metric, found.best.value)] if found.best else []
     axis = Axis(low=-0.15, high=len(names) + 0.15)
     labels = [*names, found.metric]
+    shown = [f"{name} ({low} to {high})" for name, (low, high) in zip(labels, ends, strict=True)]
     return Chart(
         id="coordinates",
         title="Parallel coordinates",
         note="a line for each trial, through its settings to what it reached last",
         summary=f"{len(trials)} trials over {', '.join(names)}.",
-        x=axis.ticked(range(len(labels)), lambda at: labels[round(at)]),
+        x=axis.ticked(range(len(labels)), lambda at: shown[round(at)]),
         y=Axis(low=-0.03, high=1.03),
         x_label="",
         series=series,

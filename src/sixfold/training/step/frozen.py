@@ -4,6 +4,11 @@ A frozen parameter is no part of the flat vector (`sixfold.training.step.flat`):
 gradient, no decay and no state of the update rule, so its bits stay. A norm of which all
 parameters are frozen computes with its running statistics, in training as in evaluation, and they
 stay, too.
+
+What `--unfreeze` names is trained from an epoch on: there the vector is made anew from a checkpoint
+(`sixfold.training.worker`). The state of the update rule is zero for what joins it, as torch's is
+for a new group of parameters; but the number of updates, by which Adam corrects its moments, is
+that of the training.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from sixfold.core.errors import UserError
 from sixfold.training.config import OptimizerConfig
-from sixfold.training.step.groups import frozen_patterns
+from sixfold.training.step.groups import frozen_patterns, unfreezing
 from sixfold.training.step.parameter_runs import matches, unmatched
 
 _MARK = "keeps_statistics"
@@ -37,10 +42,18 @@ def freeze(network: nn.Module, config: OptimizerConfig) -> nn.Module:
         for pattern in patterns
         if not any(matches(name, pattern) for name in names)
     ]
+    later = unfreezing(config)
+    found += [
+        f"--unfreeze {pattern}: matches no parameter of --freeze {config.freeze}"
+        for pattern, _ in later
+        if not any(matches(n, pattern) and any(matches(n, p) for p in patterns) for n in names)
+    ]
     if found:
         raise UserError(found)
 
     def is_meant(name: str) -> bool:
+        if any(matches(name, pattern) for pattern, epoch in later if epoch == 0):
+            return False
         return any(matches(name, pattern) for pattern in patterns)
 
     for name, parameter in named:
@@ -79,4 +92,6 @@ def frozen_note(network: nn.Module, config: OptimizerConfig) -> str:
     whole, frozen = sum(n for n, _ in sizes), sum(n for n, trained in sizes if not trained)
     norms = sum(1 for _ in still_norms(network))
     kept = f"; {norms} norms keep their statistics and compute with them" if norms else ""
-    return f"--freeze {config.freeze}: {frozen:,} of {whole:,} parameters keep their values{kept}"
+    later = f", at first (--unfreeze {', '.join(config.unfreeze)})" if config.unfreeze else ""
+    of = f"{frozen:,} of {whole:,}"
+    return f"--freeze {config.freeze}: {of} parameters keep their values{later}{kept}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ from safetensors import SafetensorError
 from sixfold.core.errors import UserError
 from sixfold.core.files import explained
 from sixfold.core.run_directory import RankFiles
-from sixfold.core.tensor_file import read_metadata
+from sixfold.core.tensor_file import read_header, read_metadata
 from sixfold.data import BatchMaker, Part
 from sixfold.distributed.process_group import Communicator
-from sixfold.training.checkpoint import FORMAT, counters, list_checkpoints, path_of
+from sixfold.training.checkpoint import FORMAT, begin_new, counters, list_checkpoints, path_of
 from sixfold.training.evaluate import Evaluation, evaluate
 from sixfold.training.losses.loss import Plain
 from sixfold.training.model_card import ModelCard
@@ -95,7 +96,12 @@ class ShardedModel:
                 raise ValueError(
                     f"checkpoint format {metadata.get('format')}, this version reads {FORMAT}"
                 )
-            read_parts(path, self._tile.rank, self._pieces())
+            rank = self._tile.rank
+            read_parts(path, rank, self._model_pieces("model."))
+            with path.open("rb") as file:
+                saved, _ = read_header(file)
+            new = begin_new(saved, self._state, self._optimizer)
+            read_parts(path, rank, self._slot_pieces(without=new))
             self._optimizer.updates = int(metadata["updates"])
             return Progress(**json.loads(metadata["progress"]))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
@@ -135,13 +141,15 @@ class ShardedModel:
 
     def _pieces(self) -> list[Piece]:
         """Parts of the network and of the optimizer's state, under the names of a checkpoint."""
-        pieces = self._model_pieces("model.")
-        for slot, vector in self._optimizer.slots.items():
-            pieces += [
-                Piece(f"optimizer.{slot}.{name}", self._model.parts[name], view)
-                for name, view in self._state.named_views(vector)
-            ]
-        return pieces
+        return [*self._model_pieces("model."), *self._slot_pieces()]
+
+    def _slot_pieces(self, without: Collection[str] = ()) -> list[Piece]:
+        return [
+            Piece(f"optimizer.{slot}.{name}", self._model.parts[name], view)
+            for slot, vector in self._optimizer.slots.items()
+            for name, view in self._state.named_views(vector)
+            if name not in without
+        ]
 
 
 def _volume(shape: tuple[int, ...]) -> int:
