@@ -1,0 +1,61 @@
+"""CIFAR-10 in eight epochs on the cores of one machine, with the network of `fast_cifar.py`.
+
+    python examples/cifar10_record.py PATH [WORKERS [EPOCHS]]
+
+PATH is a folder or an archive of CIFAR-10. No image of the test part is looked at before the end.
+The recipe is that of K. Jordan, "94% on CIFAR-10 in 3.29 seconds", 2024, with ordinary options; its
+learning rate and weight decay are of the mean loss here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+from fast_cifar import fast_cifar
+
+import sixfold
+from sixfold.data import BatchMaker, open_data, resolve
+from sixfold.data.config import DataConfig
+
+BATCH, LR, DECAY = 1000, 1.5, 0.0013
+BIAS = 64  # how much faster the shifts of norms learn
+
+
+def recipe(epochs: float) -> dict[str, object]:
+    """Options of the training."""
+    return {
+        "epochs": epochs,
+        "batch_size": BATCH,
+        "lr": LR,
+        "momentum": 0.85,
+        "nesterov": True,
+        "weight_decay": DECAY,
+        "lr_group": (f"*.bias={BIAS}",),
+        "weight_decay_group": (f"*.bias={DECAY / BIAS}",),
+        "schedule": "polynomial",
+        "warmup": 0.23 * epochs,
+        "label_smoothing": 0.2,
+        "augment": "crop:2,flip",
+        "evaluate_every": 0,
+    }
+
+
+def main() -> None:
+    """Train, and tell the accuracy, with and without test-time augmentation."""
+    path = sys.argv[1]
+    workers = int(sys.argv[2]) if len(sys.argv) > 2 else 2
+    epochs = float(sys.argv[3]) if len(sys.argv) > 3 else 8
+    data = open_data(resolve(DataConfig(data=f"cifar10:{path}")))
+    images, _ = BatchMaker(data)(data.train, np.arange(0, len(data.train), 10))
+    torch.manual_seed(0)
+    result = sixfold.train(
+        fast_cifar(images), f"cifar10:{path}", workers=workers, out="runs/cifar10",
+        **recipe(epochs),
+    )  # fmt: skip
+    print(f"test accuracy {result.test_accuracy:.2%}, {result.weights_sha256}")
+
+
+if __name__ == "__main__":
+    main()
