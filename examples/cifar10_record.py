@@ -54,7 +54,12 @@ def main() -> None:
         fast_cifar(images), f"cifar10:{path}", workers=workers, out="runs/cifar10",
         **recipe(epochs),
     )  # fmt: skip
-    print(f"test accuracy {result.test_accuracy:.2%}, {result.weights_sha256}")
+    print(f"test accuracy {result.test_accuracy:.2%}, weights {result.weights_sha256[:16]}")
+    told = sixfold.predict(
+        result, f"cifar10:{path}", "runs/cifar10.parquet", split="test", tta="flip,shift:1",
+        workers=workers,
+    )  # fmt: skip
+    print(f"with flips and shifts at test time {told['accuracy']:.2%}")
 
 
 if __name__ == "__main__":

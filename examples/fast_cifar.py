@@ -1,8 +1,8 @@
 """A small network for CIFAR-10 that learns fast.
 
-K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024; narrower than there. Its first layer
-is fixed: it whitens patches of 2x2 pixels, by the eigenvectors of their covariance. Three groups of two
-convolutions follow, each with batch-norm whose scale is fixed at 1, and GELU.
+K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024; narrower than there. Its first
+layer is fixed: it whitens patches of 2x2 pixels, by the eigenvectors of their covariance. Three
+groups of two convolutions follow, each with batch-norm whose scale is fixed at 1, and GELU.
 
 Legend: N images, C channels, H rows, W columns.
 """

@@ -196,3 +196,25 @@ def test_rows_without_labels_are_no_class() -> None:
     )  # fmt: skip
     assert class_map(card, ("0", "1", "(unlabelled)")) == (-1, -1, -1)
     assert class_map(card, ("0", "1", "2", "(unlabelled)")) == (0, 1, 2, -1)
+
+
+def test_views_are_averaged_by_every_way_to_a_score(run: Path, tmp_path: Path) -> None:
+    import sixfold
+    from sixfold.data import open_data, resolve
+    from sixfold.data.config import DataConfig
+
+    outs = [tmp_path / f"{workers}.parquet" for workers in (1, 3)]
+    for workers, out in zip((1, 3), outs, strict=True):
+        told = predict(ask(run, out, workers=workers, tta="flip,shift:1", split="test"))
+        assert told["tta"] == "flip,shift:1"
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    images = open_data(resolve(DataConfig(data=DATA))).test.images(np.arange(60))
+    scores = sixfold.load(run, tta="flip,shift:1")(torch.from_numpy(images)).softmax(1)
+    table = pq.read_table(outs[0])
+    found = np.stack([table.column(f"score_{name}") for name in sixfold.load(run).classes], 1)
+    assert np.abs(found - scores.detach().numpy()).max() < 1e-5
+    plain = sixfold.load(run)(torch.from_numpy(images)).softmax(1)
+    assert (plain - scores).abs().max() > 1e-3
+    with pytest.raises(UserError, match="--tta turn: unknown view") as caught:
+        predict(ask(run, outs[0], tta="turn,shift:0"))
+    assert len(caught.value.problems) == 2

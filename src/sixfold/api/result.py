@@ -88,23 +88,29 @@ class TrainResult(Mapping[str, Any]):
         """Names of the classes, in the order of the scores."""
         return self.model().classes
 
-    def model(self, *, trust_model: bool = False) -> Classifier:
-        """The trained network, which takes raw images (N, C, H, W), uint8 or from 0 to 1."""
+    def model(self, *, trust_model: bool = False, tta: str = "none") -> Classifier:
+        """The trained network, which takes raw images (N, C, H, W), uint8 or from 0 to 1.
+
+        `tta` averages its outputs over views of each image: "flip", "flip,shift:1".
+        """
         from sixfold.compression.loading import load
 
-        return load(self.path, trust_model=trust_model)
+        return load(self.path, trust_model=trust_model, tta=tta)
 
-    def predict(self, data: Any, *, batch_size: int = 256, **options: Any) -> Predictions:
+    def predict(
+        self, data: Any, *, batch_size: int = 256, tta: str = "none", **options: Any
+    ) -> Predictions:
         """Class and scores of images, in this process.
 
         Args:
             data: images as an array or tensor, or whatever `sixfold.train` takes, without labels.
             batch_size: images at a time.
+            tta: views of each image over which outputs are averaged: "flip", "flip,shift:1".
             **options: `resize`, `image_column`, `label_column`, where data need them.
         """
         from sixfold.api.predictions import predict
 
-        return predict(self.model(), data, batch_size=batch_size, **options)
+        return predict(self.model(tta=tta), data, batch_size=batch_size, **options)
 
     def __repr__(self) -> str:
         shown = [f"test {name} {value}" for name, value in self._main() if name != "weights"]

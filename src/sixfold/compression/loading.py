@@ -17,6 +17,7 @@ from sixfold.compression.codec.container import (
 )
 from sixfold.compression.codec.wire import DamagedError
 from sixfold.core.errors import UserError
+from sixfold.data.augmentation.views import NONE
 from sixfold.models import check_origin
 from sixfold.models.building import has_lazy
 from sixfold.models.config import ModelConfig
@@ -26,13 +27,14 @@ from sixfold.training.classifier import Classifier
 from sixfold.training.model_card import ModelCard
 
 
-def load(path: str | Path, *, trust_model: bool = False) -> Classifier:
+def load(path: str | Path, *, trust_model: bool = False, tta: str = NONE) -> Classifier:
     """A trained network, ready to classify, from its file or the directory of its run.
 
     Args:
         path: a ``model.sixz``, a ``model.safetensors``, or a run directory of ``sixfold train`` or
             ``sixfold compress``.
         trust_model: whether the file may name any code for its network: the factory is called.
+        tta: views of each image over which outputs are averaged: "flip", "flip,shift:1".
 
     Returns:
         The network in evaluation mode, on the CPU: raw images (N, C, H, W), uint8 or from 0 to 1,
@@ -46,7 +48,7 @@ def load(path: str | Path, *, trust_model: bool = False) -> Classifier:
     network, card = load_network(file, trusted=read_card(file, trust=trust_model).model)
     if text := model_card.edited(card):
         warnings.warn(text, stacklevel=2)
-    return Classifier(network, card)
+    return Classifier(network, card, tta)
 
 
 def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard]:

@@ -31,9 +31,21 @@ class ScoringConfig(Settings):
     pixel_range: str | None = option(None, PIXEL_RANGE, choices=PIXEL_RANGES)
     label_column: str | None = option(None, LABEL_COLUMN)
     on_error: str = option("fail", ON_ERROR, choices=("fail", "skip"))
+    tta: str = option(
+        "none",
+        "test-time augmentation: average the network's outputs (before softmax) over views of each "
+        "image: none, flip, shift:PIXELS (up, down, left, right), or flip,shift:1",
+        form="LIST",
+    )
     trust_model: bool = option(
         False, "run the code that the weights name even if it is not your project's"
     )
+
+    def cross_problems(self) -> list[str]:
+        """What is wrong with `--tta`."""
+        from sixfold.data.augmentation.views import view_problems
+
+        return view_problems(self.tta)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,9 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
             on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
         with folder_of_parts(out) as parts:
             group = engine.run_ranks(
-                functools.partial(predict_rank, PredictJob(parts=parts, sparse=sparse, **job)),
+                functools.partial(
+                    predict_rank, PredictJob(parts=parts, sparse=sparse, tta=asked.tta, **job)
+                ),
                 workers,
                 max_restarts=restarts_of(config.engine),
                 on_event=_sum_up(on_event),
@@ -68,6 +70,7 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
         "run": str(weights.parent),
         "data": asked.data,
         "part": job["part"],
+        "tta": asked.tta,
         "file": str(out),
         "bad_files": list(opened.bad),
         "skipped_images": opened.skipped,

@@ -11,6 +11,7 @@ from sixfold.compression.loading import load_network, read_card
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import read_whole_json
+from sixfold.data.augmentation.views import NONE
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.origin import origin_problems
@@ -32,6 +33,7 @@ class ScoringJob:
     data: DataConfig  # the data set, resolved
     part: str  # "test", "train" or "all"
     labels: tuple[int, ...]  # for each class of the data its class of the network, or -1
+    tta: str = NONE  # views of an image over which outputs are averaged
 
     def open(self) -> tuple[nn.Module, ModelCard, datasets.DataSet, datasets.BatchMaker]:
         """Network, card, data, and what makes batches as the network's training did."""

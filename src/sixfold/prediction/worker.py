@@ -23,6 +23,7 @@ from sixfold.prediction.columns import figures as figures_of
 from sixfold.prediction.columns import outcome, schema, table
 from sixfold.prediction.scoring import ScoringJob, chosen_parts
 from sixfold.prediction.sparse.choose import load_choice, sparse_network
+from sixfold.training.averaged_views import with_views
 from sixfold.training.evaluate import scored_chunks
 from sixfold.training.layers.rewrites import folded_batch_norm, fused_max_pool, relu_behind_max_pool
 from sixfold.training.model_card import ModelCard
@@ -43,6 +44,7 @@ def predict_rank(job: PredictJob, comm: Communicator) -> dict[str, Any]:
         if job.sparse is not None:
             sparse_network(network, card.shape, load_choice(job.sparse))
         network = fused_max_pool(relu_behind_max_pool(folded_batch_norm(network)))
+        network = with_views(network, job.tta)
         images = 0
         for number, part in enumerate(chosen_parts(data, job.part)):
             path = job.parts / f"part-{number}-rank-{comm.rank:04d}.parquet"

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker
+from sixfold.data.augmentation.views import NONE, parse_views
+from sixfold.training.averaged_views import averaged
 from sixfold.training.model_card import ModelCard
 
 TOLERANCE = 1e-3  # by which floating-point images may leave 0 to 1, as after a resize
@@ -20,6 +22,7 @@ class Classifier(nn.Module):
     Args:
         network: trained on normalised images.
         card: what it was trained on.
+        tta: views of each image over which outputs are averaged, as `--tta` has it.
 
     Attributes:
         network: for images that are normalised already.
@@ -28,6 +31,7 @@ class Classifier(nn.Module):
         classes: name of each class, in the order of the scores.
         kind: of the targets; of labels and numbers `classes` has the names.
         shape: C H W of the images it was trained on.
+        views: how it looks at each image.
     """
 
     mean: Tensor
@@ -35,9 +39,10 @@ class Classifier(nn.Module):
     _scale: Tensor
     _shift: Tensor
 
-    def __init__(self, network: nn.Module, card: ModelCard) -> None:
+    def __init__(self, network: nn.Module, card: ModelCard, tta: str = NONE) -> None:
         super().__init__()
         self.network = network
+        self.views = parse_views(tta)
         self.classes, self.kind = card.classes, card.kind
         self.shape = card.shape
         dtype = torch.float64 if card.precision == "float64" else torch.float32
@@ -82,7 +87,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of raw images."""
-        scores: Tensor = self.network(self.normalise(images))
+        images = self.normalise(images)
+        if len(self.views) > 1:
+            return averaged(self.network, images, self.views)
+        scores: Tensor = self.network(images)
         return scores
 
 

@@ -18,6 +18,7 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.prediction.robustness.distortions import Distortion
 from sixfold.prediction.robustness.figures import proportion, variant_figures
 from sixfold.prediction.scoring import ScoringJob, chosen_parts
+from sixfold.training.averaged_views import with_views
 from sixfold.training.evaluate import evaluate
 
 
@@ -92,6 +93,7 @@ def robustness_rank(job: RobustnessJob, comm: Communicator) -> dict[str, Any]:
     """
     with one_thread():
         network, card, data, maker = job.open()
+        network = with_views(network, job.tta)
         clean: NDArray[np.int64] | None = None
         found: list[dict[str, Any]] = []
         for number, distortion in enumerate((None, *job.distortions)):

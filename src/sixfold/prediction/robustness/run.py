@@ -65,6 +65,7 @@ def _evaluate(
         job = RobustnessJob(
             images=config.evaluation.max_images,
             distortions=tuple(planned(config.distortion)),
+            tta=config.evaluation.tta,
             **fields,
         )
         job, examples, names = _with_examples(job, opened, card, config.distortion.examples)
@@ -82,6 +83,7 @@ def _evaluate(
         "data": asked.data,
         "part": job.part,
         "seed": config.distortion.seed,
+        "tta": job.tta,
         "classes": list(card.classes),
         "example_labels": names,
         "workers": workers,

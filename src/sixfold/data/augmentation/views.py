@@ -1,0 +1,65 @@
+"""Test-time augmentation: the views of an image over which a network's outputs are averaged."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from sixfold.core.checks import unknown
+from sixfold.core.errors import UserError
+
+NONE = "none"
+FORMS = ("flip", "shift:PIXELS")
+
+
+class View(NamedTuple):
+    """How one view looks at an image: moved by so many pixels, then mirrored left to right."""
+
+    down: int
+    right: int
+    mirrored: bool
+
+
+def parse_views(text: str) -> tuple[View, ...]:
+    """Read `--tta`: ``none``, or a list of ``flip`` and ``shift`` or ``shift:PIXELS``.
+
+    Raises:
+        UserError: with everything that is wrong.
+
+    >>> parse_views("flip")
+    (View(down=0, right=0, mirrored=False), View(down=0, right=0, mirrored=True))
+    >>> len(parse_views("flip,shift:1"))
+    10
+    """
+    words = [word.strip() for word in text.split(",")]
+    moves, flips = [(0, 0)], [False]
+    if words == [NONE]:
+        return (View(0, 0, mirrored=False),)
+    problems, seen = [], set[str]()
+    for word in words:
+        name = word.split(":")[0]
+        shift = re.fullmatch(r"shift(?::([1-9]\d{0,3}))?", word)
+        if name in seen:
+            problems.append(f"--tta {text}: {name} stands there twice")
+        elif shift:
+            side = int(shift[1] or 1)
+            moves += [(side, 0), (-side, 0), (0, side), (0, -side)]
+        elif word == "flip":
+            flips = [False, True]
+        elif name in ("flip", "shift"):
+            problems.append(f"--tta {word}: expected flip, or shift:PIXELS with at least 1 pixel")
+        else:
+            problems.append(f"--tta {word}: {unknown('view', name, (*FORMS, NONE))}")
+        seen.add(name)
+    if problems:
+        raise UserError(problems)
+    return tuple(View(*move, mirrored=flip) for flip in flips for move in moves)
+
+
+def view_problems(text: str) -> list[str]:
+    """What is wrong with the text of `--tta`, one line each."""
+    try:
+        parse_views(text)
+    except UserError as error:
+        return list(error.problems)
+    return []
