@@ -25,12 +25,12 @@ from sixfold import data as datasets
 from sixfold import models
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_json
+from sixfold.core.processor import processor_name
 from sixfold.core.version import versions
 from sixfold.data.config import DataConfig
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.config import ModelConfig
 from sixfold.training.config import TrainConfig, TrainingConfig
-from sixfold.training.step.arithmetic import processor_name
 from sixfold.training.step.batches import plan_batches
 from sixfold.training.step.micro_batches import MicroBatch
 from sixfold.training.step.norm_sync import has_batch_norm

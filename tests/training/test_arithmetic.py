@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sixfold.core.errors import UserError
-from sixfold.training import checkpoint, worker
+from sixfold.training import checkpoint, same_bits
 from sixfold.training.checkpoint import list_checkpoints
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
@@ -23,7 +23,7 @@ def stop_half_way(configure: Configure, out: Path, **changes: Any) -> None:
 
 
 def move_to(patch: pytest.MonkeyPatch, **other: str) -> None:
-    for module in (checkpoint, worker):
+    for module in (checkpoint, same_bits):
         patch.setattr(module, "arithmetic", lambda: arithmetic() | other)
 
 
@@ -63,7 +63,7 @@ def test_ranks_that_differ_are_told_in_one_line(
 ) -> None:
     names = iter(["here", "here", "there", "there"])
     move_to(monkeypatch)
-    monkeypatch.setattr(worker, "arithmetic", lambda: {"variables": next(names)})
+    monkeypatch.setattr(same_bits, "arithmetic", lambda: {"variables": next(names)})
     notes: list[str] = []
     found = train(
         configure(out=str(tmp_path), workers=4),
@@ -71,5 +71,8 @@ def test_ranks_that_differ_are_told_in_one_line(
     )
     told = [note for note in notes if "computes otherwise" in note]
     assert len(told) == 1
-    assert "rank 2 computes otherwise than rank 0: variables here, here there" in told[0]
+    assert told[0].startswith("rank 2 computes otherwise than rank 0, yet the same bits in a trial")
+    assert told[0].endswith(
+        ": variables here, here there (set the environment variables as before)"
+    )
     assert len(found["arithmetic_by_rank"]) == 4

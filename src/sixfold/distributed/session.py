@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from sixfold.core.cpu_isa import NATIVE
 from sixfold.distributed.config import EngineConfig
 from sixfold.distributed.engines import open_engine
 from sixfold.distributed.engines.engine import Engine
@@ -21,6 +22,7 @@ def open_engine_for(
     together: bool = False,
     given: Engine | None = None,
     code: Sequence[str] = (),
+    cpu_isa: str = NATIVE,
 ) -> Iterator[Engine]:
     """The engine that the settings name, closed at the end; or the one `given`, left open.
 
@@ -46,6 +48,7 @@ def open_engine_for(
         # torch runs some layers on the meta device with the help of its compiler: every network
         # that is measured there needs it, 1.3 s and 80 MB in every rank that imports it by itself.
         preload=("sixfold.training.worker", "sixfold.prediction.worker", "torch._dynamo", *preload),
+        cpu_isa=cpu_isa,
     )
     with contextlib.closing(engine):
         yield engine

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sixfold.core.console.command import ConfigCommand, ReportKind
+from sixfold.core.cpu_isa import keep_to
 from sixfold.core.lazy import lazily
 from sixfold.training.config import TrainConfig
 
@@ -105,7 +106,17 @@ def _beside(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-COMMAND = ConfigCommand(
+class _TrainCommand(ConfigCommand):
+    """`--engine inline` computes in this process, which has not loaded torch yet."""
+
+    def read(self, values: dict[str, Any], problems: list[str]) -> Any:
+        config: TrainConfig = super().read(values, problems)
+        if config.engine.engine == "inline":
+            keep_to(config.compute.cpu_isa)
+        return config
+
+
+COMMAND = _TrainCommand(
     config=TrainConfig,
     function="sixfold.api:train",
     summary=summary,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.config import LARGEST_SEED, RunConfig
+from sixfold.core.cpu_isa import INSTRUCTION_SETS, NATIVE
 from sixfold.core.errors import UserError
 from sixfold.core.settings import Settings, build_tree, option
 from sixfold.data.config import DataConfig
@@ -165,6 +166,12 @@ class ComputeConfig(Settings):
     )
     tf32: bool = option(
         False, "cuda: products and convolutions of float32 take 10 bits of each factor's fraction"
+    )
+    cpu_isa: str = option(
+        NATIVE,
+        "instruction set that libraries compute with, so that hosts whose processors differ give "
+        "the same bits: native (each library's own choice), or the lowest that all hosts have",
+        choices=(NATIVE, *INSTRUCTION_SETS),
     )
     micro_batch: str = option(
         "auto",

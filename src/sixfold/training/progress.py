@@ -17,6 +17,7 @@ class Progress:
     plateau_bad: int = 0  # evaluations since that were no better
     stopping_best: float | None = None  # the same of early stopping
     without_better: int = 0
+    canary: str = ""  # of the rank that has written this: what it computes, as a hash
     stopped: str = ""  # why no step is made after this one
 
     def is_better(self, quality: float) -> bool:

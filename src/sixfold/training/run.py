@@ -49,7 +49,7 @@ from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tracking.config import TrackingConfig
 from sixfold.training.tracking.session import send_rest, tracked
 from sixfold.training.tuning import COPY, take_tuning
-from sixfold.training.validate import optimizer_problems
+from sixfold.training.validate import cpu_isa_problems, optimizer_problems
 
 Fitted = TypeVar("Fitted", bound="WithDigits")
 
@@ -110,12 +110,18 @@ def train(
 
         def opened_engine() -> Engine:
             opening = open_engine_for(
-                placed, model, together=True, given=engine, code=own_code(asked)
+                placed,
+                model,
+                together=True,
+                given=engine,
+                code=own_code(asked),
+                cpu_isa=asked.compute.cpu_isa,
             )
             return stack.enter_context(opening)
 
         # The fork server of `local` imports torch while the launcher does.
-        early = opened_engine() if placed.engine == "local" else None
+        begins = placed.engine == "local" and not cpu_isa_problems(config)
+        early = opened_engine() if begins else None
         found = training_problems(config)
         if found:
             raise UserError(found)

@@ -1,5 +1,6 @@
 """Checks of settings of a training against each other; fields declare their own bounds."""
 
+from sixfold.core.cpu_isa import INSTRUCTION_SETS, lacking
 from sixfold.distributed.logical_shards import is_power_of_two
 from sixfold.training.config import AUTO, OptimizerConfig, TrainConfig, is_automatic
 from sixfold.training.step.groups import group_problems
@@ -43,7 +44,7 @@ def _training_problems(config: TrainConfig) -> list[str]:
 
 
 def _compute_problems(config: TrainConfig) -> list[str]:
-    compute, found = config.compute, []
+    compute, found = config.compute, cpu_isa_problems(config)
     word = compute.micro_batch
     is_given = word not in ("auto", "off")
     if is_given and not (word.isascii() and word.isdigit() and int(word) > 0):
@@ -60,6 +61,14 @@ def _compute_problems(config: TrainConfig) -> list[str]:
     if compute.device == "cpu":
         return [*found, "--tf32: only for --device cuda"] if compute.tf32 else found
     return found + _gpu_problems(config, is_cut=is_given or compute.tuning is not None, flag=flag)
+
+
+def cpu_isa_problems(config: TrainConfig) -> list[str]:
+    """What this host's processor has not got, if ranks run on it."""
+    name = config.compute.cpu_isa
+    if name not in INSTRUCTION_SETS or config.engine.engine == "spark":
+        return []
+    return [why] if (why := lacking(name)) else []
 
 
 def _gpu_problems(config: TrainConfig, *, is_cut: bool, flag: str) -> list[str]:

@@ -7,18 +7,16 @@ run directory, and neither the engine nor the launcher.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sixfold import data as datasets
+from sixfold.core.cpu_isa import keep_to
 from sixfold.core.environment import peak_resident_bytes
-from sixfold.core.errors import UserError
 from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.distributed.collectives import all_gather_data, all_gather_int
 from sixfold.distributed.process_group import Communicator
@@ -32,9 +30,15 @@ from sixfold.training.log import TimedIterator, TrainLog
 from sixfold.training.model_card import ModelCard
 from sixfold.training.native import max_pool
 from sixfold.training.progress import Progress
+from sixfold.training.same_bits import (
+    Bits,
+    own_bits,
+    rank_difference,
+    refuse_other_bits,
+    saved_bits,
+)
 from sixfold.training.selection import Pause, pick, value_of
 from sixfold.training.steering import Steering
-from sixfold.training.step.arithmetic import Arithmetic, arithmetic, arithmetic_difference
 from sixfold.training.step.device import CPU, settle_arithmetic
 from sixfold.training.step.groups import at_step, unfreezing_steps
 from sixfold.training.step.precision import BF16, slow_bf16, weights_precision
@@ -81,6 +85,7 @@ def train_rank(job: TrainJob, comm: Communicator) -> dict[str, Any]:
         RunError: if the network's source has changed since the launcher looked at it.
     """
     config = job.config
+    keep_to(config.compute.cpu_isa)  # an engine that was handed in may not know of it
     if config.compute.device != CPU:
         settle_arithmetic(config.compute, exact=config.strategy.deterministic)
     with one_thread():
@@ -142,39 +147,27 @@ class Training:
     def _restore(self) -> Progress:
         """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
         found = newest_intact(self.checkpoints, self._note) if self.is_root else None
-        then = json.loads(read_notes(found).get("arithmetic", "{}")) if found else {}
-        told = all_gather_data(self.comm, [arithmetic(), found.name if found else "", then])
-        self.arithmetic: list[Arithmetic] = [own for own, *_ in told]
-        if self.is_root:
-            self._tell_odd_ranks()
-        _, newest, then = told[0]
+        own = own_bits(self.strategy.canary(), self.comm.host)
+        then = saved_bits(read_notes(found)) if found else Bits()
+        told = all_gather_data(
+            self.comm, [own.to_plain(), found.name if found else "", then.to_plain()]
+        )
+        self.bits = [Bits(**each) for each, *_ in told]
+        strategy = self.config.strategy
+        exact = strategy.deterministic and find_strategy(strategy.strategy).repeatable
+        odd = rank_difference(self.bits, exact=exact)
+        if odd and self.is_root:
+            self._note(odd)
+        _, newest, before = told[0]
         if not newest:
-            return Progress(step=self.config.initialization.start_step)
+            return Progress(step=self.config.initialization.start_step, canary=own.canary)
         step = step_of(self.checkpoints / newest)
         if any(self.config.initialization.start_step < s <= step for s in self.unfreezing):
             self._build(step)
         progress = self.network.restore(self.checkpoints / newest)
-        self._refuse_other_arithmetic(self.checkpoints / newest, then, progress)
-        return progress
-
-    def _tell_odd_ranks(self) -> None:
-        for rank, other in enumerate(self.arithmetic):
-            if what := arithmetic_difference(self.arithmetic[0], other):
-                self._note(f"rank {rank} computes otherwise than rank 0: {what}")
-                return  # one line, however many they are; `result.json` has all
-
-    def _refuse_other_arithmetic(self, path: Path, then: Arithmetic, progress: Progress) -> None:
-        """Raise if steps are left whose bits would not be those of the steps before."""
-        is_exact = (
-            self.config.strategy.deterministic
-            and find_strategy(self.config.strategy.strategy).repeatable
-        )
-        what = arithmetic_difference(then, self.arithmetic[self.comm.rank])
-        if what and is_exact and progress.step < self.budget.total_steps:
-            raise UserError(
-                f"{path} was computed with other arithmetic: {what}; go on where it is the same, "
-                "or give --deterministic false, which allows other bits"
-            )
+        if exact and progress.step < self.budget.total_steps:
+            refuse_other_bits(self.checkpoints / newest, Bits(**before), own)
+        return dataclasses.replace(progress, canary=own.canary)
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
@@ -403,7 +396,9 @@ class Training:
             "skipped_images": self.data.skipped,
             "peak_memory_bytes": peak_bytes,
             "native_kernels": kernels,
-            "arithmetic": self.arithmetic[0],
+            "canary": self.bits[0].canary,
+            "cpu_isa": self.config.compute.cpu_isa,
+            "arithmetic": self.bits[0].arithmetic,
             **self._odd_arithmetic(),
             **self.strategy.figures(),
         }
@@ -421,8 +416,9 @@ class Training:
 
     def _odd_arithmetic(self) -> dict[str, Any]:
         """That of every rank, where they are not all alike."""
-        alike = all(other == self.arithmetic[0] for other in self.arithmetic)
-        return {} if alike else {"arithmetic_by_rank": self.arithmetic}
+        all_words = [each.arithmetic for each in self.bits]
+        alike = all(words == all_words[0] for words in all_words)
+        return {} if alike else {"arithmetic_by_rank": all_words}
 
     def _final_figures(self) -> dict[str, Any]:
         """Test figures, and the validation accuracy where there is such a part."""

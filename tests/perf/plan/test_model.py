@@ -12,11 +12,11 @@ from tests.perf.plan.conftest import LATENCY_S, SHARD_S, STEP_S
 
 from sixfold.distributed.collectives import tree_all_reduce
 from sixfold.distributed.logical_shards import cover, owned_shards
+from sixfold.distributed.process_group.echo import echo_world
 from sixfold.perf.plan.candidates import Candidate, candidates, cases
 from sixfold.perf.plan.config import PlanConfig, training_of
 from sixfold.perf.plan.links import all_reduce_phases
 from sixfold.perf.plan.model import Model
-from sixfold.perf.plan.profiling_run import echo_world
 from sixfold.perf.plan.ranking import best, explain
 from sixfold.perf.plan.samples import Spread
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh

@@ -12,7 +12,7 @@ import pytest
 
 import sixfold
 from sixfold.training.native import loading
-from sixfold.training.native.loading import CHECKSUM, check_build, load, processor
+from sixfold.training.native.loading import CHECKSUM, check_build, load
 
 MODULE = Path(loading.__file__).with_name(loading._file_name())
 
@@ -45,15 +45,6 @@ def test_other_builds_are_refused(code: bytes, has: frozenset[str] | None, why: 
         check_build(code, has)
 
 
-def test_what_all_cores_know_counts(tmp_path: Path) -> None:
-    path = tmp_path / "cpuinfo"
-    path.write_text("processor : 0\nflags : sse2 avx2 fma\n\nprocessor : 1\nflags : sse2 avx2\n")
-    assert processor(path) == frozenset({"sse2", "avx2"})
-    path.write_text("processor : 0\nFeatures\t: asimd sve\nCPU part : 0x1\n")
-    assert processor(path) == frozenset({"asimd", "sve"})
-    assert processor(tmp_path / "absent") is None
-
-
 @has_build
 def test_the_module_of_this_installation() -> None:
     found = load()
@@ -68,7 +59,13 @@ def from_zip(folder: Path, code: bytes | None, checksum: str | None = None, path
     root = Path(next(iter(sixfold.__path__)))
     with zipfile.ZipFile(archive, "w") as zipped:
         for name in (
-            *("__init__.py", "core/__init__.py", "core/lazy.py", "core/version.py"),
+            *(
+                "__init__.py",
+                "core/__init__.py",
+                "core/lazy.py",
+                "core/processor.py",
+                "core/version.py",
+            ),
             *("training/__init__.py", "training/native/__init__.py", "training/native/loading.py"),
         ):
             zipped.write(root / name, f"sixfold/{name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sixfold.core.cpu_isa import NATIVE
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines.engine import Engine, GroupResult, RankFunction
 
@@ -20,11 +21,13 @@ def open_engine(
     ship: Sequence[str] = (),
     ranks: int = 1,
     preload: Sequence[str] = ("torch",),
+    cpu_isa: str = NATIVE,
 ) -> Engine:
     """An engine by its name, to be closed after use; a `UserError` if it cannot be used here.
 
     `preload` names modules that ranks of `local` need. The others are for `spark`: `ship` are the
     user's own .py files that must travel, `ranks` how many run at the same time, if that is known.
+    With `cpu_isa` libraries compute with that instruction set (`sixfold.core.cpu_isa`).
 
     >>> open_engine("locl")
     Traceback (most recent call last):
@@ -33,11 +36,11 @@ def open_engine(
     if name == "inline":
         from sixfold.distributed.engines.inline import InlineEngine
 
-        return InlineEngine()
+        return InlineEngine(cpu_isa)
     if name == "local":
         from sixfold.distributed.engines.local import LocalEngine
 
-        engine = LocalEngine(preload=preload)
+        engine = LocalEngine(preload=preload, cpu_isa=cpu_isa)
         engine.warm_up()  # its imports and the launcher's go on side by side
         return engine
     if name == "spark":
@@ -49,5 +52,7 @@ def open_engine(
             raise UserError(
                 "the spark engine needs pyspark: pip install 'sixfold[spark]'"
             ) from None
-        return SparkEngine(master=master, spark_conf=spark_conf, ship=ship, ranks=ranks)
+        return SparkEngine(
+            master=master, spark_conf=spark_conf, ship=ship, ranks=ranks, cpu_isa=cpu_isa
+        )
     raise UserError(f"unknown engine {name!r}: choose inline, local or spark")

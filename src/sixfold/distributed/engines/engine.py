@@ -10,6 +10,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
+import cloudpickle
+
+from sixfold.core.cpu_isa import NATIVE, keep_to
 from sixfold.distributed.process_group import Communicator, PlainData
 from sixfold.distributed.process_group.ambient import cores
 
@@ -63,6 +66,7 @@ class Engine(ABC):
     """Where functions run: `inline`, `local` or `spark`. Close it, or use it in a `with`."""
 
     name: str
+    cpu_isa = NATIVE  # the instruction set with which ranks and workers compute
 
     def slots(self) -> int:
         """How many ranks can run at the same time: cores of this machine, slots of a cluster."""
@@ -96,6 +100,7 @@ class Engine(ABC):
             RankLostError: if a rank died and no restart was left.
             KeyboardInterrupt: after all ranks were stopped, if the user pressed Ctrl-C.
         """
+        function = keeping_to(self.cpu_isa, function)
         return self._run_ranks(GroupCall(function, size, max_restarts, claim, on_event, log))
 
     def pool(
@@ -123,6 +128,7 @@ class Engine(ABC):
             RankLostError: if an item's workers died more often than `retries`.
         """
         on_done = on_done or (lambda _index, _result: None)
+        function = keeping_to(self.cpu_isa, function)
         return self._pool(PoolCall(function, items, workers, retries, after, on_done, log))
 
     @abstractmethod
@@ -140,6 +146,23 @@ class Engine(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def keeping_to(cpu_isa: str, function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """A function before which its process is told with which instruction set it computes."""
+    return function if cpu_isa == NATIVE else _Keeping(cpu_isa, cloudpickle.dumps(function))
+
+
+@dataclass(frozen=True)
+class _Keeping:
+    """A function that stays packed until then: what it takes to unpack it may load torch."""
+
+    cpu_isa: str
+    body: bytes
+
+    def __call__(self, argument: Any) -> Any:
+        keep_to(self.cpu_isa)
+        return cloudpickle.loads(self.body)(argument)
 
 
 class ItemQueue:

@@ -10,8 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cloudpickle
@@ -72,8 +73,11 @@ class Child:
 class ForkServer:
     """A running `fork_server`."""
 
-    def __init__(self, preload: Sequence[str]) -> None:
-        """Start it; it imports `preload` in the background."""
+    def __init__(
+        self, preload: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Start it; it imports `preload` in the background, with more variables set."""
+        self._environment = {**ONE_THREAD, **variables}
         ours, theirs = socket.socketpair()
         self._pair = ours
         with theirs:
@@ -85,7 +89,7 @@ class ForkServer:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # so that Ctrl-C reaches the launcher only
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
+                env={**os.environ, **self._environment, "PYTHONPATH": path},
             )
         self.pid = self._process.pid
         self._send_lock = threading.Lock()
@@ -115,7 +119,7 @@ class ForkServer:
         when it has ended. A `ServerDiedError` says that the server is dead or does not answer.
         """
         child = Child(self, on_exit)
-        environment = {**os.environ, **ONE_THREAD}
+        environment = {**os.environ, **self._environment}
         body = cloudpickle.dumps(task)
         with self._lock:
             if self._dead is not None:

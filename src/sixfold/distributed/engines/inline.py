@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from sixfold.core.cpu_isa import NATIVE, keep_to
 from sixfold.distributed.engines.engine import (
     Engine,
     GroupCall,
@@ -52,6 +53,11 @@ class InlineEngine(Engine):
     """The engine without processes; its slots are the ranks that `local` would start."""
 
     name = "inline"
+
+    def __init__(self, cpu_isa: str = NATIVE) -> None:
+        """Prepare an engine whose ranks compute as this process does, which must fit."""
+        keep_to(cpu_isa)
+        self.cpu_isa = cpu_isa
 
     def _run_ranks(self, call: GroupCall) -> GroupResult:
         import torch  # noqa: F401  so that its threads and generators are minded from the start

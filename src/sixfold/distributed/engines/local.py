@@ -19,6 +19,7 @@ from typing import Any
 
 import cloudpickle
 
+from sixfold.core.cpu_isa import NATIVE, lacking, variables
 from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.engines.engine import (
     Engine,
@@ -52,9 +53,16 @@ class LocalEngine(Engine):
     name = "local"
 
     def __init__(
-        self, *, preload: Sequence[str] = ("torch",), patience: Patience = PATIENCE
+        self,
+        *,
+        preload: Sequence[str] = ("torch",),
+        patience: Patience = PATIENCE,
+        cpu_isa: str = NATIVE,
     ) -> None:
-        """Prepare an engine; nothing is started yet."""
+        """Prepare an engine; nothing is started yet. This host must have the `cpu_isa`."""
+        if why := lacking(cpu_isa):
+            raise UserError(why)
+        self.cpu_isa = cpu_isa
         self._preload = (*preload, "sixfold.distributed.engines.local")
         self._patience = patience
         self._server: ForkServer | None = None
@@ -65,7 +73,7 @@ class LocalEngine(Engine):
         with self._lock:
             if self._server is None or not self._server.alive:
                 self._drop_server()
-                self._server = ForkServer(self._preload)
+                self._server = ForkServer(self._preload, variables(self.cpu_isa))
             return self._server
 
     def _run_ranks(self, call: GroupCall) -> GroupResult:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sixfold.core.cpu_isa import NATIVE, variables
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines.engine import (
     Engine,
@@ -52,6 +53,7 @@ class SparkEngine(Engine):
         ranks: int = 1,
         session: Session | None = None,
         patience: Patience = PATIENCE,
+        cpu_isa: str = NATIVE,
     ) -> None:
         """Use the active Spark session, or start one; a `UserError` within seconds says why not.
 
@@ -60,6 +62,8 @@ class SparkEngine(Engine):
         """
         # For jobs of the caller's own, too.
         self.session = session or open_session(master, spark_conf, ranks)
+        self.cpu_isa = cpu_isa
+        self.session.environment.update(variables(cpu_isa))
         # No exit status will come from Spark, so a broken connection is all there is to know, and
         # every moment of waiting delays the restart.
         self._patience = dataclasses.replace(patience, graces_s=GRACES_S)
@@ -96,6 +100,8 @@ class SparkEngine(Engine):
 
     def close(self) -> None:
         """End the session and its JVM, if they are ours."""
+        for name in variables(self.cpu_isa):
+            self.session.environment.pop(name, None)
         self.session.close()
 
     @contextmanager

@@ -74,6 +74,11 @@ class ConnectSession(Session):
         """The session's artifacts."""
         return Artifacts(self._session)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """None that a client could set: a worker is told before it loads torch, or refuses."""
+        return {}
+
     def setting(self, key: str, default: str) -> str:
         """A Spark setting as the server knows it."""
         return str(self._session.conf.get(key, default))

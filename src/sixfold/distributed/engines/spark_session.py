@@ -65,6 +65,12 @@ class Session:
         carrier: Carrier = self.context
         return carrier
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the Python workers; those with others are other processes."""
+        variables: dict[str, str] = self.context.environment
+        return variables
+
     def setting(self, key: str, default: str) -> str:
         """A Spark setting as it is in force."""
         return str(self.context.getConf().get(key, default))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
+from sixfold.core.processor import processor_name
 from sixfold.data import DataSet
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.engines.engine import GroupResult
@@ -28,7 +29,6 @@ from sixfold.perf.plan.process_group import (
 from sixfold.perf.plan.profile import Profile
 from sixfold.perf.plan.profiling_run import ProfilingCase
 from sixfold.training.config import TrainConfig
-from sixfold.training.step.arithmetic import processor_name
 from sixfold.training.step.rules import state_vectors
 from sixfold.training.step.schedule import budget
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh

@@ -15,20 +15,16 @@ import contextlib
 import dataclasses
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from sixfold import data as datasets
 from sixfold.core.config import RunConfig
 from sixfold.core.run_directory import RankFiles, RunDirectory
 from sixfold.distributed.config import EngineConfig
-from sixfold.distributed.process_group import Buffer, Communicator, PlainData
-from sixfold.distributed.process_group.communicator import Finish
+from sixfold.distributed.process_group import Communicator
+from sixfold.distributed.process_group.echo import Exchange, Loopback, echo_world
 from sixfold.training.config import TrainConfig
 from sixfold.training.log import TimedIterator, TrainLog
 from sixfold.training.step.step import Shard
@@ -202,66 +198,3 @@ def _payload_bytes(strategy: Any) -> int:
     if step is None:  # of local SGD, whose ranks add nothing up within a step
         return 0
     return int(sum(step.state.sections) * step.state.dtype.itemsize)
-
-
-class Exchange(NamedTuple):
-    """One exchange of a rank: how many bytes it sends to each peer, and gets from each."""
-
-    sent: tuple[int, ...]
-    received: tuple[int, ...]
-
-
-class Loopback:
-    """A link whose peers send back what they get, or zeros where the sizes differ."""
-
-    def __init__(self) -> None:
-        self.noted: list[Exchange] = []  # the exchanges so far
-
-    def exchange(
-        self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
-    ) -> tuple[float, float]:
-        """Answer; the time it takes is told as communication, so that nobody counts it as work."""
-        began = time.perf_counter()
-        for peer, array in receives.items():
-            sent = sends.get(peer)
-            if sent is not None and sent.nbytes == array.nbytes:
-                _bytes_of(array)[:] = _bytes_of(sent)
-            else:
-                _bytes_of(array)[:] = 0
-        self.noted.append(
-            Exchange(
-                tuple(array.nbytes for array in sends.values()),
-                tuple(array.nbytes for array in receives.values()),
-            )
-        )
-        return time.perf_counter() - began, 0.0
-
-    def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
-        """Answer when somebody waits for it."""
-        return partial(self.exchange, sends, receives)
-
-    def report(self, event: PlainData) -> None:
-        """Nobody listens."""
-
-    def should_stop(self) -> bool:
-        """Never."""
-        return False
-
-
-def _bytes_of(array: Buffer) -> Buffer:
-    return array.reshape(-1).view(np.uint8)
-
-
-def echo_world(rank: int, size: int) -> tuple[Communicator, Loopback]:
-    """The world of one rank of `size`, whose peers are echoes.
-
-    >>> world, echo = echo_world(0, 3)
-    >>> received = np.zeros(2, np.float32)
-    >>> world.exchange({1: np.ones(2, np.float32)}, {1: received})
-    >>> received.tolist(), echo.noted
-    ([1.0, 1.0], [Exchange(sent=(8,), received=(8,))])
-    """
-    loopback = Loopback()
-    return Communicator(
-        rank=rank, size=size, host="rehearsal", attempt=0, transport=loopback
-    ), loopback

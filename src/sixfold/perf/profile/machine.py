@@ -22,9 +22,9 @@ import torch
 
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json, write_json
+from sixfold.core.processor import processor_name
 from sixfold.distributed.process_group.ambient import cores
 from sixfold.perf.profile.cost import shared_rate
-from sixfold.training.step.arithmetic import processor_name
 
 WINDOW_S = 0.1  # length of one measurement
 WINDOWS = 3  # measurements of each rate; the best counts

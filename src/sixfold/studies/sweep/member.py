@@ -57,11 +57,12 @@ class Engines:
         key = (
             dataclasses.replace(config.engine, workers=None, max_restarts=None),
             config.model.model,
+            config.compute.cpu_isa,
         )
         if self._engine is None or key != self._key:
             self._stack.close()
             self._engine = self._stack.enter_context(
-                open_engine_for(config.engine, config.model.model)
+                open_engine_for(config.engine, config.model.model, cpu_isa=config.compute.cpu_isa)
             )
             self._key = key
         return self._engine

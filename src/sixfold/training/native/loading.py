@@ -25,12 +25,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sixfold.core.processor import PROCESSOR, processor
+
 VERSION = 3  # of the C module that this package was written for; an older build counts as none
 NAME = "sixfold.training.native.kernels"
 CHECKSUM = ".sha256"
 """Ending of the file beside a module that travels, with the checksum of its bytes."""
 
-PROCESSOR = Path("/proc/cpuinfo")
 _BUILD = re.compile(rb"sixfold-kernels version=(\d+) needs=([\w,]*);")
 
 
@@ -77,20 +78,6 @@ def check_build(code: bytes, has: frozenset[str] | None) -> None:
         raise _Refused(
             f"the C module needs {', '.join(sorted(needs - has))}: not on this processor"
         )
-
-
-def processor(path: Path = PROCESSOR) -> frozenset[str] | None:
-    """What all cores of this host know, in Linux's words; None if it does not say."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
-    cores = [
-        frozenset(line.partition(":")[2].split())
-        for line in lines
-        if line.partition(":")[0].strip() in ("flags", "Features")
-    ]
-    return frozenset.intersection(*cores) if cores else None
 
 
 def _file_name() -> str:

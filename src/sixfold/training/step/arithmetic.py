@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
 from sixfold.core.environment import arithmetic_variables
-from sixfold.training.native.loading import PROCESSOR, processor
+from sixfold.core.processor import in_cpuinfo, processor, processor_name
 
 _KNOWN = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "sve", "bf16", "i8mm")
 """Beginnings of the processor's flags by which oneDNN and MKL choose kernels."""
@@ -30,16 +29,22 @@ def arithmetic() -> Arithmetic:
         "torch": torch.__version__,
         "aten": torch.backends.cpu.get_cpu_capability(),
         "variables": " ".join(f"{k}={v}" for k, v in arithmetic_variables().items()) or "none",
-        "instruction_sets": " ".join([_in_cpuinfo("vendor_id") or platform.machine(), *flags]),
+        "instruction_sets": " ".join([in_cpuinfo("vendor_id") or platform.machine(), *flags]),
         "processor": processor_name(),
     }
 
 
-def arithmetic_difference(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+def arithmetic_difference(
+    before: Mapping[str, str], now: Mapping[str, str], *, apart: bool = False
+) -> str | None:
     """In what two differ such that bits may, with what there is to do; None if in nothing.
+
+    With `apart` the two are ranks of one run, and what there is to do is told elsewhere.
 
     >>> arithmetic_difference({"aten": "AVX2"}, {"aten": "AVX512"})
     'aten AVX2, here AVX512 (set ATEN_CPU_CAPABILITY=avx2)'
+    >>> arithmetic_difference({"aten": "AVX2"}, {"aten": "AVX512"}, apart=True)
+    'aten AVX2 and AVX512'
     """
     found = []
     for name, old in before.items():
@@ -52,7 +57,8 @@ def arithmetic_difference(before: Mapping[str, str], now: Mapping[str, str]) -> 
             old, new = (" ".join(sorted(words)) or "no more" for words in (gone, come))
             processors = [words.get("processor", "unknown") for words in (before, now)]
             remedy = " ({}, now {})".format(*processors)
-        found.append(f"{name.replace('_', ' ')} {old}, here {new}{remedy}")
+        values = f"{old} and {new or 'none'}" if apart else f"{old}, here {new}{remedy}"
+        found.append(f"{name.replace('_', ' ')} {values}")
     return "; ".join(found) or None
 
 
@@ -61,16 +67,3 @@ _REMEDIES = {
     "aten": " (set ATEN_CPU_CAPABILITY={})",
     "variables": " (set the environment variables as before)",
 }
-
-
-def processor_name() -> str:
-    """What the processor calls itself."""
-    return _in_cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _in_cpuinfo(field: str, path: Path = PROCESSOR) -> str | None:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -81,6 +82,23 @@ class BatchPlan:
         """
         return next(self._read([self._place(step, index, order)]))
 
+    def made_up_shard(self, most: int | None) -> Shard:
+        """A shard of random pixels, the same on every host, as large as those of the first step.
+
+        Args:
+            most: images of a piece of a shard, where those are computed piece by piece.
+        """
+        count, (_, start, stop) = self.count(0), self.place(0)
+        bounds = (shard_bounds(stop - start, count, index) for index in range(count))
+        images = max(last - first for first, last in bounds)
+        pieces = 1 if most is None else -(-images // most)
+        place = _Place(0, 0, np.arange(-(-images // pieces)))
+        shape = (len(place.indices), *self.data.train.shape)
+        # Python's own generator, whose bytes are the same in every version of every library.
+        drawn = random.Random(key(self.seed, "canary")).randbytes(math.prod(shape))
+        pixels = np.frombuffer(bytearray(drawn), np.uint8).reshape(shape)
+        return next(self._shards([place], place.indices, pixels))
+
     def own_shards(self, comm: Communicator, first_step: int) -> Iterator[Shard]:
         """This rank's shards of all steps from `first_step` on, in order.
 
@@ -115,9 +133,14 @@ class BatchPlan:
 
     def _read(self, places: list[_Place]) -> Iterator[Shard]:
         """Load the samples of some shards at once."""
-        part = self.data.train
         indices = np.concatenate([place.indices for place in places])
-        pixels = self._pixels(places, indices)
+        return self._shards(places, indices, self._pixels(places, indices))
+
+    def _shards(
+        self, places: list[_Place], indices: NDArray[np.int64], pixels: NDArray[np.uint8]
+    ) -> Iterator[Shard]:
+        """The shards of some images, given their pixels."""
+        part = self.data.train
         ends = np.cumsum([len(place.indices) for place in places]).tolist()
         runs = [slice(start, end) for start, end in pairwise([0, *ends])]
         labels = torch.from_numpy(self.make_batch.truth(part, indices))

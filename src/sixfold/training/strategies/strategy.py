@@ -78,6 +78,14 @@ class Strategy(Protocol):
         """
         ...
 
+    def canary(self) -> str:
+        """A hash of what this rank computes for fixed images, before its first step.
+
+        Ranks that compute alike have the same (`sixfold.training.step.canary`). What stands behind
+        a space names what was computed: only canaries of the same are compared.
+        """
+        ...
+
     def figures(self) -> dict[str, Any]:
         """What this strategy adds to ``result.json``; read on rank 0 when all steps are done."""
         ...

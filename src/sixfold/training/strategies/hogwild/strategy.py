@@ -56,6 +56,7 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import build_loss
 from sixfold.training.network import initial_network
 from sixfold.training.step.batches import BatchPlan, plan_batches
+from sixfold.training.step.canary import canary
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.micro_batches import note
 from sixfold.training.step.norm_sync import has_batch_norm
@@ -234,6 +235,10 @@ class Hogwild:
             or done == self.budget.total_steps
             or (every is not None and done % every == 0)
         )
+
+    def canary(self) -> str:
+        """Of the whole network."""
+        return canary(self.step, self.plan)
 
     def figures(self) -> dict[str, Any]:
         """Who shared memory with whom, and what has been made in how many rounds."""

@@ -130,6 +130,10 @@ class LocalSgd:
         local = done - self._first_local
         return local <= 0 or local % self.config.local_steps == 0 or done == self.budget.total_steps
 
+    def canary(self) -> str:
+        """Of the whole network."""
+        return self._together.canary()
+
     def figures(self) -> dict[str, Any]:
         """The number of merges, and how a serial run and single workers fare where asked for."""
         if self._log is not None:

@@ -31,7 +31,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -55,6 +55,7 @@ from sixfold.training.step.optimizer import whole_optimizer
 from sixfold.training.step.precision import weights_dtype
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
 from sixfold.training.step.update_rule import Optimizer
+from sixfold.training.strategies.model_parallel.canary import divided_canary
 from sixfold.training.strategies.model_parallel.division import LayerGrid, read_division
 from sixfold.training.strategies.model_parallel.exchange import RankSum
 from sixfold.training.strategies.model_parallel.grid import Mesh
@@ -76,6 +77,7 @@ class ModelParallel:
         optimizer: the update rule.
         network: how the network is evaluated and saved.
         exact: add shards in the fixed tree (True) or by tile (False).
+        canary: see `Strategy.canary`.
     """
 
     def __init__(
@@ -88,7 +90,9 @@ class ModelParallel:
         network: ShardedModel,
         *,
         exact: bool,
+        canary: Callable[[], str],
     ) -> None:
+        self.canary = canary
         self.grid, self.tiles, self.step, self.plan = grid, tiles, step, plan
         self.optimizer, self.network, self.budget = optimizer, network, plan.budget
         self._shards = ShardSum(tiles, step, exact=exact)
@@ -235,7 +239,14 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
         )
         comm.report({"kind": "note", "text": text})
     return ModelParallel(
-        grid, tiles, step, plan, optimizer, network, exact=config.strategy.deterministic
+        grid,
+        tiles,
+        step,
+        plan,
+        optimizer,
+        network,
+        exact=config.strategy.deterministic,
+        canary=functools.partial(divided_canary, found, config, data, grid, plan),
     )
 
 

@@ -307,7 +307,9 @@ class _Processes:
             engine = self._engine
             if engine.name != "local":
                 engine = open_engine(
-                    "local", preload=("sixfold.training.strategies.param_server.service",)
+                    "local",
+                    preload=("sixfold.training.strategies.param_server.service",),
+                    cpu_isa=self._engine.cpu_isa,
                 )
                 stack.enter_context(contextlib.closing(engine))
 

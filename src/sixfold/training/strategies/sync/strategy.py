@@ -33,6 +33,7 @@ from sixfold.training.losses.registry import build_loss
 from sixfold.training.network import initial_network
 from sixfold.training.sparsity.initialization import begin
 from sixfold.training.step.batches import BatchPlan, plan_batches
+from sixfold.training.step.canary import canary
 from sixfold.training.step.device import rank_device
 from sixfold.training.step.device_model import DeviceModel
 from sixfold.training.step.micro_batches import note
@@ -93,6 +94,10 @@ class Sync:
     def is_sync_point(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
         """Always: all ranks hold the same weights after every step."""
         return True
+
+    def canary(self) -> str:
+        """Of the whole network."""
+        return canary(self.step, self.plan)
 
     def figures(self) -> dict[str, Any]:
         """The number of logical shards of a whole batch, and how they are cut."""
