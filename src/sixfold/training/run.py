@@ -36,6 +36,7 @@ from sixfold.training.lengthening import (
     mark,
     refuse_lengthened,
 )
+from sixfold.training.result_file import refuse_damaged
 from sixfold.training.selection import (
     OUT_OF_TIME,
     Pause,
@@ -142,7 +143,7 @@ def train(
             )
         )
         if run.finished is not None:
-            _refuse_damaged(run.finished, run.directory.file("result.json"))
+            refuse_damaged(run.finished, run.directory.file("result.json"))
             refuse_lengthened(config, run.directory)
             send_rest(config.tracking, run.directory, run.finished, on_event)
             return run.finished
@@ -212,43 +213,6 @@ TRACKING = "tracking"
 """Section of the settings on which no result depends."""
 
 KIND = RunKind(growing=LENGTH, failure_page=_write_failure_page, is_unfinished=_is_unfinished)
-
-
-_NUMBER = (int, float)
-_RESULT: dict[str, type | tuple[type, ...]] = {
-    "steps": int,
-    "epochs": _NUMBER,
-    "workers": int,
-    "restarts": int,
-    "wall_s": _NUMBER,
-    "startup_s": _NUMBER,
-    "engine": str,
-    "strategy": str,
-    "report": str,
-    "weights_sha256": str,
-}
-"""What every finished training's result has."""
-
-_MORE: dict[str, type | tuple[type, ...]] = {
-    "test_accuracy": _NUMBER,
-    "test_loss": _NUMBER,
-    "train_images_per_s": (*_NUMBER, type(None)),
-    "balanced_accuracy": (*_NUMBER, type(None)),
-    "bad_files": list,
-    "native_kernels": list,
-}
-"""What some have."""
-
-
-def _refuse_damaged(result: dict[str, Any], file: Path) -> None:
-    """Raise if a result that is to be told again is not as a training writes it."""
-    wrong = [name for name, kind in _RESULT.items() if not isinstance(result.get(name), kind)]
-    wrong += [n for n, kind in _MORE.items() if n in result and not isinstance(result[n], kind)]
-    if wrong:
-        raise UserError(
-            f"{file} is damaged (no {wrong[0]} as a training writes it): remove it and go on with "
-            "--resume, which makes it anew from the last checkpoint"
-        )
 
 
 def training_problems(config: TrainConfig) -> list[str]:
