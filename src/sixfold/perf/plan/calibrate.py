@@ -268,8 +268,6 @@ def fitting_tiles(config: TrainConfig, opened: DataSet, workers: int) -> list[Me
     """The meshes by which both workers and network can be divided."""
     from sixfold.training.strategies.model_parallel.strategy import division_problems
 
-    if config.training.precision == "bf16":
-        return []  # as `sixfold.training.validate` says
     found, shape, classes = [], opened.shape, opened.outputs
     sizes = [size for size in range(2, min(workers, LARGEST_TILE) + 1) if workers % size == 0]
     for mesh in chain.from_iterable(map(meshes, sizes)):

@@ -188,3 +188,29 @@ def test_traffic_of_the_slide_network_is_what_the_page_says(
 
     with InlineEngine() as engine:
         assert engine.run_ranks(count, 2).results == [SLIDE_BYTES[grid](batch_size)] * 2
+
+
+@pytest.mark.parametrize("grid", ["rows=7", "cout=2,cin=2"])
+def test_bfloat16_is_near_to_serial_training_with_it_and_the_same_every_time(
+    configure: Configure, tmp_path: Path, grid: str
+) -> None:
+    """Maps of six rows leave a rank without any."""
+    settings: dict[str, Any] = {
+        "model": "resnet20",
+        "model_args": "depth=8",
+        "data": "synthetic:24x3x6x6",
+        "batch_size": 8,
+        "steps": 2,
+        "precision": "bf16",
+    }
+    serial = train(configure(out=str(tmp_path / "serial"), **settings))
+    divided = {**settings, "strategy": "model_parallel", "grid": grid}
+    workers = {"rows=7": 7}.get(grid, 4)
+    found, again = (
+        train(configure(out=str(tmp_path / name), workers=workers, **divided))
+        for name in ("one", "two")
+    )
+    assert found["weights_sha256"] == again["weights_sha256"]
+    assert found["test_loss"] == pytest.approx(serial["test_loss"], rel=0.05)
+    weights = load_file(tmp_path / "one" / "model.safetensors")
+    assert {v.dtype for v in weights.values() if v.is_floating_point()} == {torch.float32}

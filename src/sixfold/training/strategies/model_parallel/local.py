@@ -87,7 +87,8 @@ class ChannelBiasOp:
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - keeps nothing
         """(n, K, ...), the same shape."""
         dims = [dim for dim in range(grad.dim()) if dim != 1]
-        torch.sum(grad, dims, out=out[self._place])
+        db = out[self._place]
+        torch.sum(grad, dims, dtype=db.dtype, out=db)
         return grad
 
 
@@ -111,19 +112,21 @@ class EmptyPart(nn.Module):
 class EmptyPartOp:
     """y = 0 whatever x is, so all gradients are zero."""
 
-    def __init__(self, layer: EmptyPart, places: Sequence[int]) -> None:
-        self._layer, self._places = layer, places
+    def __init__(self, layer: EmptyPart, places: Sequence[int], dtype: torch.dtype | None) -> None:
+        self._layer, self._places, self._dtype = layer, places, dtype
         self.has_weights = bool(places)
 
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - keeps a shape
         """Anything -> zeros (n, *out)."""
-        return self._layer(x), x.shape
+        x = x if self._dtype is None else x.to(self._dtype)  # as the parts of other ranks are
+        return self._layer(x), (x.shape, x.dtype)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """Zeros in the shape of the input."""
         for place in self._places:
             out[place].zero_()
-        return grad.new_zeros(saved)
+        shape, dtype = saved
+        return grad.new_zeros(shape, dtype=dtype)
 
 
 def _channel_bias(layer: ChannelBias, weights: Weights) -> ChannelBiasOp:
@@ -131,7 +134,9 @@ def _channel_bias(layer: ChannelBias, weights: Weights) -> ChannelBiasOp:
 
 
 def _empty_part(layer: EmptyPart, weights: Weights) -> EmptyPartOp:
-    return EmptyPartOp(layer, [place for place, _ in weights.owned(layer)])
+    owned = weights.owned(layer)
+    dtype = weights.weight(owned[0][1]).value.dtype if owned else None
+    return EmptyPartOp(layer, [place for place, _ in owned], dtype)
 
 
 CHANNEL_BIAS = register_operation(Operation(name="channel_bias", modules=(ChannelBias,)))

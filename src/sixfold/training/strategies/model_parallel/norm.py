@@ -143,7 +143,7 @@ class LocalNorm(LocalLayer):
     def normalised(self, x: Tensor, act: int) -> tuple[Tensor, native.Saved]:
         """Normalise (n, *own) by the statistics of the whole, and apply what stands behind."""
         rows = self.rows_of(x)
-        kind = rows.numpy().dtype
+        kind = np.float64 if rows.dtype == torch.float64 else np.float32
         ones, zeros = np.ones(rows.shape[1], kind), np.zeros(rows.shape[1], kind)
         weight = ones if self.weight is None else self.weight.detach().numpy()
         bias = zeros if self.bias is None else self.bias.detach().numpy()

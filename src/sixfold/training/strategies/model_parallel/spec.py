@@ -22,13 +22,7 @@ def _build(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:
 def _problems(config: TrainConfig) -> list[str]:
     from sixfold.training.strategies.model_parallel.division import read_division
 
-    found = [] if config.strategy.grid == AUTO else read_division(config.strategy.grid)[1]
-    if config.training.precision == "bf16":
-        found.append(
-            "--precision bf16: not with --strategy model_parallel, whose divided layers compute in "
-            "the precision of their weights; give float32 or float64"
-        )
-    return found
+    return [] if config.strategy.grid == AUTO else read_division(config.strategy.grid)[1]
 
 
 def _fit_problems(config: TrainConfig, workers: int, data: DataSet) -> list[str]:
