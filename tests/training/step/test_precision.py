@@ -14,7 +14,7 @@ from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
 from sixfold.models.config import ModelConfig
 from sixfold.models.shapes import Shape
-from sixfold.training.config import StrategyConfig, TrainConfig, TrainingConfig
+from sixfold.training.config import TrainConfig, TrainingConfig
 from sixfold.training.run import train
 from sixfold.training.step.step import Shard, Step
 
@@ -92,14 +92,6 @@ def test_the_copy_follows_the_weights() -> None:
     step.state.parameters *= 0.5
     step.shard_payload(0, shard, second)
     assert not torch.equal(first, second)
-
-
-def test_divided_networks_are_refused() -> None:
-    config = TrainConfig(
-        strategy=StrategyConfig(strategy="model_parallel"),
-        training=TrainingConfig(precision="bf16"),
-    )
-    assert any("--precision bf16: not with" in problem for problem in config.problems())
 
 
 @pytest.mark.parametrize("batch_norm", ["shard", "sync"])
