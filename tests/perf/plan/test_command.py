@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import sixfold
-from sixfold import data as datasets
 from sixfold.cli import main
-from sixfold.perf.plan.calibrate import fitting_tiles
 from sixfold.perf.plan.config import PlanConfig, PlanningConfig
 from sixfold.perf.plan.run import plan_problems
 from sixfold.training.config import LocalSgdConfig, TrainingConfig
@@ -35,12 +32,6 @@ def test_what_was_not_timed_is_not_estimated() -> None:
     )
     [problem] = plan_problems(config)
     assert "timed in float32" in problem
-
-
-def test_divided_networks_are_not_planned_in_bf16() -> None:
-    config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300", precision="bf16")
-    opened = datasets.open_data(datasets.resolve(config.data))
-    assert fitting_tiles(config, opened, 2) == []
 
 
 def test_a_machine_that_is_not_there(tmp_path: Path) -> None:
