@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +15,15 @@ from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder
-from sixfold.core.life_cycle import run_path
-from sixfold.core.run_directory import OBJECTS, as_json
 from sixfold.core.settings import build_tree, hints_of
 from sixfold.data.config import HANDED_OVER, DataConfig
 from sixfold.data.given import TEST_FRACTION, Source, write_given
 from sixfold.data.given_sources import parts_of
 from sixfold.data.manifest import VALIDATION
 from sixfold.distributed.engines import Engine
-from sixfold.models.objects import describe, pack, title_of
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import with_target
-from sixfold.training.run import training_problems
-from sixfold.training.tracking.config import TrackingConfig
+from sixfold.training.objects import packed, problems_without, with_values
 
 Share = int | float
 
@@ -150,32 +144,8 @@ class Arguments:
                 pixel_range=None,
             )
             config = dataclasses.replace(config, data=data)
-        if not self._objects and not self._callbacks:
+        with packed(config, self._objects, self._callbacks, self._purpose) as config:
             yield config
-            return
-        plain = config
-        config = self._named(plain, lambda thing, what: describe(thing, what)[0])
-        title = title_of(self._objects.get("model", config.model.model))
-        if ":" not in config.model.model or "model" not in self._objects:
-            title = config.model.model
-        alike = dataclasses.replace(config, tracking=TrackingConfig())
-        out = run_path(alike, TrainConfig(), self._purpose + title)
-        folder = out / OBJECTS
-        with _withdrawn(out):
-            config = self._named(plain, lambda thing, what: pack(thing, folder, what))
-            config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(out)))
-            if found := training_problems(config):
-                raise UserError(found)
-            yield config
-        _drop_others(folder, config)
-
-    def _named(self, config: TrainConfig, name: Callable[[Any, str], str]) -> TrainConfig:
-        """The settings with objects by their names."""
-        config = _named(config, self._objects, name)
-        if not self._callbacks:
-            return config
-        made = [c if isinstance(c, str) else name(c, "callback") for c in self._callbacks]
-        return _with(config, {"callback": (*config.selection.callback, *made)})
 
     def _checked(self) -> TrainConfig:
         """The settings without objects and data, checked as far as that goes."""
@@ -188,18 +158,11 @@ class Arguments:
                 problems += error.problems
                 config = _readable(options)
         else:
-            config = _with(config, self._options)
+            config = with_values(config, self._options)
         known = {name for section in hints_of(TrainConfig).values() for name in hints_of(section)}
         for name in sorted(self._objects.keys() - known):
             problems += _unknown(name)
-        asked = config
-        if "model" in self._objects:  # what its arguments are for is not known yet
-            asked = _with(config, {"model_args": ""})
-        found = training_problems(asked)
-        if self._objects:
-            # What stands in for them until they are packed says nothing.
-            found = [line for line in found if not _is_of(line, self._objects)]
-        problems += found
+        problems += problems_without(config, self._objects)
         if problems:
             raise UserError(dict.fromkeys(problems))
         return config
@@ -280,10 +243,6 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_of(line: str, objects: Mapping[str, Any]) -> bool:
-    return any(line.startswith(f"--{name.replace('_', '-')} ") for name in objects)
-
-
 def _unknown(name: str) -> list[str]:
     try:
         build_tree(TrainConfig, {name: None})
@@ -305,41 +264,3 @@ def _readable(options: Mapping[str, Any]) -> TrainConfig:
         return build_tree(TrainConfig, kept)
     except UserError:
         return TrainConfig()
-
-
-def _named(
-    config: TrainConfig, objects: Mapping[str, Any], name: Callable[[Any, str], str]
-) -> TrainConfig:
-    return _with(config, {what: name(thing, what) for what, thing in objects.items()})
-
-
-def _with(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
-    """The settings with some values, by the names of their fields."""
-    changed = {}
-    for section, hint in hints_of(TrainConfig).items():
-        own = {name: value for name, value in values.items() if name in hints_of(hint)}
-        if own:
-            changed[section] = dataclasses.replace(getattr(config, section), **own)
-    return dataclasses.replace(config, **changed)
-
-
-def _drop_others(folder: Path, config: TrainConfig) -> None:
-    """Remove objects of a run that this one, now finished, has replaced."""
-    named = json.dumps(as_json(config))
-    for file in folder.glob("*.pkl"):
-        if file.name not in named:
-            file.unlink(missing_ok=True)
-
-
-@contextmanager
-def _withdrawn(out: Path) -> Iterator[None]:
-    """Remove the objects of a run that has been refused, where none was there before."""
-    was_there, had_objects = out.exists(), (out / OBJECTS).exists()
-    try:
-        yield
-    except UserError:
-        if not had_objects and not (out / "config.json").exists():
-            shutil.rmtree(out / OBJECTS, ignore_errors=True)
-            if not was_there and out.is_dir() and not any(out.iterdir()):
-                out.rmdir()
-        raise

@@ -7,7 +7,6 @@ as `sixfold train --data shards:DIR` would, to the same bits.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import threading
@@ -25,6 +24,8 @@ from sixfold.core.errors import SixfoldError, UserError
 from sixfold.core.run_directory import as_json
 from sixfold.data.config import HANDED_OVER
 from sixfold.data.targets import REGRESSION
+from sixfold.models.importing import source_files
+from sixfold.models.objects import describe
 from sixfold.spark.model import (
     FittedModel,
     SixfoldClassificationModel,
@@ -34,6 +35,7 @@ from sixfold.spark.model import (
     read_weights,
 )
 from sixfold.spark.params import (
+    OBJECTS,
     ColumnParams,
     ScoreParams,
     chosen_settings,
@@ -47,7 +49,9 @@ from sixfold.spark.persistence import ParamsWriter
 from sixfold.spark.preparation import TableSettings, Written, root_of, write_shards
 from sixfold.spark.session import engine_of, master_of
 from sixfold.training.config import TrainConfig, configure
+from sixfold.training.inputs import own_code
 from sixfold.training.losses.registry import with_target
+from sixfold.training.objects import packed, problems_without, with_values
 
 if TYPE_CHECKING:
     from typing import Self
@@ -125,7 +129,7 @@ class FittingEstimator(
     def _train(self, dataset: DataFrame, prepare: Prepare) -> Any:
         began = time.monotonic()
         session = dataset.sparkSession
-        config = self._checked(master_of(session))
+        config, objects = self._checked(master_of(session))
         settings = TableSettings(
             image=self.column("imageCol"),
             label=str(self.getOrDefault("labelCol")),
@@ -137,9 +141,9 @@ class FittingEstimator(
             skip=self.getOrDefault("handleInvalid") == "skip",
         )
         written = prepare({"train": dataset}, root_of(session, config.run.out), settings)
-        config = _placed(config, written.data)
+        config = _placed(config, objects, written.data)
         prepared_s = time.monotonic() - began
-        figures = self._run(session, config, written)
+        figures = _run(session, config, objects)
         out = Path(str(config.run.out))
         weights, card = read_weights(out, trust_model=True)
         figures |= {
@@ -157,15 +161,18 @@ class FittingEstimator(
         summary = Summary(json_fields(figures))
         return self._copyValues(self.fitted(weights, card, written.label_values, summary))
 
-    def _checked(self, master: str) -> TrainConfig:
-        """The settings of the training.
+    def _checked(self, master: str) -> tuple[TrainConfig, dict[str, Any]]:
+        """The settings of the training, and the user's own objects by their names.
 
         Raises:
             UserError: with everything that is wrong with them.
         """
-        from sixfold.training.run import training_problems
-
         chosen = chosen_settings(self)
+        objects = {
+            name: chosen.pop(name) for name in OBJECTS & chosen.keys() if callable(chosen[name])
+        }
+        if not all(isinstance(each, str) for each in chosen.get("callback", ())):
+            objects["callback"] = chosen.pop("callback")
         if self.regression:
             chosen.setdefault("loss", self.getOrDefault("loss"))
         found: list[str] = []
@@ -174,7 +181,7 @@ class FittingEstimator(
                 f"handleInvalid {self.getOrDefault('handleInvalid')!r}: fit takes error or skip"
             )
         config = configure(**chosen, data=HANDED_OVER, engine="spark")
-        found += training_problems(config)
+        found += problems_without(config, objects)
         if config.run.out is None and not master.startswith("local"):
             found.append(
                 "out: give a run directory that driver and executors share (a path that all hosts "
@@ -185,24 +192,8 @@ class FittingEstimator(
         if config.run.out is None:
             name = f"{self.uid}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
             out = str(Path("runs", name).absolute())
-            config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=out))
-        return config
-
-    def _run(self, session: Any, config: TrainConfig, written: Written) -> dict[str, Any]:
-        from sixfold.training.run import train
-
-        config = dataclasses.replace(
-            config,
-            data=dataclasses.replace(
-                config.data, data=written.data, resize=None, pixel_range=None, test_split=0.0
-            ),
-        )
-        from sixfold.models import source_file
-
-        source = source_file(config.model.model)
-        ship = (str(source),) if source else ()
-        with engine_of(session, ship) as engine:
-            return train(config, engine=engine)
+            config = with_values(config, {"out": out})
+        return config, objects
 
 
 @with_accessors
@@ -233,12 +224,27 @@ class SixfoldRegressor(FittingEstimator):
         set_params(self, params)
 
 
-def _placed(config: TrainConfig, data: str) -> TrainConfig:
-    """The settings with a directory of its own for each training, where `out` has a star."""
-    told = json.dumps([as_json(config), data], sort_keys=True)
+def _placed(config: TrainConfig, objects: Mapping[str, Any], data: str) -> TrainConfig:
+    """The settings with their data, and a directory of its own where `out` has a star."""
+    named = [describe(thing, what)[0] for what, thing in objects.items() if what != "callback"]
+    told = json.dumps([as_json(config), named, data], sort_keys=True)
     name = hashlib.sha256(told.encode()).hexdigest()[:12]
     out = str(Path(str(config.run.out).replace("*", name)).absolute())
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, out=out))
+    settled = {"data": data, "resize": None, "pixel_range": None, "test_split": 0.0, "out": out}
+    return with_values(config, settled)
+
+
+def _run(session: Any, config: TrainConfig, objects: dict[str, Any]) -> dict[str, Any]:
+    """Train in the session's executors, to which the user's own code travels."""
+    from sixfold.perf.plan.automatic import choose
+    from sixfold.training.run import train
+
+    callbacks = objects.pop("callback", ())
+    with packed(config, objects, callbacks) as named:
+        names = (named.model.model, *own_code(named))
+        ship = tuple(str(source) for name in names for source in source_files(name))
+        with engine_of(session, ship) as engine:
+            return train(named, engine=engine, planner=choose)
 
 
 def _history(out: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,15 @@ from pyspark.ml.util import (
 )
 
 from sixfold.core.errors import UserError
-from sixfold.spark.params import ColumnParams, ScoreParams, set_params, with_accessors
+from sixfold.core.run_directory import OBJECTS
+from sixfold.models.packed import is_packed, packed_path
+from sixfold.spark.params import (
+    ColumnParams,
+    ScoreParams,
+    in_sparks_words,
+    set_params,
+    with_accessors,
+)
 from sixfold.spark.persistence import Writer, local_path
 from sixfold.spark.scoring import Scorer, Weights
 from sixfold.spark.session import send_code
@@ -134,9 +142,11 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         policy = self.getOrDefault("handleInvalid")
         if policy not in ("error", "skip", "keep"):
             raise UserError(f"handleInvalid {policy!r}: expected error, skip or keep")
-        send_code(dataset.sparkSession)
         made = f"sixfold_{self.uid}"
-        out = dataset.withColumn(made, self._scores(dataset))
+        try:
+            out = dataset.withColumn(made, self._scores(dataset))
+        except UserError as wrong:
+            raise UserError(in_sparks_words(wrong.problems)) from None
         error = functions.col(f"{made}.error")
         if policy == "skip":
             out = out.where(error.isNull())
@@ -172,7 +182,7 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         elif isinstance(dataset.schema[column.name].dataType, VectorUDT):
             given, kind = vector_to_array(given), pa.list_(pa.float64())
         scorer = Scorer(
-            weights=self._weights,
+            weights=_sent(dataset.sparkSession, self._weights),
             column=column,
             is_path=is_path,
             kind=kind,
@@ -317,7 +327,6 @@ def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool
     session = SparkSession.getActiveSession()
     if session is None:
         raise UserError("predict_udf needs an active Spark session: start one first")
-    send_code(session)
     kind = pa.binary() if image is None else to_arrow_type(_parse_datatype_string(image))
     form = "pictures" if kind == pa.string() else image_form(kind)
     if form is None:
@@ -325,7 +334,7 @@ def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool
             f"predict_udf: {image} holds no images: expected binary, a struct or arrays"
         )
     scorer = Scorer(
-        weights=weights,
+        weights=_sent(session, weights),
         column=ImageColumn("image", form),
         is_path=kind == pa.string(),
         kind=kind,
@@ -334,6 +343,11 @@ def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool
         targets=card.kind,
     )
     return _udf(scorer)
+
+
+def _sent(session: Any, weights: Weights) -> Weights:
+    """The network, whose code has been sent to the executors."""
+    return dataclasses.replace(weights, archives=send_code(session, weights.trusted))
 
 
 def read_weights(path: str | Path, *, trust_model: bool = False) -> tuple[Weights, ModelCard]:
@@ -353,6 +367,7 @@ def read_weights(path: str | Path, *, trust_model: bool = False) -> tuple[Weight
         str(file),
         hashlib.sha256(data).hexdigest(),
         card.model,
+        packed_path(card.model).read_bytes() if is_packed(card.model) else None,
     )
     return weights, card
 
@@ -380,6 +395,10 @@ class _ModelWriter(Writer):
 
         with fsspec.open(_url(path, Path(weights.path).name), "wb") as file:
             file.write(data)
+        if weights.packed is not None:
+            name = Path(OBJECTS, packed_path(weights.trusted).name)
+            with fsspec.open(_url(path, str(name)), "wb", auto_mkdir=True) as file:
+                file.write(weights.packed)
 
 
 class _ModelReader(MLReader[FittedModel]):
@@ -398,9 +417,15 @@ class _ModelReader(MLReader[FittedModel]):
             raise UserError(f"{path}: {kept['weights']} is damaged: save the model again")
         from sixfold.spark.session import scratch
 
-        local = scratch() / kept["sha256"][:16] / kept["weights"]
-        local.parent.mkdir(parents=True, exist_ok=True)
-        local.write_bytes(data)
+        folder = scratch() / kept["sha256"][:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        packed = None
+        if is_packed(kept["trusted"]):
+            name = Path(OBJECTS, packed_path(kept["trusted"]).name)
+            with fsspec.open(_url(path, str(name)), "rb") as file:
+                packed = file.read()
+        saved = Weights(data, kept["weights"], kept["sha256"], kept["trusted"], packed)
+        local, _ = saved.write(folder)
         # Params of a model may be anybody's; the network that the weights name is looked at.
         weights, card = read_weights(local)
         values = kept["label_values"]

@@ -25,19 +25,16 @@ from sixfold.core.errors import UserError
 from sixfold.core.settings import hints_of
 from sixfold.training.config import TrainConfig
 
-SECTIONS = (
-    *("model", "optimizer", "training", "compute", "initialization", "strategy", "local_sgd"),
-    *("losses", "loss", "stopping", "data", "run", "engine"),
-)
-"""Of `TrainConfig`; those that it has not are left out."""
-
 RENAMED = {"workers": "numWorkers"}
 LEFT_OUT = {
     *("data", "image_column", "label_column", "weight_column", "test_split", "max_images"),
     *("on_error", "engine", "master", "spark_conf", "trust_model", "resume", "overwrite"),
-    *("machine", "device", "tf32"),
+    *("machine", "device", "tf32", "reread"),
 }
 """Settings that a table, a session or a Param of Spark's own decides."""
+
+OBJECTS = {"model", "loss", "optimizer", "callback"}
+"""Settings that may be the user's own class, function, instance or callable in place of a name."""
 
 
 def camel(name: str) -> str:
@@ -57,11 +54,10 @@ def settings() -> dict[str, tuple[dataclasses.Field[Any], Any]]:
     found = {}
     sections = hints_of(TrainConfig)
     for section in sections:
-        if section in SECTIONS:
-            hints = hints_of(sections[section])
-            for field in dataclasses.fields(sections[section]):
-                if field.name not in LEFT_OUT:
-                    found[field.name] = field, hints[field.name]
+        hints = hints_of(sections[section])
+        for field in dataclasses.fields(sections[section]):
+            if field.name not in LEFT_OUT:
+                found[field.name] = field, hints[field.name]
     return found
 
 
@@ -79,6 +75,26 @@ def in_sparks_words(problems: Iterable[str]) -> list[str]:
         return names.get(found[1], found[0])
 
     return [re.sub(r"--([a-z][a-z0-9-]*)", param, problem) for problem in problems]
+
+
+def is_own(value: Any) -> bool:
+    """Whether a value is an object of the user's rather than a name."""
+    return callable(value) or any(hasattr(value, f"on_{when}") for when in ("start", "step", "end"))
+
+
+def _with_objects(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A converter of names, or of lists of names, that lets the user's own objects through."""
+
+    def converted(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [converted(each) for each in value]
+        return value if is_own(value) else TypeConverters.toString(value)
+
+    return (
+        converted
+        if convert is TypeConverters.toListString
+        else lambda value: value if callable(value) else convert(value)
+    )
 
 
 def _converter(hint: Any) -> Callable[[Any], Any]:
@@ -146,7 +162,9 @@ def settings_as_params(cls: type[Any]) -> type[Any]:
     for name, (field, hint) in settings().items():
         param = camel(name)
         doc = str(field.metadata.get("doc", ""))
-        setattr(cls, param, Param(Params._dummy(), param, doc, _converter(hint)))
+        convert = _converter(hint)
+        convert = _with_objects(convert) if name in OBJECTS else convert
+        setattr(cls, param, Param(Params._dummy(), param, doc, convert))
     return with_accessors(cls)
 
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sixfold.core.run_directory import OBJECTS
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.shard_building import COLOR, GRAY
 from sixfold.data.targets import BINARY, CLASSES, MULTI_LABEL, REGRESSION
+from sixfold.distributed.engines.spark_package import importable
 from sixfold.spark.writing import Columns, picture_of
 
 if TYPE_CHECKING:
@@ -41,6 +43,21 @@ class Weights:
     path: str
     sha256: str
     trusted: str  # the network whose code may be run
+    packed: bytes | None = None  # the file of the user's own object that it is
+    archives: tuple[str, ...] = ()  # names of the zip files with the user's modules
+
+    def write(self, folder: Path) -> tuple[Path, str]:
+        """Put its files into a folder, as in a run directory; where, and the network's name."""
+        assert self.data is not None, "its file is not read where it is"
+        file = folder / Path(self.path).name
+        file.write_bytes(self.data)
+        if self.packed is None:
+            return file, self.trusted
+        path, _, title = self.trusted.rpartition(":")
+        own = folder / OBJECTS / Path(path).name
+        own.parent.mkdir(exist_ok=True)
+        own.write_bytes(self.packed)
+        return file, f"{own}:{title}"
 
     def __hash__(self) -> int:
         return hash(self.sha256)
@@ -61,14 +78,17 @@ def classifier(weights: Weights) -> Any:
     )
 
     with contextlib.ExitStack() as stack:
-        file = Path(weights.path)
+        if weights.archives:
+            from pyspark import SparkFiles
+
+            stack.enter_context(importable(map(SparkFiles.get, weights.archives)))
+        file, trusted = Path(weights.path), weights.trusted
         if weights.data is not None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sixfold-model-"))
-            file = Path(folder, file.name)
-            file.write_bytes(weights.data)
+            file, trusted = weights.write(Path(folder))
         elif hashlib.sha256(file.read_bytes()).hexdigest() != weights.sha256:
             raise ValueError(f"{file} has changed since the model was made")
-        network, card = load_network(file, trusted=weights.trusted)
+        network, card = load_network(file, trusted=trusted)
     return Classifier(fused_max_pool(relu_behind_max_pool(folded_batch_norm(network))), card).eval()
 
 

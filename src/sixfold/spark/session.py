@@ -33,11 +33,21 @@ def engine_of(session: SparkSession, ship: tuple[str, ...] = ()) -> Iterator[Eng
         yield engine
 
 
-def send_code(session: SparkSession) -> None:
-    """Let the session's Python workers import this package, wherever they run."""
-    from sixfold.distributed.engines.spark_package import ship
+def send_code(session: SparkSession, *names: str) -> tuple[str, ...]:
+    """Let the session's Python workers import this package, wherever they run.
 
-    ship(_session(session).carrier, ())
+    Args:
+        session: classic or Connect.
+        names: of the user's own objects, such as `package.module:Net`, whose source travels too.
+
+    Returns:
+        The names of the user's zip files there.
+    """
+    from sixfold.distributed.engines.spark_package import ship
+    from sixfold.models.importing import source_files
+
+    sources = dict.fromkeys(source for name in names for source in source_files(name))
+    return ship(_session(session).carrier, tuple(sources))
 
 
 def _session(session: SparkSession) -> Session:

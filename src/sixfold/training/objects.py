@@ -1,0 +1,115 @@
+"""The user's own objects as settings of a training: packed into its run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sixfold.core.errors import UserError
+from sixfold.core.life_cycle import run_path
+from sixfold.core.run_directory import OBJECTS, as_json
+from sixfold.core.settings import hints_of
+from sixfold.models.objects import describe, pack, title_of
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import training_problems
+from sixfold.training.tracking.config import TrackingConfig
+
+
+def problems_without(config: TrainConfig, objects: Mapping[str, Any]) -> list[str]:
+    """What is wrong with settings, as far as that can be told before objects are packed."""
+    # What a network's arguments are for is not known yet.
+    asked = with_values(config, {"model_args": ""}) if "model" in objects else config
+    flags = tuple(f"--{name.replace('_', '-')} " for name in objects)
+    # What stands in for them until they are packed says nothing.
+    return [line for line in training_problems(asked) if not line.startswith(flags)]
+
+
+@contextmanager
+def packed(
+    config: TrainConfig,
+    objects: Mapping[str, Any],
+    callbacks: Sequence[Any] = (),
+    purpose: str = "",
+) -> Iterator[TrainConfig]:
+    """The settings with objects where ranks find them.
+
+    What was put into a run directory goes again if the run is refused.
+
+    Args:
+        config: the settings without them.
+        objects: by the names of the settings, such as "model".
+        callbacks: objects or names.
+        purpose: begins the name of a run directory that is chosen here.
+
+    Raises:
+        UserError: with everything that is wrong.
+    """
+    if not objects and not callbacks:
+        yield config
+        return
+    named = _named(config, objects, callbacks, lambda thing, what: describe(thing, what)[0])
+    title = title_of(objects.get("model", named.model.model))
+    if ":" not in named.model.model or "model" not in objects:
+        title = named.model.model
+    out = run_path(
+        dataclasses.replace(named, tracking=TrackingConfig()), TrainConfig(), purpose + title
+    )
+    folder = out / OBJECTS
+    with _withdrawn(out):
+        named = _named(config, objects, callbacks, lambda thing, what: pack(thing, folder, what))
+        named = dataclasses.replace(named, run=dataclasses.replace(named.run, out=str(out)))
+        if found := training_problems(named):
+            raise UserError(found)
+        yield named
+    _drop_others(folder, named)
+
+
+def with_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The settings with some values, by the names of their fields."""
+    changed = {}
+    for section, hint in hints_of(TrainConfig).items():
+        own = {name: value for name, value in values.items() if name in hints_of(hint)}
+        if own:
+            changed[section] = dataclasses.replace(getattr(config, section), **own)
+    return dataclasses.replace(config, **changed)
+
+
+def _named(
+    config: TrainConfig,
+    objects: Mapping[str, Any],
+    callbacks: Sequence[Any],
+    name: Callable[[Any, str], str],
+) -> TrainConfig:
+    """The settings with objects by their names."""
+    config = with_values(config, {what: name(thing, what) for what, thing in objects.items()})
+    if not callbacks:
+        return config
+    made = [c if isinstance(c, str) else name(c, "callback") for c in callbacks]
+    return with_values(config, {"callback": (*config.selection.callback, *made)})
+
+
+def _drop_others(folder: Path, config: TrainConfig) -> None:
+    """Remove objects of a run that this one, now finished, has replaced."""
+    named = json.dumps(as_json(config))
+    for file in folder.glob("*.pkl"):
+        if file.name not in named:
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _withdrawn(out: Path) -> Iterator[None]:
+    """Remove the objects of a run that has been refused, where none was there before."""
+    was_there, had_objects = out.exists(), (out / OBJECTS).exists()
+    try:
+        yield
+    except UserError:
+        if not had_objects and not (out / "config.json").exists():
+            shutil.rmtree(out / OBJECTS, ignore_errors=True)
+            if not was_there and out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
+        raise
