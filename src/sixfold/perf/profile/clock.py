@@ -116,7 +116,8 @@ class Clock:
             self.kinds[names[0]] = "add, ReLU" if len(names) > 1 else "add"
         else:
             layers = [layer for layer in made if isinstance(layer, nn.Module)]
-            names = [name for layer in layers for name in self._names_of(layer)]
+            # An exchange has the name of the layer for which it is made.
+            names = list(dict.fromkeys(name for x in layers for name in self._names_of(x)))
             self.kinds[names[0]] = ", ".join(type(layer).__name__ for layer in layers)
         self.groups[names[0]] = tuple(names)
         has_branches = isinstance(link, SpatialSumOp)

@@ -254,7 +254,7 @@ class Dividing:
         given = []
         for number, (gather, value) in enumerate(zip(made.gathers, inputs, strict=True)):
             given.append(f"{result}:{number}")
-            self.entries.append(Entry(given[-1], LAYERS, [gather], [value], f"{name}:gather"))
+            self.entries.append(Entry(given[-1], LAYERS, [gather], [value], name))
         dim = int(made.kind == CONCATENATION)
         self.entries.append(Entry(result, made.kind, made.layers, given, name, dim=dim))
 
