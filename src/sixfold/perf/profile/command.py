@@ -9,8 +9,12 @@ from sixfold.perf.profile.config import ProfileConfig
 
 def summary(result: dict[str, Any]) -> list[str]:
     """What the terminal shows of a profile."""
-    from sixfold.perf.profile import table
+    from sixfold.perf.profile import comparison, table
 
+    if "comparison" in result:
+        shown = [one for one in comparison.tables(result["comparison"]) if one.rows]
+        both = f"{result['path']}, compared with {result['compared_with']}"
+        return [line for one in shown for line in [*one.lines(), ""]] + [f"profiles   {both}"]
     tables = [table.engines(result)] if "sides" in result else []
     if "layers" in result:
         tables += [

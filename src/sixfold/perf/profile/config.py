@@ -29,6 +29,9 @@ class ProfilingConfig(Settings):
     run: str | None = option(
         None, "directory of a training that is only read: tell how its ranks used their time"
     )
+    compare: str | None = option(
+        None, "with RUN: another profile or training, whose layers and waits are put next to RUN's"
+    )
     repeats: int = option(
         5,
         "plain steps, and as many whose layers are timed; medians of each are told",
@@ -78,6 +81,11 @@ class ProfileConfig(Settings):
         profiling, found = self.profiling, []
         if profiling.run is not None and (given := _given(self)):
             found.append(f"{', '.join(given)}: a run is only read; leave RUN away to measure")
+        if profiling.compare is not None and profiling.run is None:
+            found.append(
+                f"--compare {profiling.compare}: with what? Give the other one as RUN: "
+                f"`sixfold profile RUN --compare {profiling.compare}`"
+            )
         if 0 < profiling.sample_every < 0.02:
             every = f"{profiling.sample_every:g}"
             found.append(f"--sample-every {every}: must be 0, or from 0.02 to 60")
@@ -97,12 +105,12 @@ class ProfileConfig(Settings):
 
 
 def _given(config: ProfileConfig) -> list[str]:
-    """Options that differ from their defaults, besides the run."""
+    """Options that differ from their defaults, besides what is read."""
     return [
         flag_of(field.name)
         for section in vars(config).values()
         for field in dataclasses.fields(section)
-        if field.name != "run" and getattr(section, field.name) != field.default
+        if field.name not in ("run", "compare") and getattr(section, field.name) != field.default
     ]
 
 

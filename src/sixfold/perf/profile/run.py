@@ -19,6 +19,7 @@ from sixfold.core.run_directory import RunDirectory, as_json, read_json, read_wh
 from sixfold.core.version import versions
 from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
+from sixfold.perf.profile.comparison import compared
 from sixfold.perf.profile.config import ProfileConfig, as_training, engines_of
 from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
 from sixfold.perf.profile.report import write_profile
@@ -59,7 +60,12 @@ def profile(
     if found := profile_problems(config):
         raise UserError(found)
     if config.profiling.run is not None:
-        return profile_of_run(Path(config.profiling.run).expanduser().absolute())
+        first = profile_of_run(Path(config.profiling.run).expanduser().absolute())
+        if config.profiling.compare is None:
+            return first
+        other = profile_of_run(Path(config.profiling.compare).expanduser().absolute())
+        both = {"path": first["path"], "compared_with": other["path"]}
+        return {"kind": "comparison", **both, "comparison": compared(first, other)}
     started = time.monotonic()
     config = fit_digits(config, on_event)
     name = config.model.model.replace(":", "-")
