@@ -251,8 +251,10 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return ranks
 
 
-def test_a_killed_rank_ends_the_run_with_its_facts(tmp_path: Path) -> None:
-    process = start(tmp_path / "run")
+def test_a_killed_rank_without_which_nothing_goes_on_ends_the_run_with_its_facts(
+    tmp_path: Path,
+) -> None:
+    process = start(tmp_path / "run", "--workers", "2:2", "--max-restarts", "0")
     wait_for_steps(tmp_path / "run", process)
     everyone = family(process)
     begin = time.monotonic()

@@ -35,6 +35,7 @@ import dataclasses
 import json
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -193,15 +194,31 @@ class JsonLines:
     """A file of one JSON object a line that is only appended to.
 
     Opening it rewrites the lines to be kept into a new file that takes the old one's place, so a
-    left-over writer of an older attempt goes on writing into a file that nobody sees. Older lines
-    whose ``step`` is at most `up_to_step` are kept; 0 starts anew.
+    left-over writer of an older attempt goes on writing into a file that nobody sees. Lines are in
+    the order of their ``step``: those up to `up_to_step` are kept, 0 starts anew. `keep`, if given,
+    says of those of that very step which are.
     """
 
-    def __init__(self, path: Path, *, up_to_step: int) -> None:
-        kept = [line for line in read_json_lines(path) if line.get("step", 0) <= up_to_step]
+    def __init__(
+        self, path: Path, *, up_to_step: int, keep: Callable[[Any], bool] | None = None
+    ) -> None:
+        old = path.read_bytes() if path.exists() else b""
+        self.dropped: list[dict[str, Any]] = []  # lines that were not kept, the last one first
+        self.last: dict[str, Any] = {}  # the last that was
+        end = len(old)
+        while end and not self.last:
+            begin = old.rfind(b"\n", 0, end - 1) + 1
+            found, _ = parse_json_lines([old[begin:end].decode(errors="replace")])
+            line = found[0] if found else {}
+            step = line.get("step", 0)
+            is_kept = bool(line) and up_to_step > 0 and step <= up_to_step
+            if is_kept and not (step == up_to_step and keep is not None and not keep(line)):
+                self.last = line
+                break
+            self.dropped += found
+            end = begin
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(line) + "\n" for line in kept) if up_to_step else ""
-        write_atomically(path, text.encode())
+        write_atomically(path, old[:end])
         self._path = path
         self._file = path.open("a", encoding="utf-8")
 

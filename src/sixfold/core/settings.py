@@ -75,6 +75,11 @@ class Settings:
         if found:
             raise UserError(found)
 
+    @classmethod
+    def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What was given by name, with short forms that stand for several settings written out."""
+        return given
+
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:  # noqa: ARG002
         """Why settings `taken` from a run's `file`, which may be a stranger's, must not be used."""
         return []
@@ -146,6 +151,7 @@ def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
     left, found = dict(settings), list[str]()
     chosen: dict[str, dict[str, Any]] = {}
     for name, section in hints_of(tree).items():
+        left = dict(section.expand(left))
         chosen[name] = {key: left.pop(key) for key in hints_of(section) if key in left}
     known = {key for section in hints_of(tree).values() for key in hints_of(section)}
     for name in sorted(left):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sixfold.core.settings import Settings, option
 
@@ -15,16 +16,37 @@ class EngineConfig(Settings):
     """Where the ranks run."""
 
     engine: str = option("local", "where ranks run", choices=("inline", "local", "spark"))
-    workers: int | None = option(None, "number of ranks (default: one per core)", ge=1)
+    workers: int | None = option(
+        None,
+        "number of ranks, or the least and most (default: one per core)",
+        form="N|MIN:MAX",
+        ge=1,
+    )
+    min_workers: int | None = option(
+        None, "MIN of --workers MIN:MAX: fewer ranks wait for others (default 1; sync only)", ge=1
+    )
     master: str | None = option(
         None, "Spark master: local[N], local-cluster[...], spark://... (default: spark-submit's)"
     )
     spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
     max_restarts: int | None = option(
         None,
-        "restarts after a lost rank (default: 0 on local, 3 on spark; param_server: 10 each)",
+        "lost ranks to be replaced; where ranks cannot go on alone, restarts of all (default: 3, "
+        "but 0 for restarts of all on local; param_server: 10 each)",
         ge=0,
     )
+
+    @classmethod
+    def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take `workers` of the form MIN:MAX apart.
+
+        >>> EngineConfig.expand({"workers": "2:8"})
+        {'workers': '8', 'min_workers': '2'}
+        """
+        least, colon, most = str(given.get("workers", "")).partition(":")
+        if not colon:
+            return given
+        return {**given, "workers": most, "min_workers": least}
 
     def origin_problems(self, taken: Collection[str], file: Path) -> list[str]:
         """Which settings of a run could have Spark run another's code, or send ours elsewhere."""
@@ -44,6 +66,9 @@ class EngineConfig(Settings):
     def cross_problems(self) -> list[str]:
         """What is only for Spark, and what Spark could not read."""
         found = []
+        if self.min_workers is not None and self.min_workers > (self.workers or 0):
+            most = "give the most too" if self.workers is None else "expected MIN <= MAX"
+            found.append(f"--workers {self.min_workers}:{self.workers or ''}: {most}")
         if self.engine != "spark":
             if self.master is not None:
                 found.append(f"--master {self.master}: only for --engine spark")

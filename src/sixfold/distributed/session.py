@@ -54,11 +54,15 @@ def open_engine_for(
         yield engine
 
 
-def restarts_of(config: EngineConfig) -> int:
-    """How often a process group that lost a rank is started again: 3 times on Spark, else never."""
+def restarts_of(config: EngineConfig, *, elastic: bool = False) -> int:
+    """How many lost ranks are replaced, or how often a group that is not elastic starts again.
+
+    3 times if nothing else is asked for; a group of this machine that would start again as a whole
+    does not.
+    """
     if config.max_restarts is not None:
         return config.max_restarts
-    return 3 if config.engine == "spark" else 0
+    return 3 if elastic or config.engine == "spark" else 0
 
 
 def pool_of(engine: Engine, workers: int) -> Any:

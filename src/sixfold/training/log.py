@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from sixfold.core.run_directory import JsonLines, RankFiles
@@ -11,20 +12,46 @@ from sixfold.distributed.process_group import Communicator
 FLUSH_S = 0.5
 FLUSH_STEPS = 10
 REPORT_S = 1.0
+RECENT = 2 * FLUSH_STEPS + 4
+"""Steps that ranks remember: more than rank 0 can have left unwritten, and be ahead of them."""
+
 Item = TypeVar("Item")
 
 
 class TrainLog:
     """Metrics (rank 0) and time line (every rank), and word of progress to the launcher."""
 
-    def __init__(self, files: RankFiles, comm: Communicator, step: int, total: int = 0) -> None:
+    def __init__(
+        self,
+        files: RankFiles,
+        comm: Communicator,
+        step: int,
+        total: int = 0,
+        *,
+        recent: Iterable[dict[str, Any]] = (),
+        is_settled: bool = True,
+    ) -> None:
+        """Go on after `step` of `total` steps; what was logged of later ones is dropped.
+
+        `recent` are the last steps' metrics, which a rank 0 that was lost may not have written. If
+        the last step is not settled, lines of what came after it are dropped too.
+        """
         files.fence()
         self._world, self._files, self._total = comm, files, total
+        self.recent = deque(recent, maxlen=RECENT)  # kept up to date on every rank
+        self.lost_steps = 0  # how many had been made beyond `step`; known on rank 0
+        self.last_time: float | None = None  # of the last of all, in Unix seconds; the same
         name = f"rank-{comm.rank:04d}.jsonl"
         self._timeline = JsonLines(files.path / "timeline" / name, up_to_step=step)
-        self._metrics = (
-            JsonLines(files.path / "metrics.jsonl", up_to_step=step) if comm.rank == 0 else None
-        )
+        self._metrics: JsonLines | None = None
+        if comm.rank == 0:
+            keep = None if is_settled else _is_of_step
+            self._metrics = JsonLines(files.path / "metrics.jsonl", up_to_step=step, keep=keep)
+            last = self._metrics.last.get("step", 0)
+            self._metrics.append(*(line for line in self.recent if last < line["step"] <= step))
+            lost = [line for line in self._metrics.dropped if _is_of_step(line)]
+            self.lost_steps = len(lost)
+            self.last_time = (lost or [self._metrics.last])[0].get("time")
         self._waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._flushed_at = self._reported_at = float("-inf")
 
@@ -45,7 +72,9 @@ class TrainLog:
         """
         ended = time.time()
         seconds = {name: round(value, 7) for name, value in times.items()}
-        self._waiting.append(({"step": step, "time": ended, **line}, {"step": step, **seconds}))
+        metrics = {"step": step, "time": ended, **line}
+        self.recent.append(metrics)
+        self._waiting.append((metrics, {"step": step, **seconds}))
         now = time.monotonic()
         if now - self._flushed_at > FLUSH_S or len(self._waiting) >= FLUSH_STEPS:
             self.flush()
@@ -82,6 +111,11 @@ class TrainLog:
         self._timeline.close()
         if self._metrics is not None:
             self._metrics.close()
+
+
+def _is_of_step(line: dict[str, Any]) -> bool:
+    """Whether a line of the metrics tells of a step, not of an evaluation or a callback."""
+    return "loss" in line
 
 
 class TimedIterator(Generic[Item]):

@@ -19,13 +19,15 @@ from sixfold import models
 from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
+from sixfold.data import DataSet
 from sixfold.data.targets import CLASSES, KINDS, outputs_of
 from sixfold.models.config import ModelConfig
 from sixfold.models.packed import beside
 from sixfold.models.project import changed_files
 from sixfold.training import torch_file
 from sixfold.training.checkpoint import model_tensors
-from sixfold.training.step.precision import in_precision
+from sixfold.training.config import TrainConfig
+from sixfold.training.step.precision import in_precision, weights_precision
 
 _LARGEST_SIDE = 1 << 16
 
@@ -91,6 +93,21 @@ def edited(card: ModelCard) -> str:
     return (
         f"{', '.join(changed)} changed since {card.model} was trained: its weights fit, but the "
         "network may compute something else with them"
+    )
+
+
+def card_of(config: TrainConfig, data: DataSet, source: Mapping[str, str] | None) -> ModelCard:
+    """The card of a network that is trained with these settings, with hashes of its source."""
+    return ModelCard(
+        model=config.model.model,
+        model_args=config.model.model_args,
+        precision=weights_precision(config.training.precision),
+        shape=data.shape,
+        classes=data.classes,
+        mean=tuple(float(value) for value in data.mean),
+        std=tuple(float(value) for value in data.std),
+        kind=data.kind,
+        source=dict(source or {}),
     )
 
 

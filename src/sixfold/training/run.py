@@ -51,6 +51,7 @@ from sixfold.training.tracking.config import TrackingConfig
 from sixfold.training.tracking.session import send_rest, tracked
 from sixfold.training.tuning import COPY, take_tuning
 from sixfold.training.validate import cpu_isa_problems, optimizer_problems
+from sixfold.training.view_record import ViewRecord
 
 Fitted = TypeVar("Fitted", bound="WithDigits")
 
@@ -205,14 +206,13 @@ def _write_failure_page(path: Path) -> None:
     write_report(path)
 
 
-def _is_unfinished(result: Mapping[str, Any]) -> bool:
-    return result.get("stopped_by") == OUT_OF_TIME
+TRACKING = "tracking"  # section of the settings on which no result depends
 
-
-TRACKING = "tracking"
-"""Section of the settings on which no result depends."""
-
-KIND = RunKind(growing=LENGTH, failure_page=_write_failure_page, is_unfinished=_is_unfinished)
+KIND = RunKind(
+    growing=LENGTH,
+    failure_page=_write_failure_page,
+    is_unfinished=lambda result: result.get("stopped_by") == OUT_OF_TIME,
+)
 
 
 def training_problems(config: TrainConfig) -> list[str]:
@@ -424,17 +424,16 @@ def _run(
     """Start the ranks; the figures of the result."""
     from sixfold.training.worker import TrainJob, train_rank
 
-    config, directory = resolved, run.directory
-    before_s = time.monotonic() - run.started
+    config, directory, before_s = resolved, run.directory, time.monotonic() - run.started
     directory.path.joinpath("timeline").mkdir(exist_ok=True)
-    now = time.time()
-    limit = config.selection.max_time
+    now, limit = time.time(), config.selection.max_time
     launch = {"launched": now - before_s, "called": now, "pid": os.getpid()}
     write_json(directory.file("timeline/launcher.json"), launch)
     asynchronous = None
-    launch_steps = find_strategy(config.strategy.strategy).launch
-    if launch_steps is not None:
-        asynchronous = launch_steps(config, directory, engine, workers, on_event)
+    spec, views = find_strategy(config.strategy.strategy), ViewRecord(on_event)
+    is_elastic = spec.elastic and not config.optimizer.unfreeze  # which goes by checkpoints
+    if spec.launch is not None:
+        asynchronous = spec.launch(config, directory, engine, workers, on_event)
         # What is left to the ranks is to evaluate and to write the weights.
     job = TrainJob(
         config=config,
@@ -446,9 +445,10 @@ def _run(
     group = engine.run_ranks(
         functools.partial(train_rank, job),
         workers,
-        max_restarts=restarts_of(config.engine),
+        least=(config.engine.min_workers or 1) if is_elastic else None,
+        max_restarts=restarts_of(config.engine, elastic=is_elastic),
         claim=directory.claim,
-        on_event=lambda _, event: on_event(event),
+        on_event=lambda _, event: views(event),
         log=directory.file("log.txt"),
     )
     figures = {
@@ -460,6 +460,7 @@ def _run(
         "engine": config.engine.engine,
         "workers": workers,
         "restarts": group.restarts,
+        **views.figures(),
     }
     if marks := (read_json(directory.file(RECORD)) or {}).get(MARK):
         figures[MARK] = marks

@@ -39,7 +39,8 @@ class Steering:
         after = progress
         if metrics is not None:
             after = judged(progress, self._config, metrics, usual)
-        if not selects(self._config):
+        # A rank that may take the place of rank 0 knows what that has found.
+        if not (selects(self._config) or self._world.elastic):
             return after
         told = all_gather_data(self._world, dataclasses.asdict(after))[0]
         return Progress(**told)
@@ -51,7 +52,9 @@ class Steering:
         if not self.meets_always:
             return progress, {}
         actions: list[list[Any]] = []
-        if self._callbacks is not None:
+        if self._has_callbacks and self._callbacks is None and self._world.rank == 0:
+            self._callbacks = Callbacks(self._config.selection.callback)  # it was not rank 0 before
+        if self._callbacks is not None and self._world.rank == 0:
             for event in events:
                 actions += self._callbacks.call(event, moment)
         # At least one step is made, or a run that is resumed again and again would stand still.

@@ -12,43 +12,47 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sixfold import data as datasets
 from sixfold.core.cpu_isa import keep_to
 from sixfold.core.environment import peak_resident_bytes
+from sixfold.core.errors import PeerLostError
 from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.distributed.collectives import all_gather_data, all_gather_int
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.project import project_hashes, refuse_edited
+from sixfold.training import outcome as outcomes
 from sixfold.training.callbacks import Moment
-from sixfold.training.checkpoint import newest_intact, path_of, read_notes, step_of
+from sixfold.training.checkpoint import path_of, step_of
 from sixfold.training.config import TrainConfig
+from sixfold.training.entrance import Entrance, UnfitRankError
 from sixfold.training.evaluate import Evaluation
 from sixfold.training.log import TimedIterator, TrainLog
-from sixfold.training.model_card import ModelCard
+from sixfold.training.model_card import card_of
 from sixfold.training.native import max_pool
 from sixfold.training.progress import Progress
-from sixfold.training.same_bits import (
-    Bits,
-    own_bits,
-    rank_difference,
-    refuse_other_bits,
-    saved_bits,
-)
-from sixfold.training.selection import Pause, pick, value_of
+from sixfold.training.same_bits import own_bits
+from sixfold.training.selection import Pause
 from sixfold.training.steering import Steering
 from sixfold.training.step.device import CPU, settle_arithmetic
 from sixfold.training.step.groups import at_step, unfreezing_steps
-from sixfold.training.step.precision import BF16, slow_bf16, weights_precision
+from sixfold.training.step.precision import BF16, slow_bf16
 from sixfold.training.step.schedule import budget, parse_schedule
 from sixfold.training.step.step import Shard
-from sixfold.training.strategies.registry import build_strategy, find_strategy
+from sixfold.training.strategies.registry import build_strategy
 
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
 """Throughput counts from the end of this step: the first ones warm up caches and allocators."""
+
+_COURSE = (
+    *("settled_at", "is_settled", "first_step", "timed_from", "paused_s", "latest", "recent"),
+    *("started", "has_begun", "ended", "lost_steps"),
+)
+"""What ranks know of a training besides its state and `Progress`, and hand on as plain data."""
 
 _SAVE, _STOP = 1, 2
 """What rank 0 wishes after a step."""
@@ -56,32 +60,23 @@ _SAVE, _STOP = 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """What the launcher hands to every rank.
+    """What the launcher hands to every rank."""
 
-    Attributes:
-        config: the settings, with paths made absolute and the data resolved.
-        claim: the run directory.
-        source: hashes of the user's own files that the network is made of, as the run was
-            recognised by them; taken by the rank itself if absent.
-    """
-
-    config: TrainConfig
-    claim: Claim
+    config: TrainConfig  # with paths made absolute and the data resolved
+    claim: Claim  # the run directory
+    # hashes of the user's own files by which the run was recognised; else taken by the rank itself
     source: Mapping[str, str] | None = None
     deadline: float | None = None  # Unix time from which no step is begun
     pause: Pause | None = None
 
 
 def train_rank(job: TrainJob, comm: Communicator) -> dict[str, Any]:
-    """Train as one rank of a process group.
-
-    Returns:
-        On rank 0 the figures of `result.json` that ranks know; on the others their rank.
+    """Train as one rank of a process group; on rank 0 the figures that `result.json` has of ranks.
 
     Raises:
         UserError: if the run directory or the data cannot be used from this host.
         NonFiniteLossError: if the training diverges.
-        PeerLostError: if another rank is gone.
+        PeerLostError: if another rank is gone, and the group cannot go on without it.
         RunError: if the network's source has changed since the launcher looked at it.
     """
     config = job.config
@@ -96,35 +91,47 @@ class Training:
     """One rank's training, from set-up to the final evaluation; see `train_rank`."""
 
     def __init__(self, job: TrainJob, comm: Communicator) -> None:
-        config, entered = job.config, time.time()
-        self.comm, self.config = comm, config
-        self.files = RankFiles(job.claim, attempt=comm.attempt, rank=comm.rank, host=comm.host)
+        config, self.entered = job.config, time.time()
+        self.comm, self.config, self.claim, self.pause = comm, config, job.claim, job.pause
+        if comm.view:
+            self.files = self._open_files()  # before all else: another host may not see it
         self.data = datasets.open_data(config.data)
         self._build(config.initialization.start_step)
         is_narrow = config.training.precision == BF16 and config.compute.device == CPU
         slow = slow_bf16() if is_narrow else None
         if slow and self.is_root:
             self._note(slow)
-        model = config.model
-        self.source = job.source
+        model, self.source = config.model, job.source
         if self.source is not None:
             refuse_edited(model.model, self.source)
         elif self.is_root:
             self.source = project_hashes(model.model, model.model_args)
         self.schedule = parse_schedule(config.optimizer)
-        self.checkpoints = self.files.path / "checkpoints"
+        self.checkpoints = job.claim.path / "checkpoints"
         self.kept_steps = {int(step) for step in config.run.save_at_steps}
         self.steering = Steering(comm, config, job.deadline)
-        self.progress = self._restore()
-        self.settled_at = self.progress.step
-        self.log = TrainLog(self.files, comm, self.progress.step, self.budget.total_steps)
-        self.log.begin(entered)
-        self.paused_s = 0.0
+        bits, total = own_bits(self.strategy.canary(), comm.host), self.budget.total_steps
+        self.entrance = Entrance(comm, config, bits, total, self.checkpoints)
         self.saved_at = time.monotonic()
-        self.ended = 0.0
+        self.progress, self.holds_state = Progress(), False  # whether it is whole on this rank
+        self.is_settled = True  # what comes after the last step is done
+        self.settled_at = self.first_step = 0
+        self.has_begun = False  # callbacks have been told of the start
+        self.started = self.ended = self.entered  # the training; its last step
         self.timed_from: tuple[float, int] | None = None
+        self.paused_s, self.lost_steps = 0.0, 0  # steps under way when a rank was lost
         self.latest: Mapping[str, Any] = {}
-        self.pause = job.pause
+        self.recent: list[dict[str, Any]] = []
+        self.is_asked = False  # to let others in before the next step
+        self.final: dict[str, Evaluation] = {}  # the last evaluations, by part; on rank 0
+        if comm.view == 0:  # this process comes later, and is ready now
+            comm.renew()
+        try:
+            self._enter()
+        except PeerLostError as error:
+            if not comm.elastic or isinstance(error, UnfitRankError):
+                raise
+            self._renew()
 
     def _build(self, step: int) -> None:
         """The network as it is trained from a step on: what is frozen may change by epochs."""
@@ -144,66 +151,132 @@ class Training:
     def _note(self, text: str) -> None:
         self.comm.report({"kind": "note", "text": text})
 
-    def _restore(self) -> Progress:
-        """Go on from the checkpoint that rank 0 finds newest, or from the beginning."""
-        found = newest_intact(self.checkpoints, self._note) if self.is_root else None
-        own = own_bits(self.strategy.canary(), self.comm.host)
-        then = saved_bits(read_notes(found)) if found else Bits()
-        told = all_gather_data(
-            self.comm, [own.to_plain(), found.name if found else "", then.to_plain()]
+    def _open_files(self) -> RankFiles:
+        comm = self.comm
+        return RankFiles(self.claim, attempt=comm.attempt, rank=comm.rank, host=comm.host)
+
+    def _renew(self) -> None:
+        """Go on in the next view of the group."""
+        while True:
+            self.comm.renew()
+            try:
+                return self._enter()
+            except UnfitRankError:
+                raise
+            except PeerLostError:
+                continue  # there will be yet another
+
+    def _enter(self) -> None:
+        """Begin a view of the group, with the newest state that there is."""
+        comm = self.comm
+        version = 2 * self.progress.step + self.is_settled if self.holds_state else -1
+        course: dict[str, Any] = {name: getattr(self, name) for name in _COURSE}
+        course["progress"] = dataclasses.asdict(self.progress)
+        course["out_of_time"] = self.steering.out_of_time
+        found = self.entrance.enter(self, version, course)
+        if found.progress is not None:
+            self._begin_with(found.progress)
+        else:
+            self._adopt(found.course)
+        self.holds_state = True
+        if "files" not in self.__dict__ or self.files.attempt != comm.attempt:
+            self.files = self._open_files()
+        self.log = TrainLog(
+            self.files,
+            comm,
+            self.progress.step,
+            self.budget.total_steps,
+            recent=self.recent,
+            is_settled=self.is_settled,
         )
-        self.bits = [Bits(**each) for each, *_ in told]
-        strategy = self.config.strategy
-        exact = strategy.deterministic and find_strategy(strategy.strategy).repeatable
-        odd = rank_difference(self.bits, exact=exact)
-        if odd and self.is_root:
-            self._note(odd)
-        _, newest, before = told[0]
-        if not newest:
-            return Progress(step=self.config.initialization.start_step, canary=own.canary)
-        step = step_of(self.checkpoints / newest)
-        if any(self.config.initialization.start_step < s <= step for s in self.unfreezing):
-            self._build(step)
-        progress = self.network.restore(self.checkpoints / newest)
-        if exact and progress.step < self.budget.total_steps:
-            refuse_other_bits(self.checkpoints / newest, Bits(**before), own)
-        return dataclasses.replace(progress, canary=own.canary)
+        self.lost_steps = found.lost_steps if found.progress is None else self.log.lost_steps
+        self.ended = found.ended or self.log.last_time or self.entered
+        self.log.begin(self.entered)
+        comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
+
+    def _begin_with(self, progress: Progress) -> None:
+        """Nobody has made a step since a checkpoint, or since the beginning."""
+        self.progress, self.is_settled, self.recent = progress, True, []
+        self.settled_at = self.first_step = progress.step
+        self.has_begun, self.timed_from, self.started = False, None, time.time()
+
+    def _adopt(self, course: Mapping[str, Any]) -> None:
+        """Know what the rank knows whose state has been taken, as all ranks do."""
+        for name in _COURSE:
+            setattr(self, name, course[name])
+        self.progress = Progress(**course["progress"])
+        self.steering.out_of_time = course["out_of_time"]
 
     def run(self) -> dict[str, Any]:
         """Train, evaluate, write the weights."""
-        comm = self.comm
-        comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
-        started = time.monotonic()
-        first = self.progress.step
-        self._keep_snapshot(first - 1, first)
-        try:
-            self._consult(("on_start",))
-            total = self.budget.total_steps
-            for end in [s for s in self.unfreezing if first < s < total] + [total]:
-                self._train(end, first)
-                if self.is_over(self.progress.step):
-                    break
-                self._unfreeze()
-            return self._finish(started)
-        finally:
-            self.log.close()
+        while True:
+            try:
+                if self._make_steps():
+                    return self._finish()
+            except PeerLostError:
+                if not self.comm.elastic:
+                    raise
+            finally:
+                self.log.close()
+            self.recent = list(self.log.recent)
+            self._renew()
 
-    def _train(self, end: int, first: int) -> None:
-        """Make the steps before `end` that are left; the run began with step `first`."""
+    def _make_steps(self) -> bool:
+        """Make steps until the training or the view ends; whether it is the training."""
+        if not self.is_settled:
+            self._after_step(self.progress.step)
+        first = self.progress.step
+        if not self.has_begun:
+            self._keep_snapshot(first - 1, first)
+            self._consult(("on_start",))
+            self.has_begun = True
+        total = self.budget.total_steps
+        if first < total and not self.is_over(first):
+            self._tell_view()
+        for end in [s for s in self.unfreezing if first < s < total] + [total]:
+            if not self._train(end):
+                return False
+            if self.is_over(self.progress.step):
+                break
+            self._unfreeze()
+        return True
+
+    def _train(self, end: int) -> bool:
+        """Make the steps before `end` that are left; False if others are to be let in before."""
         begin = self.progress.step
         with datasets.prefetch(self.strategy.supply(begin), depth=self.data.ahead) as supply:
             timed = TimedIterator(supply)
             for number in range(begin, end):
                 if self.is_over(number):
-                    return
+                    break
+                self.lost_steps = 1  # if it comes to nothing
                 self.advance(number, timed)
-                self._after_step(number + 1, first)
+                self.lost_steps = 0
+                self._after_step(number + 1)
+                if self.is_asked:
+                    return False
+        return True
 
     def _unfreeze(self) -> None:
         """Go on from the checkpoint that was just written, with more parameters in training."""
         all_gather_int(self.comm, 0)  # rank 0 has written it
         self._build(self.progress.step)
         self.network.restore(path_of(self.checkpoints, self.progress.step))
+
+    def load(self, path: Path) -> Progress:
+        """Take up a checkpoint, with what is trained by then."""
+        start, step = self.config.initialization.start_step, step_of(path)
+        if any(start < other <= step for other in self.unfreezing):
+            self._build(step)
+        return self.network.restore(path)
+
+    def _tell_view(self) -> None:
+        """Tell the launcher of the view before its first step."""
+        if self.is_root:
+            view = {"ranks": self.comm.size, "first_step": self.progress.step + 1}
+            stall_s = round(max(time.time() - self.ended, 0.0), 6)
+            lost = {"lost_steps": self.lost_steps, "stall_s": stall_s}
+            self.comm.report({"kind": "view", **view, **lost})
 
     def advance(self, number: int, supply: TimedIterator[Shard]) -> dict[str, float]:
         """Make a step and log it; what is logged of its time."""
@@ -233,6 +306,7 @@ class Training:
         self.progress = dataclasses.replace(
             self.progress, step=number + 1, images=self.progress.images + totals.samples
         )
+        self.is_settled, self.is_asked = False, totals.wishes
         metrics_line = {
             "epoch": round(self.budget.epochs_done(number + 1), 6),
             "loss": totals.loss,
@@ -245,7 +319,17 @@ class Training:
         self.latest = metrics_line
         return line
 
-    def _after_step(self, done: int, first: int) -> None:
+    def _after_step(self, done: int) -> None:
+        """Do what comes after a step; again as a whole, if a rank is lost meanwhile."""
+        before = self.progress, self.settled_at
+        try:
+            self._conclude(done, self.first_step)
+        except PeerLostError:
+            self.progress, self.settled_at = before
+            raise
+        self.is_settled = True
+
+    def _conclude(self, done: int, first: int) -> None:
         """Evaluate and save where it is time to, and the ranks hold weights to be judged."""
         total = self.budget.total_steps
         if done - first == min(FIRST_TIMED_STEP, max(total - first - 1, 1)):
@@ -344,9 +428,11 @@ class Training:
 
     def _select(self, found: Evaluation | None) -> Mapping[str, float | None]:
         """Save if no evaluation was better, and see whether to go on; None but on rank 0."""
-        metrics = None if found is None else self._metrics_of(found)
+        metrics = None if found is None else outcomes.metrics_of(found, self.data.classes)
         before = self.progress.best_step
-        self.progress = self.steering.evaluated(self.progress, metrics, _usual_metric(found))
+        self.progress = self.steering.evaluated(
+            self.progress, metrics, outcomes.usual_metric(found)
+        )
         best_step = self.progress.best_step
         if self.network.together:
             best_step = all_gather_int(self.comm, best_step)[0]
@@ -356,39 +442,32 @@ class Training:
                 self._save()
         return metrics or {}
 
-    def _metrics_of(self, found: Evaluation) -> dict[str, float | None]:
-        """What may be selected by."""
-        more = found.summary(self.data.classes, part="")
-        known = {name: value for name, value in more.items() if isinstance(value, float)}
-        return known | found.metrics()
+    def _log_evaluation(self, part: str, found: Evaluation, spent_s: float | None = None) -> None:
+        epoch = round(self.budget.epochs_done(self.progress.step), 6)
+        self.log.evaluation(self.progress.step, outcomes.line_of(part, found, epoch, spent_s))
 
-    def _log_evaluation(self, part: str, found: Evaluation, spent_s: float | None) -> None:
-        line = {
-            "epoch": round(self.budget.epochs_done(self.progress.step), 6),
-            "part": part,
-            **{f"eval_{name}": value for name, value in found.metrics().items()},
-        }
-        if spent_s is not None:
-            line["eval_s"] = round(spent_s, 6)
-        self.log.evaluation(self.progress.step, line)
-
-    def _finish(self, started: float) -> dict[str, Any]:
+    def _finish(self) -> dict[str, Any]:
         """Final evaluation and weights."""
         is_short = self.progress.step < self.budget.total_steps and not self.progress.stopped
         if self.pause is not None and is_short:
             found = self.network.evaluate(self.data.validation)
-            return {} if found is None else self._judged(found) | {"steps": self.progress.step}
+            judged = outcomes.judged_by(self.pause, found, self.data.classes)
+            return judged | {"steps": self.progress.step} if judged else {}
         peak_bytes = max(all_gather_int(self.comm, peak_resident_bytes()))
         kernels = all_gather_data(self.comm, max_pool.found.origin)
         self._consult(("on_end",))
         outcome = self._chosen()
         outcome |= self._final_figures()
-        outcome |= self.network.publish(self.files, self._card())
+        outcome |= self.network.publish(self.files, card_of(self.config, self.data, self.source))
+        for name, found in self.final.items():  # last, so that they are told once
+            self._log_evaluation(name, found)
         if not self.is_root:
             return {"rank": self.comm.rank}
+        ended, images = self.ended - self.paused_s, self.progress.images
+        speed = outcomes.images_per_s(self.timed_from, ended, images)
         return outcome | {
-            "train_images_per_s": self._throughput(),
-            "training_s": round(time.monotonic() - started, 6),
+            "train_images_per_s": speed,
+            "training_s": round(time.time() - self.started, 6),
             "steps": self.progress.step,
             "epochs": round(self.budget.epochs_done(self.progress.step), 6),
             "images": self.progress.images,
@@ -396,10 +475,8 @@ class Training:
             "skipped_images": self.data.skipped,
             "peak_memory_bytes": peak_bytes,
             "native_kernels": kernels,
-            "canary": self.bits[0].canary,
             "cpu_isa": self.config.compute.cpu_isa,
-            "arithmetic": self.bits[0].arithmetic,
-            **self._odd_arithmetic(),
+            **self.entrance.figures(),
             **self.strategy.figures(),
         }
 
@@ -411,67 +488,13 @@ class Training:
         self._select(self.network.evaluate(self.data.validation))
         best = self.progress.best_step
         if 0 <= best != self.progress.step:
+            self.holds_state = False  # the weights are no longer those of the last step
             self.network.restore(path_of(self.checkpoints, best))
         return figures | {"final_weights": "best", "weights_step": best}
 
-    def _odd_arithmetic(self) -> dict[str, Any]:
-        """That of every rank, where they are not all alike."""
-        all_words = [each.arithmetic for each in self.bits]
-        alike = all(words == all_words[0] for words in all_words)
-        return {} if alike else {"arithmetic_by_rank": all_words}
-
     def _final_figures(self) -> dict[str, Any]:
         """Test figures, and the validation accuracy where there is such a part."""
-        figures: dict[str, Any] = {}
-        for name in ("validation", "test"):
-            part = getattr(self.data, name)
-            found = self.network.evaluate(part) if len(part) else None
-            if found is None:
-                continue
-            self._log_evaluation(name, found, None)
-            if name == "test":
-                figures |= {"test_loss": found.loss}
-                figures |= found.summary(self.data.classes, part.names)
-            else:
-                figures |= {f"validation_{n}": value for n, value in found.metrics().items()}
-                figures |= self._judged(found)
-                if self.progress.best_step >= 0:
-                    figures["best_step"] = self.progress.best_step
-                    metric = self.config.selection.best or _usual_metric(found)
-                    best = value_of(metric, self.progress.best_accuracy)
-                    figures[f"best_validation_{metric}"] = best
-        return figures
-
-    def _judged(self, found: Evaluation) -> dict[str, float | None]:
-        """The metric that a training is judged by where it pauses."""
-        if self.pause is None:
-            return {}
-        metric = self.pause.metric or _usual_metric(found)
-        return {f"validation_{metric}": pick("--metric", metric, self._metrics_of(found))}
-
-    def _throughput(self) -> float | None:
-        """Images over wall time from the end of step 3 to the last, evaluation left out."""
-        if self.timed_from is None:
-            return None
-        begin, images = self.timed_from
-        spent = self.ended - begin - self.paused_s
-        done = self.progress.images - images
-        return round(done / spent, 3) if done and spent > 0 else None
-
-    def _card(self) -> ModelCard:
-        return ModelCard(
-            model=self.config.model.model,
-            model_args=self.config.model.model_args,
-            precision=weights_precision(self.config.training.precision),
-            shape=self.data.shape,
-            classes=self.data.classes,
-            mean=tuple(float(value) for value in self.data.mean),
-            std=tuple(float(value) for value in self.data.std),
-            kind=self.data.kind,
-            source=dict(self.source or {}),
-        )
-
-
-def _usual_metric(found: Evaluation | None) -> str:
-    """By what the best is chosen if nobody says; read on rank 0, which has the evaluation."""
-    return "loss" if found is not None and found.accuracy is None else "accuracy"
+        parts = {"validation": self.data.validation, "test": self.data.test}
+        found = {name: self.network.evaluate(part) for name, part in parts.items() if len(part)}
+        self.final = {name: one for name, one in found.items() if one is not None}
+        return outcomes.told_of(self.final, self.data, self.config, self.progress, self.pause)

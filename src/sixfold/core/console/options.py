@@ -129,16 +129,18 @@ def read_config(
             found.append(f"{file}: [{section}] must be a table of settings")
             continue
         hints = hints_of(section_class)
-        table = _by_field(table, hints)
+        table = section_class.expand(_by_field(table, hints))
+        around = section_class.expand(_by_field(environment, hints))
+        given = section_class.expand(arguments)
         for name in sorted(table.keys() - hints.keys()):
             near = meant(name, hints)
             hint = f": did you mean {' or '.join(near)}?" if near else ""
             found.append(f"{file}: unknown setting {name!r} in [{section}]{hint}")
         for name, hint in hints.items():
             for where, source in (
-                (f"SIXFOLD_{name.upper().rstrip('_')}", _by_field(environment, hints)),
+                (f"SIXFOLD_{name.upper().rstrip('_')}", around),
                 (f"{file}: {section}.{name}", table),
-                (flag_of(name), arguments),
+                (flag_of(name), given),
             ):
                 if source.get(name) is not None:
                     try:

@@ -31,6 +31,7 @@ class GroupCall:
 
     function: RankFunction
     size: int
+    least: int | None  # ranks with which it goes on when some are lost; None: not with fewer
     max_restarts: int
     claim: Callable[[], int] | None
     on_event: Callable[[int, PlainData], None] | None
@@ -55,7 +56,8 @@ class GroupResult:
     """What became of a process group."""
 
     results: list[Any]  # what each rank's function returned, by rank
-    restarts: int  # how often the whole process group was started again
+    # how often the whole process group was started again, or a rank replaced
+    restarts: int
     startup_s: float  # from the call until every rank of the first attempt had met the others
     # of these, seconds that passed before the engine ran the first line of our code in every rank
     # (session start, scheduling, process start)
@@ -81,16 +83,21 @@ class Engine(ABC):
         function: RankFunction,
         size: int,
         *,
+        least: int | None = None,
         max_restarts: int = 0,
         claim: Callable[[], int] | None = None,
         on_event: Callable[[int, PlainData], None] | None = None,
         log: Path | None = None,
     ) -> GroupResult:
-        """Run `function(comm)` on `size` ranks that talk to each other: all or nothing.
+        """Run `function(comm)` on `size` ranks that talk to each other.
 
         The function is picklable and returns plain data. A group that lost a rank is started again
-        from the beginning, at most `max_restarts` times. In the launcher `claim` is called before
-        any rank of an attempt runs and returns the attempt's number, `on_event` with (rank, event)
+        from the beginning, at most `max_restarts` times. With `least` the others go on: each
+        exchange raises a `PeerLostError`, after which the function calls `comm.renew()`; at most
+        `max_restarts` processes are started in the place of lost ones, and fewer than `least` ranks
+        wait for them. A process that comes later is called with a `comm` whose view is 0, and
+        calls `comm.renew()` when it is ready. In the launcher `claim` is called before any rank of
+        an attempt, or view, runs and returns the attempt's number, `on_event` with (rank, event)
         for every `comm.report`. What ranks print is appended to `log`, by lines, each with its
         rank.
 
@@ -101,7 +108,8 @@ class Engine(ABC):
             KeyboardInterrupt: after all ranks were stopped, if the user pressed Ctrl-C.
         """
         function = keeping_to(self.cpu_isa, function)
-        return self._run_ranks(GroupCall(function, size, max_restarts, claim, on_event, log))
+        call = GroupCall(function, size, least, max_restarts, claim, on_event, log)
+        return self._run_ranks(call)
 
     def pool(
         self,

@@ -6,21 +6,16 @@ dies - a rank, the server, the launcher - all others end within seconds.
 
 from __future__ import annotations
 
-import functools
-import os
-import signal
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import cloudpickle
 
 from sixfold.core.cpu_isa import NATIVE, lacking, variables
-from sixfold.core.errors import PeerLostError, UserError
+from sixfold.core.errors import UserError
 from sixfold.distributed.engines.engine import (
     Engine,
     GroupCall,
@@ -31,20 +26,20 @@ from sixfold.distributed.engines.engine import (
 )
 from sixfold.distributed.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
 from sixfold.distributed.engines.local_pool import LocalPool
+from sixfold.distributed.engines.local_ranks import (
+    JOIN_S,
+    POLL_S,
+    ElasticRun,
+    end_all,
+    place_in,
+    start_rank,
+    wait_for,
+    wind_down,
+)
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
-from sixfold.distributed.process_group import Communicator
-from sixfold.distributed.process_group.ambient import use_one_thread
-from sixfold.distributed.process_group.control import ORPHAN_STATUS, AttemptEndedError
 from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.generation import PATIENCE, Patience
-from sixfold.distributed.process_group.malloc import retain_freed_memory
-from sixfold.distributed.process_group.membership import Place, run_rank
 from sixfold.distributed.process_group.rendezvous import Rendezvous
-
-POLL_S = 0.5
-JOIN_S = 120.0  # for a forked rank to join, which takes milliseconds unless the machine is swapping
-STOP_S = 2.0  # for ranks to end by themselves after Ctrl-C, before they are made to
-TERM_S = 1.0
 
 
 class LocalEngine(Engine):
@@ -85,10 +80,21 @@ class LocalEngine(Engine):
             closing(PipeReader(rank_log)) as pipes,
             closing(
                 Rendezvous(
-                    call.size, claim=call.claim, on_event=call.on_event, patience=self._patience
+                    call.size,
+                    least=call.least,
+                    claim=call.claim,
+                    on_event=call.on_event,
+                    patience=self._patience,
                 )
             ) as rendezvous,
         ):
+            if (group := rendezvous.elastic) is not None:
+                run = ElasticRun(rendezvous, group, pipes, self.warm_up, body, call.max_restarts)
+                run.run()
+                if (fault := group.fault) is not None:
+                    pipes.drain(fault.rank, DRAIN_S)
+                    raise fault.with_log(rank_log.tail(fault.rank)).exception(run.restarts)
+                return _result(rendezvous, run.restarts, began)
             for generation in range(call.max_restarts + 1):
                 fault = _Attempt(rendezvous, pipes, self.warm_up(), body).run(generation)
                 if fault is None:
@@ -96,13 +102,7 @@ class LocalEngine(Engine):
                 pipes.drain(fault.rank, DRAIN_S)
                 if not fault.retryable or generation == call.max_restarts:
                     raise fault.with_log(rank_log.tail(fault.rank)).exception(generation)
-            first_line, met_at = rendezvous.first_met or (began, began)
-            return GroupResult(
-                results=rendezvous.now.results,
-                restarts=rendezvous.restarts,
-                startup_s=met_at - began,
-                engine_s=first_line - began,
-            )
+            return _result(rendezvous, rendezvous.restarts, began)
 
     def _pool(self, call: PoolCall[Item, Result]) -> list[Result]:
         with (
@@ -139,7 +139,8 @@ class _Attempt:
         children: list[Child] = []
         try:
             for rank in range(rendezvous.size):
-                children.append(self._start(rank, generation))
+                place = place_in(rendezvous, rank, generation)
+                children.append(start_rank(self.server, self.pipes, rendezvous, place, self.body))
             deadline = time.monotonic() + JOIN_S
             while not rendezvous.now.over:
                 rendezvous.poll(POLL_S)
@@ -148,90 +149,23 @@ class _Attempt:
                         cause = f"did not join within {JOIN_S:g} s"
                         rendezvous.died(rank, cause, generation=generation)
             if rendezvous.now.finished:
-                _wait(children, END_S)
+                wait_for(children, END_S)
         except ServerDiedError as error:
             rendezvous.died(len(children), str(error), generation=generation)
             rendezvous.poll(0.0)
         except KeyboardInterrupt:
-            _wind_down(rendezvous, children)
+            wind_down(rendezvous, children)
             raise
         finally:
-            _end(children, self.server)
+            end_all(children, self.server)
         return rendezvous.now.fault
 
-    def _start(self, rank: int, generation: int) -> Child:
-        rendezvous = self.rendezvous
-        place = Place(
-            address=rendezvous.address,
-            secret=rendezvous.secret,
-            rank=rank,
-            size=rendezvous.size,
-            generation=generation,
-        )
 
-        def ended(child: Child) -> None:
-            # A rank that believes itself orphaned is a symptom; its broken connection tells more.
-            if child.status != ORPHAN_STATUS:
-                rendezvous.died(rank, str(child.cause), generation=generation)
-
-        output = self.pipes.pipe(rank)
-        try:
-            return self.server.fork(
-                functools.partial(_rank_main, self.body, place), [output], ended
-            )
-        finally:
-            os.close(output)
-
-
-def _rank_main(body: bytes, place: Place, _: list[int]) -> None:
-    """The life of a rank's process."""
-    started = time.monotonic()
-    use_one_thread()
-    retain_freed_memory()
-
-    def function(comm: Communicator) -> Any:
-        try:
-            return cloudpickle.loads(body)(comm)  # in here, so that its errors are reported
-        except (UserError, PeerLostError):  # reported by the launcher, or a mere consequence
-            raise
-        except BaseException:
-            traceback.print_exc()  # into the log, before the launcher hears of it and ends all
-            raise
-
-    try:
-        run_rank(function, place, exit_when_orphaned=True, started=started)
-    except AttemptEndedError:  # nobody was there to hear of it
-        raise
-    except BaseException:
-        raise SystemExit(1) from None
-
-
-def _wait(children: Sequence[Child], timeout_s: float) -> bool:
-    """Wait for the end of all; whether it has come."""
-    deadline = time.monotonic() + timeout_s
-    return all(child.wait(max(deadline - time.monotonic(), 0.0)) for child in children)
-
-
-def _wind_down(rendezvous: Rendezvous, children: Sequence[Child]) -> None:
-    """After Ctrl-C: ask, then insist. What is left then is killed by `_end`."""
-    rendezvous.stop()
-    deadline = time.monotonic() + STOP_S
-    while time.monotonic() < deadline and not _wait(children, 0.0):
-        rendezvous.poll(0.05)  # takes in last words, so that ranks may go
-        _wait(children, 0.05)
-    for child in children:
-        child.kill(signal.SIGTERM)
-    _wait(children, TERM_S)
-
-
-def _end(children: Sequence[Child], server: ForkServer) -> None:
-    """Kill what is left, and see to it that it is gone."""
-    try:
-        for child in children:
-            child.kill()
-        gone = _wait(children, END_S)
-    except KeyboardInterrupt:
-        server.close()
-        raise
-    if not gone:  # the server is stuck
-        server.close()
+def _result(rendezvous: Rendezvous, restarts: int, began: float) -> GroupResult:
+    first_line, met_at = rendezvous.first_met or (began, began)
+    return GroupResult(
+        results=rendezvous.now.results,
+        restarts=restarts,
+        startup_s=met_at - began,
+        engine_s=first_line - began,
+    )

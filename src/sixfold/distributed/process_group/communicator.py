@@ -27,6 +27,16 @@ Finish = Callable[[], tuple[float, float]]
 """Waits until an exchange is done; the seconds spent moving bytes, and waiting."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """A rank's place in a view."""
+
+    view: int  # number of the view; 0 before the first that this process belongs to
+    rank: int
+    size: int
+    attempt: int
+
+
 class Transport(Protocol):
     """How bytes move between this rank and the others: one implementation per engine."""
 
@@ -48,6 +58,14 @@ class Transport(Protocol):
         """True once the launcher has asked all ranks to stop."""
         ...
 
+    def should_renew(self) -> bool:
+        """True once somebody waits to be let into the next view."""
+        ...
+
+    def renew(self) -> Seat:
+        """Leave the view and enter the next."""
+        ...
+
 
 @dataclass
 class Traffic:
@@ -61,9 +79,13 @@ class Traffic:
     entered: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Communicator:
-    """A rank's view: who it is, how many there are, and how to reach them."""
+    """What a rank sees: who it is, how many there are, and how to reach them.
+
+    In a group that may change (`elastic`) `renew` gives it another rank and size. A process that
+    comes later is called before it has either: its `view` is 0 until it renews.
+    """
 
     rank: int
     size: int
@@ -71,6 +93,8 @@ class Communicator:
     attempt: int  # number of this attempt at the run; a higher one supersedes it
     transport: Transport
     traffic: Traffic = field(default_factory=Traffic)
+    view: int = 1
+    elastic: bool = False
 
     @property
     def others(self) -> list[int]:
@@ -142,6 +166,21 @@ class Communicator:
         """True once the launcher has asked all ranks to stop."""
         return self.transport.should_stop()
 
+    def should_renew(self) -> bool:
+        """True once somebody waits to be let into the next view; ranks may differ on it."""
+        return self.elastic and self.transport.should_renew()
+
+    def renew(self) -> None:
+        """Leave the view, which has ended or is to end, and enter the next; waits for that.
+
+        Call it after a `PeerLostError`, or when all ranks know that all will. Nothing that was
+        sent in the old view is received in the new one. An `AttemptEndedError` says that there
+        will be none.
+        """
+        seat = self.transport.renew()
+        self.view, self.rank, self.size = seat.view, seat.rank, seat.size
+        self.attempt = seat.attempt
+
     def subgroup(self, ranks: Sequence[int]) -> Communicator:
         """The group of some ranks, of which this is one, numbered from 0 in the order given.
 
@@ -157,6 +196,7 @@ class Communicator:
             rank=list(ranks).index(self.rank),
             size=len(ranks),
             transport=_SubGroup(self.transport, tuple(ranks)),
+            elastic=False,
         )
 
 
@@ -191,6 +231,12 @@ class _SubGroup:
     def should_stop(self) -> bool:
         return self.whole.should_stop()
 
+    def should_renew(self) -> bool:
+        return self.whole.should_renew()
+
+    def renew(self) -> Seat:
+        raise ValueError("a part of a group cannot be renewed, only the whole")
+
 
 class SingleProcess:
     """The transport of a process group of one: nobody to talk to. For tests and serial use."""
@@ -211,6 +257,14 @@ class SingleProcess:
     def should_stop(self) -> bool:
         """Never."""
         return False
+
+    def should_renew(self) -> bool:
+        """Never."""
+        return False
+
+    def renew(self) -> Seat:
+        """Refuse: nobody else will come."""
+        raise ValueError("a group of one process cannot be renewed")
 
 
 def alone(attempt: int = 0) -> Communicator:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 import queue
 import select
+import socket
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.communicator import PlainData
 from sixfold.distributed.process_group.mesh import Mesh
+from sixfold.distributed.process_group.views import Standing
 from sixfold.distributed.process_group.wire import Address
 
 HEARTBEAT_S = 1.0
@@ -48,12 +51,14 @@ class Control:
                 f"nobody answers at {address[0]}:{address[1]}: {error}"
             ) from error
         self.stop_asked = False  # the launcher has asked all ranks to stop
+        self.standing = Standing()  # in which view this process may act
+        self.meeting: Mapping[int, socket.socket] = {}  # connections before they are a mesh's
         self._rank_thread = threading.get_ident()
         self._exit_when_orphaned = exit_when_orphaned
         self._ended: str | None = None
         self._parting = False
         self._mesh: Mesh | None = None
-        # the launcher's start message, once it comes; None when the attempt is over
+        # what the launcher says of views, and peers that call; None when the attempt is over
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._mind, daemon=True, name="sixfold-control")
 
@@ -108,14 +113,31 @@ class Control:
             if message is None or message["kind"] == "refuse":
                 self._orphaned("" if message is None else message["reason"])
                 return
-            if message["kind"] == "start":
-                self.inbox.put(message)
-            elif message["kind"] == "stop":
+            if message["kind"] == "stop":
                 self.stop_asked = True
             elif message["kind"] == "dump":
                 self.connection.send({"kind": "stacks", "lines": _stacks()})
             elif message["kind"] == "bye":
                 return
+            else:
+                self._hear_of_view(message)
+
+    def _hear_of_view(self, message: dict[str, Any]) -> None:
+        kind, view = message["kind"], message.get("view", 1)
+        if kind == "ask":
+            self.standing.ask(view)
+        elif kind == "end" and self.standing.end(view):
+            self._cut_off()
+            self.inbox.put(message)
+        elif kind == "prepare" or (kind == "start" and self.standing.start(view)):
+            self.inbox.put(message)
+
+    def _cut_off(self) -> None:
+        """Let exchanges fail, those of a meeting too."""
+        for connection in list(self.meeting.values()):
+            wire.shut(connection)
+        if self._mesh is not None:
+            self._mesh.shut()
 
     def _orphaned(self, reason: str) -> None:
         if self._parting:
@@ -123,8 +145,7 @@ class Control:
         if self._exit_when_orphaned:
             os._exit(ORPHAN_STATUS)
         self._ended = reason or "it closed the connection"
-        if self._mesh is not None:
-            self._mesh.shut()
+        self._cut_off()
         self.inbox.put(None)
 
 

@@ -16,7 +16,7 @@ from sixfold.distributed.process_group.communicator import (
     Buffer,
     Communicator,
     Finish,
-    PlainData,
+    SingleProcess,
     bytes_of,
 )
 
@@ -28,7 +28,7 @@ class Exchange(NamedTuple):
     received: tuple[int, ...]
 
 
-class Loopback:
+class Loopback(SingleProcess):
     """A link whose peers send back what they get, or zeros where the sizes differ."""
 
     def __init__(self) -> None:
@@ -56,13 +56,6 @@ class Loopback:
     def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
         """Answer when somebody waits for it."""
         return partial(self.exchange, sends, receives)
-
-    def report(self, event: PlainData) -> None:
-        """Nobody listens."""
-
-    def should_stop(self) -> bool:
-        """Never."""
-        return False
 
 
 def echo_world(rank: int, size: int) -> tuple[Communicator, Loopback]:

@@ -44,6 +44,7 @@ class Member(failure_detector.Heartbeat):
     address: tuple[str, int]  # where its peers reach it
     first_line: float  # when our first line of code ran in it (`time.monotonic()` of the launcher)
     connection: wire.Connection  # to its control thread
+    life: int = 0  # in a group that may change: which process in its slot it is
     met: bool = False  # it is connected to all others
 
 
@@ -141,14 +142,14 @@ class Generation:
         """A rank can no longer be heard: no surprise after its last word, a symptom before."""
         if not member.done:
             cause = f"its connection broke (process {member.pid} was killed, or its host vanished)"
-            self._diagnosis.add(_lost(member, cause), "connection", when)
+            self._diagnosis.add(lost(member, cause), "connection", when)
 
     def process_ended(self, rank: int, cause: str, log_tail: tuple[str, ...]) -> None:
         """A rank's process has ended; it may not have joined yet."""
         member = self.members.get(rank)
         if member is None or not member.done:
             host = member.host if member else socket.gethostname()
-            self._settle(Fault(kind="lost", rank=rank, host=host, cause=cause, log_tail=log_tail))
+            self.settle(Fault(kind="lost", rank=rank, host=host, cause=cause, log_tail=log_tail))
 
     def _part(self, member: Member) -> None:
         member.done = True
@@ -156,17 +157,18 @@ class Generation:
 
     def _hear_error(self, member: Member, fault: Fault, when: float) -> None:
         if fault.kind != "peer":
-            self._settle(fault)
+            self.settle(fault)
         elif fault.peer in self._results:  # a restart would end the same way
             cause = f"rank {fault.rank} wanted an exchange with it after it had finished"
             host = self.members[fault.peer].host
-            self._settle(Fault(kind="raised", rank=fault.peer, host=host, cause=cause))
+            self.settle(Fault(kind="raised", rank=fault.peer, host=host, cause=cause))
         else:
             accused = self.members.get(fault.peer, member)
             cause = f"lost by rank {fault.rank}: {fault.cause}"
-            self._diagnosis.add(_lost(accused, cause), "peer", when)
+            self._diagnosis.add(lost(accused, cause), "peer", when)
 
-    def _settle(self, fault: Fault) -> None:
+    def settle(self, fault: Fault) -> None:
+        """It has failed, for this reason if for no earlier one."""
         if not self.over:
             self.fault = fault
             self.shut()
@@ -179,7 +181,7 @@ class Generation:
             return
         fault = self._diagnosis.verdict(now)
         if fault is not None:
-            self._settle(fault)
+            self.settle(fault)
         elif self._asked_for_stack is not None:
             verdict, due = self._asked_for_stack
             if now >= due:
@@ -194,7 +196,7 @@ class Generation:
             hang_s=self._patience.hang_s,
             stall_s=self._patience.stall_s,
             since=attentive_since,
-            is_stopped=lambda rank: _state(self.members[rank]) == psutil.STATUS_STOPPED,
+            is_stopped=lambda rank: state_of(self.members[rank]) == psutil.STATUS_STOPPED,
         )
         if verdict is not None and verdict.wants_stack:
             self._asked_for_stack = (verdict, now + STACK_S)
@@ -204,17 +206,18 @@ class Generation:
 
     def _give_up(self, verdict: failure_detector.Verdict, stack: tuple[str, ...]) -> None:
         member = self.members[verdict.rank]
-        cause = f"{verdict.cause} (process {member.pid}: {_state(member)})"
+        cause = f"{verdict.cause} (process {member.pid}: {state_of(member)})"
         if not stack and member.stack:
             stack = ("where it was at its last sign of life:", *member.stack)
-        self._settle(_lost(member, cause, stack))
+        self.settle(lost(member, cause, stack))
 
 
-def _lost(member: Member, cause: str, log_tail: tuple[str, ...] = ()) -> Fault:
+def lost(member: Member, cause: str, log_tail: tuple[str, ...] = ()) -> Fault:
+    """The fault of a rank that died or hangs."""
     return Fault(kind="lost", rank=member.rank, host=member.host, cause=cause, log_tail=log_tail)
 
 
-def _state(member: Member) -> str:
+def state_of(member: Member) -> str:
     """The state of a rank's process, if it runs on this host."""
     if not member.connection.is_local():
         return "on another host, its state is not known"

@@ -20,8 +20,9 @@ from sixfold.distributed.process_group.communicator import (
     Communicator,
     Finish,
     PlainData,
+    Seat,
 )
-from sixfold.distributed.process_group.control import Control
+from sixfold.distributed.process_group.control import AttemptEndedError, Control
 from sixfold.distributed.process_group.faults import describe
 from sixfold.distributed.process_group.listener import AuthenticatedListener
 from sixfold.distributed.process_group.mesh import Mesh, share_memory
@@ -36,9 +37,11 @@ class Place:
 
     address: Address  # of the launcher's `Rendezvous`
     secret: bytes  # of the same
-    rank: int
+    rank: int  # in a group that may change: the slot, and the rank as long as all slots are taken
     size: int  # that the caller believes in; the launcher checks it
-    generation: int = 0  # which try of the whole group this is; a higher one supersedes lower
+    # which try of the whole group this is, or in a group that may change of this slot; a higher
+    # one supersedes lower
+    generation: int = 0
 
 
 def run_rank(
@@ -67,23 +70,19 @@ def run_rank(
     }
     with (
         Control(place.address, place.secret, exit_when_orphaned=exit_when_orphaned) as control,
-        contextlib.ExitStack() as goodbye,  # peers see the end after the launcher has heard why
+        # peers see the end after the launcher has heard why
+        contextlib.closing(_Member(control, place)) as member,
     ):
         try:
-            start, sockets = _meet(control, place, introduction)
-            here = start["peers"][rank][0]
-            local = [peer for peer, (there, _) in enumerate(start["peers"]) if there == here]
-            boxes = share_memory({peer: sockets[peer] for peer in local if peer != rank})
-            mesh = goodbye.enter_context(
-                contextlib.closing(Mesh(sockets, spin=len(local) <= cores(), mailboxes=boxes))
-            )
-            control.watch(mesh)
+            seat = member.join(introduction)
             comm = Communicator(
-                rank=rank,
-                size=place.size,
+                rank=seat.rank,
+                size=seat.size,
                 host=host,
-                attempt=start["attempt"],
-                transport=_Member(mesh, control),
+                attempt=seat.attempt,
+                transport=member,
+                view=seat.view,
+                elastic=member.elastic,
             )
             with own_randomness(rank):
                 result = function(comm)
@@ -92,15 +91,22 @@ def run_rank(
             fault = describe(error, rank=rank, host=host)
             control.part({"kind": "error", "fault": fault.to_plain()})
             raise
-        control.part({"kind": "result", "value": result})
+        control.part({"kind": "result", "value": result, "view": control.standing.view})
 
 
-@dataclass(frozen=True)
 class _Member:
     """The transport of a rank that is a process of its own."""
 
-    mesh: Mesh
-    control: Control
+    def __init__(self, control: Control, place: Place) -> None:
+        self.elastic = False  # known once the launcher has answered
+        self._control, self._place = control, place
+        self._mesh: Mesh | None = None
+        self._secret = wire.derive(place.secret, "mesh")
+        # view and rank -> who has called, until its view is met
+        self._callers: dict[tuple[int, int], socket.socket] = {}
+        self._listener = AuthenticatedListener(
+            control.connection.local_host(), self._secret, self._arrived
+        )
 
     def exchange(
         self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]
@@ -108,10 +114,12 @@ class _Member:
         return self.start(sends, receives)()
 
     def start(self, sends: Mapping[int, Buffer], receives: Mapping[int, Buffer]) -> Finish:
+        if self._mesh is None:
+            raise PeerLostError(-1, "this process is in no view")
         try:
-            finish = self.mesh.start(sends, receives)
+            finish = self._mesh.start(sends, receives)
         except PeerLostError:
-            self.control.check()
+            self._control.check()
             raise
         return partial(self._end, finish)
 
@@ -119,82 +127,148 @@ class _Member:
         try:
             return finish()
         except PeerLostError:
-            self.control.check()
+            self._control.check()
             raise
 
     def report(self, event: PlainData) -> None:
-        if not self.control.connection.send({"kind": "event", "event": dict(event)}):
-            self.control.check()
+        if not self._control.connection.send({"kind": "event", "event": dict(event)}):
+            self._control.check()
 
     def should_stop(self) -> bool:
-        self.control.check()
-        return self.control.stop_asked
+        self._control.check()
+        return self._control.stop_asked
 
+    def should_renew(self) -> bool:
+        standing = self._control.standing
+        return standing.asked or not standing.acting
 
-def _meet(
-    control: Control, place: Place, introduction: dict[str, Any]
-) -> tuple[dict[str, Any], dict[int, socket.socket]]:
-    """Connect to all peers; the launcher's start message, and the connections.
+    def join(self, introduction: dict[str, Any]) -> Seat:
+        """Introduce this process; its seat, with view 0 if it is to prepare for a later view."""
+        address = self._listener.address
+        self._control.connection.send(introduction | {"kind": "join", "address": address})
+        message = self._next_message()
+        if message["kind"] == "prepare":
+            self.elastic = True
+            place = self._place  # nobody's rank yet, and above all not that of rank 0
+            return Seat(view=0, rank=place.rank or place.size, size=0, attempt=-1)
+        self.elastic = "view" in message
+        try:
+            return self._enter(message)
+        except PeerLostError:
+            if not self.elastic:
+                raise
+            return self.renew()
 
-    A rank calls all lower ranks and is called by all higher ones.
-    """
-    rank, size = place.rank, place.size
-    inbox = control.inbox
+    def renew(self) -> Seat:
+        while True:
+            self._drop_mesh()
+            number = self._control.standing.renew()
+            self._control.connection.send({"kind": "ready", "view": number})
+            try:
+                return self._enter(self._next_message())
+            except AttemptEndedError:
+                raise
+            except PeerLostError:
+                continue  # somebody else was lost meanwhile
 
-    def arrived(connection: socket.socket) -> None:
+    def close(self) -> None:
+        """End the conversation with peers; what was sent still arrives."""
+        self._drop_mesh()
+        self._listener.close()
+        inbox = self._control.inbox
+        while not inbox.empty():
+            self._sort(inbox.get())
+        for connection in self._callers.values():
+            connection.close()
+
+    def _arrived(self, connection: socket.socket) -> None:
+        """A peer has called and knows the secret; in a thread of its own."""
         connection.settimeout(wire.HANDSHAKE_S)
         hello = wire.receive(connection)
         if hello is None:
             connection.close()
         else:
-            inbox.put((hello["rank"], connection))
+            self._control.inbox.put((hello["view"], hello["rank"], connection))
 
-    # A rank of another generation does not know this secret, even if it finds the port.
-    mesh_secret = wire.derive(place.secret, f"mesh of generation {place.generation}")
-    listener = AuthenticatedListener(control.connection.local_host(), mesh_secret, arrived)
-    sockets: dict[int, socket.socket] = {}
-    start: dict[str, Any] = {}
-    deadline: float | None = None
-    try:
-        with contextlib.closing(listener):
-            control.connection.send(introduction | {"kind": "join", "address": listener.address})
-            while not start or len(sockets) < size - 1:
-                wait_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                try:
-                    arrival = inbox.get(timeout=wait_s)
-                except queue.Empty:
-                    missing = min(set(range(size)) - set(sockets) - {rank})
-                    raise PeerLostError(missing, f"it did not call within {MEET_S:g} s") from None
-                control.check()
-                if isinstance(arrival, dict):
-                    start = arrival
-                    deadline = time.monotonic() + MEET_S
-                    for peer in range(rank):
-                        sockets[peer] = _call(peer, tuple(start["peers"][peer]), mesh_secret, rank)
-                else:
-                    sockets[arrival[0]] = arrival[1]
-    except BaseException:
-        _close_all(sockets, inbox)
-        raise
-    return start, sockets
+    def _sort(self, arrival: Any) -> dict[str, Any] | None:
+        """Put a caller where it is looked for; a message of the launcher is handed on."""
+        if not isinstance(arrival, tuple):
+            self._control.check()
+            return arrival if isinstance(arrival, dict) else None
+        view, rank, connection = arrival
+        if (before := self._callers.pop((view, rank), None)) is not None:
+            before.close()
+        self._callers[view, rank] = connection
+        return None
+
+    def _next_message(self) -> dict[str, Any]:
+        """What the launcher says next of views, but the end of one."""
+        while True:
+            message = self._sort(self._control.inbox.get())
+            if message is not None and message["kind"] != "end":
+                return message
+
+    def _enter(self, start: dict[str, Any]) -> Seat:
+        """Meet the other ranks of a view: call all lower ones, be called by all higher ones."""
+        control, place = self._control, self._place
+        rank, peers = start.get("rank", place.rank), start["peers"]
+        number = start.get("view", place.generation)
+        sockets: dict[int, socket.socket] = {}
+        control.meeting = sockets
+        try:
+            for peer in range(rank):
+                sockets[peer] = _call(peer, tuple(peers[peer]), self._secret, rank, number)
+            self._await_callers(number, rank, sockets, len(peers))
+            local = [peer for peer, (there, _) in enumerate(peers) if there == peers[rank][0]]
+            boxes = share_memory({peer: sockets[peer] for peer in local if peer != rank})
+        except BaseException:
+            for connection in list(sockets.values()):
+                connection.close()
+            raise
+        finally:
+            control.meeting = {}
+        self._mesh = Mesh(sockets, spin=len(local) <= cores(), mailboxes=boxes)
+        control.watch(self._mesh)
+        if self.elastic and not control.standing.acting:  # it ended before it was watched
+            raise PeerLostError(-1, "the view has ended")
+        return Seat(view=start.get("view", 1), rank=rank, size=len(peers), attempt=start["attempt"])
+
+    def _await_callers(
+        self, number: int, rank: int, sockets: dict[int, socket.socket], size: int
+    ) -> None:
+        """Take the connections of all higher ranks; those of older views are closed."""
+        deadline = time.monotonic() + MEET_S
+        while True:
+            for view, caller in sorted(self._callers):
+                if view <= number:
+                    connection = self._callers.pop((view, caller))
+                    if view == number and caller > rank and caller not in sockets:
+                        sockets[caller] = connection
+                    else:
+                        connection.close()
+            if len(sockets) == size - 1:
+                return
+            try:
+                arrival = self._control.inbox.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except queue.Empty:
+                missing = min(set(range(size)) - set(sockets) - {rank})
+                raise PeerLostError(missing, f"it did not call within {MEET_S:g} s") from None
+            message = self._sort(arrival)
+            if message is not None and message["kind"] == "end" and message["view"] == number:
+                raise PeerLostError(-1, "the view has ended")
+
+    def _drop_mesh(self) -> None:
+        if self._mesh is not None:
+            self._mesh.close()
+            self._mesh = None
 
 
-def _call(peer: int, address: Address, secret: bytes, rank: int) -> socket.socket:
+def _call(peer: int, address: Address, secret: bytes, rank: int, view: int) -> socket.socket:
     """Connect to a lower rank and say who calls."""
     try:
         connection = wire.connect(address, secret, timeout_s=MEET_S)
-        connection.sendall(wire.encode({"rank": rank}))
+        connection.sendall(wire.encode({"rank": rank, "view": view}))
     except OSError as error:
         where = f"{address[0]}:{address[1]}"
         raise PeerLostError(peer, f"cannot be reached at {where}: {error}") from error
     return connection
-
-
-def _close_all(sockets: Mapping[int, socket.socket], inbox: queue.SimpleQueue[Any]) -> None:
-    """Give back the connections of a meeting that failed, those not yet looked at too."""
-    for connection in sockets.values():
-        connection.close()
-    while not inbox.empty():
-        arrival = inbox.get()
-        if isinstance(arrival, tuple):
-            arrival[1].close()

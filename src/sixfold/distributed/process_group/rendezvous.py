@@ -3,10 +3,11 @@
 Ranks connect to one port that stays bound for the whole run. Threads only read from connections;
 everything is decided in `poll`, in the launcher's own thread.
 
-A process group may be started several times. Every try is a *generation*, numbered by whoever
-starts it (on Spark it is the number of the stage's attempt). The first rank of a higher generation
-ends the lower ones: their connections are closed, and with them their ranks end themselves.
-`claim` gives each an attempt number, under which its ranks may write to the run directory.
+A group that may change (`least`) is one `ElasticGroup`. Any other may be started several times.
+Every try is a *generation*, numbered by whoever starts it (on Spark it is the number of the stage's
+attempt). The first rank of a higher generation ends the lower ones: their connections are closed,
+and with them their ranks end themselves. `claim` gives each an attempt number, under which its
+ranks may write to the run directory.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from sixfold.distributed.process_group import wire
+from sixfold.distributed.process_group.elastic import ElasticGroup
 from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.generation import (
     PATIENCE,
@@ -42,6 +44,7 @@ class Rendezvous:
         self,
         size: int,
         *,
+        least: int | None = None,
         host: str = "127.0.0.1",
         claim: Callable[[], int] | None = None,
         on_event: OnEvent | None = None,
@@ -49,7 +52,8 @@ class Rendezvous:
     ) -> None:
         """Bind a port of the interface `host` and let ranks come.
 
-        `claim` gives a new generation the number of its attempt (its own number without it).
+        `claim` gives a new generation, or view, the number of its attempt (its own number without
+        it). With `least` ranks may come and go while so many are left.
         """
         self.size = size
         self.secret = secrets.token_bytes(32)  # what they must know for it
@@ -63,7 +67,12 @@ class Rendezvous:
         self._on_event = on_event
         self._patience = patience
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.now = Generation(-1, size, self._patience)  # the present generation
+        # the group that may change, if it may
+        self.elastic = (
+            None if least is None else ElasticGroup(least, size, patience, claim, on_event)
+        )
+        # the present generation
+        self.now: Generation | ElasticGroup = self.elastic or Generation(-1, size, patience)
         self._stopping = False
         self._closed = False
         self._attentive_since = self._polled_at = time.monotonic()
@@ -139,7 +148,9 @@ class Rendezvous:
     def _process_ended(
         self, rank: int, cause: str, generation: int, log_tail: tuple[str, ...]
     ) -> None:
-        if generation == self.now.number:
+        if self.elastic is not None:
+            self.elastic.process_ended(rank, cause, log_tail, generation)
+        elif generation == self.now.number and isinstance(self.now, Generation):
             self.now.process_ended(rank, cause, log_tail)
 
     def _left(self, connection: wire.Connection, when: float) -> None:
@@ -160,7 +171,7 @@ class Rendezvous:
             connection.send({"kind": "refuse", "reason": refusal})
             connection.shut()
             return
-        if message["generation"] > self.now.number:
+        if self.elastic is None and message["generation"] > self.now.number:
             self.admit(message["generation"])
         if self._stopping:
             connection.send({"kind": "stop"})
@@ -172,6 +183,7 @@ class Rendezvous:
                 address=(message["address"][0], message["address"][1]),
                 first_line=when - message["age_s"],
                 connection=connection,
+                life=message["generation"],
                 seen=when,
                 moved=when,
             )
@@ -182,12 +194,14 @@ class Rendezvous:
         now = self.now
         if now.fault is not None and not now.fault.retryable:
             return f"the run has failed: {now.fault.cause}"
+        if self.elastic is not None:
+            generation = now.number  # whether this process may take its slot is decided there
         if generation < now.number:
             return f"generation {generation} was superseded by {now.number}"
         if generation == now.number and now.over:
             return "it is over"
         if size != self.size or not 0 <= rank < size:
             return f"there is no rank {rank} of {size}, only {self.size} ranks"
-        if generation == now.number and rank in now.members:
+        if self.elastic is None and generation == now.number and rank in now.members:
             return f"rank {rank} has joined already"
         return ""

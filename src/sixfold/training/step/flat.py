@@ -5,7 +5,7 @@ for the floating-point buffers (batch-norm's running statistics). The *payload* 
 contribute to a step's sum is one vector too:
 
     [ gradient of every parameter | samples x every float buffer | samples x how far every
-      integer buffer has moved | loss | right | samples | weight ]
+      integer buffer has moved | loss | right | samples | weight | wishes ]
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from sixfold.training.step.frozen import still_norms
 ALIGNMENT_BYTES = 64
 """Parameters start at cache lines, as freshly allocated tensors do: kernels read them aligned."""
 
-EXTRAS = 4
-"""Loss, samples told right, samples and their weight at the end of the payload."""
+EXTRAS = 5
+"""Loss, samples told right, samples, their weight, and wishes for another view, which so travel
+with an exchange that happens anyway; at the end of the payload."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class PayloadParts:
         gradients: one a parameter, in its shape.
         buffers: (Q,) samples times every float buffer.
         counters: (K,) samples times how far every integer buffer has moved.
-        extras: (4,) loss, samples told right, samples, and the sum of their weights.
+        extras: (5,) loss, samples told right, samples, the sum of their weights, and wishes.
     """
 
     gradients: list[Tensor]
@@ -58,7 +59,7 @@ class FlatState:
         buffers: (Q,) all floating-point buffers but those that never move.
         still_norms: that keep their statistics; see `sixfold.training.step.frozen`.
         kept: tensors that keep their values: frozen parameters, and buffers of these norms.
-        sections: lengths P, Q, K, 4 of the payload's parts, with K elements of integer buffers.
+        sections: lengths P, Q, K, 5 of the payload's parts, with K elements of integer buffers.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -92,12 +92,14 @@ class StepTotals:
         loss: mean loss over the samples by their weights.
         accuracy: part of the samples that were told right; None where there is no right.
         samples: number of samples.
+        wishes: whether a rank wishes for another view.
     """
 
     gradient: Tensor
     loss: float
     accuracy: float | None
     samples: int
+    wishes: bool = False
 
 
 class ComputeBackend(Protocol):
@@ -136,6 +138,7 @@ class Step:
         model: the network as it is trained.
         state: its flat parameters and buffers.
         chain: the network as links, which computes values and gradients.
+        wish: whether this rank wishes for another view of the group, for all to hear.
     """
 
     def __init__(
@@ -151,6 +154,7 @@ class Step:
         self.loss = loss or cross_entropy.make()
         self.micro_batch = MicroBatch()
         self.elsewhere: ComputeBackend | None = None
+        self.wish = False
         self.lockstep = Lockstep() if sync_norms else None
         model = key_dropout(fused_max_pool(relu_behind_max_pool(model)), self.draw)
         if self.lockstep is not None:
@@ -193,6 +197,7 @@ class Step:
             self._refresh()
         if self.elsewhere is not None:
             self.elsewhere.shard_payload(step, shard, out)
+            self.state.parts(out).extras[-1] = self.wish
             return
         state, samples = self.state, len(shard.labels)
         before = self._save_buffers()
@@ -218,7 +223,7 @@ class Step:
             parts.counters.copy_((state.counters() - counters) * samples)
             state.buffers.copy_(buffers)
             state.set_counters(counters)
-        parts.extras[:] = loss, right, samples, weight
+        parts.extras[:] = loss, right, samples, weight, self.wish
 
     def _settle(self) -> None:
         """Bring back what the user's own code has moved out of the flat vectors."""
@@ -323,7 +328,7 @@ class Step:
         """
         state = self.state
         gradient, after, moved, extras = state.split(total)
-        loss, right, samples, weight = (float(value) for value in extras)
+        loss, right, samples, weight, wishes = (float(value) for value in extras)
         if weight > 0:  # else no sample counts, and nothing is learned
             gradient /= weight
         state.buffers.copy_(after.div_(samples))
@@ -333,6 +338,7 @@ class Step:
             loss=loss / weight if weight else loss,
             accuracy=None if self.loss.score is None else right / samples,
             samples=int(samples),
+            wishes=wishes > 0,
         )
 
     def _save_buffers(self) -> tuple[Tensor, Tensor] | None:

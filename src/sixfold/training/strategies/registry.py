@@ -57,6 +57,12 @@ def strategy_problems(config: TrainConfig) -> list[str]:
         except UserError as error:
             return list(error.problems)
     found = [] if chosen is None else chosen.problems(config)
+    engine = config.engine
+    if engine.min_workers is not None and chosen is not None and not chosen.elastic:
+        found.append(
+            f"--workers {engine.min_workers}:{engine.workers}: --strategy {chosen.name} needs all "
+            f"its ranks; give --workers {engine.workers}"
+        )
     for spec in STRATEGIES.values():
         if chosen is None or spec.name != chosen.name:
             found += misplaced_options(spec, config)

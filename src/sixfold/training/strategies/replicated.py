@@ -1,8 +1,10 @@
 """A network of which every rank holds a whole copy, the same on all of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sixfold.core.run_directory import RankFiles
@@ -74,6 +76,21 @@ class ReplicatedModel:
     def restore(self, path: Path) -> Progress:
         """Read a checkpoint, on every rank."""
         return load_checkpoint(path, self._state, self._optimizer)
+
+    def hand_over(self, source: int, lacking: Sequence[int]) -> None:
+        """Weights, buffers, and what the update rule keeps, as they lie in memory."""
+        state, optimizer, comm = self._state, self._optimizer, self._world
+        numbers = torch.cat([state.counters().cpu(), torch.tensor([optimizer.updates])])
+        slots = [optimizer.slots[name] for name in sorted(optimizer.slots)]
+        for vector in (state.parameters, state.buffers, *slots, numbers):
+            array = vector.detach().numpy()
+            if comm.rank == source:
+                comm.exchange(dict.fromkeys(lacking, array), {})
+            elif comm.rank in lacking:
+                comm.exchange({}, {source: array})
+        if comm.rank in lacking:
+            state.set_counters(numbers[:-1])
+            optimizer.updates = int(numbers[-1])
 
     def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
         """Write the weights, on rank 0."""

@@ -55,6 +55,9 @@ class StrategySpec:
     # engine, workers, on_event); the last checkpoint then holds the result. None: ranks run
     # `build`'s strategy.
     launch: Callable[..., Any] | None = None
+    elastic: bool = False
+    """Whether ranks may come and go between steps: the network that it trains is a
+    `MovableNetwork`, and the number of ranks alters no bit."""
 
 
 def misplaced_options(spec: StrategySpec, config: TrainConfig) -> list[str]:

@@ -4,9 +4,9 @@
 strategy owns the network and its weights. It knows a `Communicator`, never the engine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sixfold.core.run_directory import RankFiles
 from sixfold.data import Part
@@ -43,6 +43,19 @@ class Network(Protocol):
         """Write ``model.safetensors``; called on every rank.
 
         On rank 0 `weights_sha256` and the number of `parameters` are returned.
+        """
+        ...
+
+
+@runtime_checkable
+class MovableNetwork(Network, Protocol):
+    """A network whose state one rank can hand to others."""
+
+    def hand_over(self, source: int, lacking: Sequence[int]) -> None:
+        """Put the state of the rank `source` in the place of that of others; called on every rank.
+
+        Raises:
+            PeerLostError: if a rank is gone; those that lack it may have a part of it.
         """
         ...
 

@@ -45,6 +45,8 @@ class ShardSum:
         def total_sum(partials: list[tuple[Node, Buffer]], out: Buffer) -> Buffer:
             return tree_all_reduce(active, partials, count, out=out)
 
-        partials = step.partials(number, islice(supply, len(own)), total_sum)
-        self._reduce(comm, partials, count, out=out.numpy())
-        step.release()
+        try:
+            partials = step.partials(number, islice(supply, len(own)), total_sum)
+            self._reduce(comm, partials, count, out=out.numpy())
+        finally:
+            step.release()

@@ -13,5 +13,6 @@ SPEC = StrategySpec(
     guarantee="equal to serial training bit for bit, for any number of workers",
     sends="2 P (n-1)/n for n a power of two; others send up to 2 log2 L partial sums, not one",
     use="by default: whenever a batch is worth dividing and ranks are well connected",
-    lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
+    lost_rank="the others go on at once, from the same step; a replacement joins them",
+    elastic=True,
 )

@@ -12,8 +12,9 @@ of ranks, by rounding alone.
 
 Traffic: each rank sends about twice the payload (gradient, buffers, loss) a step.
 
-When a rank dies the step cannot be finished: the process group ends, and starts again from the last
-checkpoint if the engine has restarts left. Nothing is lost but time.
+When a rank dies the step cannot be finished: the others divide the shards anew and begin it again.
+The update comes after the last exchange of a step, so it is made wholly or not at all on a rank;
+one that has not made it gets the state from one that has. Nothing is lost but time.
 
 Chen et al., "Revisiting distributed synchronous SGD", 2016, without their backup workers.
 """
@@ -82,6 +83,7 @@ class Sync:
     def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
         """Compute the own shards, add up everybody's, update."""
         step = self.step
+        step.wish = self.comm.should_renew()
         self._shards.add_up(number, self.plan.count(number), supply, self._total)
         totals = step.finish(self._total)
         if not math.isfinite(totals.loss):
