@@ -31,7 +31,7 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.step.optimizer import make_optimizer
 from sixfold.training.step.rules import rule_of
 from sixfold.training.strategies.param_server import messages
-from sixfold.training.strategies.param_server.access import RemoteAccess, serve_request
+from sixfold.training.strategies.param_server.access import Access, SocketTransport, serve_request
 from sixfold.training.strategies.param_server.server import LeaseName, Push, ShardServer
 from sixfold.training.strategies.param_server.whole import WholeState
 from sixfold.training.strategies.sync.strategy import assemble_sync
@@ -179,7 +179,7 @@ def measure_server(comm: Communicator, config: TrainConfig, data: DataSet) -> di
         found: dict[str, Any] = {}
         if comm.rank == 1:
             reach = (str(told[0][0]), int(told[0][1]))
-            access = RemoteAccess(reach, bytes.fromhex(told[1]), most_bytes=most)
+            access = Access(SocketTransport(reach, bytes.fromhex(told[1]), most_bytes=most))
             stack.callback(access.close)
             found = _round_trips(access, snapshot)
         served_s = all_gather_data(comm, float(np.median(served)) if served else 0.0)[0]
@@ -205,7 +205,7 @@ class _Talk:
                 messages.send(connection, reply, slices)
 
 
-def _round_trips(access: RemoteAccess, snapshot: Any) -> dict[str, Any]:
+def _round_trips(access: Access, snapshot: Any) -> dict[str, Any]:
     lease = LeaseName(0, 0)
     access.open(lease, 1)
     access.answer()

@@ -1,12 +1,11 @@
 """How a worker reaches a server: as an object of the same process, or over a socket.
 
-Both speak the same four words, so a worker does not know which it talks to.
+Both carry the same four requests, so a worker does not know which it talks to.
 """
 
-import dataclasses
 import socket
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,99 +29,82 @@ class ServerLostError(ConnectionError):
     """The server is gone; another one will take its place."""
 
 
-class Access(Protocol):
-    """One server as a worker sees it.
+class DirectTransport:
+    """Brings requests to a server of the same process, and later back its replies.
 
-    A request is sent first and its answer fetched later, so that a worker can have all servers work
-    for it at the same time. `bytes_moved` counts what was sent and received.
+    The bytes that each tells of are those that a wire would have to carry.
     """
 
-    bytes_moved: int  # sent and received so far
-
-    def open(self, lease: LeaseName, attempt: int) -> None:
-        """Ask for `ShardServer.open`; `answer` gives its answer and None."""
-        ...
-
-    def pull(self) -> None:
-        """Ask for `ShardServer.pull`; `answer` gives None and the slice."""
-        ...
-
-    def push(self, push: Push) -> None:
-        """Ask for `ShardServer.push` and a pull after it; `answer` gives both."""
-        ...
-
-    def answer(self) -> tuple[Answer | None, Pulled | None]:
-        """The answer to the last request; a `ServerLostError` if the server is gone."""
-        ...
-
-    def close(self) -> None:
-        """End the conversation."""
-        ...
-
-
-class DirectAccess:
-    """A server of the same process; the bytes are those that a wire would have to carry."""
-
     def __init__(self, server: ShardServer) -> None:
-        self.server = server
-        self.bytes_moved = 0
-        self._answer: tuple[Answer | None, Pulled | None] = (None, None)
+        self._server = server
+        self._reply: tuple[dict[str, Any], list[messages.Array]] = ({}, [])
 
-    def open(self, lease: LeaseName, attempt: int) -> None:
-        """See `Access`."""
-        self._answer = (self.server.open(lease, attempt), None)
+    def send(self, header: Mapping[str, Any], arrays: list[messages.Array]) -> int:
+        """Have the request served now; the server may overwrite what it is given."""
+        self._reply = serve_request(self._server, header, [array.copy() for array in arrays])
+        return sum(array.nbytes for array in arrays)
 
-    def pull(self) -> None:
-        """See `Access`."""
-        self._answer = (None, self._pulled())
-
-    def push(self, push: Push) -> None:
-        """See `Access`."""
-        own = dataclasses.replace(push, gradient=push.gradient.clone())
-        self.bytes_moved += sum(
-            tensor.nbytes for tensor in (push.gradient, push.before, push.after, push.moved)
-        )
-        self._answer = (self.server.push(own), self._pulled())
-
-    def answer(self) -> tuple[Answer | None, Pulled | None]:
-        """See `Access`."""
-        return self._answer
+    def receive(self) -> tuple[dict[str, Any], list[messages.Array], int]:
+        """The reply to the last request."""
+        return *self._reply, sum(array.nbytes for array in self._reply[1])
 
     def close(self) -> None:
         """Nothing."""
 
-    def _pulled(self) -> Pulled:
-        pulled = self.server.pull()
-        self.bytes_moved += sum(
-            tensor.nbytes for tensor in (pulled.weights, pulled.buffers, pulled.counters)
-        )
-        return pulled
 
+class SocketTransport:
+    """The same to a server behind a socket; a `ServerLostError` if nobody is there.
 
-class RemoteAccess:
-    """A server behind a socket; a `ServerLostError` if nobody is there.
-
-    `most_bytes` is the size of an answer's arrays at most.
+    `most_bytes` is the size of a reply's arrays at most.
     """
 
     def __init__(self, address: wire.Address, secret: bytes, *, most_bytes: int) -> None:
-        self.bytes_moved = 0
         self._most_bytes = most_bytes
         try:
             self._socket: socket.socket = wire.connect(address, secret)
         except OSError as error:
             raise ServerLostError(f"{address[0]}:{address[1]}: {error}") from None
 
+    def send(self, header: Mapping[str, Any], arrays: list[messages.Array]) -> int:
+        """Send a request, without waiting for its reply."""
+        try:
+            return messages.send(self._socket, header, arrays)
+        except OSError as error:
+            raise ServerLostError(str(error)) from None
+
+    def receive(self) -> tuple[dict[str, Any], list[messages.Array], int]:
+        """Wait for the reply to the oldest request."""
+        try:
+            return messages.receive(self._socket, most_bytes=self._most_bytes)
+        except (OSError, EOFError) as error:
+            raise ServerLostError(str(error)) from None
+
+    def close(self) -> None:
+        """End the conversation."""
+        self._socket.close()
+
+
+class Access:
+    """One server as a worker sees it.
+
+    A request is sent first and its answer fetched later, so that a worker can have all servers work
+    for it at the same time. `bytes_moved` counts what was sent and received.
+    """
+
+    def __init__(self, transport: DirectTransport | SocketTransport) -> None:
+        self._transport, self.bytes_moved = transport, 0
+        self.close = transport.close
+
     def open(self, lease: LeaseName, attempt: int) -> None:
-        """See `Access`."""
+        """Ask for `ShardServer.open`; `answer` gives its answer and None."""
         self._send({"op": "open", "lease": list(lease), "attempt": attempt})
 
     def pull(self) -> None:
-        """See `Access`."""
+        """Ask for `ShardServer.pull`; `answer` gives None and the slice."""
         self._send({"op": "pull"})
 
     def push(self, push: Push) -> None:
-        """See `Access`."""
+        """Ask for `ShardServer.push` and a pull after it; `answer` gives both."""
         header = {
             "op": "push",
             "lease": list(push.lease),
@@ -134,7 +116,7 @@ class RemoteAccess:
         self._send(header, push.gradient, push.before, push.after, push.moved)
 
     def answer(self) -> tuple[Answer | None, Pulled | None]:
-        """See `Access`."""
+        """The answer to the last request; a `ServerLostError` if the server is gone."""
         header, arrays = self._receive()
         answer = header.get("answer")
         pulled = Pulled(version=Version(*header["version"]), **_named(arrays)) if arrays else None
@@ -152,21 +134,11 @@ class RemoteAccess:
             ledger=ledger_from_plain(header["ledger"]),
         )
 
-    def close(self) -> None:
-        """End the conversation."""
-        self._socket.close()
-
     def _send(self, header: Mapping[str, Any], *tensors: Tensor) -> None:
-        try:
-            self.bytes_moved += messages.send(self._socket, header, [t.numpy() for t in tensors])
-        except OSError as error:
-            raise ServerLostError(str(error)) from None
+        self.bytes_moved += self._transport.send(header, [t.numpy() for t in tensors])
 
     def _receive(self) -> tuple[dict[str, Any], list[messages.Array]]:
-        try:
-            header, arrays, size = messages.receive(self._socket, most_bytes=self._most_bytes)
-        except (OSError, EOFError) as error:
-            raise ServerLostError(str(error)) from None
+        header, arrays, size = self._transport.receive()
         self.bytes_moved += size
         return header, arrays
 

@@ -5,13 +5,14 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from sixfold.core.errors import PeerLostError
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.control import ORPHAN_STATUS
-from sixfold.training.strategies.param_server.access import Access, DirectAccess, RemoteAccess
+from sixfold.training.strategies.param_server.access import Access, DirectTransport, SocketTransport
 from sixfold.training.strategies.param_server.coordinator import Coordinator
 from sixfold.training.strategies.param_server.server import ShardServer
 
@@ -24,74 +25,26 @@ class OverError(Exception):
     """The run is over: done, or failed elsewhere."""
 
 
-class CoordinatorClient(Protocol):
-    """What a worker can ask for and tell; see `Coordinator`, which is behind it."""
-
-    def next(self) -> dict[str, Any]:
-        """What to do."""
-        ...
-
-    def report(self, report: Mapping[str, Any]) -> None:
-        """How far a lease is."""
-        ...
-
-    def evaluated(
-        self, figures: Mapping[str, float | None], quality: float, spent_s: float
-    ) -> None:
-        """What an evaluation found."""
-        ...
-
-    def servers(self) -> Whereabouts:
-        """Where the servers are; an `OverError` if nobody needs them any more."""
-        ...
-
-    def reach(self, server: int, address: tuple[str, int] | None) -> Access:
-        """A connection to a server; a `ServerLostError` if it is not there."""
-        ...
-
-    def pause(self, seconds: float) -> None:
-        """Let time pass."""
-        ...
-
-
-class LocalCoordinatorClient:
-    """The client of a worker that lives in the coordinator's process, as the servers do."""
+class LocalConnection:
+    """Leads to the coordinator from a worker in the same process, as are the servers."""
 
     def __init__(
         self, coordinator: Coordinator, servers: Sequence[ShardServer], worker: int
     ) -> None:
-        self._coordinator, self._servers, self._worker = coordinator, servers, worker
+        self._servers = servers
+        self.ask: Callable[[Mapping[str, Any]], Any] = partial(coordinator.answer, worker)
+        self.tell = self.ask
         coordinator.worker_joined(worker, socket.gethostname(), os.getpid())
 
-    def next(self) -> dict[str, Any]:
-        """See `CoordinatorClient`."""
-        return self._coordinator.next_for(self._worker)
-
-    def report(self, report: Mapping[str, Any]) -> None:
-        """See `CoordinatorClient`."""
-        self._coordinator.report(self._worker, report)
-
-    def evaluated(
-        self, figures: Mapping[str, float | None], quality: float, spent_s: float
-    ) -> None:
-        """See `CoordinatorClient`."""
-        self._coordinator.evaluated(self._worker, figures, quality, spent_s)
-
-    def servers(self) -> Whereabouts:
-        """See `CoordinatorClient`."""
-        if self._coordinator.over:
-            raise OverError
-        return self._coordinator.servers()
-
     def reach(self, server: int, address: tuple[str, int] | None) -> Access:  # noqa: ARG002
-        """See `CoordinatorClient`."""
-        return DirectAccess(self._servers[server])
+        """A server of this process."""
+        return Access(DirectTransport(self._servers[server]))
 
     def pause(self, seconds: float) -> None:
         """Nothing: others have their turn meanwhile."""
 
 
-class RemoteCoordinatorClient:
+class RemoteConnection:
     """A connection to the launcher, for a worker or a server in a process of its own.
 
     The end of the launcher is the end of this process, whatever it is doing. `introduction`, plain
@@ -117,35 +70,13 @@ class RemoteCoordinatorClient:
         self._thread = threading.Thread(target=self._mind, daemon=True, name="sixfold-client")
         self._thread.start()
 
-    def next(self) -> dict[str, Any]:
-        """See `CoordinatorClient`."""
-        return self._ask({"kind": "next"})
-
-    def report(self, report: Mapping[str, Any]) -> None:
-        """See `CoordinatorClient`."""
-        self.tell({"kind": "report", **report})
-
-    def evaluated(
-        self, figures: Mapping[str, float | None], quality: float, spent_s: float
-    ) -> None:
-        """See `CoordinatorClient`."""
-        self.tell({"kind": "evaluated", "values": [dict(figures), quality, spent_s]})
-
-    def servers(self) -> Whereabouts:
-        """See `CoordinatorClient`."""
-        answer = self._ask({"kind": "servers"})
-        if answer["over"]:
-            raise OverError
-        found = answer["servers"]
-        return [(None if address is None else tuple(address), life) for address, life in found]
-
     def reach(self, server: int, address: tuple[str, int] | None) -> Access:  # noqa: ARG002
-        """See `CoordinatorClient`."""
+        """A server that listens somewhere."""
         assert address is not None, "a server without an address is not there"
-        return RemoteAccess(address, self._secret, most_bytes=self._most_bytes)
+        return Access(SocketTransport(address, self._secret, most_bytes=self._most_bytes))
 
     def pause(self, seconds: float) -> None:
-        """See `CoordinatorClient`."""
+        """Sleep."""
         time.sleep(seconds)
 
     def tell(self, message: Mapping[str, Any]) -> None:
@@ -159,7 +90,8 @@ class RemoteCoordinatorClient:
         self._thread.join(1.0)
         self._connection.close()
 
-    def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Send, and wait for the answer."""
         self.tell(message)
         try:
             return self.inbox.get(timeout=ANSWER_S)
@@ -171,3 +103,36 @@ class RemoteCoordinatorClient:
             self.inbox.put(message)
         if not self._parting:
             os._exit(ORPHAN_STATUS)
+
+
+class CoordinatorClient:
+    """What a worker can ask for and tell; see `Coordinator`, which is behind it.
+
+    `reach` makes a connection to a server, or a `ServerLostError`; `pause` lets time pass.
+    """
+
+    def __init__(self, connection: LocalConnection | RemoteConnection) -> None:
+        self._coordinator, self.reach, self.pause = connection, connection.reach, connection.pause
+
+    def next(self) -> dict[str, Any]:
+        """What to do."""
+        task: dict[str, Any] = self._coordinator.ask({"kind": "next"})
+        return task
+
+    def report(self, report: Mapping[str, Any]) -> None:
+        """How far a lease is."""
+        self._coordinator.tell({"kind": "report", **report})
+
+    def evaluated(
+        self, figures: Mapping[str, float | None], quality: float, spent_s: float
+    ) -> None:
+        """What an evaluation found."""
+        self._coordinator.tell({"kind": "evaluated", "values": [dict(figures), quality, spent_s]})
+
+    def servers(self) -> Whereabouts:
+        """Where the servers are; an `OverError` if nobody needs them any more."""
+        answer = self._coordinator.ask({"kind": "servers"})
+        if answer["over"]:
+            raise OverError
+        found = answer["servers"]
+        return [(None if address is None else tuple(address), life) for address, life in found]

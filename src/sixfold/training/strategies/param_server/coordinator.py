@@ -175,6 +175,19 @@ class Coordinator:
             if dead:
                 self.worker_losses += 1
 
+    def answer(self, worker: int, message: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The reply to a worker's message; None where it wants none."""
+        kind = message["kind"]
+        if kind == "next":
+            return self.next_for(worker)
+        if kind == "servers":
+            return {"servers": self.servers(), "over": self.over}
+        if kind == "report":
+            self.report(worker, message)
+        elif kind == "evaluated":
+            self.evaluated(worker, *message["values"])
+        return None
+
     def next_for(self, worker: int) -> dict[str, Any]:
         """What an idle worker is to do."""
         with self._lock:

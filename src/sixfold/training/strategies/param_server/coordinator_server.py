@@ -8,7 +8,7 @@ from typing import Any
 
 from sixfold.distributed.process_group import wire
 from sixfold.distributed.process_group.listener import AuthenticatedListener
-from sixfold.training.strategies.param_server.access import RemoteAccess, ServerLostError
+from sixfold.training.strategies.param_server.access import Access, ServerLostError, SocketTransport
 from sixfold.training.strategies.param_server.coordinator import Coordinator
 from sixfold.training.strategies.param_server.server import Snapshot
 from sixfold.training.strategies.param_server.snapshots import table_from_plain
@@ -37,9 +37,8 @@ class CoordinatorServer:
             if life == 0 or address is None:
                 return None
             try:
-                access = RemoteAccess(
-                    address, wire.derive(self.secret, "servers"), most_bytes=self._most_bytes
-                )
+                secret = wire.derive(self.secret, "servers")
+                access = Access(SocketTransport(address, secret, most_bytes=self._most_bytes))
             except ServerLostError:
                 return None
             try:
@@ -134,17 +133,10 @@ class CoordinatorServer:
         dead = True
         try:
             while (message := caller.receive()) is not None:
-                kind = message["kind"]
-                if kind == "next":
-                    caller.send(coordinator.next_for(worker))
-                elif kind == "report":
-                    coordinator.report(worker, message)
-                elif kind == "servers":
-                    caller.send({"servers": coordinator.servers(), "over": coordinator.over})
-                elif kind == "evaluated":
-                    coordinator.evaluated(worker, *message["values"])
-                elif kind == "bye":
+                if message["kind"] == "bye":
                     dead = False
                     break
+                if (answer := coordinator.answer(worker, message)) is not None:
+                    caller.send(answer)
         finally:
             coordinator.worker_left(worker, dead=dead and not self._closing)

@@ -38,7 +38,7 @@ from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import make_optimizer, whole_optimizer
 from sixfold.training.step.parameter_runs import Run, parameter_runs, runs_within
 from sixfold.training.step.step import open_step
-from sixfold.training.strategies.param_server.client import LocalCoordinatorClient
+from sixfold.training.strategies.param_server.client import CoordinatorClient, LocalConnection
 from sixfold.training.strategies.param_server.coordinator import Coordinator
 from sixfold.training.strategies.param_server.coordinator_server import CoordinatorServer
 from sixfold.training.strategies.param_server.server import ShardServer, Snapshot
@@ -198,7 +198,7 @@ def _take_turns(
     with contextlib.ExitStack() as stack:
         playing = []
         for number in range(workers):
-            client = LocalCoordinatorClient(coordinator, servers, number)
+            client = CoordinatorClient(LocalConnection(coordinator, servers, number))
             files = RankFiles(
                 directory.ticket(), attempt=attempt, rank=number, host="the launcher's host"
             )

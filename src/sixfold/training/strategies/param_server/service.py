@@ -19,7 +19,7 @@ from sixfold.training.step.optimizer import make_optimizer
 from sixfold.training.step.parameter_runs import Run
 from sixfold.training.strategies.param_server import messages
 from sixfold.training.strategies.param_server.access import serve_request
-from sixfold.training.strategies.param_server.client import RemoteCoordinatorClient
+from sixfold.training.strategies.param_server.client import RemoteConnection
 from sixfold.training.strategies.param_server.server import ShardServer
 from sixfold.training.strategies.param_server.snapshots import (
     path_of,
@@ -68,7 +68,7 @@ def serve(job: ServerJob, server: int) -> None:
         )
         service = _Service(job, shard)
         try:
-            client = RemoteCoordinatorClient(
+            launcher = RemoteConnection(
                 job.address,
                 job.secret,
                 {
@@ -81,8 +81,8 @@ def serve(job: ServerJob, server: int) -> None:
                 },
                 most_bytes=0,
             )
-            service.keep_snapshots(path_of(job.folder, server), client)
-            client.part()
+            service.keep_snapshots(path_of(job.folder, server), launcher)
+            launcher.part()
         finally:
             service.close()
 
@@ -99,14 +99,14 @@ class _Service:
         )
         self.port = self._door.address[1]
 
-    def keep_snapshots(self, path: Path, client: RemoteCoordinatorClient) -> None:
+    def keep_snapshots(self, path: Path, launcher: RemoteConnection) -> None:
         """Write snapshots of what has changed, and show signs of life, until a message comes."""
         due, pause_s, written = 0.0, SNAPSHOT_S, self._shard.version.clock
         while True:
             with contextlib.suppress(queue.Empty):
-                client.inbox.get(timeout=ALIVE_S)
+                launcher.inbox.get(timeout=ALIVE_S)
                 return
-            client.tell({"kind": "alive"})
+            launcher.tell({"kind": "alive"})
             if time.monotonic() < due:
                 continue
             with self._lock:

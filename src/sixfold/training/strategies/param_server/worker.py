@@ -20,7 +20,7 @@ from its snapshot, at most about a second old: the updates applied since are los
 What was lost is in ``result.json``. The others go on meanwhile, as far as they do not need it.
 
 A worker is a generator that gives way between its conversations, so that `inline` can let workers
-take turns and show staleness without processes. ComputeBackend it is simply run to its end.
+take turns and show staleness without processes. Elsewhere it is simply run to its end.
 
 Dean et al., "Large scale distributed deep networks", NIPS 2012 (Downpour SGD); Li et al., "Scaling
 distributed machine learning with the parameter server", OSDI 2014.
@@ -65,7 +65,7 @@ from sixfold.training.strategies.param_server.access import Access, ServerLostEr
 from sixfold.training.strategies.param_server.client import (
     CoordinatorClient,
     OverError,
-    RemoteCoordinatorClient,
+    RemoteConnection,
 )
 from sixfold.training.strategies.param_server.leases import Lease
 from sixfold.training.strategies.param_server.server import Answer, LeaseName, Pulled, Push
@@ -101,17 +101,16 @@ def work(job: WorkerJob, worker: int) -> int:
         "host": socket.gethostname(),
         "pid": os.getpid(),
     }
-    client = RemoteCoordinatorClient(
-        job.address, job.secret, introduction, most_bytes=job.most_bytes
-    )
+    connection = RemoteConnection(job.address, job.secret, introduction, most_bytes=job.most_bytes)
     host = introduction["host"]
     files = RankFiles(job.claim, attempt=job.attempt, rank=worker, host=str(host))
     with one_thread():
+        client = CoordinatorClient(connection)
         for _ in Worker(
             job.config, files.path, client, servers=job.servers, workers=job.workers
         ).run():
             pass
-    client.part()
+    connection.part()
     return worker
 
 
