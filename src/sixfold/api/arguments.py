@@ -25,8 +25,6 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import with_target
 from sixfold.training.objects import packed, problems_without, with_values
 
-Share = int | float
-
 
 @dataclass(frozen=True, kw_only=True)
 class Given:

@@ -20,7 +20,7 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from sixfold.core.files import parse_json, space_explained
+from sixfold.core.files import space_explained
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dictionary import Learned, load_dictionary
@@ -133,20 +133,3 @@ def join_parts(job: EncodeJob, learned: Learned, out: Path) -> None:
             for part in files:
                 writer.write_table(parquet.read_table(part).cast(schema))
         temporary.replace(target)
-
-
-def read_codes(path: Path) -> Tensor:
-    """The codes in a file as a dense tensor, (n, K, P, Q)."""
-    table = pa.ipc.open_file(path).read_all() if path.suffix != ".parquet" else None
-    table = parquet.read_table(path) if table is None else table
-    shape = parse_json(table.schema.metadata[b"sixfold.lca"])["shape"]
-    values = table.column("values").to_pylist()
-    double = table.schema.field("values").type.value_type == pa.float64()
-    codes = torch.zeros(
-        len(values), int(np.prod(shape)), dtype=torch.float64 if double else torch.float32
-    )
-    for row, (places, found) in enumerate(
-        zip(table.column("indices").to_pylist(), values, strict=True)
-    ):
-        codes[row, places] = torch.tensor(found, dtype=codes.dtype)
-    return codes.view(len(values), *shape)

@@ -38,9 +38,6 @@ class Log:
     value: float
 
 
-Action = Stop | SetRate | Log
-
-
 @dataclass(frozen=True, kw_only=True)
 class Moment:
     """What a callback is told."""

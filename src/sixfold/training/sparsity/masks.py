@@ -69,13 +69,6 @@ def _smallest(ranks: Tensor, count: int) -> Tensor:
     return chosen
 
 
-def smallest_by_sorting(ranks: Tensor, count: int) -> Tensor:
-    """What `_smallest` gives, by the definition: the reference that tests compare with."""
-    chosen = torch.zeros_like(ranks, dtype=torch.bool)
-    chosen[torch.sort(ranks, stable=True).indices[:count]] = True
-    return chosen
-
-
 def random_mask(mask: Mask, seed: int) -> Mask:
     """A control: as many weights of every tensor kept as in `mask`, at random places.
 

@@ -152,10 +152,6 @@ def _bars(base: LongLived, alone: Serial, measured: list[MeasuredWay]) -> Bars:
     )
 
 
-def _bar(name: str, *parts: tuple[float, str]) -> Bar:
-    return Bar(name=name, parts=parts, text=f"{sum(value for value, _ in parts):.3f} s")
-
-
 def _verdict(base: LongLived, measured: list[MeasuredWay]) -> list[str]:
     order = sorted(measured, key=lambda one: one.total_s)
     if not order:
