@@ -23,7 +23,8 @@ docs: $(READY)
 	@echo build/docs/index.html
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.bench train
+	$(BIN)/python -m benchmarks.bench train --batches 100,2000 --model \
+	  slide,lenet5@28:100,resnet20@32:100,vgg16@32:100,resnet18@224:16,resnet50@224:16,mobilenet_v2@224:32,cells@256:16
 
 lint: $(READY)
 	$(BIN)/ruff check .

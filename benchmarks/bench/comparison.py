@@ -46,6 +46,8 @@ class Comparison:
     limits: dict[str, float] = field(default_factory=dict)  # row -> the machine's, in the same unit
     failures: dict[str, list[str]] = field(default_factory=dict)  # contender -> why, each time
     notes: list[str] = field(default_factory=list)
+    rivals: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Contender -> peers of which the fastest is what it is held against."""
 
     @property
     def contenders(self) -> tuple[str, ...]:
@@ -99,9 +101,16 @@ class Comparison:
         good = [sample for sample in self.samples.get((contender, row), []) if sample is not None]
         return spread(good) if good else None
 
-    def ratio(self, peer: str, row: str) -> Spread | None:
-        """How many times better Sixfold is than a peer, repeat by repeat."""
-        own = self.samples.get((self.contenders[0], row), [])
+    def fastest(self, contender: str, row: str) -> str | None:
+        """Of a contender's rivals the one whose median is best."""
+        found = {name: self.spread(name, row) for name in self.rivals.get(contender, ())}
+        medians = {name: value.median for name, value in found.items() if value is not None}
+        best = min if self.less_is_better else max
+        return best(medians, key=lambda name: medians[name]) if medians else None
+
+    def ratio(self, peer: str, row: str, contender: str | None = None) -> Spread | None:
+        """How many times better a contender (Sixfold if absent) is than a peer, each repeat."""
+        own = self.samples.get((contender or self.contenders[0], row), [])
         pairs = [
             theirs / mine if self.less_is_better else mine / theirs
             for mine, theirs in zip(own, self.samples.get((peer, row), []), strict=False)
@@ -131,11 +140,16 @@ def table(found: Comparison) -> list[str]:
     own, *peers = found.contenders
     has_limits = bool(found.limits)
     head = ["", own, *peers, *(f"vs {peer}" for peer in peers)]
+    head += [f"{name} vs the fastest" for name in found.rivals]
     head += [found.limit_name or "limit", "share of it"] if has_limits else []
     lines = [head]
     for row in found.rows:
         cells = [row] + [_write(found.spread(name, row), found.form) for name in found.contenders]
         cells += [_write(found.ratio(peer, row), ".2f") for peer in peers]
+        for name in found.rivals:
+            fastest = found.fastest(name, row)
+            ratio = None if fastest is None else found.ratio(fastest, row, name)
+            cells.append(_write(ratio, ".2f") + (f" {fastest}" if ratio else ""))
         if has_limits:
             share, limit = found.share(row), found.limits.get(row)
             cells.append("" if limit is None else f"{limit:{found.form}}")
@@ -185,6 +199,7 @@ def as_json(found: Comparison) -> dict[str, object]:
                     for name in (own, *peers)
                 },
                 "ratios": {peer: plain(found.ratio(peer, row)) for peer in peers},
+                "fastest": {name: found.fastest(name, row) for name in found.rivals},
                 "limit": found.limits.get(row),
                 "share_of_limit": found.share(row),
             }

@@ -145,13 +145,13 @@ def pytorch_eager(task: Task) -> float:
     return eager_result(task)["images_per_s"]
 
 
-def pytorch_compiled(task: Task) -> float:
-    """Images/s of the same loop with torch.compile.
+def pytorch(task: Task, *ways: str) -> float:
+    """Images/s of the same loop in other ways: compiled, channels_last, autocast (to bfloat16).
 
     Raises:
         NotMeasuredError: if it failed.
     """
-    return peer_result(task, _LOOP, threads=cores(), compiled=True)["images_per_s"]
+    return peer_result(task, _LOOP, threads=cores(), ways=ways)["images_per_s"]
 
 
 def eager_result(task: Task) -> dict[str, float]:
@@ -173,7 +173,7 @@ def torchrun(task: Task) -> float:
 
 
 def torchrun_result(task: Task) -> dict[str, float]:
-    """What DistributedDataParallel under torchrun measures: see `benchmarks.bench.peer_loop`.
+    """What DistributedDataParallel under torchrun measures, channels-last.
 
     Raises:
         NotMeasuredError: if it failed.
@@ -182,7 +182,7 @@ def torchrun_result(task: Task) -> dict[str, float]:
         sys.executable, "-m", "torch.distributed.run", "--standalone",
         f"--nproc-per-node={task.workers}", "-m", "benchmarks.bench.peer_loop",
     ]  # fmt: skip
-    return peer_result(task, command, threads=1)
+    return peer_result(task, command, threads=1, ways=("channels_last",))
 
 
 def torch_distributor(task: Task) -> float:
@@ -208,7 +208,7 @@ _LOOP = (sys.executable, "-m", "benchmarks.bench.peer_loop")
 
 
 def peer_result(
-    task: Task, command: Sequence[str], *, threads: int, compiled: bool = False
+    task: Task, command: Sequence[str], *, threads: int, ways: Sequence[str] = ()
 ) -> dict[str, float]:
     """Hand a task to a peer's process and read its result: see `benchmarks.bench.peer_loop`.
 
@@ -225,7 +225,7 @@ def peer_result(
             "seconds": task.seconds,
             "first_timed_step": task.first_timed_step,
             "threads": threads,
-            "compiled": compiled,
+            "ways": list(ways),
             "result": str(result),
         }
         path.write_text(json.dumps(words), encoding="utf-8")

@@ -18,7 +18,9 @@ class TrainBenchConfig(Settings):
 
     data: str = option("synthetic:4000x3x32x32", "data set, as for `sixfold train`")
     model: str = option(
-        "slide", "network, as for `sixfold train`; train takes several, separated by commas"
+        "slide",
+        "network, as for `sixfold train`; train takes several, separated by commas, each with a "
+        "side of images and a batch of its own if need be: slide,resnet50@224:16",
     )
     batches: str = option("10,100,1000,2000", "batch sizes, separated by commas")
     workers: int = option(2, "ranks of Sixfold, and processes of TorchDistributor", ge=1)
@@ -35,9 +37,9 @@ class PartsBenchConfig(Settings):
     """What only some benchmarks take."""
 
     peers: str = option(
-        "eager,ddp",
-        "train: who is measured beside Sixfold, of eager, compile, ddp (TorchDistributor), "
-        "torchrun, bf16 (Sixfold with --precision bf16)",
+        "eager,channels-last,compile,torchrun,bf16,autocast",
+        "train: who is measured beside Sixfold, of eager, channels-last, compile, autocast "
+        "(bfloat16), torchrun, ddp (TorchDistributor), bf16 (Sixfold with --precision bf16)",
     )
     images: int = option(25, "kernels: images of a shard")
     augment: str = option("crop:4,flip", "input: augmentation, as for `sixfold train`")

@@ -33,17 +33,21 @@ def main(task_path: Path) -> None:
 
     Args:
         task_path: JSON with `data` (a resolved DataConfig), `model`, `batch`, `steps` or
-            `seconds`, `first_timed_step`, `threads`, `compiled` and `result`.
+            `seconds`, `first_timed_step`, `threads`, `ways` (of `compiled`, `channels_last` and
+            `autocast`) and `result`.
     """
     task = json.loads(task_path.read_text(encoding="utf-8"))
     torch.set_num_threads(task["threads"])
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     images, labels, model = load(task)
+    if "channels_last" in task["ways"]:
+        images = images.contiguous(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if size > 1:
         end_with_parent()
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
         model = nn.parallel.DistributedDataParallel(model)
-    if task["compiled"]:
+    if "compiled" in task["ways"]:
         model = torch.compile(model)  # type: ignore[assignment]
     ended: list[float] = []
     rate = train(task, model, images, labels, rank, size, ended)
@@ -122,8 +126,9 @@ def train(
     while True:
         start = (steps % starts) * batch
         optimizer.zero_grad()
-        logits = model(images[start + low : start + high])
-        loss = nn.functional.cross_entropy(logits, labels[start + low : start + high])
+        with torch.autocast("cpu", torch.bfloat16, enabled="autocast" in task["ways"]):
+            logits = model(images[start + low : start + high])
+        loss = nn.functional.cross_entropy(logits.float(), labels[start + low : start + high])
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         steps += 1

@@ -118,16 +118,28 @@ def _machine(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _case(found: Comparison, row: str) -> Bars:
     spreads = [found.spread(name, row) for name in found.contenders]
     limit, share = found.limits.get(row), found.share(row)
+    details = _fastest(found, row) + ([] if share is None else [f"{share:.0%} of the limit"])
     bars = [_bar(found, name, row) for name in found.contenders]
     if limit is not None:
         text = f"{limit:{found.form}}"
         bars.append(Bar(name=found.limit_name, parts=((limit, "validation"),), text=text))
     return Bars(
         title=row,
-        detail="" if share is None else f"{share:.0%} of the limit",
+        detail=", ".join(details),
         bars=bars,
         most=max([s.most for s in spreads if s] + [limit or 0.0]) or 1.0,
     )
+
+
+def _fastest(found: Comparison, row: str) -> list[str]:
+    """What each contender with rivals is compared with the fastest of them."""
+    lines = []
+    for name in found.rivals:
+        peer = found.fastest(name, row)
+        ratio = None if peer is None else found.ratio(peer, row, name)
+        if ratio is not None:
+            lines.append(f"{name} {ratio.median:.2f}x the fastest ({peer})")
+    return lines
 
 
 def _bar(found: Comparison, name: str, row: str) -> Bar:

@@ -9,6 +9,7 @@ are taken repeat by repeat.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 
 from benchmarks.bench.comparison import Comparison
@@ -16,7 +17,7 @@ from benchmarks.bench.contenders import (
     NotMeasuredError,
     Task,
     cores,
-    pytorch_compiled,
+    pytorch,
     pytorch_eager,
     sixfold_bf16,
     sixfold_local,
@@ -45,8 +46,13 @@ class Contender:
     measure: Measure  # images/s of a task; raises NotMeasuredError
 
 
-PEERS = ("eager", "ddp")
+PEERS = ("eager", "channels-last", "compile", "torchrun", "bf16", "autocast")
 """Who is measured beside Sixfold if nothing else is asked for."""
+
+
+FLOAT32 = ("eager", "channels-last", "compile", "torchrun", "ddp")
+RIVALS = {"sixfold": FLOAT32, "bf16": (*FLOAT32, "autocast")}
+"""Among whom the fastest is looked for: whoever may take bfloat16 may leave it, too."""
 
 
 def contenders(workers: int, peers: Sequence[str] = PEERS) -> list[Contender]:
@@ -72,14 +78,24 @@ def contenders(workers: int, peers: Sequence[str] = PEERS) -> list[Contender]:
 def _peers(workers: int) -> list[Contender]:
     return [
         Contender(
+            name="channels-last",
+            what=f"the plain loop with images and weights channels-last, {cores()} threads",
+            measure=lambda task: pytorch(task, "channels_last"),
+        ),
+        Contender(
             name="compile",
-            what=f"the plain loop with torch.compile, {cores()} threads",
-            measure=pytorch_compiled,
+            what=f"the same with torch.compile, {cores()} threads",
+            measure=lambda task: pytorch(task, "channels_last", "compiled"),
+        ),
+        Contender(
+            name="autocast",
+            what=f"the plain loop channels-last, in autocast to bfloat16, {cores()} threads",
+            measure=lambda task: pytorch(task, "channels_last", "autocast"),
         ),
         Contender(
             name="torchrun",
-            what=f"torchrun with DistributedDataParallel over gloo, {workers} processes of one "
-            "thread",
+            what=f"torchrun with DistributedDataParallel over gloo, channels-last, {workers} "
+            "processes of one thread",
             measure=torchrun,
         ),
         Contender(
@@ -112,12 +128,15 @@ def run_train_bench(
     """
     names = list(dict.fromkeys(name.strip() for name in config.model.split(",")))
     found = problems(config, FIRST_TIMED_STEP)
-    if not all(names):
-        found.append(f"--model {config.model}: expected names such as slide,resnet20")
+    found += [
+        f"--model {name}: expected names such as slide, or resnet50@224:16 (side, batch)"
+        for name in names
+        if not re.fullmatch(WRITTEN, name)
+    ]
     if found:
         raise UserError(found)
     place = begin("train", config.out)
-    networks = [dataclasses.replace(config, model=name) for name in names]
+    networks = [network_of(config, name) for name in names]
     resolved = [resolve(network) for network in networks]
     entered = contenders(config.workers, peers)
     for contender in entered:
@@ -129,6 +148,28 @@ def run_train_bench(
         measured.append(results)
     publish(place, config, measured, show)
     return measured
+
+
+WRITTEN = r"([^@]+)(?:@([1-9]\d{0,3})(?::([1-9]\d{0,5}))?)?"
+"""A network, and the side and the number of the images that it is measured with."""
+
+
+def network_of(config: TrainBenchConfig, text: str) -> TrainBenchConfig:
+    """The settings of one network of `--model`.
+
+    >>> found = network_of(TrainBenchConfig(), "resnet50@224:16")
+    >>> found.model, found.data, found.batches
+    ('resnet50', 'synthetic:80x3x224x224', '16')
+    """
+    match = re.fullmatch(WRITTEN, text)
+    assert match is not None, "checked before"
+    name, side, batch = match.groups()
+    if side is None:
+        return dataclasses.replace(config, model=name)
+    batches = batch or config.batches
+    images = 5 * max(parse_batches(batches))
+    data = f"synthetic:{images}x3x{side}x{side}"
+    return dataclasses.replace(config, model=name, data=data, batches=batches)
 
 
 def resolve(config: TrainBenchConfig) -> DataConfig:
@@ -186,6 +227,7 @@ def measure(
         RunError: if the first contender, Sixfold, could not be measured.
     """
     batches = parse_batches(config.batches)
+    names = [contender.name for contender in entered]
     results = Comparison(
         title=f"Training {config.model} with {config.workers} workers, {config.data}",
         unit="images/s",
@@ -193,6 +235,7 @@ def measure(
         less_is_better=False,
         what={contender.name: contender.what for contender in entered},
         limit_name="matrix products",
+        rivals={name: rivals for name, rivals in RIVALS.items() if name in names},
     )
     tasks = {batch: _task(config, data, batch) for batch in batches}
     for repeat in range(config.repeats):

@@ -100,3 +100,25 @@ def test_who_fails_at_once_is_out() -> None:
     assert not found.is_out("sixfold")
     assert found.troubles() == ["other absent: no Java"]
     assert as_json(found)["failures"] == {"other": ["no Java"]}
+
+
+def test_each_contender_is_held_against_the_fastest_of_its_rivals() -> None:
+    found = Comparison(
+        title="x",
+        unit="images/s",
+        form=".0f",
+        less_is_better=False,
+        what=dict.fromkeys(("own", "slow", "fast", "narrow", "narrow peer"), ""),
+        rivals={"own": ("slow", "fast", "gone"), "narrow": ("slow", "fast", "narrow peer")},
+    )
+    samples = {"own": 30, "slow": 10, "fast": 20, "narrow": 60, "narrow peer": 40}
+    for name, value in samples.items():
+        found.extend(name, "row", [value, 2.0 * value])
+    assert (found.fastest("own", "row"), found.fastest("narrow", "row")) == ("fast", "narrow peer")
+    assert found.fastest("slow", "row") is None
+    lines = table(found)
+    assert "own vs the fastest" in lines[1]
+    assert "1.50 (1.50 - 1.50) fast" in lines[2]
+    assert "1.50 (1.50 - 1.50) narrow peer" in lines[2]
+    found.less_is_better = True
+    assert found.fastest("own", "row") == "slow"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from benchmarks.bench import BenchConfig, contenders, run, train
 from benchmarks.bench.contenders import NotMeasuredError, Task, run_process
-from benchmarks.bench.options import TrainBenchConfig
+from benchmarks.bench.options import PartsBenchConfig, TrainBenchConfig
 from benchmarks.bench.peer_loop import own_range
 
 from sixfold.core.errors import RunError, UserError
@@ -120,8 +120,15 @@ def test_each_network_has_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     changed = config(model="lenet300, lenet5,lenet300", batches="10", out=str(tmp_path))
     found = train.run_train_bench(changed, show=lambda line: None)
     assert [one.title.split()[1] for one in found] == ["lenet300", "lenet5"]
-    with pytest.raises(UserError, match="expected names such as"):
-        train.run_train_bench(config(model="lenet300,"), show=lambda line: None)
+    changed = config(model="lenet5@28:10,lenet300", batches="20", out=str(tmp_path))
+    found = train.run_train_bench(changed, show=lambda line: None)
+    assert [(one.title.split()[-1], one.rows) for one in found] == [
+        ("synthetic:50x3x28x28", ["B = 10"]),
+        (changed.data, ["B = 20"]),
+    ]
+    with pytest.raises(UserError) as caught:
+        train.run_train_bench(config(model="lenet300,,x@0,x@9:"), show=lambda line: None)
+    assert len(caught.value.problems) == 3
 
 
 @pytest.mark.parametrize(
@@ -209,7 +216,9 @@ def test_a_real_run_at_tiny_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     row = found["rows"][0]
     assert found["notes"] == ["steps of each measurement: 5 at B = 10"]
     assert row["measured"]["sixfold"]["median"] > 0
-    assert row["ratios"]["eager"]["median"] > 0
+    for peer in ("eager", "channels-last", "torchrun", "bf16", "autocast"):
+        assert row["ratios"][peer]["median"] > 0, peer
+    assert row["fastest"]["sixfold"] in train.FLOAT32
 
 
 real = train.contenders(2)
@@ -220,7 +229,8 @@ real = train.contenders(2)
 def test_a_real_run_with_torch_distributor(tmp_path: Path) -> None:
     pytest.importorskip("pyspark")
     tiny = config(batches="10", repeats=1, out=str(tmp_path))
-    assert run("train", BenchConfig(bench=tiny), show=lambda line: None) == 0
+    asked = BenchConfig(bench=tiny, parts=PartsBenchConfig(peers="eager,ddp"))
+    assert run("train", asked, show=lambda line: None) == 0
     (found,) = json.loads((tmp_path / "train.json").read_text())["tables"]
     assert not found["failures"]
     assert found["rows"][0]["measured"]["ddp"]["median"] > 0
