@@ -89,5 +89,9 @@ class NonFiniteLossError(RunError):
     """The loss became infinite or NaN: the run stops and keeps the last good checkpoint."""
 
 
+class AuditError(RunError):
+    """Two ranks computed a shard to different bits: one of their processors is at fault."""
+
+
 class UnsupportedError(UserError):
     """A layer that cannot be divided; the message says why and what to do."""

@@ -221,6 +221,13 @@ class StrategyConfig(Settings):
     deterministic: bool = option(
         True, "add gradients in a fixed order: the same bits for any number of workers"
     )
+    audit: float = option(
+        0.0,
+        "sync: share of the logical shards that another rank computes once more, to compare bit "
+        "for bit: 0.01 finds a processor that errs silently",
+        ge=0,
+        le=1,
+    )
     machine: str | None = option(
         None, "auto: file in which measurements of this machine are kept (see `sixfold plan`)"
     )

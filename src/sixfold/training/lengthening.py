@@ -104,7 +104,7 @@ def irrelevant_placement(config: TrainConfig) -> tuple[str, ...]:
     strategy = config.strategy
     same_bits = strategy.deterministic and strategy.grid != "auto"
     if same_bits and strategy.strategy in ("sync", "auto"):
-        return ("engine",)
+        return ("engine", "strategy.audit")
     # Elsewhere the number of workers counts; where none is given it depends on the engine.
     counted = config.engine.workers is not None and strategy.strategy in (
         "model_parallel",

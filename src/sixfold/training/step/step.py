@@ -7,7 +7,7 @@ shard of any step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -36,7 +36,7 @@ from sixfold.training.losses.loss import Loss
 from sixfold.training.losses.partners import Partners
 from sixfold.training.step.device import CPU
 from sixfold.training.step.flat import FlatState
-from sixfold.training.step.lockstep import Lockstep, SharedState, TotalSum
+from sixfold.training.step.lockstep import Lockstep, SharedState, TotalSum, replay
 from sixfold.training.step.micro_batches import MicroBatch, choose, micro_batches
 from sixfold.training.step.norm_sync import synchronise_norms
 from sixfold.training.step.precision import NarrowCopy, narrow_dtype
@@ -254,7 +254,11 @@ class Step:
         out[:length] += self._piece[:length]
 
     def partials(
-        self, step: int, shards: Iterable[Shard], total_sum: TotalSum | None = None
+        self,
+        step: int,
+        shards: Iterable[Shard],
+        total_sum: TotalSum | None = None,
+        on_payload: Callable[[int, Tensor], None] | None = None,
     ) -> list[tuple[Node, Buffer]]:
         """Compute a run of shards and fold what can be folded.
 
@@ -262,6 +266,7 @@ class Step:
             step: number of the step, from 0.
             shards: this rank's, in order.
             total_sum: adds a value per shard over all ranks; needed with `sync_norms`.
+            on_payload: called with every shard's number and payload, before it is folded.
 
         Returns:
             The payloads of the cover of the run; valid until `release`.
@@ -270,7 +275,10 @@ class Step:
         self._refresh()  # once for all shards
         self._is_current = True
         try:
-            self._compute(step, shards, fold, total_sum)
+            for shard, out in self._compute(step, shards, total_sum):
+                if on_payload is not None:
+                    on_payload(shard, out)
+                fold.push(Node(0, shard), out)
         finally:
             self._is_current = False
         self._folded = [value for _, value in fold.nodes]
@@ -283,32 +291,47 @@ class Step:
                 copied.refresh()
 
     def _compute(
-        self,
-        step: int,
-        shards: Iterable[Shard],
-        fold: TreeFold[Tensor],
-        total_sum: TotalSum | None,
-    ) -> None:
+        self, step: int, shards: Iterable[Shard], total_sum: TotalSum | None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The shards' numbers and payloads, in order."""
         if self.lockstep is None:
             for shard in shards:
                 out = self._take()
                 self.shard_payload(step, shard, out)
-                fold.push(Node(0, shard.index), out)
+                yield shard.index, out
+            return
+        if total_sum is None:
+            raise ValueError("synchronised batch-norm needs total_sum")
+        run = [(shard, self._take()) for shard in shards]
+        self._in_lockstep(step, run, total_sum, self.lockstep)
+        yield from ((shard.index, out) for shard, out in run)
+
+    def _in_lockstep(
+        self,
+        step: int,
+        run: Sequence[tuple[Shard, Tensor]],
+        total_sum: TotalSum,
+        lockstep: Lockstep,
+    ) -> None:
+        lockstep.run(
+            [(shard.index, partial(self.shard_payload, step, shard, out)) for shard, out in run],
+            total_sum,
+            SharedState(save=self._save_shared, restore=self._restore_shared),
+        )
+
+    def shard_again(self, step: int, shard: Shard, out: Tensor) -> None:
+        """Write the payload of any one shard of the step whose `partials` were computed last.
+
+        Args:
+            step: number of that step, from 0.
+            shard: its samples.
+            out: from `new_payload`, overwritten.
+        """
+        if self.lockstep is None:
+            self.shard_payload(step, shard, out)
         else:
-            if total_sum is None:
-                raise ValueError("synchronised batch-norm needs total_sum")
-            run = list(shards)
-            outs = [self._take() for _ in run]
-            self.lockstep.run(
-                [
-                    (shard.index, partial(self.shard_payload, step, shard, out))
-                    for shard, out in zip(run, outs, strict=True)
-                ],
-                total_sum,
-                SharedState(save=self._save_shared, restore=self._restore_shared),
-            )
-            for shard, out in zip(run, outs, strict=True):
-                fold.push(Node(0, shard.index), out)
+            totals = replay(list(self.lockstep.totals))
+            self._in_lockstep(step, [(shard, out)], totals, self.lockstep)
 
     @property
     def payloads(self) -> int:

@@ -12,6 +12,7 @@ from sixfold.distributed.collectives import rank_all_reduce, tree_all_reduce
 from sixfold.distributed.logical_shards import Node, owned_shards
 from sixfold.distributed.process_group import Buffer, Communicator
 from sixfold.training.step.step import Shard, Step
+from sixfold.training.strategies.sync.audit import Audit, Digests, digest
 
 
 class ShardSum:
@@ -21,10 +22,13 @@ class ShardSum:
         comm: the ranks among which the shards are divided.
         step: how a shard is computed.
         exact: add in the fixed tree (True) or by rank (False).
+        audit: compares shards that are computed twice; None: none are.
     """
 
-    def __init__(self, comm: Communicator, step: Step, *, exact: bool) -> None:
-        self._world, self._step = comm, step
+    def __init__(
+        self, comm: Communicator, step: Step, *, exact: bool, audit: Audit | None = None
+    ) -> None:
+        self._world, self._step, self._audit = comm, step, audit
         self._reduce = tree_all_reduce if exact else rank_all_reduce
 
     def add_up(self, number: int, count: int, supply: Iterator[Shard], out: Tensor) -> None:
@@ -45,8 +49,17 @@ class ShardSum:
         def total_sum(partials: list[tuple[Node, Buffer]], out: Buffer) -> Buffer:
             return tree_all_reduce(active, partials, count, out=out)
 
+        drawn = [] if self._audit is None else self._audit.drawn(number, count)
+        audited: Digests = {}
+
+        def note(shard: int, payload: Tensor) -> None:
+            if any(shard in run for run in drawn):
+                audited[shard] = digest(payload)
+
         try:
-            partials = step.partials(number, islice(supply, len(own)), total_sum)
+            partials = step.partials(number, islice(supply, len(own)), total_sum, note)
+            if drawn and self._audit is not None:
+                self._audit.compare(number, drawn, audited)
             self._reduce(comm, partials, count, out=out.numpy())
         finally:
             step.release()

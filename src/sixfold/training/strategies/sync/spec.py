@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sixfold.core.lazy import lazily
+from sixfold.training.config import TrainConfig
 from sixfold.training.strategies.spec import BIT_FOR_BIT, StrategySpec
+
+if TYPE_CHECKING:
+    from sixfold.data import DataSet
+
+
+def _problems(config: TrainConfig) -> list[str]:
+    strategy = config.strategy
+    if not strategy.audit or strategy.deterministic:
+        return []
+    return [
+        f"--audit {strategy.audit:g}: not with --deterministic false, which allows ranks to "
+        "compute other bits"
+    ]
+
+
+def _fit_problems(config: TrainConfig, workers: int, _: DataSet) -> list[str]:
+    audit = config.strategy.audit
+    if not audit or workers > 1:
+        return []
+    return [f"--audit {audit:g}: another rank computes again, give --workers 2 or more"]
+
 
 SPEC = StrategySpec(
     name="sync",
@@ -15,4 +39,7 @@ SPEC = StrategySpec(
     use="by default: whenever a batch is worth dividing and ranks are well connected",
     lost_rank="the others go on at once, from the same step; a replacement joins them",
     elastic=True,
+    options={"strategy": ("audit",)},
+    problems=_problems,
+    fit_problems=_fit_problems,
 )

@@ -45,6 +45,7 @@ from sixfold.training.step.preprocessing import DevicePreprocessing
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
 from sixfold.training.step.update_rule import Optimizer
 from sixfold.training.strategies.replicated import ReplicatedModel
+from sixfold.training.strategies.sync.audit import Audit
 from sixfold.training.strategies.sync.shard_sum import ShardSum
 
 
@@ -58,6 +59,7 @@ class Sync:
         optimizer: the update rule.
         network: how the network is evaluated and saved.
         exact: add in the fixed tree (True) or by rank (False).
+        audit: the share of shards that two ranks compute and compare.
     """
 
     def __init__(
@@ -69,10 +71,12 @@ class Sync:
         network: ReplicatedModel,
         *,
         exact: bool,
+        audit: float = 0.0,
     ) -> None:
         self.comm, self.step, self.plan, self.optimizer = comm, step, plan, optimizer
         self.network, self.budget = network, plan.budget
-        self._shards = ShardSum(comm, step, exact=exact)
+        self._audit = Audit(comm, step, plan, audit) if audit else None
+        self._shards = ShardSum(comm, step, exact=exact, audit=self._audit)
         self.update_s = 0.0
         self._total = step.new_payload()
 
@@ -108,6 +112,7 @@ class Sync:
             "micro_batch": self.step.micro_batch.images,
             "left_to_autograd": self.step.chain.autograd_fallback(),
             **({} if self.network.replica is None else self.network.replica.figures()),
+            **({} if self._audit is None else {"audited_shards": self._audit.shards}),
         }
 
 
@@ -156,7 +161,16 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
     network = ReplicatedModel(
         comm, step.state, optimizer, plan.make_batch, step.loss.plain, replica
     )
-    return Sync(comm, step, plan, optimizer, network, exact=config.strategy.deterministic)
+    strategy = config.strategy
+    return Sync(
+        comm,
+        step,
+        plan,
+        optimizer,
+        network,
+        exact=strategy.deterministic,
+        audit=strategy.audit if strategy.strategy == "sync" else 0.0,
+    )
 
 
 def _idle_ranks(size: int, plan: BatchPlan) -> str:
