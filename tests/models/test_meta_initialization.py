@@ -37,7 +37,7 @@ def test_parts_of_the_zoo_are_those_of_the_built_network(name: str) -> None:
     assert {tensor.device.type for tensor in found.network.state_dict().values()} == {"meta"}
     cuts = {key: thirds(tuple(value.shape)) for key, value in whole.items()}
     for key, value in initial_parts(found, config, cuts, **more).items():
-        assert torch.equal(value, module._cut(whole[key], cuts[key])), key
+        assert torch.equal(value, module.cut_out(whole[key], cuts[key])), key
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -121,7 +121,7 @@ def test_what_the_record_cannot_tell_is_built_whole(
     whole = models.build(config, **more).state_dict()
     cuts = {key: thirds(tuple(value.shape)) for key, value in whole.items()}
     for key, value in initial_parts(found, config, cuts, **more).items():
-        assert torch.equal(value, module._cut(whole[key], cuts[key])), key
+        assert torch.equal(value, module.cut_out(whole[key], cuts[key])), key
 
 
 def test_a_part_of_a_large_network_takes_little_memory() -> None:

@@ -66,7 +66,7 @@ def test_scores_are_the_same(
     config = ModelConfig(model=name, model_args=arguments)
     state = FlatState(build(config, shape=(3, side, side), classes=7, seed=1))
     told: list[str] = []
-    put_weights(read_weights(tmp_path / "w.pth"), state, "w.pth", told.append)
+    put_weights(read_weights(tmp_path / "w.pth"), state.model, "w.pth", told.append)
     assert "torchvision's names" in told[0]
     images = torch.randn(2, 3, side, side)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_a_head_of_other_classes_is_new_under_these_names_too() -> None:
         seed=0,
     )
     told: list[str] = []
-    put_weights(theirs.state_dict(), FlatState(network), "w.pth", told.append)
+    put_weights(theirs.state_dict(), network, "w.pth", told.append)
     assert "head.2 has 1000 outputs, here 5" in told[0]
     assert torch.equal(network.state_dict()["stem.0.weight"], theirs.conv1.weight)
 

@@ -16,7 +16,6 @@ from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
 from sixfold.training.sparsity import load_mask, magnitude_mask, prunable, prune_counts, save_mask
 from sixfold.training.sparsity.initialization import put_weights
-from sixfold.training.step.flat import FlatState
 
 Configure = Callable[..., TrainConfig]
 
@@ -163,6 +162,26 @@ def test_a_head_that_takes_other_features_is_refused(configure: Configure, tmp_p
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 2))
     state = network.state_dict() | {"2.weight": torch.zeros(5, 4), "2.bias": torch.zeros(5)}
     with pytest.raises(UserError) as caught:
-        put_weights(state, FlatState(network), "w.pth")
+        put_weights(state, network, "w.pth")
     said = "it needs 2.weight (2, 3), has (5, 4); 2.bias (2,), has (5,)"
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"strategy": "local_sgd"},
+        {"strategy": "hogwild"},
+        {"strategy": "param_server"},
+        {"strategy": "model_parallel", "grid": "rows=2"},
+        {"strategy": "model_parallel", "grid": "cout=2"},
+    ],
+    ids=lambda given: "-".join(given.values()),
+)
+def test_every_strategy_begins_with_given_weights(
+    strategy: dict[str, str], configure: Configure, tmp_path: Path
+) -> None:
+    first = train(configure(out=str(tmp_path / "first"), steps=3))
+    settings = {"weights": str(tmp_path / "first"), "lr": 0.0, "steps": 1, "workers": 2}
+    still = train(configure(out=str(tmp_path / "still"), seed=7, **settings, **strategy))
+    assert still["weights_sha256"] == first["weights_sha256"]

@@ -179,10 +179,6 @@ class Arguments:
         def progress(done: int, total: int) -> None:
             on_event({"kind": "prepare", "done": done, "total": max(total, done)})
 
-        if config.weight_column is not None:
-            raise UserError(
-                "weight_column: only with data='parquet:PATH'; class_weights= weighs any data"
-            )
         root = cache_directory() / "data"
         make_folder(root, "SIXFOLD_CACHE")
         with tempfile.TemporaryDirectory(dir=root, prefix=".scratch-") as scratch:

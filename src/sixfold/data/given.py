@@ -51,7 +51,8 @@ class Source:
         classes: names of the classes 0, 1, ...; None: the labels themselves are the names.
         live: the data set itself, where its items differ from reading to reading.
         reader: takes its arrays to pixels.
-        weights: how much each record counts, (N,); None: all the same.
+        weights: how much each record counts, (N,), known when all have been read; None: all the
+            same.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Source:
     classes: tuple[str, ...] | None = None
     live: Any = None
     reader: PixelReader | None = None
-    weights: NDArray[np.float64] | None = None
+    weights: Sequence[float] | NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -206,7 +207,10 @@ def _weights(
     found = {}
     for part, written in read.items():
         own = parts[part].weights
-        found[part] = np.ones(len(written.kept)) if own is None else own[written.kept]
+        all_one = np.ones(len(written.kept))
+        found[part] = all_one if own is None else np.asarray(own, np.float64)[written.kept]
+    if not found["train"].any():
+        raise UserError(f"{parts['train'].name}: weights are all 0")
     return found
 
 

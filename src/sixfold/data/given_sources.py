@@ -17,7 +17,14 @@ from sixfold.data.formats.columns import IMAGE_NAMES
 from sixfold.data.given import Record, Source
 from sixfold.data.given_labels import Label
 from sixfold.data.images import Pixels, resize_array
-from sixfold.data.items import class_names, generators, is_random, pixels_of, split_item
+from sixfold.data.items import (
+    class_names,
+    generators,
+    is_random,
+    pixels_of,
+    split_item,
+    weight_of,
+)
 from sixfold.data.manifest import VALIDATION
 from sixfold.data.records import Records
 from sixfold.data.reread import item_key
@@ -48,6 +55,11 @@ def parts_of(data: Any, what: str, config: DataConfig, scratch: Path) -> dict[st
     if isinstance(data, (str, Path)):
         return _parts_of_spec(str(data), what, config)
     if isinstance(data, (tuple, list)) and len(data) in (2, 3) and _is_arrays(data):
+        if config.weight_column is not None and what == "data":
+            raise UserError(
+                f"{what}: weight_column={config.weight_column!r}: arrays have no columns; give "
+                "(images, labels, weights)"
+            )
         return {"train": _arrays(*data, what=what, resize=config.resize)}
     home = type(data).__module__.partition(".")[0]
     if home in ("pandas", "pyarrow") and hasattr(data, "columns"):
@@ -135,6 +147,7 @@ def items_of(data: Any, what: str, config: DataConfig) -> Source:
             "random transforms out, since what is judged must not vary"
         )
     reader = PixelReader()
+    counts: list[float] = []  # of the items that are read
 
     def read_item(index: int) -> Any:
         if not varies:
@@ -143,11 +156,13 @@ def items_of(data: Any, what: str, config: DataConfig) -> Source:
             return data[index]
 
     def records() -> Iterator[Record]:
+        counts.clear()
         for index in range(len(data)):
-            image, label = split_item(
-                read_item(index), index, config.image_column, config.label_column
-            )
+            item = read_item(index)
+            image, label = split_item(item, index, config.image_column, config.label_column)
             mark = label_of(label, what)
+            if config.weight_column is not None:
+                counts.append(weight_of(item, index, config.weight_column))
             yield _reading(image, reader, config.resize, what), mark, f"{what}[{index}]"
 
     name = type(data).__name__
@@ -158,6 +173,7 @@ def items_of(data: Any, what: str, config: DataConfig) -> Source:
         classes=class_names(data),
         live=data if varies else None,
         reader=reader,
+        weights=None if config.weight_column is None else counts,
     )
 
 
@@ -191,6 +207,11 @@ def _parts_of_spec(text: str, what: str, config: DataConfig) -> dict[str, Source
         return _hugging_face(text, what, config)
     from dataclasses import replace
 
+    if config.weight_column is not None and what == "data":
+        raise UserError(
+            f"{what} {text}: weight_column={config.weight_column!r}: its images cannot be joined "
+            "with other data where they have weights"
+        )
     from sixfold.data.registry import open_data, resolve
 
     asked = replace(config, data=text, validation=0.0, test_split=None, augment="none")

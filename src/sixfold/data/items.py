@@ -34,6 +34,28 @@ def split_item(item: Any, index: int, image: str | None, label: str | None) -> t
     )
 
 
+def weight_of(item: Any, index: int, weight: str) -> float:
+    """How much an item counts: by its key in a mapping, or its place in a tuple, such as "2"."""
+    if isinstance(item, Mapping):
+        found = item[_key(item, weight, (), "weight", index)]
+    elif weight.isdecimal() and int(weight) < len(item):
+        found = item[int(weight)]
+    else:
+        raise UserError(
+            f"data: item {index} has {len(item)} values and no {weight}: say which is its weight "
+            "by its place, such as weight_column='2' for the third"
+        )
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise UserError(
+            f"data: item {index} counts {found!r}: expected a finite number of at least 0"
+        )
+    return value
+
+
 def _key(
     item: Mapping[Any, Any], given: str | None, known: Sequence[str], what: str, index: int
 ) -> Any:

@@ -110,7 +110,7 @@ def initial_parts(
     """Parts of the values that `build` would give, by the record of `build_on_meta`."""
     if found.fills is None:
         whole = build(config, shape=shape, classes=classes, seed=seed).state_dict()
-        return {name: _cut(whole[name], cut).clone() for name, cut in cuts.items()}
+        return {name: cut_out(whole[name], cut).clone() for name, cut in cuts.items()}
     tensors = dict(found.network.state_dict(keep_vars=True))
     parts = {
         name: torch.empty(_sizes(cut), dtype=tensors[name].dtype) for name, cut in cuts.items()
@@ -162,7 +162,8 @@ def _chunks(fill: Fill) -> Iterator[tuple[int, Tensor]]:
         start += count
 
 
-def _cut(value: Tensor, cut: Cut) -> Tensor:
+def cut_out(value: Tensor, cut: Cut) -> Tensor:
+    """A view of a cut's part of a whole tensor."""
     view, box = cut
     value = value.reshape(view)
     for dim, (start, stop) in enumerate(box):

@@ -36,6 +36,7 @@ def check_initialization(
                 for name in inside
             ]
         )
-    state = FlatState(initial_network(config, opened))
-    rule = whole_optimizer(config.optimizer, state)
-    begin(initialization, state, rule, lambda text: on_event({"kind": "note", "text": text}))
+    state = FlatState(
+        initial_network(config, opened, lambda text: on_event({"kind": "note", "text": text}))
+    )
+    begin(initialization, state, whole_optimizer(config.optimizer, state))

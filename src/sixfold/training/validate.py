@@ -1,5 +1,7 @@
 """Checks of settings of a training against each other; fields declare their own bounds."""
 
+import dataclasses
+
 from sixfold.core.cpu_isa import INSTRUCTION_SETS, lacking
 from sixfold.distributed.logical_shards import is_power_of_two
 from sixfold.training.config import AUTO, OptimizerConfig, TrainConfig, is_automatic
@@ -161,9 +163,10 @@ def _beginning_problems(config: TrainConfig) -> list[str]:
             f"--start-step {initialization.start_step}: --steps {steps} ends before it; "
             "--steps counts from step 0"
         )
-    if initialization != type(initialization)() and config.strategy.strategy != "sync":
+    others = dataclasses.replace(initialization, weights=None)
+    if others != type(initialization)() and config.strategy.strategy != "sync":
         found.append(
-            "--weights, --mask, --shared and --start-step: only with --strategy sync, not "
+            "--mask, --shared and --start-step: only with --strategy sync, not "
             f"{config.strategy.strategy}"
         )
     return found

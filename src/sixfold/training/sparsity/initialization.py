@@ -28,19 +28,12 @@ from sixfold.training.step.flat import FlatState
 from sixfold.training.step.update_rule import Optimizer
 
 
-def begin(
-    config: InitializationConfig,
-    state: FlatState,
-    rule: Optimizer,
-    tell: Callable[[str], None] | None = None,
-) -> Optimizer:
-    """Put weights in place, remove what the mask removes, and see that it stays removed.
+def begin(config: InitializationConfig, state: FlatState, rule: Optimizer) -> Optimizer:
+    """Remove what the mask removes of the given weights, and see that it stays removed.
 
     `state` is changed in place, `rule` is an update rule with fresh state; the one to be used is
     returned. A `UserError` if a file cannot be read or does not fit the network.
     """
-    if config.weights is not None:
-        put_weights(read_weights(Path(config.weights), tell), state, config.weights, tell)
     if config.mask is not None:
         try:
             vector = mask_vector(load_mask(Path(config.mask)), state)
@@ -91,23 +84,36 @@ def read_weights(path: Path, tell: Callable[[str], None] | None = None) -> dict[
 
 def put_weights(
     weights: Mapping[str, Tensor],
-    state: FlatState,
+    network: nn.Module,
     where: str,
     tell: Callable[[str], None] | None = None,
 ) -> None:
-    """Copy weights and buffers, by name, into a network.
+    """Copy weights and buffers, by name, into a network; see `fitting_weights`."""
+    own = network.state_dict()
+    with torch.no_grad():
+        for name, tensor in fitting_weights(weights, network, where, tell).items():
+            own[name].copy_(tensor)
+
+
+def fitting_weights(
+    weights: Mapping[str, Tensor],
+    network: nn.Module,
+    where: str,
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, Tensor]:
+    """What a network begins with of given weights and buffers, by its own names.
 
     A head for another number of classes stays as it was initialised, and torchvision's names of the
     zoo's networks are understood; `tell` is told of both. A `UserError` if names or shapes are not
-    the network's; nothing is copied then.
+    the network's.
     """
-    own = state.model.state_dict()
+    own = network.state_dict()
     told = []
     if renamed := {} if own.keys() <= weights.keys() else from_torchvision(weights, own):
         weights = {renamed[name]: tensor for name, tensor in weights.items()}
         told.append("torchvision's names stand for those of the network's layers")
     needed = {n: t for n, t in own.items() if n in weights or not n.endswith(COUNTER)}
-    if head := _other_head(weights, state.model):
+    if head := _other_head(weights, network):
         had, has = (tensors[f"{head}.weight"].shape[0] for tensors in (weights, own))
         told.append(f"its head {head} has {had} outputs, here {has}: it is initialised afresh")
         needed = {n: t for n, t in needed.items() if n.rpartition(".")[0] != head}
@@ -126,11 +132,9 @@ def put_weights(
             + "; ".join(wrong[:_MOST_TOLD])
             + more
         )
-    with torch.no_grad():
-        for name, tensor in needed.items():
-            tensor.copy_(weights[name])
     if told and tell is not None:
         tell(f"--weights {where}: {'; '.join(told)}")
+    return {name: weights[name] for name in needed}
 
 
 _MOST_TOLD = 5

@@ -32,6 +32,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,11 +43,12 @@ from sixfold.data import BatchMaker, DataSet
 from sixfold.distributed.collectives import all_gather_data
 from sixfold.distributed.process_group import Communicator, SingleProcess
 from sixfold.models.config import ModelConfig
-from sixfold.models.meta_initialization import MetaModel, build_on_meta, initial_parts
+from sixfold.models.meta_initialization import MetaModel, build_on_meta, cut_out, initial_parts
 from sixfold.models.shapes import Shape
 from sixfold.training.config import TrainConfig
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
 from sixfold.training.losses.registry import build_loss
+from sixfold.training.sparsity.initialization import fitting_weights, read_weights
 from sixfold.training.step.batches import BatchPlan, plan_batches
 from sixfold.training.step.clipping import flat_norm
 from sixfold.training.step.frozen import freeze
@@ -271,6 +273,13 @@ def _materialise(
         classes=data.outputs,
         seed=training.seed,
     )
+    if (given := config.initialization.weights) is not None:
+        whole = fitting_weights(read_weights(Path(given)), found.network, given)
+        values |= {
+            name: cut_out(whole[name], cut).contiguous()
+            for name, cut in cuts.items()
+            if name in whole
+        }
     dtype = weights_dtype(training.precision)
     model.load(
         {
