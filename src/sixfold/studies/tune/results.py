@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,15 +83,21 @@ class TuneRecord(TuneFigures):
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def changed_settings(config: TrainConfig) -> dict[str, Any]:
-    """Options of a training that differ from the defaults, but for where it runs and is kept."""
+def settings_of(config: TrainConfig, searched: Collection[str]) -> dict[str, Any]:
+    """Options of a training that were searched or differ from the defaults.
+
+    Those of where it runs and is kept are left out, and those that its strategy does not take.
+    """
     found: dict[str, Any] = {}
     for section in dataclasses.fields(config):
         values = getattr(config, section.name)
         usual = type(values)()
         for one in dataclasses.fields(values):
             value = getattr(values, one.name)
-            if section.name not in ("run", "engine") and value != getattr(usual, one.name):
+            if section.name in ("run", "engine") or value is None:
+                continue
+            is_taken = section.name in ("optimizer", "training") and one.name in searched
+            if is_taken or value != getattr(usual, one.name):
                 found[one.name] = value
     if config.strategy.strategy != "sync":
         found["workers"] = config.engine.workers

@@ -43,7 +43,7 @@ from sixfold.studies.tune.results import (
     Reached,
     TrialRow,
     TuneFigures,
-    changed_settings,
+    settings_of,
     train_command,
 )
 from sixfold.studies.tune.sampler import Sampler, importances, optuna_problems
@@ -379,9 +379,7 @@ class _Search:
 
     def _best(self, trial: Trial, rows: Sequence[TrialRow]) -> Best:
         row = rows[trial.number]
-        settings = changed_settings(self._trial_config(trial.choice))
-        searched = {name: value for name, value in row.values.items() if "." not in name}
-        settings |= {name: value for name, value in searched.items() if value is not None}
+        settings = settings_of(self._trial_config(trial.choice), trial.choice)
         final = self.found[Job(trial.number, self.plan.rungs - 1)]
         names = ("weights_sha256", "test_accuracy", "test_loss")
         return Best(
