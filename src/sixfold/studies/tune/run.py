@@ -205,10 +205,12 @@ class _Search:
         self.left: list[Job] = []  # decided after the time was over
         self.found: dict[Job, Mapping[str, Any]] = {}
         self.lost: dict[str, str] = {}
+        self.entered: dict[str, Any] = {}  # what tells the contents of files and data apart
 
     def search(self) -> dict[str, Any]:
         """Search, and write result and report."""
         self.run.claim(self.inputs)
+        self.entered = self.inputs.identity()
         self.lost = read_json(self.run.directory.file(LOST)) or {}
         if self.workers > self.plan.parallel:
             text = f"{self.plan.parallel} of {self.workers} workers are used (--parallel)"
@@ -285,7 +287,7 @@ class _Search:
                 continue
             settings = {
                 "train": identity(config),
-                "inputs": self.inputs.identity(),
+                "inputs": self.entered,
                 "folder": f"{TRIALS}/{folder.name}",
                 "until": until,
                 "metric": self.metric,
