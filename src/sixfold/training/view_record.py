@@ -18,16 +18,17 @@ class ViewRecord:
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take in an event of a rank."""
         if event["kind"] == "view":
-            self._found.append(event)
+            self._found.append({name: value for name, value in event.items() if name != "kind"})
         else:
             self._on_event(event)
 
     def figures(self) -> dict[str, Any]:
         """For `result.json`; what came before the first view belongs to an earlier launch."""
         later = self._found[1:]
+        none = {"lost_steps": 0, "stall_s": 0.0}
         return {
             "views": [
-                {"number": number, "ranks": view["ranks"], "first_step": view["first_step"]}
+                {"number": number, **view, **(none if number == 1 else {})}
                 for number, view in enumerate(self._found, 1)
             ],
             "lost_steps": sum(view["lost_steps"] for view in later),

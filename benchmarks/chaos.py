@@ -1,0 +1,118 @@
+"""Ranks are killed, or stopped, at random moments of a training: what is lost, and for how long.
+
+Every run must end in the same weights as one that nothing happens to. A stall is the time from the
+last step of a view to the first of the next.
+
+python benchmarks/chaos.py --kills 100
+python benchmarks/chaos.py --kills 10 --signal STOP
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import sixfold
+
+SETTINGS: dict[str, Any] = {
+    "data": "synthetic:400x3x8x8",
+    "model": "slide",
+    "batch_size": 20,
+    "lr": 0.001,
+    "checkpoint_every": 100_000,  # so that nothing could come from there
+    "evaluate_every": 0.0,
+    "engine": "local",
+}
+
+
+class Killer:
+    """Sends a signal to a rank of the present view now and then, while there are two at least."""
+
+    def __init__(self, kills: int, number: signal.Signals, chance: random.Random) -> None:
+        self.left, self._number, self._chance = kills, number, chance
+        self._pids: dict[int, int] = {}
+        self._gone: set[int] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._kill, daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Hear which ranks there are."""
+        if event["kind"] == "rank":
+            self._pids[event["rank"]] = event["pid"]
+
+    def end(self) -> None:
+        """Kill nobody any more."""
+        self._over.set()
+        self._thread.join()
+
+    def _kill(self) -> None:
+        while self.left and not self._over.wait(self._chance.uniform(0.5, 2.0)):
+            alive = sorted(set(self._pids.values()) - self._gone)
+            if len(alive) < 2:
+                continue
+            victim = self._chance.choice(alive)
+            try:
+                os.kill(victim, self._number)
+            except ProcessLookupError:
+                continue
+            finally:
+                self._gone.add(victim)
+            self.left -= 1
+
+
+def run(workers: int, steps: int, killer: Killer | None) -> Any:
+    """Train; the result."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {**SETTINGS, "workers": workers, "steps": steps, "max_restarts": 1000}
+        config = sixfold.configure(**settings, out=folder)
+        try:
+            return sixfold.train(config, on_event=killer or (lambda _: None))
+        finally:
+            if killer is not None:
+                killer.end()
+
+
+def main() -> None:
+    """Kill, and print a line a run and one for all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--signal", choices=("KILL", "STOP"), default="KILL")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    chance, number = random.Random(options.seed), signal.Signals[f"SIG{options.signal}"]
+    expected = run(1, options.steps, None).weights_sha256
+    left, stalls, lost, same, runs = options.kills, list[float](), list[int](), 0, 0
+    while left > 0:
+        workers = 2 + runs % 3
+        killer = Killer(left, number, chance)
+        began = time.monotonic()
+        found = run(workers, options.steps, killer)
+        kills, left = left - killer.left, killer.left
+        runs, same = runs + 1, same + (found.weights_sha256 == expected)
+        stalls += [view["stall_s"] for view in found.views[1:]]
+        lost += [view["lost_steps"] for view in found.views[1:]]
+        print(
+            f"{workers} ranks: {kills} signals, {len(found.views)} views, {found.lost_steps} steps "
+            f"made again, {time.monotonic() - began:.0f} s, "
+            f"{'same' if found.weights_sha256 == expected else 'OTHER'} weights",
+            flush=True,
+        )
+    print(
+        f"{options.kills - left} times SIG{options.signal}: {same} of {runs} runs with the same "
+        f"weights; at most {max(lost)} steps made again at a time; stall median "
+        f"{statistics.median(stalls):.3f} s, worst {max(stalls):.3f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
