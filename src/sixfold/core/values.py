@@ -47,8 +47,6 @@ def read_value(value: Any, hint: Any) -> Any:
         return value if isinstance(value, bool) else parse_bool(str(value))
     if isinstance(value, bool):
         raise ValueError(_NOUNS[kind])
-    if kind is str and isinstance(value, list | tuple) and value:  # as in ["crop:4", "flip"]
-        return ",".join(read_value(word, str) for word in value)
     try:
         if kind is int and not isinstance(value, str):
             return operator.index(value)

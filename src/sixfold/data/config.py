@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sixfold.core.config import (
     IMAGE_COLUMN,
@@ -88,6 +89,14 @@ class DataConfig(Settings):
         except UserError as error:
             found += error.problems
         return found
+
+    @classmethod
+    def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Augmentations may come as a list of texts: ["crop:4", "flip"]."""
+        listed = given.get("augment")
+        if isinstance(listed, list | tuple) and all(isinstance(word, str) for word in listed):
+            return {**given, "augment": ",".join(listed) or "none"}
+        return given
 
     def cross_problems(self) -> list[str]:
         """What is wrong with the source, without reading any image."""

@@ -1,13 +1,12 @@
-from typing import Any
-
 import pytest
 
 from sixfold.core.errors import UserError
+from sixfold.core.settings import build_tree
 from sixfold.data.augmentation.grammar import form, parse_augment
 from sixfold.data.augmentation.pipeline import Augment
 from sixfold.data.augmentation.registry import AUGMENTATIONS
 from sixfold.data.augmentation.spec import Chosen
-from sixfold.data.config import DataConfig
+from sixfold.training.config import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -30,8 +29,8 @@ def test_the_order_is_that_of_the_registry() -> None:
 
 
 def test_in_python_a_list_is_the_same() -> None:
-    words: Any = ["crop:4", "flip"]
-    assert DataConfig(augment=words) == DataConfig(augment="crop:4,flip")
+    listed = build_tree(TrainConfig, {"augment": ["crop:4", "flip"]})
+    assert listed == build_tree(TrainConfig, {"augment": "crop:4,flip"})
 
 
 def test_every_row_is_read_by_its_name_and_in_full() -> None:
