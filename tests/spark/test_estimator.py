@@ -333,6 +333,22 @@ def test_a_validation_column_sets_rows_aside(spark_local: EngineProcess, tmp_pat
     assert any("eval_accuracy" in line for line in fields["history"])
 
 
+def fit_that_stops(engine: Any, out: str) -> dict[str, Any]:
+    table = tables.encoded(tables.session_of(engine)).selectExpr("*", "id % 5 = 0 as held")
+    model = tables.classifier(
+        out=out, validationIndicatorCol="held", epochs=9.0, steps=None, evaluateEvery=1.0, lr=0.0,
+        earlyStopping="loss:2",
+    ).fit(table)  # fmt: skip
+    return model.summary.fields
+
+
+@pytest.mark.full
+def test_early_stopping_ends_a_fit(spark_local: EngineProcess, tmp_path: Path) -> None:
+    fields = spark_local.call(fit_that_stops, str(tmp_path / "run"))
+    assert fields["steps"] == 3 * 3  # an epoch of three steps, and two without an improvement
+    assert "early" in fields["stopped_by"]
+
+
 def test_wrong_params_are_told_together_in_sparks_words() -> None:
     pytest.importorskip("pyspark")
     from sixfold.spark import SixfoldClassifier

@@ -20,6 +20,7 @@ from sixfold.core.errors import UserError
 from sixfold.data.config import DataConfig
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.spark.preparation import TableSettings, Written, _prepare
+from sixfold.spark.prepared import ROW, Known, Prepared
 from sixfold.spark.table import Targets
 from sixfold.spark.writing import Columns
 
@@ -95,6 +96,18 @@ def test_folds_and_grown_tables_decode_nothing_twice(tmp_path: Path) -> None:
     for number, (written, wanted) in enumerate(((whole, rows), (again, fold), (grown, more))):
         same_as_a_table(written, wanted, tmp_path / f"{number}")
     assert prepare(rows[::-1], folder).data == whole.data  # by content, in whatever order
+
+
+def test_every_key_is_found_again(tmp_path: Path) -> None:
+    keys = [bytes([first] * 16) for first in range(256) if first != ord("k")] + [
+        b"k" * 15 + b"\0",
+        b"\0" + b"k" * 15,
+    ]
+    kept = Prepared(folder=tmp_path)
+    kept.save(np.array([(key, 0, row) for row, key in enumerate(keys)], ROW), "a")
+    known = Known(tmp_path)
+    assert [known.find(key) for key in keys] == [(0, row) for row in range(len(keys))]
+    assert known.find(b"k" * 16) is None
 
 
 def test_grey_images_turn_colour_only_where_others_are(tmp_path: Path) -> None:

@@ -85,6 +85,14 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         TypeConverters.toString,
     )
 
+    sparse: Param[str] = Param(
+        Params._dummy(),
+        "sparse",
+        "file of `sixfold sparse` on the driver: a pruned network's layers are run in the forms "
+        "that it names; dense if empty",
+        TypeConverters.toString,
+    )
+
     def __init__(
         self,
         weights: Weights | None = None,
@@ -93,7 +101,7 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         summary: Summary | None = None,
     ) -> None:
         super().__init__()
-        self._setDefault(errorCol="")
+        self._setDefault(errorCol="", sparse="")
         self._weights, self._card = weights, card
         self._label_values, self._summary = label_values, summary
 
@@ -170,6 +178,8 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         from pyspark.ml.linalg import VectorUDT
         from pyspark.sql import functions
 
+        from sixfold.prediction.sparse.choose import load_choice
+
         assert self._weights is not None, "made by fit, load or of"
         column, is_path = image_columns(dataset, self.column("imageCol"))
         kind = schema_of(dataset).columns[column.name]
@@ -181,8 +191,12 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
             column = dataclasses.replace(column, name=f"struct of {column.name}", beside=())
         elif isinstance(dataset.schema[column.name].dataType, VectorUDT):
             given, kind = vector_to_array(given), pa.list_(pa.float64())
+        forms = None
+        if (file := self.getOrDefault("sparse")) != "":
+            forms = tuple(load_choice(Path(file)).items())
+        weights = dataclasses.replace(self._weights, sparse=forms)
         scorer = Scorer(
-            weights=_sent(dataset.sparkSession, self._weights),
+            weights=_sent(dataset.sparkSession, weights),
             column=column,
             is_path=is_path,
             kind=kind,

@@ -186,7 +186,7 @@ class Known:
 
     def find(self, key: bytes) -> tuple[int, int] | None:
         """File and row of a key's record."""
-        wanted = np.bytes_(key)
+        wanted = np.bytes_(key.rstrip(b"\0"))  # NumPy's texts have no zeros at their end
         place = int(np.searchsorted(self._keys, wanted))
         if place == len(self._keys) or self._keys[place] != wanted:
             return None

@@ -45,6 +45,7 @@ class Weights:
     trusted: str  # the network whose code may be run
     packed: bytes | None = None  # the file of the user's own object that it is
     archives: tuple[str, ...] = ()  # names of the zip files with the user's modules
+    sparse: tuple[tuple[str, str], ...] | None = None  # form of each layer, of a pruned network
 
     def write(self, folder: Path) -> tuple[Path, str]:
         """Put its files into a folder, as in a run directory; where, and the network's name."""
@@ -60,16 +61,19 @@ class Weights:
         return file, f"{own}:{title}"
 
     def __hash__(self) -> int:
-        return hash(self.sha256)
+        return hash((self.sha256, self.sparse))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Weights) and other.sha256 == self.sha256
+        return isinstance(other, Weights) and (
+            (other.sha256, other.sparse) == (self.sha256, self.sparse)
+        )
 
 
 @lru_cache(maxsize=MOST_KEPT)
 def classifier(weights: Weights) -> Any:
     """The network of a file, built once in a process."""
     from sixfold.compression.loading import load_network
+    from sixfold.prediction.sparse.choose import sparse_network
     from sixfold.training.classifier import Classifier
     from sixfold.training.layers.rewrites import (
         folded_batch_norm,
@@ -89,6 +93,8 @@ def classifier(weights: Weights) -> Any:
         elif hashlib.sha256(file.read_bytes()).hexdigest() != weights.sha256:
             raise ValueError(f"{file} has changed since the model was made")
         network, card = load_network(file, trusted=trusted)
+        if weights.sparse is not None:
+            sparse_network(network, card.shape, dict(weights.sparse))
     return Classifier(fused_max_pool(relu_behind_max_pool(folded_batch_norm(network))), card).eval()
 
 

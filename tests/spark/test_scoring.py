@@ -1,0 +1,102 @@
+"""What reaches executors is counted, and scored alike from every kind of file."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.spark import tables
+from tests.spark_masters import EngineProcess
+
+import sixfold
+
+pytestmark = [pytest.mark.spark, pytest.mark.full]
+
+KINDS = ("PNG", "JPEG", "BMP", "TIFF")
+
+
+def written_by_spark(session: Any, folder: str) -> Any:
+    """Partition folders of four image types, with corrupt JPEGs and rows without a label."""
+    from PIL import Image
+
+    rows: list[Any] = []
+    for row, pixels in enumerate(tables.pixels()):
+        file, kind = io.BytesIO(), KINDS[row % 4]
+        Image.fromarray(np.moveaxis(pixels, 0, 2)).save(file, kind)
+        label = None if row % 20 == 5 else f"c{row % 3}"
+        data = file.getvalue()
+        if row in (1, 9, 13):  # JPEGs
+            data = data[:40]
+        rows.append((row, kind, bytearray(data), label))
+    df = session.createDataFrame(rows, "id int, kind string, image binary, label string")
+    df.write.partitionBy("kind", "label").parquet(f"{folder}/table")
+    return session.read.parquet(f"{folder}/table")
+
+
+def fit_and_score(engine: Any, folder: str) -> dict[str, Any]:
+    from sixfold.core.errors import UserError
+    from sixfold.spark import SixfoldClassificationModel
+
+    session = tables.session_of(engine)
+    table = written_by_spark(session, folder)
+    told: dict[str, Any] = {}
+    try:
+        tables.classifier(out=f"{folder}/refused").fit(table)
+    except UserError as error:
+        told["problems"] = list(error.problems)
+    model = tables.classifier(out=f"{folder}/run", handleInvalid="skip").fit(table)
+    told["fit"] = {
+        name: value for name, value in model.summary.fields.items()
+        if name in ("rows", "skipped", "skipped_unlabelled", "skipped_unreadable", "decoded")
+    }  # fmt: skip
+    model.setErrorCol("why")
+    for policy in ("keep", "skip"):
+        scored = model.copy().setHandleInvalid(policy).transform(table)
+        told[policy] = scored.count(), scored.where("why is not null").count()
+    try:
+        model.copy().setHandleInvalid("error").transform(table).collect()
+    except Exception as error:
+        told["error"] = str(error)
+
+    sixfold.compress(
+        f"{folder}/run", out=f"{folder}/small", rounds=1, prune_epochs=1.0, share_epochs=1.0,
+        sparsity="0.9", bits="5", engine="inline", workers=1, trust_model=True, quiet=True,
+    )  # fmt: skip
+    good = tables.encoded(session, rows=12)
+    small = SixfoldClassificationModel.of(f"{folder}/small/model.sixz")
+    told["sixz"] = probabilities(small, good)
+    sparse = small.copy().setSparse(f"{folder}/forms.json")
+    told["sparse"] = probabilities(sparse, good)
+    small.write().overwrite().save(f"{folder}/saved")
+    told["saved"] = probabilities(SixfoldClassificationModel.load(f"{folder}/saved"), good)
+    return told
+
+
+def probabilities(model: Any, table: Any) -> Any:
+    rows = model.transform(table).orderBy("id").collect()
+    return np.array([row["probability"].toArray() for row in rows])
+
+
+def test_counts_and_scores_of_every_kind(spark_any: EngineProcess, tmp_path: Path) -> None:
+    forms = {"layers": {"features.0": "dense", "classifier.1": "csr"}}
+    (tmp_path / "forms.json").write_text(json.dumps(forms))
+    told = spark_any.call(fit_and_score, str(tmp_path))
+    assert any("3 of 60 rows have no label" in line for line in told["problems"])
+    assert any("3 of 60 images cannot be read" in line for line in told["problems"])
+    assert told["fit"] == {
+        "rows": 60, "skipped": 6, "skipped_unlabelled": 3, "skipped_unreadable": 3, "decoded": 0,
+    }  # fmt: skip
+    assert told["keep"] == (60, 3)
+    assert told["skip"] == (57, 0)
+    assert "has an image that cannot be used" in told["error"]
+    import torch
+
+    network = sixfold.load(tmp_path / "small" / "model.sixz")
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(tables.pixels(12))).softmax(1).numpy()
+    for name in ("sixz", "sparse", "saved"):
+        np.testing.assert_allclose(told[name], wanted, atol=1e-5)
