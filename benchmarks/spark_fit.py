@@ -50,6 +50,7 @@ def fit(table: str, batch: int, folder: str) -> dict[str, float]:
     """The estimator's job, twice: of a new table, and of one that is prepared."""
     sys.path.insert(0, str(SCRIPT.parent))
     session = _session()
+    began = time.time()
     # BEGIN
     from sixfold.spark import SixfoldClassifier
 
@@ -58,7 +59,6 @@ def fit(table: str, batch: int, folder: str) -> dict[str, float]:
         model="spark_torch_script:network", imageCol="image", labelCol="label",
         batchSize=batch, epochs=1.0, numWorkers=2, out=f"{folder}/run-1",
     )  # fmt: skip
-    began = time.time()
     model = classifier.fit(images)
     # END
     first = _first_step(Path(folder, "run-1")) - began
