@@ -29,6 +29,12 @@ class EngineConfig(Settings):
         None, "Spark master: local[N], local-cluster[...], spark://... (default: spark-submit's)"
     )
     spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
+    tls: str = option(
+        "auto",
+        "encrypt what ranks, launcher and servers tell each other: auto (where a Spark master is "
+        "not on this host), true, false",
+        choices=("auto", "true", "false"),
+    )
     max_restarts: int | None = option(
         None,
         "lost ranks to be replaced; where ranks cannot go on alone, restarts of all (default: 3, "
@@ -74,6 +80,8 @@ class EngineConfig(Settings):
                 found.append(f"--master {self.master}: only for --engine spark")
             if self.spark_conf:
                 found.append("--spark-conf: only for --engine spark")
+        if self.engine == "inline" and self.tls == "true":
+            found.append("--tls true: ranks of --engine inline send nothing over a wire")
         return found + [
             f"--spark-conf {setting!r}: expected key=value"
             for setting in self.spark_conf

@@ -49,6 +49,7 @@ def open_engine_for(
         # that is measured there needs it, 1.3 s and 80 MB in every rank that imports it by itself.
         preload=("sixfold.training.worker", "sixfold.prediction.worker", "torch._dynamo", *preload),
         cpu_isa=cpu_isa,
+        tls=config.tls,
     )
     with contextlib.closing(engine):
         yield engine

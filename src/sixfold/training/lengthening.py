@@ -111,5 +111,11 @@ def irrelevant_placement(config: TrainConfig) -> tuple[str, ...]:
         "local_sgd",
     )
     if same_bits and counted:
-        return ("engine.engine", "engine.master", "engine.spark_conf", "engine.max_restarts")
-    return ("engine.max_restarts",)
+        return (
+            "engine.engine",
+            "engine.master",
+            "engine.spark_conf",
+            "engine.max_restarts",
+            "engine.tls",
+        )
+    return ("engine.max_restarts", "engine.tls")

@@ -22,12 +22,14 @@ def open_engine(
     ranks: int = 1,
     preload: Sequence[str] = ("torch",),
     cpu_isa: str = NATIVE,
+    tls: str = "auto",
 ) -> Engine:
     """An engine by its name, to be closed after use; a `UserError` if it cannot be used here.
 
     `preload` names modules that ranks of `local` need. The others are for `spark`: `ship` are the
     user's own .py files that must travel, `ranks` how many run at the same time, if that is known.
-    With `cpu_isa` libraries compute with that instruction set (`sixfold.core.cpu_isa`).
+    With `cpu_isa` libraries compute with that instruction set (`sixfold.core.cpu_isa`). `tls`
+    is `--tls`.
 
     >>> open_engine("locl")
     Traceback (most recent call last):
@@ -41,6 +43,7 @@ def open_engine(
         from sixfold.distributed.engines.local import LocalEngine
 
         engine = LocalEngine(preload=preload, cpu_isa=cpu_isa)
+        engine.tls = tls == "true"
         engine.warm_up()  # its imports and the launcher's go on side by side
         return engine
     if name == "spark":
@@ -53,6 +56,11 @@ def open_engine(
                 "the spark engine needs pyspark: pip install 'sixfold[spark]'"
             ) from None
         return SparkEngine(
-            master=master, spark_conf=spark_conf, ship=ship, ranks=ranks, cpu_isa=cpu_isa
+            master=master,
+            spark_conf=spark_conf,
+            ship=ship,
+            ranks=ranks,
+            cpu_isa=cpu_isa,
+            tls=tls,
         )
     raise UserError(f"unknown engine {name!r}: choose inline, local or spark")

@@ -68,6 +68,7 @@ class Engine(ABC):
     """Where functions run: `inline`, `local` or `spark`. Close it, or use it in a `with`."""
 
     name: str
+    tls = False  # whether what processes tell each other is encrypted
     cpu_isa = NATIVE  # the instruction set with which ranks and workers compute
 
     def slots(self) -> int:

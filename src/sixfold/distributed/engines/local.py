@@ -85,6 +85,7 @@ class LocalEngine(Engine):
                     claim=call.claim,
                     on_event=call.on_event,
                     patience=self._patience,
+                    tls=self.tls,
                 )
             ) as rendezvous,
         ):

@@ -54,6 +54,7 @@ class SparkEngine(Engine):
         session: Session | None = None,
         patience: Patience = PATIENCE,
         cpu_isa: str = NATIVE,
+        tls: str = "auto",
     ) -> None:
         """Use the active Spark session, or start one; a `UserError` within seconds says why not.
 
@@ -63,6 +64,8 @@ class SparkEngine(Engine):
         # For jobs of the caller's own, too.
         self.session = session or open_session(master, spark_conf, ranks)
         self.cpu_isa = cpu_isa
+        leaves_host = not self.session.master.on_this_host
+        self.tls = tls == "true" or (tls == "auto" and leaves_host)
         self.session.environment.update(variables(cpu_isa))
         # No exit status will come from Spark, so a broken connection is all there is to know, and
         # every moment of waiting delays the restart.
@@ -84,7 +87,7 @@ class SparkEngine(Engine):
         with self._log(call.log) as log:
             self.session.wait_for_slots(call.size)
             archives = self._send_code(log)
-            with RanksRun(self.session, call, log, self._patience) as run:
+            with RanksRun(self.session, call, log, self._patience, tls=self.tls) as run:
                 group = run.run(archives, began)
         # The start of a session that is ours is part of the first process group's.
         session_s, self._session_s = self._session_s, 0.0

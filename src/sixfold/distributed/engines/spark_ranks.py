@@ -40,7 +40,15 @@ class _NoRestartLeft(Exception):  # noqa: N818  not an error of anybody
 class RanksRun:
     """One call of `run_ranks`; to be used in a `with`."""
 
-    def __init__(self, session: Session, call: GroupCall, log: RankLog, patience: Patience) -> None:
+    def __init__(
+        self,
+        session: Session,
+        call: GroupCall,
+        log: RankLog,
+        patience: Patience,
+        *,
+        tls: bool = False,
+    ) -> None:
         self._session = session
         self._call = call
         self._log = log
@@ -54,6 +62,7 @@ class RanksRun:
             claim=self._begin,
             on_event=self._hear,
             patience=patience,
+            tls=tls,
         )
         self._address = advertised, self._rendezvous.address[1]
 

@@ -61,6 +61,11 @@ class AuthenticatedListener:
                     return
                 time.sleep(0.05)  # out of file descriptors, or a caller that hung up at once
                 continue
+            try:
+                connection = wire.secured(connection, self._secret, is_listener=True)
+            except OSError:  # it has hung up
+                connection.close()
+                continue
             thread = threading.Thread(
                 target=self._admit, args=(connection,), daemon=True, name="sixfold-caller"
             )

@@ -13,7 +13,6 @@ ranks may write to the run directory.
 from __future__ import annotations
 
 import queue
-import secrets
 import socket
 import time
 from collections.abc import Callable
@@ -49,6 +48,7 @@ class Rendezvous:
         claim: Callable[[], int] | None = None,
         on_event: OnEvent | None = None,
         patience: Patience = PATIENCE,
+        tls: bool = False,
     ) -> None:
         """Bind a port of the interface `host` and let ranks come.
 
@@ -56,7 +56,7 @@ class Rendezvous:
         it). With `least` ranks may come and go while so many are left.
         """
         self.size = size
-        self.secret = secrets.token_bytes(32)  # what they must know for it
+        self.secret = wire.new_secret(tls=tls)  # what they must know for it
         self.restarts = 0  # how many generations came before the present one
         # when our first line had run in all ranks of the first generation that met, and when
         # they had met (`time.monotonic()`)

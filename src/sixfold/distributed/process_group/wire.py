@@ -9,8 +9,8 @@ without sending it (HMAC-SHA256 over two fresh nonces, in the manner of CRAM and
 
 All of it has fixed length and one deadline, so a stranger can make neither side allocate, parse
 or wait for long. After it, control messages are JSON with a length in front; nothing from a
-socket is ever unpickled. The bytes are not encrypted: the secret keeps strangers from speaking,
-not from listening.
+socket is ever unpickled. The secret keeps strangers from speaking; one that asks for TLS (see
+`new_secret`) keeps them from listening too: all of it then goes through `tls`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import struct
 import threading
 import time
 from typing import Any
+
+from sixfold.distributed.process_group.tls import CertificateError, TlsSocket, wrap
 
 Address = tuple[str, int]  # IPv4 host and port
 
@@ -46,9 +48,23 @@ class HandshakeError(ConnectionError):
     """The other side does not know the secret, or does not speak our language."""
 
 
+_SECRET_BYTES = 32
+_TLS = b"tls:"
+
+
+def new_secret(*, tls: bool = False) -> bytes:
+    """A secret for a run, which says whether its connections are encrypted."""
+    return _TLS * tls + secrets.token_bytes(_SECRET_BYTES)
+
+
+def asks_for_tls(secret: bytes) -> bool:
+    """Whether connections that it opens are encrypted."""
+    return len(secret) == len(_TLS) + _SECRET_BYTES and secret.startswith(_TLS)
+
+
 def derive(secret: bytes, purpose: str) -> bytes:
     """A secret for one purpose, from which neither the first nor another one follows."""
-    return hmac.digest(secret, purpose.encode(), "sha256")
+    return _TLS * asks_for_tls(secret) + hmac.digest(secret, purpose.encode(), "sha256")
 
 
 def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) -> socket.socket:
@@ -63,8 +79,14 @@ def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) 
             address, timeout=max(deadline - time.monotonic(), 1e-3)
         )
         try:
+            connection = secured(connection, secret)
+            if isinstance(connection, TlsSocket):
+                connection.do_handshake()
             hello = _receive_exactly(connection, len(MAGIC) + NONCE_BYTES, deadline)
             break
+        except CertificateError as error:
+            connection.close()
+            raise HandshakeError(f"{address[0]}:{address[1]}: {error}") from error
         except ConnectionError:  # before a word: too many callers wait
             connection.close()
             if time.monotonic() + CALL_AGAIN_S > deadline:
@@ -89,11 +111,20 @@ def connect(address: Address, secret: bytes, *, timeout_s: float = HANDSHAKE_S) 
     return connection
 
 
+def secured(
+    connection: socket.socket, secret: bytes, *, is_listener: bool = False
+) -> socket.socket:
+    """A socket that encrypts in place of a fresh one, where the secret asks for it."""
+    return wrap(connection, secret, is_server=is_listener) if asks_for_tls(secret) else connection
+
+
 def answer(connection: socket.socket, secret: bytes, *, timeout_s: float = HANDSHAKE_S) -> None:
     """The listener's half of the handshake; an `OSError` if it fails."""
     _tune(connection)
     deadline = time.monotonic() + timeout_s
     connection.settimeout(timeout_s)
+    if isinstance(connection, TlsSocket):
+        connection.do_handshake()
     ours = secrets.token_bytes(NONCE_BYTES)
     connection.sendall(MAGIC + ours)
     reply = _receive_exactly(connection, len(MAGIC) + NONCE_BYTES + DIGEST_BYTES, deadline)
@@ -180,6 +211,8 @@ class Connection:
         self._lock = threading.Lock()
         timeval = struct.pack("@ll", int(send_timeout_s), int(send_timeout_s % 1 * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        if isinstance(sock, TlsSocket):
+            sock.send_patience_s = send_timeout_s
 
     def fileno(self) -> int:
         """The socket's file descriptor."""

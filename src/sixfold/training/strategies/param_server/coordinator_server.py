@@ -1,6 +1,5 @@
 """The launcher's side of a run with parameter servers: where workers and servers call in."""
 
-import secrets
 import socket
 import threading
 import time
@@ -20,8 +19,10 @@ class CoordinatorServer:
     `most_bytes` is the size of a server's snapshot at most.
     """
 
-    def __init__(self, coordinator: Coordinator, host: str, *, most_bytes: int) -> None:
-        self.secret = secrets.token_bytes(32)
+    def __init__(
+        self, coordinator: Coordinator, host: str, *, most_bytes: int, tls: bool = False
+    ) -> None:
+        self.secret = wire.new_secret(tls=tls)
         self._coordinator, self._most_bytes = coordinator, most_bytes
         self._lock = threading.Lock()
         self._callers: dict[wire.Connection, str] = {}

@@ -244,7 +244,9 @@ class _Processes:
         for number, snapshot in enumerate(snapshots):
             write_snapshot(path_of(folder, number), snapshot)
         with contextlib.closing(
-            CoordinatorServer(self._coordinator, listen_on, most_bytes=self._most_bytes)
+            CoordinatorServer(
+                self._coordinator, listen_on, most_bytes=self._most_bytes, tls=self._engine.tls
+            )
         ) as coordinator_server:
             server_job = ServerJob(
                 address=(listen_on, coordinator_server.address[1]),
