@@ -1,5 +1,6 @@
 """`sixfold.train` with networks and data in hand."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,8 +108,15 @@ def test_a_class_of_a_notebook_trains_on_spark(folder: Path) -> None:
         "spark.stop()\n"
         "print(one.weights_sha256, two.steps)\n"
     )
+    # As in an activated environment: executors of the user's own session start its Python.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=390
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=390,
+        env={**os.environ, "PATH": path},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     same = sixfold.train(run_cell().Net, (IMAGES, LABELS), out="inline", **SHORT)

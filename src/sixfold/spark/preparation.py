@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sixfold.core.environment import cache_directory
-from sixfold.core.errors import UserError
+from sixfold.core.errors import RunError, UserError
 from sixfold.core.files import make_folder
 from sixfold.core.locks import locked
 from sixfold.core.version import versions
@@ -200,6 +201,30 @@ def _prepare(
     )
 
 
+def _reports(written: DataFrame) -> list[dict[str, Any]]:
+    """What the executors tell of the rows that they prepared."""
+    from pyspark.errors import PySparkException
+
+    try:
+        return [json.loads(row[0]) for row in written.collect()]
+    except PySparkException as error:
+        raise RunError(f"executors could not prepare the rows: {cause(str(error))}") from error
+
+
+def cause(text: str) -> str:
+    """The line of what Spark tells of a failed job that says why, with the usual remedy."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    python = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception): ", line)]
+    own = [line for line in python if not line.startswith(("java.", "org."))]
+    said = own[-1] if own else lines[0]
+    if said.startswith("ModuleNotFoundError"):
+        said += (
+            " on an executor: set PYSPARK_PYTHON (or spark.pyspark.python) to a Python that has it "
+            "before the session is made; `sixfold doctor` looks at every executor"
+        )
+    return said
+
+
 def _run(df: DataFrame, writer: PartitionWriter, prepared: Prepared, told: _Told) -> None:
     """Have the executors prepare one part's rows; what they made is added to what is known."""
     columns = writer.columns
@@ -211,8 +236,7 @@ def _run(df: DataFrame, writer: PartitionWriter, prepared: Prepared, told: _Told
             f"the {writer.part} rows have no column {', '.join(lacking)}, which the training rows "
             f"have; there are {', '.join(df.columns)}"
         )
-    rows = df.select(*dict.fromkeys(wanted)).mapInArrow(writer, REPORT).collect()
-    reports = [json.loads(row[0]) for row in rows]
+    reports = _reports(df.select(*dict.fromkeys(wanted)).mapInArrow(writer, REPORT))
     if failed := [report["failed"] for report in reports if "failed" in report]:
         raise UserError(f"executors cannot write to {writer.folder}: {failed[0]}")
     files: dict[str, dict[int, int]] = {}  # of each task, its files' numbers among all
