@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sixfold.distributed.process_group.views import (
@@ -93,6 +93,8 @@ class World:
         if notice.kind == "start" and process.standing.start(notice.view):
             process.view = self.views[notice.view]
             process.has_entered = process.contributed = process.is_preparing = False
+            if not process.standing.acting:
+                self.renew(notice.to)
         elif notice.kind == "end" and process.standing.end(notice.view):
             self.renew(notice.to)
         elif notice.kind == "ask":
@@ -200,6 +202,7 @@ def happen(world: World, happening: Happening) -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 4), st.integers(0, 3), HAPPENINGS)
+@example(4, 0, [*[(0, 0, False)] * 5, (9, 0, False), (0, 0, False), (0, 3, False)])
 def test_whatever_happens_one_view_is_current_and_no_state_is_lost(
     most: int, more: int, happenings: list[Happening]
 ) -> None:

@@ -213,6 +213,8 @@ class _Member:
         control, place = self._control, self._place
         rank, peers = start.get("rank", place.rank), start["peers"]
         number = start.get("view", place.generation)
+        if self.elastic and not control.standing.acting:
+            raise PeerLostError(-1, "the view has ended")
         sockets: dict[int, socket.socket] = {}
         control.meeting = sockets
         try:

@@ -179,16 +179,18 @@ class Standing:
         self.acting = False
         self.asked = False  # to end the view when it suits
         self._waiting = True  # to be told of the next
+        self._ended = 0  # the newest that is known to have ended
 
     def start(self, view: int) -> bool:
-        """A view has begun; whether to act in it."""
+        """A view has begun; whether that is news. It may have ended again: see `acting`."""
         if not self._waiting or view <= self.view:
             return False
-        self.view, self.acting, self._waiting, self.asked = view, True, False, False
+        self.view, self.acting, self._waiting, self.asked = view, view > self._ended, False, False
         return True
 
     def end(self, view: int) -> bool:
-        """A view has ended; whether that is news."""
+        """A view has ended; whether this process has acted in it until now."""
+        self._ended = max(self._ended, view)
         if not self.acting or view != self.view:
             return False
         self.acting = False
