@@ -1,6 +1,7 @@
 """What tests of all rooms share: small trainings, and the data that may lie beside the checkout."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 
 # Before torch is imported: tests run beside ranks of their own, and threads would fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import sixfold
 from sixfold.training.config import TrainConfig
