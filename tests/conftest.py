@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before torch is imported: tests run beside ranks of their own, and threads would fight for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,17 @@ import sixfold
 from sixfold.training.config import TrainConfig
 
 pytest_plugins = ["tests.spark_masters"]
+
+# How long an example takes says nothing about the code where cores are shared. `make test-full`
+# takes the second profile.
+for profile, examples in (("quick", 20), ("full", 100)):
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile("quick")
 
 SMALL: dict[str, Any] = {
     "data": "synthetic:200x3x8x8",

@@ -87,7 +87,6 @@ def test_the_readme_runs_word_for_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx", reason="needs the extra docs")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(DOCS)]

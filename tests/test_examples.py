@@ -59,7 +59,6 @@ def test_the_record_is_trained_on_a_small_cifar_10(tmp_path: Path) -> None:
     assert "with flips and shifts" in run(code, tmp_path)
 
 
-@pytest.mark.timeout(400)  # Spark's start takes long on a busy machine
 @pytest.mark.parametrize(
     "path",
     [

@@ -61,7 +61,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.timeout(400)  # starts processes, which a busy machine delays
 @pytest.mark.full
 def test_the_bits_do_not_depend_on_who_reads() -> None:
     data = run_cell().Digits()

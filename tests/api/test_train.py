@@ -56,7 +56,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.timeout(400)  # starts processes, which a busy machine delays
 @pytest.mark.parametrize(
     "what", ["instance", *(pytest.param(w, marks=pytest.mark.full) for w in ("class", "factory"))]
 )
@@ -82,7 +81,6 @@ def test_the_bits_do_not_depend_on_engine_and_workers(what: str) -> None:
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
-@pytest.mark.timeout(400)  # starts processes, which a busy machine delays
 @pytest.mark.full
 @pytest.mark.spark
 def test_a_class_of_a_notebook_trains_on_spark(folder: Path) -> None:
@@ -123,7 +121,6 @@ def test_a_class_of_a_notebook_trains_on_spark(folder: Path) -> None:
     assert done.stdout.split() == [same.weights_sha256, str(same.steps)]
 
 
-@pytest.mark.timeout(400)  # starts processes, which a busy machine delays
 def test_a_script_without_a_guard(folder: Path) -> None:
     script = folder / "script.py"
     script.write_text(

@@ -181,7 +181,6 @@ def test_spark(
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_in_every_grid(
@@ -191,7 +190,6 @@ def test_every_network_in_every_grid(
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("network", "grid"), list(zip(NETWORKS, itertools.cycle(GRIDS), strict=False))
 )

@@ -8,12 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from PIL import Image
-
-# Cores are shared: how long an example takes says nothing about the code.
-settings.register_profile("shared cores", deadline=None)
-settings.load_profile("shared cores")
 
 
 def random_picture(rows: int, columns: int, mode: str = "RGB", seed: int = 0) -> Image.Image:

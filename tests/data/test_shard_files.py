@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -64,7 +64,6 @@ def test_groups_are_numbered(tmp_path: Path) -> None:
     assert groups.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
 
 
-@settings(max_examples=30)
 @given(st.sets(st.integers(0, 12), min_size=1))
 def test_sums_of_any_choice_are_exact(
     tmp_path_factory: pytest.TempPathFactory, chosen: set[int]

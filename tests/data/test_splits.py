@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -47,7 +47,6 @@ def test_nothing_is_cut_by_a_fraction_of_zero() -> None:
     assert len(cut(np.empty(0, np.int64), 0.3, purpose="test")) == 0
 
 
-@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 15)), min_size=1, max_size=150), fractions
 )

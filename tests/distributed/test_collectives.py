@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.distributed import collectives
@@ -56,7 +56,6 @@ def reduce_rank(comm: Communicator, *, count: int, length: int, exact: bool) -> 
     level=st.integers(0, 5),
     length=st.sampled_from([1, 2, 5, 100, 4096, 5000]),
 )
-@settings(max_examples=40, deadline=None)
 def test_tree_all_reduce_has_the_bits_of_the_serial_tree(
     size: int, level: int, length: int
 ) -> None:

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition import sparse_encode
 from tests.lca.conftest import GEOMETRIES, draw, fista, matrix, objective, unit_atoms
@@ -91,7 +91,6 @@ def test_codes_are_the_best_whatever_the_dictionary(
 
 
 @given(st.integers(0, 10_000), st.floats(0.003, 3.0), st.booleans(), st.floats(0.0, 1.0))
-@settings(max_examples=40, deadline=None)
 def test_a_polished_code_meets_every_condition_from_any_beginning(
     seed: int, level: float, nonnegative: bool, share: float
 ) -> None:

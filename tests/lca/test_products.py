@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.lca import products
@@ -10,7 +10,6 @@ from sixfold.lca import products
 SIZES = st.integers(1, 40)
 
 
-@settings(max_examples=60, deadline=None)
 @given(groups=st.integers(1, 3), width=st.integers(1, 9), inner=SIZES, outer=SIZES, seed=SIZES)
 @pytest.mark.parametrize("alike", [None, False])
 def test_a_row_has_the_same_bits_in_any_place(
@@ -32,7 +31,6 @@ def test_a_row_has_the_same_bits_in_any_place(
     assert all(torch.equal(other, found[0]) for other in found)
 
 
-@settings(max_examples=30, deadline=None)
 @given(inner=SIZES, outer=SIZES, rows=st.integers(1, 20), columns=st.integers(1, 20), seed=SIZES)
 def test_a_position_has_the_same_bits_in_any_tile(
     inner: int, outer: int, rows: int, columns: int, seed: int

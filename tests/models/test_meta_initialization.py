@@ -40,7 +40,7 @@ def test_parts_of_the_zoo_are_those_of_the_built_network(name: str) -> None:
         assert torch.equal(value, module.cut_out(whole[key], cuts[key])), key
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(
     rows=st.integers(1, 70),
     columns=st.integers(1, 40),

@@ -16,8 +16,8 @@ import torch
 
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
+from sixfold.distributed.engines import open_engine
 from sixfold.distributed.engines.forks import ForkServer
-from sixfold.distributed.engines.local import LocalEngine
 from sixfold.distributed.process_group import alone
 from sixfold.training.checkpoint import list_checkpoints, read_notes
 from sixfold.training.config import TrainConfig
@@ -54,7 +54,7 @@ def test_a_rank_with_another_instruction_set_is_refused(
     configure: Configure, tmp_path: Path
 ) -> None:
     settings, notes = {"engine": "local", "workers": 2}, list[str]()
-    with LocalEngine(preload=("sixfold.training.worker",)) as engine:
+    with open_engine("local", preload=("sixfold.training.worker",)) as engine:
         with pytest.raises(UserError) as caught:
             train(configure(out=str(tmp_path / "run"), **settings), engine=engine)
         config = configure(out=str(tmp_path / "other"), deterministic=False, **settings)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.compression import huffman_reference
 
@@ -9,7 +9,6 @@ from sixfold.compression.codec import clusters
 from sixfold.compression.config import STARTS
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(-10, 10), min_size=1, max_size=60),
     st.integers(1, 8),

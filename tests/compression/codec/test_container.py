@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.compression.codec.test_tensors import pruned
 from torch import Tensor
@@ -46,7 +46,6 @@ def test_a_file_gives_back_what_was_put_in(coder: str, tmp_path: Path) -> None:
         assert torch.equal(tensor, TENSORS[name])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(CODERS), st.data())
 def test_any_flipped_byte_is_refused(coder: str, data: st.DataObject) -> None:
     whole = bytearray(FILES[coder])
@@ -55,7 +54,6 @@ def test_any_flipped_byte_is_refused(coder: str, data: st.DataObject) -> None:
         read(bytes(whole))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(CODERS), st.data())
 def test_any_truncation_or_addition_is_refused(coder: str, data: st.DataObject) -> None:
     whole = FILES[coder]
@@ -65,7 +63,7 @@ def test_any_truncation_or_addition_is_refused(coder: str, data: st.DataObject) 
         read(whole + data.draw(st.binary(min_size=1, max_size=20)))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * settings().max_examples)
 @given(st.sampled_from(CODERS), st.data())
 def test_crafted_bytes_with_a_right_digest_are_refused_or_harmless(
     coder: str, data: st.DataObject
@@ -84,7 +82,6 @@ def test_crafted_bytes_with_a_right_digest_are_refused_or_harmless(
     }
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(DamagedError):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.compression import huffman_reference
 
@@ -9,7 +9,6 @@ from sixfold.compression.codec import gaps
 FLAT = st.lists(st.sampled_from([0, 0, 0, 0, 1, 2, 9]), max_size=300)
 
 
-@settings(deadline=None)
 @given(FLAT, st.integers(1, 4))
 def test_gaps_and_fillers_are_the_reference_s(flat: list[int], bits: int) -> None:
     array = np.array(flat, np.int64)

@@ -2,7 +2,7 @@ import heapq
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.compression import huffman_reference
 
@@ -25,7 +25,6 @@ def optimal_bits(counts: list[int]) -> int:
     return total
 
 
-@settings(deadline=None)
 @given(COUNTS)
 def test_lengths_are_optimal_where_the_limit_does_not_bind(counts: list[int]) -> None:
     lengths = huffman.code_lengths(np.array(counts))
@@ -43,7 +42,6 @@ def test_lengths_are_limited_at_little_cost() -> None:
     assert int((lengths * counts).sum()) < 1.01 * optimal_bits(counts.tolist())
 
 
-@settings(deadline=None)
 @given(COUNTS, st.integers(1, 7), st.integers(0, 2**32 - 1))
 def test_lanes_are_the_reference_s_bit_strings(counts: list[int], lanes: int, seed: int) -> None:
     lengths = huffman.code_lengths(np.array(counts))

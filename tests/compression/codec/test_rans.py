@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.compression import huffman_reference
 
@@ -10,7 +10,6 @@ from sixfold.compression.codec.gaps import entropy_bits
 COUNTS = st.lists(st.integers(0, 10_000), min_size=1, max_size=40).filter(any)
 
 
-@settings(deadline=None)
 @given(COUNTS, st.sampled_from([8, 12, 15]), st.integers(1, 7), st.integers(0, 2**32 - 1))
 def test_words_and_states_are_the_reference_s(
     counts: list[int], precision: int, lanes: int, seed: int
@@ -32,7 +31,6 @@ def test_words_and_states_are_the_reference_s(
     assert slow == symbols.tolist()
 
 
-@settings(deadline=None)
 @given(COUNTS, st.sampled_from([8, 12, 15]))
 def test_frequencies_fill_the_range_and_leave_no_symbol_out(
     counts: list[int], precision: int
@@ -53,7 +51,6 @@ def test_size_is_within_a_thousandth_of_entropy() -> None:
     assert 1 <= bits / entropy_bits(counts) < 1.002
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=30))
 def test_coarse_counts_are_near(counts: list[int]) -> None:
     array = np.array(counts)

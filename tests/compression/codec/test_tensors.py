@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,7 +37,6 @@ def test_nothing_is_lost(coder: str, kept: float, values: int) -> None:
         assert 4 <= rest <= 6
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(DTYPES),
     st.lists(st.integers(0, 9), max_size=4),

@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.compression.codec.wire import pack, pack_table, packed_bytes, unpack, unpack_table
 
 
-@settings(deadline=None)
 @given(st.integers(0, 16), st.integers(0, 200), st.integers(0, 2**32 - 1))
 def test_packing_is_writing_binary_numbers_behind_each_other(
     width: int, count: int, seed: int
@@ -26,7 +25,6 @@ def test_chunks_fit_together(width: int) -> None:
     assert (unpack(pack(symbols, width), width, count) == symbols).all()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 255), max_size=60))
 def test_any_table_comes_back(table: list[int]) -> None:
     assert unpack_table(pack_table(table), len(table)).tolist() == table
@@ -44,7 +42,6 @@ def test_cut_tables_are_refused(cut: int) -> None:
         unpack_table(pack_table([100, 3, 77, 8])[:cut], 4)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=30), st.integers(0, 40))
 def test_noise_is_refused_or_a_table(noise: bytes, count: int) -> None:
     try:

@@ -77,8 +77,22 @@ def nothing_left_behind() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.fixture(scope="module")
+def started() -> Iterator[LocalEngine]:
+    """An engine whose ranks import nothing large; its server runs already."""
+    with LocalEngine(preload=()) as engine:
+        engine.pool(abs, [0], workers=1)
+        yield engine
+
+
 @pytest.fixture
-def local(nothing_left_behind: None) -> Iterator[LocalEngine]:
-    """An engine whose ranks import nothing large, so that it starts in a fraction of a second."""
+def local(started: LocalEngine, nothing_left_behind: None) -> LocalEngine:
+    """The engine of a file's tests, of which each leaves nothing but the server behind."""
+    return started
+
+
+@pytest.fixture
+def own_local(nothing_left_behind: None) -> Iterator[LocalEngine]:
+    """An engine of the test's own, whose server may be killed."""
     with LocalEngine(preload=()) as engine:
         yield engine

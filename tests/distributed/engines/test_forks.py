@@ -62,39 +62,39 @@ def within(limit_s: float) -> Iterator[None]:
 
 
 def test_the_death_of_the_fork_server_is_the_death_of_its_ranks(
-    local: LocalEngine, vanish: Vanish
+    own_local: LocalEngine, vanish: Vanish
 ) -> None:
     pids: list[int] = []
 
     def act(found: list[int]) -> None:
         pids.extend(found)
-        os.kill(local.warm_up().pid, signal.SIGKILL)
+        os.kill(own_local.warm_up().pid, signal.SIGKILL)
 
     with within(BAR_S), pytest.raises(RankLostError, match="fork server") as info:
-        local.run_ranks(meet_for_ever, 2, on_event=Pids(act))
+        own_local.run_ranks(meet_for_ever, 2, on_event=Pids(act))
     assert "was killed by signal 9" in info.value.failure.cause
     vanish(*pids, timeout_s=0.1)
-    assert local.run_ranks(total, 2).results == [3, 3]  # with a new server
+    assert own_local.run_ranks(total, 2).results == [3, 3]  # with a new server
 
 
-def test_a_group_is_restarted_with_a_new_server(local: LocalEngine) -> None:
+def test_a_group_is_restarted_with_a_new_server(own_local: LocalEngine) -> None:
     def work(comm: Communicator) -> int:
         if comm.attempt == 0:
             meet_for_ever(comm)
         return total(comm)
 
-    act = Pids(lambda _: os.kill(local.warm_up().pid, signal.SIGKILL))
-    group = local.run_ranks(work, 2, max_restarts=1, on_event=act)
+    act = Pids(lambda _: os.kill(own_local.warm_up().pid, signal.SIGKILL))
+    group = own_local.run_ranks(work, 2, max_restarts=1, on_event=act)
     assert group.results == [3, 3]
     assert group.restarts == 1
 
 
 LAUNCHER = textwrap.dedent("""
     import os, sys, time
-    from sixfold.distributed.engines import local
+    from sixfold.distributed.engines import local_ranks
     from sixfold.distributed.engines.local import LocalEngine
 
-    local.STOP_S = 1.0  # less patient than it is with users
+    local_ranks.STOP_S = 1.0  # less patient than it is with users
 
     def work(world):
         world.report({"pid": os.getpid()})
@@ -232,16 +232,16 @@ def test_a_server_that_cannot_start_is_told(
             engine.pool(abs, [1], workers=1)
 
 
-def test_a_server_that_dies_while_it_starts_is_replaced(local: LocalEngine) -> None:
-    os.kill(local.warm_up().pid, signal.SIGKILL)
-    assert local.run_ranks(total, 2, max_restarts=1).results == [3, 3]
+def test_a_server_that_dies_while_it_starts_is_replaced(own_local: LocalEngine) -> None:
+    os.kill(own_local.warm_up().pid, signal.SIGKILL)
+    assert own_local.run_ranks(total, 2, max_restarts=1).results == [3, 3]
 
 
 def test_a_server_that_does_not_answer_is_given_up(
-    local: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    own_local: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sixfold.distributed.engines.forks.START_S", 0.3)
     monkeypatch.setattr("sixfold.distributed.engines.forks.END_S", 0.2)
-    os.kill(local.warm_up().pid, signal.SIGSTOP)
+    os.kill(own_local.warm_up().pid, signal.SIGSTOP)
     with within(BAR_S), pytest.raises(RankLostError, match=r"did not start it within 0\.3 s"):
-        local.run_ranks(total, 1)
+        own_local.run_ranks(total, 1)

@@ -128,8 +128,8 @@ def test_an_item_that_kills_too_often_is_named(
     assert info.value.failure.log_tail == ("try 1",)
 
 
-def test_the_death_of_the_server_is_survived(local: LocalEngine, tmp_path: Path) -> None:
-    server = local.warm_up().pid
+def test_the_death_of_the_server_is_survived(own_local: LocalEngine, tmp_path: Path) -> None:
+    server = own_local.warm_up().pid
 
     def work(number: int) -> int:
         if number == 2 and not (tmp_path / "killed").exists():
@@ -138,8 +138,8 @@ def test_the_death_of_the_server_is_survived(local: LocalEngine, tmp_path: Path)
             time.sleep(60)
         return -number
 
-    assert local.pool(work, range(5), workers=2, retries=1) == [0, -1, -2, -3, -4]
-    assert local.warm_up().pid != server
+    assert own_local.pool(work, range(5), workers=2, retries=1) == [0, -1, -2, -3, -4]
+    assert own_local.warm_up().pid != server
 
 
 def test_an_exception_ends_the_pool_and_is_told(local: LocalEngine) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.core.errors import PeerLostError
@@ -97,7 +97,6 @@ def play(mesh: Mesh, rank: int, rounds: Rounds) -> None:
             np.testing.assert_array_equal(array, content(turn, sender, rank, len(array)))
 
 
-@settings(max_examples=30, deadline=None)
 @given(patterns(), st.booleans())
 def test_any_pattern_arrives_whole_and_in_order(pattern: tuple[int, Rounds], share: bool) -> None:
     size, rounds = pattern

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sixfold.distributed.process_group.views import (
@@ -200,7 +200,7 @@ def happen(world: World, happening: Happening) -> None:
             world.kill(member)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings().max_examples)
 @given(st.integers(1, 4), st.integers(0, 3), HAPPENINGS)
 @example(4, 0, [*[(0, 0, False)] * 5, (9, 0, False), (0, 0, False), (0, 3, False)])
 def test_whatever_happens_one_view_is_current_and_no_state_is_lost(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import signal
@@ -15,14 +14,14 @@ import pytest
 from tests.spark_masters import EngineProcess
 
 from sixfold.core.run_directory import read_json
+from sixfold.distributed.engines import Engine, open_engine
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.engines.local import LocalEngine
 from sixfold.distributed.tasks import Assignment, Task, run_job
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[LocalEngine]:
-    with contextlib.closing(LocalEngine()) as engine:
+def local() -> Iterator[Engine]:
+    with open_engine("local") as engine:
         yield engine
 
 
@@ -129,7 +128,7 @@ def test_a_failed_member_takes_those_along_that_need_it_and_no_other(tmp_path: P
     assert marks_of(marks) == ["bad-0", "bad-1", "good-0"]  # failures are tried again, no others
 
 
-def test_killed_workers_cost_a_try_and_nothing_else(local: LocalEngine, tmp_path: Path) -> None:
+def test_killed_workers_cost_a_try_and_nothing_else(local: Engine, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     members = [
@@ -148,7 +147,7 @@ def test_killed_workers_cost_a_try_and_nothing_else(local: LocalEngine, tmp_path
 
 
 def test_a_member_that_always_kills_its_worker_does_not_end_the_job(
-    local: LocalEngine, tmp_path: Path
+    local: Engine, tmp_path: Path
 ) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -163,7 +162,7 @@ def test_a_member_that_always_kills_its_worker_does_not_end_the_job(
 
 
 def test_a_worker_that_dies_after_its_result_was_written_is_not_asked_again(
-    local: LocalEngine, tmp_path: Path
+    local: Engine, tmp_path: Path
 ) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -194,7 +193,7 @@ def _late_death(marks: Path) -> Any:
     return do
 
 
-def test_listeners_see_states_and_times(local: LocalEngine, tmp_path: Path) -> None:
+def test_listeners_see_states_and_times(local: Engine, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     heard: list[Any] = []

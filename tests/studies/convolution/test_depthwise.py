@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -22,7 +22,6 @@ def close(actual: Any, expected: Any) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     channels=st.integers(1, 4),
     maps=st.integers(1, 4),

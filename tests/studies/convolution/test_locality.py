@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.studies.convolution import Geometry
@@ -33,7 +33,6 @@ def place(index: tuple[int, ...], sizes: tuple[int, ...]) -> int:
     return flat
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.permutations(LOOPS), st.integers(0, 7), st.sampled_from([PLAIN, GROUPED]))
 def test_footprints_are_the_elements_that_the_inner_loops_touch(
     order: list[str], depth: int, geometry: Geometry

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.studies.convolution import written_out as literal
 
@@ -71,7 +71,6 @@ def test_products_equal_pytorchs(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=60, deadline=None)
 @given(geometry=geometries())
 def test_products_of_any_geometry_equal_pytorchs(
     way: str, geometry: Geometry, solve: Callable[[Geometry], Any]

@@ -22,7 +22,6 @@ SMALL = {
 
 
 @pytest.mark.parametrize("study", SMALL)
-@pytest.mark.timeout(300)
 def test_a_study_leaves_its_result_and_its_page(study: str, tmp_path: Path) -> None:
     pytest.importorskip("pyspark")
     if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.studies.sweep.fits import (
@@ -59,7 +59,6 @@ def reference_non_negative(matrix: np.ndarray, times: np.ndarray) -> np.ndarray:
     return best
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     st.integers(1, 4).flatmap(
         lambda k: st.lists(

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.studies.tune.schedule import Job, Plan, Schedule
@@ -61,7 +61,6 @@ def choices(schedule: Schedule) -> list[tuple[int, Mapping[str, Any]]]:
     return [(trial.first, trial.choice) for trial in schedule.trials]
 
 
-@settings(max_examples=60, deadline=None)
 @given(plan=PLANS, seed=SEEDS, workers=st.integers(1, 6), luck=st.randoms(use_true_random=False))
 def test_decisions_do_not_depend_on_workers_or_on_who_ends_first(
     plan: Plan, seed: int, workers: int, luck: random.Random
@@ -79,7 +78,6 @@ def test_decisions_do_not_depend_on_workers_or_on_who_ends_first(
     assert choices(schedule) == choices(usual)
 
 
-@settings(max_examples=60, deadline=None)
 @given(plan=PLANS, seed=SEEDS, data=st.data())
 def test_a_search_that_is_killed_at_any_moment_decides_alike_and_does_nothing_twice(
     plan: Plan, seed: int, data: st.DataObject
@@ -186,13 +184,11 @@ def _choose(
     return Job(best.trial, top + 1)
 
 
-@settings(max_examples=80, deadline=None)
 @given(plan=PLANS, seed=SEEDS)
 def test_decisions_are_those_of_the_definition(plan: Plan, seed: int) -> None:
     assert in_order(plan, seed).decided == slowly(plan, seed)
 
 
-@settings(max_examples=60, deadline=None)
 @given(plan=PLANS, seed=SEEDS)
 def test_every_trial_goes_up_rung_by_rung(plan: Plan, seed: int) -> None:
     schedule = in_order(plan, seed, never_failing)

@@ -95,7 +95,6 @@ def test_more_workers_decide_alike(usual: tuple[Path, dict[str, Any]], tmp_path:
 
 @pytest.mark.full
 @pytest.mark.spark
-@pytest.mark.timeout(300)
 def test_a_cluster_decides_alike(spark_local: EngineProcess, tmp_path: Path) -> None:
     less = {"trials": 2, "epochs": 1}
     usual = tune(settings(tmp_path / "usual", **less))
@@ -245,7 +244,6 @@ def launch(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(300)
 def test_a_launcher_that_is_killed(usual: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     out = tmp_path / "killed"
     config = settings(out)

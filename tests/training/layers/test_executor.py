@@ -95,7 +95,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Sequential, Tensor]:
 
 @given(convolutions(), st.booleans())
 # Derandomized: a constant map behind a norm is zero up to rounding, where ReLU may or may not pass.
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(derandomize=True)
 def test_gradients_are_autograds(case: tuple[nn.Sequential, Tensor], rewritten: bool) -> None:
     model, x = case
     if rewritten:
@@ -282,7 +282,6 @@ def test_every_way_to_convolve(way: str, bias: bool, stride: int, first: bool) -
 @given(
     st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2), st.integers(1, 3)
 )
-@settings(max_examples=60, deadline=None)
 def test_patches_of_any_window(
     images: int, kernel_h: int, kernel_w: int, padding: int, stride: int
 ) -> None:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -34,7 +34,6 @@ def outcome(network: nn.Module, images: Tensor) -> list[Tensor]:
     levels=st.sampled_from([2, 5, 1000]),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=80, deadline=None)
 def test_relu_and_max_pool_commute_bit_for_bit(
     kernel: int, stride: int, padding: int, dilation: int, ceil: bool, levels: int, seed: int
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.training.layers.test_executor import assert_same, by_autograd, trainable
 from torch import Tensor, nn
@@ -243,7 +243,6 @@ def programs(draw: st.DrawFn) -> Program:
 
 
 @given(programs())
-@settings(max_examples=60, deadline=None)
 def test_gradients_of_any_graph_are_autograds(model: Program) -> None:
     link, _ = graph_of(model, images(size=6))
     assert link.refused is None

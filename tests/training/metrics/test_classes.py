@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
@@ -25,7 +25,6 @@ def names_of(classes: int) -> tuple[str, ...]:
     return tuple(f"class {k}" for k in range(classes))
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.integers(2, 12), st.integers(2, 200), st.integers(0, 2**31))
 def test_equals_scikit_learn(classes: int, n: int, seed: int) -> None:
     random = np.random.default_rng(seed)

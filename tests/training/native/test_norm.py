@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -77,7 +77,6 @@ def test_the_variance_of_values_far_from_zero_keeps_its_digits() -> None:
 
 
 @needs_c
-@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
     st.sampled_from(list(ACTS)),

@@ -326,9 +326,7 @@ line_names = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     result=st.dictionaries(result_names, values),
     lines=st.lists(st.dictionaries(line_names, values | st.integers(0, 9)), max_size=12),
@@ -353,9 +351,7 @@ def test_values_of_any_kind_do_not_stop_it(
     check(write_report(run, images=gray))
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     losses=st.lists(st.floats(), min_size=1, max_size=30),
     steps=st.lists(st.integers(-3, 10**18), min_size=30, max_size=30),

@@ -41,8 +41,9 @@ def open_engine(
         return InlineEngine(cpu_isa)
     if name == "local":
         from sixfold.distributed.engines.local import LocalEngine
+        from sixfold.distributed.engines.spare_servers import SPARE_SERVERS
 
-        engine = LocalEngine(preload=preload, cpu_isa=cpu_isa)
+        engine = LocalEngine(preload=preload, cpu_isa=cpu_isa, spares=SPARE_SERVERS)
         engine.tls = tls == "true"
         engine.warm_up()  # its imports and the launcher's go on side by side
         return engine

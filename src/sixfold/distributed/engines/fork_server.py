@@ -9,7 +9,7 @@ When the launcher's end of the inherited socket pair closes, all children are ki
 ends. The server's own death kills its children through the kernel where that can be asked for, and
 through their launcher's connections everywhere.
 
-Messages (`frames`) from the launcher: `Fork` and `Kill`. To it: `Forked` and `Ended`.
+Messages (`frames`) from the launcher: `Fork`, `Kill`, `ExpireAfter`. To it: `Forked` and `Ended`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,13 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class ExpireAfter:
+    """End when no process was asked for within so many seconds; None: never."""
+
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class Forked:
     """A process was started."""
 
@@ -90,6 +97,7 @@ class _Server:
     def __init__(self, launcher: socket.socket) -> None:
         self._launcher = launcher
         self._children: set[int] = set()
+        self._patience_s: float | None = None
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -102,7 +110,10 @@ class _Server:
         poll.register(self._wake_read, select.POLLIN)
         try:
             while True:
-                ready = {descriptor for descriptor, _ in poll.poll()}
+                patience_s = self._patience_s
+                ready = dict(poll.poll(patience_s and 1000 * patience_s))
+                if not ready:
+                    return
                 if self._wake_read in ready:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake_read, 4096)
@@ -120,7 +131,10 @@ class _Server:
             for pid in self._children:
                 os.waitpid(pid, 0)
 
-    def _do(self, request: Fork | Kill, descriptors: list[int]) -> None:
+    def _do(self, request: Fork | Kill | ExpireAfter, descriptors: list[int]) -> None:
+        if isinstance(request, ExpireAfter):
+            self._patience_s = request.seconds
+            return
         if isinstance(request, Kill):
             if request.pid in self._children:
                 _kill_group(request.pid, request.signal)

@@ -20,7 +20,7 @@ import psutil
 
 from sixfold.core.errors import RunError
 from sixfold.distributed.engines import fork_server, frames
-from sixfold.distributed.engines.fork_server import Ended, Fork, Forked, Kill
+from sixfold.distributed.engines.fork_server import Ended, ExpireAfter, Fork, Forked, Kill
 from sixfold.distributed.process_group.faults import explain_status
 
 _THREADS = "OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS"
@@ -107,6 +107,16 @@ class ForkServer:
         """Whether it can still fork."""
         return self._dead is None and not self._closing
 
+    @property
+    def idle(self) -> bool:
+        """Whether it can fork and has no processes."""
+        with self._lock:
+            return self.alive and not self._running and not self._begun
+
+    def expire_after(self, seconds: float | None) -> None:
+        """It ends by itself when no process was asked for within so many seconds."""
+        self.send(ExpireAfter(seconds))
+
     def fork(
         self,
         task: Callable[[list[int]], Any],
@@ -151,7 +161,7 @@ class ForkServer:
         self._reader.join()
         self._pair.close()
 
-    def send(self, message: Fork | Kill, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Fork | Kill | ExpireAfter, descriptors: Sequence[int] = ()) -> None:
         """Send it a message; harmless if it is dead."""
         with self._send_lock, contextlib.suppress(OSError):  # if it is dead, the reader finds out
             frames.send(self._pair, message, descriptors)

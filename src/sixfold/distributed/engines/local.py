@@ -37,6 +37,7 @@ from sixfold.distributed.engines.local_ranks import (
     wind_down,
 )
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
+from sixfold.distributed.engines.spare_servers import SpareServers
 from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.generation import PATIENCE, Patience
 from sixfold.distributed.process_group.rendezvous import Rendezvous
@@ -53,13 +54,18 @@ class LocalEngine(Engine):
         preload: Sequence[str] = ("torch",),
         patience: Patience = PATIENCE,
         cpu_isa: str = NATIVE,
+        spares: SpareServers | None = None,
     ) -> None:
-        """Prepare an engine; nothing is started yet. This host must have the `cpu_isa`."""
+        """Prepare an engine; nothing is started yet. This host must have the `cpu_isa`.
+
+        With `spares` its server is one of them if possible, and becomes one in the end.
+        """
         if why := lacking(cpu_isa):
             raise UserError(why)
         self.cpu_isa = cpu_isa
         self._preload = (*preload, "sixfold.distributed.engines.local")
         self._patience = patience
+        self._spares = spares
         self._server: ForkServer | None = None
         self._lock = threading.Lock()
 
@@ -68,7 +74,8 @@ class LocalEngine(Engine):
         with self._lock:
             if self._server is None or not self._server.alive:
                 self._drop_server()
-                self._server = ForkServer(self._preload, variables(self.cpu_isa))
+                start = ForkServer if self._spares is None else self._spares.take
+                self._server = start(self._preload, variables(self.cpu_isa))
             return self._server
 
     def _run_ranks(self, call: GroupCall) -> GroupResult:
@@ -114,13 +121,14 @@ class LocalEngine(Engine):
             return pool.run()
 
     def close(self) -> None:
-        """End the server, and with it everything it has forked."""
+        """End everything that the server has forked, and the server unless it becomes a spare."""
         with self._lock:
             self._drop_server()
 
     def _drop_server(self) -> None:
         if self._server is not None:
-            self._server.close()
+            end = ForkServer.close if self._spares is None else self._spares.give_back
+            end(self._server)
             self._server = None
 
 

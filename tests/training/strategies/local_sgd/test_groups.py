@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sixfold.distributed.engines.inline import InlineEngine
@@ -17,7 +17,6 @@ from sixfold.training.strategies.local_sgd.groups import (
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
 def test_swaps_keep_sizes_and_lose_nobody(size: int, count: int, swaps: int) -> None:
     count = min(count, size)
     before, after = groups_after(size, count, 0), groups_after(size, count, swaps)

@@ -54,7 +54,7 @@ def meshes(size: int) -> list[Mesh]:
 CONVS, LINEARS = ("stem", "left", "right", "last"), ("hidden", "out")
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(data=st.data())
 def test_any_division_of_each_layer_is_the_network(data: st.DataObject) -> None:
     torch.manual_seed(0)

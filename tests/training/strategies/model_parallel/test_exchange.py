@@ -49,7 +49,7 @@ def held(layout: Layout, rank: int, whole: Tensor) -> Tensor:
     return whole[(slice(None), *slices(layout.box(rank), WHOLE))]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(mesh=MESHES, kind=KINDS, data=st.data())
 def test_gather_brings_what_is_needed_and_add_is_its_transpose(
     mesh: Mesh, kind: object, data: st.DataObject

@@ -61,7 +61,7 @@ def networks(draw: Any) -> tuple[nn.Module, tuple[int, int, int]]:
     return nn.Sequential(body, nn.Linear(channels * rows * cols, 2)), shape
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(network=networks(), mesh=MESHES)
 def test_random_networks_in_random_grids(
     network: tuple[nn.Module, tuple[int, int, int]], mesh: Mesh
@@ -70,8 +70,7 @@ def test_random_networks_in_random_grids(
 
 
 @pytest.mark.full
-@pytest.mark.timeout(600)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(network=networks(), mesh=MESHES)
 def test_many_random_networks_in_random_grids(
     network: tuple[nn.Module, tuple[int, int, int]], mesh: Mesh

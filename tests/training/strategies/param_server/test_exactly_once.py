@@ -254,5 +254,5 @@ class Cluster(RuleBasedStateMachine):
             assert float(server.pull().weights[0]) == 2**BUDGET.total_steps - 1
 
 
-Cluster.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+Cluster.TestCase.settings = settings(stateful_step_count=60)
 TestExactlyOnce = Cluster.TestCase

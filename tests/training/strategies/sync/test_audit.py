@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from sixfold.core.errors import AuditError, UserError
+from sixfold.distributed.engines import open_engine
 from sixfold.distributed.engines.forks import ForkServer
 from sixfold.distributed.engines.inline import InlineEngine
-from sixfold.distributed.engines.local import LocalEngine
 from sixfold.distributed.logical_shards import owned_shards
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.echo import echo_world
@@ -213,7 +213,7 @@ def test_a_rank_that_flips_a_bit_is_named(
     monkeypatch.setattr(ForkServer, "fork", forked)
     settings = {"model": "faulty_network:network", "engine": "local", "workers": 3, "steps": 30}
     settings["checkpoint_every"] = 1
-    with LocalEngine(preload=("sixfold.training.worker",)) as engine:
+    with open_engine("local", preload=("sixfold.training.worker",)) as engine:
         quiet = configure(out=str(tmp_path / "quiet"), **settings)
         assert train(quiet, engine=engine)["steps"] == 30  # nobody notices
         watched = configure(out=str(tmp_path / "watched"), audit=0.5, **settings)

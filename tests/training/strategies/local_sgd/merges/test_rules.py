@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -81,7 +81,6 @@ def slow_map_delta(base: Tensor, deltas: Tensor, maps: Tensor) -> list[float]:
 
 
 @given(cases())
-@settings(max_examples=60, deadline=None)
 def test_fast_rules_equal_their_formulas(case: Case) -> None:
     base, deltas, examples, maps = case
     assert mean(base, deltas, examples).tolist() == pytest.approx(slow_mean(base, deltas, examples))
@@ -92,7 +91,6 @@ def test_fast_rules_equal_their_formulas(case: Case) -> None:
 
 
 @given(cases())
-@settings(max_examples=30, deadline=None)
 def test_workers_that_agree_are_taken_at_their_word(case: Case) -> None:
     base, deltas, examples, maps = case
     same = deltas[:1].expand(len(deltas), -1)
@@ -116,7 +114,6 @@ def test_the_best_is_first_the_most_accurate_then_of_least_loss_then_the_first()
 
 
 @given(st.floats(0.1, 1.5), st.floats(0.0, 0.95), st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
 def test_nesterov_is_torchs(lr: float, momentum: float, rounds: int) -> None:
     torch.manual_seed(0)
     deltas = torch.randn(rounds, 6, dtype=torch.float64)
