@@ -3,13 +3,17 @@
 Every run must end in the same weights as one that nothing happens to. A stall is the time from the
 last step of a view to the first of the next.
 
+On Spark every second victim is a whole executor: the master must be of this host's.
+
 python benchmarks/chaos.py --kills 100
 python benchmarks/chaos.py --kills 10 --signal STOP
+python benchmarks/chaos.py --kills 20 --engine spark --master 'local-cluster[3,1,1024]'
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -20,7 +24,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
+
 import sixfold
+from sixfold.distributed.engines import open_engine
 
 SETTINGS: dict[str, Any] = {
     "data": "synthetic:400x3x8x8",
@@ -29,15 +36,17 @@ SETTINGS: dict[str, Any] = {
     "lr": 0.001,
     "checkpoint_every": 100_000,  # so that nothing could come from there
     "evaluate_every": 0.0,
-    "engine": "local",
 }
 
 
 class Killer:
     """Sends a signal to a rank of the present view now and then, while there are two at least."""
 
-    def __init__(self, kills: int, number: signal.Signals, chance: random.Random) -> None:
+    def __init__(
+        self, kills: int, number: signal.Signals, chance: random.Random, *, executors: bool
+    ) -> None:
         self.left, self._number, self._chance = kills, number, chance
+        self._executors = executors
         self._pids: dict[int, int] = {}
         self._gone: set[int] = set()
         self._over = threading.Event()
@@ -61,18 +70,22 @@ class Killer:
                 continue
             victim = self._chance.choice(alive)
             try:
-                os.kill(victim, self._number)
-            except ProcessLookupError:
+                process = psutil.Process(victim)
+                if self._executors and self.left % 2:  # worker, daemon, executor
+                    process = process.parents()[1]
+                os.kill(process.pid, self._number)
+            except (ProcessLookupError, psutil.NoSuchProcess):
                 continue
             finally:
                 self._gone.add(victim)
             self.left -= 1
 
 
-def run(workers: int, steps: int, killer: Killer | None) -> Any:
+def run(engine: str, workers: int, steps: int, killer: Killer | None) -> Any:
     """Train; the result."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {**SETTINGS, "workers": workers, "steps": steps, "max_restarts": 1000}
+        settings["engine"] = engine
         config = sixfold.configure(**settings, out=folder)
         try:
             return sixfold.train(config, on_event=killer or (lambda _: None))
@@ -87,16 +100,26 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--signal", choices=("KILL", "STOP"), default="KILL")
+    parser.add_argument("--engine", choices=("local", "spark"), default="local")
+    parser.add_argument("--master", help="of Spark")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        if options.engine == "spark":  # one session for all runs, which take up the active one
+            stack.enter_context(open_engine("spark", master=options.master))
+        strike(options)
+
+
+def strike(options: argparse.Namespace) -> None:
+    """Train again and again, until all has been killed that was to be."""
     chance, number = random.Random(options.seed), signal.Signals[f"SIG{options.signal}"]
-    expected = run(1, options.steps, None).weights_sha256
+    expected = run("local", 1, options.steps, None).weights_sha256
     left, stalls, lost, same, runs = options.kills, list[float](), list[int](), 0, 0
     while left > 0:
-        workers = 2 + runs % 3
-        killer = Killer(left, number, chance)
+        workers = 2 + runs % (3 if options.engine == "local" else 2)
+        killer = Killer(left, number, chance, executors=options.engine == "spark")
         began = time.monotonic()
-        found = run(workers, options.steps, killer)
+        found = run(options.engine, workers, options.steps, killer)
         kills, left = left - killer.left, killer.left
         runs, same = runs + 1, same + (found.weights_sha256 == expected)
         stalls += [view["stall_s"] for view in found.views[1:]]

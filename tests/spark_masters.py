@@ -78,6 +78,7 @@ class EngineProcess(Engine):
 
     def _run_ranks(self, call: GroupCall) -> GroupResult:
         options = {
+            "least": call.least,
             "max_restarts": call.max_restarts,
             "log": call.log,
             "claim": call.claim is not None,

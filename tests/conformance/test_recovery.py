@@ -161,6 +161,7 @@ def test_a_killed_python_worker_costs_time_and_nothing_else(
     found = train(configure(**settings), engine=engine, on_event=Killer(1))
     assert found["restarts"] == 1
     assert found["weights_sha256"] == calm["weights_sha256"]
+    assert found["lost_steps"] <= 1
     assert steps_of(tmp_path / "run") == list(range(1, SETTINGS["steps"] + 1))
 
 
@@ -171,6 +172,7 @@ def test_more_deaths_than_restarts_end_the_run_with_the_facts(
 ) -> None:
     engine = request.getfixturevalue("spark_local")
     settings = {**SETTINGS, "steps": 100_000, "engine": "spark", "max_restarts": 1}
+    settings["min_workers"] = 2  # the other would go on alone
     config = configure(out=str(tmp_path / "run"), **settings)
     with pytest.raises(RankLostError, match="died"):
         train(config, engine=engine, on_event=Killer(2))

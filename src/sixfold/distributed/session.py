@@ -44,7 +44,7 @@ def open_engine_for(
         master=config.master,
         spark_conf=config.spark_conf,
         ship=ship,
-        ranks=config.workers or 1 if together else 1,
+        ranks=config.min_workers or config.workers or 1 if together else 1,
         # torch runs some layers on the meta device with the help of its compiler: every network
         # that is measured there needs it, 1.3 s and 80 MB in every rank that imports it by itself.
         preload=("sixfold.training.worker", "sixfold.prediction.worker", "torch._dynamo", *preload),
@@ -55,15 +55,18 @@ def open_engine_for(
         yield engine
 
 
-def restarts_of(config: EngineConfig, *, elastic: bool = False) -> int:
+def restarts_of(config: EngineConfig, *, elastic_ranks: int = 0) -> int:
     """How many lost ranks are replaced, or how often a group that is not elastic starts again.
 
-    3 times if nothing else is asked for; a group of this machine that would start again as a whole
-    does not.
+    If nothing else is asked for: 3, but on Spark, where executors come and go, 10 for each rank
+    that can be replaced alone, and none for a group of this machine that would start again as a
+    whole.
     """
     if config.max_restarts is not None:
         return config.max_restarts
-    return 3 if elastic or config.engine == "spark" else 0
+    if config.engine == "spark":
+        return 10 * elastic_ranks or 3
+    return 3 if elastic_ranks else 0
 
 
 def pool_of(engine: Engine, workers: int) -> Any:

@@ -446,7 +446,7 @@ def _run(
         functools.partial(train_rank, job),
         workers,
         least=(config.engine.min_workers or 1) if is_elastic else None,
-        max_restarts=restarts_of(config.engine, elastic=is_elastic),
+        max_restarts=restarts_of(config.engine, elastic_ranks=workers if is_elastic else 0),
         claim=directory.claim,
         on_event=lambda _, event: views(event),
         log=directory.file("log.txt"),

@@ -91,10 +91,10 @@ def test_a_group_is_restarted_with_a_new_server(own_local: LocalEngine) -> None:
 
 LAUNCHER = textwrap.dedent("""
     import os, sys, time
-    from sixfold.distributed.engines import local_ranks
+    from sixfold.distributed.engines import group_run
     from sixfold.distributed.engines.local import LocalEngine
 
-    local_ranks.STOP_S = 1.0  # less patient than it is with users
+    group_run.STOP_S = 1.0  # less patient than it is with users
 
     def work(world):
         world.report({"pid": os.getpid()})
@@ -198,7 +198,7 @@ def test_an_impatient_ctrl_c_ends_at_once(launch: Launch, vanish: Vanish) -> Non
 def test_a_stuck_server_does_not_hold_up_the_end(
     nothing_left_behind: None, vanish: Vanish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sixfold.distributed.engines.local.END_S", 0.5)
+    monkeypatch.setattr("sixfold.distributed.engines.local_ranks.END_S", 0.5)
     monkeypatch.setattr("sixfold.distributed.engines.forks.END_S", 0.5)
     pids: list[int] = []
     engine = LocalEngine(preload=(), patience=Patience(hang_s=1.5))

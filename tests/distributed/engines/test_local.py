@@ -323,8 +323,8 @@ def test_a_stopped_rank_is_given_up_and_killed(vanish: Vanish, nothing_left_behi
 def test_a_rank_that_does_not_join_is_given_up(
     local: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sixfold.distributed.engines.local.JOIN_S", 0.5)
-    monkeypatch.setattr("sixfold.distributed.engines.local.POLL_S", 0.1)
+    monkeypatch.setattr("sixfold.distributed.engines.local_ranks.LocalProcesses.join_s", 0.5)
+    monkeypatch.setattr("sixfold.distributed.engines.group_run.POLL_S", 0.1)
     fork = ForkServer.fork
 
     def fork_and_stop(server: ForkServer, *arguments: Any) -> Child:

@@ -233,7 +233,6 @@ def test_news_of_an_old_generation_is_no_news(group_of: GroupOf, puppets: Puppet
     ("options", "reason"),
     [
         ({"rank": 0, "generation": 0}, "generation 0 was superseded by 1"),
-        ({"rank": 1, "generation": 1}, "rank 1 has joined already"),
         ({"rank": 2, "generation": 1}, "there is no rank 2 of 2, only 2 ranks"),
         ({"rank": 0, "generation": 2, "size": 3}, "there is no rank 0 of 3, only 2 ranks"),
     ],
@@ -252,6 +251,24 @@ def test_who_does_not_belong_is_refused_with_a_reason(
     assert stranger.hear() is None
     member.leave()
     stranger.leave()
+
+
+@pytest.mark.parametrize("least", [1, None])
+def test_a_second_process_at_the_same_rank_is_not_heard(
+    group_of: GroupOf, puppets: Puppets, least: int | None
+) -> None:
+    group = group_of(1, least=least)
+    first = puppets(group)[0]
+    second = Puppet(group.rendezvous, 0)
+    second.say("error", fault={"kind": "raised", "rank": 0, "host": "h", "cause": "no"})
+    second.say("result", value=1, view=1)
+    for _ in range(10):
+        group.rendezvous.poll(0.02)
+    assert not group.rendezvous.now.over
+    second.leave()
+    first.say("result", value=2, view=1)
+    group.poll_until(lambda: group.rendezvous.now.finished)
+    assert group.rendezvous.now.results == [2]
 
 
 def test_nobody_joins_a_run_that_has_failed_for_good(group_of: GroupOf, puppets: Puppets) -> None:

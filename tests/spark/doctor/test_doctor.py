@@ -74,11 +74,6 @@ EARLY: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
         "spark.task.cpus",
     ),
     "fewer slots than workers": (("--master", "local[2]", "--workers", "5"), {}, "5 ranks need 5"),
-    "dynamic allocation": (
-        ("--master", "local-cluster[2,1,1024]", CONF, "spark.dynamicAllocation.enabled=true"),
-        {},
-        "spark.dynamicAllocation.enabled=false",
-    ),
     "YARN nobody knows": (("--master", "yarn"), {"HADOOP_CONF_DIR": "/nowhere"}, "HADOOP_CONF_DIR"),
     "a Connect session in the environment": (
         ("--master", "local[2]"),

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import cloudpickle
 
@@ -24,21 +23,12 @@ from sixfold.distributed.engines.engine import (
     PoolCall,
     Result,
 )
-from sixfold.distributed.engines.forks import DRAIN_S, END_S, Child, ForkServer, ServerDiedError
+from sixfold.distributed.engines.forks import DRAIN_S, ForkServer
+from sixfold.distributed.engines.group_run import GroupRun
 from sixfold.distributed.engines.local_pool import LocalPool
-from sixfold.distributed.engines.local_ranks import (
-    JOIN_S,
-    POLL_S,
-    ElasticRun,
-    end_all,
-    place_in,
-    start_rank,
-    wait_for,
-    wind_down,
-)
+from sixfold.distributed.engines.local_ranks import LocalProcesses
 from sixfold.distributed.engines.rank_log import PipeReader, RankLog
 from sixfold.distributed.engines.spare_servers import SpareServers
-from sixfold.distributed.process_group.faults import Fault
 from sixfold.distributed.process_group.generation import PATIENCE, Patience
 from sixfold.distributed.process_group.rendezvous import Rendezvous
 
@@ -96,21 +86,12 @@ class LocalEngine(Engine):
                 )
             ) as rendezvous,
         ):
-            if (group := rendezvous.elastic) is not None:
-                run = ElasticRun(rendezvous, group, pipes, self.warm_up, body, call.max_restarts)
-                run.run()
-                if (fault := group.fault) is not None:
-                    pipes.drain(fault.rank, DRAIN_S)
-                    raise fault.with_log(rank_log.tail(fault.rank)).exception(run.restarts)
-                return _result(rendezvous, run.restarts, began)
-            for generation in range(call.max_restarts + 1):
-                fault = _Attempt(rendezvous, pipes, self.warm_up(), body).run(generation)
-                if fault is None:
-                    break
+            processes = LocalProcesses(rendezvous, pipes, self.warm_up, body)
+            run = GroupRun(rendezvous, processes, call.max_restarts)
+            if (fault := run.run()) is not None:
                 pipes.drain(fault.rank, DRAIN_S)
-                if not fault.retryable or generation == call.max_restarts:
-                    raise fault.with_log(rank_log.tail(fault.rank)).exception(generation)
-            return _result(rendezvous, rendezvous.restarts, began)
+                raise fault.with_log(rank_log.tail(fault.rank)).exception(run.restarts)
+            return run.result(began)
 
     def _pool(self, call: PoolCall[Item, Result]) -> list[Result]:
         with (
@@ -130,51 +111,3 @@ class LocalEngine(Engine):
             end = ForkServer.close if self._spares is None else self._spares.give_back
             end(self._server)
             self._server = None
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """One attempt at a process group."""
-
-    rendezvous: Rendezvous
-    pipes: PipeReader
-    server: ForkServer
-    body: bytes
-
-    def run(self, generation: int) -> Fault | None:
-        """Start all ranks and wait for their end; the fault if they failed."""
-        rendezvous = self.rendezvous
-        rendezvous.admit(generation)
-        children: list[Child] = []
-        try:
-            for rank in range(rendezvous.size):
-                place = place_in(rendezvous, rank, generation)
-                children.append(start_rank(self.server, self.pipes, rendezvous, place, self.body))
-            deadline = time.monotonic() + JOIN_S
-            while not rendezvous.now.over:
-                rendezvous.poll(POLL_S)
-                if time.monotonic() > deadline:  # a rank that has not joined by now will not
-                    for rank in set(range(rendezvous.size)) - set(rendezvous.now.members):
-                        cause = f"did not join within {JOIN_S:g} s"
-                        rendezvous.died(rank, cause, generation=generation)
-            if rendezvous.now.finished:
-                wait_for(children, END_S)
-        except ServerDiedError as error:
-            rendezvous.died(len(children), str(error), generation=generation)
-            rendezvous.poll(0.0)
-        except KeyboardInterrupt:
-            wind_down(rendezvous, children)
-            raise
-        finally:
-            end_all(children, self.server)
-        return rendezvous.now.fault
-
-
-def _result(rendezvous: Rendezvous, restarts: int, began: float) -> GroupResult:
-    first_line, met_at = rendezvous.first_met or (began, began)
-    return GroupResult(
-        results=rendezvous.now.results,
-        restarts=restarts,
-        startup_s=met_at - began,
-        engine_s=first_line - began,
-    )

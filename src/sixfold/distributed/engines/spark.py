@@ -1,14 +1,7 @@
-"""Ranks as tasks of a Spark application.
+"""Ranks and items of pools as tasks of a Spark application, each a job of its own.
 
-A process group is ONE job. Its ranks are the tasks of a barrier stage that feeds a shuffle, because
-Spark starts such a stage again as a whole when a task or an executor is lost, and never a barrier
-stage that yields the result. Nothing of any size goes through Spark: ranks talk to each other and
-to the launcher's `Rendezvous` over sockets of their own, and the shuffle is empty.
-
-A rank that is lost ends its generation: the rendezvous closes the others' connections, they end,
-Spark starts the stage again, and its ranks join as the next generation. How often is decided here.
-Should Spark itself give up before (`spark.stage.maxConsecutiveAttempts` of a session that is not
-ours), the job is submitted again.
+Nothing of any size goes through Spark: ranks talk to each other and to the launcher's `Rendezvous`
+over sockets of their own. What is lost is replaced here, and counted.
 """
 
 from __future__ import annotations
@@ -20,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyspark import cloudpickle
+
 from sixfold.core.cpu_isa import NATIVE, variables
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines.engine import (
@@ -30,13 +25,18 @@ from sixfold.distributed.engines.engine import (
     PoolCall,
     Result,
 )
+from sixfold.distributed.engines.group_run import GroupRun
 from sixfold.distributed.engines.rank_log import RankLog
 from sixfold.distributed.engines.spark_job import explain
 from sixfold.distributed.engines.spark_package import ship as ship_sources
 from sixfold.distributed.engines.spark_pool import PoolRun
-from sixfold.distributed.engines.spark_ranks import GRACES_S, SCHEDULE_S, RanksRun
+from sixfold.distributed.engines.spark_ranks import JOIN_S, SCHEDULE_S, SparkProcesses
 from sixfold.distributed.engines.spark_session import Session, open_session
+from sixfold.distributed.engines.spark_worker import PRINTED, RankTask
+from sixfold.distributed.process_group import PlainData
 from sixfold.distributed.process_group.generation import PATIENCE, Patience
+from sixfold.distributed.process_group.membership import Place
+from sixfold.distributed.process_group.rendezvous import Rendezvous
 
 
 class SparkEngine(Engine):
@@ -67,9 +67,7 @@ class SparkEngine(Engine):
         leaves_host = not self.session.master.on_this_host
         self.tls = tls == "true" or (tls == "auto" and leaves_host)
         self.session.environment.update(variables(cpu_isa))
-        # No exit status will come from Spark, so a broken connection is all there is to know, and
-        # every moment of waiting delays the restart.
-        self._patience = dataclasses.replace(patience, graces_s=GRACES_S)
+        self._patience = patience
         self._ship = tuple(Path(source) for source in ship)
         self._archives: tuple[str, ...] | None = None
         self._session_s = self.session.startup_s
@@ -85,13 +83,45 @@ class SparkEngine(Engine):
     def _run_ranks(self, call: GroupCall) -> GroupResult:
         began = time.monotonic()
         with self._log(call.log) as log:
-            self.session.wait_for_slots(call.size)
-            archives = self._send_code(log)
-            with RanksRun(self.session, call, log, self._patience, tls=self.tls) as run:
-                group = run.run(archives, began)
+            self.session.wait_for_slots(call.least or call.size)
+            group = self._run(call, self._send_code(log), log, began)
         # The start of a session that is ours is part of the first process group's.
         session_s, self._session_s = self._session_s, 0.0
         return dataclasses.replace(group, engine_s=group.engine_s + session_s)
+
+    def _run(
+        self, call: GroupCall, archives: tuple[str, ...], log: RankLog, began: float
+    ) -> GroupResult:
+        function = cloudpickle.dumps(call.function)
+
+        def task_at(place: Place) -> RankTask:
+            return RankTask(function=function, archives=archives, place=place)
+
+        def on_event(rank: int, event: PlainData) -> None:
+            if PRINTED in event:
+                log.feed(rank, str(event[PRINTED]).encode(errors="replace"))
+            elif call.on_event is not None:
+                call.on_event(rank, event)
+
+        host, advertised = self.session.driver_host()
+        rendezvous = Rendezvous(
+            call.size,
+            least=call.least,
+            host=host,
+            claim=call.claim,
+            on_event=on_event,
+            patience=self._patience,
+            tls=self.tls,
+        )
+        with contextlib.closing(rendezvous):
+            address = advertised, rendezvous.address[1]
+            processes = SparkProcesses(self.session, call, rendezvous, address, task_at)
+            run = GroupRun(rendezvous, processes, call.max_restarts)
+            if (fault := run.run()) is not None:
+                if fault.retryable:
+                    self.session.check_alive(0.5)  # or else all ranks died with the JVM
+                raise fault.with_log(log.tail(fault.rank)).exception(run.restarts)
+            return run.result(began)
 
     def _pool(self, call: PoolCall[Item, Result]) -> list[Result]:
         if not call.items:
@@ -135,7 +165,8 @@ def _try_out(session: Session) -> None:
         while job.running:
             time.sleep(0.02)
             waited_s = time.monotonic() - began
-            if waited_s > SCHEDULE_S and not job.active_tasks():
+            limit_s = JOIN_S if session.allocates else SCHEDULE_S
+            if waited_s > limit_s and not job.active_tasks():
                 raise UserError(
                     f"Spark has run nothing within {waited_s:.0f} s: other jobs of this "
                     f"application hold all task slots of {session.master.url}; end them first"

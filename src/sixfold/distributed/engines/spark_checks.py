@@ -29,11 +29,6 @@ from sixfold.distributed.engines.spark_master import (
     submitted_settings,
 )
 
-DYNAMIC_ALLOCATION = (
-    "Spark cannot start a group of ranks together while it adds and removes executors "
-    "(SPARK-24942): set spark.dynamicAllocation.enabled=false"
-)
-
 RESOLVE_S = 3.0  # for a name server to answer
 
 _WHOLE = ("spark.task.cpus", "spark.executor.cores", "spark.cores.max", "spark.driver.cores")
@@ -124,8 +119,6 @@ def setting_problems(given: Mapping[str, str], in_force: Mapping[str, str]) -> l
         for key in _WHOLE
         if key in in_force and not re.fullmatch("0*[1-9][0-9]*", in_force[key])
     ]
-    if in_force.get("spark.dynamicAllocation.enabled", "").strip().lower() == "true":
-        problems.append(DYNAMIC_ALLOCATION)
     return problems
 
 

@@ -1,6 +1,6 @@
 """A Spark Connect session to work with: DataFrame operations only, no SparkContext and no RDD.
 
-Ranks are the tasks of `mapInArrow(barrier=True)` over a DataFrame of as many partitions. They reach
+Ranks are tasks of `mapInArrow` over a DataFrame of one row. They reach
 the launcher, which is the client, at the address by which it reaches the server: where executors
 cannot call the client's host, ranks do not come, and that is told.
 """
@@ -11,7 +11,6 @@ import contextlib
 import json
 import secrets
 import socket
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -93,6 +92,10 @@ class ConnectSession(Session):
             raise RunError(f"the Spark Connect server {host}:{port} is gone: {error}") from None
         return (LOOPBACK, LOOPBACK) if own.startswith("127.") or own == "::1" else (own, own)
 
+    def most_slots(self) -> int | None:
+        """Nobody knows; executors may come."""
+        return None
+
     def slots(self) -> int:
         """How many tasks the cluster runs at a time, by its default parallelism."""
         return self._parallelism
@@ -125,54 +128,50 @@ class ConnectSession(Session):
         """The server's log is its own."""
         yield
 
-    def start(self, action: Callable[[], object], title: str) -> Job:
+    def start(
+        self,
+        action: Callable[[], object],
+        title: str,
+        on_end: Callable[[Job], None] = lambda _: None,
+    ) -> Job:
         """Start a job in a thread, tagged, so that it can be interrupted alone."""
-        return ConnectJob(self._session, action, title)
+        return ConnectJob(self._session, action, title, on_end)
 
     def map_tasks(
         self, count: int, function: Callable[[Iterable[Any]], Iterable[Any]]
     ) -> list[Any]:
         """Run a function in so many tasks; what they yield, which is plain data."""
-        rows = self._tasks(count).mapInArrow(_in_arrow(function), "value string").collect()
+        tasks = self._session.range(0, count, 1, count)
+        rows = tasks.mapInArrow(_in_arrow(function), "value string").collect()
         return [json.loads(row[0]) for row in rows]
-
-    def run_barrier(self, count: int, function: Callable[[Iterable[Any]], Iterable[Any]]) -> None:
-        """Run a function in so many tasks that start together, and all again if one is lost."""
-        tasks = self._tasks(count).mapInArrow(_in_arrow(function), "value string", barrier=True)
-        # A stage that feeds a shuffle is started again as a whole; one that ends the job never.
-        tasks.repartition(1).collect()
-
-    def _tasks(self, count: int) -> Any:
-        return self._session.range(0, count, 1, count)
 
 
 class ConnectJob(Job):
     """A job of a Connect session in a thread of its own."""
 
-    def __init__(self, session: Any, action: Callable[[], object], title: str) -> None:
-        self.error = None
+    def __init__(
+        self,
+        session: Any,
+        action: Callable[[], object],
+        title: str,
+        on_end: Callable[[Job], None],
+    ) -> None:
+        self.error, self.is_unwanted = None, False
         self._session = session
         self._tag = f"sixfold-{secrets.token_hex(8)}"
-        self._thread = threading.Thread(
-            target=self._work, args=(action, title), daemon=True, name="sixfold-connect-job"
-        )
-        self._thread.start()
+        self._begin(action, title, on_end)
 
     def active_tasks(self) -> int:
         """A client is not told how many of its tasks run: one, while the job runs."""
         return int(self.running)
 
-    def cancel(self) -> None:
-        """Ask the server to end it."""
+    def _cancel(self) -> None:
         with contextlib.suppress(Exception):  # a server that is gone
             self._session.interruptTag(self._tag)
 
     def _work(self, action: Callable[[], object], title: str) -> None:  # noqa: ARG002
-        try:
-            self._session.addTag(self._tag)  # tags belong to a thread
-            action()
-        except Exception as error:  # told by the thread that watches
-            self.error = error
+        self._session.addTag(self._tag)  # tags belong to a thread
+        action()
 
 
 def _in_arrow(function: Callable[[Iterable[Any]], Iterable[Any]]) -> Any:

@@ -17,15 +17,32 @@ END_S = 10.0
 class Job:
     """A Spark job in a thread of its own."""
 
-    def __init__(self, context: SparkContext, action: Callable[[], object], title: str) -> None:
-        """Submit it."""
+    def __init__(
+        self,
+        context: SparkContext,
+        action: Callable[[], object],
+        title: str,
+        on_end: Callable[[Job], None] = lambda _: None,
+    ) -> None:
+        """Submit it; `on_end` is called in its thread."""
         # why it failed, once it has ended; None if it has not failed
         self.error: Exception | None = None
+        self.is_unwanted = False  # it was cancelled here
         self._context = context
         self._group = f"sixfold-{secrets.token_hex(8)}"
-        self._thread = threading.Thread(
-            target=self._work, args=(action, title), daemon=True, name="sixfold-spark-job"
-        )
+        self._begin(action, title, on_end)
+
+    def _begin(
+        self, action: Callable[[], object], title: str, on_end: Callable[[Job], None]
+    ) -> None:
+        def work() -> None:
+            try:
+                self._work(action, title)
+            except Exception as error:  # reported by the thread that watches
+                self.error = error
+            on_end(self)
+
+        self._thread = threading.Thread(target=work, daemon=True, name="sixfold-spark-job")
         self._thread.start()
 
     @property
@@ -45,24 +62,30 @@ class Job:
         found = [tracker.getStageInfo(stage) for stage in stages]
         return sum(stage.numActiveTasks for stage in found if stage is not None)
 
-    def cancel(self) -> None:
-        """Ask Spark to end it."""
+    def kill(self, number: int = 0) -> None:  # noqa: ARG002 - as a process is killed elsewhere
+        """Ask Spark to end it; harmless after its end."""
+        if self.running and not self.is_unwanted:
+            self.is_unwanted = True
+            self._cancel()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; whether it has come."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _cancel(self) -> None:
         with contextlib.suppress(Exception):  # py4j's complaints about a JVM that is gone
             self._context.cancelJobGroup(self._group)
 
     def end(self, *, patience_s: float) -> None:
         """Wait until it has ended, and cancel it if it does not."""
-        self._thread.join(patience_s)
-        if self._thread.is_alive():
-            self.cancel()
-            self._thread.join(END_S)
+        if not self.wait(patience_s):
+            self.kill()
+            self.wait(END_S)
 
     def _work(self, action: Callable[[], object], title: str) -> None:
-        try:
-            self._context.setJobGroup(self._group, title, interruptOnCancel=True)
-            action()
-        except Exception as error:  # reported by the thread that watches
-            self.error = error
+        self._context.setJobGroup(self._group, title, interruptOnCancel=True)
+        action()
 
 
 def explain(error: BaseException) -> str:
@@ -73,3 +96,26 @@ def explain(error: BaseException) -> str:
         if found := re.search(pattern, text):
             return found[0].strip()
     return text.strip().partition("\n")[0]
+
+
+def explain_loss(error: BaseException) -> str:
+    """The same in fewer words, where Spark says how a job's only task was lost.
+
+    >>> explain_loss(Exception(
+    ...     "Job aborted due to stage failure: Task 0 in stage 3.0 failed 1 times, most recent "
+    ...     "failure: Lost task 0.0 in stage 3.0 (TID 3) (10.0.0.7 executor 2): "
+    ...     "ExecutorLostFailure (executor 2 exited) Reason: exit code 137"
+    ... ))
+    'executor 2 on 10.0.0.7: ExecutorLostFailure (executor 2 exited) Reason: exit code 137'
+    """
+    text = explain(error)
+    found = re.search(r"most recent failure: .*?\((\S+) executor (\S+)\): (.*)", text)
+    if found is None:
+        return text
+    host, executor, why = found.groups()
+    return f"executor {executor} on {host}: {why.removeprefix('org.apache.spark.SparkException: ')}"
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether a job ended because somebody has cancelled it."""
+    return any(word in str(error) for word in ("SPARK_JOB_CANCELLED", "OPERATION_CANCELED"))

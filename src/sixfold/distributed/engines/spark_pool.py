@@ -76,7 +76,7 @@ class PoolRun(Generic[Item, Result]):
 
     def __exit__(self, *exc_info: object) -> None:
         for job, _ in self._running.values():
-            job.cancel()
+            job.kill()
         for job, _ in self._running.values():
             job.end(patience_s=0.0)
 

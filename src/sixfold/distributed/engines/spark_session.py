@@ -19,7 +19,6 @@ from sixfold.core.errors import RunError, UserError
 from sixfold.distributed.engines.engine import LOOPBACK
 from sixfold.distributed.engines.scratch import scratch_folder
 from sixfold.distributed.engines.spark_checks import (
-    DYNAMIC_ALLOCATION,
     check,
     task_slots,
     too_few_slots,
@@ -91,16 +90,30 @@ class Session:
     def all_slots(self) -> int:
         """How many tasks can run at a time, once no more executors register."""
         self.wait_for_slots(1)
-        most = self._most_slots()
-        return self._await(most or sys.maxsize, NEXT_EXECUTOR_S if most else SETTLED_S)
+        most = self.most_slots()
+        slots = self._await(most or sys.maxsize, NEXT_EXECUTOR_S if most else SETTLED_S)
+        if slots == 0:
+            raise UserError(
+                f"{self.master.url} has no executor yet, and allocates them as they are needed "
+                "(spark.dynamicAllocation.enabled): say how many with --workers N or MIN:MAX"
+            )
+        return slots
+
+    @property
+    def allocates(self) -> bool:
+        """Whether executors come and go as they are needed."""
+        wished = self.setting("spark.dynamicAllocation.enabled", "").strip().lower() == "true"
+        return wished and self.master.kind != "local"
 
     def wait_for_slots(self, size: int) -> None:
-        """Return once `size` tasks can run at a time; if there are fewer, refuse with the count."""
+        """Return once `size` tasks can run at a time; if there are fewer, refuse with the count.
+
+        Where executors are allocated as tasks wait for them, nothing is to be waited for.
+        """
         self.check_alive()
-        allocates = self.setting("spark.dynamicAllocation.enabled", "").strip().lower() == "true"
-        if self.master.kind != "local" and allocates:
-            raise UserError(DYNAMIC_ALLOCATION)
-        most = self._most_slots()
+        most = self.most_slots()
+        if self.allocates and (most is None or size <= most):
+            return
         can_be = most is None or size <= most
         slots = self._await(size, NEXT_EXECUTOR_S) if can_be else self.slots()
         if slots < size:
@@ -126,7 +139,7 @@ class Session:
                 changed, limit_s = time.monotonic(), next_s
         return slots
 
-    def _most_slots(self) -> int | None:
+    def most_slots(self) -> int | None:
         """How many slots there are once all executors have come; None if nobody knows before."""
         return task_slots(self.master, dict(self.context.getConf().getAll()))
 
@@ -141,7 +154,7 @@ class Session:
         return [int(each.totalCores()) for each in executors if each.id() != "driver"]
 
     def _too_few(self, size: int, slots: int) -> str:
-        url, most = self.master.url, self._most_slots()
+        url, most = self.master.url, self.most_slots()
         settings = dict(self.context.getConf().getAll())
         if most is not None and size > most:
             return too_few_slots(self.master, settings, size, most)
@@ -203,9 +216,14 @@ class Session:
                     self._forwarded_bytes += len(line)
                 reading.seek(self._forwarded_bytes)
 
-    def start(self, action: Callable[[], object], title: str) -> Job:
+    def start(
+        self,
+        action: Callable[[], object],
+        title: str,
+        on_end: Callable[[Job], None] = lambda _: None,
+    ) -> Job:
         """Start a job, shown under its title on Spark's page."""
-        return Job(self.context, action, title)
+        return Job(self.context, action, title, on_end)
 
     def map_tasks(
         self, count: int, function: Callable[[Iterable[Any]], Iterable[Any]]
@@ -214,12 +232,6 @@ class Session:
         tasks = self.context.parallelize(range(count), count)
         found: list[Any] = tasks.mapPartitions(function).collect()
         return found
-
-    def run_barrier(self, count: int, function: Callable[[Iterable[Any]], Iterable[Any]]) -> None:
-        """Run a function in so many tasks that start together, and all again if one is lost."""
-        tasks = self.context.parallelize(range(count), count).barrier().mapPartitions(function)
-        # Counted in Java: the stage after the shuffle needs no Python.
-        tasks.coalesce(1, shuffle=True)._jrdd.count()
 
     def close(self) -> None:
         """End the session if it is ours; harmless if called twice."""

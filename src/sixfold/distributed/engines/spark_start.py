@@ -52,13 +52,8 @@ OURS = {
     "spark.executor.extraJavaOptions": _SMALL_JVM,
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.executorEnv.MKL_NUM_THREADS": "1",
-    # How often a process group may be restarted is counted by the engine; this only bounds what
-    # fails before any rank has joined.
-    "spark.stage.maxConsecutiveAttempts": "16",
-    # A pool repeats what was lost by itself, and counts.
+    # What was lost is repeated by the engine, which counts.
     "spark.task.maxFailures": "1",
-    "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
-    "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "10",
 }
 """Settings where neither the user nor Spark's own files say otherwise."""
 

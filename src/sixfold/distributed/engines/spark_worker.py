@@ -23,17 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyspark import BarrierTaskContext, SparkFiles, TaskContext, cloudpickle
+from pyspark import SparkFiles, TaskContext, cloudpickle
 
 from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.engines.rank_log import LONGEST_LINE_BYTES
 from sixfold.distributed.engines.spark_package import importable
 from sixfold.distributed.process_group.ambient import one_thread, own_randomness
 from sixfold.distributed.process_group.communicator import Communicator
+from sixfold.distributed.process_group.control import AttemptEndedError
 from sixfold.distributed.process_group.faults import describe
 from sixfold.distributed.process_group.malloc import freed_memory_kept
 from sixfold.distributed.process_group.membership import Place, run_rank
-from sixfold.distributed.process_group.wire import Address, encode
+from sixfold.distributed.process_group.wire import encode
 
 PRINTED = "sixfold.printed"  # key of the events that carry what a rank has printed
 
@@ -61,31 +62,18 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class RankTask(Task):
-    """A rank of a process group: a task of a barrier stage."""
+    """A rank of a process group: the only task of a job."""
 
-    address: Address  # where the launcher's rendezvous listens
-    secret: bytes  # which opens it
-    size: int
+    place: Place
 
     def __call__(self, _: Iterable[Any]) -> list[Any]:
-        """Run the rank; its result and its errors go to the rendezvous, nothing to Spark.
+        """Run the rank; its result and its errors go to the rendezvous.
 
-        An error of the function ends the task normally, or Spark would try it again. The loss of a
-        peer fails the task: then Spark starts the whole stage again.
+        Spark hears only of a rendezvous that is not there. A second attempt of Spark's own at the
+        same task, a speculative copy for example, is not heard by the rendezvous while the first is
+        there, and waits until Spark ends it.
         """
         started = time.monotonic()
-        context = BarrierTaskContext.get()
-        rank = context.partitionId()
-        # Spark numbers the tasks of a barrier stage's attempt one after the other, in the order
-        # of their partitions: so this is the same for all ranks and higher in every attempt. (The
-        # attempt's own number is not known to Python.)
-        place = Place(
-            address=self.address,
-            secret=self.secret,
-            rank=rank,
-            size=self.size,
-            generation=context.taskAttemptId() - rank,
-        )
         printed = _Lines()
         with printed.instead_of_streams(), self.loaded() as function, one_thread():
 
@@ -98,10 +86,11 @@ class RankTask(Task):
                         printed.finish()
 
             try:
-                run_rank(work, place, exit_when_orphaned=True, started=started)
-            except BaseException as error:  # SystemExit too
-                if describe(error, rank=rank, host="").retryable:
-                    raise
+                run_rank(work, self.place, exit_when_orphaned=True, started=started)
+            except AttemptEndedError as error:
+                return [str(error)]
+            except BaseException:  # SystemExit too; the launcher has heard of it
+                return []
         return []
 
 

@@ -102,9 +102,8 @@ class ElasticGroup:
     def add(self, member: Member) -> None:
         """A process has come."""
         identity = _identity(member)
-        if identity in self._people:
-            _refuse(member, "it has joined already")
-            return
+        if identity in self._people and identity not in self._lost:
+            return  # a second try at the same process waits, unheard
         self._people[identity] = member
         self._tell(self.membership.join(identity))
 

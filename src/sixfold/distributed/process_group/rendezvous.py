@@ -4,10 +4,9 @@ Ranks connect to one port that stays bound for the whole run. Threads only read 
 everything is decided in `poll`, in the launcher's own thread.
 
 A group that may change (`least`) is one `ElasticGroup`. Any other may be started several times.
-Every try is a *generation*, numbered by whoever starts it (on Spark it is the number of the stage's
-attempt). The first rank of a higher generation ends the lower ones: their connections are closed,
-and with them their ranks end themselves. `claim` gives each an attempt number, under which its
-ranks may write to the run directory.
+Every try is a *generation*, numbered by whoever starts it. The first rank of a higher generation
+ends the lower ones: their connections are closed, and with them their ranks end themselves. `claim`
+gives each an attempt number, under which its ranks may write to the run directory.
 """
 
 from __future__ import annotations
@@ -175,6 +174,9 @@ class Rendezvous:
             self.admit(message["generation"])
         if self._stopping:
             connection.send({"kind": "stop"})
+        is_present = self.elastic is None and message["generation"] == self.now.number
+        if is_present and message["rank"] in self.now.members:
+            return  # a second try at the same process waits, unheard
         self.now.add(
             Member(
                 rank=message["rank"],
@@ -202,6 +204,4 @@ class Rendezvous:
             return "it is over"
         if size != self.size or not 0 <= rank < size:
             return f"there is no rank {rank} of {size}, only {self.size} ranks"
-        if self.elastic is None and generation == now.number and rank in now.members:
-            return f"rank {rank} has joined already"
         return ""

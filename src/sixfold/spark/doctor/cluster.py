@@ -30,6 +30,7 @@ CLOCK_S = 5.0
 """Clocks that differ by more make logs of hosts hard to compare; results do not depend on them."""
 
 EXCHANGED_BYTES = 2**22
+TASKS_S = 25.0  # for executors to be allocated, and to run the first tasks
 REGISTER = "spark.scheduler.maxRegisteredResourcesWaitingTime=12s"
 """For the first executor to come: enough on a cluster that has free cores."""
 
@@ -63,12 +64,23 @@ def problems_of(error: SixfoldError) -> Sequence[str]:
 
 
 def _look_at_session(engine: SparkEngine, options: DoctorOptions) -> Iterator[Finding]:
+    from sixfold.distributed.engines.spark_job import explain
+
+    allocates = engine.session.allocates
     try:
-        slots = engine.slots()
+        slots = engine.session.slots() if allocates else engine.slots()
     except SixfoldError as error:
         for problem in problems_of(error):
             yield wrong("executors", problem)
         return
+    if allocates:
+        slots = max(slots, options.workers or 1)  # so many will be allocated
+        yield note(
+            "dynamic allocation",
+            "spark.dynamicAllocation.enabled is true: executors come as ranks wait, and go",
+            "--workers MIN:MAX lets ranks of sync come and go with them; other strategies start "
+            "when all their ranks are there",
+        )
     size = options.workers or min(slots, MOST_RANKS)
     if size > slots:
         yield wrong(
@@ -81,15 +93,23 @@ def _look_at_session(engine: SparkEngine, options: DoctorOptions) -> Iterator[Fi
     if engine.session.setting("spark.speculation", "false").lower() == "true":
         yield note(
             "speculation",
-            "spark.speculation is true: Spark may start copies of slow tasks of a preparation",
-            "results do not change; ranks are never copied",
+            "spark.speculation is true: Spark may start copies of slow tasks",
+            "results do not change; the copy of a rank does nothing while the rank is there",
         )
-    try:
-        asked = time.time()
-        facts = engine.session.map_tasks(max(2 * slots, 2), probe.executor_probe())
-        answered = time.time()
-    except Exception as error:
-        yield wrong("executors", f"they cannot run Python: {_first_line(error)}", _PYTHON)
+    facts = list[dict[str, Any]]()
+    count = max(2 * slots, 2)
+    asked = time.time()
+    job = engine.session.start(
+        lambda: facts.extend(engine.session.map_tasks(count, probe.executor_probe())),
+        "sixfold doctor: looking at the executors",
+    )
+    job.end(patience_s=TASKS_S)
+    answered = time.time()
+    if not facts:
+        why = f"within {TASKS_S:g} s they have run nothing: other applications may hold all cores"
+        if job.error is not None and not job.is_unwanted:
+            why = f"they cannot run Python: {explain(job.error)}"
+        yield wrong("executors", why, _PYTHON)
         return
     found = list(_look_at_executors(facts, asked, answered))
     yield from found
@@ -261,9 +281,3 @@ def _meet(comm: Communicator) -> dict[str, Any]:
         "arithmetic": arithmetic(),
         "kernels": max_pool.found.origin,
     }
-
-
-def _first_line(error: Exception) -> str:
-    from sixfold.distributed.engines.spark_job import explain
-
-    return explain(error)

@@ -113,7 +113,7 @@ def _watched(session: Any, job: JobKind, seed: int, mark: str) -> float:
     try:
         watched.end(patience_s=LONGEST_JOB_S)
     except BaseException:
-        watched.cancel()
+        watched.kill()
         watched.end(patience_s=END_S)
         raise
     if isinstance(watched.error, RunError):

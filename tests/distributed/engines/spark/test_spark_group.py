@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import importlib
 import itertools
 import logging
@@ -446,15 +445,3 @@ def test_a_rank_that_hangs_is_given_up_and_replaced(spark_local: EngineProcess) 
     group = spark_local.call(run)
     assert group.results == [1, 1]
     assert group.restarts == 1
-
-
-@pytest.mark.full
-def test_a_job_that_spark_gives_up_is_submitted_again(tmp_path: Path) -> None:
-    killer = Killer(2)
-    engine = EngineProcess("local[2]", tmp_path, "spark.stage.maxConsecutiveAttempts=1")
-    with contextlib.closing(engine):
-        group = engine.run_ranks(
-            last_until(2), 2, max_restarts=2, claim=killer.claim, on_event=killer.on_event
-        )
-    assert group.results == [2, 2]
-    assert group.restarts == 2

@@ -30,14 +30,8 @@ Vanish = Callable[..., None]
 
 def test_everything_that_is_wrong_is_told_before_a_jvm_starts() -> None:
     with pytest.raises(UserError) as caught:
-        SparkEngine(
-            master="loca[2]", spark_conf=["nonsense", "spark.dynamicAllocation.enabled=true"]
-        )
+        SparkEngine(master="loca[2]", spark_conf=["nonsense"])
     assert len(caught.value.problems) == 2
-    with pytest.raises(UserError) as caught:
-        SparkEngine(master="loca[2]", spark_conf=["spark.dynamicAllocation.enabled=true"])
-    assert len(caught.value.problems) == 2
-    assert "SPARK-24942" in caught.value.problems[0]
 
 
 def test_without_a_master_or_a_session_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
