@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from sixfold.core.console.options import Parser
-from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.errors import SixfoldError, UserError, printable
 from sixfold.core.naming import unknown_option
 from sixfold.core.version import __version__
 
@@ -121,7 +121,8 @@ def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command]
             raise
         problems = error.problems if isinstance(error, UserError) else (str(error),)
         for problem in problems:
-            print(f"sixfold: {problem}", file=sys.stderr)
+            text = "\n".join(map(printable, problem.split("\n")))
+            print(f"sixfold: {text}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stopped:
         print(f"sixfold: stopped{stopped}", file=sys.stderr)

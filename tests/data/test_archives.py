@@ -1,3 +1,4 @@
+import gzip
 import io
 import tarfile
 import tracemalloc
@@ -227,7 +228,7 @@ def test_of_two_members_with_one_name_the_last_counts_and_the_first_is_told(
         assert found["a"] == b"new"
         assert found.get("b", b"old") == b"old"
         assert open_tree(str(path), spool).left_out == (
-            ("a", "replaced by a later file of this name in the archive"),
+            ("a", "replaced by a later file of this name"),
             (".x/", "hidden"),
             ("__MACOSX/", "hidden"),
         )
@@ -290,6 +291,9 @@ def test_what_cannot_be_unpacked_is_told(tmp_path: Path, spool: Path) -> None:
         archive.writestr("a", b"x" * 100)
     with pytest.raises(UserError, match="unpack the archive yourself"):
         list_archive(str(tmp_path / "a.zip"), spool)
+    (tmp_path / "a.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(600))
+    with pytest.raises(UserError, match=r"a 7-Zip archive, neither .*: unpack it$"):
+        list_archive(str(tmp_path / "a.7z"), spool)
     (tmp_path / "notes.txt").write_text("no archive")
     with pytest.raises(UserError, match=r"notes.txt: neither a folder nor an archive"):
         list_archive(str(tmp_path / "notes.txt"), spool)
@@ -301,6 +305,70 @@ def test_an_archive_behind_a_url_is_copied(archive: Callable[[str], Path], spool
     files = list_archive("memory://archives/set.zip", spool).files
     with ExtentReader() as reader:
         assert reader.read(files["train/cat/003.bin"]) == CONTENT["train/cat/003.bin"]
+
+
+@pytest.mark.parametrize(
+    "name", ["/data/train/cat/a.jpg", "../../train/cat/a.jpg", "train//cat/./b/../a.jpg"]
+)
+@pytest.mark.parametrize("kind", ["ustar", "pax", "zip"])
+def test_names_with_roots_dots_and_doubled_slashes_are_read(
+    tmp_path: Path, spool: Path, name: str, kind: str
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, b"A")
+    else:
+        form = tarfile.USTAR_FORMAT if kind == "ustar" else tarfile.PAX_FORMAT
+        tar_of(path, [(name, "", b"A"), ("é", "", b"B")], form)
+    found = contents(path, spool)
+    assert found["data/train/cat/a.jpg" if "data" in name else "train/cat/a.jpg"] == b"A"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("link", [False, True])
+def test_archives_behind_each_other_are_one(
+    tmp_path: Path, spool: Path, form: int, link: bool
+) -> None:
+    first = tar_of(tmp_path / "a.tar", [("cat/a.jpg", "", b"A")], form).read_bytes()
+    more = [("cat/c.jpg", "cat/a.jpg", tarfile.LNKTYPE)] if link else []
+    second = tar_of(tmp_path / "b.tar", [("cat/b.jpg", "", b"B"), *more], form).read_bytes()
+    (tmp_path / "both.tar").write_bytes(first + second)
+    (tmp_path / "both.tgz").write_bytes(gzip.compress(first) + gzip.compress(second))
+    expected = {"cat/a.jpg": b"A", "cat/b.jpg": b"B"} | ({"cat/c.jpg": b"A"} if link else {})
+    assert contents(tmp_path / "both.tar", spool) == expected
+    assert contents(tmp_path / "both.tgz", spool) == expected
+    (tmp_path / "junk.tar").write_bytes(first + b"junk" * 300)
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        contents(tmp_path / "junk.tar", spool)
+
+
+def test_a_link_and_a_file_of_one_name_replace_each_other(tmp_path: Path, spool: Path) -> None:
+    files = [("a", "", b"A"), ("b", "", b"B")]
+    link_last = tar_of(tmp_path / "a.tar", [*files, ("a", "b", tarfile.SYMTYPE)])
+    link_first = tar_of(tmp_path / "b.tar", [("a", "b", tarfile.SYMTYPE), *files])
+    assert contents(link_last, spool) == {"a": b"B", "b": b"B"}
+    assert contents(link_first, spool) == {"a": b"A", "b": b"B"}
+    for path in (link_last, link_first):
+        assert open_tree(str(path), spool).left_out == (
+            ("a", "replaced by a later file of this name"),
+        )
+
+
+def test_a_zip_behind_a_program_is_read(archive: Callable[[str], Path], spool: Path) -> None:
+    path = archive("zip")
+    path.write_bytes(b"MZ" + bytes(700) + path.read_bytes())
+    assert contents(path, spool) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "name", ["thumbs.db", "Desktop.ini", "Icon\r", "@eaDir/x.jpg", "__macosx/x"]
+)
+def test_files_of_operating_systems_are_none(tmp_path: Path, spool: Path, name: str) -> None:
+    path = tar_of(tmp_path / "a.tar", [("cat/a.jpg", "", b"A"), (f"cat/{name}", "", b"x")])
+    assert contents(path, spool) == {"cat/a.jpg": b"A"}
+    ((_, reason),) = open_tree(str(path), spool).left_out
+    assert reason == "hidden"
 
 
 def test_names_of_archives() -> None:

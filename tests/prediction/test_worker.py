@@ -15,7 +15,7 @@ from sixfold.core.errors import SixfoldError, UserError
 from sixfold.distributed.config import EngineConfig
 from sixfold.prediction.config import PredictConfig, PredictionConfig
 from sixfold.prediction.run import predict
-from sixfold.prediction.scoring import class_map
+from sixfold.prediction.scoring import class_map, class_note
 from sixfold.training.config import TrainConfig
 from sixfold.training.model_card import ModelCard, load_network, read_card, weights_file
 from sixfold.training.run import train
@@ -114,6 +114,20 @@ def test_classes_are_matched_by_name_then_by_order() -> None:
     assert class_map(known, ("owl", "cat", "yak")) == (2, 0, -1)
     assert class_map(known, ("0", "1", "2")) == (0, 1, 2)
     assert class_map(known, ("0", "1")) == (-1, -1)
+
+
+def test_classes_of_other_names_are_told() -> None:
+    known = card(("cat", "dog"))
+    notes = [
+        class_note(known, classes, class_map(known, classes))
+        for classes in (("dog",), ("cat", "dog", "(unlabelled)"), ("a", "b"), ("cat", "yak", "gnu"))
+    ]
+    assert notes == [
+        "",
+        "",
+        "classes of the data have other names and are taken in their order: a for cat, b for dog",
+        "the network knows no class yak, gnu: such images count as unlabelled",
+    ]
 
 
 def test_a_run_without_weights_is_told(tmp_path: Path) -> None:

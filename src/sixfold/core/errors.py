@@ -8,8 +8,20 @@ Two families, told apart by the exit code of the command line:
   a restart may cure (a killed process, a vanished host).
 """
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Text whose control characters and broken Unicode are escapes: names may hold any.
+
+    >>> print(printable("Icon\r: zero bytes"))
+    Icon\r: zero bytes
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class SixfoldError(Exception):

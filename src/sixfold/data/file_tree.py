@@ -90,17 +90,22 @@ class Tree:
 
 def open_tree(path: str, spool: Path) -> Tree:
     """List a folder or an archive."""
-    if not paths.look(path).is_folder:
-        members = archives.list_archive(path, spool)
-        files, folders, left_out = members.files, members.folders, members.left_out
-        twins = _twins((name, extent[:2]) for name, extent in files.items())
+    identities: dict[str, object] = {}
+    if paths.look(path).is_folder:
+        members = archives.Members()
+        for entry in paths.walk_all(path):
+            name = paths.plain_name(entry.name)
+            if entry.left_out:
+                members.left_out.append((entry.name, entry.left_out))
+            elif entry.is_folder:
+                members.folders.add(name)
+            else:
+                members.add(name, Extent(paths.join(path, entry.name)))
+                identities[name] = entry.identity
     else:
-        found = paths.walk_all(path)
-        read = [entry for entry in found if not entry.left_out]
-        files = {_plain(e.name): Extent(paths.join(path, e.name)) for e in read if not e.is_folder}
-        folders = {_plain(entry.name) for entry in read if entry.is_folder}
-        left_out = [(entry.name, entry.left_out) for entry in found if entry.left_out]
-        twins = _twins((_plain(e.name), e.identity) for e in read if not e.is_folder)
+        members = archives.list_archive(path, spool)
+        identities |= {name: extent[:2] for name, extent in members.files.items()}
+    files, folders, left_out = members.files, members.folders, members.left_out
     kept = sorted(name for name in files if not paths.hidden(name))
     left_out += [
         (top if count == 1 and top in files else f"{top}/", counted(count, paths.HIDDEN))
@@ -116,19 +121,14 @@ def open_tree(path: str, spool: Path) -> Tree:
         folders=frozenset(name for name in folders if name and not paths.hidden(name)),
         spool=spool,
         left_out=tuple(left_out),
-        twins=twins,
+        twins=_twins(identities),
     )
 
 
-def _plain(name: str) -> str:
-    """A name with ``/`` between folders, also if a program took Windows' separator for a letter."""
-    return name.replace("\\", "/")
-
-
-def _twins(identities: Iterable[tuple[str, object]]) -> dict[str, str]:
+def _twins(identities: Mapping[str, object]) -> dict[str, str]:
     """Names of files that an earlier name stands for already -> the earlier name."""
     first: dict[object, str] = {}
-    named = ((name, first.setdefault(key, name)) for name, key in identities if key is not None)
+    named = ((name, first.setdefault(key, name)) for name, key in identities.items() if key)
     return {name: other for name, other in named if other != name}
 
 

@@ -7,6 +7,7 @@ reached is a `UserError` that names the path.
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from typing import IO, Any
 from sixfold.core.errors import UserError
 
 HIDDEN = "hidden"  # Why a file or folder is left out that is not the user's own
+SYSTEM_NAMES = frozenset(
+    {"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}
+    | {"$recycle.bin", "system volume information", "@eadir", "lost+found"}
+)
+"""What macOS, Windows, Synology's servers and ext4 put into folders, in lower case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +150,16 @@ def read_file(path: str) -> bytes:
         return data
 
 
+def plain_name(name: str) -> str:
+    r"""A name relative to the set, whatever separators, roots and dots a program wrote into it.
+
+    >>> [plain_name(name) for name in ("./a//b.png", r"a\b.png", "/a/x/../b.png", "../a/b.png")]
+    ['a/b.png', 'a/b.png', 'a/b.png', 'a/b.png']
+    """
+    # Below a root "..", as at the beginning of a name, leads nowhere: programs that unpack drop it.
+    return posixpath.normpath("/" + name.replace("\\", "/")).strip("/")
+
+
 def hidden(name: str) -> bool:
     """Whether a file is not the user's own: hidden, or left by an operating system."""
     return bool(hidden_part(name))
@@ -153,7 +169,7 @@ def hidden_part(name: str) -> str:
     """The outermost hidden file or folder on the way to a file; empty if there is none."""
     parts = name.split("/")
     for index, part in enumerate(parts):
-        if part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini"):
+        if part.startswith(".") or part.lower() in SYSTEM_NAMES:
             return "/".join(parts[: index + 1])
     return ""
 

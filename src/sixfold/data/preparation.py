@@ -13,7 +13,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, printable
 from sixfold.core.files import make_folder, parse_json, space_explained, write_json
 from sixfold.core.locks import locked
 from sixfold.data.manifest import NAME, Manifest, checksum_problems, load_manifest
@@ -176,16 +176,18 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
     everything = [note for notes in made.values() for note in notes]
     channels, rows, columns = next(s[:3] for note in everything for s in note.shapes)
     bad = all_bad(everything)
+    listed = sum(len(records.labels) for records in listing.parts.values())
+    read = sum(note.entry.count for note in everything if note.entry)
     names = ("sixfold", "pillow", "numpy", "pyarrow")
     return Manifest(
         name=listing.name,
-        classes=tuple(_printable(name) for name in listing.classes),
+        classes=tuple(printable(name) for name in listing.classes),
         kind=listing.kind,
         weighted=any(records.weights is not None for records in listing.parts.values()),
         shape=(channels, rows, columns),
         parts={part: tuple(n.entry for n in notes if n.entry) for part, notes in made.items()},
-        bad=tuple((_printable(name), why) for name, why in bad),
-        left_out=tuple((_printable(name), why) for name, why in listing.left_out),
+        bad=tuple((printable(name), why) for name, why in bad),
+        left_out=tuple((printable(name), why) for name, why in listing.left_out),
         source={
             "spec": str(job.spec),
             "path": job.path,
@@ -194,7 +196,7 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
             "key": job.key,
             "unlabelled": listing.unlabelled,
             **({"pixels": listing.pixels} if listing.pixels else {}),
-            "skipped": len(bad) + listing.skipped,
+            "skipped": listed - read + listing.skipped,
         },
         settings={"resize": job.resize, "on_bad": job.on_bad, **_order(job)},
         versions={name: metadata.version(name) for name in names},
@@ -204,7 +206,3 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
 def _order(job: Job) -> dict[str, str]:
     """How records are ordered for training, where the source's own order means nothing."""
     return {"order": "content"} if job.by_content else {}
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()

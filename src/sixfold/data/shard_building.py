@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, printable
 from sixfold.core.files import parse_json, write_atomically, write_json
 from sixfold.data import shard_files
 from sixfold.data.images import BadImageError, quiet_decoder
@@ -31,6 +31,7 @@ NOTES = ".prepare"  # Folder in the destination for the notes of finished chunks
 MOST_CHUNK_IMAGES = 1024
 CHUNK_BYTES = 2**26  # 64 MiB a file: large enough to be read at full speed, small enough to be lost
 PROBED = 64  # Records of each part that are looked at first, for their size
+MOST_EXAMPLES = 10  # Bad images that an error names
 GRAY, COLOR = 1, 3  # Channels: pictures of both kinds may be mixed, and are then all made colour
 Progress = Callable[[int, int], None]  # Called with images done, and images in all
 T = TypeVar("T")
@@ -111,7 +112,10 @@ def make_shards(
     done = _run(pool, function, everything, progress)
     channels = {shape[0] for note in done.values() for shape in note.shapes}
     problems = _shape_problems(job, done.values(), channels)
-    if job.on_bad == "fail" and (bad := all_bad(done.values())):
+    bad = all_bad(done.values())
+    if bad and not channels:
+        problems += [f"{printable(name)}: {reason}" for name, reason in bad[:MOST_EXAMPLES]]
+    elif bad and job.on_bad == "fail":
         problems += bad_images(bad).problems
     if not problems and job.table.labelled:
         problems = _lost_problems(job, listing, [done[task.file] for task in tasks["train"]])
@@ -191,7 +195,7 @@ def _shape_problems(job: Job, notes: Iterable[ShardNote], channels: set[int]) ->
             counts[rows, columns] += count
     problems = []
     if not counts:
-        problems.append(f"{job.path}: holds no image that can be read")
+        problems.append(f"{job.path}: holds no image that can be read, for reasons such as these")
     if len(counts) > 1:
         common = counts.most_common(10)
         listed = [f"{count} of {columns}x{rows}" for (rows, columns), count in common]
@@ -215,8 +219,10 @@ def all_bad(notes: Iterable[ShardNote]) -> tuple[tuple[str, str], ...]:
 
 def bad_images(bad: Sequence[tuple[str, str]]) -> UserError:
     """The error for images that cannot be used: the first ten, and how many there are."""
-    lines = [f"{name}: {reason}" for name, reason in bad[:10]]
-    first = "the first 10 are listed" if len(bad) > 10 else "all are listed"
+    lines = [f"{printable(name)}: {reason}" for name, reason in bad[:MOST_EXAMPLES]]
+    first = (
+        f"the first {MOST_EXAMPLES} are listed" if len(bad) > MOST_EXAMPLES else "all are listed"
+    )
     count = f"{len(bad)} image{'s' if len(bad) > 1 else ''} cannot be read"
     return UserError(
         [*lines, f"{count} ({first}): repair or remove them, or leave them out by --on-error skip"]

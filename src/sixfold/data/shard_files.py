@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, printable
 from sixfold.data.dataset import UNLABELLED, Shape, Sums, image_sums
 from sixfold.data.manifest import Manifest, load_manifest, shortened
 from sixfold.data.records import ArrayPicture, Listing, Picture, RowRecords
@@ -83,8 +83,8 @@ def encode(
         [
             pa.ExtensionArray.from_storage(kind.field("image").type, tensors),
             pa.array(labels, pa.int32()),
-            pa.array([_text(name) for name in names], pa.string()),
-            pa.array([_text(group) for group in groups], pa.string()),
+            pa.array([printable(name) for name in names], pa.string()),
+            pa.array([printable(group) for group in groups], pa.string()),
             lists(total, channels),
             lists(squares, channels),
             *more,
@@ -96,11 +96,6 @@ def encode(
         writer.write_batch(batch)
     data: bytes = sink.getvalue().to_pybytes()
     return data
-
-
-def _text(name: str) -> str:
-    """A file name that is no valid Unicode, with what is not written as an escape."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ _FRAMES = "take pictures out of it, with ffmpeg for example"
 _SLICES = "export its slices as PNG"
 _RAW = "develop it to PNG, TIFF or JPEG"
 _UNPACK = "unpack it"
-_TABLE = "expected a picture a file"
+OTHER_FORMAT = "expected a picture a file"
+_PARQUET = "a table must be Parquet (df.write.parquet, df.to_parquet)"
 
 _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xff\x0a", "a JPEG XL picture", _CONVERT),
@@ -45,7 +46,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"FOVb", "a camera's raw file (X3F)", _RAW),
     (0, b"\0MRM", "a camera's raw file (MRW)", _RAW),
     (8, b"AVI ", "a video (AVI)", _FRAMES),
-    (8, b"WAVE", "a sound (WAV)", _TABLE),
+    (8, b"WAVE", "a sound (WAV)", OTHER_FORMAT),
     (0, b"\x1a\x45\xdf\xa3", "a video (Matroska or WebM)", _FRAMES),
     (0, b"\0\0\x01\xba", "a video (MPEG)", _FRAMES),
     (0, b"\0\0\x01\xb3", "a video (MPEG)", _FRAMES),
@@ -58,11 +59,19 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (0, b"Rar!", "a RAR archive", _UNPACK),
     (257, b"ustar", "a tar archive", _UNPACK),
-    (0, b"\x93NUMPY", "a NumPy array", _TABLE),
-    (0, b"\x89HDF\r\n", "an HDF5 file", _TABLE),
-    (0, b"MATLAB 5.0", "a MATLAB file", _TABLE),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard file", _UNPACK),
+    (0, b"\x04\x22\x4d\x18", "an LZ4 file", _UNPACK),
+    (0, b"\x1f\x9d", "a file of `compress`", _UNPACK),
+    (0, b"\x93NUMPY", "a NumPy array", OTHER_FORMAT),
+    (0, b"\x89HDF\r\n", "an HDF5 file", OTHER_FORMAT),
+    (0, b"MATLAB 5.0", "a MATLAB file", OTHER_FORMAT),
     (0, b"PAR1", "a Parquet file", "give it as parquet:PATH"),
-    (0, b"SQLite format 3", "a database", _TABLE),
+    (0, b"PARE", "an encrypted Parquet file", "decrypt it"),
+    (0, b"ARROW1", "an Arrow file", _PARQUET),
+    (0, b"FEA1", "a Feather file", _PARQUET),
+    (0, b"ORC", "an ORC file", _PARQUET),
+    (0, b"Obj\x01", "an Avro file", _PARQUET),
+    (0, b"SQLite format 3", "a database", OTHER_FORMAT),
     (0, b"version https://git-lfs", "a pointer to a file in Git LFS", "run `git lfs pull`"),
     (0, b"\0\x05\x16\x07", "a companion file of macOS (AppleDouble)", "remove it"),
 )
@@ -78,35 +87,40 @@ _BRANDS = (
 
 def describe(data: bytes) -> str:
     """Why bytes that no decoder takes are no image, and what they are where that is known."""
+    if (found := recognise(data)) is not None:
+        what, remedy = found
+        # Pictures are images all right, only none that can be decoded here.
+        readable = "picture" not in what or "that" in what
+        return f"{what}, {'not an image' if readable else 'which cannot be read'}: {remedy}"
+    return "not an image but text" if is_text(data[:4096]) else "not an image"
+
+
+def recognise(data: bytes) -> tuple[str, str] | None:
+    """What a file is that begins like this, and what to do with it; None if it is not known."""
     for offset, signature, what, remedy in _SIGNATURES:
         if data[offset : offset + len(signature)] == signature:
-            return _line(what, remedy)
+            return what, remedy
     if data[4:8] == b"ftyp":
         for brands, what, remedy in _BRANDS:
             if data[8:12] in brands:
-                return _line(what, remedy)
-        return _line("a video (MP4)", _FRAMES)
+                return what, remedy
+        return "a video (MP4)", _FRAMES
     text = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if b"<svg" in text:
-        return _line("an SVG drawing", _RENDER)
+        return "an SVG drawing", _RENDER
     if text.startswith((b"<!doctype html", b"<html")):
-        return _line("a web page", "fetch the picture again: the download failed")
+        return "a web page", "fetch the file again: the download failed"
     if text.startswith(b"<?xml"):
-        return _line("an XML file", _TABLE)
-    if text and not re.search(rb"[^\t\n\f\r -~\x80-\xff]", text) and _is_text(text):
-        return "not an image but text"
-    return "not an image"
+        return "an XML file", OTHER_FORMAT
+    return None
 
 
-def _line(what: str, remedy: str) -> str:
-    # Pictures are images all right, only none that can be decoded here.
-    kind = "which cannot be read" if "picture" in what and "that" not in what else "not an image"
-    return f"{what}, {kind}: {remedy}"
-
-
-def _is_text(data: bytes) -> bool:
+def is_text(data: bytes) -> bool:
+    """Whether bytes are text in UTF-8, maybe cut through a character at the end."""
+    if not data.strip() or re.search(rb"[^\t\n\f\r -~\x80-\xff]", data):
+        return False
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return error.start > len(data) - 4 and len(data) > 4000  # cut through a character
+        return error.start > len(data) - 4 and len(data) > 4000
     return True

@@ -1,5 +1,6 @@
 """A trained network and the images that it scores: found by the launcher, opened by every rank."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,15 @@ def scored_data(
         )
     if split == "auto":
         split = "test" if (opened.own_test or own) and len(opened.test) else "all"
+    labels = class_map(card, opened.classes)
+    if card.kind == CLASSES and (text := class_note(card, opened.classes, labels)):
+        on_event({"kind": "note", "text": text})
     job = {
         "weights": weights,
         "trusted": card.model,
         "data": resolved,
         "part": split,
-        "labels": class_map(card, opened.classes),
+        "labels": labels,
     }
     return job, opened
 
@@ -135,6 +139,28 @@ def class_map(card: ModelCard, classes: tuple[str, ...]) -> tuple[int, ...]:
         # The class of rows without a label is the last one, if there is one.
         return (*range(len(known)), *[-1] * (len(classes) - len(known)))
     return found
+
+
+def class_note(card: ModelCard, classes: Sequence[str], numbers: Sequence[int]) -> str:
+    """What there is to say of the data's classes, given their numbers from `class_map`."""
+    pairs = [pair for pair in zip(classes, numbers, strict=True) if pair[0] != UNLABELLED]
+    renamed = [
+        f"{name} for {card.classes[number]}"
+        for name, number in pairs
+        if number >= 0 and name != card.classes[number]
+    ]
+    if renamed:
+        return (
+            f"classes of the data have other names and are taken in their order: {_some(renamed)}"
+        )
+    unknown = [name for name, number in pairs if number < 0]
+    if unknown:
+        return f"the network knows no class {_some(unknown)}: such images count as unlabelled"
+    return ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def chosen_parts(data: datasets.DataSet, part: str) -> list[datasets.Part]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sixfold.data import shard_files
+from sixfold.data.formats.labels import class_name
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.records import EncodedPicture, Picture
@@ -338,13 +339,13 @@ def weight_of(value: Any) -> float:
 def label_text(value: Any) -> str | None:
     """A label as the text by which its class is known; None if there is none.
 
-    >>> label_text(3.0), label_text("cat"), label_text(True), label_text(None), label_text(b"x")
-    ('3', 'cat', 'True', None, 'x')
+    >>> [label_text(value) for value in (3.0, "cat", True, None, b"x", "")]
+    ['3', 'cat', 'True', None, 'x', None]
     """
     if value is None or value != value:
         return None
     if isinstance(value, bool | str):
-        return str(value)
+        return class_name(str(value))
     if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
+        return class_name(value.decode("utf-8", "backslashreplace"))
     return str(int(value)) if float(value).is_integer() else str(value)

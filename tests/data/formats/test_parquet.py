@@ -201,7 +201,7 @@ def test_columns_that_do_not_fit_are_named(tmp_path: Path) -> None:
     ("labels", "reason"),
     [
         ([0] * 29 + [-1], "labels out of range: -1"),
-        ([1] * 30, "has 1 classes: expected at least two"),
+        ([1] * 30, "names one class: expected at least two"),
         ([0, None, 1] * 10, "10 rows have no label"),
     ],
 )

@@ -31,8 +31,54 @@ def test_folders_of_partition_by_are_labels(tmp_path: Path) -> None:
     assert dataset.classes == ("sea/gull", "train")
     assert np.bincount([*dataset.train.labels, *dataset.test.labels]).tolist() == [5, 5]
     assert dataset.train.names(np.array([0])) == ["label=sea%2Fgull/part-00000.parquet[0]"]
-    assert dataset.bad == ("set: rows without a label (column 'label'): 5",)
+    assert dataset.bad == (
+        "_temporary/0/label=train/: 1 file: hidden, as in Spark",
+        "set: rows without a label (column 'label'): 5",
+    )
     assert dataset.skipped == 5
+
+
+def test_empty_names_are_no_labels(tmp_path: Path) -> None:
+    root = partitioned(tmp_path / "set", "", "cat", "dog")
+    with pytest.raises(UserError, match="5 rows have no label"):
+        opened(root, tmp_path)
+    path = write(tmp_path / "a.parquet", {"image": PICTURES, "label": ["a", " ", "b", ""] * 5})
+    dataset = opened(path, tmp_path, on_error="skip")
+    assert (dataset.classes, dataset.skipped) == (("a", "b"), 10)
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (b"ORC\x08", "an ORC file, not Parquet: a table must be Parquet"),
+        (b"Obj\x01\x04", "an Avro file, not Parquet"),
+        (b"ARROW1\0\0", "an Arrow file, not Parquet"),
+        (b"label,pixel0\n3,255\n", "text .CSV or JSON., not Parquet: .*read_csv"),
+        (b"\x93NUMPY\1\0", "a NumPy array, not Parquet$"),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS, not Parquet: run `git lfs pull`"),
+    ],
+)
+def test_tables_of_other_formats_are_called_by_their_name(
+    tmp_path: Path, start: bytes, reason: str
+) -> None:
+    (tmp_path / "table").write_bytes(start)
+    with pytest.raises(UserError, match=reason):
+        opened(tmp_path / "table", tmp_path)
+
+
+def test_files_that_are_not_read_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    write(root / "a.parquet", {"image": PICTURES, "label": LABELS})
+    write(root / "_b.parquet", {"image": PICTURES, "label": LABELS})
+    for name in ("_SUCCESS", ".a.parquet.crc", "c.csv", "d.orc"):
+        (root / name).touch()
+    assert opened(root, tmp_path).bad == (
+        ".: 1 file: hidden, as in Spark",
+        ".: 2 files: not a Parquet file",
+    )
+    (root / "a.parquet").unlink()
+    with pytest.raises(UserError, match=r"no files \*.parquet in it; it holds .*c.csv"):
+        opened(root, tmp_path)
 
 
 def test_a_folders_value_goes_before_a_column_of_that_name(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.data import paths
+from sixfold.data.archives import is_archive_name
 from sixfold.data.dataset import UNLABELLED
 from sixfold.data.file_tree import Tree, unused
 from sixfold.data.formats.layout import ROLES, enter, find_parts, nesting_problems
@@ -46,7 +47,7 @@ def read(tree: Tree, name: str, *, classes: Sequence[str] | None = None) -> List
         )
     order = tuple(classes if classes is not None else found)
     if len(order) < 2:
-        seen = f"one class, {order[0]!r}" if order else "no folders of classes"
+        seen = f"one class, {order[0]!r}" if order else f"no folders of classes ({describe(tree)})"
         raise UserError(f"{tree.path}: {seen}: {LAYOUT}, with at least two classes")
     problems += nesting_problems(tree, layout.prefixes["train"])
     if problems:
@@ -132,7 +133,9 @@ def describe(tree: Tree) -> str:
     """What a folder or archive holds, briefly, for messages."""
     names = [*tree.top(), *sorted(name for name in tree.files if "/" not in name)]
     shown = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
-    return f"{paths.base_name(tree.path)} holds {shown or 'nothing'}"
+    packed = any(map(is_archive_name, names))
+    hint = "; unpack what is packed in it" if packed else ""
+    return f"{paths.base_name(tree.path)} holds {shown or 'nothing'}{hint}"
 
 
 def read_unlabelled(tree: Tree, name: str) -> Listing:

@@ -18,7 +18,7 @@ class KeptColumns:
     """
 
     def __init__(self, path: str, identity: str | None, others: Sequence[str]) -> None:
-        files = list_files(path)
+        files, _ = list_files(path)
         self._files = {file.name: file for file in files}
         self.names = list(dict.fromkeys([*([identity] if identity else []), *others]))
         self.types = _types(path, files, self.names, "--id-column" if identity else "")

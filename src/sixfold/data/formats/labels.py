@@ -27,7 +27,7 @@ def read_labels(files: Sequence[TableFile], column: str, *, labelled: bool) -> l
     found: list[list[Label]] = []
     for file in files:
         if column in file.folders:
-            value = file.folders[column]
+            value = class_name(file.folders[column] or "")
             found.append([whole.get(value or "", value)] * file.rows)
         elif column in file.columns:
             found.append(_from_file(file, column, labelled))
@@ -65,8 +65,13 @@ def _label(file: TableFile, column: str, value: object, labelled: bool) -> Label
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    return value if isinstance(value, int) else str(value)
+        value = value.decode("utf-8", "backslashreplace")
+    return value if isinstance(value, int) else class_name(str(value))
+
+
+def class_name(text: str) -> str | None:
+    """A class's name; None for empty text, which is how text files write that there is none."""
+    return text if text.strip() else None
 
 
 def classify(

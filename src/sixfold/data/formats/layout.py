@@ -12,7 +12,7 @@ from sixfold.data import paths
 from sixfold.data.file_tree import Tree
 
 ROLES = {
-    "train": ("train", "training", "trn"),
+    "train": ("train", "training", "trn", "trainval"),
     "test": ("test", "testing", "tst", "eval", "evaluation", "holdout"),
     "validation": ("val", "valid", "validation", "dev"),
 }
@@ -25,6 +25,12 @@ _FILLERS = frozenset(
     | {"jpg", "jpeg", "png", "jpegimages"}
 )
 """Words that may stand beside them: ``train_images``, ``test_set``, ``seg_train``."""
+
+_ANNOTATIONS = frozenset(
+    {"label", "labels", "mask", "masks", "annotation", "annotations", "trimaps", "segmentation"}
+    | {"groundtruth", "ground", "truth", "gt"}
+)
+"""Words for what is drawn or written about pictures."""
 
 _ROLE_OF = {word: role for role, words in ROLES.items() for word in words}
 _GLUED = re.compile(
@@ -46,10 +52,12 @@ class Layout:
 def role_of(name: str, shared: frozenset[str] = frozenset()) -> str | None:
     """The part that a folder's name speaks of.
 
-    >>> [role_of(name) for name in ("Training", "test_set", "valImages", "train_station", "cats")]
-    ['train', 'test', 'validation', None, None]
+    >>> [role_of(n) for n in ("Training", "test_set", "valImages", "train_val", "train_station")]
+    ['train', 'test', 'validation', 'train', None]
     """
     found = {_ROLE_OF[word] for word in _words(name) if word in _ROLE_OF}
+    if found == {"train", "validation"}:  # both in one folder
+        found = {"train"}
     rest = _words(name) - _ROLE_OF.keys() - _FILLERS - shared
     return found.pop() if len(found) == 1 and not rest else None
 
@@ -90,6 +98,7 @@ def find_parts(tree: Tree) -> Layout:
                 f"{tree.path}: {', '.join(paired)} differ in the part that they name, so they are "
                 "no classes: expected train/<class>/* with test/<class>/*"
             )
+        _refuse_other_kinds(tree, roles["test"])
         return Layout({"train": ""}, "80/20, stratified by class")
     prefix = _inside(tree, train)
     classes = set(tree.below(prefix).top())
@@ -112,6 +121,28 @@ def find_parts(tree: Tree) -> Layout:
         split = f"folder {train}; {', '.join(unlabelled)} without folders of its classes"
         return Layout({"train": prefix}, split, tuple(unlabelled))
     return Layout({"train": prefix}, f"80/20 of folder {train}, stratified by class")
+
+
+def _refuse_other_kinds(tree: Tree, tests: Sequence[str]) -> None:
+    """Refuse folders side by side whose names say that they are no classes."""
+    names = tree.top()
+    kinds = {
+        "pictures" if words <= _FILLERS else "annotations" if words <= _ANNOTATIONS else "others"
+        for words in map(_words, names)
+        if words
+    }
+    if kinds == {"pictures", "annotations"}:
+        raise UserError(
+            f"{tree.path}: {_some(names)} are no classes but pictures and what belongs to them: "
+            "expected <class>/* (pictures with Pascal VOC's XML files are cells:PATH, pictures "
+            "without labels images:PATH)"
+        )
+    if tests and len(names) > len(tests) + 1:
+        raise UserError(
+            f"{tree.path}: {tests[0]} lies beside folders of classes "
+            f"({_some([name for name in names if name not in tests])}): move these into a folder "
+            f"train, or {tests[0]} elsewhere; if it is a class too, give it another name"
+        )
 
 
 def _paired(names: Sequence[str]) -> list[str]:
@@ -162,6 +193,11 @@ def nesting_problems(tree: Tree, prefix: str) -> list[str]:
         if name.count("/") > 1:
             inside[name.split("/")[0]].add(name.split("/")[1])
     sets = [name for name in part.top() if {role_of(n) for n in inside[name]} >= {"train"}]
+    if len(sets) == len(part.top()) > 1:
+        return [
+            f"{part.path}: each class has parts of its own ({_some(sorted(inside[sets[0]]))} in "
+            f"{sets[0]}): expected them the other way round, train/<class>/* with test/<class>/*"
+        ]
     if sets:
         return [
             f"{paths.join(part.path, sets[0])}: holds parts ({_some(sorted(inside[sets[0]]))}), so "

@@ -97,7 +97,7 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
     ("train", "validation", "test"); where there is no such name, 80 to 20, stratified. Rows without
     a label are left out (and counted), or are a class of their own in the test part.
     """
-    files = list_files(path)
+    files, others = list_files(path)
     image = choose(path, files, "image", options.image)
     if image is None:
         raise no_column(path, files, "image")
@@ -151,6 +151,7 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
         tested |= ~known & ~validated
     lost = int((~known).sum()) if options.labelled else 0
     left_out = [(file.name, f"rows of a part that is not used: {file.rows}") for file in unused]
+    left_out += others
     if lost:
         left_out.append((paths.base_name(path), f"rows without a label (column {label!r}): {lost}"))
     kept = known if options.labelled else np.ones_like(known)
@@ -205,7 +206,7 @@ def _refuse_labels(
             "from; `sixfold predict` scores them"
         )
     if len(classes) < 2:
-        raise UserError(f"{path}: column {label!r} has 1 classes: expected at least two")
+        raise UserError(f"{path}: column {label!r} names one class: expected at least two")
     learned = rows.labels[known & trained]
     if empty := empty_classes(path, "train", learned, classes, classes):
         raise UserError(empty)

@@ -6,15 +6,17 @@ Folders named ``column=value``, as Spark's ``partitionBy`` makes them, are colum
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, printable
 from sixfold.data import paths
 from sixfold.data.formats.layout import ROLES
+from sixfold.data.signatures import OTHER_FORMAT, is_text, recognise
 
 SUFFIXES = (".parquet", ".pq", ".parq")
 PART_COLUMNS = ("split", "part", "partition", "subset", "set", "fold", "phase")
@@ -57,15 +59,38 @@ def opened(path: str) -> Iterator[Any]:
         with paths.open_file(path) as source, pq.ParquetFile(source) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
+        if (other := _other_kind(path)) is not None:
+            raise UserError(f"{path}: {other}") from None
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"{path}: not a readable Parquet file, or damaged ({reason}): fetch it again"
         ) from None
 
 
-def list_files(path: str) -> list[TableFile]:
-    """The files of a table that have rows: one file, or all below a folder."""
-    names = _names(path) if paths.look(path).is_folder else [""]
+def _other_kind(path: str) -> str | None:
+    """What a file is that is no Parquet file, with the remedy, as far as its first bytes tell."""
+    with paths.open_file(path) as source:
+        start = source.read(4096)
+    if start.startswith(b"PAR1"):
+        return None
+    if (found := recognise(start)) is not None:
+        what, remedy = found
+        return f"{what}, not Parquet" + (f": {remedy}" if remedy != OTHER_FORMAT else "")
+    if is_text(start):
+        return (
+            "text (CSV or JSON), not Parquet: a table of text can be given from Python, "
+            "sixfold.train(model, pandas.read_csv(...)), or written by to_parquet"
+        )
+    return None
+
+
+def list_files(path: str) -> tuple[list[TableFile], list[tuple[str, str]]]:
+    """The files of a table that have rows: one file, or all below a folder.
+
+    Returns:
+        The files; and (name, reason) of what in the folder is not read.
+    """
+    names, left_out = _names(path) if paths.look(path).is_folder else ([""], [])
     files: list[TableFile] = []
     problems: list[str] = []
     for name in names:
@@ -79,11 +104,12 @@ def list_files(path: str) -> list[TableFile]:
     files = [file for file in files if file.rows]
     if not files:
         raise UserError(f"{path}: the Parquet files have no rows")
-    return files
+    return files, left_out
 
 
-def _names(path: str) -> list[str]:
-    found = [entry.name for entry in paths.walk(path) if not entry.is_folder]
+def _names(path: str) -> tuple[list[str], list[tuple[str, str]]]:
+    entries = [entry for entry in paths.walk_all(path) if not entry.is_folder]
+    found = [entry.name for entry in entries if not entry.left_out]
     if any("_delta_log" in name.split("/") for name in found) or any(
         re.search(r"(^|/)metadata/[^/]*\.metadata\.json$", name) for name in found
     ):
@@ -91,16 +117,28 @@ def _names(path: str) -> list[str]:
             f"{path}: is a Delta or Iceberg table, whose files also hold rows that were deleted or "
             "changed since: write it as plain Parquet (df.write.parquet) and give that folder"
         )
-    names = [
-        name
-        for name in found
-        if name.lower().endswith(SUFFIXES)
-        # As Spark has it: what it has not finished lies in _temporary.
-        and not any(s.startswith("_") and "=" not in s for s in name.split("/"))
-    ]
+    names: list[str] = []
+    others: Counter[tuple[str, str]] = Counter()
+    for entry in entries:
+        name, folder = entry.name, entry.name.rpartition("/")[0]
+        is_table = name.lower().endswith(SUFFIXES)
+        # As Spark has it: what it has not finished lies in _temporary, and _SUCCESS is a mark.
+        hidden = any(s.startswith(("_", ".")) and "=" not in s for s in name.split("/"))
+        if is_table and not hidden and not entry.left_out:
+            names.append(name)
+        elif is_table:
+            others[folder, "hidden, as in Spark"] += 1
+        elif not hidden:
+            others[folder, "not a Parquet file"] += 1
     if not names:
-        raise UserError(f"{path}: no files *.parquet in it")
-    return names
+        files = [entry.name for entry in entries][:5]
+        raise UserError(
+            f"{path}: no files *.parquet in it; it holds {', '.join(files) or 'no files'}"
+        )
+    return names, [
+        (f"{folder}/" if folder else ".", f"{count} file{'s' * (count > 1)}: {reason}")
+        for (folder, reason), count in others.items()
+    ]
 
 
 def _open(path: str, name: str) -> TableFile:
@@ -115,7 +153,7 @@ def _open(path: str, name: str) -> TableFile:
             )
         return TableFile(
             path=path,
-            name=name.encode("utf-8", "backslashreplace").decode(),
+            name=printable(name),
             rows=file.metadata.num_rows,
             # As in Spark, a folder's value goes before a column of that name.
             columns={f.name: f.type for f in schema} | dict.fromkeys(folders, pa.string()),
