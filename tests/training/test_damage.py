@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 import sixfold
 from sixfold.core.errors import RunError, UserError
-from sixfold.core.tensor_file import pack
+from sixfold.core.tensor_file import pack, read_metadata
 from sixfold.prediction.config import PredictConfig, PredictionConfig
 from sixfold.prediction.run import predict
 from sixfold.training.checkpoint import list_checkpoints, model_tensors, weights_sha256
@@ -115,6 +116,26 @@ def test_damaged_weights_are_refused_in_one_line(run: Path, tmp_path: Path, read
         read(tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "scores.parquet").exists()
+
+
+@pytest.mark.parametrize("reader", ["predict", "load", "--weights", "train"])
+@pytest.mark.parametrize("change", ["another run's", "without checksums"])
+def test_weights_of_which_the_result_does_not_tell_are_refused(
+    run: Path, tmp_path: Path, reader: str, change: str
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    weights = copy / "model.safetensors"
+    if change == "another run's":
+        train(small(tmp_path / "other", seed=5))
+        shutil.copy(tmp_path / "other" / "model.safetensors", weights)
+    else:
+        card = read_metadata(weights)
+        save_file({name: tensor + 1 for name, tensor in read_weights(run).items()}, weights, card)
+    with pytest.raises(UserError, match=r"holds other weights .* than .*result.json tells of"):
+        train(small(copy)) if reader == "train" else READERS[reader][1](copy)
+    (copy / "result.json").unlink()
+    sixfold.load(copy)
 
 
 def test_the_hash_of_the_weights_is_that_of_the_file(run: Path) -> None:

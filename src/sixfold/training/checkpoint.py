@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import write_atomically
+from sixfold.core.run_directory import read_whole_json
 from sixfold.training.progress import Progress
 from sixfold.training.step.arithmetic import arithmetic
 from sixfold.training.step.averaging import AVERAGE
@@ -28,6 +29,7 @@ from sixfold.training.step.flat import FlatState
 from sixfold.training.step.update_rule import Optimizer
 
 FORMAT = 1
+WEIGHTS = "model.safetensors"  # of a run, in its directory
 
 
 def weights_sha256(tensors: dict[str, Tensor]) -> str:
@@ -43,6 +45,19 @@ def weights_sha256(tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name}\0{list(tensor.shape)}\0{dtype}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def refuse_swapped(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse a run's weights that are whole, but not those of which its result tells."""
+    remedy = "put it back, or copy the weights alone to another folder"
+    result = file.with_name("result.json")
+    found = read_whole_json(result, remedy) if file.name == WEIGHTS else None
+    told = (found or {}).get("weights_sha256")
+    if isinstance(told, str) and told != (actual := weights_sha256(tensors)):
+        raise UserError(
+            f"{file} holds other weights ({actual[:12]}...) than {result} tells of "
+            f"({told[:12]}...): it is another run's, or was changed; {remedy}"
+        )
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from sixfold.models.config import ModelConfig
 from sixfold.models.packed import beside
 from sixfold.models.project import changed_files
 from sixfold.training import torch_file
-from sixfold.training.checkpoint import model_tensors
+from sixfold.training.checkpoint import WEIGHTS, model_tensors, refuse_swapped
 from sixfold.training.config import TrainConfig
 from sixfold.training.step.precision import in_precision, weights_precision
 
@@ -121,7 +121,7 @@ def weights_file(run: Path) -> Path:
     """The weights of a run directory, or a weights file itself; a `UserError` if there are none."""
     if run.is_file():
         return run
-    file = run / "model.safetensors"
+    file = run / WEIGHTS
     if file.is_file():
         return file
     if not run.exists():
@@ -178,9 +178,11 @@ def card_from(fields: Any) -> ModelCard:
 def read_card(file: Path, *, trust: bool = False) -> ModelCard:
     """The card in a weights file; `trust` says that it may name anybody's code.
 
-    A `UserError` if the file is damaged, was not written by Sixfold, or names a stranger's code.
+    A `UserError` if the file is damaged, was not written by Sixfold, is another than the run's
+    result says, or names a stranger's code.
     """
-    card, _ = _read(file)
+    card, tensors = _read(file)
+    refuse_swapped(file, tensors)
     if not trust:
         models.check_origin(card.model, file)
     return card

@@ -25,6 +25,7 @@ from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.models.config import ModelConfig
 from sixfold.training.callbacks import make_callback
+from sixfold.training.checkpoint import WEIGHTS
 from sixfold.training.config import OptimizerConfig, TrainConfig, is_automatic
 from sixfold.training.initialization import check_initialization
 from sixfold.training.inputs import Inputs, own_code, training_inputs
@@ -36,6 +37,7 @@ from sixfold.training.lengthening import (
     mark,
     refuse_lengthened,
 )
+from sixfold.training.model_card import read_card
 from sixfold.training.result_file import refuse_damaged
 from sixfold.training.selection import (
     OUT_OF_TIME,
@@ -145,6 +147,8 @@ def train(
         )
         if run.finished is not None:
             refuse_damaged(run.finished, run.directory.file("result.json"))
+            if (weights := run.directory.file(WEIGHTS)).exists():
+                read_card(weights, trust=True)  # whole, and those of which the result tells
             refuse_lengthened(config, run.directory)
             send_rest(config.tracking, run.directory, run.finished, on_event)
             return run.finished

@@ -15,6 +15,7 @@ from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.models.pretrained import COUNTER, from_torchvision
 from sixfold.training import torch_file
+from sixfold.training.checkpoint import WEIGHTS, refuse_swapped
 from sixfold.training.config import InitializationConfig
 from sixfold.training.sparsity.masked import MaskedUpdate, mask_vector, zero_masked
 from sixfold.training.sparsity.masks import load_mask
@@ -57,7 +58,7 @@ def read_weights(path: Path, tell: Callable[[str], None] | None = None) -> dict[
 
     `tell` is told what is done to names; a `UserError` if there is none.
     """
-    inside = path / "model.safetensors"
+    inside = path / WEIGHTS
     file = inside if inside.is_file() else path
     kind = torch_file.kind_of(file)
     if kind == torch_file.TORCH:
@@ -73,7 +74,9 @@ def read_weights(path: Path, tell: Callable[[str], None] | None = None) -> dict[
                 prefix = "model."
                 names = [name for name in names if name.startswith(prefix)]
                 return {name.removeprefix(prefix): opened.get_tensor(name) for name in names}
-            return {name: opened.get_tensor(name) for name in names}
+            tensors = {name: opened.get_tensor(name) for name in names}
+            refuse_swapped(file, tensors)
+            return tensors
     except (SafetensorError, OSError) as error:
         said = f"it is {kind}" if kind else str(error)
         raise UserError(
