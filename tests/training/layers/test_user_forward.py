@@ -164,6 +164,9 @@ class Program(nn.Module):
         self.relu = nn.ReLU()
         self.fc = nn.Linear(4 * 36 if ending in ("view", "flatten", "reshape") else 4, 3)
 
+    def extra_repr(self) -> str:
+        return f"{self.ops}, {self.ending!r}"
+
     def forward(self, x: Tensor) -> Tensor:
         values = [self.stem(x)]
         scaled = False
@@ -202,7 +205,8 @@ class Program(nn.Module):
             "pool first": lambda: F.relu(F.max_pool2d(a, 3, stride=1, padding=1)),
             "average": lambda: F.avg_pool2d(a, 3, stride=1, padding=1),
             "add": lambda: torch.add(a, b),
-            "sub": lambda: a - b,
+            # Not a - b, which is 0 for a value and itself: what follows would hang on rounding.
+            "sub": lambda: a - 0.5 * b,
             "tanh": lambda: torch.tanh(a),
             "shape": lambda: a.reshape(a.shape[0], 4, a.size(2), a.shape[3]),
             "size": lambda: F.interpolate(a, size=b.shape[2:]),
