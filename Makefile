@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Of the tests: what one process shares (a Spark session, a trained network) is made once.
 PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-full docs bench lint format clean
 
@@ -13,10 +14,10 @@ demo: $(READY)
 	  --lr 0.02 --schedule cosine --out runs/demo --overwrite
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup -m "not full"
+	$(PYTEST) -m "not full"
 
 test-full: $(READY)
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --hypothesis-profile full
+	$(PYTEST) --hypothesis-profile full
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs

@@ -226,12 +226,21 @@ def _taken_apart(error: Exception) -> tuple[type[Exception], tuple[Any, ...]]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Divide tests among the processes of `pytest -n 2 --dist loadgroup`.
 
-    One process runs all tests on Spark, so that each master is started once; of the others one
-    process runs all of a file, so that what a file's tests share is made once.
+    One process runs all tests on clusters of several JVMs, and one all others on Spark, so that
+    each master is started once; of what is left one process runs all of a file, so that what a
+    file's tests share is made once. Those on Spark, which take longest, come first.
     """
     for item in items:
-        on_spark = item.get_closest_marker("spark") is not None
-        item.add_marker(pytest.mark.xdist_group("spark" if on_spark else item.path.as_posix()))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: item.get_closest_marker("spark") is None)
+
+
+def _group(item: pytest.Item) -> str:
+    if item.get_closest_marker("spark") is None:
+        return item.path.as_posix()
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    words = " ".join(map(str, [*getattr(item, "fixturenames", ()), *parameters]))
+    return "spark cluster" if re.search("cluster|standalone|spark_bare", words) else "spark"
 
 
 def _need_spark() -> None:
@@ -347,12 +356,7 @@ def _daemon(stack: contextlib.ExitStack, folder: Path, name: str, *arguments: st
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ
-            | {
-                "SPARK_HOME": str(home),
-                "SPARK_SCALA_VERSION": "2.13",
-                "SPARK_LOCAL_IP": "127.0.0.1",
-            },
+            env=os.environ | environment,
             start_new_session=True,
         )
     stack.callback(process.wait)

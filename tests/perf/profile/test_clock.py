@@ -34,7 +34,9 @@ def watched(step: Step, shard: Shard, *, operators: bool = False) -> tuple[Clock
 
 
 @pytest.mark.parametrize("operators", [False, True])
-@pytest.mark.parametrize("name", ["slide", "resnet20", "conv2", "vgg16"])
+@pytest.mark.parametrize(
+    "name", ["slide", "resnet20", "conv2", pytest.param("vgg16", marks=pytest.mark.full)]
+)
 def test_no_bit_changes_and_nothing_is_left_behind(name: str, operators: bool) -> None:
     step, shard = step_of(name)
     expected = step.new_payload()
@@ -48,7 +50,9 @@ def test_no_bit_changes_and_nothing_is_left_behind(name: str, operators: bool) -
     assert not any(module._forward_hooks for module in step.model.modules())
 
 
-@pytest.mark.parametrize("name", ["slide", "resnet20", "mobilenet_v2", "vgg16"])
+@pytest.mark.parametrize(
+    "name", ["slide", "resnet20", "mobilenet_v2", pytest.param("vgg16", marks=pytest.mark.full)]
+)
 def test_every_layer_that_costs_something_is_timed(name: str) -> None:
     step, shard = step_of(name)
     clock, _, _ = watched(step, shard)

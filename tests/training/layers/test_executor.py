@@ -104,7 +104,17 @@ def test_gradients_are_autograds(case: tuple[nn.Sequential, Tensor], rewritten: 
     assert_same(model, x)
 
 
-@pytest.mark.parametrize("name", ["slide", "lenet300", "lenet5", "conv2", "vgg16", "resnet20"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "slide",
+        "lenet300",
+        "lenet5",
+        "conv2",
+        "resnet20",
+        pytest.param("vgg16", marks=pytest.mark.full),
+    ],
+)
 def test_networks_of_the_zoo(name: str) -> None:
     config = ModelConfig(model=name)
     model = build(config, shape=(1, 32, 32), classes=4, seed=0).eval()
@@ -228,7 +238,7 @@ def test_a_single_value_a_channel_cannot_be_normalised() -> None:
         ("resnet20", "depth=8,shortcut=B"),
         pytest.param("resnet50", "", marks=pytest.mark.full),
         ("mobilenet_v2", "width=0.25,dropout=0.0"),
-        ("vgg16", ""),
+        pytest.param("vgg16", "", marks=pytest.mark.full),
     ],
 )
 def test_networks_with_branches_and_norms_in_training(name: str, arguments: str) -> None:

@@ -50,7 +50,14 @@ def test_relu_and_max_pool_commute_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("slide", 16), ("lenet5", 28), ("cells", 64), ("conv4", 16), ("vgg16", 32)]
+    ("name", "side"),
+    [
+        ("slide", 16),
+        ("lenet5", 28),
+        ("cells", 64),
+        ("conv4", 16),
+        pytest.param("vgg16", 32, marks=pytest.mark.full),
+    ],
 )
 def test_networks_of_the_zoo_keep_names_values_and_gradients(name: str, side: int) -> None:
     images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -91,7 +98,9 @@ def used(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2", "vgg16"])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "mobilenet_v2", pytest.param("vgg16", marks=pytest.mark.full)]
+)
 def test_folded_batch_norm_is_the_same_function(name: str) -> None:
     network = used(build(ModelConfig(model=name), shape=(3, 32, 32), classes=5, seed=0)).double()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)).double()

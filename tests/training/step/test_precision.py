@@ -18,11 +18,11 @@ from sixfold.training.config import TrainConfig, TrainingConfig
 from sixfold.training.run import train
 from sixfold.training.step.step import Shard, Step
 
-NETWORKS: list[tuple[str, Shape]] = [
+NETWORKS = [
     ("slide", (3, 32, 32)),
     ("lenet5", (1, 28, 28)),
     ("resnet20", (3, 32, 32)),
-    ("vgg16", (3, 32, 32)),
+    pytest.param("vgg16", (3, 32, 32), marks=pytest.mark.full),
     ("lenet300", (1, 28, 28)),
 ]
 
