@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sixfold.core.checks import unknown
@@ -127,10 +128,17 @@ def _written(bound: float) -> str:
     return f"{bound:g}" if abs(bound) > 1 << 20 else str(bound)
 
 
-def hints_of(section: type[Any]) -> dict[str, Any]:
+_HINTS: dict[type[Any], Mapping[str, Any]] = {}
+"""What `hints_of` has found: a run asks a hundred times, and each costs a millisecond."""
+
+
+def hints_of(section: type[Any]) -> Mapping[str, Any]:
     """Names and types of a class's fields."""
-    hints = typing.get_type_hints(section)
-    return {field.name: hints[field.name] for field in dataclasses.fields(section)}
+    if section not in _HINTS:
+        hints = typing.get_type_hints(section)
+        names = [field.name for field in dataclasses.fields(section)]
+        _HINTS[section] = MappingProxyType({name: hints[name] for name in names})
+    return _HINTS[section]
 
 
 def _checked(value: Any, hint: Any) -> Any:

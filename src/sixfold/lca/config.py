@@ -202,8 +202,9 @@ class LcaLearnConfig(Settings):
 
 def _unset(section: type[DynamicsConfig]) -> type[DynamicsConfig]:
     """A section whose values are None where nothing was given."""
-    for field in dataclasses.fields(section):
-        section.__annotations__[field.name] = hints_of(section)[field.name] | None
+    hints = hints_of(DynamicsConfig)
+    for field in dataclasses.fields(DynamicsConfig):
+        section.__annotations__[field.name] = hints[field.name] | None
         setattr(section, field.name, dataclasses.field(default=None, metadata=field.metadata))
     return dataclass(frozen=True, kw_only=True)(section)
 
