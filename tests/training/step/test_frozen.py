@@ -133,7 +133,7 @@ def test_unfreezing_does_not_depend_on_workers_or_on_when_a_run_was_stopped(
     one = train(configure(out=str(tmp_path / "one"), workers=2, **settings))
     sha256 = one["weights_sha256"]
     assert one["trainable_parameters"] == one["parameters"]
-    for stop in (1, 2, 3):
+    for stop in (1, 3):
         out = str(tmp_path / f"stopped-{stop}")
         train(configure(out=out, workers=2, **{**settings, "steps": stop}))
         again = train(configure(out=out, workers=2, resume=True, **settings))

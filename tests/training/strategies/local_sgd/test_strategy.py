@@ -110,7 +110,10 @@ def test_the_mean_of_unequal_shares_equals_plain_torch(
         {"aggregation": "best", "validation": 0.2},
         {"aggregation": "mean", "align": True, "post_local": 1.0},
         {"aggregation": "mean", "model": "resnet20", "model_args": "depth=8", "batch_size": 20},
-        {"model": "resnet20", "model_args": "depth=8", "batch_size": 20, "batch_norm": "sync"},
+        pytest.param(
+            {"model": "resnet20", "model_args": "depth=8", "batch_size": 20, "batch_norm": "sync"},
+            marks=pytest.mark.full,
+        ),
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
