@@ -210,8 +210,8 @@ def test_every_network_and_every_grid_on_local(
 def test_the_batch_axis_alters_no_bit(
     configure: Configure, tmp_path: Path, grid: str, workers: int
 ) -> None:
-    settings = {"strategy": "model_parallel", "model": "resnet20", "model_args": "depth=8"}
-    settings |= {"batch_size": 22, "steps": 3}
+    settings: dict[str, Any] = {"strategy": "model_parallel", "batch_size": 22, "steps": 3}
+    settings |= {"model": "resnet20", "model_args": "depth=8"}
     hashes = {
         train(configure(out=str(tmp_path / grid), grid=grid, workers=count, **settings))[
             "weights_sha256"
