@@ -19,6 +19,7 @@ Configure = Callable[..., TrainConfig]
 SPARK = ["spark_local", "spark_cluster", "spark_standalone"]
 """Fixtures: a Spark engine each, on one JVM, on two executors, on a real standalone cluster."""
 
+NORMED: dict[str, Any] = {"model": "resnet20", "model_args": "depth=8", "batch_size": 70}
 PLAIN: dict[str, dict[str, Any]] = {
     "batch 7": {"batch_size": 7, "steps": 20, "data": "synthetic:50x3x8x8"},
     "batch 10": {"batch_size": 10, "steps": 8, "data": "synthetic:64x3x8x8"},
@@ -34,13 +35,8 @@ DEMANDING: dict[str, dict[str, Any]] = {
     },
     "dropout in the user's network": {"model": "dropping:network", "batch_size": 50},
     "the user's residual network": {"model": "dropping:Residual", "batch_size": 70, "steps": 3},
-    "batch-norm of shards": {"model": "resnet20", "batch_size": 70, "steps": 3},
-    "batch-norm of the batch": {
-        "model": "resnet20",
-        "batch_size": 70,
-        "steps": 2,
-        "batch_norm": "sync",
-    },
+    "batch-norm of shards": NORMED | {"steps": 3},
+    "batch-norm of the batch": NORMED | {"steps": 2, "batch_norm": "sync"},
     "adam in float64": {"optimizer": "adam", "precision": "float64", "lr": 0.001},
     "given shards": {"shards": 8, "batch_size": 33},
 }

@@ -19,11 +19,13 @@ Configure = Callable[..., TrainConfig]
 SMALL: dict[str, Any] = {
     "data": "synthetic:90x3x8x8",
     "model": "resnet20",
+    "model_args": "depth=8",
     "batch_size": 30,
     "steps": 4,
     "lr": 0.01,
     "weight_decay": 0.01,
 }
+SLIDE = {"model": "slide", "model_args": ""}
 RULES: dict[str, dict[str, Any]] = {
     "nesterov": {"nesterov": True},
     "adamw": {"optimizer": "adamw", "optimizer_args": "betas=(0.9,0.95),eps=1e-6"},
@@ -89,7 +91,7 @@ def test_every_strategy_uses_any_rule_and_takes_it_up_again(
     configure: Configure, tmp_path: Path, strategy: str, rule: str
 ) -> None:
     settings = SMALL | RULES[rule] | {"strategy": strategy, "workers": 2} | STRATEGIES[strategy]
-    settings |= {"model": "slide", "precision": "float64"}
+    settings |= SLIDE | {"precision": "float64"}
     settings |= {"lr_group": ("classifier.*=10",)} if "lr_group" in settings else {}
     if strategy == "hogwild":
         settings.pop("ema", None)
@@ -107,7 +109,7 @@ def test_every_strategy_uses_any_rule_and_takes_it_up_again(
 def test_one_worker_with_servers_has_the_bits_of_serial_training(
     configure: Configure, tmp_path: Path
 ) -> None:
-    settings = SMALL | {"optimizer": "adamw", "model": "slide", "no_decay": "biases"}
+    settings = SMALL | {"optimizer": "adamw", "no_decay": "biases"} | SLIDE
     settings |= {"clip_norm": 0.5, "ema": 0.9}
     serial = train(configure(**settings, out=str(tmp_path / "serial")))
     found = train(configure(**settings, strategy="param_server", out=str(tmp_path / "servers")))
@@ -117,7 +119,7 @@ def test_one_worker_with_servers_has_the_bits_of_serial_training(
 def test_the_average_is_evaluated_and_saved_and_the_raw_weights_beside(
     configure: Configure, tmp_path: Path
 ) -> None:
-    settings = SMALL | {"model": "slide"}
+    settings = SMALL | SLIDE
     plain = train(configure(**settings, out=str(tmp_path / "plain")))
     found = train(configure(**settings, ema=0.9, out=str(tmp_path / "run")))
     assert found["raw_weights_sha256"] == plain["weights_sha256"]

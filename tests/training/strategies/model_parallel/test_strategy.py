@@ -200,8 +200,8 @@ def test_bfloat16_is_near_to_serial_training_with_it_and_the_same_every_time(
     settings: dict[str, Any] = {
         "model": "resnet20",
         "model_args": "depth=8",
-        "data": "synthetic:24x3x6x6",
-        "batch_size": 8,
+        "data": "synthetic:16x3x6x6",
+        "batch_size": 4,
         "steps": 2,
         "precision": "bf16",
     }

@@ -46,13 +46,16 @@ def steps_of(out: Path) -> list[int]:
     return [line["step"] for line in lines if "loss" in line]
 
 
+NORMED: dict[str, Any] = {"model": "resnet20", "model_args": "depth=8", "batch_size": 32}
+
+
 @pytest.mark.parametrize(
     ("servers", "case"),
     [
         (1, {}),
         (3, {"optimizer": "adam", "lr": 0.001, "batch_size": 37}),
-        (2, {"model": "resnet20", "steps": 3, "batch_size": 64}),
-        (2, {"model": "resnet20", "steps": 2, "batch_size": 64, "batch_norm": "sync"}),
+        (2, NORMED | {"steps": 3}),
+        (2, NORMED | {"steps": 2, "batch_norm": "sync"}),
         (2, {"precision": "float64", "augment": "crop:2,flip", "schedule": "cosine"}),
     ],
 )
@@ -100,7 +103,7 @@ def test_workers_that_take_turns_are_stale_and_leave_everything_in_the_run_direc
 
 
 def test_the_bytes_of_a_step_follow_the_formula(asynchronous: Configure, tmp_path: Path) -> None:
-    config = asynchronous(out=str(tmp_path / "run"), model="resnet20", steps=8, workers=2)
+    config = asynchronous(out=str(tmp_path / "run"), steps=8, workers=2, **NORMED)
     result = train(config)
     from safetensors.torch import load_file
 

@@ -135,7 +135,7 @@ def test_who_is_wrong(size: int, wrong: dict[int, set[int]], told: str) -> None:
     "changes",
     [
         {},
-        {"model": "resnet20", "data": "synthetic:200x3x16x16", "batch_norm": "sync", "steps": 3},
+        {"model": "resnet20", "model_args": "depth=8", "batch_norm": "sync", "steps": 3},
         {"augment": "crop:2,flip", "micro_batch": "3", "workers": 3},
     ],
 )
