@@ -109,7 +109,7 @@ def test_a_step_is_the_weighted_mean(name: str, elsewhere: bool) -> None:
     step = Step(network, seed=0, loss=loss)
     images = IMAGES
     if elsewhere:
-        step.elsewhere = DeviceModel(step, CPU, DevicePreprocessing(MAKER, 0, CPU))
+        step.backend = DeviceModel(step, CPU, DevicePreprocessing(MAKER, 0, CPU))
         images = torch.from_numpy(PIXELS)
     given = None if name == "own of both" else weights
     totals = made(step, targets, images, given)

@@ -81,7 +81,7 @@ def both(
     network = network.to(dtype)
     steps = [Step(copy.deepcopy(network), seed=3, narrow=narrow) for _ in range(2)]
     host, elsewhere = steps
-    elsewhere.elsewhere = DeviceModel(
+    elsewhere.backend = DeviceModel(
         elsewhere, device, DevicePreprocessing(maker, 2, device), narrow
     )
     outs = [step.new_payload() for step in steps]
@@ -128,7 +128,7 @@ def test_networks_of_the_zoo(name: str) -> None:
     maker = BatchMaker(Statistics(), "float64")
     raw, labels = pixels(8, size)
     host, elsewhere = (Step(copy.deepcopy(network), seed=3) for _ in range(2))
-    elsewhere.elsewhere = DeviceModel(elsewhere, CPU, DevicePreprocessing(maker, 0, CPU))
+    elsewhere.backend = DeviceModel(elsewhere, CPU, DevicePreprocessing(maker, 0, CPU))
     wanted, found = host.new_payload(), elsewhere.new_payload()
     images = torch.from_numpy(maker.normalise(raw.numpy()))
     host.shard_payload(0, Shard(index=0, images=images, labels=labels), wanted)
@@ -173,7 +173,7 @@ def test_a_gradient_that_does_not_exist_is_zero() -> None:
     network = Branching().double()
     raw, labels = pixels(4)
     step = Step(network, seed=0)
-    step.elsewhere = DeviceModel(
+    step.backend = DeviceModel(
         step, CPU, DevicePreprocessing(BatchMaker(Statistics(), "float64"), 0, CPU)
     )
     out = torch.full_like(step.new_payload(), torch.nan)
@@ -235,7 +235,7 @@ def test_a_replayed_graph_gives_the_bits_of_the_run_before_it() -> None:
     replica = DeviceModel(
         step, device, DevicePreprocessing(BatchMaker(Statistics(), "float32"), 0, device)
     )
-    step.elsewhere = replica
+    step.backend = replica
     found = []
     for recorded in (True, True, False):
         if not recorded:

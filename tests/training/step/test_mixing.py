@@ -193,8 +193,8 @@ def test_a_device_mixes_as_the_host_does(data: DataSet, augment: str, *, weighte
     loss: Loss = cross_entropy.make(0.1)
     host, elsewhere = (Step(small(), seed=0, loss=loss) for _ in range(2))
     pictures = DevicePreprocessing(plans[1].make_batch, plans[1].augment.pad, CPU)
-    elsewhere.elsewhere = DeviceModel(elsewhere, CPU, pictures)
-    elsewhere.elsewhere.refresh()
+    elsewhere.backend = DeviceModel(elsewhere, CPU, pictures)
+    elsewhere.backend.refresh()
     for one, other in zip(shards(plans[0])[:6], shards(plans[1])[:6], strict=True):
         assert other.images.dtype == torch.uint8
         wanted, found = payload(host, one), payload(elsewhere, other)

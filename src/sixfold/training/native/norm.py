@@ -43,7 +43,7 @@ class Saved(NamedTuple):
     rows: int  # over how many rows the statistics are, here and elsewhere
 
 
-class Elsewhere(Protocol):
+class StatisticsReduction(Protocol):
     """Who holds the other rows of the same channels: adds what this holder has and all others."""
 
     def statistics(self, rows: int, mean: Array, squares: Array) -> tuple[int, Array, Array]:
@@ -64,20 +64,25 @@ class Statistics(NamedTuple):
 
 
 def forward(
-    x: Tensor, weight: Array, bias: Array, eps: float, act: int, elsewhere: Elsewhere | None = None
+    x: Tensor,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    act: int,
+    reduction: StatisticsReduction | None = None,
 ) -> tuple[Tensor, Saved, Statistics]:
     """Normalise every channel by its own mean and variance.
 
     Images (n, C, H, W) are channels-last; float32, float64 or bfloat16. Weight and bias (C,) are
-    float32, or float64 for float64 images; `act` is NONE, RELU or RELU6. `elsewhere` has the other
+    float32, or float64 for float64 images; `act` is NONE, RELU or RELU6. `reduction` has the other
     rows, if these are not all; then there may be none here.
     """
     kind = weight.dtype
-    if elsewhere is None and _in_one_call():
+    if reduction is None and _in_one_call():
         return _forward_in_c(x, weight, bias, eps, act)
     rows, mean, squares = _own_statistics(x)
-    if elsewhere is not None:
-        rows, mean, squares = elsewhere.statistics(rows, mean, squares)
+    if reduction is not None:
+        rows, mean, squares = reduction.statistics(rows, mean, squares)
     var = squares / rows
     inverse = 1.0 / np.sqrt(var + eps)
     scale = (weight * inverse).astype(kind)
@@ -101,23 +106,23 @@ def _own_statistics(x: Tensor) -> tuple[int, Array, Array]:
 
 
 def backward(
-    saved: Saved, grad: Tensor, elsewhere: Elsewhere | None = None
+    saved: Saved, grad: Tensor, reduction: StatisticsReduction | None = None
 ) -> tuple[Tensor, Array, Array]:
     """The gradients of input (n, C, H, W), weight and bias, (C,) float64 each.
 
-    `grad` (n, C, H, W) is the output's, in the input's type; with `elsewhere` the gradients of
+    `grad` (n, C, H, W) is the output's, in the input's type; with `reduction` the gradients of
     weight and bias are those of the rows here.
     """
     x, mean, inverse, scale, offset, act, rows = saved
     grad = _like(grad, x)
-    if elsewhere is None and _in_one_call():
+    if reduction is None and _in_one_call():
         return _backward_in_c(saved, grad)
     kind, channels = scale.dtype, x.shape[1]
     middle = mean.astype(kind)
     sums = np.zeros(2 * channels)
     if x.numel():
         sums = np.concatenate(_sums(x, grad, middle, scale, offset, act))
-    total = sums if elsewhere is None else elsewhere.sums(sums)
+    total = sums if reduction is None else reduction.sums(sums)
     db, dw = sums[:channels], sums[channels:] * inverse
     slope = -scale * (total[channels:] * inverse) * inverse / rows
     level = (-scale * total[:channels] / rows - slope * middle).astype(kind)

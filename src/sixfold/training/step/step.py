@@ -134,7 +134,7 @@ class Step:
 
     Attributes:
         micro_batch: how shards are cut; not at all, unless that is set (see `open_step`).
-        elsewhere: computes the shards, if the host does not; to be set before the first payload.
+        backend: computes the shards, if the host does not; to be set before the first payload.
         model: the network as it is trained.
         state: its flat parameters and buffers.
         chain: the network as links, which computes values and gradients.
@@ -153,7 +153,7 @@ class Step:
         self.draw = Draw(seed)
         self.loss = loss or cross_entropy.make()
         self.micro_batch = MicroBatch()
-        self.elsewhere: ComputeBackend | None = None
+        self.backend: ComputeBackend | None = None
         self.wish = False
         self.lockstep = Lockstep() if sync_norms else None
         model = key_dropout(fused_max_pool(relu_behind_max_pool(model)), self.draw)
@@ -180,7 +180,7 @@ class Step:
 
     def new_payload(self) -> Tensor:
         """A vector for a payload; zeros, since the padding between parameters is never written."""
-        pinned = self.elsewhere is not None and self.elsewhere.is_pinned
+        pinned = self.backend is not None and self.backend.is_pinned
         return torch.zeros(sum(self.state.sections), dtype=self.state.dtype, pin_memory=pinned)
 
     def shard_payload(self, step: int, shard: Shard, out: Tensor) -> None:
@@ -195,8 +195,8 @@ class Step:
         """
         if not self._is_current:
             self._refresh()
-        if self.elsewhere is not None:
-            self.elsewhere.shard_payload(step, shard, out)
+        if self.backend is not None:
+            self.backend.shard_payload(step, shard, out)
             self.state.parts(out).extras[-1] = self.wish
             return
         state, samples = self.state, len(shard.labels)
@@ -286,7 +286,7 @@ class Step:
 
     def _refresh(self) -> None:
         """Let all copies of the weights follow them."""
-        for copied in (self._narrow, self.elsewhere):
+        for copied in (self._narrow, self.backend):
             if copied is not None:
                 copied.refresh()
 

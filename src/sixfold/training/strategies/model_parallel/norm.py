@@ -51,7 +51,7 @@ class OtherRows:
         self._group, self._batch_sum = group, batch_sum
 
     def statistics(self, rows: int, mean: Array, squares: Array) -> tuple[int, Array, Array]:
-        """See `sixfold.training.native.norm.Elsewhere`."""
+        """See `sixfold.training.native.norm.StatisticsReduction`."""
         found = np.concatenate([[float(rows)], mean, squares])
         held = [found] if self._group is None else all_gather(self._group, found)
         counts = np.array([part[0] for part in held])[:, None]
@@ -67,7 +67,7 @@ class OtherRows:
         return max(int(whole[-1]), 1), mean, self._batch_sum(torch.from_numpy(own)).numpy()
 
     def sums(self, values: Array) -> Array:
-        """See `sixfold.training.native.norm.Elsewhere`."""
+        """See `sixfold.training.native.norm.StatisticsReduction`."""
         if self._group is not None:
             values = np.stack(all_gather(self._group, values)).sum(0)
         if self._batch_sum is None:
@@ -121,7 +121,7 @@ class LocalNorm(LocalLayer):
         """Whether it normalises by what it is given, and not by running statistics."""
         return self.training or self.running_mean is None
 
-    def elsewhere(self) -> OtherRows | None:
+    def reduction(self) -> OtherRows | None:
         """Where the other rows of its channels are."""
         # An evaluation has no other shards; a norm without running statistics comes here then too.
         batch_sum = self.batch_sum if self.training else None
@@ -148,12 +148,12 @@ class LocalNorm(LocalLayer):
         ones, zeros = np.ones(rows.shape[1], kind), np.zeros(rows.shape[1], kind)
         weight = ones if self.weight is None else self.weight.detach().numpy()
         bias = zeros if self.bias is None else self.bias.detach().numpy()
-        elsewhere = self.elsewhere()
-        if elsewhere is None and not x.numel():
+        reduction = self.reduction()
+        if reduction is None and not x.numel():
             found = native.Statistics(zeros, ones, 1)
             y, saved = rows, native.Saved(rows, zeros, ones, ones, zeros, act, 1)
         else:
-            y, saved, found = native.forward(rows, weight, bias, self.eps, act, elsewhere)
+            y, saved, found = native.forward(rows, weight, bias, self.eps, act, reduction)
         if self.training and self.running_mean is not None:
             move_on(self, found)
         return self.maps_of(y, x.shape), saved
@@ -206,12 +206,12 @@ class LocalNormOp:
         """(n, *own), the same shape."""
         if not isinstance(saved, native.Saved):
             return self._otherwise.backward(saved, grad, out)
-        layer, elsewhere = self._layer, self._layer.elsewhere()
+        layer, reduction = self._layer, self._layer.reduction()
         rows = layer.rows_of(grad)
-        if elsewhere is None and not grad.numel():
+        if reduction is None and not grad.numel():
             dx, dw, db = rows, np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
         else:
-            dx, dw, db = native.backward(saved, rows, elsewhere)
+            dx, dw, db = native.backward(saved, rows, reduction)
         for place, gradient in zip(self._places, (dw, db), strict=True):
             if place is not None:
                 out[place].copy_(torch.from_numpy(gradient))

@@ -155,7 +155,7 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
     if device is not None:
         pictures = DevicePreprocessing(plan.make_batch, plan.augment.pad, device)
         replica = DeviceModel(step, device, pictures, narrow_dtype(training.precision))
-        step.elsewhere = replica
+        step.backend = replica
     optimizer = whole_optimizer(config.optimizer, step.state)
     optimizer = begin(config.initialization, step.state, optimizer)
     network = ReplicatedModel(
