@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sixfold.core.console.console import time_text
+
 Format = Callable[[float], str]  # how a value is written
 MISSING = "\N{EN DASH}"
 
@@ -180,9 +182,7 @@ def duration(seconds: float) -> str:
         return f"{plain(float(f'{1000 * seconds:.3g}'))} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-    return f"{int(seconds) // 3600:,} h {int(seconds) % 3600 // 60:02d} min"
+    return time_text(math.floor(seconds))
 
 
 def milliseconds(seconds: float) -> str:
