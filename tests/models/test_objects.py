@@ -88,37 +88,45 @@ def run_cell(code: str = CELL) -> SimpleNamespace:
 THINGS = ["Net", "make", "tripled", "quick", "part"]
 
 
-@pytest.mark.parametrize("what", THINGS)
-def test_what_a_notebook_defines_opens_in_another_process(what: str, tmp_path: Path) -> None:
-    name = pack(getattr(run_cell(), what), tmp_path / "objects", "model")
-    assert is_packed(name)
-    code = f"from sixfold.models.objects import open_object; print(callable(open_object({name!r})))"
+def in_another_process(code: str, **environment: str) -> list[str]:
+    """What a program prints, by words."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.stdout.strip() == "True", done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
-@pytest.mark.parametrize("what", THINGS)
-def test_the_same_cell_in_another_kernel_has_the_same_identity(what: str) -> None:
+def test_what_a_notebook_defines_opens_in_another_process(tmp_path: Path) -> None:
+    cell = run_cell()
+    names = [pack(getattr(cell, what), tmp_path / what, "model") for what in THINGS]
+    assert all(map(is_packed, names))
+    code = (
+        f"from sixfold.models.objects import open_object\n"
+        f"print(*(callable(open_object(name)) for name in {names!r}))"
+    )
+    assert in_another_process(code) == ["True"] * len(THINGS)
+
+
+def test_the_same_cell_in_another_kernel_has_the_same_identities() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n"
-        "from tests.models.test_objects import run_cell\n"
-        "from sixfold.models.identity import Identity\n"
-        f"print(Identity(getattr(run_cell(), {what!r})).digest)"
+        "from tests.models.test_objects import identities\n"
+        "print(*identities())"
     )
-    found = {Identity(getattr(run_cell(), what)).digest}
-    found.add(Identity(getattr(run_cell("# a comment\n\n" + CELL), what)).digest)
+    expected = identities()
+    assert identities("# a comment\n\n" + CELL) == expected
     for seed in "01":  # of the hashes that decide the order of sets
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        found.add(done.stdout.strip())
-    assert len(found) == 1
+        assert in_another_process(code, PYTHONHASHSEED=seed) == expected
+
+
+def identities(code: str = CELL) -> list[str]:
+    cell = run_cell(code)
+    return [Identity(getattr(cell, what)).digest for what in THINGS]
 
 
 @pytest.mark.parametrize(

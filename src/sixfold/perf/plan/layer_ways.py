@@ -225,7 +225,7 @@ class WaySearch:
                 seconds += 2 * self._moved(layer.move.contributes, layer.move.collects, rank)
             else:
                 seconds += CALL_S + 8 * self._samples * out * 4 / BYTES_PER_S
-            if isinstance(layer, LocalNorm) and layer.elsewhere() is not None:
+            if isinstance(layer, LocalNorm) and layer.reduction() is not None:
                 seconds += 2 * EXCHANGE_S
         if made.owner is not None:
             for name, parameter in made.owner.named_parameters():
