@@ -18,7 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import sixfold
 from sixfold.training.config import TrainConfig
 
-pytest_plugins = ["tests.spark_masters"]
+pytest_plugins = ["tests.spark_masters", "tests.s3_server"]
 
 # How long an example takes says nothing about the code where cores are shared. `make test-full`
 # takes the second profile.

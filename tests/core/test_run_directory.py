@@ -11,9 +11,9 @@ from sixfold.core.run_directory import (
     JsonLines,
     RankFiles,
     RunDirectory,
-    SupersededError,
     read_json_lines,
 )
+from sixfold.core.run_store import SupersededError
 
 
 def test_attempts_count_up_and_an_older_one_may_write_nothing(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from sixfold.api.arguments import Arguments, Given
 from sixfold.api.live import shown
 from sixfold.api.result import TrainResult
 from sixfold.core.events import OnEvent
+from sixfold.core.object_store import is_url
+from sixfold.core.run_store import local_run
 from sixfold.distributed.engines import Engine
 from sixfold.training import run
 from sixfold.training.config import TrainConfig, is_automatic
@@ -78,7 +80,7 @@ def _train(config: TrainConfig, engine: Engine | None, on_event: OnEvent) -> Tra
 
         planner = choose
     result = run.train(config, engine=engine, on_event=on_event, planner=planner)
-    return TrainResult(result, Path(result["report"]).parent)
+    return TrainResult(result, local_run(result["report"].rpartition("/")[0]))
 
 
 @contextlib.contextmanager
@@ -87,7 +89,8 @@ def _resumable(config: TrainConfig, on_event: OnEvent) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if (out := config.run.out) and any(Path(out).glob("checkpoints/step-*")):
+        out = config.run.out
+        if out and (is_url(out) or any(Path(out).glob("checkpoints/step-*"))):
             text = f"stopped; the same call with resume=True and out={out!r} goes on from here"
             on_event({"kind": "note", "text": text})
         raise

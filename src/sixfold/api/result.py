@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sixfold.core.errors import UserError
 from sixfold.core.run_directory import read_json_lines, read_whole_json
+from sixfold.core.run_store import local_run
 
 if TYPE_CHECKING:
     from sixfold.api.predictions import Predictions
@@ -145,7 +146,7 @@ class TrainResult(Mapping[str, Any]):
 
 def open_run(path: str | Path) -> TrainResult:
     """The result of a finished training from its run directory; a `UserError` if there is none."""
-    folder = Path(path).expanduser().absolute()
+    folder = local_run(path)
     figures = read_whole_json(folder / "result.json")
     if figures is None or "weights_sha256" not in figures:
         if not folder.is_dir():

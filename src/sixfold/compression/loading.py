@@ -44,7 +44,7 @@ def load(path: str | Path, *, trust_model: bool = False, tta: str = NONE) -> Cla
     A `UserError` if there is none, the file is damaged or does not fit its network, or that is
     neither the zoo's nor code in the current directory and is not trusted.
     """
-    file = model_card.weights_file(Path(path).expanduser().absolute())
+    file = model_card.weights_file(path)
     network, card = load_network(file, trusted=read_card(file, trust=trust_model).model)
     if text := model_card.edited(card):
         warnings.warn(text, stacklevel=2)

@@ -40,6 +40,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically
 from sixfold.core.life_cycle import RunKind, open_run
 from sixfold.core.run_directory import RunDirectory, read_whole_json
+from sixfold.core.run_store import local_out
 from sixfold.data.origin import origin_problems
 from sixfold.data.run import resolve_data
 from sixfold.distributed.engines import Engine
@@ -80,7 +81,7 @@ def compress(
         found += [f"--onnx: {problem}" for problem in onnx_problems()]
     if found:
         raise UserError(found)
-    weights = weights_file(Path(settings.run).expanduser().absolute())
+    weights = weights_file(settings.run)
     if is_container(weights):
         raise UserError(f"{weights} is compressed already: give the run it was made from")
     config = _resolve_paths(config, weights)
@@ -128,7 +129,7 @@ def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
     settings = config.compression
     home = weights.parent
     source = home if weights.name == "model.safetensors" else weights.with_suffix("")
-    out = Path(settings.out or f"{source}-compressed").expanduser().absolute()
+    out = local_out(settings.out, settings.run, Path(f"{source}-compressed"))
     if weights.resolve().is_relative_to(out.resolve()):
         raise UserError(f"--out {out}: holds the run that is compressed; choose another directory")
     return dataclasses.replace(

@@ -29,7 +29,9 @@ from sixfold.core.files import write_json
 from sixfold.core.html.frame import optional_page
 from sixfold.core.locks import held
 from sixfold.core.naming import flag_of
+from sixfold.core.object_store import is_url
 from sixfold.core.run_directory import RunDirectory, as_json, read_whole_json
+from sixfold.core.run_store import HeldRun
 from sixfold.core.settings import Settings
 from sixfold.core.version import versions
 
@@ -66,24 +68,23 @@ class RunKind:
     is_unfinished: Callable[[Mapping[str, Any]], bool] = lambda _: False
     # Settings on which a finished run's result does not depend.
     placement: tuple[str, ...] = ("engine",)
+    # Whether ranks on other hosts need not see its directory: they publish what they write.
+    ranks_publish: bool = False
     # Writes the page of a run that failed.
     failure_page: Callable[[Path], Any] | None = None
 
 
-def run_path(config: Any, defaults: Any, name: str) -> Path:
-    """The run directory's absolute path, its name chosen from the settings if none was given.
+def run_path(config: Any, defaults: Any, name: str) -> str:
+    """Where the run lies: an absolute path or a URL; named by the settings if none was given.
 
-    What differs from `defaults` decides the name; `name` begins it. A URL is refused.
+    What differs from `defaults` decides the name; `name` begins it.
     """
     out = config.run.out
     if out is None:
         out = f"runs/{name.replace(':', '-')}-{_short_hash(config, defaults)}"
-    elif "://" in out and not out.startswith("file://"):
-        raise UserError(
-            f"--out {out}: the run directory must be a path that all hosts mount; copy it to "
-            "other storage when the run is done"
-        )
-    return Path(out.removeprefix("file://")).expanduser().absolute()
+    elif is_url(out):
+        return str(out).rstrip("/")
+    return str(Path(out.removeprefix("file://")).expanduser().absolute())
 
 
 def _short_hash(config: Any, defaults: Any) -> str:
@@ -99,10 +100,15 @@ class Run:
     """One run, from looking at its directory to its result; made by `open_run`."""
 
     def __init__(
-        self, kind: RunKind, config: Any, path: Path, inputs: Inputs | None, started: float
+        self,
+        kind: RunKind,
+        config: Any,
+        directory: RunDirectory,
+        inputs: Inputs | None,
+        started: float,
     ) -> None:
         self.kind, self.config, self.inputs, self.started = kind, config, inputs, started
-        self.directory = RunDirectory(path)
+        self.directory = directory
         options = getattr(config, kind.section)
         self._can_resume = hasattr(options, "resume")
         self.resume: bool = self._can_resume and options.resume
@@ -137,12 +143,13 @@ class Run:
 
         With `failures`, members that failed and why, there is a page, no result, and a `RunError`.
         """
+        self.directory.refresh()
         page = self.directory.file(self.kind.page)
         result = {
             "wall_s": round(time.monotonic() - self.started, 3),
             **figures,
             "versions": versions(),
-            "report": str(page),
+            "report": self.directory.place(self.kind.page),
         }
         if not failures:
             write_json(self.directory.file(self.kind.result), result)
@@ -162,7 +169,7 @@ class Run:
         mixes = not self.resume and not self.overwrite
         if mixes and (found := directory.foreign_files(*kind.leftovers)):
             raise UserError(
-                f"{directory.path} holds {', '.join(found)} and no run of Sixfold: choose "
+                f"{directory} holds {', '.join(found)} and no run of Sixfold: choose "
                 "another --out, or have them removed with --overwrite"
             )
         if not directory.holds_a_run() or self.overwrite:
@@ -170,8 +177,8 @@ class Run:
         record = directory.config()
         if record is None:
             raise UserError(
-                f"{directory.file('config.json')} is damaged: put it back, or replace the run with "
-                "--overwrite"
+                f"{directory.place('config.json')} is damaged: put it back, or replace the run "
+                "with --overwrite"
             )
         old, new = _flat(_with_defaults(record, self.config)), _flat(as_json(self.config))
         own = [f"{kind.section}.{name}" for name in ("out", "resume", "overwrite")]
@@ -200,7 +207,7 @@ class Run:
         if result is None and not self.resume:
             resume = "resume it with --resume, or " if self._can_resume else ""
             raise UserError(
-                f"{directory.path} holds a {kind.noun} that was not finished: {resume}replace it "
+                f"{directory} holds a {kind.noun} that was not finished: {resume}replace it "
                 "with --overwrite"
             )
         self.finished = result
@@ -214,7 +221,7 @@ class Run:
         remedy = "continue it with --resume, choose" if grown else "choose"
         raise UserError(
             [
-                f"{self.directory.path} holds a run with other settings: {remedy} another --out, "
+                f"{self.directory} holds a run with other settings: {remedy} another --out, "
                 "or replace it with --overwrite",
                 *changed,
             ]
@@ -227,14 +234,14 @@ class Run:
         if record is not None and (changed := inputs.changed(record, growing=grows)):
             raise UserError(
                 [
-                    f"{self.directory.path} holds a run with the same settings, but of other "
+                    f"{self.directory} holds a run with the same settings, but of other "
                     "content: choose another --out, or replace it with --overwrite",
                     *changed,
                 ]
             )
 
     def _tell_finished(self, result: Mapping[str, Any], on_event: OnEvent) -> None:
-        text = f"{self.directory.path} holds this {self.kind.noun}, finished"
+        text = f"{self.directory} holds this {self.kind.noun}, finished"
         asked, ran = getattr(self.config, "engine", None), ("engine", "workers")
         if asked is not None and all(name in result for name in ran):
             wanted = asked.engine, asked.workers or result["workers"]
@@ -266,7 +273,7 @@ class Run:
 def open_run(
     kind: RunKind,
     config: Any,
-    path: Path,
+    place: Path | str,
     *,
     inputs: Inputs | None = None,
     on_event: OnEvent,
@@ -275,14 +282,25 @@ def open_run(
 ) -> Iterator[Run]:
     """Have a run's directory to oneself, from looking at what lies there to the run's end.
 
-    The directory is made if absent, and gone again if nothing was put there. `on_event` is called
+    `place` is a path or a URL; `Run.directory.path` is where its files are meanwhile. The directory
+    is made if absent, and gone again if nothing was put there. `on_event` is called
     with a note if it holds this run, finished; `started` is on the monotonic clock; `hold` is false
     where it lies in one that is held already.
     """
-    run = Run(kind, config, path, inputs, started)
-    if run.resume and not path.is_dir():
+    store = HeldRun(str(place)) if is_url(str(place)) else None
+    engine = getattr(getattr(config, "engine", None), "engine", "")
+    if store is not None and engine == "spark" and not kind.ranks_publish:
+        raise UserError(
+            f"--out {place}: on Spark this {kind.noun} needs a directory that all hosts mount; "
+            "copy it to other storage when it is done"
+        )
+    path = Path(place) if store is None else store.folder
+    run = Run(kind, config, RunDirectory(path, store), inputs, started)
+    if run.resume and store is None and not path.is_dir():
         raise UserError(f"--resume: there is no run directory {path}")
-    with held(path) if hold else contextlib.nullcontext():
+    with _held(path, store) if hold else contextlib.nullcontext():
+        if run.resume and store is not None and not run.directory.holds_a_run():
+            raise UserError(f"--resume: there is no run {place}")
         run._look()
         if run.finished is not None:
             run._tell_finished(run.finished, on_event)
@@ -294,6 +312,11 @@ def open_run(
         except (SixfoldError, KeyboardInterrupt) as error:
             run._failed(error)
             raise
+
+
+def _held(path: Path, store: HeldRun | None) -> contextlib.AbstractContextManager[None]:
+    """Keep other processes out of a run."""
+    return held(path) if store is None else store.held()
 
 
 def _failed_members(noun: str, failures: Mapping[str, str]) -> str:

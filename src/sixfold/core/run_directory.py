@@ -5,6 +5,7 @@ Layout::
     config.json            settings as resolved
     inputs.json            hashes of the files and the data that enter the run
     attempt                number of the newest attempt, and a token that proves the disk is shared
+    attempts/              the same where the run lies, or has lain, at a URL
     metrics.jsonl          one object per logged step
     merges.jsonl           one object per merge of weights, where workers train apart
     timeline/rank-0000.jsonl   where each rank's time went, step by step
@@ -27,6 +28,8 @@ Layout::
     tensorboard/           event files, with `--track tensorboard`
     log.txt                what ranks and engine printed
 
+It may lie at a URL: then `path` is a working copy on this host; see `sixfold.core.run_store`.
+
 Every start of the ranks is an *attempt* with a number of its own. A rank that finds a newer
 number in the directory is a left-over of an older attempt and may write nothing any more.
 """
@@ -36,6 +39,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,35 +53,49 @@ from sixfold.core.files import (
     write_atomically,
     write_json,
 )
+from sixfold.core.run_store import HeldRun, RunStore, SupersededError, rank_copy
 
 Result = TypeVar("Result")
 
 _OWN = """
-config.json inputs.json attempt metrics.jsonl merges.jsonl result.json failure.json plan.json
-division.json tuning.json model.safetensors model.raw.safetensors dictionary.safetensors
+config.json inputs.json attempt attempts metrics.jsonl merges.jsonl result.json failure.json
+plan.json division.json tuning.json model.safetensors model.raw.safetensors dictionary.safetensors
 samples.safetensors report.html log.txt lr-find.json lr-find.html tracking.json tensorboard
 trace.json profile.json profile.html timeline checkpoints snapshots servers elements logs profile
 """
-
-
-class SupersededError(RunError):
-    """This rank belongs to an attempt that a newer one has replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """What the launcher hands to the ranks of one run so that they can check the directory."""
 
-    path: Path  # absolute
+    path: Path  # absolute; of the launcher's working copy, where the run lies at a URL
     token: str  # random text that the launcher has put there
+    url: str = ""  # of a run in a store
+
+    def is_apart(self) -> bool:
+        """Whether this host does not see the directory, of a run that may be had from a store."""
+        return bool(self.url) and _read_attempt(self.path)[1] != self.token
+
+    def here(self) -> Path:
+        """The directory, or the copy of it, that ranks of this host use."""
+        return rank_copy(self.url, self.token).folder if self.is_apart() else self.path
 
 
 class RunDirectory:
     """A run's directory as the launcher sees it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        self.token = secrets.token_hex(8)
+    def __init__(self, path: Path, held: HeldRun | None = None) -> None:
+        self.path, self._held = path.absolute(), held
+        self.token = secrets.token_hex(8) if held is None else held.token
+
+    def __str__(self) -> str:
+        """The place that the user has named."""
+        return str(self.path) if self._held is None else self._held.url
+
+    def place(self, name: str) -> str:
+        """The path or URL of a file, for people."""
+        return f"{self}/{name}"
 
     def create(self) -> None:
         """Make the directory; a `UserError` if that is not possible."""
@@ -120,13 +138,19 @@ class RunDirectory:
 
     def claim(self) -> int:
         """Begin a new attempt; its number, from 1. Older ones may write nothing any more."""
-        number = _read_attempt(self.path)[0] + 1
+        number = _read_attempt(self.path)[0] + 1 if self._held is None else self._held.claim()
         write_json(self.file("attempt"), {"attempt": number, "token": self.token})
         return number
 
+    def refresh(self) -> None:
+        """See what ranks on other hosts have published, where the run lies at a URL."""
+        if self._held is not None:
+            self._held.run.pull()
+
     def ticket(self) -> Claim:
         """What ranks need to find the directory and check that it is the same one."""
-        return Claim(path=self.path, token=self.token)
+        url = "" if self._held is None else self._held.url
+        return Claim(path=self.path, token=self.token, url=url)
 
 
 OBJECTS = "objects"
@@ -155,18 +179,21 @@ class RankFiles:
     def __init__(self, claim: Claim, *, attempt: int, rank: int, host: str) -> None:
         self.path, self.attempt, self.rank = claim.path, attempt, rank
         _, token = _read_attempt(claim.path)
-        if token != claim.token:
+        self._store, self._is_apart = None, claim.is_apart()
+        if claim.url:
+            self._store = self._open_store(claim)
+        elif token != claim.token:
             raise UserError(
                 f"rank {rank} on {host} does not see the run directory {claim.path} that the "
                 "launcher made: --out must lie on storage that all hosts share"
             )
-        probe = claim.path / f".probe-{attempt}-{rank}"
+        probe = self.path / f".probe-{attempt}-{rank}"
         try:
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise UserError(
-                f"rank {rank} on {host} cannot write to the run directory {claim.path} "
+                f"rank {rank} on {host} cannot write to the run directory {self.path} "
                 f"({error.strerror}): --out must be writable on all hosts"
             ) from error
         self.fence()
@@ -174,20 +201,52 @@ class RankFiles:
     def fence(self) -> None:
         """Raise a `SupersededError` if a newer attempt has begun."""
         number, _ = _read_attempt(self.path)
-        if number != self.attempt:
+        if number != self.attempt and not self._is_apart:
             raise SupersededError(
                 f"attempt {self.attempt} was superseded by attempt {number}: rank {self.rank} stops"
             )
+        if self._store is not None:
+            self._store.fence()
+
+    def publish(self) -> None:
+        """See that all hosts have what this rank has written: a run at a URL has copies."""
+        if self._is_apart and self._store is not None:
+            self._store.publish()
+
+    def close(self) -> None:
+        """Publish what is left, unless a newer attempt has begun, which then does it."""
+        with suppress(RunError):
+            self.publish()
+
+    def refresh(self) -> None:
+        """See that this rank has what all hosts have published."""
+        if self._is_apart and self._store is not None:
+            self._store.pull()
+
+    def _open_store(self, claim: Claim) -> RunStore:
+        """The store of a run at a URL, and on another host than the launcher's an own copy."""
+        if not self._is_apart:
+            store = RunStore(claim.url, claim.path)
+        else:
+            store = rank_copy(claim.url, claim.token)
+            self.path = store.folder
+            if store.facts(self.attempt).get("token") != claim.token:
+                raise SupersededError(f"attempt {self.attempt} at {claim.url} is another process's")
+            store.pull()
+        store.number = self.attempt
+        return store
 
     def write_json(self, name: str, value: Any) -> None:
         """Write plain data to a file of the directory, atomically, if still allowed to."""
         self.fence()
         write_json(self.path / name, value)
+        self.publish()
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write a file of the directory, atomically, if still allowed to."""
         self.fence()
         write_atomically(self.path / name, data)
+        self.publish()
 
 
 class JsonLines:

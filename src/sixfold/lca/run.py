@@ -16,6 +16,7 @@ from sixfold.core.files import folder_of_parts, space_explained, write_json
 from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.locks import held
 from sixfold.core.run_directory import RunDirectory
+from sixfold.core.run_store import local_run
 from sixfold.core.version import versions
 from sixfold.data.config import DataConfig
 from sixfold.data.run import resolve_data
@@ -42,8 +43,8 @@ def lca_learn(
     if found := learn_settings_problems(config):
         raise UserError(found)
     config = _resolve_paths(config)
-    path, inputs = Path(str(config.run.out)), _inputs(config)
-    with open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started) as run:
+    out, inputs = str(config.run.out), _inputs(config)
+    with open_run(KIND, config, out, inputs=inputs, on_event=on_event, started=started) as run:
         if run.finished is not None:
             return run.finished
         with open_engine_for(config.engine, together=True, given=engine) as engine:
@@ -92,7 +93,7 @@ def _resolve_paths(config: LcaLearnConfig) -> LcaLearnConfig:
         config,
         input=replace(config.input, data=_absolute_spec(config.input.data)),
         learn=replace(config.learn, list=absolute),
-        run=replace(config.run, out=str(run_path(config, LcaLearnConfig(), "lca"))),
+        run=replace(config.run, out=run_path(config, LcaLearnConfig(), "lca")),
     )
 
 
@@ -215,7 +216,7 @@ def lca_encode(
 
     from sixfold.lca.dictionary import dictionary_file, load_dictionary
 
-    file = dictionary_file(Path(encode.run).expanduser().absolute())
+    file = dictionary_file(local_run(encode.run))
     learned = load_dictionary(file)
     given = {name: v for name, v in vars(config.dynamics).items() if v is not None}
     dynamics = dataclasses.replace(learned.dynamics, **given)

@@ -17,7 +17,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sixfold import data
@@ -84,9 +83,9 @@ def tickets(
         config = _resolve_paths(fit_digits(config, notes.append))
         for event in notes:  # after what may be refused
             on_event(event)
-        inputs, path = _inputs(config), Path(str(config.run.out))
+        inputs, place = _inputs(config), str(config.run.out)
         run = stack.enter_context(
-            open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started)
+            open_run(KIND, config, place, inputs=inputs, on_event=on_event, started=started)
         )
         if run.finished is not None:
             return run.finished
@@ -119,7 +118,7 @@ def _resolve_paths(config: TicketsConfig) -> TicketsConfig:
         config,
         trellis=trellis,
         data=dataclasses.replace(config.data, data=data.absolute_spec(config.data.data)),
-        run=dataclasses.replace(config.run, out=str(path)),
+        run=dataclasses.replace(config.run, out=path),
     )
 
 

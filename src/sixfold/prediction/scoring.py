@@ -45,7 +45,7 @@ class ScoringJob:
 
 def trained_network(run: str, trust: bool, on_event: OnEvent | None) -> tuple[Path, ModelCard]:
     """A run's weights, and their card."""
-    weights = weights_file(Path(run).expanduser().absolute())
+    weights = weights_file(run)
     card = read_card(weights, trust=trust)
     warn_if_edited(card, on_event)
     return weights, card

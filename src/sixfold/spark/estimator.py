@@ -21,6 +21,7 @@ from pyspark.ml.param.shared import HasValidationIndicatorCol, HasWeightCol
 from pyspark.ml.util import DefaultParamsReadable, MLWritable
 
 from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.object_store import is_url
 from sixfold.core.run_directory import as_json
 from sixfold.data.config import HANDED_OVER
 from sixfold.data.targets import REGRESSION
@@ -182,6 +183,11 @@ class FittingEstimator(
             )
         config = configure(**chosen, data=HANDED_OVER, engine="spark")
         found += problems_without(config, objects)
+        if is_url(config.run.out or ""):
+            found.append(
+                f"out {config.run.out}: give a path that driver and executors mount; a run at a "
+                "URL is trained by sixfold.train or `sixfold train --engine spark`"
+            )
         if config.run.out is None and not master.startswith("local"):
             found.append(
                 "out: give a run directory that driver and executors share (a path that all hosts "

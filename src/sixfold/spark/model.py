@@ -373,7 +373,7 @@ def read_weights(path: str | Path, *, trust_model: bool = False) -> tuple[Weight
     from sixfold.compression.loading import read_card
     from sixfold.training.model_card import weights_file
 
-    file = weights_file(Path(path).expanduser().absolute())
+    file = weights_file(path)
     card = read_card(file, trust=trust_model)
     data = file.read_bytes()
     weights = Weights(

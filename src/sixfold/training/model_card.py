@@ -19,6 +19,7 @@ from sixfold import models
 from sixfold.core import tensor_file
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
+from sixfold.core.run_store import local_run
 from sixfold.data import DataSet
 from sixfold.data.targets import CLASSES, KINDS, outputs_of
 from sixfold.models.config import ModelConfig
@@ -117,8 +118,12 @@ def pack(network: nn.Module, card: ModelCard) -> bytes:
     return tensor_file.pack(model_tensors(network), metadata)
 
 
-def weights_file(run: Path) -> Path:
-    """The weights of a run directory, or a weights file itself; a `UserError` if there are none."""
+def weights_file(place: Path | str) -> Path:
+    """The weights of a run directory, or a weights file itself; a `UserError` if there are none.
+
+    Of a URL the copy on this host.
+    """
+    run = local_run(place)
     if run.is_file():
         return run
     file = run / WEIGHTS

@@ -12,9 +12,11 @@ from typing import Any
 
 from sixfold.core.errors import UserError
 from sixfold.core.life_cycle import run_path
+from sixfold.core.object_store import is_url
 from sixfold.core.run_directory import OBJECTS, as_json
 from sixfold.core.settings import hints_of
 from sixfold.models.objects import describe, pack, title_of
+from sixfold.models.packed import is_packed
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import training_problems
 from sixfold.training.tracking.config import TrackingConfig
@@ -59,14 +61,34 @@ def packed(
     out = run_path(
         dataclasses.replace(named, tracking=TrackingConfig()), TrainConfig(), purpose + title
     )
-    folder = out / OBJECTS
-    with _withdrawn(out):
+    if is_url(out):
+        yield _by_name(config, objects, callbacks, out)
+        return
+    folder = Path(out) / OBJECTS
+    with _withdrawn(Path(out)):
         named = _named(config, objects, callbacks, lambda thing, what: pack(thing, folder, what))
-        named = dataclasses.replace(named, run=dataclasses.replace(named.run, out=str(out)))
+        named = dataclasses.replace(named, run=dataclasses.replace(named.run, out=out))
         if found := training_problems(named):
             raise UserError(found)
         yield named
     _drop_others(folder, named)
+
+
+def _by_name(
+    config: TrainConfig, objects: Mapping[str, Any], callbacks: Sequence[Any], out: str
+) -> TrainConfig:
+    """The settings with objects that modules have: a run in a store keeps no others."""
+    named = _named(config, objects, callbacks, lambda thing, what: describe(thing, what)[0])
+    names = [named.model.model, named.loss.loss, named.optimizer.optimizer]
+    if found := [name for name in (*names, *named.selection.callback) if is_packed(name)]:
+        raise UserError(
+            f"--out {out}: {name.rpartition(':')[2]} is defined in no module, and a run at a URL "
+            "keeps no code: write it to a file of your project, or give a directory"
+            for name in found
+        )
+    if problems := training_problems(named):
+        raise UserError(problems)
+    return dataclasses.replace(named, run=dataclasses.replace(named.run, out=out))
 
 
 def with_values(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:

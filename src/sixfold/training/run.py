@@ -138,7 +138,7 @@ def train(
             open_run(
                 dataclasses.replace(KIND, placement=(*irrelevant_placement(config), TRACKING)),
                 config,
-                Path(str(config.run.out)),
+                str(config.run.out),
                 inputs=(inputs := training_inputs(config)),
                 on_event=on_event,
                 started=started,
@@ -215,6 +215,7 @@ TRACKING = "tracking"  # section of the settings on which no result depends
 KIND = RunKind(
     growing=LENGTH,
     failure_page=_write_failure_page,
+    ranks_publish=True,
     is_unfinished=lambda result: result.get("stopped_by") == OUT_OF_TIME,
 )
 
@@ -309,7 +310,7 @@ def resolve_paths(config: TrainConfig) -> TrainConfig:
         ),
         compute=dataclasses.replace(config.compute, tuning=_absolute(config.compute.tuning)),
         strategy=dataclasses.replace(config.strategy, grid=as_line(config.strategy.grid)),
-        run=dataclasses.replace(config.run, out=str(path)),
+        run=dataclasses.replace(config.run, out=path),
     )
 
 
@@ -439,8 +440,10 @@ def _run(
     if spec.launch is not None:
         asynchronous = spec.launch(config, directory, engine, workers, on_event)
         # What is left to the ranks is to evaluate and to write the weights.
+    # Ranks write to the directory's files, which may be a copy of what lies at a URL.
+    own = dataclasses.replace(config.run, out=str(directory.path))
     job = TrainJob(
-        config=config,
+        config=dataclasses.replace(config, run=own),
         claim=directory.ticket(),
         deadline=now - before_s + seconds(limit) if limit else None,
         source=inputs.source(config.model),
@@ -455,6 +458,7 @@ def _run(
         on_event=lambda _, event: views(event),
         log=directory.file("log.txt"),
     )
+    directory.refresh()
     figures = {
         **group.results[0],
         "wall_s": round(time.monotonic() - run.started, 3),

@@ -107,7 +107,7 @@ class Training:
         elif self.is_root:
             self.source = project_hashes(model.model, model.model_args)
         self.schedule = parse_schedule(config.optimizer)
-        self.checkpoints = job.claim.path / "checkpoints"
+        self.checkpoints = job.claim.here() / "checkpoints"
         self.kept_steps = {int(step) for step in config.run.save_at_steps}
         self.steering = Steering(comm, config, job.deadline)
         bits, total = own_bits(self.strategy.canary(), comm.host), self.budget.total_steps
@@ -218,6 +218,7 @@ class Training:
                     raise
             finally:
                 self.log.close()
+                self.files.close()
             self.recent = list(self.log.recent)
             self._renew()
 
@@ -260,6 +261,7 @@ class Training:
     def _unfreeze(self) -> None:
         """Go on from the checkpoint that was just written, with more parameters in training."""
         all_gather_int(self.comm, 0)  # rank 0 has written it
+        self.files.refresh()
         self._build(self.progress.step)
         self.network.restore(path_of(self.checkpoints, self.progress.step))
 
@@ -340,9 +342,9 @@ class Training:
         before, self.settled_at = self.settled_at, done
         self._keep_snapshot(before, done)
         metrics: Mapping[str, float | None] = {}
-        if done < total and self._crosses(before, done, self.config.training.evaluate_every):
+        if done < total and self.budget.crosses(before, done, self.config.training.evaluate_every):
             metrics = self._evaluate()
-        events = ("on_step", "on_epoch") if self._crosses(before, done, 1.0) else ("on_step",)
+        events = ("on_step", "on_epoch") if self.budget.crosses(before, done, 1.0) else ("on_step",)
         self._consult(events, metrics)
         stop = self.is_root and self.comm.should_stop()
         is_due = self.is_over(done) or done in self.unfreezing or self._should_save(before, done)
@@ -380,32 +382,28 @@ class Training:
         if logged and self.is_root:
             self.log.values(progress.step, logged)
 
-    def _crosses(self, before: int, done: int, every_epochs: float) -> bool:
-        """True if a multiple of so many epochs was reached after step `before`."""
-        if every_epochs <= 0:
-            return False
-        steps = every_epochs * self.budget.steps_per_epoch
-        return int(done / steps + 1e-9) > int(before / steps + 1e-9)
-
     def _should_save(self, before: int, done: int) -> bool:
         every = self.config.run.checkpoint_every
         if every is not None:
             return done // every > before // every
-        return self._crosses(before, done, 1.0) or time.monotonic() - self.saved_at > CHECKPOINT_S
+        is_late = time.monotonic() - self.saved_at > CHECKPOINT_S
+        return is_late or self.budget.crosses(before, done, 1.0)
 
     def _save(self) -> None:
-        self.files.fence()
         self.log.flush()
-        self.network.save(self.checkpoints, self.progress, keep=self.config.run.keep_checkpoints)
+        self._write(self.checkpoints, self.config.run.keep_checkpoints)
         self.saved_at = time.monotonic()
+
+    def _write(self, folder: Path, keep: int) -> None:
+        self.files.fence()
+        self.network.save(folder, self.progress, keep=keep)
+        self.files.publish()
 
     def _keep_snapshot(self, before: int, done: int) -> None:
         """Keep the weights of a step for which that was asked, if it lies in (before, done]."""
         wanted = any(before < step <= done for step in self.kept_steps)
         if wanted and (self.is_root or self.network.together):
-            self.files.fence()
-            folder = self.files.path / "snapshots"
-            self.network.save(folder, self.progress, keep=len(self.kept_steps) + 1)
+            self._write(self.files.path / "snapshots", len(self.kept_steps) + 1)
 
     def _evaluate(self) -> Mapping[str, float | None]:
         """Evaluate between epochs: on the validation part if there is one.
@@ -489,6 +487,7 @@ class Training:
         best = self.progress.best_step
         if 0 <= best != self.progress.step:
             self.holds_state = False  # the weights are no longer those of the last step
+            self.files.refresh()
             self.network.restore(path_of(self.checkpoints, best))
         return figures | {"final_weights": "best", "weights_step": best}
 

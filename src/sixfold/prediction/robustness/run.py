@@ -11,6 +11,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.locks import held
 from sixfold.core.run_directory import as_json, read_whole_json
+from sixfold.core.run_store import local_out
 from sixfold.core.version import versions
 from sixfold.data import DataSet
 from sixfold.distributed.session import open_engine_for, restarts_of
@@ -102,7 +103,7 @@ def _evaluate(
 
 def _out(config: EvaluateConfig, weights: Path) -> Path:
     given = config.evaluation.out
-    out = weights.parent / "robustness" if given is None else Path(given).expanduser().absolute()
+    out = local_out(given, config.evaluation.run, weights.parent / "robustness")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file; give a directory")
     held = read_whole_json(out / "config.json", "choose another --out, or remove it")

@@ -1,9 +1,9 @@
 """The launcher of a choice between dense and sparse layers."""
 
-from pathlib import Path
 from typing import Any
 
 from sixfold.core.errors import UserError
+from sixfold.core.run_store import local_out
 from sixfold.prediction.sparse.config import SparseConfig
 
 
@@ -35,8 +35,8 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
     from sixfold.prediction.sparse.dead_channels import remove_dead_channels
     from sixfold.training.model_card import weights_file
 
-    file = weights_file(Path(forms.run).expanduser().absolute())
-    out = Path(forms.out).expanduser().absolute() if forms.out else file.with_name("sparse.json")
+    file = weights_file(forms.run)
+    out = local_out(forms.out, forms.run, file.with_name("sparse.json"))
     with one_thread():
         trusted = read_card(file, trust=forms.trust_model).model
         whole, card = load_network(file, trusted=trusted)

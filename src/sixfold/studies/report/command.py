@@ -9,6 +9,7 @@ from typing import Any
 from sixfold.core.console.command import ReportKind
 from sixfold.core.errors import UserError
 from sixfold.core.run_directory import read_json, read_whole_json
+from sixfold.core.run_store import local_run, publish_file
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,9 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
         problems = [*problems, "give the run directory: sixfold report RUN"]
     if problems:
         raise UserError(problems)
-    print(rewrite_report(Path(arguments.run_word)))
+    place = arguments.run_word
+    page = rewrite_report(local_run(place, record=True))
+    print(publish_file(place, page))
     return 0
 
 

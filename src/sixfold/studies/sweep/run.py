@@ -167,7 +167,7 @@ def begin(
     path = run_path(config, type(config)(), "sweep")
     for event in notes:  # after what may be refused
         on_event(event)
-    config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=str(path)))
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, out=path))
     inputs = Inputs(files={})
     if hasattr(config, "data"):
         absolute = data.absolute_spec(config.data.data)

@@ -20,7 +20,6 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sixfold import data
@@ -103,12 +102,12 @@ def tune(
     config = _resolved(config, notes.append)
     for event in notes:  # after what may be refused
         on_event(event)
-    path = Path(str(config.run.out))
+    place = str(config.run.out)
     ends = corners(base_config(config), parse_search(config.tune.search))
     inputs = _inputs(ends)
     with contextlib.ExitStack() as stack:
         run = stack.enter_context(
-            open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started)
+            open_run(KIND, config, place, inputs=inputs, on_event=on_event, started=started)
         )
         if run.finished is not None:
             return run.finished
@@ -145,7 +144,7 @@ def _resolved(config: TuneConfig, on_event: OnEvent) -> TuneConfig:
         config,
         data=absolute.data,
         initialization=absolute.initialization,
-        run=dataclasses.replace(config.run, out=str(path)),
+        run=dataclasses.replace(config.run, out=path),
     )
 
 

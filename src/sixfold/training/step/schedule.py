@@ -39,6 +39,13 @@ class TrainingLength:
         epoch, batch = divmod(steps, self.steps_per_epoch)
         return epoch + batch * self.batch_size / self.images
 
+    def crosses(self, before: int, done: int, every_epochs: float) -> bool:
+        """True if a multiple of so many epochs was reached after step `before`, by step `done`."""
+        if every_epochs <= 0:
+            return False
+        steps = every_epochs * self.steps_per_epoch
+        return int(done / steps + 1e-9) > int(before / steps + 1e-9)
+
 
 DEFAULT_EPOCHS = 10.0
 

@@ -1,0 +1,180 @@
+"""Trainings whose run directory is a URL: the bits, the files and the messages of a local one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+import sixfold
+from sixfold.core import run_directory, run_store
+from sixfold.core.errors import RunError, UserError
+from sixfold.core.object_store import ObjectStore
+from sixfold.training.config import TrainConfig
+from sixfold.training.run import train
+
+Configure = Callable[..., TrainConfig]
+URL = "memory://runs/train"
+
+
+@pytest.fixture(autouse=True)
+def empty() -> Iterator[None]:
+    """Nothing in memory."""
+    fsspec.filesystem("memory").store.clear()
+    yield
+    fsspec.filesystem("memory").store.clear()
+
+
+def names(url: str = URL) -> set[str]:
+    """What a store holds of a run."""
+    return {name for name in ObjectStore(url).list() if not name.startswith("attempts/")}
+
+
+def test_a_run_at_a_url_has_the_bits_and_files_of_a_local_one(
+    configure: Configure, tmp_path: Path
+) -> None:
+    local = train(configure(out=str(tmp_path / "run")))
+    there = train(configure(out=URL))
+    assert there["weights_sha256"] == local["weights_sha256"]
+    assert there["report"] == f"{URL}/report.html"
+    files = {p.relative_to(tmp_path / "run") for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert names() == {p.as_posix() for p in files} - {"attempt"}
+
+
+def test_a_run_at_a_url_goes_on_and_is_found_finished(configure: Configure, tmp_path: Path) -> None:
+    whole = train(configure(out=str(tmp_path / "run"), steps=9))
+    train(configure(out=URL))
+    grown = train(configure(out=URL, steps=9, resume=True))
+    assert (grown["steps"], grown["weights_sha256"]) == (9, whole["weights_sha256"])
+    heard: list[Any] = []
+    again = train(configure(out=URL, steps=9), on_event=heard.append)
+    assert again["weights_sha256"] == whole["weights_sha256"]
+    assert [event["text"] for event in heard] == [f"{URL} holds this run, finished"]
+    with pytest.raises(UserError, match=rf"{URL} holds a run with other settings"):
+        train(configure(out=URL, lr=0.5))
+    with pytest.raises(UserError, match="there is no run memory://runs/none"):
+        train(configure(out="memory://runs/none", resume=True))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ranks_that_do_not_see_the_launchers_copy_have_their_own(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int
+) -> None:
+    options = {"checkpoint_every": 2, "save_at_steps": ("3",), "workers": workers}
+    local = train(configure(out=str(tmp_path / "run"), **options))
+    monkeypatch.setattr(run_directory.Claim, "is_apart", lambda claim: bool(claim.url))
+    there = train(configure(out=URL, **options))
+    assert there["weights_sha256"] == local["weights_sha256"]
+    assert {"metrics.jsonl", "model.safetensors", "snapshots/step-000000003.safetensors"} <= names()
+    assert f"timeline/rank-000{workers - 1}.jsonl" in names()
+    grown = train(configure(out=URL, **options, steps=9, resume=True))
+    whole = train(configure(out=str(tmp_path / "run"), **options, steps=9, resume=True))
+    assert grown["weights_sha256"] == whole["weights_sha256"]
+
+
+def test_other_commands_read_a_run_at_a_url(tmp_path: Path, configure: Configure) -> None:
+    figures = train(configure(out=URL))
+    assert sixfold.open_run(URL).weights_sha256 == figures["weights_sha256"]
+    sixfold.load(URL)
+    data, out = "synthetic:200x3x8x8", tmp_path / "scores.parquet"
+    told = sixfold.predict(URL, data, out, engine="inline", workers=1, quiet=True)
+    assert told["accuracy"] == figures["test_accuracy"]
+    with pytest.raises(UserError, match="is a URL: give --out"):
+        sixfold.evaluate_robustness(URL, engine="inline", workers=1, quiet=True)
+
+
+def test_a_superseded_training_stops_at_its_next_checkpoint(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = run_store.RunStore.fence
+
+    def overtaken(store: run_store.RunStore) -> None:
+        if any(name.endswith("metrics.jsonl") for name in names()):
+            store.store.create(f"attempts/{store.newest() + 1:06d}.json", b"{}")
+        save(store)
+
+    monkeypatch.setattr(run_store, "PUBLISH_S", 0.01)
+    monkeypatch.setattr(run_store.RunStore, "fence", overtaken)
+    with pytest.raises(RunError, match="superseded by attempt"):
+        train(configure(out=URL, steps=400, checkpoint_every=1))
+    assert "result.json" not in names()
+
+
+def test_an_object_of_no_module_is_refused(configure: Configure) -> None:
+    with pytest.raises(
+        UserError, match="is defined in no module, and a run at a URL keeps no code"
+    ):
+        sixfold.train(lambda: None, "digits", out=URL, quiet=True)
+    assert not names()
+
+
+def test_spark_needs_a_mounted_directory_for_other_commands() -> None:
+    options: dict[str, Any] = {"engine": "spark", "workers": 1, "master": "local[1]", "out": URL}
+    with pytest.raises(UserError, match="on Spark this run needs a directory that all hosts mount"):
+        sixfold.lca_learn(data="synthetic:20x1x8x8", atoms=4, quiet=True, **options)
+
+
+ARGUMENTS = (
+    *("train", "--data", "synthetic:400x3x8x8", "--model", "slide", "--lr", "0.01"),
+    *("--batch-size", "40", "--workers", "2", "--checkpoint-every", "5", "--evaluate-every", "0"),
+)
+
+
+def command(*arguments: str) -> "subprocess.Popen[str]":
+    """`sixfold` in a process of its own."""
+    words = [sys.executable, "-m", "sixfold", *ARGUMENTS, *arguments]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_on_s3_a_killed_training_goes_on_to_the_same_bits(bucket: str, tmp_path: Path) -> None:
+    url = f"{bucket}/killed"
+    first = command("--steps", "4000", "--out", url)
+    try:
+        until = time.monotonic() + 240
+        while not any(name.startswith("checkpoints/step-") for name in names(url)):
+            assert time.monotonic() < until
+            assert first.poll() is None
+            time.sleep(0.5)
+        second = command("--steps", "4000", "--out", url)
+        told, _ = second.communicate(timeout=240)
+        assert second.returncode == 2
+        assert f"{url} is in use by process {first.pid}" in told
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        assert first.stdout is not None
+        first.stdout.close()
+    steps = max(int(n[17:26]) for n in names(url) if n.startswith("checkpoints/step-")) + 20
+    third = command("--steps", str(steps), "--out", url, "--resume")
+    told, _ = third.communicate(timeout=240)
+    assert third.returncode == 0, told
+    local = command("--steps", str(steps), "--out", str(tmp_path / "run"))
+    local.communicate(timeout=240)
+    found = sixfold.open_run(url)
+    assert found.weights_sha256 == sixfold.open_run(tmp_path / "run").weights_sha256
+    out = tmp_path / "scores.parquet"
+    scored = sixfold.predict(
+        url, "synthetic:400x3x8x8", out, engine="inline", workers=1, quiet=True
+    )
+    assert scored["accuracy"] == found.test_accuracy
+
+
+@pytest.mark.full
+def test_on_s3_what_is_wrong_is_one_line(
+    bucket: str, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"--out s3://no-such-bucket/run: there is no such bucket"):
+        train(configure(out="s3://no-such-bucket/run"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(UserError, match="the store does not answer as it should") as error:
+        train(configure(out=f"{bucket}/run"))
+    assert "\n" not in str(error.value)
