@@ -26,6 +26,8 @@ DOWNLOADS = (MNIST, "cifar10-jpeg.tar.xz", "bccd.tar.gz", "README.md", "photos/m
         ("cells", DOWNLOADS, "bccd.tar.gz"),
         ("mnist", (f"MNIST/raw/{MNIST}", "x"), "MNIST/raw"),
         ("mnist", ("my-mnist.zip", "other.zip"), "my-mnist.zip"),
+        ("mnist", (f"FashionMNIST/raw/{MNIST}", f"MNIST/raw/{MNIST}"), "MNIST/raw"),
+        ("mnist", ("fashion-mnist.zip", "mnist.zip"), "mnist.zip"),
         ("cifar10", ("data_batch_1", "test_batch"), ""),
         ("cifar10", ("cifar-10-batches-py/data_batch_1", "cifar-10-python.tar.gz"),
          "cifar-10-batches-py"),
@@ -49,6 +51,20 @@ def test_a_set_is_found_among_other_files(
 ) -> None:
     touch(tmp_path, *names)
     assert locate(parse_spec(f"{kind}:{tmp_path}")) == str(tmp_path / found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("mnist", (f"FashionMNIST/raw/{MNIST}", f"KMNIST/raw/{MNIST}")),
+        ("mnist", ("fashion-mnist.zip", "kmnist.tar")),
+        ("cells", ("VOC2007/Annotations/a.xml", "VOC2012/Annotations/a.xml")),
+    ],
+)
+def test_none_of_several_sets_is_taken(tmp_path: Path, kind: str, names: tuple[str, ...]) -> None:
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match=r"holds several sets \(.*, .*\): give the path of one"):
+        locate(parse_spec(f"{kind}:{tmp_path}"))
 
 
 @pytest.mark.parametrize("kind", ["mnist", "cifar10", "cells"])

@@ -63,6 +63,7 @@ FOREIGN = ["os:system", "builtins:exec", "subprocess:run", "torch.nn:Linear", "t
            "torch.hub:load", "numpy:load", "pickle:loads", "sixfold.cli:main",
            "origin_net:system", "origin_net:os.system", "origin_net:run", "origin_net:Popen",
            "origin_net:nn.Linear", "origin_net:evil", "origin_net:Net.__init__.__globals__",
+           "origin_net:make.__class__", "__main__:main",
            "../origin_out.py:Net", "stranger/origin_evil.py:Net", "stranger.origin_evil:Net",
            "no_such_module:Net", "os.path:join", "a b:c"]  # fmt: skip
 

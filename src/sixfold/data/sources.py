@@ -29,6 +29,7 @@ class _Layout:
     folders: re.Pattern[str]  # names that the set's folder may have
     archives: tuple[re.Pattern[str], ...]  # names that its archive may have, the best first
     wanted: str  # what was looked for, for people
+    is_one_set: bool = False  # whether all that have such names are one set in several forms
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -50,6 +51,7 @@ _LAYOUTS = {
             map(_pattern, (r".*cifar.?10\D.*python.*", r".*cifar.?10\D.*bin.*", r".*cifar.?10\D.*"))
         ),
         "data_batch_1 to 5 and test_batch (plain or .bin), train/<class>/*, or an archive of them",
+        is_one_set=True,
     ),
     "cells": _Layout(
         _pattern(r"annotations"),
@@ -99,16 +101,32 @@ def _search(path: str, layout: _Layout, depth: int) -> str | None:
     if any(layout.files.fullmatch(name) for name in names):
         return path
     subfolders = [e.name for e in entries if e.is_folder and layout.folders.fullmatch(e.name)]
-    for name in subfolders[:MOST_SUBFOLDERS] if depth else ():
-        found = _search(paths.join(path, name), layout, depth - 1)
-        if found is not None:
-            return found
+    inside = {
+        name: found
+        for name in (subfolders[:MOST_SUBFOLDERS] if depth else ())
+        if (found := _search(paths.join(path, name), layout, depth - 1)) is not None
+    }
+    if inside:
+        return inside[_only(path, list(inside), layout)]
     archives = [e.name for e in entries if not e.is_folder and is_archive_name(e.name)]
     for pattern in layout.archives:
         matching = [name for name in archives if pattern.fullmatch(name)]
         if matching:
-            return paths.join(path, matching[0])
+            return paths.join(path, _only(path, matching, layout))
     return paths.join(path, archives[0]) if len(archives) == 1 else None
+
+
+def _only(path: str, names: list[str], layout: _Layout) -> str:
+    """The folder or archive to take; refuses several sets, unless one is called just `MNIST`."""
+    plain = [name for name in names if name.partition(".")[0].lower() == "mnist"]
+    if len(plain) == 1:
+        return plain[0]
+    if len(names) > 1 and not layout.is_one_set:
+        raise UserError(
+            f"{path}: holds several sets ({', '.join(names[:5])}): give the path of one of them, "
+            f"such as {paths.join(path, names[0])}"
+        )
+    return names[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,10 @@ def source_file(name: str, folder: Path | None = None) -> Path | None:
     directory, module = place(name)
     top = module.partition(".")[0]
     search = [*([str(folder)] if folder is not None else []), str(directory), *sys.path]
-    spec = PathFinder.find_spec(top, search) or importlib.util.find_spec(top)
+    try:
+        spec = PathFinder.find_spec(top, search) or importlib.util.find_spec(top)
+    except ValueError:  # of `__main__`, and of modules that were made by hand
+        spec = None
     if spec is None:
         raise UserError(_no_module(name, directory, module))
     if spec.submodule_search_locations:

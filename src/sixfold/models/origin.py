@@ -13,6 +13,7 @@ import inspect
 import os
 import sys
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from torch import nn
@@ -79,7 +80,7 @@ def _is_own(factory: Any, project: Path) -> bool:
         return _is_own(factory.func, project)
     factory = inspect.unwrap(factory)
     code = getattr(factory, "__code__", None)
-    if code is not None:
+    if isinstance(code, CodeType):
         return _is_within(Path(code.co_filename), project)
     if not isinstance(factory, type) or not issubclass(factory, nn.Module):
         return False

@@ -221,8 +221,8 @@ def test_annotations_of_one_stem_keep_their_own_pictures(tmp_path: Path) -> None
             assert (image == (50 if "north" in name else 200)).all()
     assert len(dataset.train) + len(dataset.test) == 12
     assert dataset.bad == (
-        "JPEGImages/north/spare.png: a picture without an annotation",
-        "JPEGImages/south/spare.png: a picture without an annotation",
+        "JPEGImages/north/spare.png: a picture without an annotation in the set that is read",
+        "JPEGImages/south/spare.png: a picture without an annotation in the set that is read",
     )
 
 
@@ -231,6 +231,10 @@ def test_no_annotations_or_one_class_is_told(slides: Callable[..., Path], tmp_pa
     for file in (root / "Annotations").iterdir():
         file.write_text(annotation([("RBC", 1, 1, 9, 9)]))
     with pytest.raises(UserError, match="annotated with RBC: expected boxes of at least two"):
+        opened(root)
+    for file in (root / "Annotations").iterdir():
+        file.rename(file.with_suffix(".json"))
+    with pytest.raises(UserError, match=r"holds no \*.xml .*COCO's JSON and YOLO's text are not"):
         opened(root)
     (tmp_path / "other").mkdir()
     with pytest.raises(UserError, match=r"expected Annotations/\*\.xml"):

@@ -20,7 +20,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -71,6 +71,11 @@ def read(tree: Tree, name: str) -> Listing:
     """List the boxes of all annotated images."""
     home = _home(tree)
     images = _annotated_images(home)
+    if not images:
+        raise UserError(
+            f"{home.path}: Annotations holds no *.xml as in Pascal VOC ({describe(home)}); COCO's "
+            "JSON and YOLO's text are not read: convert them"
+        )
     marked = [(image, cell) for image in images for cell in image.cells]
     cells = [(image, cell) for image, cell in marked if not _is_empty(cell.box)]
     classes = sort_classes({cell.name for _, cell in cells})
@@ -106,9 +111,10 @@ def read(tree: Tree, name: str) -> Listing:
         if _is_empty(cell.box)
     ]
     left_out += [(image.file, "annotated without a box") for image in images if not image.cells]
-    others = [name for name in home.files if not name.lower().endswith(IMAGE_SUFFIXES)]
-    used = [*(image.file for image in images), *others]
-    told = (*left_out, *unused(home, home, used, "a picture without an annotation"))
+    pictures = {n: e for n, e in tree.files.items() if n.lower().endswith(IMAGE_SUFFIXES)}
+    used = [image.file for image in images]
+    reason = "a picture without an annotation in the set that is read"
+    told = (*left_out, *unused(replace(tree, files=pictures), home, used, reason))
     return Listing(name=name, classes=tuple(classes), parts=parts, split=split, left_out=told)
 
 
