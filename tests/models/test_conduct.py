@@ -19,14 +19,30 @@ from sixfold.training.run import train
 Write = Callable[..., Path]
 
 HEAD = """
-import dataclasses, itertools, os, random, time
+import dataclasses, functools, itertools, os, random, time
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-STEP, N = [0], 0
+STEP, N, CACHE, FIRST = [0], 0, {}, None
+
+@functools.lru_cache
+def noise(n):
+    return torch.rand(n)
+
+@functools.lru_cache
+def ramp(n):
+    return torch.arange(n) / n
+
+class Clipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+    @staticmethod
+    def backward(ctx, g):
+        return g.clamp(-1e-3, 1e-3)
 
 @dataclasses.dataclass
 class Held:
@@ -74,6 +90,32 @@ STATE = {
         "h = self.h; self.h = x.detach(); x = x if h is None else x + h.mean()",
         "run again with the same images, gives other values",
     ),
+    "noise kept by a function": ("pass", "x = x + noise(8)", "keeps 'mynet.noise' of the first"),
+    "noise kept in a global": (
+        "pass",
+        "x = x + CACHE.setdefault('n', torch.rand(8))",
+        "keeps 'mynet.CACHE' of the first images",
+    ),
+    "the first images in a global": (
+        "pass",
+        "global FIRST; FIRST = x.mean() if FIRST is None else FIRST; x = x - FIRST",
+        "keeps 'mynet.FIRST' of the first images",
+    ),
+    "the first images in a class": (
+        "pass",
+        "Net.m = getattr(Net, 'm', x.mean()); x = x - Net.m",
+        "keeps 'Net.m' of the first images",
+    ),
+    "a backward that counts": (
+        "self.n = 0; self.fc.register_full_backward_hook(self.bump)",
+        "return x\n    def bump(self, *_):\n        self.n += 1; x = None",
+        "backward changes 'n'",
+    ),
+    "a hook that counts": (
+        "self.n = 0; self.conv.weight.register_hook(self.bump)",
+        "return x\n    def bump(self, g):\n        self.n += 1; x = None",
+        "backward changes 'n'",
+    ),
     "the clock": ("self.t = time.time()", "x = x * (time.time() < self.t + 999)", "time.time (my"),
     "entropy": ("pass", "x = x * (1 + os.urandom(1)[0] // 256)", "calls os.urandom (mynet.py"),
     "a new generator": ("pass", "np.random.default_rng()", "calls os.urandom (mynet.py"),
@@ -88,6 +130,42 @@ BROKEN = {
         "changes the parameter 'fc.weight'",
     ),
     "in place": ("pass", "self.fc.weight.data.clamp_(-0.01, 0.01)", "the parameter 'fc.weight'"),
+    "to what it was": ("pass", "self.fc.weight.data.clamp_(-99, 99)", "parameter 'fc.weight'"),
+    "several, to what they were": (
+        "pass",
+        "torch._foreach_clamp_max_([p.data for p in self.parameters()], 99.0)",
+        "changes the parameter 'conv.weight'",
+    ),
+    "what is trained": (
+        "pass",
+        "self.conv.weight.requires_grad_(False)",
+        "changes requires_grad of the parameter 'conv.weight'",
+    ),
+    "nothing to learn": (
+        "self.fc.register_forward_hook(lambda m, i, o: o.detach())",
+        "pass",
+        "output depends on none of its parameters",
+    ),
+    "a clipped gradient": (
+        "self.conv.register_forward_hook(lambda m, i, o: Clipped.apply(o))",
+        "pass",
+        "its backward is not linear",
+    ),
+    "a hook that clips": (
+        "self.fc.weight.register_hook(lambda g: g.clamp(-1e-3, 1e-3))",
+        "pass",
+        "hook of its parameter 'fc.weight' is not linear",
+    ),
+    "a hook that takes the largest": (
+        "self.fc.weight.register_hook(lambda g: g * (g.abs() == g.abs().max()))",
+        "pass",
+        "hook of its parameter 'fc.weight' is not linear",
+    ),
+    "a hook that waits": (
+        "self.fc.weight.register_post_accumulate_grad_hook(lambda p: None)",
+        "pass",
+        "would never be called",
+    ),
     "another parameter": (
         "pass",
         "self.fc.weight = nn.Parameter(self.fc.weight.detach())",
@@ -143,6 +221,11 @@ FINE = {
     "a cache": (
         "self.known = {}",
         "x = x * self.known.setdefault(x.shape[2:], torch.full(x.shape[2:], 2.0))",
+    ),
+    "a constant kept by a function": ("pass", "x = x * ramp(8)"),
+    "a mask on a gradient": (
+        "self.fc.weight.register_hook(lambda g: g * (torch.arange(144) % 2))",
+        "pass",
     ),
     "settings": (
         "self.calls, self.s = 3, Held({'a': 1})",

@@ -199,6 +199,7 @@ class DataSet:
     split: str = ""  # how its parts were told apart, for people
     kind: str = CLASSES  # of targets; `classes` then names classes, labels or numbers
     reread: Reread | None = None  # from which training images are read anew in each epoch
+    pixel_range: str = ""  # of the floating-point pixels that it was made of
     # of the pixels of `train`, (C,), in units of [0, 1]
     mean: NDArray[np.float64] = field(init=False)
     # of the pixels of `train`, (C,), in units of [0, 1]
@@ -317,6 +318,7 @@ def assemble(
     own_validation: Store | None = None,
     kind: str = CLASSES,
     reread: Reread | None = None,
+    pixel_range: str = "",
 ) -> DataSet:
     """A data set from its stores; `validation` is cut from the first, by class and group.
 
@@ -379,6 +381,7 @@ def assemble(
         bad=bad,
         skipped=skipped,
         reread=reread,
+        pixel_range=pixel_range,
         own_test=own_test and len(test.labels) > 0,
         split=split if test_split is None else _cut_off(test_split, kind),
         kind=kind,

@@ -196,6 +196,7 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
             "key": job.key,
             "unlabelled": listing.unlabelled,
             **({"pixels": listing.pixels} if listing.pixels else {}),
+            "pixel_range": listing.pixel_range,
             "skipped": listed - read + listing.skipped,
         },
         settings={"resize": job.resize, "on_bad": job.on_bad, **_order(job)},

@@ -89,6 +89,7 @@ class Listing:
     left_out: tuple[tuple[str, str], ...] = ()
     unlabelled: int = 0  # how many records were left out because they have no label
     skipped: int = 0  # how many records `left_out` speaks of
+    pixel_range: str = ""  # of floating-point pixels, as `--pixel-range` has it
     pixels: str = ""  # what floating-point numbers were taken for, if that was told from them
     kind: str = CLASSES  # of targets; `classes` then names classes, labels or numbers
 

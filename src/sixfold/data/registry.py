@@ -274,6 +274,7 @@ def open_data(config: DataConfig, *, as_listed: bool = False) -> DataSet:
             "own_test": not split.startswith("80/20"),
             "split": split,
             "kind": manifest.kind,
+            "pixel_range": str(manifest.source.get("pixel_range", "")),
         }
     if config.target == BINARY and facts.get("kind", CLASSES) == CLASSES:
         facts["kind"] = _binary(name, classes)

@@ -17,6 +17,7 @@ from sixfold.models.building import seeded
 from sixfold.models.conduct import INEXACT, conduct
 from sixfold.models.config import ZOO, ModelConfig
 from sixfold.models.factory import ModelFactory, model_factory
+from sixfold.models.observe import rewinder
 from sixfold.models.outputs import main_output, named_outputs
 from sixfold.models.shapes import Shape, ShapeMismatchError, kind, run, times
 from sixfold.models.user_traceback import one_line
@@ -112,15 +113,19 @@ def _try(
     try:
         with seeded(0), torch.device(device):
             network = chosen.make()
-            for training, batch in ((True, 2), (False, 1)):
-                try:
-                    network.train(training)
-                except Exception as error:
-                    return [f"{chosen.model}: its train({training}) raised {one_line(error)}"]
-                output = run(network, torch.zeros(batch, *shape))
-                problem = _output_problem(output, batch, classes, network, divided=divided)
-                if problem:
-                    return [f"{chosen.model}: {problem}"]
+            rewind = rewinder(network)
+            try:
+                for training, batch in ((True, 2), (False, 1)):
+                    try:
+                        network.train(training)
+                    except Exception as error:
+                        return [f"{chosen.model}: its train({training}) raised {one_line(error)}"]
+                    output = run(network, torch.zeros(batch, *shape))
+                    problem = _output_problem(output, batch, classes, network, divided=divided)
+                    if problem:
+                        return [f"{chosen.model}: {problem}"]
+            finally:
+                rewind()
     except ShapeMismatchError as error:
         return [f"{chosen.model} cannot take {times(shape)} images: {error}"]
     except UserError as error:

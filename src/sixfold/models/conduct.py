@@ -12,17 +12,16 @@ Legend: N images; C H W channels, rows and columns of one.
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import starmap
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sixfold.models.building import has_lazy, seed_all, seeded
-from sixfold.models.observe import changed, observe
-from sixfold.models.outputs import main_output
-from sixfold.models.outside import watched
+from sixfold.models.observe import changed, observe, rewinder
 from sixfold.models.shapes import Shape, run
+from sixfold.models.trial import Trial, same_bits
 from sixfold.models.user_traceback import one_line
 
 IMAGES = 2  # On which the network is run; statistics need more than one
@@ -37,6 +36,16 @@ _STATE = (
 _OUTSIDE = (
     "of which no two workers get the same answer: leave it out (random numbers: torch.rand)"
     f"{INEXACT}"
+)
+_LARGER = 2.0**16
+"""How much larger a gradient is tried with: a power of two, by which products stay exact."""
+
+_ROUNDING = 1e-3
+"""Of a tensor's norm; what clips or normalises a gradient is off by more."""
+
+_NOT_LINEAR = (
+    "is not linear in the gradient (it is clipped, normalised or rounded on its way), which here is "
+    "the sum over a shard's samples rather than the batch's mean: use --clip-norm or --clip-value"
 )
 _OTHERWISE = (
     "gives other values: keep what it remembers with register_buffer, or draw with torch.rand"
@@ -62,17 +71,26 @@ def conduct(make: Callable[[], nn.Module], shape: Shape, *, device: str = "cpu")
     with seeded(0), torch.device(device), _one_thread():
         network = _ready(make, shape)
         images = torch.randn(IMAGES, *shape)
-        pristine = observe(network)
-        for training in (False, True):
-            network.train(training)
-            _judge(trial := _Trial(network), images, found)
-            if found.state or found.broken:
-                return found
-        place = changed(pristine, observe(network))
-        if device == "cpu" and place is not None:
-            _judge_first_images(network, _ready(make, shape), images, place, found)
-        if device == "cpu":
-            _judge_sums(trial, images, found)
+        pristine, rewind = observe(network), rewinder(network)
+        try:
+            for judge in _JUDGES if device == "cpu" else (_judge_values,):
+                for training in (False, True):
+                    network.train(training)
+                    judge(Trial(network), images, found)
+                    if found.state or found.broken:
+                        return found
+            place = changed(pristine, observe(network))
+            if device == "cpu" and place is not None:
+                others = images.flip(0) + 1
+                one = Trial(network).run(others, seed=2)[0]
+                rewind()
+                other = Trial(_ready(make, shape).train()).run(others, seed=2)[0]
+                if not same_bits(one, other):
+                    found.state.append(
+                        f"its forward keeps '{place}' of the first images it sees, {_STATE}"
+                    )
+        finally:
+            rewind()
     return found
 
 
@@ -84,101 +102,7 @@ def _ready(make: Callable[[], nn.Module], shape: Shape) -> nn.Module:
     return network
 
 
-@dataclass(frozen=True)
-class _Slot:
-    """A registered tensor: who holds it, under which name, and how it was at the beginning."""
-
-    module: nn.Module
-    path: str
-    name: str
-    is_parameter: bool
-    tensor: Tensor
-    alias: Tensor
-    before: Tensor
-
-    def put_back(self) -> str | None:
-        """Let the tensor be as it was; what was done to it that cannot be trained."""
-        store = self.module._parameters if self.is_parameter else self.module._buffers
-        now = store.get(self.name)
-        store[self.name] = self.tensor  # type: ignore[assignment]
-        moved = now is not self.tensor or _storage(self.tensor) != _storage(self.alias)
-        where = f"the {'parameter' if self.is_parameter else 'buffer'} '{self.path}'"
-        if now is None:
-            return f"removes {where}, which can only be done before training"
-        if now.shape != self.before.shape or now.dtype != self.before.dtype:
-            self._copy_back()
-            return f"gives {where} another shape or type, which has to stay the same"
-        differs = not now.is_meta and not same_bits(now, self.before)
-        if differs or moved:
-            self._copy_back()
-        if self.is_parameter and (differs or moved):
-            return f"changes {where}, {_CONSTRAINT}"
-        if differs and now.is_complex():
-            return f"changes {where}, which is complex: keep real and imaginary part as two buffers"
-        return None
-
-    def _copy_back(self) -> None:
-        with torch.no_grad():
-            self.tensor.data = self.alias
-            if not same_bits(self.tensor, self.before):
-                self.tensor.data = self.before.clone()
-
-
-_CONSTRAINT = (
-    "which every shard and worker would do once more: compute with a changed copy, as "
-    "F.linear(x, torch.renorm(self.weight, ...)) does, or put the constraint into "
-    "torch.nn.utils.parametrize.register_parametrization"
-)
-
-
-class _Trial:
-    """Runs of one network, each from the same weights and buffers."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.slots = [
-            _Slot(
-                module,
-                f"{path}.{name}" if path else name,
-                name,
-                store is module._parameters,
-                tensor,
-                tensor.data,
-                tensor.detach().clone(),
-            )
-            for path, module in network.named_modules()
-            for store in (module._parameters, module._buffers)
-            for name, tensor in store.items()
-            if tensor is not None
-        ]
-        self._names = {slot.path for slot in self.slots}
-        self.broken: str | None = None
-        self.asked: list[str] = []
-
-    def run(self, images: Tensor, seed: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
-        """The network's output, and how far each of its buffers has moved."""
-        seed_all(seed)
-        with watched() as asked, torch.enable_grad():
-            output: Tensor = main_output(self.network(images))
-        self.asked = self.asked or asked
-        moves = {
-            slot.path: now.detach().double() - slot.before.double()
-            for slot in self.slots
-            if not slot.is_parameter and (now := slot.module._buffers.get(slot.name)) is not None
-            if now.shape == slot.before.shape and not now.is_complex()
-        }
-        self.restore()
-        return output.detach().clone(), moves
-
-    def restore(self) -> None:
-        found = [slot.put_back() for slot in self.slots]
-        registered = chain(self.network.named_parameters(), self.network.named_buffers())
-        new = [name for name, _ in registered if name not in self._names]
-        found += [f"registers '{name}', which has to be there before training" for name in new]
-        self.broken = self.broken or next(filter(None, found), None)
-
-
-def _judge(trial: _Trial, images: Tensor, found: Conduct) -> None:
+def _judge_values(trial: Trial, images: Tensor, found: Conduct) -> None:
     """Run twice from the same weights and compare all that can be reached."""
     try:
         one, _ = trial.run(images)
@@ -199,18 +123,86 @@ def _judge(trial: _Trial, images: Tensor, found: Conduct) -> None:
         found.state.append(f"its forward, run again with the same images, {_OTHERWISE}")
 
 
-def _judge_first_images(
-    seen: nn.Module, fresh: nn.Module, images: Tensor, place: str, found: Conduct
-) -> None:
-    """Whether what a network keeps of the first images that it sees changes what it computes."""
-    others = images.flip(0) + 1
-    one, other = (_Trial(network.train()).run(others, seed=2)[0] for network in (seen, fresh))
-    if not same_bits(one, other):
-        found.state.append(f"its forward keeps '{place}' of the first images it sees, {_STATE}")
+def _judge_gradients(trial: Trial, images: Tensor, found: Conduct) -> None:
+    """Run backward too, twice and with a larger gradient, which all it computes must follow."""
+    if not trial.network.training:
+        return
+    if problem := next(filter(None, starmap(_hook_problem, _hooks(trial.network))), None):
+        found.broken.append(problem)
+        return
+    try:
+        one = trial.gradients(images)
+        before = observe(trial.network)
+        other = trial.gradients(images)
+        place = changed(before, observe(trial.network))
+        larger = trial.gradients(images, _LARGER)
+    except Exception as error:
+        trial.restore()
+        found.broken.append(f"its backward raised {one_line(error)}")
+        return
+    if one is None or other is None or larger is None:
+        found.broken.append(
+            "its output depends on none of its parameters (.detach(), .data, torch.no_grad or "
+            "NumPy in its forward), so it would never learn"
+        )
+    elif trial.asked:
+        found.state.append(f"its backward calls {trial.asked[0]}, {_OUTSIDE}")
+    elif place is not None:
+        found.state.append(f"its backward changes '{place}', {_STATE}")
+    elif not all(map(same_bits, one, other)):
+        found.state.append(f"its backward, run again with the same images, {_OTHERWISE}")
+    elif not all(map(_is_near, [g / _LARGER for g in larger], one)):
+        found.broken.append(f"its backward {_NOT_LINEAR}")
 
 
-def _judge_sums(trial: _Trial, images: Tensor, found: Conduct) -> None:
+def _hooks(network: nn.Module) -> Iterator[tuple[str, nn.Parameter, Any]]:
+    """Hooks of parameters, with their names; None for one that waits for the gradient's sum."""
+    for name, parameter in network.named_parameters():
+        if getattr(parameter, "_post_accumulate_grad_hooks", None):
+            yield name, parameter, None
+        for hook in (parameter._backward_hooks or {}).values():
+            yield name, parameter, hook
+
+
+def _hook_problem(name: str, parameter: nn.Parameter, hook: Any) -> str:
+    """Why a hook of a parameter cannot be called with the gradient of each shard."""
+    if hook is None:
+        return (
+            f"its parameter '{name}' has a hook of register_post_accumulate_grad_hook, which would "
+            "never be called: give the update rule with --optimizer"
+        )
+
+    def hooked(gradient: Tensor) -> Tensor:
+        given = gradient.clone()
+        answer = hook(given)
+        return given if answer is None else answer
+
+    with torch.no_grad():
+        one, other = torch.randn_like(parameter), 1e3 * torch.randn_like(parameter)
+        try:
+            is_sum = _is_near(hooked(one) + hooked(other), hooked(one + other))
+        except Exception as error:
+            return f"the hook of its parameter '{name}' raised {one_line(error)}"
+    return "" if is_sum else f"the hook of its parameter '{name}' {_NOT_LINEAR}"
+
+
+def _is_near(found: Tensor, wanted: Tensor) -> bool:
+    """Whether tensors differ by no more than rounding; True if there is nothing to compare."""
+    if not (torch.isfinite(found).all() and torch.isfinite(wanted).all()):
+        return True
+    return float((found - wanted).norm()) <= _ROUNDING * float(wanted.norm())
+
+
+def _judge_writes(trial: Trial, images: Tensor, found: Conduct) -> None:
+    """Whether weights are written that happen to be what they were."""
+    if trial.network.training and (broken := trial.written(images)):
+        found.broken.append(f"its forward {broken}")
+
+
+def _judge_sums(trial: Trial, images: Tensor, found: Conduct) -> None:
     """Whether a buffer moves by a sum over samples: shards' moves are averaged, not added."""
+    if not trial.network.training:
+        return
     try:
         once, twice = (trial.run(x)[1] for x in (images, torch.cat([images, images])))
     except Exception:  # it knows its number of images
@@ -226,15 +218,7 @@ def _judge_sums(trial: _Trial, images: Tensor, found: Conduct) -> None:
             return
 
 
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal, not-a-numbers included."""
-    if one.is_meta or one.shape != other.shape:
-        return one.shape == other.shape
-    return bool(((one == other) | ((one != one) & (other != other))).all())
-
-
-def _storage(tensor: Tensor) -> tuple[Any, Any]:
-    return tensor.untyped_storage()._cdata, tensor.storage_offset()
+_JUDGES = (_judge_values, _judge_writes, _judge_sums, _judge_gradients)
 
 
 @contextlib.contextmanager

@@ -108,6 +108,12 @@ def _root(module: str) -> str:
 
 def _pickled(thing: Any, title: str, what: str) -> bytes:
     if isinstance(thing, nn.Module):
+        for name, parameter in thing.named_parameters():
+            if parameter._backward_hooks:
+                raise UserError(
+                    f"{what}: {title}'s parameter '{name}' has a hook, which is lost when the "
+                    "network is sent to ranks: give the function that builds it and its hooks"
+                )
         tensors = [*thing.parameters(), *thing.buffers()]
         if any(tensor.device.type != "cpu" for tensor in tensors):
             thing = copy.deepcopy(thing).cpu()

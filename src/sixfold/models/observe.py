@@ -14,7 +14,7 @@ import random
 import sys
 import types
 import warnings
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -38,9 +38,22 @@ _NOT_STATE = ("torch.", "logging", "threading", "_thread", "weakref", "_weakref"
 
 def observe(network: nn.Module) -> Observed:
     """All that a network's forward could have changed, without the registered tensors."""
-    walk = _Walk({id(t) for t in (*network.parameters(), *network.buffers())})
-    walk.visit(network, "")
-    return walk.found
+    return _walked(network).found
+
+
+def rewinder(network: nn.Module) -> Callable[[], None]:
+    """What, when it is called, lets all that lies outside of the network be as it is now.
+
+    Whoever builds a network anew then builds it as in a fresh process: caches of functions,
+    globals, class attributes and the contents of containers are put back, tensors are not.
+    """
+    walk = _walked(network)
+
+    def rewind() -> None:
+        for undo in walk.undo:
+            undo()
+
+    return rewind
 
 
 def changed(before: Observed, after: Observed) -> str | None:
@@ -50,6 +63,15 @@ def changed(before: Observed, after: Observed) -> str | None:
             return place.removesuffix(_LENGTH)
     return None
 
+
+_FILLED: dict[type, Callable[[Any, Any], None]] = {
+    **dict.fromkeys((dict, defaultdict), dict.update),
+    OrderedDict: OrderedDict.update,
+    set: set.update,
+    list: list.extend,
+    deque: deque.extend,
+}
+"""Containers whose content can be put back, and how."""
 
 _ABSENT = object()
 _LENGTH = " (length)"
@@ -63,9 +85,16 @@ def is_own(module: str) -> bool:
     return not is_installed(Path(file))
 
 
+def _walked(network: nn.Module) -> _Walk:
+    walk = _Walk({id(t) for t in (*network.parameters(), *network.buffers())})
+    walk.visit(network, "")
+    return walk
+
+
 class _Walk:
     def __init__(self, registered: set[int]) -> None:
         self.found: Observed = {}
+        self.undo: list[Callable[[], None]] = []
         self._registered = registered
         self._is_own = functools.cache(is_own)
         self._seen: dict[int, Any] = {}  # also keeps objects alive, so that no id is used twice
@@ -95,6 +124,8 @@ class _Walk:
             for name, tensor in store.items():
                 if tensor is not None:
                     self.visit(tensor, _attribute(place, name))
+                    hooks = getattr(tensor, "_backward_hooks", None)
+                    self.visit(hooks, f"{_attribute(place, name)}, its hooks")
         for name, child in module._modules.items():
             if child is not None:
                 self.visit(child, _attribute(place, name))
@@ -104,7 +135,9 @@ class _Walk:
         slots = [s for kind in type(thing).__mro__ for s in _names(vars(kind).get("__slots__"))]
         try:
             held = {name: getattr(thing, name) for name in slots if hasattr(thing, name)}
-            held |= vars(thing) if hasattr(thing, "__dict__") else {}
+            if hasattr(thing, "__dict__"):
+                held |= vars(thing)
+                self._keep(vars(thing))
         except Exception:  # what answers to every name in its own way holds nothing for us
             return
         for name, value in held.items():
@@ -116,6 +149,7 @@ class _Walk:
             if id(each) in self._seen or not self._is_own(each.__module__):
                 continue
             self._seen[id(each)] = each
+            self.undo.append(functools.partial(_put_back, each, dict(vars(each))))
             for name, value in list(vars(each).items()):
                 if not (name.startswith("__") and name.endswith("__")) or callable(value):
                     self.visit(value, f"{each.__name__}.{name}")
@@ -135,6 +169,8 @@ class _Walk:
         home = function.__globals__
         if self._is_own(str(home.get("__name__"))):
             named = set(_names_in(function.__code__))
+            before = {name: home[name] for name in named & home.keys()}
+            self.undo.append(functools.partial(_put_back_named, home, named, before))
             for name in sorted(named & home.keys()):
                 self._global(home[name], f"{home['__name__']}.{name}", named)
 
@@ -147,6 +183,7 @@ class _Walk:
 
     def _mapping(self, mapping: dict[Any, Any], place: str) -> None:
         self.found[f"{place}{_LENGTH}"] = len(mapping)
+        self._keep(mapping)
         for number, (key, value) in enumerate(list(mapping.items())):
             name = repr(key) if isinstance(key, _LEAVES) else f"entry {number}"
             self.visit(value, f"{place}[{name}]")
@@ -154,11 +191,13 @@ class _Walk:
 
     def _sequence(self, sequence: Any, place: str) -> None:
         self.found[f"{place}{_LENGTH}"] = len(sequence)
+        self._keep(sequence)
         for number, value in enumerate(list(sequence)):
             self.visit(value, f"{place}[{number}]")
         self._object(sequence, place)
 
     def _set(self, items: Any, place: str) -> None:
+        self._keep(items)
         self.found[place] = sorted(repr(item) for item in items if isinstance(item, _LEAVES))
 
     def _tensor(self, tensor: Tensor, place: str) -> None:
@@ -197,6 +236,31 @@ class _Walk:
             if getattr(thing, name, None) is not None:
                 self.visit(getattr(thing, name), place)
 
+    def _cached(self, function: Any, place: str) -> None:
+        """A function of `functools.lru_cache`: how much it has kept."""
+        size = function.cache_info().currsize
+        self.found[f"{place}{_LENGTH}"] = size
+
+        def forget() -> None:
+            if function.cache_info().currsize != size:
+                function.cache_clear()
+
+        self.undo.append(forget)
+        self._unwrapped(function, place)
+
+    def _keep(self, container: Any) -> None:
+        """Remember what a container holds, for `rewinder`."""
+        fill = _FILLED.get(type(container))
+        if fill is None:
+            return
+        held = container.copy()
+
+        def put_back() -> None:
+            container.clear()
+            fill(container, held)
+
+        self.undo.append(put_back)
+
     def _state(self, thing: Any, place: str) -> None:
         if isinstance(thing, random.Random):
             state: Any = thing.getstate()
@@ -223,7 +287,8 @@ _KINDS: tuple[tuple[Any, Callable[[_Walk, Any, str], None]], ...] = (
     ((types.ModuleType, type), _Walk._ignore),
     (types.FunctionType, _Walk._function),
     ((types.MethodType, staticmethod, classmethod, functools.partial, property), _Walk._unwrapped),
-    ((types.BuiltinFunctionType, functools._lru_cache_wrapper), _Walk._unwrapped),
+    (types.BuiltinFunctionType, _Walk._unwrapped),
+    (functools._lru_cache_wrapper, _Walk._cached),
     (dict, _Walk._mapping),
     ((set, frozenset), _Walk._set),
     ((list, tuple, deque), _Walk._sequence),
@@ -233,6 +298,20 @@ _KINDS: tuple[tuple[Any, Callable[[_Walk, Any, str], None]], ...] = (
     (io.IOBase, _Walk._file),
 )
 """How objects of each kind are entered; the first that fits counts."""
+
+
+def _put_back(kind: type, before: dict[str, Any]) -> None:
+    for name, value in list(vars(kind).items()):
+        if name not in before:
+            delattr(kind, name)
+        elif value is not before[name]:
+            setattr(kind, name, before[name])
+
+
+def _put_back_named(home: dict[str, Any], names: set[str], before: dict[str, Any]) -> None:
+    for name in names & home.keys() - before.keys():
+        del home[name]
+    home.update(before)
 
 
 def _attribute(place: str, name: str) -> str:

@@ -107,6 +107,7 @@ def asked_data(asked: Any, weights: Path, card: ModelCard) -> DataConfig:
     # Names of columns do not matter to a network for classes, but to one for several numbers.
     column = (trained if card.kind == CLASSES else own).get("label_column")
     spec = asked.data or trained.get("data")
+    is_table = str(spec).partition(":")[0] in ("parquet", "hf")
     if not isinstance(spec, str):
         raise UserError(
             f"{weights.parent} does not say on which data the network was trained: give --data SPEC"
@@ -120,7 +121,7 @@ def asked_data(asked: Any, weights: Path, card: ModelCard) -> DataConfig:
         data=spec,
         resize=asked.resize or side,
         image_column=asked.image_column or trained.get("image_column"),
-        pixel_range=asked.pixel_range or trained.get("pixel_range"),
+        pixel_range=asked.pixel_range or (is_table and card.pixel_range) or None,
         label_column=asked.label_column or (column if spec.startswith("parquet:") else None),
         target=AUTO if card.kind == CLASSES else card.kind,
         on_error=trained.get("on_error", "fail") if asked.on_error == "fail" else asked.on_error,

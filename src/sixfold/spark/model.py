@@ -181,7 +181,9 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         from sixfold.prediction.sparse.choose import load_choice
 
         assert self._weights is not None, "made by fit, load or of"
-        column, is_path = image_columns(dataset, self.column("imageCol"))
+        column, is_path = image_columns(
+            dataset, self.column("imageCol"), self.card.pixel_range or None
+        )
         kind = schema_of(dataset).columns[column.name]
         given: Any = dataset[column.name]
         if column.beside:

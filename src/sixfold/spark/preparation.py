@@ -177,6 +177,7 @@ def _prepare(
                 "left_out": _left_out(told, ", ".join(columns.label)),
                 "source": {
                     "spec": "DataFrame",
+                    "pixel_range": columns.image.pixel_range,
                     "split": "train and test as given" if "test" in chosen else ALL_TRAIN,
                     "unlabelled": counts["unlabelled"],
                     "skipped": counts["unlabelled"] + counts["bad"],

@@ -52,13 +52,15 @@ class ModelCard:
     classes: tuple[str, ...]  # names of the classes, in the order of the scores
     mean: tuple[float, ...]  # per channel, what was subtracted from pixels in [0, 1]
     std: tuple[float, ...]  # per channel, what they were divided by
+    # What floating-point pixels of the training's table were: "0-1", "0-255"; empty of other images.
+    pixel_range: str = ""
     kind: str = CLASSES  # of the targets; `classes` names classes, labels or numbers
     # Hashes of the user's own files that the network was made of, by their names.
     source: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
-        usual = {"source": {}, "kind": CLASSES}  # as older cards have it, without a word
+        usual = {"source": {}, "kind": CLASSES, "pixel_range": ""}  # as older cards have it, without a word
         fields = dataclasses.asdict(self)
         return {k: v for k, v in fields.items() if k not in usual or v != usual[k]}
 
@@ -108,6 +110,7 @@ def card_of(config: TrainConfig, data: DataSet, source: Mapping[str, str] | None
         mean=tuple(float(value) for value in data.mean),
         std=tuple(float(value) for value in data.std),
         kind=data.kind,
+        pixel_range=data.pixel_range,
         source=dict(source or {}),
     )
 
@@ -167,6 +170,9 @@ def card_from(fields: Any) -> ModelCard:
     kind = fields.get("kind", CLASSES)
     if kind not in KINDS:
         raise ValueError(f"its card's kind of targets {str(kind)[:80]} is not known")
+    pixel_range = fields.get("pixel_range", "")
+    if pixel_range not in ("", *PIXEL_RANGES):
+        raise ValueError(f"its card's range of pixels {str(pixel_range)[:80]} is not known")
     return ModelCard(
         model=fields["model"],
         model_args=fields["model_args"],
@@ -176,6 +182,7 @@ def card_from(fields: Any) -> ModelCard:
         mean=numbers["mean"],
         std=numbers["std"],
         kind=kind,
+        pixel_range=pixel_range,
         source=source,
     )
 

@@ -167,6 +167,7 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
         unlabelled=lost,
         skipped=lost + sum(file.rows for file in unused),
         pixels=pixels,
+        pixel_range=column.pixel_range,
         kind=options.target if several and columns else CLASSES,
     )
 

@@ -41,6 +41,11 @@ class ImageColumn:
     # columns with the sizes of Spark's images, where their struct was taken apart
     beside: tuple[str, ...] = ()
 
+    @property
+    def pixel_range(self) -> str:
+        """What floating-point numbers are, as `--pixel-range` has it; empty of other images."""
+        return "" if self.form != "floats" else "0-1" if self.unit else "0-255"
+
     def picture(self, cell: Any, beside: Mapping[str, Any]) -> Picture:
         """One row's image.
 

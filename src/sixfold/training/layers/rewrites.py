@@ -158,13 +158,12 @@ def _plain_max_pool(module: nn.Module) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody watches a module's calls, so that nothing may be done past it."""
-    return any(
-        getattr(module, name)
-        for name in (
-            "_forward_hooks",
-            "_forward_pre_hooks",
-            "_backward_hooks",
-            "_backward_pre_hooks",
-        )
+    """Whether somebody watches a module's calls or its parameters' gradients.
+
+    Then nothing may be done past it.
+    """
+    watched = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name) for name in watched) or any(
+        parameter is not None and parameter._backward_hooks
+        for parameter in module._parameters.values()
     )
