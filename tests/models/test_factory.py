@@ -32,10 +32,19 @@ def lazily():
     import beside
     return Any(value=beside.VALUE)
 def half(): return Any().half()
+def usual(n_classes, in_chans, img_size=8): return Any()
+def anywhere(*sizes): return nn.Linear(*sizes)
+def by_place(num_classes, /): return Any()
+class Anywhere(nn.Linear):
+    def __init__(self, *sizes): super().__init__(*(sizes or (1, 1)))
 class Own(Any):
     def __init__(self, classes=10, width=4): super().__init__(classes=classes, width=width)
     @classmethod
     def wide(cls, classes): return cls(classes, 400)
+class Handed(Own):
+    def __init__(self, *args, depth=1, **kwargs): super().__init__(*args, **kwargs)
+class Settled(Own):
+    def __init__(self, **kwargs): super().__init__(classes=3, **kwargs)
 """
 
 
@@ -65,6 +74,11 @@ def nets(write: Write) -> None:
         ("Own.wide", "", {"classes": 7}),
         ("Own", "classes=3", {"classes": 3}),
         ("Any", "depth=2", {"depth": 2}),
+        ("usual", "", {"n_classes": 7, "in_chans": 3, "img_size": 32}),
+        ("Handed", "", {"classes": 7}),
+        ("Handed", "width=5,depth=2", {"classes": 7, "width": 5, "depth": 2}),
+        ("Settled", "", {}),
+        ("Anywhere", "", {}),
     ],
 )
 def test_a_factory_gets_what_its_signature_asks_for(
@@ -195,3 +209,12 @@ def test_a_network_that_cannot_be_trained_is_refused_in_a_line(
     (line,) = check(ModelConfig(model=f"made_net:{name}"), shape=(1, 8, 8), classes=10)
     assert told in line
     assert "\n" not in line
+
+
+def test_factories_that_take_anything_are_told_what_they_are_given() -> None:
+    (problem,) = problems("nets:anywhere")
+    assert "names of num_classes, in_channels, image_size and shape, and *sizes names" in problem
+    assert problems("nets:by_place") == (
+        "nets:by_place takes num_classes by position only: arguments are given by name, so remove "
+        "the / from its signature",
+    )

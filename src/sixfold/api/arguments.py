@@ -217,6 +217,9 @@ class Arguments:
                 continue
             if what == "data":
                 parts |= found
+                # The other parts are in the same units, however dark they are.
+                pixel_range = config.pixel_range or found["train"].pixel_range or None
+                config = dataclasses.replace(config, pixel_range=pixel_range)
             else:
                 parts[VALIDATION if what == "validation" else what] = found["train"]
         if self._all_train:

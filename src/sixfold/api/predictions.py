@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
-from sixfold.data.arrays import PixelReader, as_array, batch_channels_first
+from sixfold.data.arrays import PixelReader, as_array, batch_channels_first, range_of
 from sixfold.data.config import DataConfig
 from sixfold.data.given_sources import parts_of
 from sixfold.data.images import BadImageError, Pixels, resize_array
@@ -78,6 +78,7 @@ def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: A
 
     A `UserError` if the data are nothing that can be read, or of another shape than the network's.
     """
+    options = {"pixel_range": model.pixel_range or None} | options
     config = DataConfig(**options)
     found = []
     for batch in _batches(data, config, model.shape, batch_size):
@@ -105,9 +106,7 @@ def _images(data: Any, config: DataConfig) -> Iterator[Pixels]:
     if hasattr(data, "shape") and hasattr(data, "dtype"):  # images alone
         array, is_tensor = as_array(data)
         array = batch_channels_first(array, is_tensor=is_tensor)
-        reader = PixelReader()
-        if array.dtype.kind == "f" and array.size and array.max() > 1:
-            reader.scale = 1
+        reader = PixelReader(config.pixel_range or range_of(array))
         for image in array:
             yield reader.read(image)
         return

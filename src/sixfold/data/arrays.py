@@ -81,15 +81,29 @@ def batch_channels_first(array: NDArray[Any], *, is_tensor: bool) -> NDArray[Any
     return np.moveaxis(array, 3, 1) if moved else array
 
 
+_SCALES = {"0-1": 255, "0-255": 1}
+
+
+def range_of(array: NDArray[Any]) -> str:
+    """What floating-point numbers of a whole set are: "0-1" or "0-255"; empty of others."""
+    if array.dtype.kind != "f" or array.size == 0:
+        return ""
+    return "0-255" if array.max() > 1 else "0-1"
+
+
 class PixelReader:
     """Takes arrays of one set, all in the same units, to 8-bit pixels without loss.
 
     Attributes:
         scale: 255 if the numbers are from 0 to 1, 1 if they are from 0 to 255; None until known.
+
+    Args:
+        pixel_range: "0-1" or "0-255", what floating-point numbers are; empty: as each says.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pixel_range: str = "") -> None:
         self.scale: int | None = None
+        self._float_scale = _SCALES.get(pixel_range)
 
     def read(self, array: NDArray[Any]) -> Pixels:
         """Pixels, C-contiguous.
@@ -105,8 +119,8 @@ class PixelReader:
             scale, pixels = 1, _checked(array, 1)
         elif array.dtype.kind == "f":
             is_unit = bool(array.size == 0 or array.max() <= 1)
+            scale = self._float_scale or (255 if is_unit else 1)
             # A black image says nothing of its units.
-            scale = 255 if is_unit else 1
             if self.scale is not None and is_unit and not array.any():
                 scale = self.scale
             pixels = _checked(array, scale)
@@ -126,6 +140,11 @@ def _checked(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
     if array.size == 0:
         return array.astype(np.uint8)
     low, high = array.min(), array.max()
+    if scale == _SCALES["0-1"] and high > 1:
+        raise UserError(
+            f"pixels from {low:g} to {high:g}: expected 0 to 1, as in the set's first part or the "
+            "network's training; pixel_range='0-255' says otherwise"
+        )
     if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
         raise UserError("images hold NaN or infinite pixels")
     if low < 0 or high > 255:

@@ -51,6 +51,7 @@ class Source:
         classes: names of the classes 0, 1, ...; None: the labels themselves are the names.
         live: the data set itself, where its items differ from reading to reading.
         reader: takes its arrays to pixels.
+        pixel_range: what its floating-point pixels are, "0-1" or "0-255"; empty of others.
         weights: how much each record counts, (N,), known when all have been read; None: all the
             same.
     """
@@ -61,6 +62,7 @@ class Source:
     classes: tuple[str, ...] | None = None
     live: Any = None
     reader: PixelReader | None = None
+    pixel_range: str = ""
     weights: Sequence[float] | NDArray[np.float64] | None = None
 
 
@@ -131,7 +133,11 @@ def write_given(
             weighted=bool(weights),
             parts=made,
             bad=tuple(dict.fromkeys(bad)),
-            source={"split": split, "skipped": len(bad)},
+            source={
+                "split": split,
+                "skipped": len(bad),
+                "pixel_range": parts["train"].pixel_range,
+            },
             settings={"on_bad": on_error, **settings},
             versions={n: metadata.version(n) for n in ("sixfold", "pillow", "numpy", "pyarrow")},
         )

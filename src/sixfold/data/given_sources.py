@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
-from sixfold.data.arrays import PixelReader, as_array, batch_channels_first
+from sixfold.data.arrays import PixelReader, as_array, batch_channels_first, range_of
 from sixfold.data.config import DataConfig
 from sixfold.data.dataset import Part
 from sixfold.data.formats.columns import IMAGE_NAMES
@@ -60,7 +60,7 @@ def parts_of(data: Any, what: str, config: DataConfig, scratch: Path) -> dict[st
                 f"{what}: weight_column={config.weight_column!r}: arrays have no columns; give "
                 "(images, labels, weights)"
             )
-        return {"train": _arrays(*data, what=what, resize=config.resize)}
+        return {"train": _arrays(*data, what=what, config=config)}
     home = type(data).__module__.partition(".")[0]
     if home in ("pandas", "pyarrow") and hasattr(data, "columns"):
         return {"train": _table(data, what, config, scratch)}
@@ -92,7 +92,7 @@ def label_of(value: Any, what: str) -> Label:
 
 
 def _arrays(
-    images: Any, labels: Any, weights: Any = None, *, what: str, resize: int | None
+    images: Any, labels: Any, weights: Any = None, *, what: str, config: DataConfig
 ) -> Source:
     array, is_tensor = as_array(images)
     try:
@@ -105,9 +105,8 @@ def _arrays(
     if len(marks) != len(array):
         raise UserError(f"{what}: {len(array)} images and {len(marks)} labels: expected as many")
     names = [label_of(mark, what) for mark in marks.tolist()]
-    reader = PixelReader()
-    if array.dtype.kind == "f" and array.size and array.max() > 1:
-        reader.scale = 1  # a dark image among them is not taken for one from 0 to 1
+    pixel_range = config.pixel_range or range_of(array)
+    reader, resize = PixelReader(pixel_range), config.resize
 
     def read(index: int) -> Pixels:
         try:
@@ -121,7 +120,13 @@ def _arrays(
             yield (lambda at=index: read(at)), label, f"{what}[{index}]"  # type: ignore[misc]
 
     counts = None if weights is None else _counts(weights, len(array), what)
-    return Source(name="arrays", records=records, count=len(array), weights=counts)
+    return Source(
+        name="arrays",
+        records=records,
+        count=len(array),
+        pixel_range=pixel_range,
+        weights=counts,
+    )
 
 
 def _counts(weights: Any, images: int, what: str) -> NDArray[np.float64]:
@@ -215,6 +220,8 @@ def _parts_of_spec(text: str, what: str, config: DataConfig) -> dict[str, Source
     from sixfold.data.registry import open_data, resolve
 
     asked = replace(config, data=text, validation=0.0, test_split=None, augment="none")
+    if not text.startswith("parquet:"):
+        asked = replace(asked, pixel_range=None)
     opened = open_data(resolve(asked))
     found = {"train": opened.train, "test": opened.test, VALIDATION: opened.validation}
     if not opened.own_test and what == "data":
@@ -257,6 +264,7 @@ def joined(sources: list[Source]) -> Source:
         records=records,
         count=count,
         classes=sources[0].classes,
+        pixel_range=sources[0].pixel_range,
         weights=np.concatenate(weights) if len(weights) == len(sources) else None,
     )
 
@@ -375,6 +383,7 @@ def _listed(folder: Path, what: str, config: DataConfig) -> Source:
             records=read,
             count=len(records.labels),
             classes=listing.classes,
+            pixel_range=listing.pixel_range,
             weights=records.weights,
         )
 

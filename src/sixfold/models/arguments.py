@@ -3,9 +3,12 @@
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Any
+
+from torch import nn
 
 Literal = bool | int | float | str | None
 
@@ -78,11 +81,40 @@ def argument_problems(
 
 
 def parameters_of(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
-    """The factory's parameters; None for a builtin without a signature."""
+    """The factory's parameters; None for a builtin without a signature.
+
+    A class that may hand ``**kwargs`` on to its bases may be given their parameters too, but those
+    that it sets itself.
+    """
     try:
-        return inspect.signature(factory).parameters
+        found = dict(inspect.signature(factory).parameters)
     except (TypeError, ValueError):
         return None
+    if not isinstance(factory, type):
+        return found
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in found.values())
+    for kind, base in pairwise([one for one in factory.__mro__ if "__init__" in vars(one)]):
+        if base is nn.Module or not passes_on:
+            break
+        set_here = set(_texts(getattr(kind.__init__, "__code__", None)))  # type: ignore[misc]
+        _, *inherited = inspect.signature(base.__init__).parameters.values()
+        named = [p for p in inherited if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        offered = {
+            p.name: p.replace(kind=p.KEYWORD_ONLY, default=None)
+            for p in named
+            if p.name not in set_here
+        }
+        found = offered | found
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in inherited)
+    return found
+
+
+def _texts(code: types.CodeType | None) -> Iterator[str]:
+    """Texts that are written in a function: names of keyword arguments among them."""
+    for constant in () if code is None else code.co_consts:
+        for text in constant if isinstance(constant, tuple) else (constant,):
+            if isinstance(text, str):
+                yield text
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class ModelFactory:
             except (Exception, SystemExit) as error:
                 explained = self.is_zoo and isinstance(error, ValueError)
                 said = str(error) if explained else f"{self.call()} raised {one_line(error)}"
-                raise UserError(f"{self.model}: {said}") from error
+                raise UserError(f"{self.model}: {said}{self._unnamed()}") from error
             if isinstance(network, nn.Module) and not self.is_zoo:
                 used.add_classes(network)
         if not isinstance(network, nn.Module):
@@ -53,6 +53,18 @@ class ModelFactory:
         if why := _made_for_use(network):
             raise UserError(f"{self.model}: {why}")
         return network.float()
+
+    def _unnamed(self) -> str:
+        """What a factory that takes anything has not been given."""
+        parameters = (parameters_of(self.factory) or {}).values()
+        taken = [str(p) for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if self.is_zoo or not taken:
+            return ""
+        return (
+            f"; a factory is given what its signature names of num_classes, in_channels, image_size "
+            f"and shape, and {', '.join(taken)} names nothing: name there what it needs"
+            + (", or give --model-args NAME=VALUE" if taken[-1].startswith("**") else "")
+        )
 
     def call(self) -> str:
         """The call as it would be written."""
@@ -92,7 +104,8 @@ def model_factory(config: ModelConfig, *, shape: Shape, classes: int) -> ModelFa
 
     A network of the zoo is called with `shape` and `classes`; the user's factory with those of
     `shape`, `in_shape`, `classes`, `num_classes`, `in_channels` and `image_size` (an integer, or
-    (H, W) if they differ) that its signature names. `--model-args` come on top.
+    (H, W) if they differ) that its signature names, or other usual names of these. `--model-args`
+    come on top.
     """
     given, problems = parse_arguments(config.model_args)
     try:
@@ -104,6 +117,12 @@ def model_factory(config: ModelConfig, *, shape: Shape, classes: int) -> ModelFa
     problems += argument_problems(factory, given, model=config.model, reserved=reserved)
     arguments = {**known, **given}
     missing = _missing(factory, arguments)
+    unnamed = [p.name for p in (parameters_of(factory) or {}).values() if _only_by_place(p)]
+    if unnamed:
+        problems.append(
+            f"{config.model} takes {', '.join(unnamed)} by position only: arguments are given by "
+            "name, so remove the / from its signature"
+        )
     if missing and not problems:
         problems.append(
             f"{config.model} needs {', '.join(missing)}: give --model-args "
@@ -122,21 +141,31 @@ def _factory(model: str) -> Callable[..., Any]:
     raise UserError(unknown_model(model))
 
 
+_SHAPE = ("shape", "in_shape", "input_shape")
+_CLASSES = ("classes", "num_classes", "n_classes", "num_class", "n_class", "nclass", "nb_classes")
+_CHANNELS = ("in_channels", "input_channels", "in_chans", "in_ch")
+_SIDE = ("image_size", "img_size")
+"""How factories name what follows from the data."""
+
+
 def _from_data(factory: Callable[..., Any], shape: Shape, classes: int) -> dict[str, Any]:
     """What follows from the data, as far as the factory's signature asks for it."""
     channels, rows, columns = shape
-    offered = {
-        "shape": shape,
-        "in_shape": shape,
-        "classes": classes,
-        "num_classes": classes,
-        "in_channels": channels,
-        "image_size": rows if rows == columns else (rows, columns),
+    offered: dict[str, Any] = {
+        **dict.fromkeys(_SHAPE, shape),
+        **dict.fromkeys(_CLASSES, classes),
+        **dict.fromkeys(_CHANNELS, channels),
+        **dict.fromkeys(_SIDE, rows if rows == columns else (rows, columns)),
     }
     by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = (parameters_of(factory) or {}).values()
     asked = {one.name for one in parameters if one.kind in by_name}
     return {name: value for name, value in offered.items() if name in asked}
+
+
+def _only_by_place(parameter: inspect.Parameter) -> bool:
+    is_needed = parameter.default is parameter.empty
+    return parameter.kind is parameter.POSITIONAL_ONLY and is_needed
 
 
 def _missing(factory: Callable[..., Any], arguments: dict[str, Any]) -> list[str]:

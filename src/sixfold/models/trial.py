@@ -136,9 +136,7 @@ class Trial:
 
     def written(self, images: Tensor) -> str | None:
         """The parameter into whose memory a forward writes, even if what is there already."""
-        places = {
-            _storage(slot.tensor)[0]: slot.path for slot in self._slots if slot.is_parameter
-        }
+        places = {_storage(slot.tensor)[0]: slot.path for slot in self._slots if slot.is_parameter}
         try:
             with _Writes(places) as writes:
                 self._forward(images, 1)

@@ -31,6 +31,7 @@ class Classifier(nn.Module):
         classes: name of each class, in the order of the scores.
         kind: of the targets; of labels and numbers `classes` has the names.
         shape: C H W of the images it was trained on.
+        pixel_range: of their floating-point pixels, "0-1" or "0-255"; empty if they had others.
         views: how it looks at each image.
     """
 
@@ -44,7 +45,7 @@ class Classifier(nn.Module):
         self.network = network
         self.views = parse_views(tta)
         self.classes, self.kind = card.classes, card.kind
-        self.shape = card.shape
+        self.shape, self.pixel_range = card.shape, card.pixel_range
         dtype = torch.float64 if card.precision == "float64" else torch.float32
         maker = BatchMaker(card.statistics(), "float64" if dtype is torch.float64 else "float32")
         scale, shift = map(torch.from_numpy, maker.factors)

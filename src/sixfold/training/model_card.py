@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sixfold import models
 from sixfold.core import tensor_file
+from sixfold.core.config import PIXEL_RANGES
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
 from sixfold.core.run_store import local_run
@@ -60,7 +61,11 @@ class ModelCard:
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
-        usual = {"source": {}, "kind": CLASSES, "pixel_range": ""}  # as older cards have it, without a word
+        usual = {
+            "source": {},
+            "kind": CLASSES,
+            "pixel_range": "",
+        }  # as older cards have it, without a word
         fields = dataclasses.asdict(self)
         return {k: v for k, v in fields.items() if k not in usual or v != usual[k]}
 
