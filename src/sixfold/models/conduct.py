@@ -44,8 +44,8 @@ _ROUNDING = 1e-3
 """Of a tensor's norm; what clips or normalises a gradient is off by more."""
 
 _NOT_LINEAR = (
-    "is not linear in the gradient (it is clipped, normalised or rounded on its way), which here is "
-    "the sum over a shard's samples rather than the batch's mean: use --clip-norm or --clip-value"
+    "is not linear in the gradient (it is clipped, normalised or rounded on its way), which here "
+    "is the sum over a shard's samples, not the batch's mean: use --clip-norm or --clip-value"
 )
 _OTHERWISE = (
     "gives other values: keep what it remembers with register_buffer, or draw with torch.rand"

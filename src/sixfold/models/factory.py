@@ -61,7 +61,7 @@ class ModelFactory:
         if self.is_zoo or not taken:
             return ""
         return (
-            f"; a factory is given what its signature names of num_classes, in_channels, image_size "
+            "; a factory is given what its signature names of num_classes, in_channels, image_size "
             f"and shape, and {', '.join(taken)} names nothing: name there what it needs"
             + (", or give --model-args NAME=VALUE" if taken[-1].startswith("**") else "")
         )

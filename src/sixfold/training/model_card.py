@@ -53,7 +53,7 @@ class ModelCard:
     classes: tuple[str, ...]  # names of the classes, in the order of the scores
     mean: tuple[float, ...]  # per channel, what was subtracted from pixels in [0, 1]
     std: tuple[float, ...]  # per channel, what they were divided by
-    # What floating-point pixels of the training's table were: "0-1", "0-255"; empty of other images.
+    # What floating-point pixels of the training's images were: "0-1", "0-255"; empty of others.
     pixel_range: str = ""
     kind: str = CLASSES  # of the targets; `classes` names classes, labels or numbers
     # Hashes of the user's own files that the network was made of, by their names.
@@ -61,11 +61,8 @@ class ModelCard:
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
-        usual = {
-            "source": {},
-            "kind": CLASSES,
-            "pixel_range": "",
-        }  # as older cards have it, without a word
+        # As older cards have it, without a word.
+        usual = {"source": {}, "kind": CLASSES, "pixel_range": ""}
         fields = dataclasses.asdict(self)
         return {k: v for k, v in fields.items() if k not in usual or v != usual[k]}
 
