@@ -65,14 +65,8 @@ def test_another_table_is_in_the_units_of_the_trainings(
 
 def test_arrays_are_in_the_units_of_the_trainings(tmp_path: Path) -> None:
     images, labels = PIXELS.reshape(-1, 8, 8), np.arange(40) % 2
-    options = {
-        "model": "lenet300",
-        "steps": 3,
-        "batch_size": 8,
-        "engine": "inline",
-        "workers": 1,
-        "quiet": True,
-    }
+    options: dict[str, Any] = {"model": "lenet300", "steps": 3, "batch_size": 8, "quiet": True}
+    options |= {"engine": "inline", "workers": 1}
     dark = DARK.reshape(-1, 8, 8)
     result = sixfold.train(
         data=(images, labels), test=(dark, labels[:6]), out=str(tmp_path / "run"), **options

@@ -97,7 +97,7 @@ def parameters_of(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter
         if base is nn.Module or not passes_on:
             break
         set_here = set(_texts(getattr(kind.__init__, "__code__", None)))  # type: ignore[misc]
-        _, *inherited = inspect.signature(base.__init__).parameters.values()
+        _, *inherited = inspect.signature(vars(base)["__init__"]).parameters.values()
         named = [p for p in inherited if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         offered = {
             p.name: p.replace(kind=p.KEYWORD_ONLY, default=None)
