@@ -187,6 +187,11 @@ BROKEN = {
         "gives the buffer 'bank' another shape",
     ),
     "a late buffer": ("pass", "self.register_buffer('late', x.mean())", "registers 'late'"),
+    "a complex parameter": (
+        "self.z = nn.Parameter(torch.ones(8, dtype=torch.complex64))",
+        "x = (x * self.z).real",
+        "its parameter 'z' is complex",
+    ),
     "a complex buffer": (
         "self.register_buffer('z', torch.zeros(2, dtype=torch.complex64))",
         "self.z += 1j",
@@ -221,6 +226,19 @@ FINE = {
     "a cache": (
         "self.known = {}",
         "x = x * self.known.setdefault(x.shape[2:], torch.full(x.shape[2:], 2.0))",
+    ),
+    "a sparse gradient": (
+        "self.e = nn.Embedding(2, 1, sparse=True)",
+        "x = x + self.e((x > 0).long())[..., 0]",
+    ),
+    "one output in a dictionary": (
+        "self.register_forward_hook(lambda m, i, o: {'logits': o})",
+        "pass",
+    ),
+    "a gradient in the forward": (
+        "pass",
+        "with torch.enable_grad():\n            z = x.detach().requires_grad_()\n"
+        "            x = x + torch.autograd.grad((z**3).sum(), z)[0]",
     ),
     "a constant kept by a function": ("pass", "x = x * ramp(8)"),
     "a mask on a gradient": (

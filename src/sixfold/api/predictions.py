@@ -82,7 +82,7 @@ def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: A
     config = DataConfig(**options)
     found = []
     for batch in _batches(data, config, model.shape, batch_size):
-        with torch.inference_mode():
+        with torch.no_grad():
             scores = model(torch.from_numpy(batch))
             found.append(probabilities(model.kind, scores).to(torch.float32).numpy())
     empty = np.empty((0, len(model.classes)), np.float32)

@@ -130,7 +130,13 @@ def _try(
         return [f"{chosen.model} cannot take {times(shape)} images: {error}"]
     except UserError as error:
         return list(error.problems)
-    if not any(parameter.requires_grad for parameter in network.parameters()):
+    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    if odd := next((name for name, parameter in trained if parameter.is_complex()), None):
+        return [
+            f"{chosen.model}: its parameter '{odd}' is complex: keep real and imaginary part as "
+            "two parameters, and put them together by torch.complex"
+        ]
+    if not trained:
         return [f"{chosen.model}: the network has no parameters to train"]
     return []
 

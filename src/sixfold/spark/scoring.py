@@ -120,7 +120,7 @@ class Scorer:
 
         from sixfold.distributed.process_group.ambient import one_thread
 
-        with one_thread(), torch.inference_mode(), quiet_decoder():
+        with one_thread(), torch.no_grad(), quiet_decoder():
             network = classifier(self.weights)
             for batch in batches:
                 yield self.score(network, self._cells(batch))

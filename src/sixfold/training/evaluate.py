@@ -141,7 +141,8 @@ def raw_chunks(
         for start, stop in own:
             yield start, stop, make_batch(part, np.arange(start, stop))[0]
 
-    with torch.inference_mode(), prefetch(load(), depth=2) as chunks:
+    # Not inference_mode, in which a forward that differentiates by itself cannot.
+    with torch.no_grad(), prefetch(load(), depth=2) as chunks:
         for start, stop, images in chunks:
             try:
                 with _by_itself(model, start):

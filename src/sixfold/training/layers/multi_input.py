@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.training.layers.operations import Run, autocast
-from sixfold.training.layers.weights import cast
+from sixfold.training.layers.weights import cast, put_gradients
 
 Gradients = Sequence[Tensor | None]
 
@@ -156,10 +156,6 @@ class AutogradMultiInputOp:
         found: Sequence[Tensor | None] = [None] * (len(parameters) + len(inputs))
         if y.requires_grad:
             found = torch.autograd.grad(y, [*parameters, *inputs], cast(grad, y), allow_unused=True)
-        for (place, _), gradient in zip(self._owned, found, strict=False):
-            if gradient is None:
-                out[place].zero_()
-            else:
-                out[place].copy_(gradient)
+        put_gradients([out[place] for place, _ in self._owned], found)
         flowing = iter(found[len(parameters) :])
         return [next(flowing) if is_wanted else None for is_wanted in wanted]

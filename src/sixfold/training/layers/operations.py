@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from sixfold.training.layers.weights import Weight, cast, put
+from sixfold.models.outputs import main_output
+from sixfold.training.layers.weights import Weight, cast, put, put_gradients
 from sixfold.training.native.max_pool import MaxPoolReLU2d, pool_backward, pool_forward
 
 
@@ -295,7 +296,7 @@ class AutogradOp:
         if self._wants_contiguous:
             # `contiguous` leaves images of one channel, whose strides tell of N H W C, as they are.
             x = torch.empty(x.shape, dtype=x.dtype).copy_(x)
-        y: Tensor = self._module(x)
+        y: Tensor = main_output(self._module(x))
         return y
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
@@ -306,11 +307,7 @@ class AutogradOp:
             found: Sequence[Tensor | None] = [None] * len(inputs)
         else:
             found = torch.autograd.grad(y, inputs, cast(grad, y), allow_unused=True)
-        for place, gradient in zip(self._places, found, strict=False):
-            if gradient is None:
-                out[place].zero_()
-            else:
-                out[place].copy_(gradient)
+        put_gradients([out[place] for place in self._places], found)
         if x is None:
             return None
         flowing = found[-1]

@@ -1,5 +1,6 @@
 """A parameter as a link uses it, and how its gradient reaches its place."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,3 +26,15 @@ def put(left: Tensor, right: Tensor, out: Tensor) -> None:
         torch.mm(left, right, out=out)
     else:
         out.copy_(torch.mm(left, right))
+
+
+def put_gradients(places: Sequence[Tensor], found: Sequence[Tensor | None]) -> None:
+    """Write the first of what autograd has found: zeros where there is no influence.
+
+    Those of `nn.Embedding(sparse=True)` are sparse.
+    """
+    for place, gradient in zip(places, found, strict=False):
+        if gradient is None:
+            place.zero_()
+        else:
+            place.copy_(gradient.to_dense())

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sixfold.core.random_keys import key
 from sixfold.training.layers.joined_outputs import JoinedOutputs
+from sixfold.training.layers.weights import put_gradients
 from sixfold.training.losses.partners import Partners
 from sixfold.training.step.device import CUDA, device_name, seed_device
 from sixfold.training.step.flat import FlatState
@@ -143,11 +144,7 @@ class DeviceModel:
         told, partners = logits.detach(), Partners(*others) if others else None
         loss, grad, right = compute_loss(self._loss, self._joined, told, labels, weights, partners)
         found = torch.autograd.grad(logits, list(state.trainable), grad, allow_unused=True)
-        for place, gradient in zip(self._gradients, found, strict=True):
-            if gradient is None:
-                place.zero_()
-            else:
-                place.copy_(gradient)
+        put_gradients(self._gradients, found)
         state.settle()
         state.check_places()
         _, buffers, counters, extras = state.split(self._payload)

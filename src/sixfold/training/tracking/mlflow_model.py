@@ -43,7 +43,7 @@ class RawImages:
         array = np.ascontiguousarray(images)
         found = [np.empty((0, len(self._classifier.classes)), np.float32)]
         for begin in range(0, len(array), BATCH):
-            with torch.inference_mode():
+            with torch.no_grad():
                 scores = self._classifier(torch.from_numpy(array[begin : begin + BATCH]))
                 told = probabilities(self._classifier.kind, scores)
             found.append(told.to(torch.float32).numpy())
