@@ -31,6 +31,7 @@ from sixfold.distributed.engines.spark_job import explain
 from sixfold.distributed.engines.spark_package import ship as ship_sources
 from sixfold.distributed.engines.spark_pool import PoolRun
 from sixfold.distributed.engines.spark_ranks import JOIN_S, SCHEDULE_S, SparkProcesses
+from sixfold.distributed.engines.spark_relay import Relay
 from sixfold.distributed.engines.spark_session import Session, open_session
 from sixfold.distributed.engines.spark_worker import PRINTED, RankTask
 from sixfold.distributed.process_group import PlainData
@@ -94,8 +95,12 @@ class SparkEngine(Engine):
     ) -> GroupResult:
         function = cloudpickle.dumps(call.function)
 
+        relay = None
+        if call.log is not None and self.session.master.kind == "connect":
+            relay = call.log.parent.absolute() / "relay"
+
         def task_at(place: Place) -> RankTask:
-            return RankTask(function=function, archives=archives, place=place)
+            return RankTask(function=function, archives=archives, place=place, relay=relay)
 
         def on_event(rank: int, event: PlainData) -> None:
             if PRINTED in event:
@@ -113,7 +118,10 @@ class SparkEngine(Engine):
             patience=self._patience,
             tls=self.tls,
         )
-        with contextlib.closing(rendezvous):
+        with contextlib.ExitStack() as stack:
+            stack.callback(rendezvous.close)
+            if relay is not None:
+                stack.callback(Relay(relay, rendezvous.address).close)
             address = advertised, rendezvous.address[1]
             processes = SparkProcesses(self.session, call, rendezvous, address, task_at)
             run = GroupRun(rendezvous, processes, call.max_restarts)

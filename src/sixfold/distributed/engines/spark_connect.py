@@ -1,8 +1,8 @@
 """A Spark Connect session to work with: DataFrame operations only, no SparkContext and no RDD.
 
 Ranks are tasks of `mapInArrow` over a DataFrame of one row. They reach
-the launcher, which is the client, at the address by which it reaches the server: where executors
-cannot call the client's host, ranks do not come, and that is told.
+the launcher, which is the client, at the address by which it reaches the server, or through the
+run's folder (`spark_relay`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pyspark import SparkFiles, TaskContext, cloudpickle
 from sixfold.core.errors import PeerLostError, UserError
 from sixfold.distributed.engines.rank_log import LONGEST_LINE_BYTES
 from sixfold.distributed.engines.spark_package import importable
+from sixfold.distributed.engines.spark_relay import reached
 from sixfold.distributed.process_group.ambient import one_thread, own_randomness
 from sixfold.distributed.process_group.communicator import Communicator
 from sixfold.distributed.process_group.control import AttemptEndedError
@@ -65,6 +66,7 @@ class RankTask(Task):
     """A rank of a process group: the only task of a job."""
 
     place: Place
+    relay: Path | None = None  # see `spark_relay`
 
     def __call__(self, _: Iterable[Any]) -> list[Any]:
         """Run the rank; its result and its errors go to the rendezvous.
@@ -86,7 +88,9 @@ class RankTask(Task):
                         printed.finish()
 
             try:
-                run_rank(work, self.place, exit_when_orphaned=True, started=started)
+                with reached(self.place.address, self.relay) as (address, interface):
+                    place = replace(self.place, address=address, interface=interface)
+                    run_rank(work, place, exit_when_orphaned=True, started=started)
             except AttemptEndedError as error:
                 return [str(error)]
             except BaseException:  # SystemExit too; the launcher has heard of it

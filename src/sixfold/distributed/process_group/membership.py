@@ -42,6 +42,7 @@ class Place:
     # which try of the whole group this is, or in a group that may change of this slot; a higher
     # one supersedes lower
     generation: int = 0
+    interface: str | None = None  # where peers call; None: that by which the launcher is reached
 
 
 def run_rank(
@@ -105,7 +106,7 @@ class _Member:
         # view and rank -> who has called, until its view is met
         self._callers: dict[tuple[int, int], socket.socket] = {}
         self._listener = AuthenticatedListener(
-            control.connection.local_host(), self._secret, self._arrived
+            place.interface or control.connection.local_host(), self._secret, self._arrived
         )
 
     def exchange(

@@ -145,6 +145,22 @@ def test_a_run_that_ends_leaves_no_rank_waiting_for_a_slot(spark_local: EnginePr
 
 
 @pytest.mark.full
+def test_executors_that_cannot_call_the_client_do_so_through_the_run_directory(
+    spark_connect: EngineProcess, tmp_path: Path
+) -> None:
+    def work(engine: Any, function: Any, log: Path) -> Any:
+        engine.session.driver_host = lambda: ("127.0.0.1", "192.0.2.1")
+        try:
+            return engine.run_ranks(function, 2, least=1, log=log).results
+        finally:
+            del engine.session.driver_host
+
+    results = spark_connect.call(work, until(2), tmp_path / "log.txt")
+    assert [sizes[-1] for sizes in results] == [2, 2]
+    assert not (tmp_path / "relay").exists()
+
+
+@pytest.mark.full
 def test_executors_are_allocated_as_ranks_wait_for_them(
     standalone_master: str, tmp_path: Path
 ) -> None:
