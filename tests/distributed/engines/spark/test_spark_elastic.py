@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.spark_masters import EngineProcess
+from tests.spark_masters import CLUSTER, EngineProcess
 
 from sixfold.core.errors import PeerLostError, RunError
 from sixfold.distributed.collectives import all_gather_int
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.spark
 LONGEST_S = 100.0
 
 
-def until(size: int, *, view: int = 1) -> Callable[[Communicator], list[int]]:
-    """Ranks that go on until there are so many of them, in that view or a later one."""
+def until(size: int, *, views: int = 1) -> Callable[[Communicator], list[int]]:
+    """Ranks that go on until there are so many of them, for the so manieth time."""
 
     def work(comm: Communicator) -> list[int]:
         deadline = time.monotonic() + LONGEST_S
@@ -35,7 +35,7 @@ def until(size: int, *, view: int = 1) -> Callable[[Communicator], list[int]]:
         while True:
             try:
                 sizes.append(comm.size)
-                while comm.view < view or comm.size != size:
+                while comm.size != size or max(all_gather_int(comm, sizes.count(size))) < views:
                     assert time.monotonic() < deadline, sizes
                     asked = all_gather_int(comm, int(comm.should_renew()))
                     comm.report({"rank": comm.rank, "pid": os.getpid(), "view": comm.view})
@@ -56,20 +56,17 @@ class Striker:
     """Kills the Python worker of rank 1, or its executor, as soon as it works."""
 
     def __init__(self, *, executor: bool = False) -> None:
-        self.executor, self.killed_at = executor, 0.0
-        self.stall_s = 0.0  # until the others went on
+        self.executor, self.has_killed = executor, False
         self.notes: list[str] = []
 
     def __call__(self, _: int, event: Any) -> None:
         if event.get("kind") == "note":
             self.notes.append(event["text"])
-        elif event["view"] == 1 and event["rank"] == 1 and not self.killed_at:
+        elif event["rank"] == 1 and not self.has_killed:
             worker = psutil.Process(event["pid"])
             victim = worker.parents()[1] if self.executor else worker  # worker, daemon, executor
-            self.killed_at = time.monotonic()
+            self.has_killed = True
             os.kill(victim.pid, signal.SIGKILL)
-        elif event["view"] == 2 and not self.stall_s:
-            self.stall_s = time.monotonic() - self.killed_at
 
 
 def engine_named(request: pytest.FixtureRequest, name: str) -> EngineProcess:
@@ -86,12 +83,12 @@ def test_a_killed_python_worker_is_replaced_while_the_other_goes_on(
 ) -> None:
     striker = Striker()
     group = engine_named(request, master).run_ranks(
-        until(2, view=2), 2, least=1, max_restarts=2, on_event=striker
+        until(2, views=2), 2, least=1, max_restarts=2, on_event=striker
     )
     assert group.restarts == 1
-    assert group.results[0] in ([2, 1, 2], [2, 2])  # it may be there before the other noticed
-    assert len(striker.notes) == 1
-    assert "rank 1" in striker.notes[0]
+    sizes = max(group.results, key=len)
+    assert sizes[-3:] == [2, 1, 2] or sizes[-2:] == [2, 2]  # it may come before it is missed
+    assert "rank 1" in striker.notes[-1]
 
 
 @pytest.mark.full
@@ -101,10 +98,10 @@ def test_a_killed_executor_costs_its_rank_alone(
 ) -> None:
     striker = Striker(executor=True)
     group = engine_named(request, master).run_ranks(
-        until(2, view=2), 2, least=1, max_restarts=2, on_event=striker
+        until(2, views=2), 2, least=1, max_restarts=2, on_event=striker
     )
     assert group.restarts == 1
-    assert group.results[0] == [2, 1, 2]
+    assert max(group.results, key=len)[-3:] == [2, 1, 2]
 
 
 def hold_a_slot_and_run(engine: Any, function: Any, seconds: float) -> Any:
@@ -161,12 +158,9 @@ def test_executors_that_cannot_call_the_client_do_so_through_the_run_directory(
 
 
 @pytest.mark.full
-def test_executors_are_allocated_as_ranks_wait_for_them(
-    standalone_master: str, tmp_path: Path
-) -> None:
+def test_executors_are_allocated_as_ranks_wait_for_them(tmp_path: Path) -> None:
     conf = ["spark.dynamicAllocation.enabled=true", "spark.dynamicAllocation.initialExecutors=0"]
-    conf += ["spark.executor.cores=1", "spark.executor.memory=512m"]
-    with contextlib.closing(EngineProcess(standalone_master, tmp_path, *conf)) as engine:
+    with contextlib.closing(EngineProcess(CLUSTER, tmp_path, *conf)) as engine:
         assert engine.run_ranks(until(2), 2, least=1).results[0][-1] == 2
         assert engine.run_ranks(lambda comm: comm.size, 2).results == [2, 2]
 
