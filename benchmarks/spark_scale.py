@@ -28,12 +28,12 @@ import sixfold
 from sixfold.core.run_directory import read_json_lines
 
 COUNTS = (2, 5, 1, 3)
-WAIT_S = 0.01  # of a forward pass over one logical shard
+WAIT_S = 0.005  # of a forward pass over one logical shard
 SETTINGS: dict[str, Any] = {
     "model": "benchmarks.spark_scale:Slow",
     "data": "synthetic:400x3x8x8",
-    "batch_size": 60,
-    "shards": 60,
+    "batch_size": 64,
+    "shards": 64,
     "lr": 0.001,
     "evaluate_every": 0.0,
     "checkpoint_every": 100_000,  # so that nothing could come from there
