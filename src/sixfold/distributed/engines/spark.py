@@ -174,7 +174,7 @@ def _try_out(session: Session) -> None:
             time.sleep(0.02)
             waited_s = time.monotonic() - began
             limit_s = JOIN_S if session.allocates else SCHEDULE_S
-            if waited_s > limit_s and not job.active_tasks():
+            if waited_s > limit_s and not job.active_tasks() and job.running:
                 raise UserError(
                     f"Spark has run nothing within {waited_s:.0f} s: other jobs of this "
                     f"application hold all task slots of {session.master.url}; end them first"

@@ -91,7 +91,7 @@ class RankTask(Task):
                 with reached(self.place.address, self.relay) as (address, interface):
                     place = replace(self.place, address=address, interface=interface)
                     run_rank(work, place, exit_when_orphaned=True, started=started)
-            except AttemptEndedError as error:
+            except (AttemptEndedError, OSError) as error:  # of the ways to the launcher
                 return [str(error)]
             except BaseException:  # SystemExit too; the launcher has heard of it
                 return []
