@@ -82,7 +82,9 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path
 SELECTED = ("weights_sha256", "raw_weights_sha256", "steps", "best_step", "test_loss")
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(2, 6))]
+)
 def test_ranks_die_at_any_exchange_and_the_bits_are_those_of_a_calm_run(
     configure: Configure, calm: tuple[dict[str, Any], Path], tmp_path: Path, seed: int
 ) -> None:
@@ -99,18 +101,19 @@ def test_ranks_die_at_any_exchange_and_the_bits_are_those_of_a_calm_run(
     assert firsts == sorted(firsts) or found["lost_steps"] > len(firsts)
 
 
+@pytest.mark.parametrize(
+    "exchange", [6, 9, *(pytest.param(k, marks=pytest.mark.full) for k in (7, 8, 10))]
+)
 @pytest.mark.parametrize("norm", ["shard", "sync"])
 def test_a_step_that_was_interrupted_leaves_no_trace(
-    configure: Configure, tmp_path: Path, norm: str
+    configure: Configure, tmp_path: Path, norm: str, exchange: int
 ) -> None:
     settings = EVERYTHING | {"engine": "inline", "batch_norm": norm, "steps": 4}
     expected = train(configure(**settings, workers=1, out=str(tmp_path / "calm")))
-    for exchange in (6, 7, 8, 9, 10):
-        engine = InlineEngine(strike=lambda slot, life, n, k=exchange: slot == 0 and n == k)  # type: ignore[misc]
-        out = str(tmp_path / f"run-{exchange}")
-        found = train(configure(**settings, workers=3, out=out), engine=engine)
-        assert found["weights_sha256"] == expected["weights_sha256"]
-        assert [view["ranks"] for view in found["views"]][-1] == 2
+    engine = InlineEngine(strike=lambda slot, _, number: slot == 0 and number == exchange)
+    found = train(configure(**settings, workers=3, out=str(tmp_path / "run")), engine=engine)
+    assert found["weights_sha256"] == expected["weights_sha256"]
+    assert [view["ranks"] for view in found["views"]][-1] == 2
 
 
 def test_a_killed_rank_is_replaced_while_the_others_go_on(
