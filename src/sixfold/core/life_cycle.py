@@ -36,7 +36,7 @@ from sixfold.core.settings import Settings
 from sixfold.core.version import versions
 
 RECORD = "inputs.json"  # in the run directory: the content that entered the run
-_PLACEMENT = ("engine", "strategy.grid", "learn.grid")
+_PLACEMENT = ("engine", "strategy.grid", "learn.grid", "data.cache_size")
 """Who computes what, where: a run may be resumed with others."""
 
 

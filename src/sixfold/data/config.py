@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sixfold.core.byte_sizes import parse_size
 from sixfold.core.config import (
     IMAGE_COLUMN,
     LABEL_COLUMN,
@@ -17,6 +18,7 @@ from sixfold.core.config import (
     WEIGHT_COLUMN,
 )
 from sixfold.core.errors import UserError
+from sixfold.core.object_store import is_url
 from sixfold.core.settings import Settings, option
 from sixfold.data.targets import AUTO, KINDS
 from sixfold.distributed.config import EngineConfig
@@ -68,6 +70,18 @@ class DataConfig(Settings):
         "read training images anew in each epoch from this packed data set, whose first reading "
         "--data names (`sixfold.train` sets it for data sets with random transforms)",
     )
+    cache_size: str | None = option(
+        None,
+        "leave the tensor shards of shards:URL in the store, and keep at most so much of them on "
+        "each host at a time (default: each host copies the whole set)",
+        form="SIZE",
+    )
+    shuffle_files: int | None = option(
+        None,
+        "visit the images of so many files of tensor shards at a time, drawn anew in each epoch "
+        "(default: of all files; sync and model_parallel only)",
+        ge=1,
+    )
     image_column: str | None = option(None, IMAGE_COLUMN)
     pixel_range: str | None = option(None, PIXEL_RANGE, choices=PIXEL_RANGES)
     label_column: str | None = option(None, LABEL_COLUMN)
@@ -102,7 +116,27 @@ class DataConfig(Settings):
         """What is wrong with the source, without reading any image."""
         from sixfold.data.registry import source_problems
 
-        return source_problems(self)
+        return [*source_problems(self), *self._cache_problems()]
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """What `--cache-size` says."""
+        return None if self.cache_size is None else parse_size(self.cache_size)
+
+    def _cache_problems(self) -> list[str]:
+        if self.cache_size is None:
+            return []
+        try:
+            parse_size(self.cache_size)
+        except ValueError:
+            return [f"--cache-size {self.cache_size}: expected a size such as 500M or 20G"]
+        kind, _, where = self.data.partition(":")
+        if kind != "shards" or not is_url(where):
+            return [
+                f"--cache-size {self.cache_size}: only for tensor shards in a store (shards:URL), "
+                f"and the data is {self.data}: `sixfold prepare` makes them"
+            ]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,17 @@ class Part:
         """File or record names, such as ``train/cat/0001.jpg`` or ``digits[17]``."""
         return self._store.names(self._stored(indices))
 
+    @cached_property
+    def files(self) -> NDArray[np.int64] | None:
+        """Number of the file that each image lies in, (N,); None where the store has no files."""
+        found: NDArray[np.int64] | None = getattr(self._store, "files", None)
+        return found if found is None or self._chosen is None else found[self._chosen]
+
+    def expect(self, windows: Sequence[Sequence[int]]) -> None:
+        """Say which files will be read next, to a store that fetches them."""
+        if hasattr(self._store, "expect"):
+            self._store.expect(windows)
+
     def sums(self) -> Sums:
         """Exact sums over all pixels of this part."""
         return self._store.sums(self._stored(np.arange(len(self), dtype=np.int64)))
@@ -446,6 +457,17 @@ class OrderedStore:
         """Of all records, if there are any."""
         groups = self.store.groups
         return None if groups is None else groups[self.order]
+
+    @property
+    def files(self) -> NDArray[np.int64] | None:
+        """Number of the file of each record, (N,)."""
+        found: NDArray[np.int64] | None = getattr(self.store, "files", None)
+        return None if found is None else found[self.order]
+
+    def expect(self, windows: Sequence[Sequence[int]]) -> None:
+        """See `Part.expect`."""
+        if hasattr(self.store, "expect"):
+            self.store.expect(windows)
 
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `Store`."""

@@ -34,6 +34,7 @@ from sixfold.data.preparation import carry_out, refuse_bad
 from sixfold.data.reread import Reread
 from sixfold.data.shard_building import Pool, Progress, in_turn
 from sixfold.data.shard_files import ShardStore, chosen_places
+from sixfold.data.shard_streaming import ShardCache, outline_folder, room_problems
 from sixfold.data.sources import Job, column_problems, locate, plan
 from sixfold.data.spec import Spec, TableOptions, parse_spec
 from sixfold.data.targets import BINARY, CLASSES
@@ -70,6 +71,8 @@ def resolve(
         return dataclasses.replace(config, data=str(spec))
     root = (cache or cache_directory()).expanduser().absolute() / "data"
     if spec.kind == "shards":
+        if paths.is_url(spec.where) and config.cache_bytes is not None:
+            return _streamed(config, spec.where)
         if paths.is_url(spec.where):
             spec = Spec("shards", str(fetch_shards(spec.where, root, progress)))
             job = plan(str(spec), resize=config.resize, on_bad=config.on_error)
@@ -97,6 +100,26 @@ def resolve(
         pixel_range=None,
         weight_column=None,
     )
+
+
+def _streamed(config: DataConfig, url: str) -> DataConfig:
+    """The settings of shards that stay in a store; a `UserError` if the cache is too small."""
+    manifest = load_manifest(outline_folder(url))
+    most = config.cache_bytes or 0
+    found = room_problems(manifest, config.data, most, config.shuffle_files)
+    if config.resize is not None and manifest.shape[1:] != (config.resize, config.resize):
+        found.append(
+            f"--resize {config.resize}: shards that are streamed are taken as they are "
+            f"({manifest.shape[1]}x{manifest.shape[2]}): prepare them at this size"
+        )
+    if found:
+        raise UserError(found)
+    return dataclasses.replace(config, data=f"shards:{url}", resize=None)
+
+
+def _shard_folder(where: str) -> Path:
+    """A folder of shards, or of the outlines of those that stay in a store."""
+    return outline_folder(where) if paths.is_url(where) else Path(where)
 
 
 def _from_hugging_face(config: DataConfig, progress: Progress | None) -> DataConfig:
@@ -154,7 +177,7 @@ def content_fingerprint(resolved: DataConfig) -> str:
     spec = parse_spec(resolved.data)
     if spec.kind != "shards":
         return str(spec)
-    manifest = load_manifest(Path(spec.where))
+    manifest = load_manifest(_shard_folder(spec.where))
     if "content" in manifest.source:  # does not depend on how records are divided into files
         return str(manifest.source["content"])
     files = {part: [e.sha256 for e in entries] for part, entries in manifest.parts.items()}
@@ -224,9 +247,15 @@ def _is_sound(folder: Path, job: Job, workers: int) -> bool:
     return manifest.source.get("key") == job.key
 
 
-def _store(folder: Path, manifest: Manifest, part: str, as_listed: bool) -> Store:
+def _store(
+    config: DataConfig, folder: Path, manifest: Manifest, part: str, as_listed: bool
+) -> Store:
     """A part of a folder of shards, its records in their order."""
-    store = ShardStore(folder, manifest, part)
+    cache = None
+    if config.cache_bytes is not None:
+        url, entries = parse_spec(config.data).where, manifest.parts[part]
+        cache = ShardCache(url, folder, entries, manifest, config.cache_bytes)
+    store = ShardStore(folder, manifest, part, cache)
     keys = store.keys() if (manifest.by_content and not as_listed) or manifest.rows else None
     if keys is None:
         return store
@@ -255,16 +284,16 @@ def open_data(config: DataConfig, *, as_listed: bool = False) -> DataSet:
     elif spec.kind != "shards" or config.resize is not None:
         raise ValueError(f"{config.data} (resize {config.resize}) must be resolved first")
     else:
-        folder = Path(spec.where)
+        folder = _shard_folder(spec.where)
         manifest = load_manifest(folder)
         name, classes = manifest.name, manifest.classes
-        train, test = (_store(folder, manifest, part, as_listed) for part in PARTS)
+        train, test = (_store(config, folder, manifest, part, as_listed) for part in PARTS)
         bad = manifest.bad_lines()
         if manifest.parts.get(VALIDATION) and config.validation and "key" in manifest.source:
             count = manifest.count(VALIDATION)
             bad += (f"validation part: {count} images: not used, since --validation cuts another",)
         elif manifest.parts.get(VALIDATION):
-            facts["own_validation"] = _store(folder, manifest, VALIDATION, as_listed)
+            facts["own_validation"] = _store(config, folder, manifest, VALIDATION, as_listed)
         if config.reread is not None:
             facts["reread"] = Reread(config.reread, manifest.shape, manifest.settings)
         split = str(manifest.source.get("split", ""))

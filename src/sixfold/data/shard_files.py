@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from sixfold.data.dataset import UNLABELLED, Shape, Sums, image_sums
 from sixfold.data.manifest import Manifest, load_manifest, shortened
 from sixfold.data.records import ArrayPicture, Listing, Picture, RowRecords
 from sixfold.data.targets import BINARY, CLASSES
+
+if TYPE_CHECKING:
+    from sixfold.data.shard_streaming import ShardCache
 
 
 def schema(shape: Shape, targets: int = 0, weighted: bool = False, keyed: bool = False) -> Any:
@@ -226,7 +229,10 @@ def chosen_places(folder: Path, manifest: Manifest, part: str, count: int) -> ND
 class ShardStore:
     """A store over mapped files: holds labels and sums, and reads pixels as they are asked for."""
 
-    def __init__(self, folder: Path, manifest: Manifest, part: str) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, part: str, cache: ShardCache | None = None
+    ) -> None:
+        self._cache = cache  # of pixels, where those are not in the files
         entries, folder = manifest.parts[part], manifest.home(folder)
         problems: list[str] = []
         self._files: list[ShardFile] = []
@@ -280,10 +286,23 @@ class ShardStore:
         """See `Store.images`."""
         out = np.empty((len(indices), *self.shape), np.uint8)
         numbers, rows = self.locate(indices)
-        pixels = [file.pixels for file in self._files]
+        pixels = {one: self._pixels(one) for one in dict.fromkeys(numbers.tolist())}
         for target, number, row in zip(out, numbers.tolist(), rows.tolist(), strict=True):
             target[...] = pixels[number][row]
         return out
+
+    def _pixels(self, number: int) -> NDArray[np.uint8]:
+        return self._files[number].pixels if self._cache is None else self._cache.pixels(number)
+
+    @cached_property
+    def files(self) -> NDArray[np.int64]:
+        """Number of the file of each record, (N,)."""
+        return np.repeat(np.arange(len(self._files)), np.diff(self._starts))
+
+    def expect(self, windows: Sequence[Sequence[int]]) -> None:
+        """See `Part.expect`."""
+        if self._cache is not None:
+            self._cache.expect(windows)
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
         """See `Store.names`."""

@@ -6,6 +6,8 @@ the training, the number of workers or the machine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -121,6 +123,31 @@ def _cut_groups(
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     """Order of an epoch's n images: the same on every rank, machine and version of NumPy, (n,)."""
     return shuffled(n, seed, "order", epoch)
+
+
+def file_windows(seed: int, epoch: int, files: int, together: int) -> list[NDArray[np.int64]]:
+    """Which files an epoch visits at a time: drawn for the epoch, the same everywhere."""
+    order = shuffled(files, seed, "files", epoch)
+    return [order[start : start + together] for start in range(0, files, together)]
+
+
+def by_windows(
+    order: NDArray[np.int64], file: NDArray[np.int64], windows: Sequence[NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """An order of images in which those of each window of files come together.
+
+    Args:
+        order: of all images, (n,).
+        file: number of the file of each image, (n,).
+        windows: numbers of files.
+
+    >>> by_windows(np.array([3, 0, 2, 1]), np.array([0, 0, 1, 1]), [np.array([1]), np.array([0])])
+    array([3, 2, 0, 1])
+    """
+    window = np.empty(sum(map(len, windows)), np.int64)
+    for number, files in enumerate(windows):
+        window[files] = number
+    return order[np.argsort(window[file[order]], kind="stable")]
 
 
 STRATA = 10

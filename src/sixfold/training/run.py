@@ -136,7 +136,7 @@ def train(
             on_event(event)
         run = stack.enter_context(
             open_run(
-                dataclasses.replace(KIND, placement=(*irrelevant_placement(config), TRACKING)),
+                dataclasses.replace(KIND, placement=(*irrelevant_placement(config), *APART)),
                 config,
                 str(config.run.out),
                 inputs=(inputs := training_inputs(config)),
@@ -210,7 +210,8 @@ def _write_failure_page(path: Path) -> None:
     write_report(path)
 
 
-TRACKING = "tracking"  # section of the settings on which no result depends
+APART = ("tracking", "data.cache_size")
+"""Settings on which no result depends: what is told elsewhere, how long a step waits."""
 
 KIND = RunKind(
     growing=LENGTH,

@@ -25,6 +25,11 @@ def cross_problems(config: TrainConfig) -> list[str]:
     ]
     if config.data.test_split == 0 and config.local_sgd.compare_serial:
         found.append("--compare-serial: compares on test images; not with --test-split 0")
+    if config.data.shuffle_files and config.strategy.strategy not in ("sync", "model_parallel"):
+        found.append(
+            f"--shuffle-files {config.data.shuffle_files}: only for --strategy sync and "
+            f"model_parallel, not {config.strategy.strategy}"
+        )
     if not is_automatic(config) and config.strategy.machine is not None:
         found.append("--machine: only for --strategy auto and --grid auto")
     return found

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sixfold.cli import main
+from sixfold.core.byte_sizes import written
 from sixfold.core.errors import UserError
-from sixfold.studies.spark_sizes import written
 from sixfold.studies.sweep.config import ClusterConfig, DelaySweepConfig, SweepDelayConfig
 from sixfold.studies.sweep.delay import delay_result
 from sixfold.studies.sweep.delay_plan import job_kinds, parse_sizes, sessions, too_large

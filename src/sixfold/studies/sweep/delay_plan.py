@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sixfold.core.byte_sizes import parse_size, written
 from sixfold.core.errors import UserError, problems_of
-from sixfold.studies.spark_sizes import parse_size, written
 from sixfold.studies.sweep.config import ClusterConfig, SweepDelayConfig
 
 KINDS = {

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sixfold.core.byte_sizes import written
 from sixfold.core.files import write_atomically
 from sixfold.core.html.axes import duration, milliseconds, plain
 from sixfold.core.html.charts import Chart
 from sixfold.core.html.page import Cell, Figure, Page, Section, Table, configuration
 from sixfold.core.run_directory import typed
-from sixfold.studies.spark_sizes import written
 from sixfold.studies.sweep.config import SweepDelayConfig
 from sixfold.studies.sweep.delay import LOAD, DelayPoint, DelayResult
 from sixfold.studies.sweep.delay_plan import KINDS

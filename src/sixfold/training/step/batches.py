@@ -18,6 +18,7 @@ from sixfold.core.random_keys import key
 from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutation
 from sixfold.data.augmentation.mixing import combine, paste
 from sixfold.data.augmentation.spec import Mix
+from sixfold.data.splits import by_windows, file_windows
 from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.config import TrainConfig
@@ -47,6 +48,7 @@ class BatchPlan:
         wanted_shards: `--shards`.
         device: makes images ready from their pixels; None: they are made ready here.
         weights: (N,) how much each training image counts; None: all the same.
+        shuffle_files: files of tensor shards whose images are visited at a time; None: all.
     """
 
     data: DataSet
@@ -58,6 +60,7 @@ class BatchPlan:
     wanted_shards: int | None
     device: torch.device | None = None
     weights: NDArray[Any] | None = None
+    shuffle_files: int | None = None
 
     def place(self, step: int) -> tuple[int, int, int]:
         """Epoch of a step (both from 0), and its first and one-past-last place in that epoch."""
@@ -65,7 +68,25 @@ class BatchPlan:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The training images in the order in which an epoch visits them."""
-        return permutation(self.seed, epoch, self.budget.images)
+        order, files = permutation(self.seed, epoch, self.budget.images), self.data.train.files
+        if self.shuffle_files is None or files is None:
+            return order
+        return by_windows(order, files, self._windows(epoch))
+
+    def _windows(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Which files of tensor shards an epoch visits at a time."""
+        files = self.data.train.files
+        count = 0 if files is None else int(files.max(initial=-1)) + 1
+        return file_windows(self.seed, epoch, count, self.shuffle_files or max(count, 1))
+
+    def _expect(self, epoch: int, order: NDArray[np.int64]) -> None:
+        """Tell the data which files come next, from the first of the rest of an epoch's order."""
+        files = self.data.train.files
+        if files is not None and len(order):
+            own = self._windows(epoch)
+            first = next(place for place, window in enumerate(own) if files[order[0]] in window)
+            windows = [*own[first:], *self._windows(epoch + 1)]
+            self.data.train.expect([window.tolist() for window in windows])
 
     def count(self, step: int) -> int:
         """L, the number of logical shards of a step (from 0)."""
@@ -123,6 +144,7 @@ class BatchPlan:
             if self.place(step)[0] != epoch:
                 epoch = self.place(step)[0]
                 order = self.order(epoch)
+                self._expect(epoch, order[self.place(step)[1] :])
             for index in owned_shards(self.count(step), comm.size, comm.rank):
                 yield self._place(step, index, order)
 
@@ -236,4 +258,5 @@ def plan_batches(
         wanted_shards=training.shards,
         device=device,
         weights=None if weights is None else weights.astype(make_batch.dtype),
+        shuffle_files=config.data.shuffle_files,
     )
