@@ -30,13 +30,15 @@ IMAGES = PIXELS.astype(np.uint8)
 LABELS = np.tile([0, 1, 2], 4)
 
 
-def write(tmp_path: Path, *, cut_test: bool = False, **parts: Any) -> DataSet:
+def write(
+    tmp_path: Path, *, cut_test: bool = False, on_error: str = "fail", **parts: Any
+) -> DataSet:
     config = parts.pop("config", DataConfig())
     found: dict[str, Any] = {}
     for what, thing in parts.items():
         read = parts_of(thing, what, config, tmp_path)
         found |= read if what == "data" else {what: read["train"]}
-    return open_data(DataConfig(data=write_given(found, cut_test=cut_test)))
+    return open_data(DataConfig(data=write_given(found, cut_test=cut_test, on_error=on_error)))
 
 
 def pixels(dataset: DataSet) -> Any:
@@ -327,6 +329,20 @@ def test_tables(tmp_path: Path) -> None:
         assert dataset.classes == ("0", "1", "2")
     with pytest.raises(UserError, match=r"nothing.png: cannot be read"):
         write(tmp_path, data=frame([*paths[:11], "nothing.png"]))
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), ""])
+def test_rows_of_a_table_without_a_label_are_refused_or_counted(
+    tmp_path: Path, nothing: object
+) -> None:
+    table = frame([png(i) for i in range(12)])
+    table["label"] = ["a", "b", nothing, "a", "b", "c"] * 2
+    with pytest.raises(UserError, match=r"data: 2 rows have no label .*--on-error skip"):
+        write(tmp_path, data=table)
+    (tmp_path / "again").mkdir()
+    dataset = write(tmp_path / "again", data=table, on_error="skip")
+    assert (len(dataset.train), dataset.skipped, dataset.classes) == (10, 2, ("a", "b", "c"))
+    assert dataset.bad == ("data: rows without a label (column 'label'): 2",)
 
 
 def test_a_specification_is_joined_with_arrays(tmp_path: Path) -> None:

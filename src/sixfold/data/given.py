@@ -30,7 +30,14 @@ from sixfold.data.dataset import ALL_TRAIN, Shape
 from sixfold.data.given_labels import Label, classified, kind_of, numbers_of
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.manifest import NAME, PARTS, VALIDATION, Manifest, ShardEntry
-from sixfold.data.shard_building import CHUNK_BYTES, COLOR, GRAY, MOST_CHUNK_IMAGES, bad_images
+from sixfold.data.shard_building import (
+    CHUNK_BYTES,
+    COLOR,
+    GRAY,
+    MOST_CHUNK_IMAGES,
+    bad_images,
+    refuse_unlabelled,
+)
 from sixfold.data.splits import cut, strata
 from sixfold.data.targets import AUTO, MULTI_LABEL, REGRESSION
 
@@ -54,6 +61,8 @@ class Source:
         pixel_range: what its floating-point pixels are, "0-1" or "0-255"; empty of others.
         weights: how much each record counts, (N,), known when all have been read; None: all the
             same.
+        unlabelled: how many rows are no records, for want of a label.
+        left_out: (name, reason) of what is no record.
     """
 
     name: str
@@ -64,6 +73,8 @@ class Source:
     reader: PixelReader | None = None
     pixel_range: str = ""
     weights: Sequence[float] | NDArray[np.float64] | None = None
+    unlabelled: int = 0
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -99,6 +110,8 @@ def write_given(
     root = cache_directory() / "data"
     make_folder(root, "SIXFOLD_CACHE")
     progress = progress or (lambda *_: None)
+    for source in parts.values():
+        refuse_unlabelled(source.name, source.unlabelled, on_error)
     with space_explained(root), tempfile.TemporaryDirectory(dir=root, prefix=".given-") as spool:
         folder = Path(spool)
         bad: list[tuple[str, str]] = []
@@ -133,9 +146,10 @@ def write_given(
             weighted=bool(weights),
             parts=made,
             bad=tuple(dict.fromkeys(bad)),
+            left_out=tuple(line for source in parts.values() for line in source.left_out),
             source={
                 "split": split,
-                "skipped": len(bad),
+                "skipped": len(bad) + sum(source.unlabelled for source in parts.values()),
                 "pixel_range": parts["train"].pixel_range,
             },
             settings={"on_bad": on_error, **settings},
@@ -149,7 +163,10 @@ def _kept(root: Path, made: Path, manifest: Manifest, settings: Mapping[str, Any
     files = {part: [e.sha256 for e in entries] for part, entries in manifest.parts.items()}
     split = manifest.source["split"]
     content = json.dumps(
-        [manifest.name, manifest.classes, files, split, manifest.bad, dict(settings)]
+        [
+            *(manifest.name, manifest.classes, files, split),
+            *((*manifest.bad, *manifest.left_out), dict(settings)),
+        ]
     )
     place = root / f"given-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     if not (place / NAME).exists():

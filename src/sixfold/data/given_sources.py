@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,6 @@ def _splits(data: Mapping[Any, Any], what: str, config: DataConfig) -> dict[str,
 def _parts_of_spec(text: str, what: str, config: DataConfig) -> dict[str, Source]:
     if text.startswith("hf:"):
         return _hugging_face(text, what, config)
-    from dataclasses import replace
 
     if config.weight_column is not None and what == "data":
         raise UserError(
@@ -266,6 +266,8 @@ def joined(sources: list[Source]) -> Source:
         classes=sources[0].classes,
         pixel_range=sources[0].pixel_range,
         weights=np.concatenate(weights) if len(weights) == len(sources) else None,
+        unlabelled=sum(source.unlabelled for source in sources),
+        left_out=tuple(line for source in sources for line in source.left_out),
     )
 
 
@@ -387,4 +389,8 @@ def _listed(folder: Path, what: str, config: DataConfig) -> Source:
             weights=records.weights,
         )
 
-    return joined([source(records) for records in listing.parts.values()])
+    return replace(
+        joined([source(records) for records in listing.parts.values()]),
+        unlabelled=listing.unlabelled,
+        left_out=tuple((what, reason) for _, reason in listing.left_out),
+    )

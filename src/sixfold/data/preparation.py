@@ -27,6 +27,7 @@ from sixfold.data.shard_building import (
     bad_images,
     in_turn,
     make_shards,
+    refuse_unlabelled,
 )
 from sixfold.data.sources import Job, plan
 from sixfold.data.spec import TableOptions
@@ -93,7 +94,7 @@ def carry_out(job: Job, folder: Path, *, pool: Pool, workers: int, progress: Pro
     write_json(notes / "job.json", {"key": job.key})
     try:
         listing = job.list_records(spool)
-        refuse_unlabelled(job, listing.unlabelled)
+        refuse_unlabelled(job.path, listing.unlabelled, job.on_bad)
         made = make_shards(job, listing, folder, pool=pool, progress=progress)
     finally:
         shutil.rmtree(spool, ignore_errors=True)
@@ -143,16 +144,7 @@ def refuse_bad(job: Job, manifest: Manifest) -> None:
     """Refuse shards from which images were left out, where that was not asked for."""
     if job.on_bad == "fail" and manifest.bad:
         raise bad_images(manifest.bad)
-    refuse_unlabelled(job, int(manifest.source.get("unlabelled", 0)))
-
-
-def refuse_unlabelled(job: Job, count: int) -> None:
-    """Refuse rows without a label, unless they may be left out."""
-    if count and job.on_bad == "fail":
-        raise UserError(
-            f"{job.path}: {count} row{'s have' if count > 1 else ' has'} no label (null): give "
-            "them one, or leave them out by --on-error skip; `sixfold predict` scores them"
-        )
+    refuse_unlabelled(job.path, int(manifest.source.get("unlabelled", 0)), job.on_bad)
 
 
 def _begun_with(notes: Path) -> str | None:

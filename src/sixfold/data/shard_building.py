@@ -229,6 +229,15 @@ def bad_images(bad: Sequence[tuple[str, str]]) -> UserError:
     )
 
 
+def refuse_unlabelled(name: str, count: int, on_bad: str) -> None:
+    """Refuse rows without a label, unless they may be left out."""
+    if count and on_bad == "fail":
+        raise UserError(
+            f"{name}: {count} row{'s have' if count > 1 else ' has'} no label (null): give "
+            "them one, or leave them out by --on-error skip; `sixfold predict` scores them"
+        )
+
+
 def _lost_problems(job: Job, listing: Listing, notes: Iterable[ShardNote]) -> list[str]:
     """Classes all of whose training images turned out to be bad."""
     counts: Counter[int] = Counter()

@@ -78,8 +78,9 @@ def _other_kind(path: str) -> str | None:
         return f"{what}, not Parquet" + (f": {remedy}" if remedy != OTHER_FORMAT else "")
     if is_text(start):
         return (
-            "text (CSV or JSON), not Parquet: a table of text can be given from Python, "
-            "sixfold.train(model, pandas.read_csv(...)), or written by to_parquet"
+            "text (CSV or JSON), not Parquet: read it with pandas and give its images and labels "
+            "as arrays, sixfold.train(model, (images, labels)), or write a column of images by "
+            "to_parquet"
         )
     return None
 
