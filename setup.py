@@ -1,6 +1,7 @@
 """The one thing pyproject.toml cannot say yet: C code that is left out where it does not compile.
 
-Without it everything works, with torch's own kernels and the same results to the bit, but slower.
+Without it everything works, slower, with torch's own kernels: the same results to the bit, but for
+convolutions of some shapes (`sixfold.training.native.conv_weights`).
 """
 
 from setuptools import Extension, setup
@@ -14,6 +15,7 @@ setup(
                 "src/sixfold/training/native/pool.inc",
                 "src/sixfold/training/native/pool_bf16.inc",
                 "src/sixfold/training/native/norm.inc",
+                "src/sixfold/training/native/conv.inc",
                 "src/sixfold/training/native/needs.inc",
             ],
             extra_compile_args=["-O3", "-Wno-psabi", "-ffp-contract=off"],

@@ -4,7 +4,7 @@ ATen, oneDNN and MKL choose kernels by what the processor knows, and kernels of 
 add in different orders. Each reads a variable of its own, once, when it is first used: so variables
 are set before torch is loaded. MKL besides promises the same bits on every processor that has the
 set (Intel, "Conditional numerical reproducibility"). Kernels of our own need none: they add in one
-order, whatever the processor knows (see norm.inc).
+order, whatever the processor knows (see norm.inc and conv.inc).
 """
 
 from __future__ import annotations

@@ -259,7 +259,9 @@ def _look_at_ranks(engine: SparkEngine, size: int) -> Iterator[Finding]:
         yield good("arithmetic", "the same libraries and instruction sets on all ranks")
     bare = sorted({r["host"] for r in group.results if r["kernels"].startswith("none")})
     if bare:
-        yield note("C kernels", f"not in use on {', '.join(bare)}: the same bits, more slowly")
+        yield note(
+            "C kernels", f"not in use on {', '.join(bare)}: slower, other bits for some shapes"
+        )
 
 
 def _meet(comm: Communicator) -> dict[str, Any]:

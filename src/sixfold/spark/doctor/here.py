@@ -54,7 +54,7 @@ def _kernels() -> Finding:
     if origin.startswith("none"):
         return note(
             "C kernels",
-            f"not in use ({origin}): the same bits, more slowly",
+            f"not in use ({origin}): slower, other bits for some shapes",
             "install a C compiler and Sixfold again",
         )
     return good("C kernels", origin)

@@ -6,7 +6,8 @@
   most of its time on bringing weights into its own order and their gradient back. Then the patches
   under the kernel, which are fewer than the weights, are copied instead (im2col), and products of
   matrices do the rest. The 512 maps of VGG-16 at 2x2 pixels take a quarter of the time so.
-* **Library**: everything else.
+* **Library**: everything else. The weights' gradient is made by a kernel of our own where the
+  library is slow at it (`sixfold.training.native.conv_weights`).
 
 Which way is taken follows from shapes alone, so every rank takes the same and gets the same bits.
 
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from sixfold.training.layers.weights import Weight, cast, put
+from sixfold.training.native import conv_weights
 
 PRODUCTS_IN_TWO = 30_000_000
 """Of a convolution whose gradients are made by two calls. On a core of an AMD EPYC the second call
@@ -100,6 +102,10 @@ class ConvOp:
         self, saved: _Saved, grad: Tensor, out: Sequence[Tensor], wanted: list[bool]
     ) -> Tensor | None:
         """The gradient of the input, if it is wanted, and those of weight and bias, if they are."""
+        if wanted[1] and self._has_own_kernel(saved.kept):
+            dx = self._library_backward(saved, grad, out, [True, False]) if wanted[0] else None
+            self._own_weights_backward(saved.kept, grad, out)
+            return dx
         layer, has_bias = self.layer, self.bias is not None
         dx, dw, db = torch.ops.aten.convolution_backward(
             grad,
@@ -119,6 +125,14 @@ class ConvOp:
             if self.bias is not None:
                 out[self.bias.place].copy_(db)
         return dx if wanted[0] else None
+
+    def _has_own_kernel(self, x: Tensor) -> bool:
+        return self._plain and conv_weights.is_used() and conv_weights.suits(x, self.weight.value)
+
+    def _own_weights_backward(self, x: Tensor, grad: Tensor, out: Sequence[Tensor]) -> None:
+        layer, weight = self.layer, out[self.weight.place]
+        bias = None if self.bias is None else out[self.bias.place]
+        conv_weights.gradient(x, grad, weight, bias, layer.stride, layer.padding)
 
     def _matrix(self) -> Tensor:
         """(K, C R S): the weights."""

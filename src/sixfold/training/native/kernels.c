@@ -1,18 +1,25 @@
-/* Kernels of Sixfold's own, as a Python module: max-pooling with the ReLU behind it, and batch-norm
- * with the activation behind it.
+/* Kernels of Sixfold's own, as a Python module: max-pooling with the ReLU behind it, batch-norm with
+ * the activation behind it, and the weights' gradient of a convolution.
  *
- * A machine with this module and one without compute the same bits: max-pooling only compares and
- * moves values, and the sums of batch-norm have an order that its callers can follow. Arguments are
- * addresses and sizes; the callers, `sixfold.training.native.max_pool` and `.norm`, answer for them.
+ * Of the first two a machine with this module and one without compute the same bits: max-pooling
+ * only compares and moves values, and the sums of batch-norm have an order that its callers can
+ * follow. Arguments are addresses and sizes; the callers, `sixfold.training.native.max_pool`,
+ * `.norm` and `.conv_weights`, answer for them.
  *
- * The interpreter's lock is kept: a rank computes in one thread, and the one that makes its next
- * batch would hold the lock for longer than a call takes. */
+ * The interpreter's lock is kept but for convolutions: a rank computes in one thread, and the one
+ * that makes its next batch would hold the lock for longer than a call takes. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#include <immintrin.h>
+#define HAS_CONVOLUTION
+#endif
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__)
 #define CLONES __attribute__((noinline, target_clones("arch=skylake-avx512", "avx2", "default")))
@@ -129,6 +136,39 @@ static inline __attribute__((always_inline)) uint16_t narrow_one_bf16(float from
 #define LOAD(x) widen_one_bf16(x)
 #define STORE(x) narrow_one_bf16(x)
 #include "norm.inc"
+
+#ifdef HAS_CONVOLUTION
+#include "conv.inc"
+
+#define CONV_SIZES 13
+
+/* conv_weights(x, dy, dw, db, *sizes): addresses, of which db may be 0, and the sizes of
+ * `Convolution` in its order. */
+static PyObject *conv_weights(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    void *at[4];
+    Convolution g;
+    long *sizes = (long *)&g;
+    int done;
+    (void)module;
+    if (count != 4 + CONV_SIZES) {
+        PyErr_Format(PyExc_TypeError, "expected %d arguments, got %zd", 4 + CONV_SIZES, count);
+        return NULL;
+    }
+    for (int k = 0; k < 4; k++) at[k] = PyLong_AsVoidPtr(args[k]);
+    for (int k = 0; k < CONV_SIZES; k++) sizes[k] = PyLong_AsLong(args[4 + k]);
+    if (PyErr_Occurred()) return NULL;
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX2 or no FMA");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    done = conv_weights_float(&g, at[0], at[1], at[2], at[3]);
+    Py_END_ALLOW_THREADS
+    if (!done) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+#endif
 
 #define SIZES 15
 
@@ -303,6 +343,10 @@ static PyMethodDef methods[] = {
      "norm_forward(itemsize, rows, C, act, *addresses, eps)"},
     {"norm_backward", (PyCFunction)(void (*)(void))norm_backward, METH_FASTCALL,
      "norm_backward(itemsize, rows, C, act, *addresses)"},
+#ifdef HAS_CONVOLUTION
+    {"conv_weights", (PyCFunction)(void (*)(void))conv_weights, METH_FASTCALL,
+     "conv_weights(x, dy, dw, db, *sizes)"},
+#endif
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "kernels",

@@ -8,7 +8,7 @@ loaded through memory that has no name in any file system, so nothing is left be
 A module compiled for another processor would not fail to load: it would kill the process at the
 first instruction that is missing. So a module says in its own bytes what it needs (see kernels.c
 and needs.inc), and these are read before it is loaded. Without a module torch and NumPy compute the
-same bits.
+same bits, but for convolutions (`sixfold.training.native.conv_weights`).
 """
 
 import hashlib
