@@ -23,7 +23,7 @@ from sixfold.core.run_directory import read_json_lines
 from sixfold.data.manifest import Manifest, ShardEntry, file_sha256
 from sixfold.data.shard_files import encode
 
-FILES, TOGETHER = 40, 2  # files of the set; those visited at a time
+FILES, TOGETHER = 42, 2  # files of the set; those visited at a time
 PHASES = ("data_s", "communication_s", "waiting_s", "update_s", "compute_s")
 
 

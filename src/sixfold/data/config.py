@@ -165,6 +165,7 @@ class PrepareConfig(Settings):
 
     def cross_problems(self) -> list[str]:
         """What is missing."""
-        if self.preparation.source and self.preparation.destination:
-            return []
-        return ["give source and destination: sixfold prepare SRC DST"]
+        found = self.engine.range_problems("prepare")
+        if not (self.preparation.source and self.preparation.destination):
+            found.append("give source and destination: sixfold prepare SRC DST")
+        return found

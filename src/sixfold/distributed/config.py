@@ -69,6 +69,15 @@ class EngineConfig(Settings):
             for one in found
         ]
 
+    def range_problems(self, command: str) -> list[str]:
+        """That a command whose ranks do not come and go takes no least number of them."""
+        if self.min_workers is None:
+            return []
+        return [
+            f"--workers {self.min_workers}:{self.workers or ''}: only for `sixfold train`; "
+            f"`sixfold {command}` takes a number of workers"
+        ]
+
     def cross_problems(self) -> list[str]:
         """What is only for Spark, and what Spark could not read."""
         found = []

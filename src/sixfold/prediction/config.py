@@ -72,7 +72,7 @@ class PredictConfig(Settings):
 
     def cross_problems(self) -> list[str]:
         """What is missing."""
-        found = []
+        found = self.engine.range_problems("predict")
         if not self.prediction.run:
             found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
         if not self.prediction.out:

@@ -56,7 +56,9 @@ class EvaluateConfig(Settings):
         """What is missing, and strengths that are none."""
         from sixfold.prediction.robustness.distortions import planned
 
-        found = [] if self.evaluation.run else ["give the run to evaluate: sixfold evaluate RUN"]
+        found = self.engine.range_problems("evaluate")
+        if not self.evaluation.run:
+            found.append("give the run to evaluate: sixfold evaluate RUN")
         try:
             planned(self.distortion)
         except UserError as error:
