@@ -19,7 +19,7 @@ from sixfold.core.settings import build_tree, hints_of
 from sixfold.data.config import HANDED_OVER, DataConfig
 from sixfold.data.given import TEST_FRACTION, Source, write_given
 from sixfold.data.given_sources import parts_of
-from sixfold.data.manifest import VALIDATION
+from sixfold.data.manifest import VALIDATION, load_manifest
 from sixfold.distributed.engines import Engine
 from sixfold.training.config import TrainConfig
 from sixfold.training.losses.registry import with_target
@@ -201,6 +201,9 @@ class Arguments:
                 progress=progress,
             )
         on_event({"kind": "note", "text": f"data: written once for all ranks, to {spec}"})
+        if load_manifest(Path(spec.removeprefix("shards:"))).dtype == "float32":
+            told = "data: pixels are no 8-bit values: kept as the float32 numbers that they are"
+            on_event({"kind": "note", "text": told})
         return spec
 
     def _sources(self, config: DataConfig, scratch: Path) -> dict[str, Source]:

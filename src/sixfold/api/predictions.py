@@ -91,7 +91,7 @@ def predict(model: Classifier, data: Any, *, batch_size: int = 256, **options: A
 
 def _batches(
     data: Any, config: DataConfig, shape: tuple[int, int, int], size: int
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[NDArray[Any]]:
     batch: list[Pixels] = []
     for image in _images(data, config):
         batch.append(_fitted(image, shape))

@@ -9,10 +9,11 @@ TRUST_MODEL = "run the code that a run or its weights name even if it is not you
 LARGEST_SEED = 2**63  # beyond what torch takes
 
 PIXEL_RANGE = (
-    "values of a Parquet table's floating-point images: 0-1 or 0-255 (default: told from the first "
-    "rows of each file)"
+    "values of floating-point images: 0-1 or 0-255, which become 8-bit pixels, or any, which are "
+    "kept as they are (default: told from the first rows of each file of a table)"
 )
-PIXEL_RANGES = ("0-1", "0-255")
+ANY_RANGE = "any"
+PIXEL_RANGES = ("0-1", "0-255", ANY_RANGE)
 IMAGE_COLUMN = "column of a Parquet table that holds the images (default: found by its name)"
 ON_ERROR = "what to do with images that cannot be read, and rows that have no label"
 LABEL_COLUMN = (

@@ -1,8 +1,8 @@
 """Arrays and tensors of images as pixels: which dimension has the channels, and what is exact.
 
-Pixels are kept as 8-bit integers. Whole numbers from 0 to 255 are taken as they are; floating-point
-numbers from 0 to 1 only if each is a multiple of 1/255 up to rounding, as `ToTensor` makes them, so
-that nothing is lost without a word.
+Pixels are kept as 8-bit integers where all images of a set have such: whole numbers from 0 to 255,
+or floating-point numbers from 0 to 1 each of which is a multiple of 1/255 up to rounding, as
+`ToTensor` makes them. Otherwise they are kept as the float32 numbers that they are.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.config import ANY_RANGE
 from sixfold.core.errors import UserError
 from sixfold.data.images import Pixels
 
 USUAL_CHANNELS = (1, 3)
+
+SCALES = {"0-1": 255, "0-255": 1}  # by what pixels of each range are multiplied
+AS_THEY_ARE = 0
 
 
 def channel_dim(shape: tuple[int, ...], *, first: bool) -> int:
@@ -81,9 +85,6 @@ def batch_channels_first(array: NDArray[Any], *, is_tensor: bool) -> NDArray[Any
     return np.moveaxis(array, 3, 1) if moved else array
 
 
-_SCALES = {"0-1": 255, "0-255": 1}
-
-
 def range_of(array: NDArray[Any]) -> str:
     """What floating-point numbers of a whole set are: "0-1" or "0-255"; empty of others."""
     if array.dtype.kind != "f" or array.size == 0:
@@ -91,48 +92,64 @@ def range_of(array: NDArray[Any]) -> str:
     return "0-255" if array.max() > 1 else "0-1"
 
 
-class PixelReader:
-    """Takes arrays of one set, all in the same units, to 8-bit pixels without loss.
+class InexactError(UserError):
+    """Numbers that are no 8-bit pixels: to be kept as they are, with all others of their set."""
 
-    Attributes:
-        scale: 255 if the numbers are from 0 to 1, 1 if they are from 0 to 255; None until known.
+
+class PixelReader:
+    """Takes arrays of one set, all in the same units, to 8-bit pixels without loss; or as they are.
 
     Args:
-        pixel_range: "0-1" or "0-255", what floating-point numbers are; empty: as each says.
+        pixel_range: what floating-point numbers are, one of `PIXEL_RANGES`; empty: as each says.
+
+    Attributes:
+        scale: 255 if the numbers are from 0 to 1, 1 if they are from 0 to 255, `AS_THEY_ARE` if
+            they are kept as float32; None until known.
     """
 
     def __init__(self, pixel_range: str = "") -> None:
-        self.scale: int | None = None
-        self._float_scale = _SCALES.get(pixel_range)
+        self.scale = AS_THEY_ARE if pixel_range == ANY_RANGE else None
+        self._float_scale = SCALES.get(pixel_range)
 
     def read(self, array: NDArray[Any]) -> Pixels:
         """Pixels, C-contiguous.
 
         Raises:
-            UserError: if they would lose, or are in other units than those before.
+            InexactError: if they would lose as 8-bit pixels.
+            UserError: if they are no numbers, or in other units than those before.
         """
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"images of {array.dtype}: expected numbers")
+        if self.scale == AS_THEY_ARE:
+            return _as_they_are(array)
         if array.dtype == np.uint8:
             scale, pixels = 1, array
         elif array.dtype == np.bool_:
             scale, pixels = 255, array.astype(np.uint8) * np.uint8(255)
         elif array.dtype.kind in "iu":
             scale, pixels = 1, _checked(array, 1)
-        elif array.dtype.kind == "f":
+        else:
             is_unit = bool(array.size == 0 or array.max() <= 1)
             scale = self._float_scale or (255 if is_unit else 1)
             # A black image says nothing of its units.
             if self.scale is not None and is_unit and not array.any():
                 scale = self.scale
             pixels = _checked(array, scale)
-        else:
-            raise UserError(f"images of {array.dtype}: expected numbers")
         if self.scale not in (None, scale):
             raise UserError(
                 "some images have pixels from 0 to 1 and others from 0 to 255: give all in the "
-                "same units"
+                "same units, or pixel_range='any' to keep them as the numbers that they are"
             )
         self.scale = scale
         return np.ascontiguousarray(pixels)
+
+
+def _as_they_are(array: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(out).all():
+        raise UserError("images hold NaN or infinite pixels")
+    return out
 
 
 def _checked(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
@@ -140,7 +157,7 @@ def _checked(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
     if array.size == 0:
         return array.astype(np.uint8)
     low, high = array.min(), array.max()
-    if scale == _SCALES["0-1"] and high > 1:
+    if scale == SCALES["0-1"] and high > 1:
         raise UserError(
             f"pixels from {low:g} to {high:g}: expected 0 to 1, as in the set's first part or the "
             "network's training; pixel_range='0-255' says otherwise"
@@ -148,20 +165,14 @@ def _checked(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
     if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
         raise UserError("images hold NaN or infinite pixels")
     if low < 0 or high > 255:
-        raise UserError(
-            f"pixels from {low:g} to {high:g}: expected 0 to 255, or 0 to 1 in floating point; "
-            "images are normalised by Sixfold itself, so give them before any normalisation "
-            "(without transforms.Normalize)"
-        )
+        raise InexactError(f"pixels from {low:g} to {high:g}: expected 0 to 255, or 0 to 1")
     if array.dtype.kind != "f":
         return array.astype(np.uint8)
     values = array.astype(np.float64) * scale
     whole = np.rint(values)
     slack = 2.0 * scale * float(np.finfo(array.dtype).eps)
     if slack >= 0.5 or (np.abs(values - whole) > slack).any():
-        raise UserError(
-            f"pixels of {array.dtype} from {low:g} to {high:g} that are no multiples of "
-            f"1/{scale}: 8 bits would lose what lies between; give uint8 images, or round them "
-            "yourself: (images * 255).round().astype('uint8')"
+        raise InexactError(
+            f"pixels of {array.dtype} from {low:g} to {high:g} that are no multiples of 1/{scale}"
         )
     return whole.astype(np.uint8)

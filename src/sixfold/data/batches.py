@@ -9,23 +9,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from sixfold.data.augmentation.pipeline import Augment
-from sixfold.data.dataset import Part
+from sixfold.data.dataset import Part, full_scale
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Statistics(Protocol):
-    """Mean and standard deviation of pixels, (C,) each, of [0, 1]; a `DataSet` has them."""
+    """Mean and standard deviation of pixels over their full scale, (C,); a `DataSet` has them."""
 
     @property
     def mean(self) -> ArrayLike: ...  # noqa: D102
 
     @property
     def std(self) -> ArrayLike: ...  # noqa: D102
+
+    @property
+    def dtype(self) -> DTypeLike: ...  # noqa: D102
 
 
 class BatchMaker:
@@ -44,9 +47,12 @@ class BatchMaker:
         # A channel that never varies is only centred: it would be divided by zero.
         mean, std = np.asarray(dataset.mean), np.asarray(dataset.std)
         std = np.where(std > 0, std, 1.0)
-        self.mean_pixel = np.rint(255 * mean).clip(0, 255).astype(np.uint8)
+        self.pixels: np.dtype[Any] = np.dtype(dataset.dtype)
+        scale = full_scale(self.pixels)
+        mean_pixel = scale * mean if scale == 1 else np.rint(scale * mean).clip(0, scale)
+        self.mean_pixel: NDArray[Any] = mean_pixel.astype(self.pixels)
         dtype = np.dtype("float64" if precision == "float64" else "float32")
-        self._scale = (1 / (255 * std)).astype(dtype)[:, None, None]
+        self._scale = (1 / (scale * std)).astype(dtype)[:, None, None]
         self._shift = (-mean / std).astype(dtype)[:, None, None]
         self.dtype = dtype
         self._part = None if box is None else tuple(slice(start, stop) for start, stop in box)
@@ -83,8 +89,8 @@ class BatchMaker:
         """What pixels are multiplied by, and what is added then: (C, 1, 1) each."""
         return self._scale, self._shift
 
-    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.float64]:
-        """(p / 255 - mean) / std of each channel, (n, C, H, W), of the part that is made."""
+    def normalise(self, images: NDArray[Any]) -> NDArray[np.float32] | NDArray[np.float64]:
+        """(p / full scale - mean) / std of each channel, (n, C, H, W), of the part that is made."""
         if self._part is not None:
             images = images[(slice(None), *self._part)]
         out = images.astype(self.dtype, order="C")

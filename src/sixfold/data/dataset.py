@@ -1,8 +1,11 @@
 """What a data set looks like once it is open: three parts, and the statistics of the first.
 
 A `Store` holds records and reads any of them; a `Part` is a store, or a choice of its records. The
-mean and standard deviation come from exact integer sums over the training part alone, so they
-depend neither on the order of the images nor on anything that is evaluated on.
+mean and standard deviation come from exact sums over the training part alone, so they depend
+neither on the order of the images nor on anything that is evaluated on.
+
+Pixels have 8 bits, or are float32 numbers of any range, as a scanner or a user's own transforms
+give them: those are kept as they are.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from math import sqrt
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +33,12 @@ ALL_TRAIN = "all images are for training, as asked"
 UNLABELLED = "(unlabelled)"
 """Name of the last class where some images have none: they are only ever predicted."""
 
+MANTISSA_BITS, HALF_BITS = 53, 26  # of a float64, and of the lower half of its mantissa
+
+ROUNDING = 1e-12
+"""Part of the squared mean below which a variance is what rounding leaves of equal numbers."""
+
+Rational = int | Fraction
 Shape = tuple[int, int, int]  # Channels, rows and columns of one image: C H W
 
 
@@ -55,7 +64,12 @@ class Store(Protocol):
     @property
     def groups(self) -> NDArray[np.int64] | None: ...  # noqa: D102
 
-    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels: uint8, or float32 for numbers of any range."""
+        ...
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Pixels of the records, (n, C, H, W), C-contiguous and the caller's own."""
         ...
 
@@ -70,43 +84,104 @@ class Store(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Sums:
-    """Exact sums of pixel values (0 to 255) over some images."""
+    """Exact sums of pixel values, or of what each image's floating-point ones add up to."""
 
+    full_scale: int  # by which pixels are divided: see `full_scale`
     pixels: int  # number of pixels a channel
-    total: tuple[int, ...]  # sum of the values, a channel
-    squares: tuple[int, ...]  # sum of their squares, a channel
+    total: tuple[Rational, ...]  # sum of the values, a channel
+    squares: tuple[Rational, ...]  # sum of their squares, a channel
 
     @staticmethod
-    def of(pixels: int, total: NDArray[np.int64], squares: NDArray[np.int64]) -> Sums:
-        """From arrays (C,)."""
-        return Sums(pixels=pixels, total=tuple(total.tolist()), squares=tuple(squares.tolist()))
+    def none(channels: int, dtype: np.dtype[Any]) -> Sums:
+        """Of no images."""
+        zeros = (0,) * channels
+        return Sums(full_scale=full_scale(dtype), pixels=0, total=zeros, squares=zeros)
 
-    def mean(self) -> NDArray[np.float64]:
-        """Mean of each channel, (C,), in units of [0, 1] pixels; 0 without pixels."""
-        scale = max(self.pixels, 1) * 255
-        return np.array([float(Fraction(total, scale)) for total in self.total])
-
-    def std(self) -> NDArray[np.float64]:
-        """Standard deviation of each channel (over n, not n - 1), (C,), of [0, 1] pixels."""
-        count = max(self.pixels, 1)
-        pairs = zip(self.total, self.squares, strict=True)
-        # Python's integers: the difference of the two large terms is exact.
-        return np.array(
-            [
-                sqrt(Fraction(count * squares - total * total, (count * 255) ** 2))
-                for total, squares in pairs
-            ]
+    def __add__(self, other: Sums) -> Sums:
+        both = (
+            zip(self.total, other.total, strict=True),
+            zip(self.squares, other.squares, strict=True),
+        )
+        total, squares = (tuple(a + b for a, b in pairs) for pairs in both)
+        return Sums(
+            full_scale=self.full_scale,
+            pixels=self.pixels + other.pixels,
+            total=total,
+            squares=squares,
         )
 
+    def mean(self) -> NDArray[np.float64]:
+        """Mean of each channel, (C,), of pixels over their full scale; 0 without pixels."""
+        scale = max(self.pixels, 1) * self.full_scale
+        return np.array([float(Fraction(total) / scale) for total in self.total])
 
-def sums_of(images: NDArray[np.uint8]) -> Sums:
+    def std(self) -> NDArray[np.float64]:
+        """Standard deviation of each channel (over n, not n - 1), (C,), over the full scale."""
+        count = max(self.pixels, 1)
+        found = []
+        for total, squares in zip(self.total, self.squares, strict=True):
+            # Rational numbers: the difference of the two large terms is exact.
+            spread = Fraction(count * squares - total * total)
+            # Of floating-point pixels every image's own sums are rounded.
+            is_rounding = self.full_scale == 1 and spread < ROUNDING * total * total
+            found.append(0.0 if is_rounding else sqrt(spread / (count * self.full_scale) ** 2))
+        return np.array(found)
+
+
+def full_scale(dtype: np.dtype[Any]) -> int:
+    """What pixels are divided by before they are normalised: 255 if they have 8 bits, else 1."""
+    return 255 if dtype == np.uint8 else 1
+
+
+def sums_of(images: NDArray[Any]) -> Sums:
     """Sums over a whole array of images."""
-    total, squares = image_sums(images)
-    return Sums.of(len(images) * images.shape[2] * images.shape[3], total.sum(0), squares.sum(0))
+    every = np.ones(len(images), np.int64)
+    return weighted_sums(every, *image_sums(images), images.shape[2] * images.shape[3])
 
 
-def image_sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def weighted_sums(
+    times: NDArray[np.int64], total: NDArray[Any], squares: NDArray[Any], area: int
+) -> Sums:
+    """Sums over images that each count so many `times` (n,), from their own sums (n, C).
+
+    They are exact, so they depend neither on the order of images nor on how they are divided.
+    """
+    is_integer = total.dtype.kind == "i"
+    exact = _integer_total if is_integer else _rational_total
+    return Sums(
+        full_scale=255 if is_integer else 1,
+        pixels=int(times.sum()) * area,
+        total=exact(times, total),
+        squares=exact(times, squares),
+    )
+
+
+def _integer_total(times: NDArray[np.int64], values: NDArray[Any]) -> tuple[int, ...]:
+    return tuple((times @ values).tolist())
+
+
+def _rational_total(times: NDArray[np.int64], values: NDArray[Any]) -> tuple[Fraction, ...]:
+    """Sums of floating-point numbers (n, C), without rounding."""
+    mantissas, exponents = np.frexp(values)
+    whole = np.ldexp(mantissas, MANTISSA_BITS).astype(np.int64)
+    # Halves of a mantissa, so that no sum of 2^36 of them overflows.
+    high, low = whole >> HALF_BITS, whole & ((1 << HALF_BITS) - 1)
+    sums = [Fraction(0)] * values.shape[1]
+    for exponent in np.unique(exponents).tolist():
+        chosen = exponents == exponent
+        parts = [(times[:, None] * np.where(chosen, half, 0)).sum(0) for half in (high, low)]
+        unit = Fraction(2) ** (exponent - MANTISSA_BITS)
+        for channel, (more, rest) in enumerate(zip(*(p.tolist() for p in parts), strict=True)):
+            sums[channel] += ((more << HALF_BITS) + rest) * unit
+    return tuple(sums)
+
+
+def image_sums(images: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Sum of pixels, and of squared ones, of each image and channel: (n, C, H, W) to two (n, C)."""
+    if images.dtype != np.uint8:
+        wide = images.reshape(*images.shape[:2], images.shape[2] * images.shape[3])
+        wide = wide.astype(np.float64)
+        return wide.sum(2), np.square(wide).sum(2)
     total = images.sum((2, 3), dtype=np.int64)
     squares = np.square(images, dtype=np.uint16).sum((2, 3), dtype=np.int64)
     return total, squares
@@ -116,7 +191,7 @@ def image_sums(images: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np
 class ArrayStore:
     """Records held in memory: for sets that are small anyway."""
 
-    pixels: NDArray[np.uint8]  # (N, C, H, W)
+    pixels: NDArray[Any]  # (N, C, H, W)
     labels: NDArray[np.int64]
     record_names: Sequence[str]
     groups: NDArray[np.int64] | None = None
@@ -129,7 +204,12 @@ class ArrayStore:
         channels, rows, columns = self.pixels.shape[1:]
         return channels, rows, columns
 
-    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self.pixels.dtype
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """See `Store.images`."""
         return self.pixels[indices]
 
@@ -158,12 +238,13 @@ class Part:
             for value in (store.targets, store.weights)
         )
         self.shape: Shape = store.shape  # of each image, C H W
+        self.dtype = store.dtype  # of the pixels
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Pixels (n, C, H, W), 0 to 255, the caller's own, of places in this part in any order."""
+    def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Pixels (n, C, H, W), the caller's own, of places in this part in any order."""
         return self._store.images(self._stored(indices))
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
@@ -211,10 +292,15 @@ class DataSet:
     kind: str = CLASSES  # of targets; `classes` then names classes, labels or numbers
     reread: Reread | None = None  # from which training images are read anew in each epoch
     pixel_range: str = ""  # of the floating-point pixels that it was made of
-    # of the pixels of `train`, (C,), in units of [0, 1]
+    # of the pixels of `train` over their full scale, (C,)
     mean: NDArray[np.float64] = field(init=False)
-    # of the pixels of `train`, (C,), in units of [0, 1]
+    # of the pixels of `train` over their full scale, (C,)
     std: NDArray[np.float64] = field(init=False)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels: uint8, or float32 for numbers of any range."""
+        return self.train.dtype
 
     @property
     def ahead(self) -> int:
@@ -250,6 +336,10 @@ class _Joined:
         return self.first.shape
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.first.dtype
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         return np.concatenate([self.first.labels, self.second.labels])
 
@@ -272,8 +362,8 @@ class _Joined:
             [self.first.groups, self.second.groups + self.first.groups.max(initial=-1) + 1]
         )
 
-    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        out = np.empty((len(indices), *self.shape), np.uint8)
+    def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        out = np.empty((len(indices), *self.shape), self.dtype)
         for chosen, store, places in self._sides(indices):
             out[chosen] = store.images(places)
         return out
@@ -286,12 +376,8 @@ class _Joined:
         return found
 
     def sums(self, indices: NDArray[np.int64]) -> Sums:
-        sums = [store.sums(places) for _, store, places in self._sides(indices)]
-        return Sums.of(
-            sum(each.pixels for each in sums),
-            np.sum([each.total for each in sums], 0, np.int64),
-            np.sum([each.squares for each in sums], 0, np.int64),
-        )
+        first, second = (store.sums(places) for _, store, places in self._sides(indices))
+        return first + second
 
     def _sides(
         self, indices: NDArray[np.int64]
@@ -438,6 +524,11 @@ class OrderedStore:
         return self.store.shape
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self.store.dtype
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """Of all records."""
         return self.store.labels[self.order]
@@ -469,7 +560,7 @@ class OrderedStore:
         if hasattr(self.store, "expect"):
             self.store.expect(windows)
 
-    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """See `Store`."""
         return self.store.images(self.order[indices])
 

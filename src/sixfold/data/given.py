@@ -16,16 +16,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.config import ANY_RANGE
 from sixfold.core.environment import cache_directory
 from sixfold.core.errors import UserError
 from sixfold.core.files import make_folder, space_explained, write_atomically
 from sixfold.data import shard_files
-from sixfold.data.arrays import PixelReader
+from sixfold.data.arrays import AS_THEY_ARE, InexactError, PixelReader
 from sixfold.data.dataset import ALL_TRAIN, Shape
 from sixfold.data.given_labels import Label, classified, kind_of, numbers_of
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
@@ -57,8 +58,8 @@ class Source:
         count: how many, if that is known.
         classes: names of the classes 0, 1, ...; None: the labels themselves are the names.
         live: the data set itself, where its items differ from reading to reading.
-        reader: takes its arrays to pixels.
-        pixel_range: what its floating-point pixels are, "0-1" or "0-255"; empty of others.
+        reader: takes its arrays to pixels; absent of pictures.
+        pixel_range: what its floating-point pixels are, one of `PIXEL_RANGES`; empty of others.
         weights: how much each record counts, (N,), known when all have been read; None: all the
             same.
         unlabelled: how many rows are no records, for want of a label.
@@ -86,6 +87,7 @@ class _Written:
     names: list[str]
     shapes: set[Shape]
     kept: list[int]  # numbers of the records that could be read
+    dtypes: set[np.dtype[Any]]
 
 
 def write_given(
@@ -114,13 +116,13 @@ def write_given(
         refuse_unlabelled(source.name, source.unlabelled, on_error)
     with space_explained(root), tempfile.TemporaryDirectory(dir=root, prefix=".given-") as spool:
         folder = Path(spool)
-        bad: list[tuple[str, str]] = []
-        total = sum(source.count or 0 for source in parts.values())
-        read: dict[str, _Written] = {}
-        for part, source in parts.items():
-            done = sum(len(each.labels) for each in read.values())
-            told = functools.partial(_report, progress, done, total)
-            read[part] = _spool(source, folder / part, bad, told)
+        try:
+            read, bad = _read(parts, folder / "pixels", progress)
+        except InexactError:
+            # Found at an image that may be the last one: all must be kept in the same way.
+            _keep_as_they_are(parts)
+            shutil.rmtree(folder / "pixels")
+            read, bad = _read(parts, folder / "pixels", progress)
         if bad and on_error == "fail":
             raise bad_images(bad)
         labels = {part: written.labels for part, written in read.items()}
@@ -133,6 +135,7 @@ def write_given(
         else:
             classes, numbers = classified(parts["train"].name, labels, names)
         shape = _one_shape(parts["train"].name, read)
+        dtype = _one_dtype(parts["train"].name, read)
         split = _cut_off(numbers, targets.get("train"), kind, cut=cut_test)
         reader = parts["train"].reader
         settings = dict(reading or {}) | ({"scale": reader.scale} if reading and reader else {})
@@ -142,6 +145,7 @@ def write_given(
             name=parts["train"].name,
             classes=classes,
             shape=shape,
+            dtype=dtype,
             kind=kind,
             weighted=bool(weights),
             parts=made,
@@ -150,12 +154,33 @@ def write_given(
             source={
                 "split": split,
                 "skipped": len(bad) + sum(source.unlabelled for source in parts.values()),
-                "pixel_range": parts["train"].pixel_range,
+                "pixel_range": (ANY_RANGE if dtype == "float32" else parts["train"].pixel_range),
             },
             settings={"on_bad": on_error, **settings},
             versions={n: metadata.version(n) for n in ("sixfold", "pillow", "numpy", "pyarrow")},
         )
         return f"shards:{_kept(root, folder / 'made', manifest, settings)}"
+
+
+def _read(
+    parts: Mapping[str, Source], folder: Path, progress: Callable[[int, int], None]
+) -> tuple[dict[str, _Written], list[tuple[str, str]]]:
+    """All images, into files in a new folder; and (name, reason) of each that cannot be read."""
+    folder.mkdir()
+    bad: list[tuple[str, str]] = []
+    total = sum(source.count or 0 for source in parts.values())
+    read: dict[str, _Written] = {}
+    for part, source in parts.items():
+        done = sum(len(each.labels) for each in read.values())
+        told = functools.partial(_report, progress, done, total)
+        read[part] = _spool(source, folder / part, bad, told)
+    return read, bad
+
+
+def _keep_as_they_are(parts: Mapping[str, Source]) -> None:
+    for source in parts.values():
+        if source.reader is not None:
+            source.reader.scale = AS_THEY_ARE
 
 
 def _kept(root: Path, made: Path, manifest: Manifest, settings: Mapping[str, Any]) -> Path:
@@ -185,7 +210,7 @@ def _spool(
 ) -> _Written:
     """Read a source once, into files of pixels that are of one shape each."""
     folder.mkdir()
-    written = _Written([], [], [], set(), [])
+    written = _Written([], [], [], set(), [], set())
     chunk: list[Pixels] = []
 
     def flush() -> None:
@@ -205,17 +230,17 @@ def _spool(
             except BadImageError as error:
                 bad.append((error.name or name, error.reason))
                 continue
-            if chunk and image.shape[1:] != chunk[0].shape[1:]:
+            if chunk and (image.shape[1:], image.dtype) != (chunk[0].shape[1:], chunk[0].dtype):
                 flush()
             chunk.append(image)
             channels, rows, columns = image.shape
             written.shapes.add((channels, rows, columns))
+            written.dtypes.add(image.dtype)
             written.labels.append(label)
             written.kept.append(number)
             written.names.append(name)
-            if len(chunk) >= max(
-                min(CHUNK_BYTES // (rows * columns * COLOR), MOST_CHUNK_IMAGES), 1
-            ):
+            size = rows * columns * COLOR * image.itemsize
+            if len(chunk) >= max(min(CHUNK_BYTES // size, MOST_CHUNK_IMAGES), 1):
                 flush()
     flush()
     return written
@@ -259,6 +284,16 @@ def _one_shape(name: str, read: Mapping[str, _Written]) -> Shape:
     return (max(channels), *sizes[0])
 
 
+def _one_dtype(name: str, read: Mapping[str, _Written]) -> Literal["uint8", "float32"]:
+    dtypes = {dtype for written in read.values() for dtype in written.dtypes}
+    if len(dtypes) > 1:
+        raise UserError(
+            f"{name}: some images are 8-bit pictures and others floating-point numbers that are no "
+            "8-bit pixels: give all in the same form"
+        )
+    return "uint8" if dtypes == {np.dtype(np.uint8)} else "float32"
+
+
 def _cut_off(
     numbers: dict[str, NDArray[np.int64]],
     targets: NDArray[np.float64] | None,
@@ -298,7 +333,7 @@ def _encode(
 
     def add(
         part: str,
-        images: NDArray[np.uint8],
+        images: NDArray[Any],
         labels: Sequence[int],
         names: list[str],
         rows: NDArray[np.float64] | None,

@@ -113,7 +113,7 @@ def _arrays(
         try:
             pixels = reader.read(array[index])
         except UserError as error:
-            raise UserError(f"{what}: {line}" for line in error.problems) from error
+            raise type(error)(f"{what}: {line}" for line in error.problems) from error
         return pixels if resize is None else resize_array(pixels, resize)
 
     def records() -> Iterator[Record]:
@@ -125,6 +125,7 @@ def _arrays(
         name="arrays",
         records=records,
         count=len(array),
+        reader=reader,
         pixel_range=pixel_range,
         weights=counts,
     )
@@ -152,7 +153,7 @@ def items_of(data: Any, what: str, config: DataConfig) -> Source:
             f"{what}: {type(data).__name__} gives other images when it is read again: leave its "
             "random transforms out, since what is judged must not vary"
         )
-    reader = PixelReader()
+    reader = PixelReader(config.pixel_range or "")
     counts: list[float] = []  # of the items that are read
 
     def read_item(index: int) -> Any:
@@ -188,7 +189,7 @@ def _reading(image: Any, reader: PixelReader, resize: int | None, what: str) -> 
         try:
             return pixels_of(image, reader, resize)
         except UserError as error:
-            raise UserError(f"{what}: {line}" for line in error.problems) from error
+            raise type(error)(f"{what}: {line}" for line in error.problems) from error
 
     return read
 

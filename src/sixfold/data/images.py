@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from sixfold.data.signatures import describe
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Pixels = NDArray[np.uint8]  # One image, (C, H, W)
+Pixels = NDArray[Any]  # One image, (C, H, W): 8-bit pixels, or float32 numbers of any range
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom edge of a part of a picture, in pixels."""
 

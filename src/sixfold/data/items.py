@@ -76,7 +76,7 @@ def pixels_of(value: Any, reader: PixelReader, resize: int | None) -> Pixels:
 
     Raises:
         BadImageError: if it is no image.
-        UserError: if its pixels would lose.
+        UserError: if its pixels are no numbers, or in other units than those before.
     """
     if hasattr(value, "getbands"):  # of PIL
         return decode(value, resize=resize)

@@ -7,12 +7,14 @@ every file name must be a plain name in the same folder.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from sixfold.core.errors import UserError
@@ -22,8 +24,9 @@ from sixfold.data.targets import CLASSES, KINDS
 
 NAME = "manifest.json"
 FORMAT = "sixfold-tensor-shards"
-VERSIONS = (1, 2, 3)
-"""1; 2 where images have targets or weights; 3 for a choice of the records of other shards."""
+VERSIONS = (1, 2, 3, 4)
+"""1; 2 where images have targets or weights; 3 for a choice of the records of other shards; 4 of
+floating-point pixels."""
 PARTS = ("train", "test")
 VALIDATION = "validation"  # a part that some sets have besides
 
@@ -81,7 +84,7 @@ class Manifest:
     # of classes, labels or numbers
     classes: Annotated[tuple[str, ...], AfterValidator(_different)]
     shape: Annotated[tuple[Side, Side, Side], AfterValidator(_of_a_picture)]  # C H W
-    dtype: Literal["uint8"] = "uint8"
+    dtype: Literal["uint8", "float32"] = "uint8"  # of pixels
     kind: Annotated[str, AfterValidator(_known)] = CLASSES  # of targets
     weighted: bool = False  # whether images have weights
     # "train" and "test", and "validation" if there is one: files in the order of their records
@@ -132,13 +135,15 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write it, all at once: a folder with a manifest is complete."""
-        fields, version = asdict(self), VERSIONS[-1]
+        fields, version = asdict(self), 3
         if not self.rows:
             del fields["rows"]
             version = 2
         if not self.rows and self.kind == CLASSES and not self.weighted:
             del fields["kind"], fields["weighted"]
             version = 1
+        if self.dtype != "uint8":
+            version = 4
         write_json(folder / NAME, {"format": FORMAT, "version": version, **fields})
 
 
@@ -146,7 +151,7 @@ _FIELDS = {
     "name": "name is not a string",
     "classes": f"classes are not 1 to {MOST_CLASSES} different names",
     "shape": "shape {} is not that of an image, C H W",
-    "dtype": "dtype {}: expected uint8",
+    "dtype": "dtype {}: expected uint8 or float32",
     "kind": "kind {}: expected " + ", ".join(KINDS),
     "weighted": "weighted {}: expected true or false",
     "parts": "parts are not two lists, train and test",
@@ -226,7 +231,7 @@ def _problem(value: dict[str, Any], name: str | int, *place: str | int) -> str:
 
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     problems = []
-    image_bytes = manifest.shape[0] * manifest.shape[1] * manifest.shape[2]
+    image_bytes = math.prod(manifest.shape) * np.dtype(manifest.dtype).itemsize
     rows = {folder / entry.file for entry in manifest.rows.values()}
     for path, entry in manifest.files(folder).items():
         size = path.stat().st_size if path.is_file() else None

@@ -177,6 +177,7 @@ def _describe(job: Job, listing: Listing, made: Notes) -> Manifest:
         kind=listing.kind,
         weighted=any(records.weights is not None for records in listing.parts.values()),
         shape=(channels, rows, columns),
+        dtype=next(note.dtype for note in everything if note.shapes),
         parts={part: tuple(n.entry for n in notes if n.entry) for part, notes in made.items()},
         bad=tuple((printable(name), why) for name, why in bad),
         left_out=tuple((printable(name), why) for name, why in listing.left_out),

@@ -19,7 +19,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.random_keys import key
 from sixfold.data.arrays import PixelReader
 from sixfold.data.dataset import Part, Shape
-from sixfold.data.images import BadImageError
+from sixfold.data.images import BadImageError, Pixels
 from sixfold.data.items import generators, pixels_of, split_item
 from sixfold.data.shard_building import COLOR, GRAY
 
@@ -49,20 +49,18 @@ class Reread:
 
         return open_object(self.name, "--reread")
 
-    def images(
-        self, part: Part, indices: NDArray[np.int64], seed: int, epoch: int
-    ) -> NDArray[np.uint8]:
-        """Images of a part as an epoch has them, (n, C, H, W).
+    def images(self, part: Part, indices: NDArray[np.int64], seed: int, epoch: int) -> NDArray[Any]:
+        """Images of a part as an epoch has them, (n, C, H, W), of the part's dtype.
 
         Raises:
             UserError: if one cannot be read, or is of another shape than at first.
         """
-        out = np.empty((len(indices), *self.shape), np.uint8)
+        out = np.empty((len(indices), *self.shape), part.dtype)
         for target, name in zip(out, part.names(indices), strict=True):
             target[...] = self._image(int(name.partition("[")[2].rstrip("]")), seed, epoch)
         return out
 
-    def _image(self, index: int, seed: int, epoch: int) -> NDArray[np.uint8]:
+    def _image(self, index: int, seed: int, epoch: int) -> Pixels:
         reader = PixelReader()
         reader.scale = self.settings.get("scale")
         try:

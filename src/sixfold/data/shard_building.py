@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,7 @@ class ShardNote:
     # (C, H, W, images) of every shape met; a file is written only if there is one
     shapes: tuple[tuple[int, int, int, int], ...]
     labels: tuple[tuple[int, int], ...] = ()  # (label, images) of every label
+    dtype: Literal["uint8", "float32"] = "uint8"  # of the pixels
     bad: tuple[tuple[str, str], ...]  # (name, reason) of images that cannot be used
 
 
@@ -325,6 +326,7 @@ def _make(task: ShardTask) -> ShardNote:
         records=len(labels),
         shapes=tuple((*shape, count) for shape, count in sorted(shapes.items())),
         labels=tuple(sorted(Counter(labels[index] for index in found).items())),
+        dtype="uint8" if all(image.dtype == np.uint8 for image in images) else "float32",
         bad=bad,
     )
     if len(shapes) != 1:
@@ -343,7 +345,7 @@ def _make(task: ShardTask) -> ShardNote:
 
 
 def content_keys(
-    images: Sequence[NDArray[np.uint8]],
+    images: Sequence[NDArray[Any]],
     labels: Sequence[int],
     targets: NDArray[np.float64] | None,
     weights: NDArray[np.float64] | None,
@@ -368,7 +370,7 @@ def content_keys(
 def _save(
     task: ShardTask,
     note: ShardNote,
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     labels: Sequence[int],
     names: Sequence[str],
     groups: Sequence[str],

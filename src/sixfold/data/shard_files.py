@@ -2,12 +2,12 @@
 
 A file is one record batch with the columns
 
-    image               fixed-shape tensor, uint8, (C, H, W)
+    image               fixed-shape tensor, uint8 or float32, (C, H, W)
     label               int32
     name                string: the file or record it came from
     group               string: what it was cut from, if anything
-    pixel_sum           fixed-size list, int64, (C,): sum of the pixels
-    pixel_square_sum    fixed-size list, int64, (C,): sum of their squares
+    pixel_sum           fixed-size list, int64 or float64, (C,): sum of the pixels
+    pixel_square_sum    fixed-size list, int64 or float64, (C,): sum of their squares
     target              fixed-size list, float64, (K,): numbers, or 0 and 1 of labels; if any
     weight              float64: how much the image counts; if any
     key                 string: follows from the record's content, and decides its place; if any
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError, printable
-from sixfold.data.dataset import UNLABELLED, Shape, Sums, image_sums
+from sixfold.data.dataset import UNLABELLED, Shape, Sums, image_sums, weighted_sums
 from sixfold.data.manifest import Manifest, load_manifest, shortened
 from sixfold.data.records import ArrayPicture, Listing, Picture, RowRecords
 from sixfold.data.targets import BINARY, CLASSES
@@ -36,17 +36,23 @@ if TYPE_CHECKING:
     from sixfold.data.shard_streaming import ShardCache
 
 
-def schema(shape: Shape, targets: int = 0, weighted: bool = False, keyed: bool = False) -> Any:
+def schema(
+    shape: Shape,
+    dtype: np.dtype[Any],
+    targets: int = 0,
+    weighted: bool = False,
+    keyed: bool = False,
+) -> Any:
     """Arrow schema of a file of images of this shape, with so many targets each."""
     import pyarrow as pa
 
-    sums = pa.list_(pa.int64(), shape[0])
+    sums = pa.list_(pa.int64() if dtype == np.uint8 else pa.float64(), shape[0])
     more = [("target", pa.list_(pa.float64(), targets))] if targets else []
     more += [("weight", pa.float64())] if weighted else []
     more += [("key", pa.string())] if keyed else []
     return pa.schema(
         [
-            ("image", pa.fixed_shape_tensor(pa.uint8(), shape)),
+            ("image", pa.fixed_shape_tensor(pa.from_numpy_dtype(dtype), shape)),
             ("label", pa.int32()),
             ("name", pa.string()),
             ("group", pa.string()),
@@ -58,7 +64,7 @@ def schema(shape: Shape, targets: int = 0, weighted: bool = False, keyed: bool =
 
 
 def encode(
-    images: NDArray[np.uint8],
+    images: NDArray[Any],
     labels: Sequence[int],
     names: Sequence[str],
     groups: Sequence[str],
@@ -78,7 +84,7 @@ def encode(
 
     tensors = lists(images, channels * rows * columns)
     width = 0 if targets is None else targets.shape[1]
-    kind = schema(shape, width, weights is not None, keys is not None)
+    kind = schema(shape, images.dtype, width, weights is not None, keys is not None)
     more = [] if targets is None else [lists(np.ascontiguousarray(targets), width)]
     more += [] if weights is None else [pa.array(weights)]
     more += [] if keys is None else [pa.array(keys, pa.string())]
@@ -105,10 +111,10 @@ def encode(
 class ShardFile:
     """One mapped file; names and groups are Arrow columns."""
 
-    pixels: NDArray[np.uint8]  # (n, C, H, W), a view of the file
+    pixels: NDArray[Any]  # (n, C, H, W), a view of the file
     labels: NDArray[np.int32]  # (n,), a view of the file
-    totals: NDArray[np.int64]  # sums of pixels, (n, C), a view of the file
-    squares: NDArray[np.int64]  # sums of squared pixels, (n, C), a view of the file
+    totals: NDArray[Any]  # sums of pixels, (n, C), a view of the file
+    squares: NDArray[Any]  # sums of squared pixels, (n, C), a view of the file
     names: Any
     groups: Any
     targets: NDArray[np.float64] | None = None  # (n, K), a view of the file
@@ -116,8 +122,8 @@ class ShardFile:
     keys: Any = None
 
 
-def open_shard(path: Path, shape: Shape) -> ShardFile:
-    """Map a file."""
+def open_shard(path: Path, shape: Shape, dtype: str | None = None) -> ShardFile:
+    """Map a file of images of a shape; and of these pixels, if that is known."""
     import pyarrow as pa
 
     try:
@@ -125,7 +131,7 @@ def open_shard(path: Path, shape: Shape) -> ShardFile:
             # The map lives as long as the arrays; the file is closed at once, since a large set
             # has more files than a process may have open.
             reader = pa.ipc.open_file(source)
-            if not reader.schema.equals(_fitting(reader.schema, shape)):
+            if not reader.schema.equals(_fitting(reader.schema, shape, dtype)):
                 raise UserError(
                     f"{path}: columns other than those of images of {_times(shape)}: prepare the "
                     "shards again"
@@ -164,12 +170,15 @@ def open_shard(path: Path, shape: Shape) -> ShardFile:
     )
 
 
-def _fitting(found: Any, shape: Shape) -> Any:
+def _fitting(found: Any, shape: Shape, dtype: str | None) -> Any:
     """The schema that a file should have, which may hold targets, weights and keys."""
     width = 0
     if "target" in found.names:
         width = getattr(found.field("target").type, "list_size", 0)
-    return schema(shape, width, "weight" in found.names, "key" in found.names)
+    if dtype is None:
+        is_float = "float" in str(found.field("image").type) if "image" in found.names else False
+        dtype = "float32" if is_float else "uint8"
+    return schema(shape, np.dtype(dtype), width, "weight" in found.names, "key" in found.names)
 
 
 def _times(shape: Shape) -> str:
@@ -238,7 +247,7 @@ class ShardStore:
         self._files: list[ShardFile] = []
         for entry in entries:
             try:
-                file = open_shard(folder / entry.file, manifest.shape)
+                file = open_shard(folder / entry.file, manifest.shape, manifest.dtype)
             except UserError as error:
                 problems += error.problems
                 continue
@@ -257,6 +266,7 @@ class ShardStore:
         if problems:
             raise UserError(shortened(problems))
         self.shape: Shape = manifest.shape
+        self.dtype: np.dtype[Any] = np.dtype(manifest.dtype)
         self.targets = _together([file.targets for file in self._files])
         self.weights = _together([file.weights for file in self._files])
         self._starts = np.cumsum([0, *(len(file.labels) for file in self._files)])
@@ -282,9 +292,9 @@ class ShardStore:
         empty = np.empty(0, np.str_)
         return np.concatenate([empty, *(np.array(f.keys.to_pylist()) for f in self._files)])
 
-    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def images(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """See `Store.images`."""
-        out = np.empty((len(indices), *self.shape), np.uint8)
+        out = np.empty((len(indices), *self.shape), self.dtype)
         numbers, rows = self.locate(indices)
         pixels = {one: self._pixels(one) for one in dict.fromkeys(numbers.tolist())}
         for target, number, row in zip(out, numbers.tolist(), rows.tolist(), strict=True):
@@ -315,12 +325,12 @@ class ShardStore:
     def sums(self, indices: NDArray[np.int64]) -> Sums:
         """See `Store.sums`; reads no pixels."""
         chosen = np.bincount(indices, minlength=len(self.labels))
-        total, squares = np.zeros((2, self.shape[0]), np.int64)
-        for file, start in zip(self._files, self._starts, strict=False):
-            times = chosen[start : start + len(file.labels)]
-            total += times @ file.totals
-            squares += times @ file.squares
-        return Sums.of(len(indices) * self.shape[1] * self.shape[2], total, squares)
+        area = self.shape[1] * self.shape[2]
+        own = [
+            weighted_sums(chosen[start : start + len(f.labels)], f.totals, f.squares, area)
+            for f, start in zip(self._files, self._starts, strict=False)
+        ]
+        return sum(own, Sums.none(self.shape[0], self.dtype))
 
     def locate(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """File of each record, and its row there."""
@@ -333,6 +343,7 @@ class ShardRecords(RowRecords):
     """Records of tensor shards, to be resized."""
 
     shape: Shape
+    dtype: str
 
     @property
     def names(self) -> Sequence[str]:
@@ -349,7 +360,7 @@ class ShardRecords(RowRecords):
         return (ArrayPicture(file.pixels[row]) for file, row in self._rows())
 
     def _rows(self) -> Iterator[tuple[ShardFile, int]]:
-        opened = [open_shard(Path(file), self.shape) for file in self.files]
+        opened = [open_shard(Path(file), self.shape, self.dtype) for file in self.files]
         for file, row in zip(self.file.tolist(), self.row.tolist(), strict=True):
             yield opened[file], row
 
@@ -366,6 +377,7 @@ def list_shards(path: Path) -> Listing:
         parts[part] = ShardRecords(
             files=files,
             shape=manifest.shape,
+            dtype=manifest.dtype,
             labels=store.labels[chosen],
             targets=None if store.targets is None else store.targets[chosen],
             weights=None if store.weights is None else store.weights[chosen],

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.core.random_keys import key
-from sixfold.data.dataset import Shape, Sums, image_sums
+from sixfold.data.dataset import Shape, Sums, sums_of
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 MOST_IMAGES = 10**8
@@ -54,6 +55,11 @@ class SyntheticStore:
         smooth: NDArray[np.float64] = np.einsum("ra,kcab,sb->kcrs", down, grid, across)
         return np.round(smooth).astype(np.uint16)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return np.dtype(np.uint8)
+
     def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """See `Store.images`."""
         channels, rows, columns = self.shape
@@ -82,12 +88,8 @@ class SyntheticStore:
         if len(indices) > runs * len(CLASSES):
             starts = np.arange(runs) * (len(indices) // runs)
             indices = indices[(starts[:, None] + np.arange(len(CLASSES))).ravel()]
-        total, squares = np.zeros((2, channels), np.int64)
-        for chunk in np.array_split(indices, -(-len(indices) // 256) or 1):
-            sums = image_sums(self.images(chunk))
-            total += sums[0].sum(0)
-            squares += sums[1].sum(0)
-        return Sums.of(len(indices) * rows * columns, total, squares)
+        first, *more = np.array_split(indices, -(-len(indices) // 256) or 1)
+        return sum((sums_of(self.images(chunk)) for chunk in more), sums_of(self.images(first)))
 
 
 def _interpolation(length: int, side: int) -> NDArray[np.float64]:

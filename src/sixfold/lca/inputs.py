@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class OpenedImages:
     count: int
     shape: tuple[int, int, int]  # (C, H, W)
     mean: NDArray[np.float64]  # (C,) over all, in [0, 1]; of a data set: over its training part
-    pixels: Callable[[Indices], NDArray[np.uint8]]  # (n, C, H, W) by indices
+    pixels: Callable[[Indices], NDArray[Any]]  # (n, C, H, W) by indices
     names: Callable[[Indices], list[str]]
     movies: tuple[tuple[int, int], ...] = ()  # first frame and number of frames of each
     bad: tuple[str, ...] = ()  # files that were left out, each with the reason

@@ -17,12 +17,15 @@ Every image is prepared alone, so the result does not depend on the batch.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from sixfold.data.dataset import full_scale
 
 KINDS = ("none", "centre", "contrast", "whiten")
 WHITENING_SIDE = 7
@@ -42,9 +45,9 @@ class Preprocess:
     mean: tuple[float, ...] = ()  # (C,), in [0, 1], for `centre`
     whitening: Tensor | None = None  # (C, C, side, side), for `whiten`
 
-    def __call__(self, pixels: NDArray[np.uint8], dtype: torch.dtype) -> Tensor:
+    def __call__(self, pixels: NDArray[Any], dtype: torch.dtype) -> Tensor:
         """Prepared images (n, C, H, W) from pixels (n, C, H, W)."""
-        images = torch.from_numpy(pixels).to(dtype) / 255
+        images = torch.from_numpy(pixels).to(dtype) / full_scale(pixels.dtype)
         if self.kind == "centre":
             images -= torch.tensor(self.mean, dtype=dtype).view(1, -1, 1, 1)
         if self.kind in ("contrast", "whiten"):
@@ -69,7 +72,7 @@ def _filter(image: Tensor, kernel: Tensor) -> Tensor:
     return functional.conv2d(mirrored, kernel)
 
 
-def learn_preprocess(kind: str, mean: NDArray[np.float64], sample: NDArray[np.uint8]) -> Preprocess:
+def learn_preprocess(kind: str, mean: NDArray[np.float64], sample: NDArray[Any]) -> Preprocess:
     """The preparation of a kind, with the filter that it learns from a sample (n, C, H, W)."""
     kernel = None
     if kind == "whiten":

@@ -20,7 +20,7 @@ from sixfold.data.run import resolve_data
 from sixfold.data.targets import AUTO, CLASSES
 from sixfold.distributed.engines import Engine
 from sixfold.training.inputs import warn_if_edited
-from sixfold.training.model_card import ModelCard, weights_file
+from sixfold.training.model_card import EIGHT_BITS, FLOATING, ModelCard, weights_file
 
 _REMEDY = "give --data SPEC, or put it back"
 
@@ -77,6 +77,12 @@ def scored_data(
         raise UserError(
             f"the network was trained on {wanted} images (channels x rows x columns), "
             f"the data has {given}"
+        )
+    if opened.dtype != card.dtype:
+        words = {EIGHT_BITS: "8-bit pixels", FLOATING: "floating-point numbers"}
+        raise UserError(
+            f"--data {asked.data}: images of {words[str(opened.dtype)]}: the network was trained "
+            f"on {words[card.dtype]}"
         )
     if split == "auto":
         split = "test" if (opened.own_test or own) and len(opened.test) else "all"

@@ -351,7 +351,7 @@ def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool
         )
     scorer = Scorer(
         weights=_sent(session, weights),
-        column=ImageColumn("image", form, unit=card.pixel_range == "0-1"),
+        column=ImageColumn("image", form, card.pixel_range or "0-255"),
         is_path=kind == pa.string(),
         kind=kind,
         keep=True,

@@ -124,8 +124,8 @@ def write_shards(
         validation=settings.validation,
     )
     weighted = settings.weight is not None
-    unit = image[0].form == "floats" and image[0].unit
-    made = (settings.resize, targets.names, targets.numbers, kind, weighted, unit)
+    pixel_range = image[0].pixel_range
+    made = (settings.resize, targets.names, targets.numbers, kind, weighted, pixel_range)
     folder = root / name_of(made)
     make_folder(folder, "SIXFOLD_CACHE")
     send_code(learned.sparkSession)
@@ -171,6 +171,7 @@ def _prepare(
             {
                 "name": "DataFrame",
                 "classes": targets.names,
+                "dtype": columns.image.dtype,
                 "kind": columns.kind,
                 "weighted": columns.weight is not None,
                 "bad": tuple(told.bad),

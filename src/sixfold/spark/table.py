@@ -18,7 +18,7 @@ from sixfold.data.formats.columns import (
     no_such_column,
 )
 from sixfold.data.formats.folder import sort_classes
-from sixfold.data.formats.tensors import ImageColumn
+from sixfold.data.formats.tensors import ImageColumn, column_range
 from sixfold.data.targets import MULTI_LABEL, REGRESSION
 from sixfold.spark.writing import label_text
 
@@ -31,8 +31,8 @@ MOST_CLASSES = 100_000
 PATH_NAMES = ("path", "file", "filename", "image_path", "file_name", "uri", "url")
 """Text columns that are taken for paths of images, where no column holds the images themselves."""
 
-UNIT_SAMPLE = 256
-"""Rows that are looked at to tell whether floats reach from 0 to 1 or to 255."""
+UNIT_SAMPLE = 64
+"""Rows that are looked at to tell what floating-point numbers mean."""
 
 
 @dataclass(frozen=True)
@@ -97,25 +97,22 @@ def image_columns(
     if form == "pictures" and name == "data" and table.columns.keys() >= SPARK_IMAGE:
         sizes = sorted((SPARK_IMAGE | {"mode", "origin"}) & table.columns.keys() - {"data"})
         return ImageColumn(name, "Spark image", beside=tuple(sizes)), False
-    unit = form == "floats" and (
-        _reaches_one(df, name) if pixel_range is None else pixel_range == "0-1"
-    )
-    return ImageColumn(name, form, unit=unit), False
+    if form == "floats" and pixel_range is None:
+        pixel_range = column_range(_sampled(df, name))
+    return ImageColumn(name, form, pixel_range or "0-255"), False
 
 
-def _reaches_one(df: DataFrame, name: str) -> bool:
-    """Whether numbers of the first rows that are not all dark go to 1 rather than to 255."""
+def _sampled(df: DataFrame, name: str) -> Any:
+    """Finite numbers of the first rows."""
     import numpy as np
 
-    largest = 0.0
+    found = []
     rows = df.select(name).where(df[name].isNotNull()).limit(UNIT_SAMPLE)
     for (value,) in rows.toLocalIterator():
         array = np.asarray(value.toArray() if hasattr(value, "toArray") else value, object)
-        numbers = np.array(list(_numbers(array)), np.float64)
-        largest = float(np.max(numbers, initial=0.0, where=np.isfinite(numbers)))
-        if largest > 0.0:
-            break
-    return largest <= 1.0
+        found.append(np.array(list(_numbers(array)), np.float64))
+    numbers = np.concatenate([np.empty(0), *found])
+    return numbers[np.isfinite(numbers)]
 
 
 def _numbers(value: Any) -> Any:

@@ -9,7 +9,7 @@ from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker
 from sixfold.data.augmentation.views import NONE, parse_views
 from sixfold.training.averaged_views import averaged
-from sixfold.training.model_card import ModelCard
+from sixfold.training.model_card import FLOATING, ModelCard
 
 TOLERANCE = 1e-3  # by which floating-point images may leave 0 to 1, as after a resize
 
@@ -26,12 +26,14 @@ class Classifier(nn.Module):
 
     Attributes:
         network: for images that are normalised already.
-        mean: of each channel, (C,), of pixels from 0 to 1.
+        mean: of each channel, (C,), of pixels from 0 to 1, or as they are.
         std: of each channel, (C,).
         classes: name of each class, in the order of the scores.
         kind: of the targets; of labels and numbers `classes` has the names.
         shape: C H W of the images it was trained on.
-        pixel_range: of their floating-point pixels, "0-1" or "0-255"; empty if they had others.
+        pixel_range: of their floating-point pixels, one of `PIXEL_RANGES`; empty if they had
+            others.
+        dtype: of their pixels: uint8, or float32 for numbers of any range.
         views: how it looks at each image.
     """
 
@@ -45,7 +47,7 @@ class Classifier(nn.Module):
         self.network = network
         self.views = parse_views(tta)
         self.classes, self.kind = card.classes, card.kind
-        self.shape, self.pixel_range = card.shape, card.pixel_range
+        self.shape, self.pixel_range, self.dtype = card.shape, card.pixel_range, card.dtype
         dtype = torch.float64 if card.precision == "float64" else torch.float32
         maker = BatchMaker(card.statistics(), "float64" if dtype is torch.float64 else "float32")
         scale, shift = map(torch.from_numpy, maker.factors)
@@ -64,12 +66,20 @@ class Classifier(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """(pixels - mean) / std of each channel, of uint8 (0 to 255) or floats from 0 to 1.
 
-        A `UserError` if images (N, C, H, W) are neither.
+        A network that was trained on floating-point numbers takes such, as they are. A `UserError`
+        if images (N, C, H, W) are none of these.
         """
         if images.dim() != 4 or images.shape[1] != len(self.mean):
             raise UserError(
                 f"images of shape {tuple(images.shape)}: expected (N, {len(self.mean)}, H, W)"
             )
+        if self.dtype == FLOATING:
+            if not images.is_floating_point():
+                raise UserError(
+                    f"images of {images.dtype}: expected floating-point numbers, as those that the "
+                    "network was trained on"
+                )
+            return images.to(self._scale.dtype) * self._scale + self._shift
         if images.dtype == torch.uint8:
             return images.to(self._scale.dtype) * self._scale + self._shift
         if not images.is_floating_point():

@@ -138,6 +138,7 @@ REPORTS = (
 def images_of(config: Mapping[str, Any]) -> Any:
     """A run's test images, or None where its data can no longer be opened, or lie at a URL."""
     from sixfold.core.errors import SixfoldError
+    from sixfold.core.html.pictures import stretched
     from sixfold.data import open_data, resolve
     from sixfold.data.config import DataConfig
     from sixfold.data.paths import is_url
@@ -145,6 +146,9 @@ def images_of(config: Mapping[str, Any]) -> Any:
     try:
         if is_url(config["data"]["data"]):  # a page needs no connection to wherever a file says
             return None
-        return open_data(resolve(DataConfig(**config["data"]))).test.images
+        test = open_data(resolve(DataConfig(**config["data"]))).test
+        if test.dtype == "uint8":
+            return test.images
+        return lambda indices: stretched(test.images(indices))
     except (SixfoldError, KeyError, TypeError):
         return None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sixfold import models
 from sixfold.core import tensor_file
-from sixfold.core.config import PIXEL_RANGES
+from sixfold.core.config import ANY_RANGE, PIXEL_RANGES
 from sixfold.core.errors import UserError
 from sixfold.core.files import parse_json
 from sixfold.core.run_store import local_run
@@ -33,6 +33,8 @@ from sixfold.training.step.precision import in_precision, weights_precision
 
 _LARGEST_SIDE = 1 << 16
 
+EIGHT_BITS, FLOATING = "uint8", "float32"  # pixels of images
+
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
@@ -40,6 +42,7 @@ class Statistics:
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
+    dtype: str  # of the pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +54,19 @@ class ModelCard:
     precision: str  # dtype of the weights
     shape: tuple[int, int, int]  # (C, H, W) of the images it was trained on
     classes: tuple[str, ...]  # names of the classes, in the order of the scores
-    mean: tuple[float, ...]  # per channel, what was subtracted from pixels in [0, 1]
+    mean: tuple[float, ...]  # per channel, what was subtracted from pixels over full scale
     std: tuple[float, ...]  # per channel, what they were divided by
-    # What floating-point pixels of the training's images were: "0-1", "0-255"; empty of others.
+    # What floating-point pixels of the training's images were, one of `PIXEL_RANGES`; empty of
+    # others.
     pixel_range: str = ""
     kind: str = CLASSES  # of the targets; `classes` names classes, labels or numbers
     # Hashes of the user's own files that the network was made of, by their names.
     source: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> str:
+        """Of the pixels: float32 where they are numbers of any range."""
+        return FLOATING if self.pixel_range == ANY_RANGE else EIGHT_BITS
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
@@ -73,7 +82,7 @@ class ModelCard:
 
     def statistics(self) -> Statistics:
         """How images must be normalised for this network, whatever their own statistics."""
-        return Statistics(mean=np.array(self.mean), std=np.array(self.std))
+        return Statistics(mean=np.array(self.mean), std=np.array(self.std), dtype=self.dtype)
 
     def of(self, model: ModelConfig) -> ModelCard:
         """The card with the network that the settings name, whatever the file says."""

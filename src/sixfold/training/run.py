@@ -331,6 +331,7 @@ def fit_data(
         UserError: with everything that does not fit.
     """
     from sixfold import models
+    from sixfold.data.augmentation.grammar import range_problems
     from sixfold.training.lone_images import lone_image_problems
     from sixfold.training.losses.registry import fit_problems, with_target
     from sixfold.training.losses.settling import settle_loss
@@ -344,6 +345,7 @@ def fit_data(
         on_event({"kind": "note", "text": text})
 
     found = fit_problems(config.loss, opened)
+    found += range_problems(data.parse_augment(config.data.augment), opened.dtype)
     found += models.check(
         config.model,
         shape=opened.shape,

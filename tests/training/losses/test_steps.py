@@ -24,6 +24,7 @@ CPU = torch.device("cpu")
 
 class Statistics:
     mean, std = np.array([0.4]), np.array([0.3])
+    dtype = np.dtype(np.uint8)
 
 
 MAKER = BatchMaker(Statistics(), "float64")

@@ -36,6 +36,7 @@ class Statistics:
 
     mean = np.array([0.3, 0.4, 0.5])
     std = np.array([0.2, 0.0, 0.25])
+    dtype = np.dtype(np.uint8)
 
 
 def with_everything() -> nn.Module:

@@ -7,6 +7,8 @@ Z. Zhong et al., "Random erasing data augmentation", 2017 (tries and ranges as t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +19,7 @@ TRIES = 10
 AREA, RATIO = (0.02, 0.33), (0.3, 3.3)
 
 
-def erase(
-    images: Images, draws: Floats, settings: tuple[float, ...], mean: NDArray[np.uint8]
-) -> Images:
+def erase(images: Images, draws: Floats, settings: tuple[float, ...], mean: NDArray[Any]) -> Images:
     """With the probability of the setting, erase a box of random area and aspect ratio."""
     rows, columns = images.shape[2:]
     heights, widths, found = boxes(draws[:, 1:-2], (rows, columns), AREA, RATIO)
@@ -31,7 +31,7 @@ def erase(
 
 
 def cutout(
-    images: Images, draws: Floats, settings: tuple[float, ...], mean: NDArray[np.uint8]
+    images: Images, draws: Floats, settings: tuple[float, ...], mean: NDArray[Any]
 ) -> Images:
     """Erase a square of so many pixels a side around a random pixel, as far as it is inside."""
     side = int(settings[0])
@@ -48,7 +48,7 @@ def fill(
     lefts: Integers,
     heights: Integers,
     widths: Integers,
-    color: NDArray[np.uint8],
+    color: NDArray[Any],
 ) -> Images:
     """Fill each image's box (n,), as far as it is inside, with a colour (C,), in place."""
     y, x = (np.arange(length) for length in images.shape[2:])

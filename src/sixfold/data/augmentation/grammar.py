@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 
 from sixfold.core.checks import unknown
 from sixfold.core.errors import UserError
@@ -52,6 +55,19 @@ def parse_augment(text: str) -> Augment:
         changes=tuple(each for each in ordered if AUGMENTATIONS[each.name].change),
         mixes=tuple(each for each in ordered if AUGMENTATIONS[each.name].mix),
     )
+
+
+def range_problems(augment: Augment, dtype: np.dtype[Any]) -> list[str]:
+    """Augmentations that need 8-bit pixels where a data set has others, one line each."""
+    if dtype == np.uint8:
+        return []
+    names = [each.name for each in augment.changes if not AUGMENTATIONS[each.name].any_range]
+    known = [name for name, row in AUGMENTATIONS.items() if row.any_range]
+    return [
+        f"--augment {name}: changes colours of 8-bit pixels, and these images hold floating-point "
+        f"numbers: expected {', '.join(known)}"
+        for name in names
+    ]
 
 
 def form(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -45,7 +45,7 @@ def shift(images: Images, down: Integers, right: Integers) -> Images:
     # Further than its own size a window sees nothing but black.
     down, right = np.clip(down, -rows, rows), np.clip(right, -columns, columns)
     pad_y, pad_x = (int(np.abs(moves).max(initial=0)) for moves in (down, right))
-    padded = np.zeros((count, channels, rows + 2 * pad_y, columns + 2 * pad_x), np.uint8)
+    padded = np.zeros((count, channels, rows + 2 * pad_y, columns + 2 * pad_x), images.dtype)
     padded[:, :, pad_y : pad_y + rows, pad_x : pad_x + columns] = images
     # Every window of every image, as a view: one copy then takes one of each.
     image, channel, row, column = padded.strides
@@ -65,9 +65,7 @@ def mirror(images: Images, chosen: NDArray[np.bool_]) -> Images:
     return images
 
 
-def flip_rows(
-    images: Images, draws: Floats, _: tuple[float, ...], _mean: NDArray[np.uint8]
-) -> Images:
+def flip_rows(images: Images, draws: Floats, _: tuple[float, ...], _mean: NDArray[Any]) -> Images:
     """Half of the images upside down."""
     chosen = draws[:, 0] < 0.5
     images[chosen] = images[chosen][..., ::-1, :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Augment:
         """Whether a device can do it from what was drawn: crops and flips alone."""
         return not (self.changes or self.mixes)
 
-    def apply(self, images: Images, key: int, mean: NDArray[np.uint8] | None = None) -> Images:
+    def apply(self, images: Images, key: int, mean: NDArray[Any] | None = None) -> Images:
         """Change the images of one shard; see `apply_to_shards`. The same key, the same bits."""
         return self.apply_to_shards(images, [(len(images), key)], mean)
 
@@ -51,7 +52,7 @@ class Augment:
         self,
         images: Images,
         shards: Sequence[tuple[int, int]],
-        mean: NDArray[np.uint8] | None = None,
+        mean: NDArray[Any] | None = None,
     ) -> Images:
         """Change every image by what was drawn for it; mixes are left to `mix`.
 
@@ -68,7 +69,7 @@ class Augment:
             if self.flip:
                 images = mirror(images, mirrored)
         if mean is None:
-            mean = np.zeros(images.shape[1], np.uint8)
+            mean = np.zeros(images.shape[1], images.dtype)
         for chosen in self.changes:
             images = _changed(images, chosen, shards, mean)
         return images
@@ -94,7 +95,7 @@ class Augment:
 
 
 def _changed(
-    images: Images, chosen: Chosen, shards: Sequence[tuple[int, int]], mean: NDArray[np.uint8]
+    images: Images, chosen: Chosen, shards: Sequence[tuple[int, int]], mean: NDArray[Any]
 ) -> Images:
     """Images after one change, a few at a time."""
     row = AUGMENTATIONS[chosen.name]

@@ -46,12 +46,14 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         ),
         draws=lambda _: 8,
         change=color_jitter,
+        any_range=False,
     ),
     "randaugment": Augmentation(
         what=f"N of fourteen operations, of magnitude M of {LARGEST}",
         settings=(Setting("N", 2, 1, 14, whole=True), Setting("M", 9, 0, LARGEST)),
         draws=lambda settings: 2 * int(settings[0]),
         change=randaugment,
+        any_range=False,
     ),
     "erase": Augmentation(
         what="with probability P, fill a box with the mean colour",

@@ -11,6 +11,8 @@ and rounding as in torchvision's ``RandomResizedCrop``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ RATIO = (3 / 4, 4 / 3)
 
 
 def resized_crop(
-    images: Images, draws: Floats, settings: tuple[float, ...], _: NDArray[np.uint8]
+    images: Images, draws: Floats, settings: tuple[float, ...], _: NDArray[Any]
 ) -> Images:
     """Crop and enlarge; settings are the least and the largest part of the area."""
     rows, columns = images.shape[2:]
@@ -58,8 +60,9 @@ def enlarge(
     wide = np.ascontiguousarray(high.transpose(0, 3, 2, 1))  # (n, W, C, H): columns as rows
     first, second, factor = _taps(columns, lefts, widths)
     out = _between(wide[image, first], wide[image, second], factor)
-    np.rint(out, out=out)
-    return np.ascontiguousarray(out.astype(np.uint8).transpose(0, 2, 3, 1))
+    if images.dtype == np.uint8:
+        np.rint(out, out=out)
+    return np.ascontiguousarray(out.astype(images.dtype, copy=False).transpose(0, 2, 3, 1))
 
 
 def _taps(

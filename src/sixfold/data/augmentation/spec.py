@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data.augmentation.draws import Floats
 
-Images = NDArray[np.uint8]  # (n, C, H, W)
+Images = NDArray[Any]  # (n, C, H, W), uint8 or float32
 
 
 class Setting(NamedTuple):
@@ -31,7 +30,7 @@ class Mix(NamedTuple):
     box: tuple[int, int, int, int] | None  # top, bottom, left, right of what is pasted; None: blend
 
 
-Change = Callable[[Images, Floats, tuple[float, ...], NDArray[np.uint8]], Images]
+Change = Callable[[Images, Floats, tuple[float, ...], NDArray[Any]], Images]
 """Of images that may be overwritten, (n, k) draws, settings, and the mean pixel, (C,)."""
 
 DrawMix = Callable[[int, tuple[int, int], tuple[float, ...]], Mix]
@@ -48,6 +47,7 @@ class Augmentation:
         draws: random numbers that it needs for an image, from its settings.
         change: what it does to images; None of a mix, and of what `Augment` does itself.
         mix: how images of a shard are mixed; None if each is changed by itself.
+        any_range: whether pixels may be floating-point numbers of any range.
     """
 
     what: str
@@ -55,6 +55,7 @@ class Augmentation:
     draws: Callable[[tuple[float, ...]], int] = lambda _: 1
     change: Change | None = None
     mix: DrawMix | None = None
+    any_range: bool = True
 
 
 class Chosen(NamedTuple):

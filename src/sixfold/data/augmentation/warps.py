@@ -10,6 +10,8 @@ and black where that lies outside. As torchvision's affine transforms on tensors
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +35,7 @@ def warp(images: Images, matrices: Floats) -> Images:
     # One black pixel behind each channel is what lies outside.
     size = rows * columns + 1
     down[outside] = size - 1
-    padded = np.zeros((count, channels, size), np.uint8)
+    padded = np.zeros((count, channels, size), images.dtype)
     padded[:, :, :-1] = images.reshape(count, channels, -1)
     places = down.astype(np.intp).reshape(count, -1)
     places += np.arange(count)[:, None] * (channels * size)
@@ -54,8 +56,6 @@ def rotation(degrees: Floats) -> Floats:
     return out
 
 
-def rotate(
-    images: Images, draws: Floats, settings: tuple[float, ...], _: NDArray[np.uint8]
-) -> Images:
+def rotate(images: Images, draws: Floats, settings: tuple[float, ...], _: NDArray[Any]) -> Images:
     """Turn each image by up to so many degrees, either way."""
     return warp(images, rotation(between(draws[:, 0], -settings[0], settings[0])))

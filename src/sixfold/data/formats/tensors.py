@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sixfold.core.config import ANY_RANGE, PIXEL_RANGES
+from sixfold.core.errors import UserError
+from sixfold.data.arrays import PixelReader
 from sixfold.data.formats.columns import SPARK_IMAGE, image_form
 from sixfold.data.formats.table_files import TableFile, opened
 from sixfold.data.images import BadImageError, Pixels, decode, scaled
@@ -26,6 +29,11 @@ LARGEST_OVER_1 = 2.0
 """Fractions up to this are 0 to 1 with what interpolation adds: of 0 to 255 they would all be
 black. Whole numbers up to it are few values of 0 to 255, such as marks of classes."""
 
+LEAST_BRIGHT = 32.0
+"""Fractions that all lie below it, some above 2, would be nearly black images of 0 to 255."""
+
+ODD_VALUES = 0.01  # part of the values that may be odd
+
 OVERSHOOT = 0.25
 """Part of the range by which values may lie outside, and are cut off: where two corners of ones
 meet, Pillow's bicubic interpolation reaches 1.13, and Lanczos 1.23 (`Image.resize`, mode F)."""
@@ -37,14 +45,19 @@ class ImageColumn:
 
     name: str
     form: str  # as `image_form` tells it
-    unit: bool = False  # whether numbers are 0 to 1 rather than 0 to 255
+    numbers: str = "0-255"  # what floating-point ones are, one of `PIXEL_RANGES`
     # columns with the sizes of Spark's images, where their struct was taken apart
     beside: tuple[str, ...] = ()
 
     @property
     def pixel_range(self) -> str:
         """What floating-point numbers are, as `--pixel-range` has it; empty of other images."""
-        return "" if self.form != "floats" else "0-1" if self.unit else "0-255"
+        return self.numbers if self.form == "floats" else ""
+
+    @property
+    def dtype(self) -> Literal["uint8", "float32"]:
+        """Of the pixels that its images have."""
+        return "float32" if self.pixel_range == ANY_RANGE else "uint8"
 
     def picture(self, cell: Any, beside: Mapping[str, Any]) -> Picture:
         """One row's image.
@@ -73,7 +86,9 @@ class ImageColumn:
             array = _array(cell)
         except (ValueError, TypeError, NotImplementedError):
             raise BadImageError("its lists are of unequal lengths, or hold nulls") from None
-        return channels_first(to_bytes(array, unit=self.unit))
+        if self.dtype == "float32":
+            return channels_first(_as_they_are(array))
+        return channels_first(to_bytes(array, unit=self.numbers == "0-1"))
 
 
 def image_column(
@@ -103,15 +118,37 @@ def image_column(
     if form != "floats":
         return ImageColumn(name, form), ""
     if pixel_range is not None:
-        return ImageColumn(name, form, unit=pixel_range == "0-1"), ""
-    largest, whole = _sampled(there, name)
-    unit = largest <= 1.0 or (largest <= LARGEST_OVER_1 and not whole)
-    taken, other = ("0 to 1", "0-255") if unit else ("0 to 255", "0-1")
+        return ImageColumn(name, form, pixel_range), ""
+    values = _sampled(there, name)
+    taken = column_range(values)
+    words = "as they are" if taken == ANY_RANGE else f"as {taken.replace('-', ' to ')}"
+    others = " or ".join(each for each in PIXEL_RANGES if each != taken)
     found = (
-        f"floating-point pixels are taken as {taken} (the largest of the first rows is "
-        f"{largest:.4g}); --pixel-range {other} says otherwise"
+        f"floating-point pixels are taken {words} (the largest of the first rows is "
+        f"{values.max(initial=0):.4g}); --pixel-range {others} says otherwise"
     )
-    return ImageColumn(name, form, unit=unit), found
+    return ImageColumn(name, form, taken), found
+
+
+def column_range(values: NDArray[np.floating[Any]]) -> str:
+    """What finite floating-point pixels of the first images are, one of `PIXEL_RANGES`.
+
+    >>> column_range(np.array([0.0, 0.5, 1.1])), column_range(np.array([0.0, 2.0, 255.0]))
+    ('0-1', '0-255')
+    >>> column_range(np.array([-2.1, 0.0, 2.6]))
+    'any'
+    """
+    if not values.size:
+        return "0-1"
+    largest = float(values.max())
+    # A few odd values make a bad image, and no set of another kind.
+    low = float(np.quantile(values, ODD_VALUES))
+    whole = bool((values == np.floor(values)).all())
+    if largest <= 1.0 or (largest <= LARGEST_OVER_1 and not whole):
+        return "0-1" if low >= -OVERSHOOT else ANY_RANGE
+    if whole:
+        return "0-255" if low >= 0 else ANY_RANGE
+    return "0-255" if largest >= LEAST_BRIGHT and low >= -OVERSHOOT * 255 else ANY_RANGE
 
 
 def _spark_image(fields: Any) -> Pixels:
@@ -158,6 +195,14 @@ def _array(cell: Any) -> NDArray[Any]:
     return array
 
 
+def _as_they_are(array: NDArray[Any]) -> NDArray[np.float32]:
+    try:
+        kept: NDArray[np.float32] = PixelReader(ANY_RANGE).read(array)
+        return kept
+    except UserError as error:
+        raise BadImageError(error.problems[0]) from None
+
+
 def to_bytes(array: NDArray[Any], *, unit: bool) -> NDArray[np.uint8]:
     """Numbers as 0 to 255; floating-point ones may lie outside by what interpolation adds.
 
@@ -170,11 +215,16 @@ def to_bytes(array: NDArray[Any], *, unit: bool) -> NDArray[np.uint8]:
     if array.dtype.kind == "f" and np.isfinite(array).all():
         margin = OVERSHOOT * top
         inside = array.min() >= -margin and array.max() <= top + margin
-        array = np.clip(array, 0.0, top) if inside else array
+        if not inside:
+            raise BadImageError(
+                f"values from {array.min():g} to {array.max():g}: expected 0 to {top:g}; "
+                f"--pixel-range {ANY_RANGE} keeps numbers as they are"
+            )
+        array = np.clip(array, 0.0, top)
     return scaled(array, top)
 
 
-def channels_first(array: NDArray[np.uint8]) -> Pixels:
+def channels_first(array: NDArray[Any]) -> Pixels:
     """Bring rows x columns, channels first or channels last, or a flat list, to C H W.
 
     Raises:
@@ -202,9 +252,9 @@ def channels_first(array: NDArray[np.uint8]) -> Pixels:
     )
 
 
-def _sampled(files: Sequence[TableFile], column: str) -> tuple[float, bool]:
-    """Largest finite number of the first rows of files, and whether all are whole numbers."""
-    largest, whole = 0.0, True
+def _sampled(files: Sequence[TableFile], column: str) -> NDArray[np.floating[Any]]:
+    """Finite numbers of the first rows of files that are not all 0."""
+    found = [np.empty(0)]
     for path in (file.path for file in files[:SAMPLE_FILES]):
         with opened(path) as file:
             for batch in file.iter_batches(SAMPLE_ROWS, columns=[column]):
@@ -215,10 +265,7 @@ def _sampled(files: Sequence[TableFile], column: str) -> tuple[float, bool]:
                 while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
                     values = values.flatten()
                 numbers = values.drop_null().to_numpy(zero_copy_only=False)
-                numbers = numbers[np.isfinite(numbers)]
-                bright = float(np.max(numbers, initial=0.0))
-                largest = max(largest, bright)
-                whole = whole and bool((numbers == np.floor(numbers)).all())
-                if bright > 0.0:
+                found.append(numbers[np.isfinite(numbers)])
+                if found[-1].any():
                     break  # a file that begins with black rows says nothing yet
-    return largest, whole
+    return np.concatenate(found)

@@ -20,7 +20,7 @@ from sixfold.prediction.export.config import ExportConfig
 from sixfold.prediction.export.formats import FORMATS, Scorer, Scores, missing_packages, refusing
 from sixfold.prediction.scoring import trained_network
 from sixfold.training.classifier import Classifier
-from sixfold.training.model_card import ModelCard
+from sixfold.training.model_card import FLOATING, ModelCard
 
 BATCHES = (1, 5, 2)  # sizes of the batches of the check: not the one with which the graph was taken
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
@@ -46,7 +46,8 @@ def export(config: ExportConfig, *, on_event: OnEvent | None = None) -> dict[str
     if out == weights:
         raise UserError(f"--out {asked.out}: is the file of the weights: give another name")
     form = FORMATS[asked.chosen_format]
-    metadata = _metadata(card, asked.pixels)
+    pixels = FLOATING if card.dtype == FLOATING else asked.pixels
+    metadata = _metadata(card, pixels)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     network = Scores(Classifier(load_network(weights, trusted=card.model)[0], card)).eval()
     # onnxruntime has no convolution of float64.
@@ -54,9 +55,9 @@ def export(config: ExportConfig, *, on_event: OnEvent | None = None) -> dict[str
     written = network if precision == card.precision else copy.deepcopy(network).float()
     with held(out, is_file=True), one_thread(), explained(out):
         try:
-            form.write(written, _images(3, card, asked.pixels), temporary, metadata)
+            form.write(written, _images(3, card, pixels), temporary, metadata)
             with refusing(metadata, f"{asked.chosen_format} for {form.checked_by}"):
-                figures = _compare(network, form.open(temporary), card, asked.pixels)
+                figures = _compare(network, form.open(temporary), card, pixels)
             _refuse_other_scores(figures, card, asked.chosen_format, precision)
             temporary.replace(out)
         finally:
@@ -88,6 +89,10 @@ def _metadata(card: ModelCard, pixels: str) -> dict[str, Any]:
 def _images(count: int, card: ModelCard, pixels: str) -> Tensor:
     """Random raw images (N, C, H, W), the same for the same count; the last is of one colour."""
     generator = torch.Generator().manual_seed(count)
+    if card.dtype == FLOATING:
+        mean, std = (torch.tensor(v)[:, None, None] for v in (card.mean, card.std))
+        drawn = torch.randn((count, *card.shape), generator=generator)
+        return (drawn * std + mean).float()
     images = torch.randint(0, 256, (count, *card.shape), dtype=torch.uint8, generator=generator)
     images[-1] = images[-1, 0, 0, 0]
     return images if pixels == "uint8" else images / 255

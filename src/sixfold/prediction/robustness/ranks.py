@@ -47,6 +47,11 @@ class DistortedStore:
         return self.part.shape
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self.part.dtype
+
+    @property
     def targets(self) -> NDArray[np.float64] | None:
         """Of its images."""
         return self.part.targets

@@ -27,7 +27,7 @@ from sixfold.prediction.robustness.ranks import (
 from sixfold.prediction.robustness.report import Example, write_page
 from sixfold.prediction.scoring import asked_data, scored_data, trained_network
 from sixfold.training.losses.registry import accuracy_problems
-from sixfold.training.model_card import ModelCard
+from sixfold.training.model_card import EIGHT_BITS, ModelCard
 from sixfold.training.report import optional_page
 
 
@@ -63,6 +63,11 @@ def _evaluate(
         fields, opened = scored_data(
             asked, config.evaluation.split, weights, card, engine, workers, on_event
         )
+        if opened.dtype != EIGHT_BITS:
+            raise UserError(
+                f"--data {asked.data}: images of floating-point numbers: distortions are those of "
+                "a camera, with 8-bit pixels"
+            )
         job = RobustnessJob(
             images=config.evaluation.max_images,
             distortions=tuple(planned(config.distortion)),

@@ -117,7 +117,7 @@ class BatchPlan:
         shape = (len(place.indices), *self.data.train.shape)
         # Python's own generator, whose bytes are the same in every version of every library.
         drawn = random.Random(key(self.seed, "canary")).randbytes(math.prod(shape))
-        pixels = np.frombuffer(bytearray(drawn), np.uint8).reshape(shape)
+        pixels = np.frombuffer(drawn, np.uint8).reshape(shape).astype(self.data.dtype)
         return next(self._shards([place], place.indices, pixels))
 
     def own_shards(self, comm: Communicator, first_step: int) -> Iterator[Shard]:
@@ -159,7 +159,7 @@ class BatchPlan:
         return self._shards(places, indices, self._pixels(places, indices))
 
     def _shards(
-        self, places: list[_Place], indices: NDArray[np.int64], pixels: NDArray[np.uint8]
+        self, places: list[_Place], indices: NDArray[np.int64], pixels: NDArray[Any]
     ) -> Iterator[Shard]:
         """The shards of some images, given their pixels."""
         part = self.data.train
@@ -184,8 +184,8 @@ class BatchPlan:
             yield shard if on_host else self._for_device(place, shard, mix)
 
     def _augmented(
-        self, places: list[_Place], pixels: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.uint8], list[Mix | None]]:
+        self, places: list[_Place], pixels: NDArray[Any]
+    ) -> tuple[NDArray[Any], list[Mix | None]]:
         """Pixels after everything that is done before they are normalised, and what is mixed."""
         augment = self.augment
         keys = [key(self.seed, "augment", place.step, place.shard) for place in places]
@@ -204,7 +204,7 @@ class BatchPlan:
             start += count
         return pixels, mixes
 
-    def _pixels(self, places: list[_Place], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _pixels(self, places: list[_Place], indices: NDArray[np.int64]) -> NDArray[Any]:
         part, reread = self.data.train, self.data.reread
         if reread is None:
             return part.images(indices)

@@ -37,8 +37,8 @@ class RawImages:
     def predict(self, images: Any, params: Any = None) -> NDArray[np.float32]:  # noqa: ARG002
         """Probabilities of classes or labels, or the numbers of a regression.
 
-        Images are (N, C, H, W), uint8 from 0 to 255; MLflow gives `params`, of which none are
-        known.
+        Images are (N, C, H, W), uint8 from 0 to 255, or float32; MLflow gives `params`, of which
+        none are known.
         """
         array = np.ascontiguousarray(images)
         found = [np.empty((0, len(self._classifier.classes)), np.float32)]
@@ -66,7 +66,7 @@ def _save_model(run: Path, folder: Path) -> None:
     file = weights_file(run)
     card = read_card(file, trust=True)  # the run has just been made with it
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *card.shape))]),
+        inputs=Schema([TensorSpec(np.dtype(card.dtype), (-1, *card.shape))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(card.classes)))]),
     )
     with tempfile.TemporaryDirectory(prefix="sixfold-") as scratch:
