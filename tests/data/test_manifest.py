@@ -36,7 +36,7 @@ Change = Callable[[dict[str, Any]], object]
     ("change", "reason"),
     [
         (lambda m: m.update(format="other"), "not a manifest of tensor shards"),
-        (lambda m: m.update(version=4), "this Sixfold reads versions 1 to 4"),
+        (lambda m: m.update(version=5), "this Sixfold reads versions 1 to 4"),
         (lambda m: m.update(version=None), "this Sixfold reads versions 1 to 4"),
         (lambda m: m.update(version=2, kind="other"), "kind other: expected classes"),
         (lambda m: m.update(name=5), "name is not a string"),
