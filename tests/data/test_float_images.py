@@ -19,9 +19,10 @@ from sixfold.core.errors import UserError
 from sixfold.data import BatchMaker, open_data, parse_augment, resolve
 from sixfold.data.augmentation.grammar import range_problems
 from sixfold.data.config import DataConfig
-from sixfold.data.dataset import DataSet, image_sums, sums_of, weighted_sums
+from sixfold.data.dataset import DataSet
 from sixfold.data.given import write_given
 from sixfold.data.given_sources import parts_of
+from sixfold.data.pixel_sums import image_sums, sums_of, weighted_sums
 
 COUNT = 24
 IMAGES = np.random.default_rng(0).normal(3, 2, (COUNT, 2, 6, 5)).astype(np.float32)

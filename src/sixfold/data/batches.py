@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from sixfold.data.augmentation.pipeline import Augment
-from sixfold.data.dataset import Part, full_scale
+from sixfold.data.dataset import Part
+from sixfold.data.pixel_sums import full_scale
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError, printable
-from sixfold.data.dataset import UNLABELLED, Shape, Sums, image_sums, weighted_sums
+from sixfold.data.dataset import UNLABELLED, Shape
 from sixfold.data.manifest import Manifest, load_manifest, shortened
+from sixfold.data.pixel_sums import Sums, image_sums, weighted_sums
 from sixfold.data.records import ArrayPicture, Listing, Picture, RowRecords
 from sixfold.data.targets import BINARY, CLASSES
 

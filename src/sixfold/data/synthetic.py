@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sixfold.core.errors import UserError
 from sixfold.core.random_keys import key
-from sixfold.data.dataset import Shape, Sums, sums_of
+from sixfold.data.dataset import Shape
+from sixfold.data.pixel_sums import Sums, sums_of
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 MOST_IMAGES = 10**8

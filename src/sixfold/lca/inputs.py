@@ -22,7 +22,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 from sixfold import data as datasets
 from sixfold.core.errors import UserError
 from sixfold.data.config import DataConfig
-from sixfold.data.dataset import image_sums
+from sixfold.data.pixel_sums import image_sums
 
 Indices = NDArray[np.int64]
 

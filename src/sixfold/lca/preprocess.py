@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from sixfold.data.dataset import full_scale
+from sixfold.data.pixel_sums import full_scale
 
 KINDS = ("none", "centre", "contrast", "whiten")
 WHITENING_SIDE = 7

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.data import DataSet, Part
-from sixfold.data.dataset import Shape, Sums, sums_of
+from sixfold.data.dataset import Shape
+from sixfold.data.pixel_sums import Sums, sums_of
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.prediction.robustness.distortions import Distortion
