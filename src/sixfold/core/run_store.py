@@ -77,6 +77,7 @@ class RunStore:
         self._is_recorded = False
         self._due: dict[str, float] = {}  # when files that grow are published again
         self._lock = threading.RLock()
+        self._numbers = threading.Lock()  # an attempt does not wait until something is published
 
     def newest(self) -> int:
         """The number of the newest attempt, 0 if there is none."""
@@ -84,12 +85,13 @@ class RunStore:
 
     def take(self, number: int, facts: dict[str, Any]) -> None:
         """Begin an attempt of this number; a `SupersededError` if another process has."""
-        if not self.store.create(_attempt(number), json.dumps(facts).encode()):
-            raise SupersededError(
-                f"{self.url}: attempt {self.number} was superseded by attempt {number}, which "
-                "another process has begun"
-            )
-        self.number = number
+        with self._numbers:
+            if not self.store.create(_attempt(number), json.dumps(facts).encode()):
+                raise SupersededError(
+                    f"{self.url}: attempt {self.number} was superseded by attempt {number}, which "
+                    "another process has begun"
+                )
+            self.number = number
 
     def facts(self, number: int) -> dict[str, Any]:
         """What the launcher of an attempt has said of itself."""
@@ -100,7 +102,9 @@ class RunStore:
 
     def fence(self) -> None:
         """Raise a `SupersededError` if a newer attempt has begun."""
-        if (newest := self.newest()) > self.number:
+        with self._numbers:
+            newest = self.newest()
+        if newest > self.number:
             raise SupersededError(
                 f"{self.url}: attempt {self.number} was superseded by attempt {newest}"
             )
@@ -211,29 +215,35 @@ class RunStore:
 
     @contextmanager
     def publishing(self, beat: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Publish every few seconds, and call `beat` as often; all is published at the end.
+        """Publish every few seconds, and call `beat` meanwhile; all is published at the end.
 
         What the store refuses meanwhile is tried again, and raised at the end if it still does.
         """
         ending = threading.Event()
 
-        def work() -> None:
-            while not ending.wait(PUBLISH_S):
+        def repeat(what: Callable[[], None], pause_s: float) -> None:
+            while not ending.wait(pause_s):
                 try:
-                    beat()
-                    self.publish(at_once=False)
+                    what()
                 except SupersededError:
                     return
                 except (SixfoldError, OSError):
                     continue
 
-        thread = threading.Thread(target=work, name="publishing", daemon=True)
-        thread.start()
+        def publish() -> None:
+            self.publish(at_once=False)
+
+        # Two threads: what takes long to publish does not make a launcher look as if it were gone.
+        work = ((publish, PUBLISH_S), (beat, BEAT_S))
+        threads = [threading.Thread(target=repeat, args=each, daemon=True) for each in work]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             ending.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
             self.publish()
 
 
@@ -258,7 +268,7 @@ class HeldRun:
         self._home, self._prefix = cache_directory() / "runs", _prefix(url)
         self.token = secrets.token_hex(8)
         self.run = RunStore(url, self._home / f"{self._prefix}{os.getpid()}-{self.token}")
-        self._beats, self._beat_at, self._denied = 0, 0.0, ""
+        self._beats, self._denied = 0, ""
 
     @property
     def url(self) -> str:
@@ -274,8 +284,7 @@ class HeldRun:
         """Begin the next attempt; its number."""
         if self._denied:
             raise UserError(f"--out {self._denied}")
-        with self.run._lock:
-            self.run.take(self.run.number + 1, self._facts())
+        self.run.take(self.run.number + 1, self._facts())
         return self.run.number
 
     @contextmanager
@@ -353,13 +362,8 @@ class HeldRun:
         return True
 
     def _beat(self) -> None:
-        if time.monotonic() - self._beat_at < BEAT_S:
-            return
-        with self.run._lock:
-            self._beats += 1
-            data = json.dumps(self._facts()).encode()
-            self.run.store.write(_attempt(self.run.number), data)
-        self._beat_at = time.monotonic()
+        self._beats += 1
+        self.run.store.write(_attempt(self.run.number), json.dumps(self._facts()).encode())
 
     def _facts(self) -> dict[str, Any]:
         began = psutil.Process().create_time()
