@@ -294,7 +294,7 @@ class HeldRun:
         try:
             was_empty = not self.run.store.list()
             self._enter()
-        except DeniedError as error:
+        except StoreError as error:
             raise UserError(f"--out {error}") from None
         self.folder.mkdir(parents=True)
         try:
