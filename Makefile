@@ -40,7 +40,7 @@ format: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sixfold needs Python 3.11 or newer; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spark,onnx,hf,tune,lab,docs,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[spark,onnx,hf,tune,s3,lab,docs,dev]'
 	touch $(READY)
 
 clean:
