@@ -208,6 +208,7 @@ def _connected() -> Any:
     from sixfold.distributed.engines.spark_connect import ConnectSession
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_TESTING"] = "1"  # a port that is free, rather than 15002
     session = SparkSession.builder.remote("local[2]").getOrCreate()
     engine = SparkEngine(session=ConnectSession(session))
     engine.connected = session  # type: ignore[attr-defined]
@@ -320,7 +321,13 @@ def spark_standalone(
 def standalone_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of the master of a standalone cluster that is started for the test run."""
     _need_spark()
-    folder = tmp_path_factory.mktemp("standalone")
+    with standalone_cluster(tmp_path_factory.mktemp("standalone"), workers=2) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def standalone_cluster(folder: Path, workers: int) -> Iterator[str]:
+    """URL of the master of a standalone cluster with so many workers of one core each."""
     with contextlib.ExitStack() as stack:
         log = _daemon(stack, folder, "master.Master", "--webui-port", "0")
         url = _wait_for(log, r"Starting Spark master at (spark://\S+)")
@@ -332,7 +339,7 @@ def standalone_master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
                 *("--webui-port", "0", "--cores", "1", "--memory", "1g"),
                 *("--work-dir", str(folder / f"work{number}"), url),
             )
-            for number in range(2)
+            for number in range(workers)
         ]
         for log in logs:
             _wait_for(log, r"Successfully registered with master (\S+)")

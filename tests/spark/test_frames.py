@@ -30,6 +30,12 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 def train_on_frames(engine: Any, folder: str) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIXFOLD_CACHE", f"{folder}/cache")  # where nothing has been decoded before
+        return trained_on_frames(engine, folder)
+
+
+def trained_on_frames(engine: Any, folder: str) -> dict[str, Any]:
     table = tables.encoded(tables.session_of(engine)).drop("id")
     table.repartition(3).write.parquet(f"{folder}/table")
     told: dict[str, Any] = {}

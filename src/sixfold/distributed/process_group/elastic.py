@@ -230,12 +230,12 @@ class ElasticGroup:
     def decide(self, now: float, attentive_since: float) -> None:
         """Decide what is due: tell of losses, give up a rank that hangs."""
         self._now = now
-        if self.over:
-            return
         for identity, (fault, due) in list(self._untold.items()):
-            if now >= due:
+            if now >= due or self.finished:  # nobody will tell a better reason after the end
                 del self._untold[identity]
                 self._tell_loss(fault)
+        if self.over:
+            return
         if self._asked_for_stack is not None:
             identity, verdict, due = self._asked_for_stack
             if now >= due or identity in self._lost:

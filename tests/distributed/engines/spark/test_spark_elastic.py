@@ -131,7 +131,7 @@ def hold_a_slot_and_run(engine: Any, function: Any, seconds: float) -> Any:
 
 def test_a_rank_without_a_slot_joins_when_there_is_one(spark_local: EngineProcess) -> None:
     results, notes = spark_local.call(hold_a_slot_and_run, until(2), 3.0)
-    assert results == [[1, 2], [2]]
+    assert sorted(results) == [[1, 2], [2]]  # by its place in the view, whoever came first
     assert notes == ["1 of 2 ranks have come: they begin, others join later"]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.spark_masters import EngineProcess
+from tests.spark_masters import EngineProcess, standalone_cluster
 
 from sixfold.core.errors import RunError, UserError
 
@@ -72,9 +72,13 @@ def test_an_unreachable_master_is_told_within_seconds_and_without_a_jvm() -> Non
 )
 @pytest.mark.full
 def test_a_cluster_without_room_for_a_task_is_told_soon(
-    standalone_master: str, conf: list[str], words: str
+    tmp_path: Path, conf: list[str], words: str
 ) -> None:
-    with SparkEngine(master=standalone_master, spark_conf=conf) as engine:
+    # A cluster of its own: no other session holds its cores.
+    with (
+        standalone_cluster(tmp_path, workers=1) as master,
+        SparkEngine(master=master, spark_conf=conf) as engine,
+    ):
         began = time.monotonic()
         with pytest.raises(UserError, match=words):
             engine.slots()
