@@ -224,6 +224,7 @@ def _taken_apart(error: Exception) -> tuple[type[Exception], tuple[Any, ...]]:
     return type(error), error.args
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Divide tests among the processes of `pytest -n 2 --dist loadgroup`.
 
@@ -234,6 +235,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=lambda item: item.get_closest_marker("spark") is None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fail if groups are not heeded: every process would then start every master."""
+    grouped = getattr(session.config.option, "loadgroup", False)
+    if grouped and session.items and "@" not in session.items[0].nodeid:
+        raise pytest.UsageError("pytest-xdist does not group tests with this version of pytest")
 
 
 def _group(item: pytest.Item) -> str:
