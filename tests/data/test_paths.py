@@ -55,7 +55,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
         ("/no/such/thing", "no such file or folder"),
         ("memory://no/such/thing", "no such file or folder"),
         ("nosuchprotocol://x/y", "Protocol not known"),
-        ("s3://bucket/x", "Install s3fs"),
+        ("abfs://bucket/x", "Install adlfs"),
     ],
 )
 def test_what_cannot_be_reached_is_told_in_one_line(path: str, reason: str) -> None:
