@@ -129,7 +129,7 @@ def test_shards_and_plans_where_nothing_can_be_written_are_refused(
         (["report"], "give the run directory"),
         (["report", "nowhere"], "is no run directory"),
         (["train", "--config", "none.toml"], "No such file"),
-        (["train", "--out", "s3://bucket/run"], "must be a path that all hosts mount"),
+        (["train", "--resize", "28", "--out", "nosuch://bucket/run"], "Protocol not known"),
         (["train", "--data", "mnist:/nowhere"], "/nowhere"),
         (["train", "--model", "nowhere:net"], "nowhere"),
         (["train", "--data", "synthetic:50x1x16x16", "--batch-size", "51"], "has only 50 images"),

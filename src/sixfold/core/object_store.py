@@ -172,11 +172,15 @@ def explained(url: str) -> Iterator[None]:
     except (RunError, UserError, FileExistsError):
         raise
     except ImportError as error:
-        raise DeniedError(f"{url}: {error} (a package for this kind of URL is missing)") from None
+        raise UserError(f"{url}: {error} (a package for this kind of URL is missing)") from None
     except FileNotFoundError:
         raise DeniedError(f"{url}: there is no such bucket or container: create it") from None
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
+        if text.startswith("Protocol not known"):
+            raise UserError(
+                f"{url}: {text}: expected a path, or a URL such as s3://, gs://, abfs:// or hdfs://"
+            ) from None
         if isinstance(error, PermissionError) or "redentials" in text or "AccessDenied" in text:
             raise DeniedError(
                 f"{url}: access is denied ({text}): check the credentials and what they may do"

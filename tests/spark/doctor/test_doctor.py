@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sixfold.core.object_store import ObjectStore
 from sixfold.spark.doctor.config import DoctorConfig, DoctorOptions
 from sixfold.spark.doctor.run import doctor
 
@@ -43,12 +44,17 @@ def test_a_sound_host_has_nothing_wrong(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_is_written_and_read() -> None:
+    assert states(out="memory://doctor/run")["--out"] == "ok"
+    assert ObjectStore("memory://doctor/run").list() == {}
+
+
 def test_places_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     assert states(out=str(file / "run"))["--out"] == "wrong"
     assert states(out="/proc/sixfold")["--out"] == "wrong"
-    assert states(out="s3://bucket/run")["--out"] == "wrong"
+    assert states(out="nosuch://bucket/run")["--out"] == "wrong"
     assert states(data="folder:/nowhere")["--data"] == "wrong"
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sixfold.core.environment import cache_directory
-from sixfold.core.errors import UserError
+from sixfold.core.errors import RunError, UserError
+from sixfold.core.object_store import ObjectStore, is_url
 from sixfold.core.version import versions
 from sixfold.distributed.process_group.ambient import cores
 from sixfold.spark.doctor.config import DoctorOptions
@@ -23,6 +24,7 @@ FREE_BYTES = 2**30
 """Room for checkpoints and tensor shards of a small run."""
 
 SPEED_BYTES = 2**24
+STORE_BYTES = 2**20
 SLOW_BYTES_PER_S = 20e6
 
 
@@ -37,14 +39,32 @@ def look_here(options: DoctorOptions) -> Iterator[Finding]:
         "cache", cache_directory(), "set SIXFOLD_CACHE to a folder that can be written"
     )
     if options.out is not None:
-        if "://" in options.out and not options.out.startswith("file://"):
-            yield wrong("--out", f"{options.out} is a URL", "give a path that all hosts mount")
+        if is_url(options.out):
+            yield _store(options.out)
         else:
             yield from place(
                 "--out", Path(options.out.removeprefix("file://")), "give another --out"
             )
     if options.data is not None:
         yield _data(options.data)
+
+
+def _store(url: str) -> Finding:
+    """Whether this host can write objects below a URL, and read them."""
+    name, data = f".sixfold-doctor-{os.getpid()}", os.urandom(STORE_BYTES)
+    began = time.perf_counter()
+    try:
+        store = ObjectStore(url)
+        store.write(name, data)
+        is_same = store.read(name) == data
+        store.delete([name])
+    except (RunError, UserError) as error:
+        return wrong("--out", str(error), "give another --out")
+    spent = time.perf_counter() - began
+    if not is_same:
+        return wrong("--out", f"{url} gives back other bytes than were written", "find out why")
+    speed = 2 * STORE_BYTES / spent / 1e6
+    return good("--out", f"{url}: written and read by this host, {speed:.1f} MB/s")
 
 
 def _kernels() -> Finding:

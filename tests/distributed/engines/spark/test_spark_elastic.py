@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -110,12 +111,19 @@ def hold_a_slot_and_run(engine: Any, function: Any, seconds: float) -> Any:
     from sixfold.distributed.engines.spark_job import Job
 
     context = engine.session.context
-    slow = context.parallelize([0], 1).map(lambda _: time.sleep(seconds))
+    begun = Path(tempfile.mkdtemp()) / "begun"  # both slots are on this host
+
+    def hold(_: int) -> None:
+        begun.touch()
+        time.sleep(seconds)
+
+    slow = context.parallelize([0], 1).map(hold)
     other = Job(context, slow.count, "a job of somebody else")
     notes: list[str] = []
     patience_s, spark_ranks.GATHER_S = spark_ranks.GATHER_S, 0.5
     try:
-        while other.active_tasks() == 0:
+        while not begun.exists():
+            assert other.running, other.error
             time.sleep(0.05)
         group = engine.run_ranks(
             function,
