@@ -172,3 +172,17 @@ def test_training_has_one_hash_and_the_network_takes_images_as_they_were_given(
     )
     with pytest.raises(UserError, match="expected floating-point numbers"):
         model(torch.zeros(1, 2, 6, 5, dtype=torch.uint8))
+
+
+def test_a_network_of_8_bit_pixels_says_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIXFOLD_CACHE", str(tmp_path / "cache"))
+    pixels = np.arange(IMAGES.size, dtype=np.int64).reshape(IMAGES.shape) % 256
+    result = sixfold.train(
+        network(), (pixels, LABELS), test=False, batch_size=8, steps=1, engine="inline",
+        quiet=True, out=tmp_path / "run",
+    )  # fmt: skip
+    for images in (IMAGES, pixels / 1000):
+        with pytest.raises(UserError, match="give images like those of the training"):
+            result.predict(images)

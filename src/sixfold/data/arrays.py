@@ -20,6 +20,7 @@ USUAL_CHANNELS = (1, 3)
 
 SCALES = {"0-1": 255, "0-255": 1}  # by what pixels of each range are multiplied
 AS_THEY_ARE = 0
+REMEDY = "give images like those of the training, or train with pixel_range='any'"
 
 
 def channel_dim(shape: tuple[int, ...], *, first: bool) -> int:
@@ -165,7 +166,10 @@ def _checked(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
     if array.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
         raise UserError("images hold NaN or infinite pixels")
     if low < 0 or high > 255:
-        raise InexactError(f"pixels from {low:g} to {high:g}: expected 0 to 255, or 0 to 1")
+        raise InexactError(
+            f"pixels from {low:g} to {high:g}: expected 0 to 255, or 0 to 1 in floating point; "
+            f"{REMEDY}"
+        )
     if array.dtype.kind != "f":
         return array.astype(np.uint8)
     values = array.astype(np.float64) * scale
@@ -173,6 +177,7 @@ def _checked(array: NDArray[Any], scale: int) -> NDArray[np.uint8]:
     slack = 2.0 * scale * float(np.finfo(array.dtype).eps)
     if slack >= 0.5 or (np.abs(values - whole) > slack).any():
         raise InexactError(
-            f"pixels of {array.dtype} from {low:g} to {high:g} that are no multiples of 1/{scale}"
+            f"pixels of {array.dtype} from {low:g} to {high:g} that are no multiples of 1/{scale}: "
+            f"expected 8-bit pixels; {REMEDY}"
         )
     return whole.astype(np.uint8)
