@@ -84,6 +84,9 @@ COMMANDS = {
         "sixfold.studies.lab",
         "divide a convolution, a product, a training on Spark in other ways, and measure each",
     ),
+    "completion": Command(
+        "sixfold.core.completion", "write the script that makes bash or zsh complete all this"
+    ),
 }
 
 INTERRUPTED = 130

@@ -31,15 +31,20 @@ def test_a_row_has_the_same_bits_in_any_place(
     assert all(torch.equal(other, found[0]) for other in found)
 
 
-@given(inner=SIZES, outer=SIZES, rows=st.integers(1, 20), columns=st.integers(1, 20), seed=SIZES)
+@given(inner=SIZES, outer=SIZES, rows=st.integers(2, 20), columns=st.integers(1, 20), seed=SIZES)
+@pytest.mark.parametrize(
+    ("taps", "dtype"), [(1, torch.float32), (1, torch.float64), (3, torch.float64)]
+)
 def test_a_position_has_the_same_bits_in_any_tile(
-    inner: int, outer: int, rows: int, columns: int, seed: int
+    inner: int, outer: int, rows: int, columns: int, seed: int, taps: int, dtype: torch.dtype
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    maps = torch.randn(2, inner, rows, columns, generator=generator)
-    kernels = torch.randn(outer, inner, 1, 1, generator=generator)
+    size = (2, inner, rows + taps - 1, columns + taps - 1)
+    maps = torch.randn(size, generator=generator, dtype=dtype)
+    kernels = torch.randn(outer, inner, taps, taps, generator=generator, dtype=dtype)
     whole = products.convolve(maps, kernels)
     torch.testing.assert_close(whole, torch.nn.functional.conv2d(maps, kernels))
     cut = (rows + 1) // 2
-    parts = [products.convolve(part, kernels) for part in (maps[:, :, :cut], maps[:, :, cut:])]
-    assert torch.equal(torch.cat(parts, 2), whole)
+    parts = (maps[:, :, : cut + taps - 1], maps[:, :, cut:])
+    made = [products.convolve(part, kernels) for part in parts]
+    assert torch.equal(torch.cat(made, 2), whole)

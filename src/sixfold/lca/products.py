@@ -48,16 +48,21 @@ from how many others a tile has."""
 def convolve(maps: Tensor, kernels: Tensor) -> Tensor:
     """Maps (W, N, U, V) convolved with kernels (M, N, R, S), without padding.
 
-    Where strides reach as far as atoms, kernels are 1x1 after sorting by phase; the library
-    computes those as products whose sums depend on the number of positions, on some processors.
+    The library computes some convolutions as products whose sums depend on the number of positions,
+    on some processors: 1x1 kernels, which are what is left of atoms after sorting by phase where
+    strides reach as far as atoms, and all in float64. Those are products of blocks here.
     """
-    if kernels.shape[2:] != (1, 1):
+    taps = (kernels.shape[2], kernels.shape[3])
+    if taps != (1, 1) and maps.dtype != torch.float64:
         return functional.conv2d(maps, kernels)
-    width, inner, rows, columns = maps.shape
-    right = kernels[:, :, 0, 0].t().contiguous()
+    width, inner = len(maps), kernels[0].numel()
+    rows, columns = maps.shape[2] - taps[0] + 1, maps.shape[3] - taps[1] + 1
+    right = kernels.flatten(1).t().contiguous()
     count = width * rows * columns
     left = maps.new_zeros(-(-count // BLOCK) * BLOCK, inner)
-    left[:count] = maps.permute(0, 2, 3, 1).reshape(count, inner)
+    # (W, N R S, positions)
+    patches = maps.flatten(2) if taps == (1, 1) else functional.unfold(maps, taps)
+    left[:count] = patches.transpose(1, 2).reshape(count, inner)
     out = maps.new_empty(len(left), right.shape[1])
     for start in range(0, len(left), BLOCK):
         block = slice(start, start + BLOCK)
