@@ -29,7 +29,7 @@ from sixfold.perf.plan.candidates import meshes
 from sixfold.training.strategies.model_parallel.catalog import Rule, look_up
 from sixfold.training.strategies.model_parallel.conv import LocalConv
 from sixfold.training.strategies.model_parallel.division import INPUTS, OUTPUTS, LayerGrid
-from sixfold.training.strategies.model_parallel.exchange import Gather, ReduceScatter
+from sixfold.training.strategies.model_parallel.exchange_ops import Gather, ReduceScatter
 from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.layout import everywhere, sizes, volume
 from sixfold.training.strategies.model_parallel.linear import LocalLinear

@@ -22,6 +22,7 @@ def summary(result: dict[str, Any]) -> list[str]:
             table.layers(result),
             table.operators(result, most=12),
             table.step(result),
+            table.critical_path(result),
             table.memory(result),
         ]
     if "utilisation" in result:

@@ -24,6 +24,7 @@ from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.models.meta_initialization import build_on_meta
 from sixfold.perf.profile.clock import AROUND, BACKWARD, FOLD, FORWARD, INPUT, Clock, Span
 from sixfold.perf.profile.cost import COUNTS, LayerCost
+from sixfold.perf.profile.exchanges import Exchanged, NotedTransport
 from sixfold.perf.profile.layers import layer_costs
 from sixfold.perf.profile.memory import Peak, watched_memory
 from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_pool
@@ -70,6 +71,8 @@ def profile_rank(job: ProfileJob, comm: Communicator) -> dict[str, Any]:
 class _Profile:
     def __init__(self, job: ProfileJob, comm: Communicator) -> None:
         self._kinds = kinds_of_steps(job.repeats)
+        # Before anybody has made a part of the group, whose exchanges go through the same.
+        self._transport = comm.transport = NotedTransport(comm.transport)
         self._training = Training(job.training, comm)
         step = getattr(self._training.strategy, "step", None)
         if not isinstance(step, Step):
@@ -82,12 +85,14 @@ class _Profile:
         self._layer_kinds: dict[str, str] = {}
         self._groups: dict[str, tuple[str, ...]] = {}
         self._peak = Peak()
+        self._exchanges: list[dict[str, Any]] = []  # of each step whose layers are timed
+        self._offset = time.time() - time.perf_counter()
 
     def run(self) -> dict[str, Any]:
         training = self._training
         comm = training.comm
         resident = psutil.Process().memory_info().rss
-        offset = time.time() - time.perf_counter()
+        offset = self._offset
         try:
             with datasets.prefetch(
                 training.strategy.supply(0), depth=training.data.ahead
@@ -105,6 +110,7 @@ class _Profile:
             "shards": {str(n): count for n, count in sorted(Counter(self._sizes).items())},
             "memory": self._memory(resident),
             "layers": self._layers(),
+            "exchanges": self._exchanges,
             "spans": [
                 [s.layer, s.direction, s.function, s.begin + offset, s.end + offset]
                 for s in self._spans[OPERATORS][-1]
@@ -130,8 +136,11 @@ class _Profile:
             around = clock.attached()
         elif kind == MEMORY:
             around = watched_memory()
+        noted: list[Exchanged] | None = [] if kind == CLOCK else None
+        self._transport.noted = noted
         with around as found:
             line = self._training.advance(number, supply)
+        self._transport.noted = None
         if isinstance(found, Peak):
             self._peak = found
         if kind in self._spans:
@@ -145,7 +154,22 @@ class _Profile:
             for direction in (FORWARD, BACKWARD, AROUND):
                 found_s = sum(s.seconds for s in clock.spans if s.direction == direction)
                 facts[f"{direction}_s"] = found_s
+        if noted is not None:
+            self._exchanges.append(self._watched(number + 1, noted, clock))
         self._steps.append(facts | {"samples": sum(self._sizes)} | seconds)
+
+    def _watched(self, number: int, noted: list[Exchanged], clock: Clock) -> dict[str, Any]:
+        """The exchanges of a step, and its layers where these have the exchanges' clock."""
+        spans = clock.spans if self._step.lockstep is None else []
+        layers = [
+            (s.layer if s.direction == AROUND else f"{s.layer} {s.direction}", s.begin, s.end)
+            for s in spans
+        ]
+        return {
+            "step": number,
+            "exchanges": [own.moved(self._offset).as_plain() for own in noted],
+            "layers": [(n, a + self._offset, b + self._offset) for n, a, b in layers],
+        }
 
     def _layers(self) -> list[dict[str, Any]]:
         """Every layer's time and cost in a step of this rank, in order of execution."""

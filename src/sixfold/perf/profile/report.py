@@ -116,6 +116,7 @@ def _layers(profile: Plain) -> list[Section]:
             "its time.",
             blocks=[step] if blocks else [],
         ),
+        *_critical_path(profile),
         Section(title="Roofline", blocks=[found] if found else []),
         Section(
             title="Layers",
@@ -132,6 +133,20 @@ def _layers(profile: Plain) -> list[Section]:
             "process.",
             blocks=[table.memory(profile)],
         ),
+    ]
+
+
+def _critical_path(profile: Plain) -> list[Section]:
+    if "critical_path" not in profile:
+        return []
+    return [
+        Section(
+            title="Critical path",
+            lead="What makes a step as long as it is, followed backwards from the rank that was "
+            "done last: where a rank waited for a message, the path goes on at the rank that sent "
+            "it. Overlapped is the time in which ranks computed while an exchange was under way.",
+            blocks=[table.critical_path(profile)],
+        )
     ]
 
 

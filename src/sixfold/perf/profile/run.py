@@ -21,6 +21,7 @@ from sixfold.distributed.engines import Engine
 from sixfold.distributed.session import open_engine_for
 from sixfold.perf.profile.comparison import compared
 from sixfold.perf.profile.config import ProfileConfig, as_training, engines_of
+from sixfold.perf.profile.critical_path import paths_of
 from sixfold.perf.profile.machine import Machine, load_machine, measure_machine, save_machine
 from sixfold.perf.profile.report import write_profile
 from sixfold.perf.profile.sampling import Samples, sampled
@@ -172,6 +173,7 @@ def _on_engine(
     ranks = [rank for file in files if (rank := read_json(file)) is not None]
     if not any(rank["shards"] for rank in ranks):
         raise RunError(f"no rank has left figures in {where / 'profile'}")
+    lines = read_timelines(path)
     result = {
         "kind": "profile",
         "path": str(path),
@@ -180,7 +182,8 @@ def _on_engine(
         "workers": len(ranks),
         "images_per_s": _images_per_s(ranks),
         **summarise(ranks, machine, precision=config.training.precision),
-        **_used(path, read_timelines(path), None if apart else ranks, samples),
+        **_used(path, lines, None if apart else ranks, samples),
+        **({} if apart else paths_of(ranks, lines)),
         **_facts(machine),
     }
     return _written(path, result)

@@ -75,6 +75,24 @@ def step(profile: Plain) -> Table:
     return Table(head=("a step whose layers are timed", "ms", "%"), rows=rows)
 
 
+def critical_path(profile: Plain, most: int = 5) -> Table:
+    """What makes a step as long as it is: whose work, and what is between them."""
+    path = profile.get("critical_path")
+    if path is None:
+        return Table(rows=[])
+    whole = path["seconds"]
+    parts = [(f"work of rank {own['rank']}", own["seconds"]) for own in path["work_s"]]
+    parts.append((f"transfer, {path['handovers']} times from rank to rank", path["transfer_s"]))
+    parts += [(f"  {own['layer']}", own["seconds"]) for own in path["layers"][:most]]
+    rows = [
+        [name, _ms(seconds), f"{100 * seconds / whole:.1f}" if whole > 0 else ""]
+        for name, seconds in parts
+    ]
+    rows.append(["together", _ms(whole), "100.0"])
+    rows.append(["exchanges overlapped by work", "", f"{100 * (profile['overlap'] or 0):.1f}"])
+    return Table(head=(f"critical path of step {path['step']}", "ms", "%"), rows=rows)
+
+
 def operators(profile: Plain, most: int = 16) -> Table:
     """The operators that take most, over all layers, in the step in which they were timed."""
     sums: dict[tuple[str, str], list[float]] = {}

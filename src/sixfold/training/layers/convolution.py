@@ -55,13 +55,24 @@ class ConvOp:
     def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
         """(n, C, H, W) -> (n, K, H', W')."""
         x = cast(x, self.weight.value)
-        if self._is_pointwise and x.is_contiguous(memory_format=torch.channels_last):
-            return self._points_forward(x), _Saved("points", x, x.shape, wanted)
-        if self._plain and 0 < self._output_pixels(x) <= self.layer.out_channels:
+        way = self._way(x)
+        if way == "points":
+            return self._points_forward(x), _Saved(way, x, x.shape, wanted)
+        if way == "patches":
             y, patches = self._patches_forward(x)
-            return y, _Saved("patches", patches, x.shape, wanted)
+            return y, _Saved(way, patches, x.shape, wanted)
+        return self._convolved(x), _Saved(way, x, x.shape, wanted)
+
+    def _way(self, x: Tensor) -> str:
+        if self._is_pointwise and x.is_contiguous(memory_format=torch.channels_last):
+            return "points"
+        if self._plain and 0 < self._output_pixels(x) <= self.layer.out_channels:
+            return "patches"
+        return "library"
+
+    def _convolved(self, x: Tensor) -> Tensor:
         layer = self.layer
-        y = torch.conv2d(
+        return torch.conv2d(
             x,
             self.weight.value,
             None if self.bias is None else self.bias.value,
@@ -70,15 +81,62 @@ class ConvOp:
             layer.dilation,
             layer.groups,
         )
+
+    def rows_before(self, x: Tensor, there: tuple[int, int]) -> tuple[int, int] | None:
+        """The output rows that follow from the input rows [a, b), which are there before others.
+
+        None if computing them apart does not pay: every call of the library brings the weights
+        into its order. By shapes alone, and only for the library's way without padding of rows.
+        """
+        layer, dtype = self.layer, self.weight.value.dtype
+        if x.dtype != dtype or layer.padding[0] or self._way(x) != "library":
+            return None
+        reach = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
+        first = -(-there[0] // layer.stride[0])
+        last = (there[1] - reach) // layer.stride[0] + 1
+        images, columns = len(x), self._output_size(x.shape)[1]
+        products = self.weight.value.numel() * images * (last - first) * columns
+        return (first, last) if last > first and products >= PRODUCTS_IN_TWO else None
+
+    def forward_in_rows(
+        self, x: Tensor, wanted: bool, rows: tuple[int, int], end: Callable[[], None]
+    ) -> tuple[Tensor, Any]:
+        """As `forward`, beginning with the output rows of `rows_before`.
+
+        Args:
+            x: (n, C, H, W).
+            wanted: as for `forward`.
+            rows: what is computed first.
+            end: waits until all of `x` is there.
+        """
+        height, width = self._output_size(x.shape)
+        shape = len(x), self.layer.out_channels, height, width
+        y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        self._rows_forward(x, y, rows)
+        end()
+        for others in ((0, rows[0]), (rows[1], height)):
+            if others[0] < others[1]:
+                self._rows_forward(x, y, others)
         return y, _Saved("library", x, x.shape, wanted)
+
+    def _rows_forward(self, x: Tensor, y: Tensor, rows: tuple[int, int]) -> None:
+        layer, (first, last) = self.layer, rows
+        reach = (layer.kernel_size[0] - 1) * layer.dilation[0] + 1
+        start = first * layer.stride[0]
+        needed = x[:, :, start : (last - 1) * layer.stride[0] + reach]
+        y[:, :, first:last] = self._convolved(needed)
 
     def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
         """(n, K, H', W') -> (n, C, H, W)."""
         grad = cast(grad, self.weight.value)
         if saved.way == "points":
-            return self._points_backward(saved, grad, out)
+            g = _rows(grad.contiguous(memory_format=torch.channels_last))  # (P, K)
+            self._points_weights(saved, g, out)
+            return self._points_dx(saved, g) if saved.wanted else None
         if saved.way == "patches":
-            return self._patches_backward(saved, grad, out)
+            g = self._by_channel(grad)
+            self._patches_weights(saved, g, out)
+            return self._patches_dx(saved, g, grad.shape) if saved.wanted else None
         return self._library_backward(saved, grad, out, [saved.wanted, True])
 
     def backward_in_two(
@@ -86,17 +144,27 @@ class ConvOp:
     ) -> tuple[Tensor, Callable[[], object]] | None:
         """The gradient of the input, and what writes the others; None if it is had with them.
 
-        Two calls of the library bring the weights into its order twice, and pay where products are
-        most of the work.
+        Matrix multiplications are two anyway, and so are the gradients where that of the weights
+        is made by a kernel of our own. Two calls of the library bring the weights into its order
+        twice, and pay where products are most of the work.
         """
-        pixels = grad.numel() // max(grad.shape[1], 1)
-        products = self.weight.value.numel() * pixels
-        if saved.way != "library" or not saved.wanted or products < PRODUCTS_IN_TWO:
+        if not saved.wanted:
             return None
         grad = cast(grad, self.weight.value)
-        dx = self._library_backward(saved, grad, out, [True, False])
-        assert dx is not None
-        return dx, partial(self._library_backward, saved, grad, out, [False, True])
+        if saved.way == "points":
+            g = _rows(grad.contiguous(memory_format=torch.channels_last))
+            return self._points_dx(saved, g), partial(self._points_weights, saved, g, out)
+        if saved.way == "patches":
+            g = self._by_channel(grad)
+            dx = self._patches_dx(saved, g, grad.shape)
+            return dx, partial(self._patches_weights, saved, g, out)
+        pixels = grad.numel() // max(grad.shape[1], 1)
+        products = self.weight.value.numel() * pixels
+        if products < PRODUCTS_IN_TWO and not self._has_own_kernel(saved.kept):
+            return None
+        found = self._library_backward(saved, grad, out, [True, False])
+        assert found is not None
+        return found, partial(self._library_backward, saved, grad, out, [False, True])
 
     def _library_backward(
         self, saved: _Saved, grad: Tensor, out: Sequence[Tensor], wanted: list[bool]
@@ -146,12 +214,14 @@ class ConvOp:
             y = torch.addmm(self.bias.value, rows, self._matrix().t())
         return _maps(y, x)
 
-    def _points_backward(self, saved: _Saved, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        g = _rows(grad.contiguous(memory_format=torch.channels_last))  # (P, K)
+    def _points_weights(self, saved: _Saved, g: Tensor, out: Sequence[Tensor]) -> None:
+        """From (P, K)."""
         put(g.t(), _rows(saved.kept), out[self.weight.place])
         if self.bias is not None:
             _sum_into(g, 0, out[self.bias.place])
-        return _maps(torch.mm(g, self._matrix()), saved.kept) if saved.wanted else None
+
+    def _points_dx(self, saved: _Saved, g: Tensor) -> Tensor:
+        return _maps(torch.mm(g, self._matrix()), saved.kept)
 
     def _output_pixels(self, x: Tensor) -> int:
         height, width = self._output_size(x.shape)
@@ -160,7 +230,14 @@ class ConvOp:
     def _output_size(self, shape: Sequence[int]) -> tuple[int, int]:
         layer = self.layer
         height, width = (
-            (shape[2 + k] + 2 * int(layer.padding[k]) - layer.kernel_size[k]) // layer.stride[k] + 1
+            (
+                shape[2 + k]
+                + 2 * int(layer.padding[k])
+                - layer.dilation[k] * (layer.kernel_size[k] - 1)
+                - 1
+            )
+            // layer.stride[k]
+            + 1
             for k in range(2)
         )
         return height, width
@@ -185,18 +262,20 @@ class ConvOp:
         maps = y.view(-1, images, out_h, out_w).transpose(0, 1)
         return maps.contiguous(memory_format=torch.channels_last), patches
 
-    def _patches_backward(
-        self, saved: _Saved, grad: Tensor, out: Sequence[Tensor]
-    ) -> Tensor | None:
-        layer, patches = self.layer, saved.kept
-        images, channels, height, width = saved.shape
-        out_h, out_w = grad.shape[2:]
-        g = grad.transpose(0, 1).reshape(len(self._matrix()), -1)  # (K, P)
-        put(g, patches.t(), out[self.weight.place])
+    def _by_channel(self, grad: Tensor) -> Tensor:
+        """(n, K, H', W') as (K, P)."""
+        return grad.transpose(0, 1).reshape(len(self._matrix()), -1)
+
+    def _patches_weights(self, saved: _Saved, g: Tensor, out: Sequence[Tensor]) -> None:
+        """From (K, P)."""
+        put(g, saved.kept.t(), out[self.weight.place])
         if self.bias is not None:
             _sum_into(g, 1, out[self.bias.place])
-        if not saved.wanted:
-            return None
+
+    def _patches_dx(self, saved: _Saved, g: Tensor, shape: torch.Size) -> Tensor:
+        """From (K, P), the gradient of an output (n, K, H', W')."""
+        layer, (out_h, out_w) = self.layer, shape[2:]
+        images, channels, height, width = saved.shape
         kernel_h, kernel_w = layer.kernel_size
         d = torch.mm(self._matrix().t(), g)
         d = d.view(channels, kernel_h, kernel_w, images, out_h, out_w)

@@ -30,7 +30,7 @@ from sixfold.training.layers.multi_input import (
 from sixfold.training.layers.operations import LayerOp, Run, SpatialSumOp
 from sixfold.training.layers.rewrites import has_hooks
 from sixfold.training.layers.tracing import Graph, Stage, StagedNetwork
-from sixfold.training.layers.user_forward import GraphExecutor, Node, asks_autograd
+from sixfold.training.layers.user_forward import AutogradNeed, GraphExecutor, Node
 from sixfold.training.layers.verification import refusal_of
 
 Parameters = Sequence[nn.Parameter]
@@ -73,6 +73,7 @@ class LayerExecutor:
         else:
             self.links = _link_up(layers, weights)
         self.run = Run(self.links)
+        self._autograd_need = AutogradNeed(self.links)
 
     def autograd_fallback(self) -> list[str]:
         """One line for every part whose forward was not followed, and why; known after a step."""
@@ -87,7 +88,7 @@ class LayerExecutor:
     @property
     def needs_autograd(self) -> bool:
         """Whether there is a module of which only autograd knows what it does."""
-        return asks_autograd(self.links)
+        return bool(self._autograd_need)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Any]]:
         """The output for images (n, C, H, W), in the current mode, and what `backward` needs."""

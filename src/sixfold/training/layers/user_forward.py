@@ -5,7 +5,7 @@ are drawn in that order too. Backward they run the other way round; a value that
 take gets the sum of their gradients, added in that order: always the same, whoever computes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,15 +131,32 @@ class _Saved(NamedTuple):
     shape: torch.Size
 
 
-def asks_autograd(links: Sequence[LayerOp]) -> bool:
-    """Whether there is a module of which only autograd knows what it does."""
-    return any(_asks(link) for link in links)
+class AutogradNeed:
+    """Whether there is a module of which only autograd knows what it does.
+
+    What cannot change is found out once; what can is whether a graph's stages are what runs.
+    """
+
+    def __init__(self, links: Sequence[LayerOp]) -> None:
+        found = list(_operations(links))
+        self._graphs = [op for op in found if isinstance(op, GraphExecutor)]
+        self._always = any(isinstance(op, (AutogradOp, AutogradMultiInputOp)) for op in found)
+
+    def __bool__(self) -> bool:
+        return self._always or not all(graph.holds for graph in self._graphs)
 
 
-def _asks(link: LayerOp) -> bool:
+def _operations(links: Sequence[LayerOp]) -> Iterator[LayerOp | MultiInputOp]:
+    """All of them, and those within them."""
+    for link in links:
+        yield link
+        if isinstance(link, GraphExecutor):
+            yield from (node.join for node in link.nodes)
+        for run in _runs(link):
+            yield from _operations(run.links)
+
+
+def _runs(link: LayerOp) -> Sequence[Run]:
     if isinstance(link, GraphExecutor):
-        left = any(isinstance(node.join, AutogradMultiInputOp) for node in link.nodes)
-        return not link.holds or left or any(asks_autograd(run.links) for run in link.runs)
-    if isinstance(link, SpatialSumOp):
-        return any(asks_autograd(branch.links) for branch in link.branches)
-    return isinstance(link, AutogradOp)
+        return link.runs
+    return link.branches if isinstance(link, SpatialSumOp) else ()

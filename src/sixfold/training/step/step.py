@@ -351,11 +351,12 @@ class Step:
         """
         state = self.state
         gradient, after, moved, extras = state.split(total)
-        loss, right, samples, weight, wishes = (float(value) for value in extras)
-        if weight > 0:  # else no sample counts, and nothing is learned
+        loss, right, samples, weight, wishes = extras.tolist()
+        if weight > 0 and weight != 1:  # 0: no sample counts, and nothing is learned
             gradient /= weight
-        state.buffers.copy_(after.div_(samples))
-        state.set_counters(state.counters() + moved.div_(samples).round_().long())
+        if state.has_buffers:
+            state.buffers.copy_(after.div_(samples))
+            state.set_counters(state.counters() + moved.div_(samples).round_().long())
         return StepTotals(
             gradient=gradient,
             loss=loss / weight if weight else loss,

@@ -6,32 +6,25 @@ here. `gather` and `add` are transposes of each other (see
 wire a box travels as (n, H, W, C), the order in which networks are computed, so that a halo of rows
 is a few long stretches of memory.
 
-Exchanges are operations like any other (`sixfold.training.layers.explicit`): the executor that runs
-undivided networks runs them between the layers of a divided one. All ranks of a tile run the same
-operations in the same order, forward and backward, also a rank that holds nothing, so they meet.
+What a divided network does with them: `sixfold.training.strategies.model_parallel.exchange_ops`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from sixfold.distributed.collectives import rank_all_reduce
 from sixfold.distributed.logical_shards import Node
 from sixfold.distributed.process_group import Communicator
-from sixfold.models.graph.operations import Operation, operation_of, register_operation
-from sixfold.training.layers.convolution import ConvOp
-from sixfold.training.layers.explicit import EXPLICIT, PAIRS, Made, Weights
-from sixfold.training.strategies.model_parallel.grid import Mesh
-from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, sizes
-from sixfold.training.strategies.model_parallel.move import Move, Pieces, plan
+from sixfold.training.strategies.model_parallel.layout import Box, Interval, sizes
+from sixfold.training.strategies.model_parallel.move import Move, Pieces
 
 Padding = tuple[Interval, ...]
 """For every dim (C, H, W), how much is added in front of it and behind it."""
@@ -54,6 +47,19 @@ def gather(
     Returns:
         (n, *sizes of `move.need` and padding), in the memory format of `x`.
     """
+    y, end = start_gather(comm, x, move, padding, fill)
+    end()
+    return y
+
+
+def start_gather(
+    comm: Communicator, x: Tensor, move: Move, padding: Padding = NO_PADDING, fill: float = 0.0
+) -> tuple[Tensor, Callable[[], None]]:
+    """Begin `gather`: its result, of which the rank's own part and the padding are there already.
+
+    Returns:
+        The result, and what waits for the rest of it; until then `x` must stay as it is.
+    """
     gives, takes, kept = _places(move, padding, comm.rank)
     inner = zip(sizes(move.need), padding, strict=True)
     padded = [size + before + after for size, (before, after) in inner]
@@ -67,11 +73,14 @@ def gather(
     finish = comm.start(sends, receives)
     for source, place in kept:
         found[place] = own[source]
-    finish()
-    for peer, target in targets.items():
-        if receives[peer] is not target:
-            target[...] = receives[peer]
-    return y
+
+    def end() -> None:
+        finish()
+        for peer, target in targets.items():
+            if receives[peer] is not target:
+                target[...] = receives[peer]
+
+    return y, end
 
 
 def add(comm: Communicator, y: Tensor, move: Move, padding: Padding = NO_PADDING) -> Tensor:
@@ -122,149 +131,6 @@ def start_add(
         return x
 
     return end
-
-
-class Gather(nn.Module):
-    """What a divided layer does to its input first: a halo exchange or an all-gather, and padding.
-
-    Args:
-        comm: the tile.
-        owned: layout of the input.
-        needs: box of every rank.
-        duplicated, needed_by: see `sixfold.training.strategies.model_parallel.move.plan`.
-        padding: of this rank.
-        fill: value of the padding.
-
-    Attributes:
-        move: this rank's part in the exchange.
-    """
-
-    def __init__(
-        self,
-        comm: Communicator,
-        owned: Layout,
-        needs: list[Box],
-        *,
-        duplicated: Iterable[str] = (),
-        needed_by: Mesh | None = None,
-        padding: Padding = NO_PADDING,
-        fill: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.comm, self.padding, self.fill = comm, padding, fill
-        self.move = plan(comm.rank, owned, needs, duplicated, needed_by)
-
-    @property
-    def is_trivial(self) -> bool:
-        """Whether this rank has what it needs, and nobody needs anything of it."""
-        return self.padding == NO_PADDING and self.move.is_trivial(self.comm.rank)
-
-    def hold(self, box: Box) -> None:
-        """Say that this rank holds `box` of the network's input, in which all it needs lies.
-
-        The input has no gradient, so nothing comes back.
-        """
-        self.move = dataclasses.replace(self.move, own=box, collects=(), contributes=())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, *own) -> (n, *need and padding)."""
-        return gather(self.comm, x, self.move, self.padding, self.fill)
-
-
-class ReduceScatter(nn.Module):
-    """What a divided layer does to partial sums: add them up into the layout of its output.
-
-    Args:
-        comm: the tile.
-        held: box of the output for which each rank holds partial sums.
-        target: layout of the output.
-        duplicated: axes along which ranks hold the same sums, not summands.
-    """
-
-    def __init__(
-        self, comm: Communicator, held: list[Box], target: Layout, *, duplicated: Iterable[str] = ()
-    ) -> None:
-        super().__init__()
-        self.comm = comm
-        self.move = plan(comm.rank, target, held, duplicated)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, *held) -> (n, *own)."""
-        return add(self.comm, x, self.move)
-
-
-class GatherOp:
-    """`Gather`; what was fetched is sent back and added in the backward pass."""
-
-    has_weights = False
-
-    def __init__(self, layer: Gather) -> None:
-        self._layer = layer
-
-    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - costs nothing
-        """(n, *own) -> (n, *need and padding)."""
-        return self._layer(x), None
-
-    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
-        """(n, *need and padding) -> (n, *own)."""
-        return add(self._layer.comm, grad, self._layer.move, self._layer.padding)
-
-
-class GatherConvOp:
-    """`Gather` and the convolution behind it; its weights' gradient is made while dx travels."""
-
-    has_weights = True
-
-    def __init__(self, gather: Gather, conv: ConvOp) -> None:
-        self._gather, self._conv = gather, conv
-
-    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:
-        """(n, *own) -> (n, *own output)."""
-        return self._conv.forward(self._gather(x), wanted)
-
-    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:
-        """(n, *own output) -> (n, *own)."""
-        gather = self._gather
-        parts = self._conv.backward_in_two(saved, grad, out)
-        if parts is None:
-            dx = self._conv.backward(saved, grad, out)
-            return None if dx is None else add(gather.comm, dx, gather.move, gather.padding)
-        dx, write_weights = parts
-        end = start_add(gather.comm, dx, gather.move, gather.padding)
-        write_weights()
-        return end()
-
-
-def _gather(layer: Gather, behind: nn.Module | None, weights: Weights) -> Made:
-    row = operation_of(behind)
-    if row in EXPLICIT and behind is not None and weights.all_trained(behind):
-        conv = EXPLICIT[row](behind, weights)
-        if isinstance(conv, ConvOp):
-            return GatherConvOp(layer, conv), 2
-    return GatherOp(layer), 1
-
-
-class ReduceScatterOp:
-    """`ReduceScatter`; its backward pass gathers the gradient of all that was added."""
-
-    has_weights = False
-
-    def __init__(self, layer: ReduceScatter) -> None:
-        self._layer = layer
-
-    def forward(self, x: Tensor, wanted: bool) -> tuple[Tensor, Any]:  # noqa: ARG002 - costs nothing
-        """(n, *held) -> (n, *own)."""
-        return self._layer(x), None
-
-    def backward(self, saved: Any, grad: Tensor, out: Sequence[Tensor]) -> Tensor | None:  # noqa: ARG002 - no weights
-        """(n, *own) -> (n, *held)."""
-        return gather(self._layer.comm, grad, self._layer.move)
-
-
-GATHER = register_operation(Operation(name="halo_exchange", modules=(Gather,)))
-REDUCE_SCATTER = register_operation(Operation(name="reduce_scatter", modules=(ReduceScatter,)))
-PAIRS[Gather] = _gather
-EXPLICIT[REDUCE_SCATTER] = lambda layer, _weights: ReduceScatterOp(layer)
 
 
 class RankSum:

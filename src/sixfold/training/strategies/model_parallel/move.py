@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.layout import Box, Layout, common
@@ -47,6 +48,14 @@ class Move:
     gives: Pieces
     collects: Pieces
     contributes: Pieces
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.own, self.need, self.takes, self.gives, self.collects, self.contributes))
+
+    def __hash__(self) -> int:
+        """Made once: what follows from a move is looked up at every exchange."""
+        return self._hash
 
     def is_trivial(self, rank: int) -> bool:
         """Whether the rank needs exactly what it owns, and exchanges nothing either way."""

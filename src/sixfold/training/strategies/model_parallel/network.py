@@ -21,7 +21,7 @@ from sixfold.training.layers.calls import CONCATENATION, LAYERS, Entry
 from sixfold.training.layers.tracing import Graph, Stage, StagedNetwork, stages_of
 from sixfold.training.strategies.model_parallel.catalog import Rule, explain, look_up
 from sixfold.training.strategies.model_parallel.division import OUTPUTS, Ways
-from sixfold.training.strategies.model_parallel.exchange import Gather
+from sixfold.training.strategies.model_parallel.exchange_ops import Gather
 from sixfold.training.strategies.model_parallel.grid import Grid, Mesh
 from sixfold.training.strategies.model_parallel.join import Concatenation
 from sixfold.training.strategies.model_parallel.layout import Box, everywhere, is_empty, slices

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sixfold.core.errors import UnsupportedError
 from sixfold.training.native.max_pool import MaxPoolReLU2d
-from sixfold.training.strategies.model_parallel.exchange import Gather
+from sixfold.training.strategies.model_parallel.exchange_ops import Gather
 from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, maps, sizes
 from sixfold.training.strategies.model_parallel.local import EmptyPart
 from sixfold.training.strategies.model_parallel.value import Context, Divided, Shape, Value

@@ -9,12 +9,8 @@ from torch import nn
 
 from sixfold.distributed.process_group import Communicator
 from sixfold.training.layers.calls import LAYERS
-from sixfold.training.strategies.model_parallel.exchange import (
-    NO_PADDING,
-    Gather,
-    Padding,
-    ReduceScatter,
-)
+from sixfold.training.strategies.model_parallel.exchange import NO_PADDING, Padding
+from sixfold.training.strategies.model_parallel.exchange_ops import Gather, ReduceScatter
 from sixfold.training.strategies.model_parallel.grid import Mesh
 from sixfold.training.strategies.model_parallel.layout import Box, Interval, Layout, everywhere
 from sixfold.training.strategies.model_parallel.local import ChannelBias, EmptyPart, LocalLayer

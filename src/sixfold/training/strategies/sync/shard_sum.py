@@ -41,6 +41,9 @@ class ShardSum:
             out: (payload,), overwritten; the same on every rank afterwards.
         """
         comm, step = self._world, self._step
+        if comm.size == count == 1 and self._audit is None and step.lockstep is None:
+            step.shard_payload(number, next(supply), out)  # which is the sum
+            return
         own = owned_shards(count, comm.size, comm.rank)
 
         # Ranks without a shard do not take part in the sums within a step.
