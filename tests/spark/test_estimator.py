@@ -410,7 +410,18 @@ def save_and_score(engine: Any, folder: str) -> dict[str, Any]:
     session.udf.register("score", predict_udf(f"{folder}/run"))
     table.createOrReplaceTempView("pictures")
     by_sql = session.sql("select id, score(image).probability as p from pictures order by id")
+    views = "flip,shift:1"
+    averaged = model.copy().setTta(views).transform(table).orderBy("id").collect()
+    session.udf.register("averaged", predict_udf(f"{folder}/run", tta=views))
+    averaged_sql = session.sql("select averaged(image).probability as p from pictures order by id")
+    try:
+        model.copy().setTta("flop").transform(table)
+    except UserError as error:
+        wrong = str(error)
     return {
+        "averaged": [tuple(row["probability"]) for row in averaged],
+        "averaged_sql": [tuple(row["p"]) for row in averaged_sql.collect()],
+        "wrong": wrong,
         "scored": scored,
         "sql": [tuple(row["p"]) for row in by_sql.collect()],
         "same_summary": again.summary.fields == model.summary.fields,
@@ -433,3 +444,7 @@ def test_a_saved_model_a_run_and_sql_score_alike(spark_any: EngineProcess, tmp_p
 
     raw = classifier(torch.from_numpy(tables.pixels()))
     np.testing.assert_allclose(raw.softmax(1).detach().numpy(), first, atol=1e-5)
+    raw = sixfold.load(tmp_path / "run", tta="flip,shift:1")(torch.from_numpy(tables.pixels()))
+    np.testing.assert_allclose(raw.softmax(1).detach().numpy(), told["averaged"], atol=1e-5)
+    np.testing.assert_allclose(told["averaged_sql"], told["averaged"])
+    assert told["wrong"].startswith("tta flop: ")

@@ -117,7 +117,9 @@ class Arguments:
         What was put into a run directory goes again if the run is refused.
         """
         config = self._checked()
-        if self._parts or self._all_train:
+        if self._all_train and not self._parts and not _has_test_part(config.data):
+            config = with_values(config, {"test_split": 0.0})
+        elif self._parts or self._all_train:
             own_loss = "loss" in self._objects
             asked = config.data if own_loss else with_target(config.data, config.loss)
             are_frames = [is_frame(part) for part in self._parts.values()]
@@ -230,6 +232,15 @@ class Arguments:
         if problems:
             raise UserError(problems)
         return parts
+
+
+def _has_test_part(config: DataConfig) -> bool:
+    """Whether what a specification names has a test part that was not cut from one set."""
+    from sixfold.data.registry import open_data, resolve
+
+    plain = dataclasses.replace(config, validation=0.0, test_split=None, max_images=None)
+    opened = open_data(resolve(plain))
+    return opened.own_test and not opened.split.startswith("80/20")
 
 
 def _as_text(value: Any) -> Any:

@@ -60,9 +60,9 @@ class DataConfig(Settings):
     )
     augment: str = option(
         "none",
-        "augmentation of training images: none, or a list of crop, flip, flip-rows, resized-crop, "
-        "rotate, color-jitter, randaugment, erase, cutout, mixup, cutmix, with numbers behind "
-        "them: crop:4,flip,randaugment:2:9,mixup:0.2",
+        "augmentation of training images: none, or a list of crop, flip, flip-alternate, "
+        "flip-rows, resized-crop, rotate, color-jitter, randaugment, erase, cutout, mixup, cutmix, "
+        "with numbers behind them: crop:4,flip,randaugment:2:9,mixup:0.2",
         form="LIST",
     )
     reread: str | None = option(

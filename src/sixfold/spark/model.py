@@ -21,6 +21,7 @@ from pyspark.ml.util import (
 
 from sixfold.core.errors import UserError
 from sixfold.core.run_directory import OBJECTS
+from sixfold.data.augmentation.views import NONE, parse_views
 from sixfold.models.packed import is_packed, packed_path
 from sixfold.spark.params import (
     ColumnParams,
@@ -93,6 +94,14 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         TypeConverters.toString,
     )
 
+    tta: Param[str] = Param(
+        Params._dummy(),
+        "tta",
+        "views of each image over which outputs are averaged: flip, shift:PIXELS, or both behind "
+        "a comma; none",
+        TypeConverters.toString,
+    )
+
     def __init__(
         self,
         weights: Weights | None = None,
@@ -101,7 +110,7 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         summary: Summary | None = None,
     ) -> None:
         super().__init__()
-        self._setDefault(errorCol="", sparse="")
+        self._setDefault(errorCol="", sparse="", tta=NONE)
         self._weights, self._card = weights, card
         self._label_values, self._summary = label_values, summary
 
@@ -142,7 +151,7 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         from sixfold.spark.scoring import classifier
 
         assert self._weights is not None, "made by fit, load or of"
-        return classifier(self._weights)
+        return classifier(dataclasses.replace(self._weights, tta=self._views()))
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         from pyspark.sql import functions
@@ -163,6 +172,12 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         if (reason := self.column("errorCol")) is not None:
             out = out.withColumn(reason, error)
         return out.drop(made)
+
+    def _views(self) -> str:
+        """The text of `tta`; a `UserError` if it names no views."""
+        text = str(self.getOrDefault("tta"))
+        parse_views(text)
+        return text
 
     def _outputs(self, made: str) -> dict[str, Column]:
         """The columns that are added, from the struct of that name."""
@@ -196,7 +211,7 @@ class FittedModel(Model, ColumnParams, MLWritable, MLReadable["FittedModel"]):
         forms = None
         if (file := self.getOrDefault("sparse")) != "":
             forms = tuple(load_choice(Path(file)).items())
-        weights = dataclasses.replace(self._weights, sparse=forms)
+        weights = dataclasses.replace(self._weights, sparse=forms, tta=self._views())
         scorer = Scorer(
             weights=_sent(dataset.sparkSession, weights),
             column=column,
@@ -318,7 +333,9 @@ def _udf(scorer: Scorer) -> Any:
     return functions.pandas_udf(score, FIELDS)
 
 
-def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool = False) -> Any:
+def predict_udf(
+    path: str | Path, image: str | None = None, *, trust_model: bool = False, tta: str = NONE
+) -> Any:
     """A function for SQL and DataFrames that scores images with a trained network.
 
     Args:
@@ -326,6 +343,7 @@ def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool
         image: Arrow or Spark type of the images: `binary` (the default, encoded bytes), or the
             image struct.
         trust_model: whether the file may name any code for its network.
+        tta: views of each image over which outputs are averaged: "flip", "flip,shift:1".
 
     Returns:
         A pandas UDF from an image to a struct of prediction, probability, rawPrediction, error and
@@ -339,7 +357,9 @@ def predict_udf(path: str | Path, image: str | None = None, *, trust_model: bool
     from sixfold.data.formats.columns import image_form
     from sixfold.data.formats.tensors import ImageColumn
 
+    parse_views(tta)
     weights, card = read_weights(path, trust_model=trust_model)
+    weights = dataclasses.replace(weights, tta=tta)
     session = SparkSession.getActiveSession()
     if session is None:
         raise UserError("predict_udf needs an active Spark session: start one first")

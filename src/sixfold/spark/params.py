@@ -70,6 +70,7 @@ def in_sparks_words(problems: Iterable[str]) -> list[str]:
     names = {name.rstrip("_").replace("_", "-"): camel(name) for name in settings()}
     names |= {f"{what}-column": f"{what}Col" for what in ("image", "label", "weight")}
     names |= {"validation-column": "validationIndicatorCol", "on-error": "handleInvalid"}
+    names["tta"] = "tta"
 
     def param(found: re.Match[str]) -> str:
         return names.get(found[1], found[0])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sixfold.core.run_directory import OBJECTS
+from sixfold.data.augmentation.views import NONE
 from sixfold.data.formats.tensors import ImageColumn
 from sixfold.data.images import BadImageError, Pixels, quiet_decoder
 from sixfold.data.shard_building import COLOR, GRAY
@@ -46,6 +47,7 @@ class Weights:
     packed: bytes | None = None  # the file of the user's own object that it is
     archives: tuple[str, ...] = ()  # names of the zip files with the user's modules
     sparse: tuple[tuple[str, str], ...] | None = None  # form of each layer, of a pruned network
+    tta: str = NONE  # views of each image over which outputs are averaged
 
     def write(self, folder: Path) -> tuple[Path, str]:
         """Put its files into a folder, as in a run directory; where, and the network's name."""
@@ -61,11 +63,11 @@ class Weights:
         return file, f"{own}:{title}"
 
     def __hash__(self) -> int:
-        return hash((self.sha256, self.sparse))
+        return hash((self.sha256, self.sparse, self.tta))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Weights) and (
-            (other.sha256, other.sparse) == (self.sha256, self.sparse)
+            (other.sha256, other.sparse, other.tta) == (self.sha256, self.sparse, self.tta)
         )
 
 
@@ -95,7 +97,8 @@ def classifier(weights: Weights) -> Any:
         network, card = load_network(file, trusted=trusted)
         if weights.sparse is not None:
             sparse_network(network, card.shape, dict(weights.sparse))
-    return Classifier(fused_max_pool(relu_behind_max_pool(folded_batch_norm(network))), card).eval()
+    faster = fused_max_pool(relu_behind_max_pool(folded_batch_norm(network)))
+    return Classifier(faster, card, weights.tta).eval()
 
 
 @dataclass(frozen=True, kw_only=True)

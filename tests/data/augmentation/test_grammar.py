@@ -42,6 +42,7 @@ def test_every_row_is_read_by_its_name_and_in_full() -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     text = "crop:0,flip:3,zoom,erase:x,flip,randaugment:1.5,none,mixup:nan,rotate:999"
+    text += ",flip-alternate"
     with pytest.raises(UserError) as error:
         parse_augment(text)
     lines = error.value.problems
@@ -52,13 +53,14 @@ def test_all_problems_are_told_at_once() -> None:
         "unknown augmentation 'zoom'",
         "erase:x: P is 'x': expected a number from 0.01 to 1",
         "flip stands there twice",
+        "flip and flip-alternate exclude each other",
         "randaugment:1.5: N is '1.5': expected a whole number",
         "none stands alone",
         "mixup:nan: ALPHA",
         "rotate:999: DEGREES is '999'",
     ):
         assert sum(said in line for line in lines) == 1, said
-    assert len(lines) == 9
+    assert len(lines) == 10
 
 
 @pytest.mark.parametrize("text", ["", "randaugmnt", "crop:-1", "flip,", "crop:4:4"])

@@ -24,7 +24,7 @@ def parse_augment(text: str) -> Augment:
         UserError: with everything that is wrong.
 
     >>> parse_augment("crop:2,flip")
-    Augment(pad=2, flip=True, changes=(), mixes=())
+    Augment(pad=2, flip=True, alternate=False, changes=(), mixes=())
     >>> parse_augment("flip,randaugment:2:9").changes
     (Chosen(name='randaugment', settings=(2.0, 9.0)),)
     """
@@ -46,12 +46,15 @@ def parse_augment(text: str) -> Augment:
             settings = AUGMENTATIONS[name].settings
             problems += _wrong(word, settings, numbers)
             chosen[name] = Chosen(name, _numbers(settings, numbers))
+    if {"flip", "flip-alternate"} <= chosen.keys():
+        problems.append(f"--augment {text}: flip and flip-alternate exclude each other")
     if problems:
         raise UserError(problems)
     ordered = [chosen[name] for name in AUGMENTATIONS if name in chosen]
     return Augment(
         pad=int(chosen["crop"].settings[0]) if "crop" in chosen else 0,
         flip="flip" in chosen,
+        alternate="flip-alternate" in chosen,
         changes=tuple(each for each in ordered if AUGMENTATIONS[each.name].change),
         mixes=tuple(each for each in ordered if AUGMENTATIONS[each.name].mix),
     )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from sixfold.core.random_keys import key as key_of
 from sixfold.data.augmentation.draws import Floats, Integers
 from sixfold.data.augmentation.spec import Images
 
@@ -34,6 +35,16 @@ def draw_moves(count: int, key: int, *, pad: int, flip: bool) -> Draws:
     moves = (raw[:2] % np.uint64(2 * pad + 1)).astype(np.int64) - pad
     mirrored = (raw[2] >> np.uint64(63)).astype(np.bool_)
     return Draws(moves[0], moves[1], mirrored if flip else np.zeros_like(mirrored))
+
+
+def mirrored_at_first(seed: int, images: int) -> NDArray[np.bool_]:
+    """Which of a set's images the first epoch mirrors, (N,), where epochs take turns.
+
+    Each later epoch mirrors those that the one before did not (K. Jordan, "94% on CIFAR-10 in 3.29
+    seconds", 2024): two that follow each other show both sides of every image.
+    """
+    raw = np.random.Philox(key=key_of(seed, "flip-alternate")).random_raw(images)
+    return (raw >> np.uint64(63)).astype(np.bool_)
 
 
 def shift(images: Images, down: Integers, right: Integers) -> Images:

@@ -26,18 +26,24 @@ class Augment:
     Attributes:
         pad: pixels by which a crop may be moved to each side, the rest being black; 0: no crop.
         flip: whether half of the images are mirrored left to right.
+        alternate: whether each image is mirrored in every other epoch.
         changes: what is done to each image then, in this order.
         mixes: how images of a shard are mixed at last; of several, each shard draws one.
     """
 
     pad: int = 0
     flip: bool = False
+    alternate: bool = False
     changes: tuple[Chosen, ...] = ()
     mixes: tuple[Chosen, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether anything is done."""
-        return bool(self.pad or self.flip or self.changes or self.mixes)
+        return bool(self.pad or self._mirrors or self.changes or self.mixes)
+
+    @property
+    def _mirrors(self) -> bool:
+        return self.flip or self.alternate
 
     @property
     def only_moves(self) -> bool:
@@ -53,6 +59,7 @@ class Augment:
         images: Images,
         shards: Sequence[tuple[int, int]],
         mean: NDArray[Any] | None = None,
+        mirrored: Sequence[NDArray[np.bool_] | None] | None = None,
     ) -> Images:
         """Change every image by what was drawn for it; mixes are left to `mix`.
 
@@ -60,23 +67,29 @@ class Augment:
             images: (n, C, H, W) of some shards, which may be overwritten.
             shards: images and key of each.
             mean: colour that erased boxes have, (C,); black if absent.
+            mirrored: of each shard, which images `alternate` mirrors.
         """
-        if self.pad or self.flip:
-            drawn = [self.draws(count, key) for count, key in shards]
-            down, right, mirrored = (np.concatenate(values) for values in zip(*drawn, strict=True))
+        if self.pad or self._mirrors:
+            flips = mirrored or [None] * len(shards)
+            drawn = [self.draws(*each, own) for each, own in zip(shards, flips, strict=True)]
+            down, right, chosen = (np.concatenate(values) for values in zip(*drawn, strict=True))
             if self.pad:
                 images = shift(images, down, right)
-            if self.flip:
-                images = mirror(images, mirrored)
+            if self._mirrors:
+                images = mirror(images, chosen)
         if mean is None:
             mean = np.zeros(images.shape[1], images.dtype)
-        for chosen in self.changes:
-            images = _changed(images, chosen, shards, mean)
+        for change in self.changes:
+            images = _changed(images, change, shards, mean)
         return images
 
-    def draws(self, count: int, key: int) -> Draws:
+    def draws(self, count: int, key: int, mirrored: NDArray[np.bool_] | None = None) -> Draws:
         """Crops and flips of so many images; nothing where it is not asked for."""
-        return draw_moves(count, key, pad=self.pad, flip=self.flip)
+        drawn = draw_moves(count, key, pad=self.pad, flip=self.flip)
+        if not self.alternate:
+            return drawn
+        assert mirrored is not None, "epoch and image decide it: see `mirrored_at_first`"
+        return drawn._replace(mirrored=mirrored)
 
     def mix(self, count: int, size: tuple[int, int], key: int) -> Mix | None:
         """How the images of a shard are mixed; None if not at all.

@@ -24,6 +24,9 @@ AUGMENTATIONS: dict[str, Augmentation] = {
         settings=(Setting("PAD", DEFAULT_PAD, 1, 9999, whole=True),),
     ),
     "flip": Augmentation(what="mirror half of the images left to right"),
+    "flip-alternate": Augmentation(
+        what="mirror each image left to right in every other epoch, half of them in the first"
+    ),
     "flip-rows": Augmentation(what="turn half of the images upside down", change=flip_rows),
     "resized-crop": Augmentation(
         what="enlarge a box of MIN to MAX of the area and of aspect ratio 3/4 to 4/3",

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from sixfold.core.random_keys import key
 from sixfold.data import Augment, BatchMaker, DataSet, parse_augment, permutation
 from sixfold.data.augmentation.mixing import combine, paste
+from sixfold.data.augmentation.moves import mirrored_at_first
 from sixfold.data.augmentation.spec import Mix
 from sixfold.data.splits import by_windows, file_windows
 from sixfold.distributed.logical_shards import owned_shards, shard_bounds, shard_count
@@ -194,7 +196,8 @@ class BatchPlan:
             return pixels, [None] * len(places)
         if self.device is None or not augment.only_moves:
             shards = list(zip(counts, keys, strict=True))
-            pixels = augment.apply_to_shards(pixels, shards, self.make_batch.mean_pixel)
+            mirrored = [self._mirrored(place) for place in places]
+            pixels = augment.apply_to_shards(pixels, shards, self.make_batch.mean_pixel, mirrored)
         size = pixels.shape[2], pixels.shape[3]
         mixes = [augment.mix(n, size, drawn) for n, drawn in zip(counts, keys, strict=True)]
         start = 0
@@ -203,6 +206,16 @@ class BatchPlan:
                 paste(pixels[start : start + count], mix)
             start += count
         return pixels, mixes
+
+    def _mirrored(self, place: _Place) -> NDArray[np.bool_] | None:
+        """Which images of a shard are mirrored in its epoch, where epochs take turns."""
+        if not self.augment.alternate:
+            return None
+        return self._at_first[place.indices] ^ bool(self.place(place.step)[0] % 2)
+
+    @cached_property
+    def _at_first(self) -> NDArray[np.bool_]:
+        return mirrored_at_first(self.seed, self.budget.images)
 
     def _pixels(self, places: list[_Place], indices: NDArray[np.int64]) -> NDArray[Any]:
         part, reread = self.data.train, self.data.reread
@@ -219,7 +232,7 @@ class BatchPlan:
         draws, pixels, labels = None, shard.images, shard.labels
         if self.augment and self.augment.only_moves:
             drawn_by = key(self.seed, "augment", place.step, place.shard)
-            draws = self.augment.draws(len(pixels), drawn_by)
+            draws = self.augment.draws(len(pixels), drawn_by, self._mirrored(place))
         if self.device is not None and self.device.type == CUDA:
             with torch.cuda.device(self.device):  # else every rank would open the first GPU too
                 pixels, labels = pixels.pin_memory(), labels.pin_memory()
