@@ -117,11 +117,11 @@ class Arguments:
         What was put into a run directory goes again if the run is refused.
         """
         config = self._checked()
-        if self._all_train and not self._parts and not _has_test_part(config.data):
+        own_loss = "loss" in self._objects
+        asked = config.data if own_loss else with_target(config.data, config.loss)
+        if self._all_train and not self._parts and not _has_test_part(asked):
             config = with_values(config, {"test_split": 0.0})
         elif self._parts or self._all_train:
-            own_loss = "loss" in self._objects
-            asked = config.data if own_loss else with_target(config.data, config.loss)
             are_frames = [is_frame(part) for part in self._parts.values()]
             frames: dict[str, str] = {}
             if any(are_frames):
