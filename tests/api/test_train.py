@@ -245,7 +245,7 @@ def test_validation_and_test_as_data_or_shares() -> None:
     none = sixfold.train(run_cell().Net, (IMAGES, LABELS), test=False, out="none", **SHORT)
     assert none.steps == 7
     assert "test_accuracy" not in none
-    named = {"resize": 28, "steps": 2, "lr": 0.05, "engine": "inline", "workers": 1}
+    named: dict[str, Any] = {"resize": 28, "steps": 2, "lr": 0.05, "engine": "inline", "workers": 1}
     none = sixfold.train("lenet300", "digits", test=False, out="all", **named)
     split = sixfold.configure(model="lenet300", data="digits", test_split=0.0, out="split", **named)
     assert none.weights_sha256 == sixfold.train(split).weights_sha256
