@@ -97,16 +97,29 @@ def test_an_unknown_command_is_told_with_the_nearest(capsys: pytest.CaptureFixtu
     assert "did you mean train" in capsys.readouterr().err
 
 
-def test_a_refusal_of_the_system_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied", "/far/away"), "[Errno 13] Permission denied"),
+        (KeyError("a\nb"), "a fault of Sixfold's own: KeyError: 'a\\nb' ("),
+        (SystemError("odd"), "a fault of Sixfold's own: SystemError: odd ("),
+    ],
+)
+def test_an_error_that_nobody_expected_is_one_line(
+    error: Exception,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(*_: object) -> int:
-        raise PermissionError(13, "Permission denied", "/far/away")
+    def fail(*_: object) -> int:
+        raise error
 
-    monkeypatch.setattr("sixfold.cli._dispatch", refuse)
+    monkeypatch.setattr("sixfold.cli._dispatch", fail)
     assert main(["models"]) == 1
     (line,) = lines(capsys.readouterr().err)
-    assert line.startswith("sixfold: [Errno 13] Permission denied: '/far/away'")
+    assert line.startswith(f"sixfold: {told}")
+    assert main(["models", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_shards_and_plans_where_nothing_can_be_written_are_refused(
@@ -131,6 +144,7 @@ def test_shards_and_plans_where_nothing_can_be_written_are_refused(
         (["train", "--config", "none.toml"], "No such file"),
         (["train", "--resize", "28", "--out", "nosuch://bucket/run"], "Protocol not known"),
         (["train", "--data", "mnist:/nowhere"], "/nowhere"),
+        (["train", "--workers", "100000"], "at most 512 on --engine inline"),
         (["train", "--model", "nowhere:net"], "nowhere"),
         (["train", "--data", "synthetic:50x1x16x16", "--batch-size", "51"], "has only 50 images"),
     ],

@@ -42,9 +42,11 @@ def test_commands_take_the_options_that_the_page_gives(page: Path) -> None:
         command = importlib.import_module(f"{COMMANDS[words[0]].package}.command")
         parser = Parser(prog=f"sixfold {words[0]}", allow_abbrev=False)
         command.options(parser)
-        given = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
+        given = {word.strip("[]").partition("=")[0] for word in words[1:]}
+        given = {word for word in given if word.startswith("--")}
         modes = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
-        parsers = [parser, *(mode for choices in modes for mode in choices.values())]
+        chosen = [choices[word] for choices in modes for word in words[1:2] if word in choices]
+        parsers = chosen or [parser, *(mode for choices in modes for mode in choices.values())]
         known = set(re.findall(r"--[a-z][\w-]*\w", "".join(p.format_help() for p in parsers)))
         assert given <= known | {"--help"}, f"{page.name}: sixfold {shlex.join(words)}"
 

@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command]
             print(f"sixfold: {OUT_OF_MEMORY}", file=sys.stderr)
             return 1
         if not isinstance(error, SixfoldError):
-            raise
+            return _own_fault(error)
         problems = error.problems if isinstance(error, UserError) else (str(error),)
         for problem in problems:
             text = "\n".join(map(printable, problem.split("\n")))
@@ -140,6 +140,18 @@ def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command]
             traceback.print_exc()
         print(f"sixfold: {error} (--debug shows where)", file=sys.stderr)
         return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _own_fault(error)
+
+
+def _own_fault(error: Exception) -> int:
+    """One line for an error that nobody expected, which is a fault of Sixfold."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = printable(f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})")
+    print(f"sixfold: a fault of Sixfold's own: {text}; --debug shows more", file=sys.stderr)
+    return 1
 
 
 def out_of_memory(error: BaseException | None) -> bool:

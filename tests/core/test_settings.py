@@ -108,12 +108,21 @@ def test_bounds_are_declared_at_the_field(value: float, rule: str | None) -> Non
     assert Section(some_part=value).problems() == ([f"--some-part {value}: {rule}"] if rule else [])
 
 
+@pytest.mark.parametrize("out", ["", " ", "/", "s3://", "gs:///"])
+def test_a_place_without_a_name_is_none(out: str) -> None:
+    with pytest.raises(UserError, match="names no place"):
+        sixfold.configure(out=out)
+
+
 def test_all_sections_and_what_they_have_to_do_with_each_other_are_told_together() -> None:
-    config = sixfold.configure(lr=-1, steps=0, epochs=1, resume=True, overwrite=True, engine="gpu")
-    assert config.problems() == [
+    wrong = {"lr": -1, "steps": 0, "epochs": 1, "resume": True, "overwrite": True, "engine": "gpu"}
+    with pytest.raises(sixfold.UserError) as refused:
+        sixfold.configure(**wrong, batchsize=3)
+    assert list(refused.value.problems) == [
+        "there is no setting 'batchsize': did you mean batch_size?",
         "--lr -1.0: must be at least 0",
         "--steps 0: must be at least 1 and at most 1e+12",
-        "--engine gpu: unknown engine 'gpu': (known: inline, local, spark)",
+        "--engine gpu: unknown engine 'gpu' (known: inline, local, spark)",
         "--resume and --overwrite exclude each other: give one",
         "--epochs and --steps exclude each other: give one",
     ]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sixfold.core.errors import UserError
-from sixfold.training.config import TrainConfig, configure
+from sixfold.core.settings import build_tree
+from sixfold.training.config import TrainConfig
 from sixfold.training.progress import Progress
 from sixfold.training.selection import (
     early_stopping,
@@ -47,7 +48,11 @@ def test_a_plateau_is_that_of_torch(values: list[float], patience: int, metric: 
 
 def after(values: list[float | None], **options: Any) -> list[Progress]:
     """What evaluations with these losses decide, one after the other."""
-    config, progress, found = configure(validation=0.1, **options), Progress(), []
+    config, progress, found = (
+        build_tree(TrainConfig, {"validation": 0.1, **options}),
+        Progress(),
+        [],
+    )
     for step, value in enumerate(values, start=1):
         metrics = {"loss": value, "accuracy": None if value is None else 1 - value}
         progress = judged(dataclasses.replace(progress, step=step), config, metrics, "accuracy")
@@ -81,7 +86,7 @@ def test_a_metric_that_the_data_do_not_have_is_refused_with_those_they_have() ->
 def test_a_run_that_is_resumed_decides_as_one_that_was_not(values: list[float]) -> None:
     options: dict[str, Any] = {"early_stopping": "loss:3", "schedule": "plateau:2:0.5"}
     whole = after(list(values), **options, best="loss")
-    config = configure(validation=0.1, **options, best="loss")
+    config = build_tree(TrainConfig, {"validation": 0.1, **options, "best": "loss"})
     progress = Progress()
     for step, value in enumerate(values, start=1):
         kept = dataclasses.asdict(progress)
@@ -126,13 +131,13 @@ def test_wrong_early_stopping_is_explained(text: str) -> None:
     ],
 )
 def test_what_does_not_go_together_is_one_line(options: dict[str, Any], said: str) -> None:
-    [line] = selection_problems(configure(**options))
+    [line] = selection_problems(build_tree(TrainConfig, options))
     assert said in line
 
 
 def test_nothing_is_selected_without_validation_images() -> None:
     assert validation_problems(TrainConfig(), 0) == []
     for options in ({"best": "loss"}, {"final_weights": "best"}, {"schedule": "plateau"}):
-        [line] = validation_problems(configure(**options), 0)
+        [line] = validation_problems(build_tree(TrainConfig, options), 0)
         assert "never on the test set" in line
-        assert validation_problems(configure(**options), 5) == []
+        assert validation_problems(build_tree(TrainConfig, options), 5) == []

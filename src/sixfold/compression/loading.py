@@ -107,7 +107,7 @@ def build_on_meta(card: ModelCard) -> nn.Module:
         if has_lazy(network):  # sizes follow from an image, which must have values
             return card.build()
         return network.to(getattr(torch, card.precision))
-    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+    except (RuntimeError, NotImplementedError, ValueError, TypeError, UserError):
         # The factory computes with values: a zoo's network never does, the user's own may.
         if chosen.is_zoo:
             raise DamagedError(f"{card.model} cannot be built for {card.shape} images") from None

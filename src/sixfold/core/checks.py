@@ -13,5 +13,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     near = meant(name, known)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown {what} {name!r}: {hint}(known: {', '.join(known)})"
+    hint = f": did you mean {' or '.join(near)}?" if near else ""
+    return f"unknown {what} {name!r}{hint} (known: {', '.join(known)})"

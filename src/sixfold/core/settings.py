@@ -21,7 +21,7 @@ from sixfold.core.naming import flag_of, option_of
 from sixfold.core.run_directory import found_here
 from sixfold.core.values import read_value
 
-Tree = TypeVar("Tree")
+Tree = TypeVar("Tree", bound="Settings")
 EITHER = (("epochs", "steps"), ("micro_batch", "tuning"))
 """Settings of which each takes the other's place."""
 
@@ -107,6 +107,13 @@ def _value_problems(field: dataclasses.Field[Any], value: Any) -> list[str]:
     flag = flag_of(field.name)
     if value is None:
         return []
+    if (
+        field.name == "out"
+        and value != field.default
+        and not value.rpartition("://")[2].strip("/ ")
+    ):
+        # As of a variable that is not set, in `--out "$RUNS"` and `--out "s3://$BUCKET"`.
+        return [f"--out {value!r}: names no place that could be written to"]
     if choices and value not in choices:
         return [f"{flag} {value}: " + unknown(flag[2:], str(value), choices)]
     if not bounds:
@@ -169,7 +176,7 @@ def build_tree(tree: type[Tree], settings: Mapping[str, Any]) -> Tree:
         found.append(f"there is no setting {name!r}{hint}")
     made = from_sections(tree, chosen, found)
     if found:
-        raise UserError(found)
+        raise UserError([*found, *made.problems()])
     return made
 
 

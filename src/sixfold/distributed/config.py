@@ -10,6 +10,9 @@ from typing import Any
 
 from sixfold.core.settings import Settings, option
 
+# A rank takes some 100 MB and some sockets: thousands of them leave a machine without either.
+MOST_RANKS_OF_A_HOST = 512
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig(Settings):
@@ -85,6 +88,11 @@ class EngineConfig(Settings):
             most = "give the most too" if self.workers is None else "expected MIN <= MAX"
             found.append(f"--workers {self.min_workers}:{self.workers or ''}: {most}")
         if self.engine != "spark":
+            if (self.workers or 0) > MOST_RANKS_OF_A_HOST:
+                found.append(
+                    f"--workers {self.workers}: at most {MOST_RANKS_OF_A_HOST} on --engine "
+                    f"{self.engine}, where every rank is a process or thread of this machine"
+                )
             if self.master is not None:
                 found.append(f"--master {self.master}: only for --engine spark")
             if self.spark_conf:

@@ -63,6 +63,11 @@ class Geometry:
                     f"atoms of {kernel} {name} do not fit into {size} + 2 x {pad} {name}: use a "
                     "smaller kernel or more padding"
                 )
+            elif kernel > size + pad:
+                found.append(
+                    f"atoms of {kernel} {name} reach beyond {size} {name} wherever they lie, so "
+                    "some of their pixels are never used: use a smaller kernel"
+                )
             if pad >= kernel:
                 found.append(
                     f"padding {pad} leaves atoms of {kernel} {name} wholly outside of the image: "

@@ -88,6 +88,11 @@ def build_on_meta(config: ModelConfig, *, shape: Shape, classes: int, seed: int)
             network = chosen.make()
         except ShapeMismatchError as error:
             raise UserError(f"{config.model} cannot take {times(shape)} images: {error}") from error
+        except UserError as error:
+            raise UserError(
+                f"{error}; divided networks are built without values (on the meta device): divide "
+                "the batch instead (--strategy sync)"
+            ) from error
     tensors = [*network.parameters(), *network.buffers()]
     if any(is_lazy(tensor) for tensor in tensors):
         raise UserError(

@@ -7,6 +7,8 @@ from sixfold.core.settings import Settings, option
 from sixfold.data.config import MOST_SIDE
 from sixfold.distributed.config import EngineConfig
 
+OTHER_FORMATS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".npy", ".feather", ".arrow")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringConfig(Settings):
@@ -77,4 +79,9 @@ class PredictConfig(Settings):
             found.append("give the run to predict with: sixfold predict RUN --data SPEC --out FILE")
         if not self.prediction.out:
             found.append("--out FILE: give the Parquet file for the result")
+        if self.prediction.out.lower().endswith(OTHER_FORMATS):
+            found.append(
+                f"--out {self.prediction.out}: predictions are written as Parquet: give a name "
+                "that ends in .parquet (pandas.read_parquet(FILE).to_csv(...) writes CSV)"
+            )
         return found

@@ -12,6 +12,7 @@ from sixfold.core.events import OnEvent
 from sixfold.core.files import folder_of_parts, write_json
 from sixfold.core.locks import held
 from sixfold.core.version import versions
+from sixfold.data.augmentation.views import parse_views
 from sixfold.data.formats.kept_columns import KeptColumns
 from sixfold.data.run import told
 from sixfold.data.spec import parse_spec
@@ -37,6 +38,7 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"--out {out}: must be a file in a directory that exists")
     weights, card = trained_network(asked.run, asked.trust_model, given)
+    parse_views(asked.tta, card.shape)
     sparse = None if asked.sparse is None else Path(asked.sparse).expanduser().absolute()
     if sparse is not None:
         load_choice(sparse)  # refused here rather than in every rank

@@ -23,6 +23,7 @@ from pyspark.ml.util import DefaultParamsReadable, MLWritable
 from sixfold.core.errors import SixfoldError, UserError
 from sixfold.core.object_store import is_url
 from sixfold.core.run_directory import as_json
+from sixfold.core.settings import build_tree
 from sixfold.data.config import HANDED_OVER
 from sixfold.data.targets import REGRESSION
 from sixfold.models.importing import source_files
@@ -49,7 +50,7 @@ from sixfold.spark.params import (
 from sixfold.spark.persistence import ParamsWriter
 from sixfold.spark.preparation import TableSettings, Written, root_of, write_shards
 from sixfold.spark.session import engine_of, master_of
-from sixfold.training.config import TrainConfig, configure
+from sixfold.training.config import TrainConfig
 from sixfold.training.inputs import own_code
 from sixfold.training.losses.registry import with_target
 from sixfold.training.objects import packed, problems_without, with_values
@@ -181,7 +182,7 @@ class FittingEstimator(
             found.append(
                 f"handleInvalid {self.getOrDefault('handleInvalid')!r}: fit takes error or skip"
             )
-        config = configure(**chosen, data=HANDED_OVER, engine="spark")
+        config = build_tree(TrainConfig, {**chosen, "data": HANDED_OVER, "engine": "spark"})
         found += problems_without(config, objects)
         if is_url(config.run.out or ""):
             found.append(

@@ -45,7 +45,7 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, card: ModelCard, tta: str = NONE) -> None:
         super().__init__()
         self.network = network
-        self.views = parse_views(tta)
+        self.views = parse_views(tta, card.shape)
         self.classes, self.kind = card.classes, card.kind
         self.shape, self.pixel_range, self.dtype = card.shape, card.pixel_range, card.dtype
         dtype = torch.float64 if card.precision == "float64" else torch.float32
@@ -69,6 +69,8 @@ class Classifier(nn.Module):
         A network that was trained on floating-point numbers takes such, as they are. A `UserError`
         if images (N, C, H, W) are none of these.
         """
+        if not isinstance(images, Tensor):
+            raise UserError(f"images are a {type(images).__name__}: expected a torch.Tensor")
         if images.dim() != 4 or images.shape[1] != len(self.mean):
             raise UserError(
                 f"images of shape {tuple(images.shape)}: expected (N, {len(self.mean)}, H, W)"

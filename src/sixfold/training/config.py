@@ -232,7 +232,7 @@ class StrategyConfig(Settings):
         None, "auto: file in which measurements of this machine are kept (see `sixfold plan`)"
     )
     servers: int = option(
-        1, "param_server: processes that own the weights, each a slice of them", ge=1
+        1, "param_server: processes that own the weights, each a slice of them", ge=1, le=512
     )
     staleness: int | None = option(
         None,
@@ -338,12 +338,15 @@ def configure(**settings: Any) -> TrainConfig:
     """Settings of a training from plain names, as the command line has them.
 
     With ``resume=True`` and ``out`` what is not given is taken from the run. A `UserError` tells
-    every unknown name and every value of a wrong type.
+    every unknown name and every value that cannot be.
 
     >>> configure(model="slide", batch_size=100, workers=2).training.batch_size
     100
     """
-    return build_tree(TrainConfig, settings)
+    config = build_tree(TrainConfig, settings)
+    if wrong := config.problems():
+        raise UserError(wrong)
+    return config
 
 
 AUTO = "auto"  # where the planner chooses

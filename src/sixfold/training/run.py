@@ -47,6 +47,7 @@ from sixfold.training.selection import (
     validation_problems,
 )
 from sixfold.training.step.rules import class_of
+from sixfold.training.step.schedule import budget
 from sixfold.training.strategies.model_parallel.division import as_line, division_of
 from sixfold.training.strategies.registry import find_strategy
 from sixfold.training.tracking.config import TrackingConfig
@@ -345,7 +346,13 @@ def fit_data(
         on_event({"kind": "note", "text": text})
 
     found = fit_problems(config.loss, opened)
-    found += range_problems(data.parse_augment(config.data.augment), opened.dtype)
+    augment = data.parse_augment(config.data.augment)
+    found += range_problems(augment, opened.dtype)
+    if augment.pad >= min(opened.shape[1:]):
+        found.append(
+            f"--augment crop:{augment.pad}: would move images of {opened.shape[1]}x"
+            f"{opened.shape[2]} out of sight"
+        )
     found += models.check(
         config.model,
         shape=opened.shape,
@@ -378,6 +385,12 @@ def fit_data(
             shape=opened.shape,
             classes=opened.outputs,
         )
+        total = budget(config.training, len(opened.train)).total_steps
+        found += [
+            f"--save-at-steps {step}: the training has {total:,} steps"
+            for step in config.run.save_at_steps
+            if int(step) > total
+        ]
     if not found:
         try:
             config = settle_loss(config, opened)
@@ -386,7 +399,7 @@ def fit_data(
     if not is_automatic(config):
         found += find_strategy(strategy.strategy).fit_problems(config, workers, opened)
     if found:
-        raise UserError(found)
+        raise UserError(dict.fromkeys(found))
     if "validation part" in opened.split:
         on_event({"kind": "note", "text": f"--data {config.data.data}: {opened.split}"})
     if opened.bad:

@@ -30,6 +30,12 @@ def test_parts_that_are_none_are_refused(text: str) -> None:
         read_by_layer(text, LAYERS, read_sparsity, 0.0)
 
 
+@pytest.mark.parametrize("text", ["0.5,0.6", "conv=0.5,0.1,conv=0.5"])
+def test_two_values_for_the_same_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="there are two values for"):
+        read_by_layer(text, LAYERS, read_sparsity, 0.0)
+
+
 @pytest.mark.parametrize("text", ["0", "10", "4.5", "-3", "²"])
 def test_bits_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no number of bits"):

@@ -24,3 +24,9 @@ def test_all_problems_are_told_at_once() -> None:
     assert first == ["flip", "shift", "turn", "flip", "none"]
     assert view_problems("flip") == []
     assert len(view_problems("")) == 1
+
+
+def test_a_shift_out_of_sight_is_refused_where_the_size_is_known() -> None:
+    assert len(parse_views("shift:7", (1, 8, 9))) == 5
+    with pytest.raises(UserError, match="--tta shift:8: would move images of 8x9 out of sight"):
+        parse_views("shift:8", (1, 8, 9))

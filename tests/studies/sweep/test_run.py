@@ -174,6 +174,14 @@ def test_a_training_that_diverges_is_an_outcome(configure: Configure, tmp_path: 
     assert len(result["cells"]) == 1
 
 
+def test_a_training_that_diverges_cannot_be_timed(configure: Configure, tmp_path: Path) -> None:
+    base = configure(steps=6, momentum=0.9)
+    result = sweep_time(timed(base, tmp_path / "s", "lr=0.001,1e30", repeats=1))
+    fine, diverged = result["points"]
+    assert fine["images_per_s"]["median"] > 0
+    assert "try a smaller --lr" in diverged["refused"]
+
+
 def test_wrong_settings_are_told_at_once_and_nothing_is_written(
     configure: Configure, tmp_path: Path
 ) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from sixfold.core.errors import UserError
-from sixfold.training.config import OptimizerConfig, configure
+from sixfold.core.settings import build_tree
+from sixfold.training.config import OptimizerConfig, TrainConfig
 from sixfold.training.run import training_problems
 from sixfold.training.step.optimizer import argument_problems
 from sixfold.training.step.rules import parse_optimizer_args, rule_problems
@@ -86,9 +87,12 @@ def test_nesterov_belongs_to_sgd_with_momentum() -> None:
     ],
 )
 def test_what_whole_tensors_do_not_go_with(settings: dict[str, Any], said: str) -> None:
-    assert any(said in line for line in training_problems(configure(optimizer="muon", **settings)))
+    assert any(
+        said in line
+        for line in training_problems(build_tree(TrainConfig, {"optimizer": "muon", **settings}))
+    )
 
 
 def test_whole_tensors_go_with_a_grid_of_the_batch_alone() -> None:
     settings: dict[str, Any] = {"strategy": "model_parallel", "workers": 2, "grid": "batch=2"}
-    assert training_problems(configure(optimizer="muon", **settings)) == []
+    assert training_problems(build_tree(TrainConfig, {"optimizer": "muon", **settings})) == []

@@ -46,10 +46,14 @@ def read_by_layer(
     """
     by_name: dict[str, str] = {layer_name(layer.name): layer.name for layer in layers}
     for_all, for_kind, for_layer = default, dict[str, Value](), dict[str, Value]()
+    given = set[str]()
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value_text = part.rpartition("=")
         value = read(value_text)
         key = key.strip()
+        if key in given:
+            raise ValueError(f"{part!r}: there are two values for {key or 'all layers'}")
+        given.add(key)
         if not equals:
             for_all = value
         elif key in KINDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sixfold.core.checks import unknown
@@ -20,8 +21,10 @@ class View(NamedTuple):
     mirrored: bool
 
 
-def parse_views(text: str) -> tuple[View, ...]:
+def parse_views(text: str, shape: Sequence[int] | None = None) -> tuple[View, ...]:
     """Read `--tta`: ``none``, or a list of ``flip`` and ``shift`` or ``shift:PIXELS``.
+
+    With the `shape` of images, (C, H, W), no view may miss the image altogether.
 
     Raises:
         UserError: with everything that is wrong.
@@ -43,6 +46,10 @@ def parse_views(text: str) -> tuple[View, ...]:
             problems.append(f"--tta {text}: {name} stands there twice")
         elif shift:
             side = int(shift[1] or 1)
+            if shape is not None and side >= min(shape[1:]):
+                problems.append(
+                    f"--tta {word}: would move images of {shape[1]}x{shape[2]} out of sight"
+                )
             moves += [(side, 0), (-side, 0), (0, side), (0, -side)]
         elif word == "flip":
             flips = [False, True]

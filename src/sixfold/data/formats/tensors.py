@@ -135,9 +135,12 @@ def column_range(values: NDArray[np.floating[Any]]) -> str:
 
     >>> column_range(np.array([0.0, 0.5, 1.1])), column_range(np.array([0.0, 2.0, 255.0]))
     ('0-1', '0-255')
-    >>> column_range(np.array([-2.1, 0.0, 2.6]))
-    'any'
+    >>> column_range(np.array([-2.1, 0.0, 2.6])), column_range(np.array([0.5] * 999 + [1e39]))
+    ('any', '0-1')
     """
+    possible = values[values <= (1 + OVERSHOOT) * 255]
+    if values.size - possible.size <= ODD_VALUES * values.size:
+        values = possible  # an image with such numbers is bad, whatever the others are
     if not values.size:
         return "0-1"
     largest = float(values.max())

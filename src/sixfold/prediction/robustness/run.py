@@ -14,6 +14,7 @@ from sixfold.core.run_directory import as_json, read_whole_json
 from sixfold.core.run_store import local_out
 from sixfold.core.version import versions
 from sixfold.data import DataSet
+from sixfold.data.augmentation.views import parse_views
 from sixfold.distributed.session import open_engine_for, restarts_of
 from sixfold.prediction.robustness.config import EvaluateConfig
 from sixfold.prediction.robustness.distortions import KINDS, Distortion, planned
@@ -40,6 +41,7 @@ def evaluate_robustness(
     if found := config.problems():
         raise UserError(found)
     weights, card = trained_network(config.evaluation.run, config.evaluation.trust_model, given)
+    parse_views(config.evaluation.tta, card.shape)
     if found := accuracy_problems(card.kind, "sixfold evaluate"):
         raise UserError(found)
     out = _out(config, weights)

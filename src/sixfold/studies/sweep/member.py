@@ -101,6 +101,8 @@ class TimeWork:
         before = os.getloadavg()[0]
         folder = assignment.folder / RUN
         result = _train(config, folder, engines.open(config), assignment, resume=False)
+        if "diverged" in result:
+            result = {"refused": result["diverged"]}
         if "refused" not in result:
             result = dataclasses.asdict(_timing(folder, result, config, before))
         _slim(folder)

@@ -124,6 +124,8 @@ def _keeps_zeros(made: nn.Module, name: str) -> bool:
             if tensor.is_floating_point():
                 tensor.normal_(generator=generator)
         stored: Tensor = getattr(trial, name)
+        if not stored.dim():  # a scale of the whole weight
+            return False
         stored[torch.rand(stored.shape, generator=generator) < 0.5] = 0
         stored[0] = 0
         try:

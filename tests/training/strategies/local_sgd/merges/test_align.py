@@ -1,6 +1,7 @@
 """Numbering feature maps in another way, and finding the numbering again."""
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,18 @@ def test_what_is_left_alone_is_named_with_the_reason() -> None:
     }
     alex = find_channels(network("alexnet"))
     assert any("groups" in reason for reason in alex.left_alone.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(
+    "made", [nn.utils.weight_norm, nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm]
+)
+def test_layers_whose_weight_is_made_of_others_are_left_alone(made: Any) -> None:
+    layers = [nn.Conv2d(1, 4, 3), made(nn.Conv2d(4, 5, 3)), nn.Conv2d(5, 6, 3), nn.Conv2d(6, 2, 3)]
+    found = find_channels(nn.Sequential(*layers))
+    assert [axis.layer for axis in found.free] == ["2"]
+    assert set(found.left_alone) == {"0", "1", "3"}
+    assert "made of other tensors" in found.left_alone["1"]
 
 
 class Untraceable(nn.Module):

@@ -144,6 +144,11 @@ class _Walk:
         self, name: str, module: nn.Module, inputs: Sequence[_Maps | None]
     ) -> _Maps | None:
         maps = inputs[0] if len(inputs) == 1 else None
+        if self._is_made(module):
+            reason = "its weight is made of other tensors (weight norm, a parametrization)"
+            if isinstance(module, _ConvNd | nn.Linear):
+                self.axes.append(Axis(name, len(module.weight), fixed=reason))
+            return self._fix(inputs, f"{name} reads them, and {reason}")
         if len(inputs) == 1:
             if isinstance(module, _ConvNd) and not module.transposed:
                 return self._convolution(name, module, maps)
@@ -161,6 +166,11 @@ class _Walk:
             if row is not None and row.leaves_channels_apart:
                 return maps
         return self._fix(inputs, f"{name} ({type(module).__name__}) is not known to keep maps")
+
+    def _is_made(self, module: nn.Module) -> bool:
+        """Whether a tensor of a module is none of the network's own, but computed from them."""
+        tensors = (getattr(module, name, None) for name in ("weight", "bias"))
+        return any(isinstance(t, Tensor) and id(t) not in self._names for t in tensors)
 
     def _convolution(self, name: str, layer: _ConvNd, maps: _Maps | None) -> _Maps | None:
         depthwise = layer.groups == layer.in_channels == layer.out_channels
