@@ -246,5 +246,9 @@ def load_network(file: Path, *, trusted: str = "") -> tuple[nn.Module, ModelCard
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UserError(f"the weights in {file} do not fit {card.model}: {error}") from error
+        reasons = [line.strip().rstrip(".") for line in str(error).splitlines()[1:]]
+        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
+        raise UserError(
+            f"the weights in {file} do not fit {card.model}: {'; '.join(reasons[:3])}{more}"
+        ) from error
     return network.eval(), card

@@ -84,6 +84,10 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     ]
 
 
+def test_a_rate_of_zero_is_refused() -> None:
+    assert configured(lr_from=0.0).problems() == ["--lr-from 0.0: must be above 0"]
+
+
 def test_the_command_prints_the_suggestion(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

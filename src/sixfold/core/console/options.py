@@ -22,7 +22,7 @@ from sixfold.core.naming import flag_of, meant, option_of
 from sixfold.core.settings import Settings, from_sections, hints_of
 from sixfold.core.values import read_value, value_type
 
-Config = TypeVar("Config")
+Config = TypeVar("Config", bound=Settings)
 
 
 class Parser(argparse.ArgumentParser):

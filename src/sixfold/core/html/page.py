@@ -67,6 +67,15 @@ class Table:
         """The rows as cells."""
         return [[c if isinstance(c, Cell) else Cell(text=c) for c in row] for row in self.rows]
 
+    @property
+    def names(self) -> list[str]:
+        """The columns' names, with those of their groups."""
+        groups = [name for name, span in self.groups for _ in range(span)] or [""] * len(self.head)
+        return [
+            f"{group}: {name}".removeprefix(": ")
+            for group, name in zip(groups, self.head, strict=True)
+        ]
+
     def lines(self) -> list[str]:
         r"""The table as lines of text.
 

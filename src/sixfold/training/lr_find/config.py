@@ -59,7 +59,9 @@ class LrFindConfig(Settings):
         ]
         if self.training.epochs is not None:
             found.append(f"--epochs: a range test has --steps (default {STEPS})")
-        return found or training_of(self).problems()
+        if found or not 0 < self.range.lr_from < self.range.lr_to:  # as the bounds say already
+            return found
+        return training_of(self).problems()
 
 
 def training_of(config: LrFindConfig) -> TrainConfig:
