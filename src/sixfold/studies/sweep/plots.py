@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.core.html.axes import Axis, Format, compact, linear, logarithmic, percent, plain
+from sixfold.core.html.axes import (
+    Axis,
+    Format,
+    compact,
+    duration,
+    linear,
+    logarithmic,
+    percent,
+    plain,
+)
 from sixfold.core.html.charts import COLOURS, Chart, Series
 from sixfold.core.html.page import Card, Cell, Fold, Part, Table
 from sixfold.studies.sweep.fits import FittedLaw, LawPoint, ScaledPoint, Spread
@@ -134,8 +143,8 @@ def _compared(point: LawPoint | ScaledPoint) -> tuple[str, ...]:
     if point.low_s is not None and point.high_s is not None:
         interval = f"{1000 * point.low_s:.3g} to {1000 * point.high_s:.3g}"
     if point.held_out_s is not None:
-        held_out = f"{1000 * point.held_out_s:.3g} ms ({_off(point.held_out_s, median)})"
-    times = (f"{1000 * time:.3g} ms" for time in (median, point.predicted_s))
+        held_out = f"{duration(point.held_out_s)} ({_off(point.held_out_s, median)})"
+    times = (duration(time) for time in (median, point.predicted_s))
     return *times, interval, _off(point.predicted_s, median), held_out
 
 
@@ -182,7 +191,7 @@ def shares(parts: Mapping[str, float], colours: Mapping[str, str]) -> Cell:
             Part(
                 colour=colour,
                 width=round(100 * parts.get(name, 0.0) / whole, 2),
-                title=f"{name.replace('_', ' ')} {1000 * parts.get(name, 0.0):.3g} ms",
+                title=f"{name.replace('_', ' ')} {duration(parts.get(name, 0.0))}",
             )
             for name, colour in colours.items()
         ]

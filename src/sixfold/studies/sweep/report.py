@@ -233,7 +233,7 @@ def _combinations(result: TimeResult) -> Table:
                 named(row.values),
                 f"{row.images_per_s.median:,.0f}",
                 span(row.images_per_s, "{:,.0f}".format),
-                f"{1000 * row.step_s.median:.3g} ms",
+                duration(row.step_s.median),
                 "" if row.speedup is None else f"{row.speedup.median:.2f}",
                 "" if row.efficiency is None else percent(row.efficiency.median, 0),
                 "" if row.over_serial is None else f"{row.over_serial.median:.2f}",
