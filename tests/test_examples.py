@@ -62,7 +62,7 @@ def test_the_record_is_trained_on_a_small_cifar_10(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.full] * path.stem.startswith("spark"))
+        pytest.param(path, id=path.stem, marks=[pytest.mark.full] * (path.stem != "first_steps"))
         for path in EXAMPLES.glob("*.ipynb")
     ],
 )

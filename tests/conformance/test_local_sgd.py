@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.marks import quick
 
 from sixfold.distributed.engines import Engine
 from sixfold.training.config import TrainConfig
@@ -50,7 +51,7 @@ def check(configure: Configure, engine: Engine, folder: Path, case: str) -> None
     assert found.get("serial_test_loss") == expected.get("serial_test_loss")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", quick(CASES, "mean", "genetic"))
 def test_local_has_the_bits_of_inline(
     configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path, case: str
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from tests.conformance.losses import ROWS, write_table
+from tests.marks import quick
 from torch import nn
 
 import sixfold
@@ -51,12 +52,7 @@ def settings(data: str, name: str, out: Path, **more: Any) -> TrainConfig:
     return configure(data=data, out=str(out), **(SMALL | CASES[name] | {"engine": "inline"} | more))
 
 
-QUICK = ("smoothed", "mse", "multi_label")
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.full) for n in CASES]
-)
+@pytest.mark.parametrize("name", quick(CASES, "smoothed"))
 def test_the_bits_do_not_depend_on_the_workers(
     engine_named: Callable[[str], Engine], data: str, tmp_path: Path, name: str
 ) -> None:

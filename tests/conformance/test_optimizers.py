@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.marks import quick
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines import Engine
@@ -47,7 +48,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", quick(RULES, "nadam in groups", "muon", "clipped and averaged"))
 def test_workers_and_resumes_do_not_alter_a_bit(
     configure: Configure, tmp_path: Path, rule: str
 ) -> None:
@@ -64,7 +65,9 @@ def test_workers_and_resumes_do_not_alter_a_bit(
     assert math.isfinite(serial["test_loss"])
 
 
-@pytest.mark.parametrize("rule", ["nadam in groups", "clipped and averaged"])
+@pytest.mark.parametrize(
+    "rule", quick(["nadam in groups", "clipped and averaged"], "clipped and averaged")
+)
 def test_processes_have_the_bits_of_serial_training(
     configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path, rule: str
 ) -> None:

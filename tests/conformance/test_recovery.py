@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.marks import quick
 from torch import nn
 
 from sixfold.core.errors import RankLostError
@@ -82,9 +83,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path
 SELECTED = ("weights_sha256", "raw_weights_sha256", "steps", "best_step", "test_loss")
 
 
-@pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(2, 6))]
-)
+@pytest.mark.parametrize("seed", quick(range(6), 1))
 def test_ranks_die_at_any_exchange_and_the_bits_are_those_of_a_calm_run(
     configure: Configure, calm: tuple[dict[str, Any], Path], tmp_path: Path, seed: int
 ) -> None:
@@ -101,9 +100,7 @@ def test_ranks_die_at_any_exchange_and_the_bits_are_those_of_a_calm_run(
     assert firsts == sorted(firsts) or found["lost_steps"] > len(firsts)
 
 
-@pytest.mark.parametrize(
-    "exchange", [6, 9, *(pytest.param(k, marks=pytest.mark.full) for k in (7, 8, 10))]
-)
+@pytest.mark.parametrize("exchange", quick(range(6, 11), 9))
 @pytest.mark.parametrize("norm", ["shard", "sync"])
 def test_a_step_that_was_interrupted_leaves_no_trace(
     configure: Configure, tmp_path: Path, norm: str, exchange: int

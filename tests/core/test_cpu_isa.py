@@ -46,6 +46,7 @@ def test_a_process_that_has_chosen_is_refused(monkeypatch: pytest.MonkeyPatch) -
     keep_to("avx512")
 
 
+@pytest.mark.full
 @has_avx2
 @pytest.mark.parametrize("engine", ["local", pytest.param("inline", marks=pytest.mark.full)])
 def test_ranks_keep_to_it(engine: str, tmp_path: Path) -> None:

@@ -299,7 +299,9 @@ def test_what_is_no_data_set_is_refused(data: Any, why: str, tmp_path: Path) -> 
 
 
 def frame(cells: list[Any]) -> pd.DataFrame:
-    return pd.DataFrame({"image": pd.Series(cells, dtype=object), "label": LABELS})
+    made = pd.DataFrame({"image": pd.Series(cells, dtype=object), "label": LABELS})
+    made.attrs["metrics"] = object()  # as toPandas() of Spark Connect leaves there: no JSON
+    return made
 
 
 def test_tables(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import sparse_encode
 from tests.lca.conftest import GEOMETRIES, draw, fista, matrix, objective, unit_atoms
 from tests.lca.test_tiles import Divided
+from tests.marks import quick
 from torch import Tensor
 
 from sixfold.distributed.engines import open_engine
@@ -128,7 +129,7 @@ def test_the_gap_of_a_rounded_code_still_bounds_its_distance(
         assert energy - best <= (float(found.gap[index]) + 1e-12) * energy
 
 
-@pytest.mark.parametrize("sharing", ["batch", "element", "position"])
+@pytest.mark.parametrize("sharing", quick(["batch", "element", "position"], "batch"))
 def test_a_polished_batch_is_its_elements_alone_bit_for_bit(
     geometry: Geometry, sharing: str
 ) -> None:

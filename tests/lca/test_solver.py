@@ -115,6 +115,7 @@ def test_a_warm_start_from_the_answer_is_done_at_the_first_reading() -> None:
     assert (cold.steps > CERTIFIED.check_every).all()
 
 
+@pytest.mark.full
 def test_the_energy_of_adaptive_steps_never_rises() -> None:
     geometry = Geometry(channels=2, height=12, width=12, atoms=20, kernel=(5, 5), padding=(2, 2))
     solver = Solver(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.lca.conftest import GEOMETRIES, draw, unit_atoms
+from tests.marks import quick
 
 from sixfold.core.errors import UserError
 from sixfold.distributed.engines import open_engine
@@ -59,7 +60,7 @@ class Divided:
 @pytest.mark.parametrize(
     "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.full)]
 )
-@pytest.mark.parametrize("shape", [(2, 1), (1, 2), (2, 2), (3, 1)])
+@pytest.mark.parametrize("shape", quick([(2, 1), (1, 2), (2, 2), (3, 1)], (2, 2), (3, 1)))
 @pytest.mark.parametrize("name", DIVISIBLE)
 def test_any_grid_has_the_bits_of_one_process(
     name: str, shape: tuple[int, int], dtype: torch.dtype

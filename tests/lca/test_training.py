@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from pyarrow import parquet
+from tests.marks import quick
 from tests.spark_masters import EngineProcess
 from torch import Tensor
 
@@ -94,7 +95,15 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("workers", "grid"), [(2, "auto"), (3, "auto"), (5, "auto"), (2, "1x2x1"), (4, "2x1x2")]
+    ("workers", "grid"),
+    [
+        (3, "auto"),
+        (4, "2x1x2"),
+        *(
+            pytest.param(*c, marks=pytest.mark.full)
+            for c in ((2, "auto"), (5, "auto"), (2, "1x2x1"))
+        ),
+    ],
 )
 def test_workers_and_grids_learn_the_same_dictionary(
     serial: dict[str, Any], tmp_path: Path, workers: int, grid: str
@@ -117,6 +126,7 @@ def test_processes_learn_the_same_dictionary(
     assert lca_learn(config, engine=local)["dictionary_sha256"] == serial["dictionary_sha256"]
 
 
+@pytest.mark.full
 @pytest.mark.spark
 @pytest.mark.parametrize(
     "master", ["spark_local", pytest.param("spark_cluster", marks=pytest.mark.full)]
@@ -142,7 +152,7 @@ def test_spark_learns_the_same_dictionary_and_codes(
     assert torch.equal(found[0], found[1])
 
 
-@pytest.mark.parametrize("warm", ["none", "epoch", "frame"])
+@pytest.mark.parametrize("warm", quick(["none", "epoch", "frame"], "epoch"))
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, warm: str) -> None:
     source = movies(tmp_path / "movies") if warm == "frame" else "synthetic:40x1x12x12"
     learn = {
@@ -175,6 +185,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path, warm: str) -> No
     assert [line["step"] for line in lines[1]] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.full
 def test_warm_starts_need_fewer_steps(tmp_path: Path) -> None:
     source = movies(tmp_path / "movies")
     steps = {}

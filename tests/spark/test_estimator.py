@@ -50,12 +50,16 @@ def test_the_bits_are_those_of_the_command_line_however_rows_are_partitioned(
 
 
 def search(engine: Any, folder: str) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIXFOLD_CACHE", f"{folder}/cache")  # where nothing has been decoded before
+        return searched(engine, folder)
+
+
+def searched(engine: Any, folder: str) -> dict[str, Any]:
     from pyspark.ml.evaluation import MulticlassClassificationEvaluator
     from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 
-    table = tables.encoded(tables.session_of(engine), rows=90, channels=1).drop(
-        "id"
-    )  # no other test has it
+    table = tables.encoded(tables.session_of(engine), rows=90, channels=1).drop("id")
     fits: list[Any] = []
 
     network = tables.classifier(steps=3, out=f"{folder}/run-*")
@@ -90,6 +94,7 @@ def test_a_search_decodes_each_image_once_and_each_fold_is_its_own_table(
     assert sum(by_data.values()) == 90
     assert by_data[fits[-1][2]["data"]] == 0
     for number, (lr, rows, fields) in enumerate(fits[1:3]):
+        rows.attrs = {}  # of Connect, no JSON
         rows.drop(columns="__cv_rand", errors="ignore").to_parquet(tmp_path / f"{number}.parquet")
         config = sixfold.configure(
             data=f"parquet:{tmp_path}/{number}.parquet",
@@ -114,6 +119,7 @@ def fit_of_parquet(engine: Any, folder: str) -> str:
     return str(model.summary.weights_sha256)
 
 
+@pytest.mark.full
 def test_a_table_in_files_gives_the_bits_of_the_command_line(
     spark_local: EngineProcess, tmp_path: Path
 ) -> None:
@@ -161,6 +167,7 @@ def fit_weights_and_numbers(engine: Any, out: str) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.full
 def test_weights_count_and_numbers_are_learned(spark_local: EngineProcess, tmp_path: Path) -> None:
     told = spark_local.call(fit_weights_and_numbers, str(tmp_path))
     assert told["plain"] != told["some"]

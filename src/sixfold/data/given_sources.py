@@ -298,6 +298,7 @@ def _table(data: Any, what: str, config: DataConfig, scratch: Path) -> Source:
         table = data
     else:
         frame = data.copy(deep=False)
+        frame.attrs = {}  # Spark Connect's toPandas() keeps there what Arrow warns of
         for column in frame.columns:
             frame[column] = [_plain(value) for value in frame[column]]
         try:

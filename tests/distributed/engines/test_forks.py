@@ -195,6 +195,7 @@ def test_an_impatient_ctrl_c_ends_at_once(launch: Launch, vanish: Vanish) -> Non
     vanish(*pids)
 
 
+@pytest.mark.full
 def test_a_stuck_server_does_not_hold_up_the_end(
     nothing_left_behind: None, vanish: Vanish, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_rehearsal_plays_the_real_step() -> None:
     assert merge.merge_exchanges
 
 
+@pytest.mark.full
 def test_a_group_calibrates_machine_and_network() -> None:
     config = sixfold.configure(data="synthetic:64x3x8x8", model="lenet300")
     config = dataclasses.replace(config, data=datasets.resolve(config.data))

@@ -96,6 +96,7 @@ def test_parameter_servers_train_as_always_and_layers_are_timed_beside(
     assert sum(use["seconds"]["scheduler"] for use in found["utilisation"]) > 0
 
 
+@pytest.mark.full
 @pytest.mark.spark
 def test_on_spark(machine: Path, tmp_path: Path, spark_local: EngineProcess) -> None:
     config = ProfileConfig(

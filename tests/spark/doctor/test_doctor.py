@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.marks import quick
 
 from sixfold.core.object_store import ObjectStore
 from sixfold.spark.doctor.config import DoctorConfig, DoctorOptions
@@ -95,7 +96,7 @@ EARLY: dict[str, tuple[tuple[str, ...], dict[str, str], str]] = {
 """What is seen before a JVM is started."""
 
 
-@pytest.mark.parametrize("name", EARLY)
+@pytest.mark.parametrize("name", quick(EARLY, "no Java", "no master there", "a setting misspelt"))
 def test_what_no_session_can_start_with_is_wrong(name: str) -> None:
     pytest.importorskip("pyspark")
     words, environment, told = EARLY[name]
@@ -181,6 +182,7 @@ def test_a_driver_that_executors_cannot_call_is_told(standalone_master: str) -> 
     assert any("192.0.2.77" in line for line in lines), lines
 
 
+@pytest.mark.full
 @pytest.mark.spark
 def test_a_sound_session_has_nothing_wrong(tmp_path: Path) -> None:
     status, lines = examine("--master", "local[2]", "--out", str(tmp_path / "runs"))

@@ -88,6 +88,7 @@ def test_a_rung_goes_on_from_the_one_before(usual: tuple[Path, dict[str, Any]]) 
     assert not (path / paused["folder"] / "result.json").exists()
 
 
+@pytest.mark.full
 def test_more_workers_decide_alike(usual: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     result = tune(settings(tmp_path / "two", engine="local", workers=2))
     assert told(result) == told(usual[1])

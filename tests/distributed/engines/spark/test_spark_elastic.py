@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.marks import quick
 from tests.spark_masters import CLUSTER, EngineProcess
 
 from sixfold.core.errors import PeerLostError, RunError
@@ -76,9 +77,7 @@ def engine_named(request: pytest.FixtureRequest, name: str) -> EngineProcess:
     return engine
 
 
-@pytest.mark.parametrize(
-    "master", ["local", "connect", pytest.param("cluster", marks=pytest.mark.full)]
-)
+@pytest.mark.parametrize("master", quick(["local", "connect", "cluster"], "local"))
 def test_a_killed_python_worker_is_replaced_while_the_other_goes_on(
     request: pytest.FixtureRequest, master: str
 ) -> None:
@@ -143,6 +142,7 @@ def test_a_rank_without_a_slot_joins_when_there_is_one(spark_local: EngineProces
     assert notes == ["1 of 2 ranks have come: they begin, others join later"]
 
 
+@pytest.mark.full
 def test_a_run_that_ends_leaves_no_rank_waiting_for_a_slot(spark_local: EngineProcess) -> None:
     results, _ = spark_local.call(hold_a_slot_and_run, until(1), 1000.0)
     assert results == [[1]]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.marks import quick
 from torch import Tensor
 
 from sixfold.distributed.engines.inline import InlineEngine
@@ -106,7 +107,9 @@ def expected(rule: str) -> Tensor:
     return whole
 
 
-@pytest.mark.parametrize("rule", ["mean", "max_delta", "map_delta", "best", "nesterov"])
+@pytest.mark.parametrize(
+    "rule", quick(["mean", "max_delta", "map_delta", "best", "nesterov"], "mean", "best")
+)
 def test_slices_give_what_whole_vectors_give_on_every_rank(rule: str) -> None:
     results = run(rule)
     vector = expected(rule).float().tolist()
@@ -132,7 +135,9 @@ def test_the_genetic_rule_is_no_worse_than_the_best_worker() -> None:
     assert slots == expected("mean").float().tolist()[body.network :]
 
 
-@pytest.mark.parametrize("rule", ["mean", "map_delta", "nesterov", "genetic"])
+@pytest.mark.parametrize(
+    "rule", quick(["mean", "map_delta", "nesterov", "genetic"], "mean", "map_delta", "nesterov")
+)
 def test_a_merge_sends_what_its_page_says(rule: str) -> None:
     body = body_of()
     bytes_of_all = 4 * body.length

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.marks import quick
 from torch import Tensor, nn
 
 from sixfold import data as datasets
@@ -162,7 +163,7 @@ STOPPED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", STOPPED)
+@pytest.mark.parametrize("case", quick(STOPPED, "mean", "groups", "genetic"))
 def test_a_stopped_run_goes_on_to_the_same_bits(
     configure: Configure, tmp_path: Path, case: str
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.marks import quick
 from tests.training.strategies.model_parallel.divided import batch, deviation, run_divided
 from torch import Tensor, nn
 from torch.nn import functional
@@ -78,7 +79,7 @@ LAYERS: dict[str, Callable[[], list[nn.Module]]] = {
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize("mesh", quick(MESHES, Mesh(cin=2), Mesh(cout=2, cin=2, rows=2)), ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_divided_layer_is_the_layer(name: str, mesh: Mesh) -> None:
     assert deviation(head(*LAYERS[name]()), SHAPE, mesh) < 1e-10

@@ -192,6 +192,7 @@ def test_traffic_of_the_slide_network_is_what_the_page_says(
         assert engine.run_ranks(count, 2).results == [SLIDE_BYTES[grid](batch_size)] * 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("grid", ["rows=7", pytest.param("cout=2,cin=2", marks=pytest.mark.full)])
 def test_bfloat16_is_near_to_serial_training_with_it_and_the_same_every_time(
     configure: Configure, tmp_path: Path, grid: str
