@@ -17,7 +17,7 @@ from sixfold.training.strategies.model_parallel.layout import Box, maps
 
 def overlapped(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Let every convolution be computed in rows; the rows of those that are."""
-    monkeypatch.setattr(convolution, "PRODUCTS_IN_TWO", 1)
+    monkeypatch.setattr(convolution, "PRODUCTS_IN_ROWS", 1)
     seen: list[tuple[int, int]] = []
     inner = ConvOp.forward_in_rows
 
@@ -65,7 +65,7 @@ def test_inner_rows_are_computed_while_halos_travel(
 def test_rows_give_what_the_whole_gives(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(convolution, "PRODUCTS_IN_TWO", 1)
+    monkeypatch.setattr(convolution, "PRODUCTS_IN_ROWS", 1)
     conv = nn.Conv2d(3, 4, 3, stride=2, padding=(0, 1)).to(dtype)
     op = ConvOp(conv, Weight(0, conv.weight.detach()), Weight(1, conv.bias.detach()))  # type: ignore[union-attr]
     whole = torch.randn(2, 3, 15, 9).to(dtype).to(memory_format=torch.channels_last)
@@ -89,7 +89,7 @@ def test_small_layers_and_matrix_multiplications_wait_for_their_halos() -> None:
     conv = nn.Conv2d(3, 400, 3)
     op = ConvOp(conv, Weight(0, conv.weight.detach()), None)
     assert op.rows_before(torch.zeros(1, 3, 15, 9), (0, 11)) is None  # few products
-    assert op.rows_before(torch.zeros(3000, 3, 5, 5), (0, 4)) == (0, 2)
+    assert op.rows_before(torch.zeros(10000, 3, 5, 5), (0, 4)) == (0, 2)
     assert op.rows_before(torch.zeros(40, 3, 5, 5), (0, 4)) is None  # patches: 360 pixels
 
 
