@@ -53,6 +53,8 @@ _LED = {
     "per-device-train-batch-size": "--batch-size, which counts the images of all workers",
     "batch-size-per-gpu": "--batch-size, which counts the images of all workers",
     "pretrained": "--weights FILE",
+    "num-classes": "nothing: the data say how many classes there are",
+    "patience": "--early-stopping METRIC:PATIENCE, or --schedule plateau:PATIENCE",
     "checkpoint": "--resume to go on with a run, or --weights FILE to begin with its weights",
     "ckpt": "--resume to go on with a run, or --weights FILE to begin with its weights",
     "force": "--overwrite",

@@ -29,7 +29,9 @@ class EngineConfig(Settings):
         None, "MIN of --workers MIN:MAX: fewer ranks wait for others (default 1; sync only)", ge=1
     )
     master: str | None = option(
-        None, "Spark master: local[N], local-cluster[...], spark://... (default: spark-submit's)"
+        None,
+        "Spark master: local[N], local-cluster[...], spark://..., sc://... (default: "
+        "spark-submit's)",
     )
     spark_conf: tuple[str, ...] = option((), "a Spark setting; may be repeated", form="KEY=VALUE")
     tls: str = option(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class SparkEngine(Engine):
         the same time, so that a lack of room is reported before anything starts.
         """
         # For jobs of the caller's own, too.
-        self.session = session or open_session(master, spark_conf, ranks)
+        self.session = session or _open(master, spark_conf, ranks)
         self.cpu_isa = cpu_isa
         leaves_host = not self.session.master.on_this_host
         self.tls = tls == "true" or (tls == "auto" and leaves_host)
@@ -216,3 +217,13 @@ def _probe() -> Callable[[Iterable[int]], list[str]]:
         ]
 
     return probe
+
+
+def _open(master: str | None, spark_conf: Sequence[str], ranks: int) -> Session:
+    """A classic session, or one with the Spark Connect server that is the master."""
+    url = (master or os.environ.get("SPARK_REMOTE", "")).strip()
+    if not url.startswith("sc://"):
+        return open_session(master, spark_conf, ranks)
+    from sixfold.distributed.engines.spark_connect import open_connect
+
+    return open_connect(url, spark_conf)

@@ -9,25 +9,75 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from sixfold.core.errors import RunError, UserError
 from sixfold.distributed.engines.engine import LOOPBACK
 from sixfold.distributed.engines.scratch import scratch_folder
 from sixfold.distributed.engines.spark_job import Job
-from sixfold.distributed.engines.spark_master import Master
+from sixfold.distributed.engines.spark_master import Master, brief, parse_settings
+from sixfold.distributed.engines.spark_reach import REACH_S
 from sixfold.distributed.engines.spark_session import Session
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession
 
 _SENT = "_sixfold_artifacts"
+
+ANSWER_S = 30.0  # for a server that can be connected to: the first session of one takes seconds
+
+
+def open_connect(url: str, spark_conf: Iterable[str] = ()) -> ConnectSession:
+    """A new session with the Spark Connect server at `url`, ended with the engine.
+
+    A `UserError` if there is none, within 5 s if nothing listens there.
+    """
+    place = urlsplit(url)
+    try:
+        host, port = place.hostname or "", place.port or 15002
+    except ValueError:
+        host, port = "", 0
+    if not host or re.search(r"\s", url):
+        raise UserError(f"Spark master {url!r}: malformed: expected sc://HOST:PORT")
+    try:
+        socket.create_connection((host, port), timeout=REACH_S).close()
+    except OSError as error:
+        raise UserError(
+            f"the Spark Connect server {url} cannot be reached ({host}:{port}: {brief(error)}): "
+            "check that it runs (sbin/start-connect-server.sh) and that this is its port"
+        ) from error
+    settings, found = parse_settings(spark_conf), list[Any]()
+
+    def begin() -> None:
+        try:
+            from pyspark.sql.connect.session import SparkSession
+
+            session = SparkSession.builder.remote(url).create()
+            for key, value in settings.items():
+                session.conf.set(key, value)
+            found.append(session if session.version else None)
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=begin, daemon=True, name="sixfold-spark-connect")
+    thread.start()
+    thread.join(ANSWER_S)
+    session = found[0] if found else None
+    if session is None or isinstance(session, Exception):
+        reason = brief(session).split("\n")[0] if session else f"no answer within {ANSWER_S:g} s"
+        raise UserError(f"no session with the Spark Connect server {url}: {reason}")
+    cleanup = contextlib.ExitStack()
+    cleanup.callback(session.stop)
+    return ConnectSession(session, cleanup)
 
 
 class Artifacts:
@@ -55,11 +105,12 @@ class Artifacts:
 class ConnectSession(Session):
     """A session with a Spark Connect server, which stays open."""
 
-    def __init__(self, session: SparkSession) -> None:
+    def __init__(self, session: SparkSession, cleanup: contextlib.ExitStack | None = None) -> None:
         self._session: Any = session
         host, port = self._server
         none: Any = None  # a client has no SparkContext
-        super().__init__(context=none, master=Master(url=f"sc://{host}:{port}", kind="connect"))
+        master = Master(url=f"sc://{host}:{port}", kind="connect")
+        super().__init__(context=none, master=master, cleanup=cleanup)
 
     @cached_property
     def _server(self) -> tuple[str, int]:
@@ -102,7 +153,7 @@ class ConnectSession(Session):
 
     @cached_property
     def _parallelism(self) -> int:
-        from pyspark.sql import functions
+        from pyspark.sql.connect import functions
 
         partition = functions.spark_partition_id().alias("p")
         return int(self._session.range(0, 100_000).select(partition).distinct().count())

@@ -25,7 +25,10 @@ _LOCAL = re.compile(r"local(?:\[(\d+|\*)(?:,(\d+))?\])?")
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[(\d+),(\d+),(\d+)\]")
 _STANDALONE = re.compile(r"spark://([^/]+)")
 _HOST_PORT = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
-_FORMS = "local[N], local[*], local-cluster[N,CORES,MB], spark://HOST:PORT, yarn or k8s://URL"
+_FORMS = (
+    "local[N], local[*], local-cluster[N,CORES,MB], spark://HOST:PORT, yarn, k8s://URL or "
+    "sc://HOST:PORT"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +70,9 @@ def parse_master(url: str) -> Master:
         return Master(url=squeezed, kind="other", addresses=(_kubernetes(squeezed),))
     elif squeezed.startswith("sc://"):
         raise UserError(
-            f"Spark master {url!r} is Spark Connect, through which Sixfold cannot start ranks "
-            "(they need a SparkContext): give the cluster's own master, such as "
-            "--master spark://HOST:7077, yarn or local[2]"
+            f"Spark master {url!r} is Spark Connect, which has no SparkContext, and this command "
+            "needs one: give the cluster's own master, such as --master spark://HOST:7077, yarn or "
+            "local[2]"
         )
     else:
         raise UserError(f"unknown Spark master {url!r}: expected {_FORMS}")

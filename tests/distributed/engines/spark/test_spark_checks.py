@@ -39,7 +39,8 @@ def test_task_slots_follow_from_the_master_and_the_settings(
     [
         ("local-cluster[2,1,1024]", ["spark.task.cpus=2"], ("can run no task", "spark.task.cpus")),
         ("local[4]", ["spark.task.cpus=2"], ("has 2 of 2 cores each", "--workers 2")),
-        ("sc://host:15002", [], ("Spark Connect", "--master spark://HOST:7077")),
+        ("sc://127.0.0.1:1", [], ("cannot be reached", "start-connect-server.sh")),
+        ("sc://", [], ("malformed", "sc://HOST:PORT")),
         ("yarn", [], ("HADOOP_CONF_DIR", "yarn-site.xml")),
         ("k8s://https://127.0.0.1:1", [], ("cannot be reached", "kubectl cluster-info")),
         ("k8s://127.0.0.1:x", [], ("malformed", "k8s://https://HOST:PORT")),
