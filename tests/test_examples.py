@@ -53,10 +53,12 @@ def test_the_record_is_trained_on_a_small_cifar_10(tmp_path: Path) -> None:
         (tmp_path / f"{name}.bin").write_bytes(images.tobytes())
     for name in ("fast_cifar", "cifar10_record"):
         (tmp_path / f"{name}.py").write_text((EXAMPLES / f"{name}.py").read_text())
-    words = ["", str(tmp_path), "1", "1"]
+    words = ["", str(tmp_path), "1", "2", "made"]
     code = f"import sys; sys.argv = {words!r}; import cifar10_record as record"
     code += "; record.BATCH = 50; record.main()"
-    assert "with flips and shifts" in run(code, tmp_path)
+    first, again = run(code, tmp_path), run(code, tmp_path)  # the second finds it finished
+    assert "test accuracy" in first.partition("weights")[0]
+    assert first.splitlines()[-1] == again.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -362,3 +362,21 @@ def test_the_columns_of_a_table_may_be_named(folder: Path) -> None:
     assert named.weights_sha256 == same.weights_sha256
     with pytest.raises(UserError, match="sorte"):
         sixfold.train("lenet300", table, **(settings | {"label_column": "sorte"}))
+
+
+def test_what_pytorch_takes_is_taken_or_answered() -> None:
+    weighted = sixfold.train(
+        run_cell().Net, (IMAGES, LABELS), class_weights=torch.ones(10), freeze=["features.0"],
+        out="weighted", **SHORT | {"steps": 1, "epochs": None},
+    )  # fmt: skip
+    assert weighted.steps == 1
+    network = run_cell().Net()
+    with pytest.raises(UserError) as caught:
+        sixfold.train(
+            network, (IMAGES, LABELS), optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            weights=network.state_dict(), augment=torch.flip, batch_size=0, **SHORT,
+        )  # fmt: skip
+    said = [line.partition(":")[0] for line in caught.value.problems]
+    assert [line.split()[0] for line in said] == [
+        "optimizer", "weights", "augment", "--batch-size",
+    ]  # fmt: skip

@@ -51,12 +51,16 @@ class Arguments:
     ) -> None:
         """Args: `problems` are told with all others; `purpose` begins a run directory's name."""
         self._problems, self._purpose = list(problems), purpose
-        self._options = {name: _as_text(value) for name, value in options.items()}
+        misplaced = {name: [*_misplaced(name, value)] for name, value in options.items()}
+        self._problems += [line for lines in misplaced.values() for line in lines]
+        options = {name: value for name, value in options.items() if not misplaced[name]}
+        self._options = {name: _as_text(name, value) for name, value in options.items()}
         self._objects: dict[str, Any] = {}
         self._parts: dict[str, Any] = {}
         self._whole: TrainConfig | None = None
         self._all_train = False
-        self._callbacks = list(given.callbacks)
+        callbacks = given.callbacks
+        self._callbacks = [*callbacks] if isinstance(callbacks, (list, tuple)) else [callbacks]
         self.engine: Engine | None = None
         self._take_model(given.model)
         self._take_data(given)
@@ -243,11 +247,37 @@ def _has_test_part(config: DataConfig) -> bool:
     return opened.own_test and not opened.split.startswith("80/20")
 
 
-def _as_text(value: Any) -> Any:
-    """A mapping of names to numbers, such as weights of classes, as the command line has it."""
-    if not isinstance(value, Mapping):
-        return value
-    return ",".join(f"{name}={number}" for name, number in value.items())
+def _misplaced(name: str, value: Any) -> Iterator[str]:
+    """What PyTorch takes here and Sixfold does not, with what to give in its place."""
+    if hasattr(value, "param_groups"):
+        yield (
+            f"{name} is an instance of {type(value).__name__}, which belongs to a copy of the "
+            f"parameters: give the class, {name}={type(value).__name__}, and its settings as lr=, "
+            "weight_decay=, lr_group= and optimizer_args="
+        )
+    elif name == "augment" and callable(value):
+        yield (
+            "augment takes names, as --augment does: your own transforms belong into the data set, "
+            "whose items are then read anew in each epoch"
+        )
+    elif name == "weights" and isinstance(value, Mapping):
+        yield (
+            "weights is a state dict: load it into a network and give that, or save it "
+            "(torch.save) and give the file's path"
+        )
+
+
+def _as_text(name: str, value: Any) -> Any:
+    """Weights of classes, and lists of names, as the command line has them."""
+    if name == "class_weights" and hasattr(value, "tolist"):
+        value = value.tolist()
+    if name == "class_weights" and isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={number}" for key, number in value.items())
+    if name in ("freeze", "no_decay", "track") and isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return value
 
 
 def _is_share(value: Any) -> bool:

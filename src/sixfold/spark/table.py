@@ -78,6 +78,7 @@ def image_columns(
     import pyarrow.types as types
 
     table = schema_of(df)
+    refuse_dots(image or "")
     if image in table.columns and types.is_string(table.columns[image]):
         return ImageColumn(str(image), "pictures"), True
     try:
@@ -133,6 +134,13 @@ def classes_of(df: DataFrame, label: str) -> tuple[tuple[str, ...], dict[str, in
     """
     if label not in df.columns:
         raise UserError(no_column_named(df, "label", label))
+    refuse_dots(label)
+    shape = df.schema[label].dataType.typeName()
+    if shape in ("array", "struct", "map"):
+        raise UserError(
+            f"--label-column {label!r} is {shape}: expected whole numbers, text or booleans; for "
+            "several labels an image give --loss multi_label"
+        )
     values = [
         row[0] for row in df.select(label).where(df[label].isNotNull()).distinct()
         .limit(MOST_CLASSES + 1).collect()
@@ -221,6 +229,15 @@ def label_columns(df: DataFrame, asked: str | None, kind: str) -> tuple[str, ...
             "--label-column NAME"
         )
     return (found,)
+
+
+def refuse_dots(name: str) -> None:
+    """Refuse a column whose name Spark takes for a field of a struct."""
+    if "." in name:
+        raise UserError(
+            f"column {name!r}: Spark takes the dot for a field of a struct: select it under "
+            "another name first"
+        )
 
 
 def no_column_named(df: DataFrame, what: str, name: str) -> str:
