@@ -45,7 +45,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
     "vgg16": {
         "model": "vgg16",
-        "model_args": "form=imagenet,batch_norm=false",
+        "model_args": "form=cifar,batch_norm=false",
         "data": "synthetic:12x3x32x32",
         "batch_size": 6,
         "steps": 2,
