@@ -142,8 +142,10 @@ def test_an_exception_is_no_loss(local: LocalEngine) -> None:
 
 def test_a_stopped_process_is_given_up_and_killed(local: LocalEngine) -> None:
     pids: dict[int, int] = {}
+    told: list[str] = []
 
     def on_event(_: int, event: Any) -> None:
+        told.append(str(event.get("text", "")))
         if event.get("step") == 3 and event["rank"] == 1 and not pids:
             pids[1] = event["pid"]
             os.kill(event["pid"], signal.SIGSTOP)
@@ -153,6 +155,8 @@ def test_a_stopped_process_is_given_up_and_killed(local: LocalEngine) -> None:
     assert group.results[0]["firsts"][1][1] == 1
     with pytest.raises(ProcessLookupError):
         os.kill(pids[1], 0)
+    (loss,) = [text for text in told if "was lost" in text]
+    assert f"(process {pids[1]}: stopped)" in loss, "not the signal by which it was killed then"
 
 
 @pytest.mark.parametrize("restarts", [0, 1, 3])

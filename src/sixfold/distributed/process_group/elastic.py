@@ -50,6 +50,7 @@ class ElasticGroup:
         self._lost: set[MemberId] = set()
         # What is to be told of losses, and when at the latest: the cause may be on its way.
         self._untold: dict[MemberId, tuple[Fault, float]] = {}
+        self._given_up: set[MemberId] = set()
         self._results: dict[int, Any] = {}
         self._ended_at: float | None = None  # when the newest view ended, if it has
         self._asked_for_stack: tuple[MemberId, failure_detector.Verdict, float] | None = None
@@ -200,8 +201,8 @@ class ElasticGroup:
         """A process has ended; it may not have joined."""
         identity = MemberId(slot, life)
         member = self._people.get(identity)
-        if member is not None and member.done:
-            return
+        if (member is not None and member.done) or identity in self._given_up:
+            return  # it was killed because it hung: that is told already
         host = member.host if member else socket.gethostname()
         fault = Fault(kind="lost", rank=slot, host=host, cause=cause, log_tail=log_tail)
         self._lose(identity, fault)
@@ -300,6 +301,7 @@ class ElasticGroup:
         cause = f"{verdict.cause} (process {member.pid}: {state_of(member)})"
         if not stack and member.stack:
             stack = ("where it was at its last sign of life:", *member.stack)
+        self._given_up.add(identity)
         self._lose(identity, lost(member, cause, stack))
 
 
