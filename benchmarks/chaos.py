@@ -3,10 +3,14 @@
 Every run must end in the same weights as one that nothing happens to. A stall is the time from the
 last step of a view to the first of the next.
 
+Ranks of model_parallel and local_sgd are killed when all of them are there: two at once may be more
+than they promise to outlive.
+
 On Spark every second victim is a whole executor: the master must be of this host's.
 
 python benchmarks/chaos.py --kills 100
 python benchmarks/chaos.py --kills 10 --signal STOP
+python benchmarks/chaos.py --kills 20 --strategy model_parallel
 python benchmarks/chaos.py --kills 20 --engine spark --master 'local-cluster[3,1,1024]'
 """
 
@@ -40,11 +44,18 @@ SETTINGS: dict[str, Any] = {
 
 
 class Killer:
-    """Sends a signal to a rank of the present view now and then, while there are two at least."""
+    """Sends a signal to a rank of the present view now and then, while there are enough."""
 
     def __init__(
-        self, kills: int, number: signal.Signals, chance: random.Random, *, executors: bool
+        self,
+        kills: int,
+        number: signal.Signals,
+        chance: random.Random,
+        *,
+        executors: bool,
+        least: int,
     ) -> None:
+        self._least = least
         self.left, self._number, self._chance = kills, number, chance
         self._executors = executors
         self._pids: dict[int, int] = {}
@@ -66,7 +77,7 @@ class Killer:
     def _kill(self) -> None:
         while self.left and not self._over.wait(self._chance.uniform(0.5, 2.0)):
             alive = sorted(set(self._pids.values()) - self._gone)
-            if len(alive) < 2:
+            if len(alive) < self._least:
                 continue
             victim = self._chance.choice(alive)
             try:
@@ -81,11 +92,12 @@ class Killer:
             self.left -= 1
 
 
-def run(engine: str, workers: int, steps: int, killer: Killer | None) -> Any:
+def run(options: argparse.Namespace, engine: str, workers: int, killer: Killer | None) -> Any:
     """Train; the result."""
+    steps, strategy = options.steps, options.strategy
     with tempfile.TemporaryDirectory() as folder:
         settings = {**SETTINGS, "workers": workers, "steps": steps, "max_restarts": 1000}
-        settings["engine"] = engine
+        settings |= {"engine": engine, "strategy": strategy}
         config = sixfold.configure(**settings, out=folder)
         try:
             return sixfold.train(config, on_event=killer or (lambda _: None))
@@ -99,6 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--steps", type=int, default=4000)
+    choices = ("sync", "model_parallel", "local_sgd")
+    parser.add_argument("--strategy", choices=choices, default="sync")
     parser.add_argument("--signal", choices=("KILL", "STOP"), default="KILL")
     parser.add_argument("--engine", choices=("local", "spark"), default="local")
     parser.add_argument("--master", help="of Spark")
@@ -113,13 +127,20 @@ def main() -> None:
 def strike(options: argparse.Namespace) -> None:
     """Train again and again, until all has been killed that was to be."""
     chance, number = random.Random(options.seed), signal.Signals[f"SIG{options.signal}"]
-    expected = run("local", 1, options.steps, None).weights_sha256
+    is_sync = options.strategy == "sync"
+    calm: dict[int, str] = {}  # the hash of a run that nothing happens to, by ranks
     left, stalls, lost, same, runs = options.kills, list[float](), list[int](), 0, 0
     while left > 0:
         workers = 2 + runs % (3 if options.engine == "local" else 2)
-        killer = Killer(left, number, chance, executors=options.engine == "spark")
+        ranks = 1 if is_sync else workers
+        if ranks not in calm:
+            calm[ranks] = run(options, "local", ranks, None).weights_sha256
+        expected = calm[ranks]
+        least = 2 if is_sync else workers
+        executors = options.engine == "spark"
+        killer = Killer(left, number, chance, executors=executors, least=least)
         began = time.monotonic()
-        found = run(options.engine, workers, options.steps, killer)
+        found = run(options, options.engine, workers, killer)
         kills, left = left - killer.left, killer.left
         runs, same = runs + 1, same + (found.weights_sha256 == expected)
         stalls += [view["stall_s"] for view in found.views[1:]]

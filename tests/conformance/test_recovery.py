@@ -113,21 +113,125 @@ def test_a_step_that_was_interrupted_leaves_no_trace(
     assert [view["ranks"] for view in found["views"]][-1] == 2
 
 
-def test_a_killed_rank_is_replaced_while_the_others_go_on(
-    configure: Configure, engine_named: Callable[[str], Engine], tmp_path: Path
+WAITING: dict[str, dict[str, Any]] = {
+    "mirror": {"strategy": "model_parallel", "grid": "rows=2", "workers": 2},
+    "ring": {"strategy": "model_parallel", "grid": "cout=3", "workers": 3},
+    "tiles": {"strategy": "model_parallel", "grid": "batch=2,rows=2", "workers": 4},
+    "merge": {"strategy": "local_sgd", "local_steps": 3, "workers": 3},
+    "post": {"strategy": "local_sgd", "local_steps": 3, "workers": 2, "post_local": 1.0},
+    "groups": {
+        **{"strategy": "local_sgd", "local_steps": 2, "workers": 4, "groups": 2},
+        **{"swap_every": 1, "aggregation": "nesterov"},
+    },
+}
+"""Strategies whose ranks wait for a replacement, in the ways in which that gets its state."""
+MOST_LOST = {"model_parallel": 1, "local_sgd": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds"),
+    [
+        ("mirror", [1]),
+        ("merge", [1]),
+        *(pytest.param(name, [*range(2, 6)], marks=pytest.mark.full) for name in WAITING),
+    ],
+)
+def test_a_replacement_gets_its_part_from_a_rank_and_the_bits_are_those_of_a_calm_run(
+    configure: Configure, tmp_path: Path, name: str, seeds: list[int]
 ) -> None:
-    settings = SETTINGS | {"engine": "local", "workers": 3, "max_restarts": 1}
+    settings = EVERYTHING | WAITING[name] | {"engine": "inline", "max_restarts": 100}
+    if name == "ring":
+        settings |= {"batch_norm": "sync", "optimizer": "sgd"}
+    if name == "groups":
+        del settings["ema"]
+    first, last = (4, 18) if settings["strategy"] == "local_sgd" else (20, 90)  # exchanges
+    if len(seeds) == 1:
+        settings |= {"steps": 5, "checkpoint_every": 100}
+    run = tmp_path / "calm"
+    calm = train(configure(**settings, out=str(run)), engine=InlineEngine())
+    for seed in seeds:
+        random = np.random.default_rng(seed)
+        strikes = {
+            (slot, int(random.integers(first, last))) for slot in range(1, settings["workers"])
+        }
+        engine = InlineEngine(
+            strike=lambda slot, life, count, at=strikes: life == 0 and (slot, count) in at  # type: ignore[misc]
+        )
+        other = tmp_path / f"run-{seed}"
+        found = train(configure(**settings, out=str(other)), engine=engine)
+        assert [found.get(name) for name in SELECTED] == [calm.get(name) for name in SELECTED]
+        assert steps_of(other) == list(range(1, settings["steps"] + 1))
+        assert evaluations_of(other) == evaluations_of(run)
+        assert found["restarts"] >= 1
+        most = MOST_LOST[settings["strategy"]]
+        assert all(view["lost_steps"] <= most for view in found["views"])
+        assert {view["ranks"] for view in found["views"]} == {settings["workers"]}
+
+
+@pytest.mark.parametrize("checkpoint_every", [2, 100])
+def test_a_part_that_is_lost_with_its_mirror_comes_from_a_checkpoint_or_the_beginning(
+    configure: Configure, tmp_path: Path, checkpoint_every: int
+) -> None:
+    settings = EVERYTHING | WAITING["ring"] | {"engine": "inline", "max_restarts": 2, "steps": 6}
+    settings |= {"checkpoint_every": checkpoint_every, "best": "", "schedule": "constant"}
+    settings["validation"] = 0.0  # by which checkpoints would be kept too
+    calm = train(configure(**settings | {"max_restarts": 0}, out=str(tmp_path / "calm")))
+    dead = set[int]()
+
+    def strike(slot: int, life: int, count: int) -> bool:
+        hit = life == 0 and ((slot == 1 and count == 75) or (slot == 2 and 1 in dead))
+        dead.update({slot} if hit else ())
+        return hit
+
+    notes = list[str]()
+    found = train(
+        configure(**settings, out=str(tmp_path / "run")),
+        engine=InlineEngine(strike=strike),
+        on_event=lambda event: notes.append(event.get("text", "")),
+    )
+    assert found["weights_sha256"] == calm["weights_sha256"]
+    assert dead == {1, 2}
+    assert any("all go on from the last checkpoint" in note for note in notes)
+    last = found["views"][-1]
+    assert last["first_step"] in ((3, 5) if checkpoint_every == 2 else (1,))
+    assert last["lost_steps"] >= 1
+    assert steps_of(tmp_path / "run") == list(range(1, 7))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"workers": 3},
+        pytest.param(
+            {"strategy": "model_parallel", "grid": "rows=2", "steps": 1500}, marks=pytest.mark.full
+        ),
+        pytest.param(
+            {"strategy": "local_sgd", "local_steps": 7, "steps": 3000}, marks=pytest.mark.full
+        ),
+    ],
+    ids=["sync", "model_parallel", "local_sgd"],
+)
+def test_a_killed_rank_is_replaced(
+    configure: Configure,
+    engine_named: Callable[[str], Engine],
+    tmp_path: Path,
+    changes: dict[str, Any],
+) -> None:
+    settings = SETTINGS | {"engine": "local", "max_restarts": 1} | changes
     calm = train(configure(out=str(tmp_path / "calm"), **settings), engine=engine_named("local"))
     run = tmp_path / "run"
     found = train(
         configure(out=str(run), **settings), engine=engine_named("local"), on_event=Killer(1)
     )
     assert found["weights_sha256"] == calm["weights_sha256"]
-    assert steps_of(run) == list(range(1, SETTINGS["steps"] + 1))
+    assert steps_of(run) == list(range(1, settings["steps"] + 1))
     ranks = [view["ranks"] for view in found["views"]]
-    assert ranks[0] == 3
-    assert ranks[-1] in (2, 3)  # the replacement may come when all is over
-    assert found["lost_steps"] <= 1
+    if "strategy" in changes:
+        assert ranks == [2, 2]
+    else:
+        assert ranks[0] == 3
+        assert ranks[-1] in (2, 3)  # the replacement may come when all is over
+    assert found["lost_steps"] <= changes.get("local_steps", 1)
     assert found["restarts"] == 1
 
 

@@ -69,6 +69,10 @@ class PeerLostError(SixfoldError):
         super().__init__(f"rank {peer} is gone" + (f": {detail}" if detail else ""))
 
 
+class UnfitRankError(PeerLostError):
+    """This rank must not go on with the others, which do without it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankFailure:
     """What is known of a rank that died."""

@@ -228,6 +228,12 @@ class StrategyConfig(Settings):
         ge=0,
         le=1,
     )
+    on_audit_failure: str = option(
+        "stop",
+        "what becomes of a rank that --audit has found wrong: the training stops, or goes on "
+        "without it",
+        choices=("stop", "exclude"),
+    )
     machine: str | None = option(
         None, "auto: file in which measurements of this machine are kept (see `sixfold plan`)"
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sixfold.core.errors import PeerLostError
+from sixfold.core.errors import PeerLostError, UnfitRankError
 from sixfold.distributed.collectives import all_gather_data
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.views import holder
@@ -36,10 +36,6 @@ class Entered:
     ended: float = 0.0  # when the last step was, in Unix seconds, as far as ranks know
 
 
-class UnfitRankError(PeerLostError):
-    """This rank must not go on with the others, which do without it."""
-
-
 class HoldsState(Protocol):
     """The training of a rank, as far as its state is concerned."""
 
@@ -48,6 +44,10 @@ class HoldsState(Protocol):
 
     def load(self, path: Path) -> Progress:
         """Take up a checkpoint."""
+        ...
+
+    def begin_anew(self) -> None:
+        """Have the network with which the training began."""
         ...
 
 
@@ -85,11 +85,13 @@ class Entrance:
         self._refuse_odd(source)
         newest = [known for found, _, known in told if found == versions[source]]
         lacking = [rank for rank, found in enumerate(versions) if found < versions[source]]
-        if lacking:
-            assert isinstance(rank.network, MovableNetwork), "its StrategySpec says elastic"
-            if comm.rank in lacking:
-                rank.holds_state = False
-            rank.network.hand_over(source, lacking)
+        assert isinstance(rank.network, MovableNetwork), "its StrategySpec says so"
+        if comm.rank in lacking:
+            rank.holds_state = False
+        if not rank.network.hand_over(source, lacking):
+            self._note("what was lost is nowhere else: all go on from the last checkpoint")
+            rank.holds_state = False
+            return Entered(progress=self._restore(rank))
         return Entered(
             course=told[source][2],
             lost_steps=max(known["lost_steps"] for known in newest),
@@ -126,6 +128,7 @@ class Entrance:
         told = [found.name if found else "", then.to_plain()]
         newest, before = all_gather_data(self._world, told)[0]
         if not newest:
+            rank.begin_anew()
             return Progress(step=self._config.initialization.start_step, canary=own.canary)
         progress = rank.load(self._checkpoints / newest)
         if self._exact and progress.step < self._total:

@@ -1,5 +1,6 @@
 """What a training writes while it runs: metrics, and where each rank's time went."""
 
+import dataclasses
 import os
 import time
 from collections import deque
@@ -8,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from sixfold.core.run_directory import JsonLines, RankFiles
 from sixfold.distributed.process_group import Communicator
+from sixfold.distributed.process_group.communicator import Traffic
 
 FLUSH_S = 0.5
 FLUSH_STEPS = 10
@@ -134,3 +136,33 @@ class TimedIterator(Generic[Item]):
             return self._next()
         finally:
             self.waited_s += time.perf_counter() - begin
+
+
+class StepClock:
+    """Where the time of one step goes, from now on."""
+
+    def __init__(self, traffic: Traffic, supply: TimedIterator[Any]) -> None:
+        self._traffic, self._supply = traffic, supply
+        traffic.entered = None
+        self._started, self._cpu_s = time.time(), time.process_time()
+        self._before, self._data_s = dataclasses.replace(traffic), supply.waited_s
+        self._begin = time.perf_counter()
+
+    def stop(self, update_s: float) -> tuple[float, dict[str, float]]:
+        """The seconds of the whole step, and what `TrainLog.step` takes of them."""
+        whole_s, traffic, before = time.perf_counter() - self._begin, self._traffic, self._before
+        times = {
+            "data_s": self._supply.waited_s - self._data_s,
+            "communication_s": traffic.communication_s - before.communication_s,
+            "waiting_s": traffic.waiting_s - before.waiting_s,
+            "update_s": update_s,
+        }
+        times["compute_s"] = max(whole_s - sum(times.values()), 0.0)
+        line = times | {
+            "begin": self._started,
+            "exchanges": traffic.exchanges - before.exchanges,
+            "cpu_s": time.process_time() - self._cpu_s,
+        }
+        if traffic.entered is not None:
+            line["arrived_s"] = traffic.entered - self._begin
+        return whole_s, line

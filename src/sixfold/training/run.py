@@ -49,7 +49,7 @@ from sixfold.training.selection import (
 from sixfold.training.step.rules import class_of
 from sixfold.training.step.schedule import budget
 from sixfold.training.strategies.model_parallel.division import as_line, division_of
-from sixfold.training.strategies.registry import find_strategy
+from sixfold.training.strategies.registry import find_strategy, least_ranks
 from sixfold.training.tracking.config import TrackingConfig
 from sixfold.training.tracking.session import send_rest, tracked
 from sixfold.training.tuning import COPY, take_tuning
@@ -452,7 +452,7 @@ def _run(
     write_json(directory.file("timeline/launcher.json"), launch)
     asynchronous = None
     spec, views = find_strategy(config.strategy.strategy), ViewRecord(on_event)
-    is_elastic = spec.elastic and not config.optimizer.unfreeze  # which goes by checkpoints
+    least = least_ranks(config, workers)
     if spec.launch is not None:
         asynchronous = spec.launch(config, directory, engine, workers, on_event)
         # What is left to the ranks is to evaluate and to write the weights.
@@ -465,11 +465,15 @@ def _run(
         source=inputs.source(config.model),
         pause=pause,
     )
+    if config.strategy.audit:
+        from sixfold.training.strategies.sync.arbiter import judge
+
+        views.judge = functools.partial(judge, job.config)
     group = engine.run_ranks(
         functools.partial(train_rank, job),
         workers,
-        least=(config.engine.min_workers or 1) if is_elastic else None,
-        max_restarts=restarts_of(config.engine, elastic_ranks=workers if is_elastic else 0),
+        least=least,
+        max_restarts=restarts_of(config.engine, elastic_ranks=0 if least is None else workers),
         claim=directory.claim,
         on_event=lambda _, event: views(event),
         log=directory.file("log.txt"),

@@ -13,12 +13,16 @@ class ViewRecord:
 
     def __init__(self, on_event: OnEvent) -> None:
         self._on_event = on_event
+        self.judge: OnEvent | None = None  # settles what ranks disagree about
         self._found: list[Mapping[str, Any]] = []
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take in an event of a rank."""
         if event["kind"] == "view":
             self._found.append({name: value for name, value in event.items() if name != "kind"})
+        elif event["kind"] == "audit":
+            if self.judge is not None:
+                self.judge(event)
         else:
             self._on_event(event)
 

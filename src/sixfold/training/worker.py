@@ -18,7 +18,7 @@ from typing import Any
 from sixfold import data as datasets
 from sixfold.core.cpu_isa import keep_to
 from sixfold.core.environment import peak_resident_bytes
-from sixfold.core.errors import PeerLostError
+from sixfold.core.errors import PeerLostError, UnfitRankError
 from sixfold.core.run_directory import Claim, RankFiles
 from sixfold.distributed.collectives import all_gather_data, all_gather_int
 from sixfold.distributed.process_group import Communicator
@@ -28,9 +28,9 @@ from sixfold.training import outcome as outcomes
 from sixfold.training.callbacks import Moment
 from sixfold.training.checkpoint import path_of, step_of
 from sixfold.training.config import TrainConfig
-from sixfold.training.entrance import Entrance, UnfitRankError
+from sixfold.training.entrance import Entrance
 from sixfold.training.evaluate import Evaluation
-from sixfold.training.log import TimedIterator, TrainLog
+from sixfold.training.log import StepClock, TimedIterator, TrainLog
 from sixfold.training.model_card import card_of
 from sixfold.training.native import max_pool
 from sixfold.training.progress import Progress
@@ -42,7 +42,8 @@ from sixfold.training.step.groups import at_step, unfreezing_steps
 from sixfold.training.step.precision import BF16, slow_bf16
 from sixfold.training.step.schedule import budget, parse_schedule
 from sixfold.training.step.step import Shard
-from sixfold.training.strategies.registry import build_strategy
+from sixfold.training.strategies.registry import build_strategy, on_loss
+from sixfold.training.strategies.spec import REPLACE
 
 CHECKPOINT_S = 60.0
 FIRST_TIMED_STEP = 3
@@ -93,6 +94,8 @@ class Training:
     def __init__(self, job: TrainJob, comm: Communicator) -> None:
         config, self.entered = job.config, time.time()
         self.comm, self.config, self.claim, self.pause = comm, config, job.claim, job.pause
+        if comm.view == 0 and on_loss(config) == REPLACE:
+            comm.renew()  # what this rank holds depends on its number
         if comm.view:
             self.files = self._open_files()  # before all else: another host may not see it
         self.data = datasets.open_data(config.data)
@@ -100,7 +103,7 @@ class Training:
         is_narrow = config.training.precision == BF16 and config.compute.device == CPU
         slow = slow_bf16() if is_narrow else None
         if slow and self.is_root:
-            self._note(slow)
+            comm.report({"kind": "note", "text": slow})
         model, self.source = config.model, job.source
         if self.source is not None:
             refuse_edited(model.model, self.source)
@@ -114,6 +117,7 @@ class Training:
         self.entrance = Entrance(comm, config, bits, total, self.checkpoints)
         self.saved_at = time.monotonic()
         self.progress, self.holds_state = Progress(), False  # whether it is whole on this rank
+        self.safe = self.progress  # at the last point from which all could go on
         self.is_settled = True  # what comes after the last step is done
         self.settled_at = self.first_step = 0
         self.has_begun = False  # callbacks have been told of the start
@@ -148,9 +152,6 @@ class Training:
         """Whether this is rank 0."""
         return self.comm.rank == 0
 
-    def _note(self, text: str) -> None:
-        self.comm.report({"kind": "note", "text": text})
-
     def _open_files(self) -> RankFiles:
         comm = self.comm
         return RankFiles(self.claim, attempt=comm.attempt, rank=comm.rank, host=comm.host)
@@ -169,6 +170,8 @@ class Training:
     def _enter(self) -> None:
         """Begin a view of the group, with the newest state that there is."""
         comm = self.comm
+        if self.holds_state and not self.strategy.is_sync_point(self.progress.step):
+            self._go_back()
         version = 2 * self.progress.step + self.is_settled if self.holds_state else -1
         course: dict[str, Any] = {name: getattr(self, name) for name in _COURSE}
         course["progress"] = dataclasses.asdict(self.progress)
@@ -178,7 +181,7 @@ class Training:
             self._begin_with(found.progress)
         else:
             self._adopt(found.course)
-        self.holds_state = True
+        self.holds_state, self.safe = True, self.progress
         if "files" not in self.__dict__ or self.files.attempt != comm.attempt:
             self.files = self._open_files()
         self.log = TrainLog(
@@ -193,6 +196,12 @@ class Training:
         self.ended = found.ended or self.log.last_time or self.entered
         self.log.begin(self.entered)
         comm.report({"kind": "rank", "rank": comm.rank, "host": comm.host, "pid": os.getpid()})
+
+    def _go_back(self) -> None:
+        """Forget the steps since the last point from which all could go on: they are made again."""
+        self.lost_steps += self.progress.step - self.safe.step
+        self.progress, self.is_settled = self.safe, True
+        self.recent = [line for line in self.recent if line["step"] <= self.safe.step]
 
     def _begin_with(self, progress: Progress) -> None:
         """Nobody has made a step since a checkpoint, or since the beginning."""
@@ -213,8 +222,8 @@ class Training:
             try:
                 if self._make_steps():
                     return self._finish()
-            except PeerLostError:
-                if not self.comm.elastic:
+            except PeerLostError as error:
+                if not self.comm.elastic or isinstance(error, UnfitRankError):
                     raise
             finally:
                 self.log.close()
@@ -267,44 +276,33 @@ class Training:
 
     def load(self, path: Path) -> Progress:
         """Take up a checkpoint, with what is trained by then."""
+        if "files" in self.__dict__:
+            self.files.refresh()
         start, step = self.config.initialization.start_step, step_of(path)
         if any(start < other <= step for other in self.unfreezing):
             self._build(step)
         return self.network.restore(path)
 
+    def begin_anew(self) -> None:
+        """Have the network with which the training began."""
+        if self.comm.view > 1:  # a rank may have trained it
+            self._build(self.config.initialization.start_step)
+
     def _tell_view(self) -> None:
         """Tell the launcher of the view before its first step."""
         if self.is_root:
-            view = {"ranks": self.comm.size, "first_step": self.progress.step + 1}
+            view: dict[str, Any] = {"ranks": self.comm.size, "first_step": self.progress.step + 1}
             stall_s = round(max(time.time() - self.ended, 0.0), 6)
-            lost = {"lost_steps": self.lost_steps, "stall_s": stall_s}
-            self.comm.report({"kind": "view", **view, **lost})
+            view |= {"lost_steps": self.lost_steps, "stall_s": stall_s}
+            self.comm.report({"kind": "view", **view})
 
     def advance(self, number: int, supply: TimedIterator[Shard]) -> dict[str, float]:
         """Make a step and log it; what is logged of its time."""
-        started, traffic = time.time(), self.comm.traffic
-        traffic.entered = None
-        begin, before = time.perf_counter(), dataclasses.replace(traffic)
-        cpu_before = time.process_time()
-        data_before = supply.waited_s
+        clock = StepClock(self.comm.traffic, supply)
         lr = self.schedule.rate(number, self.budget)
         lr *= self.progress.plateau_factor * self.progress.rate_factor
         totals = self.strategy.advance(number, supply, lr)
-        whole_s = time.perf_counter() - begin
-        times = {
-            "data_s": supply.waited_s - data_before,
-            "communication_s": traffic.communication_s - before.communication_s,
-            "waiting_s": traffic.waiting_s - before.waiting_s,
-            "update_s": self.strategy.update_s,
-        }
-        times["compute_s"] = max(whole_s - sum(times.values()), 0.0)
-        line = times | {
-            "begin": started,
-            "exchanges": traffic.exchanges - before.exchanges,
-            "cpu_s": time.process_time() - cpu_before,
-        }
-        if traffic.entered is not None:
-            line["arrived_s"] = traffic.entered - begin
+        whole_s, line = clock.stop(self.strategy.update_s)
         self.progress = dataclasses.replace(
             self.progress, step=number + 1, images=self.progress.images + totals.samples
         )
@@ -330,6 +328,8 @@ class Training:
             self.progress, self.settled_at = before
             raise
         self.is_settled = True
+        if self.strategy.is_sync_point(done):
+            self.safe = self.progress
 
     def _conclude(self, done: int, first: int) -> None:
         """Evaluate and save where it is time to, and the ranks hold weights to be judged."""

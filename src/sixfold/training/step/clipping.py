@@ -43,6 +43,11 @@ def clip_gradient(
             gradient.mul_(scale)
 
 
+def unclipped(rule: Optimizer) -> Optimizer:
+    """An update rule without the clipping around it."""
+    return rule.rule if isinstance(rule, ClippedUpdate) else rule
+
+
 class ClippedUpdate(WrappedRule):
     """An update rule whose gradients are clipped before; wraps any other."""
 
@@ -55,7 +60,11 @@ class ClippedUpdate(WrappedRule):
         super().__init__(rule)
         self._config, self._norm = config, norm
 
+    def clip(self, gradient: Tensor) -> None:
+        """Clip a gradient (P,) in place."""
+        clip_gradient(self._config, gradient, self._norm)
+
     def update(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
         """One step; see `Optimizer.update`."""
-        clip_gradient(self._config, gradient, self._norm)
+        self.clip(gradient)
         self.rule.update(weights, gradient, lr)

@@ -123,6 +123,13 @@ class FlatState:
         parts: tuple[Tensor, ...] = torch.split(payload, self.sections)
         return parts
 
+    def move_buffers(self, total: Tensor) -> None:
+        """Move the buffers on by the sum of a step's payloads, which is overwritten."""
+        _, after, moved, extras = self.split(total)
+        samples = float(extras[2])
+        self.buffers.copy_(after.div_(samples))
+        self.set_counters(self.counters() + moved.div_(samples).round_().long())
+
     @property
     def has_buffers(self) -> bool:
         """Whether there is anything that a forward pass may change."""

@@ -199,8 +199,18 @@ class Step:
             self.backend.shard_payload(step, shard, out)
             self.state.parts(out).extras[-1] = self.wish
             return
-        state, samples = self.state, len(shard.labels)
         before = self._save_buffers()
+        try:
+            self._compute_shard(step, shard, out, before)
+        finally:  # also where a divided network has lost a rank within the shard
+            if before is not None:
+                self.state.buffers.copy_(before[0])
+                self.state.set_counters(before[1])
+
+    def _compute_shard(
+        self, step: int, shard: Shard, out: Tensor, before: tuple[Tensor, Tensor] | None
+    ) -> None:
+        state, samples = self.state, len(shard.labels)
         self.draw.enter(step, shard.index, seed_torch=self.chain.needs_autograd)
         state.train()
         parts = state.parts(out)
@@ -218,11 +228,8 @@ class Step:
                 self._add_piece(out)
         self._settle()
         if before is not None:
-            buffers, counters = before
             torch.mul(state.buffers, samples, out=parts.buffers)
-            parts.counters.copy_((state.counters() - counters) * samples)
-            state.buffers.copy_(buffers)
-            state.set_counters(counters)
+            parts.counters.copy_((state.counters() - before[1]) * samples)
         parts.extras[:] = loss, right, samples, weight, self.wish
 
     def _settle(self) -> None:
@@ -349,14 +356,17 @@ class Step:
         Args:
             total: (payload,), the same on every rank; overwritten.
         """
-        state = self.state
-        gradient, after, moved, extras = state.split(total)
+        totals = self.totals(total)
+        if self.state.has_buffers:
+            self.state.move_buffers(total)
+        return totals
+
+    def totals(self, total: Tensor) -> StepTotals:
+        """The same without moving the buffers."""
+        gradient, _, _, extras = self.state.split(total)
         loss, right, samples, weight, wishes = extras.tolist()
         if weight > 0 and weight != 1:  # 0: no sample counts, and nothing is learned
             gradient /= weight
-        if state.has_buffers:
-            state.buffers.copy_(after.div_(samples))
-            state.set_counters(state.counters() + moved.div_(samples).round_().long())
         return StepTotals(
             gradient=gradient,
             loss=loss / weight if weight else loss,

@@ -11,7 +11,13 @@ from sixfold.training.strategies.hogwild.spec import SPEC as HOGWILD
 from sixfold.training.strategies.local_sgd.spec import SPEC as LOCAL_SGD
 from sixfold.training.strategies.model_parallel.spec import SPEC as MODEL_PARALLEL
 from sixfold.training.strategies.param_server.spec import SPEC as PARAM_SERVER
-from sixfold.training.strategies.spec import StrategySpec, misplaced_options
+from sixfold.training.strategies.spec import (
+    CONTINUE,
+    REPLACE,
+    RESTART,
+    StrategySpec,
+    misplaced_options,
+)
 from sixfold.training.strategies.sync.spec import SPEC as SYNC
 
 if TYPE_CHECKING:
@@ -58,7 +64,8 @@ def strategy_problems(config: TrainConfig) -> list[str]:
             return list(error.problems)
     found = [] if chosen is None else chosen.problems(config)
     engine = config.engine
-    if engine.min_workers is not None and chosen is not None and not chosen.elastic:
+    goes_on = chosen is None or chosen.on_loss == CONTINUE
+    if engine.min_workers is not None and chosen is not None and not goes_on:
         found.append(
             f"--workers {engine.min_workers}:{engine.workers}: --strategy {chosen.name} needs all "
             f"its ranks; give --workers {engine.workers}"
@@ -67,6 +74,19 @@ def strategy_problems(config: TrainConfig) -> list[str]:
         if chosen is None or spec.name != chosen.name:
             found += misplaced_options(spec, config)
     return found
+
+
+def on_loss(config: TrainConfig) -> str:
+    """What the others do when a rank is lost: that of the strategy where the settings allow it."""
+    found = find_strategy(config.strategy.strategy).on_loss
+    goes_by_checkpoints = config.optimizer.unfreeze or config.local_sgd.compare_serial
+    nobody_comes = found == REPLACE and config.engine.max_restarts == 0
+    return RESTART if goes_by_checkpoints or nobody_comes else found
+
+
+def least_ranks(config: TrainConfig, workers: int) -> int | None:
+    """With how many ranks the others go on when some are lost; None if all start again."""
+    return {CONTINUE: config.engine.min_workers or 1, REPLACE: workers}.get(on_loss(config))
 
 
 def build_strategy(comm: Communicator, config: TrainConfig, data: DataSet) -> Strategy:

@@ -34,6 +34,38 @@ def raw_figures(sha256: str) -> dict[str, Any]:
     return {"averaged_weights": True, "raw_weights": RAW, "raw_weights_sha256": sha256}
 
 
+def move_state(
+    comm: Communicator,
+    state: FlatState,
+    optimizer: Optimizer,
+    source: int,
+    lacking: Sequence[int],
+) -> None:
+    """Copy weights, buffers, and what the update rule keeps, as they lie in memory.
+
+    Args:
+        comm: the ranks; those that neither send nor receive need not call it.
+        state: what is sent, or overwritten.
+        optimizer: the same.
+        source: the rank that sends.
+        lacking: the ranks that receive.
+
+    Raises:
+        PeerLostError: if a rank is gone; those that lack the state may have a part of it.
+    """
+    numbers = torch.cat([state.counters().cpu(), torch.tensor([optimizer.updates])])
+    slots = [optimizer.slots[name] for name in sorted(optimizer.slots)]
+    for vector in (state.parameters, state.buffers, *slots, numbers):
+        array = vector.detach().numpy()
+        if comm.rank == source:
+            comm.exchange(dict.fromkeys(lacking, array), {})
+        elif comm.rank in lacking:
+            comm.exchange({}, {source: array})
+    if comm.rank in lacking:
+        state.set_counters(numbers[:-1])
+        optimizer.updates = int(numbers[-1])
+
+
 class ReplicatedModel:
     """A network that every rank has whole; rank 0 saves for all, evaluations are shared.
 
@@ -77,20 +109,10 @@ class ReplicatedModel:
         """Read a checkpoint, on every rank."""
         return load_checkpoint(path, self._state, self._optimizer)
 
-    def hand_over(self, source: int, lacking: Sequence[int]) -> None:
+    def hand_over(self, source: int, lacking: Sequence[int]) -> bool:
         """Weights, buffers, and what the update rule keeps, as they lie in memory."""
-        state, optimizer, comm = self._state, self._optimizer, self._world
-        numbers = torch.cat([state.counters().cpu(), torch.tensor([optimizer.updates])])
-        slots = [optimizer.slots[name] for name in sorted(optimizer.slots)]
-        for vector in (state.parameters, state.buffers, *slots, numbers):
-            array = vector.detach().numpy()
-            if comm.rank == source:
-                comm.exchange(dict.fromkeys(lacking, array), {})
-            elif comm.rank in lacking:
-                comm.exchange({}, {source: array})
-        if comm.rank in lacking:
-            state.set_counters(numbers[:-1])
-            optimizer.updates = int(numbers[-1])
+        move_state(self._world, self._state, self._optimizer, source, lacking)
+        return True
 
     def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
         """Write the weights, on rank 0."""

@@ -21,6 +21,10 @@ BIT_FOR_BIT = "bit for bit"
 ROUNDING = "up to rounding"
 APPROXIMATE = "approximate"
 
+CONTINUE, REPLACE, RESTART = "continue", "replace", "restart"
+"""What the others do when a rank is lost: go on with fewer, wait for a replacement that gets the
+state from one of them, or start again with all ranks from the last checkpoint."""
+
 
 def _no_problems(_: TrainConfig) -> list[str]:
     return []
@@ -55,9 +59,9 @@ class StrategySpec:
     # engine, workers, on_event); the last checkpoint then holds the result. None: ranks run
     # `build`'s strategy.
     launch: Callable[..., Any] | None = None
-    elastic: bool = False
-    """Whether ranks may come and go between steps: the network that it trains is a
-    `MovableNetwork`, and the number of ranks alters no bit."""
+    on_loss: str = RESTART
+    """`CONTINUE`, `REPLACE` or `RESTART`. With the first two the network that it trains is a
+    `MovableNetwork`; with the first the number of ranks alters no bit."""
 
 
 def misplaced_options(spec: StrategySpec, config: TrainConfig) -> list[str]:

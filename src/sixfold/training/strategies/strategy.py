@@ -51,8 +51,15 @@ class Network(Protocol):
 class MovableNetwork(Network, Protocol):
     """A network whose state one rank can hand to others."""
 
-    def hand_over(self, source: int, lacking: Sequence[int]) -> None:
-        """Put the state of the rank `source` in the place of that of others; called on every rank.
+    def hand_over(self, source: int, lacking: Sequence[int]) -> bool:
+        """Bring all ranks to the state of the rank `source`; called on every rank of a view.
+
+        Args:
+            source: it holds the newest state.
+            lacking: ranks that have an older one, or none.
+
+        Returns:
+            Whether all have it now; if not, a part of it is lost and a checkpoint has to be loaded.
 
         Raises:
             PeerLostError: if a rank is gone; those that lack it may have a part of it.

@@ -149,14 +149,54 @@ def test_the_bits_of_a_training_are_those_without(
     assert found["audited_shards"] > 0
 
 
+def wrong_on_slot_1(life: int) -> Callable[[Audit, int, int], bytes]:
+    """Shards that the first process of a slot computes to other bits, again and again."""
+    again = Audit._again
+
+    def computed(audit: Audit, number: int, shard: int) -> bytes:
+        found = again(audit, number, shard)
+        seat = cast("Any", audit._world.transport).identity
+        return found[::-1] if (seat.slot, seat.life) == (1, life) and number > 1 else found
+
+    return computed
+
+
+@pytest.mark.parametrize(("workers", "restarts"), [(3, 0), (2, 1)])
+def test_the_others_go_on_without_a_rank_that_was_wrong(
+    configure: Configure,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    restarts: int,
+) -> None:
+    settings = {"engine": "inline", "steps": 4, "batch_size": 50}
+    plain = train(configure(out=str(tmp_path / "plain"), workers=1, **settings))
+    monkeypatch.setattr(Audit, "_again", wrong_on_slot_1(0))
+    settings |= {"workers": workers, "audit": 1.0, "max_restarts": restarts}
+    notes = list[str]()
+    found = train(
+        configure(out=str(tmp_path / "run"), on_audit_failure="exclude", **settings),
+        on_event=lambda event: notes.append(event.get("text", "")),
+    )
+    assert found["weights_sha256"] == plain["weights_sha256"]
+    assert {view["ranks"] for view in found["views"]} == {workers, workers - 1 + restarts}
+    told = [note for note in notes if "(rank 1) has computed it wrongly" in note]
+    assert len(told) == 1
+    assert told[0].startswith("audit of step 3: the gradient of shard ")
+    assert told[0].endswith("; the others go on without it")
+    with pytest.raises(AuditError, match=r"\(rank 1\) has computed it wrongly"):
+        train(configure(out=str(tmp_path / "stopped"), **settings))
+
+
 def test_what_it_does_not_go_with(configure: Configure, tmp_path: Path) -> None:
     for changes, told in (
         ({"strategy": "local_sgd", "workers": 2}, "--audit 0.5: only for --strategy sync"),
         ({"deterministic": False, "workers": 2}, "--audit 0.5: not with --deterministic false"),
         ({"workers": 1}, "--audit 0.5: another rank computes again, give --workers 2 or more"),
+        ({"audit": 0.0, "on_audit_failure": "exclude", "workers": 2}, "only with --audit"),
     ):
         with pytest.raises(UserError, match=told) as caught:
-            train(configure(out=str(tmp_path / "run"), audit=0.5, **changes))
+            train(configure(out=str(tmp_path / "run"), **{"audit": 0.5, **changes}))
         assert len(caught.value.problems) == 1
 
 
@@ -196,9 +236,9 @@ def network(shape, classes):
 '''
 
 
-def test_a_rank_that_flips_a_bit_is_named(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Settings of a training whose first process of rank 1 flips a bit."""
     (tmp_path / "faulty_network.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -206,16 +246,45 @@ def test_a_rank_that_flips_a_bit_is_named(
 
     def forked(self: ForkServer, task: Any, *others: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            if task.args[1].rank == 1:
+            if (task.args[1].rank, task.args[1].generation) == (1, 0):
                 patch.setenv("FAULTY_RANK", "1")
             return fork(self, task, *others)
 
     monkeypatch.setattr(ForkServer, "fork", forked)
-    settings = {"model": "faulty_network:network", "engine": "local", "workers": 3, "steps": 30}
-    settings["checkpoint_every"] = 1
+    return {"model": "faulty_network:network", "engine": "local", "steps": 30}
+
+
+def test_a_rank_that_flips_a_bit_is_named(
+    configure: Configure, tmp_path: Path, faulty: dict[str, Any]
+) -> None:
+    settings = faulty | {"workers": 3, "checkpoint_every": 1}
     with open_engine("local", preload=("sixfold.training.worker",)) as engine:
         quiet = configure(out=str(tmp_path / "quiet"), **settings)
         assert train(quiet, engine=engine)["steps"] == 30  # nobody notices
         watched = configure(out=str(tmp_path / "watched"), audit=0.5, **settings)
         with pytest.raises(AuditError, match=r"\(rank 1\) has computed it wrongly"):
             train(watched, engine=engine)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("norm", ["shard", "sync"])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_rank_that_flips_a_bit_is_excluded_and_where_there_are_two_the_launcher_decides(
+    configure: Configure, tmp_path: Path, faulty: dict[str, Any], workers: int, norm: str
+) -> None:
+    settings = faulty | {"batch_norm": norm, "checkpoint_every": 100}
+    calm = train(configure(out=str(tmp_path / "calm"), **settings | {"engine": "inline"}))
+    settings |= {"workers": workers, "audit": 1.0, "on_audit_failure": "exclude"}
+    notes = list[str]()
+    run = tmp_path / "run"
+    with open_engine("local", preload=("sixfold.training.worker",)) as engine:
+        found = train(
+            configure(out=str(run), **settings, max_restarts=1),
+            engine=engine,
+            on_event=lambda event: notes.append(event.get("text", "")),
+        )
+    assert found["weights_sha256"] == calm["weights_sha256"]
+    assert found["restarts"] == 1
+    who = "the launcher agrees" if workers == 2 else r"agrees"
+    assert any("(rank 1) has computed it wrongly" in note and who in note for note in notes)
+    assert not list(run.glob("audit-*"))

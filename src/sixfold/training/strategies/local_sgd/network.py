@@ -4,7 +4,7 @@ With several groups what is evaluated is their *consensus*, the mean over all wo
 checkpoint holds every group's training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from sixfold.training.progress import Progress
 from sixfold.training.strategies.local_sgd.groups import Groups, mean_over
 from sixfold.training.strategies.local_sgd.merges.genetic import Score
 from sixfold.training.strategies.local_sgd.worker_state import WorkerState, WorkerStateAccess
-from sixfold.training.strategies.replicated import ReplicatedModel
+from sixfold.training.strategies.replicated import ReplicatedModel, move_state
 
 
 class LocalNetwork(ReplicatedModel):
@@ -30,6 +30,8 @@ class LocalNetwork(ReplicatedModel):
 
     Args:
         groups_at: the groups after so many steps.
+        alike_at: sets of ranks that hold the same after so many steps.
+        start: the step with which the run begins.
 
     Attributes:
         velocity: (P,) float64, the outer optimizer's of this rank's group; empty without one.
@@ -43,12 +45,72 @@ class LocalNetwork(ReplicatedModel):
         make_batch: BatchMaker,
         loss: Plain,
         groups_at: Callable[[int], Groups],
+        alike_at: Callable[[int], Groups],
+        start: int,
     ) -> None:
         super().__init__(comm, body.state, body.optimizer, make_batch, loss)
         self._body, self._groups_at = body, groups_at
         self.together = len(groups_at(0)) > 1
         self.velocity = torch.zeros(0, dtype=torch.float64)
         self.serial: WorkerState | None = None
+        self._alike_at = alike_at
+        self.held_at = start  # the step after which all could go on from what this rank holds
+        self._begun: WorkerState | None = None  # that, while a round is under way
+        self._merged: tuple[int, WorkerState, Tensor] | None = None  # step, and what it ends with
+
+    def begin_round(self) -> WorkerState:
+        """What the round begins with, which is kept until it has ended."""
+        self._begun = self._body.read()
+        return self._begun
+
+    def end_round(self, done: int, merged: WorkerState, velocity: Tensor) -> None:
+        """Go on from a merge when nobody's loss can keep the others from it.
+
+        Raises:
+            PeerLostError: if a rank is gone; what has become of the merge, `hand_over` decides.
+        """
+        self._merged = done, merged, velocity
+        if self._world.elastic:
+            self._world.barrier()
+        self._take()
+
+    def _take(self) -> None:
+        assert self._merged is not None
+        self.held_at, merged, self.velocity = self._merged
+        self._body.write(merged)
+        self._begun = self._merged = None
+
+    def hand_over(self, source: int, lacking: Sequence[int]) -> bool:  # noqa: ARG002 - protocol
+        """All go on from the last merge, which a lost rank's place gets from its group."""
+        comm = self._world
+        told = all_gather_data(comm, [self.held_at, self._merged and self._merged[0]])
+        newest = told[source][0]
+        if self._merged is not None and self._merged[0] == newest:
+            self._take()
+        elif self._begun is not None:
+            self._body.write(self._begun)
+        self._begun = self._merged = None
+        alike = self._alike_at(newest)
+        for rank in (rank for rank, steps in enumerate(told) if newest not in steps):
+            group = next(group for group in alike if rank in group)
+            givers = [other for other in group if newest in told[other]]
+            if not givers:
+                return False
+            if comm.rank in (rank, givers[0]):
+                self._move(givers[0], rank, newest)
+        return True
+
+    def _move(self, source: int, target: int, step: int) -> None:
+        """Copy what one rank holds to another."""
+        comm, velocity = self._world, self.velocity.numpy()
+        if comm.rank == target:
+            self.held_at = -1
+        move_state(comm, self._state, self._optimizer, source, [target])
+        if comm.rank == source:
+            comm.exchange({target: velocity}, {})
+            return
+        comm.exchange({}, {source: velocity})
+        self.held_at = step
 
     def consensus(self) -> Tensor:
         """The mean of all workers' networks, (P + Q,); all ranks take part."""
@@ -91,6 +153,7 @@ class LocalNetwork(ReplicatedModel):
 
     def restore(self, path: Path) -> Progress:
         """Read a checkpoint, on every rank."""
+        self.held_at, self._begun, self._merged = -1, None, None
         progress = load_checkpoint(path, self._state, self._optimizer)
         extra = load_extra(path)
         self._check_workers(int(extra.get("workers", torch.tensor(self._world.size))))
@@ -104,6 +167,7 @@ class LocalNetwork(ReplicatedModel):
             self._body.write(_unpacked(f"group{own}", extra))
             if len(self.velocity):
                 self.velocity = extra[f"group{own}.velocity"]
+        self.held_at = progress.step
         return progress
 
     def _check_workers(self, saved: int) -> None:

@@ -23,9 +23,9 @@ Batch-norm: a worker uses and keeps its own statistics during a round; see
 merged.
 
 Traffic: an all-reduce of weights, buffers and optimizer state a round, so 1/H of `sync`'s for plain
-SGD. When a rank dies the process group starts again from the last checkpoint. Checkpoints are
-written after merges only, when all members of a group are equal; a run
-that is stopped goes on to its next merge, if the engine gives it the time.
+SGD. When a rank dies the others go back to the last merge, which they keep, and a replacement gets
+it from its group. Checkpoints are written after merges only, when all members of a group are equal;
+a run that is stopped goes on to its next merge, if the engine gives it the time.
 
 Stich, "Local SGD converges fast and communicates little", 2019. Lin et al., "Don't use large
 mini-batches, use local SGD", 2020, for the post-local schedule; as in their best variant momentum
@@ -42,7 +42,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import PeerLostError, UserError
 from sixfold.core.run_directory import JsonLines
 from sixfold.data import DataSet
 from sixfold.distributed.collectives import all_gather_data
@@ -74,7 +74,13 @@ class LocalSgd:
         first_local = round(self.config.post_local * self.budget.steps_per_epoch)
         self._first_local = min(first_local, self.budget.total_steps)
         self.network = LocalNetwork(
-            comm, self.body, plan.make_batch, step.loss.plain, self.groups_at
+            comm,
+            self.body,
+            plan.make_batch,
+            step.loss.plain,
+            self.groups_at,
+            self._alike_at,
+            config.initialization.start_step,
         )
         budget = dataclasses.replace(self.budget, total_steps=self._first_local)
         self._plan = dataclasses.replace(plan, budget=budget)
@@ -94,7 +100,10 @@ class LocalSgd:
 
     def supply(self, first: int) -> Iterator[Shard]:
         """This rank's shards: its run of every step's, then those of its own images."""
+        self._rates = []
         if self.comm.rank == 0 and self._log_path is not None:
+            if self._log is not None:
+                self._log.close()
             self._log = JsonLines(self._log_path, up_to_step=first)
         own = self._plans[self.comm.rank]
         return chain(
@@ -107,8 +116,10 @@ class LocalSgd:
         if number < self._first_local:
             self._together.step.draw.seed = self._plan.seed
             totals = self._together.advance(number, supply, lr)
-            self.update_s = self._together.update_s
+            self.update_s, self.network.held_at = self._together.update_s, number + 1
             return totals
+        if self.comm.should_renew():  # a round has no exchange that would tell
+            raise PeerLostError(-1, "the view has ended")
         if not self._rates:
             self._begin_round()
         own = self._plans[self.comm.rank]
@@ -152,6 +163,10 @@ class LocalSgd:
         swaps = self._merges(done) // self.config.swap_every if self.config.swap_every else 0
         return groups_after(self.comm.size, self.config.groups, swaps)
 
+    def _alike_at(self, done: int) -> Groups:
+        """Sets of ranks that hold the same after so many steps."""
+        return self.groups_at(done) if done > self._first_local else [[*range(self.comm.size)]]
+
     def _merges(self, done: int) -> int:
         local = max(done - self._first_local, 0)
         return -(-local // self.config.local_steps)
@@ -161,7 +176,7 @@ class LocalSgd:
         return self.network.score(network, self.data.validation)
 
     def _begin_round(self) -> None:
-        body = self.body.read()
+        body = self.network.begin_round()
         self._merger.velocity = self.network.velocity
         self._base, self._examples = body.vector[: self.body.network], 0
         wanted = self.config.compare_serial and self.comm.rank == 0
@@ -189,17 +204,19 @@ class LocalSgd:
             base = self._meet(members, own.vector)
             facts["swapped"] = True
         merged, told = self._merger.merge(members, base, own, self._examples)
-        self.body.write(merged)
-        self.network.velocity = self._merger.velocity
         if len(groups) > 1:
             facts["groups"] = groups
         facts |= told
         if self.comm.rank == 0 and self.config.compare_serial:
             facts["serial"] = self._follow(first, rates, base, merged.vector)
-        if done == self.budget.total_steps:
-            self._end()
-        if self._log is not None:
+        if done == self.budget.total_steps and len(groups) > 1:  # all groups become one
+            network = merged.vector[: self.body.network]
+            network.copy_(mean_over(self.comm, network))
+        if self._log is not None:  # before all go on from it: else a lost rank 0 may not have
             self._log.append({"step": done, "time": time.time(), **facts})
+        self.network.end_round(done, merged, self._merger.velocity)
+        if done == self.budget.total_steps:
+            self._judge_serial()
 
     def _meet(self, members: Members, vector: Tensor) -> Tensor:
         """The base of a group with a new member; `vector` (T,) is moved to where it begins."""
@@ -227,10 +244,7 @@ class LocalSgd:
         accuracy, _ = self.network.score(vector[: self.body.network], self.data.test)
         return [float(value) for value in all_gather_data(self.comm, accuracy)]
 
-    def _end(self) -> None:
-        """All groups become one; the serial run is judged."""
-        if self.config.groups > 1:
-            self.body.write_network(self.network.consensus())
+    def _judge_serial(self) -> None:
         if self.network.serial is not None and self.comm.rank == 0:
             vector = self.network.serial.vector[: self.body.network]
             accuracy, loss = self.network.score(vector, self.data.test)

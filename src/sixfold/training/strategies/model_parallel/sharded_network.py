@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sixfold.training.progress import Progress
 from sixfold.training.step.averaging import averaged
 from sixfold.training.step.flat import FlatState
 from sixfold.training.step.update_rule import Optimizer
+from sixfold.training.strategies.model_parallel.copies import PartCopies
 from sixfold.training.strategies.model_parallel.network import DividedNetwork
 from sixfold.training.strategies.model_parallel.sharded_file import (
     Piece,
@@ -47,6 +48,7 @@ class ShardedModel:
         optimizer: the update rule, whose state is saved along.
         make_batch: makes this rank's part of images.
         loss: what evaluations tell.
+        copies: who else holds which part.
     """
 
     together = True
@@ -59,10 +61,11 @@ class ShardedModel:
         optimizer: Optimizer,
         make_batch: BatchMaker,
         loss: Plain,
+        copies: PartCopies,
     ) -> None:
         self._tiles, self._tile, self._model = tiles, model.tile, model
         self._state, self._optimizer, self._make_batch = state, optimizer, make_batch
-        self._loss = loss
+        self._loss, self._copies = loss, copies
 
     @property
     def _is_root(self) -> bool:
@@ -90,6 +93,8 @@ class ShardedModel:
 
     def restore(self, path: Path) -> Progress:
         """Read this rank's parts of a checkpoint, whatever division it was written in."""
+        own = self._copies.own
+        own.is_whole = False
         try:
             metadata = read_metadata(path)
             if metadata.get("format") != str(FORMAT):
@@ -103,12 +108,17 @@ class ShardedModel:
             new = begin_new(saved, self._state, self._optimizer)
             read_parts(path, rank, self._slot_pieces(without=new))
             self._optimizer.updates = int(metadata["updates"])
+            own.is_whole = True
             return Progress(**json.loads(metadata["progress"]))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path} is damaged or belongs to another network ({error}): remove it to go on "
                 "from an older checkpoint"
             ) from error
+
+    def hand_over(self, source: int, lacking: Sequence[int]) -> bool:  # noqa: ARG002 - protocol
+        """From whoever has a copy of a part."""
+        return self._copies.hand_over(source)
 
     def publish(self, files: RankFiles, card: ModelCard) -> dict[str, Any]:
         """Write the weights, all ranks of the first tile together."""

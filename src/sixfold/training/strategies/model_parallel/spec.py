@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sixfold.training.config import AUTO, TrainConfig
-from sixfold.training.strategies.spec import ROUNDING, StrategySpec
+from sixfold.training.strategies.spec import REPLACE, ROUNDING, StrategySpec
 
 if TYPE_CHECKING:
     from sixfold.data import DataSet
@@ -42,7 +42,8 @@ SPEC = StrategySpec(
     "of convolutions, m = rows x cols; cout: 2 B C H W (cout-1)/cout a convolution behind the "
     "first; linear layers: B K (T-1) at the end of the network of T ranks, or 2 B K (T-1)/T",
     use="small batches of large images, and networks too large for one rank",
-    lost_rank="all ranks start again from the last checkpoint; nothing is lost but time",
+    lost_rank="a replacement gets its part from the rank that has a copy; the others wait for it",
+    on_loss=REPLACE,
     options={"strategy": ("grid",)},
     problems=_problems,
     fit_problems=_fit_problems,

@@ -17,8 +17,9 @@ Traffic: halos of maps, or channels of maps, forward and backward; where channel
 a linear layer follows, its output alone; where rows or columns are divided, the gradients of the
 convolutions (not of the linear layers); along the batch the gradients of a rank's own part.
 
-When a rank dies the process group ends, and starts again from the last checkpoint if the engine has
-restarts left. A checkpoint can be taken up by any grid.
+When a rank dies the others wait for a replacement, which gets its part from the rank that has a
+copy (`sixfold.training.strategies.model_parallel.copies`), and go on from the same step. If a part
+is lost with its copy, all go on from the last checkpoint, which can be taken up by any grid.
 
 N. Dryden et al., "Improving strong-scaling of CNN training by exploiting finer-grained
 parallelism", 2019 (rows and columns); A. Krizhevsky, "One weird trick for parallelizing
@@ -50,7 +51,8 @@ from sixfold.training.layers.rewrites import fused_max_pool, relu_behind_max_poo
 from sixfold.training.losses.registry import build_loss
 from sixfold.training.sparsity.initialization import fitting_weights, read_weights
 from sixfold.training.step.batches import BatchPlan, plan_batches
-from sixfold.training.step.clipping import flat_norm
+from sixfold.training.step.clipping import ClippedUpdate, flat_norm, unclipped
+from sixfold.training.step.flat import FlatState
 from sixfold.training.step.frozen import freeze
 from sixfold.training.step.norm_sync import has_batch_norm
 from sixfold.training.step.optimizer import whole_optimizer
@@ -58,6 +60,7 @@ from sixfold.training.step.precision import weights_dtype
 from sixfold.training.step.step import Shard, Step, StepTotals, open_step
 from sixfold.training.step.update_rule import Optimizer
 from sixfold.training.strategies.model_parallel.canary import divided_canary
+from sixfold.training.strategies.model_parallel.copies import HeldPart, PartCopies
 from sixfold.training.strategies.model_parallel.division import LayerGrid, read_division
 from sixfold.training.strategies.model_parallel.exchange import RankSum
 from sixfold.training.strategies.model_parallel.grid import Mesh
@@ -78,6 +81,7 @@ class ModelParallel:
         plan: which samples each shard has.
         optimizer: the update rule.
         network: how the network is evaluated and saved.
+        copies: this rank's part, and what it keeps of another's.
         exact: add shards in the fixed tree (True) or by tile (False).
         canary: see `Strategy.canary`.
     """
@@ -90,6 +94,7 @@ class ModelParallel:
         plan: BatchPlan,
         optimizer: Optimizer,
         network: ShardedModel,
+        copies: PartCopies,
         *,
         exact: bool,
         canary: Callable[[], str],
@@ -99,7 +104,7 @@ class ModelParallel:
         self.optimizer, self.network, self.budget = optimizer, network, plan.budget
         self._shards = ShardSum(tiles, step, exact=exact)
         self.update_s = 0.0
-        self._total = step.new_payload()
+        self._copies, self._total = copies, copies.own.total
         self._sums = gradient_sums(step, self._total)
 
     def supply(self, first: int) -> Iterator[Shard]:
@@ -109,18 +114,23 @@ class ModelParallel:
     def advance(self, number: int, supply: Iterator[Shard], lr: float) -> StepTotals:
         """Compute the tile's shards together, add up, update the own weights."""
         step = self.step
+        self._copies.fill_mirrors()
         self._shards.add_up(number, self.plan.count(number), supply, self._total)
         for rank_sum, views in self._sums:
             total = rank_sum(torch.cat([view.reshape(-1) for view in views]))
             sums = torch.split(total, [view.numel() for view in views])
             for view, part in zip(views, sums, strict=True):
                 view.copy_(part.view(view.shape))
-        totals = step.finish(self._total)
+        totals = step.totals(self._total)
         if not math.isfinite(totals.loss):
             raise diverged(number, totals.loss)
-        begin = time.perf_counter()
-        self.optimizer.update(step.state.parameters, totals.gradient, lr)
-        self.update_s = time.perf_counter() - begin
+        if isinstance(self.optimizer, ClippedUpdate):
+            self.optimizer.clip(totals.gradient)
+        begin, traffic = time.perf_counter(), self._copies.traffic
+        before_s = traffic.communication_s + traffic.waiting_s
+        self._copies.update(lr)
+        exchanged_s = traffic.communication_s + traffic.waiting_s - before_s
+        self.update_s = max(time.perf_counter() - begin - exchanged_s, 0.0)
         return totals
 
     def is_sync_point(self, done: int) -> bool:  # noqa: ARG002 - of the protocol
@@ -225,6 +235,9 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     plan = plan_batches(config, data, batch_norm=has_batch_norm(found.network))
     model = divide(found.network, data.shape, tile, grid.mesh, grid.layers)
     _materialise(model, found, config, data)
+    mirror = None
+    if comm.elastic and grid.batch == 1:
+        mirror = _mirror(found, config, data, tile, grid)
     maker = BatchMaker(data, "float64" if training.precision == "float64" else "float32", model.box)
     plan = dataclasses.replace(plan, make_batch=maker)
     step = open_step(model, config, None, build_loss(config.loss, data))
@@ -232,7 +245,9 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
     optimizer = whole_optimizer(
         config.optimizer, step.state, found.network, functools.partial(divided_norm, step)
     )
-    network = ShardedModel(tiles, model, step.state, optimizer, maker, step.loss.plain)
+    own = HeldPart(step.state, unclipped(optimizer), step.new_payload(), is_whole=True)
+    copies = PartCopies(comm, tile, own, mirror)
+    network = ShardedModel(tiles, model, step.state, optimizer, maker, step.loss.plain, copies)
     if comm.rank == 0 and grid.batch > plan.count(0):
         text = (
             f"{grid.batch - plan.count(0)} of {grid.batch} tiles have nothing to do: a step of "
@@ -247,9 +262,31 @@ def build_model_parallel(comm: Communicator, config: TrainConfig, data: DataSet)
         plan,
         optimizer,
         network,
+        copies,
         exact=config.strategy.deterministic,
         canary=functools.partial(divided_canary, found, config, data, grid, plan),
     )
+
+
+def _mirror(
+    found: MetaModel, config: TrainConfig, data: DataSet, tile: Communicator, grid: LayerGrid
+) -> HeldPart:
+    """Room for a copy of the part of the rank before this one."""
+    before = dataclasses.replace(tile, rank=(tile.rank - 1) % tile.size)
+    model = divide(found.network, data.shape, before, grid.mesh, grid.layers)
+    kinds, dtype = found.network.state_dict(), weights_dtype(config.training.precision)
+    model.load(
+        {
+            name: torch.zeros(
+                part.local_shape(before.rank),
+                dtype=dtype if kinds[name].is_floating_point() else kinds[name].dtype,
+            )
+            for name, part in model.parts.items()
+        }
+    )
+    state = FlatState(model)
+    rule = unclipped(whole_optimizer(config.optimizer, state, found.network))
+    return HeldPart(state, rule, torch.zeros(sum(state.sections), dtype=state.dtype), False)
 
 
 def skeleton(config: ModelConfig, shape: Shape, classes: int, seed: int) -> MetaModel:

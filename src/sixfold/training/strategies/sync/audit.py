@@ -8,13 +8,13 @@ the seed and the step alone, and nothing is left behind: the training has the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
 from torch import Tensor
 
-from sixfold.core.errors import AuditError
+from sixfold.core.errors import AuditError, PeerLostError, UnfitRankError
 from sixfold.core.random_keys import key
 from sixfold.distributed.collectives import all_gather_data
 from sixfold.distributed.logical_shards import owned_shards
@@ -38,12 +38,24 @@ class Audit:
         step: how a shard is computed.
         plan: which samples each shard has.
         share: of the shards that are audited.
+        excludes: whether the others go on without a rank that was wrong.
+        third: computes a shard of a step where two ranks are all there are; see `arbiter`.
 
     Attributes:
         shards: how many were audited so far, by all ranks.
     """
 
-    def __init__(self, comm: Communicator, step: Step, plan: BatchPlan, share: float) -> None:
+    def __init__(
+        self,
+        comm: Communicator,
+        step: Step,
+        plan: BatchPlan,
+        share: float,
+        *,
+        excludes: bool = False,
+        third: Callable[[int, int], bytes] = lambda _number, _shard: b"",
+    ) -> None:
+        self._excludes, self._third = excludes, third
         self._world, self._step, self._plan, self._share = comm, step, plan, share
         self._payload: Tensor | None = None
         self._order = (-1, np.empty(0, np.int64))
@@ -78,6 +90,8 @@ class Audit:
 
         Raises:
             AuditError: on every rank, if a shard has come out otherwise.
+            UnfitRankError: on the rank that was wrong, if it is to be excluded.
+            PeerLostError: on the others then.
         """
         comm, ranks = self._world, len(drawn)
         told = b""
@@ -135,14 +149,19 @@ class Audit:
         def name(rank: int) -> str:
             return f"{hosts[rank]} (rank {rank})"
 
+        who = {second: owner, first: auditor}
         if ranks > 2:
             (third,) = judges
-            wrong = {second: owner, first: auditor}.get(last[third])
+            wrong = who.get(last[third])
             others = f"{name(third)} agrees with "
         else:
             # One that now gives what the other had has erred once.
             wrong = owner if last[owner] == second else auditor if last[auditor] == first else None
             others = "computed again, it is that of "
+            if wrong is None:
+                told = self._third(number, shard) if self._world.rank == 0 else b""
+                wrong = who.get(bytes.fromhex(all_gather_data(self._world, told.hex())[0]))
+                others = "the launcher agrees with "
         what = f"audit of step {number + 1}: the gradient of shard {shard} differs"
         if wrong is None:
             more = "" if ranks > 2 else "; with three workers a third one decides"
@@ -151,6 +170,13 @@ class Audit:
                 f"wrong{more}; {_STOPPED}"
             )
         right = auditor if wrong == owner else owner
+        if self._excludes and self._world.elastic:
+            text = f"{what}: {name(wrong)} has computed it wrongly, {others}{name(right)}"
+            if self._world.rank == right:
+                self._world.report({"kind": "note", "text": f"{text}; the others go on without it"})
+            if self._world.rank == wrong:
+                raise UnfitRankError(right, f"{text}; this rank leaves")
+            raise PeerLostError(wrong, text)
         raise AuditError(
             f"{what}: {name(wrong)} has computed it wrongly, {others}{name(right)}; {_STOPPED}, "
             "without this host"

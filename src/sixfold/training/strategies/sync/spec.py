@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazily
 from sixfold.training.config import TrainConfig
-from sixfold.training.strategies.spec import BIT_FOR_BIT, StrategySpec
+from sixfold.training.strategies.spec import BIT_FOR_BIT, CONTINUE, StrategySpec
 
 if TYPE_CHECKING:
     from sixfold.data import DataSet
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 def _problems(config: TrainConfig) -> list[str]:
     strategy = config.strategy
+    if strategy.on_audit_failure != "stop" and not strategy.audit:
+        return [f"--on-audit-failure {strategy.on_audit_failure}: only with --audit"]
     if not strategy.audit or strategy.deterministic:
         return []
     return [
@@ -38,8 +40,8 @@ SPEC = StrategySpec(
     sends="2 P (n-1)/n for n a power of two; others send up to 2 log2 L partial sums, not one",
     use="by default: whenever a batch is worth dividing and ranks are well connected",
     lost_rank="the others go on at once, from the same step; a replacement joins them",
-    elastic=True,
-    options={"strategy": ("audit",)},
+    on_loss=CONTINUE,
+    options={"strategy": ("audit", "on_audit_failure")},
     problems=_problems,
     fit_problems=_fit_problems,
 )

@@ -21,10 +21,14 @@ Chen et al., "Revisiting distributed synchronous SGD", 2016, without their backu
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from sixfold.core.errors import NonFiniteLossError
 from sixfold.data import DataSet
@@ -59,7 +63,7 @@ class Sync:
         optimizer: the update rule.
         network: how the network is evaluated and saved.
         exact: add in the fixed tree (True) or by rank (False).
-        audit: the share of shards that two ranks compute and compare.
+        audit: compares shards that two ranks compute.
     """
 
     def __init__(
@@ -71,11 +75,11 @@ class Sync:
         network: ReplicatedModel,
         *,
         exact: bool,
-        audit: float = 0.0,
+        audit: Audit | None = None,
     ) -> None:
         self.comm, self.step, self.plan, self.optimizer = comm, step, plan, optimizer
         self.network, self.budget = network, plan.budget
-        self._audit = Audit(comm, step, plan, audit) if audit else None
+        self._audit = audit
         self._shards = ShardSum(comm, step, exact=exact, audit=self._audit)
         self.update_s = 0.0
         self._total = step.new_payload()
@@ -161,7 +165,16 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
     network = ReplicatedModel(
         comm, step.state, optimizer, plan.make_batch, step.loss.plain, replica
     )
-    strategy = config.strategy
+    strategy, audit = config.strategy, None
+    if strategy.audit and strategy.strategy == "sync":
+        audit = Audit(
+            comm,
+            step,
+            plan,
+            strategy.audit,
+            excludes=strategy.on_audit_failure == "exclude",
+            third=functools.partial(_ask_launcher, comm, Path(str(config.run.out)), step.model),
+        )
     return Sync(
         comm,
         step,
@@ -169,8 +182,16 @@ def assemble_sync(comm: Communicator, config: TrainConfig, data: DataSet) -> Syn
         optimizer,
         network,
         exact=strategy.deterministic,
-        audit=strategy.audit if strategy.strategy == "sync" else 0.0,
+        audit=audit,
     )
+
+
+def _ask_launcher(
+    comm: Communicator, folder: Path, model: nn.Module, number: int, shard: int
+) -> bytes:
+    from sixfold.training.strategies.sync.arbiter import ask_launcher
+
+    return ask_launcher(comm, folder, model, number, shard)
 
 
 def _idle_ranks(size: int, plan: BatchPlan) -> str:
