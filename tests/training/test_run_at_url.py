@@ -1,5 +1,6 @@
 """Trainings whose run directory is a URL: the bits, the files and the messages of a local one."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import sixfold
 from sixfold.core import run_directory, run_store
 from sixfold.core.errors import RunError, UserError
 from sixfold.core.object_store import ObjectStore
+from sixfold.core.output_file import checked_place, output_file, part_file
 from sixfold.training.config import TrainConfig
 from sixfold.training.run import train
 
@@ -85,8 +87,54 @@ def test_other_commands_read_a_run_at_a_url(tmp_path: Path, configure: Configure
     data, out = "synthetic:200x3x8x8", tmp_path / "scores.parquet"
     told = sixfold.predict(URL, data, out, engine="inline", workers=1, quiet=True)
     assert told["accuracy"] == figures["test_accuracy"]
+    there = "memory://runs/scores.parquet"
+    again = sixfold.predict(URL, data, there, engine="inline", workers=2, quiet=True)
+    assert again["file"] == there
+    files = ObjectStore("memory://runs")
+    assert files.read("scores.parquet") == out.read_bytes()
+    assert json.loads(files.read("scores.parquet.json") or b"")["accuracy"] == told["accuracy"]
+    assert {name for name in files.list() if name.startswith("scores")} == {
+        *("scores.parquet", "scores.parquet.json"),
+    }
+    for place, why in (("memory://runs/", "give the URL of a file"), ("no://a/b", "Protocol")):
+        with pytest.raises(UserError, match=why):
+            sixfold.predict(URL, data, place, engine="inline", workers=1, quiet=True)
     with pytest.raises(UserError, match="is a URL: give --out"):
         sixfold.evaluate_robustness(URL, engine="inline", workers=1, quiet=True)
+
+
+def test_parts_of_a_prediction_go_by_the_store_where_ranks_are_on_other_hosts(
+    tmp_path: Path,
+) -> None:
+    place = "memory://runs/all.bin"
+    with output_file(place, apart=True) as out:
+        for rank in range(2):
+            with part_file(out.parts, f"part-{rank}") as part:
+                part.write_text(str(rank))
+        folder = out.collected()
+        out.path.write_text("".join(p.read_text() for p in sorted(folder.iterdir())))
+        out.path.with_name("all.bin.json").write_text("{}")
+        out.publish()
+    assert ObjectStore("memory://runs").list().keys() == {"all.bin", "all.bin.json"}
+    assert ObjectStore("memory://runs").read("all.bin") == b"01"
+    with output_file(checked_place(str(tmp_path / "all.bin")), apart=True) as out:
+        assert Path(out.parts).is_dir()
+
+
+def test_a_compression_goes_to_a_url_as_to_a_directory(
+    configure: Configure, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    options: dict[str, Any] = {"engine": "inline", "workers": 1, "quiet": True}
+    train(configure(out=str(run), model="slide"))
+    stages: Any = {"sparsity": "0.5", "rounds": 1, "prune_epochs": 0.2, "share_epochs": 0.2}
+    local = sixfold.compress(str(run), out=str(tmp_path / "small"), **stages, **options)
+    there = sixfold.compress(str(run), out=URL, **stages, **options)
+    assert there["stages"] == local["stages"]
+    assert there["report"] == f"{URL}/report.html"
+    copied = ObjectStore(URL).read("model.sixz")
+    assert copied == (tmp_path / "small" / "model.sixz").read_bytes()
+    assert sixfold.compress(str(run), out=URL, **stages, **options)["stages"] == local["stages"]
 
 
 def test_a_superseded_training_stops_at_its_next_checkpoint(

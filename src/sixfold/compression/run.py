@@ -39,6 +39,7 @@ from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically
 from sixfold.core.life_cycle import RunKind, open_run
+from sixfold.core.object_store import is_url
 from sixfold.core.run_directory import RunDirectory, read_whole_json
 from sixfold.core.run_store import local_out
 from sixfold.data.origin import origin_problems
@@ -95,8 +96,8 @@ def compress(
         datasets=[base.data],
         files={"RUN": str(weights)},
     )
-    path = Path(str(config.compression.out))
-    with open_run(KIND, config, path, inputs=inputs, on_event=on_event, started=started) as run:
+    place = str(config.compression.out)
+    with open_run(KIND, config, place, inputs=inputs, on_event=on_event, started=started) as run:
         if run.finished is not None:
             return run.finished
         warn_if_edited(card, on_event)
@@ -114,7 +115,8 @@ def compress(
                 "engine": config.engine.engine,
                 "workers": workers,
             }
-            return run.complete(figures, functools.partial(write_page, path / "report.html"))
+            page = run.directory.file("report.html")
+            return run.complete(figures, functools.partial(write_page, page))
 
 
 KIND = RunKind(
@@ -129,15 +131,20 @@ def _resolve_paths(config: CompressConfig, weights: Path) -> CompressConfig:
     settings = config.compression
     home = weights.parent
     source = home if weights.name == "model.safetensors" else weights.with_suffix("")
-    out = local_out(settings.out, settings.run, Path(f"{source}-compressed"))
-    if weights.resolve().is_relative_to(out.resolve()):
+    if settings.out is not None and is_url(settings.out):
+        out = settings.out.rstrip("/")
+        inside = f"{settings.run}/".startswith(f"{out}/")
+    else:
+        path = local_out(settings.out, settings.run, Path(f"{source}-compressed"))
+        out, inside = str(path), weights.resolve().is_relative_to(path.resolve())
+    if inside:
         raise UserError(f"--out {out}: holds the run that is compressed; choose another directory")
     return dataclasses.replace(
         config,
         compression=dataclasses.replace(
             settings,
             run=str(weights),
-            out=str(out),
+            out=out,
             onnx=str(Path(settings.onnx).expanduser().absolute()) if settings.onnx else None,
             data=data.absolute_spec(settings.data) if settings.data else None,
         ),

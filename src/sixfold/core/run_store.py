@@ -426,8 +426,10 @@ def publish_file(place: str, file: Path) -> str:
 def local_out(out: str | None, run: str, default: Path) -> Path:
     """Where a command writes that keeps its results next to the run it reads, unless told."""
     if out is None and is_url(run):
-        raise UserError(f"{run} is a URL: give --out, a path of this host, for the results")
-    return Path(out).expanduser().absolute() if out else default
+        raise UserError(f"{run} is a URL: give --out for the results")
+    if out is not None and is_url(out):
+        raise UserError(f"--out {out}: the results are files of this host, give a path")
+    return Path(out.removeprefix("file://")).expanduser().absolute() if out else default
 
 
 def _number(name: str) -> int:

@@ -57,7 +57,9 @@ class PredictionConfig(ScoringConfig):
     data: str = option(
         "digits", "data set, as for `sixfold train`, or images:PATH for pictures without labels"
     )
-    out: str = option("", "Parquet file for the result; figures go to FILE.json beside it")
+    out: str = option(
+        "", "Parquet file for the result, a path or a URL; figures go to FILE.json beside it"
+    )
     sparse: str | None = option(
         None, "run pruned layers in the sparse forms that this file of `sixfold sparse` names"
     )

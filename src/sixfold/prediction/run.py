@@ -9,8 +9,8 @@ from typing import Any
 
 from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
-from sixfold.core.files import folder_of_parts, write_json
-from sixfold.core.locks import held
+from sixfold.core.files import write_json
+from sixfold.core.output_file import checked_place, output_file
 from sixfold.core.version import versions
 from sixfold.data.augmentation.views import parse_views
 from sixfold.data.formats.kept_columns import KeptColumns
@@ -34,9 +34,7 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
     if found := config.problems():
         raise UserError(found)
     asked = config.prediction
-    out = Path(asked.out).expanduser().absolute()
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out {out}: must be a file in a directory that exists")
+    place = checked_place(asked.out)
     weights, card = trained_network(asked.run, asked.trust_model, given)
     parse_views(asked.tta, card.shape)
     sparse = None if asked.sparse is None else Path(asked.sparse).expanduser().absolute()
@@ -44,7 +42,8 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
         load_choice(sparse)  # refused here rather than in every rank
     kept = _kept_columns(config)
     opening = open_engine_for(config.engine, card.model, together=True)
-    with held(out, is_file=True), opening as engine:
+    is_apart = config.engine.engine == "spark"
+    with output_file(place, apart=is_apart) as out, opening as engine:
         workers = config.engine.workers or engine.slots()
         job, opened = scored_data(
             asked_data(asked, weights, card),
@@ -58,31 +57,30 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
         )
         if opened.bad:
             on_event({"kind": "note", "text": f"left out of the data: {told(opened.bad)}"})
-        with folder_of_parts(out) as parts:
-            group = engine.run_ranks(
-                functools.partial(
-                    predict_rank, PredictJob(parts=parts, sparse=sparse, tta=asked.tta, **job)
-                ),
-                workers,
-                max_restarts=restarts_of(config.engine),
-                on_event=_sum_up(on_event),
-            )
-            figures = join_parts(parts, out, card, kept)
-    figures |= {
-        "run": str(weights.parent),
-        "data": asked.data,
-        "part": job["part"],
-        "tta": asked.tta,
-        "file": str(out),
-        "bad_files": list(opened.bad),
-        "skipped_images": opened.skipped,
-        "workers": workers,
-        "engine": config.engine.engine,
-        "restarts": group.restarts,
-        "wall_s": round(time.monotonic() - started, 3),
-        "versions": versions(),
-    }
-    write_json(out.with_name(out.name + ".json"), figures)
+        group = engine.run_ranks(
+            functools.partial(
+                predict_rank, PredictJob(parts=out.parts, sparse=sparse, tta=asked.tta, **job)
+            ),
+            workers,
+            max_restarts=restarts_of(config.engine),
+            on_event=_sum_up(on_event),
+        )
+        figures = join_parts(out.collected(), out.path, card, kept) | {
+            "run": str(weights.parent),
+            "data": asked.data,
+            "part": job["part"],
+            "tta": asked.tta,
+            "file": place,
+            "bad_files": list(opened.bad),
+            "skipped_images": opened.skipped,
+            "workers": workers,
+            "engine": config.engine.engine,
+            "restarts": group.restarts,
+            "wall_s": round(time.monotonic() - started, 3),
+            "versions": versions(),
+        }
+        write_json(out.path.with_name(f"{out.path.name}.json"), figures)
+        out.publish()
     return figures
 
 

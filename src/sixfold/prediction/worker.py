@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sixfold.core.files import explained
+from sixfold.core.output_file import part_file
 from sixfold.data.formats.kept_columns import KeptColumns
 from sixfold.distributed.process_group import Communicator
 from sixfold.distributed.process_group.ambient import one_thread
@@ -33,7 +34,7 @@ from sixfold.training.model_card import ModelCard
 class PredictJob(ScoringJob):
     """The same, and what becomes of the scores."""
 
-    parts: Path  # folder for the ranks' files
+    parts: str  # folder, or URL, for the ranks' files
     sparse: Path | None = None  # file of `sixfold sparse`, or None to run every layer dense
 
 
@@ -47,8 +48,12 @@ def predict_rank(job: PredictJob, comm: Communicator) -> dict[str, Any]:
         network = with_views(network, job.tta)
         images = 0
         for number, part in enumerate(chosen_parts(data, job.part)):
-            path = job.parts / f"part-{number}-rank-{comm.rank:04d}.parquet"
-            with explained(path), pq.ParquetWriter(path, schema(card)) as writer:
+            name = f"part-{number}-rank-{comm.rank:04d}.parquet"
+            with (
+                part_file(job.parts, name) as path,
+                explained(path),
+                pq.ParquetWriter(path, schema(card)) as writer,
+            ):
                 for start, stop, logits in scored_chunks(
                     comm, network, part, maker, last=job.sparse is None
                 ):
