@@ -24,14 +24,13 @@ from sixfold.core.lazy import lazy
 from sixfold.core.version import __version__
 
 if TYPE_CHECKING:
-    from sixfold.api import TrainResult, TuneResult, open_run, train, tune
+    from sixfold.api import TrainResult, TuneResult, lr_find, open_run, train, tune
     from sixfold.api.commands import (
         compress,
         doctor,
         evaluate_robustness,
         export,
         lca_learn,
-        lr_find,
         plan,
         predict,
         prepare,
@@ -108,7 +107,7 @@ __getattr__ = lazy(
         "figures": "training.report.page",
         "prepare": "api.commands",
         "lca_learn": "api.commands",
-        "lr_find": "api.commands",
+        "lr_find": "api.functions",
         "plan": "api.commands",
         "profile": "api.commands",
         "tickets": "api.commands",

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from torch import nn
 
 import sixfold
 from sixfold.core.errors import UserError
@@ -22,6 +24,9 @@ def test_predict(run: sixfold.TrainResult, tmp_path: Path) -> None:
     figures = sixfold.predict(run, "digits", tmp_path / "scores.parquet", **SMALL)
     assert figures["images"] == pq.read_table(tmp_path / "scores.parquet").num_rows
     assert figures["accuracy"] == run.test_accuracy
+    own = sixfold.predict(run, out=tmp_path / "own.parquet", **SMALL)
+    same = ("accuracy", "confusion", "part", "data")
+    assert [own[name] for name in same] == [figures[name] for name in same]
     with pytest.raises(UserError, match="'spllit': did you mean split"):
         sixfold.predict(run.path, "digits", "x", spllit="all")
     with pytest.raises(UserError, match="workers: not together with a PredictConfig"):
@@ -50,6 +55,18 @@ def test_profile_of_a_run(run: sixfold.TrainResult) -> None:
         sixfold.profile(run, lr=0.1)
     with pytest.raises(UserError, match="expected a ProfileConfig, or options by name"):
         sixfold.profile(3)
+
+
+def test_rates_are_tried_on_a_network_and_data_in_hand(tmp_path: Path) -> None:
+    images, labels = np.zeros((40, 8, 8), np.uint8), [0, 1] * 20
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    found = sixfold.lr_find(
+        network, (images, labels), steps=4, batch_size=10, out=str(tmp_path / "run"), **SMALL
+    )
+    assert len(found["rates"]) == 4
+    with pytest.raises(UserError, match=r"--lr-from 0\.0: must be above 0") as refused:
+        sixfold.lr_find(3, lr_from=0.0)
+    assert "model is a int" in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["plan", "profile", "tickets", "lca_learn", "lr_find", "doctor"])

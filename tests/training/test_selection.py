@@ -110,7 +110,7 @@ def test_wrong_times_are_explained(text: str) -> None:
         seconds(text)
 
 
-@pytest.mark.parametrize("text", ["loss:", "loss:0", "loss:x", "los", "los:3"])
+@pytest.mark.parametrize("text", ["loss:", "loss:0", "loss:x", "los", "los:3", "3"])
 def test_wrong_early_stopping_is_explained(text: str) -> None:
     with pytest.raises(UserError, match=r"whole number of evaluations|did you mean loss"):
         early_stopping(text)

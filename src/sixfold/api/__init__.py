@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 from sixfold.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from sixfold.api.functions import train
+    from sixfold.api.functions import lr_find, train
     from sixfold.api.result import TrainResult, open_run
     from sixfold.api.tuning import TuneResult, tune
 
-__all__ = ["TrainResult", "TuneResult", "open_run", "train", "tune"]
+__all__ = ["TrainResult", "TuneResult", "lr_find", "open_run", "train", "tune"]
 
 __getattr__ = lazy(
     __name__,
     {
         "TrainResult": "result",
         "TuneResult": "tuning",
+        "lr_find": "functions",
         "open_run": "result",
         "train": "functions",
         "tune": "tuning",

@@ -124,21 +124,6 @@ def export(
     return figures
 
 
-def lr_find(
-    config: Any = None,
-    *,
-    on_event: OnEvent | None = None,
-    quiet: bool | None = None,
-    **options: Any,
-) -> Figures:
-    """Try learning rates on one short training, and suggest one; see `sixfold lr-find`."""
-    from sixfold.training.lr_find.config import LrFindConfig
-    from sixfold.training.lr_find.run import lr_find as launch
-
-    figures: Figures = _call(launch, _settings(LrFindConfig, config, options), on_event, quiet)
-    return figures
-
-
 def plan(
     config: Any = None,
     *,

@@ -1,6 +1,7 @@
-"""`sixfold.train`: a network, data and options as a user has them in hand."""
+"""`sixfold.train` and `sixfold.lr_find`: a network, data and options as a user has them in hand."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,16 @@ from typing import Any
 from sixfold.api.arguments import Arguments, Given
 from sixfold.api.live import shown
 from sixfold.api.result import TrainResult
+from sixfold.core.errors import UserError
 from sixfold.core.events import OnEvent
 from sixfold.core.object_store import is_url
 from sixfold.core.run_store import local_run
+from sixfold.core.settings import hints_of
 from sixfold.distributed.engines import Engine
 from sixfold.training import run
 from sixfold.training.config import TrainConfig, is_automatic
+from sixfold.training.lr_find.config import LrFindConfig, RangeConfig
+from sixfold.training.lr_find.run import lr_find as launch_lr_find
 
 
 def train(
@@ -71,6 +76,49 @@ def train(
         arguments = Arguments(given, options)
         with arguments.settled(tell) as config, _resumable(config, tell):
             return _train(config, arguments.engine, tell)
+
+
+def lr_find(
+    model: Any = None,
+    data: Any = None,
+    *,
+    engine: str | None = None,
+    on_event: OnEvent | None = None,
+    quiet: bool | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Try learning rates on one short training, and suggest one; see `sixfold lr-find`.
+
+    Args:
+        model: a network, as `sixfold.train` takes it; or an `LrFindConfig`.
+        data: likewise.
+        engine: "inline", "local" or "spark".
+        on_event: called with progress, in place of the live display.
+        quiet: whether to show nothing.
+        **options: `lr_from`, `lr_to`, and those of `sixfold train` for the short training.
+
+    Raises:
+        UserError: with everything that is wrong; nothing is left behind.
+
+    >>> lr_find("lenet5", "digits", lr_from=0.0, steps=0)
+    Traceback (most recent call last):
+    sixfold.core.errors.UserError: --lr-from 0.0: must be above 0
+    --steps 0: must be at least 1
+    """
+    names = {field.name for field in dataclasses.fields(RangeConfig)}
+    with shown(on_event, quiet) as tell:
+        if isinstance(model, LrFindConfig):
+            if options or data is not None or engine is not None:
+                raise UserError("options: not together with an LrFindConfig, which has them")
+            return launch_lr_find(model, tell)
+        rates = RangeConfig(**{name: options.pop(name) for name in names & set(options)})
+        given = Given(model=model, data=data, validation=None, test=None, engine=engine)
+        arguments = Arguments(given, options, problems=rates.problems(), purpose="lr-find-")
+        with arguments.settled(tell) as config:
+            shared = {
+                name: getattr(config, name) for name in hints_of(LrFindConfig) if name != "range"
+            }
+            return launch_lr_find(LrFindConfig(**shared | {"range": rates}), tell)
 
 
 def _train(config: TrainConfig, engine: Engine | None, on_event: OnEvent) -> TrainResult:

@@ -54,8 +54,10 @@ class ScoringConfig(Settings):
 class PredictionConfig(ScoringConfig):
     """What is classified, with what, and where the result goes."""
 
-    data: str = option(
-        "digits", "data set, as for `sixfold train`, or images:PATH for pictures without labels"
+    data: str | None = option(
+        None,
+        "data set, as for `sixfold train`, or images:PATH for pictures without labels (default: "
+        "what the network was trained on)",
     )
     out: str = option(
         "", "Parquet file for the result, a path or a URL; figures go to FILE.json beside it"

@@ -40,13 +40,14 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
     sparse = None if asked.sparse is None else Path(asked.sparse).expanduser().absolute()
     if sparse is not None:
         load_choice(sparse)  # refused here rather than in every rank
-    kept = _kept_columns(config)
+    data = asked_data(asked, weights, card)
+    kept = _kept_columns(config, data.data)
     opening = open_engine_for(config.engine, card.model, together=True)
     is_apart = config.engine.engine == "spark"
     with output_file(place, apart=is_apart) as out, opening as engine:
         workers = config.engine.workers or engine.slots()
         job, opened = scored_data(
-            asked_data(asked, weights, card),
+            data,
             asked.split,
             weights,
             card,
@@ -67,7 +68,7 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
         )
         figures = join_parts(out.collected(), out.path, card, kept) | {
             "run": str(weights.parent),
-            "data": asked.data,
+            "data": data.data,
             "part": job["part"],
             "tta": asked.tta,
             "file": place,
@@ -84,15 +85,15 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
     return figures
 
 
-def _kept_columns(config: PredictConfig) -> KeptColumns | None:
+def _kept_columns(config: PredictConfig, data: str) -> KeptColumns | None:
     asked = config.prediction
     others = [name.strip() for name in asked.keep_columns.split(",") if name.strip()]
     if asked.id_column is None and not others:
         return None
-    spec = parse_spec(asked.data)
+    spec = parse_spec(data)
     if spec.kind != "parquet":
         option = f"--id-column {asked.id_column}" if asked.id_column else "--keep-columns"
-        raise UserError(f"{option}: only parquet:PATH has columns, and the data is {asked.data}")
+        raise UserError(f"{option}: only parquet:PATH has columns, and the data is {data}")
     return KeptColumns(spec.where, asked.id_column, others)
 
 

@@ -64,7 +64,7 @@ def early_stopping(text: str) -> EarlyStopping:
     EarlyStopping(metric='loss', patience=3)
     """
     metric, colon, patience = text.partition(":")
-    if colon and not (patience.isdecimal() and int(patience) > 0):
+    if metric.isdecimal() or (colon and not (patience.isdecimal() and int(patience) > 0)):
         raise UserError(
             f"--early-stopping {text}: expected METRIC[:PATIENCE] with a whole number of "
             "evaluations, such as loss:5"

@@ -5,7 +5,8 @@ shards, so a mean over samples would depend on how they are cut; that is found o
 
     f(a and b) = f(a) + f(b)
 
-for two halves a, b of real samples.
+for two halves a, b of real samples. torch's own losses are means by default: they are multiplied by
+the number of samples.
 """
 
 from __future__ import annotations
@@ -36,7 +37,34 @@ def find_loss(name: str) -> Function:
     if not callable(found):
         raise UserError(f"--loss {name} is a {type(found).__name__}: it cannot be called")
     function: Function = found
-    return function
+    return TorchMean(function) if is_mean_of_torch(function) else function
+
+
+def is_mean_of_torch(function: Function) -> bool:
+    """Whether this is a loss of torch.nn or torch.nn.functional that takes means over samples.
+
+    With weights of classes, or targets that are left out, it divides by another number.
+    """
+    if isinstance(function, torch.nn.modules.loss._Loss):
+        is_plain = getattr(function, "weight", None) is None
+        is_plain &= getattr(function, "ignore_index", -100) < 0
+        return is_plain and function.reduction == "mean"
+    of_torch = getattr(function, "__module__", None) == "torch.nn.functional"
+    return of_torch and "reduction" in inspect.signature(function).parameters
+
+
+class TorchMean:
+    """The sum over samples of a loss that is a mean over them.
+
+    A third argument of torch's functions has the weights of classes, not of samples.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._mean = function
+
+    def __call__(self, output: Any, target: Tensor) -> Tensor:
+        """The mean over all numbers of the target, once for each sample."""
+        return self._mean(output, target) * len(target)
 
 
 def takes_weight(function: Function) -> bool:
@@ -131,6 +159,7 @@ def problems_of(
         why = "a mean over samples" if mean else "no sum over samples"
         return [
             f"--loss {name}: is {why}: {float(once):g} for {2 * half} samples, but "
-            f"{float(left):g} + {float(right):g} for two halves of them: use reduction='sum'"
+            f"{float(left):g} + {float(right):g} for two halves of them: use "
+            "reduction='sum', or multiply a plain mean by len(target)"
         ]
     return []
