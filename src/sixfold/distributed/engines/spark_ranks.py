@@ -107,10 +107,12 @@ class SparkProcesses(Processes):
 
     def _give_up(self, needed: int, missing: int, stalled_s: float) -> None:
         """Raise if Spark cannot start enough ranks; or let it try for longer."""
-        active = any(job.active_tasks() for job in self._jobs.values())
-        if (active or self._session.allocates) and stalled_s < JOIN_S:
+        joined = needed - missing
+        # Tasks that run beyond those that have joined will join, if slowly.
+        are_starting = sum(job.active_tasks() for job in self._jobs.values()) > joined
+        if (are_starting or self._session.allocates) and stalled_s < JOIN_S:
             return
-        if active:
+        if are_starting:
             why = f"{missing} of {needed} ranks have not joined within {stalled_s:.0f} s"
         else:
             why = (
@@ -121,4 +123,6 @@ class SparkProcesses(Processes):
         if (fault := self._rendezvous.now.best_guess or self._rendezvous.last_fault) is not None:
             lost = dataclasses.replace(fault, cause=f"{fault.cause}; then {why}")
             raise lost.exception(self._rendezvous.restarts)
-        raise RunError(why) if active else UserError(f"{why}: end them, or use fewer --workers")
+        raise (
+            RunError(why) if are_starting else UserError(f"{why}: end them, or use fewer --workers")
+        )

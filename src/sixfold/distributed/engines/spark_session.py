@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -280,4 +281,12 @@ def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]
             )
     if problems:
         raise UserError(problems)
-    return Session(context=active, master=parse_master(active.master))
+    given = parse_master(active.master)
+    if (
+        given.on_this_host
+        and "PYSPARK_PYTHON" not in os.environ
+        and conf.get("spark.pyspark.python") is None
+    ):
+        # Spark would take the first `python3` of $PATH, which may have none of our packages.
+        active.pythonExec = sys.executable
+    return Session(context=active, master=given)

@@ -102,6 +102,26 @@ def test_an_active_session_is_used_and_cannot_be_given_other_settings(
     assert "spark.ui.enabled is false" in setting
 
 
+@pytest.mark.full
+def test_a_local_session_of_the_user_runs_the_users_python(tmp_path: Path) -> None:
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 3\n")  # what Spark would take
+    (tmp_path / "python3").chmod(0o755)
+    script = """
+from pyspark.sql import SparkSession
+from sixfold.distributed.engines.spark import SparkEngine
+session = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+with SparkEngine() as engine:
+    print(list(engine.pool(abs, [-3], workers=1)))
+session.stop()
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "PYSPARK_PYTHON"}
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert "3" in done.stdout, done.stderr[-2000:]
+
+
 def test_executors_without_python_are_told(spark_local: EngineProcess) -> None:
     def run(engine: Any) -> str:
         context = engine.session.context
