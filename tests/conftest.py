@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-import sixfold
+from sixfold.core.settings import build_tree
 from sixfold.training.config import TrainConfig
 
 pytest_plugins = ["tests.spark_masters", "tests.s3_server"]
@@ -44,8 +44,11 @@ SMALL: dict[str, Any] = {
 
 
 def small_config(**changes: Any) -> TrainConfig:
-    """Settings of a training that takes a fraction of a second, with changes by field name."""
-    return sixfold.configure(**SMALL | changes)
+    """Settings of a training that takes a fraction of a second, with changes by field name.
+
+    They may be wrong, unlike those of `sixfold.configure`: for tests of what is said then.
+    """
+    return build_tree(TrainConfig, SMALL | changes)
 
 
 @pytest.fixture

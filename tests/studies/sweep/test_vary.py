@@ -4,7 +4,9 @@ import pytest
 
 from sixfold import configure
 from sixfold.core.errors import UserError
+from sixfold.core.settings import build_tree
 from sixfold.studies.sweep.vary import combinations, parse_vary
+from sixfold.training.config import TrainConfig
 
 
 def test_every_combination_has_its_settings() -> None:
@@ -59,8 +61,10 @@ def test_all_problems_come_at_once() -> None:
 
 
 def test_settings_that_a_strategy_or_an_engine_does_not_take_are_put_back() -> None:
-    base = configure(
-        grid="rows=2", servers=2, local_steps=4, engine="spark", master="local[2]", workers=2
+    base = build_tree(
+        TrainConfig,
+        {"grid": "rows=2", "servers": 2, "local_steps": 4, "engine": "spark", "workers": 2}
+        | {"master": "local[2]"},
     )
     found = combinations(
         base,
