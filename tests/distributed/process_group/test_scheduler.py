@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -239,6 +240,15 @@ def test_no_thread_is_left() -> None:
     assert threading.active_count() == before
 
 
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """Python loses a Ctrl-C in a callback of its garbage collector, and hypothesis has one."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collections")
 def test_ctrl_c_at_any_moment_ends_all() -> None:
     main = threading.get_ident()
     generator = random.Random(0)
