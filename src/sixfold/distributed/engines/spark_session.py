@@ -264,6 +264,10 @@ def open_session(
         )
 
 
+_DEFAULT_PYTHON = "python3"
+"""Of SparkContext, where nobody has chosen one."""
+
+
 def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]) -> Session:
     """Use the active session, which cannot be given other settings any more."""
     problems = []
@@ -282,11 +286,8 @@ def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]
     if problems:
         raise UserError(problems)
     given = parse_master(active.master)
-    if (
-        given.on_this_host
-        and "PYSPARK_PYTHON" not in os.environ
-        and conf.get("spark.pyspark.python") is None
-    ):
-        # Spark would take the first `python3` of $PATH, which may have none of our packages.
+    is_chosen = active.pythonExec != _DEFAULT_PYTHON or "PYSPARK_PYTHON" in os.environ
+    if given.on_this_host and not is_chosen:
+        # The first of that name on $PATH may have none of our packages.
         active.pythonExec = sys.executable
     return Session(context=active, master=given)
