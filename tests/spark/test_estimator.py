@@ -435,6 +435,7 @@ def save_and_score(engine: Any, folder: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.full
 def test_a_saved_model_a_run_and_sql_score_alike(spark_any: EngineProcess, tmp_path: Path) -> None:
     told = spark_any.call(save_and_score, str(tmp_path))
     first, *others = told["scored"]

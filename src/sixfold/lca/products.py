@@ -44,6 +44,8 @@ BLOCK = 256
 """Positions that are multiplied at a time: always as many, so that a position's bits do not follow
 from how many others a tile has."""
 
+COLUMNS = 8  # of a product of doubles are computed at a time
+
 
 def convolve(maps: Tensor, kernels: Tensor) -> Tensor:
     """Maps (W, N, U, V) convolved with kernels (M, N, R, S), without padding.
@@ -55,19 +57,22 @@ def convolve(maps: Tensor, kernels: Tensor) -> Tensor:
     taps = (kernels.shape[2], kernels.shape[3])
     if taps != (1, 1) and maps.dtype != torch.float64:
         return functional.conv2d(maps, kernels)
-    width, inner = len(maps), kernels[0].numel()
-    rows, columns = maps.shape[2] - taps[0] + 1, maps.shape[3] - taps[1] + 1
-    right = kernels.flatten(1).t().contiguous()
+    width, atoms, inner = len(maps), len(kernels), kernels[0].numel()
+    # (W, P, Q, N, R, S): what each position sees
+    seen = maps.unfold(2, taps[0], 1).unfold(3, taps[1], 1).permute(0, 2, 3, 1, 4, 5)
+    rows, columns = seen.shape[1:3]
+    # Where columns are left over, the library's products of doubles treat rows unlike.
+    outer = -(-atoms // COLUMNS) * COLUMNS if maps.dtype == torch.float64 else atoms
+    right = kernels.new_zeros(inner, outer)
+    right[:, :atoms] = kernels.flatten(1).t()
     count = width * rows * columns
     left = maps.new_zeros(-(-count // BLOCK) * BLOCK, inner)
-    # (W, N R S, positions)
-    patches = maps.flatten(2) if taps == (1, 1) else functional.unfold(maps, taps)
-    left[:count] = patches.transpose(1, 2).reshape(count, inner)
-    out = maps.new_empty(len(left), right.shape[1])
+    left[:count].view(seen.shape).copy_(seen)
+    out = maps.new_empty(len(left), outer)
     for start in range(0, len(left), BLOCK):
         block = slice(start, start + BLOCK)
         slot_product(left[block], right, out[block])
-    return out[:count].view(width, rows, columns, len(kernels)).permute(0, 3, 1, 2).contiguous()
+    return out[:count, :atoms].view(width, rows, columns, atoms).permute(0, 3, 1, 2).contiguous()
 
 
 @cache
