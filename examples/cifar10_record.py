@@ -33,6 +33,7 @@ def recipe(epochs: float) -> dict[str, object]:
     return {
         "epochs": epochs,
         "batch_size": BATCH,
+        "precision": "bf16",
         "lr": LR,
         "momentum": 0.85,
         "nesterov": True,
