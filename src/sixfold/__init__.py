@@ -16,8 +16,6 @@ training; ``plan``, ``profile``, ``tickets`` and ``lca_learn`` are the commands 
 Nothing heavy is imported before one of them is used.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazy

@@ -1,7 +1,5 @@
 """The command line: one subcommand a file, errors by exit code, imports only as needed."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import traceback

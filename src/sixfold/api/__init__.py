@@ -1,7 +1,5 @@
 """The functions of the Python API that need more than one package."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazy

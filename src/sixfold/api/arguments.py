@@ -1,7 +1,5 @@
 """From the arguments of `sixfold.train` to settings: everything that is wrong at once."""
 
-from __future__ import annotations
-
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence

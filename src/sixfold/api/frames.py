@@ -1,7 +1,5 @@
 """Spark DataFrames as data of `sixfold.train`: their executors write them as tensor shards."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

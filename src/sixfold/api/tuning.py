@@ -1,7 +1,5 @@
 """`sixfold.tune`: a search over settings of training, as `sixfold.train` takes them."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """The launcher of a compression: prune, share, code, and say what each stage costs and saves."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import time

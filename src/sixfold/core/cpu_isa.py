@@ -7,8 +7,6 @@ set (Intel, "Conditional numerical reproducibility"). Kernels of our own need no
 order, whatever the processor knows (see norm.inc and conv.inc).
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

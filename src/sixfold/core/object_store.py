@@ -4,8 +4,6 @@ An object is written all at once or, where the store cannot promise that, under 
 reads before a record names it. What the store refuses is one line for people.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A file that a command writes: a path, or a URL at which it is put when it is whole."""
 
-from __future__ import annotations
-
 import secrets
 import tempfile
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What this host's processor knows, in Linux's words."""
 
-from __future__ import annotations
-
 import platform
 from pathlib import Path
 

@@ -20,8 +20,6 @@ an upload is never read, nor what a superseded attempt writes late: it can only 
 record.
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import hashlib

@@ -7,8 +7,6 @@
 (80, 20, 20, (3, 8, 8))
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazy

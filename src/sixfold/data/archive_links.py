@@ -1,7 +1,5 @@
 """Links inside an archive: what each of them leads to, without unpacking."""
 
-from __future__ import annotations
-
 import posixpath
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ A zip or an uncompressed tar is read where it lies. A compressed tar cannot be e
 middle, so it is decompressed once, into one temporary file beside the shards.
 """
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import lzma

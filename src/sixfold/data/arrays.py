@@ -5,8 +5,6 @@ or floating-point numbers from 0 to 1 each of which is a multiple of 1/255 up to
 `ToTensor` makes them. Otherwise they are kept as the float32 numbers that they are.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Settings of the images and of their preparation."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI reposit
 set). Read from scikit-learn's data file: importing scikit-learn itself takes a second.
 """
 
-from __future__ import annotations
-
 import gzip
 import importlib.util
 from pathlib import Path

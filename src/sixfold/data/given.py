@@ -5,8 +5,6 @@ these) is read once, in the launcher, and written into the cache under a hash
 of its classes, images and labels. So the same data give the same setting in any process.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

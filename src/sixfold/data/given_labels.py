@@ -1,7 +1,5 @@
 """Labels that are handed over: numbers of classes that have names, or numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What data handed over in Python may be, each as parts whose records can be read one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Items of a map-style data set: an image and its label, in whatever form they come."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

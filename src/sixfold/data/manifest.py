@@ -4,8 +4,6 @@ A manifest may come from anywhere, so every number in it is held against the fil
 every file name must be a plain name in the same folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence

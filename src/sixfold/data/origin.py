@@ -5,8 +5,6 @@ of one's own is evaluated or resumed without giving its data again. Opening anot
 its owner who reads.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

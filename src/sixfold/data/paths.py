@@ -4,8 +4,6 @@ Plain paths go to the operating system; anything with ``://`` goes through fsspe
 reached is a `UserError` that names the path.
 """
 
-from __future__ import annotations
-
 import os
 import posixpath
 import stat

@@ -1,7 +1,5 @@
 """Making the next batches while the present one is computed with."""
 
-from __future__ import annotations
-
 import queue
 import sys
 import threading

@@ -6,8 +6,6 @@ finished are recognised by their notes in ``DST/.prepare`` and checked, not made
 manifest is written last: a folder without one is not finished.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from importlib import metadata

@@ -1,7 +1,5 @@
 """From a data specification to a data set: `resolve` in the launcher, `open_data` in a rank."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

@@ -5,8 +5,6 @@ it is the same whichever rank reads it, and whatever was read before. Those gene
 process's own, so images are read where the step is computed and not ahead of it in a thread.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

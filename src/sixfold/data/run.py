@@ -1,7 +1,5 @@
 """The launcher of a preparation of images."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,8 +5,6 @@ inputs, and write one file each, all at once, with a note of what they wrote bes
 whose file and note are there and agree is not made again.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

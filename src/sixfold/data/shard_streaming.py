@@ -8,8 +8,6 @@ far as the cache has room. What is fetched is compared with its checksum. The ca
 long a step waits, never what it computes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import threading

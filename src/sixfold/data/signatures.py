@@ -1,7 +1,5 @@
 """What a file is that is no picture that can be read: told by its first bytes, with the remedy."""
 
-from __future__ import annotations
-
 import re
 
 _CONVERT = "convert it to PNG or JPEG"

@@ -1,7 +1,5 @@
 """From a specification to a listing: where the data is, and which format reads it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

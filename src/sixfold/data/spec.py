@@ -1,7 +1,5 @@
 """Data specifications: ``kind`` or ``kind:where``, as `--data` takes them."""
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The choice depends on the labels, the groups and a seed, and on nothing else: no
 the training, the number of workers or the machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

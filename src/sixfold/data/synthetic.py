@@ -4,8 +4,6 @@ Class k of ten has a smooth pattern of its own; an image is the mean of its clas
 uniform noise. A linear classifier learns it, but not from a few images.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from functools import cached_property

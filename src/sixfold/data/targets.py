@@ -1,7 +1,5 @@
 """What a network is to say of an image: its class, which of several labels, or numbers."""
 
-from __future__ import annotations
-
 CLASSES, BINARY, MULTI_LABEL, REGRESSION = "classes", "binary", "multi_label", "regression"
 
 KINDS = {

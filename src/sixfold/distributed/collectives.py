@@ -5,8 +5,6 @@ for everybody, element by element in the tree of `logical_shards`: neither the n
 the place of the cuts can alter a bit. Every rank sends about twice the vector.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import operator

@@ -1,7 +1,5 @@
 """Settings of where ranks run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ folded in the same tree. No sum is ever made in another order, so the total has 
 however the shards are spread over ranks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar

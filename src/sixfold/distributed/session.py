@@ -1,7 +1,5 @@
 """An engine from settings."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

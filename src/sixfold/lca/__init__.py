@@ -9,8 +9,6 @@ torch.Size([2, 8, 12, 12])
 Nothing heavy is imported before one of the names is used.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazy

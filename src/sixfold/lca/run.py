@@ -1,7 +1,5 @@
 """The launchers of sparse coding: learning a dictionary, and coding images with one."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import time

@@ -5,8 +5,6 @@ trained once for each seed. The members of one-shot pruning need nothing but the
 iterative pruning each needs the ticket of the sparsity before, of its own rewind point and seed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -10,8 +10,6 @@ Layout of the job's directory::
     log.txt         what workers printed
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """Networks: a zoo, the user's own, and whether they fit the data."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazy

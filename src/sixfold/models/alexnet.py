@@ -16,8 +16,6 @@ states; weights are drawn by He's rule with zero biases, instead of N(0, 0.01) w
 Legend: C channels, H rows, W columns, K classes.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import nn

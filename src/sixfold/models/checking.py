@@ -1,7 +1,5 @@
 """Whether a network fits the data, found out before anything is started."""
 
-from __future__ import annotations
-
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable

@@ -9,8 +9,6 @@ A factory that sets its weights in a way that the record cannot tell (reads them
 elsewhere, or initialises orthogonally) is played back by building the whole network once.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

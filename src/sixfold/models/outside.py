@@ -5,8 +5,6 @@ for ever. Seen are calls of Python's own functions that the user's code makes, o
 make for it.
 """
 
-from __future__ import annotations
-
 import gc
 import sys
 from collections.abc import Iterator

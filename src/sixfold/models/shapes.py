@@ -7,8 +7,6 @@ are running, so a failure is told with the innermost module's name, its kind and
 Legend: N batch, C channels, H rows, W columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

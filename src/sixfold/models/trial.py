@@ -1,7 +1,5 @@
 """Runs of one network, each from the same weights and buffers, and what each has done to them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain

@@ -1,7 +1,5 @@
 """What a prediction writes of every image, and its figures: by the kind of the targets."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from typing import Any

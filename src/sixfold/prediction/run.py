@@ -1,7 +1,5 @@
 """The launcher of a prediction."""
 
-from __future__ import annotations
-
 import functools
 import time
 from pathlib import Path

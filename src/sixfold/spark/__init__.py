@@ -4,8 +4,6 @@ Works in a classic session and over Spark Connect, by DataFrame operations alone
 the extra `spark`.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazy

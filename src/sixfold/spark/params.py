@@ -4,8 +4,6 @@ An option of the command line is a Param in camel case (`--batch-size` is `batch
 same help, type and default. The columns have Spark's own Params.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import types

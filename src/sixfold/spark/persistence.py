@@ -1,7 +1,5 @@
 """Writing Params and weights as Spark ML does, in a classic session and over Connect."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pyspark.ml.util import DefaultParamsWriter, MLWriter

@@ -5,8 +5,6 @@
 Scores are averaged before softmax or sigmoid, numbers of a regression as they are.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -5,8 +5,6 @@ is. Where nobody holds one, at the start and after the loss of all, it is that o
 checkpoint.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The part is cut into chunks whose size follows from the size of an image, so tha
 computed with the same bits by whichever rank; losses are added in the order of the chunks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

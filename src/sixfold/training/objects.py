@@ -1,7 +1,5 @@
 """The user's own objects as settings of a training: packed into its run directory."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

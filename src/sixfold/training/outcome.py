@@ -1,7 +1,5 @@
 """What a result says of a training's last evaluations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What `result.json` of a training must hold to be shown again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

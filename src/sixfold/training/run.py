@@ -1,7 +1,5 @@
 """The launcher of a training: checks, prepares, starts the ranks, and writes result and report."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """What a launcher learns of the views of a training's group."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@
 run directory, and neither the engine nor the launcher.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

@@ -5,8 +5,6 @@ evenly; the amount is the one number that a search has to find. Retraining takes
 back, so the amount may be large.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """A command whose options are the fields of a configuration: read, refuse, run, show."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

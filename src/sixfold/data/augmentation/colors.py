@@ -8,8 +8,6 @@ Images of other than three channels have no colours: grey is the mean of the cha
 saturation and hue leave them as they are.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -4,8 +4,6 @@ They are drawn for all images of a shard at once, so a rank that computes only s
 recomputes them, sees what any other would have seen.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

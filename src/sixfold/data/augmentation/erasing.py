@@ -5,8 +5,6 @@ Z. Zhong et al., "Random erasing data augmentation", 2017 (tries and ranges as t
 "Improved regularization of convolutional neural networks with cutout", 2017.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

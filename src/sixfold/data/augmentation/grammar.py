@@ -1,7 +1,5 @@
 """From the text of `--augment` to what is done."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

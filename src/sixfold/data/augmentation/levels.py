@@ -1,7 +1,5 @@
 """Changes of levels and of sharpness that RandAugment uses, with torchvision's formulas."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from sixfold.data.augmentation.colors import LEVELS, blend, look_up

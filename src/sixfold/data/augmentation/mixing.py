@@ -11,8 +11,6 @@ H. Zhang et al., "mixup: Beyond empirical risk minimization", 2017; S. Yun et al
 the box as torchvision's ``CutMix`` has it.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

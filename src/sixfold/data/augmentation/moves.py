@@ -1,7 +1,5 @@
 """Crops of the padded image, and reflections."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

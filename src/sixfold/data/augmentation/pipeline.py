@@ -1,7 +1,5 @@
 """What is done to the training images of logical shards, in which order, and with which draws."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

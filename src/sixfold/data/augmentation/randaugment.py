@@ -7,8 +7,6 @@ E. D. Cubuk et al., "RandAugment: Practical automated data augmentation with a r
 space", 2019.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The augmentations: one row each, in the order in which they are applied."""
 
-from __future__ import annotations
-
 from sixfold.data.augmentation.colors import color_jitter
 from sixfold.data.augmentation.erasing import TRIES as ERASE_TRIES
 from sixfold.data.augmentation.erasing import cutout, erase

@@ -9,8 +9,6 @@ and columns likewise. C. Szegedy et al., "Going deeper with convolutions", 2015;
 and rounding as in torchvision's ``RandomResizedCrop``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Test-time augmentation: the views of an image over which a network's outputs are averaged."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -8,8 +8,6 @@ image nearest to
 and black where that lies outside. As torchvision's affine transforms on tensors, nearest neighbour.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

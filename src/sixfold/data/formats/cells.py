@@ -14,8 +14,6 @@ Boxes without any area (the usual set has two) mark nothing; they are left out, 
 images without an annotation and annotations without a box.
 """
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict

@@ -5,8 +5,6 @@ are pickles: they are read by an unpickler that can build arrays and plain conta
 else, so a hostile file cannot run code.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 from collections.abc import Sequence

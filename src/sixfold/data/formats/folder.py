@@ -3,8 +3,6 @@
 How the parts are told from classes is in `layout`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Columns of a table that stand beside the predictions of its rows, so that both can be joined."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any

@@ -1,7 +1,5 @@
 """Labels of a table's rows, and the classes that they make."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Which folders of a set are its parts, and which are classes."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ magic number (0x0803 for images, 0x0801 for labels), the sizes, then one byte a 
 the same four files is read (Fashion-MNIST, KMNIST), with up to ten classes.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import re

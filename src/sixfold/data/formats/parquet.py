@@ -7,8 +7,6 @@ of whose dimensions may be the channels; a nested list (rows x columns, or with 
 last); or one flat list, channel after channel. Numbers are 0 to 255, or 0 to 1 in floating point.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Folders named ``column=value``, as Spark's ``partitionBy`` makes them, are columns of the table.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence

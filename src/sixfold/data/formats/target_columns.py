@@ -1,7 +1,5 @@
 """Columns of a table that hold numbers, labels of which an image may have several, or weights."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

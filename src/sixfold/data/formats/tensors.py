@@ -1,7 +1,5 @@
 """Cells of a table that are pictures or numbers, and how their pixels are taken out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt

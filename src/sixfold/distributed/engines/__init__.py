@@ -1,7 +1,5 @@
 """Where functions run: `inline`, `local` or `spark`. They know nothing of training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from sixfold.core.cpu_isa import NATIVE

@@ -1,7 +1,5 @@
 """What every engine offers: `run_ranks` and `pool`. An engine knows nothing of training."""
 
-from __future__ import annotations
-
 import collections
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

@@ -12,8 +12,6 @@ through their launcher's connections everywhere.
 Messages (`frames`) from the launcher: `Fork`, `Kill`, `ExpireAfter`. To it: `Forked` and `Ended`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import faulthandler

@@ -3,8 +3,6 @@
 Pickle is safe here and only here: no one else can hold an end of such a pair.
 """
 
-from __future__ import annotations
-
 import os
 import pickle
 import socket

@@ -5,8 +5,6 @@ decided here, the same for all engines. A group that may change has a process fo
 replaces those that are lost; any other is started again as a whole.
 """
 
-from __future__ import annotations
-
 import math
 import signal
 import time

@@ -6,8 +6,6 @@ and an exchange that works only because a buffer happens to take it in is a dead
 rank has its own random state. A rank cannot die, unless a test has it die at an exchange.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import socket

@@ -4,8 +4,6 @@ The server (`fork_server`) is started once for an engine and kept for later proc
 dies - a rank, the server, the launcher - all others end within seconds.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Sequence

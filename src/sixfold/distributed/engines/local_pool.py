@@ -4,8 +4,6 @@ Each worker has a socket pair to the launcher, over which items and results are 
 that dies loses only the item it had, which goes to a fresh worker.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

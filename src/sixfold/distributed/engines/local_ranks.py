@@ -1,7 +1,5 @@
 """Processes of ranks on this machine: how they are started and ended."""
 
-from __future__ import annotations
-
 import functools
 import os
 import time

@@ -1,7 +1,5 @@
 """What ranks print: appended to a file, a line at a time, each with the number of its rank."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

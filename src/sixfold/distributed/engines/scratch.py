@@ -1,7 +1,5 @@
 """Temporary folders that do not outlive their process for long, even if it is killed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -4,8 +4,6 @@ Nothing of any size goes through Spark: ranks talk to each other and to the laun
 over sockets of their own. What is lost is replaced here, and counted.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

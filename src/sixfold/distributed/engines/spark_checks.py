@@ -3,8 +3,6 @@
 Spark tells of most of these late, with a traceback, or not at all.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import queue

@@ -1,7 +1,5 @@
 """What can be known of a Spark cluster, without pyspark: its URL, settings, Java."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -6,8 +6,6 @@ that of this package is taken out by `training.native.loading` where the executo
 it; a user's own has to be installed on the executors.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import logging

@@ -7,8 +7,6 @@ files and folders of data beside them travel too, since a network may open them;
 text in its code has their name. What is too large stays behind, which is written to the run's log.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ when one of them is lost for good, and separate jobs keep a loss to itself. Jobs
 in Spark's queue, where dynamic allocation sees that executors are wanted.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import time

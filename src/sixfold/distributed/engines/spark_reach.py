@@ -1,7 +1,5 @@
 """Whether a master can be reached, found out within seconds: Spark takes 66 s and 136 lines."""
 
-from __future__ import annotations
-
 import queue
 import socket
 import struct

@@ -5,8 +5,6 @@ from which the other reads; connections are authenticated and encrypted from end
 Ranks still call each other directly.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import shutil

@@ -1,7 +1,5 @@
 """A SparkContext to work with: the one that is active, or one of our own with its own JVM."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

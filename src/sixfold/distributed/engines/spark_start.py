@@ -3,8 +3,6 @@
 Java prints to a file, and talks over the loopback interface where all of it is on this host.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -4,8 +4,6 @@ Spark uses a Python worker again for the next task, of whatever job. So what a u
 changes in its process is put back, and what it prints goes to the launcher.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

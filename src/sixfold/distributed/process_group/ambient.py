@@ -3,8 +3,6 @@
 torch is touched only where it has been imported already.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import sys

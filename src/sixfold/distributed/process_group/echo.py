@@ -5,8 +5,6 @@ send: with echoes it computes what it would among so many ranks, on values that 
 finite.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from functools import partial

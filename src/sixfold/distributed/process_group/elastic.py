@@ -4,8 +4,6 @@
 life, causes. A rank that is lost ends the view, an exception in one ends the group.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any

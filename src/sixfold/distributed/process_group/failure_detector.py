@@ -7,8 +7,6 @@
   one is guilty. It may only be slow, hence the long time.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 It only takes in what it is given and decides; `Rendezvous` reads connections and knows the time.
 """
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

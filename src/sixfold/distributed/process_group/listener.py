@@ -1,7 +1,5 @@
 """A listening socket behind which only those come who know a secret."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

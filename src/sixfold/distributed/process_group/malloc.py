@@ -7,8 +7,6 @@ depends on what else lies on the heap. So ranks keep up to `KEPT_BYTES` of freed
 as before. With another C library nothing is changed.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager

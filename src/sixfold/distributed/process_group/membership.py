@@ -1,7 +1,5 @@
 """A rank's side of a process group: it joins, meets the others, works and leaves."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import queue

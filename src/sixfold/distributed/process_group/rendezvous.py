@@ -9,8 +9,6 @@ ends the lower ones: their connections are closed, and with them their ranks end
 gives each an attempt number, under which its ranks may write to the run directory.
 """
 
-from __future__ import annotations
-
 import queue
 import socket
 import time

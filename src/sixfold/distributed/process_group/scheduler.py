@@ -6,8 +6,6 @@ order of events is the same in every run, and a deadlock is seen the moment it h
 inline engine run this way, and the logical shards of a rank through synchronised batch-norm.
 """
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import threading

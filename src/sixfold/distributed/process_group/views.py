@@ -16,8 +16,6 @@ State after a step is the same bits wherever it is, so nobody votes on it: `hold
 the newest on.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass

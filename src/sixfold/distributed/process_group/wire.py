@@ -13,8 +13,6 @@ socket is ever unpickled. The secret keeps strangers from speaking; one that ask
 `new_secret`) keeps them from listening too: all of it then goes through `tls`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hmac
 import json

@@ -5,8 +5,6 @@ again. A worker that is killed before leaves a folder whose contents the next tr
 the checkpoints of a training.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -12,8 +12,6 @@ A task is recognised by its cache key alone, so a job that was stopped, or that 
 with more tasks, resumes from what is there. The folder must lie where all workers see it.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

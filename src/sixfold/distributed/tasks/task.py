@@ -1,7 +1,5 @@
 """A task of a job: what it computes, recognised by a hash of its settings and dependencies."""
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import json

@@ -1,7 +1,5 @@
 """`--strategy auto` and `--grid auto`: the planner chooses, and its prediction is judged."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The ways to divide a training that are compared, what must be measured, what is predicted."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product

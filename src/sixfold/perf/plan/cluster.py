@@ -1,7 +1,5 @@
 """Clusters that are not here: what `--what-if` says of them, as a machine of the step model."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -1,7 +1,5 @@
 """`sixfold plan`."""
 
-from __future__ import annotations
-
 from sixfold.core.console.command import ConfigCommand, ReportKind
 from sixfold.perf.plan.config import PlanConfig
 

@@ -1,7 +1,5 @@
 """Settings of `sixfold plan`, in the form from which the command line makes its options."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sixfold.core.settings import Settings, option

@@ -5,8 +5,6 @@ does not want to run, or for a machine that is known by its calibration alone. T
 `model_parallel` and parameter servers are not estimated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from torch import nn

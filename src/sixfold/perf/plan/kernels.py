@@ -8,8 +8,6 @@ since both are in the sample. A network's step is then the sum over its layers, 
 `sixfold.perf.profile.layer_costs` counts them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Iterable, Sequence

@@ -13,8 +13,6 @@ These are estimates from shapes and constants, so the same network on as many ra
 divided in the same way. The planner scales them by what it has measured of whole grids.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ exchange that follows at once costs. Between hosts the ranks of a host share its
 follow one another. Times are those of a few measured sizes.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Memory: what a rank takes, and what its host has to give."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 

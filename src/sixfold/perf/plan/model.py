@@ -12,8 +12,6 @@ rehearsed. local_sgd has shards of its own B / n images and 1/H of a merge. hogw
 at a time, and a param_server's workers as many as processors, server and wire allow.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

@@ -9,8 +9,6 @@ Of a parameter server the round trip of a push and its pull is timed: the real s
 messages; the first rank serves, the second pushes and pulls, and nothing else runs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import socket

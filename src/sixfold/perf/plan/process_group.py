@@ -1,7 +1,5 @@
 """The calibration as the engine's ranks run it, all at once as in a training, and its figures."""
 
-from __future__ import annotations
-
 import dataclasses
 import operator
 import time

@@ -1,7 +1,5 @@
 """A network's times on a machine, as a function of the work: between and beyond rehearsals."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

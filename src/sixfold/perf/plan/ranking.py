@@ -1,7 +1,5 @@
 """Which way is best, and why: the order of the predictions, and three sentences about it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any

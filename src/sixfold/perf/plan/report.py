@@ -1,7 +1,5 @@
 """A plan as a table for the terminal and as one HTML file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from sixfold.core.html.axes import duration, plain

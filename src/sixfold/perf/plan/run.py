@@ -1,7 +1,5 @@
 """The launcher of a plan: checks, calibrates, predicts, and writes `plan.json` and `plan.html`."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Sequence

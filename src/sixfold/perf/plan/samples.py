@@ -1,7 +1,5 @@
 """Repeated timings of one thing: their middle, their spread, and the slowest of many."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

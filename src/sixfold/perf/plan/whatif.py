@@ -8,8 +8,6 @@ starts again from its last checkpoint. It remains an extrapolation, and its inte
 is unknown: they are what draws of the inputs make of it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The simulation of a larger cluster as a table and as a chart."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any

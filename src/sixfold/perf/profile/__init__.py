@@ -1,7 +1,5 @@
 """Measurement: what layers cost, what a machine can do, where the time of ranks went."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazy

@@ -1,7 +1,5 @@
 """Two profiles next to each other: which layers differ, and which waits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -11,8 +11,6 @@ C.-Q. Yang, B. P. Miller, "Critical path analysis for the execution of parallel 
 programs", 1988.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ each with a thread of its own that computes with one thread, as a rank does: all
 caches and memory, and some processors lower their clock when all are busy.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import threading
 import time

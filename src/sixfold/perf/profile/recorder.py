@@ -1,7 +1,5 @@
 """Sees every call of a torch function while a network runs, and counts what it costs."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from contextlib import nullcontext

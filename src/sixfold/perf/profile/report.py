@@ -1,7 +1,5 @@
 """The report of a profile: flame plot, roofline, layers, operators, memory, ranks over time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

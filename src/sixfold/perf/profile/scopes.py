@@ -5,8 +5,6 @@ layers calls itself is a layer of its own, named after the module and the functi
 is called again gets a number: `conv`, `conv#2`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """The tables of a profile, for its page and for the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 A graph has one dtype of input, so which pixels it takes is settled when it is written.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import warnings

@@ -1,7 +1,5 @@
 """The report of a robustness evaluation: curves, classes and pictures in one HTML file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

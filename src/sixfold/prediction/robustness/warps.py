@@ -14,8 +14,6 @@ and scaled so that their standard deviation is the strength at every pixel, at t
 Legend: N images, C channels, H rows, W columns; K taps of each output.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

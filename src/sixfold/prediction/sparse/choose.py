@@ -6,8 +6,6 @@ is written to a file and used only from there (`sixfold predict --sparse FILE`),
 command gives the same bits.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence

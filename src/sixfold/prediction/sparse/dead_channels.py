@@ -10,8 +10,6 @@ and the last term joins the next layer's bias. With padding the sum depends on t
 map is removed only if c = 0. The result is equal but for the rounding of that sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

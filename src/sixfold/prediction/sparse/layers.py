@@ -13,8 +13,6 @@ batch and machine: see `sixfold.prediction.sparse.choose`.
 Legend: N batch, C H W input, K output channels, R S kernel, P Q output rows and columns.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """`sixfold doctor`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from sixfold.core.console.command import ConfigCommand

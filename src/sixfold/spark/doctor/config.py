@@ -1,7 +1,5 @@
 """Settings of an examination."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sixfold.core.settings import Settings, option

@@ -1,7 +1,5 @@
 """What an examination finds: each thing that was looked at, how it is, and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """What can be seen on this host: Python, libraries, kernels, memory, places to read and write."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

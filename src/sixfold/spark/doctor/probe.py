@@ -1,7 +1,5 @@
 """What an executor is asked, by functions that travel whole: Sixfold may not be there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An examination, from the settings to the findings."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from typing import Any

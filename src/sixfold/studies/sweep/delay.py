@@ -13,8 +13,6 @@ The second says where the time goes: what any job costs, what the driver spends 
 after another, what each round of tasks costs, and what a byte costs.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ What tasks run are functions within functions, which travel by value: an executo
 Sixfold.
 """
 
-from __future__ import annotations
-
 import random
 import shutil
 import tempfile

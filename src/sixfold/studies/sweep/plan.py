@@ -1,7 +1,5 @@
 """From the settings of a sweep to the members of a job, and the checks before any of them runs."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

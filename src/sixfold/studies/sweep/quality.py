@@ -7,8 +7,6 @@ only together shows as scatter of those differences; the share of variance tells
 variation between trainings goes with one setting by itself (main effect of a balanced design).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence

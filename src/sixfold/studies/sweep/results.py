@@ -1,7 +1,5 @@
 """From what became of a sweep's members to the figures that `result.json` holds."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any

@@ -12,8 +12,6 @@ speed-up S(n) = r(n, n b) / r(1, b) = n - s (n - 1). Ernest's over workers and b
 or of whole trainings over workers and images, in the source's own sense.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

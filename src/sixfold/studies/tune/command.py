@@ -1,7 +1,5 @@
 """`sixfold tune`."""
 
-from __future__ import annotations
-
 from sixfold.core.console.command import ConfigCommand, ReportKind
 from sixfold.core.lazy import lazily
 from sixfold.studies.tune.config import TuneConfig

@@ -1,7 +1,5 @@
 """Settings of `sixfold tune`."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The figures of a search that `result.json` holds."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shlex

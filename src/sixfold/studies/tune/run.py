@@ -11,8 +11,6 @@ Layout of the directory::
     log.txt         what workers printed
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -14,8 +14,6 @@ decisions follow from the settings and from what trials reach, whatever number o
 them in truth, in whatever order they end, and however often the search was stopped on the way.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What is searched: from `NAME=WHAT` to the settings of a trial."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

@@ -5,8 +5,6 @@ Every trial is an ordinary training, with a run directory of its own that all it
 from its last checkpoint.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import shutil

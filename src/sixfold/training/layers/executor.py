@@ -8,8 +8,6 @@ forward of its own is a graph of such links (`sixfold.training.layers.user_forwa
 such layer, or cannot be followed, becomes a link that asks autograd.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -4,8 +4,6 @@ A function that has no such layer becomes an `Applied`: a module that makes the 
 no tensor, such as `x.size(0)`, is *plain*: it is asked for again at every pass.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from dataclasses import replace

@@ -9,8 +9,6 @@ the K outputs of a sample
 as `torch.nn.BCEWithLogitsLoss` has it. `binary` is the case of one output and two classes.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 

@@ -8,8 +8,6 @@ With s the smoothing and p the softmax of the K outputs z of a sample of class y
 C. Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

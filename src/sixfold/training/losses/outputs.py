@@ -5,8 +5,6 @@
 C. Szegedy et al., "Going deeper with convolutions", 2015 (auxiliary classifiers).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

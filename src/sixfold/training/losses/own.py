@@ -9,8 +9,6 @@ for two halves a, b of real samples. torch's own losses are means by default: th
 the number of samples.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any

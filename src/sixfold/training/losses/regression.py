@@ -8,8 +8,6 @@
 P. J. Huber, "Robust estimation of a location parameter", 1964.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """How each class fared: recall with its interval, and which classes are taken for which."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

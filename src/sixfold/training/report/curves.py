@@ -1,7 +1,5 @@
 """Line charts of a training: loss, accuracy, learning rate and throughput."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

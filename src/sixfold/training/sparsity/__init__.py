@@ -1,7 +1,5 @@
 """Pruned networks: which weights are removed, how training keeps them at zero, how they run."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from sixfold.core.lazy import lazy

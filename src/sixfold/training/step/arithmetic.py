@@ -6,8 +6,6 @@ MKL, what the processor knows, by which those two choose, and who makes convolut
 gradients (`sixfold.training.native.conv_weights`). The processor's name is recorded for people.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Mapping
 

@@ -9,8 +9,6 @@ in checkpoints beside the raw weights. Buffers, such as batch-norm's running sta
 averages themselves, are those of the raw weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -6,8 +6,6 @@ compute alike in fact, whatever is known of their processors; `sixfold.training.
 says why others may not.
 """
 
-from __future__ import annotations
-
 from hashlib import blake2b
 
 from sixfold.distributed.logical_shards import Node

@@ -7,8 +7,6 @@ on every rank. R. Pascanu et al., "On the difficulty of training recurrent neura
 the small number is torch's (`torch.nn.utils.clip_grad_norm_`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

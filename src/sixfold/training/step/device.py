@@ -6,8 +6,6 @@ CUDA and cuDNN, because every shard is computed by deterministic kernels that ar
 and added up on the host in the fixed tree. They are not the bits of the CPU.
 """
 
-from __future__ import annotations
-
 import torch
 
 from sixfold.core.environment import settle_cublas

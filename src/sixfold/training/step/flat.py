@@ -8,8 +8,6 @@ contribute to a step's sum is one vector too:
       integer buffer has moved | loss | right | samples | weight | wishes ]
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ for a new group of parameters; but the number of updates, by which Adam corrects
 that of the training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from torch import nn

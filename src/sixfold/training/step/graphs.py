@@ -7,8 +7,6 @@ once, which is wrong of a network that branches, or draws numbers, in Python.
 Written after PyTorch's documentation ("CUDA graphs: whole-network capture"); never run on a GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

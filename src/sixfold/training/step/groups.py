@@ -1,7 +1,5 @@
 """The texts of settings of single parameters, read without torch."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -6,8 +6,6 @@ coroutine: exactly one runs at a time, until it asks for a sum; when all have as
 the contributions in the tree, together with the other ranks, and lets each go on with the total.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

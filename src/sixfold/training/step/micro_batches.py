@@ -12,8 +12,6 @@ cut only where every layer is known to treat each sample by itself, which batch-
 Legend: N images; C, H, W channels, rows and columns of an image.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import chain
 

@@ -5,8 +5,6 @@ are made in the tree of the logical shards. A shard's own sums are its contribut
 of weight and bias.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm

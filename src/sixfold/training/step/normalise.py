@@ -10,8 +10,6 @@ Whoever holds some of the values computes its own sums, and `total` adds those o
 own sums of dy xhat and dy are its contribution to the gradients of weight and bias.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@ here saves the second that torch.optim takes to import its compiler. The other c
 torch.optim are used as they are (`sixfold.training.step.torch_rules`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 

@@ -12,8 +12,6 @@ Micikevicius et al., "Mixed precision training", ICLR 2018; Kalamkar et al., "A 
 for deep learning training", 2019, by which no scaling of the loss is needed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -9,8 +9,6 @@ MixUp are the host's.
 Legend: n images of C channels, H rows, W columns.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Which update rules there are and what they take, without torch."""
 
-from __future__ import annotations
-
 import ast
 from dataclasses import dataclass
 from difflib import get_close_matches

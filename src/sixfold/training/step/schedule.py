@@ -1,7 +1,5 @@
 """Which samples a step takes and how large its update is: pure functions of the step number."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

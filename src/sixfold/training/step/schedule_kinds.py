@@ -1,7 +1,5 @@
 """The learning rate's course over a training: how `--schedule` is written, and what it means."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

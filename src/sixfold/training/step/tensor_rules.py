@@ -4,8 +4,6 @@ They cannot be applied to a slice of the flat weights, so they are for strategie
 holds whole tensors.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

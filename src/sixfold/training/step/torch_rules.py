@@ -6,8 +6,6 @@ of the weights, is cut for parameter servers and merged by local SGD as that of 
 classes that work element by element can be used so; `torch_problems` finds out.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """What an update rule is, and rules that wrap another."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from torch import Tensor

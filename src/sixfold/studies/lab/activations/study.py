@@ -1,7 +1,5 @@
 """`sixfold lab activations`: what it costs to keep activations anywhere but where they are."""
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 import tempfile

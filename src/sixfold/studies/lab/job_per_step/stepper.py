@@ -11,8 +11,6 @@ Contributions and sums are those of `sixfold.training.step` and
 opened, and the network is built, once in every Python worker.
 """
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """`sixfold lab job-per-step`: a job for every step, beside one that lives through all of them."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 import tempfile

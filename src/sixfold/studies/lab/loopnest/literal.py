@@ -15,8 +15,6 @@ full size they take hours.
 Legend as in `sixfold.studies.convolution.geometry`.
 """
 
-from __future__ import annotations
-
 import operator
 import random
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`sixfold lab loopnest`: the designs, checked and measured beside the long-lived job."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterator

@@ -11,8 +11,6 @@
 machine's caches and memory, imbalance of the last tasks, and garbage collection.
 """
 
-from __future__ import annotations
-
 import functools
 import statistics
 import time

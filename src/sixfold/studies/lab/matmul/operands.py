@@ -15,8 +15,6 @@ B (k, n) is small in the products of a network (its weights) and can be had by e
             broadcast for every K along rows and columns of a grid of processes.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

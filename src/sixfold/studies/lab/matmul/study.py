@@ -1,7 +1,5 @@
 """`sixfold lab matmul`: three ways to divide a product, each predicted, measured and checked."""
 
-from __future__ import annotations
-
 import statistics
 import time
 

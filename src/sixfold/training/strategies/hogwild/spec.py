@@ -1,7 +1,5 @@
 """What the rest of Sixfold knows of `hogwild`."""
 
-from __future__ import annotations
-
 from sixfold.core.lazy import lazily
 from sixfold.training.strategies.spec import APPROXIMATE, StrategySpec
 

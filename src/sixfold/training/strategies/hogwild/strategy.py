@@ -32,8 +32,6 @@ Recht et al., "Hogwild!: a lock-free approach to parallelizing stochastic gradie
 NIPS 2011. It departs from the paper in sharing a momentum term, and in dense updates.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time

@@ -1,7 +1,5 @@
 """What the rest of Sixfold knows of `local_sgd`."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from sixfold.core.lazy import lazily

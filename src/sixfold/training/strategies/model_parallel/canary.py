@@ -4,8 +4,6 @@ Ranks of a tile hold different parts, so what each computes for itself cannot be
 them compute the first one's part instead, with made-up weights.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import random

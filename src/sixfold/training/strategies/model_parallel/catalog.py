@@ -3,8 +3,6 @@
 Functions are read as the layers that do the same, so that each operation is divided in one place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod

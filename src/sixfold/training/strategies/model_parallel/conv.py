@@ -13,8 +13,6 @@ the channels of its own groups. Where these are what it holds, nothing is exchan
 Legend: n samples, C H W of the input, K output channels, R S kernel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -14,8 +14,6 @@ of them has, and the lost part comes from its copy. Two ranks need not meet: who
 made both updates, or neither. Where a part and its copy are lost together, nobody has the state.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -15,8 +15,6 @@ input is brought to every rank, and output features are divided). Layers without
 their input; between layers that are divided in different ways the values are redistributed.
 """
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Mapping

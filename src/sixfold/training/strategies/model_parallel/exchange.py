@@ -9,8 +9,6 @@ is a few long stretches of memory.
 What a divided network does with them: `sixfold.training.strategies.model_parallel.exchange_ops`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any

@@ -11,8 +11,6 @@ travels. Whether that is done follows from shapes alone, so bits do not depend o
 Legend: n samples, C H W of the input, K output channels, O P output rows and columns.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ tile's axes are its `Mesh`. Ranks are numbered with the batch slowest, then rows
 channels and input channels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 

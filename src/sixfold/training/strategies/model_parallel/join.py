@@ -1,7 +1,5 @@
 """Layers of several inputs: sums and products of branches, and concatenation of channels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn

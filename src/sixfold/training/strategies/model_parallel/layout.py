@@ -5,8 +5,6 @@ as many intervals as there are ranks along the axes that divide it; an interval 
 axes that divide no dim, ranks hold copies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod

@@ -14,8 +14,6 @@ chosen by where the input is, and with rows and columns of maps among the axes.
 Legend: n samples, K output features, C H W of the input.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 from typing import Any

@@ -1,7 +1,5 @@
 """What one rank holds of one layer's parameters and buffers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

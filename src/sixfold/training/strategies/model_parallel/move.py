@@ -16,8 +16,6 @@ the same thing from the same box, only the one at the owner's own place counts i
 all other axes needs differ, or are summands, and all count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -10,8 +10,6 @@ sample variance", 1983), which gives the statistics of the undivided maps in one
 Where statistics are the whole batch's, the shards' are put together in the same way, by two sums.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

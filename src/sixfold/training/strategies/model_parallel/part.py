@@ -1,7 +1,5 @@
 """Which part of a parameter a rank holds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import prod
 

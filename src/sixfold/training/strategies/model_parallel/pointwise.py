@@ -1,7 +1,5 @@
 """Layers that work element by element, dropout among them: a rank computes what it holds."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -8,8 +8,6 @@ as it would in the whole. With `ceil_mode` the number of windows follows from th
 Legend: n samples, C H W of the input, O P of the output's rows and columns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

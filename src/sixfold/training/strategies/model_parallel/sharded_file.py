@@ -5,8 +5,6 @@ division. No rank ever holds a whole tensor: it is handed to rank 0, and read, a
 time. Its form, with checksums, is that of `sixfold.core.tensor_file`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import zlib

@@ -1,7 +1,5 @@
 """A network of which every rank of a tile holds a part, and none the whole."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path

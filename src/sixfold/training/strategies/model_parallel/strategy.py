@@ -26,8 +26,6 @@ parallelism", 2019 (rows and columns); A. Krizhevsky, "One weird trick for paral
 convolutional neural networks", 2014 (channels).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -1,7 +1,5 @@
 """What passes between the layers of a divided network, while it is planned."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 

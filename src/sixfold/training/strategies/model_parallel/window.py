@@ -10,8 +10,6 @@ is exact for every k, s, p, d, for intervals of any length, and for outputs that
 padding, since the output is divided and the input follows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sixfold.training.strategies.model_parallel.layout import Interval

@@ -11,8 +11,6 @@ When all steps are made, an ordinary process group takes up the last checkpoint,
 left to do: it evaluates with all ranks and writes the weights, as after any training.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """What the rest of Sixfold knows of `param_server`."""
 
-from __future__ import annotations
-
 from sixfold.core.lazy import lazily
 from sixfold.training.config import TrainConfig
 from sixfold.training.strategies.spec import APPROXIMATE, StrategySpec

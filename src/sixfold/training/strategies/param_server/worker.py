@@ -26,8 +26,6 @@ Dean et al., "Large scale distributed deep networks", NIPS 2012 (Downpour SGD); 
 distributed machine learning with the parameter server", OSDI 2014.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

@@ -4,8 +4,6 @@ A rank writes the weights of the step into the run directory and tells the launc
 the shard as any rank would and writes the hash of it beside them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import secrets
 import time

@@ -6,8 +6,6 @@ each other. A shard is audited with the probability that is asked for. What is d
 the seed and the step alone, and nothing is left behind: the training has the same bits without it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 

@@ -1,7 +1,5 @@
 """The sum over a step's logical shards, each computed by the rank that owns it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from itertools import islice

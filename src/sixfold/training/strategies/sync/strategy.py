@@ -19,8 +19,6 @@ one that has not made it gets the state from one that has. Nothing is lost but t
 Chen et al., "Revisiting distributed synchronous SGD", 2016, without their backup workers.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import time

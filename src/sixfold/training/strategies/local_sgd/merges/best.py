@@ -7,8 +7,6 @@ learned in the round is thrown away: a race, whose loss of information is what t
 measured against.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 
