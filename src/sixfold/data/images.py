@@ -37,6 +37,7 @@ FORMATS = (
 (EPS), or has no signature by which to tell it from garbage."""
 
 ORIENTATION_TAG = 0x0112
+SCALED_AT_ONCE = 2**16  # Numbers: their copies in double precision stay in the cache
 DNG_VERSION_TAG, SUBFILE_TYPE_TAG, SUB_IFDS_TAG = 0xC612, 0x00FE, 0x014A
 
 
@@ -232,14 +233,22 @@ def _to_8_bits(picture: Image) -> Image:
     return picture.convert("L" if mode == "1" else "RGB")
 
 
-def scaled(values: NDArray[np.generic], top: float, what: str = "values") -> NDArray[np.uint8]:
-    """Numbers from 0 to `top` as 0 to 255, rounded."""
-    wide = values.astype(np.float64)
-    if odd := int(np.count_nonzero(~np.isfinite(wide))):
-        raise BadImageError(f"{odd} of {wide.size} {what} are NaN or infinite")
-    if not (wide.min() >= 0 and wide.max() <= top):
-        raise BadImageError(f"{what} from {wide.min():g} to {wide.max():g}: expected 0 to {top:g}")
-    return np.floor(wide * (255 / top) + 0.5).astype(np.uint8)
+def scaled(
+    values: NDArray[Any], top: float, what: str = "values", *, over: float = 0.0, hint: str = ""
+) -> NDArray[np.uint8]:
+    """Numbers from 0 to `top` as 0 to 255, rounded; those up to `over` outside are cut off."""
+    if odd := values.size - int(np.count_nonzero(np.isfinite(values))):
+        raise BadImageError(f"{odd} of {values.size} {what} are NaN or infinite")
+    low, high = values.min(), values.max()
+    if not (low >= -over and high <= top + over):
+        raise BadImageError(f"{what} from {low:g} to {high:g}: expected 0 to {top:g}{hint}")
+    found = np.empty(values.shape, np.uint8)
+    flat, out = values.reshape(-1), found.reshape(-1)
+    for start in range(0, flat.size, SCALED_AT_ONCE):
+        block = slice(start, start + SCALED_AT_ONCE)
+        wide = np.clip(flat[block].astype(np.float64), 0.0, top)
+        out[block] = np.floor(wide * (255 / top) + 0.5)
+    return found
 
 
 def resize_array(image: Pixels, side: int) -> Pixels:

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.data.formats.test_spark_tables import COLOURS, COUNT, opened, png, write
 
 from sixfold.core.errors import UserError
+from sixfold.data.formats import parquet, table_files
 
 PICTURES = [png(image) for image in COLOURS]
 LABELS = [i % 2 for i in range(COUNT)]
@@ -264,3 +266,44 @@ def test_damaged_pictures_and_those_of_other_channels_are_counted(tmp_path: Path
     dataset = opened(path, tmp_path, on_error="skip", resize=8)
     assert (len(dataset.train) + len(dataset.test), dataset.skipped) == (17, 3)
     assert dataset.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("column", "bomb", "reason"),
+    [
+        ("image", pa.array([*PICTURES[:-1], bytes(10**6)]), r"unpack to 10\d{5} bytes, as no imag"),
+        ("image", pa.array([[i] for i in LABELS[:-1]] + [[0] * 10**6]), "unpack to 100.* values"),
+        ("label", pa.array([*map(str, LABELS[:-1]), "a" * 10**6]), r"unpack to 10\d{5} bytes"),
+        ("label", pa.array([*map(str, LABELS[:-1]), "a" * 5000]), "a text of 5000 characters"),
+    ],
+)
+def test_what_unpacks_to_far_more_than_was_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, bomb: pa.Array, reason: str
+) -> None:
+    monkeypatch.setattr(table_files, "MOST_BYTES", 2**18)
+    monkeypatch.setattr(table_files, "MOST_NUMBERS", 2**18)
+    monkeypatch.setattr(table_files, "MOST_INFLATION", 20)
+    table = pa.table({"image": pa.array(PICTURES), "label": pa.array(LABELS)})
+    table = table.set_column(table.column_names.index(column), column, bomb)
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    with pytest.raises(UserError, match=reason) as error:
+        opened(tmp_path / "a.parquet", tmp_path, on_error="skip")
+    assert len(error.value.problems) == 1
+
+
+def test_rows_of_one_large_entry_are_decoded_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = pa.table({"image": [PICTURES[0]] * COUNT, "label": LABELS})
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows: list[int] = []
+    plain = pq.ParquetFile.iter_batches
+
+    def counting(self: pq.ParquetFile, size: int, **more: Any) -> Any:
+        rows.append(size)
+        return plain(self, size, **more)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counting)
+    monkeypatch.setattr(parquet, "READ_BYTES", 1)
+    assert len(opened(tmp_path / "a.parquet", tmp_path).train) == COUNT * 4 // 5
+    assert set(rows) == {1}

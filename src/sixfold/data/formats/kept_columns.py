@@ -6,7 +6,7 @@ from typing import Any
 
 from sixfold.core.errors import UserError
 from sixfold.data.formats.columns import no_such_column
-from sixfold.data.formats.table_files import TableFile, list_files, opened
+from sixfold.data.formats.table_files import TableFile, list_files, opened, refuse_inflated
 
 
 class KeptColumns:
@@ -19,6 +19,7 @@ class KeptColumns:
         files, _ = list_files(path)
         self._files = {file.name: file for file in files}
         self.names = list(dict.fromkeys([*([identity] if identity else []), *others]))
+        refuse_inflated(files, self.names)
         self.types = _types(path, files, self.names, "--id-column" if identity else "")
         if identity is not None:
             _check_identity(path, [_read(file, identity, self.types[identity]) for file in files])

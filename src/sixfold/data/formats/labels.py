@@ -14,6 +14,7 @@ from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.table_files import TableFile, opened
 
 Label = int | str | None
+MOST_NAME = 1000  # Characters of a class's name
 
 
 def read_labels(files: Sequence[TableFile], column: str, *, labelled: bool) -> list[list[Label]]:
@@ -62,6 +63,11 @@ def _label(file: TableFile, column: str, value: object, labelled: bool) -> Label
         return int(value)
     if isinstance(value, bool):
         return str(value)
+    if isinstance(value, bytes | str) and len(value) > MOST_NAME:
+        raise UserError(
+            f"{file.path}: column {column!r} holds a text of {len(value)} characters, which is no "
+            "class's name: give the column of labels (--label-column)"
+        )
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     return value if isinstance(value, int) else class_name(str(value))

@@ -20,7 +20,13 @@ from sixfold.data import paths
 from sixfold.data.formats.columns import choose, describe, no_column
 from sixfold.data.formats.folder import TEST_FRACTION, empty_classes
 from sixfold.data.formats.labels import classify, read_labels, with_unlabelled
-from sixfold.data.formats.table_files import TableFile, by_part, list_files, opened
+from sixfold.data.formats.table_files import (
+    TableFile,
+    by_part,
+    list_files,
+    opened,
+    refuse_inflated,
+)
 from sixfold.data.formats.target_columns import (
     choose_targets,
     read_targets,
@@ -36,6 +42,8 @@ from sixfold.data.splits import cut, strata
 from sixfold.data.targets import CLASSES, MULTI_LABEL, REGRESSION
 
 READ_ROWS = 64  # Rows decoded at a time: bounds memory where row groups are large
+READ_BYTES = 2**27
+"""At a time, at most, were each of the rows the largest: many may be one entry of a dictionary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +83,9 @@ def _cells(path: str, columns: Sequence[str], rows: NDArray[np.int64]) -> Iterat
         for group in np.unique(np.searchsorted(starts, rows, side="right") - 1):
             start = int(starts[group])
             wanted = rows[(rows >= start) & (rows < starts[group + 1])]
-            for batch in file.iter_batches(READ_ROWS, row_groups=[int(group)], columns=columns):
+            largest = file.metadata.row_group(int(group)).total_byte_size
+            at_once = max(1, min(READ_ROWS, READ_BYTES // max(1, largest)))
+            for batch in file.iter_batches(at_once, row_groups=[int(group)], columns=columns):
                 stop = start + batch.num_rows
                 places = {name: batch.schema.get_field_index(name) for name in columns}
                 for row in wanted[(wanted >= start) & (wanted < stop)]:
@@ -107,6 +117,7 @@ def read(path: str, name: str, options: TableOptions) -> Listing:
     if label is None and options.labelled:
         raise no_column(path, files, "label")
     _refuse_strangers(files, image, columns or [label])
+    refuse_inflated(files, {image, label, *columns, options.weight})
     named, split = by_part(files)
     unused = [file for file in files if not any(file in part for part in named.values())]
     files = [file for part in named.values() for file in part]

@@ -5,18 +5,23 @@ Folders named ``column=value``, as Spark's ``partitionBy`` makes them, are colum
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
 from sixfold.core.errors import UserError, printable
 from sixfold.data import paths
 from sixfold.data.formats.layout import ROLES
+from sixfold.data.manifest import shortened
 from sixfold.data.signatures import OTHER_FORMAT, is_text, recognise
 
 SUFFIXES = (".parquet", ".pq", ".parq")
+MOST_BYTES, MOST_NUMBERS, MOST_INFLATION = 2**28, 2**26, 200
+"""Of a column in a row group that is unpacked at once: what is larger was not packed so tightly,
+unless it is all of one value. Bytes of pictures hardly pack at all, pixels of MNIST by 10."""
+
 PART_COLUMNS = ("split", "part", "partition", "subset", "set", "fold", "phase")
 """Only these columns' folders tell parts apart: ``label=train`` may be a picture of a train."""
 
@@ -33,6 +38,7 @@ class TableFile:
     columns: dict[str, Any]  # Arrow type of each column, those of its folders too
     folders: dict[str, str | None]  # values of the columns that its folders name; None: null
     metadata: dict[bytes, bytes]  # of its schema
+    footer: Any = field(compare=False, repr=False)  # sizes of its row groups
 
     @property
     def part(self) -> str | None:
@@ -158,7 +164,33 @@ def _open(path: str, name: str) -> TableFile:
             columns={f.name: f.type for f in schema} | dict.fromkeys(folders, pa.string()),
             folders=folders,
             metadata=schema.metadata or {},
+            footer=file.metadata,
         )
+
+
+def refuse_inflated(files: Sequence[TableFile], columns: Collection[str | None]) -> None:
+    """Refuse columns that unpack to far more than was written, before any of it is unpacked."""
+    problems = []
+    for file in files:
+        for number in range(file.footer.num_row_groups):
+            group = file.footer.row_group(number)
+            for place in range(group.num_columns):
+                chunk = group.column(place)
+                name = chunk.path_in_schema.partition(".")[0]
+                if name not in columns:
+                    continue
+                size, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
+                what, many = f"{size} bytes", size > max(MOST_BYTES, MOST_INFLATION * packed)
+                if chunk.num_values > max(MOST_NUMBERS, MOST_INFLATION * packed):
+                    what, many = f"{chunk.num_values} values", True
+                if many:
+                    problems.append(
+                        f"{file.path}: column {name!r}, row group {number}: {packed} bytes unpack "
+                        f"to {what}, as no images or labels do: write the table again without "
+                        "such rows, or in smaller row groups"
+                    )
+    if problems:
+        raise UserError(shortened(problems))
 
 
 def _folder_values(name: str) -> dict[str, str | None]:

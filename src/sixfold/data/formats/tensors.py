@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from sixfold.core.config import ANY_RANGE, PIXEL_RANGES
 from sixfold.core.errors import UserError
 from sixfold.data.arrays import PixelReader
+from sixfold.data.byte_ranges import MOST_PICTURE_BYTES, too_large
 from sixfold.data.formats.columns import SPARK_IMAGE, image_form
 from sixfold.data.formats.table_files import TableFile, opened
 from sixfold.data.images import BadImageError, Pixels, decode, scaled
 from sixfold.data.records import ArrayPicture, EncodedPicture, Picture
 
 MOST_CHANNELS = 4  # A first or last dimension up to this is taken for the channels
-MOST_VALUES = 2**30  # Numbers of a sparse vector: it says itself how many, whatever it holds
+MOST_VALUES = 2**26  # Numbers of an image: a sparse vector says itself how many, whatever it holds
 SAMPLE_ROWS = 256
 """Of each file, from which it is told what floating-point numbers mean."""
 
@@ -77,7 +78,7 @@ class ImageColumn:
             cell = cell["bytes"]
             if not cell.is_valid:
                 raise BadImageError("no bytes (null): the file that `path` names is not looked for")
-        return EncodedPicture(cell.as_py())
+        return EncodedPicture(_bytes(cell))
 
     def _numbers(self, cell: Any) -> Pixels:
         try:
@@ -156,7 +157,7 @@ def _spark_image(fields: Any) -> Pixels:
     """An image as ``spark.read.format("image")`` has it: rows of blue, green, red (and alpha)."""
     height, width, channels = (fields[name].as_py() for name in ("height", "width", "nChannels"))
     mode = fields["mode"].as_py() if "mode" in fields else None
-    data = fields["data"].as_py()
+    data = _bytes(fields["data"])
     if data is None or None in (height, width, channels) or min(height, width, channels) < 1:
         origin = fields["origin"].as_py() if "origin" in fields else None
         raise BadImageError(f"not an image (Spark could not decode {origin or 'it'})")
@@ -176,6 +177,14 @@ def _spark_image(fields: Any) -> Pixels:
     return decode(Image.fromarray(np.ascontiguousarray(shown)))
 
 
+def _bytes(cell: Any) -> Any:
+    """A picture's bytes, unless they are too many; None for null."""
+    plain = cell.value if hasattr(cell, "dictionary") else cell
+    if plain.is_valid and (size := plain.as_buffer().size) > MOST_PICTURE_BYTES:
+        raise BadImageError(too_large(size))
+    return plain.as_py()
+
+
 def _array(cell: Any) -> NDArray[Any]:
     """The numbers of a tensor, a list, nested lists, or Spark's dense or sparse vector."""
     if hasattr(cell, "to_numpy"):  # a tensor
@@ -190,10 +199,29 @@ def _array(cell: Any) -> NDArray[Any]:
         array = np.zeros(size)
         array[places] = values
         return array
-    array = np.array(cell.as_py())
+    array = _list(cell.values)
     if array.dtype == object or array.size == 0:
         raise ValueError("ragged")
     return array
+
+
+def _list(values: Any) -> NDArray[Any]:
+    """Numbers of an Arrow array, lists of equal lengths as dimensions."""
+    import pyarrow.compute as pc
+
+    shape = [len(values)]
+    while hasattr(values.type, "value_type"):
+        lengths = pc.list_value_length(values).unique()
+        if len(lengths) != 1 or not lengths[0].is_valid:
+            raise ValueError("ragged")
+        shape.append(lengths[0].as_py())
+        values = values.flatten()
+    if values.null_count:
+        raise ValueError("nulls")
+    if len(values) > MOST_VALUES:
+        raise BadImageError(f"{len(values)} values: an image has at most {MOST_VALUES}")
+    numbers: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return numbers.reshape(shape)
 
 
 def _as_they_are(array: NDArray[Any]) -> NDArray[np.float32]:
@@ -213,16 +241,10 @@ def to_bytes(array: NDArray[Any], *, unit: bool) -> NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return array
     top = 1.0 if unit else 255.0
-    if array.dtype.kind == "f" and np.isfinite(array).all():
-        margin = OVERSHOOT * top
-        inside = array.min() >= -margin and array.max() <= top + margin
-        if not inside:
-            raise BadImageError(
-                f"values from {array.min():g} to {array.max():g}: expected 0 to {top:g}; "
-                f"--pixel-range {ANY_RANGE} keeps numbers as they are"
-            )
-        array = np.clip(array, 0.0, top)
-    return scaled(array, top)
+    if array.dtype.kind != "f":
+        return scaled(array, top)
+    hint = f"; --pixel-range {ANY_RANGE} keeps numbers as they are"
+    return scaled(array, top, over=OVERSHOOT * top, hint=hint)
 
 
 def channels_first(array: NDArray[Any]) -> Pixels:
