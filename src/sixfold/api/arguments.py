@@ -10,7 +10,7 @@ from typing import Any
 
 from sixfold.api.frames import is_frame, write_frames
 from sixfold.core.environment import cache_directory
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder
 from sixfold.core.settings import build_tree, hints_of
@@ -231,8 +231,7 @@ class Arguments:
                 parts[VALIDATION if what == "validation" else what] = found["train"]
         if self._all_train:
             parts.pop("test", None)
-        if problems:
-            raise UserError(problems)
+        raise_problems(problems)
         return parts
 
 

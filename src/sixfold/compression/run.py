@@ -33,7 +33,7 @@ from sixfold.compression.config import CompressConfig, CompressionConfig
 from sixfold.compression.loading import build_on_meta, load_network
 from sixfold.compression.report import write_page
 from sixfold.compression.search import search
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically
 from sixfold.core.life_cycle import RunKind, open_run
@@ -78,15 +78,13 @@ def compress(
     found = config.problems()
     if settings.onnx is not None:
         found += [f"--onnx: {problem}" for problem in onnx_problems()]
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     weights = weights_file(settings.run)
     if is_container(weights):
         raise UserError(f"{weights} is compressed already: give the run it was made from")
     config = _resolve_paths(config, weights)
     card = read_card(weights, trust=settings.trust_model)
-    if found := accuracy_problems(card.kind, "sixfold compress"):
-        raise UserError(found)
+    raise_problems(accuracy_problems(card.kind, "sixfold compress"))
     base = _base(config.compression, weights)
     base = dataclasses.replace(base, data=with_target(base.data, base.loss))
     inputs = inputs_of(
@@ -164,8 +162,7 @@ def _base(settings: CompressionConfig, weights: Path) -> TrainConfig:
             values["data"] = settings.data
         base = dataclasses.replace(base, **{section: dataclasses.replace(default, **values)})
     is_vouched = settings.data is not None or settings.trust_model
-    if found := origin_problems(base.data.data, weights.with_name("config.json"), is_vouched):
-        raise UserError(found)
+    raise_problems(origin_problems(base.data.data, weights.with_name("config.json"), is_vouched))
     file = weights.with_name("config.json")
     if not settings.trust_model and (found := base.loss.origin_problems(("loss",), file)):
         raise UserError(found)
@@ -199,8 +196,7 @@ def _check(config: CompressConfig, weights: Path, base: TrainConfig, on_event: O
         found.append(f"--bits: {error}")
     if settings.scope == "global" and "=" in settings.sparsity:
         found.append("--scope global: takes a single --sparsity, not one by layer")
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     if alone:
         on_event({"kind": "note", "text": alone})
     tensors = read_weights(weights)

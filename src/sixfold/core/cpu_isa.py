@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.processor import processor, processor_name
 
 NATIVE = "native"
@@ -73,8 +73,7 @@ def keep_to(name: str) -> None:
     """
     if name == NATIVE or name in _kept_to:
         return
-    if why := lacking(name):
-        raise UserError(why)
+    raise_problems(lacking(name))
     wanted = variables(name)
     if "torch" not in sys.modules:
         os.environ.update(wanted)

@@ -9,7 +9,7 @@ Two families, told apart by the exit code of the command line:
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -44,6 +44,12 @@ class UserError(SixfoldError):
     def __init__(self, problems: str | Iterable[str]) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+def raise_problems(problems: str | Collection[str]) -> None:
+    """A `UserError` with all problems, if there are any."""
+    if problems:
+        raise UserError(problems)
 
 
 def problems_of(*checks: Callable[[], object]) -> list[str]:

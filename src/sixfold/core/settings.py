@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sixfold.core.checks import unknown
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.files import parse_json
 from sixfold.core.naming import flag_of, option_of
 from sixfold.core.run_directory import found_here
@@ -73,8 +73,7 @@ class Settings:
                 continue
             if read is not value:
                 object.__setattr__(self, name, read)
-        if found:
-            raise UserError(found)
+        raise_problems(found)
 
     @classmethod
     def expand(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data.targets import AUTO, CLASSES, MULTI_LABEL, REGRESSION
 
 Label = int | str | tuple[float, ...]
@@ -46,8 +46,7 @@ def numbers_of(
         elif kind == MULTI_LABEL and not np.isin(rows, (0, 1)).all():
             problems.append(f"{part}: labels hold other numbers than 0 and 1")
         found[part] = rows
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     if names is not None and len(names) == width:
         return names, found
     return ("target",) if width == 1 else tuple(f"target_{k}" for k in range(width)), found
@@ -100,6 +99,5 @@ def classified(
         numbers[part] = np.array(
             [table.get(label, by_name.get(str(label), -1)) for label in given], np.int64
         )
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return known, numbers

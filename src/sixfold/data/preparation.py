@@ -11,7 +11,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from sixfold.core.errors import UserError, printable
+from sixfold.core.errors import UserError, printable, raise_problems
 from sixfold.core.files import make_folder, parse_json, space_explained, write_json
 from sixfold.core.locks import locked
 from sixfold.data.manifest import NAME, Manifest, checksum_problems, load_manifest
@@ -131,9 +131,7 @@ def _existing(job: Job, folder: Path, workers: int) -> Manifest:
             f"({manifest.source.get('spec')}, resize {manifest.settings.get('resize')}): give "
             "another folder, or delete this one"
         )
-    problems = checksum_problems(folder, manifest, workers)
-    if problems:
-        raise UserError(problems)
+    raise_problems(checksum_problems(folder, manifest, workers))
     refuse_bad(job, manifest)
     return manifest
 

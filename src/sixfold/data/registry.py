@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.environment import cache_directory
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.files import make_folder, parse_json, space_explained, write_atomically
 from sixfold.core.locks import locked
 from sixfold.data import digits, paths, synthetic
@@ -57,9 +57,7 @@ def resolve(
     `labelled`, rows of tables that have no label are kept, too. What is returned names data that
     any rank can open: digits, synthetic or shards of the right size.
     """
-    found = config.problems()
-    if found:
-        raise UserError(found)
+    raise_problems(config.problems())
     if parse_spec(config.data).kind == "hf":
         return _from_hugging_face(config, progress)
     table = _table_options(config, labelled=labelled)
@@ -110,8 +108,7 @@ def _streamed(config: DataConfig, url: str) -> DataConfig:
             f"--resize {config.resize}: shards that are streamed are taken as they are "
             f"({manifest.shape[1]}x{manifest.shape[2]}): prepare them at this size"
         )
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     return dataclasses.replace(config, data=f"shards:{url}", resize=None)
 
 

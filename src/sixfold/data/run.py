@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.data.config import DataConfig, PrepareConfig
 from sixfold.distributed.engines.engine import Engine
@@ -17,8 +17,7 @@ def prepare(config: PrepareConfig, *, on_event: OnEvent | None = None) -> dict[s
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
     preparation = config.preparation
-    if found := config.problems():
-        raise UserError(found)
+    raise_problems(config.problems())
 
     from sixfold.data.preparation import prepare as make_shards
     from sixfold.data.spec import TableOptions

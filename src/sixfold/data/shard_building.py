@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from sixfold.core.errors import UserError, printable
+from sixfold.core.errors import UserError, printable, raise_problems
 from sixfold.core.files import parse_json, write_atomically, write_json
 from sixfold.data import shard_files
 from sixfold.data.images import BadImageError, quiet_decoder
@@ -118,8 +118,7 @@ def make_shards(
         problems += bad_images(bad).problems
     if not problems and job.table.labelled:
         problems = _lost_problems(job, listing, [done[task.file] for task in tasks["train"]])
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     if channels == {GRAY, COLOR}:
         gray = [t for t in everything if any(s[0] == GRAY for s in done[t.file].shapes)]
         done.update(_run(pool, widen_shard, gray, lambda *_: None))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import digits, paths, synthetic
 from sixfold.data.archives import is_archive_name
 from sixfold.data.config import PreparationConfig
@@ -211,8 +211,7 @@ def plan(source: str, *, resize: int | None, on_bad: str, table: TableOptions | 
         found = "1" if spec.kind in ("digits", "synthetic") else fingerprint(path)
     except UserError as error:
         problems += error.problems
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     if spec.kind == "cells" and resize is None:
         resize = cells.DEFAULT_SIZE
     return Job(spec=spec, path=path, fingerprint=found, resize=resize, on_bad=on_bad, table=table)

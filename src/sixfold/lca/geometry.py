@@ -9,7 +9,7 @@ image's size and one position.
 import math
 from dataclasses import dataclass
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 
 BOUNDARIES = ("free", "zero")
 MIN_WIDTH = 8
@@ -45,8 +45,7 @@ class Geometry:
     boundary: str = "free"
 
     def __post_init__(self) -> None:
-        if found := self.problems():
-            raise UserError(found)
+        raise_problems(self.problems())
 
     def problems(self) -> list[str]:
         """Everything that does not fit, one line each."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from sixfold import data as datasets
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data.config import DataConfig
 from sixfold.data.pixel_sums import image_sums
 
@@ -143,8 +143,7 @@ def read_movies(folder: Path, resize: int | None) -> Movies:
     if len(shapes) > 1 and not bad:
         sizes = ", ".join(sorted("x".join(map(str, shape)) for shape in shapes))
         bad.append(f"--data movies:{folder}: frames differ in size ({sizes}); use --resize N")
-    if bad:
-        raise UserError(bad)
+    raise_problems(bad)
     starts = np.cumsum([0, *(len(clip) for _, clip in clips)])
     return Movies(
         frames=np.concatenate([clip for _, clip in clips]),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.lca.config import DynamicsConfig
 from sixfold.lca.dictionary import normalise, random_atoms
 from sixfold.lca.geometry import Geometry
@@ -63,8 +63,7 @@ class LCA(nn.Module):
         if signal_dims not in (1, 2):
             raise UserError(f"signal_dims {signal_dims}: must be 1 or 2")
         self.dynamics = DynamicsConfig(**dynamics)
-        if found := self.dynamics.problems():
-            raise UserError(found)
+        raise_problems(self.dynamics.problems())
         self.channels, self.boundary, self.signal_dims = channels, boundary, signal_dims
         self.kernel = self._pair(kernel, of_one=1)
         self.stride = self._pair(stride, of_one=1)

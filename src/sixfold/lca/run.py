@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import folder_of_parts, space_explained, write_json
 from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
@@ -38,8 +38,7 @@ def lca_learn(
     """
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
-    if found := learn_settings_problems(config):
-        raise UserError(found)
+    raise_problems(learn_settings_problems(config))
     config = _resolve_paths(config)
     out, inputs = str(config.run.out), _inputs(config)
     with open_run(KIND, config, out, inputs=inputs, on_event=on_event, started=started) as run:
@@ -134,8 +133,7 @@ def _learn_job(
         )
     if config.dynamics.form == "gram" and mesh.size > 1:
         found.append("--form gram: a grid that divides images computes in residual form")
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     if images.bad:
         on_event({"kind": "note", "text": f"{len(images.bad)} images were skipped"})
     return LearnJob(config=config, source=source, geometry=geometry, claim=directory.ticket())
@@ -209,8 +207,7 @@ def lca_encode(
         found.append(f"--out {out}: must end in .parquet, .arrow or .feather")
     elif out.is_dir() or not out.parent.is_dir():
         found.append(f"--out {out}: must be a file in a directory that exists")
-    if found:
-        raise UserError(found)
+    raise_problems(found)
 
     from sixfold.lca.dictionary import dictionary_file, load_dictionary
 
@@ -218,8 +215,7 @@ def lca_encode(
     learned = load_dictionary(file)
     given = {name: v for name, v in vars(config.dynamics).items() if v is not None}
     dynamics = dataclasses.replace(learned.dynamics, **given)
-    if found := dynamics.problems():
-        raise UserError(found)
+    raise_problems(dynamics.problems())
     with held(out, is_file=True), open_engine_for(config.engine, given=engine) as opened:
         figures = _encode(config, opened, learned, file, dynamics, out, on_event)
         spent = time.monotonic() - started

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.distributed.logical_shards import shard_bounds, shard_count
 from sixfold.distributed.process_group.ambient import one_thread
 from sixfold.lca.config import DynamicsConfig
@@ -126,8 +126,7 @@ class LCATransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             tolerance=self.tolerance,
             max_steps=self.max_steps,
         )
-        if found := dynamics.problems():
-            raise UserError(found)
+        raise_problems(dynamics.problems())
         return dynamics
 
     def _learn(self, rows: NDArray[np.float64], geometry: Geometry) -> NDArray[np.float64]:

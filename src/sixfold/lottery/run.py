@@ -19,7 +19,7 @@ from typing import Any
 
 from sixfold import data
 from sixfold.core.config import RunConfig
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, as_json
@@ -74,9 +74,7 @@ def tickets(
             return stack.enter_context(opening)
 
         early = opened_engine() if config.engine.engine == "local" else None
-        found = ticket_problems(config)
-        if found:
-            raise UserError(found)
+        raise_problems(ticket_problems(config))
         notes: list[Mapping[str, Any]] = []
         config = _resolve_paths(fit_digits(config, notes.append))
         for event in notes:  # after what may be refused

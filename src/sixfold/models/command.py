@@ -2,7 +2,7 @@
 
 import argparse
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 
 
 def options(_: argparse.ArgumentParser) -> None:
@@ -11,8 +11,7 @@ def options(_: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace, problems: list[str]) -> int:
     """List the networks of the zoo."""
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     from sixfold.models import names
 
     for name, what in names().items():

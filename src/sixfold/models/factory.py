@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.models.arguments import argument_problems, parameters_of, parse_arguments
 from sixfold.models.config import ModelConfig, unknown_model
 from sixfold.models.importing import find, importable
@@ -128,8 +128,7 @@ def model_factory(config: ModelConfig, *, shape: Shape, classes: int) -> ModelFa
             f"{config.model} needs {', '.join(missing)}: give --model-args "
             + ",".join(f"{name}=..." for name in missing)
         )
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return ModelFactory(config.model, factory, arguments)
 
 

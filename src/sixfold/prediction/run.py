@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.output_file import checked_place, output_file
@@ -29,8 +29,7 @@ def predict(config: PredictConfig, *, on_event: OnEvent | None = None) -> dict[s
     """
     started = time.monotonic()
     given, on_event = on_event, on_event or (lambda _: None)
-    if found := config.problems():
-        raise UserError(found)
+    raise_problems(config.problems())
     asked = config.prediction
     place = checked_place(asked.out)
     weights, card = trained_network(asked.run, asked.trust_model, given)

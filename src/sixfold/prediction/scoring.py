@@ -9,7 +9,7 @@ from torch import nn
 
 from sixfold import data as datasets
 from sixfold.compression.loading import load_network, read_card
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import read_whole_json
 from sixfold.data.augmentation.views import NONE
@@ -119,8 +119,7 @@ def asked_data(asked: Any, weights: Path, card: ModelCard) -> DataConfig:
             f"{weights.parent} does not say on which data the network was trained: give --data SPEC"
         )
     is_vouched = asked.data is not None or asked.trust_model
-    if found := origin_problems(spec, weights.with_name("config.json"), is_vouched):
-        raise UserError(found)
+    raise_problems(origin_problems(spec, weights.with_name("config.json"), is_vouched))
     # Else the network's size, if that is square.
     side = trained.get("resize") if trained else shape[1] if shape[1] == shape[2] else None
     return DataConfig(

@@ -20,7 +20,7 @@ from pyspark.ml.base import _FitMultipleIterator
 from pyspark.ml.param.shared import HasValidationIndicatorCol, HasWeightCol
 from pyspark.ml.util import DefaultParamsReadable, MLWritable
 
-from sixfold.core.errors import SixfoldError, UserError
+from sixfold.core.errors import SixfoldError, UserError, raise_problems
 from sixfold.core.object_store import is_url
 from sixfold.core.run_directory import as_json
 from sixfold.core.settings import build_tree
@@ -194,8 +194,7 @@ class FittingEstimator(
                 "out: give a run directory that driver and executors share (a path that all hosts "
                 f"mount): {master or 'this cluster'} has executors on other hosts"
             )
-        if found:
-            raise UserError(found)
+        raise_problems(found)
         if config.run.out is None:
             name = f"{self.uid}-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6}"
             out = str(Path("runs", name).absolute())

@@ -19,7 +19,7 @@ from pyspark.ml.param.shared import (
     HasRawPredictionCol,
 )
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.core.settings import hints_of
 from sixfold.training.config import TrainConfig
 
@@ -239,5 +239,4 @@ def set_params(params: Params, given: Mapping[str, Any]) -> None:
             params._set(**{name: value})
         except TypeError as error:
             found.append(f"{name}={value!r}: {error}")
-    if found:
-        raise UserError(found)
+    raise_problems(found)

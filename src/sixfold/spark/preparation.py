@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sixfold.core.environment import cache_directory
-from sixfold.core.errors import RunError, UserError
+from sixfold.core.errors import RunError, UserError, raise_problems
 from sixfold.core.files import make_folder
 from sixfold.core.locks import locked
 from sixfold.core.version import versions
@@ -107,8 +107,7 @@ def write_shards(
         for what, name in (("validation", settings.validation), ("weight", settings.weight))
         if name is not None and name not in df.columns
     ]
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     learned = frames["train"]
     image = image_columns(learned, settings.image, settings.pixel_range)
     labels = label_columns(learned, settings.label, settings.kind)
@@ -159,9 +158,7 @@ def _prepare(
         if len(prepared.files) > before:
             fresh = fresh[fresh["file"] >= before]
             prepared.save(np.concatenate([prepared.rows(), fresh]), token)
-        problems = _problems(told, targets, settings)
-        if problems:
-            raise UserError(problems)
+        raise_problems(_problems(told, targets, settings))
         if is_mixed(list(told.shapes)):
             _widen(frames["train"], prepared, told, token)
         chosen = {part: np.concatenate(rows) for part, rows in told.rows.items() if rows}

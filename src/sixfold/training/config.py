@@ -8,7 +8,7 @@ from typing import Any
 
 from sixfold.core.config import LARGEST_SEED, RunConfig
 from sixfold.core.cpu_isa import INSTRUCTION_SETS, NATIVE
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.settings import Settings, build_tree, option
 from sixfold.data.config import DataConfig
 from sixfold.distributed.config import EngineConfig
@@ -350,8 +350,7 @@ def configure(**settings: Any) -> TrainConfig:
     100
     """
     config = build_tree(TrainConfig, settings)
-    if wrong := config.problems():
-        raise UserError(wrong)
+    raise_problems(config.problems())
     return config
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.life_cycle import run_path
 from sixfold.core.object_store import is_url
 from sixfold.core.run_directory import OBJECTS, as_json
@@ -66,8 +66,7 @@ def packed(
     with _withdrawn(Path(out)):
         named = _named(config, objects, callbacks, lambda thing, what: pack(thing, folder, what))
         named = dataclasses.replace(named, run=dataclasses.replace(named.run, out=out))
-        if found := training_problems(named):
-            raise UserError(found)
+        raise_problems(training_problems(named))
         yield named
     _drop_others(folder, named)
 
@@ -84,8 +83,7 @@ def _by_name(
             "keeps no code: write it to a file of your project, or give a directory"
             for name in found
         )
-    if problems := training_problems(named):
-        raise UserError(problems)
+    raise_problems(training_problems(named))
     return dataclasses.replace(named, run=dataclasses.replace(named.run, out=out))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from sixfold import data
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.life_cycle import RECORD, Run, RunKind, open_run, run_path
@@ -125,9 +125,7 @@ def train(
         # The fork server of `local` imports torch while the launcher does.
         begins = placed.engine == "local" and not cpu_isa_problems(config)
         early = opened_engine() if begins else None
-        found = training_problems(config)
-        if found:
-            raise UserError(found)
+        raise_problems(training_problems(config))
         note_given(config.data.data)  # a run's own URL has been looked at, or is trusted
         notes: list[Mapping[str, Any]] = []
         config = resolve_paths(fit_digits(config, notes.append))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sixfold.core.errors import RunError, UserError
+from sixfold.core.errors import RunError, raise_problems
 from sixfold.training.model_card import ModelCard
 
 REMEDY = "writing ONNX needs onnx and onnxscript: pip install 'sixfold[onnx]'"
@@ -25,8 +25,7 @@ def export_onnx(network: nn.Module, card: ModelCard, path: Path) -> None:
 
     Images are normalised as the card says; the batch size N is free.
     """
-    if found := onnx_problems():
-        raise UserError(found)
+    raise_problems(onnx_problems())
     images = torch.zeros(2, *card.shape, dtype=getattr(torch, card.precision))
     temporary = path.with_name(f".{path.name}.tmp")
     try:

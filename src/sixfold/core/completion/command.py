@@ -4,7 +4,7 @@ import argparse
 import importlib
 
 from sixfold.core.console.options import Parser
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 
 SHELLS = {
     "bash": "~/.local/share/bash-completion/completions/sixfold",
@@ -26,8 +26,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Print the script."""
     if arguments.shell is None:
         problems.append(f"which shell? `sixfold completion {'|'.join(SHELLS)} > FILE`; {_places()}")
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     import shtab
 
     print(shtab.complete(whole_parser(), shell=arguments.shell))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sixfold.core.checks import unknown
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.data.augmentation.pipeline import Augment
 from sixfold.data.augmentation.registry import AUGMENTATIONS
 from sixfold.data.augmentation.spec import Chosen, Setting
@@ -46,8 +46,7 @@ def parse_augment(text: str) -> Augment:
             chosen[name] = Chosen(name, _numbers(settings, numbers))
     if {"flip", "flip-alternate"} <= chosen.keys():
         problems.append(f"--augment {text}: flip and flip-alternate exclude each other")
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     ordered = [chosen[name] for name in AUGMENTATIONS if name in chosen]
     return Augment(
         pad=int(chosen["crop"].settings[0]) if "crop" in chosen else 0,

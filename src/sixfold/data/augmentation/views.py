@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sixfold.core.checks import unknown
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 
 NONE = "none"
 FORMS = ("flip", "shift:PIXELS")
@@ -56,8 +56,7 @@ def parse_views(text: str, shape: Sequence[int] | None = None) -> tuple[View, ..
         else:
             problems.append(f"--tta {word}: {unknown('view', name, (*FORMS, NONE))}")
         seen.add(name)
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return tuple(View(*move, mirrored=flip) for flip in flips for move in moves)
 
 

@@ -25,7 +25,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import paths
 from sixfold.data.file_tree import Tree, unused
 from sixfold.data.formats.folder import TEST_FRACTION, describe, empty_classes, sort_classes
@@ -101,8 +101,7 @@ def read(tree: Tree, name: str) -> Listing:
         for part, taken in parts.items()
         for line in empty_classes(home.path, part, taken.labels, classes, classes)
     ]
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     left_out = [
         (cell.record, f"box {cell.box[0]},{cell.box[1]} to {cell.box[2]},{cell.box[3]} is empty")
         for _, cell in marked

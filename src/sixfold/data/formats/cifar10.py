@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import paths
 from sixfold.data.byte_ranges import Extent
 from sixfold.data.file_tree import Tree
@@ -65,11 +65,9 @@ def _read_batches(tree: Tree, name: str, suffix: str) -> Listing:
             except UserError as error:
                 problems += error.problems
         parts[part] = _join(found)
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     train = parts["train"].labels
-    if empty := folder.empty_classes(tree.path, "train", train, CLASSES, CLASSES):
-        raise UserError(empty)
+    raise_problems(folder.empty_classes(tree.path, "train", train, CLASSES, CLASSES))
     return Listing(
         name=name,
         classes=CLASSES,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import paths
 from sixfold.data.archives import is_archive_name
 from sixfold.data.dataset import UNLABELLED
@@ -48,15 +48,13 @@ def read(tree: Tree, name: str, *, classes: Sequence[str] | None = None) -> List
         seen = f"one class, {order[0]!r}" if order else f"no folders of classes ({describe(tree)})"
         raise UserError(f"{tree.path}: {seen}: {LAYOUT}, with at least two classes")
     problems += nesting_problems(tree, layout.prefixes["train"])
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     parts = {part: _records(tree, prefix, order) for part, prefix in layout.prefixes.items()}
     for part, records in parts.items():
         # Of the test part only folders that are there but empty are a mistake for certain.
         among = order if part == "train" else folders[part]
         problems += empty_classes(tree.path, part, records.labels, order, among)
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     used = [name for records in parts.values() for name in records.names]
     left_out = unused(whole, tree, used, "in no folder of a class of the parts that are used")
     if "test" in parts:

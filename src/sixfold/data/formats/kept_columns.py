@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data.formats.columns import no_such_column
 from sixfold.data.formats.table_files import TableFile, list_files, opened, refuse_inflated
 
@@ -73,8 +73,7 @@ def _types(
         except pa.ArrowException:
             kinds = " and ".join(dict.fromkeys(map(str, plain)))
             problems.append(f"{option} {name!r}: is {kinds} in different files: write one type")
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return types
 
 

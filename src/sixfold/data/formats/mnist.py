@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import paths
 from sixfold.data.byte_ranges import Extent, copy_to
 from sixfold.data.file_tree import Tree
@@ -50,12 +50,10 @@ def read(tree: Tree, name: str) -> Listing:
                 parts[part] = _records(tree, found[part, "images"], found[part, "labels"])
             except UserError as error:
                 problems += error.problems
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     used = 1 + max(int(records.labels.max()) for records in parts.values())
     classes = CLASSES[:used]
-    if empty := empty_classes(tree.path, "train", parts["train"].labels, classes, classes):
-        raise UserError(empty)
+    raise_problems(empty_classes(tree.path, "train", parts["train"].labels, classes, classes))
     return Listing(
         name=name,
         classes=classes,

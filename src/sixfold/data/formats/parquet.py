@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import paths
 from sixfold.data.formats.columns import choose, describe, no_column
 from sixfold.data.formats.folder import TEST_FRACTION, empty_classes
@@ -218,5 +218,4 @@ def _refuse_labels(
     if len(classes) < 2:
         raise UserError(f"{path}: column {label!r} names one class: expected at least two")
     learned = rows.labels[known & trained]
-    if empty := empty_classes(path, "train", learned, classes, classes):
-        raise UserError(empty)
+    raise_problems(empty_classes(path, "train", learned, classes, classes))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from sixfold.core.errors import UserError, printable
+from sixfold.core.errors import UserError, printable, raise_problems
 from sixfold.data import paths
 from sixfold.data.formats.layout import ROLES
 from sixfold.data.manifest import shortened
@@ -103,8 +103,7 @@ def list_files(path: str) -> tuple[list[TableFile], list[tuple[str, str]]]:
             files.append(_open(paths.join(path, name), name or paths.base_name(path)))
         except UserError as error:
             problems += error.problems
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     # Spark writes files without rows, and other programs give them columns of no type.
     files = [file for file in files if file.rows]
     if not files:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data.formats.columns import LABEL_NAMES, choose, innermost
 from sixfold.data.formats.folder import sort_classes
 from sixfold.data.formats.table_files import TableFile, opened
@@ -30,8 +30,7 @@ def choose_targets(path: str, files: Sequence[TableFile], options: TableOptions)
                     choose(path, files, "label", name)  # says what there is
             except UserError as error:
                 problems += error.problems
-        if problems:
-            raise UserError(problems)
+        raise_problems(problems)
         return names
     for wanted in LABEL_NAMES:
         for name in columns:

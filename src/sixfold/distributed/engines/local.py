@@ -12,7 +12,7 @@ from contextlib import closing
 import cloudpickle
 
 from sixfold.core.cpu_isa import NATIVE, lacking, variables
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.distributed.engines.engine import (
     Engine,
     GroupCall,
@@ -48,8 +48,7 @@ class LocalEngine(Engine):
 
         With `spares` its server is one of them if possible, and becomes one in the end.
         """
-        if why := lacking(cpu_isa):
-            raise UserError(why)
+        raise_problems(lacking(cpu_isa))
         self.cpu_isa = cpu_isa
         self._preload = (*preload, "sixfold.distributed.engines.local")
         self._patience = patience

@@ -15,7 +15,7 @@ from pathlib import Path
 from pyspark import SparkContext
 from pyspark.find_spark_home import _find_spark_home
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.distributed.engines.spark_master import (
     Master,
     brief,
@@ -73,8 +73,7 @@ def check(
         problems += yarn_problems(parsed, os.environ)
     if not has_gateway():
         problems += check_java(os.environ)
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return parsed, settings
 
 

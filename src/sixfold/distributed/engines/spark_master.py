@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.distributed.process_group.ambient import cores
 
 OLDEST_JAVA = 17  # Spark 4 runs on Java 17 and newer (https://spark.apache.org/docs/4.0.0/)
@@ -119,8 +119,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, str]:
                 "spark.executor.memory=2g"
             )
         settings[key] = value
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return settings
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import sixfold
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.distributed.engines.spark_project import collect, zip_holding
 
 _logger = logging.getLogger("sixfold")
@@ -71,8 +71,7 @@ def ship(
         for warning in project.warnings():
             _logger.warning("sixfold: warning: %s", warning)
         members[source] = _read(project.root, project.files)
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     package = Path(next(iter(sixfold.__path__)))
     if (archive := zip_holding(package)) is not None:
         _send(context, "sixfold", _zipped(package, archive))

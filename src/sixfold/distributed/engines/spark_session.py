@@ -14,7 +14,7 @@ from typing import Any
 
 from pyspark import SparkContext
 
-from sixfold.core.errors import RunError, UserError
+from sixfold.core.errors import RunError, UserError, raise_problems
 from sixfold.distributed.engines.engine import LOOPBACK
 from sixfold.distributed.engines.scratch import scratch_folder
 from sixfold.distributed.engines.spark_checks import (
@@ -281,8 +281,7 @@ def _adopt(active: SparkContext, master: str | None, settings: Mapping[str, str]
                 f"a Spark session is active in this process, in which {key} is "
                 f"{conf.get(key) or 'not set'}: {value!r} cannot be set any more"
             )
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     given = parse_master(active.master)
     is_chosen = active.pythonExec != _DEFAULT_PYTHON or "PYSPARK_PYTHON" in os.environ
     if given.on_this_host and not is_chosen:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.perf.plan.calibration import Machine
 from sixfold.perf.plan.links import Curve, Links, affine, curve_of
 
@@ -69,8 +69,7 @@ def parse_cluster(text: str) -> Cluster:
             wrong.append(f"--what-if: {name}={value}: expected {error}")
     if "workers" not in values:
         wrong.append(f"--what-if {text!r}: workers is missing; {_FORM}")
-    if wrong:
-        raise UserError(wrong)
+    raise_problems(wrong)
     return Cluster(**chosen)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_atomically, write_json
 from sixfold.core.html.page import Table
@@ -96,9 +96,7 @@ def plan(
         RunError: if a rank was lost while it measured.
     """
     on_event = on_event or (lambda _: None)
-    found = plan_problems(config)
-    if found:
-        raise UserError(found)
+    raise_problems(plan_problems(config))
     config = fit_digits(config, on_event)
     training = training_of(config)
     cluster = parse_cluster(config.planning.what_if) if config.planning.what_if else None

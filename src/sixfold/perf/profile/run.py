@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.errors import RunError, SixfoldError, UserError
+from sixfold.core.errors import RunError, SixfoldError, UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.html.frame import optional_page
@@ -58,8 +58,7 @@ def profile(
     `RunError` if a rank failed.
     """
     on_event = on_event or (lambda _: None)
-    if found := profile_problems(config):
-        raise UserError(found)
+    raise_problems(profile_problems(config))
     if config.profiling.run is not None:
         first = profile_of_run(Path(config.profiling.run).expanduser().absolute())
         if config.profiling.compare is None:

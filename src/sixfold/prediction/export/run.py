@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sixfold.compression.loading import load_network
-from sixfold.core.errors import RunError, UserError
+from sixfold.core.errors import RunError, UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import explained
 from sixfold.core.locks import held
@@ -40,8 +40,7 @@ def export(config: ExportConfig, *, on_event: OnEvent | None = None) -> dict[str
     found += [
         f"--format {asked.chosen_format}: {why}" for why in missing_packages(asked.chosen_format)
     ]
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     weights, card = trained_network(asked.run, asked.trust_model, on_event)
     if out == weights:
         raise UserError(f"--out {asked.out}: is the file of the weights: give another name")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.random_keys import key
 from sixfold.prediction.robustness import warps
 from sixfold.prediction.robustness.config import DistortionConfig
@@ -134,6 +134,5 @@ def planned(config: DistortionConfig) -> list[Distortion]:
             ]
         except UserError as error:
             problems += error.problems
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return found

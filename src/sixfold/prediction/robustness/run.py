@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.locks import held
@@ -38,12 +38,10 @@ def evaluate_robustness(
     """Classify images as they are and under every distortion; what `result.json` holds."""
     started = time.monotonic()
     given, on_event = on_event, on_event or (lambda _: None)
-    if found := config.problems():
-        raise UserError(found)
+    raise_problems(config.problems())
     weights, card = trained_network(config.evaluation.run, config.evaluation.trust_model, given)
     parse_views(config.evaluation.tta, card.shape)
-    if found := accuracy_problems(card.kind, "sixfold evaluate"):
-        raise UserError(found)
+    raise_problems(accuracy_problems(card.kind, "sixfold evaluate"))
     out = _out(config, weights)
     with held(out):
         return _evaluate(config, out, weights, card, on_event, started)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.core.run_store import local_out
 from sixfold.prediction.sparse.config import SparseConfig
 
@@ -20,8 +20,7 @@ def choose_sparse(config: SparseConfig) -> dict[str, Any]:
         found.append(f"--batches {forms.batches!r}: expected sizes such as 1,16,256")
     if not forms.run:
         found.append("give the network: sixfold sparse RUN")
-    if found:
-        raise UserError(found)
+    raise_problems(found)
 
     from sixfold.compression.loading import load_network, read_card
     from sixfold.distributed.process_group.ambient import one_thread

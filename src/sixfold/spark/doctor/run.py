@@ -4,7 +4,7 @@ import dataclasses
 import time
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.spark.doctor.cluster import look_at_cluster
 from sixfold.spark.doctor.config import DoctorConfig
@@ -32,8 +32,7 @@ def doctor(
     """
     began = time.monotonic()
     config = config or DoctorConfig()
-    if problems := config.problems():
-        raise UserError(problems)
+    raise_problems(config.problems())
     options = config.doctor
     found: list[Finding] = []
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sixfold.core.config import LARGEST_SEED
-from sixfold.core.errors import UserError, problems_of
+from sixfold.core.errors import UserError, problems_of, raise_problems
 from sixfold.core.settings import Settings, option
 from sixfold.distributed.engines.spark_master import parse_master, parse_settings
 from sixfold.studies.convolution.geometry import Geometry
@@ -189,8 +189,7 @@ def geometry_of(config: ConvolutionOptions) -> Geometry:
         least = 0 if name == "padding" else 1
         rows, columns = numbers(f"--{name}", getattr(config, name), 2, found, least=least)
         pairs[name] = rows, columns
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     try:
         return Geometry(batch=config.images, channels=config.channels, maps=config.maps, **pairs)
     except ValueError as error:

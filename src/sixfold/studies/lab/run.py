@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_atomically, write_json
 from sixfold.core.html.frame import optional_page
@@ -36,8 +36,7 @@ def run_study(config: Any, *, on_event: OnEvent) -> Done:
     """
     name = next(name for name, kind in CONFIGS.items() if isinstance(config, kind))
     module = importlib.import_module(f"sixfold.studies.lab.{name.replace('-', '_')}.study")
-    if found := list(dict.fromkeys([*config.problems(), *module.problems(config)])):
-        raise UserError(found)
+    raise_problems(list(dict.fromkeys([*config.problems(), *module.problems(config)])))
     options = config.cluster
     out = Path(options.out or f"runs/lab-{name}").absolute()
     started, load_before = time.time(), os.getloadavg()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold.core.console.command import ReportKind
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.run_directory import read_json, read_whole_json
 from sixfold.core.run_store import local_run, publish_file
 
@@ -21,8 +21,7 @@ def run(arguments: argparse.Namespace, problems: list[str]) -> int:
     """Write the report of a run again, finished or not."""
     if not arguments.run_word:
         problems = [*problems, "give the run directory: sixfold report RUN"]
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     place = arguments.run_word
     page = rewrite_report(local_run(place, record=True))
     print(publish_file(place, page))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sixfold.core.errors import UserError, problems_of
+from sixfold.core.errors import problems_of, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.run_directory import as_json
 from sixfold.distributed.engines import open_engine
@@ -90,8 +90,7 @@ def _check_spark(plans: Sequence[SessionPlan]) -> None:
         problems.insert(0, "Spark's delays need pyspark: pip install 'sixfold[spark]'")
     masters = dict.fromkeys(plan.master for plan in plans)
     problems += problems_of(*(lambda url=url: reach(parse_master(url)) for url in masters))
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
 
 
 def _name(plan: SessionPlan) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.files import make_folder, write_json
 from sixfold.core.html.frame import optional_page
 from sixfold.core.run_directory import RunDirectory, typed
@@ -21,8 +21,7 @@ def sweep_roofline(config: SweepRooflineConfig) -> dict[str, Any]:
     from sixfold.perf.profile import load_machine, measure_machine
 
     asked = config.roofline
-    if problems := config.problems():
-        raise UserError(problems)
+    raise_problems(config.problems())
     source = Path(asked.delay).expanduser().absolute()
     found = read_result(source / "result.json" if source.is_dir() else source)
     if not isinstance(found, dict) or found.get("what") != "delay":
@@ -81,6 +80,5 @@ def _points(text: str, trust: bool) -> tuple[list[Placed], list[str]]:
                     left_out.append(f"{file} holds no operations and times of tasks")
         except UserError as error:
             problems += error.problems
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return found, left_out

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sixfold import data
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
 from sixfold.core.run_directory import RunDirectory, as_json
@@ -159,8 +159,7 @@ def begin(
     Gives the settings with paths made absolute, and the sweep as a run.
     """
     started = time.monotonic()
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     notes: list[Mapping[str, Any]] = []
     if hasattr(config, "data"):
         config = _fit_digits(config, notes.append)

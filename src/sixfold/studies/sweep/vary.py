@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.core.naming import meant
 from sixfold.core.values import read_value
 from sixfold.training.config import TrainConfig
@@ -66,8 +66,7 @@ def parse_all(texts: Sequence[str], flag: str, parse: Callable[[str, str], One])
         if any(one.name == other.name for other in found):
             problems.append(f"{flag} {text}: {one.name} is given twice")
         found.append(one)
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return found
 
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sixfold import data
-from sixfold.core.errors import RunError, UserError
+from sixfold.core.errors import RunError, UserError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import write_json
 from sixfold.core.life_cycle import Run, RunKind, open_run, run_path
@@ -94,8 +94,7 @@ def tune(
     """
     started = time.monotonic()
     on_event = on_event or (lambda _: None)
-    if found := tune_problems(config):
-        raise UserError(found)
+    raise_problems(tune_problems(config))
     notes: list[Mapping[str, Any]] = []
     config = _resolved(config, notes.append)
     for event in notes:  # after what may be refused

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sixfold.core.checks import unknown
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.training.layers.joined_outputs import Outputs
 from sixfold.training.losses.loss import Computed, Loss, Score
 from sixfold.training.losses.own import Function, call
@@ -46,8 +46,7 @@ def aux_weights(text: str, heads: list[str]) -> dict[str, float]:
             problems.append(f"--aux-weight {text}: " + unknown("output", name.strip(), heads))
         else:
             given[name.strip()] = weight
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return {head: given.get(head, 0.0) for head in heads}
 
 

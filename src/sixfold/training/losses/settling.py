@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sixfold import models
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.data import BatchMaker, DataSet
 from sixfold.models.building import seeded
 from sixfold.models.outputs import main_output, named_outputs
@@ -83,8 +83,7 @@ def _check_own(
             f"{line} (in evaluation)"
             for line in own.problems_of(name, function, evaluated, target, weighted=weighted)
         ]
-    if found:
-        raise UserError(found)
+    raise_problems(found)
 
 
 def _settled(config: TrainConfig, told: Any, heads: list[str]) -> str:
@@ -105,8 +104,7 @@ def _settled(config: TrainConfig, told: Any, heads: list[str]) -> str:
         for head in heads
         if weights[head] > 0 and named[head].shape != main.shape
     ]
-    if odd:
-        raise UserError(odd)
+    raise_problems(odd)
     return ",".join(f"{head}={weight:g}" for head, weight in weights.items())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sixfold.core.checks import unknown
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.training.losses.config import BALANCED
 
 
@@ -34,8 +34,7 @@ def read_class_weights(text: str) -> dict[str, float]:
             problems.append(f"--class-weights {text}: {name.strip()} stands there twice")
         else:
             found[name.strip()] = weight
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return found
 
 

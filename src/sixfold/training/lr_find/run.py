@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sixfold.core.errors import NonFiniteLossError, RunError, UserError
+from sixfold.core.errors import NonFiniteLossError, RunError, raise_problems
 from sixfold.core.events import OnEvent
 from sixfold.core.files import parse_json_lines, write_json
 from sixfold.training.lr_find.config import LrFindConfig, training_of
@@ -28,8 +28,7 @@ def lr_find(config: LrFindConfig, on_event: OnEvent | None = None) -> dict[str, 
     the page's path as `report`; also in ``lr-find.json`` of the run directory. A `UserError` if
     settings, data or network do not fit, a `RunError` if the run failed otherwise than by its loss.
     """
-    if found := config.problems():
-        raise UserError(found)
+    raise_problems(config.problems())
     training = resolve_paths(training_of(config))
     path = Path(str(training.run.out))
     with contextlib.suppress(NonFiniteLossError):  # at a rate that is too large

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.training.config import OptimizerConfig
 from sixfold.training.step.groups import frozen_patterns, unfreezing
 from sixfold.training.step.parameter_runs import matches, unmatched
@@ -46,8 +46,7 @@ def freeze(network: nn.Module, config: OptimizerConfig) -> nn.Module:
         for pattern, _ in later
         if not any(matches(n, pattern) and any(matches(n, p) for p in patterns) for n in names)
     ]
-    if found:
-        raise UserError(found)
+    raise_problems(found)
 
     def is_meant(name: str) -> bool:
         if any(matches(name, pattern) for pattern, epoch in later if epoch == 0):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 from sixfold.training.config import OptimizerConfig
 from sixfold.training.step.groups import parse_group
 
@@ -61,8 +61,7 @@ def group_settings(config: OptimizerConfig, model: nn.Module) -> dict[str, tuple
             if not matching:
                 found.append(unmatched(flag, group, pattern, names))
             values.update(dict.fromkeys(matching, value))
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     return {name: (factors[name], decays[name]) for name in names}
 
 

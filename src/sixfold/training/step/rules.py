@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from sixfold.core.checks import unknown
-from sixfold.core.errors import UserError
+from sixfold.core.errors import UserError, raise_problems
 from sixfold.training.config import OptimizerConfig
 
 
@@ -156,8 +156,7 @@ def parse_optimizer_args(text: str) -> dict[str, Any]:
             problems.append(f"--optimizer-args: {name} is given twice")
         else:
             arguments[name] = _value(value)
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     return arguments
 
 

@@ -3,7 +3,7 @@
 import argparse
 import textwrap
 
-from sixfold.core.errors import UserError
+from sixfold.core.errors import raise_problems
 
 _WIDTH = 96
 
@@ -14,8 +14,7 @@ def options(_: argparse.ArgumentParser) -> None:
 
 def run(_: argparse.Namespace, problems: list[str]) -> int:
     """List the strategies: guarantee, traffic, when to use them."""
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     from sixfold.training.strategies.registry import LEGEND, STRATEGIES
 
     for spec in STRATEGIES.values():

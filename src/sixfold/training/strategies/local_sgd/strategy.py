@@ -42,7 +42,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sixfold.core.errors import PeerLostError, UserError
+from sixfold.core.errors import PeerLostError, raise_problems
 from sixfold.core.run_directory import JsonLines
 from sixfold.data import DataSet
 from sixfold.distributed.collectives import all_gather_data
@@ -262,8 +262,7 @@ def build_local_sgd(comm: Communicator, config: TrainConfig, data: DataSet) -> L
         )
     if groups > comm.size:
         found.append(f"--groups {groups}: there are only {comm.size} workers to divide")
-    if found:
-        raise UserError(found)
+    raise_problems(found)
     strategy = LocalSgd(comm, config, data, assemble_sync(comm, config, data))
     tell_whole(comm, strategy.step, config)
     if comm.rank == 0 and config.local_sgd.align:
